@@ -1,0 +1,60 @@
+# Every developer's action; `make` alone lists them.
+
+PYTHON ?= python3
+PORT   ?= 5002
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check format lint types bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.runtime ## Make the environment from the hashed lock file
+
+run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration gateway (PORT=6000 moves it)
+	@exec $(BIN)/python -m proxy serve --config config/proxy.toml --bind 127.0.0.1:$(PORT)
+
+test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or redis-server is a failure)
+	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest
+
+check: lint types test ## What CI runs: format, lint, types, tests
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.dev ## Look for faults without running
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev ## Check types, strictly
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev ## Measure CPU per request and per event against plain nginx, in one run
+	@$(BIN)/python -m tests.benchmarks
+
+lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
+	@$(BIN)/pip install --quiet uv
+	@for extra in ":requirements.lock" "--group dev:requirements-dev.lock"; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--custom-compile-command "make lock" $${extra%%:*} pyproject.toml -o $${extra##*:}; \
+	done
+
+clean: ## Remove what was made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; say which with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock | $(BIN)/python
+	@echo "installing the locked packages into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

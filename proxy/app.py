@@ -1,0 +1,105 @@
+"""The application: wiring, error handlers, lifespan. Importing it does nothing."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+
+import msgspec
+from quart import Quart, Response, current_app
+from werkzeug.exceptions import HTTPException
+
+from proxy.access import is_public
+from proxy.asgi import install
+from proxy.blueprints import llm_proxy, ops
+from proxy.blueprints.exchange import arrived, services
+from proxy.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
+from proxy.drain import Drain
+from proxy.services import open_services
+from proxy.settings import Settings
+from proxy.telemetry import get_logger
+from proxy.wire.paths import ORIGINAL_MOUNT, check_target
+
+
+def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
+    """Build the application.
+
+    Args:
+        settings: Loaded and checked.
+        drain: Shared with whoever stops the server, so that streams can be ended politely.
+    """
+    app = Quart(__name__, static_folder=None)
+    install(app)
+    # Clocks of our own bound every exchange; Quart's would cut streams in silence.
+    app.config["RESPONSE_TIMEOUT"] = None
+    app.config["BODY_TIMEOUT"] = settings.limits.body_timeout or None
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.register_blueprint(ops.blueprint)
+    app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)
+    app.register_blueprint(llm_proxy.blueprint, name="api_llm_proxy_at_root")
+    app.before_request(guard)
+    app.after_request(finish_headers)
+    app.register_error_handler(ProxyError, answer_proxy_error)
+    app.register_error_handler(HTTPException, answer_http_exception)
+    app.register_error_handler(Exception, answer_defect)
+
+    @app.while_serving
+    async def lifespan() -> AsyncIterator[None]:
+        async with open_services(settings, drain or Drain()) as opened:
+            app.extensions["proxy"] = opened
+            yield
+
+    return app
+
+
+async def guard() -> None:
+    """Refuse malformed requests and unknown callers before anything else looks at the request."""
+    request = arrived()
+    request.record.quiet = is_exempt = _is_exempt(request.endpoint)
+    names = {name for name, _ in request.raw_headers}
+    if b"transfer-encoding" in names and b"content-length" in names:
+        # RFC 9112 6.1: two framings may be an attempt to smuggle a request past one of two servers.
+        raise InvalidRequest(
+            "both Content-Length and Transfer-Encoding are given", headers={"Connection": "close"}
+        )
+    check_target(request.raw_path, request.query_string)
+    if not is_exempt and request.routing_exception is None:
+        request.record.caller = services().access.identify(request.raw_headers, request.peer).name
+
+
+def _is_exempt(endpoint: str | None) -> bool:
+    return endpoint is not None and is_public(current_app.view_functions[endpoint])
+
+
+async def finish_headers(response: Response) -> Response:
+    """Every answer names its request, and every record its status."""
+    record = arrived().record
+    record.status = response.status_code
+    response.headers["X-Request-Id"] = record.request_id
+    return response
+
+
+async def answer_proxy_error(error: ProxyError) -> Response:
+    """OpenAI's envelope with a true status."""
+    arrived().record.fail(error)
+    headers = {"Cache-Control": "no-store", **error.headers}
+    body = msgspec.json.encode(error.envelope())
+    return Response(body, status=error.status, headers=headers, content_type="application/json")
+
+
+async def answer_http_exception(error: HTTPException) -> Response:
+    """Quart's own refusals, in the envelope."""
+    if error.code == HTTPStatus.NOT_FOUND:
+        return await answer_proxy_error(NotFound())
+    if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        return await answer_proxy_error(MethodNotAllowed(headers={"Allow": allowed}))
+    if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return await answer_proxy_error(InvalidRequest(reason=type(error).__name__))
+    return await answer_defect(error)
+
+
+async def answer_defect(error: Exception) -> Response:
+    """Our own fault: the log gets the traceback, the caller a plain 500."""
+    get_logger("proxy").error("defect", exc_info=error)
+    return await answer_proxy_error(InternalError(reason=type(error).__name__))

@@ -1,0 +1,72 @@
+"""Between Quart and the relay: read the request as it arrived, answer with what comes back."""
+
+from collections.abc import AsyncIterator
+from typing import cast
+
+from quart import Response, current_app, request
+from quart.wrappers.response import IterableBody
+from werkzeug.datastructures import Headers
+
+from proxy.asgi import ProxyRequest
+from proxy.request_body import rest_of
+from proxy.services import Services
+from proxy.upstream.client import UpstreamRequest
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.relay import Answer, Exchange
+from proxy.wire.headers import find_header, media_type, request_headers
+from proxy.wire.paths import find_target
+from proxy.wire.request_json import read_fields
+
+
+def services() -> Services:
+    """The services of this worker."""
+    return cast(Services, current_app.extensions["proxy"])
+
+
+def arrived() -> ProxyRequest:
+    """The request of this context."""
+    return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]
+
+
+async def relay_exchange() -> Response:
+    """Relay the current request to its upstream."""
+    incoming, own = arrived(), services()
+    record = incoming.record
+    target = find_target(incoming.raw_path)
+    body = await _read_body(incoming, own.settings.limits.held_body_bytes)
+    route = own.routing.choose(target.endpoint)
+    record.endpoint, record.upstream = target.endpoint, route.upstream
+    outgoing = UpstreamRequest(
+        method=incoming.method,
+        path=target.path,
+        query=incoming.query_string,
+        headers=request_headers(incoming.raw_headers, request_id=record.request_id),
+        body=body,
+        content_length=None if isinstance(body, bytes) else incoming.content_length,
+    )
+    clock = ExchangeClock(route.timeouts)
+    incoming.closing.enter_context(own.drain.watch(clock))
+    exchange = Exchange(outgoing, route, clock, record, own.settings.limits)
+    return to_response(await exchange.open(incoming.closing))
+
+
+async def _read_body(incoming: ProxyRequest, held_bytes: int) -> bytes | AsyncIterator[bytes]:
+    """Hold what may have to be sent again: JSON whatever its size, anything else while it is small."""
+    is_json = media_type(find_header(incoming.raw_headers, b"content-type")) == b"application/json"
+    held = await incoming.body.read(incoming.body.limit if is_json else held_bytes)
+    if not incoming.body.finished:
+        return rest_of(held, incoming.body)
+    incoming.record.bytes_up = len(held)
+    if is_json and held:
+        model = read_fields(held).model
+        incoming.record.model = model if isinstance(model, str) else None
+    return held
+
+
+def to_response(answer: Answer) -> Response:
+    """The answer as Quart sends it: no header of its own making, no clock on the body."""
+    body = answer.body if isinstance(answer.body, bytes) else IterableBody(answer.body)
+    response = Response(body, status=answer.status)
+    response.headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers])
+    response.timeout = None
+    return response

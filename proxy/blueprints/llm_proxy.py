@@ -1,0 +1,42 @@
+"""The relayed routes: the Flask original's two, one to one, and every other path of OpenAI's API."""
+
+from http import HTTPMethod
+from typing import Final
+
+from quart import Blueprint, Response
+
+from proxy.blueprints.exchange import relay_exchange
+from proxy.wire.paths import BARE_SEGMENTS
+
+blueprint = Blueprint("api_llm_proxy", __name__)
+
+# TRACE and CONNECT are for the proxies in between, not for an API.
+METHODS: Final = sorted(set(HTTPMethod) - {HTTPMethod.TRACE, HTTPMethod.CONNECT})
+_BARE: Final = f"<any({', '.join(BARE_SEGMENTS)}):segment>"
+
+
+@blueprint.post("/v1/chat/completions")
+async def chat_completions() -> Response:
+    """Chat, streamed or not, by the upstream that `[routes]` names for it."""
+    return await relay_exchange()
+
+
+@blueprint.post("/v1/embeddings")
+async def embeddings() -> Response:
+    """Embeddings, by an upstream of their own."""
+    return await relay_exchange()
+
+
+@blueprint.route("/v1/<path:_path>", methods=METHODS, provide_automatic_options=False)
+async def any_v1_path(_path: str) -> Response:
+    """Every other path below /v1, with any method, query and body."""
+    return await relay_exchange()
+
+
+@blueprint.route("/chat/completions", methods=METHODS, provide_automatic_options=False)
+@blueprint.route("/chat/completions/<path:_path>", methods=METHODS, provide_automatic_options=False)
+@blueprint.route(f"/{_BARE}", methods=METHODS, provide_automatic_options=False)
+@blueprint.route(f"/{_BARE}/<path:_path>", methods=METHODS, provide_automatic_options=False)
+async def bare_path(segment: str = "", _path: str = "") -> Response:
+    """OpenAI's paths without /v1, for clients whose base URL has none."""
+    return await relay_exchange()

@@ -1,0 +1,31 @@
+"""Operations: is the process alive, should it get requests. Never behind a caller's key."""
+
+from http import HTTPStatus
+
+from quart import Blueprint, Response
+
+from proxy.access import public
+from proxy.blueprints.exchange import services
+
+blueprint = Blueprint("ops", __name__)
+
+
+@blueprint.get("/livez")
+@public
+async def livez() -> Response:
+    """The process runs and its loop turns; nothing else is asked."""
+    return _plain("ok", HTTPStatus.OK)
+
+
+@blueprint.get("/readyz")
+@blueprint.get("/healthz")
+@public
+async def readyz() -> Response:
+    """503 while draining, or while the default credential has no token and its last fetch failed."""
+    if services().ready:
+        return _plain("ok", HTTPStatus.OK)
+    return _plain("draining" if services().drain.started else "no token", HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _plain(word: str, status: HTTPStatus) -> Response:
+    return Response(f"{word}\n", status=status, mimetype="text/plain", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,68 @@
+"""`gateway`: the demonstration gateway alone; and beside the proxy, on a loopback port of its own."""
+
+import argparse
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator
+
+from hypercorn.config import Config
+
+from proxy.cli.server import load_server_config, open_sockets, run, run_server, stop_signal
+from proxy.gateway import GatewayOptions, create_gateway
+from proxy.settings import Settings, resolve_embedded
+
+DEFAULT_BIND = "127.0.0.1:5003"
+
+
+def serve_gateway(options: argparse.Namespace) -> int:
+    """Serve the gateway until a signal."""
+    server = load_server_config(options.bind or DEFAULT_BIND)
+    sockets = open_sockets(server.bind, server.backlog)
+    gateway = GatewayOptions(
+        token_ttl=options.token_ttl,
+        word_delay=options.word_delay,
+        api_key=options.api_key,
+        first_byte_delay=options.first_byte_delay,
+        token_delay=options.token_delay,
+        token_status=options.token_status,
+        status=options.status,
+        cut_after=options.cut_after,
+        stall_after=options.stall_after,
+        reject_tokens=options.reject_tokens,
+    )
+    host, port = sockets[0].getsockname()[:2]
+    print(f"demonstration gateway on http://{host}:{port}; tokens live {gateway.token_ttl:g} s", flush=True)
+
+    async def main() -> None:
+        await run_server(create_gateway(gateway), server, sockets, stop_signal().wait)
+
+    run(main)
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def embedded_gateway(settings: Settings) -> AsyncIterator[Settings]:
+    """Serve the gateway of `[gateway]`, if there is one, and give the settings that point to it."""
+    if settings.gateway is None:
+        yield settings
+        return
+    section = settings.gateway
+    options = GatewayOptions(
+        token_ttl=section.token_ttl,
+        word_delay=section.word_delay,
+        app_id=section.app_id,
+        app_secret=section.app_secret.reveal(),
+    )
+    sockets = open_sockets(["127.0.0.1:0"], backlog=1024)
+    server = Config()
+    server.accesslog, server.errorlog = None, None
+    server.graceful_timeout = 1.0
+    server.keep_alive_timeout = 75.0
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_server(create_gateway(options), server, sockets, functools.partial(stop.wait)))
+        try:
+            yield resolve_embedded(settings, f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
+        finally:
+            stop.set()

@@ -1,0 +1,131 @@
+"""Run applications on Hypercorn, and end them politely.
+
+Hypercorn's own command line is not used: it ends streams by its own clock, on Python 3.12 and newer it waits
+for ever while one is open, and it speaks HTTP/2 on plain connections, where a broken stream cannot be told
+from a whole one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import tomllib
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import hypercorn.protocol
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ASGIFramework
+
+from proxy.errors import SettingsError
+
+# Linux closes a connection whose peer has not taken a byte for so long: the clock on a caller who never reads.
+WRITE_IDLE_MILLISECONDS: Final = 30_000
+HARD_STOP_SECONDS: Final = 5.0
+SERVER_FILE: Final = Path(__file__).parents[2] / "hypercorn.toml"
+
+
+class _Http11Only(H11Protocol):
+    """HTTP/1.1 without the upgrade to HTTP/2: on plain connections there is no setting that turns it off."""
+
+    async def _check_protocol(self, event: Any) -> None:
+        return
+
+
+def load_server_config(bind: str | None, path: Path = SERVER_FILE) -> Config:
+    """Hypercorn's configuration from its file, with the address of the command line.
+
+    Raises:
+        SettingsError: no such file, no TOML, or a key that Hypercorn does not know.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    unknown = [key for key in values if not hasattr(Config, key)]
+    if unknown:  # Hypercorn itself takes any key in silence
+        raise SettingsError(*(f"{path}: {key}: unknown key" for key in unknown))
+    config = Config.from_mapping(values)
+    if bind is not None:
+        config.bind = [bind]
+    config.workers = 1
+    config.accesslog = None  # one line an exchange is written by the application itself
+    config.errorlog = logging.getLogger("hypercorn.error")
+    return config
+
+
+def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
+    """Bind and listen on `HOST:PORT`, `[HOST]:PORT` or `unix:PATH` addresses.
+
+    Raises:
+        SettingsError: an address that cannot be had, with the address and the reason.
+    """
+    return [_open_socket(bind, backlog) for bind in binds]
+
+
+def _open_socket(bind: str, backlog: int) -> socket.socket:
+    try:
+        if bind.startswith("unix:"):
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            path = Path(bind.removeprefix("unix:"))
+            if path.is_socket():
+                path.unlink()
+            listener.bind(str(path))
+        else:
+            host, _, port = bind.rpartition(":")
+            host = host.strip("[]")
+            listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_IDLE_MILLISECONDS)
+            listener.bind((host, int(port)))
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"bind: {bind}: {getattr(error, 'strerror', None) or error}") from error
+    return listener
+
+
+async def run_server(
+    app: ASGIFramework, config: Config, sockets: list[socket.socket], stopped: Callable[[], Awaitable[None]]
+) -> None:
+    """Serve until `stopped` returns, then let running requests end within the configured time."""
+    config.bind = [f"fd://{listener.fileno()}" for listener in sockets]
+    with _http_1_1_only():
+        await serve(app, config, shutdown_trigger=stopped)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine on uvloop where there is one."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # no uvloop for this platform
+        from asyncio import new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in ("SIGTERM", "SIGINT"):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(getattr(signal, name), stop.set)
+    return stop
+
+
+@contextlib.contextmanager
+def _http_1_1_only() -> Any:
+    original = hypercorn.protocol.H11Protocol
+    hypercorn.protocol.H11Protocol = _Http11Only  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        hypercorn.protocol.H11Protocol = original  # type: ignore[misc]

@@ -1,0 +1,21 @@
+"""Credentials: any token source behind one shared, always fresh token.
+
+    TokenSource            asks for one token, knows nothing of sharing        sources/
+    CachedTokenSource      one flight, refresh ahead of expiry, back-off       cached_source.py
+    UpstreamCredential     a cached source and where its token is written      upstream_credential.py
+"""
+
+from proxy.credentials.cached_source import CachedTokenSource, RefreshPolicy
+from proxy.credentials.credential import Credential
+from proxy.credentials.store import MemoryTokenStore, TokenStore
+from proxy.credentials.upstream_credential import CredentialRegistry, UpstreamCredential
+
+__all__ = [
+    "CachedTokenSource",
+    "Credential",
+    "CredentialRegistry",
+    "MemoryTokenStore",
+    "RefreshPolicy",
+    "TokenStore",
+    "UpstreamCredential",
+]

@@ -1,0 +1,302 @@
+"""One token shared by all requests: fetched once at a time, refreshed ahead of expiry, repaired after a 401.
+
+A state machine on one event loop. Every change of state is a synchronous function, so no lock is held across
+an await: the "lock" is the existence of the flight, a task that no caller owns. Its states are those of the
+token (empty, fresh, stale, expired, rejected) crossed with those of the fetching (idle, flying, backing off).
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.credentials.backoff import ForcedRefreshLimit, TokenFetchError, Uniform, retry_delay
+from proxy.credentials.credential import SHORT_LIFE_SECONDS, Credential, mint
+from proxy.credentials.sources import TokenSource
+from proxy.credentials.store import TokenStore
+from proxy.credentials.waiters import Waiters
+from proxy.errors import TokenUnavailable
+from proxy.telemetry import get_logger
+
+IDLE_LIFETIMES: Final = 2
+"""A credential that nobody asked for in so many lifetimes is not refreshed: it goes cold."""
+IDLE_SECONDS: Final = 60.0
+"""The same, where there is no token whose lifetime could be counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshPolicy:
+    """The clocks and bounds of a cached source; all times in seconds."""
+
+    fetch_timeout: float = 15.0
+    """One fetch, from start to end."""
+    wait_timeout: float = 20.0
+    """What a caller waits at most for a token that is not there."""
+    max_waiters: int = 20_000
+    clock: Callable[[], float] = time.monotonic
+    uniform: Uniform = random.uniform
+
+
+class CachedTokenSource:
+    """A token source whose token is shared, as `get` hands it out.
+
+    Args:
+        name: The credential's name in the configuration.
+        source: Where tokens come from.
+        store: What outlives this machine.
+        policy: Clocks and bounds.
+    """
+
+    def __init__(
+        self, name: str, source: TokenSource, store: TokenStore, policy: RefreshPolicy | None = None
+    ) -> None:
+        self.name = name
+        self._source = source
+        self._store = store
+        self._policy = policy or RefreshPolicy()
+        self._clock = self._policy.clock
+        self._log = get_logger("credentials").bind(credential=name)
+        # A flight outlives the request that started it: it must not carry that request's context along.
+        self._context = contextvars.Context()
+        self._digest_key = secrets.token_bytes(32)
+        self._current: Credential | None = None
+        self._generation = 0
+        self._rejected_generation = 0
+        self._rejected_at = -1.0
+        self._rejected_digests: deque[bytes] = deque(maxlen=8)
+        self._forced = ForcedRefreshLimit()
+        self._flight: asyncio.Task[Credential] | None = None
+        self._flight_started = 0.0
+        self._waiters = Waiters(self._policy.max_waiters)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._backoff_until = -1.0
+        self._last_used = self._clock()
+        self._closed = False
+
+    async def get(self, *, min_ttl: float = 0.0) -> Credential:
+        """A credential that may be sent now; without a wait wherever there is one.
+
+        Args:
+            min_ttl: Seconds of life that it must still have, where a new one could have them.
+
+        Raises:
+            TokenUnavailable: no token, and none can be had now.
+        """
+        self._last_used = now = self._clock()
+        current = self._current
+        if (
+            current is None
+            or now + min_ttl >= current.hard
+            or current.generation <= self._rejected_generation
+        ):
+            return await self._wait(min_ttl)
+        if now >= current.soft:
+            self._refresh(now)
+        return current
+
+    def invalidate(self, generation: int, reason: str) -> None:
+        """Take back a credential that the upstream refused.
+
+        A late word about an older generation costs nothing. Within the cool-down of the last forced refresh
+        the token is kept: whoever is refused then lacks a permission, or the issuer gives nothing better.
+        """
+        current, now = self._current, self._clock()
+        if current is None or current.generation != generation or generation <= self._rejected_generation:
+            return
+        allowed = self._forced.allow(now)
+        self._log.warning(
+            "token_rejected", generation=generation, fingerprint=current.fingerprint, reason=reason,
+            refreshing=allowed,
+        )  # fmt: skip
+        if not allowed:
+            return
+        self._rejected_generation = generation
+        self._rejected_at = now
+        self._rejected_digests.append(current.digest)
+        self._refresh(now)
+
+    def prefetch(self) -> None:
+        """Start a fetch now, without waiting for it: a first caller should find a token."""
+        self._refresh(self._clock())
+
+    @property
+    def healthy(self) -> bool:
+        """False only while there is no valid token and the last fetch failed. Cold is healthy."""
+        return self._failures == 0 or self._valid(self._clock()) is not None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that the token in hand may still be sent, None where there is none."""
+        now = self._clock()
+        current = self._valid(now)
+        return None if current is None else current.hard - now
+
+    async def close(self) -> None:
+        """Stop fetching; whoever still waits is told that no token can be had."""
+        self._closed = True
+        self._disarm()
+        flight = self._flight
+        if flight is not None and self._loop is asyncio.get_running_loop():
+            flight.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await flight
+        self._waiters.fail(TokenUnavailable(reason="the service is closing"))
+
+    # --- waiting
+
+    async def _wait(self, min_ttl: float) -> Credential:
+        deadline = self._clock() + self._policy.wait_timeout
+        while True:
+            now = self._clock()
+            current = self._valid(now)
+            if current is not None and now + min_ttl < current.hard:
+                return current
+            self._refresh(now)
+            if self._flight is None:
+                raise self._unavailable(now)
+            landed = await self._waiters.join(deadline - now)
+            if landed.generation > self._rejected_generation:
+                return landed  # also one too short-lived to pass the checks above: it is new, and used once
+
+    def _unavailable(self, now: float) -> TokenUnavailable:
+        if self._closed:
+            return TokenUnavailable(reason="the service is closing")
+        return TokenUnavailable(max(self._backoff_until - now, 0.0), reason="backing off after a failed fetch")
+
+    # --- the flight
+
+    def _refresh(self, now: float) -> None:
+        """Start a flight, unless one is under way, a failure is fresh, or the service is closing."""
+        self._follow_loop()
+        if self._flight is None and now >= self._backoff_until and not self._closed:
+            self._launch(now)
+
+    def _launch(self, now: float) -> None:
+        self._flight_started = now
+        task = asyncio.get_running_loop().create_task(
+            self._fly(), name=f"token-flight:{self.name}", context=self._context
+        )
+        task.add_done_callback(self._landed, context=self._context)
+        self._flight = task
+
+    async def _fly(self) -> Credential:
+        started = self._clock()
+        kept = await self._store.get(self.name)
+        if kept is not None and self._worth_adopting(kept, started):
+            return kept
+        async with asyncio.timeout(self._policy.fetch_timeout):
+            fetched = await self._source.fetch()
+        credential = mint(
+            fetched,
+            generation=max(self._generation, kept.generation if kept else 0) + 1,
+            obtained=started,
+            digest_key=self._digest_key,
+            uniform=self._policy.uniform,
+        )
+        await self._store.put(credential, self.name, self._clock())
+        return credential
+
+    def _worth_adopting(self, kept: Credential, now: float) -> bool:
+        newer = kept.generation > max(self._generation, self._rejected_generation)
+        return newer and now < kept.soft and kept.digest not in self._rejected_digests
+
+    def _landed(self, flight: asyncio.Task[Credential]) -> None:
+        if flight is not self._flight:
+            if not flight.cancelled():
+                flight.exception()  # of a loop that is gone; looked at, so that nothing warns
+            return
+        self._flight = None
+        if flight.cancelled():
+            self._waiters.fail(TokenUnavailable(reason="the fetch was cancelled"))
+            return
+        error = flight.exception()
+        if error is None:
+            self._accept(flight.result())
+        else:
+            self._back_off(_as_fetch_error(error))
+        self._arm()
+
+    def _accept(self, credential: Credential) -> None:
+        now = self._clock()
+        self._generation = credential.generation
+        self._failures, self._backoff_until = 0, -1.0
+        if credential.digest in self._rejected_digests and self._flight_started < self._rejected_at:
+            self._launch(now)  # it left before the rejection and brings back the very token that was rejected
+            return
+        self._current = credential
+        self._log.info(
+            "token_fetched", generation=credential.generation, fingerprint=credential.fingerprint,
+            lifetime_s=round(credential.lifetime, 3), fetch_s=round(now - self._flight_started, 3),
+        )  # fmt: skip
+        self._waiters.publish(credential)
+
+    def _back_off(self, error: TokenFetchError) -> None:
+        now = self._clock()
+        current = self._valid(now)
+        self._failures += 1
+        remaining = None if current is None else current.hard - now
+        delay = retry_delay(error, self._failures, remaining, self._policy.uniform)
+        self._backoff_until = now + delay
+        self._log.warning(
+            "token_fetch_failed", reason=error.reason, permanent=error.permanent, failures=self._failures,
+            retry_in_s=round(delay, 3), remaining_s=None if remaining is None else round(remaining, 3),
+        )  # fmt: skip
+        self._waiters.fail(TokenUnavailable(delay, reason=error.reason))
+
+    # --- the timer
+
+    def _arm(self) -> None:
+        """Plan the next refresh: at the soft end of the token, or at the end of the back-off."""
+        self._disarm()
+        now = self._clock()
+        current = self._valid(now)
+        if current is None and self._failures == 0:
+            return
+        due = max(self._backoff_until, current.soft if current else now)
+        if due == float("inf") or self._closed or self._flight is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(due - now, 0), self._on_timer, context=self._context)
+
+    def _on_timer(self) -> None:
+        now = self._clock()
+        current = self._valid(now)
+        patience = IDLE_SECONDS if current is None else IDLE_LIFETIMES * current.lifetime
+        if now - self._last_used <= max(patience, SHORT_LIFE_SECONDS):
+            self._refresh(now)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- what is so
+
+    def _valid(self, now: float) -> Credential | None:
+        current = self._current
+        if current is None or now >= current.hard or current.generation <= self._rejected_generation:
+            return None
+        return current
+
+    def _follow_loop(self) -> None:
+        """Let go of a flight that belongs to another event loop: nobody could ever await it here."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._flight, self._timer = loop, None, None
+            self._waiters = Waiters(self._policy.max_waiters)
+
+
+def _as_fetch_error(error: BaseException) -> TokenFetchError:
+    if isinstance(error, TokenFetchError):
+        return error
+    if isinstance(error, TimeoutError):
+        return TokenFetchError("the token endpoint did not answer in time")
+    return TokenFetchError(f"the token source failed: {type(error).__name__}")

@@ -1,0 +1,84 @@
+"""The token as the service holds it: immutable, masked, with two deadlines on the monotonic clock."""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.secret import Secret
+
+# Fractions, never fixed windows: a window of some minutes swallows a five-minute token whole.
+SOFT_FRACTION: Final = (0.60, 0.75)
+"""A token is refreshed at a point drawn from this part of its lifetime, so that processes drift apart."""
+SKEW_FRACTION: Final = 0.05
+SKEW_SECONDS_MAX: Final = 10.0
+SHORT_LIFE_SECONDS: Final = 2.0
+"""Below this there is no time to refresh ahead: such a token serves until its end, at least once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedToken:
+    """What a token source brings home.
+
+    Args:
+        secret: The token.
+        lifetime: Seconds from the moment the request left; infinite for a token that does not expire.
+        refresh_in: Seconds after which the issuer asks for a refresh, where it says so.
+    """
+
+    secret: Secret
+    lifetime: float
+    refresh_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One generation of a token. Times are monotonic seconds, counted from before the request left."""
+
+    secret: Secret = field(repr=False)
+    generation: int
+    obtained: float
+    soft: float
+    """From here on it is refreshed, while it still serves."""
+    hard: float
+    """From here on it is never sent."""
+    digest: bytes = field(repr=False)
+    """Keyed hash of the token, to see whether two generations carry the same one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits that stand for the token in logs; keyed by the process, useless elsewhere."""
+        return self.digest[:4].hex()
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds between its request and its hard end."""
+        return self.hard - self.obtained
+
+
+def mint(
+    fetched: FetchedToken,
+    *,
+    generation: int,
+    obtained: float,
+    digest_key: bytes,
+    uniform: Callable[[float, float], float],
+) -> Credential:
+    """Give a fetched token its deadlines.
+
+    `hard` leaves a skew of 5% of the lifetime, ten seconds at most; `soft` lies at 60 to 75% of it, or within
+    the same spread around the issuer's own hint.
+    """
+    life = fetched.lifetime
+    skew = min(SKEW_SECONDS_MAX, SKEW_FRACTION * life)
+    hard = obtained + life - skew if math.isfinite(life) else math.inf
+    soft = hard
+    if math.isfinite(life) and life >= SHORT_LIFE_SECONDS:
+        centre = sum(SOFT_FRACTION) / 2
+        hint = fetched.refresh_in
+        planned = hint if hint is not None and 0 < hint < life else centre * life
+        soft = min(hard, obtained + planned * uniform(*SOFT_FRACTION) / centre)
+    digest = hmac.digest(digest_key, fetched.secret.reveal().encode(), hashlib.sha256)
+    return Credential(fetched.secret, generation, obtained, soft, hard, digest)

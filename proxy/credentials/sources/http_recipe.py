@@ -1,0 +1,181 @@
+"""Ask a token endpoint over HTTP, as a recipe describes it: any request, any reply, no code.
+
+There is no retry here: the cached source is the only authority on that. No redirect is followed, since it would
+carry the client's secret elsewhere; a reply is read up to a cap; not a byte of it reaches a log.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.secret import Secret
+from proxy.telemetry import get_logger
+
+REPLY_BYTES_MAX: Final = 1 << 20
+_PASSING: Final = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to ask one token endpoint, and how to read its reply. Leaf strings may be Secrets."""
+
+    url: str
+    method: str = "POST"
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    json: Any = None
+    form: Mapping[str, Any] | None = None
+    basic: tuple[Any, Any] | None = None
+    """User and password as RFC 7617 has them; OAuth 2.0's extra escaping is done by who builds the recipe."""
+    success: tuple[str, Any] | None = None
+    """A dotted path in the reply and the value that means success."""
+    token: str | None = "access_token"
+    """Dotted path of the token in the JSON reply."""
+    token_header: str | None = None
+    """Or the reply header that carries it."""
+    expires: tuple[tuple[str, str], ...] = ()
+    """Candidates of (path, unit) for the lifetime."""
+    refresh_in: str | None = None
+    """Dotted path of the issuer's own hint in seconds."""
+    default_ttl: float = 300.0
+    max_ttl: float = 31 * 86400.0
+    timeout: float = 10.0
+    ca_file: Path | None = None
+
+
+class HttpTokenSource:
+    """Runs one recipe on a connection pool of its own, apart from the upstream's."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._client = httpx2.AsyncClient(
+            verify=_tls_context(recipe), timeout=recipe.timeout, follow_redirects=False, trust_env=False
+        )
+        self._log = get_logger("credentials")
+
+    async def fetch(self) -> FetchedToken:
+        """Send the request and read the token from the reply."""
+        try:
+            async with self._client.stream(**self._request()) as response:
+                _check_status(response)
+                body = await _read_capped(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+        except httpx2.TimeoutException as error:
+            raise TokenFetchError("the token endpoint did not answer in time") from error
+        except httpx2.HTTPError as error:
+            raise TokenFetchError(f"the token endpoint could not be asked: {type(error).__name__}") from error
+        return self._read(Reply(_parse(body), headers, time.time()))
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._client.aclose()
+
+    def _request(self) -> dict[str, Any]:
+        recipe = self._recipe
+        request: dict[str, Any] = {
+            "method": recipe.method,
+            "url": httpx2.URL(recipe.url).copy_merge_params(_reveal(recipe.query)),
+            "headers": _reveal(recipe.headers),
+        }
+        if recipe.json is not None:
+            request["json"] = _reveal(recipe.json)
+        if recipe.form is not None:
+            request["data"] = _reveal(recipe.form)
+        if recipe.basic is not None:
+            request["auth"] = _reveal(recipe.basic)
+        return request
+
+    def _read(self, reply: Reply) -> FetchedToken:
+        recipe = self._recipe
+        if recipe.success is not None and reply.find(recipe.success[0]) != recipe.success[1]:
+            raise TokenFetchError(f"the token endpoint's reply has no success at {recipe.success[0]!r}")
+        if recipe.token_header is not None:
+            token: Any = reply.headers.get(recipe.token_header.lower())
+        else:
+            token = reply.find(recipe.token or "")
+        if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
+            place = recipe.token_header or recipe.token
+            raise TokenFetchError(f"the token endpoint's reply has no token at {place!r}")
+        lifetime = read_lifetime(recipe.expires, reply, token, recipe.max_ttl)
+        if lifetime is None:
+            if recipe.expires:
+                self._log.warning("token_lifetime_unreadable", default_ttl_s=recipe.default_ttl)
+            lifetime = recipe.default_ttl
+        hint = [(recipe.refresh_in, "seconds")] if recipe.refresh_in else []
+        return FetchedToken(Secret(token), lifetime, read_lifetime(hint, reply, token, recipe.max_ttl))
+
+
+def _check_status(response: httpx2.Response) -> None:
+    status = response.status_code
+    if response.is_success:
+        return
+    if response.is_redirect:
+        raise TokenFetchError("the token endpoint answered with a redirect, which is not followed")
+    passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING
+    raise TokenFetchError(
+        f"the token endpoint answered {status}",
+        permanent=not passing,
+        retry_after=_retry_after(response.headers.get("retry-after")) if passing else None,
+    )
+
+
+async def _read_capped(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > REPLY_BYTES_MAX:
+            raise TokenFetchError("the token endpoint's reply is too large")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # the token may stand in a header; where it does not, that is the error
+
+
+def _retry_after(value: str | None) -> float | None:
+    """RFC 9110 10.2.3: seconds or a date."""
+    if value is None:
+        return None
+    try:
+        return max(float(value), 0.0) if value.strip().isdigit() else _until(value)
+    except (ValueError, TypeError):
+        return None
+
+
+def _until(date: str) -> float:
+    return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)
+
+
+def _reveal(value: Any) -> Any:
+    """Unwrap the secrets of a request, at the moment that it is written."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Mapping):
+        return {key: _reveal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_reveal(item) for item in value)
+    return value
+
+
+def _tls_context(recipe: Recipe) -> ssl.SSLContext | bool:
+    if not recipe.url.startswith("https:"):
+        return False  # building a context costs tens of milliseconds, and nothing would use it
+    if recipe.ca_file is not None:
+        return ssl.create_default_context(cafile=str(recipe.ca_file))
+    return True

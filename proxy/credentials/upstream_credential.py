@@ -1,0 +1,67 @@
+"""A credential as an upstream uses it: the shared token, and the place of a request where it is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote
+
+from proxy.credentials.cached_source import CachedTokenSource
+from proxy.credentials.credential import Credential
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """Where the token goes: a header made from a template, or a query parameter."""
+
+    header: str | None = "Authorization"
+    template: str = "Bearer {token}"
+    query: str | None = None
+
+    def apply(self, credential: Credential, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
+        """Write the token, over anything of that name that the caller sent."""
+        token = credential.secret.reveal()
+        if self.query is not None:
+            return headers, _replace_parameter(query, self.query, token)
+        name = (self.header or "").encode().lower()
+        kept = [(key, value) for key, value in headers if key != name]
+        kept.append((name, self.template.replace("{token}", token).encode()))
+        return kept, query
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCredential:
+    """A cached source and its injection."""
+
+    source: CachedTokenSource
+    injection: Injection
+
+
+class CredentialRegistry:
+    """Every credential of the configuration by name, opened and closed together."""
+
+    def __init__(self, credentials: Mapping[str, UpstreamCredential]) -> None:
+        self._credentials = credentials
+
+    def __getitem__(self, name: str) -> UpstreamCredential:
+        return self._credentials[name]
+
+    def prefetch(self) -> None:
+        """Start a fetch of each, without waiting."""
+        for credential in self._credentials.values():
+            credential.source.prefetch()
+
+    async def close(self) -> None:
+        """Stop every fetch and let go of the connections."""
+        for credential in self._credentials.values():
+            await credential.source.close()
+
+
+def _replace_parameter(query: bytes, name: str, value: str) -> bytes:
+    """Set one query parameter and leave the rest byte for byte."""
+    others = [
+        pair
+        for pair in query.split(b"&")
+        if pair and not any(key == name for key, _ in parse_qsl(pair, keep_blank_values=True, encoding="latin-1"))
+    ]
+    return b"&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}".encode()])

@@ -1,0 +1,45 @@
+"""Chat and plain completions: the last message comes back, whole or streamed."""
+
+from quart import Blueprint, Response
+
+from proxy.gateway.answers import Answer, ChatAnswer, TextAnswer
+from proxy.gateway.echo import echo_sentence, split_pieces
+from proxy.gateway.errors import json_response
+from proxy.gateway.request_bodies import ChatRequest, CompletionRequest, GenerationRequest, read_body
+from proxy.gateway.state import current_gateway
+from proxy.gateway.streaming import stream_response
+
+blueprint = Blueprint("completions", __name__, url_prefix="/v1")
+
+
+@blueprint.post("/chat/completions")
+async def chat_completions() -> Response:
+    """Echo a dialogue's last message."""
+    current_gateway().stats.chat_requests += 1
+    return _respond(await read_body(ChatRequest), ChatAnswer)
+
+
+@blueprint.post("/completions")
+async def completions() -> Response:
+    """Echo the last prompt."""
+    return _respond(await read_body(CompletionRequest), TextAnswer)
+
+
+def _respond(asked: GenerationRequest, shape: type[Answer]) -> Response:
+    answer = compose(asked, shape)
+    if asked.stream:
+        return stream_response(current_gateway(), answer.stream(include_usage=asked.include_usage))
+    return json_response(answer.whole())
+
+
+def compose(asked: GenerationRequest, shape: type[Answer]) -> Answer:
+    """Answer a request: `max_tokens` counts pieces."""
+    turns = asked.turns
+    pieces = split_pieces(echo_sentence(turns))
+    kept = pieces[: asked.max_tokens]
+    return shape(
+        model=asked.model,
+        pieces=kept,
+        truncated=len(kept) < len(pieces),
+        prompt_tokens=sum(len(split_pieces(turn.text)) for turn in turns),
+    )

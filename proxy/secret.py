@@ -1,0 +1,47 @@
+"""A secret that does not show itself: masked in repr, logs, tracebacks and dumps of the settings."""
+
+import hashlib
+import hmac
+from typing import NoReturn
+
+MASK = "********"
+
+
+class Secret:
+    """A string that is unwrapped only where it is written into a request, or compared.
+
+    Equality takes constant time; a hash, a copy through pickle or a format specification gives nothing away.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself. Call it where the header is written, nowhere else."""
+        return self._value
+
+    def digest(self) -> bytes:
+        """SHA-256 of the secret, for comparison."""
+        return hashlib.sha256(self._value.encode()).digest()
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __repr__(self) -> str:
+        return f"Secret('{MASK}')"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled")

@@ -1,0 +1,50 @@
+"""The long-lived objects of one worker, built in one place and closed in reverse."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from proxy.access import AccessControl
+from proxy.credentials import CredentialRegistry, MemoryTokenStore
+from proxy.credentials.build import build_credentials
+from proxy.drain import Drain
+from proxy.settings import Settings
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.routing import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What requests are served with."""
+
+    settings: Settings
+    access: AccessControl
+    credentials: CredentialRegistry
+    routing: Routing
+    drain: Drain
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here: not draining, and the default credential not known broken."""
+        if self.drain.started:
+            return False
+        name = self.settings.upstreams[self.settings.routes.default].credential
+        return name is None or self.credentials[name].source.healthy
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Services]:
+    """Build everything that one worker holds, on the running event loop."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = MemoryTokenStore()
+        stack.push_async_callback(store.close)
+        credentials = build_credentials(settings.credentials, store)
+        stack.push_async_callback(credentials.close)
+        clients: dict[str, UpstreamClient] = {}
+        for name, upstream in settings.upstreams.items():
+            credential = None if upstream.credential is None else credentials[upstream.credential]
+            clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
+        credentials.prefetch()
+        yield Services(
+            settings, AccessControl(settings.access), credentials, Routing(settings, clients), drain
+        )

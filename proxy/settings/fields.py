@@ -1,0 +1,122 @@
+"""The single values that settings are made of, and what each kind refuses."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from proxy.secret import Secret
+from proxy.settings.section import Checked, refuse
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLACEHOLDER = re.compile(
+    r"(sk)?(x{3,}|\.{3,}|<.*>|(change|replace)(me|this)|(your|my)(api)?(key|secret|token)(here)?)"
+    r"|secret|password|todo|placeholder"
+)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        refuse(((), "must be a number"))
+    return value
+
+
+def _name(value: str) -> str:
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError("must be a name: printable, without spaces around it")
+    return value
+
+
+def _dotted_path(value: str) -> str:
+    if not all(value.split(".")):
+        raise ValueError('must be a path into the reply, such as "data.token"')
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("is not a valid header name")
+    return value
+
+
+def _plain_text(value: object) -> str:
+    """Accept any string; an `Interpolated` stays one, to be masked when shown."""
+    if not isinstance(value, str):
+        refuse(((), "must be a string"))
+    return value
+
+
+def header_text(value: object) -> str:
+    """Accept what may stand as a header's value; an `Interpolated` stays one."""
+    value = _plain_text(value)
+    if not _fits_header(value):
+        refuse(((), "has characters that cannot stand in an HTTP header (control or not Latin-1)"))
+    return value
+
+
+def _fits_header(text: str) -> bool:
+    """Latin-1 is all that a header can carry; `isprintable` keeps out CR, LF and other controls."""
+    return text.isprintable() and all(ord(character) < 256 for character in text)
+
+
+def _template(value: str) -> str:
+    if "{token}" not in value:
+        raise ValueError("must contain {token}")
+    return header_text(value)
+
+
+def _sha256(value: str) -> str:
+    if not _SHA256.fullmatch(value.lower()):
+        raise ValueError("must be 64 hexadecimal digits: the SHA-256 of the key")
+    return value.lower()
+
+
+def secret(value: object) -> Secret:
+    """Wrap a nonempty string."""
+    text = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(text, str):
+        refuse(((), "must be a string"))
+    if not text:
+        refuse(((), "is empty"))
+    return Secret(str(text))
+
+
+def _key(value: object) -> Secret:
+    """Wrap a string that can be shown in a header and is no left-over of an example."""
+    wrapped = secret(value)
+    text = wrapped.reveal()
+    if not _fits_header(text) or text != text.strip():
+        refuse(
+            ((), "does not fit in an HTTP header: it has spaces around it, control or non-Latin-1 characters")
+        )
+    if _PLACEHOLDER.fullmatch(re.sub(r"[\s_-]", "", text.lower())):
+        refuse(((), "is a placeholder: put the real one here"))
+    return wrapped
+
+
+def _readable(path: Path, info: ValidationInfo) -> Path:
+    """Resolve against the folder of the settings file (validation context `folder`) and try to open it."""
+    located: Path = (info.context or {}).get("folder", Path()) / path
+    try:
+        located.open("rb").close()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        raise ValueError(f"cannot be read: {reason}") from None
+    return located
+
+
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+Name = Annotated[str, AfterValidator(_name)]
+DottedPath = Annotated[str, AfterValidator(_dotted_path)]
+PlainText = Annotated[str, Checked(_plain_text)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderText = Annotated[str, Checked(header_text)]
+Template = Annotated[str, AfterValidator(_template)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+SecretText = Annotated[Secret, Checked(secret)]
+KeyText = Annotated[Secret, Checked(_key)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]

@@ -1,0 +1,105 @@
+"""The settings as a whole, and the sections that need no module of their own."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from proxy.secret import Secret
+from proxy.settings.access import Access
+from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
+from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText
+from proxy.settings.section import Section, Table, frozen
+from proxy.settings.upstreams import Upstream
+from proxy.settings.urls import resolved
+
+ENDPOINTS: frozenset[str] = frozenset(
+    {
+        "audio/speech",
+        "audio/transcriptions",
+        "audio/translations",
+        "batches",
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "files",
+        "images/edits",
+        "images/generations",
+        "images/variations",
+        "models",
+        "moderations",
+        "rerank",
+        "responses",
+    }
+)
+"""The endpoints that `[routes]` may name."""
+
+
+class Routes(Section):
+    """Which upstream takes a request: that of its endpoint, or else the default."""
+
+    default: str
+    endpoints: Table[str, str] = Field(default_factory=dict)
+
+
+class Limits(Section):
+    """How much of a request or an event is taken in. Sizes are in bytes."""
+
+    max_body_bytes: Count = 64 * 1024 * 1024
+    held_body_bytes: Count = 1024 * 1024
+    """A body up to this size is held, so that the request can be sent again; JSON is always held."""
+    max_event_bytes: Count = 16 * 1024 * 1024
+    body_timeout: PositiveSeconds = 60
+    """Seconds for the whole request body to arrive."""
+
+
+class Logs(Section):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""
+    bodies: bool = False
+    """Log the bodies of requests and responses. They hold what people write: for debugging only."""
+    body_bytes: Count = 16 * 1024
+    """As much of a body as is logged."""
+
+
+class Gateway(Section):
+    """The embedded demonstration gateway: an echo model behind a token endpoint of its own."""
+
+    token_ttl: PositiveSeconds = 300
+    """Seconds that its tokens live."""
+    word_delay: Annotated[Seconds, Field(le=0.5)] = 0.1
+    """Seconds between two words of its answers."""
+    app_id: Name = "demo"
+    app_secret: SecretText = Secret("demo-secret")
+
+
+class Settings(Section):
+    """Everything that can be set, resolved and checked. Immutable throughout."""
+
+    access: Access
+    routes: Routes
+    upstreams: Table[Name, Upstream]
+    credentials: Table[Name, Credential] = Field(default_factory=dict)
+    limits: Limits = Limits()
+    logs: Logs = Logs()
+    gateway: Gateway | None = None
+
+
+def resolve_embedded(settings: Settings, origin: str) -> Settings:
+    """Return the settings with `origin`, such as `http://127.0.0.1:5003`, for every `embedded:`."""
+    upstreams = {
+        name: upstream.model_copy(update={"base_url": resolved(upstream.base_url, origin)})
+        for name, upstream in settings.upstreams.items()
+    }
+    credentials = {name: _resolve(credential, origin) for name, credential in settings.credentials.items()}
+    return settings.model_copy(update={"upstreams": frozen(upstreams), "credentials": frozen(credentials)})
+
+
+def _resolve(credential: Credential, origin: str) -> Credential:
+    if isinstance(credential, HttpCredential):
+        return credential.model_copy(update={"url": resolved(credential.url, origin)})
+    if isinstance(credential, OAuth2Credential):
+        return credential.model_copy(update={"token_url": resolved(credential.token_url, origin)})
+    return credential

@@ -1,0 +1,48 @@
+"""A problem of the settings, and the words for it: they never repeat a value, for it may be a secret."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from proxy.settings.locations import KeyPath, Place, nearest
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Problem(NamedTuple):
+    """What is wrong with the value at a key path."""
+
+    path: KeyPath
+    words: str
+
+
+def report(problems: Iterable[Problem], places: Mapping[KeyPath, Place]) -> list[str]:
+    """Write one line a problem, in the order of the file: `config/x.toml:12: upstreams.chat: words`."""
+    located = sorted((nearest(places, path), dotted(path), words) for path, words in problems)
+    return [*dict.fromkeys(f"{place}: {key}: {words}" for place, key, words in located)]
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a key path as TOML does: `routes."chat/completions"`; an index as in `access.keys.0.key`."""
+    return ".".join(str(part) if isinstance(part, int) else _key(part) for part in path)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write `"a", "b"`."""
+    return ", ".join(f'"{name}"' for name in sorted(names))
+
+
+def suggestion(written: str, known: Collection[str]) -> str:
+    """Name the known word nearest to what was written, or else all of them."""
+    near = get_close_matches(written, known, n=1)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"known: {listed(known)}" if known else "there are none"
+
+
+def _key(part: str) -> str:
+    if _BARE_KEY.fullmatch(part):
+        return part
+    escaped = part.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -1,0 +1,80 @@
+"""What the HTTP recipe of a credential sends: JSON and text in which interpolated strings are secrets."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, TypeAlias
+
+from proxy.secret import Secret
+from proxy.settings.fields import header_text, secret
+from proxy.settings.interpolation import Interpolated
+from proxy.settings.locations import KeyPath
+from proxy.settings.section import Checked, frozen, refuse
+
+Json: TypeAlias = bool | int | float | str | Secret | tuple["Json", ...] | Mapping[str, "Json"] | None
+"""A JSON value, read-only: objects are mappings, arrays are tuples, and some strings are secret."""
+
+
+def json_value(value: object) -> Json:
+    """Freeze what JSON can say; an `Interpolated` string becomes a secret."""
+    problems = [*_without_json_form(value, ())]
+    if problems:
+        refuse(*problems)
+    return _frozen_json(value)
+
+
+def _without_json_form(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _without_json_form(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _without_json_form(item, (*path, index))
+    elif isinstance(value, Interpolated) and not value:
+        yield path, "is empty"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path, "must be a finite number"
+    elif not isinstance(value, bool | int | float | str | Secret | None):
+        yield path, "has no JSON form: write it as a string"
+
+
+def _frozen_json(value: object) -> Json:
+    if isinstance(value, Mapping):
+        return frozen({key: _frozen_json(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_frozen_json(item) for item in value)
+    if isinstance(value, Interpolated):
+        return Secret(str(value))
+    if isinstance(value, bool | int | float | str | Secret):
+        return value
+    return None
+
+
+def _text(value: object) -> str | Secret:
+    if isinstance(value, Secret | Interpolated):
+        return secret(value)
+    if not isinstance(value, str):
+        refuse(((), "must be a string"))
+    return value
+
+
+def _header(value: object) -> str | Secret:
+    header_text(value.reveal() if isinstance(value, Secret) else value)
+    return _text(value)
+
+
+def _basic(value: object) -> tuple[str | Secret, Secret]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        refuse(((), 'must be a pair: ["id", "secret"]'))
+    return _text(value[0]), secret(value[1])
+
+
+def _scalar(value: object) -> bool | int | float | str:
+    if not isinstance(value, bool | int | float | str) or value != value:
+        refuse(((), "must be a single string, number, true or false"))
+    return str(value) if isinstance(value, str) else value
+
+
+Text = Annotated[str | Secret, Checked(_text)]
+HeaderTextOrSecret = Annotated[str | Secret, Checked(_header)]
+BasicPair = Annotated[tuple[str | Secret, Secret], Checked(_basic)]
+Scalar = Annotated[bool | int | float | str, Checked(_scalar)]

@@ -1,0 +1,65 @@
+"""What one section says about another: names that must exist, and the default that follows from them.
+
+These checks read the tree itself, not the models, so that they report along with every other problem.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from proxy.settings.models import ENDPOINTS
+from proxy.settings.problems import Problem, listed, suggestion
+from proxy.settings.urls import EMBEDDED
+
+
+def with_routes(tree: Mapping[str, object]) -> dict[str, object]:
+    """Give `[routes]` the shape of its model: the default, and the endpoints below a key of their own.
+
+    A sole upstream is the default.
+    """
+    routes = tree.get("routes", {})
+    if not isinstance(routes, dict):
+        return dict(tree)
+    endpoints = {key: value for key, value in routes.items() if key != "default"}
+    upstreams = [*_table(tree, "upstreams")]
+    default = routes.get("default", upstreams[0] if len(upstreams) == 1 else "")
+    return {**tree, "routes": {"default": default, "endpoints": endpoints}}
+
+
+def check_references(tree: Mapping[str, object]) -> Iterator[Problem]:
+    """Find the names and `embedded:` URLs that lead nowhere."""
+    yield from _check_routes(tree)
+    credentials = _table(tree, "credentials")
+    for name, upstream in _table(tree, "upstreams").items():
+        credential = upstream.get("credential") if isinstance(upstream, dict) else None
+        if isinstance(credential, str) and credential not in credentials:
+            words = f"names no credential, {suggestion(credential, credentials)}"
+            yield Problem(("upstreams", name, "credential"), words)
+    if "gateway" not in tree:
+        yield from _check_embedded(tree)
+
+
+def _check_routes(tree: Mapping[str, object]) -> Iterator[Problem]:
+    upstreams = _table(tree, "upstreams")
+    if tree.get("upstreams") == {}:
+        yield Problem(("upstreams",), "is required: add [upstreams.NAME] with a base_url")
+    routes = _table(tree, "routes")
+    if "default" not in routes and len(upstreams) > 1:
+        yield Problem(("routes", "default"), f"is required: one of {listed(upstreams)}")
+    for key, upstream in routes.items():
+        if key != "default" and key not in ENDPOINTS:
+            yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINTS)}")
+        elif upstreams and isinstance(upstream, str) and upstream not in upstreams:
+            yield Problem(("routes", key), f"names no upstream, {suggestion(upstream, upstreams)}")
+
+
+def _check_embedded(tree: Mapping[str, object]) -> Iterator[Problem]:
+    for section in ("upstreams", "credentials"):
+        for name, table in _table(tree, section).items():
+            for key in ("base_url", "url", "token_url"):
+                url = table.get(key) if isinstance(table, dict) else None
+                if isinstance(url, str) and url.startswith(EMBEDDED):
+                    yield Problem((section, name, key), "an embedded: URL needs a [gateway] section")
+
+
+def _table(tree: Mapping[str, object], key: str) -> Mapping[str, object]:
+    table = tree.get(key)
+    return table if isinstance(table, dict) else {}

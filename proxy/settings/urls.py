@@ -1,0 +1,59 @@
+"""Which URLs the settings take, and the `embedded:` ones that stand for the demonstration gateway."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+EMBEDDED = "embedded:"
+
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")  # urlsplit drops some of these in silence
+
+
+def resolved(url: str, origin: str) -> str:
+    """Put `origin` (`http://127.0.0.1:5003`) in the place of `embedded:`; other URLs stay."""
+    return origin.rstrip("/") + url.removeprefix(EMBEDDED) if url.startswith(EMBEDDED) else url
+
+
+def _base_url(url: str) -> str:
+    if "?" in url:
+        raise ValueError("must not have a query")
+    return _endpoint_url(url).rstrip("/")
+
+
+def _endpoint_url(url: str) -> str:
+    if url.startswith(EMBEDDED):
+        if not url.startswith(f"{EMBEDDED}/"):
+            raise ValueError("must be a path after embedded: such as embedded:/v1")
+        _check(f"http://gateway{url.removeprefix(EMBEDDED)}")
+    else:
+        _check(url)
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("must not hold a user name or password: use a credential")
+    return url
+
+
+def _proxy_url(url: str) -> str:
+    _check(url)
+    return url
+
+
+def _check(url: str) -> None:
+    """Refuse what is no absolute http URL. The words never repeat the URL: it may hold a password."""
+    if _UNSAFE.search(url):
+        raise ValueError("must not contain spaces, backslashes or control characters")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a valid URL") from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if "#" in url:
+        raise ValueError("must not have a fragment (#)")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]

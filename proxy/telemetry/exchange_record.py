@@ -1,0 +1,83 @@
+"""The record of one exchange: filled in as it passes through the rooms, written as one log line at its end."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.errors import ProxyError
+
+
+@dataclass(slots=True)
+class ExchangeRecord:
+    """What one exchange was and how it ended. Times are monotonic seconds; sizes are bytes."""
+
+    request_id: str
+    method: str
+    path: str
+    started: float = field(default_factory=time.monotonic)
+    caller: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+    status: int | None = None
+    outcome: str = ""
+    """`ok`, `client_gone`, `shutdown`, or the code of the error that ended it."""
+    reason: str | None = None
+    """Words for the log alone."""
+    headers_at: float | None = None
+    first_byte_at: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    events: int | None = None
+    """Of an event stream: how many blocks came down."""
+    generation: int | None = None
+    """Of the credential that was used last."""
+    replays: int = 0
+    upstream_request_id: str | None = None
+    quiet: bool = False
+    """Write the line at debug level: probes of orchestrators would drown the rest."""
+
+    def now(self) -> float:
+        """The clock that every moment here is read from."""
+        return time.monotonic()
+
+    def fail(self, error: ProxyError) -> None:
+        """Note the error that ended the exchange; the first one counts."""
+        if not self.outcome:
+            self.outcome = error.code
+            self.reason = error.reason
+
+    def fields(self) -> dict[str, Any]:
+        """The line's fields: what is known, durations in milliseconds."""
+        now = time.monotonic()
+        line: dict[str, Any] = {
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "outcome": self.outcome,
+            "duration_ms": _milliseconds(now - self.started),
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+        }
+        known = {
+            "caller": self.caller,
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "upstream": self.upstream,
+            "time_to_headers_ms": self._since_start(self.headers_at),
+            "time_to_first_byte_ms": self._since_start(self.first_byte_at),
+            "events": self.events,
+            "generation": self.generation,
+            "replays": self.replays or None,
+            "upstream_request_id": self.upstream_request_id,
+            "reason": self.reason,
+        }
+        line.update((name, value) for name, value in known.items() if value is not None)
+        return line
+
+    def _since_start(self, moment: float | None) -> float | None:
+        return None if moment is None else _milliseconds(moment - self.started)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2)

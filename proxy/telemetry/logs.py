@@ -1,0 +1,102 @@
+"""Set structlog up once per process: one JSON line an event, secrets masked, no local variables in tracebacks."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any, Final, TextIO, cast
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from proxy.secret import MASK
+from proxy.settings import Logs
+
+_SENSITIVE: Final = frozenset(
+    {
+        "access_token",
+        "api_key",
+        "api-key",
+        "app_secret",
+        "authorization",
+        "client_secret",
+        "cookie",
+        "key",
+        "password",
+        "proxy-authorization",
+        "secret",
+        "set-cookie",
+        "token",
+        "x-api-key",
+    }
+)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger whose lines carry `component=name`. Event names are constants in snake_case."""
+    return cast(FilteringBoundLogger, structlog.get_logger(component=name))
+
+
+def configure_logs(settings: Logs, stream: TextIO | None = None) -> None:
+    """Send every log line, the standard library's too, to one stream.
+
+    Args:
+        settings: The `[logs]` section. `format = "auto"` is JSON unless the stream is a terminal.
+        stream: Standard error by default, so that standard output stays free.
+    """
+    stream = stream or sys.stderr
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # Formatted as plain text: a structured traceback would carry local variables, tokens among them.
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer = _renderer(stream, as_json=as_json)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+@contextlib.contextmanager
+def request_context(request_id: str) -> Iterator[None]:
+    """Bind the request id to every line that is written inside."""
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        yield
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask the values of sensitive names, one level deep into mappings."""
+    for name, value in event.items():
+        if name.lower() in _SENSITIVE:
+            event[name] = MASK
+        elif isinstance(value, dict):
+            event[name] = {key: MASK if str(key).lower() in _SENSITIVE else item for key, item in value.items()}
+    return event
+
+
+def _renderer(stream: TextIO, *, as_json: bool) -> Processor:
+    if as_json:
+        return structlog.processors.JSONRenderer(serializer=_to_json)
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _to_json(event: EventDict, **_options: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()

@@ -1,0 +1,178 @@
+"""The only room that knows AsyncOpenAI: send one request with a live token, hand back an unread response."""
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import httpx2
+from openai import AsyncOpenAI
+
+from proxy.credentials import Credential, UpstreamCredential
+from proxy.errors import (
+    BadResponse,
+    InvalidRequest,
+    Overloaded,
+    TokenRejected,
+    TokenUnavailable,
+    Unreachable,
+    UpstreamTimeout,
+)
+from proxy.settings import Upstream
+from proxy.telemetry import ExchangeRecord
+from proxy.upstream.transport import AiohttpTransport
+from proxy.wire.headers import Headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """One request as it goes up, but for the credential.
+
+    Args:
+        method: The HTTP method.
+        path: Raw path below the upstream's base URL, with its leading slash.
+        query: Raw query without its question mark.
+        headers: What goes up, see `proxy.wire.headers.request_headers`.
+        body: Held bytes, which can be sent again, or a stream, which cannot.
+        content_length: Of a streamed body, where the caller announced it.
+    """
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: Headers
+    body: bytes | AsyncIterator[bytes]
+    content_length: int | None = None
+
+
+class UpstreamClient(AsyncOpenAI):
+    """The SDK's client for one upstream, without its retries, redirects and error handling.
+
+    The SDK's own request path raises on statuses, reads bodies, adds headers and cannot carry every method and
+    path; so a request is built here from raw bytes and goes out through the client's own HTTP client.
+
+    Args:
+        name: The upstream's name in the configuration.
+        settings: Its section.
+        credential: Whose token is sent; None for an upstream without one.
+    """
+
+    def __init__(self, name: str, settings: Upstream, credential: UpstreamCredential | None) -> None:
+        self.name = name
+        self._credential = credential
+        self._limit = settings.max_connections
+        self._open = 0
+        self._extra = [(key.lower().encode(), value.encode()) for key, value in settings.headers.items()]
+        self._extra_names = {key for key, _ in self._extra}
+        self._timeout = {"connect": settings.timeouts.connect or None}
+        transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
+        super().__init__(
+            api_key="unused: the live token is written into each request",
+            base_url=settings.base_url,
+            max_retries=0,
+            http_client=httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False),
+        )
+        self._url = httpx2.URL(settings.base_url)
+        self._base_path = self._url.raw_path.rstrip(b"/")
+
+    @contextlib.asynccontextmanager
+    async def exchange(
+        self, request: UpstreamRequest, record: ExchangeRecord
+    ) -> AsyncIterator[httpx2.Response]:
+        """Send a request and hold its unread response until the caller is done with it.
+
+        A 401 against our own token is repaired unseen: the token is refreshed and a held body sent once more.
+
+        Raises:
+            TokenUnavailable, TokenRejected: no token, or none that the upstream takes.
+            Unreachable, BadResponse, UpstreamTimeout, Overloaded: no answer that could be relayed.
+        """
+        if self._open >= self._limit:
+            raise Overloaded
+        self._open += 1
+        response: httpx2.Response | None = None
+        try:
+            response = await self._send_with_credential(request, record)
+            yield response
+        finally:
+            self._open -= 1
+            if response is not None:
+                await response.aclose()
+
+    async def _send_with_credential(
+        self, request: UpstreamRequest, record: ExchangeRecord
+    ) -> httpx2.Response:
+        if self._credential is None:
+            return await self._send(request, None)
+        source = self._credential.source
+        credential = await source.get()
+        record.generation = credential.generation
+        response = await self._send(request, credential)
+        if response.status_code != HTTPStatus.UNAUTHORIZED:
+            return response
+        await response.aclose()
+        source.invalidate(credential.generation, "the upstream answered 401")
+        if not isinstance(request.body, bytes):
+            raise TokenUnavailable(reason="the upstream answered 401; a streamed upload cannot be sent again")
+        fresh = await source.get()
+        if fresh.digest == credential.digest:
+            raise TokenRejected(reason="the upstream answered 401, and there is no other token")
+        record.generation, record.replays = fresh.generation, record.replays + 1
+        response = await self._send(request, fresh)
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            await response.aclose()
+            source.invalidate(fresh.generation, "the upstream answered 401 to a fresh token")
+            raise TokenRejected(reason="the upstream answered 401 to a fresh token as well")
+        return response
+
+    async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
+        headers = [pair for pair in request.headers if pair[0] not in self._extra_names] + self._extra
+        query = request.query
+        if credential is not None and self._credential is not None:
+            headers, query = self._credential.injection.apply(credential, headers, query)
+        if request.content_length is not None:
+            headers.append((b"content-length", str(request.content_length).encode()))
+        target = self._base_path + request.path + (b"?" + query if query else b"")
+        with _translated_errors():
+            response = await self._client.send(
+                httpx2.Request(
+                    request.method,
+                    self._url,
+                    headers=headers,
+                    content=request.body,
+                    extensions={"target": target, "timeout": self._timeout},
+                ),
+                stream=True,
+            )
+        if response.has_redirect_location:
+            await response.aclose()
+            raise BadResponse(reason="the upstream answered with a redirect, which is not followed")
+        return response
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Turn the HTTP library's errors, before there is an answer, into ours."""
+    try:
+        yield
+    except httpx2.ConnectTimeout as error:
+        raise UpstreamTimeout(reason="no connection in time") from error
+    except (httpx2.ConnectError, httpx2.ProxyError) as error:
+        raise Unreachable(reason=_cause(error)) from error
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        raise BadResponse(reason=_cause(error)) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("a request header is not valid UTF-8") from error
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error.__cause__ or error).__name__}: {error}"
+
+
+def _tls_context(settings: Upstream) -> ssl.SSLContext | bool:
+    if not settings.base_url.startswith("https:"):
+        return False  # building a context costs tens of milliseconds, and nothing would use it
+    if settings.ca_file is not None:
+        return ssl.create_default_context(cafile=str(settings.ca_file))
+    return ssl.create_default_context()

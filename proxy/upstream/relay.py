@@ -1,0 +1,141 @@
+"""One exchange with an upstream: bytes and headers in, an answer out, whole or as a stream.
+
+Nothing reaches the caller before the upstream's first body byte, so that a failure before it has a true status.
+After it, a broken event stream ends with one error event and without an end marker; any other broken body is
+aborted, so that no cut answer looks like a whole one.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import httpx2
+
+from proxy.errors import Aborted, BadResponse, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.settings import Limits
+from proxy.telemetry import ExchangeRecord
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.client import UpstreamRequest
+from proxy.upstream.routing import Route
+from proxy.wire.event_stream import EVENT_STREAM, EventFramer, EventTooLarge, error_event
+from proxy.wire.headers import Headers, find_header, media_type, response_headers
+
+# These endpoints say when they are done; a stream of theirs that does not has been cut.
+_SAYS_WHEN_DONE: Final = frozenset({"chat/completions", "completions"})
+
+
+class Answer(NamedTuple):
+    """What goes down to the caller: either bytes, or an iterator whose failure must abort the connection."""
+
+    status: int
+    headers: Headers
+    body: bytes | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request on its way: what it asks, where it goes, its clocks, its record."""
+
+    request: UpstreamRequest
+    route: Route
+    clock: ExchangeClock
+    record: ExchangeRecord
+    limits: Limits
+
+    async def open(self, closing: contextlib.AsyncExitStack) -> Answer:
+        """Send the request and wait for the first byte of the answer.
+
+        Args:
+            closing: Gets what must be closed when the exchange ends, however it ends: it belongs to the
+                task that serves the request, since a caller who leaves early never starts the body.
+
+        Raises:
+            ProxyError: whatever went wrong before the first byte.
+        """
+        response, chunks, first = await self.clock.bound(self._first_byte(closing))
+        self.clock.first_byte_arrived()
+        record = self.record
+        record.first_byte_at = record.now()
+        upstream_id = find_header(response.headers.raw, b"x-request-id")
+        record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
+        return self._answer(response, first, chunks)
+
+    async def _first_byte(
+        self, closing: contextlib.AsyncExitStack
+    ) -> tuple[httpx2.Response, AsyncIterator[bytes], bytes]:
+        response = await closing.enter_async_context(self.route.client.exchange(self.request, self.record))
+        self.record.headers_at = self.record.now()
+        chunks = await closing.enter_async_context(contextlib.aclosing(_raw(response)))
+        return response, chunks, await _read(chunks, BadResponse)
+
+    def _answer(self, response: httpx2.Response, first: bytes, chunks: AsyncIterator[bytes]) -> Answer:
+        arrived = response.headers.raw
+        is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
+        headers = response_headers(arrived, event_stream=is_events)
+        length = find_header(arrived, b"content-length")
+        if not first or (length is not None and int(length) == len(first)):
+            self.record.bytes_down = len(first)
+            return Answer(response.status_code, headers, first)
+        # A compressed stream is passed as it is: its events cannot be seen.
+        compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
+        if is_events and response.status_code == HTTPStatus.OK and not compressed:
+            return Answer(response.status_code, headers, self._events(first, chunks))
+        return Answer(response.status_code, headers, self._bytes(first, chunks))
+
+    async def _events(self, first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Whole events as they come; a broken stream ends with one error event."""
+        framer = EventFramer(self.limits.max_event_bytes)
+        record = self.record
+        try:
+            chunk = first
+            while chunk:
+                whole = framer.feed(chunk)
+                if whole:
+                    record.bytes_down += len(whole)
+                    record.events = framer.events
+                    yield whole
+                chunk = await self._next(chunks)
+            tail = framer.flush()
+            if tail:
+                record.bytes_down += len(tail)
+                yield tail
+            if not framer.finished and self.route.endpoint in _SAYS_WHEN_DONE:
+                raise Aborted(reason="the stream ended without [DONE] and without a finish_reason")
+        except EventTooLarge:
+            yield self._last_event(Aborted(reason="an event was over the limit"))
+        except ProxyError as error:
+            yield self._last_event(error)
+
+    async def _bytes(self, first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Any other body, as it comes."""
+        chunk = first
+        while chunk:
+            self.record.bytes_down += len(chunk)
+            yield chunk
+            chunk = await self._next(chunks)
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        return await self.clock.bound(_read(chunks, Aborted))
+
+    def _last_event(self, error: ProxyError) -> bytes:
+        self.record.fail(error)
+        told = Aborted() if isinstance(error, UpstreamTimeout) else error
+        event = error_event(told.envelope(), named=self.route.endpoint == "responses")
+        self.record.bytes_down += len(event)
+        return event
+
+
+async def _raw(response: httpx2.Response) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(response.aiter_raw()) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def _read(chunks: AsyncIterator[bytes], broken: type[UpstreamError]) -> bytes:
+    """The next bytes; none at a proper end."""
+    try:
+        return await anext(chunks, b"")
+    except httpx2.TransportError as error:
+        raise broken(reason=f"{type(error.__cause__ or error).__name__}: {error}") from error

@@ -1,0 +1,118 @@
+"""The connection pool under the SDK's client: aiohttp, spoken to as an httpx2 transport.
+
+The SDK ships such a transport too; this one differs where a relay must: the request target goes out as it came
+(the SDK's decodes `%2F`), a lost connection is not reported as a timeout, no header is added, and each read
+gives all that has arrived.
+"""
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final, cast
+
+import aiohttp
+import httpx2
+from multidict import CIMultiDict
+from yarl import URL
+
+# Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection: a request sent on
+# one that is just closing would be lost, and a POST cannot be sent again.
+KEEP_ALIVE_SECONDS: Final = 4.0
+HEADER_BYTES_MAX: Final = 64 * 1024
+_ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class AiohttpTransport(httpx2.AsyncBaseTransport):
+    """Send httpx2 requests over one aiohttp session. Make it where the event loop runs.
+
+    Args:
+        tls: The TLS context for https upstreams.
+        proxy: URL of a forward proxy, if there is one; the environment is not asked.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | bool, proxy: str | None = None) -> None:
+        self._proxy = proxy
+        self._session = aiohttp.ClientSession(
+            # No limit here: a full pool would make callers wait unseen. The client counts and refuses instead.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_ADDED_BY_AIOHTTP,
+            trust_env=False,
+            max_line_size=HEADER_BYTES_MAX,
+            max_field_size=HEADER_BYTES_MAX,
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request; the response's body is unread.
+
+        The extension `target` (bytes) is the raw request target, `timeout` holds seconds under `connect`.
+        """
+        url = request.url
+        target: bytes = request.extensions["target"]
+        with _httpx_errors():
+            response = await self._session.request(
+                request.method,
+                URL(f"{url.scheme}://{url.netloc.decode()}{target.decode()}", encoded=True),
+                headers=CIMultiDict((name.decode(), value.decode()) for name, value in request.headers.raw),
+                data=_content(request),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=request.extensions["timeout"]["connect"]),
+                proxy=self._proxy,
+            )
+        return httpx2.Response(
+            response.status, headers=response.raw_headers, stream=_Body(response), request=request
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _httpx_errors():
+            while chunk := await self._response.content.readany():
+                yield chunk
+
+    async def aclose(self) -> None:
+        # Gives the connection back if the body was read to its end, and closes it if not.
+        self._response.release()
+
+
+def _content(request: httpx2.Request) -> bytes | httpx2.AsyncByteStream | None:
+    try:
+        return request.content or None
+    except httpx2.RequestNotRead:
+        request.headers.pop("transfer-encoding", None)  # aiohttp frames the body itself
+        return cast(httpx2.AsyncByteStream, request.stream)
+
+
+@contextlib.contextmanager
+def _httpx_errors() -> Iterator[None]:
+    """Translate aiohttp's errors by their cause, so that the SDK's side sees its own."""
+    try:
+        yield
+    except Exception as error:
+        kind = next((to for of, to in _ERRORS if isinstance(error, of)), None)
+        if kind is None:
+            raise
+        raise kind(str(error)) from error
+
+
+# The first that fits counts: subclasses before their bases.
+_ERRORS: Final[list[tuple[type[Exception], Any]]] = [
+    (aiohttp.ConnectionTimeoutError, httpx2.ConnectTimeout),
+    (aiohttp.ServerTimeoutError, httpx2.ReadTimeout),
+    (aiohttp.ServerDisconnectedError, httpx2.RemoteProtocolError),
+    (aiohttp.ClientHttpProxyError, httpx2.ProxyError),
+    (aiohttp.ClientConnectorError, httpx2.ConnectError),
+    (aiohttp.ClientResponseError, httpx2.RemoteProtocolError),
+    (aiohttp.ClientPayloadError, httpx2.ReadError),
+    (aiohttp.ClientConnectionError, httpx2.ReadError),
+    (aiohttp.ClientOSError, httpx2.ReadError),
+    (OSError, httpx2.ReadError),
+]

@@ -1,0 +1,91 @@
+"""Event-stream framing, bytes in and bytes out: cut at event ends, cap an event, see how the stream ended.
+
+Nothing is decoded or rewritten: what comes out, joined, is what went in. An event ends at a blank line; lines
+end with LF, CRLF or CR (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+from proxy.errors import ErrorEnvelope
+
+EVENT_STREAM: Final = b"text/event-stream"
+
+# "\r\n" is one line end and must not be read as two: hence the possessive "?+".
+_EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
+_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+
+
+class EventTooLarge(Exception):
+    """An event passed the cap before it ended."""
+
+
+class EventFramer:
+    """Cut a byte stream into whole events.
+
+    Args:
+        max_event_bytes: The cap of one event; the unfinished tail never grows past it.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._tail = bytearray()
+        self.events = 0
+        """Blocks that ended so far, comment blocks among them."""
+        self.finished = False
+        """Whether an end marker or a finish_reason has passed."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes as they came; give all that is whole, as one piece, possibly empty.
+
+        Raises:
+            EventTooLarge: the unfinished event is over the cap; all that was whole has been given before.
+        """
+        if not self._tail and chunk.endswith(b"\n\n"):
+            return self._count(chunk)  # the common case: whole events, nothing copied
+        searched = max(0, len(self._tail) - 3)  # an end may straddle two chunks
+        self._tail += chunk
+        end = self._last_end(searched)
+        if not end:
+            if len(self._tail) > self._max_event_bytes:
+                raise EventTooLarge
+            return b""
+        whole = bytes(self._tail[:end])
+        del self._tail[:end]
+        return self._count(whole)
+
+    def flush(self) -> bytes:
+        """The tail at a proper end, as it is."""
+        tail = bytes(self._tail)
+        self._tail.clear()
+        return self._count(tail) if tail else tail
+
+    def _last_end(self, start: int) -> int:
+        if b"\r" not in self._tail:
+            found = self._tail.rfind(b"\n\n", start)
+            return found + 2 if found >= 0 else 0
+        end = 0
+        for match in _EVENT_END.finditer(self._tail, start):
+            end = match.end()
+        return end
+
+    def _count(self, whole: bytes) -> bytes:
+        self.events += len(_EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")
+        if not self.finished:
+            self.finished = (
+                b"[DONE]" in whole and _END_MARKER.search(whole) is not None
+            ) or _FINISH_REASON.search(whole) is not None
+        return whole
+
+
+def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:
+    """The one event that ends a broken stream.
+
+    Args:
+        envelope: OpenAI's error body.
+        named: Write `event: error` before it, as the Responses API's own errors do.
+    """
+    return (b"event: error\n" if named else b"") + b"data: " + msgspec.json.encode(envelope) + b"\n\n"

@@ -1,0 +1,44 @@
+"""Look into a JSON request body once, without building it: is it sound, which model, is it a stream."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from proxy.errors import InvalidRequest
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class RequestFields(msgspec.Struct, frozen=True):
+    """The two fields that matter here. A field of another type is the upstream's to refuse."""
+
+    model: Any = None
+    stream: Any = None
+
+
+_DECODER: Final = msgspec.json.Decoder(RequestFields)
+NO_FIELDS: Final = RequestFields()
+
+
+def read_fields(body: bytes) -> RequestFields:
+    """Check a JSON body and read its `model` and `stream`.
+
+    Raises:
+        InvalidRequest: not UTF-8, not JSON (RFC 8259: no NaN, no lone surrogate), or nested without end.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the request body is not valid UTF-8 (byte {error.start})") from error
+    try:
+        if _SURROGATE.search(body) or not body.lstrip().startswith(b"{"):
+            # Skipped strings are not unescaped, and a wrong outer type is refused unread: read it all.
+            msgspec.json.decode(body)
+        return _DECODER.decode(body)
+    except msgspec.ValidationError:
+        return NO_FIELDS  # sound JSON, but no object
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the request body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidRequest("the request body is nested too deeply") from error

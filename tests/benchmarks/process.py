@@ -1,0 +1,114 @@
+"""Child processes: started pinned to one core, looked at through the kernel, and always ended."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+STOP_SECONDS: Final = 10.0
+TAIL_LINES: Final = 20
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+
+# The clockid_t of another process's CPU time is its id, complemented, above three bits; 2 there means
+# the scheduler's own count.
+_CPUCLOCK_SCHED: Final = 2
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on; the text says why."""
+
+
+class Process:
+    """One program in a session of its own, so that it and its children, and nothing else, can be ended."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name = name
+        self._log = log
+        self._child: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; it must have been started."""
+        if self._child is None:
+            raise BenchError(f"{self.name} is not running")
+        return self._child.pid
+
+    async def start(self, command: Sequence[str], core: int) -> None:
+        """Run a command from the repository root, its output in the log."""
+        with self._log.open("wb") as log:
+            self._child = await asyncio.create_subprocess_exec(
+                *("taskset", "--cpu-list", str(core), *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env=child_environment(os.environ),
+                start_new_session=True,
+            )
+
+    async def stop(self) -> None:
+        """Ask it to end, then see to it."""
+        if self._child is None:
+            return
+        with suppress(TimeoutError, ProcessLookupError):
+            self._child.terminate()
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._child.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        await self._child.wait()
+
+    def require_alive(self) -> None:
+        """Raise BenchError if it has ended."""
+        if self._child is None or self._child.returncode is not None:
+            code = None if self._child is None else self._child.returncode
+            raise self.failure(f"ended with exit code {code}")
+
+    def failure(self, what: str) -> BenchError:
+        """An error that quotes the end of the log."""
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return BenchError("\n".join([f"{self.name} {what}; the end of its log:", *lines[-TAIL_LINES:]]))
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what would change the settings or send loopback traffic through a web proxy."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("PROXY_") and not name.lower().endswith("_proxy")
+    }
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def children(pid: int) -> list[int]:
+    """The process ids below one, all generations."""
+    direct = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return direct + [deeper for child in direct for deeper in children(child)]
+
+
+def cpu_ns(pids: Sequence[int]) -> int:
+    """User and system time of these processes so far, all threads.
+
+    /proc/PID/stat holds the same sum, but in ticks of 10 ms: a tenth of what nginx spends in a whole round.
+    """
+    return sum(time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED) for pid in pids)
+
+
+def memory_mb(pids: Sequence[int], field: str) -> float:
+    """Sum of a size in /proc/PID/status: VmRSS is resident now, VmHWM was at most."""
+    total = 0
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return total / 1024

@@ -1,0 +1,164 @@
+"""The upstream and its token endpoint: a raw HTTP/1.1 server that is never the bottleneck.
+
+It is a program of its own (`python -m tests.benchmarks.upstream PORT`): its CPU must count for nobody.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+import uvloop
+
+from tests.benchmarks import wire
+
+_CONTENT_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_AUTHORIZATION: Final = re.compile(rb"\r\nauthorization:[ \t]*([^\r]*)", re.IGNORECASE)
+_BEARER: Final = f"Bearer {wire.TOKEN}".encode()
+_TOKEN_LIFE_MS: Final = 300_000
+_STREAM_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def plain(status: str, body: bytes) -> bytes:
+    """A whole JSON answer."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def refusal(status: str) -> bytes:
+    """A whole error answer."""
+    return plain(status, json.dumps({"error": {"message": status}}).encode())
+
+
+def stream_pieces() -> list[bytes]:
+    """A whole stream: its head, each event as a chunk, its end."""
+    return [_STREAM_HEAD, *map(wire.chunk, wire.stream_events()), wire.CHUNKED_END]
+
+
+def token() -> bytes:
+    """A fresh answer of the token endpoint."""
+    expires = time.time_ns() // 1_000_000 + _TOKEN_LIFE_MS
+    data = {"token": wire.TOKEN, "expireTime": expires}
+    return plain("200 OK", json.dumps({"code": 0, "data": data}).encode())
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers that never change, made once and sent as they are."""
+
+    chat: bytes = field(default_factory=lambda: plain("200 OK", wire.chat_answer()))
+    stream: list[bytes] = field(default_factory=stream_pieces)
+    burst: bytes = field(default_factory=lambda: b"".join(stream_pieces()))
+
+
+class Pacer:
+    """Send one stream's events on a fixed schedule, late ones without shifting those after them."""
+
+    def __init__(self, write: Callable[[bytes], None], nonce: str, events: int, interval: float) -> None:
+        self._write = write
+        self._nonce = nonce
+        self._events = events
+        self._interval = interval
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._sent = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick(_STREAM_HEAD)
+
+    def cancel(self) -> None:
+        """Send no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self, head: bytes = b"") -> None:
+        content = head + wire.chunk(wire.paced_event(self._nonce, self._sent, time.monotonic_ns()))
+        self._sent += 1
+        if self._sent < self._events:
+            self._timer = self._loop.call_at(self._start + self._sent * self._interval, self._tick)
+        else:
+            content += wire.chunk(wire.DONE) + wire.CHUNKED_END
+        self._write(content)
+
+
+class Upstream(asyncio.Protocol):
+    """One keep-alive connection."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._unread = b""
+        self._pacer: Pacer | None = None
+        self._write: Callable[[bytes], None] = lambda _: None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way back."""
+        way = cast(asyncio.WriteTransport, transport)  # uvloop's are not registered as such
+        way.set_write_buffer_limits(0)  # uvloop would gather a flood's writes into one send
+        self._write = way.write
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop a stream nobody reads."""
+        if self._pacer is not None:
+            self._pacer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that is whole."""
+        self._unread += data
+        while (end := self._unread.find(b"\r\n\r\n")) >= 0:
+            head = self._unread[:end]
+            length = _CONTENT_LENGTH.search(head)
+            whole = end + 4 + (int(length[1]) if length else 0)
+            if len(self._unread) < whole:
+                return
+            body, self._unread = self._unread[end + 4 : whole], self._unread[whole:]
+            self._answer(head, body)
+
+    def _answer(self, head: bytes, body: bytes) -> None:
+        if head.startswith(b"POST /v1/chat/completions "):
+            self._chat(head, body)
+        elif head.startswith(b"POST /token "):
+            self._write(token())
+        else:
+            self._write(refusal("404 Not Found"))
+
+    def _chat(self, head: bytes, body: bytes) -> None:
+        authorization = _AUTHORIZATION.search(head)
+        if authorization is None or authorization[1] != _BEARER:
+            self._write(refusal("401 Unauthorized"))
+            return
+        try:
+            request = json.loads(body)
+        except ValueError:  # a body cut short, or sent in chunks: this server knows Content-Length only
+            self._write(refusal("400 Bad Request"))
+            return
+        match request["model"]:
+            case "bench-chat":
+                self._write(self._answers.chat)
+            case "bench-burst":
+                self._write(self._answers.burst)
+            case "bench-flood":
+                for piece in self._answers.stream:
+                    self._write(piece)
+            case _:
+                pace = request["metadata"]
+                interval = int(pace["interval_ms"]) / 1000
+                self._pacer = Pacer(self._write, request["user"], int(pace["events"]), interval)
+
+
+async def serve(port: int) -> None:
+    """Serve until killed."""
+    answers = Answers()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Upstream(answers), "127.0.0.1", port, backlog=4096
+    )
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

@@ -1,0 +1,83 @@
+"""The bytes both ends agree on: the requests, the answers, and the events of a stream."""
+
+import json
+import re
+from typing import Final
+
+TOKEN: Final = "bench-token"
+DONE: Final = b"data: [DONE]\n\n"
+CHUNKED_END: Final = b"0\r\n\r\n"
+STREAM_EVENTS: Final = 100
+
+_EVENT_HEAD: Final = '"object":"chat.completion.chunk","created":1767225600,"model":"bench-model"'
+_EVENT_TAIL: Final = '"logprobs":null,"finish_reason":null'
+_QUESTION: Final = "Which documents does a supplier need for the annual audit, and by what date are they due?"
+_PROMPT: Final = "You are an intelligent assistant. Answer from the knowledge base; if it holds none, say so."
+_REPLY: Final = (
+    "A supplier hands in three documents: the signed self-assessment, the certificate of the quality "
+    "system, and the list of subcontractors of the past year. All three must be in by 31 March; a late "
+    "set moves the audit to the second half of the year. [ID:0] [ID:2]"
+)
+
+
+def request_body(model: str, *, stream: bool, **extra: object) -> bytes:
+    """A chat request as RAGFlow's model layer writes it."""
+    body = {
+        "model": model,
+        "messages": [{"role": "system", "content": _PROMPT}, {"role": "user", "content": _QUESTION}],
+        "temperature": 0.1,
+        "top_p": 0.3,
+        "presence_penalty": 0.4,
+        "frequency_penalty": 0.7,
+        "stream": stream,
+    }
+    return json.dumps(body | extra).encode()
+
+
+def chat_answer() -> bytes:
+    """The one plain answer."""
+    answer = {
+        "id": "chatcmpl-7d1c0a52f8e94b3f",
+        "object": "chat.completion",
+        "created": 1767225600,
+        "model": "bench-model",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": _REPLY, "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 64, "completion_tokens": 71, "total_tokens": 135},
+    }
+    return json.dumps(answer).encode()
+
+
+def event(stream: str, content: str) -> bytes:
+    """One event of a streamed chat."""
+    choice = f'{{"index":0,"delta":{{"content":"{content}"}},{_EVENT_TAIL}}}'
+    return f'data: {{"id":"chatcmpl-{stream}",{_EVENT_HEAD},"choices":[{choice}]}}\n\n'.encode()
+
+
+def stream_events() -> list[bytes]:
+    """The events of the stream that is sent without pause, its end marker last."""
+    return [event("fast", f"word {number:03d}") for number in range(STREAM_EVENTS)] + [DONE]
+
+
+def paced_event(nonce: str, sequence: int, sent_ns: int) -> bytes:
+    """An event that says whose it is, which it is and when it left."""
+    return event(nonce, f"{sequence} {sent_ns}")
+
+
+def paced_pattern() -> re.Pattern[bytes]:
+    """Match exactly one paced event without its blank line: nonce, sequence, time sent."""
+    sample = re.escape(event("NONCE", "SEQUENCE SENT").rstrip(b"\n"))
+    for word, group in ((b"NONCE", rb"([^\"]*)"), (b"SEQUENCE", rb"(\d+)"), (b"SENT", rb"(\d+)")):
+        sample = sample.replace(word, group)
+    return re.compile(sample)
+
+
+def chunk(content: bytes) -> bytes:
+    """One HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(content), content)

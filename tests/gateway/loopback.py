@@ -1,0 +1,42 @@
+"""Any ASGI app on a real socket: Hypercorn on a free loopback port, in the test's own event loop."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from quart import Quart
+
+SERVER_LOG = "tests.loopback"
+
+
+@asynccontextmanager
+async def serve_on_loopback(app: Quart) -> AsyncIterator[str]:
+    """Serve the app and give its address, such as `http://127.0.0.1:40001`.
+
+    The socket listens before the server runs, so the first request only waits; nothing has to be polled.
+    What Hypercorn has to say goes to the logger `SERVER_LOG`, for `caplog` to see.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it
+    config.errorlog = logging.getLogger(SERVER_LOG)
+    config.graceful_timeout = 0.5  # seconds; a stream that a test left open is cut
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(serve(app, config, shutdown_trigger=stop.wait))
+        try:
+            yield address
+        finally:
+            stop.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds, five seconds at most."""
+    async with asyncio.timeout(5.0):
+        while not condition():  # noqa: ASYNC110  any condition, with nobody to set an event
+            await asyncio.sleep(0)

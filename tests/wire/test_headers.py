@@ -1,0 +1,111 @@
+"""Headers: what goes up, what comes down, and how a request is named."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.headers import (
+    choose_request_id,
+    find_header,
+    is_forwarded,
+    media_type,
+    request_headers,
+    response_headers,
+)
+
+
+def names(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    return [name for name, _ in headers]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"authorization", b"api-key", b"x-api-key", b"cookie", b"proxy-authorization", b"proxy-anything",
+        b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host", b"expect",
+        b"forwarded", b"x-forwarded-for", b"x-forwarded-anything", b"x-real-ip", b"origin", b"referer",
+        b"openai-organization", b"openai-project", b"content-length", b"x-request-id",
+    ],
+)  # fmt: skip
+def test_what_belongs_to_the_caller_or_the_hop_does_not_go_up(name: bytes) -> None:
+    up = request_headers([(name, b"callers-own")], request_id="r1")
+    assert (name, b"callers-own") not in up
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"user-agent", b"openai-beta", b"x-stainless-lang", b"traceparent", b"content-type", b"accept", b"x-custom"],
+)
+def test_everything_else_goes_up_in_order_and_unchanged(name: bytes) -> None:
+    sent = [(name, b"one"), (b"x-other", b"two"), (name, b"three")]
+    assert request_headers(sent, request_id="r1")[:3] == sent
+
+
+def test_identity_encoding_and_our_request_id_are_asked() -> None:
+    up = request_headers([(b"accept-encoding", b"gzip, br")], request_id="r1")
+    assert up == [(b"accept-encoding", b"identity"), (b"x-request-id", b"r1")]
+
+
+def test_headers_named_by_connection_stay_here() -> None:
+    sent = [(b"connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"x-end", b"2")]
+    assert b"x-hop" not in names(request_headers(sent, request_id="r"))
+    assert b"x-end" in names(request_headers(sent, request_id="r"))
+    assert names(response_headers(sent, event_stream=False)) == [b"x-end"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"Set-Cookie", b"Server", b"Date", b"Alt-Svc", b"Strict-Transport-Security", b"Keep-Alive", b"X-Request-Id"]
+)
+def test_what_belongs_to_the_upstreams_site_does_not_come_down(name: bytes) -> None:
+    assert response_headers([(name, b"x"), (b"retry-after", b"3")], event_stream=False) == [(b"retry-after", b"3")]
+
+
+def test_an_event_stream_forbids_caches_and_buffers() -> None:
+    arrived = [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"max-age=60"), (b"Content-Length", b"9")]
+    assert response_headers(arrived, event_stream=True) == [
+        (b"content-type", b"text/event-stream"),
+        (b"cache-control", b"no-store, no-cache, no-transform"),
+        (b"x-accel-buffering", b"no"),
+    ]
+
+
+def test_any_other_answer_keeps_its_length_and_encoding() -> None:
+    arrived = [(b"content-length", b"9"), (b"content-encoding", b"gzip"), (b"cache-control", b"private")]
+    assert response_headers(arrived, event_stream=False) == arrived
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=12).map(bytes.lower), st.binary(max_size=12))))
+def test_no_header_is_ever_made_up_or_altered(sent: list[tuple[bytes, bytes]]) -> None:
+    up = request_headers(sent, request_id="r")[:-2]
+    assert [pair for pair in sent if pair in up] == [pair for pair in sent if pair[0] in names(up)]
+
+
+def test_a_harmless_request_id_is_kept() -> None:
+    assert choose_request_id([(b"x-request-id", b"trace_1.a-B")]) == "trace_1.a-B"
+
+
+@pytest.mark.parametrize("offered", [b"", b"a b", b"x" * 129, b"a\xff", b'{"a":1}', b"a;b"])
+def test_a_dubious_request_id_is_replaced(offered: bytes) -> None:
+    assert re.fullmatch("[0-9a-f]{32}", choose_request_id([(b"x-request-id", offered)]))
+
+
+def test_request_ids_differ() -> None:
+    assert choose_request_id([]) != choose_request_id([])
+
+
+@pytest.mark.parametrize("name", [b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto"])
+def test_a_forwarded_request_is_seen_as_such(name: bytes) -> None:
+    assert is_forwarded([(name, b"x")])
+    assert not is_forwarded([(b"user-agent", b"x")])
+
+
+def test_media_type_leaves_parameters_and_case_out() -> None:
+    assert media_type(b"Text/Event-Stream; charset=utf-8") == b"text/event-stream"
+    assert media_type(None) == b""
+
+
+def test_find_header_gives_the_first_value() -> None:
+    assert find_header([(b"A", b"1"), (b"a", b"2")], b"a") == b"1"
+    assert find_header([], b"a") is None

@@ -1,0 +1,64 @@
+"""JSON bodies: two fields are read, unsound bodies are refused by name."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import InvalidRequest
+from proxy.wire.request_json import RequestFields, read_fields
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def test_model_and_stream_are_read() -> None:
+    assert read_fields(b'{"stream": true, "x": [1], "model": "m"}') == RequestFields("m", stream=True)
+
+
+def test_fields_of_another_type_are_the_upstreams_to_refuse() -> None:
+    assert read_fields(b'{"model": 7, "stream": "yes"}') == RequestFields(7, stream="yes")
+
+
+@given(JSON)
+def test_every_sound_body_passes(value: Any) -> None:
+    body = json.dumps(value, ensure_ascii=True)
+    if not any(0xD800 <= ord(char) <= 0xDFFF for char in str(value)):
+        read_fields(body.encode())
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_pass_or_are_refused_by_name(body: bytes) -> None:
+    try:
+        read_fields(body)
+    except InvalidRequest as error:
+        assert str(error).startswith("the request body is")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"a": "\xff"}', "not valid UTF-8 (byte 7)"),
+        (b"", "not valid JSON"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b"[NaN]", "not valid JSON"),
+        (b'{"a": 1} x', "not valid JSON"),
+        (b'{"a": "\\ud800"}', "not valid JSON"),
+        (b'["\\udc00x"]', "not valid JSON"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"\xef\xbb\xbf{}", "not valid JSON"),
+    ],
+)
+def test_unsound_bodies_are_refused(body: bytes, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words.replace("(", r"\(").replace(")", r"\)")):
+        read_fields(body)
+
+
+def test_an_escaped_backslash_is_no_surrogate() -> None:
+    read_fields(b'{"a": "\\\\ud800", "b": "\\ud83d\\ude00"}')
