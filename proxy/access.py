@@ -37,7 +37,10 @@ class AccessControl:
     def __init__(self, settings: Access) -> None:
         self._open = settings.mode == "open"
         self._keys = [
-            (bytes.fromhex(key.sha256) if key.sha256 else key.key.digest() if key.key else b"", Caller(key.name))
+            (
+                bytes.fromhex(key.sha256) if key.sha256 else key.key.digest() if key.key else b"",
+                Caller(key.name),
+            )
             for key in settings.keys
         ]
 

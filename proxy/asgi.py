@@ -4,18 +4,20 @@ It owns the exchange: whatever was opened for a request is closed when its task 
 before the body began; then the one log line is written. A body that breaks aborts the connection.
 """
 
+import asyncio
 import contextlib
-from typing import Any
+from typing import Any, Final, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request
 from quart.asgi import ASGIHTTPConnection
-from quart.typing import ResponseTypes
 
 from proxy.errors import InternalError, ProxyError
 from proxy.request_body import BoundedBody
 from proxy.telemetry import ExchangeRecord, get_logger, request_context
 from proxy.wire.headers import choose_request_id
+
+_log: Final = get_logger("exchange")
 
 
 class ProxyRequest(Request):
@@ -36,21 +38,28 @@ class ProxyRequest(Request):
 
 
 class ProxyConnection(ASGIHTTPConnection):
-    """Serve one request."""
+    """Serve one request in the task that the server gave it, beside one listener.
 
-    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
-        """Feed the body with backpressure; return when the caller has left."""
-        assert isinstance(request, ProxyRequest)  # noqa: S101 - request_class says so
-        while True:
-            message = await receive()
-            if message["type"] == "http.request":
-                await request.body.put(message.get("body", b""), last=not message.get("more_body", False))
-            elif message["type"] == "http.disconnect":
-                return
+    Quart's own makes a task for each and ends when the first of them does, or, from 0.23 on, when both have;
+    neither can abort a response.
+    """
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        request = cast(ProxyRequest, self._create_request_from_scope(send))
+        async with asyncio.TaskGroup() as group:
+            presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
+            listener = group.create_task(_listen(request, receive, presence))
+            try:
+                async with presence:
+                    await self.handle_request(request, send)
+            except TimeoutError:
+                pass  # the caller has left
+            finally:
+                listener.cancel()
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         """Answer, close whatever was opened, write the log line."""
-        assert isinstance(request, ProxyRequest)  # noqa: S101 - request_class says so
+        request = cast(ProxyRequest, request)
         record = request.record
         with request_context(record.request_id):
             try:
@@ -60,28 +69,28 @@ class ProxyConnection(ASGIHTTPConnection):
             except ProxyError as error:
                 # The status is spent: to end without a last chunk is the only way left to say so.
                 record.fail(error)
+            except Exception as error:
+                _log.exception("response_failed")
+                record.fail(InternalError(reason=type(error).__name__))
             finally:
                 # Neither answered nor failed: this task was cancelled, which is how a caller's leaving looks.
                 record.outcome = record.outcome or "client_gone"
-                _write_line(record)
+                write = _log.debug if record.quiet else _log.info
+                write("exchange", **record.fields())
 
-    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
-        try:
-            await super()._send_response(send, response)
-        except ProxyError:
-            raise
-        except Exception as error:
-            get_logger("proxy").exception("response_failed")
-            raise InternalError(reason=type(error).__name__) from error
+
+async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence: asyncio.Timeout) -> None:
+    """Feed the body with backpressure; when the caller leaves, cancel whatever is done for it."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.request":
+            await request.body.put(message.get("body", b""), last=not message.get("more_body", False))
+        elif message["type"] == "http.disconnect":
+            presence.reschedule(0)
+            return
 
 
 def install(app: Quart) -> None:
     """Make an application use these classes."""
     app.request_class = ProxyRequest
     app.asgi_http_class = ProxyConnection
-
-
-def _write_line(record: ExchangeRecord) -> None:
-    log = get_logger("exchange")
-    write = log.debug if record.quiet else log.info
-    write("exchange", **record.fields())

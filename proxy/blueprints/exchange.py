@@ -67,6 +67,8 @@ def to_response(answer: Answer) -> Response:
     """The answer as Quart sends it: no header of its own making, no clock on the body."""
     body = answer.body if isinstance(answer.body, bytes) else IterableBody(answer.body)
     response = Response(body, status=answer.status)
-    response.headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers])
+    response.headers = Headers(
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    )
     response.timeout = None
     return response

@@ -46,7 +46,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m proxy", description="Static key in, live token out: a proxy for OpenAI-compatible gateways."
+        prog="python -m proxy",
+        description="Static key in, live token out: a proxy for OpenAI-compatible gateways.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -62,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     default = os.environ.get("PROXY_CONFIG", DEFAULT_CONFIG)
-    parser.add_argument("--config", type=Path, default=Path(default), help=f"settings file (default {default})")
+    parser.add_argument(
+        "--config", type=Path, default=Path(default), help=f"settings file (default {default})"
+    )
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +75,17 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-ttl", type=float, default=300.0, metavar="S", help="life of a token")
-    parser.add_argument("--word-delay", type=float, default=0.1, metavar="S", help="pause between words, 0 to 0.5")
+    parser.add_argument(
+        "--word-delay", type=float, default=0.1, metavar="S", help="pause between words, 0 to 0.5"
+    )
     parser.add_argument("--api-key", metavar="KEY", help="check this key instead of tokens")
-    parser.add_argument("--first-byte-delay", type=float, default=0.0, metavar="S", help="pause before each answer")
+    parser.add_argument(
+        "--first-byte-delay", type=float, default=0.0, metavar="S", help="pause before each answer"
+    )
     parser.add_argument("--token-delay", type=float, default=0.0, metavar="S", help="pause before each token")
-    parser.add_argument("--token-status", type=int, default=200, metavar="N", help="answer of the token endpoint")
+    parser.add_argument(
+        "--token-status", type=int, default=200, metavar="N", help="answer of the token endpoint"
+    )
     parser.add_argument("--status", type=int, default=200, metavar="N", help="answer of every API path")
     parser.add_argument("--cut-after", type=int, metavar="N", help="break a stream after N events")
     parser.add_argument("--stall-after", type=int, metavar="N", help="fall silent after N events")

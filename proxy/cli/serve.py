@@ -54,7 +54,9 @@ async def serve_until_stopped(settings: Settings, server: Config, sockets: list[
     drain, stop = Drain(), stop_signal()
     log = get_logger("proxy")
     grace = server.graceful_timeout
-    server.graceful_timeout = grace + HARD_STOP_SECONDS  # ours ends streams politely before Hypercorn's cuts them
+    server.graceful_timeout = (
+        grace + HARD_STOP_SECONDS
+    )  # ours ends streams politely before Hypercorn's cuts them
     hard_stop = asyncio.timeout(None)
 
     async def stopped() -> None:

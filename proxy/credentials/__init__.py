@@ -1,8 +1,8 @@
 """Credentials: any token source behind one shared, always fresh token.
 
-    TokenSource            asks for one token, knows nothing of sharing        sources/
-    CachedTokenSource      one flight, refresh ahead of expiry, back-off       cached_source.py
-    UpstreamCredential     a cached source and where its token is written      upstream_credential.py
+TokenSource            asks for one token, knows nothing of sharing        sources/
+CachedTokenSource      one flight, refresh ahead of expiry, back-off       cached_source.py
+UpstreamCredential     a cached source and where its token is written      upstream_credential.py
 """
 
 from proxy.credentials.cached_source import CachedTokenSource, RefreshPolicy

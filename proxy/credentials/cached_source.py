@@ -169,7 +169,9 @@ class CachedTokenSource:
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(reason="the service is closing")
-        return TokenUnavailable(max(self._backoff_until - now, 0.0), reason="backing off after a failed fetch")
+        return TokenUnavailable(
+            max(self._backoff_until - now, 0.0), reason="backing off after a failed fetch"
+        )
 
     # --- the flight
 

@@ -62,6 +62,7 @@ def _replace_parameter(query: bytes, name: str, value: str) -> bytes:
     others = [
         pair
         for pair in query.split(b"&")
-        if pair and not any(key == name for key, _ in parse_qsl(pair, keep_blank_values=True, encoding="latin-1"))
+        if pair
+        and not any(key == name for key, _ in parse_qsl(pair, keep_blank_values=True, encoding="latin-1"))
     ]
     return b"&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}".encode()])

@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.gateway import completions, embeddings, mirror, models, token_endpoints
 from proxy.gateway.access import admit, drain_body
+from proxy.gateway.connection import GatewayConnection
 from proxy.gateway.errors import GatewayError, answer_gateway_error, answer_http_exception, json_response
 from proxy.gateway.options import GatewayOptions
 from proxy.gateway.state import Gateway, current_gateway
@@ -21,6 +22,7 @@ def create_gateway(options: GatewayOptions, *, clock: Callable[[], float] = time
         clock: Seconds by which tokens expire.
     """
     app = Quart(__name__, static_folder=None)
+    app.asgi_http_class = GatewayConnection
     # Relay tests send large and slow bodies, and streams take their time: no limit of Quart's holds here.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.url_map.merge_slashes = False  # a path is answered as it came, never redirected

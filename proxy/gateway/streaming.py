@@ -6,18 +6,11 @@ from collections.abc import AsyncIterator
 from quart import Response
 
 from proxy.gateway.answers import EventStream
+from proxy.gateway.connection import StreamCut
 from proxy.gateway.options import GatewayOptions
 from proxy.gateway.state import Gateway
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-class StreamCut(TimeoutError):
-    """Ends a response in the middle: no last chunk, the connection closes, nothing is logged.
-
-    That is what Quart does with a TimeoutError while it sends a body (its own response timeout, `asgi.py`);
-    Hypercorn then finds the response unfinished and closes. Any other exception is logged as a defect.
-    """
 
 
 def stream_response(gateway: Gateway, stream: EventStream) -> Response:
@@ -31,12 +24,13 @@ def stream_response(gateway: Gateway, stream: EventStream) -> Response:
 async def _paced(gateway: Gateway, stream: EventStream) -> AsyncIterator[bytes]:
     """Yield the events, pausing between pieces; a caller who leaves is counted."""
     options, stats = gateway.options, gateway.stats
+    pauses = stream.pieces[1:]
     sent = 0
     stats.streams_open += 1
     try:
         for event in stream.events:
             await _break_off(options, sent)
-            if sent in stream.pieces[1:]:
+            if sent in pauses:
                 await asyncio.sleep(options.word_delay)  # also with 0: others get their turn
             yield event
             sent += 1

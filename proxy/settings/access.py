@@ -1,12 +1,13 @@
 """`[access]`: who may call, and with which keys."""
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from proxy.settings.fields import KeyText, Name, Sha256
-from proxy.settings.locations import KeyPath
-from proxy.settings.section import Section, refuse
+from proxy.settings.problems import Problem
+from proxy.settings.section import Section, refuse, refuse_all
 
 DEFAULT_CALLER_KEYS: frozenset[str] = frozenset({"sk-local", "fake key"})
 """The keys of the runnable default. They are public, so good for direct loopback callers only."""
@@ -27,9 +28,9 @@ class CallerKey(Section):
     @model_validator(mode="after")
     def _has_one_key(self) -> Self:
         if self.key is None and self.sha256 is None:
-            refuse((("key",), "is required: the caller's key, or its digest as sha256"))
+            refuse("is required: the caller's key, or its digest as sha256", "key")
         if self.key is not None and self.sha256 is not None:
-            refuse((("sha256",), "stands beside key: give one of the two"))
+            refuse("stands beside key: give one of the two", "sha256")
         return self
 
 
@@ -41,27 +42,22 @@ class Access(Section):
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
-        problems = [*self._repeated()]
+        problems = [*self._repetitions()]
         if self.mode == "keys" and not self.keys:
-            problems.append(
-                (("keys",), 'nobody could call: add [[access.keys]] with name and key, or set mode = "open"')
-            )
+            words = 'nobody could call: add [[access.keys]] with name and key, or set mode = "open"'
+            problems.append(Problem(("keys",), words))
         if problems:
-            refuse(*problems)
+            refuse_all(problems)
         return self
 
-    def _repeated(self) -> list[tuple[KeyPath, str]]:
-        problems: list[tuple[KeyPath, str]] = []
-        names: set[str] = set()
-        owners: dict[bytes, str] = {}
+    def _repetitions(self) -> Iterator[Problem]:
+        names: dict[str, int] = {}
+        digests: dict[bytes, int] = {}
         for index, caller in enumerate(self.keys):
-            if caller.name in names:
-                problems.append((("keys", index, "name"), f'"{caller.name}" is taken by an earlier key'))
-            if caller.digest in owners:
+            first = names.setdefault(caller.name, index)
+            if first != index:
+                yield Problem(("keys", index, "name"), f"is the name of access.keys.{first} as well")
+            first = digests.setdefault(caller.digest, index)
+            if first != index:
                 field = "key" if caller.key else "sha256"
-                problems.append(
-                    (("keys", index, field), f'is the same key as that of "{owners[caller.digest]}"')
-                )
-            names.add(caller.name)
-            owners.setdefault(caller.digest, caller.name)
-        return problems
+                yield Problem(("keys", index, field), f"is the same key as that of access.keys.{first}")

@@ -41,7 +41,7 @@ class Inject(Section):
     @model_validator(mode="after")
     def _goes_to_one_place(self) -> Self:
         if self.header is not None and self.query is not None:
-            refuse((("query",), "stands beside header: give one of the two"))
+            refuse("stands beside header: give one of the two", "query")
         return self
 
 
@@ -132,11 +132,11 @@ class HttpCredential(CredentialSection):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.json_body is not None and self.form is not None:
-            refuse((("form",), "stands beside json: give one of the two"))
+            refuse("stands beside json: give one of the two", "form")
         if self.token is None and self.token_header is None:
-            refuse((("token",), 'is required: the path of the token in the reply, such as "data.token"'))
+            refuse('is required: the path of the token in the reply, such as "data.token"', "token")
         if self.token is not None and self.token_header is not None:
-            refuse((("token_header",), "stands beside token: give one of the two"))
+            refuse("stands beside token: give one of the two", "token_header")
         return self
 
 

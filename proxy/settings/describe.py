@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 from proxy.secret import MASK, Secret
 from proxy.settings.interpolation import Interpolated
 from proxy.settings.models import Routes, Settings
-from proxy.settings.problems import dotted
+from proxy.settings.problems import dotted, quoted
 from proxy.settings.section import Section
+from proxy.settings.urls import EMBEDDED
 
 _TELLING = re.compile(
     r"secret|passw|pwd|token|auth|cookie|credential|signature|assertion|private|api[-_]?key|\bkey\b",
     re.IGNORECASE,
 )
+_URL = re.compile(rf"https?:|{EMBEDDED}", re.IGNORECASE)
 _QUERY_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]+")
 
 
@@ -76,12 +78,12 @@ def _value(value: object, *, masked: bool) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_value(item, masked=masked) for item in value) + "]"
     if masked or isinstance(value, Secret | Interpolated):
-        return _quoted(MASK)
+        return quoted(MASK)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool | int | float | None):
         return json.dumps(value)
-    return _quoted(_without_url_secrets(str(value)))
+    return quoted(_without_url_secrets(str(value)))
 
 
 def _inline(pairs: Iterable[str]) -> str:
@@ -90,11 +92,7 @@ def _inline(pairs: Iterable[str]) -> str:
 
 
 def _without_url_secrets(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
+    if not _URL.match(text):
         return text
     userinfo, at, _ = urlsplit(text).netloc.rpartition("@")
     return _QUERY_VALUE.sub(rf"\g<1>{MASK}", text.replace(userinfo + at, f"{MASK}@", 1) if at else text)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -19,32 +19,32 @@ _PLACEHOLDER = re.compile(
 
 def _number(value: object) -> object:
     if isinstance(value, bool):
-        refuse(((), "must be a number"))
+        refuse("must be a number")
     return value
 
 
 def _name(value: str) -> str:
     if not value or value != value.strip() or not value.isprintable():
-        raise ValueError("must be a name: printable, without spaces around it")
+        refuse("must be a name: printable, without spaces around it")
     return value
 
 
 def _dotted_path(value: str) -> str:
     if not all(value.split(".")):
-        raise ValueError('must be a path into the reply, such as "data.token"')
+        refuse('must be a path into the reply, such as "data.token"')
     return value
 
 
 def _header_name(value: str) -> str:
     if not _HEADER_NAME.fullmatch(value):
-        raise ValueError("is not a valid header name")
+        refuse("is not a valid header name")
     return value
 
 
 def _plain_text(value: object) -> str:
     """Accept any string; an `Interpolated` stays one, to be masked when shown."""
     if not isinstance(value, str):
-        refuse(((), "must be a string"))
+        refuse("must be a string")
     return value
 
 
@@ -52,7 +52,7 @@ def header_text(value: object) -> str:
     """Accept what may stand as a header's value; an `Interpolated` stays one."""
     value = _plain_text(value)
     if not _fits_header(value):
-        refuse(((), "has characters that cannot stand in an HTTP header (control or not Latin-1)"))
+        refuse("has characters that cannot stand in an HTTP header (control or not Latin-1)")
     return value
 
 
@@ -63,13 +63,13 @@ def _fits_header(text: str) -> bool:
 
 def _template(value: str) -> str:
     if "{token}" not in value:
-        raise ValueError("must contain {token}")
+        refuse("must contain {token}")
     return header_text(value)
 
 
 def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(value.lower()):
-        raise ValueError("must be 64 hexadecimal digits: the SHA-256 of the key")
+        refuse("must be 64 hexadecimal digits: the SHA-256 of the key")
     return value.lower()
 
 
@@ -77,9 +77,9 @@ def secret(value: object) -> Secret:
     """Wrap a nonempty string."""
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str):
-        refuse(((), "must be a string"))
+        refuse("must be a string")
     if not text:
-        refuse(((), "is empty"))
+        refuse("is empty")
     return Secret(str(text))
 
 
@@ -88,11 +88,9 @@ def _key(value: object) -> Secret:
     wrapped = secret(value)
     text = wrapped.reveal()
     if not _fits_header(text) or text != text.strip():
-        refuse(
-            ((), "does not fit in an HTTP header: it has spaces around it, control or non-Latin-1 characters")
-        )
+        refuse("does not fit in an HTTP header: it has spaces around it, control or non-Latin-1 characters")
     if _PLACEHOLDER.fullmatch(re.sub(r"[\s_-]", "", text.lower())):
-        refuse(((), "is a placeholder: put the real one here"))
+        refuse("is a placeholder: put the real one here")
     return wrapped
 
 
@@ -102,8 +100,8 @@ def _readable(path: Path, info: ValidationInfo) -> Path:
     try:
         located.open("rb").close()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise ValueError(f"cannot be read: {reason}") from None
+        reason = error.strerror if isinstance(error, OSError) else "not the path of a file"
+        refuse(f"cannot be read: {reason}")
     return located
 
 

@@ -48,8 +48,8 @@ class Limits(Section):
     held_body_bytes: Count = 1024 * 1024
     """A body up to this size is held, so that the request can be sent again; JSON is always held."""
     max_event_bytes: Count = 16 * 1024 * 1024
-    body_timeout: PositiveSeconds = 60
-    """Seconds for the whole request body to arrive."""
+    body_timeout: Seconds = 60
+    """Seconds for the whole request body to arrive; 0 is none."""
 
 
 class Logs(Section):

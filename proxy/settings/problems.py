@@ -25,7 +25,9 @@ def report(problems: Iterable[Problem], places: Mapping[KeyPath, Place]) -> list
 
 def dotted(path: KeyPath) -> str:
     """Write a key path as TOML does: `routes."chat/completions"`; an index as in `access.keys.0.key`."""
-    return ".".join(str(part) if isinstance(part, int) else _key(part) for part in path)
+    return ".".join(
+        str(part) if isinstance(part, int) or _BARE_KEY.fullmatch(part) else quoted(part) for part in path
+    )
 
 
 def listed(names: Iterable[str]) -> str:
@@ -41,8 +43,14 @@ def suggestion(written: str, known: Collection[str]) -> str:
     return f"known: {listed(known)}" if known else "there are none"
 
 
-def _key(part: str) -> str:
-    if _BARE_KEY.fullmatch(part):
-        return part
-    escaped = part.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+def quoted(text: str) -> str:
+    """Write a TOML string; what could not be seen, or could play tricks on a terminal, is escaped."""
+    return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in {'"', "\\"}:
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"

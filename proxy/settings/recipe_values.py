@@ -4,11 +4,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, TypeAlias
 
+from pydantic import BeforeValidator
+
 from proxy.secret import Secret
-from proxy.settings.fields import header_text, secret
+from proxy.settings.fields import SecretText, header_text, secret
 from proxy.settings.interpolation import Interpolated
 from proxy.settings.locations import KeyPath
-from proxy.settings.section import Checked, frozen, refuse
+from proxy.settings.problems import Problem
+from proxy.settings.section import Checked, frozen, refuse, refuse_all
 
 Json: TypeAlias = bool | int | float | str | Secret | tuple["Json", ...] | Mapping[str, "Json"] | None
 """A JSON value, read-only: objects are mappings, arrays are tuples, and some strings are secret."""
@@ -18,11 +21,11 @@ def json_value(value: object) -> Json:
     """Freeze what JSON can say; an `Interpolated` string becomes a secret."""
     problems = [*_without_json_form(value, ())]
     if problems:
-        refuse(*problems)
+        refuse_all(problems)
     return _frozen_json(value)
 
 
-def _without_json_form(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def _without_json_form(value: object, path: KeyPath) -> Iterator[Problem]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _without_json_form(item, (*path, key))
@@ -30,11 +33,11 @@ def _without_json_form(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, 
         for index, item in enumerate(value):
             yield from _without_json_form(item, (*path, index))
     elif isinstance(value, Interpolated) and not value:
-        yield path, "is empty"
+        yield Problem(path, "is empty")
     elif isinstance(value, float) and not math.isfinite(value):
-        yield path, "must be a finite number"
+        yield Problem(path, "must be a finite number")
     elif not isinstance(value, bool | int | float | str | Secret | None):
-        yield path, "has no JSON form: write it as a string"
+        yield Problem(path, "has no JSON form: write it as a string")
 
 
 def _frozen_json(value: object) -> Json:
@@ -53,7 +56,7 @@ def _text(value: object) -> str | Secret:
     if isinstance(value, Secret | Interpolated):
         return secret(value)
     if not isinstance(value, str):
-        refuse(((), "must be a string"))
+        refuse("must be a string")
     return value
 
 
@@ -62,19 +65,19 @@ def _header(value: object) -> str | Secret:
     return _text(value)
 
 
-def _basic(value: object) -> tuple[str | Secret, Secret]:
+def _pair(value: object) -> object:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        refuse(((), 'must be a pair: ["id", "secret"]'))
-    return _text(value[0]), secret(value[1])
+        refuse('must be a pair: ["id", "secret"]')
+    return tuple(value)
 
 
 def _scalar(value: object) -> bool | int | float | str:
     if not isinstance(value, bool | int | float | str) or value != value:
-        refuse(((), "must be a single string, number, true or false"))
+        refuse("must be a single string, number, true or false")
     return str(value) if isinstance(value, str) else value
 
 
 Text = Annotated[str | Secret, Checked(_text)]
 HeaderTextOrSecret = Annotated[str | Secret, Checked(_header)]
-BasicPair = Annotated[tuple[str | Secret, Secret], Checked(_basic)]
+BasicPair = Annotated[tuple[Text, SecretText], BeforeValidator(_pair)]
 Scalar = Annotated[bool | int | float | str, Checked(_scalar)]

@@ -1,6 +1,6 @@
 """What every table of the settings is built on: closed, immutable, and silent about its input."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, NoReturn, TypeVar
@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from proxy.settings.locations import KeyPath
+from proxy.settings.problems import Problem
 
 REFUSED = "refused"  # pydantic's type of an error whose words are ours
 
@@ -45,8 +45,17 @@ Table = Annotated[Mapping[K, V], AfterValidator(frozen)]
 """A table whose keys the user names; read-only."""
 
 
-def refuse(*problems: tuple[KeyPath, str]) -> NoReturn:
-    """Fail validation with words of our own, each at a key path below the value at hand.
+def refuse(words: str, *path: str | int) -> NoReturn:
+    """Fail validation with words of our own, at a key path below the value at hand.
+
+    Raises:
+        ValidationError: Always.
+    """
+    refuse_all([Problem(path, words)])
+
+
+def refuse_all(problems: Iterable[Problem]) -> NoReturn:
+    """Fail validation with several problems, their paths below the value at hand.
 
     Raises:
         ValidationError: Always; pydantic sets the paths below the one that it is at.

@@ -19,7 +19,6 @@ _WORDS: Mapping[str, str] = {
     "finite_number": "must be a finite number",
     "union_tag_invalid": "must be one of {expected_tags}",
     "union_tag_not_found": 'is required: "static", "oauth2" or "http"',
-    "value_error": "{error}",
     REFUSED: "{words}",
 }
 _WORDS_BY_KIND: Mapping[str, str] = {  # the first part of the type: int_type, int_parsing, int_from_float
@@ -30,7 +29,7 @@ _WORDS_BY_KIND: Mapping[str, str] = {  # the first part of the type: int_type, i
     "path": "must be the path of a file",
     "tuple": "must be an array; one of tables is written with double brackets, as [[access.keys]]",
     "model": "must be a table",
-    "mapping": "must be a table",
+    "dict": "must be a table",
 }
 
 

@@ -6,8 +6,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+from proxy.settings.section import refuse
+
 EMBEDDED = "embedded:"
 
+_EMBEDDED_PATH = re.compile(rf"{EMBEDDED}/(?!/)")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")  # urlsplit drops some of these in silence
 
 
@@ -18,19 +21,19 @@ def resolved(url: str, origin: str) -> str:
 
 def _base_url(url: str) -> str:
     if "?" in url:
-        raise ValueError("must not have a query")
+        refuse("must not have a query")
     return _endpoint_url(url).rstrip("/")
 
 
 def _endpoint_url(url: str) -> str:
     if url.startswith(EMBEDDED):
-        if not url.startswith(f"{EMBEDDED}/"):
-            raise ValueError("must be a path after embedded: such as embedded:/v1")
+        if not _EMBEDDED_PATH.match(url):
+            refuse("must be a path after embedded: such as embedded:/v1")
         _check(f"http://gateway{url.removeprefix(EMBEDDED)}")
     else:
         _check(url)
     if "@" in urlsplit(url).netloc:
-        raise ValueError("must not hold a user name or password: use a credential")
+        refuse("must not hold a user name or password: use a credential")
     return url
 
 
@@ -42,16 +45,16 @@ def _proxy_url(url: str) -> str:
 def _check(url: str) -> None:
     """Refuse what is no absolute http URL. The words never repeat the URL: it may hold a password."""
     if _UNSAFE.search(url):
-        raise ValueError("must not contain spaces, backslashes or control characters")
+        refuse("must not contain spaces, backslashes or control characters")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("is not a valid URL") from None
+        refuse("is not a valid URL")
     if parts.scheme not in {"http", "https"} or not host:
-        raise ValueError("must be an http:// or https:// URL with a host")
+        refuse("must be an http:// or https:// URL with a host")
     if "#" in url:
-        raise ValueError("must not have a fragment (#)")
+        refuse("must not have a fragment (#)")
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

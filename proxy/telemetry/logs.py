@@ -86,7 +86,9 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         if name.lower() in _SENSITIVE:
             event[name] = MASK
         elif isinstance(value, dict):
-            event[name] = {key: MASK if str(key).lower() in _SENSITIVE else item for key, item in value.items()}
+            event[name] = {
+                key: MASK if str(key).lower() in _SENSITIVE else item for key, item in value.items()
+            }
     return event
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -11,9 +11,11 @@ from openai import AsyncOpenAI
 
 from proxy.credentials import Credential, UpstreamCredential
 from proxy.errors import (
+    Aborted,
     BadResponse,
     InvalidRequest,
     Overloaded,
+    ProxyError,
     TokenRejected,
     TokenUnavailable,
     Unreachable,
@@ -21,7 +23,7 @@ from proxy.errors import (
 )
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.transport import AiohttpTransport
+from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from proxy.wire.headers import Headers
 
 
@@ -76,11 +78,8 @@ class UpstreamClient(AsyncOpenAI):
         self._url = httpx2.URL(settings.base_url)
         self._base_path = self._url.raw_path.rstrip(b"/")
 
-    @contextlib.asynccontextmanager
-    async def exchange(
-        self, request: UpstreamRequest, record: ExchangeRecord
-    ) -> AsyncIterator[httpx2.Response]:
-        """Send a request and hold its unread response until the caller is done with it.
+    async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> "UpstreamResponse":
+        """Send a request; the response is unread, and must be closed.
 
         A 401 against our own token is repaired unseen: the token is refreshed and a held body sent once more.
 
@@ -91,14 +90,14 @@ class UpstreamClient(AsyncOpenAI):
         if self._open >= self._limit:
             raise Overloaded
         self._open += 1
-        response: httpx2.Response | None = None
         try:
-            response = await self._send_with_credential(request, record)
-            yield response
-        finally:
-            self._open -= 1
-            if response is not None:
-                await response.aclose()
+            return UpstreamResponse(await self._send_with_credential(request, record), self._closed)
+        except BaseException:
+            self._closed()
+            raise
+
+    def _closed(self) -> None:
+        self._open -= 1
 
     async def _send_with_credential(
         self, request: UpstreamRequest, record: ExchangeRecord
@@ -149,6 +148,37 @@ class UpstreamClient(AsyncOpenAI):
             await response.aclose()
             raise BadResponse(reason="the upstream answered with a redirect, which is not followed")
         return response
+
+
+class UpstreamResponse:
+    """An answer whose body is read as it arrives."""
+
+    def __init__(self, response: httpx2.Response, closed: Callable[[], None]) -> None:
+        self.status = response.status_code
+        self.headers: Headers = response.headers.raw
+        self._response = response
+        self._body: ArrivingBody = response.extensions["body"]
+        self._closed = closed
+
+    async def read(self) -> bytes:
+        """All that has arrived, after a wait for the first of it; nothing at the proper end.
+
+        Raises:
+            Aborted: the connection broke, or the answer ended before its announced length.
+        """
+        try:
+            return await self._body.read()
+        except httpx2.TransportError as error:
+            raise Aborted(reason=_cause(error)) from error
+
+    def fail(self, error: ProxyError) -> None:
+        """Make the read that waits, or the next one, raise this error."""
+        self._body.fail(error)
+
+    async def aclose(self) -> None:
+        """Let go of the connection; one whose answer was not read to its end is closed."""
+        self._closed()
+        await self._response.aclose()
 
 
 @contextlib.contextmanager

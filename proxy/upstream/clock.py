@@ -1,7 +1,7 @@
 """The clocks of one exchange: first byte, gap between bytes, whole, and the drain of the service."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from proxy.errors import Draining, ProxyError, UpstreamTimeout
@@ -13,57 +13,87 @@ T = TypeVar("T")
 class ExchangeClock:
     """Bounds every wait of one exchange for its upstream; 0 in the settings means no bound.
 
+    Until the first byte the wait itself is bounded. After it one timer watches the gaps: it looks when the
+    current wait began, so that an event costs two attributes and no timer of its own.
+
     Args:
         timeouts: Seconds, as the upstream's section has them.
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
-        self._now = asyncio.get_running_loop().time
-        started = self._now()
-        self._idle = timeouts.idle
-        self._first_byte_due = started + timeouts.first_byte if timeouts.first_byte else None
-        self._total_due = started + timeouts.total if timeouts.total else None
-        self._answering = False
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._idle = timeouts.idle or None
+        self._first_byte_due = now + timeouts.first_byte if timeouts.first_byte else None
+        self._total_due = now + timeouts.total if timeouts.total else None
         self._stopped = False
-        self._waiting: asyncio.Timeout | None = None
+        self._before: asyncio.Timeout | None = None
+        self._fail: Callable[[ProxyError], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_since: float | None = None
 
-    def first_byte_arrived(self) -> None:
-        """From now on the gap between bytes is measured."""
-        self._answering = True
+    async def first_byte(self, wait: Awaitable[T]) -> T:
+        """Await the beginning of the answer.
+
+        Raises:
+            UpstreamTimeout: it did not come in time.
+            Draining: the service shuts down.
+        """
+        dues = [due for due in (self._first_byte_due, self._total_due) if due is not None]
+        due = self._loop.time() if self._stopped else min(dues, default=None)
+        try:
+            async with asyncio.timeout_at(due) as self._before:
+                return await wait
+        except TimeoutError as error:
+            raise Draining if self._stopped else UpstreamTimeout(reason="no first byte in time") from error
+        finally:
+            self._before = None
+
+    def watch(self, fail: Callable[[ProxyError], None]) -> None:
+        """Watch the gaps from now on; `fail` makes the read that waits raise an error. `close` ends it."""
+        self._fail = fail
+        if self._stopped:
+            fail(Draining())
+        self._arm(self._loop.time())
+
+    def waiting(self) -> None:
+        """A wait for the upstream begins."""
+        self._waiting_since = self._loop.time()
+
+    def arrived(self) -> None:
+        """It is over: what follows is the caller's time."""
+        self._waiting_since = None
 
     def stop(self) -> None:
         """End the exchange now: the service has drained as long as it may."""
         self._stopped = True
-        if self._waiting is not None:
-            self._waiting.reschedule(self._now())
+        if self._fail is not None:
+            self._fail(Draining())
+        elif self._before is not None:
+            self._before.reschedule(self._loop.time())
 
-    async def bound(self, wait: Awaitable[T]) -> T:
-        """Await, for as long as the clocks allow.
+    def close(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-        Raises:
-            UpstreamTimeout: a clock ran out.
-            Draining: the service shuts down.
-        """
-        try:
-            async with asyncio.timeout_at(self._due()) as self._waiting:
-                return await wait
-        except TimeoutError as error:
-            raise self._expired() from error
-        finally:
-            self._waiting = None
+    def _arm(self, now: float) -> None:
+        begun = now if self._waiting_since is None else self._waiting_since
+        dues = [self._total_due, None if self._idle is None else begun + self._idle]
+        due = min((due for due in dues if due is not None), default=None)
+        self._timer = None if due is None else self._loop.call_at(due, self._look)
 
-    def _due(self) -> float | None:
-        now = self._now()
-        if self._stopped:
-            return now
-        step = (now + self._idle if self._idle else None) if self._answering else self._first_byte_due
-        if step is None or self._total_due is None:
-            return self._total_due if step is None else step
-        return min(step, self._total_due)
+    def _look(self) -> None:
+        now = self._loop.time()
+        since = self._waiting_since
+        if self._total_due is not None and now >= self._total_due:
+            self._expire("the whole exchange took too long")
+        elif since is not None and self._idle is not None and now >= since + self._idle:
+            self._expire("silence in mid-answer")
+        else:
+            self._arm(now)
 
-    def _expired(self) -> ProxyError:
-        if self._stopped:
-            return Draining()
-        if self._total_due is not None and self._now() >= self._total_due:
-            return UpstreamTimeout(reason="the whole exchange took too long")
-        return UpstreamTimeout(reason="silence in mid-answer" if self._answering else "no first byte in time")
+    def _expire(self, reason: str) -> None:
+        if self._fail is not None:
+            self._fail(UpstreamTimeout(reason=reason))

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-import httpx2
-
-from proxy.errors import Aborted, BadResponse, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.errors import Aborted, BadResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.client import UpstreamRequest
+from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.routing import Route
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, EventTooLarge, error_event
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
@@ -54,37 +52,39 @@ class Exchange:
         Raises:
             ProxyError: whatever went wrong before the first byte.
         """
-        response, chunks, first = await self.clock.bound(self._first_byte(closing))
-        self.clock.first_byte_arrived()
+        response, first = await self.clock.first_byte(self._first_byte(closing))
         record = self.record
         record.first_byte_at = record.now()
-        upstream_id = find_header(response.headers.raw, b"x-request-id")
+        upstream_id = find_header(response.headers, b"x-request-id")
         record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
-        return self._answer(response, first, chunks)
+        return self._answer(response, first, closing)
 
-    async def _first_byte(
-        self, closing: contextlib.AsyncExitStack
-    ) -> tuple[httpx2.Response, AsyncIterator[bytes], bytes]:
-        response = await closing.enter_async_context(self.route.client.exchange(self.request, self.record))
+    async def _first_byte(self, closing: contextlib.AsyncExitStack) -> tuple[UpstreamResponse, bytes]:
+        response = await self.route.client.open(self.request, self.record)
+        closing.push_async_callback(response.aclose)
         self.record.headers_at = self.record.now()
-        chunks = await closing.enter_async_context(contextlib.aclosing(_raw(response)))
-        return response, chunks, await _read(chunks, BadResponse)
+        try:
+            return response, await response.read()
+        except Aborted as error:
+            raise BadResponse(reason=error.reason) from error
 
-    def _answer(self, response: httpx2.Response, first: bytes, chunks: AsyncIterator[bytes]) -> Answer:
-        arrived = response.headers.raw
+    def _answer(self, response: UpstreamResponse, first: bytes, closing: contextlib.AsyncExitStack) -> Answer:
+        arrived = response.headers
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
         headers = response_headers(arrived, event_stream=is_events)
         length = find_header(arrived, b"content-length")
         if not first or (length is not None and int(length) == len(first)):
             self.record.bytes_down = len(first)
-            return Answer(response.status_code, headers, first)
+            return Answer(response.status, headers, first)
+        self.clock.watch(response.fail)
+        closing.callback(self.clock.close)
         # A compressed stream is passed as it is: its events cannot be seen.
         compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
-        if is_events and response.status_code == HTTPStatus.OK and not compressed:
-            return Answer(response.status_code, headers, self._events(first, chunks))
-        return Answer(response.status_code, headers, self._bytes(first, chunks))
+        if is_events and response.status == HTTPStatus.OK and not compressed:
+            return Answer(response.status, headers, self._events(first, response))
+        return Answer(response.status, headers, self._bytes(first, response))
 
-    async def _events(self, first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
         framer = EventFramer(self.limits.max_event_bytes)
         record = self.record
@@ -96,28 +96,31 @@ class Exchange:
                     record.bytes_down += len(whole)
                     record.events = framer.events
                     yield whole
-                chunk = await self._next(chunks)
+                chunk = await self._next(response)
             tail = framer.flush()
             if tail:
                 record.bytes_down += len(tail)
                 yield tail
-            if not framer.finished and self.route.endpoint in _SAYS_WHEN_DONE:
+            if self.route.endpoint in _SAYS_WHEN_DONE and not framer.finished:
                 raise Aborted(reason="the stream ended without [DONE] and without a finish_reason")
         except EventTooLarge:
             yield self._last_event(Aborted(reason="an event was over the limit"))
         except ProxyError as error:
             yield self._last_event(error)
 
-    async def _bytes(self, first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
         """Any other body, as it comes."""
         chunk = first
         while chunk:
             self.record.bytes_down += len(chunk)
             yield chunk
-            chunk = await self._next(chunks)
+            chunk = await self._next(response)
 
-    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
-        return await self.clock.bound(_read(chunks, Aborted))
+    async def _next(self, response: UpstreamResponse) -> bytes:
+        self.clock.waiting()
+        chunk = await response.read()
+        self.clock.arrived()
+        return chunk
 
     def _last_event(self, error: ProxyError) -> bytes:
         self.record.fail(error)
@@ -125,17 +128,3 @@ class Exchange:
         event = error_event(told.envelope(), named=self.route.endpoint == "responses")
         self.record.bytes_down += len(event)
         return event
-
-
-async def _raw(response: httpx2.Response) -> AsyncIterator[bytes]:
-    async with contextlib.aclosing(response.aiter_raw()) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-async def _read(chunks: AsyncIterator[bytes], broken: type[UpstreamError]) -> bytes:
-    """The next bytes; none at a proper end."""
-    try:
-        return await anext(chunks, b"")
-    except httpx2.TransportError as error:
-        raise broken(reason=f"{type(error.__cause__ or error).__name__}: {error}") from error

@@ -5,10 +5,9 @@ The SDK ships such a transport too; this one differs where a relay must: the req
 gives all that has arrived.
 """
 
-import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator
+from typing import Final, cast
 
 import aiohttp
 import httpx2
@@ -50,7 +49,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         """
         url = request.url
         target: bytes = request.extensions["target"]
-        with _httpx_errors():
+        try:
             response = await self._session.request(
                 request.method,
                 URL(f"{url.scheme}://{url.netloc.decode()}{target.decode()}", encoded=True),
@@ -60,8 +59,15 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 timeout=aiohttp.ClientTimeout(total=None, connect=request.extensions["timeout"]["connect"]),
                 proxy=self._proxy,
             )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translated(error) from error
+        body = ArrivingBody(response)
         return httpx2.Response(
-            response.status, headers=response.raw_headers, stream=_Body(response), request=request
+            response.status,
+            headers=response.raw_headers,
+            stream=body,
+            request=request,
+            extensions={"body": body},
         )
 
     async def aclose(self) -> None:
@@ -69,17 +75,32 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         await self._session.close()
 
 
-class _Body(httpx2.AsyncByteStream):
+class ArrivingBody(httpx2.AsyncByteStream):
+    """A response body, read as it arrives. Also in the response's extensions, as `body`.
+
+    The iterator serves the SDK's own readers; a relay calls `read`, which saves it three generators an event.
+    """
+
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
+    async def read(self) -> bytes:
+        """All that has arrived, after a wait for the first of it; nothing at the proper end."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translated(error) from error
+
+    def fail(self, error: Exception) -> None:
+        """Make the read that waits, or the next one, raise this error."""
+        self._response.content.set_exception(error)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _httpx_errors():
-            while chunk := await self._response.content.readany():
-                yield chunk
+        while chunk := await self.read():
+            yield chunk
 
     async def aclose(self) -> None:
-        # Gives the connection back if the body was read to its end, and closes it if not.
+        """Give the connection back if the body was read to its end, close it if not."""
         self._response.release()
 
 
@@ -91,28 +112,18 @@ def _content(request: httpx2.Request) -> bytes | httpx2.AsyncByteStream | None:
         return cast(httpx2.AsyncByteStream, request.stream)
 
 
-@contextlib.contextmanager
-def _httpx_errors() -> Iterator[None]:
-    """Translate aiohttp's errors by their cause, so that the SDK's side sees its own."""
-    try:
-        yield
-    except Exception as error:
-        kind = next((to for of, to in _ERRORS if isinstance(error, of)), None)
-        if kind is None:
-            raise
-        raise kind(str(error)) from error
+def _translated(error: Exception) -> httpx2.TransportError:
+    """The SDK's side of an aiohttp error, by its cause."""
+    kind = next((to for of, to in _ERRORS if isinstance(error, of)), httpx2.ReadError)
+    return kind(str(error))
 
 
 # The first that fits counts: subclasses before their bases.
-_ERRORS: Final[list[tuple[type[Exception], Any]]] = [
+_ERRORS: Final[list[tuple[type[Exception], type[httpx2.TransportError]]]] = [
     (aiohttp.ConnectionTimeoutError, httpx2.ConnectTimeout),
     (aiohttp.ServerTimeoutError, httpx2.ReadTimeout),
     (aiohttp.ServerDisconnectedError, httpx2.RemoteProtocolError),
     (aiohttp.ClientHttpProxyError, httpx2.ProxyError),
     (aiohttp.ClientConnectorError, httpx2.ConnectError),
     (aiohttp.ClientResponseError, httpx2.RemoteProtocolError),
-    (aiohttp.ClientPayloadError, httpx2.ReadError),
-    (aiohttp.ClientConnectionError, httpx2.ReadError),
-    (aiohttp.ClientOSError, httpx2.ReadError),
-    (OSError, httpx2.ReadError),
 ]

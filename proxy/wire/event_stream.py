@@ -5,6 +5,7 @@ end with LF, CRLF or CR (https://html.spec.whatwg.org/multipage/server-sent-even
 """
 
 import re
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -15,8 +16,11 @@ EVENT_STREAM: Final = b"text/event-stream"
 
 # "\r\n" is one line end and must not be read as two: hence the possessive "?+".
 _EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
-_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_END_MARKER: Final = b"[DONE]"
+_BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+# How a stream ended is asked once, at its end: these are kept by reference, and nothing is searched before.
+_RECENT_PIECES: Final = 8
 
 
 class EventTooLarge(Exception):
@@ -33,10 +37,9 @@ class EventFramer:
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         self._tail = bytearray()
+        self._recent: deque[bytes] = deque(maxlen=_RECENT_PIECES)
         self.events = 0
         """Blocks that ended so far, comment blocks among them."""
-        self.finished = False
-        """Whether an end marker or a finish_reason has passed."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they came; give all that is whole, as one piece, possibly empty.
@@ -72,12 +75,18 @@ class EventFramer:
             end = match.end()
         return end
 
+    @property
+    def finished(self) -> bool:
+        """Whether an end marker or a finish_reason was among the last events."""
+        recent = b"".join(self._recent)
+        marker = recent.rfind(_END_MARKER)
+        if marker >= 0 and _BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker):
+            return True
+        return _FINISH_REASON.search(recent) is not None
+
     def _count(self, whole: bytes) -> bytes:
         self.events += len(_EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")
-        if not self.finished:
-            self.finished = (
-                b"[DONE]" in whole and _END_MARKER.search(whole) is not None
-            ) or _FINISH_REASON.search(whole) is not None
+        self._recent.append(whole)
         return whole
 
 

@@ -11,6 +11,8 @@ from hypercorn.config import Config
 from quart import Quart
 
 SERVER_LOG = "tests.loopback"
+GRACE_SECONDS = 0.5
+"""How long streams that a test left open may go on."""
 
 
 @asynccontextmanager
@@ -25,14 +27,17 @@ async def serve_on_loopback(app: Quart) -> AsyncIterator[str]:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it
     config.errorlog = logging.getLogger(SERVER_LOG)
-    config.graceful_timeout = 0.5  # seconds; a stream that a test left open is cut
+    config.graceful_timeout = GRACE_SECONDS
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(app, config, shutdown_trigger=stop.wait))
+        server = group.create_task(serve(app, config, shutdown_trigger=stop.wait))
         try:
             yield address
         finally:
             stop.set()
+            # From Python 3.12 on the server waits for its connections before the graceful timeout begins.
+            await asyncio.wait({server}, timeout=2 * GRACE_SECONDS)
+            server.cancel()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.gateway.access import bearer_token
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 
 REFUSED = {
     "error": {

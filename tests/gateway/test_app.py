@@ -7,7 +7,7 @@ from quart import Quart, Response
 
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
 from proxy.gateway.state import GatewayStats
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 
 
 def test_each_app_has_a_gateway_of_its_own() -> None:

@@ -4,7 +4,7 @@ from proxy.gateway.answers import ChatAnswer
 from proxy.gateway.completions import compose
 from proxy.gateway.echo import LAST_MESSAGE, NO_MESSAGES
 from proxy.gateway.request_bodies import ChatMessage, ChatRequest
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 
 HELLO = [{"role": "user", "content": "你好 world"}]
 

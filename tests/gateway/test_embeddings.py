@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.gateway.embeddings import Item, items_of, pack_vector
 from proxy.gateway.errors import GatewayError
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 
 
 def unpack(vector: bytes) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.gateway import issuer
 from proxy.gateway.issuer import TokenIssuer
-from tests.gateway.conftest import ManualClock
+from tests.gateway.caller import ManualClock
 
 
 def test_a_token_lives_exactly_its_time(clock: ManualClock) -> None:

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 from proxy.gateway.mirror import METHODS
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,6 +1,6 @@
 """The list of models."""
 
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 
 
 async def test_two_models_are_listed(caller: Caller) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.gateway.echo import LAST_MESSAGE, split_pieces
-from tests.gateway.conftest import Caller
+from tests.gateway.caller import Caller
 from tests.gateway.loopback import until
 
 ASKED = b'{"stream": true, "messages": [{"role": "user", "content": "hi"}]}'

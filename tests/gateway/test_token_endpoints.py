@@ -8,7 +8,7 @@ import pytest
 
 from proxy.gateway import GatewayOptions
 from proxy.gateway.oauth import FORM
-from tests.gateway.conftest import Caller, ManualClock
+from tests.gateway.caller import Caller, ManualClock
 from tests.gateway.loopback import until
 
 RIGHT = {"appId": "demo", "appSecret": "demo-secret"}

@@ -1,0 +1,120 @@
+"""`[access]`: which keys are taken, and what is told of the others."""
+
+import hashlib
+
+import pytest
+
+from proxy.settings import DEFAULT_CALLER_KEYS
+from tests.settings.conftest import Load, Problems
+
+UPSTREAM = '[upstreams.chat]\nbase_url = "https://llm.example/v1"\n'
+DIGEST = hashlib.sha256(b"k").hexdigest()
+
+
+def with_keys(*keys: str) -> str:
+    return UPSTREAM + "[access]\n" + "keys = [" + ", ".join(keys) + "]\n"
+
+
+def test_a_key_stands_in_clear_or_as_a_digest(load: Load) -> None:
+    clear, hashed = load(
+        with_keys('{ name = "a", key = "k2" }', f'{{ name = "b", sha256 = "{DIGEST.upper()}" }}')
+    ).access.keys
+
+    assert clear.key is not None
+    assert clear.key.reveal() == "k2"
+    assert clear.digest == hashlib.sha256(b"k2").digest()
+    assert hashed.key is None
+    assert hashed.sha256 == DIGEST
+    assert hashed.digest == hashlib.sha256(b"k").digest()
+
+
+def test_keys_are_asked_for_unless_access_is_open(load: Load, problems: Problems) -> None:
+    told = 'access.keys: nobody could call: add [[access.keys]] with name and key, or set mode = "open"'
+
+    assert load(UPSTREAM + "[access]\nmode = 'open'").access.keys == ()
+    assert problems(UPSTREAM) == [f"x.toml: {told}"]
+    assert problems(UPSTREAM + "[access]\nmode = 'keys'") == [f"x.toml:3: {told}"]
+    assert problems(UPSTREAM + "[access]\nkeys = []") == [f"x.toml:4: {told}"]
+
+
+@pytest.mark.parametrize("key", sorted(DEFAULT_CALLER_KEYS))
+def test_the_default_keys_are_accepted_here(load: Load, key: str) -> None:
+    (caller,) = load(with_keys(f'{{ name = "a", key = "{key}" }}')).access.keys
+
+    assert caller.key is not None
+    assert caller.key.reveal() == key
+
+
+@pytest.mark.parametrize(
+    "key", ["b", "sk-abc", "xx", "Ünïcode", "two words", "sk-xylophone", "secretary", "a.b..."]
+)
+def test_other_keys_are_accepted(load: Load, key: str) -> None:
+    assert load(with_keys(f'{{ name = "a", key = "{key}" }}')).access.keys
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "changeme",
+        "change-me",
+        "CHANGE_ME",
+        "your-key",
+        "your_api_key",
+        "your-api-key-here",
+        "sk-your-key",
+        "xxxx",
+        "xxx",
+        "secret",
+        "password",
+        "...",
+        "sk-xxx",
+        "sk-...",
+        "todo",
+        "<your key>",
+        "placeholder",
+    ],
+)
+def test_a_placeholder_is_no_key(problems: Problems, key: str) -> None:
+    assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
+        "x.toml:4: access.keys.0.key: is a placeholder: put the real one here"
+    ]
+
+
+@pytest.mark.parametrize("key", ["a\\nb", "a\\u0000", "\\u2026", " a", "a ", "a\\u00a0b", "\\u007f", "密"])
+def test_a_key_must_fit_in_a_header(problems: Problems, key: str) -> None:
+    assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
+        "x.toml:4: access.keys.0.key: does not fit in an HTTP header: it has spaces around it, control or "
+        "non-Latin-1 characters"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ('name = "a"', "key: is required: the caller's key, or its digest as sha256"),
+        ('name = "a", key = ""', "key: is empty"),
+        ('name = "a", key = 1', "key: must be a string"),
+        (f'name = "a", key = "k", sha256 = "{DIGEST}"', "sha256: stands beside key: give one of the two"),
+        ('name = "a", sha256 = "abc"', "sha256: must be 64 hexadecimal digits: the SHA-256 of the key"),
+        ('key = "k"', "name: is required"),
+        ('name = "", key = "k"', "name: must be a name: printable, without spaces around it"),
+        ('name = "a\\n", key = "k"', "name: must be a name: printable, without spaces around it"),
+    ],
+)
+def test_an_entry_that_is_no_key_is_told(problems: Problems, entry: str, told: str) -> None:
+    assert problems(with_keys(f"{{ {entry} }}")) == [f"x.toml:4: access.keys.0.{told}"]
+
+
+def test_every_repetition_is_told(problems: Problems) -> None:
+    text = with_keys(
+        '{ name = "a", key = "k" }',
+        '{ name = "a", key = "other" }',
+        '{ name = "b", key = "k" }',
+        f'{{ name = "c", sha256 = "{DIGEST}" }}',
+    )
+
+    assert problems(text) == [
+        "x.toml:4: access.keys.1.name: is the name of access.keys.0 as well",
+        "x.toml:4: access.keys.2.key: is the same key as that of access.keys.0",
+        "x.toml:4: access.keys.3.sha256: is the same key as that of access.keys.0",
+    ]

@@ -1,0 +1,94 @@
+"""Names that one section uses and another defines."""
+
+import pytest
+
+from proxy.settings import ENDPOINTS
+from tests.settings.conftest import Load, Problems
+
+TWO = """\
+[access]
+mode = "open"
+[upstreams.chat]
+base_url = "https://llm.example/v1"
+[upstreams.embed]
+base_url = "https://embed.example/v1"
+[routes]
+"""
+
+
+def test_a_sole_upstream_is_the_default(load: Load) -> None:
+    settings = load(TWO.split("[upstreams.embed]", maxsplit=1)[0])
+
+    assert (settings.routes.default, settings.routes.endpoints) == ("chat", {})
+
+
+def test_every_known_endpoint_can_be_routed(load: Load) -> None:
+    lines = "\n".join(f'"{endpoint}" = "embed"' for endpoint in ENDPOINTS)
+
+    routes = load(f'{TWO}default = "chat"\n{lines}').routes
+
+    assert routes.default == "chat"
+    assert routes.endpoints == dict.fromkeys(ENDPOINTS, "embed")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", '7: routes.default: is required: one of "chat", "embed"'),
+        ("default = 'chta'", '8: routes.default: names no upstream, did you mean "chat"?'),
+        ("default = 'x'", '8: routes.default: names no upstream, known: "chat", "embed"'),
+        ("default = 1", "8: routes.default: must be a string"),
+        ("default = 'chat'\nrerank = 'embd'", '9: routes.rerank: names no upstream, did you mean "embed"?'),
+        ("default = 'chat'\nrerank = 1", "9: routes.rerank: must be a string"),
+        (
+            "default = 'chat'\nembedding = 'chat'",
+            '9: routes.embedding: unknown endpoint, did you mean "embeddings"?',
+        ),
+        (
+            "default = 'chat'\nmodel = 'chat'",
+            '9: routes.model: unknown endpoint, did you mean "models"?',
+        ),
+    ],
+)
+def test_a_route_that_leads_nowhere_is_told(problems: Problems, line: str, told: str) -> None:
+    assert f"x.toml:{told}" in problems(TWO + line)
+
+
+def test_a_credential_must_exist(problems: Problems) -> None:
+    text = TWO + 'default = "chat"\n[credentials.corp]\nsource = "static"\nvalue = "v"\n'
+
+    assert problems(text.replace("[upstreams.embed]", 'credential = "crop"\n[upstreams.embed]')) == [
+        'x.toml:5: upstreams.chat.credential: names no credential, did you mean "corp"?'
+    ]
+
+
+def test_an_embedded_url_needs_the_gateway(load: Load, problems: Problems) -> None:
+    text = """\
+access.mode = "open"
+[upstreams.chat]
+base_url = "embedded:/v1"
+[credentials.a]
+source = "http"
+url = "embedded:/token"
+token = "t"
+[credentials.b]
+source = "oauth2"
+token_url = "embedded:/oauth2/token"
+client_id = "id"
+client_secret = "s"
+"""
+
+    assert load(text + "[gateway]").gateway is not None
+    assert problems(text) == [
+        "x.toml:3: upstreams.chat.base_url: an embedded: URL needs a [gateway] section",
+        "x.toml:6: credentials.a.url: an embedded: URL needs a [gateway] section",
+        "x.toml:10: credentials.b.token_url: an embedded: URL needs a [gateway] section",
+    ]
+
+
+def test_at_least_one_upstream(problems: Problems) -> None:
+    told = "upstreams: is required: add [upstreams.NAME] with a base_url"
+
+    assert problems('access.mode = "open"') == [f"x.toml: {told}"]
+    assert problems('access.mode = "open"\n[upstreams]') == [f"x.toml:2: {told}"]
+    assert problems('access.mode = "open"\nroutes.default = "chat"') == [f"x.toml: {told}"]
