@@ -36,13 +36,7 @@ class AccessControl:
 
     def __init__(self, settings: Access) -> None:
         self._open = settings.mode == "open"
-        self._keys = [
-            (
-                bytes.fromhex(key.sha256) if key.sha256 else key.key.digest() if key.key else b"",
-                Caller(key.name),
-            )
-            for key in settings.keys
-        ]
+        self._keys = [(key.digest, Caller(key.name)) for key in settings.keys]
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]], client: str | None) -> Caller:
         """The caller behind a request.
@@ -72,9 +66,7 @@ class AccessControl:
 
 def uses_default_keys(settings: Access) -> bool:
     """Whether a key of the runnable default is configured, in plain or hashed."""
-    return any((key.key is not None and key.key.digest() in _DEFAULT_DIGESTS)
-               or (key.sha256 is not None and bytes.fromhex(key.sha256) in _DEFAULT_DIGESTS)
-               for key in settings.keys)  # fmt: skip
+    return any(key.digest in _DEFAULT_DIGESTS for key in settings.keys)
 
 
 def is_loopback(address: str | None) -> bool:

@@ -1,6 +1,6 @@
 """The application: wiring, error handlers, lifespan. Importing it does nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
 import msgspec
@@ -11,8 +11,8 @@ from proxy.access import is_public
 from proxy.asgi import install
 from proxy.blueprints import llm_proxy, ops
 from proxy.blueprints.exchange import arrived, services
-from proxy.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.drain import Drain
+from proxy.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.services import open_services
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
@@ -44,7 +44,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     app.register_error_handler(Exception, answer_defect)
 
     @app.while_serving
-    async def lifespan() -> AsyncIterator[None]:
+    async def lifespan() -> AsyncGenerator[None]:
         async with open_services(settings, drain or Drain()) as opened:
             app.extensions["proxy"] = opened
             yield

@@ -1,7 +1,7 @@
 """The HTTP connection between server and application, where it must differ from Quart's own.
 
-It owns the exchange: whatever was opened for a request is closed when its task ends, also when the caller leaves
-before the body began; then the one log line is written. A body that breaks aborts the connection.
+It owns the exchange: whatever was opened for a request is closed when its task ends, also when the caller
+leaves before the body began; then the one log line is written. A body that breaks aborts the connection.
 """
 
 import asyncio

@@ -5,12 +5,12 @@ read; so a streamed body of any size passes its limit, and a slow upstream fills
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import sys
 from typing import Final
 
 from quart.wrappers.request import Body
 
-from proxy.errors import BodyTimeout, BodyTooLarge
+from proxy.errors import BodyTimeout, BodyTooLarge, CallerError
 
 BUFFER_BYTES: Final = 256 * 1024
 """What may wait here unread; beyond it the caller's connection is not read on."""
@@ -26,29 +26,31 @@ class BoundedBody(Body):
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         super().__init__(expected_content_length, None)
-        self.limit = max_content_length if max_content_length is not None else 1 << 62
-        self.received = 0
+        self.limit = max_content_length if max_content_length is not None else sys.maxsize
         self.timeout: float | None = None
         """Seconds that the reader waits for the next chunk."""
+        self.failure: CallerError | None = None
+        """Why the body cannot be read to its end, once that is so."""
+        self.received = 0
         self._drained = asyncio.Event()
         if expected_content_length is not None and expected_content_length > self.limit:
-            self._must_raise = BodyTooLarge(self.limit)
+            self.failure = BodyTooLarge(self.limit)
 
     async def put(self, data: bytes, *, last: bool) -> None:
         """Take a chunk in; returns once there is room for the next one."""
         self.received += len(data)
         if self.received > self.limit:
-            self._must_raise = BodyTooLarge(self.limit)
-        if self._must_raise is not None:
-            self._data.clear()
+            self.failure = BodyTooLarge(self.limit)
+        if self.failure is not None:
+            self._data.clear()  # and whatever still comes is dropped
             self.set_complete()
             return
         self._data += data
         if last:
             self.set_complete()
-        elif self._data:
+        elif data:
             self._has_data.set()
-        if len(self._data) > BUFFER_BYTES and not last:
+        while len(self._data) > BUFFER_BYTES and not last:
             self._drained.clear()
             await self._drained.wait()
 
@@ -61,14 +63,14 @@ class BoundedBody(Body):
         Raises:
             BodyTooLarge, BodyTimeout
         """
-        if not self._complete.is_set() and not self._data and self._must_raise is None:
+        if not (self._data or self.failure or self._complete.is_set()):
             try:
                 async with asyncio.timeout(self.timeout):
                     await self._has_data.wait()
-            except TimeoutError as error:
-                raise BodyTimeout from error
-        if self._must_raise is not None:
-            raise self._must_raise
+            except TimeoutError:
+                self.failure = BodyTimeout()
+        if self.failure is not None:
+            raise self.failure
         if not self._data:
             raise StopAsyncIteration
         data = bytes(self._data)
@@ -79,9 +81,9 @@ class BoundedBody(Body):
         return data
 
     async def read(self, limit: int) -> bytes:
-        """Up to `limit` bytes or a chunk more, at once; fewer where the body ends before.
+        """What comes until the end of the body, or until more than `limit` bytes are there.
 
-        `finished` tells afterwards whether that was all.
+        `finished` tells afterwards which it was.
         """
         held = bytearray()
         async for chunk in self:
@@ -93,11 +95,4 @@ class BoundedBody(Body):
     @property
     def finished(self) -> bool:
         """Whether the whole body has been read."""
-        return self._complete.is_set() and not self._data and self._must_raise is None
-
-
-async def rest_of(head: bytes, body: BoundedBody) -> AsyncIterator[bytes]:
-    """What was read already, then what still comes."""
-    yield head
-    async for chunk in body:
-        yield chunk
+        return self._complete.is_set() and not self._data and self.failure is None

@@ -25,7 +25,7 @@ class Services:
 
     @property
     def ready(self) -> bool:
-        """Whether new requests should be sent here: not draining, and the default credential not known broken."""
+        """Whether requests should be sent here: not draining, the default credential not known broken."""
         if self.drain.started:
             return False
         name = self.settings.upstreams[self.settings.routes.default].credential

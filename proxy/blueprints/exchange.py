@@ -8,7 +8,7 @@ from quart.wrappers.response import IterableBody
 from werkzeug.datastructures import Headers
 
 from proxy.asgi import ProxyRequest
-from proxy.request_body import rest_of
+from proxy.errors import UpstreamError
 from proxy.services import Services
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
@@ -31,36 +31,48 @@ def arrived() -> ProxyRequest:
 async def relay_exchange() -> Response:
     """Relay the current request to its upstream."""
     incoming, own = arrived(), services()
-    record = incoming.record
+    record, limits = incoming.record, own.settings.limits
     target = find_target(incoming.raw_path)
-    body = await _read_body(incoming, own.settings.limits.held_body_bytes)
+    held = await _hold_body(incoming, limits.held_body_bytes)
     route = own.routing.choose(target.endpoint)
     record.endpoint, record.upstream = target.endpoint, route.upstream
+    clock = ExchangeClock(route.timeouts)
+    incoming.closing.enter_context(own.drain.watch(clock))
     outgoing = UpstreamRequest(
         method=incoming.method,
         path=target.path,
         query=incoming.query_string,
         headers=request_headers(incoming.raw_headers, request_id=record.request_id),
-        body=body,
-        content_length=None if isinstance(body, bytes) else incoming.content_length,
+        body=held if incoming.body.finished else _upload(held, incoming, clock),
+        content_length=None if incoming.body.finished else incoming.content_length,
     )
-    clock = ExchangeClock(route.timeouts)
-    incoming.closing.enter_context(own.drain.watch(clock))
-    exchange = Exchange(outgoing, route, clock, record, own.settings.limits)
-    return to_response(await exchange.open(incoming.closing))
+    try:
+        answer = await Exchange(outgoing, route, clock, record, limits).open(incoming.closing)
+    except UpstreamError as error:
+        if incoming.body.failure is not None:  # the upload broke, and that broke the request up there
+            raise incoming.body.failure from error
+        raise
+    return to_response(answer)
 
 
-async def _read_body(incoming: ProxyRequest, held_bytes: int) -> bytes | AsyncIterator[bytes]:
-    """Hold what may have to be sent again: JSON whatever its size, anything else while it is small."""
+async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> bytes:
+    """Read what may have to be sent again: JSON whatever its size, anything else while it is small."""
     is_json = media_type(find_header(incoming.raw_headers, b"content-type")) == b"application/json"
     held = await incoming.body.read(incoming.body.limit if is_json else held_bytes)
-    if not incoming.body.finished:
-        return rest_of(held, incoming.body)
     incoming.record.bytes_up = len(held)
     if is_json and held:
         model = read_fields(held).model
         incoming.record.model = model if isinstance(model, str) else None
     return held
+
+
+async def _upload(head: bytes, incoming: ProxyRequest, clock: ExchangeClock) -> AsyncIterator[bytes]:
+    """What was read already, then what still comes; the first-byte clock waits for its end."""
+    yield head
+    async for chunk in incoming.body:
+        incoming.record.bytes_up += len(chunk)
+        clock.uploading()
+        yield chunk
 
 
 def to_response(answer: Answer) -> Response:

@@ -12,7 +12,7 @@ blueprint = Blueprint("api_llm_proxy", __name__)
 
 # TRACE and CONNECT are for the proxies in between, not for an API.
 METHODS: Final = sorted(set(HTTPMethod) - {HTTPMethod.TRACE, HTTPMethod.CONNECT})
-_BARE: Final = f"<any({', '.join(BARE_SEGMENTS)}):segment>"
+_BARE: Final = f"<any({', '.join(BARE_SEGMENTS)}):_segment>"
 
 
 @blueprint.post("/v1/chat/completions")
@@ -37,6 +37,6 @@ async def any_v1_path(_path: str) -> Response:
 @blueprint.route("/chat/completions/<path:_path>", methods=METHODS, provide_automatic_options=False)
 @blueprint.route(f"/{_BARE}", methods=METHODS, provide_automatic_options=False)
 @blueprint.route(f"/{_BARE}/<path:_path>", methods=METHODS, provide_automatic_options=False)
-async def bare_path(segment: str = "", _path: str = "") -> Response:
+async def bare_path(_segment: str = "", _path: str = "") -> Response:
     """OpenAI's paths without /v1, for clients whose base URL has none."""
     return await relay_exchange()

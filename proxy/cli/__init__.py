@@ -1,4 +1,7 @@
-"""Commands: `python -m proxy [serve]`, `check`, `gateway`. Exit 0: fine, 2: wrong use or settings, 1: anything else."""
+"""Commands: `python -m proxy [serve]`, `check`, `gateway`.
+
+Exit status 0: fine, 2: wrong use or settings, 1: anything else.
+"""
 
 import argparse
 import os

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator
 
 from hypercorn.config import Config
@@ -61,7 +60,7 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Settings]:
     server.keep_alive_timeout = 75.0
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(run_server(create_gateway(options), server, sockets, functools.partial(stop.wait)))
+        group.create_task(run_server(create_gateway(options), server, sockets, stop.wait))
         try:
             yield resolve_embedded(settings, f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
         finally:

@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import tomllib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from hypercorn.typing import ASGIFramework
 
 from proxy.errors import SettingsError
 
-# Linux closes a connection whose peer has not taken a byte for so long: the clock on a caller who never reads.
+# Linux closes a connection whose peer has taken no byte for so long: the clock on a caller who never reads.
 WRITE_IDLE_MILLISECONDS: Final = 30_000
 HARD_STOP_SECONDS: Final = 5.0
 SERVER_FILE: Final = Path(__file__).parents[2] / "hypercorn.toml"
@@ -33,7 +33,8 @@ class _Http11Only(H11Protocol):
     """HTTP/1.1 without the upgrade to HTTP/2: on plain connections there is no setting that turns it off."""
 
     async def _check_protocol(self, event: Any) -> None:
-        return
+        """Take the request for what it is, whatever its Upgrade header asks."""
+        del event
 
 
 def load_server_config(bind: str | None, path: Path = SERVER_FILE) -> Config:
@@ -86,14 +87,14 @@ def _open_socket(bind: str, backlog: int) -> socket.socket:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_IDLE_MILLISECONDS)
             listener.bind((host, int(port)))
         listener.listen(backlog)
-        listener.setblocking(False)
+        listener.setblocking(False)  # noqa: FBT003 - the name says it
     except (OSError, ValueError, OverflowError) as error:
         raise SettingsError(f"bind: {bind}: {getattr(error, 'strerror', None) or error}") from error
     return listener
 
 
 async def run_server(
-    app: ASGIFramework, config: Config, sockets: list[socket.socket], stopped: Callable[[], Awaitable[None]]
+    app: ASGIFramework, config: Config, sockets: list[socket.socket], stopped: Callable[[], Awaitable[object]]
 ) -> None:
     """Serve until `stopped` returns, then let running requests end within the configured time."""
     config.bind = [f"fd://{listener.fileno()}" for listener in sockets]
@@ -103,12 +104,16 @@ async def run_server(
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on uvloop where there is one."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # no uvloop for this platform
-        from asyncio import new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # there is none for this platform
+        return None
+    return uvloop.new_event_loop
 
 
 def stop_signal() -> asyncio.Event:
@@ -122,10 +127,10 @@ def stop_signal() -> asyncio.Event:
 
 
 @contextlib.contextmanager
-def _http_1_1_only() -> Any:
-    original = hypercorn.protocol.H11Protocol
-    hypercorn.protocol.H11Protocol = _Http11Only  # type: ignore[misc]
+def _http_1_1_only() -> Iterator[None]:
+    original = hypercorn.protocol.H11Protocol  # type: ignore[attr-defined]
+    hypercorn.protocol.H11Protocol = _Http11Only  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        hypercorn.protocol.H11Protocol = original  # type: ignore[misc]
+        hypercorn.protocol.H11Protocol = original  # type: ignore[attr-defined]

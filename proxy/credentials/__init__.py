@@ -5,8 +5,9 @@ CachedTokenSource      one flight, refresh ahead of expiry, back-off       cache
 UpstreamCredential     a cached source and where its token is written      upstream_credential.py
 """
 
-from proxy.credentials.cached_source import CachedTokenSource, RefreshPolicy
+from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
+from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.store import MemoryTokenStore, TokenStore
 from proxy.credentials.upstream_credential import CredentialRegistry, UpstreamCredential
 

@@ -7,7 +7,7 @@ from typing import Final
 FIRST_DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 15.0
 DELAY_WITHOUT_TOKEN_SECONDS: Final = (1.0, 1.5)
-"""Callers are failing: probe about once a second, so that service is back within two of the issuer's return."""
+"""Callers are failing: probe about once a second, so that service is back soon after the issuer."""
 DELAY_PERMANENT_SECONDS: Final = (30.0, 60.0)
 RETRY_AFTER_SECONDS_MAX: Final = 60.0
 COOLDOWN_SECONDS: Final = 5.0
@@ -32,6 +32,15 @@ class TokenFetchError(Exception):
         self.retry_after = retry_after
 
 
+def as_fetch_error(error: BaseException) -> TokenFetchError:
+    """Whatever a token source raised, in words fit for the log."""
+    if isinstance(error, TokenFetchError):
+        return error
+    if isinstance(error, TimeoutError):
+        return TokenFetchError("the token endpoint did not answer in time")
+    return TokenFetchError(f"the token source failed: {type(error).__name__}")
+
+
 def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, uniform: Uniform) -> float:
     """Seconds until the next attempt.
 
@@ -47,7 +56,9 @@ def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, 
         return uniform(*DELAY_PERMANENT_SECONDS)
     if remaining is None:
         return uniform(*DELAY_WITHOUT_TOKEN_SECONDS)
+    # With the floor, for a quarter of what remains, again and again, is more and more attempts up to the end.
     ceiling = min(DELAY_SECONDS_MAX, FIRST_DELAY_SECONDS * 2.0 ** min(failures, 16), remaining / 4)
+    ceiling = max(ceiling, FIRST_DELAY_SECONDS)
     return uniform(ceiling / 2, ceiling)
 
 
@@ -55,7 +66,7 @@ def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, 
 class ForcedRefreshLimit:
     """Bound the refreshes that rejections may force: the first at once, then 5 s apart, doubling to 60 s.
 
-    Without it a caller without permission, whom the upstream answers 401 for ever, would cost a fetch a request.
+    Else a caller without permission, whom the upstream answers 401 for ever, would cost a fetch a request.
     """
 
     until: float = -1.0

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from urllib.parse import quote_plus
 
-from proxy.credentials.cached_source import CachedTokenSource, RefreshPolicy
+from proxy.credentials.cached_source import CachedTokenSource
+from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sources import TokenSource
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 from proxy.credentials.sources.static import StaticTokenSource

@@ -6,41 +6,18 @@ token (empty, fresh, stale, expired, rejected) crossed with those of the fetchin
 """
 
 import asyncio
-import contextlib
 import contextvars
-import random
-import secrets
-import time
+import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
 
-from proxy.credentials.backoff import ForcedRefreshLimit, TokenFetchError, Uniform, retry_delay
-from proxy.credentials.credential import SHORT_LIFE_SECONDS, Credential, mint
+from proxy.credentials.backoff import ForcedRefreshLimit, TokenFetchError, as_fetch_error, retry_delay
+from proxy.credentials.credential import Credential, mint
+from proxy.credentials.refresh_policy import IDLE_LIFETIMES, IDLE_SECONDS, RefreshPolicy
 from proxy.credentials.sources import TokenSource
 from proxy.credentials.store import TokenStore
 from proxy.credentials.waiters import Waiters
 from proxy.errors import TokenUnavailable
 from proxy.telemetry import get_logger
-
-IDLE_LIFETIMES: Final = 2
-"""A credential that nobody asked for in so many lifetimes is not refreshed: it goes cold."""
-IDLE_SECONDS: Final = 60.0
-"""The same, where there is no token whose lifetime could be counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshPolicy:
-    """The clocks and bounds of a cached source; all times in seconds."""
-
-    fetch_timeout: float = 15.0
-    """One fetch, from start to end."""
-    wait_timeout: float = 20.0
-    """What a caller waits at most for a token that is not there."""
-    max_waiters: int = 20_000
-    clock: Callable[[], float] = time.monotonic
-    uniform: Uniform = random.uniform
 
 
 class CachedTokenSource:
@@ -64,7 +41,6 @@ class CachedTokenSource:
         self._log = get_logger("credentials").bind(credential=name)
         # A flight outlives the request that started it: it must not carry that request's context along.
         self._context = contextvars.Context()
-        self._digest_key = secrets.token_bytes(32)
         self._current: Credential | None = None
         self._generation = 0
         self._rejected_generation = 0
@@ -92,6 +68,8 @@ class CachedTokenSource:
         """
         self._last_used = now = self._clock()
         current = self._current
+        if current is not None and min_ttl >= current.lifetime:
+            min_ttl = 0.0  # or every call would cost a fetch
         if (
             current is None
             or now + min_ttl >= current.hard
@@ -105,11 +83,13 @@ class CachedTokenSource:
     def invalidate(self, generation: int, reason: str) -> None:
         """Take back a credential that the upstream refused.
 
-        A late word about an older generation costs nothing. Within the cool-down of the last forced refresh
-        the token is kept: whoever is refused then lacks a permission, or the issuer gives nothing better.
+        A late word about an older or an expired generation costs nothing. Within the cool-down of the last
+        forced refresh the token is kept: whoever is refused then lacks a permission, or the issuer gives
+        nothing better.
         """
-        current, now = self._current, self._clock()
-        if current is None or current.generation != generation or generation <= self._rejected_generation:
+        now = self._clock()
+        current = self._valid(now)
+        if current is None or current.generation != generation:
             return
         allowed = self._forced.allow(now)
         self._log.warning(
@@ -140,15 +120,15 @@ class CachedTokenSource:
         return None if current is None else current.hard - now
 
     async def close(self) -> None:
-        """Stop fetching; whoever still waits is told that no token can be had."""
+        """Stop fetching and let go of the source; whoever still waits is told that no token can be had."""
         self._closed = True
         self._disarm()
-        flight = self._flight
-        if flight is not None and self._loop is asyncio.get_running_loop():
-            flight.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await flight
+        self._follow_loop()
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.wait({self._flight})
         self._waiters.fail(TokenUnavailable(reason="the service is closing"))
+        await self._source.close()
 
     # --- waiting
 
@@ -160,9 +140,15 @@ class CachedTokenSource:
             if current is not None and now + min_ttl < current.hard:
                 return current
             self._refresh(now)
-            if self._flight is None:
-                raise self._unavailable(now)
-            landed = await self._waiters.join(deadline - now)
+            try:
+                if self._flight is None:
+                    raise self._unavailable(now)
+                landed = await self._waiters.join(deadline - now)
+            except TokenUnavailable:
+                current = self._valid(self._clock())
+                if current is None:
+                    raise
+                return current  # not as long-lived as was asked for, yet better than an error
             if landed.generation > self._rejected_generation:
                 return landed  # also one too short-lived to pass the checks above: it is new, and used once
 
@@ -200,7 +186,6 @@ class CachedTokenSource:
             fetched,
             generation=max(self._generation, kept.generation if kept else 0) + 1,
             obtained=started,
-            digest_key=self._digest_key,
             uniform=self._policy.uniform,
         )
         await self._store.put(credential, self.name, self._clock())
@@ -216,19 +201,21 @@ class CachedTokenSource:
                 flight.exception()  # of a loop that is gone; looked at, so that nothing warns
             return
         self._flight = None
-        if flight.cancelled():
-            self._waiters.fail(TokenUnavailable(reason="the fetch was cancelled"))
-            return
-        error = flight.exception()
+        if flight.cancelled() and self._closed:
+            return  # `close` tells the waiters
+        error = asyncio.CancelledError() if flight.cancelled() else flight.exception()
         if error is None:
             self._accept(flight.result())
         else:
-            self._back_off(_as_fetch_error(error))
+            self._back_off(as_fetch_error(error))
         self._arm()
 
     def _accept(self, credential: Credential) -> None:
         now = self._clock()
         self._generation = credential.generation
+        if credential.soft < credential.hard <= now:
+            self._back_off(TokenFetchError("the token was past its end when it came"))
+            return
         self._failures, self._backoff_until = 0, -1.0
         if credential.digest in self._rejected_digests and self._flight_started < self._rejected_at:
             self._launch(now)  # it left before the rejection and brings back the very token that was rejected
@@ -256,24 +243,31 @@ class CachedTokenSource:
     # --- the timer
 
     def _arm(self) -> None:
-        """Plan the next refresh: at the soft end of the token, or at the end of the back-off."""
+        """Plan the next fetch that nobody has to ask for."""
         self._disarm()
         now = self._clock()
-        current = self._valid(now)
-        if current is None and self._failures == 0:
-            return
-        due = max(self._backoff_until, current.soft if current else now)
-        if due == float("inf") or self._closed or self._flight is not None:
-            return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(due - now, 0), self._on_timer, context=self._context)
+        due = self._due(now)
+        if math.isfinite(due) and not self._closed and self._flight is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(due - now, 0), self._on_timer, due, context=self._context)
 
-    def _on_timer(self) -> None:
-        now = self._clock()
+    def _due(self, now: float) -> float:
+        """The soft end of the token, or the end of the back-off."""
         current = self._valid(now)
-        patience = IDLE_SECONDS if current is None else IDLE_LIFETIMES * current.lifetime
-        if now - self._last_used <= max(patience, SHORT_LIFE_SECONDS):
+        if self._failures == 0:
+            return current.soft if current is not None and current.soft < current.hard else math.inf
+        due = max(self._backoff_until, current.soft if current else now)
+        return due if self._in_use(now) else max(due, now + IDLE_SECONDS)
+
+    def _on_timer(self, due: float) -> None:
+        now = max(self._clock(), due)  # a loop may be early by its own resolution
+        # A failure is probed for ever: a service that is not ready gets no requests that would ask.
+        if self._failures or self._in_use(now):
             self._refresh(now)
+
+    def _in_use(self, now: float) -> bool:
+        current = self._valid(now)
+        return now - self._last_used <= (IDLE_LIFETIMES * current.lifetime if current else IDLE_SECONDS)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -294,11 +288,3 @@ class CachedTokenSource:
         if self._loop is not loop:
             self._loop, self._flight, self._timer = loop, None, None
             self._waiters = Waiters(self._policy.max_waiters)
-
-
-def _as_fetch_error(error: BaseException) -> TokenFetchError:
-    if isinstance(error, TokenFetchError):
-        return error
-    if isinstance(error, TimeoutError):
-        return TokenFetchError("the token endpoint did not answer in time")
-    return TokenFetchError(f"the token source failed: {type(error).__name__}")

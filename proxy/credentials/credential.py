@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import math
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,8 +15,11 @@ SOFT_FRACTION: Final = (0.60, 0.75)
 """A token is refreshed at a point drawn from this part of its lifetime, so that processes drift apart."""
 SKEW_FRACTION: Final = 0.05
 SKEW_SECONDS_MAX: Final = 10.0
+LATEST_FRACTION: Final = 0.9
+"""An issuer's own hint may put the refresh later, but not so late that it could not be tried again."""
 SHORT_LIFE_SECONDS: Final = 2.0
 """Below this there is no time to refresh ahead: such a token serves until its end, at least once."""
+_DIGEST_KEY: Final = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,12 @@ def mint(
     *,
     generation: int,
     obtained: float,
-    digest_key: bytes,
     uniform: Callable[[float, float], float],
 ) -> Credential:
     """Give a fetched token its deadlines.
 
     `hard` leaves a skew of 5% of the lifetime, ten seconds at most; `soft` lies at 60 to 75% of it, or within
-    the same spread around the issuer's own hint.
+    the same spread around the issuer's own hint. Where nothing is refreshed ahead, `soft` is `hard`.
     """
     life = fetched.lifetime
     skew = min(SKEW_SECONDS_MAX, SKEW_FRACTION * life)
@@ -78,7 +81,8 @@ def mint(
     if math.isfinite(life) and life >= SHORT_LIFE_SECONDS:
         centre = sum(SOFT_FRACTION) / 2
         hint = fetched.refresh_in
-        planned = hint if hint is not None and 0 < hint < life else centre * life
-        soft = min(hard, obtained + planned * uniform(*SOFT_FRACTION) / centre)
-    digest = hmac.digest(digest_key, fetched.secret.reveal().encode(), hashlib.sha256)
+        planned = hint if hint is not None and SHORT_LIFE_SECONDS <= hint < life else centre * life
+        latest = LATEST_FRACTION * (life - skew)
+        soft = obtained + min(planned * uniform(*SOFT_FRACTION) / centre, latest)
+    digest = hmac.digest(_DIGEST_KEY, fetched.secret.reveal().encode(), hashlib.sha256)
     return Credential(fetched.secret, generation, obtained, soft, hard, digest)

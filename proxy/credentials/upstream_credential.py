@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote, unquote_plus
 
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
@@ -20,12 +20,12 @@ class Injection:
 
     def apply(self, credential: Credential, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
         """Write the token, over anything of that name that the caller sent."""
-        token = credential.secret.reveal()
+        value = self.template.replace("{token}", credential.secret.reveal())
         if self.query is not None:
-            return headers, _replace_parameter(query, self.query, token)
+            return headers, _replace_parameter(query, self.query, value)
         name = (self.header or "").encode().lower()
-        kept = [(key, value) for key, value in headers if key != name]
-        kept.append((name, self.template.replace("{token}", token).encode()))
+        kept = [pair for pair in headers if pair[0] != name]
+        kept.append((name, value.encode()))
         return kept, query
 
 
@@ -62,7 +62,6 @@ def _replace_parameter(query: bytes, name: str, value: str) -> bytes:
     others = [
         pair
         for pair in query.split(b"&")
-        if pair
-        and not any(key == name for key, _ in parse_qsl(pair, keep_blank_values=True, encoding="latin-1"))
+        if pair and unquote_plus(pair.partition(b"=")[0].decode("latin-1")) != name
     ]
     return b"&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}".encode()])

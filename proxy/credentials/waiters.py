@@ -44,7 +44,7 @@ class Waiters:
             waiter.set_result(credential)
 
     def fail(self, error: TokenUnavailable) -> None:
-        """Give every waiter the failure, each its own instance: a raised one collects its raiser's traceback."""
+        """Give every waiter the failure, each its own instance: raising one collects a traceback."""
         for waiter in self._take():
             waiter.set_exception(TokenUnavailable(error.retry_after, reason=error.reason))
 

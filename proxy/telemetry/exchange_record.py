@@ -1,4 +1,4 @@
-"""The record of one exchange: filled in as it passes through the rooms, written as one log line at its end."""
+"""The record of one exchange: filled in on its way through the rooms, written as one log line at its end."""
 
 import time
 from dataclasses import dataclass, field

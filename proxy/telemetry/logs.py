@@ -1,4 +1,4 @@
-"""Set structlog up once per process: one JSON line an event, secrets masked, no local variables in tracebacks."""
+"""Set structlog up: one JSON line an event, secrets masked, no local variables in tracebacks."""
 
 import contextlib
 import logging

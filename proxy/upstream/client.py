@@ -51,8 +51,8 @@ class UpstreamRequest:
 class UpstreamClient(AsyncOpenAI):
     """The SDK's client for one upstream, without its retries, redirects and error handling.
 
-    The SDK's own request path raises on statuses, reads bodies, adds headers and cannot carry every method and
-    path; so a request is built here from raw bytes and goes out through the client's own HTTP client.
+    The SDK's own request path raises on statuses, reads bodies, adds headers and cannot carry every method
+    and path; so a request is built here from raw bytes and goes out through the client's own HTTP client.
 
     Args:
         name: The upstream's name in the configuration.

@@ -24,7 +24,7 @@ class ExchangeClock:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._idle = timeouts.idle or None
-        self._first_byte_due = now + timeouts.first_byte if timeouts.first_byte else None
+        self._first_byte = timeouts.first_byte or None
         self._total_due = now + timeouts.total if timeouts.total else None
         self._stopped = False
         self._before: asyncio.Timeout | None = None
@@ -39,15 +39,18 @@ class ExchangeClock:
             UpstreamTimeout: it did not come in time.
             Draining: the service shuts down.
         """
-        dues = [due for due in (self._first_byte_due, self._total_due) if due is not None]
-        due = self._loop.time() if self._stopped else min(dues, default=None)
         try:
-            async with asyncio.timeout_at(due) as self._before:
+            async with asyncio.timeout_at(self._first_byte_due()) as self._before:
                 return await wait
         except TimeoutError as error:
             raise Draining if self._stopped else UpstreamTimeout(reason="no first byte in time") from error
         finally:
             self._before = None
+
+    def uploading(self) -> None:
+        """Part of the request went up: the upstream could not have answered before."""
+        if self._before is not None and not self._before.expired():
+            self._before.reschedule(self._first_byte_due())
 
     def watch(self, fail: Callable[[ProxyError], None]) -> None:
         """Watch the gaps from now on; `fail` makes the read that waits raise an error. `close` ends it."""
@@ -77,6 +80,13 @@ class ExchangeClock:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _first_byte_due(self) -> float | None:
+        now = self._loop.time()
+        if self._stopped:
+            return now
+        step = None if self._first_byte is None else now + self._first_byte
+        return min((due for due in (step, self._total_due) if due is not None), default=None)
 
     def _arm(self, now: float) -> None:
         begun = now if self._waiting_since is None else self._waiting_since

@@ -1,8 +1,8 @@
 """One exchange with an upstream: bytes and headers in, an answer out, whole or as a stream.
 
-Nothing reaches the caller before the upstream's first body byte, so that a failure before it has a true status.
-After it, a broken event stream ends with one error event and without an end marker; any other broken body is
-aborted, so that no cut answer looks like a whole one.
+Nothing reaches the caller before the upstream's first body byte, so that a failure before it has a true
+status. After it, a broken event stream ends with one error event and without an end marker; any other broken
+body is aborted, so that no cut answer looks like a whole one.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from proxy.errors import Aborted, BadResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
+from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.routing import Route
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, EventTooLarge, error_event
 from proxy.wire.headers import Headers, find_header, media_type, response_headers

@@ -1,8 +1,8 @@
 """The connection pool under the SDK's client: aiohttp, spoken to as an httpx2 transport.
 
-The SDK ships such a transport too; this one differs where a relay must: the request target goes out as it came
-(the SDK's decodes `%2F`), a lost connection is not reported as a timeout, no header is added, and each read
-gives all that has arrived.
+The SDK ships such a transport too; this one differs where a relay must: the request target goes out as it
+came (the SDK's decodes `%2F`), a lost connection is not reported as a timeout, no header is added, and each
+read gives all that has arrived.
 """
 
 import ssl
@@ -14,8 +14,8 @@ import httpx2
 from multidict import CIMultiDict
 from yarl import URL
 
-# Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection: a request sent on
-# one that is just closing would be lost, and a POST cannot be sent again.
+# Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection: a request sent
+# on one that is just closing would be lost, and a POST cannot be sent again.
 KEEP_ALIVE_SECONDS: Final = 4.0
 HEADER_BYTES_MAX: Final = 64 * 1024
 _ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -32,7 +32,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     def __init__(self, *, tls: ssl.SSLContext | bool, proxy: str | None = None) -> None:
         self._proxy = proxy
         self._session = aiohttp.ClientSession(
-            # No limit here: a full pool would make callers wait unseen. The client counts and refuses instead.
+            # No limit here, where callers would wait unseen: the client counts and refuses.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -1,8 +1,8 @@
 """Which public path becomes which upstream path.
 
 Routes hang at two mounts, `/agent/api/llm_proxy` and the root; at each, OpenAI's paths are served under
-`/v1`, under `/v1/v1` (clients that append "v1" to a base that has it) and bare (clients that never append it). All
-rules work on the raw, still encoded path, so that `%2F` inside a model's name arrives as it was sent.
+`/v1`, under `/v1/v1` (clients that append "v1" to a base that has it) and bare (clients that never append
+it). All rules work on the raw, still encoded path, so that `%2F` inside a model's name arrives as sent.
 """
 
 import re

@@ -8,7 +8,7 @@ from quart import Quart
 
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
 from tests.gateway.caller import Caller, ManualClock
-from tests.gateway.loopback import serve_on_loopback
+from tests.loopback import serve_on_loopback
 
 
 @pytest.fixture

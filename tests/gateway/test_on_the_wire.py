@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessagePara
 from proxy.gateway import Gateway
 from proxy.gateway.echo import LAST_MESSAGE, split_pieces
 from tests.gateway.caller import ManualClock
-from tests.gateway.loopback import SERVER_LOG, until
+from tests.loopback import SERVER_LOG, until
 
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "你是谁, my friend"}]
 ECHO = LAST_MESSAGE + "你是谁, my friend"

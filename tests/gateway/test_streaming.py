@@ -6,7 +6,7 @@ import pytest
 
 from proxy.gateway.echo import LAST_MESSAGE, split_pieces
 from tests.gateway.caller import Caller
-from tests.gateway.loopback import until
+from tests.loopback import until
 
 ASKED = b'{"stream": true, "messages": [{"role": "user", "content": "hi"}]}'
 PIECES = len(split_pieces(LAST_MESSAGE + "hi"))

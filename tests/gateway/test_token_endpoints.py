@@ -9,7 +9,7 @@ import pytest
 from proxy.gateway import GatewayOptions
 from proxy.gateway.oauth import FORM
 from tests.gateway.caller import Caller, ManualClock
-from tests.gateway.loopback import until
+from tests.loopback import until
 
 RIGHT = {"appId": "demo", "appSecret": "demo-secret"}
 GRANT = {"grant_type": "client_credentials", "client_id": "demo", "client_secret": "demo-secret"}

@@ -36,7 +36,15 @@ def test_what_belongs_to_the_caller_or_the_hop_does_not_go_up(name: bytes) -> No
 
 @pytest.mark.parametrize(
     "name",
-    [b"user-agent", b"openai-beta", b"x-stainless-lang", b"traceparent", b"content-type", b"accept", b"x-custom"],
+    [
+        b"user-agent",
+        b"openai-beta",
+        b"x-stainless-lang",
+        b"traceparent",
+        b"content-type",
+        b"accept",
+        b"x-custom",
+    ],
 )
 def test_everything_else_goes_up_in_order_and_unchanged(name: bytes) -> None:
     sent = [(name, b"one"), (b"x-other", b"two"), (name, b"three")]
@@ -56,14 +64,29 @@ def test_headers_named_by_connection_stay_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"Set-Cookie", b"Server", b"Date", b"Alt-Svc", b"Strict-Transport-Security", b"Keep-Alive", b"X-Request-Id"]
+    "name",
+    [
+        b"Set-Cookie",
+        b"Server",
+        b"Date",
+        b"Alt-Svc",
+        b"Strict-Transport-Security",
+        b"Keep-Alive",
+        b"X-Request-Id",
+    ],
 )
 def test_what_belongs_to_the_upstreams_site_does_not_come_down(name: bytes) -> None:
-    assert response_headers([(name, b"x"), (b"retry-after", b"3")], event_stream=False) == [(b"retry-after", b"3")]
+    assert response_headers([(name, b"x"), (b"retry-after", b"3")], event_stream=False) == [
+        (b"retry-after", b"3")
+    ]
 
 
 def test_an_event_stream_forbids_caches_and_buffers() -> None:
-    arrived = [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"max-age=60"), (b"Content-Length", b"9")]
+    arrived = [
+        (b"Content-Type", b"text/event-stream"),
+        (b"Cache-Control", b"max-age=60"),
+        (b"Content-Length", b"9"),
+    ]
     assert response_headers(arrived, event_stream=True) == [
         (b"content-type", b"text/event-stream"),
         (b"cache-control", b"no-store, no-cache, no-transform"),
@@ -95,7 +118,9 @@ def test_request_ids_differ() -> None:
     assert choose_request_id([]) != choose_request_id([])
 
 
-@pytest.mark.parametrize("name", [b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto"])
+@pytest.mark.parametrize(
+    "name", [b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto"]
+)
 def test_a_forwarded_request_is_seen_as_such(name: bytes) -> None:
     assert is_forwarded([(name, b"x")])
     assert not is_forwarded([(b"user-agent", b"x")])

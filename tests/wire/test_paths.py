@@ -76,7 +76,9 @@ def test_a_fragment_in_the_query_is_refused() -> None:
         check_target(b"/v1/models", b"a=1#x")
 
 
-@pytest.mark.parametrize("path", [b"/", b"/v1/models/gpt-4.1", b"/v1/files/a..b", b"/v1/x/%E4%BD%A0", b"/v1/a%2Fb"])
+@pytest.mark.parametrize(
+    "path", [b"/", b"/v1/models/gpt-4.1", b"/v1/files/a..b", b"/v1/x/%E4%BD%A0", b"/v1/a%2Fb"]
+)
 def test_sound_targets_pass(path: bytes) -> None:
     check_target(path, b"a=1&b=%23")
 

@@ -1,6 +1,6 @@
 """Read from a token reply how long the token lives (pure).
 
-Vendors write it as seconds, milliseconds, epochs in either, ISO 8601 or inside a JWT; as numbers or as strings.
+Vendors write it as seconds, milliseconds, epochs in either, ISO 8601 or inside a JWT; as numbers or strings.
 Instants become lifetimes against the reply's own Date header, so that this host's clock does not matter.
 """
 
@@ -29,11 +29,16 @@ class Reply:
 
     @property
     def server_time(self) -> float:
-        """The issuer's clock (RFC 9110 6.6.1), or ours where it does not say."""
+        """The issuer's clock (RFC 9110 6.6.1), or ours where it does not say.
+
+        Its Date is cut to whole seconds. Where our clock agrees with it, ours tells the fraction; where it
+        does not, the second counts as over, so that no token is believed to live longer than it does.
+        """
         try:
-            return parsedate_to_datetime(self.headers["date"]).timestamp()
+            date = parsedate_to_datetime(self.headers["date"]).timestamp()
         except (KeyError, ValueError, TypeError):
             return self.received
+        return self.received if date <= self.received <= date + 1 else date + 1
 
     def find(self, path: str) -> Any:
         """The value at a dotted path, with digits for list positions; None where there is nothing."""

@@ -1,7 +1,7 @@
 """Ask a token endpoint over HTTP, as a recipe describes it: any request, any reply, no code.
 
-There is no retry here: the cached source is the only authority on that. No redirect is followed, since it would
-carry the client's secret elsewhere; a reply is read up to a cap; not a byte of it reaches a log.
+There is no retry here: the cached source is the only authority on that. No redirect is followed, since it
+would carry the client's secret elsewhere; a reply is read up to a cap; not a byte of it reaches a log.
 """
 
 import json
@@ -40,7 +40,7 @@ class Recipe:
     """User and password as RFC 7617 has them; OAuth 2.0's extra escaping is done by who builds the recipe."""
     success: tuple[str, Any] | None = None
     """A dotted path in the reply and the value that means success."""
-    token: str | None = "access_token"
+    token: str | None = "access_token"  # noqa: S105 - a path
     """Dotted path of the token in the JSON reply."""
     token_header: str | None = None
     """Or the reply header that carries it."""
@@ -83,9 +83,11 @@ class HttpTokenSource:
 
     def _request(self) -> dict[str, Any]:
         recipe = self._recipe
+        url = httpx2.URL(recipe.url)
         request: dict[str, Any] = {
             "method": recipe.method,
-            "url": httpx2.URL(recipe.url).copy_merge_params(_reveal(recipe.query)),
+            # Merged only where there is something: it writes the URL's own query anew.
+            "url": url.copy_merge_params(_reveal(recipe.query)) if recipe.query else url,
             "headers": _reveal(recipe.headers),
         }
         if recipe.json is not None:
@@ -152,7 +154,7 @@ def _retry_after(value: str | None) -> float | None:
         return None
     try:
         return max(float(value), 0.0) if value.strip().isdigit() else _until(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -172,7 +174,7 @@ def _reveal(value: Any) -> Any:
 
 
 def _tls_context(recipe: Recipe) -> ssl.SSLContext | bool:
-    if not recipe.url.startswith("https:"):
+    if httpx2.URL(recipe.url).scheme == "http":
         return False  # building a context costs tens of milliseconds, and nothing would use it
     if recipe.ca_file is not None:
         return ssl.create_default_context(cafile=str(recipe.ca_file))

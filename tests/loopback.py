@@ -28,6 +28,8 @@ async def serve_on_loopback(app: Quart) -> AsyncIterator[str]:
     config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it
     config.errorlog = logging.getLogger(SERVER_LOG)
     config.graceful_timeout = GRACE_SECONDS
+    config.keep_alive_timeout = 60.0  # a thousand callers at once on one loop take their time
+    config.backlog = 1024
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         server = group.create_task(serve(app, config, shutdown_trigger=stop.wait))

@@ -1,0 +1,148 @@
+"""The service as the tests run it: a real server on loopback, in front of whatever the test puts there."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI
+from quart import Quart
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from proxy.app import create_app
+from proxy.drain import Drain
+from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.services import Services
+from proxy.settings import load_settings
+from tests.loopback import serve_on_loopback
+
+KEY = "sk-test-7c1f0a"
+
+SETTINGS = """
+[access]
+[[access.keys]]
+name = "tester"
+key = "{key}"
+
+[routes]
+default = "chat"
+embeddings = "embed"
+
+[upstreams.chat]
+base_url = "{upstream}/v1"
+credential = "corp"
+{options}
+
+[upstreams.embed]
+base_url = "{upstream}/v1"
+credential = "corp"
+
+[credentials.corp]
+{credential}
+
+{more}
+"""
+
+RECIPE = """
+source = "http"
+url = "{issuer}/token"
+json = {{ appId = "demo", appSecret = "demo-secret" }}
+success = {{ path = "code", equals = 0 }}
+token = "data.token"
+expires = [{{ path = "data.expireTime", as = "epoch_ms" }}]
+"""
+
+STATIC = """
+source = "static"
+value = "static-upstream-token"
+"""
+
+
+@dataclass(frozen=True)
+class RunningProxy:
+    """The service under test."""
+
+    url: str
+    app: Quart
+    drain: Drain
+    lines: list[EventDict]
+    clients: list[AsyncOpenAI]
+
+    @property
+    def services(self) -> Services:
+        """Its long-lived objects."""
+        services = self.app.extensions["proxy"]
+        assert isinstance(services, Services)
+        return services
+
+    @property
+    def exchanges(self) -> list[EventDict]:
+        """The log lines of the exchanges that have ended."""
+        return [line for line in self.lines if line["event"] == "exchange"]
+
+    def client(self, key: str = KEY, path: str = "/v1") -> AsyncOpenAI:
+        """The SDK, pointed here, without retries; it is closed with the service."""
+        client = AsyncOpenAI(api_key=key, base_url=self.url + path, max_retries=0)
+        self.clients.append(client)
+        return client
+
+
+RunProxy = Callable[..., AbstractAsyncContextManager[RunningProxy]]
+
+
+@pytest.fixture
+def run_proxy(tmp_path: Path) -> RunProxy:
+    """Give a context manager that serves the proxy in front of an upstream."""
+
+    @asynccontextmanager
+    async def run(
+        upstream: str, *, credential: str = STATIC, options: str = "", more: str = ""
+    ) -> AsyncIterator[RunningProxy]:
+        path = tmp_path / "proxy.toml"
+        text = SETTINGS.format(key=KEY, upstream=upstream, credential=credential, options=options, more=more)
+        path.write_text(text)
+        drain = Drain()
+        app = create_app(load_settings(path, {}), drain)
+        with capture_logs() as lines:
+            async with serve_on_loopback(app) as url:
+                proxy = RunningProxy(url, app, drain, lines, [])
+                try:
+                    yield proxy
+                finally:
+                    for client in proxy.clients:
+                        await client.close()
+
+    return run
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    """The demonstration gateway behind the proxy."""
+
+    url: str
+    gateway: Gateway
+
+    @property
+    def credential(self) -> str:
+        """The section that fetches tokens from it."""
+        return RECIPE.format(issuer=self.url)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[RunningGateway]:
+    """A demonstration gateway without pauses."""
+    app = create_gateway(GatewayOptions(word_delay=0.0))
+    async with serve_on_loopback(app) as url:
+        yield RunningGateway(url, app.extensions["gateway"])
+
+
+def require(part: str, found: bool) -> None:  # noqa: FBT001
+    """Skip where a real part is absent, fail where `PROXY_TEST_REQUIRE=all` says that it must be there."""
+    if found:
+        return
+    if os.environ.get("PROXY_TEST_REQUIRE") == "all":
+        pytest.fail(f"{part} is not installed")
+    pytest.skip(f"{part} is not installed")
