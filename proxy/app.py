@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 from quart import Quart, Response, current_app
@@ -12,11 +13,14 @@ from proxy.asgi import install
 from proxy.blueprints import llm_proxy, ops
 from proxy.blueprints.exchange import arrived, services
 from proxy.drain import Drain
-from proxy.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
+from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.services import open_services
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
+
+DISCARD_SECONDS: Final = 1.0
+"""How long the rest of a refused request is taken in, so that its caller can read the answer."""
 
 
 def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
@@ -81,7 +85,10 @@ async def finish_headers(response: Response) -> Response:
 
 async def answer_proxy_error(error: ProxyError) -> Response:
     """OpenAI's envelope with a true status."""
-    arrived().record.fail(error)
+    request = arrived()
+    request.record.fail(error)
+    if not isinstance(error, BodyTimeout):
+        await request.body.discard(DISCARD_SECONDS)
     headers = {"Cache-Control": "no-store", **error.headers}
     body = msgspec.json.encode(error.envelope())
     return Response(body, status=error.status, headers=headers, content_type="application/json")

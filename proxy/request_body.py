@@ -5,6 +5,7 @@ read; so a streamed body of any size passes its limit, and a slow upstream fills
 """
 
 import asyncio
+import contextlib
 import sys
 from typing import Final
 
@@ -33,6 +34,7 @@ class BoundedBody(Body):
         """Why the body cannot be read to its end, once that is so."""
         self.received = 0
         self._drained = asyncio.Event()
+        self._discarding = False
         if expected_content_length is not None and expected_content_length > self.limit:
             self.failure = BodyTooLarge(self.limit)
 
@@ -41,16 +43,13 @@ class BoundedBody(Body):
         self.received += len(data)
         if self.received > self.limit:
             self.failure = BodyTooLarge(self.limit)
-        if self.failure is not None:
-            self._data.clear()  # and whatever still comes is dropped
-            self.set_complete()
-            return
-        self._data += data
+        if self.failure is None and not self._discarding:
+            self._data += data
         if last:
             self.set_complete()
         elif data:
             self._has_data.set()
-        while len(self._data) > BUFFER_BYTES and not last:
+        while len(self._data) > BUFFER_BYTES and not (last or self._discarding):
             self._drained.clear()
             await self._drained.wait()
 
@@ -91,6 +90,15 @@ class BoundedBody(Body):
             if len(held) > limit:
                 break
         return bytes(held)
+
+    async def discard(self, seconds: float) -> None:
+        """Let the rest go by for a while: a caller who is still sending would not read an early answer."""
+        self._discarding = True
+        self._data.clear()
+        self._drained.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._complete.wait()
 
     @property
     def finished(self) -> bool:

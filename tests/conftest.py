@@ -1,12 +1,14 @@
 """The service as the tests run it: a real server on loopback, in front of whatever the test puts there."""
 
+import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 from openai import AsyncOpenAI
 from quart import Quart
 from structlog.testing import capture_logs
@@ -88,6 +90,16 @@ class RunningProxy:
         client = AsyncOpenAI(api_key=key, base_url=self.url + path, max_retries=0)
         self.clients.append(client)
         return client
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test may configure the logs; the next one must not write to a stream that is closed by then."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
 
 
 RunProxy = Callable[..., AbstractAsyncContextManager[RunningProxy]]

@@ -30,6 +30,7 @@ async def serve_on_loopback(app: Quart) -> AsyncIterator[str]:
     config.graceful_timeout = GRACE_SECONDS
     config.keep_alive_timeout = 60.0  # a thousand callers at once on one loop take their time
     config.backlog = 1024
+    config.include_server_header = False
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         server = group.create_task(serve(app, config, shutdown_trigger=stop.wait))

@@ -1,4 +1,4 @@
-"""An upstream that says exactly the bytes it is told to, when it is told to, and remembers what it was sent."""
+"""An upstream that says exactly the bytes it is told to, when it is told to; it remembers what came."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

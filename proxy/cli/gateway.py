@@ -54,6 +54,7 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Settings]:
         app_secret=section.app_secret.reveal(),
     )
     sockets = open_sockets(["127.0.0.1:0"], backlog=1024)
+    origin = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     server = Config()
     server.accesslog, server.errorlog = None, None
     server.graceful_timeout = 1.0
@@ -62,6 +63,6 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Settings]:
     async with asyncio.TaskGroup() as group:
         group.create_task(run_server(create_gateway(options), server, sockets, stop.wait))
         try:
-            yield resolve_embedded(settings, f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
+            yield resolve_embedded(settings, origin)
         finally:
             stop.set()

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -34,8 +35,9 @@ def serve(options: argparse.Namespace) -> int:
     server = load_server_config(options.bind)
     check_binds(settings, server.bind)
     configure_logs(settings.logs)
-    sockets = open_sockets(server.bind, server.backlog)
-    run(functools.partial(serve_until_stopped, settings, server, sockets))
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(opened) for opened in open_sockets(server.bind, server.backlog)]
+        run(functools.partial(serve_until_stopped, settings, server, sockets))
     return 0
 
 
@@ -49,14 +51,25 @@ def check_binds(settings: Settings, binds: Sequence[str]) -> None:
         )
 
 
-async def serve_until_stopped(settings: Settings, server: Config, sockets: list[socket.socket]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time."""
+async def serve_until_stopped(
+    settings: Settings,
+    server: Config,
+    sockets: list[socket.socket],
+    hard_stop_seconds: float = HARD_STOP_SECONDS,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
+
+    Args:
+        settings: What to serve.
+        server: Hypercorn's knobs; `graceful_timeout` is the time that running exchanges get.
+        sockets: Where to listen.
+        hard_stop_seconds: After that time more, whatever still hangs is left behind.
+    """
     drain, stop = Drain(), stop_signal()
     log = get_logger("proxy")
     grace = server.graceful_timeout
-    server.graceful_timeout = (
-        grace + HARD_STOP_SECONDS
-    )  # ours ends streams politely before Hypercorn's cuts them
+    # We end streams politely at `grace`; then Hypercorn cuts what is left, on Python 3.11 at least.
+    server.graceful_timeout = grace + hard_stop_seconds / 2
     hard_stop = asyncio.timeout(None)
 
     async def stopped() -> None:
@@ -65,14 +78,14 @@ async def serve_until_stopped(settings: Settings, server: Config, sockets: list[
         log.info("draining", running=drain.running, grace_s=grace)
         loop = asyncio.get_running_loop()
         loop.call_later(grace, drain.stop_all)
-        hard_stop.reschedule(loop.time() + grace + HARD_STOP_SECONDS)
+        hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
 
     async with embedded_gateway(settings) as resolved:
         _announce(resolved, sockets)
         try:
             async with hard_stop:
                 await run_server(create_app(resolved, drain), server, sockets, stopped)
-        except TimeoutError:
+        except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
 

@@ -71,33 +71,44 @@ def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
 
 
 def _open_socket(bind: str, backlog: int) -> socket.socket:
+    is_unix = bind.startswith("unix:")
+    host = bind.rpartition(":")[0].strip("[]")
+    family = socket.AF_UNIX if is_unix else socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if bind.startswith("unix:"):
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            path = Path(bind.removeprefix("unix:"))
-            if path.is_socket():
-                path.unlink()
-            listener.bind(str(path))
+        if is_unix:
+            _bind_unix(listener, Path(bind.removeprefix("unix:")))
         else:
-            host, _, port = bind.rpartition(":")
-            host = host.strip("[]")
-            listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_IDLE_MILLISECONDS)
-            listener.bind((host, int(port)))
+            _bind_tcp(listener, host, int(bind.rpartition(":")[2]))
         listener.listen(backlog)
         listener.setblocking(False)  # noqa: FBT003 - the name says it
     except (OSError, ValueError, OverflowError) as error:
+        listener.close()
         raise SettingsError(f"bind: {bind}: {getattr(error, 'strerror', None) or error}") from error
     return listener
+
+
+def _bind_unix(listener: socket.socket, path: Path) -> None:
+    if path.is_socket():
+        path.unlink()  # left behind by one that ended before
+    listener.bind(str(path))
+
+
+def _bind_tcp(listener: socket.socket, host: str, port: int) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_IDLE_MILLISECONDS)
+    listener.bind((host, port))
 
 
 async def run_server(
     app: ASGIFramework, config: Config, sockets: list[socket.socket], stopped: Callable[[], Awaitable[object]]
 ) -> None:
-    """Serve until `stopped` returns, then let running requests end within the configured time."""
-    config.bind = [f"fd://{listener.fileno()}" for listener in sockets]
+    """Serve until `stopped` returns, then let running requests end within the configured time.
+
+    The sockets are handed over: Hypercorn owns and closes them.
+    """
+    config.bind = [f"fd://{listener.detach()}" for listener in sockets]
     with _http_1_1_only():
         await serve(app, config, shutdown_trigger=stopped)
 

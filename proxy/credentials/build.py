@@ -12,6 +12,7 @@ from proxy.credentials.store import TokenStore
 from proxy.credentials.upstream_credential import CredentialRegistry, Injection, UpstreamCredential
 from proxy.secret import Secret
 from proxy.settings import Credential, HttpCredential, OAuth2Credential, StaticCredential
+from proxy.settings.interpolation import Interpolated
 
 
 def build_credentials(sections: Mapping[str, Credential], store: TokenStore) -> CredentialRegistry:
@@ -61,7 +62,9 @@ def http_recipe(section: HttpCredential) -> Recipe:
 
 def oauth2_recipe(section: OAuth2Credential) -> Recipe:
     """OAuth 2.0 client credentials (RFC 6749 4.4) as a recipe."""
-    form: dict[str, str | Secret] = {"grant_type": "client_credentials", **section.params}
+    form: dict[str, str | Secret] = {"grant_type": "client_credentials"}
+    for key, value in section.params.items():
+        form[key] = Secret(value) if isinstance(value, Interpolated) else value
     if section.scope:
         form["scope"] = section.scope
     if section.audience:

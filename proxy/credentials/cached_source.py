@@ -176,12 +176,16 @@ class CachedTokenSource:
         self._flight = task
 
     async def _fly(self) -> Credential:
+        async with asyncio.timeout(self._policy.fetch_timeout):
+            return await self._bring()
+
+    async def _bring(self) -> Credential:
+        """A credential out of the store, or else out of the source."""
         started = self._clock()
         kept = await self._store.get(self.name)
         if kept is not None and self._worth_adopting(kept, started):
             return kept
-        async with asyncio.timeout(self._policy.fetch_timeout):
-            fetched = await self._source.fetch()
+        fetched = await self._source.fetch()
         credential = mint(
             fetched,
             generation=max(self._generation, kept.generation if kept else 0) + 1,
@@ -201,8 +205,9 @@ class CachedTokenSource:
                 flight.exception()  # of a loop that is gone; looked at, so that nothing warns
             return
         self._flight = None
-        if flight.cancelled() and self._closed:
-            return  # `close` tells the waiters
+        if flight.cancelled() and flight.cancelling():  # by `close`, or by a loop that ends
+            self._waiters.fail(TokenUnavailable(reason="the service is closing"))
+            return
         error = asyncio.CancelledError() if flight.cancelled() else flight.exception()
         if error is None:
             self._accept(flight.result())

@@ -51,6 +51,7 @@ class ExchangeRecord:
         """The line's fields: what is known, durations in milliseconds."""
         now = time.monotonic()
         line: dict[str, Any] = {
+            "request_id": self.request_id,
             "method": self.method,
             "path": self.path,
             "status": self.status,

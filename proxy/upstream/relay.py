@@ -17,7 +17,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.routing import Route
-from proxy.wire.event_stream import EVENT_STREAM, EventFramer, EventTooLarge, error_event
+from proxy.wire.event_stream import EVENT_STREAM, EventFramer, error_event
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 
 # These endpoints say when they are done; a stream of theirs that does not has been cut.
@@ -96,6 +96,8 @@ class Exchange:
                     record.bytes_down += len(whole)
                     record.events = framer.events
                     yield whole
+                if framer.too_large:
+                    raise Aborted(reason="an event was over the limit")
                 chunk = await self._next(response)
             tail = framer.flush()
             if tail:
@@ -103,8 +105,6 @@ class Exchange:
                 yield tail
             if self.route.endpoint in _SAYS_WHEN_DONE and not framer.finished:
                 raise Aborted(reason="the stream ended without [DONE] and without a finish_reason")
-        except EventTooLarge:
-            yield self._last_event(Aborted(reason="an event was over the limit"))
         except ProxyError as error:
             yield self._last_event(error)
 

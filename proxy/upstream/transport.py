@@ -49,12 +49,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         """
         url = request.url
         target: bytes = request.extensions["target"]
+        content = _content(request)  # before the headers are read: it takes one away
         try:
             response = await self._session.request(
                 request.method,
                 URL(f"{url.scheme}://{url.netloc.decode()}{target.decode()}", encoded=True),
                 headers=CIMultiDict((name.decode(), value.decode()) for name, value in request.headers.raw),
-                data=_content(request),
+                data=content,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=request.extensions["timeout"]["connect"]),
                 proxy=self._proxy,

@@ -23,15 +23,11 @@ _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
 _RECENT_PIECES: Final = 8
 
 
-class EventTooLarge(Exception):
-    """An event passed the cap before it ended."""
-
-
 class EventFramer:
     """Cut a byte stream into whole events.
 
     Args:
-        max_event_bytes: The cap of one event; the unfinished tail never grows past it.
+        max_event_bytes: The cap of one event.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -44,8 +40,7 @@ class EventFramer:
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they came; give all that is whole, as one piece, possibly empty.
 
-        Raises:
-            EventTooLarge: the unfinished event is over the cap; all that was whole has been given before.
+        Look at `too_large` afterwards: beyond the cap nothing more should be fed.
         """
         if not self._tail and chunk.endswith(b"\n\n"):
             return self._count(chunk)  # the common case: whole events, nothing copied
@@ -53,12 +48,15 @@ class EventFramer:
         self._tail += chunk
         end = self._last_end(searched)
         if not end:
-            if len(self._tail) > self._max_event_bytes:
-                raise EventTooLarge
             return b""
         whole = bytes(self._tail[:end])
         del self._tail[:end]
         return self._count(whole)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the unfinished event is over the cap."""
+        return len(self._tail) > self._max_event_bytes
 
     def flush(self) -> bytes:
         """The tail at a proper end, as it is."""

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import Aborted
-from proxy.wire.event_stream import EventFramer, EventTooLarge, error_event
+from proxy.wire.event_stream import EventFramer, error_event
 
 CAP = 1 << 20
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
@@ -120,11 +120,12 @@ def test_a_stream_that_only_talks_about_the_end_is_not_finished(ending: bytes) -
     assert not framer.finished
 
 
-def test_an_event_over_the_cap_is_refused_and_the_ones_before_it_are_not_lost() -> None:
+def test_an_event_over_the_cap_is_seen_and_the_ones_before_it_are_not_lost() -> None:
     framer = EventFramer(16)
     assert framer.feed(b"data: 1\n\ndata: 23456789") == b"data: 1\n\n"
-    with pytest.raises(EventTooLarge):
-        framer.feed(b"0123456789")
+    assert not framer.too_large
+    assert framer.feed(b"0123456789") == b""
+    assert framer.too_large
 
 
 def test_one_byte_at_a_time_takes_linear_time() -> None:

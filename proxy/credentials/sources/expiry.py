@@ -36,7 +36,7 @@ class Reply:
         """
         try:
             date = parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return self.received
         return self.received if date <= self.received <= date + 1 else date + 1
 

@@ -4,6 +4,7 @@ There is no retry here: the cached source is the only authority on that. No redi
 would carry the client's secret elsewhere; a reply is read up to a cap; not a byte of it reaches a log.
 """
 
+import http.cookiejar
 import json
 import ssl
 import time
@@ -60,7 +61,12 @@ class HttpTokenSource:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._client = httpx2.AsyncClient(
-            verify=_tls_context(recipe), timeout=recipe.timeout, follow_redirects=False, trust_env=False
+            verify=_tls_context(recipe),
+            timeout=recipe.timeout,
+            follow_redirects=False,
+            trust_env=False,
+            # No fetch depends on the one before: a session that has ended would fail the next.
+            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
         )
         self._log = get_logger("credentials")
 

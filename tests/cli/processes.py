@@ -1,0 +1,44 @@
+"""Commands as processes of their own, read line by line, gone when the test is over."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 40.0
+
+
+@asynccontextmanager
+async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command of ours; whatever happens, it is gone afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        process._transport.close()  # type: ignore[attr-defined]  # else it warns after the loop is gone
+
+
+async def read_until(process: asyncio.subprocess.Process, pattern: str) -> str:
+    """Lines of the output until one matches; all of it as text."""
+    assert process.stdout is not None
+    text = ""
+    async with asyncio.timeout(PATIENCE):
+        while not re.search(pattern, text):
+            line = await process.stdout.readline()
+            assert line, f"ended early: {text}"
+            text += line.decode()
+    return text

@@ -1,0 +1,112 @@
+"""Serving and draining in this process, with the clocks turned down."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from hypercorn.config import Config
+
+from proxy.cli.serve import serve_until_stopped
+from proxy.cli.server import load_server_config, open_sockets
+from proxy.errors import SettingsError
+from proxy.settings import load_settings
+from tests.cli.processes import read_until, running
+from tests.conftest import KEY, SETTINGS, STATIC
+from tests.raw_caller import raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+
+async def endless(talk: Conversation) -> None:
+    """A stream that begins and never ends."""
+    await talk.start_stream()
+    await talk.chunk(b"data: 1\n\n")
+    await talk.caller_left()
+
+
+async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_path: Path) -> None:
+    async with raw_upstream(endless) as upstream, asyncio.TaskGroup() as group:
+        path = tmp_path / "proxy.toml"
+        path.write_text(
+            SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
+        )
+        server = load_server_config(None)
+        server.graceful_timeout = 0.3
+        sockets = open_sockets(["127.0.0.1:0"], backlog=10)
+        url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        service = group.create_task(serve_until_stopped(load_settings(path, {}), server, sockets))
+        async with raw_caller(url) as caller, raw_caller(url) as idle:
+            await caller.send("POST", "/v1/chat/completions", body=b"{}")
+            answer = await caller.answer()
+            await caller.chunk()
+            await idle.send("GET", "/readyz", key=None)
+            assert (await idle.answer()).status == 200
+            os.kill(os.getpid(), signal.SIGTERM)
+            body = await caller.body(answer)
+            assert b'"code":"shutting_down"' in body
+            async with asyncio.timeout(5):
+                await service
+
+
+IMPATIENT = """
+import functools, pathlib, sys
+from proxy.cli.serve import serve_until_stopped
+from proxy.cli.server import load_server_config, open_sockets, run
+from proxy.settings import load_settings
+server = load_server_config(None)
+server.graceful_timeout = 0.3
+sockets = open_sockets(["127.0.0.1:0"], backlog=10)
+print(sockets[0].getsockname()[1], flush=True)
+settings = load_settings(pathlib.Path(sys.argv[1]), {})
+run(functools.partial(serve_until_stopped, settings, server, sockets, 1.0))
+"""
+
+
+async def test_a_caller_who_never_reads_does_not_keep_the_service_alive(tmp_path: Path) -> None:
+    async def flood(talk: Conversation) -> None:
+        await talk.start_stream()
+        while True:
+            await talk.chunk(b"data: " + b"x" * 60_000 + b"\n\n")
+
+    path = tmp_path / "proxy.toml"
+    async with raw_upstream(flood) as upstream:
+        path.write_text(
+            SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
+        )
+        async with running(sys.executable, "-c", IMPATIENT, str(path)) as service:
+            port = (await read_until(service, r"\d+\n")).strip()
+            async with raw_caller(f"http://127.0.0.1:{port}") as caller:
+                await caller.send("POST", "/v1/chat/completions", body=b"{}")
+                await caller.answer()
+                service.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(5):
+                    assert await service.wait() == 0
+
+
+def test_unknown_server_knobs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hypercorn.toml"
+    path.write_text("keep_alive_timeut = 3\n")
+    with pytest.raises(SettingsError, match="keep_alive_timeut: unknown key"):
+        load_server_config(None, path)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_server_config(None, tmp_path / "absent.toml")
+
+
+def test_the_projects_server_file_is_sound() -> None:
+    config = load_server_config("127.0.0.1:6000")
+    assert config.bind == ["127.0.0.1:6000"]
+    assert config.keep_alive_timeout == 75
+    assert config.graceful_timeout == 25
+    assert isinstance(config, Config)
+
+
+def test_sockets_of_every_kind(tmp_path: Path) -> None:
+    listeners = open_sockets(["127.0.0.1:0", f"unix:{tmp_path / 'a.sock'}"], backlog=1)
+    try:
+        again = open_sockets([f"unix:{tmp_path / 'a.sock'}"], backlog=1)
+        listeners += again
+    finally:
+        for listener in listeners:
+            listener.close()

@@ -1,0 +1,129 @@
+"""A token issuer that does what it is told and counts, and the machine on it, in virtual time."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, RefreshPolicy, TokenStore
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import FetchedToken, mint
+from proxy.errors import TokenUnavailable
+from proxy.secret import Secret
+from tests.virtual_time import run_virtually
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DOWN = TokenFetchError("the issuer is down")
+REFUSED = TokenFetchError("the issuer refuses us", permanent=True)
+
+
+@dataclass
+class FakeIssuer:
+    """A token source to be scripted: whoever changes a field changes the fetches that begin from then on."""
+
+    lifetime: float = 300.0
+    refresh_in: float | None = None
+    delay: float = 0.0
+    error: BaseException | None = None
+    token: str | None = None
+    """The same one for every fetch; by default each brings its own."""
+    started: list[float] = field(default_factory=list)
+    """When each fetch began, on the loop's clock."""
+    flying: int = 0
+    most_at_once: int = 0
+    closed: int = 0
+
+    @property
+    def fetches(self) -> int:
+        """How many have begun."""
+        return len(self.started)
+
+    async def fetch(self) -> FetchedToken:
+        """Do as the fields said when it began."""
+        self.started.append(asyncio.get_running_loop().time())
+        token = self.token or f"token-{self.fetches}"
+        reply = FetchedToken(Secret(token), self.lifetime, self.refresh_in)
+        delay, error = self.delay, self.error
+        self.flying += 1
+        self.most_at_once = max(self.most_at_once, self.flying)
+        try:
+            if delay:
+                await asyncio.sleep(delay)
+        finally:
+            self.flying -= 1
+        if error is not None:
+            raise error
+        return reply
+
+    async def close(self) -> None:
+        """Count it."""
+        self.closed += 1
+
+
+def build_machine(issuer: FakeIssuer, store: TokenStore | None = None, **policy: Any) -> CachedTokenSource:
+    """A cached source on the running loop's clock."""
+    clock = asyncio.get_running_loop().time
+    return CachedTokenSource(
+        "corp", issuer, store or MemoryTokenStore(), RefreshPolicy(**{"clock": clock, **policy})
+    )
+
+
+def build_credential(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Credential:
+    """A credential that was asked for at the moment 1000."""
+    fetched = FetchedToken(Secret(token), lifetime)
+    return mint(fetched, generation=generation, obtained=1000.0, uniform=lowest)
+
+
+def virtually(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run the test in virtual time."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        run_virtually(lambda: test(*args, **kwargs))
+
+    return run
+
+
+def at_once(get: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that must not wait for anything."""
+    try:
+        get.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    get.close()
+    raise AssertionError("it waits")
+
+
+async def failure_of(get: Coroutine[Any, Any, object]) -> TokenUnavailable:
+    """The error of a get that must fail."""
+    try:
+        await get
+    except TokenUnavailable as error:
+        return error
+    raise AssertionError("it found a token")
+
+
+def lowest(low: float, high: float) -> float:
+    """Draw the lower bound."""
+    return low
+
+
+def highest(low: float, high: float) -> float:
+    """Draw the upper bound."""
+    return high
+
+
+def is_healthy(machine: CachedTokenSource) -> bool:
+    """Its health now; a type checker would take the attribute to stay as it was."""
+    return machine.healthy
+
+
+async def pass_time(seconds: float) -> None:
+    """Let virtual seconds go by, with all that is due in them."""
+    await asyncio.sleep(seconds)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

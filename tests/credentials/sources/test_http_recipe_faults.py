@@ -1,0 +1,143 @@
+"""Endpoints that do not answer, answer too much, or point elsewhere: all bounded, nothing given away."""
+
+import asyncio
+import gzip
+import socket
+import traceback
+
+import pytest
+
+from proxy.credentials.sources.http_recipe import REPLY_BYTES_MAX, HttpTokenSource, Recipe
+from proxy.secret import Secret
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
+from tests.loopback import serve_on_loopback, until
+from tests.raw_upstream import Conversation, raw_upstream
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+async def test_invariant_34_a_redirect_is_not_followed(endpoint: TokenEndpoint, status: int) -> None:
+    elsewhere = TokenEndpoint()
+    async with serve_on_loopback(elsewhere.app()) as elsewhere.url:
+        endpoint.status, endpoint.headers["Location"] = status, elsewhere.url + "/s3cret"
+        error = await failure_of(
+            Recipe(
+                url=endpoint.url,
+                form={"client_secret": Secret("s3cret")},
+                headers={"X-Key": Secret("s3cret")},
+                basic=("id", Secret("s3cret")),
+            )
+        )
+    assert error.reason == "the token endpoint answered with a redirect, which is not followed"
+    assert not error.permanent
+    assert len(endpoint.asked) == 1
+    assert elsewhere.asked == []
+
+
+async def test_a_redirect_to_nowhere_is_a_passing_failure(endpoint: TokenEndpoint) -> None:
+    endpoint.status, endpoint.headers["Location"] = 302, "http://[s3cret"
+    error = await failure_of(Recipe(url=endpoint.url))
+    assert not error.permanent
+    assert "s3cret" not in str(error)
+
+
+async def test_invariant_34_a_reply_without_end_is_refused_and_no_longer_read() -> None:
+    sent = 0
+    gone = asyncio.Event()
+
+    async def pour(conversation: Conversation) -> None:
+        nonlocal sent
+        await conversation.start_stream(content_type="application/json")
+        try:
+            while True:
+                await conversation.chunk(b" " * 65536)
+                sent += 65536
+        except ConnectionError:
+            gone.set()
+            raise
+
+    async with raw_upstream(pour) as issuer:
+        error = await failure_of(Recipe(url=issuer.url))
+        async with asyncio.timeout(5.0):
+            await gone.wait()
+    assert error.reason == "the token endpoint's reply is too large"
+    assert not error.permanent
+    assert sent < 16 * REPLY_BYTES_MAX  # what fits into the sockets' buffers
+
+
+async def test_invariant_34_ten_megabytes_are_refused(endpoint: TokenEndpoint) -> None:
+    endpoint.body = b'{"access_token": "t", "padding": "' + b"x" * 10_000_000 + b'"}'
+    assert (await failure_of(Recipe(url=endpoint.url))).reason == "the token endpoint's reply is too large"
+
+
+async def test_the_bound_holds_for_what_a_compressed_reply_unfolds_to(endpoint: TokenEndpoint) -> None:
+    endpoint.body = gzip.compress(b'{"access_token": "t"}' + b" " * 10_000_000)
+    endpoint.headers["Content-Encoding"] = "gzip"
+    assert (await failure_of(Recipe(url=endpoint.url))).reason == "the token endpoint's reply is too large"
+    endpoint.body = gzip.compress(b'{"access_token": "t"}')
+    assert (await fetch(Recipe(url=endpoint.url))).secret.reveal() == "t"
+
+
+async def test_a_reply_of_the_largest_size_is_read(endpoint: TokenEndpoint) -> None:
+    body = b'{"access_token": "t"}'
+    endpoint.body = body + b" " * (REPLY_BYTES_MAX - len(body))
+    assert (await fetch(Recipe(url=endpoint.url))).secret.reveal() == "t"
+
+
+async def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    error = await failure_of(Recipe(url=f"http://127.0.0.1:{port}/token"))
+    assert error.reason == "the token endpoint could not be asked: ConnectError"
+    assert not error.permanent
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
+async def test_an_answer_that_does_not_come(begun: bytes) -> None:
+    async def stall(conversation: Conversation) -> None:
+        await conversation.say(begun)
+        await conversation.caller_left()
+
+    async with raw_upstream(stall) as issuer:
+        error = await failure_of(Recipe(url=issuer.url, timeout=0.05))
+    assert error.reason == "the token endpoint did not answer in time"
+    assert not error.permanent
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"s3cret\r\n\r\n",
+        b"HTTP/1.1 s3cret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ns3cret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: s3cret\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"access_token": "s3cret"}',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1a\r\n{"access_token": "s3cret"}',
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\ns3cret",
+    ],
+)
+async def test_what_is_not_http_is_a_passing_failure_and_is_not_repeated(answer: bytes) -> None:
+    async def babble(conversation: Conversation) -> None:
+        await conversation.say(answer)
+        raise ConnectionError
+
+    async with raw_upstream(babble) as issuer:
+        error = await failure_of(Recipe(url=issuer.url, form={"client_secret": Secret("s3cret")}))
+    assert error.reason.startswith("the token endpoint could not be asked: ")
+    assert not error.permanent
+    assert "s3cret" not in "".join(traceback.format_exception_only(error)) + repr(error)
+
+
+async def test_a_fetch_that_is_cancelled_lets_go_of_its_connection() -> None:
+    async def stall(conversation: Conversation) -> None:
+        await conversation.caller_left()
+
+    async with raw_upstream(stall) as issuer:
+        source = HttpTokenSource(Recipe(url=issuer.url))
+        task = asyncio.get_running_loop().create_task(source.fetch())
+        await until(lambda: bool(issuer.requests))
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        await until(lambda: issuer.connections == 0)
+        await source.close()

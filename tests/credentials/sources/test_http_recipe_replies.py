@@ -1,0 +1,202 @@
+"""What is read from a token endpoint's reply, and what is made of one that is no good."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from structlog.typing import EventDict
+
+from proxy.credentials.sources.http_recipe import Recipe
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
+from tests.raw_upstream import Conversation, raw_upstream
+
+IN_A_WHILE = 1000.0
+
+
+async def test_the_token_and_its_life_stand_at_any_path(endpoint: TokenEndpoint) -> None:
+    endpoint.says({"code": 0, "data": {"tokens": [{"value": "t-0"}, {"value": "t-1"}], "ms": "120000"}})
+    fetched = await fetch(
+        Recipe(
+            url=endpoint.url,
+            success=("code", 0),
+            token="data.tokens.1.value",
+            expires=(("data.expiresAt", "epoch"), ("data.ms", "milliseconds")),
+        )
+    )
+    assert (fetched.secret.reveal(), fetched.lifetime, fetched.refresh_in) == ("t-1", 120.0, None)
+
+
+async def test_the_token_may_be_a_header(endpoint: TokenEndpoint) -> None:
+    endpoint.status, endpoint.headers["X-Subject-Token"] = 201, "t-1"
+    endpoint.says({"token": {"expires_at": "2099-01-01T00:00:00Z"}})
+    fetched = await fetch(
+        Recipe(
+            url=endpoint.url,
+            token=None,
+            token_header="x-subject-token",
+            expires=(("token.expires_at", "iso8601"),),
+            max_ttl=1e12,
+        )
+    )
+    assert fetched.secret.reveal() == "t-1"
+    assert fetched.lifetime > 1e9
+
+
+async def test_a_header_needs_no_body(endpoint: TokenEndpoint) -> None:
+    endpoint.body, endpoint.headers["X-Subject-Token"] = b"", "t-1"
+    fetched = await fetch(Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token"))
+    assert (fetched.secret.reveal(), fetched.lifetime) == ("t-1", 300.0)
+
+
+async def test_the_issuers_hint_is_read(endpoint: TokenEndpoint) -> None:
+    endpoint.says({"access_token": "t", "expires_in": 86400, "refresh_in": 43200})
+    fetched = await fetch(
+        Recipe(url=endpoint.url, expires=(("expires_in", "seconds"),), refresh_in="refresh_in")
+    )
+    assert (fetched.lifetime, fetched.refresh_in) == (86400.0, 43200.0)
+
+
+async def test_a_life_that_cannot_be_read_is_the_default_and_is_told(
+    endpoint: TokenEndpoint, lines: list[EventDict]
+) -> None:
+    endpoint.says({"access_token": "s3cret", "expires_in": "s3cret"})
+    recipe = Recipe(url=endpoint.url, expires=(("expires_in", "seconds"),), default_ttl=60.0)
+    assert (await fetch(recipe)).lifetime == 60.0
+    assert [line["event"] for line in lines] == ["token_lifetime_unreadable"]
+    assert "s3cret" not in repr(lines)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>s3cret</html>",
+        b"",
+        b"null",
+        b"[]",
+        b'"s3cret"',
+        b'{"error": "s3cret"}',
+        b'{"access_token": null, "other": "s3cret"}',
+        b'{"access_token": ""}',
+        b'{"access_token": 17}',
+        b'{"access_token": true}',
+        b'{"access_token": {"s3cret": "s3cret"}}',
+        b'{"access_token": ["s3cret"]}',
+        b'{"access_token": "s3cret\\r\\nX-Injected: 1"}',
+        b'{"access_token": "s3cret\\u0000"}',
+        '{"access_token": "s3crét"}'.encode(),
+        b"\xff\xfes3cret",
+        b"[" * 100_000,
+        b'{"access_token": "s3cret", "expires_in": ' + b"9" * 5000 + b"}",
+    ],
+)
+async def test_invariant_34_a_200_without_a_token_is_a_passing_failure(
+    endpoint: TokenEndpoint, body: bytes
+) -> None:
+    endpoint.body = body
+    error = await failure_of(Recipe(url=endpoint.url))
+    assert error.reason == "the token endpoint's reply has no token at 'access_token'"
+    assert (error.permanent, error.retry_after) == (False, None)
+
+
+async def test_a_reply_without_the_header_has_no_token(endpoint: TokenEndpoint) -> None:
+    error = await failure_of(Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token"))
+    assert error.reason == "the token endpoint's reply has no token at 'X-Subject-Token'"
+
+
+@pytest.mark.parametrize(
+    ("equals", "said", "good"),
+    [
+        (0, 0, True),
+        (0, 1, False),
+        (0, "0", False),
+        (0, None, False),
+        ("ok", "ok", True),
+        ("ok", "s3cret", False),
+        (True, True, True),
+        (True, False, False),
+    ],
+)
+async def test_the_sign_of_success_decides(
+    endpoint: TokenEndpoint, *, equals: object, said: object, good: bool
+) -> None:
+    endpoint.says({"result": {"code": said}, "access_token": "t"})
+    recipe = Recipe(url=endpoint.url, success=("result.code", equals))
+    if good:
+        assert (await fetch(recipe)).secret.reveal() == "t"
+    else:
+        error = await failure_of(recipe)
+        assert error.reason == "the token endpoint's reply has no success at 'result.code'"
+        assert not error.permanent
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 422])
+async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpoint, status: int) -> None:
+    endpoint.status, endpoint.headers["Retry-After"] = status, "5"
+    endpoint.says({"access_token": "s3cret", "error": "s3cret"})
+    error = await failure_of(Recipe(url=endpoint.url))
+    assert error.reason == f"the token endpoint answered {status}"
+    assert (error.permanent, error.retry_after) == (True, None)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_trouble_of_the_endpoint_passes(endpoint: TokenEndpoint, status: int) -> None:
+    endpoint.status = status
+    error = await failure_of(Recipe(url=endpoint.url))
+    assert error.reason == f"the token endpoint answered {status}"
+    assert (error.permanent, error.retry_after) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("0", 0.0),
+        ("9" * 400, float("inf")),
+        ("-7", None),
+        ("7.5", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_endpoint_says_when_to_come_again(
+    endpoint: TokenEndpoint, status: int, header: str, seconds: float | None
+) -> None:
+    endpoint.status, endpoint.headers["Retry-After"] = status, header
+    assert (await failure_of(Recipe(url=endpoint.url))).retry_after == seconds
+
+
+async def test_it_may_say_so_by_a_date(endpoint: TokenEndpoint) -> None:
+    endpoint.status = 503
+    endpoint.headers["Retry-After"] = formatdate(time.time() + 60.0, usegmt=True)
+    retry_after = (await failure_of(Recipe(url=endpoint.url))).retry_after
+    assert retry_after is not None
+    assert 50.0 < retry_after <= 60.0
+
+
+@pytest.mark.parametrize("offset", [-3600.0, 0.0, 3600.0])
+async def test_invariant_15_an_issuer_whose_clock_is_off_is_believed_by_its_own_date(offset: float) -> None:
+    async def answer(conversation: Conversation) -> None:
+        there = time.time() + offset
+        body = b'{"access_token": "t", "at": %d}' % (there + IN_A_WHILE)
+        await conversation.answer(body, f"Date: {formatdate(there, usegmt=True)}")
+
+    async with raw_upstream(answer) as issuer:
+        fetched = await fetch(Recipe(url=issuer.url, expires=(("at", "epoch"),)))
+    assert fetched.lifetime == pytest.approx(IN_A_WHILE, abs=2.5)
+
+
+@pytest.mark.parametrize(
+    "headers", [[], ["Date: yesterday"], ["Date: Mon, 01 Jan 2024 00:00:00 +99999999999999"]]
+)
+async def test_without_a_date_that_can_be_read_our_own_clock_serves(headers: list[str]) -> None:
+    async def answer(conversation: Conversation) -> None:
+        await conversation.answer(b'{"access_token": "t", "at": %d}' % (time.time() + IN_A_WHILE), *headers)
+
+    async with raw_upstream(answer) as issuer:
+        fetched = await fetch(Recipe(url=issuer.url, expires=(("at", "epoch"),)))
+    assert fetched.lifetime == pytest.approx(IN_A_WHILE, abs=2.5)

@@ -1,0 +1,83 @@
+"""The token endpoint proves who it is before it is told a secret."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from proxy.credentials.sources.http_recipe import Recipe
+from proxy.secret import Secret
+from tests.conftest import require
+from tests.credentials.sources.token_endpoint import failure_of, fetch
+
+REPLY = b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"access_token": "t"}'
+
+
+@dataclass
+class TlsEndpoint:
+    """Gives a token over TLS, with a certificate that nobody has heard of."""
+
+    port: int
+    certificate: Path
+    asked: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request; nobody gets here without a handshake."""
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        writer.write(REPLY)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new self-signed certificate for 127.0.0.1, its key beside it."""
+    require("openssl", found=shutil.which("openssl") is not None)
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(path.with_suffix(".key")), "-out", str(path)]
+    subprocess.run(["openssl", "req", "-x509", *options, *names, *files], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+async def tls_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
+    endpoint = TlsEndpoint(0, certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0, ssl=context)
+    endpoint.port = server.sockets[0].getsockname()[1]
+    yield endpoint
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "hTTps"])
+async def test_an_unknown_certificate_is_refused_however_the_scheme_is_written(
+    tls_endpoint: TlsEndpoint, scheme: str
+) -> None:
+    url = f"{scheme}://127.0.0.1:{tls_endpoint.port}/"
+    error = await failure_of(Recipe(url=url, basic=("id", Secret("s3cret"))))
+    assert error.reason == "the token endpoint could not be asked: ConnectError"
+    assert not error.permanent
+    assert tls_endpoint.asked == 0
+
+
+async def test_a_certificate_that_is_named_is_trusted(tls_endpoint: TlsEndpoint) -> None:
+    url = f"https://127.0.0.1:{tls_endpoint.port}/"
+    fetched = await fetch(Recipe(url=url, ca_file=tls_endpoint.certificate))
+    assert fetched.secret.reveal() == "t"
+
+
+async def test_it_is_trusted_for_the_name_that_it_bears(tls_endpoint: TlsEndpoint) -> None:
+    url = f"https://localhost:{tls_endpoint.port}/"
+    error = await failure_of(Recipe(url=url, ca_file=tls_endpoint.certificate))
+    assert error.reason == "the token endpoint could not be asked: ConnectError"
+    assert tls_endpoint.asked == 0

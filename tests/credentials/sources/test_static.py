@@ -1,0 +1,15 @@
+"""A token that stands in the configuration."""
+
+import math
+
+from proxy.credentials.sources.static import StaticTokenSource
+from proxy.secret import Secret
+
+
+async def test_it_is_the_same_for_ever() -> None:
+    source = StaticTokenSource(Secret("s3cret"))
+    first, second = await source.fetch(), await source.fetch()
+    assert first.secret == second.secret == Secret("s3cret")
+    assert first.lifetime == math.inf
+    assert first.refresh_in is None
+    await source.close()

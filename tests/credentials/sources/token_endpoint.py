@@ -1,0 +1,77 @@
+"""A token endpoint of any make: it notes what it is asked, and answers what it is told to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quart import Quart, Response, request
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it arrived."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+@dataclass
+class TokenEndpoint:
+    """Its address, its next answers, and what it was asked so far."""
+
+    url: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"access_token": "token-1", "expires_in": 300}'
+    asked: list[Asked] = field(default_factory=list)
+
+    def says(self, value: Any) -> None:
+        """Answer with this JSON from now on."""
+        self.body = json.dumps(value).encode()
+
+    def app(self) -> Quart:
+        """The ASGI app of the endpoint: every path and method is answered alike."""
+        app = Quart(__name__, static_folder=None)
+        app.before_request(self._answer)
+        return app
+
+    async def _answer(self) -> Response:
+        scope = request.scope
+        query = scope["query_string"].decode()
+        body = await request.get_data(cache=False, as_text=False)
+        assert isinstance(body, bytes)
+        self.asked.append(
+            Asked(
+                method=request.method,
+                target=scope["raw_path"].decode() + (f"?{query}" if query else ""),
+                headers={name.lower(): value for name, value in request.headers.items()},
+                body=body,
+            )
+        )
+        return Response(self.body, self.status, self.headers, content_type="application/json")
+
+
+async def fetch(recipe: Recipe) -> FetchedToken:
+    """Run a recipe once."""
+    source = HttpTokenSource(recipe)
+    try:
+        return await source.fetch()
+    finally:
+        await source.close()
+
+
+async def failure_of(recipe: Recipe) -> TokenFetchError:
+    """The error of a recipe that must fail."""
+    try:
+        fetched = await fetch(recipe)
+    except TokenFetchError as error:
+        return error
+    raise AssertionError(f"it brought {fetched}")

@@ -1,0 +1,154 @@
+"""From a section of the configuration to a source that runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from proxy.credentials import MemoryTokenStore
+from proxy.credentials.build import build_credentials, build_source, http_recipe, oauth2_recipe
+from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.static import StaticTokenSource
+from proxy.credentials.upstream_credential import Injection
+from proxy.secret import Secret
+from proxy.settings import Credential, HttpCredential, OAuth2Credential
+from proxy.settings.interpolation import Interpolated
+from tests.credentials.sources.token_endpoint import TokenEndpoint
+from tests.loopback import serve_on_loopback
+
+STATIC = {"source": "static", "value": "s3cret-static-token"}
+OAUTH2 = {
+    "source": "oauth2",
+    "token_url": "https://auth.example/token",
+    "client_id": "id",
+    "client_secret": "s3cret",
+}
+HTTP = {"source": "http", "url": "https://auth.example/token", "token": "data.token"}
+
+
+def section(values: dict[str, Any]) -> Credential:
+    """A section as it comes out of the settings."""
+    checked: Credential = TypeAdapter(Credential).validate_python(values)
+    return checked
+
+
+def http(**more: Any) -> Recipe:
+    checked = section({**HTTP, **more})
+    assert isinstance(checked, HttpCredential)
+    return http_recipe(checked)
+
+
+def oauth2(**more: Any) -> Recipe:
+    checked = section({**OAUTH2, **more})
+    assert isinstance(checked, OAuth2Credential)
+    return oauth2_recipe(checked)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [(STATIC, StaticTokenSource), (OAUTH2, HttpTokenSource), (HTTP, HttpTokenSource)]
+)
+async def test_each_source_has_its_kind(values: dict[str, Any], kind: type) -> None:
+    source = build_source(section(values))
+    assert isinstance(source, kind)
+    await source.close()
+
+
+def test_an_http_section_with_every_default() -> None:
+    recipe = http()
+    assert recipe == Recipe(url="https://auth.example/token", token="data.token")
+    assert (recipe.method, recipe.json, recipe.form, recipe.timeout) == ("POST", None, None, 10.0)
+
+
+def test_an_http_section_with_everything(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    recipe = http(
+        method="get",
+        json={"appSecret": Interpolated("s3cret"), "deep": [1, {"a": None}]},
+        query={"q": Interpolated("s3cret")},
+        headers={"X-Key": Interpolated("s3cret")},
+        basic=["id", "s3cret"],
+        success={"path": "code", "equals": 0},
+        expires=[{"path": "data.at", "as": "epoch_ms"}, {"path": "data.ttl", "as": "seconds"}],
+        default_ttl=60,
+        max_ttl=600,
+        timeout=3,
+        ca_file=tmp_path / "ca.pem",
+    )
+    assert recipe == Recipe(
+        url="https://auth.example/token",
+        method="GET",
+        json={"appSecret": Secret("s3cret"), "deep": (1, {"a": None})},
+        query={"q": Secret("s3cret")},
+        headers={"X-Key": Secret("s3cret")},
+        basic=("id", Secret("s3cret")),
+        success=("code", 0),
+        token="data.token",
+        expires=(("data.at", "epoch_ms"), ("data.ttl", "seconds")),
+        default_ttl=60.0,
+        max_ttl=600.0,
+        timeout=3.0,
+        ca_file=tmp_path / "ca.pem",
+    )
+
+
+def test_an_http_section_with_a_form_and_a_token_in_a_header() -> None:
+    recipe = http(token=None, token_header="X-Subject-Token", form={"a": Interpolated("s3cret")})
+    assert recipe.form == {"a": Secret("s3cret")}
+    assert (recipe.token, recipe.token_header) == (None, "X-Subject-Token")
+
+
+def test_client_credentials_by_basic() -> None:
+    recipe = oauth2(client_id="i d", client_secret="s&=:+", default_ttl=60, timeout=3)
+    assert recipe == Recipe(
+        url="https://auth.example/token",
+        form={"grant_type": "client_credentials"},
+        basic=("i+d", Secret("s%26%3D%3A%2B")),
+        token="access_token",
+        expires=(("expires_in", "seconds"),),
+        refresh_in="refresh_in",
+        default_ttl=60.0,
+        timeout=3.0,
+    )
+
+
+def test_client_credentials_in_the_form() -> None:
+    recipe = oauth2(auth="post", scope="a b", audience="aud", params={"resource": "r"})
+    assert recipe.basic is None
+    assert recipe.form == {
+        "grant_type": "client_credentials",
+        "resource": "r",
+        "scope": "a b",
+        "audience": "aud",
+        "client_id": "id",
+        "client_secret": Secret("s3cret"),
+    }
+
+
+def test_the_secret_is_masked_wherever_a_recipe_is_shown() -> None:
+    for recipe in (
+        oauth2(),
+        oauth2(auth="post", params={"assertion": Interpolated("s3cret")}),
+        http(json={"a": [{"b": Interpolated("s3cret")}]}, basic=["id", "s3cret"]),
+        http(form={"a": Interpolated("s3cret")}, headers={"X-Key": Interpolated("s3cret")}),
+    ):
+        assert "s3cret" not in repr(recipe) + str(recipe)
+
+
+async def test_the_registry_has_every_credential_under_its_name() -> None:
+    endpoint = TokenEndpoint()
+    endpoint.says({"data": {"token": "s3cret"}})
+    async with serve_on_loopback(endpoint.app()) as url:
+        registry = build_credentials(
+            {
+                "fixed": section({**STATIC, "inject": {"header": "X-Key", "template": "{token}"}}),
+                "corp": section({**HTTP, "url": url, "inject": {"query": "access_token"}}),
+            },
+            MemoryTokenStore(),
+        )
+        assert registry["fixed"].source.name == "fixed"
+        assert registry["fixed"].injection == Injection(header="X-Key", template="{token}")
+        assert registry["corp"].injection == Injection(header=None, template="{token}", query="access_token")
+        assert (await registry["fixed"].source.get()).secret == Secret("s3cret-static-token")
+        assert (await registry["corp"].source.get()).secret == Secret("s3cret")
+        await registry.close()

@@ -1,0 +1,226 @@
+"""A source over its life: demands on the time left, a store that outlives it, idleness, loops, its end."""
+
+import asyncio
+import gc
+import logging
+from typing import Any
+
+import pytest
+
+from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, RefreshPolicy
+from tests.credentials.fakes import (
+    DOWN,
+    FakeIssuer,
+    at_once,
+    build_machine,
+    failure_of,
+    lowest,
+    pass_time,
+    virtually,
+)
+from tests.virtual_time import VirtualTimeLoop
+
+
+@virtually
+async def test_invariant_17_a_caller_gets_the_time_that_it_needs() -> None:
+    issuer = FakeIssuer(lifetime=1000.0, delay=1.0)
+    machine = build_machine(issuer, uniform=lowest)
+    await machine.get()
+    await pass_time(500.0)
+    assert at_once(machine.get(min_ttl=480.0)).generation == 1
+    assert (await machine.get(min_ttl=495.0)).generation == 2
+    assert at_once(machine.get(min_ttl=495.0)).generation == 2
+
+
+@virtually
+async def test_invariant_17_more_time_than_any_token_has_costs_no_fetch_a_call() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=lowest)
+    await machine.get(min_ttl=3600.0)
+    for _ in range(100):
+        at_once(machine.get(min_ttl=3600.0))
+    assert issuer.fetches == 1
+
+
+@virtually
+async def test_invariant_17_an_outage_is_not_felt_while_the_token_lives() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    first = await machine.get()
+    issuer.error, issuer.delay = DOWN, 1.0
+    await pass_time(100.0)
+    assert await machine.get(min_ttl=250.0) is first  # the fetch failed
+    assert at_once(machine.get(min_ttl=250.0)) is first  # it backs off
+    issuer.delay = 100.0
+    await pass_time(1.5)
+    assert await machine.get(min_ttl=250.0) is first  # the fetch takes too long
+    assert issuer.fetches == 3
+
+
+@virtually
+async def test_invariant_17_each_attempt_sees_the_newest_token() -> None:
+    machine = build_machine(FakeIssuer(), uniform=lowest)
+    assert (await machine.get()).generation == 1
+    await pass_time(181.0)  # in a queue for a connection, say
+    assert at_once(machine.get()).generation == 2
+
+
+async def leave(machine: CachedTokenSource) -> "asyncio.Task[Credential]":
+    """Start a get and stop the loop while its flight is in the air."""
+    waiting = asyncio.get_running_loop().create_task(machine.get())
+    await pass_time(1.0)
+    return waiting
+
+
+@pytest.mark.parametrize("first_ends_before", [True, False])
+def test_invariant_20_another_event_loop_neither_hangs_nor_awaits_a_foreign_flight(
+    *, first_ends_before: bool
+) -> None:
+    issuer = FakeIssuer(delay=5.0)
+    first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
+    with first, second:
+        policy = RefreshPolicy(clock=second.get_loop().time)
+        machine = CachedTokenSource("corp", issuer, MemoryTokenStore(), policy)
+        left = first.run(leave(machine))
+        if first_ends_before:
+            first.close()
+        credential = second.run(machine.get())
+        assert (credential.generation, issuer.fetches) == (1, 2)
+        assert second.run(machine.get()) is credential
+        second.run(machine.close())
+    assert left.cancelled()
+
+
+def test_invariant_20_a_token_serves_on_another_event_loop_and_is_refreshed_there() -> None:
+    issuer = FakeIssuer()
+    first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
+    with first, second:
+        policy = RefreshPolicy(clock=second.get_loop().time, uniform=lowest)
+        machine = CachedTokenSource("corp", issuer, MemoryTokenStore(), policy)
+        credential = first.run(machine.get())
+        first.close()
+
+        async def later() -> None:
+            assert at_once(machine.get()) is credential
+            await pass_time(200.0)
+            assert at_once(machine.get()) is credential  # stale: refreshed from here on
+            await pass_time(0.0)
+            assert at_once(machine.get()).generation == 2
+
+        second.run(later())
+    assert issuer.fetches == 2
+
+
+def test_invariant_20_closing_on_another_event_loop_does_not_hang() -> None:
+    issuer = FakeIssuer(delay=5.0)
+    first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
+    with first, second:
+        policy = RefreshPolicy(clock=second.get_loop().time)
+        machine = CachedTokenSource("corp", issuer, MemoryTokenStore(), policy)
+        left = first.run(leave(machine))
+        second.run(machine.close())
+    assert left.cancelled()
+    assert issuer.closed == 1
+
+
+@virtually
+async def test_invariant_32_closing_with_a_flight_in_the_air_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    issuer = FakeIssuer(delay=10.0)
+    machine = build_machine(issuer)
+    callers = [asyncio.get_running_loop().create_task(failure_of(machine.get())) for _ in range(10)]
+    await pass_time(1.0)
+    await machine.close()
+    reasons = {(await caller).reason for caller in callers}
+    assert reasons == {"the service is closing"}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert (issuer.flying, issuer.closed) == (0, 1)
+    await machine.close()  # twice is as good as once
+    await pass_time(1000.0)
+    assert issuer.fetches == 1
+    del machine, callers
+    gc.collect()
+    assert complaints == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@virtually
+async def test_invariant_32_closing_stops_the_refresh_ahead() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    await machine.get()
+    await machine.close()
+    machine.prefetch()
+    machine.invalidate(1, "401")
+    await pass_time(1000.0)
+    assert issuer.fetches == 1
+
+
+@virtually
+async def test_a_close_that_is_cancelled_is_cancelled() -> None:
+    class Stubborn(FakeIssuer):
+        """Takes its time to stop."""
+
+        async def close(self) -> None:
+            await asyncio.sleep(100.0)
+
+    machine = build_machine(Stubborn())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await machine.close()
+
+
+@virtually
+async def test_invariant_33_a_credential_that_nobody_uses_goes_cold() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    last = await machine.get()
+    used = asyncio.get_running_loop().time()
+    await pass_time(86400.0)
+    assert issuer.started[-1] - used <= 2 * last.lifetime
+    assert 3 <= issuer.fetches <= 4
+    assert machine.healthy
+    cold = issuer.fetches
+    issuer.delay = 1.0
+    async with asyncio.TaskGroup() as group:
+        callers = [group.create_task(machine.get()) for _ in range(100)]
+    assert {caller.result().generation for caller in callers} == {cold + 1}
+    assert issuer.fetches == cold + 1
+
+
+@virtually
+async def test_a_machine_built_anew_goes_on_with_the_token_in_the_store() -> None:
+    store, issuer = MemoryTokenStore(), FakeIssuer()
+    old = build_machine(issuer, store)
+    credential = await old.get()
+    await old.close()
+    anew = build_machine(issuer, store)
+    assert await anew.get() is credential
+    assert issuer.fetches == 1
+    anew.invalidate(credential.generation, "401")
+    assert (await anew.get()).generation == credential.generation + 1
+    assert issuer.fetches == 2
+
+
+@virtually
+async def test_a_machine_built_anew_knows_the_token_that_it_rejected() -> None:
+    store, issuer = MemoryTokenStore(), FakeIssuer(token="the same")
+    credential = await build_machine(issuer, store).get()
+    anew = build_machine(issuer, store)
+    await anew.get()
+    anew.invalidate(credential.generation, "401")
+    assert (await anew.get()).digest == credential.digest
+
+
+@virtually
+async def test_a_stale_token_in_the_store_is_not_adopted() -> None:
+    store, issuer = MemoryTokenStore(), FakeIssuer()
+    old = build_machine(issuer, store, uniform=lowest)
+    await old.get()
+    await old.close()
+    await pass_time(181.0)
+    assert (await build_machine(issuer, store).get()).generation == 2
+    assert issuer.fetches == 2

@@ -1,0 +1,164 @@
+"""The issuer is down: what callers see, how often it is asked, how it heals."""
+
+import asyncio
+import itertools
+import random
+
+import pytest
+from structlog.typing import EventDict
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.errors import TokenUnavailable
+from tests.credentials.fakes import (
+    DOWN,
+    REFUSED,
+    FakeIssuer,
+    at_once,
+    build_machine,
+    failure_of,
+    is_healthy,
+    lowest,
+    pass_time,
+    virtually,
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@virtually
+async def test_invariant_05_no_caller_sees_a_refresh_that_fails_before_the_hard_end(seed: int) -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=random.Random(seed).uniform)
+    first = await machine.get()
+    issuer.error, issuer.delay = DOWN, 0.001
+    clock = asyncio.get_running_loop().time
+    while clock() < first.hard - 1e-6:
+        assert at_once(machine.get()) is first
+        await asyncio.sleep(min(1.0, first.hard - clock()))
+    assert issuer.started[1] == pytest.approx(first.soft)
+    gaps = [after - before for before, after in itertools.pairwise(issuer.started[1:])]
+    assert min(gaps) >= 0.25
+    assert 8 <= len(gaps) <= 50
+    assert (await failure_of(machine.get())).reason in {
+        "backing off after a failed fetch",
+        "the issuer is down",
+    }
+
+
+@virtually
+async def test_invariant_05_instant_failures_do_not_pile_up_towards_the_hard_end() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=lowest)
+    await machine.get()
+    issuer.error = DOWN
+    await pass_time(290.0)
+    assert issuer.fetches < 60
+
+
+@pytest.mark.parametrize("error", [DOWN, REFUSED])
+@virtually
+async def test_invariant_07_while_it_backs_off_get_fails_at_once_and_one_probe_a_window_flies(
+    error: TokenFetchError, lines: list[EventDict]
+) -> None:
+    issuer = FakeIssuer(error=error, delay=0.01)
+    machine = build_machine(issuer)
+    told: list[float] = []
+    for _ in range(2400):  # 120 s of 20 requests a second
+        try:
+            at_once(machine.get())
+        except TokenUnavailable as failure:
+            told.append(failure.retry_after)
+        except AssertionError:  # it waits: a probe is in the air
+            pass
+        await asyncio.sleep(0.05)
+    windows = [line["retry_in_s"] for line in lines]
+    gaps = [after - before for before, after in itertools.pairwise(issuer.started)]
+    assert all(gap >= window for gap, window in zip(gaps, windows, strict=False))
+    assert len(told) > 2200
+    assert all(0.0 < seconds <= max(windows) for seconds in told)
+
+
+@virtually
+async def test_invariant_07_the_window_is_as_long_as_the_issuer_asks() -> None:
+    issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=20.0))
+    machine = build_machine(issuer)
+    assert (await failure_of(machine.get())).retry_after == 20.0
+    await pass_time(19.0)
+    assert (await failure_of(machine.get())).retry_after == pytest.approx(1.0)
+    assert issuer.fetches == 1
+    await pass_time(1.1)
+    assert issuer.fetches == 2  # the timer's probe
+
+
+@pytest.mark.parametrize(("error", "within"), [(DOWN, 1.6), (REFUSED, 60.1)])
+@virtually
+async def test_invariant_08_it_heals_by_itself_after_any_failure(
+    error: TokenFetchError, within: float
+) -> None:
+    issuer = FakeIssuer(error=error)
+    machine = build_machine(issuer)
+    await failure_of(machine.get())
+    await pass_time(50.0)
+    await failure_of(machine.get())
+    issuer.error = None
+    await pass_time(within)
+    assert at_once(machine.get()).secret.reveal() == f"token-{issuer.fetches}"
+    assert is_healthy(machine)
+
+
+@virtually
+async def test_invariant_08_a_failed_refresh_heals_while_the_old_token_serves() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=lowest)
+    await machine.get()
+    issuer.error = DOWN
+    await pass_time(200.0)
+    assert at_once(machine.get()).generation == 1
+    issuer.error = None
+    await pass_time(20.0)
+    assert at_once(machine.get()).generation == 2
+
+
+@pytest.mark.parametrize("error", [DOWN, REFUSED])
+@virtually
+async def test_invariant_08_it_heals_though_nobody_asks(error: TokenFetchError) -> None:
+    """A service without a token is not ready, so that no request comes that could ask."""
+    issuer = FakeIssuer(error=error)
+    machine = build_machine(issuer)
+    machine.prefetch()
+    await pass_time(3600.0)
+    assert not is_healthy(machine)
+    assert issuer.fetches < 150  # once a second for a minute, once a minute from then on
+    issuer.error = None
+    await pass_time(61.0)
+    assert is_healthy(machine)
+    assert at_once(machine.get()).generation == 1
+
+
+@virtually
+async def test_invariant_08_a_loop_that_fires_early_does_not_lose_the_probe() -> None:
+    """uvloop's timers count whole milliseconds."""
+    loop = asyncio.get_running_loop()
+    issuer = FakeIssuer(error=DOWN)
+    machine = build_machine(issuer, clock=lambda: 0.999 * loop.time())
+    machine.prefetch()
+    await pass_time(1.0)
+    issuer.error = None
+    await pass_time(2.0)
+    assert is_healthy(machine)
+
+
+@virtually
+async def test_a_rejected_token_is_not_served_while_the_source_backs_off() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    credential = await machine.get()
+    issuer.error = DOWN
+    machine.invalidate(credential.generation, "401")
+    assert (await failure_of(machine.get())).reason == "the issuer is down"
+    error = await failure_of(machine.get())
+    assert error.reason == "backing off after a failed fetch"
+    assert 0.0 < error.retry_after <= 1.5
+    assert not is_healthy(machine)
+    issuer.error = None
+    await pass_time(2.0)
+    assert at_once(machine.get()).generation == 2

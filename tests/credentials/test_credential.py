@@ -1,0 +1,79 @@
+"""The deadlines of a token, and what stands for it in logs."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.credentials.credential import FetchedToken, mint
+from proxy.secret import Secret
+from tests.credentials.fakes import build_credential, highest, lowest
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "refresh_in", "soft", "hard"),
+    [
+        (300.0, None, (180.0, 225.0), 290.0),
+        (100.0, None, (60.0, 75.0), 95.0),
+        (86400.0, None, (51840.0, 64800.0), 86390.0),
+        (2.0, None, (1.2, 1.5), 1.9),
+        (1.99, None, (1.8905, 1.8905), 1.8905),  # too short to refresh ahead
+        (float("inf"), None, (float("inf"), float("inf")), float("inf")),
+        (300.0, 135.0, (120.0, 150.0), 290.0),
+        (300.0, 299.0, (261.0, 261.0), 290.0),  # a late hint leaves time for another try
+        (300.0, 300.0, (180.0, 225.0), 290.0),  # not a hint that could be followed
+        (300.0, 0.5, (180.0, 225.0), 290.0),  # nor this one: a fetch each half second
+        (float("inf"), 100.0, (float("inf"), float("inf")), float("inf")),
+    ],
+)
+def test_the_deadlines_of_a_token(
+    lifetime: float, refresh_in: float | None, soft: tuple[float, float], hard: float
+) -> None:
+    for uniform, expected in ((lowest, soft[0]), (highest, soft[1])):
+        fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
+        credential = mint(fetched, generation=7, obtained=1000.0, uniform=uniform)
+        assert credential.soft == pytest.approx(1000.0 + expected)
+        assert credential.hard == pytest.approx(1000.0 + hard)
+        assert credential.lifetime == pytest.approx(hard)
+        assert (credential.generation, credential.obtained) == (7, 1000.0)
+        assert credential.secret == Secret("t")
+
+
+def test_invariant_16_soft_lies_at_60_to_75_percent_and_spreads() -> None:
+    draw = random.Random(16).uniform
+    drawn = [
+        mint(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).soft / 300.0
+        for _ in range(10_000)
+    ]
+    assert 0.60 <= min(drawn) < 0.601
+    assert 0.749 < max(drawn) <= 0.75
+    assert sum(drawn) / len(drawn) == pytest.approx(0.675, abs=0.002)
+
+
+@given(
+    st.floats(1e-3, 1e9),
+    st.none() | st.floats(1e-3, 1e9),
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 1e6),
+)
+def test_soft_comes_before_hard_and_hard_before_the_end(
+    lifetime: float, refresh_in: float | None, fraction: float, obtained: float
+) -> None:
+    fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
+    credential = mint(
+        fetched, generation=1, obtained=obtained, uniform=lambda low, high: low + fraction * (high - low)
+    )
+    assert obtained < credential.soft <= credential.hard < obtained + lifetime
+    assert (credential.soft < credential.hard) == (lifetime >= 2.0)
+
+
+def test_a_fingerprint_stands_for_the_token_and_nothing_else() -> None:
+    one, again, other = (
+        build_credential("one", generation=1),
+        build_credential("one", generation=2, lifetime=10.0),
+        build_credential("other", generation=1),
+    )
+    assert one.digest == again.digest != other.digest
+    assert len(one.fingerprint) == 8
+    assert int(one.fingerprint, 16) == int.from_bytes(one.digest[:4])

@@ -1,0 +1,140 @@
+"""Neither a token nor a secret shows in anything that is printed, raised or logged."""
+
+import asyncio
+import io
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, UpstreamCredential
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.static import StaticTokenSource
+from proxy.credentials.upstream_credential import Injection
+from proxy.errors import TokenUnavailable
+from proxy.secret import Secret
+from proxy.settings import Logs
+from proxy.telemetry import configure_logs
+from tests.credentials.fakes import build_credential
+from tests.credentials.sources.token_endpoint import TokenEndpoint
+from tests.loopback import serve_on_loopback
+
+TOKEN = "canary-token-7f3a"
+SECRET = "canary-secret-91bc"
+
+
+def recipe(url: str) -> Recipe:
+    """A recipe with a secret in every place that may hold one."""
+    return Recipe(
+        url=url,
+        query={"key": Secret(SECRET)},
+        headers={"X-Key": Secret(SECRET)},
+        json={"deep": [{"appSecret": Secret(SECRET)}]},
+        basic=("id", Secret(SECRET)),
+    )
+
+
+def shows(*things: object) -> str:
+    """All that Python itself prints of some objects."""
+    forms = [f"{thing} {thing!r} {[thing]} {thing!s:>3}" for thing in things]
+    return " ".join(forms + [repr(vars(thing)) for thing in things if hasattr(thing, "__dict__")])
+
+
+async def test_no_object_shows_what_it_holds() -> None:
+    fetched = FetchedToken(Secret(TOKEN), 300.0)
+    asking = HttpTokenSource(recipe("http://127.0.0.1:1/token"))
+    static = StaticTokenSource(Secret(TOKEN))
+    store = MemoryTokenStore()
+    machine = CachedTokenSource("corp", static, store)
+    credential = await machine.get()
+    await store.put(credential, "corp", 0.0)
+    shown = shows(
+        Secret(SECRET),
+        fetched,
+        credential,
+        build_credential(TOKEN),
+        recipe("http://127.0.0.1:1/token"),
+        asking,
+        static,
+        store,
+        machine,
+        UpstreamCredential(machine, Injection()),
+        TokenUnavailable(reason="down"),
+        TokenFetchError("down"),
+    )
+    assert "********" in shown
+    assert TOKEN not in shown
+    assert SECRET not in shown
+    await asking.close()
+    await machine.close()
+
+
+def test_no_secret_leaves_by_pickle() -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(build_credential(TOKEN))
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Everything that is logged at all, as the service writes it at its most talkative."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    configure_logs(Logs(level="debug", format="json"), stream)
+    yield stream
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=handlers, level=level, force=True)
+
+
+async def trouble(machine: CachedTokenSource, endpoint: TokenEndpoint) -> list[Exception]:
+    """A fetch, a rejection, and every kind of failure; what callers are told."""
+    told: list[Exception] = []
+    credential = await machine.get()
+    machine.invalidate(credential.generation, "the upstream answered 401")
+    await machine.get()
+    for status, body in ((500, TOKEN), (403, TOKEN), (302, TOKEN), (200, f"<html>{TOKEN}</html>")):
+        endpoint.status, endpoint.body = status, body.encode()
+        endpoint.headers["Location"] = f"{endpoint.url}/{TOKEN}"
+        cold = CachedTokenSource("corp", HttpTokenSource(recipe(endpoint.url)), MemoryTokenStore())
+        with pytest.raises(TokenUnavailable) as caught:
+            await cold.get()
+        told.append(caught.value)
+        await cold.close()
+    return told
+
+
+@pytest.mark.parametrize("debug", [True, False])
+async def test_no_log_line_and_no_traceback_holds_a_token_or_a_secret(
+    log: io.StringIO, *, debug: bool
+) -> None:
+    asyncio.get_running_loop().set_debug(debug)
+    endpoint = TokenEndpoint()
+    endpoint.says({"access_token": TOKEN, "expires_in": TOKEN})
+    async with serve_on_loopback(endpoint.app()) as endpoint.url:
+        source = HttpTokenSource(recipe(endpoint.url))
+        machine = CachedTokenSource("corp", source, MemoryTokenStore())
+        told = await trouble(machine, endpoint)
+        await machine.close()
+        for error in told:
+            structlog.get_logger().error("told", exc_info=error)
+            logging.getLogger("other").error("told", exc_info=error)
+    written = log.getvalue()
+    events = [line for line in written.splitlines() if '"event":' in line]
+    assert sum("token_fetched" in line for line in events) == 2
+    assert sum("token_rejected" in line for line in events) == 1
+    assert sum("token_fetch_failed" in line for line in events) == 4
+    shown = written + "".join("".join(traceback.format_exception(error)) for error in told)
+    assert TOKEN not in shown
+    assert SECRET not in shown
+    assert any(SECRET in asked.target for asked in endpoint.asked)  # it was sent, and yet not told
+
+
+def test_a_fingerprint_is_no_part_of_the_token() -> None:
+    credential: Credential = build_credential(TOKEN)
+    assert credential.fingerprint not in TOKEN
+    assert TOKEN.encode() not in credential.digest

@@ -1,0 +1,79 @@
+"""The store: it keeps, and it forgets."""
+
+import ast
+from pathlib import Path
+
+import aiocache
+
+import proxy
+from proxy.credentials import MemoryTokenStore
+from tests.credentials.fakes import build_credential, pass_time, virtually
+
+
+@virtually
+async def test_a_credential_is_kept_until_its_hard_end() -> None:
+    store = MemoryTokenStore()
+    credential = build_credential()
+    await store.put(credential, "corp", 1000.0)
+    await pass_time(289.0)
+    assert await store.get("corp") is credential
+    await pass_time(2.0)
+    assert await store.get("corp") is None
+
+
+@virtually
+async def test_each_name_has_its_own() -> None:
+    store = MemoryTokenStore()
+    one, two = build_credential("one"), build_credential("two")
+    await store.put(one, "one", 1000.0)
+    await store.put(two, "two", 1000.0)
+    assert (await store.get("one"), await store.get("two"), await store.get("three")) == (one, two, None)
+
+
+@virtually
+async def test_stores_share_nothing() -> None:
+    await MemoryTokenStore().put(build_credential(), "corp", 1000.0)
+    assert await MemoryTokenStore().get("corp") is None
+
+
+@virtually
+async def test_a_newer_credential_outlives_the_end_of_the_older() -> None:
+    store = MemoryTokenStore()
+    await store.put(build_credential(lifetime=10.0), "corp", 1000.0)
+    newer = build_credential(generation=2)
+    await store.put(newer, "corp", 1000.0)
+    await pass_time(20.0)
+    assert await store.get("corp") is newer
+
+
+@virtually
+async def test_one_without_an_end_is_kept_and_one_past_its_end_is_not() -> None:
+    store = MemoryTokenStore()
+    endless = build_credential(lifetime=float("inf"))
+    await store.put(endless, "endless", 1000.0)
+    await store.put(build_credential(), "gone", 1290.0)
+    await pass_time(86400.0)
+    assert await store.get("endless") is endless
+    assert await store.get("gone") is None
+
+
+@virtually
+async def test_closing_forgets_everything() -> None:
+    store = MemoryTokenStore()
+    await store.put(build_credential(), "corp", 1000.0)
+    await store.put(build_credential(), "other", 1000.0)
+    await store.close()
+    assert (await store.get("corp"), await store.get("other")) == (None, None)
+    await store.close()
+
+
+def test_nothing_of_aiocache_is_used_but_its_memory_cache() -> None:
+    """Its decorators log the value when a write fails; its lock lets every waiter through at once."""
+    imported: dict[str, list[str]] = {}
+    for path in Path(proxy.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiocache"):
+                imported.setdefault(path.name, []).extend(alias.name for alias in node.names)
+            assert not isinstance(node, ast.Import) or "aiocache" not in {alias.name for alias in node.names}
+    assert imported == {"store.py": ["SimpleMemoryCache"]}
+    assert aiocache.SimpleMemoryCache is not None

@@ -1,0 +1,62 @@
+"""Policies that walk everything: each route is guarded or marked, each error has an envelope."""
+
+from pathlib import Path
+
+import pytest
+from quart import Quart
+
+from proxy import errors
+from proxy.access import is_public
+from proxy.app import create_app
+from proxy.errors import ErrorEnvelope, ProxyError
+from proxy.settings import load_settings
+from tests.conftest import SETTINGS, STATIC
+
+PUBLIC = {"/livez", "/readyz", "/healthz"}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Quart:
+    path = tmp_path / "proxy.toml"
+    path.write_text(
+        SETTINGS.format(key="sk-x", upstream="http://127.0.0.1:1", credential=STATIC, options="", more="")
+    )
+    return create_app(load_settings(path, {}))
+
+
+def test_only_the_probes_need_no_key(app: Quart) -> None:
+    open_rules = {
+        str(rule) for rule in app.url_map.iter_rules() if is_public(app.view_functions[rule.endpoint])
+    }
+    assert open_rules == PUBLIC
+
+
+def test_the_originals_routes_are_there_one_to_one(app: Quart) -> None:
+    rules = {str(rule): rule.methods for rule in app.url_map.iter_rules()}
+    for path in ("chat/completions", "embeddings"):
+        assert "POST" in (rules[f"/agent/api/llm_proxy/v1/{path}"] or set())
+        assert "POST" in (rules[f"/v1/{path}"] or set())
+
+
+def all_errors(root: type[ProxyError] = ProxyError) -> list[type[ProxyError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in all_errors(child))]
+
+
+@pytest.mark.parametrize("kind", all_errors())
+def test_every_error_has_a_status_a_code_and_words_that_clients_read_well(kind: type[ProxyError]) -> None:
+    error = errors.BodyTooLarge(10) if kind is errors.BodyTooLarge else kind()
+    envelope: ErrorEnvelope = error.envelope()
+    assert set(envelope["error"]) == {"message", "type", "param", "code"}
+    assert 400 <= error.status < 600
+    assert kind.code in (errors.__doc__ or "") or kind in {errors.UpstreamError, errors.CredentialError}
+    assert kind.__name__ in (errors.__doc__ or "")
+    words = str(error).lower()
+    if kind.status == 503 and kind is not errors.Draining:
+        assert "Retry-After" in error.headers
+    if kind in {errors.TokenUnavailable, errors.Aborted}:
+        # RAGFlow never retries on these words; and it must not retry on those after partial output.
+        assert not any(word in words for word in ("auth", "key", "quota", "capacity", "credit"))
+    if kind is errors.Aborted:
+        assert not any(word in words for word in ("server", "rate limit", "503", "502", "500"))
+    if kind is errors.TokenRejected:
+        assert "auth" in words
