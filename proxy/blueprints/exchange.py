@@ -10,6 +10,7 @@ from werkzeug.datastructures import Headers
 from proxy.asgi import ProxyRequest
 from proxy.errors import UpstreamError
 from proxy.services import Services
+from proxy.telemetry import BodyLog
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import Answer, Exchange
@@ -34,6 +35,8 @@ async def relay_exchange() -> Response:
     record, limits = incoming.record, own.settings.limits
     target = find_target(incoming.raw_path)
     held = await _hold_body(incoming, limits.held_body_bytes)
+    if own.settings.logs.bodies:
+        _log_bodies(incoming, held, own.settings.logs.body_bytes)
     route = own.routing.choose(target.endpoint)
     record.endpoint, record.upstream = target.endpoint, route.upstream
     clock = ExchangeClock(route.timeouts)
@@ -64,6 +67,13 @@ async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> bytes:
         model = read_fields(held).model
         incoming.record.model = model if isinstance(model, str) else None
     return held
+
+
+def _log_bodies(incoming: ProxyRequest, held: bytes, limit: int) -> None:
+    bodies = BodyLog(limit)
+    bodies.request(held, whole=incoming.body.finished)
+    incoming.record.bodies = bodies
+    incoming.closing.callback(bodies.close)
 
 
 async def _upload(head: bytes, incoming: ProxyRequest, clock: ExchangeClock) -> AsyncIterator[bytes]:

@@ -49,7 +49,7 @@ class Limits(Section):
     """A body up to this size is held, so that the request can be sent again; JSON is always held."""
     max_event_bytes: Count = 16 * 1024 * 1024
     body_timeout: Seconds = 60
-    """Seconds for the whole request body to arrive; 0 is none."""
+    """Seconds that may pass without a byte of a request body; 0 is no limit."""
 
 
 class Logs(Section):

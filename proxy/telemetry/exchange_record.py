@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.errors import ProxyError
+from proxy.telemetry.body_log import BodyLog
 
 
 @dataclass(slots=True)
@@ -36,10 +37,18 @@ class ExchangeRecord:
     upstream_request_id: str | None = None
     quiet: bool = False
     """Write the line at debug level: probes of orchestrators would drown the rest."""
+    bodies: BodyLog | None = None
+    """Where bodies are logged, if they are."""
 
     def now(self) -> float:
         """The clock that every moment here is read from."""
         return time.monotonic()
+
+    def went_down(self, chunk: bytes) -> None:
+        """Count bytes of the answer as they go to the caller."""
+        self.bytes_down += len(chunk)
+        if self.bodies is not None:
+            self.bodies.answered(chunk)
 
     def fail(self, error: ProxyError) -> None:
         """Note the error that ended the exchange; the first one counts."""

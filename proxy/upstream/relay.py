@@ -74,7 +74,7 @@ class Exchange:
         headers = response_headers(arrived, event_stream=is_events)
         length = find_header(arrived, b"content-length")
         if not first or (length is not None and int(length) == len(first)):
-            self.record.bytes_down = len(first)
+            self.record.went_down(first)
             return Answer(response.status, headers, first)
         self.clock.watch(response.fail)
         closing.callback(self.clock.close)
@@ -93,7 +93,7 @@ class Exchange:
             while chunk:
                 whole = framer.feed(chunk)
                 if whole:
-                    record.bytes_down += len(whole)
+                    record.went_down(whole)
                     record.events = framer.events
                     yield whole
                 if framer.too_large:
@@ -101,7 +101,7 @@ class Exchange:
                 chunk = await self._next(response)
             tail = framer.flush()
             if tail:
-                record.bytes_down += len(tail)
+                record.went_down(tail)
                 yield tail
             if self.route.endpoint in _SAYS_WHEN_DONE and not framer.finished:
                 raise Aborted(reason="the stream ended without [DONE] and without a finish_reason")
@@ -112,7 +112,7 @@ class Exchange:
         """Any other body, as it comes."""
         chunk = first
         while chunk:
-            self.record.bytes_down += len(chunk)
+            self.record.went_down(chunk)
             yield chunk
             chunk = await self._next(response)
 
@@ -126,5 +126,5 @@ class Exchange:
         self.record.fail(error)
         told = Aborted() if isinstance(error, UpstreamTimeout) else error
         event = error_event(told.envelope(), named=self.route.endpoint == "responses")
-        self.record.bytes_down += len(event)
+        self.record.went_down(event)
         return event

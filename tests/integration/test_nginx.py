@@ -1,0 +1,103 @@
+"""Behind a real nginx with the shipped location file: what a drop-in must keep."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunningGateway, RunProxy
+from tests.loopback import until
+from tests.nginx import caller_through, nginx_before
+from tests.raw_upstream import Conversation, raw_upstream
+
+MOUNTS = ["/v1", "/agent/api/llm_proxy/v1"]
+MORE_KEYS = '[[access.keys]]\nname = "original"\nkey = "fake key"'
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+async def test_each_event_passes_nginx_before_the_next_is_made(
+    run_proxy: RunProxy, tmp_path: Path, mount: str
+) -> None:
+    go_on = asyncio.Queue[bytes]()
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        while event := await go_on.get():
+            await talk.chunk(event)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        nginx_before(proxy.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("POST", f"{mount}/chat/completions", body=b"{}")
+        for number in range(3):
+            event = b"data: %d\n\n" % number
+            go_on.put_nowait(event)
+            if number == 0:
+                answer = await caller.answer()
+            assert await caller.chunk() == event
+        go_on.put_nowait(b"data: [DONE]\n\n")
+        go_on.put_nowait(b"")
+        assert await caller.chunk() == b"data: [DONE]\n\n"
+        assert await caller.chunk() == b""
+    assert answer.status == 200
+    assert answer.header("content-type") == ["text/event-stream"]
+
+
+async def test_a_default_key_is_refused_through_nginx_and_a_real_one_is_not(
+    run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    async with (
+        run_proxy(gateway.url, credential=gateway.credential, more=MORE_KEYS) as proxy,
+        nginx_before(proxy.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("GET", "/v1/models", key="fake key")
+        refused = await caller.answer()
+        assert refused.status == 401
+        assert json.loads(await caller.body(refused))["error"]["message"] == "Invalid API key"
+        await caller.send("GET", "/v1/models")
+        answer = await caller.answer()
+        assert answer.status == 200
+    assert answer.header("x-request-id") == [proxy.exchanges[-1]["request_id"]]  # the one that nginx made
+
+
+async def test_a_large_upload_passes_nginx(
+    run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    body = bytes(range(256)) * 4096 * 20  # 20 MiB
+    async with (
+        run_proxy(gateway.url, credential=gateway.credential) as proxy,
+        nginx_before(proxy.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("POST", "/v1/echo", "Content-Type: application/octet-stream", body=body)
+        answer = await caller.answer()
+        seen = json.loads(await caller.body(answer))
+    assert seen["body_sha256"] == hashlib.sha256(body).hexdigest()
+    assert not any((tmp_path / "body").iterdir())  # what people write does not lie on nginx's disk
+
+
+async def test_a_caller_who_leaves_nginx_closes_the_upstream(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"data: 1\n\n")
+        await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        nginx_before(proxy.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("POST", "/v1/chat/completions", body=b"{}")
+        await caller.answer()
+        caller.leave()
+        await until(lambda: upstream.connections == 0)
+        await until(lambda: bool(proxy.exchanges))
+    assert proxy.exchanges[-1]["outcome"] == "client_gone"

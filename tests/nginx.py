@@ -1,0 +1,85 @@
+"""A real nginx in a folder of its own, with the location file that the project ships."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.conftest import require
+from tests.raw_caller import PATIENCE, RawCaller
+
+LOCATIONS = Path(__file__).parents[1] / "config/nginx/proxy.conf"
+SHIPPED_ADDRESS = "http://127.0.0.1:5002"
+
+CONF = """\
+daemon off;
+{user}
+worker_processes 1;
+pid {home}/nginx.pid;
+error_log {home}/error.log warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    server {{
+        listen unix:{home}/nginx.sock;
+        include {home}/locations.conf;
+    }}
+}}
+"""
+
+
+def find_nginx() -> str | None:
+    """The program, also where only administrators have it on their path."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin")
+
+
+@asynccontextmanager
+async def nginx_before(proxy: str, home: Path) -> AsyncIterator[Path]:
+    """Serve the shipped locations in front of a proxy; gives the Unix socket where nginx listens."""
+    program = find_nginx()
+    require("nginx", found=program is not None)
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not write into this folder
+    locations = LOCATIONS.read_text()
+    assert locations.count(SHIPPED_ADDRESS) == 1
+    (home / "locations.conf").write_text(locations.replace(SHIPPED_ADDRESS, proxy))
+    (home / "nginx.conf").write_text(CONF.format(home=home, user=user))
+    log = home / "start.log"
+    process = await asyncio.create_subprocess_exec(
+        str(program), "-p", str(home), "-e", str(log), "-c", str(home / "nginx.conf")
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await _listens(home / "nginx.sock"):
+                assert process.returncode is None, log.read_text()
+        yield home / "nginx.sock"
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _listens(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        await asyncio.sleep(0)
+        return False
+    writer.close()
+    return True
+
+
+@asynccontextmanager
+async def caller_through(path: Path) -> AsyncIterator[RawCaller]:
+    """A caller at nginx's socket."""
+    reader, writer = await asyncio.open_unix_connection(path, limit=1 << 24)
+    try:
+        yield RawCaller(reader, writer)
+    finally:
+        writer.close()
