@@ -37,7 +37,7 @@ bench: $(VENV)/.dev ## Measure CPU per request and per event against plain nginx
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 	@$(BIN)/pip install --quiet uv
-	@for extra in ":requirements.lock" "--group dev:requirements-dev.lock"; do \
+	@for extra in ":requirements.lock" "--all-extras --group dev:requirements-dev.lock"; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--custom-compile-command "make lock" $${extra%%:*} pyproject.toml -o $${extra##*:}; \
 	done

@@ -103,7 +103,8 @@ async def answer_http_exception(error: HTTPException) -> Response:
         return await answer_proxy_error(MethodNotAllowed(headers={"Allow": allowed}))
     if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return await answer_proxy_error(InvalidRequest(reason=type(error).__name__))
-    return await answer_defect(error)
+    # Quart wraps in one of these what broke outside a view.
+    return await answer_defect(getattr(error, "original_exception", None) or error)
 
 
 async def answer_defect(error: Exception) -> Response:

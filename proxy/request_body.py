@@ -7,7 +7,8 @@ read; so a streamed body of any size passes its limit, and a slow upstream fills
 import asyncio
 import contextlib
 import sys
-from typing import Final
+from collections.abc import Generator
+from typing import Any, Final
 
 from quart.wrappers.request import Body
 
@@ -90,6 +91,14 @@ class BoundedBody(Body):
             if len(held) > limit:
                 break
         return bytes(held)
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        """The whole body, for whoever parses it; Quart's own would wait for room that nobody makes."""
+        return self._whole().__await__()
+
+    async def _whole(self) -> bytes:
+        self._data[:] = await self.read(self.limit)
+        return bytes(self._data)
 
     async def discard(self, seconds: float) -> None:
         """Let the rest go by for a while: a caller who is still sending would not read an early answer."""

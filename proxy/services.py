@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from proxy.access import AccessControl
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
+from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.settings import Settings
+from proxy.telemetry import Metrics
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.routing import Routing
 
@@ -22,6 +24,7 @@ class Services:
     credentials: CredentialRegistry
     routing: Routing
     drain: Drain
+    metrics: Metrics
 
     @property
     def ready(self) -> bool:
@@ -38,7 +41,10 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
     async with contextlib.AsyncExitStack() as stack:
         store = MemoryTokenStore()
         stack.push_async_callback(store.close)
-        credentials = build_credentials(settings.credentials, store)
+        fleet = None if settings.shared is None else Fleet(settings.shared)
+        if fleet is not None:
+            stack.push_async_callback(fleet.close)
+        credentials = build_credentials(settings.credentials, store, fleet)
         stack.push_async_callback(credentials.close)
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
@@ -46,5 +52,10 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
         yield Services(
-            settings, AccessControl(settings.access), credentials, Routing(settings, clients), drain
+            settings=settings,
+            access=AccessControl(settings.access),
+            credentials=credentials,
+            routing=Routing(settings, clients),
+            drain=drain,
+            metrics=Metrics(credentials.readings),
         )

@@ -48,6 +48,7 @@ async def relay_exchange() -> Response:
         headers=request_headers(incoming.raw_headers, request_id=record.request_id),
         body=held if incoming.body.finished else _upload(held, incoming, clock),
         content_length=None if incoming.body.finished else incoming.content_length,
+        clock=clock,
     )
     try:
         answer = await Exchange(outgoing, route, clock, record, limits).open(incoming.closing)
@@ -81,7 +82,7 @@ async def _upload(head: bytes, incoming: ProxyRequest, clock: ExchangeClock) -> 
     yield head
     async for chunk in incoming.body:
         incoming.record.bytes_up += len(chunk)
-        clock.uploading()
+        clock.sent()
         yield chunk
 
 

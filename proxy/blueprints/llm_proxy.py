@@ -15,13 +15,13 @@ METHODS: Final = sorted(set(HTTPMethod) - {HTTPMethod.TRACE, HTTPMethod.CONNECT}
 _BARE: Final = f"<any({', '.join(BARE_SEGMENTS)}):_segment>"
 
 
-@blueprint.post("/v1/chat/completions")
+@blueprint.post("/v1/chat/completions", provide_automatic_options=False)
 async def chat_completions() -> Response:
     """Chat, streamed or not, by the upstream that `[routes]` names for it."""
     return await relay_exchange()
 
 
-@blueprint.post("/v1/embeddings")
+@blueprint.post("/v1/embeddings", provide_automatic_options=False)
 async def embeddings() -> Response:
     """Embeddings, by an upstream of their own."""
     return await relay_exchange()

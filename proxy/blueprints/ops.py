@@ -27,5 +27,13 @@ async def readyz() -> Response:
     return _plain("draining" if services().drain.started else "no token", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+@blueprint.get("/metrics")
+@public
+async def metrics() -> Response:
+    """Numbers for Prometheus: names of callers and credentials stand there, no key and no token."""
+    text, content_type = services().metrics.render()
+    return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
+
+
 def _plain(word: str, status: HTTPStatus) -> Response:
     return Response(f"{word}\n", status=status, mimetype="text/plain", headers={"Cache-Control": "no-store"})

@@ -1,9 +1,10 @@
-"""Commands: `python -m proxy [serve]`, `check`, `gateway`.
+"""Commands: `python -m proxy [serve]`, `check`, `token`, `recipe`, `gateway`.
 
 Exit status 0: fine, 2: wrong use or settings, 1: anything else.
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,14 @@ from proxy.errors import SettingsError
 
 DEFAULT_CONFIG: Final = "config/proxy.toml"
 EXIT_USAGE: Final = 2
-_COMMANDS: Final = ("serve", "check", "gateway")
+WORD_DELAY_SECONDS_MAX: Final = 0.5
+_COMMANDS: Final = ("serve", "check", "token", "recipe", "gateway")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit status."""
     arguments = list(arguments)
-    if not arguments or (arguments[0] not in _COMMANDS and arguments[0] not in {"-h", "--help", "--version"}):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in {"-h", "--help", "--version"}):
         arguments.insert(0, "serve")
     options = _parser().parse_args(arguments)
     try:
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return EXIT_USAGE
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -38,6 +43,14 @@ def _run(options: argparse.Namespace) -> int:
         from proxy.cli.check import check
 
         return check(options.config)
+    if options.command == "token":
+        from proxy.cli.token import token
+
+        return token(options)
+    if options.command == "recipe":
+        from proxy.cli.recipe import recipe
+
+        return recipe(options)
     if options.command == "gateway":
         from proxy.cli.gateway import serve_gateway
 
@@ -58,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(serve)
     _add_server(serve)
     _add_config(commands.add_parser("check", help="validate the settings and print them, secrets masked"))
+    token = commands.add_parser("token", help="fetch a credential once and tell its life, never the token")
+    token.add_argument("name", metavar="NAME", help="of [credentials.NAME]")
+    _add_config(token)
+    _add_recipe(commands.add_parser("recipe", help="turn the curl line that gets a token into settings"))
     gateway = commands.add_parser("gateway", help="serve the demonstration gateway alone")
     _add_server(gateway)
     _add_gateway(gateway)
@@ -71,25 +88,59 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--curl", metavar="LINE", help="the line in quotes (default: standard input)")
+    parser.add_argument(
+        "--offline", type=Path, metavar="FILE", help="read this saved reply instead of asking the endpoint"
+    )
+    parser.add_argument("--name", default="corp", help="of the credential (default corp)")
+    parser.add_argument(
+        "--yes", action="store_true", help="never ask: take the likeliest, and mark it unsure"
+    )
+
+
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bind", metavar="HOST:PORT", help="address (default: hypercorn.toml's)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1 for now)")
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--token-ttl", type=float, default=300.0, metavar="S", help="life of a token")
+    parser.add_argument("--token-ttl", type=_seconds, default=300.0, metavar="S", help="life of a token")
     parser.add_argument(
-        "--word-delay", type=float, default=0.1, metavar="S", help="pause between words, 0 to 0.5"
+        "--word-delay", type=_word_delay, default=0.1, metavar="S", help="pause between words, 0 to 0.5"
     )
     parser.add_argument("--api-key", metavar="KEY", help="check this key instead of tokens")
     parser.add_argument(
-        "--first-byte-delay", type=float, default=0.0, metavar="S", help="pause before each answer"
+        "--first-byte-delay", type=_seconds, default=0.0, metavar="S", help="pause before each answer"
     )
-    parser.add_argument("--token-delay", type=float, default=0.0, metavar="S", help="pause before each token")
     parser.add_argument(
-        "--token-status", type=int, default=200, metavar="N", help="answer of the token endpoint"
+        "--token-delay", type=_seconds, default=0.0, metavar="S", help="pause before each token"
     )
-    parser.add_argument("--status", type=int, default=200, metavar="N", help="answer of every API path")
+    parser.add_argument(
+        "--token-status", type=_status, default=200, metavar="N", help="answer of the token endpoint"
+    )
+    parser.add_argument("--status", type=_status, default=200, metavar="N", help="answer of every API path")
     parser.add_argument("--cut-after", type=int, metavar="N", help="break a stream after N events")
     parser.add_argument("--stall-after", type=int, metavar="N", help="fall silent after N events")
     parser.add_argument("--reject-tokens", action="store_true", help="refuse every token")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError("must be seconds, 0 or more")
+    return seconds
+
+
+def _word_delay(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds > WORD_DELAY_SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"must be {WORD_DELAY_SECONDS_MAX} at most")
+    return seconds
+
+
+def _status(text: str) -> int:
+    status = int(text)
+    if not 200 <= status <= 599:
+        raise argparse.ArgumentTypeError("must be an HTTP status, 200 to 599")
+    return status

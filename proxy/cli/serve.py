@@ -16,6 +16,7 @@ from proxy.cli.gateway import embedded_gateway
 from proxy.cli.server import (
     HARD_STOP_SECONDS,
     load_server_config,
+    on_hangup,
     open_sockets,
     run,
     run_server,
@@ -67,6 +68,7 @@ async def serve_until_stopped(
     """
     drain, stop = Drain(), stop_signal()
     log = get_logger("proxy")
+    on_hangup(lambda: log.warning("hangup_ignored", meaning="settings are read at start only"))
     grace = server.graceful_timeout
     # We end streams politely at `grace`; then Hypercorn cuts what is left, on Python 3.11 at least.
     server.graceful_timeout = grace + hard_stop_seconds / 2

@@ -72,14 +72,17 @@ def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
 
 def _open_socket(bind: str, backlog: int) -> socket.socket:
     is_unix = bind.startswith("unix:")
-    host = bind.rpartition(":")[0].strip("[]")
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    if not is_unix and not (host and port.isdigit()):
+        raise SettingsError(f"bind: {bind}: must be HOST:PORT, [HOST]:PORT or unix:PATH")
     family = socket.AF_UNIX if is_unix else socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if is_unix:
             _bind_unix(listener, Path(bind.removeprefix("unix:")))
         else:
-            _bind_tcp(listener, host, int(bind.rpartition(":")[2]))
+            _bind_tcp(listener, host, int(port))
         listener.listen(backlog)
         listener.setblocking(False)  # noqa: FBT003 - the name says it
     except (OSError, ValueError, OverflowError) as error:
@@ -135,6 +138,12 @@ def stop_signal() -> asyncio.Event:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(getattr(signal, name), stop.set)
     return stop
+
+
+def on_hangup(act: Callable[[], object]) -> None:
+    """Act on SIGHUP, which otherwise ends a process."""
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
 
 @contextlib.contextmanager

@@ -8,15 +8,18 @@ UpstreamCredential     a cached source and where its token is written      upstr
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
 from proxy.credentials.refresh_policy import RefreshPolicy
-from proxy.credentials.store import MemoryTokenStore, TokenStore
+from proxy.credentials.sharing import Sharing
+from proxy.credentials.sharing.local import LocalSharing
+from proxy.credentials.store import MemoryTokenStore
 from proxy.credentials.upstream_credential import CredentialRegistry, UpstreamCredential
 
 __all__ = [
     "CachedTokenSource",
     "Credential",
     "CredentialRegistry",
+    "LocalSharing",
     "MemoryTokenStore",
     "RefreshPolicy",
-    "TokenStore",
+    "Sharing",
     "UpstreamCredential",
 ]

@@ -37,7 +37,7 @@ def as_fetch_error(error: BaseException) -> TokenFetchError:
     if isinstance(error, TokenFetchError):
         return error
     if isinstance(error, TimeoutError):
-        return TokenFetchError("the token endpoint did not answer in time")
+        return TokenFetchError("the token source did not answer in time")
     return TokenFetchError(f"the token source failed: {type(error).__name__}")
 
 

@@ -1,42 +1,104 @@
-"""From the `[credentials]` section to running sources."""
+"""From the `[credentials]` section to running sources: one builder a kind of section."""
 
 from collections.abc import Mapping
-from urllib.parse import quote_plus
 
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.refresh_policy import RefreshPolicy
-from proxy.credentials.sources import TokenSource
+from proxy.credentials.refusal import RefusalRules
+from proxy.credentials.sharing import Sharing
+from proxy.credentials.sharing.fleet import Fleet
+from proxy.credentials.sharing.identity import identity_of
+from proxy.credentials.sharing.local import LocalSharing
+from proxy.credentials.sources import OtherCredentials, TokenSource
+from proxy.credentials.sources.azure import AzureTokenSource
+from proxy.credentials.sources.bedrock import BedrockTokenSource
+from proxy.credentials.sources.exec import ExecTokenSource, command_of
+from proxy.credentials.sources.file import FileTokenSource, token_file
+from proxy.credentials.sources.google import GoogleTokenSource
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
-from proxy.credentials.sources.static import StaticTokenSource
-from proxy.credentials.store import TokenStore
+from proxy.credentials.sources.jwt import JwtTokenSource
+from proxy.credentials.sources.oauth2 import oauth2_recipe
+from proxy.credentials.sources.static import static_source
+from proxy.credentials.store import MemoryTokenStore
 from proxy.credentials.upstream_credential import CredentialRegistry, Injection, UpstreamCredential
-from proxy.secret import Secret
-from proxy.settings import Credential, HttpCredential, OAuth2Credential, StaticCredential
-from proxy.settings.interpolation import Interpolated
+from proxy.settings import (
+    AzureCredential,
+    BedrockCredential,
+    Credential,
+    ExecCredential,
+    FileCredential,
+    GoogleCredential,
+    HttpCredential,
+    JwtCredential,
+    OAuth2Credential,
+    StaticCredential,
+)
+from proxy.telemetry import TokenStats
 
 
-def build_credentials(sections: Mapping[str, Credential], store: TokenStore) -> CredentialRegistry:
-    """Build every credential of the configuration."""
-    return CredentialRegistry({name: _build(name, section, store) for name, section in sections.items()})
+def build_credentials(
+    sections: Mapping[str, Credential], store: MemoryTokenStore, fleet: Fleet | None = None
+) -> CredentialRegistry:
+    """Build every credential of the configuration.
+
+    Args:
+        sections: By name.
+        store: The memory of this process.
+        fleet: Of those that share over Redis, where there are any.
+    """
+    registry = CredentialRegistry()
+    for name, section in sections.items():
+        policy, stats = _policy(section), TokenStats()
+        if fleet is None or section.sharing == "local":
+            sharing: Sharing = LocalSharing(name, store, policy)
+        else:
+            identity, required = identity_of(name, sections), _needs_the_fleet(section)
+            sharing = fleet.sharing(identity, policy, stats, required=required)
+        source = CachedTokenSource(name, build_source(section, registry), sharing, policy, stats)
+        inject = section.inject
+        injection = Injection(header=inject.header, template=inject.template, query=inject.query)
+        registry.add(name, UpstreamCredential(source, injection, RefusalRules(section.invalidate_on)))
+    return registry
 
 
-def _build(name: str, section: Credential, store: TokenStore) -> UpstreamCredential:
-    source = build_source(section)
-    policy = RefreshPolicy(fetch_timeout=section.timeout, wait_timeout=2 * section.timeout)
-    inject = section.inject
-    return UpstreamCredential(
-        CachedTokenSource(name, source, store, policy),
-        Injection(header=inject.header, template=inject.template, query=inject.query),
-    )
+def _policy(section: Credential) -> RefreshPolicy:
+    # A flight may have to wait for another process's fetch, and then fetch itself.
+    flight = section.timeout + 1 if section.sharing == "local" else 2 * section.timeout + 5
+    wait = max(2 * section.timeout, flight)
+    return RefreshPolicy(fetch_timeout=section.timeout, flight_timeout=flight, wait_timeout=wait)
 
 
-def build_source(section: Credential) -> TokenSource:
-    """The token source that a section describes."""
-    if isinstance(section, StaticCredential):
-        return StaticTokenSource(section.value)
-    if isinstance(section, OAuth2Credential):
-        return HttpTokenSource(oauth2_recipe(section))
-    return HttpTokenSource(http_recipe(section))
+def _needs_the_fleet(section: Credential) -> bool:
+    """Where a new token kills the old, processes that fetch for themselves would take it from each other."""
+    return section.sharing == "redis_required" or section.reissue == "revokes_previous"
+
+
+def build_source(section: Credential, others: OtherCredentials | None = None) -> TokenSource:
+    """The token source that a section describes.
+
+    Args:
+        section: Of any kind.
+        others: Where the tokens come from that its own request holds.
+    """
+    match section:
+        case StaticCredential():
+            return static_source(section)
+        case FileCredential():
+            return FileTokenSource(token_file(section))
+        case ExecCredential():
+            return ExecTokenSource(command_of(section))
+        case OAuth2Credential():
+            return HttpTokenSource(oauth2_recipe(section), others)
+        case JwtCredential():
+            return JwtTokenSource(section)
+        case AzureCredential():
+            return AzureTokenSource(section)
+        case GoogleCredential():
+            return GoogleTokenSource(section)
+        case BedrockCredential():
+            return BedrockTokenSource(section)
+        case HttpCredential():
+            return HttpTokenSource(http_recipe(section), others)
 
 
 def http_recipe(section: HttpCredential) -> Recipe:
@@ -52,37 +114,14 @@ def http_recipe(section: HttpCredential) -> Recipe:
         success=(section.success.path, section.success.equals) if section.success else None,
         token=section.token,
         token_header=section.token_header,
+        token_text=section.token_text,
         expires=tuple((candidate.path, candidate.unit) for candidate in section.expires),
+        refresh_in=section.refresh_in,
         default_ttl=section.default_ttl,
         max_ttl=section.max_ttl,
         timeout=section.timeout,
         ca_file=section.ca_file,
-    )
-
-
-def oauth2_recipe(section: OAuth2Credential) -> Recipe:
-    """OAuth 2.0 client credentials (RFC 6749 4.4) as a recipe."""
-    form: dict[str, str | Secret] = {"grant_type": "client_credentials"}
-    for key, value in section.params.items():
-        form[key] = Secret(value) if isinstance(value, Interpolated) else value
-    if section.scope:
-        form["scope"] = section.scope
-    if section.audience:
-        form["audience"] = section.audience
-    basic = None
-    if section.auth == "basic":
-        # RFC 6749 2.3.1: both halves are form-encoded before they are joined and put into base64.
-        basic = (quote_plus(section.client_id), Secret(quote_plus(section.client_secret.reveal())))
-    else:
-        form |= {"client_id": section.client_id, "client_secret": section.client_secret}
-    return Recipe(
-        url=section.token_url,
-        form=form,
-        basic=basic,
-        token="access_token",  # noqa: S106 - a path in the reply
-        expires=(("expires_in", "seconds"),),
-        refresh_in="refresh_in",
-        default_ttl=section.default_ttl,
-        timeout=section.timeout,
-        ca_file=section.ca_file,
+        client_cert=section.client_cert,
+        client_key=section.client_key,
+        proxy=section.proxy,
     )

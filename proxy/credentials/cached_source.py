@@ -11,13 +11,15 @@ import math
 from collections import deque
 
 from proxy.credentials.backoff import ForcedRefreshLimit, TokenFetchError, as_fetch_error, retry_delay
-from proxy.credentials.credential import Credential, mint
-from proxy.credentials.refresh_policy import IDLE_LIFETIMES, IDLE_SECONDS, RefreshPolicy
+from proxy.credentials.credential import Credential
+from proxy.credentials.metered_source import MeteredSource, state_of
+from proxy.credentials.refresh_policy import RefreshPolicy
+from proxy.credentials.schedule import is_in_use, next_fetch
+from proxy.credentials.sharing import Known, Sharing
 from proxy.credentials.sources import TokenSource
-from proxy.credentials.store import TokenStore
 from proxy.credentials.waiters import Waiters
 from proxy.errors import TokenUnavailable
-from proxy.telemetry import get_logger
+from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
 
 
 class CachedTokenSource:
@@ -26,21 +28,24 @@ class CachedTokenSource:
     Args:
         name: The credential's name in the configuration.
         source: Where tokens come from.
-        store: What outlives this machine.
+        sharing: Who shares them.
         policy: Clocks and bounds.
+        stats: Where it counts.
     """
 
     def __init__(
-        self, name: str, source: TokenSource, store: TokenStore, policy: RefreshPolicy | None = None
+        self, name: str, source: TokenSource, sharing: Sharing, policy: RefreshPolicy, stats: TokenStats
     ) -> None:
         self.name = name
-        self._source = source
-        self._store = store
-        self._policy = policy or RefreshPolicy()
-        self._clock = self._policy.clock
+        self.stats = stats
+        self._clock = policy.clock
+        self._source = MeteredSource(source, self.stats, policy.fetch_timeout, policy.clock)
+        self._sharing = sharing
+        self._policy = policy
         self._log = get_logger("credentials").bind(credential=name)
         # A flight outlives the request that started it: it must not carry that request's context along.
         self._context = contextvars.Context()
+        self._context.run(bind_context, credential=name)
         self._current: Credential | None = None
         self._generation = 0
         self._rejected_generation = 0
@@ -75,9 +80,15 @@ class CachedTokenSource:
             or now + min_ttl >= current.hard
             or current.generation <= self._rejected_generation
         ):
-            return await self._wait(min_ttl)
+            try:
+                return await self._wait(min_ttl)
+            finally:
+                self.stats.waited(self._clock() - now)
         if now >= current.soft:
+            self.stats.served_stale += 1
             self._refresh(now)
+        else:
+            self.stats.served_fresh += 1
         return current
 
     def invalidate(self, generation: int, reason: str) -> None:
@@ -90,6 +101,7 @@ class CachedTokenSource:
         now = self._clock()
         current = self._valid(now)
         if current is None or current.generation != generation:
+            self.stats.rejections_without_effect += 1
             return
         allowed = self._forced.allow(now)
         self._log.warning(
@@ -97,7 +109,9 @@ class CachedTokenSource:
             refreshing=allowed,
         )  # fmt: skip
         if not allowed:
+            self.stats.rejections_without_effect += 1
             return
+        self.stats.rejections += 1
         self._rejected_generation = generation
         self._rejected_at = now
         self._rejected_digests.append(current.digest)
@@ -118,6 +132,19 @@ class CachedTokenSource:
         now = self._clock()
         current = self._valid(now)
         return None if current is None else current.hard - now
+
+    def reading(self) -> TokenReading:
+        """How things stand now."""
+        now = self._clock()
+        return TokenReading(
+            credential=self.name,
+            state=state_of(self._current, now, rejected=self._rejected_generation),
+            remaining_seconds=self.remaining or 0.0,
+            generation=self._generation,
+            waiters=len(self._waiters),
+            backoff_seconds=max(self._backoff_until - now, 0.0),
+            counts=self.stats,
+        )
 
     async def close(self) -> None:
         """Stop fetching and let go of the source; whoever still waits is told that no token can be had."""
@@ -176,28 +203,10 @@ class CachedTokenSource:
         self._flight = task
 
     async def _fly(self) -> Credential:
-        async with asyncio.timeout(self._policy.fetch_timeout):
-            return await self._bring()
-
-    async def _bring(self) -> Credential:
-        """A credential out of the store, or else out of the source."""
-        started = self._clock()
-        kept = await self._store.get(self.name)
-        if kept is not None and self._worth_adopting(kept, started):
-            return kept
-        fetched = await self._source.fetch()
-        credential = mint(
-            fetched,
-            generation=max(self._generation, kept.generation if kept else 0) + 1,
-            obtained=started,
-            uniform=self._policy.uniform,
-        )
-        await self._store.put(credential, self.name, self._clock())
-        return credential
-
-    def _worth_adopting(self, kept: Credential, now: float) -> bool:
-        newer = kept.generation > max(self._generation, self._rejected_generation)
-        return newer and now < kept.soft and kept.digest not in self._rejected_digests
+        current, rejected = self._valid(self._clock()), frozenset(self._rejected_digests)
+        known = Known(self._generation, current, rejected, self._failures)
+        async with asyncio.timeout(self._policy.flight_timeout):
+            return await self._sharing.bring(self._source.fetch, known)
 
     def _landed(self, flight: asyncio.Task[Credential]) -> None:
         if flight is not self._flight:
@@ -225,8 +234,10 @@ class CachedTokenSource:
         if credential.digest in self._rejected_digests and self._flight_started < self._rejected_at:
             self._launch(now)  # it left before the rejection and brings back the very token that was rejected
             return
+        again = self._current is not None and self._current.digest == credential.digest
         self._current = credential
-        self._log.info(
+        write = self._log.debug if again else self._log.info  # a file is read again every minute
+        write(
             "token_fetched", generation=credential.generation, fingerprint=credential.fingerprint,
             lifetime_s=round(credential.lifetime, 3), fetch_s=round(now - self._flight_started, 3),
         )  # fmt: skip
@@ -251,28 +262,21 @@ class CachedTokenSource:
         """Plan the next fetch that nobody has to ask for."""
         self._disarm()
         now = self._clock()
-        due = self._due(now)
+        due = next_fetch(
+            self._valid(now),
+            now,
+            idle=now - self._last_used,
+            failures=self._failures,
+            backoff_until=self._backoff_until,
+        )
         if math.isfinite(due) and not self._closed and self._flight is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(due - now, 0), self._on_timer, due, context=self._context)
 
-    def _due(self, now: float) -> float:
-        """The soft end of the token, or the end of the back-off."""
-        current = self._valid(now)
-        if self._failures == 0:
-            return current.soft if current is not None and current.soft < current.hard else math.inf
-        due = max(self._backoff_until, current.soft if current else now)
-        return due if self._in_use(now) else max(due, now + IDLE_SECONDS)
-
     def _on_timer(self, due: float) -> None:
         now = max(self._clock(), due)  # a loop may be early by its own resolution
-        # A failure is probed for ever: a service that is not ready gets no requests that would ask.
-        if self._failures or self._in_use(now):
+        if self._failures or is_in_use(self._valid(now), now - self._last_used):
             self._refresh(now)
-
-    def _in_use(self, now: float) -> bool:
-        current = self._valid(now)
-        return now - self._last_used <= (IDLE_LIFETIMES * current.lifetime if current else IDLE_SECONDS)
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -29,7 +29,8 @@ class FetchedToken:
     Args:
         secret: The token.
         lifetime: Seconds from the moment the request left; infinite for a token that does not expire.
-        refresh_in: Seconds after which the issuer asks for a refresh, where it says so.
+        refresh_in: Seconds after which the issuer asks for a refresh, where it says so; of a token that does
+            not expire, after which it has to be looked at again.
     """
 
     secret: Secret
@@ -62,6 +63,11 @@ class Credential:
         return self.hard - self.obtained
 
 
+def skew_of(lifetime: float) -> float:
+    """Seconds before its end in which a token is not sent any more: clocks and wires are not exact."""
+    return min(SKEW_SECONDS_MAX, SKEW_FRACTION * lifetime)
+
+
 def mint(
     fetched: FetchedToken,
     *,
@@ -72,17 +78,22 @@ def mint(
     """Give a fetched token its deadlines.
 
     `hard` leaves a skew of 5% of the lifetime, ten seconds at most; `soft` lies at 60 to 75% of it, or within
-    the same spread around the issuer's own hint. Where nothing is refreshed ahead, `soft` is `hard`.
+    the same spread around the issuer's own hint; without an end, at 80 to 100% of the hint, never after it.
+    Where nothing is refreshed ahead, `soft` is `hard`.
     """
     life = fetched.lifetime
-    skew = min(SKEW_SECONDS_MAX, SKEW_FRACTION * life)
+    skew = skew_of(life)
     hard = obtained + life - skew if math.isfinite(life) else math.inf
     soft = hard
+    hint = fetched.refresh_in
+    if hint is not None and not SHORT_LIFE_SECONDS <= hint < life:
+        hint = None  # not one that could be followed
     if math.isfinite(life) and life >= SHORT_LIFE_SECONDS:
         centre = sum(SOFT_FRACTION) / 2
-        hint = fetched.refresh_in
-        planned = hint if hint is not None and SHORT_LIFE_SECONDS <= hint < life else centre * life
+        planned = centre * life if hint is None else hint
         latest = LATEST_FRACTION * (life - skew)
         soft = obtained + min(planned * uniform(*SOFT_FRACTION) / centre, latest)
+    elif hint is not None:
+        soft = obtained + hint * uniform(*SOFT_FRACTION) / SOFT_FRACTION[1]
     digest = hmac.digest(_DIGEST_KEY, fetched.secret.reveal().encode(), hashlib.sha256)
     return Credential(fetched.secret, generation, obtained, soft, hard, digest)

@@ -20,8 +20,12 @@ class RefreshPolicy:
 
     fetch_timeout: float = 15.0
     """One fetch, from start to end."""
+    flight_timeout: float = 15.0
+    """One flight: the fetch, or the wait for somebody else's."""
     wait_timeout: float = 20.0
     """What a caller waits at most for a token that is not there."""
+    lease_seconds: float = 2.0
+    """A process of the fleet that is gone while it fetches is missed for no longer than this."""
     max_waiters: int = 20_000
     clock: Callable[[], float] = time.monotonic
     uniform: Uniform = random.uniform

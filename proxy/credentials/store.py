@@ -6,24 +6,11 @@ when a write fails, and its lock lets every waiter through at once.
 """
 
 import math
-from typing import Protocol, cast
+from typing import cast
 
 from aiocache import SimpleMemoryCache
 
 from proxy.credentials.credential import Credential
-
-
-class TokenStore(Protocol):
-    """Keeps one credential a name."""
-
-    async def get(self, name: str) -> Credential | None:
-        """The credential, if one is kept and not past its end."""
-
-    async def put(self, credential: Credential, name: str, now: float) -> None:
-        """Keep it until its hard end."""
-
-    async def close(self) -> None:
-        """Forget everything."""
 
 
 class MemoryTokenStore:

@@ -20,6 +20,9 @@ class Waiters:
         self._limit = limit
         self._futures: set[asyncio.Future[Credential]] = set()
 
+    def __len__(self) -> int:
+        return len(self._futures)
+
     async def join(self, timeout: float) -> Credential:
         """Wait for the next outcome.
 

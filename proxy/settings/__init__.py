@@ -10,11 +10,18 @@ The way of the text: locations (lines) -> environment (overrides) -> interpolati
 
 from proxy.settings.access import DEFAULT_CALLER_KEYS, Access, CallerKey
 from proxy.settings.credentials import (
+    AzureCredential,
+    BedrockCredential,
     Credential,
     CredentialSection,
+    ExecCredential,
     Expiry,
+    FileCredential,
+    GoogleCredential,
     HttpCredential,
     Inject,
+    Invalidation,
+    JwtCredential,
     OAuth2Credential,
     StaticCredential,
     Success,
@@ -23,25 +30,34 @@ from proxy.settings.describe import describe
 from proxy.settings.load import load_settings
 from proxy.settings.models import ENDPOINTS, Gateway, Limits, Logs, Routes, Settings, resolve_embedded
 from proxy.settings.recipe_values import Json
+from proxy.settings.shared import Shared
 from proxy.settings.upstreams import Timeouts, Upstream
 
 __all__ = [
     "DEFAULT_CALLER_KEYS",
     "ENDPOINTS",
     "Access",
+    "AzureCredential",
+    "BedrockCredential",
     "CallerKey",
     "Credential",
     "CredentialSection",
+    "ExecCredential",
     "Expiry",
+    "FileCredential",
     "Gateway",
+    "GoogleCredential",
     "HttpCredential",
     "Inject",
+    "Invalidation",
     "Json",
+    "JwtCredential",
     "Limits",
     "Logs",
     "OAuth2Credential",
     "Routes",
     "Settings",
+    "Shared",
     "StaticCredential",
     "Success",
     "Timeouts",

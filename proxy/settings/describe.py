@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from proxy.secret import MASK, Secret
-from proxy.settings.interpolation import Interpolated
+from proxy.settings.interpolation import Interpolated, LateText
 from proxy.settings.models import Routes, Settings
 from proxy.settings.problems import dotted, quoted
 from proxy.settings.section import Section
@@ -77,7 +77,9 @@ def _value(value: object, *, masked: bool) -> str:
         )
     if isinstance(value, tuple):
         return "[" + ", ".join(_value(item, masked=masked) for item in value) + "]"
-    if masked or isinstance(value, Secret | Interpolated):
+    if isinstance(value, LateText) and not (masked and any(isinstance(part, str) for part in value.parts)):
+        return quoted(value.written)
+    if masked or isinstance(value, Secret | Interpolated | LateText):
         return quoted(MASK)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

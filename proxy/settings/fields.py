@@ -1,6 +1,7 @@
 """The single values that settings are made of, and what each kind refuses."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -87,8 +88,9 @@ def _key(value: object) -> Secret:
     """Wrap a string that can be shown in a header and is no left-over of an example."""
     wrapped = secret(value)
     text = wrapped.reveal()
-    if not _fits_header(text) or text != text.strip():
-        refuse("does not fit in an HTTP header: it has spaces around it, control or non-Latin-1 characters")
+    if not text.isascii() or not text.isprintable() or text != text.strip():
+        # A header's bytes beyond ASCII are read one way here and another there.
+        refuse("does not fit in an HTTP header: it has spaces around it, control or non-ASCII characters")
     if _PLACEHOLDER.fullmatch(re.sub(r"[\s_-]", "", text.lower())):
         refuse("is a placeholder: put the real one here")
     return wrapped
@@ -105,6 +107,14 @@ def _readable(path: Path, info: ValidationInfo) -> Path:
     return located
 
 
+def _certificates(path: Path) -> Path:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        refuse("holds no certificate in PEM form")
+    return path
+
+
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
@@ -118,3 +128,4 @@ Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
+CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_certificates)]

@@ -72,7 +72,8 @@ def _settings(
     expanded = {"access": {}, "upstreams": {}, **written}  # their absence is told by what they lack
     found = [*check_references(expanded)]
     try:
-        settings = Settings.model_validate(with_routes(expanded), context={"folder": interpolation.folder})
+        context = {"folder": interpolation.folder, "environ": interpolation.environ}
+        settings = Settings.model_validate(with_routes(expanded), context=context)
     except ValidationError as error:
         settings = None
         found += problems_of(error)

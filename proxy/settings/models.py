@@ -9,6 +9,7 @@ from proxy.settings.access import Access
 from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
 from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText
 from proxy.settings.section import Section, Table, frozen
+from proxy.settings.shared import Shared
 from proxy.settings.upstreams import Upstream
 from proxy.settings.urls import resolved
 
@@ -82,6 +83,7 @@ class Settings(Section):
     routes: Routes
     upstreams: Table[Name, Upstream]
     credentials: Table[Name, Credential] = Field(default_factory=dict)
+    shared: Shared | None = None
     limits: Limits = Limits()
     logs: Logs = Logs()
     gateway: Gateway | None = None

@@ -1,4 +1,4 @@
-"""What the HTTP recipe of a credential sends: JSON and text in which interpolated strings are secrets."""
+"""What a request for a token sends: JSON and text in which interpolated strings are secrets."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,14 +7,16 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator
 
 from proxy.secret import Secret
-from proxy.settings.fields import SecretText, header_text, secret
-from proxy.settings.interpolation import Interpolated
+from proxy.settings.fields import header_text, secret
+from proxy.settings.interpolation import Interpolated, LateText
 from proxy.settings.locations import KeyPath
 from proxy.settings.problems import Problem
 from proxy.settings.section import Checked, frozen, refuse, refuse_all
 
-Json: TypeAlias = bool | int | float | str | Secret | tuple["Json", ...] | Mapping[str, "Json"] | None
-"""A JSON value, read-only: objects are mappings, arrays are tuples, and some strings are secret."""
+Json: TypeAlias = (
+    bool | int | float | str | Secret | LateText | tuple["Json", ...] | Mapping[str, "Json"] | None
+)
+"""A JSON value, read-only: objects are mappings, arrays are tuples; some strings are secret or come late."""
 
 
 def json_value(value: object) -> Json:
@@ -36,7 +38,7 @@ def _without_json_form(value: object, path: KeyPath) -> Iterator[Problem]:
         yield Problem(path, "is empty")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(path, "must be a finite number")
-    elif not isinstance(value, bool | int | float | str | Secret | None):
+    elif not isinstance(value, bool | int | float | str | Secret | LateText | None):
         yield Problem(path, "has no JSON form: write it as a string")
 
 
@@ -47,12 +49,14 @@ def _frozen_json(value: object) -> Json:
         return tuple(_frozen_json(item) for item in value)
     if isinstance(value, Interpolated):
         return Secret(str(value))
-    if isinstance(value, bool | int | float | str | Secret):
+    if isinstance(value, bool | int | float | str | Secret | LateText):
         return value
     return None
 
 
-def _text(value: object) -> str | Secret:
+def _text(value: object) -> str | Secret | LateText:
+    if isinstance(value, LateText):
+        return value
     if isinstance(value, Secret | Interpolated):
         return secret(value)
     if not isinstance(value, str):
@@ -60,9 +64,20 @@ def _text(value: object) -> str | Secret:
     return value
 
 
-def _header(value: object) -> str | Secret:
-    header_text(value.reveal() if isinstance(value, Secret) else value)
+def _header(value: object) -> str | Secret | LateText:
+    for part in _written_parts(value):
+        header_text(part)
     return _text(value)
+
+
+def _written_parts(value: object) -> list[object]:
+    if isinstance(value, LateText):
+        return [part for part in value.parts if isinstance(part, str)]
+    return [value.reveal() if isinstance(value, Secret) else value]
+
+
+def _secret_or_late(value: object) -> Secret | LateText:
+    return value if isinstance(value, LateText) else secret(value)
 
 
 def _pair(value: object) -> object:
@@ -77,7 +92,8 @@ def _scalar(value: object) -> bool | int | float | str:
     return str(value) if isinstance(value, str) else value
 
 
-Text = Annotated[str | Secret, Checked(_text)]
-HeaderTextOrSecret = Annotated[str | Secret, Checked(_header)]
-BasicPair = Annotated[tuple[Text, SecretText], BeforeValidator(_pair)]
+Text = Annotated[str | Secret | LateText, Checked(_text)]
+SecretOrLate = Annotated[Secret | LateText, Checked(_secret_or_late)]
+HeaderTextOrSecret = Annotated[str | Secret | LateText, Checked(_header)]
+BasicPair = Annotated[tuple[Text, SecretOrLate], BeforeValidator(_pair)]
 Scalar = Annotated[bool | int | float | str, Checked(_scalar)]

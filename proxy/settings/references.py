@@ -5,6 +5,8 @@ These checks read the tree itself, not the models, so that they report along wit
 
 from collections.abc import Iterator, Mapping
 
+from proxy.settings.interpolation import LateText
+from proxy.settings.locations import KeyPath
 from proxy.settings.models import ENDPOINTS
 from proxy.settings.problems import Problem, listed, suggestion
 from proxy.settings.urls import EMBEDDED
@@ -33,6 +35,8 @@ def check_references(tree: Mapping[str, object]) -> Iterator[Problem]:
         if isinstance(credential, str) and credential not in credentials:
             words = f"names no credential, {suggestion(credential, credentials)}"
             yield Problem(("upstreams", name, "credential"), words)
+    yield from _check_late(credentials)
+    yield from _check_sharing(tree)
     if "gateway" not in tree:
         yield from _check_embedded(tree)
 
@@ -49,6 +53,52 @@ def _check_routes(tree: Mapping[str, object]) -> Iterator[Problem]:
             yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINTS)}")
         elif upstreams and isinstance(upstream, str) and upstream not in upstreams:
             yield Problem(("routes", key), f"names no upstream, {suggestion(upstream, upstreams)}")
+
+
+def _check_late(credentials: Mapping[str, object]) -> Iterator[Problem]:
+    """Tokens that requests for other tokens hold: each must exist, and no token may need itself."""
+    needed: dict[str, set[str]] = {}
+    for name, table in credentials.items():
+        for path, text in _late_texts(table, ("credentials", name)):
+            for other in text.credentials:
+                needed.setdefault(name, set()).add(other)
+                if other not in credentials:
+                    words = f"${{credential:...}} names no credential, {suggestion(other, credentials)}"
+                    yield Problem(path, words)
+                elif name in _reachable(other, needed):
+                    yield Problem(path, f"goes round in a circle: {listed({name, other})} need each other")
+
+
+def _check_sharing(tree: Mapping[str, object]) -> Iterator[Problem]:
+    for name, table in _table(tree, "credentials").items():
+        if not isinstance(table, dict) or table.get("sharing") not in {"redis", "redis_required"}:
+            continue
+        place = ("credentials", name, "sharing")
+        if table.get("source") in {"static", "file"}:
+            yield Problem(place, "there is nothing to share: each process reads this token for itself")
+        elif "shared" not in tree:
+            yield Problem(place, "needs a [shared] section with a redis_url")
+
+
+def _late_texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, LateText]]:
+    if isinstance(value, LateText):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _late_texts(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _late_texts(item, (*path, index))
+
+
+def _reachable(start: str, needed: Mapping[str, set[str]]) -> set[str]:
+    found, waiting = set[str](), [start]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += needed.get(name, ())
+    return found
 
 
 def _check_embedded(tree: Mapping[str, object]) -> Iterator[Problem]:

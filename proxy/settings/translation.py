@@ -18,7 +18,9 @@ _WORDS: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
     "finite_number": "must be a finite number",
     "union_tag_invalid": "must be one of {expected_tags}",
-    "union_tag_not_found": 'is required: "static", "oauth2" or "http"',
+    "union_tag_not_found": (
+        'is required: "static", "file", "exec", "oauth2", "jwt", "azure", "google", "bedrock" or "http"'
+    ),
     REFUSED: "{words}",
 }
 _WORDS_BY_KIND: Mapping[str, str] = {  # the first part of the type: int_type, int_parsing, int_from_float

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from proxy.settings.fields import Count, HeaderName, HeaderText, ReadableFile, Seconds
+from proxy.settings.fields import CaFile, Count, HeaderName, HeaderText, Seconds
 from proxy.settings.section import Section, Table
 from proxy.settings.urls import BaseUrl, ProxyUrl
 
@@ -31,7 +31,7 @@ class Upstream(Section):
     max_connections: Count = 2000
     headers: Table[HeaderName, HeaderText] = Field(default_factory=dict)
     """Set on every request. A value that came from the environment or a file is masked when shown."""
-    ca_file: ReadableFile | None = None
+    ca_file: CaFile | None = None
     """PEM certificates to trust instead of the system's."""
     proxy: ProxyUrl | None = None
     """An HTTP proxy to go through; those of the environment are not used."""

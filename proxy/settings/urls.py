@@ -22,7 +22,11 @@ def resolved(url: str, origin: str) -> str:
 def _base_url(url: str) -> str:
     if "?" in url:
         refuse("must not have a query")
-    return _endpoint_url(url).rstrip("/")
+    base = _endpoint_url(url).rstrip("/")
+    for endpoint in ("/chat/completions", "/completions", "/embeddings", "/models"):
+        if base.endswith(endpoint):
+            refuse(f"must be what stands before {endpoint}: the caller's path is appended to it")
+    return base
 
 
 def _endpoint_url(url: str) -> str:

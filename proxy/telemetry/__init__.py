@@ -2,6 +2,19 @@
 
 from proxy.telemetry.body_log import BodyLog
 from proxy.telemetry.exchange_record import ExchangeRecord
-from proxy.telemetry.logs import configure_logs, get_logger, request_context
+from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.token_record import State, TokenReading, TokenStats
 
-__all__ = ["BodyLog", "ExchangeRecord", "configure_logs", "get_logger", "request_context"]
+__all__ = [
+    "BodyLog",
+    "ExchangeRecord",
+    "Metrics",
+    "State",
+    "TokenReading",
+    "TokenStats",
+    "bind_context",
+    "configure_logs",
+    "get_logger",
+    "request_context",
+]

@@ -1,6 +1,7 @@
 """Set structlog up: one JSON line an event, secrets masked, no local variables in tracebacks."""
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,11 @@ def request_context(request_id: str) -> Iterator[None]:
         yield
 
 
+def bind_context(**values: str) -> None:
+    """Bind values to every line that is written in the current context, for good."""
+    structlog.contextvars.bind_contextvars(**values)
+
+
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Mask the values of sensitive names, one level deep into mappings."""
     for name, value in event.items():
@@ -101,4 +107,7 @@ def _renderer(stream: TextIO, *, as_json: bool) -> Processor:
 
 
 def _to_json(event: EventDict, **_options: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode()
+    except UnicodeEncodeError:  # a lone surrogate, such as the operating system makes of an odd file name
+        return json.dumps(event, default=repr)

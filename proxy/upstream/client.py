@@ -5,11 +5,13 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 import httpx2
 from openai import AsyncOpenAI
 
-from proxy.credentials import Credential, UpstreamCredential
+from proxy.credentials import CachedTokenSource, Credential, UpstreamCredential
+from proxy.credentials.refusal import BODY_BYTES_MAX, RefusalRules
 from proxy.errors import (
     Aborted,
     BadResponse,
@@ -27,6 +29,16 @@ from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from proxy.wire.headers import Headers
 
 
+class SendClock(Protocol):
+    """Bounds the wait for an upstream."""
+
+    def hold(self) -> None:
+        """Something else is waited for."""
+
+    def sent(self) -> None:
+        """The request goes out: the wait begins."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRequest:
     """One request as it goes up, but for the credential.
@@ -38,6 +50,7 @@ class UpstreamRequest:
         headers: What goes up, see `proxy.wire.headers.request_headers`.
         body: Held bytes, which can be sent again, or a stream, which cannot.
         content_length: Of a streamed body, where the caller announced it.
+        clock: Told when the upstream's time begins, which a wait for a token is not.
     """
 
     method: str
@@ -46,6 +59,7 @@ class UpstreamRequest:
     headers: Headers
     body: bytes | AsyncIterator[bytes]
     content_length: int | None = None
+    clock: SendClock | None = None
 
 
 class UpstreamClient(AsyncOpenAI):
@@ -105,24 +119,24 @@ class UpstreamClient(AsyncOpenAI):
         if self._credential is None:
             return await self._send(request, None)
         source = self._credential.source
-        credential = await source.get()
+        credential = await _token(source, request.clock)
         record.generation = credential.generation
         response = await self._send(request, credential)
-        if response.status_code != HTTPStatus.UNAUTHORIZED:
+        if not await _refuses(response, self._credential.refusal):
             return response
-        await response.aclose()
-        source.invalidate(credential.generation, "the upstream answered 401")
+        source.invalidate(credential.generation, f"the upstream answered {response.status_code}")
         if not isinstance(request.body, bytes):
-            raise TokenUnavailable(reason="the upstream answered 401; a streamed upload cannot be sent again")
-        fresh = await source.get()
+            raise TokenUnavailable(reason="the token was refused; a streamed upload cannot be sent again")
+        fresh = await _token(source, request.clock)
         if fresh.digest == credential.digest:
-            raise TokenRejected(reason="the upstream answered 401, and there is no other token")
+            raise TokenRejected(reason="the token was refused, and there is no other one")
         record.generation, record.replays = fresh.generation, record.replays + 1
         response = await self._send(request, fresh)
-        if response.status_code == HTTPStatus.UNAUTHORIZED:
-            await response.aclose()
-            source.invalidate(fresh.generation, "the upstream answered 401 to a fresh token")
-            raise TokenRejected(reason="the upstream answered 401 to a fresh token as well")
+        if await _refuses(response, self._credential.refusal):
+            source.invalidate(
+                fresh.generation, f"the upstream answered {response.status_code} to a fresh token"
+            )
+            raise TokenRejected(reason="a fresh token was refused as well")
         return response
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
@@ -144,10 +158,37 @@ class UpstreamClient(AsyncOpenAI):
                 ),
                 stream=True,
             )
+        if response.status_code < HTTPStatus.OK:
+            await response.aclose()
+            raise BadResponse(reason="the upstream switched protocols, which nobody asked for")
         if response.has_redirect_location:
             await response.aclose()
             raise BadResponse(reason="the upstream answered with a redirect, which is not followed")
         return response
+
+
+async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credential:
+    """A token; the wait for it has bounds of its own."""
+    if clock is None:
+        return await source.get()
+    clock.hold()
+    try:
+        return await source.get()
+    finally:
+        clock.sent()
+
+
+async def _refuses(response: httpx2.Response, rules: RefusalRules) -> bool:
+    """Whether an answer refuses our token; then it is closed."""
+    status, headers = response.status_code, response.headers.raw
+    refused = rules.fit_head(status, headers)
+    if not refused and rules.ask_for_body(status, headers):
+        body: ArrivingBody = response.extensions["body"]
+        with _translated_errors():
+            refused = rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
+    if refused:
+        await response.aclose()
+    return refused
 
 
 class UpstreamResponse:
@@ -188,6 +229,8 @@ def _translated_errors() -> Iterator[None]:
         yield
     except httpx2.ConnectTimeout as error:
         raise UpstreamTimeout(reason="no connection in time") from error
+    except httpx2.PoolTimeout as error:
+        raise Overloaded from error
     except (httpx2.ConnectError, httpx2.ProxyError) as error:
         raise Unreachable(reason=_cause(error)) from error
     except (httpx2.TransportError, httpx2.InvalidURL) as error:

@@ -47,8 +47,13 @@ class ExchangeClock:
         finally:
             self._before = None
 
-    def uploading(self) -> None:
-        """Part of the request went up: the upstream could not have answered before."""
+    def hold(self) -> None:
+        """Something else is waited for, with a bound of its own: only the whole exchange goes on to count."""
+        if self._before is not None and not self._before.expired() and not self._stopped:
+            self._before.reschedule(self._total_due)
+
+    def sent(self) -> None:
+        """The request goes out, or a part of it: the upstream could not have answered before."""
         if self._before is not None and not self._before.expired():
             self._before.reschedule(self._first_byte_due())
 
@@ -57,6 +62,12 @@ class ExchangeClock:
         self._fail = fail
         if self._stopped:
             fail(Draining())
+        self._arm(self._loop.time())
+
+    def ending(self, seconds: float) -> None:
+        """All has been said: from now on a wait may take no longer than this."""
+        self._idle = seconds if self._idle is None else min(self._idle, seconds)
+        self.close()
         self._arm(self._loop.time())
 
     def waiting(self) -> None:
@@ -72,7 +83,7 @@ class ExchangeClock:
         self._stopped = True
         if self._fail is not None:
             self._fail(Draining())
-        elif self._before is not None:
+        elif self._before is not None and not self._before.expired():
             self._before.reschedule(self._loop.time())
 
     def close(self) -> None:

@@ -22,6 +22,10 @@ from proxy.wire.headers import Headers, find_header, media_type, response_header
 
 # These endpoints say when they are done; a stream of theirs that does not has been cut.
 _SAYS_WHEN_DONE: Final = frozenset({"chat/completions", "completions"})
+ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
+END_SECONDS: Final = 1.0
+"""How long the end of the body may take after the end marker."""
+_END: Final = b"[DONE]\n\n"
 
 
 class Answer(NamedTuple):
@@ -73,16 +77,18 @@ class Exchange:
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
         headers = response_headers(arrived, event_stream=is_events)
         length = find_header(arrived, b"content-length")
-        if not first or (length is not None and int(length) == len(first)):
+        # A compressed stream is passed as it is: its events cannot be seen.
+        compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
+        watched = is_events and response.status == HTTPStatus.OK and not compressed
+        if watched and not first and self._says_when_done:
+            raise BadResponse(reason="an event stream without an event")
+        if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.went_down(first)
             return Answer(response.status, headers, first)
         self.clock.watch(response.fail)
         closing.callback(self.clock.close)
-        # A compressed stream is passed as it is: its events cannot be seen.
-        compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
-        if is_events and response.status == HTTPStatus.OK and not compressed:
-            return Answer(response.status, headers, self._events(first, response))
-        return Answer(response.status, headers, self._bytes(first, response))
+        body = self._events(first, response) if watched else self._bytes(first, response)
+        return Answer(response.status, headers, body)
 
     async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
@@ -98,15 +104,20 @@ class Exchange:
                     yield whole
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
+                if whole.endswith(_END) and framer.marked:
+                    self.clock.ending(END_SECONDS)
                 chunk = await self._next(response)
             tail = framer.flush()
             if tail:
                 record.went_down(tail)
                 yield tail
-            if self.route.endpoint in _SAYS_WHEN_DONE and not framer.finished:
-                raise Aborted(reason="the stream ended without [DONE] and without a finish_reason")
+            if self._says_when_done and not framer.finished:
+                raise Aborted(
+                    ENDED_EARLY, reason="the stream ended without [DONE] and without a finish_reason"
+                )
         except ProxyError as error:
-            yield self._last_event(error)
+            if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
+                yield self._last_event(error)
 
     async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
         """Any other body, as it comes."""
@@ -121,6 +132,10 @@ class Exchange:
         chunk = await response.read()
         self.clock.arrived()
         return chunk
+
+    @property
+    def _says_when_done(self) -> bool:
+        return self.route.endpoint in _SAYS_WHEN_DONE
 
     def _last_event(self, error: ProxyError) -> bytes:
         self.record.fail(error)

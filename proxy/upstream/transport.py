@@ -5,6 +5,9 @@ came (the SDK's decodes `%2F`), a lost connection is not reported as a timeout, 
 read gives all that has arrived.
 """
 
+import errno
+import io
+import re
 import ssl
 from collections.abc import AsyncIterator
 from typing import Final, cast
@@ -18,7 +21,11 @@ from yarl import URL
 # on one that is just closing would be lost, and a POST cannot be sent again.
 KEEP_ALIVE_SECONDS: Final = 4.0
 HEADER_BYTES_MAX: Final = 64 * 1024
+# A larger body is written piece by piece: as one it would hold up the event loop, and aiohttp warns of it.
+WHOLE_BODY_BYTES_MAX: Final = 1024 * 1024
 _ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_URL: Final = re.compile(r"https?://\S+")
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -84,9 +91,21 @@ class ArrivingBody(httpx2.AsyncByteStream):
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._peeked = b""
+
+    async def peek(self, limit: int) -> bytes:
+        """The beginning of the body, up to its end or some way beyond `limit`; it is still to be read."""
+        seen = bytearray()
+        while len(seen) <= limit and (chunk := await self.read()):
+            seen += chunk
+        self._peeked = bytes(seen)
+        return self._peeked
 
     async def read(self) -> bytes:
         """All that has arrived, after a wait for the first of it; nothing at the proper end."""
+        if self._peeked:
+            peeked, self._peeked = self._peeked, b""
+            return peeked
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -105,18 +124,26 @@ class ArrivingBody(httpx2.AsyncByteStream):
         self._response.release()
 
 
-def _content(request: httpx2.Request) -> bytes | httpx2.AsyncByteStream | None:
+def _content(request: httpx2.Request) -> bytes | io.BytesIO | httpx2.AsyncByteStream | None:
     try:
-        return request.content or None
+        content = request.content
     except httpx2.RequestNotRead:
         request.headers.pop("transfer-encoding", None)  # aiohttp frames the body itself
         return cast(httpx2.AsyncByteStream, request.stream)
+    return io.BytesIO(content) if len(content) > WHOLE_BODY_BYTES_MAX else content or None
 
 
 def _translated(error: Exception) -> httpx2.TransportError:
     """The SDK's side of an aiohttp error, by its cause."""
     kind = next((to for of, to in _ERRORS if isinstance(error, of)), httpx2.ReadError)
-    return kind(str(error))
+    if getattr(error, "errno", None) in _NO_DESCRIPTORS:
+        kind = httpx2.PoolTimeout  # our own limit, not the upstream's fault
+    return kind(_words(error))
+
+
+def _words(error: Exception) -> str:
+    """What an error says, but for the URLs in it: a query may hold a token, and a proxy's URL a password."""
+    return _URL.sub("(URL)", str(error))
 
 
 # The first that fits counts: subclasses before their bases.

@@ -19,6 +19,8 @@ _EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
 _END_MARKER: Final = b"[DONE]"
 _BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+# An error of the upstream's own ends a stream as well; `"error": null` is none.
+_ERROR: Final = re.compile(rb'(?:^|[\r\n])data: ?\s*\{\s*"error"\s*:\s*[^\sn]')
 # How a stream ended is asked once, at its end: these are kept by reference, and nothing is searched before.
 _RECENT_PIECES: Final = 8
 
@@ -75,12 +77,16 @@ class EventFramer:
 
     @property
     def finished(self) -> bool:
-        """Whether an end marker or a finish_reason was among the last events."""
+        """Whether an end marker, a finish_reason or an error was among the last events."""
+        recent = b"".join(self._recent)
+        return self.marked or bool(_FINISH_REASON.search(recent) or _ERROR.search(recent))
+
+    @property
+    def marked(self) -> bool:
+        """Whether the end marker was among the last events: nothing of worth can follow."""
         recent = b"".join(self._recent)
         marker = recent.rfind(_END_MARKER)
-        if marker >= 0 and _BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker):
-            return True
-        return _FINISH_REASON.search(recent) is not None
+        return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
 
     def _count(self, whole: bytes) -> bytes:
         self.events += len(_EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")

@@ -6,11 +6,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
-from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, RefreshPolicy, TokenStore
+from proxy.credentials import CachedTokenSource, Credential, LocalSharing, MemoryTokenStore, RefreshPolicy
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.sources import TokenSource
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
+from proxy.telemetry import TokenStats
 from tests.virtual_time import run_virtually
 
 P = ParamSpec("P")
@@ -63,12 +65,21 @@ class FakeIssuer:
         self.closed += 1
 
 
-def build_machine(issuer: FakeIssuer, store: TokenStore | None = None, **policy: Any) -> CachedTokenSource:
+def build_machine(
+    issuer: TokenSource, store: MemoryTokenStore | None = None, **policy: Any
+) -> CachedTokenSource:
     """A cached source on the running loop's clock."""
     clock = asyncio.get_running_loop().time
-    return CachedTokenSource(
-        "corp", issuer, store or MemoryTokenStore(), RefreshPolicy(**{"clock": clock, **policy})
-    )
+    return local_machine(issuer, store, RefreshPolicy(**{"clock": clock, **policy}))
+
+
+def local_machine(
+    source: TokenSource, store: MemoryTokenStore | None = None, policy: RefreshPolicy | None = None
+) -> CachedTokenSource:
+    """A cached source that shares within this process."""
+    policy = policy or RefreshPolicy()
+    sharing = LocalSharing("corp", store or MemoryTokenStore(), policy)
+    return CachedTokenSource("corp", source, sharing, policy, TokenStats())
 
 
 def build_credential(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Credential:

@@ -92,7 +92,7 @@ def test_forced_refreshes_are_never_closer_than_the_cooldown(gaps: list[float], 
     ("error", "reason"),
     [
         (DOWN, "the issuer is down"),
-        (TimeoutError("s3cret"), "the token endpoint did not answer in time"),
+        (TimeoutError("s3cret"), "the token source did not answer in time"),
         (asyncio.CancelledError("s3cret"), "the token source failed: CancelledError"),
         (ValueError("s3cret"), "the token source failed: ValueError"),
     ],

@@ -7,8 +7,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from proxy.credentials import MemoryTokenStore
-from proxy.credentials.build import build_credentials, build_source, http_recipe, oauth2_recipe
+from proxy.credentials.build import build_credentials, build_source, http_recipe
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.static import StaticTokenSource
 from proxy.credentials.upstream_credential import Injection
 from proxy.secret import Secret
@@ -16,6 +17,7 @@ from proxy.settings import Credential, HttpCredential, OAuth2Credential
 from proxy.settings.interpolation import Interpolated
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback
+from tests.signing_keys import certificate_pem
 
 STATIC = {"source": "static", "value": "s3cret-static-token"}
 OAUTH2 = {
@@ -61,7 +63,7 @@ def test_an_http_section_with_every_default() -> None:
 
 
 def test_an_http_section_with_everything(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("")
+    (tmp_path / "ca.pem").write_text(certificate_pem("p256"))
     recipe = http(
         method="get",
         json={"appSecret": Interpolated("s3cret"), "deep": [1, {"a": None}]},

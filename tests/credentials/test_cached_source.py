@@ -5,7 +5,10 @@ import asyncio
 import pytest
 from structlog.typing import EventDict
 
+from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
+from proxy.credentials.sharing import Fetch, Known
 from proxy.errors import TokenUnavailable
+from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
     DOWN,
     FakeIssuer,
@@ -125,7 +128,7 @@ async def test_a_fetch_takes_no_longer_than_it_may() -> None:
     machine = build_machine(FakeIssuer(delay=100.0), fetch_timeout=5.0)
     started = asyncio.get_running_loop().time()
     error = await failure_of(machine.get())
-    assert error.reason == "the token endpoint did not answer in time"
+    assert error.reason == "the token source did not answer in time"
     assert asyncio.get_running_loop().time() - started == pytest.approx(5.0)
 
 
@@ -187,17 +190,13 @@ async def test_a_token_of_a_moment_serves_those_who_waited_for_it() -> None:
 
 @virtually
 async def test_a_store_that_hangs_does_not_hang_the_source_for_ever() -> None:
-    class HangingStore:
+    class HangingSharing:
         """Never answers."""
 
-        async def get(self, name: str) -> None:
+        async def bring(self, fetch: Fetch, known: Known) -> Credential:
             await asyncio.sleep(1e6)
-
-        async def put(self, credential: object, name: str, now: float) -> None:
             raise AssertionError
 
-        async def close(self) -> None:
-            raise AssertionError
-
-    machine = build_machine(FakeIssuer(), HangingStore(), fetch_timeout=5.0)
-    assert (await failure_of(machine.get())).reason == "the token endpoint did not answer in time"
+    policy = RefreshPolicy(clock=asyncio.get_running_loop().time, flight_timeout=5.0)
+    machine = CachedTokenSource("corp", FakeIssuer(), HangingSharing(), policy, TokenStats())
+    assert (await failure_of(machine.get())).reason == "the token source did not answer in time"

@@ -14,6 +14,7 @@ from tests.credentials.fakes import (
     at_once,
     build_machine,
     failure_of,
+    local_machine,
     lowest,
     pass_time,
     virtually,
@@ -80,7 +81,7 @@ def test_invariant_20_another_event_loop_neither_hangs_nor_awaits_a_foreign_flig
     first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
     with first, second:
         policy = RefreshPolicy(clock=second.get_loop().time)
-        machine = CachedTokenSource("corp", issuer, MemoryTokenStore(), policy)
+        machine = local_machine(issuer, policy=policy)
         left = first.run(leave(machine))
         if first_ends_before:
             first.close()
@@ -96,7 +97,7 @@ def test_invariant_20_a_token_serves_on_another_event_loop_and_is_refreshed_ther
     first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
     with first, second:
         policy = RefreshPolicy(clock=second.get_loop().time, uniform=lowest)
-        machine = CachedTokenSource("corp", issuer, MemoryTokenStore(), policy)
+        machine = local_machine(issuer, policy=policy)
         credential = first.run(machine.get())
         first.close()
 
@@ -116,7 +117,7 @@ def test_invariant_20_closing_on_another_event_loop_does_not_hang() -> None:
     first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
     with first, second:
         policy = RefreshPolicy(clock=second.get_loop().time)
-        machine = CachedTokenSource("corp", issuer, MemoryTokenStore(), policy)
+        machine = local_machine(issuer, policy=policy)
         left = first.run(leave(machine))
         second.run(machine.close())
     assert left.cancelled()

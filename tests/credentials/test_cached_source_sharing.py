@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore
+from proxy.credentials import Credential
 from proxy.credentials.credential import FetchedToken
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import (
@@ -19,6 +19,7 @@ from tests.credentials.fakes import (
     at_once,
     build_machine,
     failure_of,
+    local_machine,
     lowest,
     pass_time,
     virtually,
@@ -174,7 +175,7 @@ async def test_invariant_21_twenty_thousand_waiters_are_cancelled_within_a_secon
             await asleep.wait()
             raise DOWN
 
-    machine = CachedTokenSource("corp", Sleeper(), MemoryTokenStore())
+    machine = local_machine(Sleeper())
     callers = [asyncio.get_running_loop().create_task(machine.get()) for _ in range(20_000)]
     await asyncio.sleep(0)
     gc.collect()  # not in the time that is measured

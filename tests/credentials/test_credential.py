@@ -1,5 +1,6 @@
 """The deadlines of a token, and what stands for it in logs."""
 
+import math
 import random
 
 import pytest
@@ -24,7 +25,10 @@ from tests.credentials.fakes import build_credential, highest, lowest
         (300.0, 299.0, (261.0, 261.0), 290.0),  # a late hint leaves time for another try
         (300.0, 300.0, (180.0, 225.0), 290.0),  # not a hint that could be followed
         (300.0, 0.5, (180.0, 225.0), 290.0),  # nor this one: a fetch each half second
-        (float("inf"), 100.0, (float("inf"), float("inf")), float("inf")),
+        (float("inf"), 100.0, (80.0, 100.0), float("inf")),  # looked at again, never later than the hint
+        (float("inf"), 2.0, (1.6, 2.0), float("inf")),
+        (float("inf"), 1.99, (float("inf"), float("inf")), float("inf")),  # not a hint that could be followed
+        (float("inf"), float("inf"), (float("inf"), float("inf")), float("inf")),
     ],
 )
 def test_the_deadlines_of_a_token(
@@ -66,6 +70,21 @@ def test_soft_comes_before_hard_and_hard_before_the_end(
     )
     assert obtained < credential.soft <= credential.hard < obtained + lifetime
     assert (credential.soft < credential.hard) == (lifetime >= 2.0)
+
+
+@given(st.floats(2.0, 1e9), st.floats(0.0, 1.0), st.floats(0.0, 1e6))
+def test_a_token_without_an_end_is_looked_at_again_before_the_hint_and_serves_on(
+    refresh_in: float, fraction: float, obtained: float
+) -> None:
+    credential = mint(
+        FetchedToken(Secret("t"), math.inf, refresh_in),
+        generation=1,
+        obtained=obtained,
+        uniform=lambda low, high: low + fraction * (high - low),
+    )
+    assert obtained + 0.79 * refresh_in < credential.soft
+    assert credential.soft <= (obtained + refresh_in) * (1 + 1e-12)
+    assert credential.hard == math.inf
 
 
 def test_a_fingerprint_stands_for_the_token_and_nothing_else() -> None:

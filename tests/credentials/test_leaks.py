@@ -20,7 +20,7 @@ from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings import Logs
 from proxy.telemetry import configure_logs
-from tests.credentials.fakes import build_credential
+from tests.credentials.fakes import build_credential, local_machine
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback
 
@@ -50,7 +50,7 @@ async def test_no_object_shows_what_it_holds() -> None:
     asking = HttpTokenSource(recipe("http://127.0.0.1:1/token"))
     static = StaticTokenSource(Secret(TOKEN))
     store = MemoryTokenStore()
-    machine = CachedTokenSource("corp", static, store)
+    machine = local_machine(static, store)
     credential = await machine.get()
     await store.put(credential, "corp", 0.0)
     shown = shows(
@@ -100,7 +100,7 @@ async def trouble(machine: CachedTokenSource, endpoint: TokenEndpoint) -> list[E
     for status, body in ((500, TOKEN), (403, TOKEN), (302, TOKEN), (200, f"<html>{TOKEN}</html>")):
         endpoint.status, endpoint.body = status, body.encode()
         endpoint.headers["Location"] = f"{endpoint.url}/{TOKEN}"
-        cold = CachedTokenSource("corp", HttpTokenSource(recipe(endpoint.url)), MemoryTokenStore())
+        cold = local_machine(HttpTokenSource(recipe(endpoint.url)))
         with pytest.raises(TokenUnavailable) as caught:
             await cold.get()
         told.append(caught.value)
@@ -117,7 +117,7 @@ async def test_no_log_line_and_no_traceback_holds_a_token_or_a_secret(
     endpoint.says({"access_token": TOKEN, "expires_in": TOKEN})
     async with serve_on_loopback(endpoint.app()) as endpoint.url:
         source = HttpTokenSource(recipe(endpoint.url))
-        machine = CachedTokenSource("corp", source, MemoryTokenStore())
+        machine = local_machine(source)
         told = await trouble(machine, endpoint)
         await machine.close()
         for error in told:

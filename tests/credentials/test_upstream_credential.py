@@ -67,9 +67,9 @@ def test_any_token_arrives_in_the_query_as_it_is(token: str) -> None:
 @virtually
 async def test_all_credentials_are_fetched_and_closed_together() -> None:
     issuers = {name: FakeIssuer(delay=1.0) for name in ("one", "two")}
-    registry = CredentialRegistry(
-        {name: UpstreamCredential(build_machine(issuer), Injection()) for name, issuer in issuers.items()}
-    )
+    registry = CredentialRegistry()
+    for name, issuer in issuers.items():
+        registry.add(name, UpstreamCredential(build_machine(issuer), Injection()))
     registry.prefetch()
     await pass_time(2.0)
     assert [(await registry[name].source.get()).generation for name in issuers] == [1, 1]

@@ -204,6 +204,120 @@ async def test_a_chat_stream_that_ends_without_saying_so_is_an_error(run_proxy: 
         assert last_event(body)["code"] == "upstream_aborted"
 
 
+@pytest.mark.parametrize("sized", [False, True])
+async def test_a_stream_without_an_event_is_502(run_proxy: RunProxy, sized: bool) -> None:  # noqa: FBT001
+    async def script(talk: Conversation) -> None:
+        if sized:
+            await talk.answer(b"", "Content-Type: text/event-stream")
+        else:
+            await talk.start_stream()
+            await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert answer.status == 502
+        assert (await error_of(caller, answer))["code"] == "upstream_bad_response"
+
+
+async def test_a_short_stream_with_a_length_is_looked_at_like_any_other(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(b'data: {"choices": []}\n\n', "Content-Type: text/event-stream")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        body = await caller.body(await caller.answer())
+    assert last_event(body)["message"] == "the response was cut off: the upstream ended it early"
+
+
+@pytest.mark.parametrize("error", [b'data: {"error": {"message": "x"}}\n\n', b'data:{ "error":"x"}\r\n\r\n'])
+async def test_an_error_of_the_upstreams_own_is_passed_on_once(run_proxy: RunProxy, error: bytes) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b'data: {"choices": []}\n\n')
+        await talk.chunk(error)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        body = await caller.body(await caller.answer())
+    assert body == b'data: {"choices": []}\n\n' + error
+
+
+@pytest.mark.parametrize("ending", ["stays open", "breaks"])
+async def test_after_the_end_marker_nothing_can_be_cut(run_proxy: RunProxy, ending: str) -> None:
+    whole = b'data: {"choices": []}\n\ndata: [DONE]\n\n'
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(whole)
+        if ending == "breaks":
+            talk.reset()
+        await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        assert await caller.body(await caller.answer()) == whole
+        await until(lambda: upstream.connections == 0)
+    assert proxy.exchanges[-1]["outcome"] == "ok"
+
+
+async def test_an_upstream_that_switches_protocols_is_502(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+        await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert answer.status == 502
+        assert (await error_of(caller, answer))["code"] == "upstream_bad_response"
+
+
+async def test_a_wait_for_a_token_is_not_the_upstreams_time(run_proxy: RunProxy) -> None:
+    give = asyncio.Event()
+
+    async def issue(talk: Conversation) -> None:
+        await give.wait()
+        await talk.answer(b'{"access_token": "late", "expires_in": 300}')
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(b"{}")
+
+    async with raw_upstream(issue) as issuer, raw_upstream(script) as upstream:
+        credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "access_token"'
+        async with (
+            run_proxy(
+                upstream.url, credential=credential, options="timeouts = { first_byte = 0.1 }"
+            ) as proxy,
+            raw_caller(proxy.url) as caller,
+        ):
+            await caller.send("POST", CHAT, JSON, body=b"{}")
+            await until(lambda: proxy.services.credentials["corp"].source.reading().waiters == 1)
+            asyncio.get_running_loop().call_later(0.3, give.set)  # three times what the upstream would get
+            assert (await caller.answer()).status == 200
+
+
 async def test_the_responses_api_gets_a_named_error_event(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()

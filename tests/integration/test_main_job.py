@@ -10,6 +10,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
+from tests.raw_upstream import Conversation, raw_upstream
 
 WHO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "你是谁"}]
 ECHO = "As a mock AI Assitant, I can only echo your last message:你是谁"
@@ -132,6 +133,35 @@ async def test_a_gateway_that_refuses_every_token_gives_502_and_bounded_fetches(
             assert caught.value.response.headers["x-should-retry"] == "false"
     assert gateway.gateway.stats.token_fetches <= 2
     assert gateway.gateway.stats.tokens_refused <= 2 * 10
+
+
+async def test_a_refusal_inside_a_200_is_repaired_and_never_seen(run_proxy: RunProxy) -> None:
+    bodies = [b'{"error_code": 110, "error_msg": "Access token invalid"}', b'{"choices": [], "n": 1.10}']
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(bodies[min(len(upstream.requests) - 1, 1)], "Content-Type: application/json")
+
+    async def issue(talk: Conversation) -> None:
+        token = b'{"access_token": "token-%d", "expires_in": 300}' % len(issuer.requests)
+        await talk.answer(token, "Content-Type: application/json")
+
+    async with raw_upstream(issue) as issuer, raw_upstream(script) as upstream:
+        credential = f"""
+            source = "http"
+            url = "{issuer.url}/token"
+            token = "access_token"
+            invalidate_on = [{{ status = 200, path = "error_code", in = [110, 111] }}]
+            inject = {{ query = "access_token" }}
+        """
+        async with (
+            run_proxy(upstream.url, credential=credential) as proxy,
+            caller_session(proxy) as session,
+            session.post("/v1/chat/completions", json={"model": "m", "messages": WHO}) as response,
+        ):
+            assert await response.read() == bodies[1]
+    assert [request.target.rpartition(b"=")[2] for request in upstream.requests] == [b"token-1", b"token-2"]
+    assert upstream.requests[0].body == upstream.requests[1].body
+    assert len(issuer.requests) == 2
 
 
 async def test_no_token_to_be_had_is_503_at_once(run_proxy: RunProxy, gateway: RunningGateway) -> None:

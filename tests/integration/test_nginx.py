@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from proxy.wire.paths import BARE_SEGMENTS
 from tests.conftest import RunningGateway, RunProxy
 from tests.loopback import until
-from tests.nginx import caller_through, nginx_before
+from tests.nginx import LOCATIONS, caller_through, nginx_before
 from tests.raw_upstream import Conversation, raw_upstream
 
 MOUNTS = ["/v1", "/agent/api/llm_proxy/v1"]
@@ -65,6 +67,27 @@ async def test_a_default_key_is_refused_through_nginx_and_a_real_one_is_not(
         answer = await caller.answer()
         assert answer.status == 200
     assert answer.header("x-request-id") == [proxy.exchanges[-1]["request_id"]]  # the one that nginx made
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", *(f"/{segment}" for segment in BARE_SEGMENTS)])
+def test_every_path_without_v1_is_in_the_location(path: str) -> None:
+    (pattern,) = re.findall(r'location ~ "(.*)" \{', LOCATIONS.read_text())
+    assert re.match(pattern, path)
+    assert re.match(pattern, path + "/x?y=z")
+    assert not re.match(pattern, path + "x")
+    assert not re.match(pattern, "/other" + path)
+
+
+async def test_the_proxys_own_413_passes_nginx(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        run_proxy("http://127.0.0.1:9", more="[limits]\nmax_body_bytes = 1000") as proxy,
+        nginx_before(proxy.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("POST", "/embeddings", body=b"x" * 1001)
+        answer = await caller.answer()
+        assert answer.status == 413
+        assert json.loads(await caller.body(answer))["error"]["code"] == "request_too_large"
 
 
 async def test_a_large_upload_passes_nginx(

@@ -45,9 +45,7 @@ def test_the_default_keys_are_accepted_here(load: Load, key: str) -> None:
     assert caller.key.reveal() == key
 
 
-@pytest.mark.parametrize(
-    "key", ["b", "sk-abc", "xx", "Ünïcode", "two words", "sk-xylophone", "secretary", "a.b..."]
-)
+@pytest.mark.parametrize("key", ["b", "sk-abc", "xx", "two words", "sk-xylophone", "secretary", "a.b..."])
 def test_other_keys_are_accepted(load: Load, key: str) -> None:
     assert load(with_keys(f'{{ name = "a", key = "{key}" }}')).access.keys
 
@@ -84,7 +82,7 @@ def test_a_placeholder_is_no_key(problems: Problems, key: str) -> None:
 def test_a_key_must_fit_in_a_header(problems: Problems, key: str) -> None:
     assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
         "x.toml:4: access.keys.0.key: does not fit in an HTTP header: it has spaces around it, control or "
-        "non-Latin-1 characters"
+        "non-ASCII characters"
     ]
 
 

@@ -1,5 +1,7 @@
 """`[credentials.NAME]`: the three sources, and what none of them takes."""
 
+from typing import get_args
+
 import pytest
 
 from proxy.secret import Secret
@@ -8,6 +10,7 @@ from proxy.settings import (
     Expiry,
     HttpCredential,
     Inject,
+    Invalidation,
     OAuth2Credential,
     StaticCredential,
     Success,
@@ -20,6 +23,9 @@ STATIC = 'source = "static"\nvalue = "sk-1"\n'
 OAUTH2 = (
     'source = "oauth2"\ntoken_url = "https://auth.example/token"\nclient_id = "id"\nclient_secret = "s"\n'
 )
+SOURCES = [
+    f'"{get_args(kind.model_fields["source"].annotation)[0]}"' for kind in get_args(get_args(Credential)[0])
+]
 FIRST_LINE = MINIMAL.count("\n") + 2
 
 
@@ -39,7 +45,8 @@ def test_a_static_token_with_every_default(load: Load) -> None:
     assert isinstance(loaded, StaticCredential)
     assert loaded.value == Secret("sk-1")
     assert loaded.inject == Inject(header="Authorization", template="Bearer {token}")
-    assert (loaded.default_ttl, loaded.timeout, loaded.ca_file) == (300, 10, None)
+    assert (loaded.default_ttl, loaded.timeout) == (300, 10)
+    assert loaded.invalidate_on == (Invalidation(status=401),)
     assert (loaded.reissue, loaded.sharing) == ("independent", "local")
 
 
@@ -140,20 +147,51 @@ def test_a_token_goes_into_a_header_or_the_query(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", '-1 source: is required: "static", "oauth2" or "http"'),
-        ('source = "htp"', '0 source: must be one of "static", "oauth2", "http"'),
-        ("source = 1", '0 source: must be one of "static", "oauth2", "http"'),
-        ('source = "static"', "-1 value: is required"),
+        ("", f"-1 source: is required: {', '.join(SOURCES[:-1])} or {SOURCES[-1]}"),
+        ('source = "htp"', f"0 source: must be one of {', '.join(SOURCES)}"),
+        ("source = 1", f"0 source: must be one of {', '.join(SOURCES)}"),
+        (
+            'source = "static"',
+            "-1 value: is required: the token itself, or file, the path of one that holds it",
+        ),
+        (STATIC + 'file = "x.toml"', "2 file: stands beside value: give one of the two"),
+        ('source = "static"\nfile = "missing"', "1 file: cannot be read: No such file or directory"),
         ('source = "static"\nvalue = ""', "1 value: is empty"),
         ('source = "static"\nvalue = "your-key"', "1 value: is a placeholder: put the real one here"),
         (
             STATIC + 'clientid = "x"',
-            '2 clientid: unknown key, known: "ca_file", "default_ttl", "inject", '
+            '2 clientid: unknown key, known: "default_ttl", "file", "inject", "invalidate_on", '
             '"reissue", "sharing", "source", "timeout", "value"',
         ),
         (STATIC + "default_ttl = 0", "2 default_ttl: must be greater than 0"),
         (STATIC + "timeout = nan", "2 timeout: must be greater than 0"),
-        (STATIC + 'sharing = "redis"', '2 sharing: must be "local"'),
+        (STATIC + 'sharing = "fleet"', '2 sharing: must be "local", "redis" or "redis_required"'),
+        (
+            STATIC + 'sharing = "redis"',
+            "2 sharing: there is nothing to share: each process reads this token for itself",
+        ),
+        (OAUTH2 + 'sharing = "redis"', "4 sharing: needs a [shared] section with a redis_url"),
+        (OAUTH2 + "invalidate_on = [{}]", "4 invalidate_on.0.status: is required"),
+        (
+            OAUTH2 + "invalidate_on = [{ status = 99 }]",
+            "4 invalidate_on.0.status: must be at least 200",
+        ),
+        (
+            OAUTH2 + "invalidate_on = [{ status = 200 }]",
+            "4 invalidate_on.0.status: would take every answer for a refusal: say which with path and in",
+        ),
+        (
+            OAUTH2 + 'invalidate_on = [{ status = 200, path = "error_code" }]',
+            "4 invalidate_on.0.in: is required beside path: the values that mean a refusal",
+        ),
+        (
+            OAUTH2 + "invalidate_on = [{ status = 200, in = [110] }]",
+            "4 invalidate_on.0.path: is required beside in: where the body holds the value",
+        ),
+        (
+            STATIC + 'inject = { header = "Host" }',
+            "2 inject.header: is a header that belongs to the connection: a token cannot stand in it",
+        ),
         (
             STATIC + 'reissue = "x"',
             '2 reissue: must be "independent", "same_until_near_expiry" or "revokes_previous"',
@@ -170,7 +208,10 @@ def test_a_token_goes_into_a_header_or_the_query(
         ),
         (STATIC + 'inject = "Bearer"', "2 inject: must be a table"),
         (OAUTH2 + "client_ids = 1", '4 client_ids: unknown key, did you mean "client_id"?'),
-        (OAUTH2 + 'auth = "mtls"', '4 auth: must be "basic" or "post"'),
+        (
+            OAUTH2 + 'auth = "mtls"',
+            '4 auth: must be "basic", "post", "client_secret_jwt", "private_key_jwt" or "none"',
+        ),
         (OAUTH2 + "params = { a = 1 }", "4 params.a: must be a string"),
         (HTTP, '-1 token: is required: the path of the token in the reply, such as "data.token"'),
         (

@@ -16,7 +16,9 @@ defaults = anything.filter(lambda text: "}" not in text)
 
 
 def expand(text: str, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
-    return Interpolation(environ or {}, folder or Path()).text(text)
+    expanded = Interpolation(environ or {}, folder or Path()).text(text)
+    assert isinstance(expanded, str)
+    return expanded
 
 
 @given(anything.filter(lambda text: "${" not in text))

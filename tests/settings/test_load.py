@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from proxy.errors import SettingsError
 from proxy.settings import load_settings
 from tests.settings.conftest import MINIMAL, Load, Problems
+from tests.signing_keys import certificate_pem
 
 TORN = """\
 colour = "${env:NO}"
@@ -122,7 +123,7 @@ def test_relative_files_start_from_the_folder_of_the_settings(tmp_path: Path) ->
     folder = tmp_path / "config"
     folder.mkdir()
     (folder / "url").write_text("https://llm.example/v2\n")
-    (folder / "ca.pem").touch()
+    (folder / "ca.pem").write_text(certificate_pem("p256"))
     (folder / "x.toml").write_text(
         '[access]\nmode = "open"\n[upstreams.chat]\nbase_url = "${file:url}"\nca_file = "ca.pem"\n'
     )

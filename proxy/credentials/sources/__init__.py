@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.credential import Credential, FetchedToken
 
 
 class TokenSource(Protocol):
@@ -17,3 +17,17 @@ class TokenSource(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+class OtherCredentials(Protocol):
+    """The live tokens of other credentials, for a request that shows one to get another."""
+
+    async def get(self, name: str) -> Credential:
+        """A token that may be sent now.
+
+        Raises:
+            TokenUnavailable: there is none to be had now.
+        """
+
+    def invalidate(self, name: str, generation: int, reason: str) -> None:
+        """Take one back that the endpoint refused."""

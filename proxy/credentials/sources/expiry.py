@@ -9,7 +9,7 @@ import binascii
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -26,6 +26,9 @@ class Reply:
     headers: Mapping[str, str]
     received: float
     """This host's wall clock, seconds since the epoch: the last resort."""
+    text: str = field(default="", repr=False)
+    """The body as text."""
+    status: int = 200
 
     @property
     def server_time(self) -> float:

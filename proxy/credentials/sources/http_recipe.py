@@ -18,18 +18,21 @@ from typing import Any, Final
 import httpx2
 
 from proxy.credentials.backoff import TokenFetchError
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.credential import Credential, FetchedToken
+from proxy.credentials.sources import OtherCredentials
 from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.credentials.sources.request_values import Moment, credentials_in
+from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.telemetry import get_logger
 
 REPLY_BYTES_MAX: Final = 1 << 20
-_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How to ask one token endpoint, and how to read its reply. Leaf strings may be Secrets."""
+    """How to ask one token endpoint, and how to read its reply. `request_values` says what leaves may be."""
 
     url: str
     method: str = "POST"
@@ -45,6 +48,8 @@ class Recipe:
     """Dotted path of the token in the JSON reply."""
     token_header: str | None = None
     """Or the reply header that carries it."""
+    token_text: bool = False
+    """Or the whole reply is the token."""
     expires: tuple[tuple[str, str], ...] = ()
     """Candidates of (path, unit) for the lifetime."""
     refresh_in: str | None = None
@@ -53,18 +58,31 @@ class Recipe:
     max_ttl: float = 31 * 86400.0
     timeout: float = 10.0
     ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    proxy: str | None = None
 
 
 class HttpTokenSource:
-    """Runs one recipe on a connection pool of its own, apart from the upstream's."""
+    """Runs one recipe on a connection pool of its own, apart from the upstream's.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Args:
+        recipe: What to send, and how to read the reply.
+        others: Where the tokens come from that the request itself holds.
+    """
+
+    def __init__(self, recipe: Recipe, others: OtherCredentials | None = None) -> None:
         self._recipe = recipe
+        self._others = others
+        self._needed = {
+            *credentials_in((recipe.query, recipe.headers, recipe.json, recipe.form, recipe.basic))
+        }
         self._client = httpx2.AsyncClient(
             verify=_tls_context(recipe),
             timeout=recipe.timeout,
             follow_redirects=False,
             trust_env=False,
+            proxy=recipe.proxy,
             # No fetch depends on the one before: a session that has ended would fail the next.
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
         )
@@ -72,48 +90,77 @@ class HttpTokenSource:
 
     async def fetch(self) -> FetchedToken:
         """Send the request and read the token from the reply."""
+        return self.read(await self.ask())
+
+    async def ask(self, *, any_status: bool = False) -> Reply:
+        """Send the request once, and give the reply unread; also one of failure, where that is wanted.
+
+        Raises:
+            TokenFetchError: no reply, one that is too large, or a status of failure.
+        """
+        moment = Moment(await self._tokens())
         try:
-            async with self._client.stream(**self._request()) as response:
-                _check_status(response)
+            async with self._client.stream(**self._request(moment)) as response:
+                if response.status_code in _REFUSALS:
+                    self._take_back(moment)
+                if not any_status:
+                    _check_status(response, shows_tokens=bool(moment.tokens))
                 body = await _read_capped(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
         except httpx2.TimeoutException as error:
             raise TokenFetchError("the token endpoint did not answer in time") from error
         except httpx2.HTTPError as error:
             raise TokenFetchError(f"the token endpoint could not be asked: {type(error).__name__}") from error
-        return self._read(Reply(_parse(body), headers, time.time()))
+        text = body.decode("utf-8", "replace")
+        return Reply(_parse(body), headers, time.time(), text, response.status_code)
 
     async def close(self) -> None:
         """Close the pool."""
         await self._client.aclose()
 
-    def _request(self) -> dict[str, Any]:
+    async def _tokens(self) -> dict[str, Credential]:
+        if self._others is None:
+            return {}
+        try:
+            return {name: await self._others.get(name) for name in self._needed}
+        except TokenUnavailable as error:
+            raise TokenFetchError("a credential that the request holds has no token") from error
+
+    def _take_back(self, moment: Moment) -> None:
+        """A refusal may mean a token that the request showed: the next attempt shows a new one."""
+        for name, credential in moment.tokens.items():
+            if self._others is not None:
+                self._others.invalidate(name, credential.generation, "a token endpoint refused it")
+
+    def _request(self, moment: Moment) -> dict[str, Any]:
         recipe = self._recipe
         url = httpx2.URL(recipe.url)
         request: dict[str, Any] = {
             "method": recipe.method,
             # Merged only where there is something: it writes the URL's own query anew.
-            "url": url.copy_merge_params(_reveal(recipe.query)) if recipe.query else url,
-            "headers": _reveal(recipe.headers),
+            "url": url.copy_merge_params(moment.fill(recipe.query)) if recipe.query else url,
+            "headers": moment.fill(recipe.headers),
         }
         if recipe.json is not None:
-            request["json"] = _reveal(recipe.json)
+            request["json"] = moment.fill_json(recipe.json)
         if recipe.form is not None:
-            request["data"] = _reveal(recipe.form)
+            request["data"] = moment.fill(recipe.form)
         if recipe.basic is not None:
-            request["auth"] = _reveal(recipe.basic)
+            request["auth"] = moment.fill(recipe.basic)
         return request
 
-    def _read(self, reply: Reply) -> FetchedToken:
+    def read(self, reply: Reply) -> FetchedToken:
+        """The token in a reply of success.
+
+        Raises:
+            TokenFetchError: there is none where the recipe says.
+        """
         recipe = self._recipe
         if recipe.success is not None and reply.find(recipe.success[0]) != recipe.success[1]:
             raise TokenFetchError(f"the token endpoint's reply has no success at {recipe.success[0]!r}")
-        if recipe.token_header is not None:
-            token: Any = reply.headers.get(recipe.token_header.lower())
-        else:
-            token = reply.find(recipe.token or "")
+        token = self._token_of(reply)
         if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
-            place = recipe.token_header or recipe.token
+            place = recipe.token_header or recipe.token or "its text"
             raise TokenFetchError(f"the token endpoint's reply has no token at {place!r}")
         lifetime = read_lifetime(recipe.expires, reply, token, recipe.max_ttl)
         if lifetime is None:
@@ -123,18 +170,28 @@ class HttpTokenSource:
         hint = [(recipe.refresh_in, "seconds")] if recipe.refresh_in else []
         return FetchedToken(Secret(token), lifetime, read_lifetime(hint, reply, token, recipe.max_ttl))
 
+    def _token_of(self, reply: Reply) -> Any:
+        recipe = self._recipe
+        if recipe.token_header is not None:
+            return reply.headers.get(recipe.token_header.lower())
+        if recipe.token_text:
+            return reply.text.strip()
+        return reply.find(recipe.token or "")
 
-def _check_status(response: httpx2.Response) -> None:
+
+def _check_status(response: httpx2.Response, *, shows_tokens: bool) -> None:
+    """Refuse what is no success. A refusal that may mean a token in the request is worth another try."""
     status = response.status_code
     if response.is_success:
         return
     if response.is_redirect:
         raise TokenFetchError("the token endpoint answered with a redirect, which is not followed")
-    passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING
+    # Any other status, 404 too, may come from something in between that is just being replaced.
+    permanent = status in _REFUSALS and not shows_tokens
     raise TokenFetchError(
         f"the token endpoint answered {status}",
-        permanent=not passing,
-        retry_after=_retry_after(response.headers.get("retry-after")) if passing else None,
+        permanent=permanent,
+        retry_after=None if permanent else _retry_after(response.headers.get("retry-after")),
     )
 
 
@@ -168,20 +225,12 @@ def _until(date: str) -> float:
     return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)
 
 
-def _reveal(value: Any) -> Any:
-    """Unwrap the secrets of a request, at the moment that it is written."""
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, Mapping):
-        return {key: _reveal(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_reveal(item) for item in value)
-    return value
-
-
 def _tls_context(recipe: Recipe) -> ssl.SSLContext | bool:
     if httpx2.URL(recipe.url).scheme == "http":
         return False  # building a context costs tens of milliseconds, and nothing would use it
-    if recipe.ca_file is not None:
-        return ssl.create_default_context(cafile=str(recipe.ca_file))
-    return True
+    if recipe.ca_file is None and recipe.client_cert is None:
+        return True
+    context = ssl.create_default_context(cafile=None if recipe.ca_file is None else str(recipe.ca_file))
+    if recipe.client_cert is not None:
+        context.load_cert_chain(recipe.client_cert, recipe.client_key)
+    return context

@@ -1,9 +1,11 @@
-"""A token that stands in the configuration and does not expire."""
+"""A token that stands in the configuration, or alone in a file, and does not expire."""
 
 import math
 
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.file import FileTokenSource, TokenFile
 from proxy.secret import Secret
+from proxy.settings import StaticCredential
 
 
 class StaticTokenSource:
@@ -18,3 +20,10 @@ class StaticTokenSource:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+
+def static_source(section: StaticCredential) -> StaticTokenSource | FileTokenSource:
+    """The source of the one place that the section names."""
+    if section.file is not None:
+        return FileTokenSource(TokenFile(path=section.file, ends=False))
+    return StaticTokenSource(section.value or Secret(""))  # one of the two is there: the section sees to it

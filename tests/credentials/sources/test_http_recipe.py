@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
 
-from proxy.credentials.build import oauth2_recipe
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
 from proxy.secret import Secret
 from proxy.settings import OAuth2Credential

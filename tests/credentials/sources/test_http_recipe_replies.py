@@ -129,7 +129,7 @@ async def test_the_sign_of_success_decides(
         assert not error.permanent
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 422])
+@pytest.mark.parametrize("status", [400, 401, 403])
 async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status, endpoint.headers["Retry-After"] = status, "5"
     endpoint.says({"access_token": "s3cret", "error": "s3cret"})
@@ -138,7 +138,7 @@ async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpo
     assert (error.permanent, error.retry_after) == (True, None)
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [404, 405, 408, 422, 425, 429, 500, 502, 503, 504])
 async def test_trouble_of_the_endpoint_passes(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status = status
     error = await failure_of(Recipe(url=endpoint.url))

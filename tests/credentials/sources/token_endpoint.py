@@ -9,6 +9,7 @@ from quart import Quart, Response, request
 
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import OtherCredentials
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 
 
@@ -59,19 +60,19 @@ class TokenEndpoint:
         return Response(self.body, self.status, self.headers, content_type="application/json")
 
 
-async def fetch(recipe: Recipe) -> FetchedToken:
+async def fetch(recipe: Recipe, others: OtherCredentials | None = None) -> FetchedToken:
     """Run a recipe once."""
-    source = HttpTokenSource(recipe)
+    source = HttpTokenSource(recipe, others)
     try:
         return await source.fetch()
     finally:
         await source.close()
 
 
-async def failure_of(recipe: Recipe) -> TokenFetchError:
+async def failure_of(recipe: Recipe, others: OtherCredentials | None = None) -> TokenFetchError:
     """The error of a recipe that must fail."""
     try:
-        fetched = await fetch(recipe)
+        fetched = await fetch(recipe, others)
     except TokenFetchError as error:
         return error
     raise AssertionError(f"it brought {fetched}")

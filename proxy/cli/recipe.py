@@ -1,0 +1,248 @@
+"""`recipe`: from the curl line that gets a token today to a `[credentials.NAME]` block that has been tried.
+
+The block goes to standard output; what to export, questions and complaints to standard error.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import re
+import ssl
+import sys
+import tempfile
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from proxy.credentials.backoff import TokenFetchError, as_fetch_error
+from proxy.credentials.build import build_source
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.http_recipe import HttpTokenSource
+from proxy.errors import SettingsError
+from proxy.recipe import (
+    CurlLineError,
+    CurlRequest,
+    Draft,
+    Finding,
+    Reading,
+    UnfinishedLine,
+    credential_block,
+    exports,
+    outline,
+    parse_curl,
+    parse_reply,
+    read_reply,
+    reading_for,
+    request_block,
+    span,
+    split_words,
+    take_secrets_out,
+)
+from proxy.settings import Credential, Logs, load_settings
+from proxy.telemetry import configure_logs
+
+EXIT_FAILED: Final = 1
+CHOSEN: Final = 1000
+_NAME: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+_AROUND: Final = """
+[access]
+mode = "open"
+[upstreams.recipe]
+base_url = "http://127.0.0.1/v1"
+credential = "{name}"
+"""
+
+
+def recipe(options: argparse.Namespace) -> int:
+    """Print the block; the exit status."""
+    if not _NAME.fullmatch(options.name):
+        raise SettingsError("--name: must be letters, digits, - and _, and begin with a letter")
+    configure_logs(Logs(level="error"))
+    draft = _draft(options)
+    environ = _environment(draft, offline=options.offline is not None)
+    try:
+        reply = _reply(options, draft, environ)
+    except TokenFetchError as error:
+        return _failed(error.reason)
+    secrets = [*environ.values()]
+    if not HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
+        followed = ", a redirect, which is not followed" if reply.status // 100 == 3 else ""
+        return _failed(f"the endpoint answered {reply.status}{followed}", reply, secrets)
+    reading = read_reply(reply)
+    if not reading.tokens or (reading.refused and reading.unsure_token):
+        return _failed("the reply holds nothing that looks like a token", reply, secrets)
+    if not options.yes and sys.stdin.isatty():
+        reading = _decided(reading, reply)
+    block = credential_block(options.name, draft, reading)
+    section = _loaded(block, options.name, environ)
+    print(block, end="")
+    _tell("", *exports(draft.variables))
+    return _check(section, reply, secrets)
+
+
+def _draft(options: argparse.Namespace) -> Draft:
+    try:
+        line = options.curl if options.curl is not None else _read_line()
+        return take_secrets_out(_with_absolute_files(parse_curl(line)), options.name)
+    except CurlLineError as error:
+        raise SettingsError(f"the curl line: {error}") from None
+
+
+def _read_line() -> str:
+    """The line from standard input; on a terminal it ends where a shell would run it."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        _tell("Paste the curl line that gets a token:")
+    text = ""
+    try:
+        for line in iter(sys.stdin.readline, ""):
+            text += line
+            if terminal and text.strip() and _is_complete(text):
+                break
+    except UnicodeDecodeError:
+        raise CurlLineError("it is not valid UTF-8") from None
+    return text
+
+
+def _is_complete(text: str) -> bool:
+    try:
+        split_words(text)
+    except UnfinishedLine:
+        return False
+    except CurlLineError:
+        return True
+    return not text.rstrip("\r\n").endswith("\\")
+
+
+def _with_absolute_files(request: CurlRequest) -> CurlRequest:
+    """curl's paths start from here, the settings' from their own folder."""
+    return dataclasses.replace(
+        request,
+        ca_file=_absolute(request.ca_file),
+        client_cert=_absolute(request.client_cert),
+        client_key=_absolute(request.client_key),
+    )
+
+
+def _absolute(file: str | None) -> str | None:
+    return None if file is None else str(Path(file).absolute())
+
+
+def _environment(draft: Draft, *, offline: bool) -> dict[str, str]:
+    """What the block's references stand for, now."""
+    environ = {}
+    for variable in draft.variables:
+        value = os.environ.get(variable.name) if variable.value is None else variable.value.reveal()
+        if value is None and not offline:
+            raise SettingsError(
+                f"the curl line: the shell variable {variable.name} is not set: export it first"
+            )
+        environ[variable.name] = value or "unset"
+    return environ
+
+
+def _reply(options: argparse.Namespace, draft: Draft, environ: dict[str, str]) -> Reply:
+    """The saved reply, or that of the endpoint, which is asked once."""
+    section = _loaded(request_block(options.name, draft), options.name, environ)
+    if options.offline is None:
+        return asyncio.run(_ask(section))
+    try:
+        text = options.offline.read_bytes().decode()
+        return parse_reply(text, options.offline.stat().st_mtime)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"--offline: {options.offline}: cannot be read: {reason}") from None
+
+
+def _loaded(block: str, name: str, environ: dict[str, str]) -> Credential:
+    """The block as the service would load it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "recipe.toml")
+        path.write_text(block + _AROUND.format(name=name), encoding="utf-8")
+        try:
+            return load_settings(path, environ).credentials[name]
+        except SettingsError as error:
+            raise SettingsError(*(problem.split(": ", 1)[-1] for problem in error.problems)) from None
+
+
+def _source(section: Credential) -> HttpTokenSource:
+    try:
+        source = build_source(section)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise SettingsError(f"the certificates cannot be used: {type(error).__name__}") from None
+    assert isinstance(source, HttpTokenSource)  # noqa: S101 - the blocks that are written here are such
+    return source
+
+
+async def _ask(section: Credential) -> Reply:
+    source = _source(section)
+    try:
+        async with asyncio.timeout(section.timeout):
+            return await source.ask(any_status=True)
+    except TimeoutError as error:
+        raise as_fetch_error(error) from None
+    finally:
+        await source.close()
+
+
+async def _read(section: Credential, reply: Reply) -> FetchedToken:
+    source = _source(section)
+    try:
+        return source.read(reply)
+    finally:
+        await source.close()
+
+
+def _check(section: Credential, reply: Reply, secrets: list[str]) -> int:
+    """Read the same reply with the finished block, as the service would."""
+    try:
+        token = asyncio.run(_read(section, reply))
+    except TokenFetchError as error:
+        return _failed(f"the block does not read this reply: {error.reason}", reply, secrets)
+    size = len(token.secret.reveal())
+    life = span(token.lifetime)
+    _tell(f"# tried: with this block the reply gives a token of {size} characters that lives {life}")
+    return 0
+
+
+def _decided(reading: Reading, reply: Reply) -> Reading:
+    """Ask somebody what is not sure."""
+    if reading.unsure_token:
+        chosen = _choice("Which of these is the token?", reading.tokens)
+        reading = reading_for(reply, chosen)
+    if reading.unsure_expiry:
+        chosen = _choice("Which of these tells how long it lives?", reading.expiries)
+        reading = dataclasses.replace(reading, expiries=chosen)
+    return reading
+
+
+def _choice(question: str, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The findings with the chosen one first; an empty answer is the first."""
+    if len(findings) == 1:
+        return findings
+    _tell(question)
+    for number, finding in enumerate(findings, 1):
+        unit = f" as {finding.unit}" if finding.unit else ""
+        _tell(f"  {number}  {finding.path or finding.kind}{unit}: {finding.why}")
+    while True:
+        print(f"1 to {len(findings)} [1]: ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+        text = answer.strip() or "1"
+        if text.isascii() and text.isdigit() and 1 <= int(text) <= len(findings):
+            chosen = findings[int(text) - 1]
+            rest = [finding for finding in findings if finding is not chosen]
+            return (dataclasses.replace(chosen, confidence=CHOSEN, why=f"{chosen.why} (chosen)"), *rest)
+
+
+def _failed(words: str, reply: Reply | None = None, secrets: list[str] | None = None) -> int:
+    _tell(words)
+    if reply is not None:
+        _tell("its reply, masked:", outline(reply.body, reply.text, secrets=secrets or []))
+    return EXIT_FAILED
+
+
+def _tell(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)

@@ -1,0 +1,92 @@
+"""A token that a command writes: any credential helper, run without a shell."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.command_output import OutputForm, read_output
+from proxy.credentials.sources.process import Ended, run_command
+from proxy.secret import Secret
+from proxy.settings import ExecCredential
+from proxy.telemetry import get_logger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What is run, and how its output is read."""
+
+    command: tuple[str | Secret, ...]
+    """The program, by an absolute path, and its arguments."""
+    environment: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+    """All of its environment variables."""
+    folder: Path = Path()
+    """Where it starts."""
+    timeout: float = 10.0
+    """Seconds until it is killed."""
+    form: OutputForm = field(default_factory=OutputForm)
+
+
+def command_of(section: ExecCredential) -> Command:
+    """The command as it stands in the configuration."""
+    return Command(
+        command=section.command,
+        environment=section.environment,
+        folder=section.cwd,
+        timeout=section.timeout,
+        form=OutputForm(
+            format=section.format,
+            token=section.token,
+            expires=tuple((candidate.path, candidate.unit) for candidate in section.expires),
+            default_ttl=section.default_ttl,
+        ),
+    )
+
+
+class ExecTokenSource:
+    """Runs the command anew at each fetch.
+
+    Args:
+        command: What is run, and how its output is read.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._log = get_logger("credentials")
+
+    async def fetch(self) -> FetchedToken:
+        """Run the command and read the token from its output.
+
+        Raises:
+            TokenFetchError: it could not be run, failed, or brought no token that is still good.
+        """
+        command = self._command
+        ended = await run_command(
+            [_plain(argument) for argument in command.command],
+            environment={name: _plain(value) for name, value in command.environment.items()},
+            folder=command.folder,
+            timeout=command.timeout,
+        )
+        self._check(ended)
+        fetched, readable = read_output(ended.output, command.form, time.time())
+        if not readable:
+            self._log.warning("token_lifetime_unreadable", default_ttl_s=command.form.default_ttl)
+        return fetched
+
+    async def close(self) -> None:
+        """Nothing to let go of: each command is over with its fetch."""
+
+    def _check(self, ended: Ended) -> None:
+        if ended.status == 0:
+            return
+        # How much it said, never what: a helper may print its secrets when it fails.
+        self._log.warning("token_command_failed", status=ended.status, stderr_bytes=ended.error_bytes)
+        if ended.status < 0:
+            raise TokenFetchError(f"the command was killed by signal {-ended.status}")
+        raise TokenFetchError(f"the command ended with status {ended.status}")
+
+
+def _plain(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value

@@ -1,0 +1,116 @@
+"""A token in a file that somebody else keeps fresh: a projected service-account token, an agent's sink."""
+
+import asyncio
+import math
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.local_token import BYTES_MAX, as_json, as_text, as_token, time_left
+from proxy.secret import Secret
+from proxy.settings import FileCredential
+from proxy.telemetry import get_logger
+
+_WHENCE: Final = "the token file"
+_HINT_FRACTION: Final = 0.85
+"""Of `max_age`: a hint is spread by a ninth, and the reading itself takes its time too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFile:
+    """Where the file is, and how to read it. Times are in seconds."""
+
+    path: Path
+    token: str | None = None
+    """Dotted path of the token in a JSON file; None where the file is the token."""
+    expires: tuple[tuple[str, str], ...] = ()
+    """Candidates of (path, unit) for its end; durations count from the file's last change."""
+    ends: bool = True
+    """Whether the end of a JWT counts; else it is believed for as long as it stands there."""
+    max_age: float = 60.0
+    """How long what was read is believed without another look."""
+    default_ttl: float = 300.0
+    """The life where `expires` is given, and nothing in the file can be read as one."""
+
+
+def token_file(section: FileCredential) -> TokenFile:
+    """The file as it stands in the configuration."""
+    return TokenFile(
+        path=section.path,
+        token=section.token,
+        expires=tuple((candidate.path, candidate.unit) for candidate in section.expires),
+        max_age=section.max_age,
+        default_ttl=section.default_ttl,
+    )
+
+
+class FileTokenSource:
+    """Reads the file anew at each fetch, by its path: a file or symbolic link that was swapped is seen.
+
+    Args:
+        file: Where it is, and how to read it.
+    """
+
+    def __init__(self, file: TokenFile) -> None:
+        self._file = file
+        self._log = get_logger("credentials")
+
+    async def fetch(self) -> FetchedToken:
+        """Read the token.
+
+        Raises:
+            TokenFetchError: the file cannot be read, is empty, or holds no token that is still good.
+        """
+        raw, changed = await asyncio.to_thread(_read, self._file.path)
+        token, life = self._token_in(raw, changed)
+        return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _token_in(self, raw: bytes, changed: float) -> tuple[str, float]:
+        text = as_text(raw, _WHENCE).strip()
+        if not text:
+            raise TokenFetchError(f"{_WHENCE} is empty")
+        if self._file.token is None:
+            body, token = None, as_token(text, _WHENCE)
+        else:
+            body = as_json(text, _WHENCE)
+            found = Reply(body, {}, 0.0).find(self._file.token)
+            token = as_token(found, f"{_WHENCE}, at {self._file.token!r},")
+        return token, self._life(token, body, changed)
+
+    def _life(self, token: str, body: object, changed: float) -> float:
+        file = self._file
+        if not file.ends:
+            return math.inf
+        now = time.time()
+        # A file from the future, by a clock of another host, counts from now.
+        left = time_left(token, body, file.expires, since=min(changed, now), now=now, whence=_WHENCE)
+        if left is None and file.expires:
+            self._log.warning("token_lifetime_unreadable", default_ttl_s=file.default_ttl)
+            return file.default_ttl
+        return math.inf if left is None else left
+
+
+def _read(path: Path) -> tuple[bytes, float]:
+    """The file's bytes and when it was last changed, in seconds since the epoch."""
+    try:
+        # Opening a named pipe would wait for its other end, in a thread that nothing could stop.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise TokenFetchError(f"{_WHENCE} is not a regular file")
+            raw = file.read(BYTES_MAX + 1)
+    except OSError as error:
+        raise TokenFetchError(f"{_WHENCE} cannot be read: {error.strerror}") from None
+    if len(raw) > BYTES_MAX:
+        raise TokenFetchError(f"{_WHENCE} is too large")
+    return raw, status.st_mtime

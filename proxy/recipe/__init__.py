@@ -1,0 +1,35 @@
+"""From the curl line that gets a token today to a `[credentials.NAME]` block that gets it from now on (pure).
+
+The way of the text: shell_words (a command's words) -> curl_options (what each asks) -> curl_line (the
+request) -> secrets_out (secrets become references) -> block (TOML); and reply (where token and life stand).
+"""
+
+from proxy.recipe.block import credential_block, exports, request_block
+from proxy.recipe.curl_line import CurlRequest, parse_curl
+from proxy.recipe.expiry_place import span
+from proxy.recipe.finding import Finding
+from proxy.recipe.outline import outline
+from proxy.recipe.reply import Reading, parse_reply, read_reply, reading_for
+from proxy.recipe.secrets_out import Draft, Variable, take_secrets_out
+from proxy.recipe.shell_words import CurlLineError, UnfinishedLine, split_words
+
+__all__ = [
+    "CurlLineError",
+    "CurlRequest",
+    "Draft",
+    "Finding",
+    "Reading",
+    "UnfinishedLine",
+    "Variable",
+    "credential_block",
+    "exports",
+    "outline",
+    "parse_curl",
+    "parse_reply",
+    "read_reply",
+    "reading_for",
+    "request_block",
+    "span",
+    "split_words",
+    "take_secrets_out",
+]

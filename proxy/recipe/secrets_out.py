@@ -1,0 +1,239 @@
+"""Take the secrets out of a request: references to the environment stand in their place (pure).
+
+What was a shell variable stays one. A moment or a request id of the line's own becomes one that is made for
+each request.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from proxy.recipe.curl_line import CurlRequest
+from proxy.recipe.looks import (
+    SIGNATURE_WORDS,
+    is_jwt,
+    is_random,
+    is_uuid,
+    names_a_secret,
+    names_an_id,
+    words_of,
+)
+from proxy.recipe.shell_words import REFERENCE
+from proxy.secret import Secret
+
+_EPOCH: Final = re.compile(r"[12]\d{9}")
+_EPOCH_MS: Final = re.compile(r"[12]\d{12}")
+_MOMENTS: Final = frozenset({"timestamp", "ts", "time", "now", "t", "requesttime", "reqtime", "currenttime"})
+_OF_THE_REQUEST: Final = frozenset(
+    {
+        "nonce",
+        "request",
+        "req",
+        "trace",
+        "correlation",
+        "message",
+        "msg",
+        "transaction",
+        "idempotency",
+        "uuid",
+    }
+)
+_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]*) +(?P<rest>\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable that the block refers to."""
+
+    name: str
+    where: str
+    """The field it stands for."""
+    value: Secret | None = None
+    """None where the line itself took it from the environment."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The request as the settings write it: a table of `[credentials.NAME]`, without a secret in it."""
+
+    table: Mapping[str, Any]
+    variables: tuple[Variable, ...]
+    notes: tuple[str, ...]
+
+
+def take_secrets_out(request: CurlRequest, name: str) -> Draft:
+    """Write the request for the settings.
+
+    Args:
+        request: As the line says it.
+        name: Of the credential; the variables are named after it and the field.
+    """
+    hiding = _Hiding(name, request)
+    table: dict[str, Any] = {"url": hiding.url(request.url), "method": request.method}
+    for part in ("query", "headers", "json", "form"):
+        value = getattr(request, part)
+        if value is not None and (value != {} or part in {"json", "form"}):
+            table[part] = hiding.tree(part, "", value)
+    if request.basic is not None:
+        user, password = request.basic
+        table["basic"] = [hiding.plain(user), hiding.secret("password", "basic", password)]
+    table |= {
+        key: hiding.plain(value)
+        for key in ("ca_file", "client_cert", "client_key")
+        if (value := getattr(request, key)) is not None
+    }
+    if request.proxy is not None:
+        has_user = "@" in request.proxy
+        table["proxy"] = (
+            hiding.secret("proxy", "proxy", request.proxy) if has_user else hiding.plain(request.proxy)
+        )
+    if request.timeout is not None:
+        table["timeout"] = request.timeout
+    return Draft(table, tuple(hiding.variables.values()), (*request.notes, *dict.fromkeys(hiding.notes)))
+
+
+@dataclass
+class _Hiding:
+    """One request whose secrets are being taken out."""
+
+    name: str
+    request: CurlRequest = field(repr=False)
+    variables: dict[str, Variable] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        line = json.dumps(asdict(self.request), ensure_ascii=False)
+        for name in REFERENCE.findall(line):  # first of all, so that no secret gets the name of one
+            self.variables[name] = Variable(name, "a shell variable of the line")
+        parts = (self.request.query, self.request.headers, self.request.json, self.request.form)
+        self._signed = any(_has_signature(part) for part in parts)
+        if self._signed:
+            self.notes.append(
+                "a field looks like a signature of this one request: if the endpoint checks it, the token "
+                'must be had by a command of yours (source = "exec")'
+            )
+
+    def tree(self, part: str, key: str, value: Any) -> Any:
+        """Every string of a table or JSON value as the settings write it."""
+        if isinstance(value, Mapping):
+            fields = {name: item for name, item in value.items() if item is not None}
+            if len(fields) < len(value):
+                self.notes.append("fields that were null are left out: TOML has no null")
+            return {name: self.tree(part, name, item) for name, item in fields.items()}
+        if isinstance(value, list):
+            return [self.tree(part, key, item) for item in value if item is not None]
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return value
+        late = self._late(part, key, str(value))
+        if late is not None:
+            return late
+        if isinstance(value, str):
+            return self.text(part, key, value)
+        return self._number(part, key, value)
+
+    def text(self, part: str, key: str, value: str) -> str:
+        """A string, behind a reference if it is secret."""
+        if not value or REFERENCE.search(value):
+            return self.plain(value)
+        secret = names_a_secret(key) or (is_random(value) and not names_an_id(key))
+        if not secret:
+            return self.plain(value)
+        if part == "headers" and (scheme := _SCHEME.fullmatch(value)):
+            self._note_token(key, scheme["rest"])
+            return f"{scheme['scheme']} {self.secret(key, part, scheme['rest'])}"
+        self._note_token(key, value)
+        return self.secret(key, part, value)
+
+    def _number(self, part: str, key: str, value: int) -> int | str:
+        if names_a_secret(key) and len(str(value)) >= 4:
+            self.notes.append(f'"{key}" was a number, and is sent as a string')
+            return self.secret(key, part, str(value))
+        return value
+
+    def _late(self, part: str, key: str, value: str) -> str | None:
+        """`${now}`, `${now_ms}` or `${uuid}` for what was made for this one request."""
+        if self._signed:
+            return None
+        words = words_of(key)
+        if "".join(words) in _MOMENTS and (_EPOCH.fullmatch(value) or _EPOCH_MS.fullmatch(value)):
+            kind = "now" if _EPOCH.fullmatch(value) else "now_ms"
+            form = ", as a number" if part == "json" else ""
+            self.notes.append(f'"{key}" was the moment of the request: ${{{kind}}} is that of each{form}')
+            return f"${{{kind}}}"
+        if is_uuid(value) and _OF_THE_REQUEST.intersection(words):
+            self.notes.append(f'"{key}" was an id of the request: ${{uuid}} is a new one for each')
+            return "${uuid}"
+        return None
+
+    def _note_token(self, key: str, value: str) -> None:
+        if is_jwt(value):
+            self.notes.append(
+                f'"{key}" is itself a token that will expire: make the way to get it a credential of its '
+                "own, and write ${credential:NAME} here"
+            )
+        elif key.lower() == "cookie":
+            self.notes.append(
+                "a cookie of a browser's session ends with it: ask the issuer for a key instead"
+            )
+
+    def secret(self, key: str, part: str, value: str) -> str:
+        """A reference to a variable of its own; the same value in the same field shares one."""
+        if REFERENCE.search(value):
+            return self.plain(value)
+        prefix = re.sub(r"\W", "_", self.name, flags=re.ASCII).upper()
+        prefix = f"_{prefix}" if prefix[:1].isdigit() else prefix
+        stem = "_".join([prefix, *(word.upper() for word in words_of(key))])
+        names = [stem, f"{stem}_{part.upper()}", *(f"{stem}_{number}" for number in range(2, 1000))]
+        wanted = Secret(value)
+        for name in names:
+            held = self.variables.setdefault(name, Variable(name, _where(part, key), wanted))
+            if held.value == wanted:
+                return f"${{env:{name}}}"
+        return self.plain("")  # a thousand different secrets of one name are no request for a token
+
+    def plain(self, text: str) -> str:
+        """A string as the settings write it: a plain `${` escaped, shell variables as references."""
+        written, end = "", 0
+        for reference in REFERENCE.finditer(text):
+            written += _escaped(text[end : reference.start()]) + f"${{env:{reference[1]}}}"
+            end = reference.end()
+        return written + _escaped(text[end:])
+
+    def url(self, url: str) -> str:
+        """The URL; a random-looking step of its path, as some issuers give as a key, is a secret."""
+        scheme, slashes, rest = url.partition("://")
+        host, *steps = (rest if slashes else scheme).split("/")
+        written = [
+            self.secret("url key", "url", step) if is_random(step) else self.plain(step) for step in steps
+        ]
+        return (scheme + slashes if slashes else "") + "/".join([self.plain(host), *written])
+
+
+def _has_signature(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(
+            (words_of(key)[-1:] != [] and words_of(key)[-1] in SIGNATURE_WORDS and bool(item))
+            or _has_signature(item)
+            for key, item in value.items()
+        )
+    return isinstance(value, list) and any(_has_signature(item) for item in value)
+
+
+def _where(part: str, key: str) -> str:
+    places = {
+        "json": "of the JSON",
+        "form": "of the form",
+        "query": "of the query",
+        "headers": "of the headers",
+    }
+    if part == "basic":
+        return "the password of HTTP basic authorization"
+    if part in {"url", "proxy"}:
+        return "a part of the URL" if part == "url" else "the proxy's URL with its password"
+    return f'"{key}" {places[part]}'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("${", "$${")

@@ -1,0 +1,155 @@
+"""Metrics in Prometheus' text format: every name in one place, read from plain numbers when scraped.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, get_args
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from proxy.telemetry.token_record import State, TokenReading
+
+PREFIX: Final = "llm_proxy_"
+
+_GAUGES: Final[dict[str, tuple[str, Callable[[TokenReading], float]]]] = {
+    "token_remaining_seconds": (
+        "Seconds that the token in hand may still be sent.",
+        lambda reading: reading.remaining_seconds,
+    ),
+    "token_generation": ("Number of the newest token.", lambda reading: reading.generation),
+    "token_waiters": ("Requests that wait for a token.", lambda reading: reading.waiters),
+    "token_backoff_seconds": (
+        "Seconds until the next fetch may begin, after a failure.",
+        lambda reading: reading.backoff_seconds,
+    ),
+}
+_COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], float]]]]] = {
+    "token_served": (
+        "Tokens handed out without a wait.",
+        "state",
+        {
+            "fresh": lambda reading: reading.counts.served_fresh,
+            "stale": lambda reading: reading.counts.served_stale,
+        },
+    ),
+    "token_fetch": (
+        "Fetches from the token source, by how they ended.",
+        "result",
+        {
+            "ok": lambda reading: reading.counts.fetches_ok,
+            "failed_passing": lambda reading: reading.counts.fetches_failed_passing,
+            "failed_permanent": lambda reading: reading.counts.fetches_failed_permanent,
+        },
+    ),
+    "token_invalidations": (
+        "Refusals by an upstream, by whether they led to a fetch.",
+        "effective",
+        {
+            "true": lambda reading: reading.counts.rejections,
+            "false": lambda reading: reading.counts.rejections_without_effect,
+        },
+    ),
+    "token_adopted": (
+        "Tokens taken over from another process of the fleet.",
+        "",
+        {"": lambda reading: reading.counts.adopted},
+    ),
+    "token_store_errors": (
+        "Times that the shared store could not be asked.",
+        "",
+        {"": lambda reading: reading.counts.store_errors},
+    ),
+    "token_lease_wait_seconds": (
+        "Seconds spent on waiting for another process's fetch.",
+        "",
+        {"": lambda reading: reading.counts.lease_wait_seconds},
+    ),
+}
+_SUMMARIES: Final[dict[str, tuple[str, Callable[[TokenReading], tuple[int, float]]]]] = {
+    "token_fetch_seconds": (
+        "Time of fetches.",
+        lambda reading: (reading.counts.fetches, reading.counts.fetch_seconds),
+    ),
+    "token_wait_seconds": (
+        "Time that requests waited for a token.",
+        lambda reading: (reading.counts.waits, reading.counts.wait_seconds),
+    ),
+}
+
+
+class Metrics:
+    """The registry of one worker.
+
+    Args:
+        tokens: Gives how each credential stands.
+    """
+
+    def __init__(self, tokens: Callable[[], Iterable[TokenReading]]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_TokenCollector(tokens))
+        ProcessCollector(registry=self._registry)
+
+    def render(self) -> tuple[bytes, str]:
+        """The metrics as text, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _TokenCollector(Collector):
+    def __init__(self, tokens: Callable[[], Iterable[TokenReading]]) -> None:
+        self._tokens = tokens
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, from the numbers of this moment."""
+        readings = [*self._tokens()]
+        yield _states(readings)
+        for name in _GAUGES:
+            yield _gauge(name, readings)
+        for name in _COUNTERS:
+            yield _counter(name, readings)
+        for name in _SUMMARIES:
+            yield _summary(name, readings)
+
+
+def _states(readings: Iterable[TokenReading]) -> Metric:
+    """One series a state, 1 for the one that is."""
+    text = "State of the token in hand: 1 for the one that it is in."
+    family = GaugeMetricFamily(PREFIX + "token_state", text, labels=["credential", "state"])
+    for reading in readings:
+        for state in get_args(State):
+            family.add_metric([reading.credential, state], float(state == reading.state))
+    return family
+
+
+def _gauge(name: str, readings: Iterable[TokenReading]) -> Metric:
+    text, value = _GAUGES[name]
+    family = GaugeMetricFamily(PREFIX + name, text, labels=["credential"])
+    for reading in readings:
+        family.add_metric([reading.credential], value(reading))
+    return family
+
+
+def _counter(name: str, readings: Iterable[TokenReading]) -> Metric:
+    text, label, values = _COUNTERS[name]
+    size = 2 if label else 1
+    family = CounterMetricFamily(PREFIX + name, text, labels=["credential", label][:size])
+    for reading in readings:
+        for key, count in values.items():
+            family.add_metric([reading.credential, key][:size], count(reading))
+    return family
+
+
+def _summary(name: str, readings: Iterable[TokenReading]) -> Metric:
+    text, parts = _SUMMARIES[name]
+    family = SummaryMetricFamily(PREFIX + name, text, labels=["credential"])
+    for reading in readings:
+        times, seconds = parts(reading)
+        family.add_metric([reading.credential], count_value=times, sum_value=seconds)
+    return family

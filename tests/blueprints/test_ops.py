@@ -1,0 +1,106 @@
+"""Probes: alive as long as the loop turns, ready as long as requests can be served, and open to everybody."""
+
+import pytest
+
+from tests.conftest import RunProxy
+from tests.loopback import until
+from tests.raw_caller import RawCaller, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+NOWHERE = "http://127.0.0.1:1"
+LIVE = ("/livez",)
+READY = ("/readyz", "/healthz")
+
+
+async def probe(caller: RawCaller, path: str, *headers: str, key: str | None = None) -> tuple[int, bytes]:
+    """Status and body of a probe, which has the same headers whatever it says."""
+    await caller.send("GET", path, *headers, key=key)
+    answer = await caller.answer()
+    assert answer.header("content-type") == ["text/plain; charset=utf-8"]
+    assert answer.header("cache-control") == ["no-store"]
+    assert answer.header("x-request-id")
+    return answer.status, await caller.body(answer)
+
+
+@pytest.mark.parametrize("path", LIVE + READY)
+async def test_a_probe_needs_no_key_and_minds_no_wrong_one(run_proxy: RunProxy, path: str) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        assert await probe(caller, path) == (200, b"ok\n")
+        assert await probe(caller, path, key="wrong") == (200, b"ok\n")
+        assert await probe(caller, path, "X-Forwarded-For: 10.0.0.1", "api-key: a") == (200, b"ok\n")
+
+
+@pytest.mark.parametrize("path", LIVE + READY)
+async def test_a_probe_may_ask_for_the_head_alone(run_proxy: RunProxy, path: str) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        await caller.send("HEAD", path, key=None)
+        assert (await caller.answer()).status == 200
+        assert await probe(caller, path) == (200, b"ok\n")  # on the same connection: no body lay between
+
+
+async def test_a_draining_service_is_alive_and_not_ready(run_proxy: RunProxy) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        proxy.drain.started = True
+        for path in LIVE:
+            assert await probe(caller, path) == (200, b"ok\n")
+        for path in READY:
+            assert await probe(caller, path) == (503, b"draining\n")
+
+
+async def test_a_service_without_a_token_is_alive_and_not_ready(run_proxy: RunProxy) -> None:
+    async def refuse(talk: Conversation) -> None:
+        await talk.answer(b"{}", status="500 No")
+
+    async with raw_upstream(refuse) as issuer:
+        credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "token"'
+        async with run_proxy(NOWHERE, credential=credential) as proxy, raw_caller(proxy.url) as caller:
+            await until(lambda: not proxy.services.credentials["corp"].source.healthy)
+            for path in LIVE:
+                assert await probe(caller, path) == (200, b"ok\n")
+            for path in READY:
+                assert await probe(caller, path) == (503, b"no token\n")
+
+
+async def test_a_service_that_still_waits_for_its_first_token_is_ready(run_proxy: RunProxy) -> None:
+    async def say_nothing(talk: Conversation) -> None:
+        await talk.caller_left()
+
+    async with raw_upstream(say_nothing) as issuer:
+        credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "token"'
+        async with run_proxy(NOWHERE, credential=credential) as proxy, raw_caller(proxy.url) as caller:
+            await until(lambda: len(issuer.requests) == 1)
+            for path in READY:
+                assert await probe(caller, path) == (200, b"ok\n")
+
+
+async def test_a_probe_asks_nothing_of_the_upstream(run_proxy: RunProxy) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.answer(b"{}")
+
+    async with (
+        raw_upstream(answer) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        for path in LIVE + READY:
+            await probe(caller, path)
+        assert upstream.connections == 0
+
+
+async def test_probes_are_logged_at_debug_level_only(run_proxy: RunProxy) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        for path in LIVE + READY:
+            await probe(caller, path)
+        await until(lambda: len(proxy.exchanges) == len(LIVE + READY))
+        assert {line["log_level"] for line in proxy.exchanges} == {"debug"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE"])
+async def test_a_probe_takes_no_other_method(run_proxy: RunProxy, method: str) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        for path in LIVE + READY:
+            await caller.send(method, path, key=None)
+            answer = await caller.answer()
+            assert answer.status == 405
+            assert answer.header("allow") == ["GET, HEAD, OPTIONS"]
+            assert b'"method_not_allowed"' in await caller.body(answer)

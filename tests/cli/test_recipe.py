@@ -1,0 +1,286 @@
+"""`recipe`: from a curl line to a block that has been tried, and no secret on the way."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.cli import main
+from proxy.settings import load_settings
+from tests.conftest import RunningGateway
+from tests.credentials.sources.token_endpoint import TokenEndpoint
+from tests.loopback import serve_on_loopback
+from tests.recipe.replies import RANDOM, jwt
+
+SECRET = "canary-secret-91bc"
+AROUND = (
+    '\n[access]\nmode = "open"\n[upstreams.chat]\nbase_url = "http://127.0.0.1/v1"\ncredential = "corp"\n'
+)
+Printed = pytest.CaptureFixture[str]
+
+
+class Terminal(io.StringIO):
+    """Standard input with somebody at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def types(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Somebody at a terminal types this."""
+    return lambda text: monkeypatch.setattr(sys, "stdin", Terminal(text))
+
+
+@pytest.fixture(autouse=True)
+def nobody_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[TokenEndpoint]:
+    endpoint = TokenEndpoint()
+    async with serve_on_loopback(endpoint.app()) as endpoint.url:
+        yield endpoint
+
+
+@pytest.fixture
+def reply(tmp_path: Path) -> Callable[[Any], str]:
+    """Save a reply to a file."""
+
+    def save(body: Any) -> str:
+        path = tmp_path / "reply.json"
+        path.write_text(body if isinstance(body, str) else json.dumps(body))
+        return str(path)
+
+    return save
+
+
+async def run(*arguments: str) -> int:
+    """The command beside the servers of the test, which run on its loop."""
+    return await asyncio.to_thread(main, ["recipe", *arguments])
+
+
+def company_line(url: str, secret: str = "demo-secret") -> str:
+    body = json.dumps({"appId": "demo", "appSecret": secret})
+    return f"curl -sS {url}/token -H 'Content-Type: application/json' -d '{body}' | jq -r .data.token"
+
+
+async def test_the_demonstration_gateway_gives_a_block_that_serves(
+    gateway: RunningGateway, capsys: Printed, tmp_path: Path
+) -> None:
+    assert await run("--curl", company_line(gateway.url)) == 0
+    printed = capsys.readouterr()
+    assert "demo-secret" not in printed.out + printed.err
+    assert "export CORP_APP_SECRET='********'" in printed.err
+    assert "43 characters that lives 5 min" in printed.err
+    path = tmp_path / "proxy.toml"
+    path.write_text(printed.out + AROUND)
+    section = load_settings(path, {"CORP_APP_SECRET": "demo-secret"}).credentials["corp"]
+    assert section.source == "http"
+    assert gateway.gateway.stats.token_fetches == 1
+
+
+async def test_the_endpoint_is_asked_once_and_as_curl_would(endpoint: TokenEndpoint, capsys: Printed) -> None:
+    line = f"curl -X PUT '{endpoint.url}/t?a=b' -d 'password={SECRET}' -H 'X-Key: {SECRET}'"
+    assert await run("--name", "my-idp", "--curl", line) == 0
+    (asked,) = endpoint.asked
+    assert (asked.method, asked.target, asked.body) == ("PUT", "/t?a=b", f"password={SECRET}".encode())
+    assert asked.headers["x-key"] == SECRET
+    printed = capsys.readouterr()
+    assert "[credentials.my-idp]" in printed.out
+    assert SECRET not in printed.out + printed.err
+    assert "token-1" not in printed.out + printed.err
+
+
+async def test_the_line_may_come_by_standard_input(
+    endpoint: TokenEndpoint, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"curl {endpoint.url} \\\n  -d a=1\n"))
+    assert await run() == 0
+    assert "expires_in" in capsys.readouterr().out
+
+
+async def test_a_pasted_line_ends_where_a_shell_would_run_it(
+    endpoint: TokenEndpoint, types: Callable[[str], None]
+) -> None:
+    types(f"curl {endpoint.url} \\\n  -d 'a=1\nb' \nnot read any more\n")
+    assert await run() == 0
+    assert endpoint.asked[0].body == b"a=1%0Ab"
+
+
+async def test_shell_variables_are_taken_from_the_environment(
+    endpoint: TokenEndpoint, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f'curl {endpoint.url} -u "id:$CANARY_SECRET"'
+    monkeypatch.delenv("CANARY_SECRET", raising=False)
+    assert await run("--curl", line) == 2
+    assert "CANARY_SECRET is not set" in capsys.readouterr().err
+    assert not endpoint.asked
+    monkeypatch.setenv("CANARY_SECRET", SECRET)
+    assert await run("--curl", line) == 0
+    printed = capsys.readouterr()
+    assert 'basic = ["id", "${env:CANARY_SECRET}"]' in printed.out
+    assert SECRET not in printed.out + printed.err
+
+
+async def test_offline_asks_nobody(
+    endpoint: TokenEndpoint, capsys: Printed, reply: Callable[[Any], str]
+) -> None:
+    saved = reply(f"HTTP/1.1 201 Created\r\nX-Subject-Token: {RANDOM}\r\n\r\n{{}}")
+    assert await run("--offline", saved, "--curl", f'curl {endpoint.url} -d "a=$NOT_SET_ANYWHERE"') == 0
+    printed = capsys.readouterr()
+    assert 'token_header = "x-subject-token"' in printed.out
+    assert RANDOM not in printed.out + printed.err
+    assert not endpoint.asked
+
+
+def test_a_saved_replys_moment_is_that_of_the_file(capsys: Printed, reply: Callable[[Any], str]) -> None:
+    saved = reply({"token": RANDOM, "expires": 1_600_000_300})
+    os.utime(saved, (1_600_000_000, 1_600_000_000))
+    assert main(["recipe", "--offline", saved, "--curl", "curl https://a.example"]) == 0
+    assert 'expires = [{ path = "expires", as = "epoch" }]' in capsys.readouterr().out
+
+
+BOTH = {"token": RANDOM, "jwt": jwt(), "expires_in": 300000}
+
+
+def test_doubts_are_asked_about_at_a_terminal(
+    capsys: Printed, reply: Callable[[Any], str], types: Callable[[str], None]
+) -> None:
+    types("nine\n9\n2\n")
+    assert main(["recipe", "--offline", reply(BOTH), "--curl", "curl https://a.example"]) == 0
+    printed = capsys.readouterr()
+    assert tomllib.loads(printed.out)["credentials"]["corp"]["token"] == "jwt"
+    assert printed.err.count("1 to 2 [1]: ") == 3
+    assert "unsure" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "unit"), [("2\n", "seconds"), ("\n", "milliseconds"), ("", "milliseconds")]
+)
+def test_a_unit_in_doubt_is_asked_about(
+    capsys: Printed, reply: Callable[[Any], str], types: Callable[[str], None], typed: str, unit: str
+) -> None:
+    types(typed)
+    saved = reply({"token": RANDOM, "expires_in": 300000})
+    assert main(["recipe", "--offline", saved, "--curl", "curl https://a.example"]) == 0
+    printed = capsys.readouterr()
+    assert tomllib.loads(printed.out)["credentials"]["corp"]["expires"] == [
+        {"path": "expires_in", "as": unit}
+    ]
+    assert "5 min" in printed.err
+    assert "3.47 days" in printed.err
+    assert "unsure" not in printed.out
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_nobody_is_asked_where_nobody_is_or_with_yes(
+    capsys: Printed, reply: Callable[[Any], str], types: Callable[[str], None], *, yes: bool
+) -> None:
+    if yes:
+        types("2\n2\n")
+    more = ["--yes"] if yes else []
+    assert main(["recipe", "--offline", reply(BOTH), "--curl", "curl https://a.example", *more]) == 0
+    printed = capsys.readouterr()
+    assert tomllib.loads(printed.out)["credentials"]["corp"]["token"] == "token"
+    assert "# unsure: " in printed.out
+    assert "[1]: " not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (401, {"error": "invalid_client", "detail": f"wrong {SECRET}", "pw": "short-1"}, "answered 401"),
+        (302, {}, "answered 302, a redirect, which is not followed"),
+        (500, f"<html>{SECRET}</html>", "answered 500"),
+        (200, {"code": 10401, "message": f"wrong {SECRET}", "data": None}, "nothing that looks like a token"),
+        (200, f"<html>{SECRET}</html>", "nothing that looks like a token"),
+        (200, "x" * (2 << 20), "too large"),
+    ],
+)
+async def test_a_failure_exits_1_with_the_masked_reply(
+    endpoint: TokenEndpoint, capsys: Printed, status: int, body: Any, words: str
+) -> None:
+    endpoint.status = status
+    endpoint.headers["Location"] = f"{endpoint.url}/elsewhere"
+    endpoint.body = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    line = f"curl -L {endpoint.url} -d secret={SECRET} -d password=short-1"
+    assert await run("--curl", line) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in printed.err
+    assert SECRET not in printed.err
+    assert "short-1" not in printed.err
+    assert len(endpoint.asked) == 1
+    assert ("invalid_client" in printed.err) == (status == 401)
+
+
+async def test_an_endpoint_that_is_not_there_or_silent_exits_1(capsys: Printed, unused_tcp_port: int) -> None:
+    assert await run("--curl", f"curl http://127.0.0.1:{unused_tcp_port}/") == 1
+    assert "could not be asked" in capsys.readouterr().err
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await run("--curl", f"curl -m 0.1 http://127.0.0.1:{port}/") == 1
+    assert "did not answer in time" in capsys.readouterr().err
+
+
+async def test_a_reply_without_an_end_is_cut_by_the_clock(capsys: Printed) -> None:
+    async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+    async with await asyncio.start_server(dripping, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await run("--curl", f"curl -m 0.1 http://127.0.0.1:{port}/") == 1
+    assert "did not answer in time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--curl", "curl --frobnicate https://a.example"], "--frobnicate: unknown"),
+        (["--curl", "curl -F a=b https://a.example"], "-F: multipart"),
+        (["--curl", "curl 'https://a.example"], "no end"),
+        (["--curl", ""], "no URL"),
+        ([], "no URL"),
+        (["--name", "a b", "--curl", "curl https://a.example"], "--name: "),
+        (
+            ["--curl", "curl --cacert nowhere.pem https://a.example"],
+            "credentials.corp.ca_file: cannot be read",
+        ),
+        (
+            ["--curl", f"curl --cacert {__file__} https://a.example"],
+            "ca_file: holds no certificate",
+        ),
+        (
+            ["--offline", "nowhere.json", "--curl", "curl https://a.example"],
+            "--offline: nowhere.json: cannot",
+        ),
+        (["--curl", "curl 'https://a.example/a\\b'"], "credentials.corp.url: must not contain"),
+    ],
+)
+def test_wrong_use_exits_2_and_names_it(capsys: Printed, arguments: list[str], words: str) -> None:
+    assert main(["recipe", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.out == ""
+    assert "Traceback" not in printed.err

@@ -1,0 +1,175 @@
+"""`token NAME`: one fetch, its life and the masked reply; never the token."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from proxy.cli import main
+from proxy.cli.token import duration
+from tests.conftest import KEY, RunningGateway
+from tests.credentials.sources.token_endpoint import TokenEndpoint
+from tests.loopback import serve_on_loopback
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "canary-token-7f3a"
+SECRET = "canary-secret-91bc"
+Printed = pytest.CaptureFixture[str]
+
+AROUND = """
+[access]
+[[access.keys]]
+name = "tester"
+key = "{key}"
+[upstreams.chat]
+base_url = "http://127.0.0.1:9/v1"
+credential = "corp"
+"""
+
+
+def write(tmp_path: Path, credentials: str) -> str:
+    path = tmp_path / "proxy.toml"
+    path.write_text(AROUND.format(key=KEY) + credentials)
+    return str(path)
+
+
+async def run(*arguments: str) -> int:
+    """The command beside the servers of the test, which run on its loop."""
+    return await asyncio.to_thread(main, ["token", *arguments])
+
+
+def test_the_runnable_default_needs_nothing_beside_it(capsys: Printed) -> None:
+    assert main(["token", "corp", "--config", str(ROOT / "config/proxy.toml")]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^credential +corp$", printed, re.MULTILINE)
+    assert re.search(r"^lifetime +5 min ", printed, re.MULTILINE)
+    assert re.search(r"^refreshed +after 3 min to 3 min 45 s .*\d\d:\d\d:\d\d to ", printed, re.MULTILINE)
+    assert re.search(r"^not sent +after 4 min 50 s: ", printed, re.MULTILINE)
+    assert re.search(r"^fingerprint +[0-9a-f]{8} ", printed, re.MULTILINE)
+    assert re.search(r"^  data.token +\*{8} \(43 characters\)$", printed, re.MULTILINE)
+
+
+async def test_one_credential_is_fetched_once_and_no_secret_shows(
+    gateway: RunningGateway, tmp_path: Path, capsys: Printed
+) -> None:
+    config = write(tmp_path, f"[credentials.corp]{gateway.credential}\n[credentials.b]{gateway.credential}")
+    assert await run("corp", "--config", config) == 0
+    printed = capsys.readouterr()
+    assert gateway.gateway.stats.token_fetches == 1
+    assert "demo-secret" not in printed.out + printed.err
+
+
+RECIPES = """
+[credentials.corp]
+source = "http"
+url = "{url}/corp"
+headers = {{ Authorization = "Bearer ${{credential:first}}" }}
+form = {{ secret = "{secret}" }}
+token = "access_token"
+expires = [{{ path = "expires_in", as = "seconds" }}]
+
+[credentials.first]
+source = "http"
+url = "{url}/first"
+token_header = "x-subject-token"
+default_ttl = 7200
+
+[credentials.other]
+source = "http"
+url = "{url}/other"
+token = "absent"
+success = {{ path = "code", equals = 0 }}
+
+[credentials.fixed]
+source = "static"
+value = "{token}"
+"""
+
+
+async def test_the_credentials_that_it_needs_are_fetched_and_no_others(
+    tmp_path: Path, capsys: Printed
+) -> None:
+    endpoint = TokenEndpoint(headers={"X-Subject-Token": TOKEN})
+    endpoint.says({"access_token": TOKEN, "expires_in": 7200, "echo": f"{SECRET} {TOKEN}"})
+    async with serve_on_loopback(endpoint.app()) as url:
+        config = write(tmp_path, RECIPES.format(url=url, secret=SECRET, token=TOKEN))
+        assert await run("corp", "--config", config) == 0
+        assert await run("first", "--config", config) == 0
+        assert await run("fixed", "--config", config) == 0
+    assert [asked.target for asked in endpoint.asked] == ["/first", "/corp", "/first"]
+    printed = capsys.readouterr()
+    assert TOKEN not in printed.out + printed.err
+    assert SECRET not in printed.out + printed.err
+    corp, first, fixed = printed.out.split("credential ")[1:]
+    assert re.search(r"^  expires_in +7200$", corp, re.MULTILINE)
+    assert "header x-subject-token  ******** (17 characters)" in first
+    assert "does not expire" in fixed
+    assert "reply" not in fixed
+
+
+async def test_even_a_short_token_does_not_show(tmp_path: Path, capsys: Printed) -> None:
+    endpoint = TokenEndpoint()
+    endpoint.says({"access_token": "tok-7f", "expires_in": 300, "echo": "<tok-7f>"})
+    async with serve_on_loopback(endpoint.app()) as url:
+        section = f'[credentials.corp]\nsource = "http"\nurl = "{url}"\ntoken = "access_token"\n'
+        assert await run("corp", "--config", write(tmp_path, section)) == 0
+    printed = capsys.readouterr()
+    assert "tok-7f" not in printed.out + printed.err
+    assert "echo" in printed.out
+
+
+def test_an_issuer_that_revokes_is_warned_of(tmp_path: Path, capsys: Printed) -> None:
+    fixed = f'[credentials.corp]\nsource = "static"\nvalue = "{TOKEN}"\nreissue = "revokes_previous"\n'
+    assert main(["token", "corp", "--config", write(tmp_path, fixed)]) == 0
+    assert "ends the token that a running service holds" in capsys.readouterr().err
+
+
+async def test_a_failure_exits_1_with_the_reason_in_words(tmp_path: Path, capsys: Printed) -> None:
+    endpoint = TokenEndpoint(body=f'{{"message": "{TOKEN}"}}'.encode())
+    async with serve_on_loopback(endpoint.app()) as url:
+        config = write(tmp_path, RECIPES.format(url=url, secret=SECRET, token=TOKEN))
+        assert await run("other", "--config", config) == 1
+        endpoint.status = 403
+        assert await run("other", "--config", config) == 1
+        assert await run("corp", "--config", config) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "credentials.other: the token endpoint's reply has no success at 'code'" in printed.err
+    assert "credentials.other: the token endpoint answered 403" in printed.err
+    assert "credentials.corp: a credential that the request holds has no token" in printed.err
+    assert TOKEN not in printed.err
+
+
+async def test_a_failure_of_the_embedded_gateway_is_told_alike(tmp_path: Path, capsys: Printed) -> None:
+    text = (
+        (ROOT / "config/proxy.toml").read_text().replace('appSecret = "demo-secret"', 'appSecret = "wrong"')
+    )
+    path = tmp_path / "proxy.toml"
+    path.write_text(text)
+    assert await run("corp", "--config", str(path)) == 1
+    assert "has no success at 'code'" in capsys.readouterr().err
+
+
+def test_an_unknown_name_exits_2_with_the_nearest(tmp_path: Path, capsys: Printed) -> None:
+    config = write(tmp_path, RECIPES.format(url="http://127.0.0.1:9", secret=SECRET, token=TOKEN))
+    assert main(["token", "crop", "--config", config]) == 2
+    assert 'crop: names no credential, did you mean "corp"?' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["token"])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "0.25 s"),
+        (59.6, "1 min"),
+        (290, "4 min 50 s"),
+        (7200, "2 h"),
+        (90061, "1 d 1 h"),
+        (2592000, "30 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

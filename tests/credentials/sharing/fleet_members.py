@@ -1,0 +1,78 @@
+"""Members of a fleet in one test: each as a process of its own would be, with its own way to Redis."""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.credentials import CachedTokenSource, RefreshPolicy
+from proxy.credentials.sharing.fleet import Fleet, FleetSharing
+from proxy.credentials.sharing.redis_link import StoreUnavailable
+from proxy.settings import Shared
+from proxy.telemetry import TokenStats
+from tests.credentials.fakes import FakeIssuer
+
+KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+RECIPE = b"one recipe"
+
+
+def shared(url: str, **more: Any) -> Shared:
+    """The `[shared]` section."""
+    return Shared.model_validate({"redis_url": url, "encryption_key": KEY, **more})
+
+
+@dataclass
+class Member:
+    """One process of the fleet."""
+
+    machine: CachedTokenSource
+    sharing: FleetSharing
+    fleet: Fleet
+
+
+@asynccontextmanager
+async def fleet_of(
+    count: int,
+    url: str,
+    issuer: FakeIssuer,
+    *,
+    required: bool = False,
+    recipe: bytes = RECIPE,
+    clock_ahead: float = 0.0,
+    settings: dict[str, Any] | None = None,
+    **policy: Any,
+) -> AsyncIterator[list[Member]]:
+    """So many members in front of one issuer, closed at the end of the block."""
+    members = []
+    time = asyncio.get_running_loop().time
+    bounds = RefreshPolicy(clock=lambda: time() + clock_ahead, **policy)
+    for _ in range(count):
+        fleet = Fleet(shared(url, **(settings or {})))
+        stats = TokenStats()
+        sharing = fleet.sharing(recipe, bounds, stats, required=required)
+        machine = CachedTokenSource("corp", issuer, sharing, bounds, stats)
+        members.append(Member(machine, sharing, fleet))
+    try:
+        yield members
+    finally:
+        for member in members:
+            await member.machine.close()
+            await member.fleet.close()
+
+
+async def cut_off(member: Member) -> None:
+    """Let a member's way to Redis fail from now on, as if it had been killed: it says no word more."""
+
+    async def gone(*_: object) -> list[object]:
+        raise StoreUnavailable("cut off")
+
+    member.fleet._link.run = gone  # type: ignore[method-assign, assignment]
+
+
+async def tokens_of(members: list[Member]) -> list[str]:
+    """What each member would send now, asked all at once."""
+    credentials = await asyncio.gather(*(member.machine.get() for member in members))
+    return [credential.secret.reveal() for credential in credentials]

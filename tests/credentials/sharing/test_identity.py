@@ -1,0 +1,63 @@
+"""What makes two recipes the same: all that is asked, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from proxy.credentials.sharing.identity import identity_of
+from proxy.settings import Credential
+from proxy.settings.interpolation import Interpolation
+
+OAUTH2 = {
+    "source": "oauth2", "token_url": "https://a.example/t", "client_id": "id", "client_secret": "s3cret",
+    "scope": "one", "audience": "llm",
+}  # fmt: skip
+HTTP = {"source": "http", "url": "https://a.example/t", "token": "t", "json": {"a": ["b", 1], "c": None}}
+
+
+def identity(values: dict[str, Any], **others: dict[str, Any]) -> bytes:
+    """Of a section among others, as the settings would read it."""
+    tree = Interpolation({}, Path()).tree({"corp": values, **others}, ("credentials",))
+    assert isinstance(tree, dict)
+    adapter: TypeAdapter[Credential] = TypeAdapter(Credential)
+    sections = {name: adapter.validate_python(section) for name, section in tree.items()}
+    return identity_of("corp", sections)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_secret": "other"},
+        {"client_id": "other"},
+        {"token_url": "https://b.example/t"},
+        {"scope": "two"},
+        {"audience": "other"},
+        {"auth": "post"},
+        {"params": {"x": "y"}},
+    ],
+)
+def test_invariant_28_any_other_question_is_another_recipe(change: dict[str, Any]) -> None:
+    assert identity({**OAUTH2, **change}) != identity(OAUTH2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inject": {"query": "t"}}, {"timeout": 3}, {"sharing": "redis"}, {"invalidate_on": [{"status": 403}]}],
+)
+def test_what_is_done_with_the_token_makes_no_difference(change: dict[str, Any]) -> None:
+    assert identity({**OAUTH2, **change}) == identity(OAUTH2)
+
+
+def test_shapes_that_look_alike_are_told_apart() -> None:
+    bodies = [{"a": "1"}, {"a": 1}, {"a": ["1"]}, {"a": {"secret": "1"}}, {"a": None}, {}]
+    assert len({identity({**HTTP, "json": body}) for body in bodies}) == len(bodies)
+
+
+def test_another_credentials_recipe_counts_and_its_name_does_not() -> None:
+    exchange = {**HTTP, "json": {"subject": "${credential:k8s}"}}
+    other = {**HTTP, "json": {"subject": "${credential:renamed}"}}
+    k8s = {"source": "static", "value": "one"}
+    assert identity(exchange, k8s=k8s) == identity(other, renamed=k8s)
+    assert identity(exchange, k8s=k8s) != identity(exchange, k8s={**k8s, "value": "two"})

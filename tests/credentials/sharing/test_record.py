@@ -1,0 +1,39 @@
+"""A record: what one process stores is what another one reads."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.sharing.record import adopt, read_record, write_record
+from proxy.credentials.sharing.seal import Seal
+from proxy.secret import Secret
+from tests.credentials.fakes import lowest
+
+SEAL = Seal([b"k" * 32])
+lives = st.floats(0.001, 1e7) | st.just(math.inf)
+
+
+@given(st.text(min_size=1), lives, st.none() | st.floats(0, 1e6))
+def test_what_is_written_is_read(token: str, lifetime: float, refresh_in: float | None) -> None:
+    fetched = FetchedToken(Secret(token), lifetime, refresh_in)
+    raw = b"12 " + write_record(fetched, SEAL, "place")
+    assert read_record(raw, SEAL, "place") == fetched
+
+
+@pytest.mark.parametrize("raw", [b"", b"7", b"7 ", b"garbage", b"7 " + SEAL.close(b"{}", "place")])
+def test_what_cannot_be_read_is_none(raw: bytes) -> None:
+    assert read_record(raw, SEAL, "place") is None
+
+
+@given(st.floats(2.0, 1e6), st.floats(0.0, 0.99))
+def test_the_end_is_where_the_store_says(lifetime: float, gone: float) -> None:
+    fetched = FetchedToken(Secret("t"), lifetime)
+    minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
+    remaining = minted.hard * (1 - gone)
+    adopted = adopt(fetched, asked=5000.0, remaining=remaining, generation=4, uniform=lowest)
+    assert adopted.hard == pytest.approx(5000.0 + remaining)
+    assert adopted.soft == pytest.approx(adopted.hard - (minted.hard - minted.soft))
+    assert adopted.generation == 4

@@ -1,0 +1,135 @@
+"""The way to Redis: user names, TLS, Sentinel; and what an error of Redis becomes."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.credentials.sharing.redis_link import RedisLink, StoreUnavailable
+from tests.conftest import require
+from tests.credentials.sharing.fleet_members import shared
+from tests.raw_caller import PATIENCE
+from tests.redis_server import RedisServer, redis_server
+
+PONG = "return {'pong'}"
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def link_to(url: str, **more: object) -> AsyncIterator[RedisLink]:
+    """A link, closed at the end."""
+    link = RedisLink(shared(url, **more))
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def test_keys_of_one_record_share_a_namespace_and_a_hash_tag(store: RedisServer) -> None:
+    async with link_to(store.url) as link:
+        assert link.key("abc", "lease") == "llm-token-proxy:{abc}:lease"
+        assert await link.run(PONG, []) == [b"pong"]
+
+
+async def test_an_error_of_a_script_is_an_unavailable_store(store: RedisServer) -> None:
+    async with link_to(store.url) as link:
+        with pytest.raises(StoreUnavailable, match="ResponseError"):
+            await link.run("return redis.call('nonsense')", [])
+
+
+async def test_aiocache_switched_off_is_an_unavailable_store(
+    store: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIOCACHE_DISABLE", "1")
+    async with link_to(store.url) as link:
+        with pytest.raises(StoreUnavailable, match="disabled"):
+            await link.run(PONG, [])
+
+
+async def test_a_user_with_a_password_is_let_in_and_a_wrong_one_is_not(tmp_path: Path) -> None:
+    rules = ("--requirepass", "other", "--user", "proxy", "on", ">pa:ss", "~llm-token-proxy:*", "+@all")
+    port = free_port()
+    async with redis_server(tmp_path, *rules, "--port", str(port)):
+        async with link_to(f"redis://proxy:pa%3Ass@127.0.0.1:{port}/0") as link:
+            assert await link.run(PONG, []) == [b"pong"]
+        async with link_to(f"redis://proxy:wrong@127.0.0.1:{port}/0") as link:
+            with pytest.raises(StoreUnavailable, match="AuthenticationError"):
+                await link.run(PONG, [])
+
+
+def make_certificate(home: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    require("openssl", found=shutil.which("openssl") is not None)
+    cert, key = home / "cert.pem", home / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2",
+         "-out", cert, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_tls_is_verified_against_the_given_certificates(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key))
+    async with redis_server(tmp_path, *options, "--tls-auth-clients", "no"):
+        url = f"rediss://127.0.0.1:{port}/0"
+        async with link_to(url, redis_ca_file=str(cert)) as link:
+            assert await link.run(PONG, []) == [b"pong"]
+        async with link_to(url) as link:
+            with pytest.raises(StoreUnavailable, match="ConnectionError"):
+                await link.run(PONG, [])
+
+
+async def test_sentinel_says_which_node_is_the_master(tmp_path: Path) -> None:
+    port, watcher = free_port(), free_port()
+    async with redis_server(tmp_path, "--port", str(port)), sentinel_of(port, watcher, tmp_path):
+        options = {"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": 2.0}
+        async with link_to("redis://tokens/0", **options) as link:
+            assert await link.run(PONG, []) == [b"pong"]
+        async with link_to("redis://unknown/0", **options) as link:
+            with pytest.raises(StoreUnavailable, match="MasterNotFoundError"):
+                await link.run(PONG, [])
+
+
+@asynccontextmanager
+async def sentinel_of(master: int, port: int, home: Path) -> AsyncIterator[None]:
+    """A Sentinel that watches one master, called `tokens`."""
+    config = home / "sentinel.conf"
+    config.write_text(f"port {port}\ndir {home}\nsentinel monitor tokens 127.0.0.1 {master} 1\n")
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        "redis-server", str(config), "--sentinel", stdout=quiet, stderr=quiet
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await listens(port):
+                pass
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        await asyncio.sleep(0)
+        return False
+    writer.close()
+    return True

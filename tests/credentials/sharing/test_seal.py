@@ -1,0 +1,58 @@
+"""The seal: what it closes opens again, with the right key, at its place, unaltered."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.credentials.sharing.seal import Seal, SealBroken
+
+OLD, NEW = b"o" * 32, b"n" * 32
+keys = st.binary(min_size=32, max_size=32)
+
+
+@given(st.binary(max_size=4096), st.text(max_size=60), keys)
+def test_what_is_closed_opens_again(plain: bytes, place: str, key: bytes) -> None:
+    sealed = Seal([key]).close(plain, place)
+    assert Seal([key]).open(sealed, place) == plain
+    assert len(plain) < 8 or plain not in sealed + base64.b64decode(sealed)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_do_not_open(raw: bytes) -> None:
+    for sealed in (raw, base64.b64encode(raw)):
+        with pytest.raises(SealBroken):
+            Seal([OLD]).open(sealed, "place")
+
+
+@given(st.data())
+def test_one_changed_bit_breaks_it(data: st.DataObject) -> None:
+    raw = bytearray(base64.b64decode(Seal([OLD]).close(b"token", "place")))
+    at = data.draw(st.integers(0, len(raw) * 8 - 1))
+    raw[at // 8] ^= 1 << at % 8
+    with pytest.raises(SealBroken):
+        Seal([OLD]).open(base64.b64encode(raw), "place")
+
+
+def test_it_opens_at_its_own_place_only() -> None:
+    sealed = Seal([OLD]).close(b"token", "one")
+    with pytest.raises(SealBroken):
+        Seal([OLD]).open(sealed, "two")
+
+
+def test_an_older_key_opens_and_the_first_one_closes() -> None:
+    assert Seal([NEW, OLD]).open(Seal([OLD]).close(b"token", "p"), "p") == b"token"
+    with pytest.raises(SealBroken):
+        Seal([OLD]).open(Seal([NEW, OLD]).close(b"token", "p"), "p")
+
+
+def test_names_stay_while_keys_are_exchanged_and_differ_otherwise() -> None:
+    assert Seal([OLD, NEW]).name(b"recipe") == Seal([NEW, OLD]).name(b"recipe")
+    assert Seal([OLD]).name(b"recipe") != Seal([OLD]).name(b"other")
+    assert Seal([OLD]).name(b"recipe") != Seal([b"x" * 32]).name(b"recipe")
+
+
+def test_no_two_seals_are_the_same() -> None:
+    seal = Seal([OLD])
+    assert seal.close(b"token", "p") != seal.close(b"token", "p")

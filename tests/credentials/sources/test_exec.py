@@ -1,0 +1,179 @@
+"""A token that a command writes: real processes, and nothing of them left."""
+
+import asyncio
+import json
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from structlog.typing import EventDict
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.build import build_source
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.command_output import OutputForm
+from proxy.credentials.sources.exec import Command, ExecTokenSource, command_of
+from proxy.secret import Secret
+from proxy.settings import ExecCredential
+from tests.credentials.fakes import local_machine
+
+SHELL = "/bin/sh"
+
+
+async def fetch(command: Command) -> FetchedToken:
+    source = ExecTokenSource(command)
+    try:
+        return await source.fetch()
+    finally:
+        await source.close()
+
+
+async def failure_of(command: Command) -> TokenFetchError:
+    with pytest.raises(TokenFetchError) as failure:
+        await fetch(command)
+    assert not failure.value.permanent
+    assert "s3cret" not in "".join(traceback.format_exception(failure.value)) + repr(failure.value)
+    return failure.value
+
+
+def script(text: str, **more: object) -> Command:
+    form = OutputForm(**{key: more.pop(key) for key in ("format", "token") if key in more})  # type: ignore[arg-type]
+    return Command(command=(SHELL, "-c", text), form=form, **more)  # type: ignore[arg-type]
+
+
+async def test_what_a_command_writes_is_the_token() -> None:
+    fetched = await fetch(script("echo s3cret"))
+
+    assert fetched == FetchedToken(Secret("s3cret"), 300.0)
+
+
+async def test_a_kubernetes_plugin_in_its_own_form(tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin"
+    plugin.write_text(
+        f"#!{sys.executable}\n"
+        "import json, datetime as d\n"
+        "end = d.datetime.now(d.timezone.utc) + d.timedelta(seconds=900)\n"
+        'print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",\n'
+        '  "status": {"token": "s3cret", "expirationTimestamp": end.isoformat()}}))\n'
+    )
+    plugin.chmod(0o700)
+
+    fetched = await fetch(Command(command=(str(plugin),)))
+    assert fetched.secret == Secret("s3cret")
+    assert 890.0 < fetched.lifetime <= 900.0
+
+
+async def test_the_shared_token_is_refreshed_by_running_the_command_anew(tmp_path: Path) -> None:
+    machine = local_machine(ExecTokenSource(script("echo x >> runs; wc -l < runs", folder=tmp_path)))
+    first = await machine.get()
+    assert (await machine.get()).secret == first.secret == Secret("1")
+    machine.invalidate(first.generation, "the upstream answered 401")
+    assert (await machine.get()).secret == Secret("2")
+    await machine.close()
+
+
+async def test_a_command_sees_exactly_the_variables_that_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OF_THE_SERVICE", "x")
+    environment: Mapping[str, str | Secret] = {"A": "b c", "KEY": Secret("s3cret"), "EMPTY": ""}
+    listing = (
+        "import json, os; print(json.dumps({'t': ','.join(f'{k}={v}' for k, v in sorted(os.environ.items())"
+        " if k != 'LC_CTYPE')}))"  # the interpreter sets that one for itself
+    )
+    command = (sys.executable, "-I", "-c", listing)
+    form = OutputForm(token="t")
+
+    fetched = await fetch(Command(command=command, environment=environment, form=form))
+    assert fetched.secret == Secret("A=b c,EMPTY=,KEY=s3cret")
+    empty = "import json, os; print(json.dumps({'t': str(len(os.environ.keys() - {'LC_CTYPE'}))}))"
+    fetched = await fetch(Command(command=(sys.executable, "-I", "-c", empty), form=form))
+    assert fetched.secret == Secret("0")
+
+
+async def test_no_shell_reads_the_arguments_and_secrets_arrive() -> None:
+    arguments = ("%s|", "$HOME `id` $(id) ; * 'a b'", Secret("s3cret"))
+
+    fetched = await fetch(Command(command=("/usr/bin/printf", *arguments)))
+    assert fetched.secret == Secret("$HOME `id` $(id) ; * 'a b'|s3cret|")
+    assert "s3cret" not in repr(Command(command=arguments, environment={"A": "s3cret"}))
+
+
+def test_a_command_starts_in_its_folder_with_nothing_to_read(tmp_path: Path) -> None:
+    fetched = asyncio.run(fetch(script("cat; pwd -P", folder=tmp_path)))
+
+    assert fetched.secret == Secret(str(tmp_path.resolve()))
+
+
+async def test_invariant_31_a_status_that_is_not_0_is_a_passing_failure_and_its_words_stay_unsaid(
+    lines: list[EventDict],
+) -> None:
+    error = await failure_of(script("echo s3cret; echo s3cret >&2; exit 3"))
+
+    assert error.reason == "the command ended with status 3"
+    (line,) = lines
+    assert (line["event"], line["status"], line["stderr_bytes"]) == ("token_command_failed", 3, 7)
+    assert "s3cret" not in json.dumps(lines)
+    assert (await failure_of(script("kill -9 $$"))).reason == "the command was killed by signal 9"
+
+
+async def test_invariant_31_what_a_good_command_says_beside_is_not_repeated(lines: list[EventDict]) -> None:
+    assert (await fetch(script("echo s3cret >&2; echo token"))).secret == Secret("token")
+    assert lines == []
+
+
+async def test_a_program_that_is_gone_or_cannot_be_run_is_a_passing_failure(tmp_path: Path) -> None:
+    program = tmp_path / "s3cret"
+    command = Command(command=(str(program),))
+    assert (await failure_of(command)).reason == (
+        "the command could not be started: No such file or directory"
+    )
+    program.write_text("no program")
+    assert (await failure_of(command)).reason == "the command could not be started: Permission denied"
+    program.chmod(0o700)
+    assert (await failure_of(command)).reason == "the command could not be started: Exec format error"
+    assert (await failure_of(script("echo x", folder=tmp_path / "missing"))).reason == (
+        "the command could not be started: No such file or directory"
+    )
+
+
+async def test_an_output_without_a_token_is_a_passing_failure() -> None:
+    assert (await failure_of(script(":"))).reason == "the command's output is empty"
+    assert (await failure_of(script("echo s3cret", format="git"))).reason == (
+        "the command's output has a line that is not key=value"
+    )
+
+
+async def test_an_end_that_cannot_be_read_is_said(lines: list[EventDict]) -> None:
+    reply = "password=s3cret\\npassword_expiry_utc=soon\\n"
+    assert (await fetch(script(f"printf '{reply}'"))).lifetime == 300.0
+    assert [line["event"] for line in lines] == ["token_lifetime_unreadable"]
+
+
+def test_a_section_becomes_a_command(tmp_path: Path) -> None:
+    section = ExecCredential.model_validate(
+        {
+            "source": "exec",
+            "command": [SHELL, "-c", "x"],
+            "env": {"A": "b"},
+            "inherit": ["HOME"],
+            "cwd": str(tmp_path),
+            "format": "json",
+            "token": "a.b",
+            "expires": [{"path": "c", "as": "iso8601"}],
+            "timeout": 3,
+            "default_ttl": 9,
+        },
+        context={"environ": {"HOME": "/home", "OTHER": "x"}},
+    )
+    form = OutputForm(format="json", token="a.b", expires=(("c", "iso8601"),), default_ttl=9.0)
+    assert command_of(section) == Command(
+        command=(SHELL, "-c", "x"),
+        environment={"HOME": "/home", "A": "b"},
+        folder=tmp_path,
+        timeout=3.0,
+        form=form,
+    )
+    assert isinstance(build_source(section), ExecTokenSource)

@@ -1,0 +1,101 @@
+"""What this host's files and commands say about a token."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources.local_token import as_json, as_text, as_token, time_left
+from tests.credentials.sources.test_expiry import JSON, UNITS, jwt
+
+NOW = 1_700_000_000.0
+
+
+def left(
+    body: Any = None, *expires: tuple[str, str], token: str = "t", since: float = NOW, now: float = NOW
+) -> float | None:
+    return time_left(token, body, expires, since=since, now=now, whence="the file")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (300, "seconds", 290.0),
+        ("300000", "milliseconds", 290.0),
+        (NOW + 300, "epoch", 300.0),
+        ((NOW + 300) * 1000, "epoch_ms", 300.0),
+        (datetime.fromtimestamp(NOW + 300, UTC).isoformat(), "iso8601", 300.0),
+        (jwt({"exp": NOW + 300, "iat": NOW - 9000}), "jwt", 300.0),
+        (NOW * 1000, "epoch", None),  # milliseconds taken for seconds are a mistake, not a long life
+        ("soon", "iso8601", None),
+        (True, "seconds", None),
+        (math.nan, "epoch", None),
+        (None, "seconds", None),
+    ],
+)
+def test_instants_count_from_now_and_durations_from_when_they_were_written(
+    value: object, unit: str, expected: float | None
+) -> None:
+    assert left({"at": value}, ("at", unit), since=NOW - 10.0) == pytest.approx(expected)
+
+
+def test_the_first_that_is_there_counts_and_the_tokens_own_end_last() -> None:
+    token = jwt({"exp": NOW + 100})
+    body = {"a": "soon", "b": 200, "c": 300}
+    assert left(body, ("a", "iso8601"), ("b", "seconds"), ("c", "seconds"), token=token) == 200.0
+    assert left(body, ("a", "iso8601"), token=token) == 100.0
+    assert left(None, token=token) == 100.0
+
+
+@pytest.mark.parametrize("token", ["t", "a.b.c", jwt({}), jwt([]), jwt({"exp": NOW + 100}) + ".x", "e30.e30"])
+def test_what_is_no_jwt_with_an_end_has_none(token: str) -> None:
+    assert left(None, token=token) is None
+
+
+@pytest.mark.parametrize("ago", [0.0, 1.0, 1e6])
+def test_a_token_past_its_end_is_a_failure(ago: float) -> None:
+    for body, expires, token in (
+        (None, [], jwt({"exp": NOW - ago, "iat": NOW - ago - 3600})),
+        ({"at": NOW - ago}, [("at", "epoch")], "t"),
+        ({"at": 10.0}, [("at", "seconds")], "t"),
+    ):
+        with pytest.raises(TokenFetchError) as failure:
+            left(body, *expires, token=token, since=NOW - 10.0 - ago)
+        assert failure.value.reason == "the file has a token that is past its end"
+        assert not failure.value.permanent
+
+
+@given(JSON, UNITS, st.floats(0, 1e10), st.floats(0, 1e10), JSON.map(jwt) | st.text())
+def test_whatever_is_told_the_time_left_is_sane_or_absent(
+    value: object, unit: str, since: float, now: float, token: str
+) -> None:
+    try:
+        seconds = left({"at": value}, ("at", unit), token=token, since=since, now=now)
+    except TokenFetchError:
+        return
+    assert seconds is None or 0.0 < seconds < math.inf
+
+
+def test_bytes_become_text_json_and_a_token_or_a_failure_without_them() -> None:
+    assert as_text(b"\xef\xbb\xbf\xc3\xa9", "the file") == "\u00e9"
+    assert as_json('{"a": [1]}', "the file") == {"a": [1]}
+    assert as_token("a b~", "the file") == "a b~"
+    for failing, told in (
+        (lambda: as_text(b"s3cret\xff", "the file"), "the file is not valid UTF-8"),
+        (lambda: as_json("s3cret", "the file"), "the file is not valid JSON"),
+        (lambda: as_json("[" * 100_000, "the file"), "the file is not valid JSON"),
+        (lambda: as_token(17, "the file"), "the file has no token"),
+        (lambda: as_token("", "the file"), "the file has no token"),
+        (
+            lambda: as_token("s3\ncret", "the file"),
+            "the file has a token that is not one line of printable ASCII",
+        ),
+        (lambda: as_token("s3cr\u00e9t", "x"), "x has a token that is not one line of printable ASCII"),
+    ):
+        with pytest.raises(TokenFetchError) as failure:
+            failing()
+        assert failure.value.reason == told

@@ -1,0 +1,105 @@
+"""Values that a request for a token gets when it is written: the time, an id, another credential's token."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.credentials.credential import Credential
+from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.request_values import Moment, credentials_in
+from proxy.errors import TokenUnavailable
+from proxy.secret import Secret
+from proxy.settings.interpolation import Interpolation, LateText
+from tests.credentials.fakes import build_credential
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of
+
+MOMENT = Moment({"k8s": build_credential("t0ken")}, now=1_700_000_000.7)
+
+
+def late(text: str, **environ: str) -> LateText:
+    """A text as the settings read it."""
+    expanded = Interpolation(environ, Path()).text(text)
+    assert isinstance(expanded, LateText)
+    return expanded
+
+
+class Others:
+    """Another credential whose token the request shows."""
+
+    def __init__(self, error: TokenUnavailable | None = None) -> None:
+        self.error = error
+        self.taken_back: list[tuple[str, int]] = []
+
+    async def get(self, name: str) -> Credential:
+        """Always the same one."""
+        if self.error is not None:
+            raise self.error
+        return MOMENT.tokens[name]
+
+    def invalidate(self, name: str, generation: int, reason: str) -> None:
+        """Note it."""
+        self.taken_back.append((name, generation))
+
+
+def test_each_reference_has_its_value() -> None:
+    assert MOMENT.fill(late("a ${now} b")) == "a 1700000000 b"
+    assert MOMENT.fill(late("${now_ms}")) == "1700000000700"
+    assert MOMENT.fill(late("Bearer ${credential:k8s}")) == "Bearer t0ken"
+    assert MOMENT.fill(late("${env:X}-${now}", X="x")) == "x-1700000000"
+    first, second = MOMENT.fill((late("${uuid}"), late("${uuid}")))
+    assert re.fullmatch(r"[0-9a-f-]{36}", first)
+    assert first != second
+
+
+def test_a_time_alone_is_a_number_in_json_and_text_elsewhere() -> None:
+    body = {"at": late("${now}"), "ms": late("${now_ms}"), "text": late("t${now}"), "s": (Secret("x"), 1)}
+    assert MOMENT.fill_json(body) == {
+        "at": 1_700_000_000, "ms": 1_700_000_000_700, "text": "t1700000000", "s": ["x", 1],
+    }  # fmt: skip
+    assert MOMENT.fill({"at": late("${now}")}) == {"at": "1700000000"}
+
+
+def test_the_credentials_that_a_request_needs_are_found_at_any_depth() -> None:
+    value = {"a": ({"b": late("${credential:one}")}, late("${now}")), "c": late("${credential:two}")}
+    assert {*credentials_in(value)} == {"one", "two"}
+
+
+def test_nothing_secret_shows() -> None:
+    text = late("${env:X} ${credential:k8s}", X="s3cret")
+    assert "s3cret" not in repr(text)
+    assert text.written == "${env:X} ${credential:k8s}"
+    assert "t0ken" not in repr(MOMENT)
+
+
+async def test_a_request_shows_another_credentials_token(endpoint: TokenEndpoint) -> None:
+    recipe = Recipe(
+        url=endpoint.url + "/token",
+        headers={"X-Subject": late("Bearer ${credential:k8s}")},
+        json={"sent": late("${now}")},
+    )
+    source = HttpTokenSource(recipe, Others())
+    await source.fetch()
+    await source.close()
+    asked = endpoint.asked[0]
+    assert asked.headers["x-subject"] == "Bearer t0ken"
+    assert abs(json.loads(asked.body)["sent"] - time.time()) < 5
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_refused_request_takes_the_shown_token_back(endpoint: TokenEndpoint, status: int) -> None:
+    others = Others()
+    endpoint.status = status
+    recipe = Recipe(url=endpoint.url + "/token", form={"subject_token": late("${credential:k8s}")})
+    await failure_of(recipe, others)
+    assert others.taken_back == [("k8s", 1)]
+
+
+async def test_without_the_other_token_nothing_is_sent(endpoint: TokenEndpoint) -> None:
+    recipe = Recipe(url=endpoint.url + "/token", form={"subject_token": late("${credential:k8s}")})
+    error = await failure_of(recipe, Others(TokenUnavailable()))
+    assert error.reason == "a credential that the request holds has no token"
+    assert not error.permanent
+    assert endpoint.asked == []

@@ -1,0 +1,259 @@
+"""A curl line, as people have it, is the request that curl would send."""
+
+import contextlib
+import json
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.recipe import CurlLineError, CurlRequest, parse_curl
+
+URL = "https://auth.corp.example/token"
+FILES = {"body.json": b'{"a":\n 1}\n', "secret.txt": b"p&w d", "latin1": b"\xff", "form": b"a=1&\r\nb=2\n"}
+
+
+def read(name: str) -> bytes:
+    if name not in FILES:
+        raise FileNotFoundError(2, "No such file or directory")
+    return FILES[name]
+
+
+def parsed(line: str) -> CurlRequest:
+    return parse_curl(line, read)
+
+
+def test_a_line_of_the_documentation() -> None:
+    request = parsed(
+        f"""$ curl -sSfX POST {URL}?tenant=rag \\
+          -H 'Content-Type: application/json' \\
+          -d '{{"appId": "demo", "appSecret": "s", "deep": {{"n": [1, 2.5, true]}}}}'
+        """
+    )
+    assert (request.method, request.url, request.query) == ("POST", URL, {"tenant": "rag"})
+    assert request.json == {"appId": "demo", "appSecret": "s", "deep": {"n": [1, 2.5, True]}}
+    assert (request.form, request.headers, request.basic) == (None, {}, None)
+
+
+def test_a_line_of_a_browser_loses_the_browsers_own_headers() -> None:
+    request = parsed(
+        rf"""curl '{URL}' \
+  -H 'accept: application/json, text/plain, */*' \
+  -H 'content-type: application/json;charset=UTF-8' \
+  -b 'session=abc; theme=dark' \
+  -H 'sec-ch-ua: "Chromium";v="140"' -H 'sec-fetch-mode: cors' -H 'dnt: 1' -H 'priority: u=1, i' \
+  -H 'user-agent: Mozilla/5.0' -H 'content-length: 33' \
+  --data-raw $'{{"name":"it\'s \u4f60","password":"a\u0021b"}}' \
+  --compressed --insecure"""
+    )
+    assert request.json == {"name": "it's 你", "password": "a!b"}
+    assert request.headers == {
+        "Cookie": "session=abc; theme=dark",
+        "accept": "application/json, text/plain, */*",
+        "content-type": "application/json;charset=UTF-8",
+        "user-agent": "Mozilla/5.0",
+    }
+    assert any("ca_file" in note for note in request.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ("-d a=1 -d 'b=x y'", {"a": "1", "b": "x y"}),
+        ("-da=1 --data=b=2", {"a": "1", "b": "2"}),
+        ("-d 'a=%E4%BD%A0+b'", {"a": "你 b"}),
+        ("--data-urlencode 'a=x&y=z' --data-urlencode b@secret.txt", {"a": "x&y=z", "b": "p&w d"}),
+        ("--data-binary 'a=1' -H 'Content-Type: application/x-www-form-urlencoded'", {"a": "1"}),
+        ("-d 'a=' ", {"a": ""}),
+        ("-d @form", {"a": "1", "b": "2"}),
+    ],
+)
+def test_forms(options: str, form: dict[str, str]) -> None:
+    request = parsed(f"curl {URL} {options}")
+    assert (request.method, request.form, request.json, request.headers) == ("POST", form, None, {})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--json '{\"a\": 1}'",
+        "-d @body.json -H Content-Type:application/json",
+        "--data-binary @body.json -H 'content-type: application/vnd.corp+json'",
+        "-d '{\"a\": 1}'",
+    ],
+)
+def test_json_bodies(options: str) -> None:
+    request = parsed(f"curl {URL} {options}")
+    assert (request.json, request.form, request.method) == ({"a": 1}, None, "POST")
+
+
+def test_an_empty_body_is_none() -> None:
+    request = parsed(f"curl {URL} -d '' -H 'Content-Type: application/json'")
+    assert (request.method, request.json, request.form) == ("POST", None, None)
+
+
+def test_get_moves_the_data_into_the_query() -> None:
+    request = parsed(f"curl -G '{URL}?a=1&e=' -d b=2 --data-urlencode 'c=x y'")
+    assert (request.method, request.query) == ("GET", {"a": "1", "e": "", "b": "2", "c": "x y"})
+    assert request.form is None
+
+
+@pytest.mark.parametrize(
+    ("line", "basic"),
+    [
+        (f"curl -u id:p:w {URL}", ("id", "p:w")),
+        (f"curl --user=id:pw {URL}", ("id", "pw")),
+        ("curl https://id:p%40w@auth.corp.example/token", ("id", "p@w")),
+        (f"curl -H 'authorization: Basic aWQ6cHc=' {URL}", ("id", "pw")),
+    ],
+)
+def test_user_and_password_are_found_wherever_they_stand(line: str, basic: tuple[str, str]) -> None:
+    request = parsed(line)
+    assert (request.basic, request.url, request.headers) == (basic, URL, {})
+
+
+def test_an_empty_password_stays_a_header() -> None:
+    request = parsed(f"curl -u key: {URL}")
+    assert (request.basic, request.headers) == (None, {"Authorization": "Basic a2V5Og=="})
+
+
+def test_headers_as_curl_takes_them() -> None:
+    request = parsed(
+        f"curl {URL} -A agent -e https://r.example -H 'X-A: 1' -H 'x-a: 2' -H 'X-Empty;' -H 'Accept:' "
+        f"-H 'User-Agent: other' --oauth2-bearer tok"
+    )
+    assert request.headers == {
+        "Referer": "https://r.example",
+        "Authorization": "Bearer tok",
+        "x-a": "1, 2",
+        "X-Empty": "",
+        "User-Agent": "other",
+    }
+
+
+def test_certificates_proxy_and_time() -> None:
+    request = parsed(
+        f"curl {URL} --cacert ca.pem -E client.pem --key client.key -x proxy.corp:3128 -U u:p -m 7 -L"
+    )
+    assert (request.ca_file, request.client_cert, request.client_key) == (
+        "ca.pem",
+        "client.pem",
+        "client.key",
+    )
+    assert (request.proxy, request.timeout) == ("http://u:p@proxy.corp:3128", 7.0)
+    assert any("redirect" in note for note in request.notes)
+
+
+def test_what_changes_nothing_is_ignored() -> None:
+    request = parsed(f"curl -sSvif -o /dev/null -w '%{{http_code}}' --no-buffer --http1.1 --retry 3 {URL}")
+    assert (request.method, request.url, request.notes) == ("GET", URL, ())
+
+
+def test_shell_variables_are_kept() -> None:
+    request = parsed('curl "$BASE/token" -u "$ID:$SECRET" -d "a=$A" --data-urlencode "b=$B c"')
+    assert request.url == "\ue000BASE\ue001/token"
+    assert request.basic == ("\ue000ID\ue001", "\ue000SECRET\ue001")
+    assert request.form == {"a": "\ue000A\ue001", "b": "\ue000B\ue001 c"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "no URL"),
+        ("wget http://x", "no curl command"),
+        (f"curl {URL} {URL}", "several URLs"),
+        (f"curl --frobnicate=secretvalue {URL}", "--frobnicate: unknown"),
+        (f"curl -sZ {URL}", "-Z: unknown"),
+        (f"curl {URL} -H", "-H: its value is missing"),
+        (f"curl --silent=1 {URL}", "--silent: takes no value"),
+        (f"curl -F a=b {URL}", "-F: multipart"),
+        (f"curl --form a=b {URL}", "--form: multipart"),
+        (f"curl -X DELETE {URL}", "-X: the method must be one of"),
+        (f"curl -I {URL}", "-I: a HEAD request"),
+        (f"curl --digest {URL}", "--digest: "),
+        (f"curl -d @nowhere {URL}", "cannot be read: No such file"),
+        (f"curl -d @latin1 {URL}", "not UTF-8"),
+        (f"curl -d @- {URL}", "standard input"),
+        (f"curl -H @headers {URL}", "-H @FILE"),
+        (f"curl -H ': x' {URL}", "-H: "),
+        (f"curl -b jar.txt {URL}", "-b FILE"),
+        (f"curl -u user {URL}", "-u: give the password"),
+        (f"curl -E c.pem:pw {URL}", "--cert FILE:PASSWORD"),
+        (f"curl --key k.pem {URL}", "--key: needs --cert"),
+        (f"curl --cacert $CA {URL}", "--cacert: write the file's path"),
+        (f"curl -x socks5://h:1 {URL}", "-x: only"),
+        (f"curl -m nan {URL}", "-m: must be a number"),
+        ("curl ftp://x/y", "must be http"),
+        ("curl http:///x", "names no host"),
+        ("curl http://[x/y", "URL is not valid"),
+        ("curl http://h:port/y", "URL is not valid"),
+        (f"curl {URL} -H 'Content-Type: application/json' -d '{{a}}'", "should be JSON"),
+        (f"curl {URL} --json null", "null"),
+        (f"curl {URL} --json NaN", "should be JSON"),
+        (f"curl {URL} --json 1e999", "should be JSON"),
+        (f"curl {URL} --json '\"\\ud800\"'", "should be JSON"),
+        (f"curl {URL} -H 'Content-Type: text/xml' -d '<a/>'", "neither JSON nor a form"),
+        (f"curl {URL} --data-urlencode =c=1", "neither JSON nor a form"),
+        (f"curl {URL} -d plain", "neither JSON nor a form"),
+        (f"curl {URL} -d a=1 -d a=2", "the form: a field stands there twice"),
+        (f"curl '{URL}?a=%ff'", "the URL's query: its percent-encoding"),
+        (f"curl {URL} ^", "bash"),
+    ],
+)
+def test_what_no_recipe_can_say_is_refused_by_name(line: str, words: str) -> None:
+    with pytest.raises(CurlLineError) as refusal:
+        parsed(line)
+    assert words in str(refusal.value)
+    assert "secretvalue" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0")))
+def test_any_json_text_arrives_through_a_quoted_line(secret: str) -> None:
+    body = {"secret": secret, "list": [secret]}
+    line = shlex.join(["curl", URL, "--json", json.dumps(body)])
+    assert parsed(line).json == body
+
+
+@given(
+    st.lists(st.tuples(st.text("abc", min_size=1), st.text("a&=+ %你\\'\"")), unique_by=lambda pair: pair[0])
+)
+def test_any_form_arrives_through_urlencode(pairs: list[tuple[str, str]]) -> None:
+    pieces = [word for name, value in pairs for word in ("--data-urlencode", f"{name}={value}")]
+    request = parsed(shlex.join(["curl", URL, *pieces]))
+    assert (request.form or {}) == dict(pairs)
+
+
+WORDS = st.sampled_from(
+    [
+        "curl",
+        URL,
+        "-d",
+        "-X",
+        "-u",
+        "a:b",
+        "-H",
+        "A: b",
+        "--json",
+        "{}",
+        "@body.json",
+        "-G",
+        "--",
+        "-",
+        "^",
+        "'",
+        "$A",
+    ]
+)
+
+
+@given(st.lists(WORDS | st.text(max_size=5)))
+def test_any_line_is_a_request_or_the_one_error(words: list[Any]) -> None:
+    with contextlib.suppress(CurlLineError):
+        assert parsed(" ".join(words)).url
+
+
+def test_a_request_does_not_show_its_secrets() -> None:
+    assert "canary" not in repr(parsed(f"curl -u id:canary {URL} -d pw=canary"))

@@ -1,0 +1,56 @@
+"""A reply's structure shows, what it says does not."""
+
+from typing import Any
+
+import pytest
+
+from proxy.recipe import outline
+from proxy.recipe.outline import LINES_MAX
+
+CANARY = "canary-token-7f3a"
+
+
+def test_paths_numbers_and_short_words_show_and_the_rest_is_masked() -> None:
+    body = {"code": 0, "msg": "ok", "data": {"token": CANARY, "list": [CANARY, True, None]}, "e": {}, "l": []}
+    assert outline(body).splitlines() == [
+        "  code         0",
+        '  msg          "ok"',
+        "  data.token   ******** (17 characters)",
+        "  data.list.0  ******** (17 characters)",
+        "  data.list.1  true",
+        "  data.list.2  null",
+        "  e            {}",
+        "  l            []",
+    ]
+
+
+@pytest.mark.parametrize("body", [CANARY, [CANARY], {"a": CANARY}, {CANARY * 3: 1}])
+def test_no_long_string_shows_wherever_it_stands(body: Any) -> None:
+    assert CANARY not in outline(body)
+
+
+def test_words_that_every_endpoint_says_show() -> None:
+    assert "invalid_client" in outline({"error": "invalid_client"})
+
+
+def test_secrets_do_not_show_even_where_they_are_short() -> None:
+    assert "pw-1" not in outline({"echo": "<pw-1>", "n": 1234}, secrets=["pw-1", "1234"])
+    assert "1234" not in outline({"n": 1234}, secrets=["1234"])
+
+
+def test_text_shows_its_size_alone() -> None:
+    assert outline(None, CANARY) == "  (text)  ******** (17 characters)"
+
+
+def test_headers_stand_first() -> None:
+    assert outline({}, headers={"x-subject-token": CANARY}).startswith("  header x-subject-token  ****")
+
+
+def test_no_reply_floods_or_tricks_a_terminal() -> None:
+    assert len(outline([*range(1000)]).splitlines()) == LINES_MAX + 1
+    deep: Any = []
+    for _ in range(500):
+        deep = {"a": deep}
+    assert outline(deep).endswith("{...}")
+    assert "\x1b" not in outline({"a\x1b[31m": "b\x1b[2J"})
+    assert "\n" not in outline({"a\nb": "c\nd"})

@@ -1,0 +1,232 @@
+"""Token, life and success are found in the replies that endpoints really give, with reasons."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.credentials.sources.expiry import Reply
+from proxy.recipe import Reading, parse_reply, read_reply
+from tests.recipe import replies
+from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply
+
+
+def found(reading: Reading) -> tuple[str, str, list[tuple[str, str]]]:
+    """Kind and path of the token, and the lives that are sure."""
+    token = reading.tokens[0]
+    return token.kind, token.path, [(life.path, life.unit) for life in reading.expiries]
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "expiry", "lifetime"),
+    [
+        (replies.BAIDU, "access_token", ("expires_in", "seconds"), 2592000),
+        (replies.FEISHU, "tenant_access_token", ("expire", "seconds"), 7200),
+        (replies.FEISHU_APP, "tenant_access_token", ("expire", "seconds"), 7200),
+        (replies.WECHAT, "access_token", ("expires_in", "seconds"), 7200),
+        (replies.WECOM, "access_token", ("expires_in", "seconds"), 7200),
+        (replies.IBM, "access_token", ("expires_in", "seconds"), 3600),
+        (replies.VAULT, "auth.client_token", ("auth.lease_duration", "seconds"), 2764800),
+        (replies.KEYCLOAK, "access_token", ("expires_in", "seconds"), 300),
+        (replies.AZURE_V1, "access_token", ("expires_in", "seconds"), 3599),
+        (replies.COMPANY, "data.token", ("data.expireTime", "epoch_ms"), 300),
+    ],
+)
+def test_vendors_replies_leave_no_doubt(
+    body: Any, token: str, expiry: tuple[str, str], lifetime: float
+) -> None:
+    reading = read_reply(reply(body))
+    assert found(reading)[:2] == ("path", token)
+    assert found(reading)[2][0] == expiry
+    assert reading.expiries[0].lifetime == pytest.approx(lifetime, abs=1)
+    assert not reading.unsure_token
+    assert not reading.unsure_expiry
+    assert not reading.refused
+
+
+def test_the_header_token_of_huawei() -> None:
+    reading = read_reply(
+        reply(replies.HUAWEI, {"x-subject-token": "MIIDkgYJKoZIhvcNAQcCoIIDgzCCA3" + "a1B2" * 20})
+    )
+    assert found(reading) == ("header", "x-subject-token", [("token.expires_at", "iso8601")])
+    assert reading.expiries[0].lifetime == 86400
+    assert not reading.unsure_token
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "equals"),
+    [
+        (replies.FEISHU, "code", 0),
+        (replies.WECOM, "errcode", 0),
+        (replies.COMPANY, "code", 0),
+        ({"success": True, "token": RANDOM}, "success", True),
+        ({"status": "OK", "token": RANDOM}, "status", "OK"),
+        ({"errno": 0, "data": {"token": RANDOM}}, "errno", 0),
+        ({"code": "200", "data": {"token": RANDOM}}, "code", "200"),
+        ({"code": 0, "success": True, "token": RANDOM}, "success", True),
+    ],
+)
+def test_the_sign_of_success(body: Any, path: str, equals: object) -> None:
+    success = read_reply(reply(body)).success
+    assert success is not None
+    assert (success.path, success.value) == (path, equals)
+
+
+@pytest.mark.parametrize(
+    "body", [replies.BAIDU, replies.WECHAT, replies.VAULT, {"token": RANDOM, "code": None}]
+)
+def test_no_sign_of_success_is_invented(body: Any) -> None:
+    assert read_reply(reply(body)).success is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "lifetime", "sure"),
+    [
+        ("expires_in", 300, "seconds", 300, True),
+        ("expires_in", "300", "seconds", 300, True),
+        ("expires_in", 604800, "seconds", 604800, True),
+        ("expires_in", 200000, "seconds", 200000, True),
+        ("expiresIn", 300000, "milliseconds", 300, False),
+        ("expires_in", 7200000, "milliseconds", 7200, False),
+        ("expiresIn", 86400000, "milliseconds", 86400, True),
+        ("expiresInMs", 5000, "milliseconds", 5, True),
+        ("ttlSeconds", 120000, "seconds", 120000, True),
+        ("expires", int(NOW) + 600, "epoch", 600, True),
+        ("expireTime", int(NOW + 600) * 1000, "epoch_ms", 600, True),
+        ("expiresAt", iso(600), "iso8601", 600, True),
+        ("expireTime", "2025-11-24 16:10:00", "iso8601", 600, False),
+        ("expiresAt", "2025-11-25T00:10:00+08:00", "iso8601", 600, True),
+        ("expires", int(NOW) - 600, "epoch", None, False),
+        ("expireTime", int(NOW - 600) * 1000, "epoch_ms", None, False),
+        ("expireTime", iso(-600), "iso8601", None, False),
+    ],
+)
+def test_the_unit_is_what_makes_a_life(
+    *, name: str, value: object, unit: str, lifetime: float | None, sure: bool
+) -> None:
+    reading = read_reply(reply({"token": RANDOM, "data": {name: value}}))
+    life, *doubts = reading.expiries
+    assert not doubts or not sure
+    assert (life.path, life.unit) == (f"data.{name}", unit)
+    assert life.lifetime == (None if lifetime is None else pytest.approx(lifetime, abs=1))
+    assert reading.unsure_expiry is not sure
+    assert life.why
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"expires_in": 0},
+        {"expires_in": -1},
+        {"expires_in": True},
+        {"expires_in": "soon"},
+        {"expires_in": None},
+        {"expires_in": 1e300},
+        {"expires_in": 10**400},
+        {"expires_in": "9" * 400},
+        {"refresh_token_expires_in": 300},
+        {"ext_expires_in": 300},
+        {"issued_at": int(NOW)},
+        {"a.b": 1, "": 2},
+    ],
+)
+def test_what_is_no_life_is_not_taken_for_one(fields: dict[str, object]) -> None:
+    assert read_reply(reply({"token": RANDOM, **fields})).expiries == ()
+
+
+def test_a_jwts_own_end_is_the_last_resort_and_a_witness() -> None:
+    alone = read_reply(reply({"data": {"jwt": jwt(300)}}))
+    assert found(alone) == ("path", "data.jwt", [("data.jwt", "jwt")])
+    assert not alone.unsure_expiry
+    agreed = read_reply(reply({"token": jwt(300), "ttl": 300000}))
+    assert not agreed.unsure_expiry
+    assert "agrees" in agreed.expiries[0].why
+    denied = read_reply(reply({"token": jwt(300), "expires_in": 7200}))
+    assert found(denied)[2] == [("token", "jwt"), ("expires_in", "seconds")]
+
+
+def test_the_issuers_hint_is_found() -> None:
+    hint = read_reply(reply(replies.AZURE_V1)).refresh_in
+    assert hint is not None
+    assert hint.path == "refresh_in"
+
+
+@pytest.mark.parametrize(
+    "name", ["refresh_token", "csrfToken", "token_type", "accessor", "user_id", "requestId"]
+)
+def test_what_is_no_token_is_not_taken_for_one(name: str) -> None:
+    assert read_reply(reply({name: RANDOM})).tokens == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ({"token": RANDOM, "jwt": jwt()}, ["token", "jwt"]),
+        ({"a": {"x": RANDOM}, "b": {"y": RANDOM[::-1]}}, ["a.x", "b.y"]),
+        ({"result": [{"v": RANDOM}]}, ["result.0.v"]),
+    ],
+)
+def test_equally_good_ones_are_left_to_somebody(body: Any, paths: list[str]) -> None:
+    reading = read_reply(reply(body))
+    assert [finding.path for finding in reading.tokens] == paths
+    assert reading.unsure_token
+
+
+def test_a_bare_text_is_the_token() -> None:
+    reading = read_reply(reply(f"{jwt()}\n"))
+    assert found(reading)[:2] == ("text", "")
+    assert not reading.unsure_token
+    assert read_reply(reply("<html>error</html>")).tokens == ()
+    assert read_reply(reply("try again later")).tokens == ()
+
+
+def test_a_refusal_brings_no_token() -> None:
+    refusal = read_reply(reply({"code": 10401, "message": "wrong", "requestId": RANDOM, "data": None}))
+    assert refusal.tokens == ()
+    odd = read_reply(reply({"code": 10401, "detail": RANDOM}))
+    assert odd.refused
+    assert odd.unsure_token
+
+
+def test_a_saved_reply_with_its_headers() -> None:
+    saved = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/2 201 \r\nDate: d\r\nX-Subject-Token: abc\r\n\r\n{"a": 1}\n'
+    assert parse_reply(saved, NOW) == Reply(
+        {"a": 1}, {"date": "d", "x-subject-token": "abc"}, NOW, '{"a": 1}\n'
+    )
+    assert parse_reply("\ufeff{}", NOW).body == {}
+    assert parse_reply("[" * 100_000, NOW).body is None
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.just(RANDOM)
+    | st.just(jwt()),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["token", "expires_in", "exp", "code", "a.b", ""]) | st.text(max_size=5), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_reply_is_read_without_an_error(body: Any) -> None:
+    reading = read_reply(Reply(body, {}, NOW, "x"))
+    for finding in (*reading.tokens, *reading.expiries):
+        assert finding.why
+        if finding.kind == "path":
+            assert Reply(body, {}, NOW).find(finding.path) is not None
+
+
+def test_findings_do_not_show_the_token() -> None:
+    reading = read_reply(reply(replies.COMPANY))
+    token = replies.COMPANY["data"]["token"]  # type: ignore[index]
+    assert token not in repr(reading)
+    assert token not in repr(reading.tokens)

@@ -1,0 +1,216 @@
+"""Secrets leave the request, what is none stays readable, and nothing is lost on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.recipe import CurlRequest, Draft, parse_curl, take_secrets_out
+from proxy.recipe.looks import is_random, names_a_secret
+from proxy.settings.interpolation import Interpolation, LateText
+
+URL = "https://auth.corp.example/token"
+CANARY = "canary-91bc"
+RANDOM = "8fJq2LmX0vR7tYbK4nWc9PzD"
+UUID = "0315fa9b-9f7e-4e2d-8a2e-2f0f6b0a9a11"
+
+
+def draft(line: str, name: str = "corp") -> Draft:
+    return take_secrets_out(parse_curl(line), name)
+
+
+def values(of: Draft) -> dict[str, str]:
+    return {variable.name: variable.value.reveal() for variable in of.variables if variable.value is not None}
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "expected", "variables"),
+    [
+        (
+            f"""--json '{{"appId": "demo", "appSecret": "{CANARY}"}}'""",
+            "json",
+            {"appId": "demo", "appSecret": "${env:CORP_APP_SECRET}"},
+            {"CORP_APP_SECRET": CANARY},
+        ),
+        (
+            f"""--json '{{"a": {{"m": ["password"], "u": {{"name": "n", "password": "{CANARY}"}}}}}}'""",
+            "json",
+            {"a": {"m": ["password"], "u": {"name": "n", "password": "${env:CORP_PASSWORD}"}}},
+            {"CORP_PASSWORD": CANARY},
+        ),
+        (
+            f"-d grant_type=apikey -d apikey={CANARY}",
+            "form",
+            {"grant_type": "apikey", "apikey": "${env:CORP_APIKEY}"},
+            {"CORP_APIKEY": CANARY},
+        ),
+        (
+            f"-H 'X-Api-Key: {CANARY}' -H 'X-Client: ragflow'",
+            "headers",
+            {"X-Api-Key": "${env:CORP_X_API_KEY}", "X-Client": "ragflow"},
+            {"CORP_X_API_KEY": CANARY},
+        ),
+        (
+            f"-H 'Authorization: Bearer {CANARY}'",
+            "headers",
+            {"Authorization": "Bearer ${env:CORP_AUTHORIZATION}"},
+            {"CORP_AUTHORIZATION": CANARY},
+        ),
+        (f"-u id:{CANARY}", "basic", ["id", "${env:CORP_PASSWORD}"], {"CORP_PASSWORD": CANARY}),
+        (f"-G -d ak=id -d sk={CANARY}", "query", {"ak": "id", "sk": "${env:CORP_SK}"}, {"CORP_SK": CANARY}),
+        (f'--json \'{{"x": "{RANDOM}"}}\'', "json", {"x": "${env:CORP_X}"}, {"CORP_X": RANDOM}),
+        (
+            "--json '{\"password\": 123456}'",
+            "json",
+            {"password": "${env:CORP_PASSWORD}"},
+            {"CORP_PASSWORD": "123456"},
+        ),
+        (f"-x http://u:{CANARY}@p:1", "proxy", "${env:CORP_PROXY}", {"CORP_PROXY": f"http://u:{CANARY}@p:1"}),
+    ],
+)
+def test_secrets_become_references_named_after_credential_and_field(
+    options: str, part: str, expected: object, variables: dict[str, str]
+) -> None:
+    taken = draft(f"curl {URL} {options}")
+    assert taken.table[part] == expected
+    assert values(taken) == variables
+    assert CANARY not in repr(taken)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"client_id": RANDOM, "appId": UUID, "tenant": UUID, "scope": "api://llm/.default"},
+        {"grant_type": "client_credentials", "token_type": "bearer", "authType": "plain", "keyId": "k1"},
+        {"flag": True, "n": 5, "f": 1.5, "list": ["a", 1], "secretRequired": True, "empty_token": ""},
+    ],
+)
+def test_what_is_no_secret_stays(body: dict[str, Any]) -> None:
+    taken = take_secrets_out(CurlRequest(method="POST", url=URL, query={}, headers={}, json=body), "corp")
+    assert taken.table["json"] == body
+    assert taken.variables == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        *(
+            (name, True)
+            for name in ("secret", "client_secret", "secretId", "PASSWORD", "x-auth-token", "API-Key")
+        ),
+        *(
+            (name, True)
+            for name in ("userPwd", "assertion", "apikey", "accessKey", "sk", "passphrase", "jwt")
+        ),
+        *(
+            (name, False)
+            for name in ("client_id", "grant_type", "monkey", "username", "token_type", "", "appId")
+        ),
+        *(
+            (name, False)
+            for name in ("client_assertion_type", "tokenUrl", "password_type", "key_id", "expires")
+        ),
+    ],
+)
+def test_names(name: str, secret: bool) -> None:  # noqa: FBT001
+    assert names_a_secret(name) is secret
+
+
+@pytest.mark.parametrize(
+    ("text", "random"),
+    [
+        (RANDOM, True),
+        ("9f86d081884c7d659a2feaa0c55ad015", True),
+        ("llm-token-proxy-2026", False),
+        ("https://auth.corp.example/abc123def456", False),
+        (UUID, False),
+        ("2025-11-24T16:10:00Z", False),
+        ("short1A", False),
+        ("0000000000000000000000", False),
+    ],
+)
+def test_looks(text: str, random: bool) -> None:  # noqa: FBT001
+    assert is_random(text) is random
+
+
+def test_what_belongs_to_one_request_is_made_for_each() -> None:
+    taken = draft(
+        f"""curl {URL} --json '{{"timestamp": 1764000000123, "ts": 1764000000, "nonce": "{UUID}"}}'"""
+    )
+    assert taken.table["json"] == {"timestamp": "${now_ms}", "ts": "${now}", "nonce": "${uuid}"}
+    assert sum("of the request" in note for note in taken.notes) == 3
+
+
+def test_a_signed_request_is_left_as_it_is_and_warned_of() -> None:
+    taken = draft(
+        f"""curl {URL} --json '{{"timestamp": 1764000000, "sign": "9f86d081884c7d659a2feaa0c55ad015"}}'"""
+    )
+    assert taken.table["json"]["timestamp"] == 1764000000
+    assert taken.table["json"]["sign"] == "${env:CORP_SIGN}"
+    assert any("signature" in note for note in taken.notes)
+
+
+def test_two_secrets_of_one_name_get_two_variables_and_one_secret_gets_one() -> None:
+    taken = draft(f"""curl {URL} --json '{{"a": {{"password": "one-1"}}, "b": {{"password": "two-2"}},
+        "c": {{"password": "one-1"}}}}' -H 'password: three-3'""")
+    assert values(taken) == {
+        "CORP_PASSWORD": "three-3",
+        "CORP_PASSWORD_JSON": "one-1",
+        "CORP_PASSWORD_2": "two-2",
+    }
+
+
+def test_shell_variables_keep_their_names_and_no_secret_takes_them() -> None:
+    taken = draft(
+        """curl "$BASE/token" -H "password: p-1" --json "{\\"password\\": \\"$CORP_PASSWORD\\"}" """
+    )
+    assert taken.table["url"] == "${env:BASE}/token"
+    assert taken.table["json"] == {"password": "${env:CORP_PASSWORD}"}
+    assert taken.table["headers"]["password"] == "${env:CORP_PASSWORD_HEADERS}"
+    assert {variable.name for variable in taken.variables if variable.value is None} == {
+        "BASE",
+        "CORP_PASSWORD",
+    }
+
+
+def test_tokens_and_cookies_that_end_are_warned_of() -> None:
+    taken = draft(
+        f"curl {URL} -H 'Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln' -b 'session=abc'"
+    )
+    assert any("${credential:NAME}" in note for note in taken.notes)
+    assert any("cookie" in note for note in taken.notes)
+
+
+def test_a_random_step_of_the_url_is_a_secret() -> None:
+    taken = draft(f"curl https://auth.corp.example/hook/{RANDOM}/{UUID}")
+    assert taken.table["url"] == f"https://auth.corp.example/hook/${{env:CORP_URL_KEY}}/{UUID}"
+
+
+def test_nulls_are_left_out_and_said_so() -> None:
+    taken = draft(f"""curl {URL} --json '{{"a": null, "b": [null, 1]}}'""")
+    assert taken.table["json"] == {"b": [1]}
+    assert any("null" in note for note in taken.notes)
+
+
+LEAVES = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0")) | st.booleans()
+BODIES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["secret", "password", "a", "${env:X}", "key"]) | st.text("ab."), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["secret", "x", "token"]), BODIES))
+def test_the_settings_read_back_what_the_line_said(body: dict[str, Any]) -> None:
+    taken = take_secrets_out(CurlRequest(method="POST", url=URL, query={}, headers={}, json=body), "corp")
+    interpolation = Interpolation(values(taken), Path())
+    assert interpolation.tree({"json": taken.table["json"]}, ("credentials", "corp")) == {"json": body}
+    assert interpolation.problems == []
+    assert not any(isinstance(part, LateText) for part in taken.table.values())

@@ -1,0 +1,91 @@
+"""A command line is split as bash would split it, and nothing in it is run."""
+
+import contextlib
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.recipe import CurlLineError, UnfinishedLine, split_words
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0"))
+
+
+@given(st.lists(TEXT))
+def test_what_the_shell_module_quotes_comes_back(argv: list[str]) -> None:
+    assert split_words(shlex.join(argv)).words == argv
+
+
+@given(st.text(st.sampled_from("abc $'\"\\\n{}()`|&;<>#@=-1u0x\r\t") | st.characters()))
+def test_arbitrary_text_is_split_or_refused_with_the_one_error(line: str) -> None:
+    with contextlib.suppress(CurlLineError):
+        assert all(isinstance(word, str) for word in split_words(line).words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a  'b c' \"d e\" f\\ g", ["a", "b c", "d e", "f g"]),
+        ("a \\\n  b \\\r\n c", ["a", "b", "c"]),
+        ("ab\\\ncd", ["abcd"]),
+        ("a''b '' \"\"", ["ab", "", ""]),
+        (r'"{\"a\": \"x\\y\", \n}"', ['{"a": "x\\y", \\n}']),
+        (r"$'it\'s \u4f60\n\x41\101'", ["it's 你\nAA"]),
+        (r"$'\xe4\xbd\xa0' $'caf\xe9'", ["你", "café"]),
+        (r"$'\ud83d\ude00'", ["😀"]),
+        ("a # a comment\nb", ["a", "b"]),
+        ("http://x/#y", ["http://x/#y"]),
+        ("$5 a$", ["$5", "a$"]),
+    ],
+)
+def test_quoting(line: str, words: list[str]) -> None:
+    assert split_words(line).words == words
+
+
+def test_shell_variables_stay_references_where_the_shell_would_expand_them() -> None:
+    words = split_words("""$A "b$C d${E}" '$F' \\$G""").words
+    assert words == ["\ue000A\ue001", "b\ue000C\ue001 d\ue000E\ue001", "$F", "$G"]
+
+
+@pytest.mark.parametrize(
+    ("line", "left_out"),
+    [
+        ("curl x | jq .token", True),
+        ("curl x > out.json", True),
+        ("curl x 2>/dev/null", True),
+        ("curl x && echo done", True),
+        ("curl x;", False),
+        ("TOKEN=$(curl x)", False),
+        ("export TOKEN=$(curl x | jq -r .token)", True),
+    ],
+)
+def test_what_follows_the_command_is_left_out_and_said_so(line: str, left_out: bool) -> None:  # noqa: FBT001
+    assert split_words(line) == (["curl", "x"], left_out)
+
+
+@pytest.mark.parametrize("line", ["'a", '"a', "$'a", "a \\", '"a\\"'])
+def test_an_open_quote_waits_for_its_end(line: str) -> None:
+    with pytest.raises(UnfinishedLine):
+        split_words(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a $(rm -rf x)", "nothing is run here"),
+        ('"$(id)"', "nothing is run here"),
+        ("`id`", "nothing is run here"),
+        ('"${A:-b}"', "nothing is run here"),
+        ("http://x?a=1&b=2", "put the URL in quotes"),
+        ("a\0b", "copy it again"),
+        ("\ue000A\ue001", "copy it again"),
+        ("\udcff", "copy it again"),
+        (r"$'\ud800'", "stands for no character"),
+        (r"$'\x00'", "stands for no character"),
+        (r"$'\U00ffffff'", "stands for no character"),
+    ],
+)
+def test_what_only_a_shell_could_say_is_refused(line: str, words: str) -> None:
+    with pytest.raises(CurlLineError, match=words):
+        split_words(line)

@@ -1,0 +1,105 @@
+"""A real redis-server in a folder of its own: started, paused, emptied and killed as a test wants."""
+
+import asyncio
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import redis.asyncio
+
+from tests.conftest import require
+from tests.raw_caller import PATIENCE
+
+
+class RedisServer:
+    """One server, on a Unix socket unless its options say otherwise.
+
+    Args:
+        home: A folder of its own.
+        options: More of redis-server's options.
+    """
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.socket = home / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._command = [
+            *("redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", str(home)),
+            *("--save", "", "--appendonly", "no", "--loglevel", "warning", *options),
+        ]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        quiet = asyncio.subprocess.DEVNULL
+        self._process = await asyncio.create_subprocess_exec(*self._command, stdout=quiet, stderr=quiet)
+        async with asyncio.timeout(PATIENCE):
+            while not await self._answers():
+                assert self._process.returncode is None, "redis-server did not start"
+
+    async def stop(self) -> None:
+        """Kill it."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    def pause(self) -> None:
+        """Make it silent: connections stand, and nothing comes."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    async def dump(self) -> dict[bytes, bytes]:
+        """All that lies in it."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            found: dict[bytes, bytes] = {}
+            for key in await client.keys("*"):
+                value = await client.get(key)
+                assert isinstance(key, bytes)
+                assert isinstance(value, bytes)
+                found[key] = value
+            return found
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Write over a key."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            await client.set(key, value)
+
+    async def empty(self) -> None:
+        """Throw everything away."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            await client.flushall()
+
+    async def delete(self, pattern: str) -> None:
+        """Throw some keys away."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            for key in await client.keys(pattern):
+                await client.delete(key)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def _answers(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            await asyncio.sleep(0)
+            return False
+        writer.close()
+        return True
+
+
+@asynccontextmanager
+async def redis_server(home: Path, *options: str) -> AsyncIterator[RedisServer]:
+    """Serve until the end of the block."""
+    require("redis-server", found=shutil.which("redis-server") is not None)
+    server = RedisServer(home, *options)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()

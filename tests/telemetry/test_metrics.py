@@ -1,0 +1,74 @@
+"""Metrics: every number has a name, every credential its series, and nothing is secret."""
+
+from dataclasses import fields
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.telemetry import Metrics, TokenReading, TokenStats
+
+STATS = TokenStats(
+    served_fresh=11, served_stale=12, waits=13, wait_seconds=1.4, fetches=25, fetches_failed_passing=6,
+    fetches_failed_permanent=7, fetch_seconds=1.8, rejections=19, rejections_without_effect=20, adopted=21,
+    lease_wait_seconds=2.2, store_errors=23,
+)  # fmt: skip
+READING = TokenReading("corp", "stale", 42.5, 3, 4, 5.5, STATS)
+
+
+def samples(readings: list[TokenReading]) -> dict[tuple[str, ...], float]:
+    """Every sample by its name and labels, without those of the process."""
+    text, content_type = Metrics(lambda: readings).render()
+    assert content_type.startswith("text/plain")
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+        if sample.name.startswith("llm_proxy_")
+    }
+
+
+def test_a_credential_has_all_its_numbers() -> None:
+    found = samples([READING])
+    prefix = "llm_proxy_token_"
+    assert found == {
+        (f"{prefix}state", "corp", "empty"): 0,
+        (f"{prefix}state", "corp", "fresh"): 0,
+        (f"{prefix}state", "corp", "stale"): 1,
+        (f"{prefix}state", "corp", "expired"): 0,
+        (f"{prefix}state", "corp", "rejected"): 0,
+        (f"{prefix}remaining_seconds", "corp"): 42.5,
+        (f"{prefix}generation", "corp"): 3,
+        (f"{prefix}waiters", "corp"): 4,
+        (f"{prefix}backoff_seconds", "corp"): 5.5,
+        (f"{prefix}served_total", "corp", "fresh"): 11,
+        (f"{prefix}served_total", "corp", "stale"): 12,
+        (f"{prefix}fetch_total", "corp", "ok"): 12,
+        (f"{prefix}fetch_total", "corp", "failed_passing"): 6,
+        (f"{prefix}fetch_total", "corp", "failed_permanent"): 7,
+        (f"{prefix}invalidations_total", "corp", "true"): 19,
+        (f"{prefix}invalidations_total", "corp", "false"): 20,
+        (f"{prefix}adopted_total", "corp"): 21,
+        (f"{prefix}store_errors_total", "corp"): 23,
+        (f"{prefix}lease_wait_seconds_total", "corp"): 2.2,
+        (f"{prefix}fetch_seconds_count", "corp"): 25,
+        (f"{prefix}fetch_seconds_sum", "corp"): 1.8,
+        (f"{prefix}wait_seconds_count", "corp"): 13,
+        (f"{prefix}wait_seconds_sum", "corp"): 1.4,
+    }
+
+
+def test_every_count_that_is_kept_is_told() -> None:
+    before = samples([READING])
+    for field in fields(TokenStats):
+        changed = TokenStats(**{name: getattr(STATS, name) for name in TokenStats.__slots__})
+        setattr(changed, field.name, getattr(STATS, field.name) + 1)
+        assert samples([READING._replace(counts=changed)]) != before, field.name
+
+
+def test_several_credentials_stand_side_by_side() -> None:
+    found = samples([READING, READING._replace(credential="other", generation=9)])
+    assert found["llm_proxy_token_generation", "corp"] == 3
+    assert found["llm_proxy_token_generation", "other"] == 9
+
+
+def test_two_workers_in_one_process_do_not_share_their_numbers() -> None:
+    assert samples([READING]) == samples([READING])

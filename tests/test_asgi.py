@@ -1,0 +1,421 @@
+"""The connection: it owns what a request opened, notices who leaves, and writes one line at the end."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from quart import Quart, Response, request
+from quart.wrappers.response import IterableBody
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from proxy.asgi import ProxyRequest, install
+from proxy.errors import Aborted, BadResponse
+from proxy.request_body import BUFFER_BYTES
+from proxy.telemetry import get_logger
+from tests.conftest import RunProxy
+from tests.loopback import until
+from tests.raw_caller import raw_caller
+
+Message = dict[str, Any]
+LAST = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+@dataclass
+class Exchange:
+    """One request as the server sees it, and what became of it."""
+
+    app: Quart
+    lines: list[EventDict]
+    steps: list[str] = field(default_factory=list)
+    """What happened, in order: views and their clean-up write here."""
+    sent: list[Message] = field(default_factory=list)
+    taking: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether the caller takes what is sent."""
+    asked: int = 0
+    """Messages that the application has taken from the server."""
+    _incoming: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
+
+    def arrives(self, data: bytes = b"", *, more: bool = False) -> None:
+        """Part of the request's body comes."""
+        self._incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    def leaves(self) -> None:
+        """The caller goes."""
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    async def run(self, path: str = "/", **scope: Any) -> None:
+        """Serve it."""
+        whole = {
+            "type": "http",
+            "asgi": {},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"x")],
+            "client": ("127.0.0.1", 1234),
+            "server": ("127.0.0.1", 80),
+            "extensions": {},
+            **scope,
+        }
+        async with asyncio.timeout(5.0):
+            await self.app(cast(Any, whole), cast(Any, self._receive), cast(Any, self._send))
+
+    async def _receive(self) -> Message:
+        message = await self._incoming.get()
+        self.asked += 1
+        return message
+
+    async def _send(self, message: Message) -> None:
+        await self.taking.wait()
+        self.steps.append(message["type"])
+        self.sent.append(message)
+
+    @property
+    def answered(self) -> bytes:
+        """The body that went down."""
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def line(self) -> EventDict:
+        """The one log line of the exchange."""
+        (line,) = (line for line in self.lines if line["event"] == "exchange")
+        return line
+
+
+def arrived() -> ProxyRequest:
+    """The request of this context."""
+    return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    """An exchange with an application that has no routes yet, and a caller who takes what comes."""
+    app = Quart("tests")
+    install(app)
+    app.config["BODY_TIMEOUT"] = 60
+    app.config["RESPONSE_TIMEOUT"] = None
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        exchange = Exchange(app, lines)
+        exchange.taking.set()
+        yield exchange
+
+
+def opens(exchange: Exchange) -> None:
+    """Open something for the request that wants to be closed."""
+    exchange.steps.append("opened")
+    arrived().closing.callback(exchange.steps.append, "closed")
+
+
+def streamed(body: AsyncIterator[bytes]) -> Response:
+    """An answer that is made while it is sent."""
+    response = Response(IterableBody(body))
+    response.timeout = None
+    return response
+
+
+async def test_what_was_opened_is_closed_after_the_answer_and_before_the_line(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        opens(exchange)
+        arrived().closing.callback(lambda: exchange.steps.append(f"{len(exchange.lines)} lines"))
+        return "hello"
+
+    exchange.arrives()
+    await exchange.run()
+    start, body, last = "http.response.start", "http.response.body", "http.response.body"
+    assert exchange.steps == ["opened", start, body, last, "0 lines", "closed"]
+    assert exchange.answered == b"hello"
+    assert exchange.sent[-1] == LAST
+    assert exchange.line["outcome"] == "ok"
+
+
+async def test_what_was_opened_is_closed_when_the_view_fails(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        opens(exchange)
+        raise LookupError("broken")
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.steps[0] == "opened"
+    assert exchange.steps[-1] == "closed"
+    assert exchange.sent[0]["status"] == 500
+
+
+async def test_a_caller_who_leaves_before_the_answer_cancels_the_view(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        opens(exchange)
+        exchange.leaves()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            exchange.steps.append("view ended")
+        return ""
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.steps == ["opened", "view ended", "closed"]
+    assert exchange.line["outcome"] == "client_gone"
+    assert exchange.line["log_level"] == "info"
+
+
+async def test_a_caller_who_leaves_before_the_body_began_closes_what_the_body_would_have(
+    exchange: Exchange,
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"never"
+        finally:
+            exchange.steps.append("body ended")
+
+    @exchange.app.post("/")
+    async def view() -> Response:
+        opens(exchange)
+        exchange.taking.clear()  # the head of the answer waits for a caller who will not take it
+        exchange.leaves()
+        return streamed(body())
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.steps == ["opened", "closed"]
+    assert exchange.line["outcome"] == "client_gone"
+
+
+async def test_a_caller_who_leaves_in_the_middle_of_the_answer_ends_it(exchange: Exchange) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"begun"
+            exchange.leaves()
+            await asyncio.Event().wait()
+        finally:
+            exchange.steps.append("body ended")
+
+    @exchange.app.post("/")
+    async def view() -> Response:
+        opens(exchange)
+        return streamed(body())
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.answered == b"begun"
+    assert exchange.steps[-2:] == ["body ended", "closed"]
+    assert exchange.line["outcome"] == "client_gone"
+
+
+async def test_a_caller_who_leaves_without_taking_the_answer_frees_it(exchange: Exchange) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        exchange.taking.clear()
+        exchange.leaves()
+        yield b"not taken"
+
+    @exchange.app.post("/")
+    async def view() -> Response:
+        opens(exchange)
+        return streamed(body())
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.steps == ["opened", "http.response.start", "closed"]
+
+
+async def test_a_caller_who_leaves_in_the_middle_of_the_request_cancels_the_view(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        opens(exchange)
+        await arrived().body.read(1 << 20)
+        return "not reached"
+
+    exchange.arrives(b"half", more=True)
+    exchange.leaves()
+    await exchange.run()
+    assert exchange.steps == ["opened", "closed"]
+    assert exchange.line["outcome"] == "client_gone"
+
+
+@pytest.mark.parametrize("error", [Aborted(reason="reset"), BadResponse(reason="reset")])
+async def test_a_body_that_breaks_has_no_last_chunk(exchange: Exchange, error: Exception) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise error
+
+    @exchange.app.post("/")
+    async def view() -> Response:
+        opens(exchange)
+        return streamed(body())
+
+    exchange.arrives()
+    await exchange.run()  # and nothing is raised: the server would log a traceback
+    assert exchange.answered == b"half"
+    assert LAST not in exchange.sent
+    assert exchange.steps[-1] == "closed"
+    assert exchange.line["outcome"] == getattr(error, "code", None)
+    assert exchange.line["reason"] == "reset"
+
+
+async def test_a_defect_in_the_body_is_told_and_has_no_last_chunk(exchange: Exchange) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise LookupError
+
+    @exchange.app.post("/")
+    async def view() -> Response:
+        return streamed(body())
+
+    exchange.arrives()
+    await exchange.run()
+    assert LAST not in exchange.sent
+    assert [line["event"] for line in exchange.lines] == ["response_failed", "exchange"]
+    assert (exchange.line["outcome"], exchange.line["reason"]) == ("internal_error", "LookupError")
+
+
+async def test_every_line_of_a_request_carries_its_id(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        get_logger("view").info("in_view")
+        arrived().closing.callback(lambda: get_logger("view").info("closing"))
+        return ""
+
+    exchange.arrives()
+    await exchange.run(headers=[(b"host", b"x"), (b"x-request-id", b"trace-7")])
+    assert [(line["event"], line["request_id"]) for line in exchange.lines] == [
+        ("in_view", "trace-7"),
+        ("closing", "trace-7"),
+        ("exchange", "trace-7"),
+    ]
+
+
+async def test_a_quiet_exchange_is_written_at_debug_level(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        arrived().record.quiet = True
+        return ""
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.line["log_level"] == "debug"
+
+
+async def test_an_outcome_that_was_noted_stays(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        arrived().record.fail(BadResponse(reason="garbage"))
+        return "in an envelope"
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.line["outcome"] == BadResponse.code
+
+
+async def test_path_headers_and_peer_are_kept_as_they_came(exchange: Exchange) -> None:
+    headers = [(b"host", b"x"), (b"x-odd", b"\xff"), (b"x-odd", b"2"), (b"x-odd", b"")]
+    seen = list[object]()
+
+    @exchange.app.post("/a b")
+    async def view() -> str:
+        own = arrived()
+        seen.extend([own.raw_path, own.raw_headers, own.peer])
+        return ""
+
+    exchange.arrives()
+    await exchange.run("/a b", raw_path=b"/a%20%62", headers=headers)
+    assert seen == [b"/a%20%62", headers, "127.0.0.1"]
+
+
+@pytest.mark.parametrize("client", [None, ()])
+async def test_a_peer_without_an_address_is_nobody(exchange: Exchange, client: tuple[()] | None) -> None:
+    seen = list[object]()
+
+    @exchange.app.post("/")
+    async def view() -> str:
+        seen.append(arrived().peer)
+        return ""
+
+    exchange.arrives()
+    await exchange.run(client=client)
+    assert seen == [None]
+
+
+async def test_the_request_is_not_taken_in_faster_than_it_is_read(exchange: Exchange) -> None:
+    go_on = asyncio.Event()
+    count, chunk = 50, b"x" * 65536
+
+    @exchange.app.post("/")
+    async def view() -> str:
+        await go_on.wait()
+        return str(sum([len(piece) async for piece in arrived().body]))
+
+    for _ in range(count):
+        exchange.arrives(chunk, more=True)
+    exchange.arrives()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(exchange.run())
+        full = BUFFER_BYTES // len(chunk) + 1
+        await until(lambda: exchange.asked == full)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert exchange.asked == full
+        go_on.set()
+    assert exchange.answered == b"%d" % (count * len(chunk))
+
+
+async def test_nothing_runs_on_after_the_answer(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        return "early"  # the body has not come to its end, and the caller is still there
+
+    before = asyncio.all_tasks()
+    exchange.arrives(b"half", more=True)
+    await exchange.run()
+    assert exchange.answered == b"early"
+    assert asyncio.all_tasks() == before
+
+
+async def test_the_server_can_cancel_an_exchange(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        opens(exchange)
+        await asyncio.Event().wait()
+        return ""
+
+    exchange.arrives()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(exchange.run())
+        await until(lambda: "opened" in exchange.steps)
+        task.cancel()
+    assert task.cancelled()
+    assert exchange.steps == ["opened", "closed"]
+    assert exchange.line["outcome"] == "client_gone"
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/agent/api/llm_proxy/v1/realtime", "/livez", "/nope"])
+async def test_a_websocket_is_refused_in_the_envelope_and_is_no_defect(
+    run_proxy: RunProxy, path: str
+) -> None:
+    async with run_proxy("http://127.0.0.1:1") as proxy, raw_caller(proxy.url) as caller:
+        await caller.write(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "X-Request-Id: trace-7\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        answer = await caller.answer()
+        error = json.loads(await caller.body(answer))["error"]
+        assert await caller.closed() == b""
+        await until(lambda: bool(proxy.exchanges))
+    assert answer.status == 404
+    assert answer.header("content-type") == ["application/json"]
+    assert answer.header("x-request-id") == ["trace-7"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "not_found"
+    (line,) = proxy.exchanges
+    assert (line["path"], line["status"], line["outcome"]) == (path, 404, "not_found")
+    assert "defect" not in [line["event"] for line in proxy.lines]

@@ -1,0 +1,79 @@
+"""Drain: what still runs is counted, and each exchange hears the word to stop."""
+
+import asyncio
+
+import pytest
+
+from proxy.drain import Drain
+from proxy.errors import Draining, ProxyError
+from proxy.settings import Timeouts
+from proxy.upstream.clock import ExchangeClock
+from tests.loopback import until
+
+
+async def test_exchanges_count_for_as_long_as_they_run() -> None:
+    drain = Drain()
+    assert drain.running == 0
+    with drain.watch(ExchangeClock(Timeouts())):
+        with drain.watch(ExchangeClock(Timeouts())):
+            assert drain.running == 2
+        assert drain.running == 1
+    assert drain.running == 0
+
+
+async def test_an_exchange_that_fails_no_longer_counts() -> None:
+    drain = Drain()
+    with pytest.raises(ZeroDivisionError), drain.watch(ExchangeClock(Timeouts())):
+        raise ZeroDivisionError
+    assert drain.running == 0
+
+
+async def test_every_exchange_that_waits_is_ended() -> None:
+    drain, ended = Drain(), list[ProxyError]()
+
+    async def exchange() -> None:
+        clock = ExchangeClock(Timeouts())
+        with drain.watch(clock):
+            try:
+                await clock.first_byte(asyncio.Event().wait())
+            except Draining as error:
+                ended.append(error)
+
+    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(exchange())
+        await until(lambda: drain.running == 20)
+        drain.stop_all()
+    assert len(ended) == 20
+    assert drain.running == 0
+
+
+async def test_an_exchange_that_ends_at_the_word_does_not_disturb_the_others() -> None:
+    drain, told = Drain(), list[str]()
+    clocks = [ExchangeClock(Timeouts(idle=0)) for _ in range(5)]
+    watches = [drain.watch(clock) for clock in clocks]
+    for clock, watch in zip(clocks, watches, strict=True):
+        watch.__enter__()
+
+        def leave(error: ProxyError, watch: object = watch) -> None:
+            told.append(error.code)
+            assert hasattr(watch, "__exit__")
+            watch.__exit__(None, None, None)
+
+        clock.watch(leave)
+    drain.stop_all()
+    assert told == ["shutting_down"] * 5
+    assert drain.running == 0
+
+
+async def test_what_has_ended_is_not_told_to_stop() -> None:
+    drain, told = Drain(), list[ProxyError]()
+    clock = ExchangeClock(Timeouts(idle=0))
+    with drain.watch(clock):
+        clock.watch(told.append)
+    drain.stop_all()
+    assert told == []
+
+
+def test_a_new_worker_is_not_on_its_way_out() -> None:
+    assert not Drain().started

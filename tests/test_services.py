@@ -1,0 +1,179 @@
+"""The long-lived objects: what is ready, and how all of it is closed, in reverse."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.credentials import CachedTokenSource, MemoryTokenStore
+from proxy.drain import Drain
+from proxy.services import open_services
+from proxy.settings import Settings, load_settings
+from proxy.upstream.client import UpstreamClient
+from tests.conftest import KEY, SETTINGS, STATIC
+from tests.loopback import until
+from tests.raw_upstream import Conversation, raw_upstream
+from tests.signing_keys import certificate_pem
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+def settings(folder: Path, credential: str = STATIC, more: str = "", upstream: str = NOWHERE) -> Settings:
+    """A whole configuration."""
+    path = folder / "proxy.toml"
+    path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=credential, options="", more=more))
+    return load_settings(path, {})
+
+
+def asks(url: str) -> str:
+    """A credential with a token endpoint."""
+    return f'source = "http"\nurl = "{url}/token"\ntoken = "token"\ndefault_ttl = 300'
+
+
+async def refuse(talk: Conversation) -> None:
+    """A token endpoint that is broken."""
+    await talk.answer(b"{}", status="500 No")
+
+
+async def grant(talk: Conversation) -> None:
+    """A token endpoint that works."""
+    await talk.answer(b'{"token": "live"}', "Content-Type: application/json")
+
+
+async def say_nothing(talk: Conversation) -> None:
+    """A token endpoint that never answers."""
+    await talk.caller_left()
+
+
+async def test_every_upstream_has_a_client_and_every_credential_a_source(tmp_path: Path) -> None:
+    async with open_services(settings(tmp_path), Drain()) as services:
+        chat, embed = services.routing.choose("chat/completions"), services.routing.choose("embeddings")
+        assert (chat.upstream, embed.upstream) == ("chat", "embed")
+        assert chat.client is not embed.client
+        token = await services.credentials["corp"].source.get()
+        assert token.secret.reveal() == "static-upstream-token"
+        assert services.access.identify([(b"x-api-key", KEY.encode())], None).name == "tester"
+
+
+async def test_a_token_is_fetched_before_anybody_asks(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(grant) as issuer,
+        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+    ):
+        await until(lambda: services.credentials["corp"].source.remaining is not None)
+        assert len(issuer.requests) == 1
+
+
+async def test_it_is_ready_until_it_drains(tmp_path: Path) -> None:
+    drain = Drain()
+    async with open_services(settings(tmp_path), drain) as services:
+        assert services.ready
+        drain.started = True
+        assert not services.ready
+
+
+async def test_a_cold_start_is_ready(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(say_nothing) as issuer,
+        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+    ):
+        await until(lambda: len(issuer.requests) == 1)
+        assert services.credentials["corp"].source.remaining is None
+        assert services.ready
+
+
+async def test_a_default_credential_without_a_token_is_not_ready(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(refuse) as issuer,
+        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+    ):
+        await until(lambda: not services.credentials["corp"].source.healthy)
+        assert not services.ready
+
+
+async def test_a_failed_refresh_with_a_token_in_hand_stays_ready(tmp_path: Path) -> None:
+    async def once(talk: Conversation) -> None:
+        await (grant if len(issuer.requests) == 1 else refuse)(talk)
+
+    async with (
+        raw_upstream(once) as issuer,
+        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+    ):
+        source = services.credentials["corp"].source
+        await until(lambda: source.remaining is not None)
+        source.prefetch()
+        await until(lambda: source._failures == 1)
+        assert services.ready
+
+
+async def test_only_the_default_upstreams_credential_counts(tmp_path: Path) -> None:
+    async with raw_upstream(refuse) as issuer:
+        more = f'[upstreams.other]\nbase_url = "{NOWHERE}"\ncredential = "broken"\n'
+        more += f"[credentials.broken]\n{asks(issuer.url)}"
+        async with open_services(settings(tmp_path, STATIC, more), Drain()) as services:
+            await until(lambda: not services.credentials["broken"].source.healthy)
+            assert services.ready
+
+
+async def test_a_default_upstream_without_a_credential_is_ready(tmp_path: Path) -> None:
+    path = tmp_path / "open.toml"
+    path.write_text(f'[access]\nmode = "open"\n[upstreams.chat]\nbase_url = "{NOWHERE}"\n')
+    async with open_services(load_settings(path, {}), Drain()) as services:
+        assert services.ready
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Everything that is closed, in order."""
+    order = list[object]()
+    for kind in (UpstreamClient, CachedTokenSource, MemoryTokenStore):
+        original = kind.close
+
+        async def close(self: object, original: object = original) -> None:
+            order.append(self)
+            assert callable(original)
+            await original(self)
+
+        monkeypatch.setattr(kind, "close", close)
+    return order
+
+
+async def test_everything_is_closed_in_reverse(tmp_path: Path, closed: list[object]) -> None:
+    async with open_services(settings(tmp_path), Drain()) as services:
+        chat = services.routing.choose("chat/completions").client
+        embed = services.routing.choose("embeddings").client
+        source = services.credentials["corp"].source
+        assert closed == []
+    assert closed[:-1] == [embed, chat, source]
+    assert isinstance(closed[-1], MemoryTokenStore)
+    assert chat.is_closed()
+    assert embed.is_closed()
+
+
+async def test_everything_is_closed_when_the_worker_fails(tmp_path: Path, closed: list[object]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_services(settings(tmp_path), Drain()):
+            raise ZeroDivisionError
+    assert [type(thing) for thing in closed] == [
+        UpstreamClient, UpstreamClient, CachedTokenSource, MemoryTokenStore,
+    ]  # fmt: skip
+
+
+async def test_a_start_that_fails_closes_what_was_open_by_then(tmp_path: Path, closed: list[object]) -> None:
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text(certificate_pem("p256"))
+    more = f'[upstreams.other]\nbase_url = "https://x.test"\nca_file = "{certificate}"'
+    loaded = settings(tmp_path, more=more)
+    certificate.write_text("nothing")  # it was there when the settings were checked
+    with pytest.raises(OSError):  # noqa: PT011  whatever the TLS library says
+        async with open_services(loaded, Drain()):
+            pass
+    assert [type(thing) for thing in closed] == [
+        UpstreamClient, UpstreamClient, CachedTokenSource, MemoryTokenStore,
+    ]  # fmt: skip
+
+
+async def test_a_fetch_under_way_ends_with_the_worker(tmp_path: Path) -> None:
+    async with raw_upstream(say_nothing) as issuer:
+        async with open_services(settings(tmp_path, asks(issuer.url)), Drain()):
+            await until(lambda: len(issuer.requests) == 1)
+        await until(lambda: issuer.connections == 0)

@@ -1,0 +1,93 @@
+"""What the tests of this room begin with: a request, a client, a credential, an upstream that breaks off."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from proxy.credentials import UpstreamCredential
+from proxy.credentials.upstream_credential import Injection
+from proxy.settings import Upstream
+from proxy.telemetry import ExchangeRecord
+from proxy.upstream.client import UpstreamClient, UpstreamRequest, UpstreamResponse
+from proxy.wire.headers import Headers
+from tests.credentials.fakes import FakeIssuer, build_machine
+from tests.loopback import until
+from tests.raw_upstream import Conversation
+
+GIVE_UP = struct.pack("ii", 1, 0)
+"""SO_LINGER without a wait: closing resets the connection."""
+
+
+def build_record() -> ExchangeRecord:
+    """The record of some exchange."""
+    return ExchangeRecord("id", "POST", "/v1/models")
+
+
+def build_request(
+    method: str = "POST",
+    path: bytes = b"/models",
+    query: bytes = b"",
+    headers: Headers | None = None,
+    body: bytes = b"",
+) -> UpstreamRequest:
+    """A request with a held body."""
+    return UpstreamRequest(method=method, path=path, query=query, headers=headers or [], body=body)
+
+
+def build_credential(issuer: FakeIssuer, injection: Injection | None = None) -> UpstreamCredential:
+    """A credential whose tokens the issuer makes."""
+    return UpstreamCredential(build_machine(issuer), injection or Injection())
+
+
+def build_client(
+    url: str, credential: UpstreamCredential | None = None, **settings: object
+) -> UpstreamClient:
+    """The client of an upstream that listens there."""
+    section = Upstream.model_validate({"base_url": f"{url}/v1", **settings})
+    return UpstreamClient("chat", section, credential)
+
+
+async def read_all(response: UpstreamResponse) -> bytes:
+    """The whole body; the response is closed."""
+    body = b""
+    while chunk := await response.read():
+        body += chunk
+    await response.aclose()
+    return body
+
+
+def reset(talk: Conversation) -> None:
+    """Break the connection off with a TCP reset."""
+    talk.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, GIVE_UP)
+    talk.reset()
+
+
+@contextlib.asynccontextmanager
+async def raw_server(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[str]:
+    """Serve connections byte by byte; gives host and port. It ends when those who connected have left."""
+    running = 0
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal running
+        running += 1
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            running -= 1
+
+    server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await until(lambda: running == 0)

@@ -1,0 +1,449 @@
+"""Sending with a live token: what goes up, how a 401 is repaired, and that every place is given back."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.credentials.upstream_credential import Injection
+from proxy.errors import (
+    Aborted,
+    BadResponse,
+    Draining,
+    InvalidRequest,
+    Overloaded,
+    ProxyError,
+    TokenRejected,
+    TokenUnavailable,
+    Unreachable,
+    UpstreamTimeout,
+)
+from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from tests.credentials.fakes import DOWN, FakeIssuer
+from tests.loopback import until
+from tests.raw_upstream import Conversation, raw_upstream
+from tests.upstream.build import (
+    build_client,
+    build_credential,
+    build_record,
+    build_request,
+    raw_server,
+    read_all,
+    reset,
+)
+
+
+async def ok(talk: Conversation) -> None:
+    """Answer anything."""
+    await talk.answer(b"ok")
+
+
+async def unauthorized(talk: Conversation) -> None:
+    """Refuse any token."""
+    await talk.answer(b"who?", status="401 Unauthorized")
+
+
+async def quiet(talk: Conversation) -> None:
+    """Say nothing until the other side goes."""
+    await talk.caller_left()
+
+
+async def only_the_second_token(talk: Conversation) -> None:
+    """Refuse the first token that the issuer makes."""
+    fine = talk.request.header("authorization") == ["Bearer token-2"]
+    await (ok if fine else unauthorized)(talk)
+
+
+def upload(*, length: int | None = None) -> UpstreamRequest:
+    """A request whose body can be sent once."""
+
+    async def blocks() -> AsyncIterator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    return UpstreamRequest(
+        method="POST", path=b"/files", query=b"", headers=[], body=blocks(), content_length=length
+    )
+
+
+# --- what goes up
+
+
+async def test_the_path_hangs_below_the_base_url_byte_for_byte() -> None:
+    async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
+        request = build_request("GET", b"/models/BAAI%2Fbge", b"a=%20b&&c=+%2f'\"")
+        assert await read_all(await client.open(request, build_record())) == b"ok"
+    assert upstream.requests[0].target == b"/v1/models/BAAI%2Fbge?a=%20b&&c=+%2f'\""
+
+
+async def test_the_sdk_adds_no_header_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-environment")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-the-environment")
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.test/v1")
+    async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
+        await read_all(await client.open(build_request(body=b"{}"), build_record()))
+    host = upstream.url.removeprefix("http://").encode()
+    assert upstream.requests[0].head == (
+        b"POST /v1/models HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 2\r\n\r\n"
+    )
+
+
+async def test_configured_headers_win_over_the_callers() -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        build_client(upstream.url, headers={"X-Team": "ours", "User-Agent": "set"}) as client,
+    ):
+        theirs = [(b"x-team", b"theirs"), (b"x-team", b"again"), (b"user-agent", b"sdk"), (b"x-more", b"1")]
+        await read_all(await client.open(build_request(headers=theirs), build_record()))
+        assert theirs[0] == (b"x-team", b"theirs")  # the caller's list is left alone
+    request = upstream.requests[0]
+    assert request.header("x-team") == ["ours"]
+    assert request.header("user-agent") == ["set"]
+    assert request.header("x-more") == ["1"]
+
+
+async def test_the_token_wins_over_everybodys_header() -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        build_client(
+            upstream.url, build_credential(FakeIssuer()), headers={"Authorization": "configured"}
+        ) as client,
+    ):
+        record = build_record()
+        sent = build_request(headers=[(b"authorization", b"Bearer theirs")])
+        await read_all(await client.open(sent, record))
+    assert upstream.requests[0].header("authorization") == ["Bearer token-1"]
+    assert (record.generation, record.replays) == (1, 0)
+
+
+async def test_a_token_goes_into_the_query_and_the_rest_of_it_stays() -> None:
+    place = Injection(header=None, template="{token}", query="key")
+    async with (
+        raw_upstream(ok) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer(token="a/b&c"), place)) as client,
+    ):
+        sent = build_request(query=b"x=%2F&key=theirs&y=+")
+        await read_all(await client.open(sent, build_record()))
+        await read_all(await client.open(build_request(), build_record()))
+    assert [request.target for request in upstream.requests] == [
+        b"/v1/models?x=%2F&y=+&key=a%2Fb%26c", b"/v1/models?key=a%2Fb%26c",
+    ]  # fmt: skip
+    assert upstream.requests[0].header("authorization") == []
+
+
+async def test_an_upload_goes_up_with_its_announced_length() -> None:
+    async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
+        await read_all(await client.open(upload(length=7), build_record()))
+        await read_all(await client.open(upload(), build_record()))
+    first, second = upstream.requests
+    assert first.body == second.body == b"one two"
+    assert (first.header("content-length"), first.header("transfer-encoding")) == (["7"], [])
+    assert (second.header("content-length"), second.header("transfer-encoding")) == ([], ["chunked"])
+
+
+async def test_cookies_of_one_exchange_do_not_reach_the_next() -> None:
+    async def bake(talk: Conversation) -> None:
+        await talk.answer(b"", "Set-Cookie: session=of-one-caller; Path=/")
+
+    async with raw_upstream(bake) as upstream, build_client(upstream.url) as client:
+        for _ in range(2):
+            await read_all(await client.open(build_request(), build_record()))
+    assert [request.header("cookie") for request in upstream.requests] == [[], []]
+
+
+# --- the repair of a 401
+
+
+async def test_a_held_body_is_sent_once_more_with_a_fresh_token() -> None:
+    issuer, record = FakeIssuer(), build_record()
+    async with (
+        raw_upstream(only_the_second_token) as upstream,
+        build_client(upstream.url, build_credential(issuer)) as client,
+    ):
+        response = await client.open(build_request(query=b"q", body=b'{"a": 1}'), record)
+        assert response.status == 200
+        assert await read_all(response) == b"ok"
+    first, second = upstream.requests
+    assert first.body == second.body == b'{"a": 1}'
+    assert first.target == second.target == b"/v1/models?q"
+    assert second.header("authorization") == ["Bearer token-2"]
+    assert (record.generation, record.replays, issuer.fetches) == (2, 1, 2)
+
+
+async def test_a_second_401_is_rejected_and_not_sent_a_third_time() -> None:
+    async with (
+        raw_upstream(unauthorized) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer())) as client,
+    ):
+        with pytest.raises(TokenRejected):
+            await client.open(build_request(body=b"{}"), build_record())
+        assert client._open == 0
+    assert [request.header("authorization") for request in upstream.requests] == [
+        ["Bearer token-1"], ["Bearer token-2"],
+    ]  # fmt: skip
+
+
+async def test_the_same_token_again_is_not_sent_again() -> None:
+    record = build_record()
+    async with (
+        raw_upstream(unauthorized) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer(token="the only one"))) as client,
+    ):
+        with pytest.raises(TokenRejected):
+            await client.open(build_request(body=b"{}"), record)
+        assert client._open == 0
+    assert len(upstream.requests) == 1
+    assert record.replays == 0
+
+
+async def test_a_streamed_upload_asks_to_come_again_and_the_token_is_renewed() -> None:
+    issuer = FakeIssuer()
+    async with (
+        raw_upstream(only_the_second_token) as upstream,
+        build_client(upstream.url, build_credential(issuer)) as client,
+    ):
+        with pytest.raises(TokenUnavailable) as caught:
+            await client.open(upload(length=7), build_record())
+        assert caught.value.headers == {"Retry-After": "1"}
+        assert (await client.open(upload(length=7), build_record())).status == 200
+    assert [request.body for request in upstream.requests] == [b"one two", b"one two"]
+    assert issuer.fetches == 2
+
+
+async def test_no_fresh_token_after_a_401_is_unavailable() -> None:
+    issuer = FakeIssuer()
+
+    async def refuse(talk: Conversation) -> None:
+        issuer.error = DOWN
+        await unauthorized(talk)
+
+    async with (
+        raw_upstream(refuse) as upstream,
+        build_client(upstream.url, build_credential(issuer)) as client,
+    ):
+        with pytest.raises(TokenUnavailable):
+            await client.open(build_request(body=b"{}"), build_record())
+        assert client._open == 0
+    assert len(upstream.requests) == 1
+
+
+async def test_without_a_credential_a_401_is_an_answer() -> None:
+    async with raw_upstream(unauthorized) as upstream, build_client(upstream.url) as client:
+        response = await client.open(build_request(body=b"{}"), build_record())
+        assert response.status == 401
+        assert await read_all(response) == b"who?"
+    assert upstream.requests[0].header("authorization") == []
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "429 Too Many", "500 No", "204 None", "304 Same"])
+async def test_any_other_status_is_an_answer(status: str) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.say(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nLocation: /x\r\n\r\n".encode())
+
+    async with (
+        raw_upstream(answer) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer())) as client,
+    ):
+        response = await client.open(build_request(body=b"{}"), build_record())
+        assert response.status == int(status[:3])
+        await response.aclose()
+    assert len(upstream.requests) == 1
+
+
+# --- no answer that could be relayed
+
+
+async def test_a_redirect_is_a_bad_response_and_its_connection_is_let_go() -> None:
+    async def away(talk: Conversation) -> None:
+        await talk.say(b"HTTP/1.1 307 Away\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 9\r\n\r\npart")
+        await talk.caller_left()
+
+    async with raw_upstream(away) as upstream, build_client(upstream.url) as client:
+        with pytest.raises(BadResponse, match="no valid answer") as caught:
+            await client.open(build_request(), build_record())
+        await until(lambda: upstream.connections == 0)
+        assert client._open == 0
+        assert "redirect" in str(caught.value.reason)
+
+
+async def test_a_refused_connection_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        port = placeholder.getsockname()[1]
+    async with build_client(f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.open(build_request(), build_record())
+    assert (caught.value.reason or "").startswith("ClientConnectorError: ")
+
+
+async def test_a_connection_that_does_not_stand_in_time_is_a_timeout() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with (
+        raw_server(say_nothing) as place,
+        build_client(f"https://{place}", timeouts={"connect": 0.02}) as client,
+    ):
+        with pytest.raises(UpstreamTimeout):
+            await client.open(build_request(), build_record())
+        assert client._open == 0
+
+
+async def test_a_lost_connection_is_a_bad_response_and_no_timeout() -> None:
+    async def leave(talk: Conversation) -> None:
+        talk.writer.close()
+
+    async with raw_upstream(leave) as upstream, build_client(upstream.url) as client:
+        with pytest.raises(BadResponse) as caught:
+            await client.open(build_request(), build_record())
+    assert (caught.value.reason or "").startswith("ServerDisconnectedError: ")
+
+
+async def test_the_reason_in_the_log_does_not_tell_a_token_in_the_query() -> None:
+    async def garbage(talk: Conversation) -> None:
+        await talk.say(b"garbage\r\n\r\n")
+        await talk.caller_left()
+
+    place = Injection(header=None, template="{token}", query="key")
+    async with (
+        raw_upstream(garbage) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer(token="canary"), place)) as client,
+    ):
+        with pytest.raises(BadResponse) as caught:
+            await client.open(build_request(), build_record())
+    assert b"canary" in upstream.requests[0].target
+    assert "canary" not in str(caught.value.reason)
+
+
+async def test_a_header_that_is_not_utf8_is_the_callers_fault() -> None:
+    async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
+        with pytest.raises(InvalidRequest):
+            await client.open(build_request(headers=[(b"x-odd", b"\xff")]), build_record())
+        assert client._open == 0
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("cut", ["reset", "close"])
+async def test_an_answer_that_breaks_off_is_aborted(cut: str) -> None:
+    go_on = asyncio.Event()
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"part")
+        await go_on.wait()
+        if cut == "reset":
+            reset(talk)
+        else:
+            talk.writer.close()
+
+    async with raw_upstream(script) as upstream, build_client(upstream.url) as client:
+        response = await client.open(build_request(), build_record())
+        assert await response.read() == b"part"
+        go_on.set()
+        with pytest.raises(Aborted):
+            await response.read()
+        await response.aclose()
+
+
+async def test_a_failed_response_raises_our_error_in_the_read_that_waits() -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.caller_left()
+
+    async with raw_upstream(script) as upstream, build_client(upstream.url) as client:
+        response = await client.open(build_request(), build_record())
+        asyncio.get_running_loop().call_soon(response.fail, Draining())
+        with pytest.raises(Draining):
+            await response.read()
+        await response.aclose()
+        await until(lambda: upstream.connections == 0)
+
+
+# --- places
+
+
+async def full(client: UpstreamClient) -> bool:
+    """Whether one more request is refused."""
+    try:
+        response = await client.open(build_request(), build_record())
+    except Overloaded:
+        return True
+    await response.aclose()
+    return False
+
+
+async def test_no_more_exchanges_than_connections_and_each_gives_its_place_back() -> None:
+    async with raw_upstream(ok) as upstream, build_client(upstream.url, max_connections=2) as client:
+        first = await client.open(build_request(), build_record())
+        assert not await full(client)
+        second = await client.open(build_request(), build_record())
+        assert await full(client)
+        await first.aclose()
+        assert not await full(client)
+        await second.aclose()
+        assert client._open == 0
+    assert len(upstream.requests) == 4  # the refused one was not sent
+
+
+@pytest.mark.parametrize("where", ["the token", "the answer"])
+async def test_a_cancelled_request_gives_its_place_back(where: str) -> None:
+    issuer = FakeIssuer(delay=60 if where == "the token" else 0)
+    credential = build_credential(issuer)
+    async with (
+        raw_upstream(quiet) as upstream,
+        build_client(upstream.url, credential, max_connections=1) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        waiting = group.create_task(client.open(build_request(), build_record()))
+        await until(lambda: bool(issuer.flying if where == "the token" else upstream.requests))
+        assert await full(client)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert client._open == 0
+        await until(lambda: upstream.connections == 0)
+    await credential.source.close()
+
+
+async def test_a_request_cancelled_between_its_two_tries_gives_its_place_back() -> None:
+    issuer = FakeIssuer()
+    credential = build_credential(issuer)
+
+    async def refuse(talk: Conversation) -> None:
+        issuer.delay = 60
+        await unauthorized(talk)
+
+    async with (
+        raw_upstream(refuse) as upstream,
+        build_client(upstream.url, credential) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        waiting = group.create_task(client.open(build_request(), build_record()))
+        await until(lambda: issuer.fetches == 2)
+        assert client._open == 1
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert client._open == 0
+    await credential.source.close()
+
+
+async def test_a_failed_request_gives_its_place_back() -> None:
+    async def leave(talk: Conversation) -> None:
+        talk.writer.close()
+
+    async with raw_upstream(leave) as upstream, build_client(upstream.url, max_connections=1) as client:
+        for _ in range(3):
+            with pytest.raises(ProxyError, match="no valid answer"):
+                await client.open(build_request(), build_record())
+    assert len(upstream.requests) == 3
+
+
+async def test_no_token_gives_the_place_back() -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer(error=DOWN)), max_connections=1) as client,
+    ):
+        for _ in range(2):
+            with pytest.raises(TokenUnavailable):
+                await client.open(build_request(), build_record())
+    assert upstream.requests == []

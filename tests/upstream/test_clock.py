@@ -1,0 +1,347 @@
+"""The clocks of one exchange, in virtual time: when each runs out, from when it counts, what is left over."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from proxy.errors import Draining, ProxyError, UpstreamTimeout
+from proxy.settings import Timeouts
+from proxy.upstream.clock import ExchangeClock
+from tests.credentials.fakes import virtually
+
+NONE = Timeouts(first_byte=0, idle=0, total=0)
+HOUR = 3600.0
+
+
+def clock_of(*, first_byte: float = 0, idle: float = 0, total: float = 0) -> ExchangeClock:
+    """A clock with those bounds alone."""
+    return ExchangeClock(Timeouts(first_byte=first_byte, idle=idle, total=total))
+
+
+def now() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def expiry_of(clock: ExchangeClock) -> tuple[float, str | None]:
+    """After how many seconds the wait for a first byte that never comes ends, and in which words."""
+    begun = now()
+    with pytest.raises(UpstreamTimeout) as caught:
+        await clock.first_byte(asyncio.Event().wait())
+    return now() - begun, caught.value.reason
+
+
+class Reader:
+    """A read that waits until it is failed; it notes when that was."""
+
+    def __init__(self, clock: ExchangeClock) -> None:
+        self.clock = clock
+        self.begun = now()
+        self.errors = list[ProxyError]()
+        self.times = list[float]()
+        self.failed = asyncio.Event()
+        clock.watch(self.fail)
+
+    def fail(self, error: ProxyError) -> None:
+        """What the clock is given to call."""
+        self.errors.append(error)
+        self.times.append(now() - self.begun)
+        self.failed.set()
+
+    async def outcome(self) -> tuple[float, str | None]:
+        """When it was failed, seconds after the beginning, and the reason."""
+        await self.failed.wait()
+        assert len(self.errors) == 1
+        return self.times[0], self.errors[0].reason
+
+
+def has_timers() -> bool:
+    """Whether the loop still holds a timer that would fire."""
+    loop = asyncio.get_running_loop()
+    scheduled: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]
+    return any(not timer.cancelled() for timer in scheduled)
+
+
+# --- the first byte
+
+
+@virtually
+async def test_a_silent_upstream_ends_at_the_first_byte_clock() -> None:
+    assert await expiry_of(clock_of(first_byte=120)) == (120, "no first byte in time")
+
+
+@virtually
+async def test_a_first_byte_in_time_is_given_on_and_leaves_no_timer() -> None:
+    async def answer() -> bytes:
+        await asyncio.sleep(119)
+        return b"x"
+
+    clock = clock_of(first_byte=120, total=HOUR)
+    assert await clock.first_byte(answer()) == b"x"
+    assert not has_timers()
+
+
+@virtually
+async def test_the_first_byte_clock_counts_from_the_wait_and_the_total_from_the_beginning() -> None:
+    clock = clock_of(first_byte=100)
+    await asyncio.sleep(50)
+    assert (await expiry_of(clock))[0] == 100
+    clock = clock_of(first_byte=100, total=120)
+    await asyncio.sleep(50)
+    assert (await expiry_of(clock))[0] == 70
+
+
+@virtually
+async def test_without_bounds_the_wait_for_the_first_byte_is_endless() -> None:
+    clock = ExchangeClock(NONE)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1000 * HOUR):
+            await clock.first_byte(asyncio.Event().wait())
+
+
+@virtually
+async def test_an_upload_under_way_pushes_the_first_byte_clock() -> None:
+    clock = clock_of(first_byte=10)
+    begun = now()
+
+    async def upload() -> None:
+        for _ in range(20):
+            await asyncio.sleep(9)
+            clock.sent()
+        await asyncio.Event().wait()
+
+    with pytest.raises(UpstreamTimeout):
+        await clock.first_byte(upload())
+    assert now() - begun == 20 * 9 + 10
+
+
+@virtually
+async def test_an_upload_does_not_push_the_total() -> None:
+    clock = clock_of(first_byte=10, total=50)
+    begun = now()
+
+    async def upload() -> None:
+        while True:
+            await asyncio.sleep(9)
+            clock.sent()
+
+    with pytest.raises(UpstreamTimeout):
+        await clock.first_byte(upload())
+    assert now() - begun == 50
+
+
+@virtually
+async def test_an_upload_outside_the_wait_moves_nothing() -> None:
+    clock = clock_of(first_byte=10)
+    clock.sent()
+    assert (await expiry_of(clock))[0] == 10
+    clock.sent()
+    assert not has_timers()
+
+
+@virtually
+async def test_an_upload_that_goes_on_while_the_wait_is_ended_disturbs_nothing() -> None:
+    clock = clock_of(first_byte=10)
+
+    async def upload() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            clock.sent()
+
+    with pytest.raises(UpstreamTimeout):
+        await clock.first_byte(upload())
+
+
+@virtually
+async def test_an_error_of_the_wait_itself_passes() -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await clock_of(first_byte=10).first_byte(fail())
+    assert not has_timers()
+
+
+# --- the gaps
+
+
+@virtually
+async def test_the_gap_is_measured_from_the_beginning_of_the_current_wait() -> None:
+    clock = clock_of(idle=60)
+    reader = Reader(clock)
+    for _ in range(10):  # waits of 59 s each; a timer that began with the first would fire in the second
+        clock.waiting()
+        await asyncio.sleep(59)
+        clock.arrived()
+    await asyncio.sleep(7)
+    clock.waiting()
+    assert await reader.outcome() == (10 * 59 + 7 + 60, "silence in mid-answer")
+
+
+@virtually
+async def test_the_callers_own_time_is_no_gap() -> None:
+    clock = clock_of(idle=60)
+    reader = Reader(clock)
+    clock.waiting()
+    clock.arrived()
+    await asyncio.sleep(10 * HOUR)  # the caller takes its time
+    assert reader.errors == []
+    clock.waiting()
+    assert await reader.outcome() == (10 * HOUR + 60, "silence in mid-answer")
+
+
+@virtually
+async def test_a_gap_of_exactly_the_bound_is_too_long() -> None:
+    clock = clock_of(idle=60)
+    reader = Reader(clock)
+    clock.waiting()
+    await asyncio.sleep(59.999)
+    assert reader.errors == []
+    assert (await reader.outcome())[0] == 60
+
+
+@virtually
+async def test_without_an_idle_bound_silence_goes_on() -> None:
+    clock = clock_of(total=10 * HOUR)
+    reader = Reader(clock)
+    clock.waiting()
+    assert await reader.outcome() == (10 * HOUR, "the whole exchange took too long")
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["the upstream", "the caller"])
+def test_the_total_ends_it_whoever_is_waited_for(waits: bool) -> None:  # noqa: FBT001
+    @virtually
+    async def end() -> None:
+        clock = clock_of(idle=60, total=100)
+        await asyncio.sleep(30)
+        reader = Reader(clock)
+        clock.waiting()
+        await asyncio.sleep(45)
+        clock.arrived()
+        if waits:
+            clock.waiting()
+        assert await reader.outcome() == (70, "the whole exchange took too long")
+
+    end()
+
+
+@virtually
+async def test_without_bounds_no_timer_is_set() -> None:
+    clock = ExchangeClock(NONE)
+    Reader(clock)
+    clock.waiting()
+    assert not has_timers()
+
+
+@virtually
+async def test_an_event_costs_no_timer_of_its_own() -> None:
+    clock = clock_of(idle=60)
+    Reader(clock)
+    before = clock._timer
+    for _ in range(1000):
+        clock.waiting()
+        clock.arrived()
+    assert clock._timer is before
+    clock.close()
+
+
+@virtually
+async def test_a_closed_clock_leaves_no_timer_and_never_fails() -> None:
+    clock = clock_of(idle=60, total=100)
+    reader = Reader(clock)
+    clock.waiting()
+    await asyncio.sleep(59)
+    clock.close()
+    assert not has_timers()
+    clock.close()
+    await asyncio.sleep(HOUR)
+    assert reader.errors == []
+
+
+# --- the word to stop
+
+
+@virtually
+async def test_a_stop_ends_the_wait_for_the_first_byte_at_once() -> None:
+    clock = clock_of(first_byte=120)
+    begun = now()
+    asyncio.get_running_loop().call_later(5, clock.stop)
+    with pytest.raises(Draining):
+        await clock.first_byte(asyncio.Event().wait())
+    assert now() - begun == 5
+
+
+@virtually
+async def test_a_stop_ends_an_unbounded_wait_too() -> None:
+    clock = ExchangeClock(NONE)
+    asyncio.get_running_loop().call_later(5, clock.stop)
+    with pytest.raises(Draining):
+        await clock.first_byte(asyncio.Event().wait())
+
+
+@virtually
+async def test_a_stop_before_the_wait_lets_it_not_begin() -> None:
+    clock = clock_of(first_byte=120)
+    begun = now()
+    clock.stop()
+    with pytest.raises(Draining):
+        await clock.first_byte(asyncio.Event().wait())
+    assert now() == begun
+
+
+@virtually
+async def test_an_upload_does_not_push_a_stop() -> None:
+    clock = clock_of(first_byte=120)
+    begun = now()
+    loop = asyncio.get_running_loop()
+    loop.call_later(5, clock.stop)
+    loop.call_later(5, clock.sent)
+    with pytest.raises(Draining):
+        await clock.first_byte(asyncio.Event().wait())
+    assert now() - begun == 5
+
+
+@virtually
+async def test_a_stop_after_the_first_byte_fails_the_read() -> None:
+    clock = clock_of(idle=60)
+    reader = Reader(clock)
+    clock.stop()
+    assert [type(error) for error in reader.errors] == [Draining]
+    clock.close()
+    assert not has_timers()
+
+
+@virtually
+async def test_a_stop_between_first_byte_and_watch_fails_the_first_read() -> None:
+    async def answer() -> bytes:
+        return b"x"
+
+    clock = clock_of(first_byte=120)
+    assert await clock.first_byte(answer()) == b"x"
+    clock.stop()
+    assert [type(error) for error in Reader(clock).errors] == [Draining]
+
+
+@pytest.mark.parametrize(
+    "end", [lambda clock: None, ExchangeClock.stop], ids=["by the clock", "by an earlier word"]
+)
+def test_a_stop_while_the_wait_is_being_ended_disturbs_nothing(end: Callable[[ExchangeClock], None]) -> None:
+    @virtually
+    async def run() -> None:
+        clock = clock_of(first_byte=10)
+
+        async def slow_to_leave() -> None:
+            try:
+                end_soon = asyncio.get_running_loop().call_soon(end, clock)
+                await asyncio.Event().wait()
+            finally:
+                end_soon.cancel()
+                await asyncio.sleep(1)  # lets go of its connection
+                clock.stop()
+
+        with pytest.raises(Draining):
+            await clock.first_byte(slow_to_leave())
+
+    run()

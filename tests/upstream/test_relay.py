@@ -1,0 +1,388 @@
+"""The relay of one answer: what goes down whole, what as a stream, and how a broken one ends."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from proxy.errors import Aborted, BadResponse, Draining, ProxyError, Unreachable, UpstreamTimeout
+from proxy.settings import Limits, Timeouts
+from proxy.telemetry import ExchangeRecord
+from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.relay import Answer, Exchange
+from proxy.upstream.routing import Route
+from proxy.wire.headers import Headers
+from tests.credentials.fakes import virtually
+from tests.upstream.build import build_record, build_request
+
+EVENTS: Headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class FakeResponse:
+    """An answer in pieces: bytes come at once, a number is a wait, an error is raised.
+
+    The proper end is an empty piece; without one it waits for ever.
+    """
+
+    pieces: list[bytes | float | ProxyError]
+    headers: Headers = field(default_factory=list)
+    status: int = 200
+    opened: ProxyError | None = None
+    closed: int = 0
+    failed: asyncio.Future[bytes] | None = None
+    error: ProxyError | None = None
+
+    async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> "FakeResponse":
+        """Stand for the client as well."""
+        if self.opened is not None:
+            raise self.opened
+        return self
+
+    async def read(self) -> bytes:
+        """The next piece."""
+        if self.error is not None:
+            raise self.error
+        self.failed = asyncio.get_running_loop().create_future()
+        while self.pieces:
+            piece = self.pieces.pop(0)
+            if isinstance(piece, ProxyError):
+                raise piece
+            if isinstance(piece, bytes):
+                return piece
+            await asyncio.wait({self.failed}, timeout=piece)
+            if self.failed.done():
+                break
+        return await self.failed
+
+    def fail(self, error: ProxyError) -> None:
+        """Fail the read that waits, and those that come."""
+        self.error = error
+        assert self.failed is not None
+        self.failed.set_exception(error)
+
+    async def aclose(self) -> None:
+        """Count it."""
+        self.closed += 1
+
+
+class Relayed:
+    """One exchange with a fake upstream."""
+
+    def __init__(
+        self,
+        response: FakeResponse,
+        *,
+        endpoint: str = "chat/completions",
+        timeouts: Timeouts | None = None,
+        max_event_bytes: int = 1000,
+    ) -> None:
+        timeouts = timeouts or Timeouts()
+        self.response = response
+        self.record = build_record()
+        self.clock = ExchangeClock(timeouts)
+        self.closing = contextlib.AsyncExitStack()
+        route = Route(endpoint, "chat", cast(UpstreamClient, response), timeouts)
+        limits = Limits(max_event_bytes=max_event_bytes)
+        self.exchange = Exchange(build_request(), route, self.clock, self.record, limits)
+
+    async def answer(self) -> Answer:
+        """The beginning of the answer."""
+        return await self.exchange.open(self.closing)
+
+    async def chunks(self) -> list[bytes]:
+        """A streamed answer to its end, closed after it."""
+        async with self.closing:
+            body = (await self.answer()).body
+            assert not isinstance(body, bytes)
+            return [chunk async for chunk in body]
+
+    async def whole(self) -> bytes:
+        """An answer that must come as bytes."""
+        async with self.closing:
+            body = (await self.answer()).body
+            assert isinstance(body, bytes)
+            return body
+
+
+def events(*pieces: bytes | float | ProxyError, **options: object) -> FakeResponse:
+    """An event stream in those pieces."""
+    return FakeResponse(list(pieces), **{"headers": EVENTS, **options})  # type: ignore[arg-type]
+
+
+def error_in(event: bytes) -> dict[str, str]:
+    """The error of an error event."""
+    assert event.endswith(b"\n\n")
+    error: dict[str, str] = json.loads(event.rpartition(b"data: ")[2])["error"]
+    return error
+
+
+# --- which form it takes
+
+
+@virtually
+async def test_an_answer_that_came_whole_goes_down_as_bytes() -> None:
+    headers = [(b"Content-Length", b"4"), (b"X-Vendor", b"v"), (b"X-Request-Id", b"up-1"), (b"Server", b"s")]
+    relayed = Relayed(FakeResponse([b"body"], headers, status=404))
+    answer = await relayed.answer()
+    assert answer == (404, [(b"content-length", b"4"), (b"x-vendor", b"v")], b"body")
+    assert relayed.record.bytes_down == 4
+    assert relayed.record.upstream_request_id == "up-1"
+    assert relayed.record.first_byte_at is not None
+    assert relayed.response.closed == 0
+    await relayed.closing.aclose()
+    assert relayed.response.closed == 1
+
+
+@virtually
+async def test_an_empty_answer_goes_down_as_bytes() -> None:
+    assert await Relayed(FakeResponse([b""], [(b"Content-Length", b"999")])).whole() == b""
+
+
+@pytest.mark.parametrize("headers", [[(b"Content-Length", b"8")], [(b"Transfer-Encoding", b"chunked")]])
+def test_an_answer_that_came_in_part_goes_down_as_it_comes(headers: Headers) -> None:
+    @virtually
+    async def run() -> None:
+        relayed = Relayed(FakeResponse([b"half", 5.0, b"half", b""], headers))
+        assert await relayed.chunks() == [b"half", b"half"]
+        assert relayed.record.bytes_down == 8
+        assert relayed.record.events is None
+
+    run()
+
+
+@virtually
+async def test_the_first_chunk_goes_down_before_the_second_is_asked_for() -> None:
+    relayed = Relayed(events(b"data: 1\n\n"))  # and then silence
+    body = cast(AsyncIterator[bytes], (await relayed.answer()).body)
+    assert await anext(body) == b"data: 1\n\n"
+    await relayed.closing.aclose()
+
+
+@virtually
+async def test_only_whole_events_go_down() -> None:
+    relayed = Relayed(events(b"data: 1\n\nda", b"ta: ", b"2\n", b"\ndata: 3\n\ndata", b": [DONE]\n\n", b""))
+    assert await relayed.chunks() == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", DONE]
+    assert relayed.record.events == 4
+    assert relayed.record.outcome == ""
+
+
+@virtually
+async def test_a_tail_is_flushed_as_it_is_at_a_proper_end() -> None:
+    relayed = Relayed(events(DONE, b": not quite an ev", b""))
+    assert b"".join(await relayed.chunks()) == DONE + b": not quite an ev"
+    assert relayed.record.bytes_down == len(DONE) + 17
+
+
+@virtually
+async def test_a_stream_of_one_unfinished_line_is_flushed_too() -> None:
+    assert await Relayed(events(b"data: [DONE]", b"")).chunks() == [b"data: [DONE]"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        events(b"\x1f\x8b half\n\nof", b"it", b"", headers=[*EVENTS, (b"Content-Encoding", b"gzip")]),
+        events(b"\x1f\x8b half\n\nof", b"it", b"", status=500),
+        FakeResponse([b"\x1f\x8b half\n\nof", b"it", b""], [(b"Content-Type", b"text/plain")]),
+    ],
+    ids=["compressed", "an error status", "another type"],
+)
+def test_what_is_no_plain_event_stream_passes_uninspected(response: FakeResponse) -> None:
+    @virtually
+    async def run() -> None:
+        relayed = Relayed(response, max_event_bytes=1)
+        assert await relayed.chunks() == [b"\x1f\x8b half\n\nof", b"it"]
+        assert relayed.record.events is None
+
+    run()
+
+
+@virtually
+async def test_a_stream_that_says_it_is_not_compressed_is_inspected() -> None:
+    headers = [*EVENTS, (b"Content-Encoding", b"Identity")]
+    assert await Relayed(events(b"da", b"ta: [DONE]\n\n", b"", headers=headers)).chunks() == [DONE]
+
+
+@virtually
+async def test_an_event_stream_has_no_length_and_may_not_be_held_back() -> None:
+    headers = [*EVENTS, (b"Content-Length", b"99"), (b"Cache-Control", b"max-age=9")]
+    relayed = Relayed(events(DONE, b"", headers=headers))
+    assert (await relayed.answer()).headers == [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-store, no-cache, no-transform"),
+        (b"x-accel-buffering", b"no"),
+    ]
+    await relayed.closing.aclose()
+
+
+# --- how a broken one ends
+
+
+@virtually
+async def test_a_cut_stream_drops_its_tail_and_ends_with_one_error_event() -> None:
+    relayed = Relayed(events(b"data: 1\n\ndata: ha", Aborted(reason="cut")))
+    first, last = await relayed.chunks()
+    assert first == b"data: 1\n\n"
+    assert last.startswith(b"data: ")
+    assert error_in(last)["code"] == "upstream_aborted"
+    assert (relayed.record.outcome, relayed.record.reason) == ("upstream_aborted", "cut")
+    assert relayed.record.bytes_down == len(first + last)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "named"), [("responses", True), ("chat/completions", False), ("responses/id", False)]
+)
+def test_only_the_responses_endpoint_gets_a_named_error_event(endpoint: str, named: bool) -> None:  # noqa: FBT001
+    @virtually
+    async def run() -> None:
+        last = (await Relayed(events(b"data: 1\n\n", Aborted()), endpoint=endpoint).chunks())[-1]
+        assert last.startswith(b"event: error\ndata: ") == named
+
+    run()
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
+def test_a_stream_that_ends_without_saying_so_has_ended_early(endpoint: str) -> None:
+    @virtually
+    async def run() -> None:
+        relayed = Relayed(events(b"data: 1\n\ndata: tail", b""), endpoint=endpoint)
+        *sent, last = await relayed.chunks()
+        assert sent == [b"data: 1\n\n", b"data: tail"]
+        assert error_in(last)["code"] == "upstream_aborted"
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "end"),
+    [
+        ("chat/completions", DONE),
+        ("chat/completions", b'data: {"choices": [{"finish_reason": "stop"}]}\n\n'),
+        ("responses", b"data: 2\n\n"),
+        ("embeddings", b"data: 2\n\n"),
+    ],
+)
+def test_a_stream_that_ends_as_it_should_gets_no_error_event(endpoint: str, end: bytes) -> None:
+    @virtually
+    async def run() -> None:
+        relayed = Relayed(events(b"data: 1\n\n", end, b""), endpoint=endpoint)
+        assert await relayed.chunks() == [b"data: 1\n\n", end]
+        assert relayed.record.outcome == ""
+
+    run()
+
+
+@virtually
+async def test_an_event_over_the_cap_ends_the_stream_after_the_events_before_it() -> None:
+    response = events(b"data: 1\n\ndata: ", b"x" * 50, b"x" * 50, b"never read")
+    relayed = Relayed(response, max_event_bytes=100)
+    first, last = await relayed.chunks()
+    assert first == b"data: 1\n\n"
+    assert error_in(last)["code"] == "upstream_aborted"
+    assert relayed.record.reason == "an event was over the limit"
+    assert response.pieces == [b"never read"]
+
+
+@virtually
+async def test_an_event_of_exactly_the_cap_passes() -> None:
+    event = b"data: " + b"x" * 94
+    assert len(event) == 100
+    chunks = await Relayed(events(event, b"\n\n" + DONE, b""), max_event_bytes=100).chunks()
+    assert b"".join(chunks) == event + b"\n\n" + DONE
+
+
+@virtually
+async def test_another_body_that_breaks_raises_so_that_the_connection_is_aborted() -> None:
+    relayed = Relayed(FakeResponse([b"half", Aborted()], [(b"Content-Length", b"8")]))
+    body = cast(AsyncIterator[bytes], (await relayed.answer()).body)
+    assert await anext(body) == b"half"
+    with pytest.raises(Aborted):
+        await anext(body)
+    await relayed.closing.aclose()
+
+
+# --- clocks
+
+
+@virtually
+async def test_silence_in_mid_stream_is_told_as_a_cut_and_logged_as_a_timeout() -> None:
+    relayed = Relayed(events(b"data: 1\n\n", 59.0, b"data: 2\n\n"), timeouts=Timeouts(idle=60))
+    begun = asyncio.get_running_loop().time()
+    *sent, last = await relayed.chunks()
+    assert sent == [b"data: 1\n\n", b"data: 2\n\n"]
+    assert asyncio.get_running_loop().time() - begun == 59 + 60
+    assert error_in(last)["code"] == "upstream_aborted"
+    assert relayed.record.outcome == "upstream_timeout"
+
+
+@virtually
+async def test_a_slow_caller_is_not_a_silent_upstream() -> None:
+    relayed = Relayed(events(b"data: 1\n\n", DONE, b""), timeouts=Timeouts(idle=60))
+    async with relayed.closing:
+        body = cast(AsyncIterator[bytes], (await relayed.answer()).body)
+        got = list[bytes]()
+        async for chunk in body:
+            got.append(chunk)
+            await asyncio.sleep(3600)
+    assert got == [b"data: 1\n\n", DONE]
+
+
+@virtually
+async def test_a_stop_ends_a_stream_with_its_own_error_event() -> None:
+    relayed = Relayed(events(b"data: 1\n\n"))
+    asyncio.get_running_loop().call_later(5, relayed.clock.stop)
+    assert error_in((await relayed.chunks())[-1])["code"] == "shutting_down"
+    assert relayed.record.outcome == "shutting_down"
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (FakeResponse([], opened=Unreachable()), Unreachable),
+        (FakeResponse([Aborted(reason="cut")]), BadResponse),
+        (FakeResponse([121.0, b"late"]), UpstreamTimeout),
+    ],
+    ids=["no connection", "cut before the first byte", "silence"],
+)
+def test_until_the_first_byte_a_failure_has_a_true_status(
+    response: FakeResponse, error: type[ProxyError]
+) -> None:
+    @virtually
+    async def run() -> None:
+        relayed = Relayed(response, timeouts=Timeouts(first_byte=120))
+        with pytest.raises(error):
+            await relayed.answer()
+        assert relayed.record.first_byte_at is None
+        await relayed.closing.aclose()
+        assert response.closed == (response.opened is None)
+
+    run()
+
+
+@virtually
+async def test_a_stop_before_the_first_byte_is_an_error_and_closes_the_upstream() -> None:
+    response = FakeResponse([])
+    relayed = Relayed(response)
+    asyncio.get_running_loop().call_later(5, relayed.clock.stop)
+    with pytest.raises(Draining):
+        await relayed.answer()
+    await relayed.closing.aclose()
+    assert response.closed == 1
+
+
+@virtually
+async def test_a_body_that_was_never_begun_is_closed_with_its_clock() -> None:
+    relayed = Relayed(events(b"data: 1\n\n"))
+    await relayed.answer()
+    timer = relayed.clock._timer
+    assert timer is not None
+    await relayed.closing.aclose()
+    assert timer.cancelled()
+    assert relayed.response.closed == 1
