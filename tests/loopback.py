@@ -16,14 +16,14 @@ GRACE_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def serve_on_loopback(app: Quart) -> AsyncIterator[str]:
+async def serve_on_loopback(app: Quart, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """Serve the app and give its address, such as `http://127.0.0.1:40001`.
 
     The socket listens before the server runs, so the first request only waits; nothing has to be polled.
     What Hypercorn has to say goes to the logger `SERVER_LOG`, for `caplog` to see.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener = socket.create_server((host, 0))
+    address = f"http://{host}:{listener.getsockname()[1]}"
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it
     config.errorlog = logging.getLogger(SERVER_LOG)
@@ -43,8 +43,8 @@ async def serve_on_loopback(app: Quart) -> AsyncIterator[str]:
             server.cancel()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds, five seconds at most."""
-    async with asyncio.timeout(5.0):
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Let the event loop run until the condition holds, for some seconds at most."""
+    async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  any condition, with nobody to set an event
             await asyncio.sleep(0)

@@ -19,13 +19,15 @@ class RedisServer:
     Args:
         home: A folder of its own.
         options: More of redis-server's options.
+        port: Of TCP, beside the socket; none by default.
     """
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, port: int = 0) -> None:
         self.socket = home / "redis.sock"
+        self.port = port
         self.url = f"unix://{self.socket}"
         self._command = [
-            *("redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", str(home)),
+            *("redis-server", "--port", str(port), "--unixsocket", str(self.socket), "--dir", str(home)),
             *("--save", "", "--appendonly", "no", "--loglevel", "warning", *options),
         ]
         self._process: asyncio.subprocess.Process | None = None
@@ -94,10 +96,10 @@ class RedisServer:
 
 
 @asynccontextmanager
-async def redis_server(home: Path, *options: str) -> AsyncIterator[RedisServer]:
+async def redis_server(home: Path, *options: str, port: int = 0) -> AsyncIterator[RedisServer]:
     """Serve until the end of the block."""
     require("redis-server", found=shutil.which("redis-server") is not None)
-    server = RedisServer(home, *options)
+    server = RedisServer(home, *options, port=port)
     await server.start()
     try:
         yield server

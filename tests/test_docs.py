@@ -2,150 +2,34 @@
 
 import ast
 import re
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final, get_origin
+from posixpath import normpath
+from typing import Final
 
 import pytest
-from pydantic.fields import FieldInfo
 
 from proxy import errors
 from proxy.cli import _COMMANDS
 from proxy.errors import ProxyError
-from proxy.secret import Secret
-from proxy.settings import ENDPOINTS, Settings, load_settings
-from proxy.settings.section import Section
-from tests.settings.test_config_files import sections_in
+from proxy.settings import Settings
+from tests.documents import (
+    CHINESE,
+    CODE,
+    DOCUMENTS,
+    FENCE,
+    LINK,
+    READMES,
+    ROOT,
+    anchors,
+    commands,
+    each_document,
+    each_readme,
+    fences,
+    rows,
+    translation_of,
+)
 
-ROOT: Final = Path(__file__).parents[1]
-DOCUMENTS: Final = {path.name: path.read_text() for path in sorted(ROOT.glob("*.md"))}
-READMES: Final = ("README.md", "README.zh-CN.md")
-REQUIRED: Final = {"required", "必填"}
 IN_A_STREAM: Final = {"stream", "流中"}
-UNSET: Final = "–"
-
-FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CODE: Final = re.compile(r"`([^`\n]+)`")
-LINK: Final = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-TABLE: Final = re.compile(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
-HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
-VARIABLE: Final = re.compile(r"\$\{env:(\w+)")
-
-each_document = pytest.mark.parametrize("name", DOCUMENTS)
-each_readme = pytest.mark.parametrize("name", READMES)
-
-
-# --- reading Markdown
-
-
-def fences(text: str, language: str) -> list[str]:
-    """The code blocks in one language."""
-    return [body for of, body in FENCE.findall(text) if of == language]
-
-
-def commands(text: str) -> str:
-    """All that is shown as code: blocks, and spans in a line each."""
-    blocks = [body for _, body in FENCE.findall(text)]
-    return "\n".join([*blocks, *CODE.findall(FENCE.sub("", text))])
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of every table row below its heading."""
-    lines = "".join(TABLE.findall(text)).splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def anchors(text: str) -> set[str]:
-    """What a link to a heading may say after its `#`, by GitHub's rule."""
-    plain = (heading.lower() for heading in HEADING.findall(FENCE.sub("", text)))
-    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
-
-
-def section_table(text: str, section: str) -> list[list[str]]:
-    """The rows below the heading of a section of the settings, such as `[upstreams.NAME]`."""
-    _, _, below = text.partition(f"\n### `[{section}")
-    return rows(re.split(r"^##", below, maxsplit=1, flags=re.MULTILINE)[0])
-
-
-# --- the settings as they are
-
-
-def keys_of(section: type[Section], prefix: str = "", holder: object = None) -> Iterator[tuple[str, object]]:
-    """Every key of a section as the tables write it, with its default; Ellipsis where it is required."""
-    for name, field in section.model_fields.items():
-        key = prefix + (field.alias or name)
-        default = getattr(holder, name) if holder is not None else default_of(field)
-        below = [*sections_in(field.annotation)]
-        for inner in below:
-            dot = "[]." if get_origin(field.annotation) is tuple else "."
-            yield from keys_of(inner, key + dot, default if isinstance(default, Section) else None)
-        if not below:
-            yield key, default
-
-
-def default_of(field: FieldInfo) -> object:
-    if field.is_required():
-        return ...
-    return {} if field.default_factory else field.default
-
-
-def all_keys(section: str) -> dict[str, object]:
-    """The keys of a top-level section, whichever of its models has them."""
-    models = sections_in(Settings.model_fields[section].annotation)
-    return {key: default for model in models for key, default in keys_of(model)}
-
-
-SECTIONS: Final = [name for name in Settings.model_fields if name != "routes"]
-
-
-@each_readme
-@pytest.mark.parametrize("section", SECTIONS)
-def test_every_key_of_the_settings_has_a_row_and_every_row_a_key(name: str, section: str) -> None:
-    documented = [row[0].strip("`") for row in section_table(DOCUMENTS[name], section)]
-
-    assert sorted(documented) == sorted(all_keys(section))
-
-
-@each_readme
-@pytest.mark.parametrize("section", SECTIONS)
-def test_the_defaults_in_the_tables_are_the_defaults(name: str, section: str) -> None:
-    known = all_keys(section)
-    for key, cell, _ in section_table(DOCUMENTS[name], section):
-        default = known[key.strip("`")]
-        if default is ...:
-            assert cell in REQUIRED, key
-        elif default in (None, (), {}):
-            assert cell == UNSET, key
-        else:
-            shown = default.reveal() if isinstance(default, Secret) else default
-            assert tomllib.loads(f"x = {cell.strip('`')}") == {"x": shown}, key
-
-
-@each_readme
-def test_every_endpoint_that_can_be_routed_is_named(name: str) -> None:
-    _, _, below = DOCUMENTS[name].partition("\n### `[routes]`\n")
-    routes = below.partition("\n### ")[0]
-
-    assert set(CODE.findall(routes)) >= ENDPOINTS
-    assert section_table(DOCUMENTS[name], "routes")[0][0] == "`default`"
-
-
-@each_readme
-def test_every_toml_block_loads(name: str, tmp_path: Path) -> None:
-    blocks = fences(DOCUMENTS[name], "toml")
-
-    assert blocks
-    for block in blocks:
-        text = block
-        if "access" not in tomllib.loads(block):
-            text += '[access]\nmode = "open"\n'
-        if "upstreams" not in tomllib.loads(block):
-            text += '[upstreams.chat]\nbase_url = "https://llm.example/v1"\ncredential = "corp"\n'
-        path = tmp_path / "proxy.toml"
-        path.write_text(text)
-        settings = load_settings(path, {variable: f"of-{variable}" for variable in VARIABLE.findall(block)})
-        assert "corp" in settings.credentials
 
 
 # --- errors
@@ -173,7 +57,7 @@ def test_every_error_is_in_the_table_with_its_status(name: str) -> None:
     assert table == known
 
 
-# --- commands, links, files
+# --- commands and sections
 
 
 @each_readme
@@ -194,23 +78,56 @@ def test_every_command_exists(name: str) -> None:
     assert {*re.findall(r"-m proxy ([a-z]+)", commands(DOCUMENTS[name]))} <= {*_COMMANDS}
 
 
+@each_readme
+def test_the_readmes_have_a_row_for_every_command_and_every_section(name: str) -> None:
+    named = [row[0].strip("`").split()[0] for row in rows(DOCUMENTS[name]) if row[0].startswith("`")]
+    sections = [first.strip("[]").split(".")[0] for first in named if first.startswith("[")]
+
+    assert {*named} >= {*_COMMANDS}
+    assert sections == [*Settings.model_fields]
+
+
+# --- links and files
+
+
 @each_document
 def test_every_relative_link_leads_somewhere(name: str) -> None:
     for target in LINK.findall(FENCE.sub("", DOCUMENTS[name])):
         if "://" in target:
             continue
         file, _, anchor = target.partition("#")
-        assert (ROOT / file).exists(), target
-        assert not anchor or anchor in anchors(DOCUMENTS[file or name]), target
+        path = beside(name, file) if file else name
+        assert (ROOT / path).exists(), target
+        assert not anchor or anchor in anchors(DOCUMENTS[path]), target
+
+
+def beside(name: str, file: str) -> str:
+    """The path from the root of what a document's relative link names."""
+    return normpath(f"{name.rpartition('/')[0] or '.'}/{file}")
 
 
 @each_readme
 def test_the_readmes_link_each_other_and_every_other_document(name: str) -> None:
     text = DOCUMENTS[name]
     other = next(readme for readme in READMES if readme != name)
+    in_the_other_language = {
+        document
+        for document in DOCUMENTS
+        if document != other
+        and translation_of(document) in DOCUMENTS
+        and document.endswith(CHINESE) != name.endswith(CHINESE)
+    }
 
     assert f"]({other})" in text.split("\n## ")[0]
-    assert set(LINK.findall(text)) >= set(DOCUMENTS) - {name}
+    assert set(LINK.findall(text)) >= set(DOCUMENTS) - {name} - in_the_other_language
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if "/" in name])
+def test_every_document_of_the_folder_is_there_in_both_languages_and_links_the_other(name: str) -> None:
+    other = translation_of(name)
+
+    assert other in DOCUMENTS
+    assert f"]({other.rpartition('/')[2]})" in DOCUMENTS[name].split("\n## ")[0]
 
 
 @each_readme

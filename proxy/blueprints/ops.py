@@ -30,7 +30,7 @@ async def readyz() -> Response:
 @blueprint.get("/metrics")
 @public
 async def metrics() -> Response:
-    """Numbers for Prometheus: names of callers and credentials stand there, no key and no token."""
+    """Numbers for Prometheus: names of credentials stand there, no key and no token."""
     text, content_type = services().metrics.render()
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 

@@ -72,13 +72,14 @@ class ForcedRefreshLimit:
     until: float = -1.0
     cooldown: float = 0.0
 
-    def allow(self, now: float) -> bool:
-        """Whether a forced refresh may start now; if so, the next one has to wait."""
-        if now < self.until:
-            return False
+    def allows(self, now: float) -> bool:
+        """Whether a forced refresh may start now."""
+        return now >= self.until
+
+    def spend(self, now: float) -> None:
+        """One was made: the next one has to wait."""
         quiet = now - self.until > self.cooldown
         self.cooldown = (
             COOLDOWN_SECONDS if quiet or not self.cooldown else min(self.cooldown * 2, COOLDOWN_SECONDS_MAX)
         )
         self.until = now + self.cooldown
-        return True

@@ -52,6 +52,7 @@ class CachedTokenSource:
         self._rejected_at = -1.0
         self._rejected_digests: deque[bytes] = deque(maxlen=8)
         self._forced = ForcedRefreshLimit()
+        self._is_forced = False
         self._flight: asyncio.Task[Credential] | None = None
         self._flight_started = 0.0
         self._waiters = Waiters(self._policy.max_waiters)
@@ -91,31 +92,29 @@ class CachedTokenSource:
             self.stats.served_fresh += 1
         return current
 
-    def invalidate(self, generation: int, reason: str) -> None:
+    def invalidate(self, generation: int, reason: str) -> float:
         """Take back a credential that the upstream refused.
 
         A late word about an older or an expired generation costs nothing. Within the cool-down of the last
         forced refresh the token is kept: whoever is refused then lacks a permission, or the issuer gives
         nothing better.
+
+        Returns:
+            This moment, on the clock that `Credential.obtained` is told by.
         """
         now = self._clock()
         current = self._valid(now)
-        if current is None or current.generation != generation:
+        if current is None or current.generation != generation or not self._forced.allows(now):
             self.stats.rejections_without_effect += 1
-            return
-        allowed = self._forced.allow(now)
-        self._log.warning(
-            "token_rejected", generation=generation, fingerprint=current.fingerprint, reason=reason,
-            refreshing=allowed,
-        )  # fmt: skip
-        if not allowed:
-            self.stats.rejections_without_effect += 1
-            return
+            return now
         self.stats.rejections += 1
-        self._rejected_generation = generation
-        self._rejected_at = now
+        self._log.warning(
+            "token_rejected", generation=generation, fingerprint=current.fingerprint, reason=reason
+        )
+        self._rejected_generation, self._rejected_at, self._is_forced = generation, now, True
         self._rejected_digests.append(current.digest)
         self._refresh(now)
+        return now
 
     def prefetch(self) -> None:
         """Start a fetch now, without waiting for it: a first caller should find a token."""
@@ -136,14 +135,10 @@ class CachedTokenSource:
     def reading(self) -> TokenReading:
         """How things stand now."""
         now = self._clock()
+        state = state_of(self._current, now, rejected=self._rejected_generation)
+        waiters, backoff = len(self._waiters), max(self._backoff_until - now, 0.0)
         return TokenReading(
-            credential=self.name,
-            state=state_of(self._current, now, rejected=self._rejected_generation),
-            remaining_seconds=self.remaining or 0.0,
-            generation=self._generation,
-            waiters=len(self._waiters),
-            backoff_seconds=max(self._backoff_until - now, 0.0),
-            counts=self.stats,
+            self.name, state, self.remaining or 0.0, self._generation, waiters, backoff, self.stats
         )
 
     async def close(self) -> None:
@@ -234,12 +229,16 @@ class CachedTokenSource:
         if credential.digest in self._rejected_digests and self._flight_started < self._rejected_at:
             self._launch(now)  # it left before the rejection and brings back the very token that was rejected
             return
+        if self._is_forced and self._flight_started >= self._rejected_at and not credential.adopted:
+            self._forced.spend(now)  # a fetch that a rejection caused, not one that was under way
+        self._is_forced = False
         again = self._current is not None and self._current.digest == credential.digest
         self._current = credential
         write = self._log.debug if again else self._log.info  # a file is read again every minute
         write(
-            "token_fetched", generation=credential.generation, fingerprint=credential.fingerprint,
-            lifetime_s=round(credential.lifetime, 3), fetch_s=round(now - self._flight_started, 3),
+            "token_adopted" if credential.adopted else "token_fetched",
+            generation=credential.generation, fingerprint=credential.fingerprint,
+            lifetime_s=round(credential.lifetime, 3), flight_s=round(now - self._flight_started, 3),
         )  # fmt: skip
         self._waiters.publish(credential)
 

@@ -51,6 +51,8 @@ class Credential:
     """From here on it is never sent."""
     digest: bytes = field(repr=False)
     """Keyed hash of the token, to see whether two generations carry the same one."""
+    adopted: bool = False
+    """Whether another process had fetched it: then it may be older than it looks."""
 
     @property
     def fingerprint(self) -> str:

@@ -1,11 +1,12 @@
 """The only room that knows AsyncOpenAI: send one request with a live token, hand back an unread response."""
 
 import contextlib
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import Final, Protocol
 
 import httpx2
 from openai import AsyncOpenAI
@@ -27,6 +28,10 @@ from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from proxy.wire.headers import Headers
+
+SENDS_MAX: Final = 3
+"""A request is sent once more with another token. One that was there already when the first was refused may
+have been revoked with it: then the request is sent a last time, with one that is fetched since."""
 
 
 class SendClock(Protocol):
@@ -118,26 +123,22 @@ class UpstreamClient(AsyncOpenAI):
     ) -> httpx2.Response:
         if self._credential is None:
             return await self._send(request, None)
-        source = self._credential.source
-        credential = await _token(source, request.clock)
-        record.generation = credential.generation
-        response = await self._send(request, credential)
-        if not await _refuses(response, self._credential.refusal):
-            return response
-        source.invalidate(credential.generation, f"the upstream answered {response.status_code}")
-        if not isinstance(request.body, bytes):
-            raise TokenUnavailable(reason="the token was refused; a streamed upload cannot be sent again")
-        fresh = await _token(source, request.clock)
-        if fresh.digest == credential.digest:
-            raise TokenRejected(reason="the token was refused, and there is no other one")
-        record.generation, record.replays = fresh.generation, record.replays + 1
-        response = await self._send(request, fresh)
-        if await _refuses(response, self._credential.refusal):
-            source.invalidate(
-                fresh.generation, f"the upstream answered {response.status_code} to a fresh token"
-            )
-            raise TokenRejected(reason="a fresh token was refused as well")
-        return response
+        source, refused, since = self._credential.source, set[bytes](), math.inf
+        while True:
+            credential = await _token(source, request.clock)
+            if credential.digest in refused:
+                raise TokenRejected(reason="the token was refused, and there is no other one")
+            record.generation, record.replays = credential.generation, len(refused)
+            response = await self._send(request, credential)
+            if not await _refuses(response, self._credential.refusal):
+                return response
+            now = source.invalidate(credential.generation, f"the upstream answered {response.status_code}")
+            if not isinstance(request.body, bytes):
+                raise TokenUnavailable(reason="the token was refused; a streamed upload cannot be sent again")
+            refused.add(credential.digest)
+            if credential.obtained >= since or len(refused) == SENDS_MAX:
+                raise TokenRejected(reason="a fresh token was refused as well")
+            since = min(since, now)
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
         headers = [pair for pair in request.headers if pair[0] not in self._extra_names] + self._extra

@@ -1,6 +1,7 @@
 """Commands as processes of their own, read line by line, gone when the test is over."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -26,8 +27,9 @@ async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.su
     try:
         yield process
     finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may end at this moment
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         process._transport.close()  # type: ignore[attr-defined]  # else it warns after the loop is gone
 

@@ -63,18 +63,26 @@ def test_every_delay_is_between_a_quarter_of_a_second_and_a_minute(
     assert 0.25 <= delay <= 60.0
 
 
+def allow(limit: ForcedRefreshLimit, now: float) -> bool:
+    """Make a forced refresh, if one may be made."""
+    if not limit.allows(now):
+        return False
+    limit.spend(now)
+    return True
+
+
 def test_forced_refreshes_grow_rare_while_they_do_not_help() -> None:
     limit = ForcedRefreshLimit()
-    allowed = [second for second in range(400) if limit.allow(float(second))]
+    allowed = [second for second in range(400) if allow(limit, float(second))]
     assert allowed == [0, 5, 15, 35, 75, 135, 195, 255, 315, 375]
 
 
 def test_a_quiet_time_resets_the_limit() -> None:
     limit = ForcedRefreshLimit()
-    assert [limit.allow(now) for now in (0.0, 5.0, 14.9, 15.0)] == [True, True, False, True]
-    assert limit.allow(15.0 + 20.0 + 20.1)  # the last cool-down and as long again went by
-    assert not limit.allow(15.0 + 40.1 + 4.9)
-    assert limit.allow(15.0 + 40.1 + 5.1)
+    assert [allow(limit, now) for now in (0.0, 5.0, 14.9, 15.0)] == [True, True, False, True]
+    assert allow(limit, 15.0 + 20.0 + 20.1)  # the last cool-down and as long again went by
+    assert not allow(limit, 15.0 + 40.1 + 4.9)
+    assert allow(limit, 15.0 + 40.1 + 5.1)
 
 
 @given(st.lists(st.floats(0.0, 30.0), max_size=300), st.floats(0.0, 1e6))
@@ -82,7 +90,7 @@ def test_forced_refreshes_are_never_closer_than_the_cooldown(gaps: list[float], 
     limit, now, allowed = ForcedRefreshLimit(), start, []
     for gap in gaps:
         now += gap
-        if limit.allow(now):
+        if allow(limit, now):
             allowed.append(now)
     assert bool(allowed) == bool(gaps)  # the first is never refused
     assert all(after - before >= 5.0 - 1e-6 for before, after in itertools.pairwise(allowed))

@@ -1,12 +1,15 @@
 """The upstream refuses a token: which one is meant, what it costs, when it is given up."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials import CachedTokenSource
+from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
+from proxy.credentials.credential import mint
+from proxy.credentials.sharing import Fetch, Known
+from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
     DOWN,
     FakeIssuer,
@@ -133,8 +136,8 @@ async def test_invariant_12_within_the_cooldown_a_rejected_token_is_kept(lines: 
         credential = await machine.get()
         machine.invalidate(credential.generation, "401")
     assert at_once(machine.get()).generation == 2
-    rejections = [line["refreshing"] for line in lines if line["event"] == "token_rejected"]
-    assert rejections == [True, False]
+    assert [line["generation"] for line in lines if line["event"] == "token_rejected"] == [1]
+    assert (machine.stats.rejections, machine.stats.rejections_without_effect) == (1, 1)
 
 
 @virtually
@@ -188,3 +191,38 @@ async def test_invariant_13_callers_wait_through_the_second_fetch_and_share_its_
         callers = [group.create_task(failure_of(machine.get())) for _ in range(10)]
     assert {caller.result().reason for caller in callers} == {"the issuer is down"}
     assert issuer.fetches == 3
+
+
+@virtually
+async def test_a_fetch_that_was_under_way_does_not_use_up_the_forced_refresh() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=lowest)
+    await machine.get()
+    issuer.delay = 1.0
+    await pass_time(180.5)  # a refresh is in the air when all tokens are revoked
+    machine.invalidate(1, "401")
+    assert (await machine.get()).generation == 2
+    machine.invalidate(2, "401")  # the issuer had made it before
+    assert (await machine.get()).generation == 3
+    assert issuer.fetches == 3
+    machine.invalidate(3, "401")  # this one was fetched because of a rejection
+    assert at_once(machine.get()).generation == 3
+
+
+@virtually
+async def test_a_token_that_another_process_fetched_does_not_use_up_the_forced_refresh() -> None:
+    class Adopting:
+        """Gives another process's token first, and then fetches."""
+
+        async def bring(self, fetch: Fetch, known: Known) -> Credential:
+            now, generation = asyncio.get_running_loop().time(), known.generation + 1
+            credential = mint(await fetch(), generation=generation, obtained=now, uniform=lowest)
+            return replace(credential, adopted=generation == 2)
+
+    issuer = FakeIssuer()
+    policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
+    machine = CachedTokenSource("corp", issuer, Adopting(), policy, TokenStats())
+    for generation in (1, 2, 3):
+        assert (await machine.get()).generation == generation
+        machine.invalidate(generation, "401")
+    assert at_once(machine.get()).generation == 3  # only now it is used up

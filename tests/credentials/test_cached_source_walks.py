@@ -50,11 +50,7 @@ class Walk:
     @property
     def rejected(self) -> set[int]:
         """The generations that were taken back, but for those kept within a cool-down."""
-        return {
-            line["generation"]
-            for line in self.lines
-            if line["event"] == "token_rejected" and line["refreshing"]
-        }
+        return {line["generation"] for line in self.lines if line["event"] == "token_rejected"}
 
     def reject(self, back: int) -> None:
         """The upstream refuses a token that was handed out, maybe some time ago."""

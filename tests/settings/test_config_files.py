@@ -1,5 +1,6 @@
 """The files of config/: they load, and the example names every key with a comment."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,31 @@ from typing import get_args
 import pytest
 
 from proxy.secret import Secret
-from proxy.settings import DEFAULT_CALLER_KEYS, HttpCredential, Routes, Settings, describe, load_settings
+from proxy.settings import (
+    DEFAULT_CALLER_KEYS,
+    Credential,
+    CredentialSection,
+    HttpCredential,
+    Routes,
+    Settings,
+    describe,
+    load_settings,
+)
+from proxy.settings.credentials.section import RequestSection
 from proxy.settings.section import Section
+from tests.config.examples import Surroundings
+from tests.signing_keys import certificate_pem
 
 CONFIG = Path(__file__).parents[2] / "config"
 HEADER = re.compile(r"\[+([\w.]+)\]")
 KEY = re.compile(r"(\w+) =")
+SOURCE = re.compile(r'source = "(\w+)"')
+BLOCK = re.compile(r"^# \[.*\n(?:#.*\n)+", re.MULTILINE)
+UNCOMMENTED = re.compile(r"^# ", re.MULTILINE)
+ENCRYPTION_KEY = re.compile(r"\$\{env:(\w*ENCRYPTION_KEY)\b")
+WITH_DEFAULT = re.compile(r"\$\{env:(\w+):-")
+PEM = re.compile(r"/([\w-]+\.pem)")
+ACCOUNT = "service-account.json"
 
 
 def sections_in(annotation: object) -> Iterator[type[Section]]:
@@ -31,23 +51,29 @@ def keys_of(section: type[Section]) -> Iterator[str]:
             yield from keys_of(below)
 
 
-def documented() -> set[tuple[str, str]]:
-    """The keys of the example that have a comment on their line, each with the section that it stands in."""
-    found, section = set(), ""
+def documented() -> Iterator[tuple[str, str]]:
+    """The keys of the example that have a comment on their line, each with what it stands in.
+
+    That is the section, and for a credential also its source.
+    """
+    section, sources = "", dict[str, str]()
     for line in (CONFIG / "example.toml").read_text().splitlines():
         code, _, comment = line.removeprefix("# ").partition(" # ")  # keys that are commented out count too
         header = HEADER.match(code)
         if header:
-            section = header[1].split(".")[0]
+            section = header[1]
+        source = SOURCE.match(code)
+        if source:
+            sources[".".join(section.split(".")[:2])] = source[1]
         if comment:
             names = header[1].split(".") if header else KEY.findall(code)
-            found |= {(section, name) for name in names}
-    return found
+            within = sources.get(".".join(section.split(".")[:2]), "")
+            yield from ((place, name) for name in names for place in (section.split(".")[0], within))
 
 
 @pytest.mark.parametrize("section", [name for name in Settings.model_fields if name != "routes"])
 def test_every_key_stands_in_the_example_with_a_comment(section: str) -> None:
-    known = documented()
+    known = {*documented()}
     models = [*sections_in(Settings.model_fields[section].annotation)]
 
     assert models
@@ -55,12 +81,43 @@ def test_every_key_stands_in_the_example_with_a_comment(section: str) -> None:
         assert {key for key in keys_of(model) if (section, key) not in known} == set()
 
 
+@pytest.mark.parametrize("model", [*sections_in(Credential)])
+def test_every_key_of_a_source_stands_in_a_block_of_that_source(model: type[Section]) -> None:
+    (source,) = get_args(model.model_fields["source"].annotation)
+    everywhere = {*keys_of(CredentialSection), *keys_of(RequestSection)}
+    shown = {name for place, name in documented() if place == source}
+
+    assert {*keys_of(model)} - everywhere - shown == set()
+
+
+def surroundings_of(text: str, folder: Path) -> Surroundings:
+    """All that a text names, fit for its place."""
+    keys = {key: hashlib.sha256(key.encode()).hexdigest() for key in ENCRYPTION_KEY.findall(text)}
+    defaults = dict.fromkeys(WITH_DEFAULT.findall(text), "")
+    files = {name: certificate_pem("rsa") for name in PEM.findall(text) if "key" not in name}
+    return Surroundings(
+        folder, environ={**defaults, **keys}, files={**files, ACCOUNT: '{"type": "service_account"}'}
+    )
+
+
+def test_the_blocks_that_are_commented_out_load_too(tmp_path: Path) -> None:
+    text = BLOCK.sub(lambda block: UNCOMMENTED.sub("", block[0]), (CONFIG / "example.toml").read_text())
+    settings = surroundings_of(text, tmp_path).load(text)
+
+    assert {section.source for section in settings.credentials.values()} == {
+        source
+        for model in sections_in(Credential)
+        for source in get_args(model.model_fields["source"].annotation)
+    }
+    assert settings.shared is not None
+
+
 def test_the_example_needs_no_environment() -> None:
     settings = load_settings(CONFIG / "example.toml", {})
 
-    assert set(settings.credentials) == {"corp", "entra", "speech"}
+    assert set(settings.credentials) == {"corp", "entra", "person", "exchanged", "speech", "signed"}
     assert isinstance(settings.routes, Routes)
-    assert "example-app-secret" not in describe(settings)
+    assert "example-" not in describe(settings)
 
 
 def test_the_runnable_default() -> None:

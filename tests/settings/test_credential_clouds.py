@@ -263,7 +263,7 @@ def test_without_its_sdk_a_source_stops_the_start(
 
     assert problems(f"{MINIMAL}[credentials.corp]\n{text}") == [
         f"x.toml:{FIRST_LINE}: credentials.corp.source: {source} needs the package {package}: "
-        f"pip install 'llm-token-proxy[{source}]'"
+        f"pip install '.[{source}]'"
     ]
 
 

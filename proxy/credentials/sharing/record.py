@@ -5,6 +5,7 @@ How much of the life is left is not written: the expiry of the record in the sto
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -54,5 +55,7 @@ def adopt(
         uniform: Draws this process's own moment for the next refresh.
     """
     life = fetched.lifetime
-    obtained = asked if math.isinf(life) else asked + remaining - (life - skew_of(life))
-    return mint(fetched, generation=generation, obtained=obtained, uniform=uniform)
+    # What is sealed bounds what is not: the store's clock may shorten a life, never lengthen it.
+    gone = 0.0 if math.isinf(life) else max(life - skew_of(life) - remaining, 0.0)
+    credential = mint(fetched, generation=generation, obtained=asked - gone, uniform=uniform)
+    return replace(credential, adopted=True)

@@ -23,7 +23,7 @@ class CloudSection(CredentialSection):
     @classmethod
     def _has_its_sdk(cls, source: str) -> str:
         if not all(_is_installed(module) for module in cls.modules):
-            refuse(f"{source} needs the package {cls.package}: pip install 'llm-token-proxy[{source}]'")
+            refuse(f"{source} needs the package {cls.package}: pip install '.[{source}]'")
         return source
 
 

@@ -60,7 +60,7 @@ async def test_aiocache_switched_off_is_an_unavailable_store(
 async def test_a_user_with_a_password_is_let_in_and_a_wrong_one_is_not(tmp_path: Path) -> None:
     rules = ("--requirepass", "other", "--user", "proxy", "on", ">pa:ss", "~llm-token-proxy:*", "+@all")
     port = free_port()
-    async with redis_server(tmp_path, *rules, "--port", str(port)):
+    async with redis_server(tmp_path, *rules, port=port):
         async with link_to(f"redis://proxy:pa%3Ass@127.0.0.1:{port}/0") as link:
             assert await link.run(PONG, []) == [b"pong"]
         async with link_to(f"redis://proxy:wrong@127.0.0.1:{port}/0") as link:
@@ -96,7 +96,7 @@ async def test_tls_is_verified_against_the_given_certificates(tmp_path: Path) ->
 
 async def test_sentinel_says_which_node_is_the_master(tmp_path: Path) -> None:
     port, watcher = free_port(), free_port()
-    async with redis_server(tmp_path, "--port", str(port)), sentinel_of(port, watcher, tmp_path):
+    async with redis_server(tmp_path, port=port), sentinel_of(port, watcher, tmp_path):
         options = {"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": 2.0}
         async with link_to("redis://tokens/0", **options) as link:
             assert await link.run(PONG, []) == [b"pong"]

@@ -1,0 +1,82 @@
+"""Every file of config/credentials/: it loads as it is, builds, explains itself, and shows no secret."""
+
+import re
+import tomllib
+
+import pytest
+
+from proxy.credentials.build import build_source
+from proxy.credentials.sources.azure import AzureTokenSource
+from proxy.credentials.sources.bedrock import BedrockTokenSource
+from proxy.credentials.sources.google import GoogleTokenSource
+from proxy.settings import describe
+from tests.config.examples import FOLDER, NAMES, VARIABLE, Surroundings, value_of
+
+each_example = pytest.mark.parametrize("name", NAMES)
+SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|KEY$")
+HEADER = (2, 5)
+WIDTH = 118
+
+
+@each_example
+async def test_it_loads_and_builds(name: str, around: Surroundings) -> None:
+    settings = around.example(name)
+
+    written = tomllib.loads((FOLDER / name).read_text())
+    assert list(settings.credentials) == list(written["credentials"])
+    for section in settings.credentials.values():
+        await build_source(section).close()
+
+
+@each_example
+def test_it_is_one_or_two_credentials_and_nothing_else(name: str) -> None:
+    written = tomllib.loads((FOLDER / name).read_text())
+
+    assert list(written) == ["credentials"]
+    assert len(written["credentials"]) in {1, 2}
+
+
+@each_example
+def test_it_begins_with_a_short_comment_for_whom_and_where_to_read_on(name: str) -> None:
+    lines = (FOLDER / name).read_text().splitlines()
+    header = lines[: lines.index("")]
+
+    assert HEADER[0] <= len(header) <= HEADER[1]
+    assert all(line.startswith("# ") for line in header)
+    assert header[0].startswith("# For ")
+    assert {*VARIABLE.findall("\n".join(lines))} <= {*re.findall(r"[A-Z][A-Z0-9_]+", "\n".join(header))} | {
+        "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE",  # set by the platform
+    }  # fmt: skip
+    assert max(map(len, lines)) <= WIDTH
+
+
+@each_example
+def test_no_secret_stands_in_it_or_is_shown(name: str, around: Surroundings) -> None:
+    shown = describe(around.example(name))
+
+    for variable in VARIABLE.findall((FOLDER / name).read_text()):
+        if SECRET_VARIABLE.search(variable):
+            assert value_of(variable) not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("azure.toml", AzureTokenSource),
+        ("google.toml", GoogleTokenSource),
+        ("bedrock.toml", BedrockTokenSource),
+    ],
+)
+def test_the_clouds_have_their_sdk(name: str, kind: type, around: Surroundings) -> None:
+    for section in around.example(name).credentials.values():
+        assert isinstance(build_source(section), kind)
+
+
+def test_where_a_new_token_ends_the_one_before_all_processes_must_share(around: Surroundings) -> None:
+    credentials = around.example("wechat.toml").credentials
+
+    assert (credentials["wechat"].reissue, credentials["wechat"].sharing) == (
+        "revokes_previous",
+        "redis_required",
+    )
+    assert credentials["wechat-stable"].reissue == "same_until_near_expiry"

@@ -1,0 +1,68 @@
+"""The Markdown documents, and what tests look for in them."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+DOCUMENTS: Final = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for folder in (ROOT, ROOT / "docs")
+    for path in sorted(folder.glob("*.md"))
+}
+"""By their paths from the root."""
+READMES: Final = ("README.md", "README.zh-CN.md")
+REFERENCES: Final = ("docs/configuration.md", "docs/configuration.zh-CN.md")
+
+CHINESE: Final = ".zh-CN.md"
+FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE: Final = re.compile(r"`([^`\n]+)`")
+LINK: Final = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+TABLE: Final = re.compile(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
+HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+each_document = pytest.mark.parametrize("name", DOCUMENTS)
+each_readme = pytest.mark.parametrize("name", READMES)
+each_reference = pytest.mark.parametrize("name", REFERENCES)
+
+
+def fences(text: str, language: str) -> list[str]:
+    """The code blocks in one language."""
+    return [body for of, body in FENCE.findall(text) if of == language]
+
+
+def commands(text: str) -> str:
+    """All that is shown as code: blocks, and spans in a line each."""
+    blocks = [body for _, body in FENCE.findall(text)]
+    return "\n".join([*blocks, *CODE.findall(FENCE.sub("", text))])
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row below its heading."""
+    lines = "".join(TABLE.findall(text)).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def anchors(text: str) -> set[str]:
+    """What a link to a heading may say after its `#`, by GitHub's rule."""
+    plain = (heading.lower() for heading in HEADING.findall(FENCE.sub("", text)))
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+def below(text: str, heading: str) -> str:
+    """What stands below the heading that begins so, up to the next one of any level."""
+    (after,) = re.findall(rf"^#+ {re.escape(heading)}.*\n((?:(?!#).*\n)*)", FENCE.sub("", text), re.MULTILINE)
+    return str(after)
+
+
+def first_table(text: str) -> list[list[str]]:
+    """The rows of the first table."""
+    table = TABLE.search(text)
+    return rows(table[0]) if table else []
+
+
+def translation_of(name: str) -> str:
+    """The same document in the other language."""
+    return name.replace(CHINESE, ".md") if name.endswith(CHINESE) else name.replace(".md", CHINESE)

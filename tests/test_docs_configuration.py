@@ -1,0 +1,165 @@
+"""The configuration reference: its tables are the settings, and the blocks that documents show load."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, get_args, get_origin
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from proxy.secret import Secret
+from proxy.settings import ENDPOINTS, Credential, CredentialSection, Settings
+from proxy.settings.credentials.section import RequestSection
+from proxy.settings.section import Section
+from tests.documents import (
+    CODE,
+    DOCUMENTS,
+    READMES,
+    ROOT,
+    below,
+    commands,
+    each_reference,
+    fences,
+    first_table,
+)
+from tests.settings.test_config_files import sections_in, surroundings_of
+
+REQUIRED: Final = {"required", "必填"}
+UNSET: Final = "–"
+
+Keys = dict[str, object]
+
+
+def keys_of(section: type[Section], prefix: str = "", holder: object = None) -> Iterator[tuple[str, object]]:
+    """Every key of a section as the tables write it, with its default; Ellipsis where it is required."""
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        default = getattr(holder, name) if holder is not None else default_of(field)
+        within = [*sections_in(field.annotation)]
+        for inner in within:
+            dot = "[]." if get_origin(field.annotation) is tuple else "."
+            yield from keys_of(inner, key + dot, default if isinstance(default, Section) else None)
+        if not within:
+            yield key, default
+
+
+def default_of(field: FieldInfo) -> object:
+    if field.is_required():
+        return ...
+    return {} if field.default_factory else field.default
+
+
+def own_keys(section: type[Section], base: type[Section]) -> Keys:
+    """The keys of a section that its base has not, or has with another default."""
+    inherited = dict(keys_of(base))
+    return {key: value for key, value in keys_of(section) if inherited.get(key, base) != value}
+
+
+def tables() -> Iterator[tuple[str, Keys]]:
+    """How the heading of each table begins, and its keys."""
+    for name, field in Settings.model_fields.items():
+        if name not in {"routes", "credentials"}:
+            (section,) = sections_in(field.annotation)
+            yield f"`[{name}", dict(keys_of(section))
+    for source in sections_in(Credential):
+        assert issubclass(source, CredentialSection)
+        base = RequestSection if issubclass(source, RequestSection) else CredentialSection
+        (word,) = get_args(source.model_fields["source"].annotation)
+        yield f'`source = "{word}"`', own_keys(source, base)
+
+
+COMMON: Final = {
+    "docs/configuration.md": ("Every source", "`http` and `oauth2`"),
+    "docs/configuration.zh-CN.md": ("各种来源通用", "`http` 和 `oauth2` 通用"),
+}
+
+
+def tables_of(name: str) -> list[tuple[str, Keys]]:
+    every, over_http = COMMON[name]
+    common = [(every, dict(keys_of(CredentialSection)))]
+    return [*tables(), *common, (over_http, own_keys(RequestSection, CredentialSection))]
+
+
+@each_reference
+@pytest.mark.parametrize("place", range(len(tables_of("docs/configuration.md"))))
+def test_every_key_of_the_settings_has_a_row_and_every_row_a_key(name: str, place: int) -> None:
+    heading, keys = tables_of(name)[place]
+    documented = [row[0].strip("`") for row in first_table(below(DOCUMENTS[name], heading))]
+
+    assert sorted(documented) == sorted(keys)
+
+
+@each_reference
+@pytest.mark.parametrize("place", range(len(tables_of("docs/configuration.md"))))
+def test_the_defaults_in_the_tables_are_the_defaults(name: str, place: int) -> None:
+    heading, known = tables_of(name)[place]
+    for key, cell, _ in first_table(below(DOCUMENTS[name], heading)):
+        default = known[key.strip("`")]
+        if default is ...:
+            assert cell in REQUIRED, key
+        elif default in (None, (), {}):
+            assert cell == UNSET, key
+        else:
+            assert tomllib.loads(f"x = {cell.strip('`')}") == {"x": as_toml(default)}, key
+
+
+def as_toml(value: Any) -> object:
+    """A default as a TOML parser would give it."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Path):
+        return str(value)
+    return [*value] if isinstance(value, tuple) else value
+
+
+def test_a_401_alone_refuses_a_token_by_default() -> None:
+    (rule,) = CredentialSection.model_fields["invalidate_on"].default
+
+    assert rule.model_dump(exclude_defaults=True) == {"status": 401}
+    assert "The default is a 401;" in " ".join(DOCUMENTS["docs/configuration.md"].split())
+    assert "默认只有 401；" in DOCUMENTS["docs/configuration.zh-CN.md"]
+
+
+@each_reference
+def test_every_endpoint_that_can_be_routed_is_named(name: str) -> None:
+    routes = below(DOCUMENTS[name], "`[routes]`")
+
+    assert set(CODE.findall(routes)) >= ENDPOINTS
+    assert first_table(routes)[0][0] == "`default`"
+
+
+@each_reference
+def test_the_packages_of_the_clouds_are_named_as_they_are_required(name: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    for packages in extras.values():
+        for package in packages:
+            assert f"pip install '{package}'" in commands(DOCUMENTS[name])
+
+
+@pytest.mark.parametrize("name", [name for name, text in DOCUMENTS.items() if fences(text, "toml")])
+def test_every_toml_block_loads(name: str, tmp_path: Path) -> None:
+    for block in fences(DOCUMENTS[name], "toml"):
+        text = completed(block)
+        settings = surroundings_of(text, tmp_path).load(text)
+        assert {*settings.credentials} == {*tomllib.loads(text)["credentials"]}
+        if name in READMES:
+            assert "corp" in tomllib.loads(block)["credentials"]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_readmes_show_blocks(name: str) -> None:
+    assert fences(DOCUMENTS[name], "toml")
+
+
+def completed(block: str) -> str:
+    """The block, with the sections that it leaves to the reader."""
+    tables, text = tomllib.loads(block), block
+    if "access" not in tables:
+        text += '[access]\nmode = "open"\n'
+    if "upstreams" not in tables:
+        text += '[upstreams.chat]\nbase_url = "https://llm.example/v1"\ncredential = "corp"\n'
+    if "corp" not in tables.get("credentials", {}):
+        text += '[credentials.corp]\nsource = "static"\nvalue = "sk-1"\n'
+    return text
