@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +102,37 @@ def logs_as_they_were() -> Iterator[None]:
     root.handlers[:], root.level = handlers, level
 
 
+CANARIES = (KEY, "static-upstream-token", "demo-secret")
+"""What no log line and no metric may hold, whatever a test does."""
+
+
+@contextmanager
+def caught_standard_logs() -> Iterator[list[str]]:
+    """What libraries say to the standard library's loggers, at the finest level."""
+    records: list[str] = []
+
+    class Catcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(f"{record.name} {record.getMessage()} {record.exc_info or ''}")
+
+    root, catcher = logging.getLogger(), Catcher()
+    level = root.level
+    root.addHandler(catcher)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield records
+    finally:
+        root.setLevel(level)
+        root.removeHandler(catcher)
+
+
+def look_for_canaries(texts: list[str]) -> None:
+    """Fail where a secret of the tests stands in a text."""
+    for text in texts:
+        for canary in CANARIES:
+            assert canary not in text, text
+
+
 RunProxy = Callable[..., AbstractAsyncContextManager[RunningProxy]]
 
 
@@ -118,14 +149,16 @@ def run_proxy(tmp_path: Path) -> RunProxy:
         path.write_text(text)
         drain = Drain()
         app = create_app(load_settings(path, {}), drain)
-        with capture_logs() as lines:
+        with capture_logs() as lines, caught_standard_logs() as standard:
             async with serve_on_loopback(app) as url:
                 proxy = RunningProxy(url, app, drain, lines, [])
                 try:
                     yield proxy
+                    scraped, _ = proxy.services.metrics.render()
                 finally:
                     for client in proxy.clients:
                         await client.close()
+        look_for_canaries([*map(repr, lines), *standard, scraped.decode()])
 
     return run
 

@@ -20,6 +20,7 @@ from tests.benchmarks.process import BenchError
 from tests.benchmarks.report import Report, Row, describe_machine, footprint, render, summarize
 from tests.benchmarks.scenarios import Round, Scenario, build_scenarios
 from tests.benchmarks.targets import OPEN_FILES, Gateway, Target, build_targets
+from tests.benchmarks.token_hit import token_hit_us
 
 SYSTEMS: Final = ("nginx", "proxy")
 SCENARIOS: Final = ("chat", "burst", "flood", "paced")
@@ -129,6 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         print("stopped", file=sys.stderr)
         return 1
     print(render(report))
+    print(f"\ntoken in hand: {uvloop.run(token_hit_us()):.2f} us of CPU a request")
     if options.json is not None:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     bars = {scenario: getattr(options, f"max_{scenario}") for scenario in SCENARIOS}

@@ -147,3 +147,28 @@ async def test_many_waiters_at_a_busy_fleet_all_get_their_token(store: RedisServ
         credentials = await asyncio.gather(*gets)
     assert {credential.secret.reveal() for credential in credentials} == {"token-1"}
     assert issuer.fetches == 1
+
+
+async def test_invariant_27_an_issuer_that_revokes_is_not_fought_over(store: RedisServer) -> None:
+    revoking = RevokingIssuer(delay=0.02)
+    async with fleet_of(8, store.url, revoking, required=True) as members:
+        await tokens_of(members)
+        members[0].machine.invalidate(1, "401")
+        await members[0].machine.get()  # a new one: that of the seven others is dead now
+        assert revoking.fetches == 2
+        for _ in range(3):
+            for member in members:
+                credential = await member.machine.get()
+                if credential.secret.reveal() != revoking.live:
+                    member.machine.invalidate(credential.generation, "401")
+            assert await tokens_of(members) == [revoking.live] * 8
+    assert revoking.fetches == 2
+
+
+class RevokingIssuer(FakeIssuer):
+    """Only its newest token is taken by the upstream."""
+
+    @property
+    def live(self) -> str:
+        """That token."""
+        return f"token-{self.fetches}"
