@@ -115,7 +115,7 @@ def http_recipe(section: HttpCredential) -> Recipe:
         token=section.token,
         token_header=section.token_header,
         token_text=section.token_text,
-        expires=tuple((candidate.path, candidate.unit) for candidate in section.expires),
+        expires=tuple(expiry.candidate for expiry in section.expires),
         refresh_in=section.refresh_in,
         default_ttl=section.default_ttl,
         max_ttl=section.max_ttl,

@@ -242,6 +242,7 @@ def test_a_token_goes_into_a_header_or_the_query(
             '3 expires.0.as: must be "seconds", "milliseconds", "epoch", "epoch_ms", "iso8601" or "jwt"',
         ),
         (RECIPE + 'expires = [{ path = "a", unit = "s" }]', "3 expires.0.as: is required"),
+        (RECIPE + 'expires = [{ as = "seconds" }]', "3 expires.0.path: is required"),
         (RECIPE + 'method = "HEAD"', '3 method: must be "GET", "POST", "PUT" or "PATCH"'),
         (RECIPE + "method = 1", '3 method: must be "GET", "POST", "PUT" or "PATCH"'),
         (RECIPE + "max_ttl = -1", "3 max_ttl: must be greater than 0"),

@@ -1,14 +1,21 @@
 """What makes two recipes the same: everything that is asked, secrets included (pure)."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from proxy.secret import Secret
 from proxy.settings import Credential
 from proxy.settings.interpolation import LateReference, LateText
 from proxy.settings.section import Section
+
+_NOT_ASKED: Final = frozenset(
+    {"ca_file", "inject", "invalidate_on", "proxy", "reissue", "sharing", "timeout", "trust_env"}
+)
+_CHANGING: Final = frozenset({"cwd", "token_file"})
+"""What lies there is another one every time: the place counts. Of keys and key files the content does."""
 
 
 def identity_of(name: str, sections: Mapping[str, Credential]) -> bytes:
@@ -28,7 +35,7 @@ def _plain(value: Any, sections: Mapping[str, Credential]) -> Any:
             return {"late": [_part(part, sections) for part in value.parts]}
         case Section():
             return {
-                field: _plain(getattr(value, field), sections)
+                field: _asked(field, getattr(value, field), sections)
                 for field in type(value).model_fields
                 if field not in _NOT_ASKED
             }
@@ -36,10 +43,17 @@ def _plain(value: Any, sections: Mapping[str, Credential]) -> Any:
             return {"table": {str(key): _plain(item, sections) for key, item in value.items()}}
         case list() | tuple():
             return [_plain(item, sections) for item in value]
-        case Path():
-            return str(value)
         case _:
             return value
+
+
+def _asked(field: str, value: Any, sections: Mapping[str, Credential]) -> Any:
+    if not isinstance(value, Path):
+        return _plain(value, sections)
+    path = value.absolute()
+    if field in _CHANGING or not path.is_file():
+        return {"path": str(path)}
+    return {"content": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _part(part: str | LateReference, sections: Mapping[str, Credential]) -> Any:
@@ -47,6 +61,3 @@ def _part(part: str | LateReference, sections: Mapping[str, Credential]) -> Any:
         return part
     # A token that is shown to get this one makes a difference by its own recipe, not by its name.
     return [part.kind, _plain(sections[part.name], sections) if part.name else ""]
-
-
-_NOT_ASKED = frozenset({"inject", "invalidate_on", "reissue", "sharing", "timeout"})

@@ -39,7 +39,7 @@ def command_of(section: ExecCredential) -> Command:
         form=OutputForm(
             format=section.format,
             token=section.token,
-            expires=tuple((candidate.path, candidate.unit) for candidate in section.expires),
+            expires=tuple(expiry.candidate for expiry in section.expires),
             default_ttl=section.default_ttl,
         ),
     )

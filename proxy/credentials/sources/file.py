@@ -44,7 +44,7 @@ def token_file(section: FileCredential) -> TokenFile:
     return TokenFile(
         path=section.path,
         token=section.token,
-        expires=tuple((candidate.path, candidate.unit) for candidate in section.expires),
+        expires=tuple(expiry.candidate for expiry in section.expires),
         max_age=section.max_age,
         default_ttl=section.default_ttl,
     )

@@ -23,9 +23,21 @@ class Success(Section):
 class Expiry(Section):
     """One place in the reply that tells the token's life, and how to read it."""
 
-    path: DottedPath
+    path: DottedPath | None = None
+    """For `jwt` it may be left out: then the token itself tells its end."""
     unit: Literal["seconds", "milliseconds", "epoch", "epoch_ms", "iso8601", "jwt"] = Field(alias="as")
     """`seconds` and `milliseconds` count from now; the others are points in time."""
+
+    @property
+    def candidate(self) -> tuple[str, str]:
+        """Path and unit; an empty path is the token itself."""
+        return self.path or "", self.unit
+
+    @model_validator(mode="after")
+    def _has_a_path(self) -> Self:
+        if self.path is None and self.unit != "jwt":
+            refuse("is required", "path")
+        return self
 
 
 class HttpCredential(RequestSection):

@@ -50,6 +50,26 @@ def test_what_is_done_with_the_token_makes_no_difference(change: dict[str, Any])
     assert identity({**OAUTH2, **change}) == identity(OAUTH2)
 
 
+def test_of_a_key_file_the_content_counts_and_not_its_place(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one.json", "same.json", "other.json"))
+    for path, key in ((one, "a"), (same, "a"), (other, "b")):
+        path.write_text(f'{{"type": "service_account", "key": "{key}"}}')
+    identities = [identity({"source": "google", "file": str(path)}) for path in (one, same, other)]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_of_a_file_that_changes_the_place_counts(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("one")
+    azure = {
+        "source": "azure", "scope": "s/.default", "method": "workload_identity", "tenant_id": "t",
+        "client_id": "c", "token_file": str(path),
+    }  # fmt: skip
+    before = identity(azure)
+    path.write_text("two")
+    assert identity(azure) == before
+
+
 def test_shapes_that_look_alike_are_told_apart() -> None:
     bodies = [{"a": "1"}, {"a": 1}, {"a": ["1"]}, {"a": {"secret": "1"}}, {"a": None}, {}]
     assert len({identity({**HTTP, "json": body}) for body in bodies}) == len(bodies)

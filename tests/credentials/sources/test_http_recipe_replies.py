@@ -3,6 +3,7 @@
 import time
 from email.utils import formatdate
 
+import jwt
 import pytest
 from structlog.typing import EventDict
 
@@ -40,6 +41,15 @@ async def test_the_token_may_be_a_header(endpoint: TokenEndpoint) -> None:
     )
     assert fetched.secret.reveal() == "t-1"
     assert fetched.lifetime > 1e9
+
+
+async def test_a_token_in_a_header_may_tell_its_own_end(endpoint: TokenEndpoint) -> None:
+    token = jwt.encode({"exp": int(time.time()) + 600}, "k" * 32, algorithm="HS256")
+    endpoint.headers["X-Subject-Token"] = token
+    fetched = await fetch(
+        Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token", expires=(("", "jwt"),))
+    )
+    assert fetched.lifetime == pytest.approx(600, abs=2)
 
 
 async def test_a_header_needs_no_body(endpoint: TokenEndpoint) -> None:
