@@ -15,6 +15,7 @@ from proxy.secret import Secret
 from proxy.settings import OAuth2Credential
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
 from tests.loopback import serve_on_loopback
+from tests.raw_upstream import Conversation, raw_upstream
 
 SECRET = "s3cret é&=+%41 你"
 
@@ -168,3 +169,21 @@ async def test_the_demonstration_gateway_gives_a_token_by_either_way(auth: str) 
         error = await failure_of(oauth2_recipe(wrong))
     assert error.permanent
     assert error.reason == "the token endpoint answered 401"
+
+
+async def test_a_configured_proxy_is_asked_and_those_of_the_environment_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def forward(talk: Conversation) -> None:
+        await talk.answer(b'{"access_token": "through-the-proxy"}', "Content-Type: application/json")
+
+    async def refuse(talk: Conversation) -> None:
+        await talk.answer(b"", status="502 Bad Gateway")
+
+    async with raw_upstream(forward) as proxy, raw_upstream(refuse) as other:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, other.url)
+        fetched = await fetch(Recipe(url="http://auth.test/token", proxy=proxy.url))
+    assert fetched.secret.reveal() == "through-the-proxy"
+    assert proxy.requests[0].target == b"http://auth.test/token"
+    assert other.requests == []

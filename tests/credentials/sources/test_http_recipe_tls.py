@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,35 @@ async def tls_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
     yield endpoint
     server.close()
     await server.wait_closed()
+
+
+@pytest.fixture
+async def mutual_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
+    """Wants to know who asks: it trusts the one certificate, on both sides."""
+    endpoint = TlsEndpoint(0, certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0, ssl=context)
+    endpoint.port = server.sockets[0].getsockname()[1]
+    yield endpoint
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_client_certificate_is_shown(mutual_endpoint: TlsEndpoint) -> None:
+    own = mutual_endpoint.certificate
+    recipe = Recipe(
+        url=f"https://127.0.0.1:{mutual_endpoint.port}/",
+        ca_file=own,
+        client_cert=own,
+        client_key=own.with_suffix(".key"),
+    )
+    assert (await fetch(recipe)).secret.reveal() == "t"
+    error = await failure_of(replace(recipe, client_cert=None, client_key=None))
+    assert "could not be asked" in error.reason
+    assert mutual_endpoint.asked == 1
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS", "hTTps"])

@@ -1,0 +1,116 @@
+"""A real failover: the master goes, Sentinel calls another node the master, and the fleet goes on."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from proxy.credentials.sharing import Known
+from tests.credentials.fakes import FakeIssuer
+from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
+from tests.credentials.sharing.test_redis_link import free_port, listens
+from tests.raw_caller import PATIENCE
+from tests.redis_server import redis_server
+
+MASTER = "tokens"
+
+
+async def test_invariant_25_a_failover_costs_nobody_an_error(tmp_path: Path) -> None:
+    master, replica, watcher = free_port(), free_port(), free_port()
+    homes = [tmp_path / name for name in ("master", "replica", "sentinel")]
+    for home in homes:
+        home.mkdir()
+    issuer = FakeIssuer()
+    async with (
+        redis_server(homes[0], port=master) as first,
+        redis_server(homes[1], "--replicaof", "127.0.0.1", str(master), port=replica),
+        sentinel(master, watcher, homes[2]),
+        fleet_of(
+            3,
+            f"redis://{MASTER}/0",
+            issuer,
+            settings={"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": 0.5},
+        ) as members,
+    ):
+        assert len({*await tokens_of(members)}) == 1
+        await knows_its_replica(watcher)
+        await first.stop()
+        await renewed(members, issuer)  # in the middle of it: everybody gets a token, from whomever
+        await is_master(watcher, replica)
+        for member in members:
+            member.sharing._rest_until = -1.0  # its rest is over
+        before = issuer.fetches
+        assert len({*await renewed(members, issuer)}) == 1  # one for all of them again
+        assert issuer.fetches == before + 1
+
+
+async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
+    """A new token for each, as after a rejection of the one in hand."""
+    held = [await member.machine.get() for member in members]
+    brought = await asyncio.gather(
+        *(
+            member.sharing.bring(issuer.fetch, Known(one.generation, None, frozenset({one.digest}), 0))
+            for member, one in zip(members, held, strict=True)
+        )
+    )
+    for member, credential in zip(members, brought, strict=True):
+        member.machine._current = credential
+    return [credential.secret.reveal() for credential in brought]
+
+
+@asynccontextmanager
+async def sentinel(master: int, port: int, home: Path) -> AsyncIterator[None]:
+    """One that loses patience quickly."""
+    assert shutil.which("redis-server")
+    config = home / "sentinel.conf"
+    config.write_text(
+        f"port {port}\ndir {home}\nsentinel monitor {MASTER} 127.0.0.1 {master} 1\n"
+        f"sentinel down-after-milliseconds {MASTER} 300\nsentinel failover-timeout {MASTER} 2000\n"
+    )
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        "redis-server", str(config), "--sentinel", stdout=quiet, stderr=quiet
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await listens(port):
+                pass
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def knows_its_replica(watcher: int) -> None:
+    """Wait until the sentinel has found the replica."""
+    async with Redis(port=watcher, decode_responses=True) as client:
+
+        async def found() -> bool:
+            replicas = await client.sentinel_slaves(MASTER)
+            return bool(replicas) and not replicas[0]["is_disconnected"]
+
+        await until_so(found)
+
+
+async def is_master(watcher: int, port: int) -> None:
+    """Wait until the sentinel calls this node the master, and it is one."""
+    async with (
+        Redis(port=watcher, decode_responses=True) as client,
+        Redis(port=port, decode_responses=True) as node,
+    ):
+
+        async def promoted() -> bool:
+            known, own = await client.sentinel_master(MASTER), await node.info("replication")
+            return bool(known["port"] == port and own["role"] == "master")
+
+        await until_so(promoted)
+
+
+async def until_so(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again, for a while."""
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():
+            pass
