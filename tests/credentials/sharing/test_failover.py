@@ -104,6 +104,7 @@ async def is_master(watcher: int, port: int) -> None:
 
         async def promoted() -> bool:
             known, own = await client.sentinel_master(MASTER), await node.info("replication")
+            assert isinstance(known, dict)
             return bool(known["port"] == port and own["role"] == "master")
 
         await until_so(promoted)
