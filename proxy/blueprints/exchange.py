@@ -16,7 +16,7 @@ from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import Answer, Exchange
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.paths import find_target
-from proxy.wire.request_json import read_fields
+from proxy.wire.request_json import read_fields, replace_model
 
 
 def services() -> Services:
@@ -37,7 +37,9 @@ async def relay_exchange() -> Response:
     held = await _hold_body(incoming, limits.held_body_bytes)
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
-    route = own.routing.choose(target.endpoint)
+    route = own.routing.choose(target.endpoint, record.model)
+    if route.rename is not None:
+        held = replace_model(held, route.rename)
     record.endpoint, record.upstream = target.endpoint, route.upstream
     clock = ExchangeClock(route.timeouts)
     incoming.closing.enter_context(own.drain.watch(clock))

@@ -28,7 +28,16 @@ from proxy.settings.credentials import (
 )
 from proxy.settings.describe import describe
 from proxy.settings.load import load_settings
-from proxy.settings.models import ENDPOINTS, Gateway, Limits, Logs, Routes, Settings, resolve_embedded
+from proxy.settings.models import (
+    ENDPOINTS,
+    Gateway,
+    Limits,
+    Logs,
+    ModelRoute,
+    Routes,
+    Settings,
+    resolve_embedded,
+)
 from proxy.settings.recipe_values import Json
 from proxy.settings.shared import Shared
 from proxy.settings.upstreams import Timeouts, Upstream
@@ -54,6 +63,7 @@ __all__ = [
     "JwtCredential",
     "Limits",
     "Logs",
+    "ModelRoute",
     "OAuth2Credential",
     "Routes",
     "Settings",

@@ -32,7 +32,8 @@ def describe(settings: Settings) -> str:
 def _blocks(settings: Settings) -> Iterator[str]:
     for name, value in _fields(settings).items():
         if isinstance(value, Routes):
-            yield from _table((name,), {"default": value.default, **value.endpoints})
+            models = {"models": value.models} if value.models else {}
+            yield from _table((name,), {"default": value.default, **value.endpoints, **models})
         elif isinstance(value, Section):
             yield from _table((name,), _fields(value))
         elif isinstance(value, Mapping):

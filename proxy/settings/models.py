@@ -35,11 +35,22 @@ ENDPOINTS: frozenset[str] = frozenset(
 """The endpoints that `[routes]` may name."""
 
 
+class ModelRoute(Section):
+    """An upstream for some models, and the name that a model has there."""
+
+    match: Name
+    """A name, or a pattern with `*`, `?` and `[...]`; case counts."""
+    upstream: str
+    rename: Name | None = None
+
+
 class Routes(Section):
-    """Which upstream takes a request: that of its endpoint, or else the default."""
+    """Which upstream takes a request: that of its model, of its endpoint, or else the default."""
 
     default: str
     endpoints: Table[str, str] = Field(default_factory=dict)
+    models: tuple[ModelRoute, ...] = ()
+    """The first that matches counts."""
 
 
 class Limits(Section):

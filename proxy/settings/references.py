@@ -13,17 +13,25 @@ from proxy.settings.urls import EMBEDDED
 
 
 def with_routes(tree: Mapping[str, object]) -> dict[str, object]:
-    """Give `[routes]` the shape of its model: the default, and the endpoints below a key of their own.
+    """Give `[routes]` the shape of its model: the endpoints stand below a key of their own.
 
-    A sole upstream is the default.
+    A sole upstream is the default. `models` is an endpoint where it names an upstream, and holds the routes
+    of models where it is an array of tables.
     """
     routes = tree.get("routes", {})
     if not isinstance(routes, dict):
         return dict(tree)
-    endpoints = {key: value for key, value in routes.items() if key != "default"}
+    endpoints, models = _endpoints_and_models(routes)
     upstreams = [*_table(tree, "upstreams")]
     default = routes.get("default", upstreams[0] if len(upstreams) == 1 else "")
-    return {**tree, "routes": {"default": default, "endpoints": endpoints}}
+    return {**tree, "routes": {"default": default, "endpoints": endpoints, "models": models}}
+
+
+def _endpoints_and_models(routes: Mapping[str, object]) -> tuple[dict[str, object], list[object]]:
+    models = routes.get("models")
+    apart = {"default", "models"} if isinstance(models, list) else {"default"}
+    endpoints = {key: value for key, value in routes.items() if key not in apart}
+    return endpoints, models if isinstance(models, list) else []
 
 
 def check_references(tree: Mapping[str, object]) -> Iterator[Problem]:
@@ -48,7 +56,14 @@ def _check_routes(tree: Mapping[str, object]) -> Iterator[Problem]:
     routes = _table(tree, "routes")
     if "default" not in routes and len(upstreams) > 1:
         yield Problem(("routes", "default"), f"is required: one of {listed(upstreams)}")
-    for key, upstream in routes.items():
+    endpoints, models = _endpoints_and_models(routes)
+    for number, route in enumerate(models):
+        name = route.get("upstream") if isinstance(route, dict) else None
+        if upstreams and isinstance(name, str) and name not in upstreams:
+            words = f"names no upstream, {suggestion(name, upstreams)}"
+            yield Problem(("routes", "models", number, "upstream"), words)
+    default = {"default": routes["default"]} if "default" in routes else {}
+    for key, upstream in {**default, **endpoints}.items():
         if key != "default" and key not in ENDPOINTS:
             yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINTS)}")
         elif upstreams and isinstance(upstream, str) and upstream not in upstreams:

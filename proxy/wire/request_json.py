@@ -1,6 +1,7 @@
 """Look into a JSON request body once, without building it: is it sound, which model, is it a stream."""
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ class RequestFields(msgspec.Struct, frozen=True):
     stream: Any = None
 
 
+# Of sound JSON: a string, or what opens, closes, parts and joins.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 _DECODER: Final = msgspec.json.Decoder(RequestFields)
 NO_FIELDS: Final = RequestFields()
 
@@ -42,3 +45,32 @@ def read_fields(body: bytes) -> RequestFields:
         raise InvalidRequest(f"the request body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidRequest("the request body is nested too deeply") from error
+
+
+def replace_model(body: bytes, name: str) -> bytes:
+    """Give the model of a request another name, and leave every other byte as it is.
+
+    Args:
+        body: Checked by `read_fields`; only a text at the top level's `model` is replaced.
+        name: The new name.
+    """
+    new = msgspec.json.encode(name)
+    pieces, end = [], 0
+    for start, stop in _model_values(body):
+        pieces += [body[end:start], new]
+        end = stop
+    return b"".join([*pieces, body[end:]])
+
+
+def _model_values(body: bytes) -> Iterator[tuple[int, int]]:
+    """Where the values of `model` stand in the outermost object."""
+    depth, is_value, key = 0, False, b""
+    for token in _TOKEN.finditer(body):
+        kind = token[0][:1]
+        if depth == 1 and kind == b'"':
+            if not is_value:
+                key = token[0]
+            elif msgspec.json.decode(key) == "model":
+                yield token.span()
+        depth += (kind in b"{[") - (kind in b"}]")
+        is_value = kind == b":" if depth == 1 else is_value

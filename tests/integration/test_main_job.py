@@ -229,3 +229,27 @@ async def test_a_stream_that_is_cut_ends_with_an_error(run_proxy: RunProxy, gate
         line = proxy.exchanges[-1]
     assert line["outcome"] == "upstream_aborted"
     assert line["status"] == 200
+
+
+async def test_a_model_goes_to_its_own_upstream_under_its_name_there(run_proxy: RunProxy) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.answer(b"{}", "Content-Type: application/json")
+
+    async with raw_upstream(answer) as upstream, raw_upstream(answer) as other:
+        more = f"""
+            [[routes.models]]
+            match = "bge-*"
+            upstream = "other"
+            rename = "bge-m3-corp"
+            [upstreams.other]
+            base_url = "{other.url}/v1"
+        """
+        async with run_proxy(upstream.url, more=more) as proxy, caller_session(proxy) as session:
+            for body in (b'{ "n": 1.10, "model": "bge-m3" }', b'{"model": "gpt-4o"}'):
+                headers = {"Content-Type": "application/json"}
+                async with session.post("/v1/embeddings", data=body, headers=headers) as response:
+                    assert response.status == 200
+            lines = proxy.exchanges
+    assert [request.body for request in other.requests] == [b'{ "n": 1.10, "model": "bge-m3-corp" }']
+    assert [request.body for request in upstream.requests] == [b'{"model": "gpt-4o"}']
+    assert [(line["model"], line["upstream"]) for line in lines] == [("bge-m3", "other"), ("gpt-4o", "embed")]

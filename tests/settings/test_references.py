@@ -92,3 +92,39 @@ def test_at_least_one_upstream(problems: Problems) -> None:
     assert problems('access.mode = "open"') == [f"x.toml: {told}"]
     assert problems('access.mode = "open"\n[upstreams]') == [f"x.toml:2: {told}"]
     assert problems('access.mode = "open"\nroutes.default = "chat"') == [f"x.toml: {told}"]
+
+
+MODELS = """default = "chat"
+[[routes.models]]
+match = "bge-*"
+upstream = "embed"
+rename = "bge-m3-corp"
+"""
+
+
+def test_routes_of_models_stand_beside_those_of_endpoints(load: Load) -> None:
+    routes = load(TWO + 'embeddings = "embed"\n' + MODELS).routes
+    (route,) = routes.models
+    assert (route.match, route.upstream, route.rename) == ("bge-*", "embed", "bge-m3-corp")
+    assert routes.endpoints == {"embeddings": "embed"}
+
+
+def test_the_endpoint_of_models_is_one_like_any_other(load: Load) -> None:
+    routes = load(TWO + 'default = "chat"\nmodels = "embed"').routes
+    assert (routes.endpoints, routes.models) == ({"models": "embed"}, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('upstream = "embed"', 'upstream = "embd"'), 'upstream: names no upstream, did you mean "embed"?'),
+        (('upstream = "embed"', ""), "upstream: is required"),
+        (('match = "bge-*"', ""), "match: is required"),
+        (("rename", "renaem"), 'renaem: unknown key, did you mean "rename"?'),
+    ],
+)
+def test_a_route_of_models_that_leads_nowhere_is_told(
+    problems: Problems, change: tuple[str, str], words: str
+) -> None:
+    (told,) = problems(TWO + MODELS.replace(*change))
+    assert f"routes.models.0.{words}" in told

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from proxy.settings import Access, Routes, Settings, Timeouts, Upstream
+from proxy.settings import Access, ModelRoute, Routes, Settings, Timeouts, Upstream
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.routing import Routing
 
@@ -73,3 +73,41 @@ def test_a_route_has_the_client_and_the_clocks_of_its_upstream(endpoint: str, na
 @pytest.mark.parametrize("endpoint", ["chat/completions", "embeddings", "models/a"])
 def test_without_named_endpoints_everything_goes_to_the_default(endpoint: str) -> None:
     assert routing_of({}).choose(endpoint).upstream == "main"
+
+
+def by_model(*routes: Mapping[str, str]) -> Routing:
+    """A routing of models beside that of endpoints."""
+    settings = Settings.model_construct(
+        access=Access.model_construct(),
+        routes=Routes(
+            default="main",
+            endpoints={"embeddings": "embed"},
+            models=tuple(ModelRoute.model_validate(route) for route in routes),
+        ),
+        upstreams={name: Upstream(base_url=f"http://{name}.test/v1") for name in NAMES},
+    )
+    return Routing(settings, CLIENTS)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "upstream", "rename"),
+    [
+        ("chat/completions", "bge-m3", "special", "bge-m3-corp"),
+        ("embeddings", "bge-m3", "special", "bge-m3-corp"),
+        ("embeddings", "bge-large", "lists", None),
+        ("embeddings", "BGE-large", "embed", None),
+        ("embeddings", "text-embedding", "embed", None),
+        ("embeddings", None, "embed", None),
+        ("chat/completions", "[x]", "main", None),
+    ],
+)
+def test_the_first_model_route_that_fits_counts_before_the_endpoint(
+    endpoint: str, model: str | None, upstream: str, rename: str | None
+) -> None:
+    routing = by_model(
+        {"match": "bge-m3", "upstream": "special", "rename": "bge-m3-corp"},
+        {"match": "bge-*", "upstream": "lists"},
+        {"match": "bge-large", "upstream": "main"},
+    )
+    route = routing.choose(endpoint, model)
+    assert (route.upstream, route.rename, route.endpoint) == (upstream, rename, endpoint)
