@@ -12,6 +12,7 @@ from proxy.drain import Drain
 from proxy.settings import Settings
 from proxy.telemetry import Metrics
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
 
 
@@ -23,6 +24,7 @@ class Services:
     access: AccessControl
     credentials: CredentialRegistry
     routing: Routing
+    models: ModelList
     drain: Drain
     metrics: Metrics
 
@@ -56,6 +58,7 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             access=AccessControl(settings.access),
             credentials=credentials,
             routing=Routing(settings, clients),
+            models=ModelList(settings, clients),
             drain=drain,
             metrics=Metrics(credentials.readings),
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import cast
+from urllib.parse import unquote
 
 from quart import Response, current_app, request
 from quart.wrappers.response import IterableBody
@@ -10,11 +11,13 @@ from werkzeug.datastructures import Headers
 from proxy.asgi import ProxyRequest
 from proxy.errors import UpstreamError
 from proxy.services import Services
-from proxy.telemetry import BodyLog
+from proxy.telemetry import BodyLog, ExchangeRecord
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.model_list import ModelList
 from proxy.upstream.relay import Answer, Exchange
 from proxy.wire.headers import find_header, media_type, request_headers
+from proxy.wire.model_list import listing, single
 from proxy.wire.paths import find_target
 from proxy.wire.request_json import read_fields, replace_model
 
@@ -34,6 +37,8 @@ async def relay_exchange() -> Response:
     incoming, own = arrived(), services()
     record, limits = incoming.record, own.settings.limits
     target = find_target(incoming.raw_path)
+    if own.models.answers(incoming.method, target.endpoint):
+        return await _answer_models(own.models, target.endpoint, record)
     held = await _hold_body(incoming, limits.held_body_bytes)
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
@@ -59,6 +64,18 @@ async def relay_exchange() -> Response:
             raise incoming.body.failure from error
         raise
     return to_response(answer)
+
+
+async def _answer_models(models: ModelList, endpoint: str, record: ExchangeRecord) -> Response:
+    """The list of models, or one of them, from here."""
+    record.endpoint = "models"
+    if endpoint == "models":
+        body = listing(await models.entries(record.request_id))
+    else:
+        name = unquote(endpoint.removeprefix("models/"))
+        body = single(await models.entry(name, record.request_id))
+    record.went_down(body)
+    return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> bytes:

@@ -28,6 +28,7 @@ from proxy.settings.credentials import (
 )
 from proxy.settings.describe import describe
 from proxy.settings.load import load_settings
+from proxy.settings.model_list import KnownModel, Models
 from proxy.settings.models import (
     ENDPOINTS,
     Gateway,
@@ -61,9 +62,11 @@ __all__ = [
     "Invalidation",
     "Json",
     "JwtCredential",
+    "KnownModel",
     "Limits",
     "Logs",
     "ModelRoute",
+    "Models",
     "OAuth2Credential",
     "Routes",
     "Settings",

@@ -8,6 +8,7 @@ from proxy.secret import Secret
 from proxy.settings.access import Access
 from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
 from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText
+from proxy.settings.model_list import Models
 from proxy.settings.section import Section, Table, frozen
 from proxy.settings.shared import Shared
 from proxy.settings.upstreams import Upstream
@@ -95,6 +96,7 @@ class Settings(Section):
     upstreams: Table[Name, Upstream]
     credentials: Table[Name, Credential] = Field(default_factory=dict)
     shared: Shared | None = None
+    models: Models = Models()
     limits: Limits = Limits()
     logs: Logs = Logs()
     gateway: Gateway | None = None

@@ -75,3 +75,22 @@ value = "v"
     assert resolved.credentials["c"] == settings.credentials["c"]
     assert settings.upstreams["chat"].base_url == "embedded:/v1"
     assert not isinstance(resolved.upstreams, dict)
+
+
+def test_the_list_of_models_is_relayed_by_default(load: Load) -> None:
+    assert (load(MINIMAL).models.list, load(MINIMAL).models.known) == ("relayed", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('list = "configured"', "list: lists nothing: add [[models.known]] with an id"),
+        ('list = "x"', 'list: must be "relayed", "configured" or "merged"'),
+        ('[[models.known]]\nid = "a"\n[[models.known]]\nid = "a"', "known: names a model twice"),
+        ("[[models.known]]\ncontext_length = 5", "known.0.id: is required"),
+        ('[[models.known]]\nid = "a"\ncontext_length = 0', "known.0.context_length: must be greater than 0"),
+    ],
+)
+def test_a_list_of_models_that_makes_no_sense_is_told(problems: Problems, text: str, words: str) -> None:
+    (told,) = problems(f"{MINIMAL}[models]\n{text}")
+    assert f"models.{words}" in told

@@ -1,0 +1,107 @@
+"""Which models there are: those of the configuration, and those that the upstreams tell."""
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from proxy.errors import BadResponse, NotFound, ProxyError, UpstreamTimeout
+from proxy.settings import Settings
+from proxy.telemetry import ExchangeRecord, get_logger
+from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.wire.model_list import ModelEntry, merge, read_entries
+
+ASK_SECONDS: Final = 5.0
+"""For one upstream: RAGFlow gives the whole list ten."""
+BYTES_MAX: Final = 4 << 20
+
+
+class ModelList:
+    """Answers instead of an upstream, where `[models]` says so.
+
+    Args:
+        settings: The whole configuration.
+        clients: One client an upstream, by name.
+    """
+
+    def __init__(self, settings: Settings, clients: Mapping[str, UpstreamClient]) -> None:
+        self._source = settings.models.list
+        self._clients = clients
+        self._known = [
+            ModelEntry(model.id, owned_by=model.owned_by, context_length=model.context_length)
+            for model in settings.models.known
+        ]
+        self._renamed = {route.rename: route.match for route in settings.routes.models if route.rename}
+        self._log = get_logger("models")
+
+    def answers(self, method: str, endpoint: str) -> bool:
+        """Whether a request is answered here."""
+        is_list = endpoint == "models" or endpoint.startswith("models/")
+        return self._source != "relayed" and method == "GET" and is_list
+
+    async def entries(self, request_id: str) -> list[ModelEntry]:
+        """All models. Of several upstreams those that answer are enough.
+
+        Raises:
+            ProxyError: none answers, and the configuration names none.
+        """
+        if self._source == "configured":
+            return self._known
+        names = [*self._clients]
+        answers = await asyncio.gather(*(self._ask(name, request_id) for name in names))
+        lists = [answer for answer in answers if not isinstance(answer, ProxyError)]
+        failures = [answer for answer in answers if isinstance(answer, ProxyError)]
+        if failures and not lists and not self._known:
+            raise failures[0]
+        return merge([self._known, *lists])
+
+    async def entry(self, name: str, request_id: str) -> ModelEntry:
+        """One of them.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        for entry in await self.entries(request_id):
+            if entry.id == name:
+                return entry
+        raise NotFound("the model does not exist", param="model")
+
+    async def _ask(self, name: str, request_id: str) -> list[ModelEntry] | ProxyError:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                entries = read_entries(await self._fetch(name, request_id))
+        except TimeoutError:
+            error: ProxyError = UpstreamTimeout(reason="no list of models in time")
+        except ValueError:
+            error = BadResponse(reason="no list of models")
+        except ProxyError as failed:
+            error = failed
+        else:
+            # A model that has another name for callers is listed by that one.
+            return [self._as_callers_know(entry) for entry in entries]
+        self._log.warning("models_not_told", upstream=name, reason=error.reason, code=error.code)
+        return error
+
+    async def _fetch(self, name: str, request_id: str) -> bytes:
+        headers = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
+        request = UpstreamRequest(
+            method="GET",
+            path=b"/models",
+            query=b"",
+            headers=[*headers, (b"x-request-id", request_id.encode())],
+            body=b"",
+        )
+        response = await self._clients[name].open(request, ExchangeRecord(request_id, "GET", "/models"))
+        try:
+            if response.status != HTTPStatus.OK:
+                raise BadResponse(reason=f"the list of models was answered {response.status}")
+            body = b""
+            while len(body) <= BYTES_MAX and (chunk := await response.read()):
+                body += chunk
+            return body
+        finally:
+            await response.aclose()
+
+    def _as_callers_know(self, entry: ModelEntry) -> ModelEntry:
+        name = self._renamed.get(entry.id, entry.id)
+        return ModelEntry(name, entry.created, entry.owned_by, entry.context_length)

@@ -1,0 +1,93 @@
+"""Lists of models: read from whatever an upstream answers, written as strict clients want them (pure).
+
+https://platform.openai.com/docs/api-reference/models/object. Strict clients refuse nulls and other types, and
+some read how long a context is, though OpenAI does not say it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+_CONTEXT_KEYS: Final = ("context_length", "max_model_len", "context_window", "max_context_length")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model; `created` is in seconds since the epoch, the context in tokens."""
+
+    id: str
+    created: int = 0
+    owned_by: str = "unknown"
+    context_length: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The entry without nulls; the context under the names that clients look for."""
+        entry: dict[str, object] = {
+            "id": self.id,
+            "object": "model",
+            "created": self.created,
+            "owned_by": self.owned_by,
+        }
+        if self.context_length is not None:
+            entry |= {"context_length": self.context_length, "max_model_len": self.context_length}
+        return entry
+
+
+def read_entries(body: bytes) -> list[ModelEntry]:
+    """The models of an upstream's answer: `{"data": [...]}`, or a list, of objects or of names.
+
+    Raises:
+        ValueError: it is no such answer.
+    """
+    try:
+        answer = msgspec.json.decode(body)
+    except RecursionError:
+        raise ValueError("nested without end") from None
+    listed = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+    if not isinstance(listed, list):
+        raise ValueError("no list of models")  # noqa: TRY004 - of an upstream's words, not of our types
+    return [*_entries(listed)]
+
+
+def merge(lists: Iterable[Iterable[ModelEntry]]) -> list[ModelEntry]:
+    """One list, each model once: the first that names it counts, and later ones tell what it leaves open."""
+    found: dict[str, ModelEntry] = {}
+    for entry in (entry for entries in lists for entry in entries):
+        known = found.get(entry.id)
+        if known is None:
+            found[entry.id] = entry
+        elif known.context_length is None and entry.context_length is not None:
+            found[entry.id] = ModelEntry(known.id, known.created, known.owned_by, entry.context_length)
+    return [*found.values()]
+
+
+def listing(entries: Iterable[ModelEntry]) -> bytes:
+    """The answer to `GET /v1/models`."""
+    return msgspec.json.encode({"object": "list", "data": [entry.as_json() for entry in entries]})
+
+
+def single(entry: ModelEntry) -> bytes:
+    """The answer to `GET /v1/models/{id}`."""
+    return msgspec.json.encode(entry.as_json())
+
+
+def _entries(listed: Iterable[Any]) -> Iterator[ModelEntry]:
+    for item in listed:
+        if isinstance(item, str) and item:
+            yield ModelEntry(item)
+        elif isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]:
+            owner = item.get("owned_by")
+            yield ModelEntry(
+                item["id"],
+                created=_whole(item.get("created")) or 0,
+                owned_by=owner if isinstance(owner, str) and owner else "unknown",
+                context_length=next((size for key in _CONTEXT_KEYS if (size := _whole(item.get(key)))), None),
+            )
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
+        return None
+    return int(value)
