@@ -68,7 +68,9 @@ async def guard() -> None:
         )
     check_target(request.raw_path, request.query_string)
     if not is_exempt and request.routing_exception is None:
-        request.record.caller = services().access.identify(request.raw_headers, request.peer).name
+        request.caller = services().access.identify(request.raw_headers, request.peer)
+        request.record.caller = request.caller.name
+        await services().limits.count_request(request.caller)
 
 
 def _is_exempt(endpoint: str | None) -> bool:

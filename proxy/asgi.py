@@ -13,6 +13,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request
 from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 
+from proxy.access import Caller
 from proxy.errors import InternalError, NotFound, ProxyError
 from proxy.request_body import BoundedBody
 from proxy.telemetry import ExchangeRecord, get_logger, request_context
@@ -35,6 +36,8 @@ class ProxyRequest(Request):
         self.peer = (scope.get("client") or (None,))[0]
         self.body.timeout = self.body_timeout
         self.closing = contextlib.AsyncExitStack()
+        self.caller: Caller | None = None
+        """Who is calling, once that is known."""
         self.record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
 
 

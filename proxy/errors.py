@@ -4,10 +4,12 @@
       CallerError                               the caller's side
         InvalidRequest                  400     invalid_request
         Unauthenticated                 401     invalid_api_key
+        ModelForbidden                  403     model_forbidden
         NotFound                        404     not_found
         MethodNotAllowed                405     method_not_allowed
         BodyTimeout                     408     request_timeout
         BodyTooLarge                    413     request_too_large
+        RateLimited                     429     rate_limit_exceeded
       CredentialError                           no usable token could be had
         TokenUnavailable                503     upstream_unavailable
         TokenRejected                   502     upstream_auth_failed
@@ -143,6 +145,38 @@ class BodyTooLarge(CallerError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request body is larger than the limit of {limit} bytes")
+
+
+class ModelForbidden(CallerError):
+    """The caller's key is not for this model."""
+
+    status = 403
+    type = "permission_error"
+    code = "model_forbidden"
+    message = "this key has no permission for that model"
+
+    def __init__(self) -> None:
+        super().__init__(param="model")
+
+
+class RateLimited(CallerError):
+    """The caller's key has used up what it may use at the moment.
+
+    Args:
+        retry_after: Seconds until more is allowed.
+        headers: How much is allowed (draft-ietf-httpapi-ratelimit-headers, as of its version 03).
+        reason: Words for the log alone.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    message = "rate limit of this key reached, too many requests"
+
+    def __init__(
+        self, retry_after: float = 1.0, *, headers: Mapping[str, str] | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(headers={**_retry_after(retry_after), **(headers or {})}, reason=reason)
 
 
 # --- our credentials

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from proxy.access import AccessControl
+from proxy.caller_limits import CallerLimits
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
@@ -22,6 +23,7 @@ class Services:
 
     settings: Settings
     access: AccessControl
+    limits: CallerLimits
     credentials: CredentialRegistry
     routing: Routing
     models: ModelList
@@ -56,6 +58,7 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),
+            limits=CallerLimits(settings.access.keys),
             credentials=credentials,
             routing=Routing(settings, clients),
             models=ModelList(settings, clients),

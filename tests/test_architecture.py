@@ -20,6 +20,7 @@ FLOORS = {
     "proxy.recipe": 2.5,
     "proxy.upstream": 3,
     "proxy.access": 4,
+    "proxy.caller_limits": 5,
     "proxy.drain": 4,
     "proxy.request_body": 5,
     "proxy.services": 6,
@@ -60,6 +61,7 @@ HOMES = {
     },
     "joserfc": {"proxy.credentials.sources.assertion"},
     "jwt": {"proxy.credentials.sources.jwt"},
+    "limits": {"proxy.caller_limits"},
     "msgspec": {
         "proxy.wire",
         "proxy.app",

@@ -9,6 +9,7 @@ from quart.wrappers.response import IterableBody
 from werkzeug.datastructures import Headers
 
 from proxy.asgi import ProxyRequest
+from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
 from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord
@@ -19,7 +20,7 @@ from proxy.upstream.relay import Answer, Exchange
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import find_target
-from proxy.wire.request_json import read_fields, replace_model
+from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, replace_model
 
 
 def services() -> Services:
@@ -39,7 +40,8 @@ async def relay_exchange() -> Response:
     target = find_target(incoming.raw_path)
     if own.models.answers(incoming.method, target.endpoint):
         return await _answer_models(own.models, target.endpoint, record)
-    held = await _hold_body(incoming, limits.held_body_bytes)
+    held, fields = await _hold_body(incoming, limits.held_body_bytes)
+    _check_limits(incoming, own.limits, fields)
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
     route = own.routing.choose(target.endpoint, record.model)
@@ -78,15 +80,22 @@ async def _answer_models(models: ModelList, endpoint: str, record: ExchangeRecor
     return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> bytes:
+def _check_limits(incoming: ProxyRequest, limits: CallerLimits, fields: RequestFields) -> None:
+    if incoming.caller is None:
+        return
+    limits.check_model(incoming.caller, incoming.record.model)
+    if fields.stream is True:
+        incoming.closing.enter_context(limits.stream(incoming.caller))
+
+
+async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, RequestFields]:
     """Read what may have to be sent again: JSON whatever its size, anything else while it is small."""
     is_json = media_type(find_header(incoming.raw_headers, b"content-type")) == b"application/json"
     held = await incoming.body.read(incoming.body.limit if is_json else held_bytes)
     incoming.record.bytes_up = len(held)
-    if is_json and held:
-        model = read_fields(held).model
-        incoming.record.model = model if isinstance(model, str) else None
-    return held
+    fields = read_fields(held) if is_json and held else NO_FIELDS
+    incoming.record.model = fields.model if isinstance(fields.model, str) else None
+    return held, fields
 
 
 def _log_bodies(incoming: ProxyRequest, held: bytes, limit: int) -> None:

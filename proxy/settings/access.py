@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from proxy.settings.fields import KeyText, Name, Sha256
+from proxy.settings.fields import Count, KeyText, Name, Rate, Sha256
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
 
@@ -19,6 +19,12 @@ class CallerKey(Section):
     name: Name
     key: KeyText | None = None
     sha256: Sha256 | None = None
+    models: tuple[Name, ...] = ("*",)
+    """Names, or patterns with `*`, `?` and `[...]`, of the models that it may use."""
+    rate: Rate | None = None
+    """Requests in a time, such as `600/minute`."""
+    max_streams: Count | None = None
+    """Streams at once."""
 
     @property
     def digest(self) -> bytes:

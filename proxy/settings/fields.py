@@ -12,6 +12,7 @@ from proxy.settings.section import Checked, refuse
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_RATE = re.compile(r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?")
 _PLACEHOLDER = re.compile(
     r"(sk)?(x{3,}|\.{3,}|<.*>|(change|replace)(me|this)|(your|my)(api)?(key|secret|token)(here)?)"
     r"|secret|password|todo|placeholder"
@@ -66,6 +67,12 @@ def _template(value: str) -> str:
     if "{token}" not in value:
         refuse("must contain {token}")
     return header_text(value)
+
+
+def _rate(value: str) -> str:
+    if not _RATE.fullmatch(value):
+        refuse('must be requests in a time, such as "600/minute" or "10/5 seconds"')
+    return value
 
 
 def _sha256(value: str) -> str:
@@ -124,6 +131,7 @@ PlainText = Annotated[str, Checked(_plain_text)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
+Rate = Annotated[str, AfterValidator(_rate)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]

@@ -68,7 +68,10 @@ def test_what_is_shown_reads_as_toml(load: Load) -> None:
 
     assert tree["access"] == {
         "mode": "keys",
-        "keys": [{"name": "a", "key": MASK}, {"name": "b", "sha256": MASK}],
+        "keys": [
+            {"name": "a", "key": MASK, "models": ["*"]},
+            {"name": "b", "sha256": MASK, "models": ["*"]},
+        ],
     }
     assert tree["routes"] == {"default": "chat", "audio/speech": "chat"}
     chat = tree["upstreams"]["chat"]

@@ -1,0 +1,113 @@
+"""What a caller may use: its models, its requests in a time, its streams at once."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.conftest import RunProxy
+from tests.loopback import until
+from tests.raw_caller import RawAnswer, RawCaller, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+CHAT = "/v1/chat/completions"
+JSON = "Content-Type: application/json"
+LIMITED = """
+[[access.keys]]
+name = "limited"
+key = "sk-limited-5d21"
+models = ["gpt-*", "bge-m3"]
+rate = "3/hour"
+max_streams = 1
+"""
+KEY = "sk-limited-5d21"
+STREAM = b'{"model": "gpt-4o", "stream": true}'
+
+
+async def ok(talk: Conversation) -> None:
+    """Answer anything."""
+    await talk.answer(b"{}", JSON)
+
+
+async def endless(talk: Conversation) -> None:
+    """A stream that goes on until the caller leaves."""
+    await talk.start_stream()
+    await talk.chunk(b"data: 1\n\n")
+    await talk.caller_left()
+
+
+async def ask(caller: RawCaller, body: bytes = b"{}", key: str = KEY) -> tuple[RawAnswer, str | None]:
+    """Status and headers, and the code of an error."""
+    await caller.send("POST", CHAT, JSON, body=body, key=key)
+    answer = await caller.answer()
+    told = json.loads(await caller.body(answer))
+    return answer, told["error"]["code"] if "error" in told else None
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"model": "gpt-4o"}', 200),
+        (b'{"model": "bge-m3"}', 200),
+        (b'{"model": "bge-m3-large"}', 403),
+        (b'{"model": "GPT-4o"}', 403),
+        (b'{"model": ""}', 403),
+        (b"{}", 200),
+    ],
+)
+async def test_a_key_is_good_for_its_models(run_proxy: RunProxy, body: bytes, status: int) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=LIMITED) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        answer, code = await ask(caller, body)
+    assert (answer.status, code) == (status, None if status == 200 else "model_forbidden")
+    assert len(upstream.requests) == (status == 200)
+
+
+async def test_one_request_too_many_is_429_and_says_when_to_come_again(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=LIMITED) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        assert [(await ask(caller))[0].status for _ in range(3)] == [200] * 3
+        answer, code = await ask(caller)
+        assert (answer.status, code) == (429, "rate_limit_exceeded")
+        assert answer.header("ratelimit-limit") == ["3"]
+        assert answer.header("ratelimit-remaining") == ["0"]
+        assert 3500 < int(answer.header("retry-after")[0]) <= 3600
+        assert answer.header("ratelimit-reset") == answer.header("retry-after")
+        await caller.send("POST", CHAT, JSON, body=b"{}")  # another key is another account
+        assert (await caller.answer()).status == 200
+    assert len(upstream.requests) == 4
+
+
+async def test_one_stream_too_many_is_429_until_another_ends(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(endless) as upstream,
+        run_proxy(upstream.url, more=LIMITED.replace("3/hour", "100/hour")) as proxy,
+        raw_caller(proxy.url) as first,
+        raw_caller(proxy.url) as second,
+    ):
+        await first.send("POST", CHAT, JSON, body=STREAM, key=KEY)
+        await first.answer()
+        answer, code = await ask(second, STREAM)
+        assert (answer.status, code) == (429, "rate_limit_exceeded")
+        assert answer.header("retry-after") == ["1"]
+        first.leave()
+        await until(lambda: upstream.connections == 0)
+        await second.send("POST", CHAT, JSON, body=STREAM, key=KEY)
+        assert (await second.answer()).status == 200
+
+
+async def test_callers_at_once_are_counted_right(run_proxy: RunProxy) -> None:
+    async def one(url: str) -> int:
+        async with raw_caller(url) as caller:
+            return (await ask(caller))[0].status
+
+    more = LIMITED.replace("3/hour", "20/hour")
+    async with raw_upstream(ok) as upstream, run_proxy(upstream.url, more=more) as proxy:
+        statuses = await asyncio.gather(*(one(proxy.url) for _ in range(50)))
+    assert sorted(statuses) == [200] * 20 + [429] * 30
