@@ -11,7 +11,7 @@ from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.settings import Settings
-from proxy.telemetry import Metrics
+from proxy.telemetry import Metrics, UsageTotals
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
@@ -29,6 +29,7 @@ class Services:
     models: ModelList
     drain: Drain
     metrics: Metrics
+    usage: UsageTotals
 
     @property
     def ready(self) -> bool:
@@ -55,6 +56,7 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             credential = None if upstream.credential is None else credentials[upstream.credential]
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
+        usage = UsageTotals()
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),
@@ -63,5 +65,6 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             routing=Routing(settings, clients),
             models=ModelList(settings, clients),
             drain=drain,
-            metrics=Metrics(credentials.readings),
+            metrics=Metrics(credentials.readings, usage),
+            usage=usage,
         )

@@ -12,7 +12,7 @@ from proxy.asgi import ProxyRequest
 from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
 from proxy.services import Services
-from proxy.telemetry import BodyLog, ExchangeRecord
+from proxy.telemetry import BodyLog, ExchangeRecord, UsageTotals
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.model_list import ModelList
@@ -48,6 +48,7 @@ async def relay_exchange() -> Response:
     if route.rename is not None:
         held = replace_model(held, route.rename)
     record.endpoint, record.upstream = target.endpoint, route.upstream
+    incoming.closing.callback(_count_usage, record, own.usage)
     clock = ExchangeClock(route.timeouts)
     incoming.closing.enter_context(own.drain.watch(clock))
     outgoing = UpstreamRequest(
@@ -86,6 +87,12 @@ def _check_limits(incoming: ProxyRequest, limits: CallerLimits, fields: RequestF
     limits.check_model(incoming.caller, incoming.record.model)
     if fields.stream is True:
         incoming.closing.enter_context(limits.stream(incoming.caller))
+
+
+def _count_usage(record: ExchangeRecord, totals: UsageTotals) -> None:
+    if record.prompt_tokens is not None:
+        names = (record.caller or "", record.model or "", record.upstream or "")
+        totals.add(*names, record.prompt_tokens, record.completion_tokens or 0)
 
 
 async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, RequestFields]:

@@ -35,6 +35,9 @@ class ExchangeRecord:
     """Of the credential that was used last."""
     replays: int = 0
     upstream_request_id: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    """As the upstream counted them, where it said so."""
     quiet: bool = False
     """Write the line at debug level: probes of orchestrators would drown the rest."""
     bodies: BodyLog | None = None
@@ -79,6 +82,8 @@ class ExchangeRecord:
             "events": self.events,
             "generation": self.generation,
             "replays": self.replays or None,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
             "upstream_request_id": self.upstream_request_id,
             "reason": self.reason,
         }

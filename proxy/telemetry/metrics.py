@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy.telemetry.token_record import State, TokenReading
+from proxy.telemetry.usage_totals import UsageTotals
 
 PREFIX: Final = "llm_proxy_"
 
@@ -90,11 +91,15 @@ class Metrics:
 
     Args:
         tokens: Gives how each credential stands.
+        usage: What callers used.
     """
 
-    def __init__(self, tokens: Callable[[], Iterable[TokenReading]]) -> None:
+    def __init__(
+        self, tokens: Callable[[], Iterable[TokenReading]], usage: UsageTotals | None = None
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_TokenCollector(tokens))
+        self._registry.register(_UsageCollector(usage or UsageTotals()))
         ProcessCollector(registry=self._registry)
 
     def render(self) -> tuple[bytes, str]:
@@ -116,6 +121,21 @@ class _TokenCollector(Collector):
             yield _counter(name, readings)
         for name in _SUMMARIES:
             yield _summary(name, readings)
+
+
+class _UsageCollector(Collector):
+    def __init__(self, usage: UsageTotals) -> None:
+        self._usage = usage
+
+    def collect(self) -> Iterator[Metric]:
+        """One family, from the sums of this moment."""
+        text = "Tokens of models that were used, as upstreams count them."
+        labels = ["caller", "model", "upstream", "kind"]
+        family = CounterMetricFamily(PREFIX + "tokens", text, labels=labels)
+        for key, (prompt, completion) in self._usage:
+            family.add_metric([*key, "prompt"], prompt)
+            family.add_metric([*key, "completion"], completion)
+        yield family
 
 
 def _states(readings: Iterable[TokenReading]) -> Metric:

@@ -19,9 +19,12 @@ from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.routing import Route
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, error_event
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
+from proxy.wire.usage import TAIL_BYTES, read_usage
 
 # These endpoints say when they are done; a stream of theirs that does not has been cut.
 _SAYS_WHEN_DONE: Final = frozenset({"chat/completions", "completions"})
+_COUNTED: Final = frozenset({*_SAYS_WHEN_DONE, "embeddings", "responses"})
+"""These say how many tokens they used."""
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """How long the end of the body may take after the end marker."""
@@ -84,6 +87,7 @@ class Exchange:
             raise BadResponse(reason="an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.went_down(first)
+            self._note_usage(first)
             return Answer(response.status, headers, first)
         self.clock.watch(response.fail)
         closing.callback(self.clock.close)
@@ -118,20 +122,32 @@ class Exchange:
         except ProxyError as error:
             if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
                 yield self._last_event(error)
+        finally:
+            self._note_usage(framer.recent)
 
     async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
         """Any other body, as it comes."""
-        chunk = first
+        chunk, tail = first, b""
         while chunk:
             self.record.went_down(chunk)
             yield chunk
+            tail = (tail + chunk)[-TAIL_BYTES:] if self._is_counted else b""
             chunk = await self._next(response)
+        self._note_usage(tail)
 
     async def _next(self, response: UpstreamResponse) -> bytes:
         self.clock.waiting()
         chunk = await response.read()
         self.clock.arrived()
         return chunk
+
+    @property
+    def _is_counted(self) -> bool:
+        return self.route.endpoint in _COUNTED
+
+    def _note_usage(self, tail: bytes) -> None:
+        if self._is_counted and (usage := read_usage(tail[-TAIL_BYTES:])) is not None:
+            self.record.prompt_tokens, self.record.completion_tokens = usage
 
     @property
     def _says_when_done(self) -> bool:

@@ -76,15 +76,20 @@ class EventFramer:
         return end
 
     @property
+    def recent(self) -> bytes:
+        """The last events, as much of them as was kept."""
+        return b"".join(self._recent)
+
+    @property
     def finished(self) -> bool:
         """Whether an end marker, a finish_reason or an error was among the last events."""
-        recent = b"".join(self._recent)
+        recent = self.recent
         return self.marked or bool(_FINISH_REASON.search(recent) or _ERROR.search(recent))
 
     @property
     def marked(self) -> bool:
         """Whether the end marker was among the last events: nothing of worth can follow."""
-        recent = b"".join(self._recent)
+        recent = self.recent
         marker = recent.rfind(_END_MARKER)
         return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
 

@@ -253,3 +253,27 @@ async def test_a_model_goes_to_its_own_upstream_under_its_name_there(run_proxy: 
     assert [request.body for request in other.requests] == [b'{ "n": 1.10, "model": "bge-m3-corp" }']
     assert [request.body for request in upstream.requests] == [b'{"model": "gpt-4o"}']
     assert [(line["model"], line["upstream"]) for line in lines] == [("bge-m3", "other"), ("gpt-4o", "embed")]
+
+
+async def test_what_was_used_is_in_the_log_and_in_the_metrics(
+    run_proxy: RunProxy, gateway: RunningGateway
+) -> None:
+    async with run_proxy(gateway.url, credential=gateway.credential) as proxy:
+        client = proxy.client()
+        whole = await client.chat.completions.create(model="m", messages=WHO)
+        stream = await client.chat.completions.create(
+            model="m", messages=WHO, stream=True, stream_options={"include_usage": True}
+        )
+        last = [chunk async for chunk in stream][-1]
+        await client.embeddings.create(model="e", input=["一", "二"])
+        await until(lambda: len(proxy.exchanges) == 3)
+        text = proxy.services.metrics.render()[0].decode()
+    assert whole.usage is not None
+    assert last.usage is not None
+    counted = [(line["prompt_tokens"], line["completion_tokens"]) for line in proxy.exchanges]
+    told = [(used.prompt_tokens, used.completion_tokens) for used in (whole.usage, last.usage)]
+    assert counted[:2] == told
+    prompt, completion = (sum(pair[part] for pair in counted[:2]) for part in (0, 1))
+    labels = 'caller="tester",kind="{}",model="m",upstream="chat"'
+    assert f"llm_proxy_tokens_total{{{labels.format('prompt')}}} {prompt}.0" in text
+    assert f"llm_proxy_tokens_total{{{labels.format('completion')}}} {completion}.0" in text

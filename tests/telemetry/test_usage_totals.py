@@ -1,0 +1,35 @@
+"""Totals of usage: added up, and bounded however many names callers invent."""
+
+from proxy.telemetry import Metrics, UsageTotals
+from proxy.telemetry.usage_totals import MODELS_MAX, OTHER_MODEL, UsageKey
+
+
+def test_what_is_used_adds_up_by_caller_model_and_upstream() -> None:
+    totals = UsageTotals()
+    totals.add("ragflow", "gpt-4o", "chat", 10, 5)
+    totals.add("ragflow", "gpt-4o", "chat", 1, 2)
+    totals.add("batch", "gpt-4o", "chat", 7, 0)
+    assert dict(totals) == {
+        UsageKey("ragflow", "gpt-4o", "chat"): (11, 7),
+        UsageKey("batch", "gpt-4o", "chat"): (7, 0),
+    }
+
+
+def test_invented_names_do_not_grow_without_end() -> None:
+    totals = UsageTotals()
+    for number in range(MODELS_MAX + 100):
+        totals.add("c", f"model-{number}", "u", 1, 1)
+    totals.add("c", "model-0", "u", 1, 1)  # a known one is still counted by its name
+    found = dict(totals)
+    assert len(found) == MODELS_MAX + 1
+    assert found[UsageKey("c", OTHER_MODEL, "u")] == (100, 100)
+    assert found[UsageKey("c", "model-0", "u")] == (2, 2)
+
+
+def test_they_are_in_the_metrics() -> None:
+    totals = UsageTotals()
+    totals.add("ragflow", "gpt-4o", "chat", 10, 5)
+    text = Metrics(list, totals).render()[0].decode()
+    labels = 'caller="ragflow",kind="{}",model="gpt-4o",upstream="chat"'
+    assert f"llm_proxy_tokens_total{{{labels.format('prompt')}}} 10.0" in text
+    assert f"llm_proxy_tokens_total{{{labels.format('completion')}}} 5.0" in text
