@@ -19,8 +19,8 @@ class Usage(NamedTuple):
 def read_usage(tail: bytes) -> Usage | None:
     """The last usage object in the end of an answer, whole JSON or events; None where there is none.
 
-    Read are OpenAI's names (https://platform.openai.com/docs/api-reference/chat/object), those of its Responses
-    API too.
+    Read are OpenAI's names (https://platform.openai.com/docs/api-reference/chat/object), and those of its
+    Responses API.
     """
     text = tail.decode("utf-8", "replace")
     end = len(text)
