@@ -9,7 +9,8 @@ from proxy.settings import Invalidation
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """An error that is longer is none: as much of a body is looked into."""
-_JSON: Final = b"json"
+_TYPE: Final = b"content-type"
+_JSON: Final = b"application/json"
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -35,7 +36,7 @@ class RefusalRules:
         return (
             status in self._statuses
             and any(_fits(rule, status, headers) for rule in self._of_bodies)
-            and any(name.lower() == b"content-type" and _JSON in value.lower() for name, value in headers)
+            and _is_json(headers)
         )
 
     def fit_body(self, status: int, headers: Headers, body: bytes) -> bool:
@@ -48,6 +49,12 @@ class RefusalRules:
             _fits(rule, status, headers) and _is_among(find_path(parsed, rule.path or ""), rule.values)
             for rule in self._of_bodies
         )
+
+
+def _is_json(headers: Headers) -> bool:
+    """One JSON value; streams of many (NDJSON and the like) must not be held back."""
+    types = [value.partition(b";")[0].strip().lower() for name, value in headers if name.lower() == _TYPE]
+    return any(kind == _JSON or (kind.endswith(b"+json") and b"stream" not in kind) for kind in types)
 
 
 def _fits(rule: Invalidation, status: int, headers: Headers) -> bool:

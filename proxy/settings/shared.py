@@ -2,15 +2,17 @@
 
 import base64
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import model_validator
 
 from proxy.secret import Secret
 from proxy.settings.fields import CaFile, PositiveSeconds, SecretText, secret
+from proxy.settings.problems import suggestion
 from proxy.settings.section import Checked, Section, refuse
 
 KEY_BYTES = 32
+_PARAMETERS = frozenset({"client_name", "db", "protocol"})
 
 
 def _redis_url(value: object) -> Secret:
@@ -22,7 +24,19 @@ def _redis_url(value: object) -> Secret:
         refuse("is not a valid URL")
     if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.hostname or parts.path.strip("/")):
         refuse("must be a redis://, rediss:// (TLS) or unix:// URL")
+    _check_query(parts.query, parts.path if parts.scheme != "unix" else "")
     return wrapped
+
+
+def _check_query(query: str, path: str) -> None:
+    """What else stands in a Redis URL would reach its client unread."""
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(parameters.keys() - _PARAMETERS)
+    if unknown:
+        refuse(f"has an unknown parameter, {suggestion(unknown[0], _PARAMETERS)}")
+    for number in (parameters.get("db", "0"), path.strip("/") or "0"):
+        if not number.isdigit():
+            refuse("must name the database by a number")
 
 
 def _sealing_key(value: object) -> Secret:
@@ -66,6 +80,8 @@ class Shared(Section):
     """Seals what lies in Redis: 32 bytes in base64 or hexadecimal."""
     decryption_keys: tuple[SealingKey, ...] = ()
     """Keys that open as well, while the fleet changes from one to another."""
+    name_key: SealingKey | None = None
+    """Makes the names of records. It stays when `encryption_key` is exchanged, and so the fleet stays one."""
     sentinels: tuple[Watcher, ...] = ()
     """`host:port` of each Sentinel, where there are any."""
     sentinel_password: SecretText | None = None
@@ -78,6 +94,11 @@ class Shared(Section):
     def keys(self) -> list[bytes]:
         """The bytes of the keys, the sealing one first."""
         return [_key_bytes(key) for key in (self.encryption_key, *self.decryption_keys)]
+
+    @property
+    def naming_key(self) -> bytes | None:
+        """The bytes of `name_key`, where there is one."""
+        return None if self.name_key is None else _key_bytes(self.name_key)
 
     @model_validator(mode="after")
     def _names_each_key_once(self) -> Self:

@@ -185,8 +185,12 @@ async def _refuses(response: httpx2.Response, rules: RefusalRules) -> bool:
     refused = rules.fit_head(status, headers)
     if not refused and rules.ask_for_body(status, headers):
         body: ArrivingBody = response.extensions["body"]
-        with _translated_errors():
-            refused = rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
+        try:
+            with _translated_errors():
+                refused = rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
+        except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
+            await response.aclose()
+            raise
     if refused:
         await response.aclose()
     return refused
@@ -241,7 +245,9 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    return f"{type(error.__cause__ or error).__name__}: {error}"
+    """Words for the log. What a parser complains of may quote the answer, and an answer our token."""
+    kind = type(error.__cause__ or error).__name__
+    return f"{kind}: {error}" if isinstance(error, httpx2.ConnectError) else kind
 
 
 def _tls_context(settings: Upstream) -> ssl.SSLContext | bool:

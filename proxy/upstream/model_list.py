@@ -1,6 +1,7 @@
 """Which models there are: those of the configuration, and those that the upstreams tell."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -13,6 +14,8 @@ from proxy.wire.model_list import ModelEntry, merge, read_entries
 
 ASK_SECONDS: Final = 5.0
 """For one upstream: RAGFlow gives the whole list ten."""
+KEEP_SECONDS: Final = 10.0
+"""How long a merged list is told again without asking: clients ask for one model after the other."""
 BYTES_MAX: Final = 4 << 20
 
 
@@ -32,6 +35,7 @@ class ModelList:
             for model in settings.models.known
         ]
         self._renamed = {route.rename: route.match for route in settings.routes.models if route.rename}
+        self._kept: tuple[float, list[ModelEntry]] = (-1.0, [])
         self._log = get_logger("models")
 
     def answers(self, method: str, endpoint: str) -> bool:
@@ -47,6 +51,13 @@ class ModelList:
         """
         if self._source == "configured":
             return self._known
+        until, kept = self._kept
+        if time.monotonic() >= until:
+            kept = await self._ask_all(request_id)
+            self._kept = time.monotonic() + KEEP_SECONDS, kept
+        return kept
+
+    async def _ask_all(self, request_id: str) -> list[ModelEntry]:
         names = [*self._clients]
         answers = await asyncio.gather(*(self._ask(name, request_id) for name in names))
         lists = [answer for answer in answers if not isinstance(answer, ProxyError)]

@@ -67,6 +67,8 @@ def test_a_body_is_looked_into_only_where_a_rule_and_its_type_ask_for_it() -> No
     assert of.ask_for_body(200, JSON)
     assert of.ask_for_body(200, [(b"content-type", b"application/problem+json")])
     assert not of.ask_for_body(200, [(b"content-type", b"text/event-stream")])
+    for kind in (b"application/x-ndjson", b"application/jsonl", b"application/stream+json", b"text/json5"):
+        assert not of.ask_for_body(200, [(b"content-type", kind)])
     assert not of.ask_for_body(200, [])
     assert not of.ask_for_body(500, JSON)
     assert not rules({"status": 401}).ask_for_body(200, JSON)

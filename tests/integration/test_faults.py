@@ -77,6 +77,59 @@ async def test_an_answer_that_is_not_http_is_502(run_proxy: RunProxy, garbage: b
         assert (await error_of(caller, answer))["code"] == "upstream_bad_response"
 
 
+SPOKEN = [
+    b"HTTP/1.1 200 OK\r\nbad header %s\r\n\r\n",
+    b"HTTP/1.1 2%s OK\r\n\r\n",
+    b"%s\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+    b"HTTP/1.1 200 OK\r\nX-Y: a\x00%s\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("garbage", SPOKEN)
+async def test_what_a_broken_upstream_repeats_of_our_token_is_not_logged(
+    run_proxy: RunProxy, garbage: bytes
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(garbage % talk.request.header("authorization")[0].encode())
+        await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert answer.status == 502
+        assert b"static-upstream-token" not in await caller.body(answer)
+    assert proxy.exchanges[-1]["reason"]  # `run_proxy` looks for the token in it
+
+
+async def test_a_caller_who_leaves_while_an_answer_is_looked_into_closes_the_upstream(
+    run_proxy: RunProxy,
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+        await talk.caller_left()
+
+    credential = """
+        source = "static"
+        value = "static-upstream-token"
+        invalidate_on = [{ status = 200, path = "error_code", in = [110] }]
+    """
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=credential) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        await until(lambda: len(upstream.requests) == 1)
+        caller.leave()
+        await until(lambda: upstream.connections == 0)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(run_proxy: RunProxy, status: int) -> None:
     async def elsewhere(talk: Conversation) -> None:

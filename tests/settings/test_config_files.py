@@ -30,7 +30,7 @@ KEY = re.compile(r"(\w+) =")
 SOURCE = re.compile(r'source = "(\w+)"')
 BLOCK = re.compile(r"^# \[.*\n(?:#.*\n)+", re.MULTILINE)
 UNCOMMENTED = re.compile(r"^# ", re.MULTILINE)
-ENCRYPTION_KEY = re.compile(r"\$\{env:(\w*ENCRYPTION_KEY)\b")
+SEALING_KEY = re.compile(r"\$\{env:(\w*(?:ENCRYPTION|NAME)_KEY)\b")
 WITH_DEFAULT = re.compile(r"\$\{env:(\w+):-")
 PEM = re.compile(r"/([\w-]+\.pem)")
 ACCOUNT = "service-account.json"
@@ -92,7 +92,7 @@ def test_every_key_of_a_source_stands_in_a_block_of_that_source(model: type[Sect
 
 def surroundings_of(text: str, folder: Path) -> Surroundings:
     """All that a text names, fit for its place."""
-    keys = {key: hashlib.sha256(key.encode()).hexdigest() for key in ENCRYPTION_KEY.findall(text)}
+    keys = {key: hashlib.sha256(key.encode()).hexdigest() for key in SEALING_KEY.findall(text)}
     defaults = dict.fromkeys(WITH_DEFAULT.findall(text), "")
     files = {name: certificate_pem("rsa") for name in PEM.findall(text) if "key" not in name}
     return Surroundings(

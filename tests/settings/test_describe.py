@@ -69,8 +69,8 @@ def test_what_is_shown_reads_as_toml(load: Load) -> None:
     assert tree["access"] == {
         "mode": "keys",
         "keys": [
-            {"name": "a", "key": MASK, "models": ["*"]},
-            {"name": "b", "sha256": MASK, "models": ["*"]},
+            {"name": "a", "key": MASK, "models": ["*"], "repairs": []},
+            {"name": "b", "sha256": MASK, "models": ["*"], "repairs": []},
         ],
     }
     assert tree["routes"] == {"default": "chat", "audio/speech": "chat"}

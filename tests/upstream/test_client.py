@@ -297,7 +297,7 @@ async def test_a_lost_connection_is_a_bad_response_and_no_timeout() -> None:
     async with raw_upstream(leave) as upstream, build_client(upstream.url) as client:
         with pytest.raises(BadResponse) as caught:
             await client.open(build_request(), build_record())
-    assert (caught.value.reason or "").startswith("ServerDisconnectedError: ")
+    assert caught.value.reason == "ServerDisconnectedError"
 
 
 async def test_the_reason_in_the_log_does_not_tell_a_token_in_the_query() -> None:

@@ -232,7 +232,7 @@ class Fleet:
 
     def __init__(self, settings: Shared) -> None:
         self._link = RedisLink(settings)
-        self._seal = Seal(settings.keys)
+        self._seal = Seal(settings.keys, settings.naming_key)
 
     def sharing(
         self, identity: bytes, policy: RefreshPolicy, stats: TokenStats, *, required: bool

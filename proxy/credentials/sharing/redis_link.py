@@ -1,9 +1,10 @@
 """The way to Redis: one connection pool a process, through aiocache's Redis backend.
 
-aiocache holds the namespace and the clock of every call; its own client knows neither user names nor TLS
+aiocache holds the namespace; its own client knows neither user names nor TLS
 settings nor Sentinel, so redis-py's is put in its place.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any, Final, cast
@@ -28,8 +29,9 @@ class StoreUnavailable(Exception):
 class _NamedCache(RedisCache):  # type: ignore[misc]  # aiocache is not typed
     """aiocache's Redis cache over a client of ours."""
 
-    def __init__(self, client: redis.asyncio.Redis, timeout: float) -> None:
-        super().__init__(namespace=NAMESPACE, timeout=timeout)
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        # Without its clock: `wait_for`, which it is made of, can lose a cancellation on Python 3.11.
+        super().__init__(namespace=NAMESPACE, timeout=None)
         self.client = client
 
     async def _close(self, *_args: Any, **_options: Any) -> None:
@@ -45,7 +47,8 @@ class RedisLink:
 
     def __init__(self, settings: Shared) -> None:
         pool, self._sentinels = _pool(settings)
-        self._cache = _NamedCache(redis.asyncio.Redis.from_pool(pool), settings.redis_timeout)
+        self._timeout = settings.redis_timeout
+        self._cache = _NamedCache(redis.asyncio.Redis.from_pool(pool))
 
     def key(self, name: str, part: str) -> str:
         """The key of one part of a record; the braces keep all parts on one node of a cluster."""
@@ -58,7 +61,8 @@ class RedisLink:
             StoreUnavailable: there was no answer, or an error instead of one.
         """
         with _translated_errors():
-            answer = await self._cache.raw("eval", script, len(keys), *keys, *arguments)
+            async with asyncio.timeout(self._timeout):
+                answer = await self._cache.raw("eval", script, len(keys), *keys, *arguments)
         if answer is None:  # AIOCACHE_DISABLE=1 makes aiocache a no-op
             raise StoreUnavailable("aiocache is disabled by its environment variable")
         return cast(list[Any], answer)

@@ -23,13 +23,14 @@ class Seal:
 
     Args:
         keys: 32 bytes each; the first one seals.
+        name_key: Makes the names of records; the sealing key does where there is none. One that stays while
+            the others are exchanged keeps a fleet together meanwhile.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], name_key: bytes | None = None) -> None:
         self._ciphers = {hashlib.sha256(b"id" + key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
         self._sealing = next(iter(self._ciphers))
-        # Whichever of them seals: while keys are exchanged, the whole fleet must find the same names.
-        self._naming_key = hashlib.sha256(b"names" + min(keys)).digest()
+        self._naming_key = hashlib.sha256(b"names" + (name_key or keys[0])).digest()
 
     def name(self, text: bytes) -> str:
         """A name that tells nothing about the text: its HMAC-SHA-256, in hexadecimal."""

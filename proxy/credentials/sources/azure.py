@@ -5,12 +5,12 @@ each fetch has a credential object of its own, whose memory is empty, and which 
 reads files and imports the SDK: that happens in a thread.
 """
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.sources.vendor_sdk import causes, checked_token, passes, silence
 from proxy.secret import Secret
 from proxy.settings import AzureCredential
@@ -28,12 +28,13 @@ class AzureTokenSource:
 
     def __init__(self, section: AzureCredential) -> None:
         self._section = section
+        self._side = SideThread()
         silence("azure", "msal")
 
     async def fetch(self) -> FetchedToken:
         """Ask once, with an empty memory."""
         try:
-            credential = await asyncio.to_thread(_build, self._section)
+            credential = await self._side.run(lambda: _build(self._section))
             try:
                 asked = time.time()
                 token = await credential.get_token_info(self._section.scope)

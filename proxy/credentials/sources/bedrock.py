@@ -4,13 +4,13 @@ The key is a presigned URL: nobody is asked for it. Finding the credentials may 
 requests, all of them blocking, so that it happens in a thread, with a session of its own for each fetch.
 """
 
-import asyncio
 import time
 from datetime import datetime, timedelta
 from typing import Any
 
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.sources.vendor_sdk import causes, checked_token, passes, silence
 from proxy.settings import BedrockCredential
 
@@ -24,11 +24,12 @@ class BedrockTokenSource:
 
     def __init__(self, section: BedrockCredential) -> None:
         self._section = section
+        self._side = SideThread()
         silence("botocore", "urllib3")
 
     async def fetch(self) -> FetchedToken:
         """Find the credentials and sign, beside the event loop."""
-        return await asyncio.to_thread(_fetch, self._section)
+        return await self._side.run(lambda: _fetch(self._section))
 
     async def close(self) -> None:
         """Nothing is held between two fetches."""

@@ -1,6 +1,5 @@
 """A token in a file that somebody else keeps fresh: a projected service-account token, an agent's sink."""
 
-import asyncio
 import math
 import os
 import stat
@@ -13,6 +12,7 @@ from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.expiry import Reply
 from proxy.credentials.sources.local_token import BYTES_MAX, as_json, as_text, as_token, time_left
+from proxy.credentials.sources.side_thread import SideThread
 from proxy.secret import Secret
 from proxy.settings import FileCredential
 from proxy.telemetry import get_logger
@@ -59,6 +59,7 @@ class FileTokenSource:
 
     def __init__(self, file: TokenFile) -> None:
         self._file = file
+        self._side = SideThread()
         self._log = get_logger("credentials")
 
     async def fetch(self) -> FetchedToken:
@@ -67,7 +68,7 @@ class FileTokenSource:
         Raises:
             TokenFetchError: the file cannot be read, is empty, or holds no token that is still good.
         """
-        raw, changed = await asyncio.to_thread(_read, self._file.path)
+        raw, changed = await self._side.run(lambda: _read(self._file.path))
         token, life = self._token_in(raw, changed)
         return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age)
 

@@ -3,7 +3,6 @@
 Each fetch builds its credentials anew, so that it asks for a token instead of finding the one it had.
 """
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.sources.vendor_sdk import causes, checked_token, passes, silence
 from proxy.settings import GoogleCredential
 
@@ -32,6 +32,7 @@ class GoogleTokenSource:
 
     def __init__(self, section: GoogleCredential) -> None:
         self._section = section
+        self._side = SideThread()
         silence("google", "urllib3")
 
     async def fetch(self) -> FetchedToken:
@@ -39,7 +40,7 @@ class GoogleTokenSource:
 
         A fetch that is cancelled leaves its thread behind, which ends at the timeout of the section.
         """
-        return await asyncio.to_thread(_fetch, self._section)
+        return await self._side.run(lambda: _fetch(self._section))
 
     async def close(self) -> None:
         """Nothing is held between two fetches."""

@@ -114,8 +114,8 @@ async def test_a_key_that_is_exchanged_cuts_nobody_off(store: RedisServer) -> No
     old, new = "0" * 64, "1" * 64
     issuer = FakeIssuer()
     both = [
-        {"encryption_key": old, "decryption_keys": [new]},
-        {"encryption_key": new, "decryption_keys": [old]},
+        {"encryption_key": old, "decryption_keys": [new], "name_key": "2" * 64},
+        {"encryption_key": new, "decryption_keys": [old], "name_key": "2" * 64},
     ]
     async with (
         fleet_of(1, store.url, issuer, settings=both[0]) as (before,),

@@ -47,8 +47,13 @@ def test_an_older_key_opens_and_the_first_one_closes() -> None:
         Seal([OLD]).open(Seal([NEW, OLD]).close(b"token", "p"), "p")
 
 
-def test_names_stay_while_keys_are_exchanged_and_differ_otherwise() -> None:
-    assert Seal([OLD, NEW]).name(b"recipe") == Seal([NEW, OLD]).name(b"recipe")
+def test_names_stay_while_keys_are_exchanged_where_a_key_of_their_own_does() -> None:
+    steps = [[OLD], [OLD, NEW], [NEW, OLD], [NEW]]
+    assert len({Seal(keys, name_key=b"x" * 32).name(b"recipe") for keys in steps}) == 1
+    assert [Seal(keys).name(b"r") == Seal([OLD]).name(b"r") for keys in steps] == [True, True, False, False]
+
+
+def test_names_differ_by_recipe_and_by_key() -> None:
     assert Seal([OLD]).name(b"recipe") != Seal([OLD]).name(b"other")
     assert Seal([OLD]).name(b"recipe") != Seal([b"x" * 32]).name(b"recipe")
 

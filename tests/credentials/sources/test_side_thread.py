@@ -1,0 +1,60 @@
+"""Blocking calls beside the loop: their outcomes come back, and one that hangs holds up nothing else."""
+
+import asyncio
+import sys
+import threading
+
+import pytest
+
+from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources.side_thread import SideThread
+from tests.cli.processes import read_until, running
+
+
+async def test_a_result_and_an_error_come_back() -> None:
+    side = SideThread()
+    assert await side.run(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await side.run(lambda: 1 // 0)
+    assert await side.run(threading.get_ident) != threading.get_ident()
+
+
+async def test_a_call_that_hangs_is_given_up_and_not_joined_by_others() -> None:
+    side, go_on = SideThread(), threading.Event()
+    hanging = asyncio.ensure_future(side.run(go_on.wait))  # noqa: TID251
+    await asyncio.sleep(0)
+    hanging.cancel()
+    await asyncio.wait({hanging})
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(TokenFetchError, match="still hangs"):
+            await side.run(lambda: 1)
+    assert threading.active_count() == before
+    go_on.set()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                assert await side.run(lambda: 2) == 2
+                return
+            except TokenFetchError:
+                await asyncio.sleep(0)
+
+
+HANGING = """
+import asyncio, threading
+from proxy.credentials.sources.side_thread import SideThread
+async def main():
+    try:
+        async with asyncio.timeout(0.05):
+            await SideThread().run(threading.Event().wait)
+    except TimeoutError:
+        print("given up", flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_a_process_ends_though_a_call_hangs() -> None:
+    async with running(sys.executable, "-c", HANGING) as process:
+        await read_until(process, "given up")
+        async with asyncio.timeout(5):
+            assert await process.wait() == 0
