@@ -17,9 +17,12 @@ from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.relay import Answer, Exchange
+from proxy.upstream.repaired import AnswerRepairs
+from proxy.upstream.routing import Route
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import find_target
+from proxy.wire.repairs import repair_request
 from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, replace_model
 
 
@@ -44,9 +47,9 @@ async def relay_exchange() -> Response:
     _check_limits(incoming, own.limits, fields)
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
-    route = own.routing.choose(target.endpoint, record.model)
-    if route.rename is not None:
-        held = replace_model(held, route.rename)
+    route = own.routing.choose(target.endpoint, record.model, record.caller)
+    if incoming.body.finished:
+        held = _as_upstream_takes_it(held, route, fields)
     record.endpoint, record.upstream = target.endpoint, route.upstream
     incoming.closing.callback(_count_usage, record, own.usage)
     clock = ExchangeClock(route.timeouts)
@@ -61,7 +64,8 @@ async def relay_exchange() -> Response:
         clock=clock,
     )
     try:
-        answer = await Exchange(outgoing, route, clock, record, limits).open(incoming.closing)
+        repairs = AnswerRepairs(route.repairs, route.endpoint, usage_asked=fields.usage_asked)
+        answer = await Exchange(outgoing, route, clock, record, limits, repairs).open(incoming.closing)
     except UpstreamError as error:
         if incoming.body.failure is not None:  # the upload broke, and that broke the request up there
             raise incoming.body.failure from error
@@ -103,6 +107,15 @@ async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, Re
     fields = read_fields(held) if is_json and held else NO_FIELDS
     incoming.record.model = fields.model if isinstance(fields.model, str) else None
     return held, fields
+
+
+def _as_upstream_takes_it(held: bytes, route: Route, fields: RequestFields) -> bytes:
+    """The body with the model's name up there, and with what the upstream would stumble over taken out."""
+    if fields is NO_FIELDS:  # not JSON
+        return held
+    if route.rename is not None:
+        held = replace_model(held, route.rename)
+    return repair_request(route.repairs, route.endpoint, held)
 
 
 def _log_bodies(incoming: ProxyRequest, held: bytes, limit: int) -> None:

@@ -8,7 +8,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from proxy.secret import Secret
+from proxy.settings.problems import suggestion
 from proxy.settings.section import Checked, refuse
+from proxy.wire.repairs import known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -75,6 +77,12 @@ def _rate(value: str) -> str:
     return value
 
 
+def _repair_name(value: str) -> str:
+    if value not in known_names():
+        refuse(f"unknown repair, {suggestion(value, known_names())}")
+    return value
+
+
 def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(value.lower()):
         refuse("must be 64 hexadecimal digits: the SHA-256 of the key")
@@ -132,6 +140,7 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
 Rate = Annotated[str, AfterValidator(_rate)]
+RepairName = Annotated[str, AfterValidator(_repair_name)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]

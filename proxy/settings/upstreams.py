@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from proxy.settings.fields import CaFile, Count, HeaderName, HeaderText, Seconds
+from proxy.settings.fields import CaFile, Count, HeaderName, HeaderText, RepairName, Seconds
 from proxy.settings.section import Section, Table
 from proxy.settings.urls import BaseUrl, ProxyUrl
 
@@ -31,6 +31,8 @@ class Upstream(Section):
     max_connections: Count = 2000
     headers: Table[HeaderName, HeaderText] = Field(default_factory=dict)
     """Set on every request. A value that came from the environment or a file is masked when shown."""
+    repairs: tuple[RepairName, ...] = ()
+    """What is cured on the way, by the names of repairs or of the clients that need them."""
     ca_file: CaFile | None = None
     """PEM certificates to trust instead of the system's."""
     proxy: ProxyUrl | None = None

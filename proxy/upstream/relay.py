@@ -16,9 +16,11 @@ from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.routing import Route
-from proxy.wire.event_stream import EVENT_STREAM, EventFramer, error_event
+from proxy.upstream.repaired import AnswerRepairs
+from proxy.upstream.routing import NO_REPAIRS, Route
+from proxy.wire.event_stream import EVENT_STREAM, EventFramer, error_body, error_event, holds_error
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
+from proxy.wire.repairs import ErrorInside
 from proxy.wire.usage import TAIL_BYTES, read_usage
 
 # These endpoints say when they are done; a stream of theirs that does not has been cut.
@@ -28,6 +30,7 @@ _COUNTED: Final = frozenset({*_SAYS_WHEN_DONE, "embeddings", "responses"})
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """How long the end of the body may take after the end marker."""
+NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, "", usage_asked=False)
 _END: Final = b"[DONE]\n\n"
 
 
@@ -48,6 +51,7 @@ class Exchange:
     clock: ExchangeClock
     record: ExchangeRecord
     limits: Limits
+    repairs: AnswerRepairs = NO_ANSWER_REPAIRS
 
     async def open(self, closing: contextlib.AsyncExitStack) -> Answer:
         """Send the request and wait for the first byte of the answer.
@@ -70,15 +74,27 @@ class Exchange:
         response = await self.route.client.open(self.request, self.record)
         closing.push_async_callback(response.aclose)
         self.record.headers_at = self.record.now()
+        repairs, headers = self.repairs, response.headers
+        looked_into = repairs.concern(self.request.method, response.status, headers)
         try:
-            return response, await response.read()
+            first = chunk = await response.read()
+            while looked_into and chunk and not repairs.have_enough(headers, first):
+                chunk = await response.read()
+                first += chunk
         except Aborted as error:
             raise BadResponse(reason=error.reason) from error
+        return response, first
 
     def _answer(self, response: UpstreamResponse, first: bytes, closing: contextlib.AsyncExitStack) -> Answer:
         arrived = response.headers
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
         headers = response_headers(arrived, event_stream=is_events)
+        if self.repairs.concern(self.request.method, response.status, arrived):
+            began = self.repairs.begin(arrived, first, self.limits.max_event_bytes)
+            if isinstance(began, ErrorInside):
+                return self._error_answer(began)
+            if not is_events and began is not first:
+                return self._whole(response.status, headers, began)
         length = find_header(arrived, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
         compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
@@ -94,28 +110,50 @@ class Exchange:
         body = self._events(first, response) if watched else self._bytes(first, response)
         return Answer(response.status, headers, body)
 
+    def _whole(self, status: int, headers: Headers, body: bytes) -> Answer:
+        """An answer of another length than the upstream's."""
+        kept = [pair for pair in headers if pair[0] != b"content-length"]
+        self.record.went_down(body)
+        self._note_usage(body)
+        return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
+
+    def _error_answer(self, error: ErrorInside) -> Answer:
+        """The status that an error inside a 200 should have had."""
+        self.record.outcome, self.record.reason = "error_inside", error.code
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        return self._whole(error.status, headers, error_body(error.envelope()))
+
     async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
         framer = EventFramer(self.limits.max_event_bytes)
-        record = self.record
+        repairer = self.repairs.stream() if self.repairs else None
+        record, told = self.record, False
         try:
             chunk = first
             while chunk:
                 whole = framer.feed(chunk)
+                if repairer is not None:
+                    whole = repairer.feed(whole)
+                    told = told or holds_error(whole)
                 if whole:
                     record.went_down(whole)
                     record.events = framer.events
                     yield whole
+                if repairer is not None and repairer.ended:
+                    record.outcome = "error_inside"
+                    return
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
                 if whole.endswith(_END) and framer.marked:
                     self.clock.ending(END_SECONDS)
                 chunk = await self._next(response)
             tail = framer.flush()
+            if repairer is not None:
+                tail = repairer.feed(tail) + repairer.finish()
             if tail:
                 record.went_down(tail)
                 yield tail
-            if self._says_when_done and not framer.finished:
+            if self._says_when_done and not (framer.finished or told):
                 raise Aborted(
                     ENDED_EARLY, reason="the stream ended without [DONE] and without a finish_reason"
                 )

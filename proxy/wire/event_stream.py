@@ -99,6 +99,21 @@ class EventFramer:
         return whole
 
 
+def holds_event(body: bytes) -> bool:
+    """Whether some event of a stream's beginning has ended."""
+    return b"\n\n" in body or _EVENT_END.search(body) is not None
+
+
+def holds_error(events: bytes) -> bool:
+    """Whether one of these events is an error in OpenAI's shape."""
+    return _ERROR.search(events) is not None
+
+
+def error_body(envelope: ErrorEnvelope) -> bytes:
+    """An error as a whole answer."""
+    return msgspec.json.encode(envelope)
+
+
 def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:
     """The one event that ends a broken stream.
 

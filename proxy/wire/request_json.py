@@ -12,10 +12,17 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class RequestFields(msgspec.Struct, frozen=True):
-    """The two fields that matter here. A field of another type is the upstream's to refuse."""
+    """The fields that matter here. A field of another type is the upstream's to refuse."""
 
     model: Any = None
     stream: Any = None
+    stream_options: Any = None
+
+    @property
+    def usage_asked(self) -> bool:
+        """Whether a stream shall tell its usage (OpenAI's `stream_options.include_usage`)."""
+        options = self.stream_options
+        return isinstance(options, dict) and options.get("include_usage") is True
 
 
 # Of sound JSON: a string, or what opens, closes, parts and joins.

@@ -1,0 +1,68 @@
+"""What repairs do to one exchange: how much of an answer they must see first, and what becomes of it."""
+
+from http import HTTPStatus
+from typing import Final
+
+from proxy.errors import BadResponse
+from proxy.wire.event_stream import EVENT_STREAM, EventFramer, holds_event
+from proxy.wire.headers import Headers, find_header, media_type
+from proxy.wire.repairs import ErrorInside, Repairs, StreamRepairer, repair_answer
+from proxy.wire.repairs.answers import JSON_ENDPOINTS
+
+WHOLE_BYTES_MAX: Final = 256 << 20
+"""A whole answer that is longer is refused: repairs hold it in memory."""
+
+
+class AnswerRepairs:
+    """The repairs of one exchange's answer; falsy where there are none.
+
+    Args:
+        repairs: What is on.
+        endpoint: The path below the version.
+        usage_asked: Whether the caller asked for usage in a stream.
+    """
+
+    def __init__(self, repairs: Repairs, endpoint: str, *, usage_asked: bool) -> None:
+        self._repairs = repairs
+        self._endpoint = endpoint
+        self._usage_asked = usage_asked
+
+    def __bool__(self) -> bool:
+        return bool(self._repairs.answer or self._repairs.stream)
+
+    def concern(self, method: str, status: int, headers: Headers) -> bool:
+        """Whether an answer is looked into: a 200 with a body that is not compressed."""
+        compressed = (find_header(headers, b"content-encoding") or b"identity").lower() != b"identity"
+        return bool(self) and status == HTTPStatus.OK and not compressed and method not in {"HEAD", "OPTIONS"}
+
+    def have_enough(self, headers: Headers, body: bytes) -> bool:
+        """Whether so much of a body can be answered with: an event of a stream, all of anything else.
+
+        Raises:
+            BadResponse: it is too long to be held.
+        """
+        if len(body) > WHOLE_BYTES_MAX:
+            raise BadResponse(reason="an answer too long to be repaired")
+        if _is_stream(headers):
+            return holds_event(body)
+        return not self._repairs.answer or self._endpoint not in JSON_ENDPOINTS
+
+    def begin(self, headers: Headers, body: bytes, max_event_bytes: int) -> bytes | ErrorInside:
+        """What is answered with: the beginning of a stream as it came, a whole answer repaired, or an error.
+
+        Raises:
+            BadResponse: it is no answer at all.
+        """
+        content_type = find_header(headers, b"content-type") or b""
+        if not _is_stream(headers):
+            return repair_answer(self._repairs, self._endpoint, HTTPStatus.OK, content_type, body)
+        whole = EventFramer(max_event_bytes).feed(body)
+        return self.stream().first(whole) or body
+
+    def stream(self) -> StreamRepairer:
+        """What repairs the events of a stream, one after the other."""
+        return StreamRepairer(self._repairs, self._endpoint, usage_asked=self._usage_asked)
+
+
+def _is_stream(headers: Headers) -> bool:
+    return media_type(find_header(headers, b"content-type")) == EVENT_STREAM

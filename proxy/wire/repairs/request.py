@@ -1,0 +1,97 @@
+"""Repairs of request bodies."""
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from proxy.errors import InvalidRequest
+from proxy.wire.repairs.catalogue import Repairs
+from proxy.wire.repairs.shallow_json import Members, change_items, is_empty, open_list, open_object, to_json
+
+_WITHOUT_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+_IDS_REFUSED: Final = (
+    "`input` holds token ids, and this upstream reads text only; in LangChain, create the embeddings with "
+    "OpenAIEmbeddings(check_embedding_ctx_length=False)"
+)
+_CHAT: Final = frozenset({"chat/completions"})
+_EMBEDDINGS: Final = frozenset({"embeddings"})
+
+
+class _RequestRepair(NamedTuple):
+    endpoints: frozenset[str]
+    sign: re.Pattern[bytes]
+    """Without it a body is not even parsed."""
+    change: Callable[[Members], Members | None]
+
+
+def repair_request(repairs: Repairs, endpoint: str, body: bytes) -> bytes:
+    """A JSON request body as the upstream takes it; the same object where nothing changed.
+
+    Args:
+        repairs: What is on.
+        endpoint: The path below the version, such as `embeddings`.
+        body: The whole body.
+
+    Raises:
+        InvalidRequest: it holds token ids (`refuse_token_ids`).
+    """
+    wanted = [repair for name in repairs.request if _fits(repair := _REPAIRS[name], endpoint, body)]
+    request = open_object(body) if wanted else None
+    if request is None:
+        return body
+    changed = False
+    for repair in wanted:
+        new = repair.change(request)
+        if new is not None:
+            request, changed = new, True
+    return to_json(request) if changed else body
+
+
+def _fits(repair: _RequestRepair, endpoint: str, body: bytes) -> bool:
+    return endpoint in repair.endpoints and repair.sign.search(body) is not None
+
+
+def _without(members: Members, names: frozenset[str]) -> Members:
+    return {name: value for name, value in members.items() if name not in names}
+
+
+def _drop_params(request: Members) -> Members | None:
+    return _without(request, frozenset({"drop_params"})) if "drop_params" in request else None
+
+
+def _drop_empty_tools(request: Members) -> Members | None:
+    return _without(request, _WITHOUT_TOOLS) if "tools" in request and is_empty(request["tools"]) else None
+
+
+def _drop_tool_call_index(request: Members) -> Members | None:
+    messages = change_items(request.get("messages"), _strip_message)
+    return None if messages is None else {**request, "messages": messages}
+
+
+def _strip_message(message: Members) -> Members | None:
+    calls = change_items(message.get("tool_calls"), _strip_call)
+    return None if calls is None else {**message, "tool_calls": calls}
+
+
+def _strip_call(call: Members) -> Members | None:
+    return _without(call, frozenset({"index"})) if "index" in call else None
+
+
+def _refuse_token_ids(request: Members) -> None:
+    # One list of ids, or a list of such lists: a JSON text begins with a quote.
+    if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input")) or ()):
+        raise InvalidRequest(_IDS_REFUSED, param="input")
+
+
+_REPAIRS: Final = {
+    "drop_params": _RequestRepair(
+        _CHAT | _EMBEDDINGS | {"completions"}, re.compile(rb'"drop_params"'), _drop_params
+    ),
+    "drop_empty_tools": _RequestRepair(
+        _CHAT, re.compile(rb'"tools"\s*:\s*(?:\[\s*\]|null)'), _drop_empty_tools
+    ),
+    "drop_tool_call_index": _RequestRepair(_CHAT, re.compile(rb'"index"\s*:'), _drop_tool_call_index),
+    "refuse_token_ids": _RequestRepair(
+        _EMBEDDINGS, re.compile(rb'"input"\s*:\s*\[\s*[\[0-9]'), _refuse_token_ids
+    ),
+}

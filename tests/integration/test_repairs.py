@@ -1,0 +1,199 @@
+"""Repairs on the wire: what RAGFlow and Dify stumble over is cured where it is asked for, and only there."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import RunProxy
+from tests.raw_caller import RawAnswer, raw_caller
+from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
+
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+JSON = "Content-Type: application/json"
+RAGFLOW = 'repairs = ["ragflow"]'
+STREAM = {"model": "m", "stream": True}
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk(**fields: Any) -> bytes:
+    """One event of a chat stream."""
+    return b"data: " + json.dumps({"id": "1", "object": "chat.completion.chunk", **fields}).encode() + b"\n\n"
+
+
+def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    """One choice."""
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+
+
+def chunks_of(body: bytes) -> list[dict[str, Any]]:
+    """The chunks of a stream, without its end marker."""
+    lines = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
+    return [json.loads(line) for line in lines if line != b"[DONE]"]
+
+
+async def relayed(
+    run_proxy: RunProxy,
+    answer: bytes | list[bytes],
+    *,
+    options: str = RAGFLOW,
+    path: str = CHAT,
+    body: dict[str, Any] | None = None,
+    content_type: str = "application/json",
+    status: str = "200 OK",
+) -> tuple[RawAnswer, bytes, RawUpstream]:
+    """Ask through the proxy; a list is answered as a stream, a chunk an entry."""
+
+    async def script(talk: Conversation) -> None:
+        if isinstance(answer, bytes):
+            await talk.answer(answer, f"Content-Type: {content_type}", status=status)
+            return
+        await talk.start_stream()
+        for piece in answer:
+            await talk.chunk(piece)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, options=options) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", path, JSON, body=json.dumps(body or {"model": "m"}).encode())
+        head = await caller.answer()
+        return head, await caller.body(head), upstream
+
+
+async def test_what_the_upstream_would_refuse_is_taken_out_of_the_request(run_proxy: RunProxy) -> None:
+    body = {"model": "m", "tools": [], "tool_choice": "auto", "n": 1.5, "messages": [{"role": "user"}]}
+    _, _, upstream = await relayed(run_proxy, b"{}", body=body)
+    assert json.loads(upstream.requests[0].body) == {"model": "m", "n": 1.5, "messages": [{"role": "user"}]}
+    _, _, upstream = await relayed(run_proxy, b"{}", body=body, options="")
+    assert upstream.requests[0].body == json.dumps(body).encode()
+
+
+async def test_an_unasked_usage_chunk_is_left_out_and_an_asked_one_is_not(run_proxy: RunProxy) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    events = [chunk(**delta(content="a")), chunk(**delta("stop")), chunk(choices=[], usage=usage), DONE]
+    _, body, _ = await relayed(run_proxy, events, body=STREAM)
+    assert all(each["choices"] for each in chunks_of(body))
+    assert body.endswith(DONE)
+    asked = {**STREAM, "stream_options": {"include_usage": True}}
+    _, body, _ = await relayed(run_proxy, events, body=asked)
+    assert chunks_of(body)[-1]["usage"] == usage
+
+
+async def test_azures_first_chunk_and_a_null_delta_are_cured(run_proxy: RunProxy) -> None:
+    events = [
+        chunk(choices=[], prompt_filter_results=[]),
+        chunk(choices=[{"index": 0, "delta": None}]),
+        chunk(**delta("stop", content="all at once")),
+        DONE,
+    ]
+    _, body, _ = await relayed(run_proxy, events, body=STREAM)
+    chunks = chunks_of(body)
+    assert [len(each["choices"]) for each in chunks] == [1] * len(chunks)
+    assert all(isinstance(each["choices"][0]["delta"], dict) for each in chunks)
+    assert "".join(each["choices"][0]["delta"].get("content") or "" for each in chunks) == "all at once"
+    for each in chunks:  # content and its end do not come in one
+        choice = each["choices"][0]
+        assert not (choice["delta"].get("content") and choice.get("finish_reason"))
+
+
+async def test_a_repaired_stream_is_not_held_back(run_proxy: RunProxy) -> None:
+    go_on = asyncio.Queue[bytes]()
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        while event := await go_on.get():
+            await talk.chunk(event)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, options=RAGFLOW) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode())
+        for number in range(3):
+            event = chunk(**delta(content=str(number)))
+            go_on.put_nowait(event)
+            if number == 0:
+                await caller.answer()
+            assert await caller.chunk() == event
+        for event in (chunk(**delta("stop")), DONE, b""):
+            go_on.put_nowait(event)
+        assert (await caller.chunk()).startswith(chunk(**delta("stop")))
+
+
+@pytest.mark.parametrize(
+    ("answer", "content_type", "status"),
+    [
+        (b'{"error": {"message": "no such model", "type": "x", "code": 404}}', "application/json", 404),
+        (b"<html>login</html>", "text/html", 502),
+        (b"", "application/json", 502),
+    ],
+)
+async def test_an_error_inside_a_200_gets_a_true_status(
+    run_proxy: RunProxy, answer: bytes, content_type: str, status: int
+) -> None:
+    head, body, _ = await relayed(run_proxy, answer, content_type=content_type)
+    assert head.status == status
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    head, body, _ = await relayed(run_proxy, answer, content_type=content_type, options="")
+    assert (head.status, body) == (200, answer)
+
+
+async def test_a_stream_that_begins_with_a_vendors_error_gets_a_true_status(run_proxy: RunProxy) -> None:
+    spark = b'data: {"code":11200,"message":"AppIdNoAuthError","sid":"cht000"}\n\n'
+    head, body, _ = await relayed(run_proxy, [spark], body=STREAM)
+    assert head.status >= 400
+    assert "AppIdNoAuthError" in json.loads(body)["error"]["message"]
+
+
+async def test_a_vendors_error_in_mid_stream_is_told_once(run_proxy: RunProxy) -> None:
+    events = [chunk(**delta(content="a")), b'data: {"code":10013,"message":"audit","sid":"cht000"}\n\n']
+    head, body, _ = await relayed(run_proxy, events, body=STREAM)
+    errors = [each["error"] for each in chunks_of(body) if "error" in each]
+    assert head.status == 200
+    assert len(errors) == 1
+    assert "audit" in errors[0]["message"]
+
+
+async def test_embeddings_are_sorted_and_counted(run_proxy: RunProxy) -> None:
+    by_model = '[[routes.models]]\nmatch = "e"\nupstream = "chat"'
+    answer = b'{"data":[{"index":1,"embedding":[1.10]},{"index":0,"embedding":[1E5]}],"model":"e"}'
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(answer, JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more=by_model, options=RAGFLOW) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", EMBEDDINGS, JSON, body=b'{"model": "e", "input": ["a", "b"]}')
+        head = await caller.answer()
+        body = await caller.body(head)
+    assert [item["index"] for item in json.loads(body)["data"]] == [0, 1]
+    assert b"1.10" in body  # numbers are spelled as they came
+    assert b"1E5" in body
+    assert json.loads(body)["usage"]["total_tokens"] >= 0
+
+
+async def test_a_callers_repairs_count_beside_those_of_the_upstream(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"event: message\r\nid: 1\r\ndata: {}\r\n\r\ndata: [DONE]\r\n\r\n")
+        await talk.end()
+
+    more = '[[access.keys]]\nname = "dify"\nkey = "sk-dify-9a41"\nrepairs = ["dify"]'
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode(), key="sk-dify-9a41")
+        assert await caller.body(await caller.answer()) == b"data: {}\n\ndata: [DONE]\n\n"
+        await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode())
+        assert (await caller.body(await caller.answer())).startswith(b"event: message\r\n")

@@ -1,0 +1,24 @@
+"""The pages about repairs: they list all that there are, and whom each is for."""
+
+import pytest
+
+from proxy.wire.repairs import REPAIRS, SETS
+from tests.documents import CODE, DOCUMENTS, rows
+
+PAGES = ("docs/repairs.md", "docs/repairs.zh-CN.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_set_and_every_repair_has_its_row(page: str) -> None:
+    table = {row[0].strip("`"): row for row in rows(DOCUMENTS[page])}
+    assert [*table] == [*SETS, *REPAIRS]
+    for name, repairs in SETS.items():
+        assert tuple(CODE.findall(table[name][1])) == repairs
+    for name, repair in REPAIRS.items():
+        assert table[name][2] == "; ".join(repair.clients)
+        assert len(table[name][3].replace("、", ", ").split(", ")) == len(repair.stages)
+
+
+def test_the_english_page_says_what_the_catalogue_says() -> None:
+    table = {row[0].strip("`"): row for row in rows(DOCUMENTS["docs/repairs.md"])}
+    assert {name: table[name][1] for name in REPAIRS} == {name: one.cures for name, one in REPAIRS.items()}

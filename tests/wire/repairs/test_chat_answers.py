@@ -1,0 +1,114 @@
+"""Whole chat answers: what clients read without looking is there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.wire.repairs import repair_answer, resolve
+
+CHAT = "chat/completions"
+
+
+def repaired(name: str, answer: object, endpoint: str = CHAT) -> Any:
+    once = repair_answer(resolve([name]), endpoint, 200, b"application/json", json.dumps(answer).encode())
+    assert isinstance(once, bytes)
+    assert repair_answer(resolve([name]), endpoint, 200, b"application/json", once) is once
+    return json.loads(once)
+
+
+def untouched(name: str, answer: object, endpoint: str = CHAT) -> bool:
+    body = json.dumps(answer).encode()
+    return repair_answer(resolve([name]), endpoint, 200, b"application/json", body) is body
+
+
+def answer(message: object, **more: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **more}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None},
+        {"role": "assistant"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": None, "tool_calls": None, "reasoning_content": "hm"},
+    ],
+)
+def test_null_content_becomes_an_empty_text(message: dict[str, object]) -> None:
+    assert repaired("fill_content", answer(message)) == answer({**message, "content": ""})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "x"},
+        {"content": ""},
+        {"content": [{"type": "text", "text": "x"}]},
+        {"content": None, "tool_calls": [{"id": "a"}]},
+        {"content": None, "function_call": {"name": "f"}},
+        None,
+    ],
+)
+def test_content_and_null_beside_a_tool_call_stay(message: object) -> None:
+    assert untouched("fill_content", answer(message))
+
+
+def test_tool_calls_get_their_place_as_index() -> None:
+    calls = [
+        {"id": "a", "function": {"arguments": "{}"}},
+        {"id": "b", "index": None},
+        {"id": "c", "index": 7},
+    ]
+    message = repaired("index_tool_calls", answer({"tool_calls": calls}))["choices"][0]["message"]
+    assert message["tool_calls"] == [
+        {"id": "a", "function": {"arguments": "{}"}, "index": 0},
+        {"id": "b", "index": 1},
+        {"id": "c", "index": 7},
+    ]
+
+
+def test_a_lone_tool_call_becomes_a_list() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = repaired("index_tool_calls", answer({"content": "", "tool_calls": call}))["choices"][0][
+        "message"
+    ]
+    assert message["tool_calls"] == [{**call, "index": 0}]
+
+
+def test_indexed_tool_calls_stay() -> None:
+    assert untouched("index_tool_calls", answer({"tool_calls": [{"index": 0}]}))
+    assert untouched("index_tool_calls", answer({"tool_calls": None}))
+
+
+@pytest.mark.parametrize("absent", [{}, {"usage": None}])
+def test_absent_usage_becomes_zeros(absent: dict[str, object]) -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert repaired("fill_usage", answer({}, **absent))["usage"] == zeros
+    del zeros["completion_tokens"]
+    assert repaired("fill_usage", {"data": [{}], **absent}, "embeddings")["usage"] == zeros
+
+
+@pytest.mark.parametrize(
+    ("usage", "filled"),
+    [
+        ({"total_tokens": None}, {"total_tokens": 0, "prompt_tokens": 0}),
+        ({"prompt_tokens": 4, "total_tokens": None}, {"prompt_tokens": 4, "total_tokens": 4}),
+        ({"prompt_tokens": 4, "x": None}, {"prompt_tokens": 4, "x": None, "total_tokens": 4}),
+        ({"total_tokens": 5}, {"total_tokens": 5, "prompt_tokens": 0}),
+    ],
+)
+def test_null_counts_of_embeddings_become_numbers(usage: object, filled: object) -> None:
+    assert repaired("fill_usage", {"data": [{}], "usage": usage}, "embeddings")["usage"] == filled
+
+
+def test_the_total_is_the_sum_of_its_parts() -> None:
+    usage = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": None}
+    assert repaired("fill_usage", answer({}, usage=usage))["usage"]["total_tokens"] == 7
+
+
+def test_usage_stays_where_it_is_whole_or_nothing_was_answered() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "details": None}
+    assert untouched("fill_usage", answer({}, usage=usage))
+    assert untouched("fill_usage", {"error": {"message": "no"}})
+    assert untouched("fill_usage", answer({}, usage="many"))

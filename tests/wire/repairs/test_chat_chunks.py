@@ -1,0 +1,211 @@
+"""Chunks: what breaks clients is gone, and no word of the answer with it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.repairs.streams import DONE, EVENTS, chunk, cut, event, payloads, repair
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+CHUNK_REPAIRS = ["fill_delta", "index_tool_calls", "split_finish", "usage_once", "drop_unasked_chunks"]
+
+
+def test_a_null_delta_becomes_an_empty_one() -> None:
+    assert payloads(repair(["fill_delta"], event(chunk(None)))) == [chunk({})]
+
+
+def test_a_chunk_with_content_and_finish_is_parted_and_usage_goes_with_the_end() -> None:
+    whole = event(chunk({"role": "assistant", "content": "Hi"}, "stop", usage=USAGE))
+    assert payloads(repair(["split_finish"], whole)) == [
+        chunk({"role": "assistant", "content": "Hi"}, usage=None),
+        chunk({}, "stop", usage=USAGE),
+    ]
+
+
+def test_only_the_choices_that_end_come_twice() -> None:
+    going = {"index": 0, "delta": {"content": "a"}, "finish_reason": None}
+    ending = {"index": 1, "delta": {"content": "b"}, "finish_reason": "stop", "logprobs": {"content": []}}
+    assert payloads(repair(["split_finish"], event({"choices": [going, ending]}))) == [
+        {"choices": [going, {**ending, "finish_reason": None}]},
+        {"choices": [{**ending, "delta": {}, "logprobs": None}]},
+    ]
+
+
+@pytest.mark.parametrize("delta", [{}, {"content": ""}, {"content": None}, {"tool_calls": [{"index": 0}]}])
+def test_an_end_without_content_stays_whole(delta: object) -> None:
+    end = event(chunk(delta, "stop"))
+    assert repair(["split_finish"], end) == end
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        {"choices": [], "usage": USAGE},
+        {"choices": [], "prompt_filter_results": [{}], "id": "", "model": ""},
+        {"choices": None, "usage": None},
+        {"object": "chat.completion.chunk", "usage": USAGE},
+    ],
+)
+def test_chunks_without_choices_go_unless_usage_was_asked(empty: object) -> None:
+    stream = event(chunk({"content": "x"})) + event(empty) + DONE
+    names = ["drop_unasked_chunks"]
+    assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
+    assert repair(names, stream, usage_asked=True) == stream
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"error": {"message": "boom"}},
+        {"choices": [], "error": {"message": "boom"}},
+        {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+        {"something": "else", "usage": None},
+        chunk({"content": "x"}, usage=USAGE),
+    ],
+)
+def test_errors_and_content_are_never_dropped(kept: object) -> None:
+    assert repair(["drop_unasked_chunks"], event(kept)) == event(kept)
+
+
+def test_usage_on_every_chunk_is_told_by_the_last_alone() -> None:
+    stream = b"".join(event(chunk({"content": str(n)}, usage=USAGE)) for n in range(4))
+    stream += event(chunk({}, "stop", usage=USAGE)) + DONE
+    told = payloads(repair(["usage_once"], stream))
+    assert [each["usage"] for each in told] == [None, None, None, None, USAGE]
+    assert [each["choices"][0]["delta"] for each in told] == [*({"content": str(n)} for n in range(4)), {}]
+
+
+def test_usage_that_was_asked_and_stands_on_content_alone_comes_before_the_end_marker() -> None:
+    stream = [event(chunk({"content": "a"}, usage=USAGE)), event(chunk({}, "stop")), DONE]
+    out = repair(["usage_once"], *stream, usage_asked=True)
+    owed = {**chunk({}), "choices": [], "usage": USAGE}
+    assert payloads(out) == [chunk({"content": "a"}, usage=None), chunk({}, "stop"), owed]
+    assert out.endswith(DONE)
+    assert payloads(repair(["usage_once"], *stream[:2], usage_asked=True))[-1] == owed
+    assert payloads(repair(["usage_once"], *stream[:2]))[-1] == chunk({}, "stop")
+
+
+def test_usage_in_a_chunk_of_its_own_is_not_told_twice() -> None:
+    own = event({"choices": [], "usage": USAGE})
+    stream = event(chunk({"content": "a"}, usage=USAGE)) + own + DONE
+    assert repair(["usage_once"], stream, usage_asked=True).count(b'"total_tokens": 12') == 1
+
+
+def calls(*given: dict[str, Any]) -> bytes:
+    return event(chunk({"tool_calls": [*given]}))
+
+
+def indexes(stream: bytes) -> list[list[int]]:
+    return [
+        [call["index"] for call in each["choices"][0]["delta"]["tool_calls"]] for each in payloads(stream)
+    ]
+
+
+def named(name: str, **more: object) -> dict[str, Any]:
+    return {"function": {"name": name, "arguments": ""}, **more}
+
+
+def more(text: str, **more: object) -> dict[str, Any]:
+    return {"function": {"arguments": text}, **more}
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        # ids at the beginnings, bare continuations
+        (
+            [
+                calls(named("f", id="a")),
+                calls(more("{")),
+                calls(more("}")),
+                calls(named("g", id="b")),
+                calls(more("{}")),
+            ],
+            [[0], [0], [0], [1], [1]],
+        ),
+        # the id on every chunk, interleaved
+        (
+            [
+                calls(named("f", id="a"), named("g", id="b")),
+                calls(more("{", id="b")),
+                calls(more("{", id="a")),
+            ],
+            [[0, 1], [1], [0]],
+        ),
+        # no ids at all, whole calls
+        ([calls(named("f")), calls(named("g"))], [[0], [1]]),
+        # null and empty
+        ([calls(named("f", id="a", index=None)), calls(more("{}", id="", index=None))], [[0], [0]]),
+        # told at first, then not
+        (
+            [calls(named("f", id="a", index=3)), calls(more("{}", id="a")), calls(named("g", id="b"))],
+            [[3], [3], [4]],
+        ),
+        # told out of order: the next is a new one
+        (
+            [
+                calls(named("f", id="a", index=3)),
+                calls(named("g", id="b", index=1)),
+                calls(named("h", id="c")),
+            ],
+            [[3], [1], [4]],
+        ),
+        # a continuation before any beginning
+        ([calls(more("{}"))], [[0]]),
+    ],
+)
+def test_tool_calls_are_joined_by_the_index_they_get(stream: list[bytes], expected: list[list[int]]) -> None:
+    assert indexes(repair(["index_tool_calls"], *stream)) == expected
+
+
+def test_choices_count_their_tool_calls_apart() -> None:
+    both = {"choices": [{"index": n, "delta": {"tool_calls": [named("f", id="a")]}} for n in (0, 1)]}
+    told = payloads(repair(["index_tool_calls"], event(both)))[0]["choices"]
+    assert [choice["delta"]["tool_calls"][0]["index"] for choice in told] == [0, 0]
+
+
+def test_a_lone_tool_call_becomes_a_list() -> None:
+    told = payloads(repair(["index_tool_calls"], event(chunk({"tool_calls": named("f", id="a")}))))
+    assert told == [chunk({"tool_calls": [named("f", id="a", index=0)]})]
+
+
+def test_indexed_tool_calls_stay() -> None:
+    stream = calls(named("f", id="a", index=0)) + calls(more("{}", index=0))
+    assert repair(["index_tool_calls"], stream) == stream
+
+
+def said(stream: bytes) -> dict[tuple[int, str], str]:
+    """All text of an answer, by choice and kind, and every call's arguments in their order."""
+    told: dict[tuple[int, str], str] = {}
+    for each in payloads(stream):
+        for choice in each.get("choices") or ():
+            delta = choice.get("delta") or {}
+            parts = {kind: delta.get(kind) or "" for kind in ("content", "reasoning_content")}
+            parts["calls"] = "".join(
+                json.dumps([call.get("id"), call["function"]]) for call in delta.get("tool_calls") or ()
+            )
+            parts["finish_reason"] = choice.get("finish_reason") or ""
+            for kind, text in parts.items():
+                told[choice["index"], kind] = told.get((choice["index"], kind), "") + text
+    return told
+
+
+@given(EVENTS, st.lists(st.integers(0, 20), max_size=4), st.booleans())
+def test_nothing_that_was_said_is_lost(events: list[bytes], at: list[int], usage_asked: bool) -> None:  # noqa: FBT001
+    stream = b"".join(events)
+    out = repair(CHUNK_REPAIRS, *cut(events, at), usage_asked=usage_asked)
+    assert said(out) == said(stream)
+    assert out.count(DONE) == 1
+
+
+@given(EVENTS, st.booleans())
+def test_usage_is_told_in_the_end_if_it_was_asked(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
+    told = payloads(repair(CHUNK_REPAIRS, *events, usage_asked=usage_asked))
+    if usage_asked and any(each.get("usage") for each in payloads(b"".join(events))):
+        assert any(each.get("usage") for each in told)
+    for each in told:
+        ends = [choice.get("finish_reason") for choice in each.get("choices") or ()]
+        assert not each.get("usage") or not ends or any(ends)

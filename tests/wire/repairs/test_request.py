@@ -1,0 +1,110 @@
+"""Request bodies: what strict gateways refuse is gone, and everything else stays as it was sent."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from proxy.errors import InvalidRequest
+from proxy.wire.repairs import REPAIRS, Repairs, repair_request, resolve
+from tests.wire.repairs.streams import JSON
+
+CHAT, EMBEDDINGS = "chat/completions", "embeddings"
+ALL_BUT_REFUSAL = resolve(name for name in REPAIRS if name != "refuse_token_ids")
+
+
+def repaired(name: str, endpoint: str, body: bytes) -> bytes:
+    once = repair_request(resolve([name]), endpoint, body)
+    assert repair_request(resolve([name]), endpoint, once) is once
+    return once
+
+
+def test_drop_params_goes_and_numbers_stay_as_they_were_written() -> None:
+    body = '{"input":["你好"],"model":"bge","encoding_format":"float","drop_params":true,"x":[1.0e-05, 10]}'
+    assert repaired("drop_params", EMBEDDINGS, body.encode()) == (
+        '{"input":["你好"],"model":"bge","encoding_format":"float","x":[1.0e-05, 10]}'.encode()
+    )
+
+
+def test_drop_params_is_looked_for_at_the_top_alone() -> None:
+    body = b'{"metadata": {"drop_params": true}}'
+    assert repair_request(resolve(["drop_params"]), EMBEDDINGS, body) is body
+
+
+@pytest.mark.parametrize("empty", ["[]", "[ ]", "null"])
+def test_empty_tools_go_with_what_belongs_to_them(empty: str) -> None:
+    body = f'{{"model":"m","tools":{empty},"tool_choice":"auto","parallel_tool_calls":true,"messages":[]}}'
+    assert repaired("drop_empty_tools", CHAT, body.encode()) == b'{"model":"m","messages":[]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tools": [{"type": "function"}], "tool_choice": "auto"}',
+        b'{"tool_choice": "none"}',
+        b'{"messages": [{"content": "\\"tools\\": []"}]}',
+        b'{"metadata": {"tools": []}, "tool_choice": "none"}',
+    ],
+)
+def test_other_tools_stay(body: bytes) -> None:
+    assert repair_request(resolve(["drop_empty_tools"]), CHAT, body) is body
+
+
+@pytest.mark.parametrize("index", ["null", "0"])
+def test_sent_tool_calls_lose_their_index(index: str) -> None:
+    body = (
+        '{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"index":'
+        + index
+        + ',"id":"a","type":"function","function":{"name":"f","arguments":"{\\"index\\": 1}"}}]}]}'
+    )
+    assert repaired("drop_tool_call_index", CHAT, body.encode()) == (
+        b'{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{'
+        b'"id":"a","type":"function","function":{"name":"f","arguments":"{\\"index\\": 1}"}}]}]}'
+    )
+
+
+@pytest.mark.parametrize("tokens", ["[[9906, 1917], [1]]", "[9906, 1917]", "[[]]", "[ [1]]"])
+def test_token_ids_are_refused_by_name(tokens: str) -> None:
+    with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False") as refused:
+        repair_request(resolve(["langchain"]), EMBEDDINGS, f'{{"input": {tokens}, "model": "m"}}'.encode())
+    assert refused.value.param == "input"
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("sent", ['"text"', '["a", "b"]', "[]", '["[1]"]'])
+def test_text_is_not_refused(sent: str) -> None:
+    body = f'{{"input": {sent}}}'.encode()
+    assert repair_request(resolve(["langchain"]), EMBEDDINGS, body) is body
+
+
+def test_another_endpoint_is_left_alone() -> None:
+    body = b'{"tools": [], "input": [1], "drop_params": true}'
+    assert repair_request(resolve(REPAIRS), "responses", body) is body
+
+
+def test_without_repairs_nothing_is_touched() -> None:
+    body = b'{"tools": [], "drop_params": true}'
+    assert repair_request(Repairs(), CHAT, body) is body
+
+
+@pytest.mark.parametrize("body", [b'{"a": tru', b"", b"\xff", b'{"x": "drop params"}', b'["drop_params"'])
+def test_what_is_no_json_or_has_no_sign_passes(body: bytes) -> None:
+    assert repair_request(resolve(REPAIRS), CHAT, body) is body
+
+
+@given(JSON)
+def test_a_body_changes_in_nothing_but_what_is_repaired(value: Any) -> None:
+    body = json.dumps(value).encode()
+    for endpoint in (CHAT, EMBEDDINGS):
+        once = repair_request(ALL_BUT_REFUSAL, endpoint, body)
+        assert repair_request(ALL_BUT_REFUSAL, endpoint, once) is once
+        if once is not body:
+            told = json.loads(once)
+            assert all(told[key] == value[key] for key in told if key != "messages")
+            assert value.keys() - told.keys() <= {
+                "drop_params",
+                "tools",
+                "tool_choice",
+                "parallel_tool_calls",
+            }

@@ -1,0 +1,205 @@
+"""Streams: what no repair changes is untouched and unparsed, and nothing is held back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import BadResponse
+from proxy.wire.repairs import REPAIRS, ErrorInside, Repairs, StreamRepairer, resolve
+from proxy.wire.repairs import streams as under_test
+from proxy.wire.repairs.shallow_json import open_object
+from tests.wire.repairs.streams import DONE, EVENTS, JSON, chunk, cut, event, payloads, repair
+
+CHAT = "chat/completions"
+EVERYTHING = resolve(REPAIRS)
+HELLO = event(chunk({"content": "你好"}))
+SPARK = event({"code": 10013, "message": "audit (sid: cha1)", "sid": "cha1"})
+
+
+def repairer(repairs: Repairs = EVERYTHING, endpoint: str = CHAT) -> StreamRepairer:
+    return StreamRepairer(repairs, endpoint, usage_asked=False)
+
+
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
+    """What is parsed from now on."""
+    seen: list[bytes | None] = []
+
+    def count(written: bytes | None) -> object:
+        seen.append(written)
+        return open_object(written)
+
+    monkeypatch.setattr(under_test, "open_object", count)
+    return seen
+
+
+# --- untouched
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        HELLO,
+        DONE,
+        b": keep-alive\n\n",
+        HELLO + b": ping\n\n" + HELLO,
+        b'data: {"choices": [{"delta": {"content": "tru\n\n',
+        b"data: {broken\n\ndata: also broken}\n\n",
+        b"data:{}\n\n",
+        b"",
+    ],
+)
+def test_events_without_a_sign_are_never_parsed(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = opened(monkeypatch)
+    assert repairer().feed(piece) == piece
+    assert seen == []
+
+
+def test_of_many_events_only_those_with_a_sign_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = opened(monkeypatch)
+    ending = event(chunk({}, "stop"))
+    assert repairer().feed(HELLO * 50 + ending + HELLO) == HELLO * 50 + ending + HELLO
+    assert len(seen) == 1
+
+
+@given(
+    st.lists(JSON.map(event) | st.binary(max_size=20), max_size=6), st.lists(st.integers(0, 20), max_size=3)
+)
+def test_without_repairs_any_bytes_pass(events: list[bytes], at: list[int]) -> None:
+    none = StreamRepairer(Repairs(), CHAT, usage_asked=False)
+    assert none.first(b"".join(events)) is None
+    for piece in cut(events, at):
+        assert none.feed(piece) is piece
+    assert none.finish() == b""
+
+
+@given(st.lists(JSON.map(event), max_size=6), st.lists(st.integers(0, 20), max_size=3))
+def test_events_of_another_endpoint_pass(events: list[bytes], at: list[int]) -> None:
+    other = repairer(endpoint="responses")
+    assert b"".join(map(other.feed, cut(events, at))) == b"".join(events)
+
+
+@given(st.lists(st.sampled_from([b"data: {}", b"data:[1]", b": c", b"\xe4\xbd\xa0"]), max_size=8))
+def test_line_ends_stay_where_nobody_asked_for_others(lines: list[bytes]) -> None:
+    stream = b"".join(line + b"\r\n\r\n" for line in lines)
+    assert repair(["open_webui"], stream) == stream
+
+
+def test_an_unchanged_event_keeps_its_bytes_beside_a_changed_one() -> None:
+    odd = b'data:{"choices" : [{"delta":{"content":"\\u4f60" }}], "n":1.0e-05}\r\n\r\n'
+    changed = b'data: {"choices":[{"delta":null}],"n":1.0e-05}\n\n'
+    assert repair(["ragflow"], odd + changed + odd) == odd + changed.replace(b"null", b"{}") + odd
+
+
+# --- at once, and once
+
+
+@given(EVENTS, st.booleans())
+def test_each_event_leaves_as_soon_as_it_is_whole(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
+    one_by_one = StreamRepairer(EVERYTHING, CHAT, usage_asked=usage_asked)
+    joined = StreamRepairer(EVERYTHING, CHAT, usage_asked=usage_asked)
+    assert b"".join(map(one_by_one.feed, events)) == joined.feed(b"".join(events))
+    assert one_by_one.finish() == joined.finish()
+
+
+@given(EVENTS, st.booleans())
+def test_repairing_twice_is_repairing_once(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
+    once = repair([*REPAIRS], *events, usage_asked=usage_asked)
+    assert repair([*REPAIRS], once, usage_asked=usage_asked) == once
+
+
+@given(st.lists(JSON.map(event) | st.binary(max_size=30).map(lambda line: line + b"\n\n"), max_size=6))
+def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
+    stream = b"".join(events)
+    repairer().first(stream)
+    once = repair([*REPAIRS], *events)
+    assert repair([*REPAIRS], once) == once
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("beginning", "error"),
+    [
+        (
+            event({"error": {"message": "busy", "type": "server_error", "code": 503}}),
+            ErrorInside(503, "busy", "server_error", "503"),
+        ),
+        (
+            b": wait\n\ndata:\n\nevent: error\n" + SPARK,
+            ErrorInside(400, "audit", "invalid_request_error", "content_filter"),
+        ),
+        (
+            b'{"error": {"message": "no", "code": 404}}\n\n',
+            ErrorInside(404, "no", "invalid_request_error", "404"),
+        ),
+        (
+            b"<html>\n\n",
+            ErrorInside(502, BadResponse.message, "upstream_error", "upstream_bad_response"),
+        ),
+        (
+            b"data: \xe4\xbd\n\n",
+            ErrorInside(502, BadResponse.message, "upstream_error", "upstream_bad_response"),
+        ),
+    ],
+)
+def test_an_error_at_the_beginning_is_told_before_anything_went_down(
+    beginning: bytes, error: ErrorInside
+) -> None:
+    assert repairer().first(beginning) == error
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b": wait\n\n", HELLO + SPARK, DONE, event({"code": 0, "message": "ok"})]
+)
+def test_any_other_beginning_is_none(beginning: bytes) -> None:
+    assert repairer().first(beginning) is None
+
+
+def test_looking_at_the_beginning_leaves_no_trace() -> None:
+    stream = event(chunk({"tool_calls": [{"id": "a", "function": {"name": "f"}}]}))
+    looked = repairer()
+    looked.first(stream)
+    assert looked.feed(stream) == repairer().feed(stream)
+
+
+def test_a_vendors_error_in_the_middle_becomes_openais() -> None:
+    told = payloads(repair(["vendor_errors"], HELLO + SPARK))
+    assert told[0] == chunk({"content": "你好"})
+    assert told[1] == {
+        "error": {
+            "message": "audit",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "content_filter",
+        }
+    }
+
+
+def test_what_a_chunk_says_stands_before_the_error_beside_it() -> None:
+    refused = chunk({"content": "x"}, base_resp={"status_code": 1027, "status_msg": "sensitive"})
+    told = payloads(repair(["vendor_errors"], event(refused)))
+    assert told[0] == chunk({"content": "x"})
+    assert told[1]["error"]["code"] == "content_filter"
+
+
+def test_openais_own_error_in_the_middle_passes_and_a_bare_text_gets_its_shape() -> None:
+    own = event({"error": {"message": "boom", "type": "server_error"}})
+    assert repair(["ragflow"], HELLO + own) == HELLO + own
+    told = payloads(repair(["true_errors"], event({"error": "boom"})))
+    assert told == [{"error": {"message": "boom", "type": "upstream_error", "param": None, "code": None}}]
+
+
+def test_an_event_that_is_not_utf8_ends_the_stream_with_an_error() -> None:
+    repairing = repairer(resolve(["utf8"]))
+    out = repairing.feed(HELLO + b'data: {"choices":[{"delta":{"content":"\xe4\xbd"}}]}\n\n' + HELLO)
+    assert out.startswith(HELLO)
+    assert payloads(out)[1]["error"]["code"] == "upstream_aborted"
+    assert len(payloads(out)) == 2
+    assert repairing.ended
+    assert repairing.feed(HELLO + DONE) == b""
+    assert repairing.finish() == b""
+
+
+def test_valid_utf8_is_the_same_object() -> None:
+    assert repairer(resolve(["utf8"])).feed(HELLO) is HELLO

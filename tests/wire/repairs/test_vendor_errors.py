@@ -1,0 +1,190 @@
+"""Errors inside a 200, in the shapes that vendors write."""
+
+import json
+
+import pytest
+
+from proxy.wire.repairs import ErrorInside, repair_answer, resolve
+from proxy.wire.repairs.vendor_errors import VENDOR_SIGN
+
+ERRORS = resolve(["vendor_errors", "true_errors"])
+
+
+def read(body: str) -> ErrorInside | None:
+    told = repair_answer(ERRORS, "chat/completions", 200, b"application/json", body.encode())
+    return told if isinstance(told, ErrorInside) else None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message", "kind", "code"),
+    [
+        # Spark's four shapes
+        (
+            '{"error":{"message":"invalid param model:x (sid: cha000b)","type":"invalid_request_error",'
+            '"param":null,"code":"10005"}}',
+            400,
+            "invalid param model:x",
+            "invalid_request_error",
+            "10005",
+        ),
+        ('{"error":{"code":10012,"message":"engine"}}', 503, "engine", "server_error", "10012"),
+        (
+            '{"code":11202,"message":"licc limit","sid":"cha1"}',
+            429,
+            "licc limit",
+            "rate_limit_error",
+            "11202",
+        ),
+        (
+            '{"code":10013,"msg":"audit","Sid":"x","timeStamp":1}',
+            400,
+            "audit",
+            "invalid_request_error",
+            "content_filter",
+        ),
+        (
+            '{"header":{"code":10907,"message":"too many tokens","sid":"x","status":2}}',
+            400,
+            "too many tokens",
+            "invalid_request_error",
+            "10907",
+        ),
+        # Baidu
+        ('{"error_code":18,"error_msg":"qps","id":"as-1"}', 429, "qps", "rate_limit_error", "18"),
+        ('{"error_code":110,"error_msg":"token invalid"}', 502, "token invalid", "upstream_error", "110"),
+        (
+            '{"error_code":336003,"error_msg":"bad","result":""}',
+            400,
+            "bad",
+            "invalid_request_error",
+            "336003",
+        ),
+        # MiniMax
+        (
+            '{"id":"x","choices":null,"base_resp":{"status_code":1002,"status_msg":"rate limit"}}',
+            429,
+            "rate limit",
+            "rate_limit_error",
+            "1002",
+        ),
+        ('{"base_resp":{"status_code":1004,"status_msg":"login"}}', 502, "login", "upstream_error", "1004"),
+        (
+            '{"base_resp":{"status_code":1026,"status_msg":"in"}}',
+            400,
+            "in",
+            "invalid_request_error",
+            "content_filter",
+        ),
+        ('{"base_resp":{"status_code":1008,"status_msg":"poor"}}', 402, "poor", "insufficient_quota", "1008"),
+        # Zhipu
+        (
+            '{"error":{"code":"1301","message":"不安全"},"request_id":"2"}',
+            400,
+            "不安全",
+            "invalid_request_error",
+            "content_filter",
+        ),
+        ('{"error":{"code":"1302","message":"并发"}}', 429, "并发", "rate_limit_error", "1302"),
+        ('{"code":500,"msg":"404 NOT_FOUND","success":false}', 500, "404 NOT_FOUND", "upstream_error", "500"),
+        # DashScope, Volcengine, Tencent
+        (
+            '{"code":"InvalidApiKey","message":"no","request_id":"a"}',
+            502,
+            "no",
+            "upstream_error",
+            "InvalidApiKey",
+        ),
+        (
+            '{"error":{"code":"InvalidEndpointOrModel.NotFound","message":"no m","type":"NotFound"}}',
+            404,
+            "no m",
+            "NotFound",
+            "InvalidEndpointOrModel.NotFound",
+        ),
+        (
+            '{"Response":{"Error":{"Code":"LimitExceeded.TooManyRequests","Message":"busy"},"RequestId":"r"}}',
+            429,
+            "busy",
+            "rate_limit_error",
+            "LimitExceeded.TooManyRequests",
+        ),
+        # gateways
+        (
+            '{"object":"error","message":"long","type":"BadRequestError","code":400}',
+            400,
+            "long",
+            "BadRequestError",
+            "400",
+        ),
+        (
+            '{"success":false,"errors":[{"code":7003,"message":"route"}],"result":null}',
+            502,
+            "route",
+            "upstream_error",
+            "7003",
+        ),
+        ('{"success":false,"message":"no channel"}', 502, "no channel", "upstream_error", None),
+        ('{"detail":"Not authenticated"}', 502, "Not authenticated", "upstream_error", None),
+        ('{"error":"model not loaded"}', 502, "model not loaded", "upstream_error", None),
+        ('{"error":{"code":401,"message":"no"}}', 502, "no", "upstream_error", "401"),
+        ('{"error":{"code":429,"message":"x"}}', 429, "x", "rate_limit_error", "429"),
+        ('{"error":{"message":"boom","type":"server_error"}}', 502, "boom", "server_error", None),
+        ('{"error":{}, "code": 10012, "message": "m"}', 503, "m", "server_error", "10012"),
+        (
+            '{"error":{"message":"bad [request id: 7f429aa1]"},"choices":[]}',
+            502,
+            "bad",
+            "upstream_error",
+            None,
+        ),
+        ('{"error":{"other":1}}', 502, "the upstream failed", "upstream_error", None),
+    ],
+)
+def test_a_vendors_error_becomes_openais(
+    body: str, status: int, message: str, kind: str, code: str | None
+) -> None:
+    assert read(body) == ErrorInside(status, message, kind, code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"code":0,"message":"Success","sid":"x","choices":[{"message":{}}]}',
+        '{"code":0,"message":"Success","sid":"x"}',
+        '{"code":"0","msg":"ok"}',
+        '{"code":200,"msg":"ok"}',
+        '{"code":10012,"message":"beside","choices":[{"message":{"content":"x"}}]}',
+        '{"error_code":0,"error_msg":""}',
+        '{"base_resp":{"status_code":0,"status_msg":"success"},"choices":null}',
+        '{"error":null,"object":"list"}',
+        '{"error":{"message":"beside"},"choices":[{"message":{"content":"x"}}]}',
+        '{"code":10012}',
+        '{"code":true,"message":"x"}',
+        '{"detail":"x","id":"y"}',
+        '{"success":true,"message":"x"}',
+        "{}",
+        "[]",
+    ],
+)
+def test_success_and_answers_with_an_error_beside_them_are_none(body: str) -> None:
+    assert read(body) is None
+
+
+def test_a_long_message_is_cut() -> None:
+    told = read(json.dumps({"error": "x" * 10_000}))
+    assert told is not None
+    assert len(told.message) == 2000
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"code":0,"message":"Success","sid":"x"}',
+        b'{"code": 0 , "x": 1}',
+        b'{"code":200}',
+        b'{"base_resp":{"status_code":0,"status_msg":""}}',
+        b'{"choices":[{"delta":{"content":"x"}}]}',
+    ],
+)
+def test_a_success_has_no_sign_of_an_error(event: bytes) -> None:
+    assert VENDOR_SIGN.search(event) is None
