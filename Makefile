@@ -5,8 +5,13 @@ PORT   ?= 5002
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+CLIENTS      := .clients
+CLIENT_LOCKS := tests/clients/environments
+CLIENTS_MADE := $(patsubst $(CLIENT_LOCKS)/%.txt,$(CLIENTS)/%/.made,$(wildcard $(CLIENT_LOCKS)/*.txt)) \
+                $(CLIENTS)/node/.made
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lint types bench lock clean
+.PHONY: help install run test check format lint types bench clients lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,15 +40,22 @@ types: $(VENV)/.dev ## Check types, strictly
 bench: $(VENV)/.dev ## Measure CPU per request and per event against plain nginx, in one run
 	@$(BIN)/python -m tests.benchmarks
 
+clients: $(CLIENTS_MADE) ## Make the environments of the client tests (needs node and npm)
+
 lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 	@$(BIN)/pip install --quiet uv
 	@for extra in ":requirements.lock" "--all-extras --group dev:requirements-dev.lock"; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--custom-compile-command "make lock" $${extra%%:*} pyproject.toml -o $${extra##*:}; \
 	done
+	@for wanted in $(CLIENT_LOCKS)/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \
+	done
+	@npm install --prefix $(CLIENT_LOCKS)/node --package-lock-only --omit-lockfile-registry-resolved --silent
 
 clean: ## Remove what was made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -57,4 +69,17 @@ $(VENV)/.runtime: requirements.lock | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(CLIENTS)/%/.made: $(CLIENT_LOCKS)/%.txt | $(BIN)/python
+	@echo "installing the clients of $< into $(@D) ..."
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(CLIENTS)/node/.made: $(CLIENT_LOCKS)/node/package.json $(CLIENT_LOCKS)/node/package-lock.json
+	@echo "installing the clients of $(<D) into $(@D) ..."
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@npm ci --prefix $(@D) --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
