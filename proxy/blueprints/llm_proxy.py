@@ -6,7 +6,7 @@ from typing import Final
 from quart import Blueprint, Response
 
 from proxy.blueprints.exchange import relay_exchange
-from proxy.wire.paths import BARE_SEGMENTS
+from proxy.wire.paths import BARE_SEGMENTS, COHERE_RERANK
 
 blueprint = Blueprint("api_llm_proxy", __name__)
 
@@ -24,6 +24,12 @@ async def chat_completions() -> Response:
 @blueprint.post("/v1/embeddings", provide_automatic_options=False)
 async def embeddings() -> Response:
     """Embeddings, by an upstream of their own."""
+    return await relay_exchange()
+
+
+@blueprint.post(COHERE_RERANK, provide_automatic_options=False)
+async def cohere_rerank() -> Response:
+    """Cohere's rerank, which has the same body and answer, by the upstream for `rerank`."""
     return await relay_exchange()
 
 

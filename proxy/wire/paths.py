@@ -2,7 +2,8 @@
 
 Routes hang at two mounts, `/agent/api/llm_proxy` and the root; at each, OpenAI's paths are served under
 `/v1`, under `/v1/v1` (clients that append "v1" to a base that has it) and bare (clients that never append
-it). All rules work on the raw, still encoded path, so that `%2F` inside a model's name arrives as sent.
+it). Cohere's `/v2/rerank` stands beside them. All rules work on the raw, still encoded path, so that `%2F`
+inside a model's name arrives as sent.
 """
 
 import re
@@ -38,7 +39,11 @@ BARE_SEGMENTS: Final = (
 )
 """First segments that are relayed without `/v1`; of `/chat/` only `completions` is OpenAI's."""
 
+COHERE_RERANK: Final = "/v2/rerank"
+"""Where Cohere's client posts; its body and its answer are those of `/v1/rerank`."""
+
 _MOUNT: Final = ORIGINAL_MOUNT.encode()
+_COHERE_RERANK: Final = COHERE_RERANK.encode()
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x1f\x7f\\#]")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
@@ -86,8 +91,10 @@ def find_target(raw_path: bytes) -> Target:
     path = raw_path.removeprefix(_MOUNT)
     if path.startswith(b"/v1/"):
         path = path[3:]
-        if path.startswith(b"/v1/"):
+        if path.startswith(b"/v1/") or path == _COHERE_RERANK:
             path = path[3:]
+    elif path == _COHERE_RERANK:
+        path = path[3:]
     elif not (path.startswith(b"/") and _is_bare(path)):
         raise NotFound
     return Target("/".join(_decode(segment) for segment in path[1:].split(b"/")), path)

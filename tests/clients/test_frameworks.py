@@ -55,10 +55,9 @@ async def test_cohere_reranks(place: Place, environment: str) -> None:
 
     ranks = [[2, 1.0], [1, 0.667], [0, 0.333]]
     assert said.pop("wrong_key")[1] == 401
-    assert said.pop("second_version", ranks) == ranks
+    assert said.pop("second_version", [ranks, ranks]) == [ranks, ranks]  # newer releases have it
     assert said == {"root": ranks, "v1": ranks}
-    first, second = (request.target for request in place.odd.raw.requests[:2])
-    assert first == second == b"/v1/rerank"
+    assert {request.target for request in place.odd.raw.requests} == {b"/v1/rerank"}
 
 
 async def test_the_vercel_ai_sdk(place: Place, subtests: pytest.Subtests) -> None:

@@ -23,11 +23,27 @@ def test_bare_mount_takes_openais_first_segments(segment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [b"/", b"/chat", b"/chat/stream", b"/other", b"/v1", b"/agent/api/llm_proxyxmodels", b"/livez"]
+    "path",
+    [
+        b"/",
+        b"/chat",
+        b"/chat/stream",
+        b"/other",
+        b"/v1",
+        b"/agent/api/llm_proxyxmodels",
+        b"/livez",
+        b"/v2/models",
+    ],
 )
 def test_what_is_not_openais_is_not_found(path: bytes) -> None:
     with pytest.raises(NotFound):
         find_target(path)
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+@pytest.mark.parametrize("base", ["", "/v1"])
+def test_coheres_rerank_is_the_rerank_of_every_version(mount: str, base: str) -> None:
+    assert find_target(f"{mount}{base}/v2/rerank".encode()) == Target("rerank", b"/rerank")
 
 
 def test_any_path_below_v1_is_taken() -> None:

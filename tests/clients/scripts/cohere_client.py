@@ -21,5 +21,5 @@ def rerank(path: str, key: str = KEY, kind: Any = cohere.Client) -> Any:
 
 answers = {"root": rerank(""), "v1": rerank("/v1"), "wrong_key": rerank("", key="wrong")}
 if hasattr(cohere, "ClientV2"):
-    answers["second_version"] = rerank("/v1", kind=cohere.ClientV2)
+    answers["second_version"] = [rerank(path, kind=cohere.ClientV2) for path in ("", "/v1")]
 print(json.dumps(answers))
