@@ -64,7 +64,9 @@ async def relay_exchange() -> Response:
         clock=clock,
     )
     try:
-        repairs = AnswerRepairs(route.repairs, route.endpoint, usage_asked=fields.usage_asked)
+        repairs = AnswerRepairs(
+            route.repairs, route.endpoint, usage_asked=fields.usage_asked, top_n=fields.top_n
+        )
         answer = await Exchange(outgoing, route, clock, record, limits, repairs).open(incoming.closing)
     except UpstreamError as error:
         if incoming.body.failure is not None:  # the upload broke, and that broke the request up there

@@ -20,12 +20,14 @@ class AnswerRepairs:
         repairs: What is on.
         endpoint: The path below the version.
         usage_asked: Whether the caller asked for usage in a stream.
+        top_n: How many results the caller's rerank asked for.
     """
 
-    def __init__(self, repairs: Repairs, endpoint: str, *, usage_asked: bool) -> None:
+    def __init__(self, repairs: Repairs, endpoint: str, *, usage_asked: bool, top_n: object = None) -> None:
         self._repairs = repairs
         self._endpoint = endpoint
         self._usage_asked = usage_asked
+        self._top_n = top_n
 
     def __bool__(self) -> bool:
         return bool(self._repairs.answer or self._repairs.stream)
@@ -55,7 +57,9 @@ class AnswerRepairs:
         """
         content_type = find_header(headers, b"content-type") or b""
         if not _is_stream(headers):
-            return repair_answer(self._repairs, self._endpoint, HTTPStatus.OK, content_type, body)
+            return repair_answer(
+                self._repairs, self._endpoint, HTTPStatus.OK, content_type, body, self._top_n
+            )
         whole = EventFramer(max_event_bytes).feed(body)
         return self.stream().first(whole) or body
 

@@ -17,6 +17,7 @@ class RequestFields(msgspec.Struct, frozen=True):
     model: Any = None
     stream: Any = None
     stream_options: Any = None
+    top_n: Any = None
 
     @property
     def usage_asked(self) -> bool:

@@ -197,3 +197,16 @@ async def test_a_callers_repairs_count_beside_those_of_the_upstream(run_proxy: R
         assert await caller.body(await caller.answer()) == b"data: {}\n\ndata: [DONE]\n\n"
         await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode())
         assert (await caller.body(await caller.answer())).startswith(b"event: message\r\n")
+
+
+async def test_rerank_is_translated_for_tei(run_proxy: RunProxy) -> None:
+    body = {"model": "m", "query": "q", "documents": ["a", "b"], "top_n": 1}
+    ranks = b'[{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]'
+    _, answer, upstream = await relayed(
+        run_proxy, ranks, options='repairs = ["tei_rerank"]', path="/v2/rerank", body=body
+    )
+    assert upstream.requests[0].target.endswith(b"/rerank")
+    assert json.loads(upstream.requests[0].body) == {
+        "query": "q", "texts": ["a", "b"], "return_text": False, "truncate": True
+    }  # fmt: skip
+    assert json.loads(answer) == {"results": [{"index": 1, "relevance_score": 0.9}]}

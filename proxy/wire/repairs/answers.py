@@ -9,6 +9,7 @@ from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.repairs.catalogue import Repairs
 from proxy.wire.repairs.chat_answers import fill_content, fill_usage, index_answer_tool_calls
 from proxy.wire.repairs.embeddings import sort_embeddings
+from proxy.wire.repairs.rerank import from_tei
 from proxy.wire.repairs.shallow_json import Members, open_object, to_json
 from proxy.wire.repairs.vendor_errors import ErrorInside, read_openai_error, read_vendor_error
 
@@ -26,7 +27,7 @@ class _AnswerRepair(NamedTuple):
 
 
 def repair_answer(
-    repairs: Repairs, endpoint: str, status: int, content_type: bytes, body: bytes
+    repairs: Repairs, endpoint: str, status: int, content_type: bytes, body: bytes, top_n: object = None
 ) -> bytes | ErrorInside:
     """A whole answer as clients read it; the same object where nothing changed.
 
@@ -36,6 +37,7 @@ def repair_answer(
         status: Any other than 200 is left alone.
         content_type: As it came; event streams are left alone.
         body: The whole body, not compressed, of an answer that has one (not to HEAD or OPTIONS).
+        top_n: How many results a rerank asked for.
 
     Returns:
         The body, or the error that it turned out to be.
@@ -49,6 +51,8 @@ def repair_answer(
         return body
     if "utf8" in repairs.answer:
         _check_utf8(body)
+    if "tei_rerank" in repairs.answer and endpoint == "rerank":
+        body = from_tei(body, top_n)
     answer = open_object(body)
     if "true_errors" in repairs.answer:
         _check_json(body, answer)

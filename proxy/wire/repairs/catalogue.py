@@ -109,6 +109,12 @@ _ALL: Final = (
         ("answer",),
     ),
     Repair(
+        "tei_rerank",
+        "Translates rerank requests into those of Hugging Face's TEI, and its answers back.",
+        ("all, at an upstream that is TEI (ragflow#10012)",),
+        ("request", "answer"),
+    ),
+    Repair(
         "fill_content",
         "Writes an empty text where a message without tool calls has null or no content.",
         ("RAGFlow, tools and vision",),

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from proxy.errors import InvalidRequest
 from proxy.wire.repairs.catalogue import Repairs
+from proxy.wire.repairs.rerank import to_tei
 from proxy.wire.repairs.shallow_json import Members, change_items, is_empty, open_list, open_object, to_json
 
 _WITHOUT_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
@@ -94,4 +95,5 @@ _REPAIRS: Final = {
     "refuse_token_ids": _RequestRepair(
         _EMBEDDINGS, re.compile(rb'"input"\s*:\s*\[\s*[\[0-9]'), _refuse_token_ids
     ),
+    "tei_rerank": _RequestRepair(frozenset({"rerank"}), re.compile(rb'"documents"'), to_tei),
 }

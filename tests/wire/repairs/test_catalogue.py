@@ -5,7 +5,7 @@ import pytest
 from proxy.wire.repairs import REPAIRS, SETS, Repairs, answers, chat_chunks, known_names, request, resolve
 
 # Done by the walk of the answer or of the stream itself.
-ON_THE_WAY = {"utf8", "lf_newlines", "drop_event_lines", "vendor_errors", "true_errors"}
+ON_THE_WAY = {"utf8", "lf_newlines", "drop_event_lines", "vendor_errors", "true_errors", "tei_rerank"}
 
 
 @pytest.mark.parametrize("name", REPAIRS)

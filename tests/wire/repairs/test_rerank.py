@@ -1,0 +1,84 @@
+"""Rerank at TEI: asked in its words, answered in Cohere's and Jina's."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.repairs import repair_answer, repair_request, resolve
+
+TEI = resolve(["tei_rerank"])
+
+
+def asked(body: bytes) -> bytes:
+    once = repair_request(TEI, "rerank", body)
+    assert repair_request(TEI, "rerank", once) is once
+    return once
+
+
+def answered(body: bytes, top_n: object = None, endpoint: str = "rerank") -> bytes:
+    answer = repair_answer(TEI, endpoint, 200, b"application/json", body, top_n)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("return_documents", "return_text"), [("true", "true"), ("false", "false"), ("null", "false")]
+)
+def test_a_request_becomes_teis(return_documents: str, return_text: str) -> None:
+    body = (
+        f'{{"model": "m", "query": "问?", "documents": ["\\u4e00", {{"text": "b"}}], "top_n": 1,'
+        f' "return_documents": {return_documents}}}'
+    )
+    assert asked(body.encode()) == (
+        f'{{"query":"问?","texts":["\\u4e00","b"],"return_text":{return_text},"truncate":true}}'.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"query": "q", "documents": "text"}',
+        b'{"query": "q", "documents": [{"image": "https://img.example/a.png"}]}',
+        b'{"query": "q", "documents": [1]}',
+        b'{"documents": ["a"]}',
+        b'{"query": "q", "texts": ["documents"]}',
+    ],
+)
+def test_a_request_without_texts_is_the_upstreams_to_refuse(body: bytes) -> None:
+    assert asked(body) is body
+
+
+def test_an_answer_becomes_coheres_the_best_first_and_its_numbers_as_they_were_written() -> None:
+    body = b'[{"index": 1, "score": 1.0e-05, "text": "b"}, {"index": 0, "score": 0.90, "text": "a"}]'
+    assert answered(body) == (
+        b'{"results":[{"index":0,"relevance_score":0.90,"document":{"text":"a"}},'
+        b'{"index":1,"relevance_score":1.0e-05,"document":{"text":"b"}}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[1]", b'[{"index": 0}]', b'{"results": []}', b'{"error": "m", "error_type": "e"}', b"", b"<html>"],
+)
+def test_another_answer_stays(body: bytes) -> None:
+    assert answered(body) is body
+
+
+def test_a_list_from_another_endpoint_stays() -> None:
+    body = b'[{"index": 0, "score": 1}]'
+    assert answered(body, endpoint="embeddings") is body
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False)),
+    st.none() | st.integers() | st.text(max_size=3) | st.booleans(),
+)
+def test_the_best_are_told_as_many_as_were_asked_for(scores: list[float], top_n: Any) -> None:
+    ranks = [{"index": index, "score": score} for index, score in enumerate(scores)]
+    results = json.loads(answered(json.dumps(ranks).encode(), top_n))["results"]
+    wanted = top_n if type(top_n) is int and top_n > 0 else len(scores)
+    assert [result["relevance_score"] for result in results] == sorted(scores, reverse=True)[:wanted]
+    assert all(scores[result["index"]] == result["relevance_score"] for result in results)
