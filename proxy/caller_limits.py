@@ -17,7 +17,13 @@ from proxy.errors import ModelForbidden, RateLimited
 from proxy.settings import CallerKey
 from proxy.telemetry import get_logger
 
+ANY_MODEL: Final = ("*",)
+
 _NAMESPACE: Final = "caller"
+_HIDDEN: Final = (
+    "this key is limited to models, and the model of this request cannot be seen: send JSON, or a form in "
+    "which one field `model` stands before the file"
+)
 
 
 class CallerLimits:
@@ -45,16 +51,24 @@ class CallerLimits:
         if rate is not None and not await self._limiter.hit(rate, _NAMESPACE, caller.name):
             raise await self._too_many(rate, caller)
 
-    def check_model(self, caller: Caller, model: str | None) -> None:
+    def check_model(self, caller: Caller, model: str | None, *, hidden: bool = False) -> None:
         """Refuse a model that is not for this caller.
 
+        Args:
+            caller: Whose request it is.
+            model: As the request names it, where it does.
+            hidden: Whether the request may name one that cannot be seen here.
+
         Raises:
-            ModelForbidden
+            ModelForbidden: it is not for this caller, or cannot be seen.
         """
         key = self._keys.get(caller.name)
-        if key is None or model is None:
+        if key is None or key.models == ANY_MODEL:
             return
-        if not any(fnmatchcase(model, allowed) for allowed in key.models):
+        if model is None:
+            if hidden:
+                raise ModelForbidden(_HIDDEN)
+        elif not any(fnmatchcase(model, allowed) for allowed in key.models):
             raise ModelForbidden
 
     @contextlib.contextmanager

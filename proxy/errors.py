@@ -155,8 +155,8 @@ class ModelForbidden(CallerError):
     code = "model_forbidden"
     message = "this key has no permission for that model"
 
-    def __init__(self) -> None:
-        super().__init__(param="model")
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, param="model")
 
 
 class RateLimited(CallerError):

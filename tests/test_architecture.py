@@ -78,7 +78,7 @@ HOMES = {
     "requests": {"proxy.credentials.sources.google"},
     "structlog": {"proxy.telemetry.logs"},
     "uvloop": {"proxy.cli.server"},
-    "werkzeug": {"proxy.app", "proxy.blueprints.exchange", "proxy.gateway"},
+    "werkzeug": {"proxy.app", "proxy.blueprints.exchange", "proxy.gateway", "proxy.wire.form_body"},
     "yarl": {"proxy.upstream.transport"},
 }
 STANDARD_NAMES_BANNED = {"create_task": {"proxy.credentials.cached_source"}}

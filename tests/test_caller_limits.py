@@ -12,6 +12,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
+FORM = "multipart/form-data; boundary=b"
 LIMITED = """
 [[access.keys]]
 name = "limited"
@@ -64,6 +65,40 @@ async def test_a_key_is_good_for_its_models(run_proxy: RunProxy, body: bytes, st
         answer, code = await ask(caller, body)
     assert (answer.status, code) == (status, None if status == 200 else "model_forbidden")
     assert len(upstream.requests) == (status == 200)
+
+
+def form(*fields: tuple[str, str]) -> bytes:
+    """A form without a file."""
+    parts = [
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in fields
+    ]
+    return "".join([*parts, "--b--\r\n"]).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body", "status"),
+    [
+        ("audio/transcriptions", FORM, form(("model", "gpt-4o-transcribe"), ("file", "x")), 200),
+        ("audio/transcriptions", FORM, form(("file", "x"), ("model", "whisper-1")), 403),
+        ("audio/transcriptions", FORM, form(("model", "gpt-4o"), ("model", "whisper-1")), 403),
+        ("audio/transcriptions", FORM, form(("file", "x" * (1 << 20)), ("model", "whisper-1")), 403),
+        ("audio/transcriptions", FORM, form(("model", "gpt-4o"), ("file", "x" * (1 << 20))), 200),
+        ("images/variations", FORM, form(("image", "x")), 200),
+        ("files", FORM, form(("file", "x" * (1 << 20))), 200),
+        ("chat/completions", "text/plain", b'{"model": "other"}', 403),
+    ],
+)
+async def test_a_model_in_a_form_counts_and_one_out_of_sight_is_refused(
+    run_proxy: RunProxy, path: str, content_type: str, body: bytes, status: int
+) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=LIMITED) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", f"/v1/{path}", f"Content-Type: {content_type}", body=body, key=KEY)
+        assert (await caller.answer()).status == status
+    assert [request.body for request in upstream.requests] == [body] * (status == 200)
 
 
 async def test_one_request_too_many_is_429_and_says_when_to_come_again(run_proxy: RunProxy) -> None:

@@ -1,7 +1,7 @@
 """Between Quart and the relay: read the request as it arrived, answer with what comes back."""
 
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Final, cast
 from urllib.parse import unquote
 
 from quart import Response, current_app, request
@@ -19,11 +19,16 @@ from proxy.upstream.model_list import ModelList
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route
+from proxy.wire.form_body import MULTIPART_FORM, may_name_model, read_model, replace_form_model
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import find_target
 from proxy.wire.repairs import repair_request
 from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, replace_model
+
+_JSON: Final = b"application/json"
+_WITHOUT_MODEL: Final = frozenset({"files", "uploads"})
+"""First segments of endpoints whose bodies name no model."""
 
 
 def services() -> Services:
@@ -44,12 +49,11 @@ async def relay_exchange() -> Response:
     if own.models.answers(incoming.method, target.endpoint):
         return await _answer_models(own.models, target.endpoint, record)
     held, fields = await _hold_body(incoming, limits.held_body_bytes)
-    _check_limits(incoming, own.limits, fields)
+    _check_limits(incoming, own.limits, fields, hidden=_may_hide_model(incoming, held, target.endpoint))
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
     route = own.routing.choose(target.endpoint, record.model, record.caller)
-    if incoming.body.finished:
-        held = _as_upstream_takes_it(held, route, fields)
+    taken, held = len(held), _as_upstream_takes_it(incoming, held, route, fields)
     record.endpoint, record.upstream = target.endpoint, route.upstream
     incoming.closing.callback(_count_usage, record, own.usage)
     clock = ExchangeClock(route.timeouts)
@@ -60,7 +64,7 @@ async def relay_exchange() -> Response:
         query=incoming.query_string,
         headers=request_headers(incoming.raw_headers, request_id=record.request_id),
         body=held if incoming.body.finished else _upload(held, incoming, clock),
-        content_length=None if incoming.body.finished else incoming.content_length,
+        content_length=_length_up(incoming, len(held) - taken),
         clock=clock,
     )
     try:
@@ -87,12 +91,24 @@ async def _answer_models(models: ModelList, endpoint: str, record: ExchangeRecor
     return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def _check_limits(incoming: ProxyRequest, limits: CallerLimits, fields: RequestFields) -> None:
+def _check_limits(
+    incoming: ProxyRequest, limits: CallerLimits, fields: RequestFields, *, hidden: bool
+) -> None:
     if incoming.caller is None:
         return
-    limits.check_model(incoming.caller, incoming.record.model)
+    limits.check_model(incoming.caller, incoming.record.model, hidden=hidden)
     if fields.stream is True:
         incoming.closing.enter_context(limits.stream(incoming.caller))
+
+
+def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: str) -> bool:
+    """Whether a body may name a model that was not found: late in a form, or in another kind of body."""
+    if incoming.record.model is not None or not held or endpoint.partition("/")[0] in _WITHOUT_MODEL:
+        return False
+    kind = _media_type(incoming)
+    if kind == MULTIPART_FORM and incoming.body.finished:
+        return may_name_model(held)
+    return kind != _JSON
 
 
 def _count_usage(record: ExchangeRecord, totals: UsageTotals) -> None:
@@ -103,17 +119,37 @@ def _count_usage(record: ExchangeRecord, totals: UsageTotals) -> None:
 
 async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, RequestFields]:
     """Read what may have to be sent again: JSON whatever its size, anything else while it is small."""
-    is_json = media_type(find_header(incoming.raw_headers, b"content-type")) == b"application/json"
-    held = await incoming.body.read(incoming.body.limit if is_json else held_bytes)
+    kind = _media_type(incoming)
+    held = await incoming.body.read(incoming.body.limit if kind == _JSON else held_bytes)
     incoming.record.bytes_up = len(held)
-    fields = read_fields(held) if is_json and held else NO_FIELDS
+    fields = NO_FIELDS
+    if kind == _JSON and held:
+        fields = read_fields(held)
+    elif kind == MULTIPART_FORM:
+        fields = RequestFields(read_model(_content_type(incoming), held))
     incoming.record.model = fields.model if isinstance(fields.model, str) else None
     return held, fields
 
 
-def _as_upstream_takes_it(held: bytes, route: Route, fields: RequestFields) -> bytes:
+def _content_type(incoming: ProxyRequest) -> bytes:
+    return find_header(incoming.raw_headers, b"content-type") or b""
+
+
+def _media_type(incoming: ProxyRequest) -> bytes:
+    return media_type(_content_type(incoming))
+
+
+def _length_up(incoming: ProxyRequest, grown: int) -> int | None:
+    if incoming.body.finished or incoming.content_length is None:
+        return None
+    return incoming.content_length + grown
+
+
+def _as_upstream_takes_it(incoming: ProxyRequest, held: bytes, route: Route, fields: RequestFields) -> bytes:
     """The body with the model's name up there, and with what the upstream would stumble over taken out."""
-    if fields is NO_FIELDS:  # not JSON
+    if route.rename is not None and _media_type(incoming) == MULTIPART_FORM:
+        return replace_form_model(_content_type(incoming), held, route.rename)
+    if fields is NO_FIELDS or not incoming.body.finished:  # not JSON
         return held
     if route.rename is not None:
         held = replace_model(held, route.rename)
