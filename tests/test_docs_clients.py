@@ -1,0 +1,170 @@
+"""The pages about clients: what they name can be switched on, and both languages tell the same."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from proxy.wire.repairs import REPAIRS, SETS, resolve
+from tests.documents import (
+    CODE,
+    DOCUMENTS,
+    FENCE,
+    LINK,
+    ROOT,
+    anchors,
+    below,
+    fences,
+    rows,
+)
+from tests.settings.test_config_files import surroundings_of
+from tests.test_docs import beside
+from tests.test_docs_configuration import completed
+
+PAGES: Final = ("docs/clients.md", "docs/clients.zh-CN.md")
+CLIENTS: Final = (
+    "RAGFlow",
+    "Dify",
+    "Open WebUI",
+    "FastGPT",
+    "LobeChat",
+    "Cherry Studio",
+    "LangChain",
+    "Continue",
+    "Cline",
+)
+FOR_ALL: Final = {"docs/clients.md": "Repairs for all", "docs/clients.zh-CN.md": "通用的修正"}
+HEADING: Final = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+SECTION: Final = re.compile(r"^## ", re.MULTILINE)
+WIDTH: Final = 120
+
+each_page = pytest.mark.parametrize("page", PAGES)
+each_client = pytest.mark.parametrize("client", CLIENTS)
+
+
+def section_of(page: str, client: str) -> str:
+    """What stands below the client's name, code blocks included."""
+    (text,) = [part for part in SECTION.split(DOCUMENTS[page]) if part.startswith(f"{client}\n")]
+    return text
+
+
+def key_of(page: str, client: str) -> dict[str, Any]:
+    """The caller's key that is shown for the client."""
+    (block,) = fences(section_of(page, client), "toml")
+    (key,) = tomllib.loads(block)["access"]["keys"]
+    assert isinstance(key, dict)
+    return key
+
+
+def repairs_in_tables(text: str) -> list[str]:
+    """The names that stand in code as the first cell of a row."""
+    return [row[0].strip("`") for row in rows(text) if CODE.fullmatch(row[0])]
+
+
+def in_every_profile() -> set[str]:
+    return set.intersection(*map(set, SETS.values()))
+
+
+def headings(page: str) -> list[tuple[str, str]]:
+    """The marks and the words of each."""
+    return HEADING.findall(FENCE.sub("", DOCUMENTS[page]))
+
+
+# --- the repairs
+
+
+@each_page
+def test_what_every_profile_turns_on_is_said_once_for_all(page: str) -> None:
+    assert repairs_in_tables(below(DOCUMENTS[page], FOR_ALL[page])) == [
+        name for name in REPAIRS if name in in_every_profile()
+    ]
+
+
+@each_page
+@each_client
+def test_a_client_has_its_profile_and_a_reason_for_each_repair(page: str, client: str) -> None:
+    profile = client.lower().replace(" ", "_")
+    names = key_of(page, client)["repairs"]
+    on = resolve(names).names
+
+    assert names == (
+        [profile] if profile in SETS else [name for name in REPAIRS if name in in_every_profile()]
+    )
+    assert repairs_in_tables(section_of(page, client)) == [
+        name for name in on if name not in in_every_profile()
+    ]
+
+
+@each_page
+def test_every_repair_that_is_named_exists(page: str) -> None:
+    named = {*repairs_in_tables(DOCUMENTS[page])}
+    for client in CLIENTS:
+        named.update(key_of(page, client)["repairs"])
+
+    assert named - {*SETS, *REPAIRS} == set()
+
+
+@each_page
+def test_no_repair_is_misspelled_in_a_sentence(page: str) -> None:
+    for span in {*CODE.findall(FENCE.sub("", DOCUMENTS[page]))} - {*REPAIRS}:
+        assert difflib.get_close_matches(span, REPAIRS, cutoff=0.8) == []
+
+
+@each_page
+@each_client
+def test_the_key_that_is_shown_loads_with_its_repairs(page: str, client: str, tmp_path: Path) -> None:
+    (block,) = fences(section_of(page, client), "toml")
+    text = completed(block)
+    (key,) = surroundings_of(text, tmp_path).load(text).access.keys
+
+    assert key.name == client.lower().replace(" ", "-")
+    assert [*key.repairs] == key_of(page, client)["repairs"]
+
+
+# --- the pages
+
+
+@each_page
+def test_every_client_has_its_section_in_the_same_order(page: str) -> None:
+    sections = [words for marks, words in headings(page) if marks == "##"]
+
+    assert tuple(sections[1:]) == CLIENTS
+
+
+def test_both_languages_have_the_same_headings_blocks_and_names() -> None:
+    english, chinese = PAGES
+
+    assert [marks for marks, _ in headings(english)] == [marks for marks, _ in headings(chinese)]
+    assert FENCE.findall(DOCUMENTS[english]) == FENCE.findall(DOCUMENTS[chinese])
+    for client in CLIENTS:
+        first, second = (section_of(page, client) for page in PAGES)
+        assert repairs_in_tables(first) == repairs_in_tables(second)
+        assert len(rows(first)) == len(rows(second))
+        assert sorted(CODE.findall(FENCE.sub("", first))) == sorted(CODE.findall(FENCE.sub("", second)))
+
+
+@each_page
+def test_every_link_to_a_file_and_a_heading_resolves(page: str) -> None:
+    targets = [target for target in LINK.findall(FENCE.sub("", DOCUMENTS[page])) if "://" not in target]
+
+    assert targets
+    for target in targets:
+        file, _, anchor = target.partition("#")
+        path = beside(page, file) if file else page
+        assert (ROOT / path).is_file(), target
+        assert not anchor or anchor in anchors(DOCUMENTS[path]), target
+
+
+@each_page
+def test_the_python_block_is_python(page: str) -> None:
+    (block,) = fences(DOCUMENTS[page], "python")
+
+    compile(block, page, "exec")
+
+
+@each_page
+def test_no_line_is_too_long(page: str) -> None:
+    assert [line for line in DOCUMENTS[page].splitlines() if len(line) > WIDTH] == []
