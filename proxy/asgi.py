@@ -90,19 +90,26 @@ class CallerGone(Exception):
 
 
 def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
-    """Tell a connection that broke under a write from every other error.
+    """Send headers as they came, and tell a connection that broke under a write from every other error.
 
     A caller who takes nothing is cut by the kernel, and the write fails with a TimeoutError, which Quart
     would take for one of its own and pass over in silence.
     """
 
     async def write(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [(name, _as_it_came(value)) for name, value in message["headers"]]
         try:
             await send(message)
         except OSError as error:
             raise CallerGone from error
 
     return write
+
+
+def _as_it_came(value: bytes) -> bytes:
+    """The bytes of a header that we hold as Latin-1 text, one character a byte; Quart writes UTF-8."""
+    return value if value.isascii() else value.decode().encode("latin-1")
 
 
 async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence: asyncio.Timeout) -> None:

@@ -331,6 +331,19 @@ async def test_path_headers_and_peer_are_kept_as_they_came(exchange: Exchange) -
     assert seen == [b"/a%20%62", headers, "127.0.0.1"]
 
 
+@pytest.mark.parametrize("value", [b"plain", "你".encode(), b"\xff\xe9", b"a\x80b", b""])
+async def test_the_bytes_of_an_answers_header_go_down_as_they_are_held(
+    exchange: Exchange, value: bytes
+) -> None:
+    @exchange.app.post("/")
+    async def view() -> Response:
+        return Response("", headers={"x-odd": value.decode("latin-1")})
+
+    exchange.arrives()
+    await exchange.run()
+    assert (b"x-odd", value) in exchange.sent[0]["headers"]
+
+
 @pytest.mark.parametrize("client", [None, ()])
 async def test_a_peer_without_an_address_is_nobody(exchange: Exchange, client: tuple[()] | None) -> None:
     seen = list[object]()

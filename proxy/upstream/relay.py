@@ -99,7 +99,8 @@ class Exchange:
         # A compressed stream is passed as it is: its events cannot be seen.
         compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
         watched = is_events and response.status == HTTPStatus.OK and not compressed
-        if watched and not first and self._says_when_done:
+        is_head = self.request.method == "HEAD"  # has no body to expect an event in
+        if watched and not first and self._says_when_done and not is_head:
             raise BadResponse(reason="an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.went_down(first)

@@ -82,6 +82,7 @@ class Relayed:
         endpoint: str = "chat/completions",
         timeouts: Timeouts | None = None,
         max_event_bytes: int = 1000,
+        method: str = "POST",
     ) -> None:
         timeouts = timeouts or Timeouts()
         self.response = response
@@ -90,7 +91,7 @@ class Relayed:
         self.closing = contextlib.AsyncExitStack()
         route = Route(endpoint, "chat", cast(UpstreamClient, response), timeouts)
         limits = Limits(max_event_bytes=max_event_bytes)
-        self.exchange = Exchange(build_request(), route, self.clock, self.record, limits)
+        self.exchange = Exchange(build_request(method), route, self.clock, self.record, limits)
 
     async def answer(self) -> Answer:
         """The beginning of the answer."""
@@ -143,6 +144,14 @@ async def test_an_answer_that_came_whole_goes_down_as_bytes() -> None:
 @virtually
 async def test_an_empty_answer_goes_down_as_bytes() -> None:
     assert await Relayed(FakeResponse([b""], [(b"Content-Length", b"999")])).whole() == b""
+
+
+@virtually
+async def test_the_head_of_an_event_stream_is_no_stream_without_an_event() -> None:
+    relayed = Relayed(events(b""), method="HEAD")
+    answer = await relayed.answer()
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers[0] == (b"content-type", EVENTS[0][1])
 
 
 @pytest.mark.parametrize("headers", [[(b"Content-Length", b"8")], [(b"Transfer-Encoding", b"chunked")]])
