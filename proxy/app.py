@@ -12,6 +12,7 @@ from proxy.access import is_public
 from proxy.asgi import install
 from proxy.blueprints import llm_proxy, ops
 from proxy.blueprints.exchange import arrived, services
+from proxy.blueprints.realtime import RealtimeConnection
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.services import open_services
@@ -32,6 +33,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     """
     app = Quart(__name__, static_folder=None)
     install(app)
+    app.asgi_websocket_class = RealtimeConnection
     # Clocks of our own bound every exchange; Quart's would cut streams in silence.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = settings.limits.body_timeout or None

@@ -6,15 +6,14 @@ leaves before the body began; then the one log line is written. A body that brea
 
 import asyncio
 import contextlib
-import json
 from typing import Any, Final, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request
-from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
+from quart.asgi import ASGIHTTPConnection
 
 from proxy.access import Caller
-from proxy.errors import InternalError, NotFound, ProxyError
+from proxy.errors import InternalError, ProxyError
 from proxy.request_body import BoundedBody
 from proxy.telemetry import ExchangeRecord, get_logger, request_context
 from proxy.wire.headers import choose_request_id
@@ -123,31 +122,7 @@ async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence:
             return
 
 
-class RefusedWebsocket(ASGIWebsocketConnection):
-    """Answer a WebSocket's handshake as an unknown path: none is served here.
-
-    Quart would run the error handlers without a request, and they would fail.
-    """
-
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:  # noqa: ARG002
-        error = NotFound()
-        record = ExchangeRecord(choose_request_id(self.scope["headers"]), "GET", self.scope["path"])
-        record.status = error.status
-        record.fail(error)
-        body = json.dumps(error.envelope()).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", record.request_id.encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
-        _log.info("exchange", **record.fields())
-
-
 def install(app: Quart) -> None:
     """Make an application use these classes."""
     app.request_class = ProxyRequest
     app.asgi_http_class = ProxyConnection
-    app.asgi_websocket_class = RefusedWebsocket

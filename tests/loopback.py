@@ -10,6 +10,8 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart
 
+from proxy.cli.websocket_stream import closes_told
+
 SERVER_LOG = "tests.loopback"
 GRACE_SECONDS = 0.5
 """How long streams that a test left open may go on."""
@@ -32,15 +34,16 @@ async def serve_on_loopback(app: Quart, host: str = "127.0.0.1") -> AsyncIterato
     config.backlog = 1024
     config.include_server_header = False
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        server = group.create_task(serve(app, config, shutdown_trigger=stop.wait))
-        try:
-            yield address
-        finally:
-            stop.set()
-            # From Python 3.12 on the server waits for its connections before the graceful timeout begins.
-            await asyncio.wait({server}, timeout=2 * GRACE_SECONDS)
-            server.cancel()
+    with closes_told():
+        async with asyncio.TaskGroup() as group:
+            server = group.create_task(serve(app, config, shutdown_trigger=stop.wait))
+            try:
+                yield address
+            finally:
+                stop.set()
+                # From Python 3.12 on the server waits for its connections before the graceful timeout begins.
+                await asyncio.wait({server}, timeout=2 * GRACE_SECONDS)
+                server.cancel()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from ipaddress import IPv4Address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -52,9 +53,10 @@ def public_pem(kind: str) -> str:
 
 @cache
 def certificate(kind: str) -> x509.Certificate:
-    """A certificate of a key, signed by itself."""
+    """A certificate of a key, signed by itself; good for a server on loopback."""
     key = load_pem_private_key(pem(kind).encode(), None)
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    loopback = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "proxy.example")])
     now = datetime.now(UTC)
     return (
@@ -65,6 +67,7 @@ def certificate(kind: str) -> x509.Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(loopback, critical=False)
         .sign(key, SHA256())
     )
 

@@ -35,6 +35,7 @@ INSIDE = {  # floors within a room
     "proxy.upstream.transport": 0,
     "proxy.upstream.client": 1,
     "proxy.upstream.clock": 1,
+    "proxy.upstream.duplex": 2,
     "proxy.upstream.routing": 2,
     "proxy.upstream.relay": 3,
 }
@@ -51,12 +52,19 @@ HOMES = {
         "proxy.settings.credentials.signing",
     },
     "google": {"proxy.credentials.sources.google"},
-    "httpx2": {"proxy.credentials.sources.http_recipe", "proxy.upstream.client", "proxy.upstream.transport"},
+    "httpx2": {
+        "proxy.credentials.sources.http_recipe",
+        "proxy.upstream.client",
+        "proxy.upstream.duplex",
+        "proxy.upstream.transport",
+    },
     "hypercorn": {
         "proxy.cli.server",
         "proxy.cli.serve",
         "proxy.cli.gateway",
+        "proxy.cli.websocket_stream",
         "proxy.asgi",
+        "proxy.blueprints.realtime",
         "proxy.gateway.connection",
     },
     "joserfc": {"proxy.credentials.sources.assertion"},
@@ -65,6 +73,7 @@ HOMES = {
     "msgspec": {
         "proxy.wire",
         "proxy.app",
+        "proxy.blueprints.realtime",
         "proxy.telemetry.logs",
         "proxy.gateway",
         "proxy.credentials.sharing.record",
@@ -79,6 +88,7 @@ HOMES = {
     "structlog": {"proxy.telemetry.logs"},
     "uvloop": {"proxy.cli.server"},
     "werkzeug": {"proxy.app", "proxy.blueprints.exchange", "proxy.gateway", "proxy.wire.form_body"},
+    "wsproto": {"proxy.cli.websocket_stream"},
     "yarl": {"proxy.upstream.transport"},
 }
 STANDARD_NAMES_BANNED = {"create_task": {"proxy.credentials.cached_source"}}

@@ -410,8 +410,8 @@ async def test_the_server_can_cancel_an_exchange(exchange: Exchange) -> None:
     assert exchange.line["outcome"] == "client_gone"
 
 
-@pytest.mark.parametrize("path", ["/v1/realtime", "/agent/api/llm_proxy/v1/realtime", "/livez", "/nope"])
-async def test_a_websocket_is_refused_in_the_envelope_and_is_no_defect(
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/agent/api/llm_proxy/v1/files", "/livez", "/nope"])
+async def test_a_websocket_elsewhere_is_refused_in_the_envelope_and_is_no_defect(
     run_proxy: RunProxy, path: str
 ) -> None:
     async with run_proxy("http://127.0.0.1:1") as proxy, raw_caller(proxy.url) as caller:

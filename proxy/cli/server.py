@@ -21,6 +21,7 @@ from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 
+from proxy.cli.websocket_stream import closes_told
 from proxy.errors import SettingsError
 
 # Linux closes a connection whose peer has taken no byte for so long: the clock on a caller who never reads.
@@ -112,7 +113,7 @@ async def run_server(
     The sockets are handed over: Hypercorn owns and closes them.
     """
     config.bind = [f"fd://{listener.detach()}" for listener in sockets]
-    with _http_1_1_only():
+    with _http_1_1_only(), closes_told():
         await serve(app, config, shutdown_trigger=stopped)
 
 

@@ -29,6 +29,7 @@ ENDPOINTS: frozenset[str] = frozenset(
         "images/variations",
         "models",
         "moderations",
+        "realtime",
         "rerank",
         "responses",
     }

@@ -3,10 +3,10 @@
 import contextlib
 import math
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httpx2
 from openai import AsyncOpenAI
@@ -26,7 +26,7 @@ from proxy.errors import (
 )
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.transport import AiohttpTransport, ArrivingBody
+from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
 from proxy.wire.headers import Headers
 
 SENDS_MAX: Final = 3
@@ -56,6 +56,7 @@ class UpstreamRequest:
         body: Held bytes, which can be sent again, or a stream, which cannot.
         content_length: Of a streamed body, where the caller announced it.
         clock: Told when the upstream's time begins, which a wait for a token is not.
+        subprotocols: Of a WebSocket, for whose handshake this request is then.
     """
 
     method: str
@@ -65,6 +66,7 @@ class UpstreamRequest:
     body: bytes | AsyncIterator[bytes]
     content_length: int | None = None
     clock: SendClock | None = None
+    subprotocols: Sequence[str] | None = None
 
 
 class UpstreamClient(AsyncOpenAI):
@@ -148,18 +150,17 @@ class UpstreamClient(AsyncOpenAI):
         if request.content_length is not None:
             headers.append((b"content-length", str(request.content_length).encode()))
         target = self._base_path + request.path + (b"?" + query if query else b"")
+        extensions: dict[str, Any] = {"target": target, "timeout": self._timeout}
+        if request.subprotocols is not None:
+            extensions["subprotocols"] = request.subprotocols
         with _translated_errors():
             response = await self._client.send(
                 httpx2.Request(
-                    request.method,
-                    self._url,
-                    headers=headers,
-                    content=request.body,
-                    extensions={"target": target, "timeout": self._timeout},
+                    request.method, self._url, headers=headers, content=request.body, extensions=extensions
                 ),
                 stream=True,
             )
-        if response.status_code < HTTPStatus.OK:
+        if response.status_code < HTTPStatus.OK and "socket" not in response.extensions:
             await response.aclose()
             raise BadResponse(reason="the upstream switched protocols, which nobody asked for")
         if response.has_redirect_location:
@@ -204,6 +205,8 @@ class UpstreamResponse:
         self.headers: Headers = response.headers.raw
         self._response = response
         self._body: ArrivingBody = response.extensions["body"]
+        self.socket: ArrivingMessages | None = response.extensions.get("socket")
+        """What a handshake opened, where it did."""
         self._closed = closed
 
     async def read(self) -> bytes:

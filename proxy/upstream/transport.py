@@ -5,11 +5,14 @@ came (the SDK's decodes `%2F`), a lost connection is not reported as a timeout, 
 read gives all that has arrived.
 """
 
+import asyncio
+import contextlib
 import errno
 import io
 import re
 import ssl
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Final, cast
 
 import aiohttp
@@ -17,12 +20,18 @@ import httpx2
 from multidict import CIMultiDict
 from yarl import URL
 
+from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
+
 # Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection: a request sent
 # on one that is just closing would be lost, and a POST cannot be sent again.
 KEEP_ALIVE_SECONDS: Final = 4.0
 HEADER_BYTES_MAX: Final = 64 * 1024
 # A larger body is written piece by piece: as one it would hold up the event loop, and aiohttp warns of it.
 WHOLE_BODY_BYTES_MAX: Final = 1024 * 1024
+# A WebSocket that is silent for so long is asked for a sign of life, and lost without one after half of that.
+HEARTBEAT_SECONDS: Final = 50.0
+CLOSE_SECONDS: Final = 2.0
+_MESSAGES: Final = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 _ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _URL: Final = re.compile(r"https?://\S+")
@@ -53,15 +62,17 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         """Send one request; the response's body is unread.
 
         The extension `target` (bytes) is the raw request target, `timeout` holds seconds under `connect`.
+        With `subprotocols` it is a WebSocket's handshake; where it succeeds the response's extensions hold
+        the `socket`.
         """
-        url = request.url
-        target: bytes = request.extensions["target"]
+        if "subprotocols" in request.extensions:
+            return await self._open_socket(request)
         content = _content(request)  # before the headers are read: it takes one away
         try:
             response = await self._session.request(
                 request.method,
-                URL(f"{url.scheme}://{url.netloc.decode()}{target.decode()}", encoded=True),
-                headers=CIMultiDict((name.decode(), value.decode()) for name, value in request.headers.raw),
+                _url(request),
+                headers=_headers(request),
                 data=content,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=request.extensions["timeout"]["connect"]),
@@ -70,13 +81,42 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
         body = ArrivingBody(response)
-        return httpx2.Response(
-            response.status,
-            headers=response.raw_headers,
-            stream=body,
-            request=request,
-            extensions={"body": body},
-        )
+        return _response(response, request, body, body=body)
+
+    async def _open_socket(self, request: httpx2.Request) -> httpx2.Response:
+        answers: list[tuple[aiohttp.ClientResponse, bytes]] = []
+        connect = request.extensions["timeout"]["connect"]
+        try:
+            async with aiohttp.ClientSession(  # of this handshake alone: it catches an answer that refuses
+                connector=self._session.connector,
+                connector_owner=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=_ADDED_BY_AIOHTTP,
+                trust_env=False,
+                max_line_size=HEADER_BYTES_MAX,
+                max_field_size=HEADER_BYTES_MAX,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                trace_configs=[_keep_answers(answers)],
+            ) as session:
+                socket = await session.ws_connect(
+                    _url(request, scheme="wss" if request.url.scheme == "https" else "ws"),
+                    headers=_headers(request),
+                    protocols=request.extensions["subprotocols"],
+                    proxy=self._proxy,
+                    heartbeat=HEARTBEAT_SECONDS,
+                    max_msg_size=MESSAGE_BYTES_MAX,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
+                )
+        except (aiohttp.ClientError, OSError) as error:
+            if not answers or answers[0][0].status == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise _translated(error) from error
+            answer, held = answers[0]
+            body = ArrivingBody(answer, held)
+            return _response(answer, request, body, body=body)
+        arriving = ArrivingMessages(socket)
+        answer, _ = answers[0]
+        return _response(answer, request, arriving, body=ArrivingBody(answer), socket=arriving)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -89,9 +129,10 @@ class ArrivingBody(httpx2.AsyncByteStream):
     The iterator serves the SDK's own readers; a relay calls `read`, which saves it three generators an event.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, whole: bytes | None = None) -> None:
         self._response = response
-        self._peeked = b""
+        self._peeked = whole or b""
+        self._ended = whole is not None
 
     async def peek(self, limit: int) -> bytes:
         """The beginning of the body, up to its end or some way beyond `limit`; it is still to be read."""
@@ -106,6 +147,8 @@ class ArrivingBody(httpx2.AsyncByteStream):
         if self._peeked:
             peeked, self._peeked = self._peeked, b""
             return peeked
+        if self._ended:
+            return b""
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -122,6 +165,99 @@ class ArrivingBody(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, close it if not."""
         self._response.release()
+
+
+class ArrivingMessages(httpx2.AsyncByteStream):
+    """A WebSocket to an upstream. Also in the response's extensions, as `socket`."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self.subprotocol = socket.protocol
+
+    async def receive(self) -> str | bytes | Close:
+        """The next message, or how the upstream closed; a connection that was lost is code 1006."""
+        message = await self._socket.receive()
+        if message.type in _MESSAGES:
+            return cast(str | bytes, message.data)
+        if message.type is aiohttp.WSMsgType.CLOSE:
+            return Close(message.data or NO_CODE, message.extra or "")
+        if message.type is aiohttp.WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
+            return Close(message.data.code)  # what it sent is no message: the words may quote it
+        return Close(LOST)
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message, once the upstream has taken enough of those before.
+
+        Raises:
+            httpx2.TransportError: it is gone.
+        """
+        try:
+            if isinstance(message, str):
+                await self._socket.send_str(message)
+            else:
+                await self._socket.send_bytes(message)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translated(error) from error
+
+    async def close(self, close: Close) -> None:
+        """Say how it ends, and wait a moment for the upstream to say so too."""
+        with contextlib.suppress(TimeoutError):
+            # aiohttp's own bound begins anew with each message that still comes.
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._socket.close(code=close.code, message=close.reason.encode())
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while isinstance(message := await self.receive(), bytes):
+            yield message
+
+    async def aclose(self) -> None:
+        """Close it, if that has not happened."""
+        await self.close(Close(GOING_AWAY))
+
+
+def _keep_answers(answers: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohttp.TraceConfig:
+    """Read what refuses a handshake, which is gone afterwards, and follow no redirect."""
+    trace = aiohttp.TraceConfig()
+
+    async def keep(_session: object, _context: object, ended: aiohttp.TraceRequestEndParams) -> None:
+        response, held = ended.response, bytearray()
+        if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            while chunk := await response.content.readany():
+                held += chunk
+                if len(held) > WHOLE_BODY_BYTES_MAX:
+                    raise aiohttp.ClientPayloadError
+        answers.append((response, bytes(held)))
+
+    async def redirected(
+        _session: object, _context: object, params: aiohttp.TraceRequestRedirectParams
+    ) -> None:
+        params.response.close()
+        answers.append((params.response, b""))
+        raise aiohttp.ClientPayloadError
+
+    trace.on_request_end.append(keep)
+    trace.on_request_redirect.append(redirected)
+    return trace
+
+
+def _url(request: httpx2.Request, scheme: str | None = None) -> URL:
+    url, target = request.url, cast(bytes, request.extensions["target"])
+    return URL(f"{scheme or url.scheme}://{url.netloc.decode()}{target.decode()}", encoded=True)
+
+
+def _headers(request: httpx2.Request) -> CIMultiDict[str]:
+    return CIMultiDict((name.decode(), value.decode()) for name, value in request.headers.raw)
+
+
+def _response(
+    answer: aiohttp.ClientResponse,
+    request: httpx2.Request,
+    stream: httpx2.AsyncByteStream,
+    **extensions: object,
+) -> httpx2.Response:
+    return httpx2.Response(
+        answer.status, headers=answer.raw_headers, stream=stream, request=request, extensions=extensions
+    )
 
 
 def _content(request: httpx2.Request) -> bytes | io.BytesIO | httpx2.AsyncByteStream | None:

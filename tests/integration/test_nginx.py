@@ -6,13 +6,15 @@ import json
 import re
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from proxy.wire.paths import BARE_SEGMENTS
-from tests.conftest import RunningGateway, RunProxy
+from tests.conftest import KEY, RunningGateway, RunProxy
 from tests.loopback import until
 from tests.nginx import LOCATIONS, caller_through, nginx_before
 from tests.raw_upstream import Conversation, raw_upstream
+from tests.socket_upstream import socket_upstream
 
 MOUNTS = ["/v1", "/agent/api/llm_proxy/v1"]
 MORE_KEYS = '[[access.keys]]\nname = "original"\nkey = "fake key"'
@@ -49,6 +51,19 @@ async def test_each_event_passes_nginx_before_the_next_is_made(
         assert await caller.chunk() == b""
     assert answer.status == 200
     assert answer.header("content-type") == ["text/event-stream"]
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+async def test_a_websocket_passes_nginx(run_proxy: RunProxy, tmp_path: Path, mount: str) -> None:
+    async with (
+        socket_upstream() as upstream,
+        run_proxy(upstream.url) as proxy,
+        nginx_before(proxy.url, tmp_path) as nginx,
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(nginx))) as session,
+        session.ws_connect(f"ws://x{mount}/realtime", headers={"x-api-key": KEY}) as caller,
+    ):
+        await caller.send_str("hello")
+        assert await caller.receive_str() == "hello"
 
 
 async def test_a_default_key_is_refused_through_nginx_and_a_real_one_is_not(

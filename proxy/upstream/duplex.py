@@ -1,0 +1,107 @@
+"""A WebSocket's two ways: messages up and messages down, until one side closes or the clock does."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx2
+
+from proxy.errors import Aborted, Draining, ProxyError
+from proxy.telemetry import ExchangeRecord
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.transport import CLOSE_SECONDS, ArrivingMessages
+from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, Close, legal
+
+
+class CallerMessages(Protocol):
+    """The caller's side of it."""
+
+    async def receive(self) -> str | bytes | Close:
+        """The next message, or how the caller closed, then and ever after."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message, once the caller has taken those before."""
+
+    async def close(self, close: Close) -> None:
+        """Close it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplex:
+    """Both sides of one WebSocket; no message waits here but the one on its way in each direction."""
+
+    caller: CallerMessages
+    upstream: ArrivingMessages
+    clock: ExchangeClock
+    record: ExchangeRecord
+
+    async def relay(self) -> None:
+        """Relay until it ends, then close whichever side is still open."""
+        stopped = asyncio.get_running_loop().create_future()
+
+        def stop(error: ProxyError) -> None:
+            if not stopped.done():
+                stopped.set_result(error)
+
+        self.clock.watch(stop)
+        try:
+            async with asyncio.TaskGroup() as group:
+                up, down = group.create_task(self._up()), group.create_task(self._down())
+                try:
+                    await asyncio.wait((up, down, stopped), return_when=asyncio.FIRST_COMPLETED)
+                    if down.done():
+                        await self._closed_by_upstream(down.result())
+                    elif up.done():
+                        await self._closed_by_caller(up.result())
+                    else:
+                        await self._stop(stopped.result())
+                    # Take in what the caller still says until it closes too: a connection that is
+                    # closed over unread bytes is reset, and the close frame lost with it.
+                    await asyncio.wait((up,), timeout=CLOSE_SECONDS)
+                finally:
+                    up.cancel()
+                    down.cancel()
+        finally:
+            self.clock.close()
+
+    async def _up(self) -> Close:
+        lost = False
+        while not isinstance(message := await self.caller.receive(), Close):
+            if lost:
+                continue  # how the upstream closed is for `_down` to say
+            try:
+                await self.upstream.send(message)
+            except httpx2.TransportError:
+                lost = True
+            self.record.bytes_up += _size(message)
+        return message
+
+    async def _down(self) -> Close:
+        while not isinstance(message := await self.upstream.receive(), Close):
+            await self.caller.send(message)
+            self.record.bytes_down += _size(message)
+        return message
+
+    async def _closed_by_upstream(self, close: Close) -> None:
+        if close.code == LOST:
+            self.record.fail(Aborted(reason="the WebSocket was lost"))
+            close = Close(INTERNAL, "the connection to the upstream was lost")
+        elif close.code not in (NORMAL, GOING_AWAY, NO_CODE):
+            self.record.reason = f"the upstream closed the WebSocket with {close.code}"
+        await self.caller.close(legal(close))
+
+    async def _closed_by_caller(self, close: Close) -> None:
+        if close.code == LOST:
+            self.record.outcome = self.record.outcome or "client_gone"
+            close = Close(GOING_AWAY)
+        await self.upstream.close(legal(close))
+
+    async def _stop(self, error: ProxyError) -> None:
+        self.record.fail(error)
+        close = Close(GOING_AWAY if isinstance(error, Draining) else INTERNAL, str(error))
+        await self.caller.close(close)
+        await self.upstream.close(Close(close.code))
+
+
+def _size(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())

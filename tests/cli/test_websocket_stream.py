@@ -1,0 +1,74 @@
+"""Hypercorn's WebSockets as `serve` runs them: how a caller closed is told, and nothing lingers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType
+
+from proxy.cli.server import load_server_config, open_sockets, run_server
+
+Message = dict[str, Any]
+
+
+@asynccontextmanager
+async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue[Message]]]:
+    """An application that takes what comes; its address and what it was told last."""
+    told, stop = asyncio.Queue[Message](), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                await send({"type": (await receive())["type"] + ".complete"})
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            pass
+        told.put_nowait(message)
+
+    config = load_server_config("127.0.0.1:0")
+    config.websocket_ping_interval = ping_interval
+    (listener,) = open_sockets(config.bind, 8)
+    address = "http://{}:{}".format(*listener.getsockname())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_server(app, config, [listener], stop.wait))
+        yield address, told
+        stop.set()
+
+
+@pytest.mark.parametrize(("code", "told_as"), [(1000, 1000), (1001, 1001), (4999, 4999)])
+async def test_the_callers_close_is_told(code: int, told_as: int) -> None:
+    async with served(60) as (url, told), aiohttp.ClientSession() as session:
+        async with session.ws_connect(url) as caller:
+            await caller.close(code=code, message="完".encode())
+            assert caller.close_code == code
+        message = await told.get()
+    assert message == {"type": "websocket.disconnect", "code": told_as, "reason": "完"}
+
+
+async def test_a_lost_caller_is_told_as_lost() -> None:
+    async with served(60) as (url, told), aiohttp.ClientSession() as session:
+        caller = await session.ws_connect(url)
+        caller._response.close()
+        message = await told.get()
+    assert message["code"] == 1006
+
+
+async def test_pings_go_on_while_it_is_silent() -> None:
+    async with (
+        served(0.05) as (url, _),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, autoping=False) as caller,
+    ):
+        assert [(await caller.receive()).type for _ in range(3)] == [WSMsgType.PING] * 3
+
+
+async def test_the_server_stops_at_once_after_a_socket_has_closed() -> None:
+    async with asyncio.timeout(5):
+        async with served(60) as (url, told), aiohttp.ClientSession() as session:
+            async with session.ws_connect(url) as caller:
+                await caller.close()
+            await told.get()

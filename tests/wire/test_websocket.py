@@ -1,0 +1,52 @@
+"""Rules about WebSockets: keys among subprotocols, the model in a query, close codes."""
+
+import pytest
+
+from proxy.errors import InvalidRequest
+from proxy.wire.websocket import Close, find_model, legal, rename_model, split_key, without_handshake
+
+
+def test_keys_and_accounts_are_taken_out_of_the_subprotocols() -> None:
+    offered = ["realtime", "openai-insecure-api-key.k", "openai-organization.o", "openai-project.p", "other"]
+    assert split_key(offered) == ([b"k"], ["realtime", "other"])
+
+
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        (b"", None),
+        (b"a=b", None),
+        (b"model=", ""),
+        (b"model=gpt", "gpt"),
+        (b"a&m%6fdel=g+p%2Ft&b", "g p/t"),
+    ],
+)
+def test_the_model_is_read_as_servers_read_it(query: bytes, model: str | None) -> None:
+    assert find_model(query) == model
+
+
+def test_two_models_are_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        find_model(b"model=a&mode%6c=a")
+
+
+def test_a_rename_leaves_the_rest_byte_for_byte() -> None:
+    assert rename_model(b"a=%2f&&model=x&b=+;c", "n/w&") == b"a=%2f&&model=n%2Fw%26&b=+;c"
+
+
+def test_headers_of_the_handshake_stay_on_their_hop() -> None:
+    kept = (b"openai-beta", b"realtime=v1")
+    assert without_handshake([(b"Sec-WebSocket-Key", b"k"), kept, (b"sec-websocket-protocol", b"p")]) == [
+        kept
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "sent"), [(1000, 1000), (1005, 1000), (1006, 1011), (1015, 1011), (1004, 1011), (0, 1011)]
+)
+def test_codes_that_may_not_be_sent_become_such_that_may(code: int, sent: int) -> None:
+    assert legal(Close(code)).code == sent
+
+
+def test_a_long_reason_is_cut_at_a_character() -> None:
+    assert legal(Close(4000, "完" * 50)) == Close(4000, "完" * 41)
