@@ -80,6 +80,18 @@ async def test_a_thousand_cold_requests_fetch_one_token(run_proxy: RunProxy, gat
     assert gateway.gateway.stats.token_fetches == 1
 
 
+async def test_a_chat_that_finds_no_token_yet_is_answered_within_its_clients_timeout(
+    run_proxy: RunProxy, gateway: RunningGateway
+) -> None:
+    gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.3)
+    async with run_proxy(gateway.url, credential=gateway.credential) as proxy:
+        client = proxy.client().with_options(timeout=5.0)  # after it the client hangs up
+        assert gateway.gateway.stats.token_fetches == 0
+        answer = await client.chat.completions.create(model="m", messages=WHO)
+    assert answer.choices[0].message.content == ECHO
+    assert gateway.gateway.stats.token_fetches == 1
+
+
 async def test_tokens_that_expire_under_load_fail_no_caller(
     run_proxy: RunProxy, gateway: RunningGateway
 ) -> None:
