@@ -97,7 +97,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
                 record.outcome = record.outcome or "ok"
             except ProxyError as error:
                 await _refuse(caller, record, error)
-            except Exception as error:
+            except Exception as error:  # our own fault: the log gets the traceback, the caller a plain 500
                 get_logger("proxy").exception("defect")
                 await _refuse(caller, record, InternalError(reason=type(error).__name__))
             finally:

@@ -53,6 +53,7 @@ class _TellingStream(WSStream):
 @contextlib.contextmanager
 def closes_told() -> Iterator[None]:
     """Make servers use it: there is no setting."""
+    # The name is imported there and not exported, which is what is ignored.
     original = hypercorn.protocol.h11.WSStream  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = _TellingStream  # type: ignore[attr-defined]
     try:

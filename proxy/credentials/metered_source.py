@@ -55,7 +55,7 @@ class MeteredSource:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._source.fetch()
-        except Exception as error:
+        except Exception as error:  # counted, whatever it is, and raised as it came
             if as_fetch_error(error).permanent:
                 self._stats.fetches_failed_permanent += 1
             else:

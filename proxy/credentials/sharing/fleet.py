@@ -186,7 +186,7 @@ class FleetSharing:
         started = self._clock()
         try:
             fetched = await fetch()
-        except Exception as error:
+        except Exception as error:  # whatever it is, the fleet shares its back-off
             raise await self._tell_failure(as_fetch_error(error), known) from error
         credential = self._mint(fetched, started, known)
         await self._store(fetched, credential, lease)

@@ -41,7 +41,7 @@ class SideThread:
         def work() -> None:
             try:
                 result = call()
-            except Exception as error:
+            except Exception as error:  # of a thread nobody joins: it goes to whoever waits for the result
                 tell(outcome.set_exception, error)
             else:
                 tell(outcome.set_result, result)
