@@ -35,6 +35,8 @@ class ProxyRequest(Request):
         self.peer = (scope.get("client") or (None,))[0]
         self.body.timeout = self.body_timeout
         self.closing = contextlib.AsyncExitStack()
+        self.group: asyncio.TaskGroup
+        """Of whatever runs for this request beside its own task; set before it is handled."""
         self.caller: Caller | None = None
         """Who is calling, once that is known."""
         self.record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
@@ -50,6 +52,7 @@ class ProxyConnection(ASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         request = cast(ProxyRequest, self._create_request_from_scope(send))
         async with asyncio.TaskGroup() as group:
+            request.group = group
             presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
             listener = group.create_task(_listen(request, receive, presence))
             try:

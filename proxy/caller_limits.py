@@ -81,7 +81,7 @@ class CallerLimits:
         key = self._keys.get(caller.name)
         most = None if key is None else key.max_streams
         if most is not None and self._streams[caller.name] >= most:
-            raise RateLimited(1.0, reason="streams at once")
+            raise RateLimited(reason="streams at once")
         self._streams[caller.name] += 1
         try:
             yield
@@ -96,4 +96,4 @@ class CallerLimits:
             "RateLimit-Remaining": str(remaining),
             "RateLimit-Reset": str(math.ceil(seconds)),
         }
-        return RateLimited(seconds, headers=headers, reason="requests in a time")
+        return RateLimited(retry_after=seconds, headers=headers, reason="requests in a time")

@@ -18,6 +18,7 @@
         BadResponse                     502     upstream_bad_response
         UpstreamTimeout                 504     upstream_timeout
         Overloaded                      503     upstream_overloaded
+        CircuitOpen                     503     upstream_unavailable
         Aborted                         (502)   upstream_aborted     after the first byte: one error event
         Draining                        503     shutting_down
       InternalError                     500     internal_error
@@ -26,8 +27,7 @@
 An HTTP error status of the upstream is a response, not one of these: it is relayed with its body.
 
 Messages are chosen with care, since clients decide by the words of an error whether to retry it
-(RAGFlow looks for "auth", "key", "rate limit", "server", digits such as 429 or 503): they hold no ids, no
-secrets, no addresses, and a passing fault says "temporarily unavailable".
+(RAGFlow looks for "auth", "key", "rate limit", 429, 503): they hold no ids, no secrets and no addresses.
 """
 
 from collections.abc import Mapping
@@ -56,6 +56,7 @@ class ProxyError(Exception):
         message: Words for the caller; the class's own by default. Never a secret or an id.
         param: The request field at fault, where there is one.
         headers: Response headers that go with the error.
+        retry_after: Seconds until another try is worth while (RFC 9110 10.2.3).
         reason: Words for the log alone.
     """
 
@@ -63,6 +64,8 @@ class ProxyError(Exception):
     type: ClassVar[str] = "internal_error"
     code: ClassVar[str] = "internal_error"
     message: ClassVar[str] = "the proxy failed to handle the request"
+    passes_in: ClassVar[float | None] = None
+    """The `retry_after` of most errors of a class."""
 
     def __init__(
         self,
@@ -70,11 +73,15 @@ class ProxyError(Exception):
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
         reason: str | None = None,
     ) -> None:
         super().__init__(message or self.message)
         self.param = param
-        self.headers: Mapping[str, str] = headers or {}
+        seconds = self.passes_in if retry_after is None else retry_after
+        # Whole seconds, rounded up, one at least.
+        wait = {} if seconds is None else {"Retry-After": str(max(1, int(-(-seconds // 1))))}
+        self.headers: Mapping[str, str] = {**wait, **(headers or {})}
         self.reason = reason
 
     def envelope(self) -> ErrorEnvelope:
@@ -162,21 +169,14 @@ class ModelForbidden(CallerError):
 class RateLimited(CallerError):
     """The caller's key has used up what it may use at the moment.
 
-    Args:
-        retry_after: Seconds until more is allowed.
-        headers: How much is allowed (draft-ietf-httpapi-ratelimit-headers, as of its version 03).
-        reason: Words for the log alone.
+    Its headers say how much is allowed (draft-ietf-httpapi-ratelimit-headers, as of its version 03).
     """
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     message = "rate limit of this key reached, too many requests"
-
-    def __init__(
-        self, retry_after: float = 1.0, *, headers: Mapping[str, str] | None = None, reason: str | None = None
-    ) -> None:
-        super().__init__(headers={**_retry_after(retry_after), **(headers or {})}, reason=reason)
+    passes_in = 1.0
 
 
 # --- our credentials
@@ -202,7 +202,7 @@ class TokenUnavailable(CredentialError):
     message = "upstream temporarily unavailable"
 
     def __init__(self, retry_after: float = 1.0, *, reason: str | None = None) -> None:
-        super().__init__(headers=_retry_after(retry_after), reason=reason)
+        super().__init__(retry_after=retry_after, reason=reason)
         self.retry_after = retry_after
 
 
@@ -237,7 +237,7 @@ class Unreachable(UpstreamError):
 
 
 class BadResponse(UpstreamError):
-    """No HTTP answer that could be relayed: reset, garbage, a redirect."""
+    """No answer that could be relayed: reset, garbage, a redirect."""
 
     code = "upstream_bad_response"
     message = "the upstream gave no valid answer"
@@ -257,16 +257,23 @@ class Overloaded(UpstreamError):
     status = 503
     code = "upstream_overloaded"
     message = "too many requests at once for this upstream, try again soon"
+    passes_in = 1.0
 
-    def __init__(self, retry_after: float = 1.0) -> None:
-        super().__init__(headers=_retry_after(retry_after))
+
+class CircuitOpen(UpstreamError):
+    """The upstream failed time after time, and is left alone for a while."""
+
+    status = 503
+    type = "server_error"
+    code = "upstream_unavailable"
+    message = "upstream temporarily unavailable"
+    passes_in = 1.0
 
 
 class Aborted(UpstreamError):
     """The answer broke off after its first byte.
 
-    The words must not look like a fault worth a retry: a client that starts again after partial output
-    shows the text twice.
+    Its words must not look worth a retry: a client that starts again would show the text twice.
     """
 
     code = "upstream_aborted"
@@ -274,14 +281,12 @@ class Aborted(UpstreamError):
 
 
 class Draining(UpstreamError):
-    """The service is shutting down; the exchange outlived the drain."""
+    """The exchange outlived the drain of the service."""
 
     status = 503
     code = "shutting_down"
     message = "the response was cut off: the proxy is shutting down"
-
-    def __init__(self) -> None:
-        super().__init__(headers=_retry_after(1.0))
+    passes_in = 1.0
 
 
 # --- start-up
@@ -293,8 +298,3 @@ class SettingsError(Exception):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def _retry_after(seconds: float) -> dict[str, str]:
-    """RFC 9110 10.2.3: whole seconds, rounded up, one at least."""
-    return {"Retry-After": str(max(1, int(-(-seconds // 1))))}

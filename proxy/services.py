@@ -36,8 +36,12 @@ class Services:
         """Whether requests should be sent here: not draining, the default credential not known broken."""
         if self.drain.started:
             return False
-        name = self.settings.upstreams[self.settings.routes.default].credential
-        return name is None or self.credentials[name].source.healthy
+        default = self.settings.routes.default
+        names = [default] if isinstance(default, str) else [*default]
+        return any(self._is_able(self.settings.upstreams[name].credential) for name in names)
+
+    def _is_able(self, credential: str | None) -> bool:
+        return credential is None or self.credentials[credential].source.healthy
 
 
 @contextlib.asynccontextmanager
@@ -57,14 +61,15 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
         usage = UsageTotals()
+        routing = Routing(settings, clients)
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),
             limits=CallerLimits(settings.access.keys),
             credentials=credentials,
-            routing=Routing(settings, clients),
+            routing=routing,
             models=ModelList(settings, clients),
             drain=drain,
-            metrics=Metrics(credentials.readings, usage),
+            metrics=Metrics(credentials.readings, usage, routing.readings),
             usage=usage,
         )

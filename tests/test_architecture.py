@@ -35,9 +35,14 @@ INSIDE = {  # floors within a room
     "proxy.upstream.transport": 0,
     "proxy.upstream.client": 1,
     "proxy.upstream.clock": 1,
+    "proxy.upstream.breaker": 0,
+    "proxy.upstream.balance": 0,
+    "proxy.upstream.health": 1,
     "proxy.upstream.duplex": 2,
     "proxy.upstream.routing": 2,
     "proxy.upstream.relay": 3,
+    "proxy.upstream.attempts": 4,
+    "proxy.upstream.heartbeat": 4,
 }
 HOMES = {
     "aiocache": {"proxy.credentials.store", "proxy.credentials.sharing.redis_link"},
@@ -81,6 +86,7 @@ HOMES = {
     "multidict": {"proxy.upstream.transport"},
     "openai": {"proxy.upstream.client"},
     "prometheus_client": {"proxy.telemetry.metrics"},
+    "purgatory": {"proxy.upstream.breaker"},
     "pydantic": {"proxy.settings"},
     "quart": {"proxy.app", "proxy.asgi", "proxy.blueprints", "proxy.request_body", "proxy.gateway"},
     "redis": {"proxy.credentials.sharing.redis_link"},

@@ -1,6 +1,8 @@
 """Between Quart and the relay: read the request as it arrived, answer with what comes back."""
 
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import unquote
 
@@ -13,8 +15,11 @@ from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
 from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord, UsageTotals
+from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.heartbeat import ENDPOINTS as HEARTBEAT_ENDPOINTS
+from proxy.upstream.heartbeat import Heartbeat
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
@@ -52,31 +57,58 @@ async def relay_exchange() -> Response:
     _check_limits(incoming, own.limits, fields, hidden=_may_hide_model(incoming, held, target.endpoint))
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
-    route = own.routing.choose(target.endpoint, record.model, record.caller)
-    taken, held = len(held), _as_upstream_takes_it(incoming, held, route, fields)
-    record.endpoint, record.upstream = target.endpoint, route.upstream
+    record.endpoint = target.endpoint
     incoming.closing.callback(_count_usage, record, own.usage)
-    clock = ExchangeClock(route.timeouts)
-    incoming.closing.enter_context(own.drain.watch(clock))
-    outgoing = UpstreamRequest(
-        method=incoming.method,
-        path=target.path,
-        query=incoming.query_string,
-        headers=request_headers(incoming.raw_headers, request_id=record.request_id),
-        body=held if incoming.body.finished else _upload(held, incoming, clock),
-        content_length=_length_up(incoming, len(held) - taken),
-        clock=clock,
-    )
+    plan = own.routing.plan(target.endpoint, record.model, record.caller)
+    preparation = _Preparation(incoming, own, target.path, held, fields)
+    attempts = Attempts(plan, preparation.exchange, record, again=incoming.body.finished)
+    beats = plan[0].heartbeat if fields.stream is True and target.endpoint in HEARTBEAT_ENDPOINTS else 0.0
     try:
-        repairs = AnswerRepairs(
-            route.repairs, route.endpoint, usage_asked=fields.usage_asked, top_n=fields.top_n
-        )
-        answer = await Exchange(outgoing, route, clock, record, limits, repairs).open(incoming.closing)
+        opening = attempts.open(incoming.closing)
+        if beats:
+            heartbeat = Heartbeat(beats, target.endpoint, record)
+            answer = await heartbeat.open(opening, incoming.group, incoming.closing)
+        else:
+            answer = await opening
     except UpstreamError as error:
         if incoming.body.failure is not None:  # the upload broke, and that broke the request up there
             raise incoming.body.failure from error
         raise
     return to_response(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """Makes the exchange with an upstream, out of what arrived."""
+
+    incoming: ProxyRequest
+    own: Services
+    path: bytes
+    held: bytes
+    fields: RequestFields
+
+    def exchange(self, route: Route, closing: contextlib.AsyncExitStack) -> Exchange:
+        """The exchange with that one; `closing` ends its clock."""
+        incoming, record = self.incoming, self.incoming.record
+        body = _as_upstream_takes_it(incoming, self.held, route, self.fields)
+        clock = ExchangeClock(route.timeouts)
+        closing.enter_context(self.own.drain.watch(clock))
+        outgoing = UpstreamRequest(
+            method=incoming.method,
+            path=self.path,
+            query=incoming.query_string,
+            headers=request_headers(incoming.raw_headers, request_id=record.request_id),
+            body=body if incoming.body.finished else _upload(body, incoming, clock),
+            content_length=_length_up(incoming, len(body) - len(self.held)),
+            clock=clock,
+        )
+        fields = self.fields
+        repairs = AnswerRepairs(
+            route.repairs, route.endpoint, usage_asked=fields.usage_asked, top_n=fields.top_n
+        )
+        return Exchange(
+            outgoing, route, clock, record, self.own.settings.limits, repairs, heartbeat=route.heartbeat
+        )
 
 
 async def _answer_models(models: ModelList, endpoint: str, record: ExchangeRecord) -> Response:

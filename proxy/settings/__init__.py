@@ -41,7 +41,7 @@ from proxy.settings.models import (
 )
 from proxy.settings.recipe_values import Json
 from proxy.settings.shared import Shared
-from proxy.settings.upstreams import Timeouts, Upstream
+from proxy.settings.upstreams import Breaker, Retries, Timeouts, Upstream
 
 __all__ = [
     "DEFAULT_CALLER_KEYS",
@@ -49,6 +49,7 @@ __all__ = [
     "Access",
     "AzureCredential",
     "BedrockCredential",
+    "Breaker",
     "CallerKey",
     "Credential",
     "CredentialSection",
@@ -68,6 +69,7 @@ __all__ = [
     "ModelRoute",
     "Models",
     "OAuth2Credential",
+    "Retries",
     "Routes",
     "Settings",
     "Shared",

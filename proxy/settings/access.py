@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from proxy.settings.fields import Count, KeyText, Name, Rate, RepairName, Sha256
+from proxy.settings.fields import Count, KeyText, Name, Rate, RepairName, Seconds, Sha256
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
 
@@ -25,6 +25,8 @@ class CallerKey(Section):
     """Requests in a time, such as `600/minute`."""
     max_streams: Count | None = None
     """Streams at once."""
+    heartbeat: Seconds | None = None
+    """Instead of the upstream's `heartbeat`, for this caller."""
     repairs: tuple[RepairName, ...] = ()
     """What is cured for this caller, beside what its upstream has cured."""
 

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from proxy.secret import Secret
 from proxy.settings.problems import suggestion
-from proxy.settings.section import Checked, refuse
+from proxy.settings.section import Checked, frozen, refuse
 from proxy.wire.repairs import known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
@@ -19,6 +20,9 @@ _PLACEHOLDER = re.compile(
     r"(sk)?(x{3,}|\.{3,}|<.*>|(change|replace)(me|this)|(your|my)(api)?(key|secret|token)(here)?)"
     r"|secret|password|todo|placeholder"
 )
+
+
+WEIGHT_MAX = 1000
 
 
 def _number(value: object) -> object:
@@ -83,6 +87,20 @@ def _repair_name(value: str) -> str:
     return value
 
 
+def _target(value: object) -> str | Mapping[str, int]:
+    """Accept an upstream's name, or a table of names with their weights."""
+    if not isinstance(value, Mapping):
+        if not isinstance(value, str):
+            refuse("must be the name of an upstream, or a table of several with their weights")
+        return value
+    if not value:
+        refuse("names no upstream")
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 0 < weight <= WEIGHT_MAX:
+            refuse(f"must be a whole number from 1 to {WEIGHT_MAX}: the upstream's weight", str(name))
+    return frozen(value)
+
+
 def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(value.lower()):
         refuse("must be 64 hexadecimal digits: the SHA-256 of the key")
@@ -132,7 +150,10 @@ def _certificates(path: Path) -> Path:
 
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+Tries = Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)]
+Status = Annotated[int, BeforeValidator(_number), Field(ge=400, le=599)]
 Name = Annotated[str, AfterValidator(_name)]
 DottedPath = Annotated[str, AfterValidator(_dotted_path)]
 PlainText = Annotated[str, Checked(_plain_text)]
@@ -141,6 +162,8 @@ HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
 Rate = Annotated[str, AfterValidator(_rate)]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
+Target = Annotated[str | Mapping[str, int], Checked(_target)]
+"""One upstream by its name, or several with their weights."""
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]

@@ -7,7 +7,7 @@ from pydantic import Field
 from proxy.secret import Secret
 from proxy.settings.access import Access
 from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
-from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText
+from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText, Target
 from proxy.settings.model_list import Models
 from proxy.settings.section import Section, Table, frozen
 from proxy.settings.shared import Shared
@@ -42,15 +42,18 @@ class ModelRoute(Section):
 
     match: Name
     """A name, or a pattern with `*`, `?` and `[...]`; case counts."""
-    upstream: str
+    upstream: Target
     rename: Name | None = None
 
 
 class Routes(Section):
-    """Which upstream takes a request: that of its model, of its endpoint, or else the default."""
+    """Which upstream takes a request: that of its model, of its endpoint, or else the default.
 
-    default: str
-    endpoints: Table[str, str] = Field(default_factory=dict)
+    Where several are named with their weights, each takes its share.
+    """
+
+    default: Target
+    endpoints: Table[str, Target] = Field(default_factory=dict)
     models: tuple[ModelRoute, ...] = ()
     """The first that matches counts."""
 

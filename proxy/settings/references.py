@@ -43,6 +43,7 @@ def check_references(tree: Mapping[str, object]) -> Iterator[Problem]:
         if isinstance(credential, str) and credential not in credentials:
             words = f"names no credential, {suggestion(credential, credentials)}"
             yield Problem(("upstreams", name, "credential"), words)
+    yield from _check_fallbacks(_table(tree, "upstreams"))
     yield from _check_late(credentials)
     yield from _check_sharing(tree)
     if "gateway" not in tree:
@@ -58,16 +59,38 @@ def _check_routes(tree: Mapping[str, object]) -> Iterator[Problem]:
         yield Problem(("routes", "default"), f"is required: one of {listed(upstreams)}")
     endpoints, models = _endpoints_and_models(routes)
     for number, route in enumerate(models):
-        name = route.get("upstream") if isinstance(route, dict) else None
-        if upstreams and isinstance(name, str) and name not in upstreams:
-            words = f"names no upstream, {suggestion(name, upstreams)}"
-            yield Problem(("routes", "models", number, "upstream"), words)
+        target = route.get("upstream") if isinstance(route, dict) else None
+        yield from _check_target(target, upstreams, ("routes", "models", number, "upstream"))
     default = {"default": routes["default"]} if "default" in routes else {}
-    for key, upstream in {**default, **endpoints}.items():
+    for key, target in {**default, **endpoints}.items():
         if key != "default" and key not in ENDPOINTS:
             yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINTS)}")
-        elif upstreams and isinstance(upstream, str) and upstream not in upstreams:
-            yield Problem(("routes", key), f"names no upstream, {suggestion(upstream, upstreams)}")
+        else:
+            yield from _check_target(target, upstreams, ("routes", key))
+
+
+def _check_target(target: object, upstreams: Mapping[str, object], path: KeyPath) -> Iterator[Problem]:
+    """One upstream, or a table of several with their weights."""
+    names = [target] if isinstance(target, str) else [*target] if isinstance(target, dict) else []
+    for name in names if upstreams else []:
+        if name not in upstreams:
+            place = path if isinstance(target, str) else (*path, name)
+            yield Problem(place, f"names no upstream, {suggestion(name, upstreams)}")
+
+
+def _check_fallbacks(upstreams: Mapping[str, object]) -> Iterator[Problem]:
+    """Each must exist, and none may lead back to where it began."""
+    next_of = {
+        name: upstream["fallback"]
+        for name, upstream in upstreams.items()
+        if isinstance(upstream, dict) and isinstance(upstream.get("fallback"), str)
+    }
+    for name, fallback in next_of.items():
+        place = ("upstreams", name, "fallback")
+        if fallback not in upstreams:
+            yield Problem(place, f"names no upstream, {suggestion(fallback, upstreams)}")
+        elif name in _reachable(fallback, {key: {value} for key, value in next_of.items()}):
+            yield Problem(place, "leads back to this upstream")
 
 
 def _check_late(credentials: Mapping[str, object]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from proxy.telemetry.exchange_record import ExchangeRecord
 from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.token_record import State, TokenReading, TokenStats
+from proxy.telemetry.upstream_reading import UpstreamReading
 from proxy.telemetry.usage_totals import UsageTotals
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "State",
     "TokenReading",
     "TokenStats",
+    "UpstreamReading",
     "UsageTotals",
     "bind_context",
     "configure_logs",

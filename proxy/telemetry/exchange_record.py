@@ -34,6 +34,8 @@ class ExchangeRecord:
     generation: int | None = None
     """Of the credential that was used last."""
     replays: int = 0
+    attempts: int = 0
+    """How often an upstream was asked, replays with another token aside."""
     upstream_request_id: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -46,6 +48,14 @@ class ExchangeRecord:
     def now(self) -> float:
         """The clock that every moment here is read from."""
         return time.monotonic()
+
+    def begin_attempt(self, upstream: str) -> None:
+        """An upstream is asked: whatever an earlier attempt left is void."""
+        self.upstream = upstream
+        self.attempts += 1
+        if self.attempts > 1:
+            self.outcome, self.reason, self.bytes_down = "", None, 0
+            self.prompt_tokens = self.completion_tokens = None
 
     def went_down(self, chunk: bytes) -> None:
         """Count bytes of the answer as they go to the caller."""
@@ -82,6 +92,7 @@ class ExchangeRecord:
             "events": self.events,
             "generation": self.generation,
             "replays": self.replays or None,
+            "attempts": self.attempts if self.attempts > 1 else None,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "upstream_request_id": self.upstream_request_id,

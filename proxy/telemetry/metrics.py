@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy.telemetry.token_record import State, TokenReading
+from proxy.telemetry.upstream_reading import CIRCUIT_STATES, UpstreamReading
 from proxy.telemetry.usage_totals import UsageTotals
 
 PREFIX: Final = "llm_proxy_"
@@ -92,13 +93,18 @@ class Metrics:
     Args:
         tokens: Gives how each credential stands.
         usage: What callers used.
+        upstreams: Gives how each upstream stands.
     """
 
     def __init__(
-        self, tokens: Callable[[], Iterable[TokenReading]], usage: UsageTotals | None = None
+        self,
+        tokens: Callable[[], Iterable[TokenReading]],
+        usage: UsageTotals | None = None,
+        upstreams: Callable[[], Iterable[UpstreamReading]] = tuple,
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_TokenCollector(tokens))
+        self._registry.register(_UpstreamCollector(upstreams))
         self._registry.register(_UsageCollector(usage or UsageTotals()))
         ProcessCollector(registry=self._registry)
 
@@ -121,6 +127,26 @@ class _TokenCollector(Collector):
             yield _counter(name, readings)
         for name in _SUMMARIES:
             yield _summary(name, readings)
+
+
+class _UpstreamCollector(Collector):
+    def __init__(self, upstreams: Callable[[], Iterable[UpstreamReading]]) -> None:
+        self._upstreams = upstreams
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, from the numbers of this moment."""
+        readings = [*self._upstreams()]
+        text = "Requests to upstreams, by the class of their status or the code of their error."
+        attempts = CounterMetricFamily(PREFIX + "upstream_attempts", text, labels=["upstream", "result"])
+        text = "State of an upstream's circuit: 1 for the one that it is in."
+        circuit = GaugeMetricFamily(PREFIX + "upstream_circuit", text, labels=["upstream", "state"])
+        for reading in readings:
+            for result, count in reading.attempts.items():
+                attempts.add_metric([reading.upstream, result], count)
+            for state in CIRCUIT_STATES if reading.circuit else ():
+                circuit.add_metric([reading.upstream, state], float(state == reading.circuit))
+        yield attempts
+        yield circuit
 
 
 class _UsageCollector(Collector):

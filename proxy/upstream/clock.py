@@ -71,8 +71,9 @@ class ExchangeClock:
         self._arm(self._loop.time())
 
     def waiting(self) -> None:
-        """A wait for the upstream begins."""
-        self._waiting_since = self._loop.time()
+        """A wait for the upstream begins, or goes on."""
+        if self._waiting_since is None:
+            self._waiting_since = self._loop.time()
 
     def arrived(self) -> None:
         """It is over: what follows is the caller's time."""

@@ -5,8 +5,9 @@ status. After it, a broken event stream ends with one error event and without an
 body is aborted, so that no cut answer looks like a whole one.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -18,7 +19,14 @@ from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import NO_REPAIRS, Route
-from proxy.wire.event_stream import EVENT_STREAM, EventFramer, error_body, error_event, holds_error
+from proxy.wire.event_stream import (
+    EVENT_STREAM,
+    HEARTBEAT,
+    EventFramer,
+    error_body,
+    error_event,
+    holds_error,
+)
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 from proxy.wire.repairs import ErrorInside
 from proxy.wire.usage import TAIL_BYTES, read_usage
@@ -35,11 +43,11 @@ _END: Final = b"[DONE]\n\n"
 
 
 class Answer(NamedTuple):
-    """What goes down to the caller: either bytes, or an iterator whose failure must abort the connection."""
+    """What goes down to the caller: either bytes, or a generator whose failure must abort the connection."""
 
     status: int
     headers: Headers
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | AsyncGenerator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Exchange:
     record: ExchangeRecord
     limits: Limits
     repairs: AnswerRepairs = NO_ANSWER_REPAIRS
+    heartbeat: float = 0.0
+    """Seconds of silence in an event stream after which the caller hears from us; 0 is never."""
 
     async def open(self, closing: contextlib.AsyncExitStack) -> Answer:
         """Send the request and wait for the first byte of the answer.
@@ -124,7 +134,7 @@ class Exchange:
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         return self._whole(error.status, headers, error_body(error.envelope()))
 
-    async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
+    async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
         framer = EventFramer(self.limits.max_event_bytes)
         repairer = self.repairs.stream() if self.repairs else None
@@ -147,7 +157,10 @@ class Exchange:
                     raise Aborted(reason="an event was over the limit")
                 if whole.endswith(_END) and framer.marked:
                     self.clock.ending(END_SECONDS)
-                chunk = await self._next(response)
+                while (arrived := await self._next_or_silence(response, framer)) is None:
+                    record.went_down(HEARTBEAT)
+                    yield HEARTBEAT
+                chunk = arrived
             tail = framer.flush()
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
@@ -155,16 +168,14 @@ class Exchange:
                 record.went_down(tail)
                 yield tail
             if self._says_when_done and not (framer.finished or told):
-                raise Aborted(
-                    ENDED_EARLY, reason="the stream ended without [DONE] and without a finish_reason"
-                )
+                raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
         except ProxyError as error:
             if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
                 yield self._last_event(error)
         finally:
             self._note_usage(framer.recent)
 
-    async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncIterator[bytes]:
+    async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
         """Any other body, as it comes."""
         chunk, tail = first, b""
         while chunk:
@@ -179,6 +190,16 @@ class Exchange:
         chunk = await response.read()
         self.clock.arrived()
         return chunk
+
+    async def _next_or_silence(self, response: UpstreamResponse, framer: EventFramer) -> bytes | None:
+        """What arrives next; None after so much silence that the caller should hear from us."""
+        if not self.heartbeat or framer.marked:
+            return await self._next(response)
+        try:
+            async with asyncio.timeout(self.heartbeat):
+                return await self._next(response)
+        except TimeoutError:
+            return None
 
     @property
     def _is_counted(self) -> bool:

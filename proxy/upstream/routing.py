@@ -1,18 +1,22 @@
-"""Which upstream serves which request: by its model, by its endpoint, or the default one."""
+"""Which upstreams serve which request: by its model, by its endpoint, or the default one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
-from proxy.settings import ModelRoute, Settings, Timeouts
+from proxy.settings import Settings, Timeouts, Upstream
+from proxy.telemetry import UpstreamReading
+from proxy.upstream.balance import Balance
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.health import UpstreamHealth
 from proxy.wire.repairs import Repairs, resolve
 
 NO_REPAIRS: Final = Repairs()
+Target = str | Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """Where one request goes."""
 
@@ -20,10 +24,15 @@ class Route:
     upstream: str
     client: UpstreamClient
     timeouts: Timeouts
+    health: UpstreamHealth
     rename: str | None = None
     """The model's name up there, where it is another one."""
     repairs: Repairs = NO_REPAIRS
     """Those of the upstream and those of the caller."""
+    heartbeat: float = 0.0
+    """Seconds of silence after which a caller of a stream hears from us; 0 is never."""
+    fallback_statuses: frozenset[int] = frozenset()
+    """Answers that count as a failure, where there is another upstream to ask."""
 
 
 class Routing:
@@ -35,44 +44,114 @@ class Routing:
     """
 
     def __init__(self, settings: Settings, clients: Mapping[str, UpstreamClient]) -> None:
-        self._models = settings.routes.models
-        self._endpoints = settings.routes.endpoints
-        self._default = settings.routes.default
+        routes = settings.routes
         self._upstreams = settings.upstreams
         self._clients = clients
-        self._callers = {key.name: key.repairs for key in settings.access.keys}
+        self._callers = {key.name: key for key in settings.access.keys}
         self._repairs: dict[tuple[str, str | None], Repairs] = {}
+        self._of_model = [(route, _balance(route.upstream)) for route in routes.models]
+        self._of_endpoint = {name: _balance(target) for name, target in routes.endpoints.items()}
+        self._default = _balance(routes.default)
+        balances = [self._default, *self._of_endpoint.values(), *(balance for _, balance in self._of_model)]
+        with_alternative = {*_with_alternative(balances, self._upstreams)}
+        self._fallback_statuses = {
+            name: frozenset(upstream.fallback_statuses) for name, upstream in self._upstreams.items()
+        }
+        self._health = {
+            name: UpstreamHealth(name, upstream, has_alternative=name in with_alternative)
+            for name, upstream in self._upstreams.items()
+        }
 
     def choose(self, endpoint: str, model: str | None = None, caller: str | None = None) -> Route:
-        """The route of a request.
+        """The route of a request that has one try.
 
         Args:
             endpoint: A path below a named one (`models/gpt-4o`) goes the same way.
             model: As the request names it, where it does.
             caller: By its name; its repairs count beside those of the upstream.
         """
-        route = self._of_model(model)
-        name = self._of_endpoint(endpoint) if route is None else route.upstream
-        rename = None if route is None else route.rename
-        timeouts, repairs = self._upstreams[name].timeouts, self._repairs_of(name, caller)
-        return Route(endpoint, name, self._clients[name], timeouts, rename, repairs)
+        return self.plan(endpoint, model, caller)[0]
+
+    def plan(self, endpoint: str, model: str | None = None, caller: str | None = None) -> Sequence[Route]:
+        """Where to try a request, one after the other: its turn's upstream, its peers, their fallbacks.
+
+        Those whose circuit is open are left out, unless it is that of every one.
+        """
+        rename, balance = self._matching(model) or (None, self._at(endpoint))
+        names = [*_with_fallbacks(balance.order(), self._upstreams)]
+        able = names if len(names) == 1 else [n for n in names if not self._health[n].opens_in] or names
+        return [self._route(name, endpoint, model, rename, caller) for name in able]
+
+    def readings(self) -> list[UpstreamReading]:
+        """How each upstream stands."""
+        return [health.reading() for health in self._health.values()]
+
+    def _route(
+        self, name: str, endpoint: str, model: str | None, rename: str | None, caller: str | None
+    ) -> Route:
+        upstream, key = self._upstreams[name], self._callers.get(caller or "")
+        beat = upstream.heartbeat if key is None or key.heartbeat is None else key.heartbeat
+        return Route(
+            endpoint=endpoint,
+            upstream=name,
+            client=self._clients[name],
+            timeouts=upstream.timeouts,
+            rename=rename or _renamed(upstream, model),
+            repairs=self._repairs_of(name, caller),
+            heartbeat=beat,
+            health=self._health[name],
+            fallback_statuses=self._fallback_statuses[name],
+        )
 
     def _repairs_of(self, upstream: str, caller: str | None) -> Repairs:
-        pair = (upstream, caller if caller in self._callers else None)
+        key = self._callers.get(caller or "")
+        pair = (upstream, None if key is None else key.name)
         if pair not in self._repairs:  # at most one for each pair of names in the configuration
-            of_caller = self._callers.get(caller or "", ())
+            of_caller = () if key is None else key.repairs
             self._repairs[pair] = resolve([*self._upstreams[upstream].repairs, *of_caller])
         return self._repairs[pair]
 
-    def _of_model(self, model: str | None) -> ModelRoute | None:
-        if model is None:
-            return None
-        return next((route for route in self._models if fnmatchcase(model, route.match)), None)
+    def _matching(self, model: str | None) -> tuple[str | None, Balance] | None:
+        """The first route that fits: the model's name up there, and who takes it."""
+        for route, balance in self._of_model if model is not None else ():
+            if fnmatchcase(model or "", route.match):
+                return route.rename, balance
+        return None
 
-    def _of_endpoint(self, endpoint: str) -> str:
+    def _at(self, endpoint: str) -> Balance:
         place = endpoint
         while place:
-            if place in self._endpoints:
-                return self._endpoints[place]
+            if place in self._of_endpoint:
+                return self._of_endpoint[place]
             place = place.rpartition("/")[0]
         return self._default
+
+
+def _balance(target: Target) -> Balance:
+    return Balance({target: 1} if isinstance(target, str) else target)
+
+
+def _with_fallbacks(names: Iterable[str], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
+    """Peers come before the fallbacks of any of them; each upstream once."""
+    waiting, seen = [*names], set[str]()
+    while waiting:
+        later: list[str] = []
+        for name in waiting:
+            if name not in seen:
+                seen.add(name)
+                yield name
+                fallback = upstreams[name].fallback
+                later += [] if fallback is None else [fallback]
+        waiting = later
+
+
+def _with_alternative(balances: Iterable[Balance], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
+    for balance in balances:
+        names = [*_with_fallbacks(balance.names, upstreams)]
+        yield from names if len(names) > 1 else ()
+
+
+def _renamed(upstream: Upstream, model: str | None) -> str | None:
+    if model is None or not upstream.renames:
+        return None
+    return next((name for match, name in upstream.renames.items() if fnmatchcase(model, match)), None)

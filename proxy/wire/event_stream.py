@@ -6,13 +6,15 @@ end with LF, CRLF or CR (https://html.spec.whatwg.org/multipage/server-sent-even
 
 import re
 from collections import deque
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from proxy.errors import ErrorEnvelope
 
 EVENT_STREAM: Final = b"text/event-stream"
+HEARTBEAT: Final = b": heartbeat\n\n"
+"""A comment in a block of its own: says that somebody is still there, and means nothing."""
 
 # "\r\n" is one line end and must not be read as two: hence the possessive "?+".
 _EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
@@ -112,6 +114,16 @@ def holds_error(events: bytes) -> bool:
 def error_body(envelope: ErrorEnvelope) -> bytes:
     """An error as a whole answer."""
     return msgspec.json.encode(envelope)
+
+
+def read_error(body: bytes) -> ErrorEnvelope | None:
+    """The error that a whole answer holds, in OpenAI's shape; None where it holds none."""
+    try:
+        held = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    error = held.get("error") if isinstance(held, dict) else None
+    return cast(ErrorEnvelope, {"error": error}) if isinstance(error, dict) else None
 
 
 def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:

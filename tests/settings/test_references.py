@@ -37,9 +37,15 @@ def test_every_known_endpoint_can_be_routed(load: Load) -> None:
         ("", '7: routes.default: is required: one of "chat", "embed"'),
         ("default = 'chta'", '8: routes.default: names no upstream, did you mean "chat"?'),
         ("default = 'x'", '8: routes.default: names no upstream, known: "chat", "embed"'),
-        ("default = 1", "8: routes.default: must be a string"),
+        (
+            "default = 1",
+            "8: routes.default: must be the name of an upstream, or a table of several with their weights",
+        ),
         ("default = 'chat'\nrerank = 'embd'", '9: routes.rerank: names no upstream, did you mean "embed"?'),
-        ("default = 'chat'\nrerank = 1", "9: routes.rerank: must be a string"),
+        (
+            "default = 'chat'\nrerank = 1",
+            "9: routes.rerank: must be the name of an upstream, or a table of several with their weights",
+        ),
         (
             "default = 'chat'\nembedding = 'chat'",
             '9: routes.embedding: unknown endpoint, did you mean "embeddings"?',

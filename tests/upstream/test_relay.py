@@ -10,10 +10,11 @@ from typing import cast
 import pytest
 
 from proxy.errors import Aborted, BadResponse, Draining, ProxyError, Unreachable, UpstreamTimeout
-from proxy.settings import Limits, Timeouts
+from proxy.settings import Limits, Timeouts, Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient, UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.health import UpstreamHealth
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.routing import Route
 from proxy.wire.headers import Headers
@@ -89,7 +90,13 @@ class Relayed:
         self.record = build_record()
         self.clock = ExchangeClock(timeouts)
         self.closing = contextlib.AsyncExitStack()
-        route = Route(endpoint, "chat", cast(UpstreamClient, response), timeouts)
+        route = Route(
+            endpoint=endpoint,
+            upstream="chat",
+            client=cast(UpstreamClient, response),
+            timeouts=timeouts,
+            health=UpstreamHealth("chat", Upstream(base_url="http://chat.test/v1")),
+        )
         limits = Limits(max_event_bytes=max_event_bytes)
         self.exchange = Exchange(build_request(method), route, self.clock, self.record, limits)
 

@@ -1,13 +1,15 @@
 """Which upstream serves which endpoint: the longest named beginning, or the default."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import pytest
 
-from proxy.settings import Access, ModelRoute, Routes, Settings, Timeouts, Upstream
+from proxy.errors import Unreachable
+from proxy.secret import Secret
+from proxy.settings import Access, CallerKey, ModelRoute, Routes, Settings, Timeouts, Upstream
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.routing import Routing
+from proxy.upstream.routing import Route, Routing
 
 NAMES = ("main", "embed", "lists", "special")
 CLIENTS = {name: cast(UpstreamClient, object()) for name in NAMES}  # chosen among, never called
@@ -111,3 +113,72 @@ def test_the_first_model_route_that_fits_counts_before_the_endpoint(
     )
     route = routing.choose(endpoint, model)
     assert (route.upstream, route.rename, route.endpoint) == (upstream, rename, endpoint)
+
+
+def plan_of(upstreams: Mapping[str, Mapping[str, object]], default: object) -> Routing:
+    """A routing of everything to a target, by upstreams with these settings."""
+    settings = Settings.model_construct(
+        access=Access.model_construct(
+            keys=(
+                CallerKey(name="slow", key=Secret("sk-1"), heartbeat=0),
+                CallerKey(name="calm", key=Secret("sk-2"), heartbeat=9),
+            )
+        ),
+        routes=Routes.model_validate({"default": default}),
+        upstreams={
+            name: Upstream.model_validate({"base_url": f"http://{name}.test/v1", **section})
+            for name, section in upstreams.items()
+        },
+    )
+    return Routing(settings, {name: cast(UpstreamClient, object()) for name in upstreams})
+
+
+def names(routes: Sequence[Route]) -> str:
+    """The upstreams of a plan."""
+    return " ".join(route.upstream for route in routes)
+
+
+FOUR: Mapping[str, Mapping[str, object]] = {
+    "a": {"fallback": "c"},
+    "b": {"fallback": "c"},
+    "c": {"fallback": "d"},
+    "d": {},
+}
+
+
+def test_a_plan_asks_the_peers_then_their_fallbacks_each_once() -> None:
+    routing = plan_of(FOUR, {"a": 2, "b": 1})
+    assert [names(routing.plan("chat/completions")) for _ in range(3)] == ["a b c d", "b a c d", "a b c d"]
+
+
+def test_a_plan_leaves_out_whose_circuit_is_open_unless_it_is_that_of_all() -> None:
+    routing = plan_of(FOUR, "a")
+    plan = routing.plan("chat/completions")
+
+    def fail(route: Route) -> None:
+        for _ in range(5):
+            with route.health.attempt() as end:
+                end.error = Unreachable()
+
+    fail(plan[0])
+    assert names(routing.plan("chat/completions")) == "c d"
+    fail(plan[1])
+    fail(plan[2])
+    assert names(routing.plan("chat/completions")) == "a c d"
+    assert [reading.circuit for reading in routing.readings()] == ["opened", None, "opened", "opened"]
+
+
+def test_models_have_other_names_at_other_upstreams() -> None:
+    upstreams: dict[str, dict[str, object]] = {
+        "a": {"fallback": "b"},
+        "b": {"renames": {"gpt-4o*": "qwen-max", "gpt-*": "qwen-turbo"}},
+    }
+    routing = plan_of(upstreams, "a")
+    for model, rename in (("gpt-4o-mini", "qwen-max"), ("gpt-5", "qwen-turbo"), ("x1", None), (None, None)):
+        assert [route.rename for route in routing.plan("chat/completions", model)] == [None, rename]
+
+
+@pytest.mark.parametrize(("caller", "seconds"), [(None, 15), ("somebody", 15), ("slow", 0), ("calm", 9)])
+def test_a_heartbeat_is_the_callers_or_else_the_upstreams(caller: str | None, seconds: float) -> None:
+    routing = plan_of({"a": {"heartbeat": 15}}, "a")
+    assert routing.choose("chat/completions", None, caller).heartbeat == seconds

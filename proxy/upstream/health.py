@@ -1,0 +1,112 @@
+"""How one upstream is doing: its circuit, its budget of retries, and how attempts ended."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from proxy.errors import BadResponse, ProxyError, Unreachable, UpstreamTimeout
+from proxy.settings import Breaker, Upstream
+from proxy.telemetry import UpstreamReading
+from proxy.upstream.breaker import CircuitBreaker
+
+RETRIES_MIN: Final = 5.0
+"""Retries that are free after a quiet time, so that a few requests a minute have some as well."""
+RETRIES_MAX: Final = 50.0
+"""No quiet time saves up more than this."""
+FAILURES: Final = (Unreachable, BadResponse, UpstreamTimeout)
+"""What tells of an upstream in trouble. A token that cannot be had does not."""
+FAILING: Final = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+"""Statuses that do; a 500 is an answer to one request, and a 429 comes from an upstream that works."""
+
+
+class RetryBudget:
+    """Allows retries in proportion to first attempts: a bucket that those fill and these empty.
+
+    Args:
+        share: Retries beside every first attempt.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved = RETRIES_MIN if share else 0.0
+
+    def deposit(self) -> None:
+        """A first attempt was made."""
+        self._saved = min(self._saved + self._share, RETRIES_MAX)
+
+    def withdraw(self) -> bool:
+        """Whether one more retry may be made; then it is counted."""
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
+class UpstreamHealth:
+    """What is remembered of one upstream from request to request.
+
+    Args:
+        name: The upstream's.
+        settings: Its section.
+        has_alternative: Whether another one can be asked instead: then there is a breaker by default.
+    """
+
+    def __init__(self, name: str, settings: Upstream, *, has_alternative: bool = False) -> None:
+        self._name = name
+        breaker = settings.breaker or (Breaker() if has_alternative else None)
+        self._breaker = None if breaker is None else CircuitBreaker(name, breaker)
+        self.retries = settings.retries
+        self.budget = RetryBudget(settings.retries.budget)
+        self._results: Counter[str] = Counter()
+
+    @property
+    def opens_in(self) -> float:
+        """Seconds until it may be asked; 0 if it may now."""
+        return 0.0 if self._breaker is None else self._breaker.opens_in
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator["AttemptEnd"]:
+        """Watch an attempt; how it ended is to be noted inside. One without a note tells nothing.
+
+        Raises:
+            CircuitOpen: it may not be made.
+        """
+        if self._breaker is not None:
+            self._breaker.begin()
+        end = AttemptEnd()
+        try:
+            yield end
+        finally:
+            self._note(end)
+
+    def _note(self, end: "AttemptEnd") -> None:
+        error, status = end.error, end.status
+        if self._breaker is not None:
+            if isinstance(error, FAILURES) or status in FAILING:
+                self._breaker.end(error or BadResponse())
+            elif status is not None:
+                self._breaker.end(None)
+            else:
+                self._breaker.abandon()
+        if error is not None:
+            self._results[error.code] += 1
+        elif status is not None:
+            self._results[f"{status // 100}xx"] += 1
+
+    def reading(self) -> UpstreamReading:
+        """How it stands, for `/metrics`."""
+        state = None if self._breaker is None else self._breaker.state
+        return UpstreamReading(self._name, state, dict(self._results))
+
+
+@dataclass(slots=True)
+class AttemptEnd:
+    """How an attempt ended: with an error, or with a status."""
+
+    error: ProxyError | None = None
+    status: int | None = None

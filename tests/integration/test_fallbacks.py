@@ -1,0 +1,366 @@
+"""An upstream that fails before its first byte: another one is asked, unseen."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.conftest import RunningProxy, RunProxy
+from tests.loopback import until
+from tests.raw_caller import RawAnswer, raw_caller
+from tests.raw_upstream import Conversation, RawUpstream, Script, raw_upstream
+
+CHAT = "/v1/chat/completions"
+JSON = "Content-Type: application/json"
+STREAM = b'data: {"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[str]:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        address = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
+    yield address
+
+
+def says(status: str, *headers: str) -> Script:
+    """Answer every request so."""
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(b'{"said": "' + status.encode() + b'"}', *headers, status=status)
+
+    return script
+
+
+async def resets(talk: Conversation) -> None:
+    """Break every connection off, once the request is there."""
+    talk.reset()
+
+
+async def never_speaks(talk: Conversation) -> None:
+    """Answer nothing."""
+    await talk.caller_left()
+
+
+async def ends_without_an_event(talk: Conversation) -> None:
+    """Begin a stream in which nothing comes."""
+    await talk.start_stream()
+    await talk.end()
+
+
+async def streams(talk: Conversation) -> None:
+    """Answer with a stream."""
+    await talk.start_stream()
+    await talk.chunk(STREAM)
+    await talk.end()
+
+
+BACKUP = """
+[upstreams.backup]
+base_url = "{url}/v1"
+"""
+
+
+@contextlib.asynccontextmanager
+async def two(
+    run_proxy: RunProxy, first: Script, second: Script, options: str = ""
+) -> AsyncIterator[tuple[RunningProxy, RawUpstream, RawUpstream]]:
+    """The service in front of an upstream and its fallback."""
+    async with (
+        raw_upstream(first) as main,
+        raw_upstream(second) as backup,
+        run_proxy(
+            main.url, options='fallback = "backup"\n' + options, more=BACKUP.format(url=backup.url)
+        ) as proxy,
+    ):
+        yield proxy, main, backup
+
+
+async def ask(proxy: RunningProxy, body: bytes = b"{}", *headers: str) -> tuple[RawAnswer, bytes]:
+    """One request and its answer."""
+    async with raw_caller(proxy.url) as caller:
+        await caller.send("POST", CHAT, *(headers or (JSON,)), body=body)
+        answer = await caller.answer()
+        return answer, await caller.body(answer)
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        (says("429 Too Many Requests", "Retry-After: 9"), {"status": 429}),
+        (says("502 Bad Gateway"), {"status": 502}),
+        (says("503 Service Unavailable"), {"status": 503}),
+        (says("504 Gateway Timeout"), {"status": 504}),
+        (resets, {"code": "upstream_bad_response"}),
+        (ends_without_an_event, {"code": "upstream_bad_response"}),
+    ],
+)
+async def test_the_fallback_answers_for_an_upstream_that_fails(
+    run_proxy: RunProxy, first: Script, told: dict[str, object]
+) -> None:
+    async with two(run_proxy, first, streams) as (proxy, main, backup):
+        answer, body = await ask(proxy, b'{"model": "m", "stream": true}')
+        assert (answer.status, body) == (200, STREAM)
+        assert [len(main.requests), len(backup.requests)] == [1, 1]
+        assert backup.requests[0].body == b'{"model": "m", "stream": true}'
+    exchange = proxy.exchanges[-1]
+    assert (exchange["upstream"], exchange["attempts"], exchange["outcome"]) == ("backup", 2, "ok")
+    failed = next(line for line in proxy.lines if line["event"] == "attempt_failed")
+    assert failed["upstream"] == "chat"
+    assert told.items() <= failed.items()
+
+
+async def test_the_fallback_answers_where_nobody_listens(run_proxy: RunProxy) -> None:
+    with nobody() as url:
+        async with (
+            raw_upstream(streams) as backup,
+            run_proxy(url, options='fallback = "backup"', more=BACKUP.format(url=backup.url)) as proxy,
+        ):
+            assert (await ask(proxy))[1] == STREAM
+
+
+async def test_the_fallback_answers_for_an_upstream_that_keeps_silent(run_proxy: RunProxy) -> None:
+    async with two(run_proxy, never_speaks, streams, "timeouts.first_byte = 0.2") as (proxy, _, _):
+        assert (await ask(proxy))[1] == STREAM
+
+
+async def test_the_fallback_answers_where_no_token_can_be_had(run_proxy: RunProxy) -> None:
+    with nobody() as issuer:
+        credential = f'source = "http"\nurl = "{issuer}/token"\ntoken = "t"'
+        async with (
+            raw_upstream(says("200 OK")) as main,
+            raw_upstream(streams) as backup,
+            run_proxy(
+                main.url,
+                credential=credential,
+                options='fallback = "backup"',
+                more=BACKUP.format(url=backup.url),
+            ) as proxy,
+        ):
+            assert (await ask(proxy))[1] == STREAM
+            assert not main.requests
+
+
+@pytest.mark.parametrize(
+    "status", ["200 OK", "400 Bad Request", "404 Not Found", "500 Internal Server Error"]
+)
+async def test_any_other_answer_goes_down_and_nobody_else_is_asked(run_proxy: RunProxy, status: str) -> None:
+    async with two(run_proxy, says(status), streams) as (proxy, _, backup):
+        answer, body = await ask(proxy)
+        assert (answer.status, json.loads(body)["said"]) == (int(status[:3]), status)
+        assert not backup.requests
+
+
+async def test_which_answers_are_failures_can_be_set(run_proxy: RunProxy) -> None:
+    options = "fallback_statuses = [500]"
+    async with two(run_proxy, says("500 Internal Server Error"), streams, options) as (proxy, _, _):
+        assert (await ask(proxy))[1] == STREAM
+    async with two(run_proxy, says("429 Too Many Requests"), streams, options) as (proxy, _, _):
+        assert (await ask(proxy))[0].status == 429
+
+
+async def test_what_the_last_one_answers_goes_down_with_its_retry_after(run_proxy: RunProxy) -> None:
+    last = says("429 Too Many Requests", "Retry-After: 7")
+    async with two(run_proxy, says("503 Service Unavailable"), last) as (proxy, _, _):
+        answer, body = await ask(proxy)
+        assert (answer.status, answer.header("retry-after")) == (429, ["7"])
+        assert json.loads(body)["said"] == "429 Too Many Requests"
+
+
+async def test_a_failure_after_the_first_byte_is_told_and_nobody_else_is_asked(run_proxy: RunProxy) -> None:
+    async def breaks_off(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b'data: {"choices": []}\n\n')
+        talk.reset()
+
+    async with two(run_proxy, breaks_off, streams) as (proxy, _, backup):
+        _, body = await ask(proxy)
+        assert b'"code":"upstream_aborted"' in body
+        assert not backup.requests
+
+
+async def test_an_upload_that_is_not_held_has_one_try(run_proxy: RunProxy) -> None:
+    more = "[limits]\nheld_body_bytes = 100\n"
+    async with (
+        raw_upstream(says("503 Service Unavailable")) as main,
+        raw_upstream(says("200 OK")) as backup,
+        run_proxy(
+            main.url, options='fallback = "backup"', more=BACKUP.format(url=backup.url) + more
+        ) as proxy,
+    ):
+        answer, _ = await ask(proxy, b"x" * 500_000, "Content-Type: application/octet-stream")
+        assert answer.status == 503
+        assert not backup.requests
+        answer, _ = await ask(proxy, b"x" * 50, "Content-Type: application/octet-stream")
+        assert answer.status == 200
+        assert backup.requests[0].body == b"x" * 50
+
+
+async def test_the_fallback_has_names_of_its_own_for_models(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(says("503 Service Unavailable")) as main,
+        raw_upstream(says("200 OK")) as backup,
+        run_proxy(
+            main.url,
+            options='fallback = "backup"',
+            more=BACKUP.format(url=backup.url) + 'renames = { "gpt-*" = "qwen-max" }',
+        ) as proxy,
+    ):
+        await ask(proxy, b'{"model": "gpt-5", "x": 1}')
+        assert main.requests[0].body == b'{"model": "gpt-5", "x": 1}'
+        assert backup.requests[0].body == b'{"model": "qwen-max", "x": 1}'
+
+
+async def test_an_upstream_that_fails_again_and_again_is_left_alone(run_proxy: RunProxy) -> None:
+    async with two(run_proxy, says("503 Service Unavailable"), streams, "breaker.failures = 3") as parts:
+        proxy, main, backup = parts
+        for _ in range(10):
+            assert (await ask(proxy))[1] == STREAM
+        assert [len(main.requests), len(backup.requests)] == [3, 10]
+        scraped = proxy.services.metrics.render()[0].decode()
+    assert 'llm_proxy_upstream_circuit{state="opened",upstream="chat"} 1.0' in scraped
+    assert 'llm_proxy_upstream_attempts_total{result="5xx",upstream="chat"} 3.0' in scraped
+    assert 'llm_proxy_upstream_attempts_total{result="2xx",upstream="backup"} 10.0' in scraped
+
+
+async def test_a_sole_upstream_that_is_left_alone_is_503_at_once(run_proxy: RunProxy) -> None:
+    options = "breaker = { failures = 2, cool_down = 30 }"
+    async with raw_upstream(resets) as upstream, run_proxy(upstream.url, options=options) as proxy:
+        statuses = [(await ask(proxy))[0].status for _ in range(2)]
+        answer, body = await ask(proxy)
+        assert statuses == [502, 502]
+        assert (answer.status, json.loads(body)["error"]["code"]) == (503, "upstream_unavailable")
+        assert 28 <= int(answer.header("retry-after")[0]) <= 30
+        assert len(upstream.requests) == 2
+
+
+async def test_a_sole_upstream_is_asked_every_time_by_default(run_proxy: RunProxy) -> None:
+    async with raw_upstream(resets) as upstream, run_proxy(upstream.url) as proxy:
+        for _ in range(8):
+            assert (await ask(proxy))[0].status == 502
+        assert len(upstream.requests) == 8
+
+
+async def test_several_upstreams_share_the_requests(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(says("200 OK")) as main,
+        raw_upstream(says("200 OK")) as backup,
+        run_proxy(main.url, more=BACKUP.format(url=backup.url)) as proxy,
+        run_proxy(
+            main.url,
+            more=BACKUP.format(url=backup.url)
+            + '[[routes.models]]\nmatch = "m"\nupstream = { chat = 3, backup = 1 }\n',
+        ) as shared,
+    ):
+        for _ in range(8):
+            await ask(shared, b'{"model": "m"}')
+        assert [len(main.requests), len(backup.requests)] == [6, 2]
+        assert Counter(line["upstream"] for line in shared.exchanges) == {"chat": 6, "backup": 2}
+        await ask(proxy)
+        assert len(main.requests) == 7
+
+
+async def test_a_share_goes_to_the_others_while_one_fails(run_proxy: RunProxy) -> None:
+    route = '[[routes.models]]\nmatch = "m"\nupstream = { chat = 1, backup = 1 }\n'
+    async with (
+        raw_upstream(resets) as main,
+        raw_upstream(says("200 OK")) as backup,
+        run_proxy(main.url, more=BACKUP.format(url=backup.url) + route) as proxy,
+    ):
+        statuses = [(await ask(proxy, b'{"model": "m"}'))[0].status for _ in range(12)]
+        assert statuses == [200] * 12
+        assert len(main.requests) == 5
+
+
+# --- the same upstream again
+
+
+async def test_a_connection_that_was_refused_is_tried_again(run_proxy: RunProxy) -> None:
+    async with raw_upstream(says("200 OK")) as later:
+        port = int(later.url.rpartition(":")[2])
+    options = "retries = { attempts = 5 }"
+
+    async def come_up() -> None:
+        await asyncio.wait_for(seen.wait(), 5)
+        server = await asyncio.start_server(answer, "127.0.0.1", port)
+        async with server:
+            await done.wait()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    seen, done = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group, run_proxy(f"http://127.0.0.1:{port}", options=options) as proxy:
+        group.create_task(come_up())
+        asking = group.create_task(ask(proxy))
+        await until(lambda: any(line["event"] == "attempt_failed" for line in proxy.lines))
+        seen.set()
+        answered, body = await asking
+        assert (answered.status, body) == (200, b"ok")
+        done.set()
+    assert proxy.exchanges[-1]["attempts"] > 1
+
+
+def asks_first(times: int, *headers: str, status: str = "503 Service Unavailable") -> Script:
+    """Refuse so often, then answer."""
+    left = times
+
+    async def script(talk: Conversation) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            await talk.answer(b"{}", *headers, status=status)
+        else:
+            await talk.answer(b'{"said": "at last"}')
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "requests"),
+    [
+        (asks_first(2, "Retry-After: 0"), 200, 3),
+        (asks_first(2, "retry-after-ms: 30", status="429 Too Many Requests"), 200, 3),
+        (asks_first(1, "x-should-retry: true", status="500 Internal Server Error"), 200, 2),
+        (asks_first(3, "Retry-After: 0"), 503, 3),
+        (asks_first(1), 503, 1),
+        (asks_first(1, "Retry-After: 60"), 503, 1),
+        (asks_first(1, "Retry-After: 0", "x-should-retry: false"), 503, 1),
+        (resets, 502, 1),
+    ],
+)
+async def test_a_request_is_sent_again_only_where_the_upstream_asks_for_it(
+    run_proxy: RunProxy, script: Script, status: int, requests: int
+) -> None:
+    options = "retries = { attempts = 2 }"
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:
+        answer, _ = await ask(proxy)
+        assert (answer.status, len(upstream.requests)) == (status, requests)
+
+
+async def test_retries_end_where_the_budget_does(run_proxy: RunProxy) -> None:
+    options = "retries = { attempts = 1, budget = 0.2 }"
+    script = asks_first(1000, "Retry-After: 0")
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(ask(proxy))
+        assert 50 + 5 <= len(upstream.requests) <= 50 + 5 + 10
+
+
+async def test_a_caller_who_leaves_ends_the_attempts(run_proxy: RunProxy) -> None:
+    async with two(run_proxy, never_speaks, streams) as (proxy, main, backup):
+        async with raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=b"{}")
+            await until(lambda: bool(main.requests))
+            caller.leave()
+        await until(lambda: not main.connections and bool(proxy.exchanges))
+        assert not backup.requests
+    assert proxy.exchanges[-1]["outcome"] == "client_gone"

@@ -1,0 +1,122 @@
+"""The circuit of one upstream: closed, opened after failures in a row, tried by one request, closed again."""
+
+import time
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.errors import BadResponse, CircuitOpen
+from proxy.settings import Breaker
+from proxy.upstream.breaker import CircuitBreaker
+
+
+class Clock:
+    """The wall clock, set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the library and the breaker take for the time."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock)
+    return clock
+
+
+def fail(breaker: CircuitBreaker, times: int = 1) -> None:
+    """Attempts that fail."""
+    for _ in range(times):
+        breaker.begin()
+        breaker.end(BadResponse())
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> CircuitBreaker:
+    """One that opens after three failures, for ten seconds."""
+    return CircuitBreaker("chat", Breaker(failures=3, cool_down=10))
+
+
+def test_it_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
+    with capture_logs() as lines:
+        fail(breaker, 3)
+    assert (breaker.state, breaker.opens_in) == ("opened", 10)
+    assert [(line["event"], line["upstream"], line["state"]) for line in lines] == [
+        ("circuit", "chat", "opened")
+    ]
+    with pytest.raises(CircuitOpen) as refused:
+        breaker.begin()
+    assert refused.value.headers["Retry-After"] == "10"
+
+
+def test_a_success_in_between_starts_the_count_anew(breaker: CircuitBreaker) -> None:
+    fail(breaker, 2)
+    breaker.begin()
+    breaker.end(None)
+    fail(breaker, 2)
+    assert breaker.state == "closed"
+
+
+def test_after_the_cool_down_one_request_is_let_through(breaker: CircuitBreaker, clock: Clock) -> None:
+    fail(breaker, 3)
+    clock.now += 10.5
+    breaker.begin()
+    assert breaker.state == "half-opened"
+    for _ in range(3):
+        with pytest.raises(CircuitOpen):
+            breaker.begin()
+    breaker.end(None)
+    assert (breaker.state, breaker.opens_in) == ("closed", 0)
+
+
+def test_a_probe_that_fails_opens_it_for_another_cool_down(breaker: CircuitBreaker, clock: Clock) -> None:
+    fail(breaker, 3)
+    clock.now += 10.5
+    fail(breaker)
+    assert (breaker.state, breaker.opens_in) == ("opened", 10)
+
+
+def test_a_probe_whose_caller_left_leaves_the_place_to_the_next_one(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    fail(breaker, 3)
+    clock.now += 10.5
+    breaker.begin()
+    breaker.abandon()
+    breaker.begin()
+    assert breaker.state == "half-opened"
+
+
+def test_attempts_under_way_when_it_opens_change_nothing(breaker: CircuitBreaker) -> None:
+    for _ in range(5):
+        breaker.begin()
+    for _ in range(3):
+        breaker.end(BadResponse())
+    breaker.end(None)
+    breaker.end(BadResponse())
+    assert breaker.state == "opened"
+
+
+def test_a_clock_that_was_set_back_holds_it_open_no_longer_than_a_cool_down(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    fail(breaker, 3)
+    clock.now -= 3600
+    assert breaker.opens_in == 10
+
+
+def test_refusals_leave_nothing_behind(breaker: CircuitBreaker) -> None:
+    fail(breaker, 3)
+    frames = set()
+    for _ in range(3):
+        with pytest.raises(CircuitOpen) as refused:
+            breaker.begin()
+        trace, depth = refused.value.__traceback__, 0
+        while trace is not None:
+            trace, depth = trace.tb_next, depth + 1
+        frames.add(depth)
+    assert len(frames) == 1
