@@ -23,6 +23,7 @@ FLOORS = {
     "proxy.caller_limits": 5,
     "proxy.drain": 4,
     "proxy.request_body": 5,
+    "proxy.chat": 5,
     "proxy.services": 6,
     "proxy.asgi": 6,
     "proxy.blueprints": 7,
