@@ -30,8 +30,16 @@ RENEW_SECONDS: Final = 3.0
 MOST_CHANNELS: Final = 100_000
 """That are owned at once in memory; then the one that was unused longest is nobody's."""
 
+_LONGEST_NAME: Final = 128
+_RESERVED: Final = "llm-token-proxy:"
+
 StopReason = Literal["asked", "lost"]
 """Why a dialogue must stop: somebody asked, or its lease lapsed and another one may run."""
+
+
+def is_channel_name(name: str) -> bool:
+    """Whether a visitor may name a channel so: short, printable, and none that processes talk over."""
+    return 0 < len(name) <= _LONGEST_NAME and name.isprintable() and not name.startswith(_RESERVED)
 
 
 class Channels(Protocol):
@@ -40,7 +48,10 @@ class Channels(Protocol):
     """
 
     async def admit(self, channel: str, session: str) -> bool:
-        """Whether a session may use a channel: it owns it, or nobody did until now. Use keeps it owned."""
+        """Whether a session may use a channel: it owns it, or nobody did until now. Use keeps it owned.
+
+        A name that no channel can have is nobody's.
+        """
         ...
 
     async def begin(self, channel: str) -> bool:
@@ -95,6 +106,8 @@ class MemoryChannels:
 
     async def admit(self, channel: str, session: str) -> bool:
         """Whether a session may use a channel."""
+        if not is_channel_name(channel):
+            return False
         now = self._clock()
         while self._owners and next(iter(self._owners.values()))[1] <= now:
             self._owners.popitem(last=False)

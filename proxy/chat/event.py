@@ -23,6 +23,7 @@ START: Final[Position] = (0, 0)
 
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 _LARGEST: Final = 2**64 - 1
+"""Of either part, for Redis; after the id that has both there can be none."""
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _NOT_IN_A_FIELD: Final = re.compile(r"[\r\n\0]")
 
@@ -114,7 +115,7 @@ def parse_id(text: str | None) -> Position | None:
     if match is None:
         return None
     position = (int(match[1]), int(match[2]))
-    return None if max(position) > _LARGEST else position
+    return position if max(position) <= _LARGEST and position != (_LARGEST, _LARGEST) else None
 
 
 def format_id(position: Position) -> str:

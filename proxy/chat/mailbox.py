@@ -38,6 +38,11 @@ class Mailbox(Generic[Item]):
             self._items.append(item)
         self._wake()
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._closed
+
     def close(self) -> None:
         """Nothing more will come."""
         self._closed = True

@@ -156,8 +156,9 @@ def test_anything_else_is_no_id(text: str | None) -> None:
     assert parse_id(text) is None
 
 
-def test_the_largest_id_of_redis_is_one() -> None:
-    assert parse_id(f"{2**64 - 1}-{2**64 - 1}") == (2**64 - 1, 2**64 - 1)
+def test_an_id_that_something_can_come_after_is_one() -> None:
+    assert parse_id(f"{2**64 - 1}-{2**64 - 2}") == (2**64 - 1, 2**64 - 2)
+    assert parse_id(f"{2**64 - 1}-{2**64 - 1}") is None
 
 
 def test_a_comment_is_no_event_whatever_it_says() -> None:
