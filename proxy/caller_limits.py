@@ -1,4 +1,4 @@
-"""What a caller may use: which models, how many requests in a time, how many streams at once."""
+"""What a caller may use: which models, how many requests and tokens in a time, how many streams at once."""
 
 import contextlib
 import math
@@ -6,20 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, TypedDict
 
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, Storage
-from limits.aio.strategies import MovingWindowRateLimiter
+from limits import RateLimitItem, WindowStats, parse
 
 from proxy.access import Caller
+from proxy.counting import Counting
 from proxy.errors import ModelForbidden, RateLimited
 from proxy.settings import CallerKey
-from proxy.telemetry import get_logger
 
 ANY_MODEL: Final = ("*",)
 
-_NAMESPACE: Final = "caller"
+_REQUESTS: Final = "requests"
+_TOKENS: Final = "tokens"
+_BUDGET_SPENT: Final = "token quota of this key used up"
 _HIDDEN: Final = (
     "this key is limited to models, and the model of this request cannot be seen: send JSON, or a form in "
     "which one field `model` stands before the file"
@@ -31,25 +31,38 @@ class CallerLimits:
 
     Args:
         keys: The `[[access.keys]]`; a caller without a key of its own is not limited.
-        storage: Where requests are counted: in this process by default.
+        counting: Where requests and tokens are counted: in this process by default.
     """
 
-    def __init__(self, keys: Sequence[CallerKey], storage: Storage | None = None) -> None:
+    def __init__(self, keys: Sequence[CallerKey], counting: Counting | None = None) -> None:
         self._keys = {key.name: key for key in keys}
         self._rates = {key.name: parse(key.rate) for key in keys if key.rate is not None}
-        self._limiter = MovingWindowRateLimiter(storage or MemoryStorage())
+        self._budgets = {key.name: parse(key.tokens) for key in keys if key.tokens is not None}
+        self._counting = counting or Counting()
         self._streams: Counter[str] = Counter()
-        self._log = get_logger("limits")
 
     async def count_request(self, caller: Caller) -> None:
         """Count a request.
 
         Raises:
-            RateLimited: it is one too many.
+            RateLimited: it is one too many, or the tokens are used up.
         """
-        rate = self._rates.get(caller.name)
-        if rate is not None and not await self._limiter.hit(rate, _NAMESPACE, caller.name):
-            raise await self._too_many(rate, caller)
+        account, counting = caller.name, self._counting
+        rate = self._rates.get(account)
+        if rate is not None and not await counting.hit(rate, _REQUESTS, account):
+            window = await counting.requests_left(rate, _REQUESTS, account)
+            raise RateLimited(**_told(rate, window), reason="requests in a time")
+        budget = self._budgets.get(account)
+        if budget is not None and await counting.is_spent(budget, _TOKENS, account):
+            told = _told(budget, await counting.amount_left(budget, _TOKENS, account))
+            told["headers"]["X-Should-Retry"] = "false"
+            raise RateLimited(_BUDGET_SPENT, **told, reason="tokens in a time")
+
+    async def count_tokens(self, caller: Caller, tokens: int) -> None:
+        """Count what a request used. The last one may go beyond the budget: nobody knows before."""
+        budget = self._budgets.get(caller.name)
+        if budget is not None and tokens:
+            await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
     def check_model(self, caller: Caller, model: str | None, *, hidden: bool = False) -> None:
         """Refuse a model that is not for this caller.
@@ -88,12 +101,18 @@ class CallerLimits:
         finally:
             self._streams[caller.name] -= 1
 
-    async def _too_many(self, rate: RateLimitItem, caller: Caller) -> RateLimited:
-        reset, remaining = await self._limiter.get_window_stats(rate, _NAMESPACE, caller.name)
-        seconds = max(reset - time.time(), 0.0)
-        headers = {
-            "RateLimit-Limit": str(rate.amount),
-            "RateLimit-Remaining": str(remaining),
-            "RateLimit-Reset": str(math.ceil(seconds)),
-        }
-        return RateLimited(retry_after=seconds, headers=headers, reason="requests in a time")
+
+class _Told(TypedDict):
+    retry_after: float
+    headers: dict[str, str]
+
+
+def _told(limit: RateLimitItem, window: WindowStats) -> _Told:
+    """When more is allowed, and how much (draft-ietf-httpapi-ratelimit-headers, as of its version 03)."""
+    seconds = max(window.reset_time - time.time(), 0.0)
+    headers = {
+        "RateLimit-Limit": str(limit.amount),
+        "RateLimit-Remaining": str(window.remaining),
+        "RateLimit-Reset": str(math.ceil(seconds)),
+    }
+    return {"retry_after": seconds, "headers": headers}

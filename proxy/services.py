@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from proxy.access import AccessControl
 from proxy.caller_limits import CallerLimits
+from proxy.counting import Counting
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
@@ -60,12 +61,14 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             credential = None if upstream.credential is None else credentials[upstream.credential]
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
+        counting = Counting(settings.shared if settings.access.sharing == "redis" else None)
+        stack.push_async_callback(counting.close)
         usage = UsageTotals()
         routing = Routing(settings, clients)
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),
-            limits=CallerLimits(settings.access.keys),
+            limits=CallerLimits(settings.access.keys, counting),
             credentials=credentials,
             routing=routing,
             models=ModelList(settings, clients),

@@ -25,6 +25,7 @@ KEY = "sk-test-7c1f0a"
 
 SETTINGS = """
 [access]
+{access}
 [[access.keys]]
 name = "tester"
 key = "{key}"
@@ -142,10 +143,12 @@ def run_proxy(tmp_path: Path) -> RunProxy:
 
     @asynccontextmanager
     async def run(
-        upstream: str, *, credential: str = STATIC, options: str = "", more: str = ""
+        upstream: str, *, credential: str = STATIC, options: str = "", access: str = "", more: str = ""
     ) -> AsyncIterator[RunningProxy]:
         path = tmp_path / "proxy.toml"
-        text = SETTINGS.format(key=KEY, upstream=upstream, credential=credential, options=options, more=more)
+        text = SETTINGS.format(
+            key=KEY, upstream=upstream, credential=credential, options=options, access=access, more=more
+        )
         path.write_text(text)
         drain = Drain()
         app = create_app(load_settings(path, {}), drain)

@@ -65,6 +65,12 @@ class RedisServer:
                 found[key] = value
             return found
 
+    async def lifetimes(self) -> dict[bytes, int]:
+        """The seconds that each key still lives; -1 is for ever."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            keys = [key for key in await client.keys("*") if isinstance(key, bytes)]
+            return {key: await client.ttl(key) for key in keys}
+
     async def put(self, key: bytes, value: bytes) -> None:
         """Write over a key."""
         async with redis.asyncio.Redis.from_url(self.url) as client:

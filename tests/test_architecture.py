@@ -22,6 +22,7 @@ FLOORS = {
     "proxy.upstream": 3,
     "proxy.access": 4,
     "proxy.caller_limits": 5,
+    "proxy.counting": 4,
     "proxy.drain": 4,
     "proxy.request_body": 5,
     "proxy.chat": 5,
@@ -76,7 +77,7 @@ HOMES = {
     },
     "joserfc": {"proxy.credentials.sources.assertion"},
     "jwt": {"proxy.credentials.sources.jwt"},
-    "limits": {"proxy.caller_limits"},
+    "limits": {"proxy.caller_limits", "proxy.counting"},
     "msgspec": {
         "proxy.wire",
         "proxy.app",

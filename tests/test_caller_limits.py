@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
+from tests.redis_server import redis_server
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
@@ -146,3 +148,54 @@ async def test_callers_at_once_are_counted_right(run_proxy: RunProxy) -> None:
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url, more=more) as proxy:
         statuses = await asyncio.gather(*(one(proxy.url) for _ in range(50)))
     assert sorted(statuses) == [200] * 20 + [429] * 30
+
+
+BUDGET = """
+[[access.keys]]
+name = "limited"
+key = "sk-limited-5d21"
+tokens = "100/day"
+"""
+
+
+async def costs(talk: Conversation) -> None:
+    """An answer that cost 60 tokens, streamed where that is asked."""
+    usage = b'"usage": {"prompt_tokens": 40, "completion_tokens": 20}'
+    if b"stream" not in talk.request.body:
+        await talk.answer(b'{"choices": [], ' + usage + b"}", JSON)
+        return
+    await talk.start_stream()
+    await talk.chunk(b'data: {"choices": [], ' + usage + b"}\n\ndata: [DONE]\n\n")
+    await talk.end()
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"stream": true}'])
+async def test_a_key_may_use_so_many_tokens_in_a_time(run_proxy: RunProxy, body: bytes) -> None:
+    async with raw_upstream(costs) as upstream, run_proxy(upstream.url, more=BUDGET) as proxy:
+        for spent in range(3):
+            async with raw_caller(proxy.url) as caller:
+                await caller.send("POST", CHAT, JSON, body=body, key=KEY)
+                answer = await caller.answer()
+                told = await caller.body(answer)
+                await until(lambda: len(proxy.exchanges) > spent)  # noqa: B023
+        assert answer.status == 429
+        assert json.loads(told)["error"]["message"] == "token quota of this key used up"
+        assert answer.header("ratelimit-limit") == ["100"]
+        assert answer.header("ratelimit-remaining") == ["0"]
+        assert 86_000 < int(answer.header("retry-after")[0]) <= 86_400
+        assert answer.header("x-should-retry") == ["false"]
+    assert len(upstream.requests) == 2
+
+
+async def test_callers_are_counted_in_redis_where_that_is_set(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as redis, raw_upstream(ok) as upstream:
+        shared = f'[shared]\nredis_url = "{redis.url}"\nencryption_key = "{"0" * 64}"\n'
+        more = LIMITED + shared
+        statuses = []
+        for _ in range(2):  # two processes, one after the other: the second goes on counting
+            async with (
+                run_proxy(upstream.url, access='sharing = "redis"', more=more) as proxy,
+                raw_caller(proxy.url) as caller,
+            ):
+                statuses += [(await ask(caller))[0].status for _ in range(2)]
+        assert statuses == [200, 200, 200, 429]

@@ -14,7 +14,7 @@ from proxy.asgi import ProxyRequest
 from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
 from proxy.services import Services
-from proxy.telemetry import BodyLog, ExchangeRecord, UsageTotals
+from proxy.telemetry import BodyLog, ExchangeRecord
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
@@ -58,7 +58,7 @@ async def relay_exchange() -> Response:
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
     record.endpoint = target.endpoint
-    incoming.closing.callback(_count_usage, record, own.usage)
+    incoming.closing.push_async_callback(_count_usage, incoming, own)
     plan = own.routing.plan(target.endpoint, record.model, record.caller)
     preparation = _Preparation(incoming, own, target.path, held, fields)
     attempts = Attempts(plan, preparation.exchange, record, again=incoming.body.finished)
@@ -143,10 +143,14 @@ def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: str) -> bool:
     return kind != _JSON
 
 
-def _count_usage(record: ExchangeRecord, totals: UsageTotals) -> None:
+async def _count_usage(incoming: ProxyRequest, own: Services) -> None:
+    record = incoming.record
     if record.prompt_tokens is not None:
         names = (record.caller or "", record.model or "", record.upstream or "")
-        totals.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+        prompt, completion = record.prompt_tokens, record.completion_tokens or 0
+        own.usage.add(*names, prompt, completion)
+        if incoming.caller is not None:
+            await own.limits.count_tokens(incoming.caller, prompt + completion)
 
 
 async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, RequestFields]:

@@ -23,6 +23,8 @@ class CallerKey(Section):
     """Names, or patterns with `*`, `?` and `[...]`, of the models that it may use."""
     rate: Rate | None = None
     """Requests in a time, such as `600/minute`."""
+    tokens: Rate | None = None
+    """Tokens in a time, as upstreams count them, such as `1000000/day`; it begins with the first of them."""
     max_streams: Count | None = None
     """Streams at once."""
     heartbeat: Seconds | None = None
@@ -49,6 +51,8 @@ class Access(Section):
 
     mode: Literal["keys", "open"] = "keys"
     keys: tuple[CallerKey, ...] = ()
+    sharing: Literal["local", "redis"] = "local"
+    """Who counts what callers use: each process, or all at one Redis together."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:

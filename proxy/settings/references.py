@@ -108,6 +108,8 @@ def _check_late(credentials: Mapping[str, object]) -> Iterator[Problem]:
 
 
 def _check_sharing(tree: Mapping[str, object]) -> Iterator[Problem]:
+    if _table(tree, "access").get("sharing") == "redis" and "shared" not in tree:
+        yield Problem(("access", "sharing"), "needs a [shared] section with a redis_url")
     for name, table in _table(tree, "credentials").items():
         if not isinstance(table, dict) or table.get("sharing") not in {"redis", "redis_required"}:
             continue

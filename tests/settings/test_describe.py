@@ -68,6 +68,7 @@ def test_what_is_shown_reads_as_toml(load: Load) -> None:
 
     assert tree["access"] == {
         "mode": "keys",
+        "sharing": "local",
         "keys": [
             {"name": "a", "key": MASK, "models": ["*"], "repairs": []},
             {"name": "b", "sha256": MASK, "models": ["*"], "repairs": []},
@@ -107,6 +108,11 @@ def test_names_and_texts_are_quoted_where_toml_wants_it(load: Load) -> None:
 
 
 def test_what_is_shown_without_secrets_loads_again(load: Load) -> None:
-    settings = load(MINIMAL + "[routes]\nmodels = 'chat'\n[limits]\nbody_timeout = 1.5\n")
+    settings = load(
+        MINIMAL
+        + "[routes]\ndefault = 'chat'\nmodels = 'chat'\nrerank = { chat = 3 }\n[limits]\nbody_timeout = 1.5\n"
+        + "[upstreams.b]\nbase_url = 'http://b.test'\nfallback = 'chat'\nbreaker = { failures = 2 }\n"
+        + "renames = { 'gpt-*' = 'x' }\n[upstreams.b.retries]\nattempts = 2\n"
+    )
 
     assert load(describe(settings)) == settings

@@ -1,0 +1,113 @@
+"""Count requests and tokens in a time: in this process, or for a whole fleet in Redis."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from limits import RateLimitItem, WindowStats
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+
+from proxy.redis_connection import NAMESPACE, StoreUnavailable, build_pool, close_sentinels, translated_errors
+from proxy.settings import Shared
+from proxy.telemetry import get_logger
+
+T = TypeVar("T")
+
+AWAY_SECONDS: Final = 5.0
+"""How long an absent Redis is not asked again: meanwhile each process counts for itself."""
+
+
+class _Limiters(NamedTuple):
+    """The two ways to count, over one storage."""
+
+    requests: MovingWindowRateLimiter
+    amounts: FixedWindowRateLimiter
+
+    @classmethod
+    def over(cls, storage: Storage) -> "_Limiters":
+        return cls(MovingWindowRateLimiter(storage), FixedWindowRateLimiter(storage))
+
+
+class Counting:
+    """Accounts that fill up and empty with time.
+
+    Single hits are counted in a moving window, which no burst at its edge can fool; amounts, such as
+    tokens, in a fixed one, which begins with the first of them.
+
+    Args:
+        shared: The Redis to count in; None to count in this process. Where it cannot be asked, this process
+            counts for itself: a limit is no reason to refuse everybody.
+    """
+
+    def __init__(self, shared: Shared | None = None) -> None:
+        self._local = _Limiters.over(MemoryStorage())
+        self._redis = None if shared is None else _Redis(shared)
+        self._away_until = -math.inf
+
+    async def hit(self, limit: RateLimitItem, *account: str) -> bool:
+        """Count one request; whether it still fits."""
+        return await self._ask(lambda limiters: limiters.requests.hit(limit, *account))
+
+    async def add(self, limit: RateLimitItem, *account: str, amount: int) -> None:
+        """Count an amount, also if it does not fit any more."""
+        await self._ask(lambda limiters: limiters.amounts.hit(limit, *account, cost=amount))
+
+    async def is_spent(self, limit: RateLimitItem, *account: str) -> bool:
+        """Whether amounts have reached a limit."""
+        return not await self._ask(lambda limiters: limiters.amounts.test(limit, *account))
+
+    async def requests_left(self, limit: RateLimitItem, *account: str) -> WindowStats:
+        """When an account of requests is empty again (seconds since the epoch), and what is left of it."""
+        return await self._ask(lambda limiters: limiters.requests.get_window_stats(limit, *account))
+
+    async def amount_left(self, limit: RateLimitItem, *account: str) -> WindowStats:
+        """The same of an account of amounts."""
+        return await self._ask(lambda limiters: limiters.amounts.get_window_stats(limit, *account))
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._redis is not None:
+            await self._redis.close()
+
+    async def _ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
+        now = asyncio.get_running_loop().time()
+        if self._redis is not None and now >= self._away_until:
+            try:
+                return await self._redis.ask(question)
+            except StoreUnavailable as error:
+                self._away_until = now + AWAY_SECONDS
+                get_logger("limits").warning("counting_alone", reason=str(error), for_s=AWAY_SECONDS)
+        return await question(self._local)
+
+
+class _Redis:
+    """The limiters of a whole fleet."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._timeout = shared.redis_timeout
+        self._pool, self._sentinels = build_pool(shared)
+        options: dict[str, Any] = {"connection_pool": self._pool}
+        # Where Redis is stands in the pool; the URL only tells which kind of client to build.
+        storage = RedisStorage(
+            "async+redis://", implementation="redispy", key_prefix=f"{NAMESPACE}:limits", **options
+        )
+        self._limiters = _Limiters.over(storage)
+
+    async def ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
+        """Ask in bounded time.
+
+        Raises:
+            StoreUnavailable: there was no answer, or an error instead of one.
+        """
+        with translated_errors():
+            async with asyncio.timeout(self._timeout):
+                return await question(self._limiters)
+
+    async def close(self) -> None:
+        with contextlib.suppress(StoreUnavailable), translated_errors():
+            async with asyncio.timeout(self._timeout):
+                await self._pool.disconnect()
+                await close_sentinels(self._sentinels)
