@@ -13,6 +13,7 @@ from proxy.asgi import install
 from proxy.blueprints import llm_proxy, ops
 from proxy.blueprints.exchange import arrived, services
 from proxy.blueprints.realtime import RealtimeConnection
+from proxy.cors import allow_pages
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.services import open_services
@@ -43,6 +44,8 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)
     app.register_blueprint(llm_proxy.blueprint, name="api_llm_proxy_at_root")
+    if settings.cors is not None:
+        allow_pages(app, settings.cors)
     app.before_request(guard)
     app.after_request(finish_headers)
     app.register_error_handler(ProxyError, answer_proxy_error)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from proxy.secret import Secret
 from proxy.settings.access import Access
+from proxy.settings.cors import Cors
 from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
 from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText, Target
 from proxy.settings.model_list import Models
@@ -101,6 +102,7 @@ class Settings(Section):
     credentials: Table[Name, Credential] = Field(default_factory=dict)
     shared: Shared | None = None
     models: Models = Models()
+    cors: Cors | None = None
     limits: Limits = Limits()
     logs: Logs = Logs()
     gateway: Gateway | None = None

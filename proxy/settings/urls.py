@@ -19,6 +19,20 @@ def resolved(url: str, origin: str) -> str:
     return origin.rstrip("/") + url.removeprefix(EMBEDDED) if url.startswith(EMBEDDED) else url
 
 
+def origin(value: str) -> str:
+    """Take the origin of a page as browsers write it: scheme, host, a port where it is not the usual one.
+
+    Raises:
+        ValidationError: it is none, or has more.
+    """
+    _check(value)
+    parts = urlsplit(value.lower())
+    if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query:
+        refuse("must be an origin alone: scheme, host and port, without a path")
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{parts.netloc.removesuffix(f':{usual}')}"
+
+
 def _base_url(url: str) -> str:
     if "?" in url:
         refuse("must not have a query")

@@ -1,0 +1,136 @@
+"""Callers in browsers: the pages that may call, what they are told, and that nothing else changes."""
+
+import pytest
+
+from tests.conftest import RunProxy
+from tests.raw_caller import RawAnswer, RawCaller, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+PAGE = "https://app.example"
+CORS = f'[cors]\norigins = ["{PAGE}", "http://localhost:3000"]\n'
+CHAT = "/v1/chat/completions"
+JSON = "Content-Type: application/json"
+WILDCARD = '[cors]\norigins = ["*"]\n'
+
+
+async def permissive(talk: Conversation) -> None:
+    """An upstream that would let everybody read."""
+    await talk.answer(
+        b"{}", "Access-Control-Allow-Origin: *", "Access-Control-Allow-Credentials: true", "Vary: Accept"
+    )
+
+
+async def ask(
+    caller: RawCaller, origin: str, path: str = CHAT, key: str | None = "sk-test-7c1f0a"
+) -> RawAnswer:
+    """A request of a page."""
+    await caller.send("POST", path, JSON, f"Origin: {origin}", body=b"{}", key=key)
+    answer = await caller.answer()
+    await caller.body(answer)
+    return answer
+
+
+async def preflight(caller: RawCaller, origin: str, path: str = CHAT) -> RawAnswer:
+    """What a browser asks before."""
+    await caller.write(
+        (
+            f"OPTIONS {path} HTTP/1.1\r\nHost: proxy.test\r\nOrigin: {origin}\r\n"
+            "Access-Control-Request-Method: POST\r\n"
+            "Access-Control-Request-Headers: authorization, content-type, x-stainless-lang\r\n\r\n"
+        ).encode()
+    )
+    return await caller.answer()
+
+
+def allowed(answer: RawAnswer) -> list[str]:
+    """Which origin may read the answer."""
+    return answer.header("access-control-allow-origin")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/agent/api/llm_proxy/v1/chat/completions", "/embeddings", "/v1/any"])
+async def test_a_page_that_is_named_may_call(run_proxy: RunProxy, path: str) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url, more=CORS) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        told = await preflight(caller, PAGE, path)
+        assert (told.status, allowed(told)) == (204, [PAGE])
+        assert "POST" in told.header("access-control-allow-methods")[0]
+        headers = told.header("access-control-allow-headers")[0].lower()
+        assert {name.strip() for name in headers.split(",")} == {
+            "authorization",
+            "content-type",
+            "x-stainless-lang",
+        }
+        assert told.header("access-control-max-age") == ["600"]
+        assert not upstream.requests
+        answer = await ask(caller, PAGE, path)
+        assert (answer.status, allowed(answer)) == (200, [PAGE])
+        assert "x-request-id" in answer.header("access-control-expose-headers")[0].lower()
+        assert "Origin" in ", ".join(answer.header("vary"))
+        assert not upstream.requests[0].header("origin")
+
+
+async def test_any_other_page_may_not_whatever_the_upstream_says(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url, more=CORS) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        for origin in (
+            "https://evil.example",
+            "https://app.example.evil.example",
+            "http://app.example",
+            "null",
+        ):
+            for answer in (await preflight(caller, origin), await ask(caller, origin)):
+                assert not allowed(answer)
+                assert not answer.header("access-control-allow-credentials")
+
+
+async def test_a_key_is_asked_in_any_case_and_the_refusal_can_be_read(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url, more=CORS) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        answer = await ask(caller, PAGE, key="sk-wrong")
+        assert (answer.status, allowed(answer)) == (401, [PAGE])
+
+
+async def test_every_page_may_where_a_star_stands(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url, more=WILDCARD) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        answer = await ask(caller, "https://anything.example")
+        assert allowed(answer) in (["*"], ["https://anything.example"])
+        assert not answer.header("access-control-allow-credentials")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/readyz"])
+async def test_operations_are_not_for_pages(run_proxy: RunProxy, path: str) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url, more=WILDCARD) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("GET", path, f"Origin: {PAGE}", key=None)
+        answer = await caller.answer()
+        assert (answer.status, allowed(answer)) == (200, [])
+
+
+async def test_without_it_options_and_the_upstreams_own_headers_are_relayed(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("OPTIONS", CHAT, f"Origin: {PAGE}")
+        answer = await caller.answer()
+        await caller.body(answer)
+        assert (answer.status, allowed(answer)) == (200, ["*"])
+        assert (await preflight(caller, PAGE)).status == 401  # no key
+        assert len(upstream.requests) == 1
