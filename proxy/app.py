@@ -16,7 +16,7 @@ from proxy.blueprints.realtime import RealtimeConnection
 from proxy.cors import allow_pages
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
-from proxy.services import open_services
+from proxy.generations import Generations, merge_settings, open_generations
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
@@ -37,8 +37,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     app.asgi_websocket_class = RealtimeConnection
     # Clocks of our own bound every exchange; Quart's would cut streams in silence.
     app.config["RESPONSE_TIMEOUT"] = None
-    app.config["BODY_TIMEOUT"] = settings.limits.body_timeout or None
-    app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
+    _bound_bodies(app, settings)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.register_blueprint(ops.blueprint)
@@ -54,11 +53,28 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
 
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
-        async with open_services(settings, drain or Drain()) as opened:
-            app.extensions["proxy"] = opened
+        async with open_generations(settings, drain or Drain()) as generations:
+            app.extensions["proxy"] = generations
             yield
 
     return app
+
+
+async def reload(app: Quart, settings: Settings) -> None:
+    """Serve requests that begin now by other settings; those that run go on by theirs.
+
+    Raises:
+        Exception: they cannot be served by; then nothing has changed.
+    """
+    generations: Generations = app.extensions["proxy"]
+    settings = merge_settings(generations.current.settings, settings)
+    await generations.begin(settings)
+    _bound_bodies(app, settings)
+
+
+def _bound_bodies(app: Quart, settings: Settings) -> None:
+    app.config["BODY_TIMEOUT"] = settings.limits.body_timeout or None
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
 
 
 async def guard() -> None:

@@ -15,6 +15,7 @@ from quart.asgi import ASGIHTTPConnection
 from proxy.access import Caller
 from proxy.errors import InternalError, ProxyError
 from proxy.request_body import BoundedBody
+from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger, request_context
 from proxy.wire.headers import choose_request_id
 
@@ -37,6 +38,8 @@ class ProxyRequest(Request):
         self.closing = contextlib.AsyncExitStack()
         self.group: asyncio.TaskGroup
         """Of whatever runs for this request beside its own task; set before it is handled."""
+        self.services: Services | None = None
+        """What it is served with, from the first look on."""
         self.caller: Caller | None = None
         """Who is calling, once that is known."""
         self.record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])

@@ -26,20 +26,33 @@ _HIDDEN: Final = (
 )
 
 
+class Accounts:
+    """What callers have used, whatever their keys allow at the moment.
+
+    Args:
+        counting: Counts requests and tokens: in this process by default.
+    """
+
+    def __init__(self, counting: Counting | None = None) -> None:
+        self.counting = counting or Counting()
+        self.streams: Counter[str] = Counter()
+        """How many run now, by caller."""
+
+
 class CallerLimits:
     """Holds every caller to what its key allows.
 
     Args:
         keys: The `[[access.keys]]`; a caller without a key of its own is not limited.
-        counting: Where requests and tokens are counted: in this process by default.
+        accounts: What callers have used so far.
     """
 
-    def __init__(self, keys: Sequence[CallerKey], counting: Counting | None = None) -> None:
+    def __init__(self, keys: Sequence[CallerKey], accounts: Accounts | None = None) -> None:
         self._keys = {key.name: key for key in keys}
         self._rates = {key.name: parse(key.rate) for key in keys if key.rate is not None}
         self._budgets = {key.name: parse(key.tokens) for key in keys if key.tokens is not None}
-        self._counting = counting or Counting()
-        self._streams: Counter[str] = Counter()
+        accounts = accounts or Accounts()
+        self._counting, self._streams = accounts.counting, accounts.streams
 
     async def count_request(self, caller: Caller) -> None:
         """Count a request.

@@ -1,11 +1,12 @@
 """The long-lived objects of one worker, built in one place and closed in reverse."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 
 from proxy.access import AccessControl
-from proxy.caller_limits import CallerLimits
+from proxy.caller_limits import Accounts, CallerLimits
 from proxy.counting import Counting
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
@@ -16,6 +17,58 @@ from proxy.telemetry import Metrics, UsageTotals
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
+
+
+class Users:
+    """Who still works with something that may be closed when nobody does any more."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._is_retired = False
+        self._gone = asyncio.Event()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one for as long as it runs."""
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            self._look()
+
+    def retire(self) -> None:
+        """No new ones will come: let it be closed when the last one has gone."""
+        self._is_retired = True
+        self._look()
+
+    def dismiss(self) -> None:
+        """Let it be closed now."""
+        self._gone.set()
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether it may be closed."""
+        return self._gone.is_set()
+
+    async def gone(self) -> None:
+        """Wait until it may be closed."""
+        await self._gone.wait()
+
+    def _look(self) -> None:
+        if self._is_retired and not self._count:
+            self._gone.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What goes over from one generation of services to the next."""
+
+    store: MemoryTokenStore
+    fleet: Fleet | None
+    accounts: Accounts
+    usage: UsageTotals
+    drain: Drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +84,7 @@ class Services:
     drain: Drain
     metrics: Metrics
     usage: UsageTotals
+    users: Users = field(default_factory=Users)
 
     @property
     def ready(self) -> bool:
@@ -46,33 +100,48 @@ class Services:
 
 
 @contextlib.asynccontextmanager
-async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Services]:
-    """Build everything that one worker holds, on the running event loop."""
+async def open_lasting(settings: Settings, drain: Drain) -> AsyncIterator[Lasting]:
+    """Build what one worker has once, on the running event loop."""
     async with contextlib.AsyncExitStack() as stack:
         store = MemoryTokenStore()
         stack.push_async_callback(store.close)
         fleet = None if settings.shared is None else Fleet(settings.shared)
         if fleet is not None:
             stack.push_async_callback(fleet.close)
-        credentials = build_credentials(settings.credentials, store, fleet)
+        counting = Counting(settings.shared if settings.access.sharing == "redis" else None)
+        stack.push_async_callback(counting.close)
+        yield Lasting(store, fleet, Accounts(counting), UsageTotals(), drain)
+
+
+@contextlib.asynccontextmanager
+async def open_services(
+    settings: Settings, lasting: Lasting, before: Services | None = None
+) -> AsyncIterator[Services]:
+    """Build what one generation of settings is served with.
+
+    Args:
+        settings: To serve by.
+        lasting: What the worker has once.
+        before: Whose credentials go on where they are the same.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        known = None if before is None else before.credentials
+        credentials = build_credentials(settings.credentials, lasting.store, lasting.fleet, known)
         stack.push_async_callback(credentials.close)
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
-        counting = Counting(settings.shared if settings.access.sharing == "redis" else None)
-        stack.push_async_callback(counting.close)
-        usage = UsageTotals()
         routing = Routing(settings, clients)
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),
-            limits=CallerLimits(settings.access.keys, counting),
+            limits=CallerLimits(settings.access.keys, lasting.accounts),
             credentials=credentials,
             routing=routing,
             models=ModelList(settings, clients),
-            drain=drain,
-            metrics=Metrics(credentials.readings, usage, routing.readings),
-            usage=usage,
+            drain=lasting.drain,
+            metrics=Metrics(credentials.readings, lasting.usage, routing.readings),
+            usage=lasting.usage,
         )

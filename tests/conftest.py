@@ -17,6 +17,7 @@ from structlog.typing import EventDict
 from proxy.app import create_app
 from proxy.drain import Drain
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.generations import Generations
 from proxy.services import Services
 from proxy.settings import load_settings
 from tests.loopback import serve_on_loopback
@@ -25,7 +26,6 @@ KEY = "sk-test-7c1f0a"
 
 SETTINGS = """
 [access]
-{access}
 [[access.keys]]
 name = "tester"
 key = "{key}"
@@ -77,9 +77,9 @@ class RunningProxy:
     @property
     def services(self) -> Services:
         """Its long-lived objects."""
-        services = self.app.extensions["proxy"]
-        assert isinstance(services, Services)
-        return services
+        generations = self.app.extensions["proxy"]
+        assert isinstance(generations, Generations)
+        return generations.current
 
     @property
     def exchanges(self) -> list[EventDict]:
@@ -146,9 +146,8 @@ def run_proxy(tmp_path: Path) -> RunProxy:
         upstream: str, *, credential: str = STATIC, options: str = "", access: str = "", more: str = ""
     ) -> AsyncIterator[RunningProxy]:
         path = tmp_path / "proxy.toml"
-        text = SETTINGS.format(
-            key=KEY, upstream=upstream, credential=credential, options=options, access=access, more=more
-        )
+        text = SETTINGS.format(key=KEY, upstream=upstream, credential=credential, options=options, more=more)
+        text = text.replace("[access]", f"[access]\n{access}", 1)
         path.write_text(text)
         drain = Drain()
         app = create_app(load_settings(path, {}), drain)

@@ -27,6 +27,7 @@ FLOORS = {
     "proxy.request_body": 5,
     "proxy.chat": 5,
     "proxy.services": 6,
+    "proxy.generations": 6,
     "proxy.asgi": 6,
     "proxy.blueprints": 7,
     "proxy.cors": 7.5,

@@ -1,12 +1,14 @@
 """The long-lived objects: what is ready, and how all of it is closed, in reverse."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from proxy.credentials import CachedTokenSource, MemoryTokenStore
 from proxy.drain import Drain
-from proxy.services import open_services
+from proxy.services import Services, open_lasting, open_services
 from proxy.settings import Settings, load_settings
 from proxy.upstream.client import UpstreamClient
 from tests.conftest import KEY, SETTINGS, STATIC
@@ -22,6 +24,16 @@ def settings(folder: Path, credential: str = STATIC, more: str = "", upstream: s
     path = folder / "proxy.toml"
     path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=credential, options="", more=more))
     return load_settings(path, {})
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, drain: Drain | None = None) -> AsyncIterator[Services]:
+    """One generation of services, and what lasts."""
+    async with (
+        open_lasting(settings, drain or Drain()) as lasting,
+        open_services(settings, lasting) as services,
+    ):
+        yield services
 
 
 def asks(url: str) -> str:
@@ -45,7 +57,7 @@ async def say_nothing(talk: Conversation) -> None:
 
 
 async def test_every_upstream_has_a_client_and_every_credential_a_source(tmp_path: Path) -> None:
-    async with open_services(settings(tmp_path), Drain()) as services:
+    async with serving(settings(tmp_path)) as services:
         chat, embed = services.routing.choose("chat/completions"), services.routing.choose("embeddings")
         assert (chat.upstream, embed.upstream) == ("chat", "embed")
         assert chat.client is not embed.client
@@ -57,7 +69,7 @@ async def test_every_upstream_has_a_client_and_every_credential_a_source(tmp_pat
 async def test_a_token_is_fetched_before_anybody_asks(tmp_path: Path) -> None:
     async with (
         raw_upstream(grant) as issuer,
-        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+        serving(settings(tmp_path, asks(issuer.url))) as services,
     ):
         await until(lambda: services.credentials["corp"].source.remaining is not None)
         assert len(issuer.requests) == 1
@@ -65,7 +77,7 @@ async def test_a_token_is_fetched_before_anybody_asks(tmp_path: Path) -> None:
 
 async def test_it_is_ready_until_it_drains(tmp_path: Path) -> None:
     drain = Drain()
-    async with open_services(settings(tmp_path), drain) as services:
+    async with serving(settings(tmp_path), drain) as services:
         assert services.ready
         drain.started = True
         assert not services.ready
@@ -74,7 +86,7 @@ async def test_it_is_ready_until_it_drains(tmp_path: Path) -> None:
 async def test_a_cold_start_is_ready(tmp_path: Path) -> None:
     async with (
         raw_upstream(say_nothing) as issuer,
-        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+        serving(settings(tmp_path, asks(issuer.url))) as services,
     ):
         await until(lambda: len(issuer.requests) == 1)
         assert services.credentials["corp"].source.remaining is None
@@ -84,7 +96,7 @@ async def test_a_cold_start_is_ready(tmp_path: Path) -> None:
 async def test_a_default_credential_without_a_token_is_not_ready(tmp_path: Path) -> None:
     async with (
         raw_upstream(refuse) as issuer,
-        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+        serving(settings(tmp_path, asks(issuer.url))) as services,
     ):
         await until(lambda: not services.credentials["corp"].source.healthy)
         assert not services.ready
@@ -96,7 +108,7 @@ async def test_a_failed_refresh_with_a_token_in_hand_stays_ready(tmp_path: Path)
 
     async with (
         raw_upstream(once) as issuer,
-        open_services(settings(tmp_path, asks(issuer.url)), Drain()) as services,
+        serving(settings(tmp_path, asks(issuer.url))) as services,
     ):
         source = services.credentials["corp"].source
         await until(lambda: source.remaining is not None)
@@ -109,7 +121,7 @@ async def test_only_the_default_upstreams_credential_counts(tmp_path: Path) -> N
     async with raw_upstream(refuse) as issuer:
         more = f'[upstreams.other]\nbase_url = "{NOWHERE}"\ncredential = "broken"\n'
         more += f"[credentials.broken]\n{asks(issuer.url)}"
-        async with open_services(settings(tmp_path, STATIC, more), Drain()) as services:
+        async with serving(settings(tmp_path, STATIC, more)) as services:
             await until(lambda: not services.credentials["broken"].source.healthy)
             assert services.ready
 
@@ -117,7 +129,7 @@ async def test_only_the_default_upstreams_credential_counts(tmp_path: Path) -> N
 async def test_a_default_upstream_without_a_credential_is_ready(tmp_path: Path) -> None:
     path = tmp_path / "open.toml"
     path.write_text(f'[access]\nmode = "open"\n[upstreams.chat]\nbase_url = "{NOWHERE}"\n')
-    async with open_services(load_settings(path, {}), Drain()) as services:
+    async with serving(load_settings(path, {})) as services:
         assert services.ready
 
 
@@ -138,7 +150,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def test_everything_is_closed_in_reverse(tmp_path: Path, closed: list[object]) -> None:
-    async with open_services(settings(tmp_path), Drain()) as services:
+    async with serving(settings(tmp_path)) as services:
         chat = services.routing.choose("chat/completions").client
         embed = services.routing.choose("embeddings").client
         source = services.credentials["corp"].source
@@ -151,7 +163,7 @@ async def test_everything_is_closed_in_reverse(tmp_path: Path, closed: list[obje
 
 async def test_everything_is_closed_when_the_worker_fails(tmp_path: Path, closed: list[object]) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with open_services(settings(tmp_path), Drain()):
+        async with serving(settings(tmp_path)):
             raise ZeroDivisionError
     assert [type(thing) for thing in closed] == [
         UpstreamClient, UpstreamClient, CachedTokenSource, MemoryTokenStore,
@@ -165,7 +177,7 @@ async def test_a_start_that_fails_closes_what_was_open_by_then(tmp_path: Path, c
     loaded = settings(tmp_path, more=more)
     certificate.write_text("nothing")  # it was there when the settings were checked
     with pytest.raises(OSError):  # noqa: PT011  whatever the TLS library says
-        async with open_services(loaded, Drain()):
+        async with serving(loaded):
             pass
     assert [type(thing) for thing in closed] == [
         UpstreamClient, UpstreamClient, CachedTokenSource, MemoryTokenStore,
@@ -174,6 +186,6 @@ async def test_a_start_that_fails_closes_what_was_open_by_then(tmp_path: Path, c
 
 async def test_a_fetch_under_way_ends_with_the_worker(tmp_path: Path) -> None:
     async with raw_upstream(say_nothing) as issuer:
-        async with open_services(settings(tmp_path, asks(issuer.url)), Drain()):
+        async with serving(settings(tmp_path, asks(issuer.url))):
             await until(lambda: len(issuer.requests) == 1)
         await until(lambda: issuer.connections == 0)

@@ -13,6 +13,7 @@ from werkzeug.datastructures import Headers
 from proxy.asgi import ProxyRequest
 from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
+from proxy.generations import Generations
 from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord
 from proxy.upstream.attempts import Attempts
@@ -37,8 +38,13 @@ _WITHOUT_MODEL: Final = frozenset({"files", "uploads"})
 
 
 def services() -> Services:
-    """The services of this worker."""
-    return cast(Services, current_app.extensions["proxy"])
+    """The services that this request is served with: to its end those that it began with."""
+    request = arrived()
+    if request.services is None:
+        generations: Generations = current_app.extensions["proxy"]
+        request.services = generations.current
+        request.closing.enter_context(request.services.users.one())
+    return request.services
 
 
 def arrived() -> ProxyRequest:

@@ -11,6 +11,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
 from proxy.errors import InternalError, NotFound, ProxyError
+from proxy.generations import Generations
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger, request_context
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
@@ -107,7 +108,9 @@ class RealtimeConnection(ASGIWebsocketConnection):
     async def _serve(
         self, caller: CallerSocket, record: ExchangeRecord, closing: contextlib.AsyncExitStack
     ) -> None:
-        own = cast(Services, self.app.extensions["proxy"])
+        generations: Generations = self.app.extensions["proxy"]
+        own = generations.current
+        closing.enter_context(own.users.one())
         subprotocols = await self._admit(own, record, closing)
         target = self._target()
         record.endpoint = target.endpoint

@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from hypercorn.config import Config
 
@@ -41,10 +41,10 @@ def serve_gateway(options: argparse.Namespace) -> int:
 
 
 @contextlib.asynccontextmanager
-async def embedded_gateway(settings: Settings) -> AsyncIterator[Settings]:
-    """Serve the gateway of `[gateway]`, if there is one, and give the settings that point to it."""
+async def embedded_gateway(settings: Settings) -> AsyncIterator[Callable[[Settings], Settings]]:
+    """Serve the gateway of `[gateway]`, if there is one, and give what makes settings point to it."""
     if settings.gateway is None:
-        yield settings
+        yield lambda settings: settings
         return
     section = settings.gateway
     options = GatewayOptions(
@@ -63,6 +63,6 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Settings]:
     async with asyncio.TaskGroup() as group:
         group.create_task(run_server(create_gateway(options), server, sockets, stop.wait))
         try:
-            yield resolve_embedded(settings, origin)
+            yield lambda settings: resolve_embedded(settings, origin)
         finally:
             stop.set()

@@ -6,17 +6,17 @@ import contextlib
 import functools
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypercorn.config import Config
 
 from proxy.access import is_loopback, uses_default_keys
-from proxy.app import create_app
+from proxy.app import create_app, reload
 from proxy.cli.gateway import embedded_gateway
+from proxy.cli.reload import reloading
 from proxy.cli.server import (
     HARD_STOP_SECONDS,
     load_server_config,
-    on_hangup,
     open_sockets,
     run,
     run_server,
@@ -36,9 +36,15 @@ def serve(options: argparse.Namespace) -> int:
     server = load_server_config(options.bind)
     check_binds(settings, server.bind)
     configure_logs(settings.logs)
+
+    def load() -> Settings:
+        loaded = load_settings(options.config, os.environ)
+        check_binds(loaded, server.bind)
+        return loaded
+
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(opened) for opened in open_sockets(server.bind, server.backlog)]
-        run(functools.partial(serve_until_stopped, settings, server, sockets))
+        run(functools.partial(serve_until_stopped, settings, server, sockets, load=load))
     return 0
 
 
@@ -57,6 +63,7 @@ async def serve_until_stopped(
     server: Config,
     sockets: list[socket.socket],
     hard_stop_seconds: float = HARD_STOP_SECONDS,
+    load: Callable[[], Settings] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -65,31 +72,38 @@ async def serve_until_stopped(
         server: Hypercorn's knobs; `graceful_timeout` is the time that running exchanges get.
         sockets: Where to listen.
         hard_stop_seconds: After that time more, whatever still hangs is left behind.
+        load: Reads the settings anew, at SIGHUP.
     """
-    drain, stop = Drain(), stop_signal()
-    log = get_logger("proxy")
-    on_hangup(lambda: log.warning("hangup_ignored", meaning="settings are read at start only"))
-    grace = server.graceful_timeout
-    # We end streams politely at `grace`; then Hypercorn cuts what is left, on Python 3.11 at least.
-    server.graceful_timeout = grace + hard_stop_seconds / 2
+    drain, log = Drain(), get_logger("proxy")
     hard_stop = asyncio.timeout(None)
-
-    async def stopped() -> None:
-        await stop.wait()
-        drain.started = True
-        log.info("draining", running=drain.running, grace_s=grace)
-        loop = asyncio.get_running_loop()
-        loop.call_later(grace, drain.stop_all)
-        hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
-
-    async with embedded_gateway(settings) as resolved:
+    stopped = functools.partial(
+        _stopped, stop_signal(), drain, server.graceful_timeout, hard_stop, hard_stop_seconds
+    )
+    # We end streams politely at that time; then Hypercorn cuts what is left, on Python 3.11 at least.
+    server.graceful_timeout += hard_stop_seconds / 2
+    async with embedded_gateway(settings) as resolve:
+        resolved = resolve(settings)
         _announce(resolved, sockets)
+        app = create_app(resolved, drain)
+        reloads = reloading(functools.partial(reload, app), load or (lambda: settings), resolve)
         try:
-            async with hard_stop:
-                await run_server(create_app(resolved, drain), server, sockets, stopped)
+            async with hard_stop, reloads:
+                await run_server(app, server, sockets, stopped)
         except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
+
+
+async def _stopped(
+    stop: asyncio.Event, drain: Drain, grace: float, hard_stop: asyncio.Timeout, hard_stop_seconds: float
+) -> None:
+    """Wait for the signal, and set the clocks of the end."""
+    await stop.wait()
+    drain.started = True
+    get_logger("proxy").info("draining", running=drain.running, grace_s=grace)
+    loop = asyncio.get_running_loop()
+    loop.call_later(grace, drain.stop_all)
+    hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
 
 
 def _announce(settings: Settings, sockets: list[socket.socket]) -> None:

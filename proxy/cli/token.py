@@ -86,8 +86,8 @@ def _narrowed(settings: Settings, names: list[str]) -> Settings:
 
 async def _fetch(settings: Settings, name: str) -> Fetched:
     """Fetch once; an error passes the gateway's task group as a value, else it would come as a group."""
-    async with embedded_gateway(settings) as resolved:
-        outcome = await _outcome(resolved.credentials, name)
+    async with embedded_gateway(settings) as resolve:
+        outcome = await _outcome(resolve(settings).credentials, name)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -1,10 +1,12 @@
 """From the `[credentials]` section to running sources: one builder a kind of section."""
 
+import hashlib
 from collections.abc import Mapping
 
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.refusal import RefusalRules
+from proxy.credentials.registry import CredentialRegistry
 from proxy.credentials.sharing import Sharing
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.credentials.sharing.identity import identity_of
@@ -20,7 +22,7 @@ from proxy.credentials.sources.jwt import JwtTokenSource
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.static import static_source
 from proxy.credentials.store import MemoryTokenStore
-from proxy.credentials.upstream_credential import CredentialRegistry, Injection, UpstreamCredential
+from proxy.credentials.upstream_credential import Injection, UpstreamCredential
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
@@ -37,27 +39,36 @@ from proxy.telemetry import TokenStats
 
 
 def build_credentials(
-    sections: Mapping[str, Credential], store: MemoryTokenStore, fleet: Fleet | None = None
+    sections: Mapping[str, Credential],
+    store: MemoryTokenStore,
+    fleet: Fleet | None = None,
+    before: CredentialRegistry | None = None,
 ) -> CredentialRegistry:
-    """Build every credential of the configuration.
+    """Build every credential of the configuration, but for those that did not change.
 
     Args:
         sections: By name.
         store: The memory of this process.
         fleet: Of those that share over Redis, where there are any.
+        before: Those of the configuration before this one.
     """
     registry = CredentialRegistry()
     for name, section in sections.items():
+        # Hashed, since it holds secrets and is kept.
+        identity = identity_of(name, sections)
+        recipe = (hashlib.sha256(identity).hexdigest(), section)
+        if before is not None and registry.take_over(name, recipe, before):
+            continue
         policy, stats = _policy(section), TokenStats()
         if fleet is None or section.sharing == "local":
-            sharing: Sharing = LocalSharing(name, store, policy)
+            sharing: Sharing = LocalSharing(f"{name}:{recipe[0]}", store, policy)
         else:
-            identity, required = identity_of(name, sections), _needs_the_fleet(section)
+            required = _needs_the_fleet(section)
             sharing = fleet.sharing(identity, policy, stats, required=required)
         source = CachedTokenSource(name, build_source(section, registry), sharing, policy, stats)
         inject = section.inject
         injection = Injection(header=inject.header, template=inject.template, query=inject.query)
-        registry.add(name, UpstreamCredential(source, injection, RefusalRules(section.invalidate_on)))
+        registry.add(name, UpstreamCredential(source, injection, RefusalRules(section.invalidate_on)), recipe)
     return registry
 
 

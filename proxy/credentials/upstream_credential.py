@@ -7,7 +7,6 @@ from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
 from proxy.credentials.refusal import RefusalRules
 from proxy.settings import Invalidation
-from proxy.telemetry import TokenReading
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -38,46 +37,6 @@ class UpstreamCredential:
     source: CachedTokenSource
     injection: Injection
     refusal: RefusalRules = field(default_factory=lambda: RefusalRules((Invalidation(status=401),)))
-
-
-class CredentialRegistry:
-    """Every credential of the configuration by name, opened and closed together."""
-
-    def __init__(self) -> None:
-        self._credentials: dict[str, UpstreamCredential] = {}
-
-    def add(self, name: str, credential: UpstreamCredential) -> None:
-        """Take one in; others may ask for its token by this name."""
-        self._credentials[name] = credential
-
-    def __getitem__(self, name: str) -> UpstreamCredential:
-        return self._credentials[name]
-
-    async def get(self, name: str) -> Credential:
-        """A token of one of them, for a request that shows it to get another.
-
-        Raises:
-            TokenUnavailable: there is none to be had now.
-        """
-        return await self._credentials[name].source.get()
-
-    def invalidate(self, name: str, generation: int, reason: str) -> None:
-        """Take a token back that was refused."""
-        self._credentials[name].source.invalidate(generation, reason)
-
-    def readings(self) -> list[TokenReading]:
-        """How each of them stands now."""
-        return [credential.source.reading() for credential in self._credentials.values()]
-
-    def prefetch(self) -> None:
-        """Start a fetch of each, without waiting."""
-        for credential in self._credentials.values():
-            credential.source.prefetch()
-
-    async def close(self) -> None:
-        """Stop every fetch and let go of the connections."""
-        for credential in self._credentials.values():
-            await credential.source.close()
 
 
 def _replace_parameter(query: bytes, name: str, value: str) -> bytes:

@@ -54,9 +54,9 @@ async def test_a_service_without_a_token_is_alive_and_not_ready(run_proxy: RunPr
     async with raw_upstream(refuse) as issuer:
         credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "token"'
         async with run_proxy(NOWHERE, credential=credential) as proxy, raw_caller(proxy.url) as caller:
-            await until(lambda: not proxy.services.credentials["corp"].source.healthy)
             for path in LIVE:
                 assert await probe(caller, path) == (200, b"ok\n")
+            await until(lambda: not proxy.services.credentials["corp"].source.healthy)
             for path in READY:
                 assert await probe(caller, path) == (503, b"no token\n")
 

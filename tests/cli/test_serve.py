@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -110,3 +112,38 @@ def test_sockets_of_every_kind(tmp_path: Path) -> None:
     finally:
         for listener in listeners:
             listener.close()
+
+
+async def test_a_hangup_puts_new_settings_in_force_and_refuses_wrong_ones(tmp_path: Path) -> None:
+    async def ok(talk: Conversation) -> None:
+        await talk.answer(b"{}")
+
+    async def status(url: str, key: str) -> int:
+        async with raw_caller(url) as caller:
+            await caller.send("POST", "/v1/chat/completions", body=b"{}", key=key)
+            return (await caller.answer()).status
+
+    path = tmp_path / "proxy.toml"
+    serve = shlex.join(
+        [sys.executable, "-m", "proxy", "serve", "--config", str(path), "--bind", "127.0.0.1:0"]
+    )
+    async with raw_upstream(ok) as upstream:
+
+        def write(key: str) -> None:
+            text = SETTINGS.format(key=key, upstream=upstream.url, credential=STATIC, options="", more="")
+            path.write_text(text)
+
+        write(KEY)
+        async with running("sh", "-c", f"exec {serve} 2>&1") as service:
+            said = await read_until(service, r"http://127\.0\.0\.1:\d+")
+            url = re.findall(r"http://127\.0\.0\.1:\d+", said)[0]
+            assert [await status(url, KEY), await status(url, "sk-new-key-91")] == [200, 401]
+            write("sk-new-key-91")
+            service.send_signal(signal.SIGHUP)
+            await read_until(service, "reloaded")
+            assert [await status(url, KEY), await status(url, "sk-new-key-91")] == [401, 200]
+            path.write_text("[access]\nkeys = 1")
+            service.send_signal(signal.SIGHUP)
+            said = await read_until(service, "reload_refused")
+            assert "access.keys" in said
+            assert await status(url, "sk-new-key-91") == 200

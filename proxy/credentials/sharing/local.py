@@ -10,7 +10,7 @@ class LocalSharing:
     """Shares within a process, also with a machine that is built anew for the same credential.
 
     Args:
-        name: The credential's name.
+        name: Where it lies: the same for the same credential by the same recipe, and no other one.
         store: The memory of the process.
         policy: Clock and dice.
     """

@@ -1,0 +1,107 @@
+"""The services that requests are served with, and how new settings replace them without cutting a stream.
+
+Each generation of services is opened and closed by a task of its own. A request holds on to the generation
+that it began with; once a newer one is there, the older is closed when its last request has ended.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from proxy.drain import Drain
+from proxy.services import Lasting, Services, open_lasting, open_services
+from proxy.settings import Settings
+from proxy.telemetry import get_logger
+
+NEEDS_RESTART: Final = ("shared", "gateway", "cors", "logs")
+"""Sections that are read at the start only."""
+_log: Final = get_logger("proxy")
+
+
+class Generations:
+    """The newest services, and those before it that are still in use.
+
+    Args:
+        lasting: What all of them have in common.
+        group: Runs what opens and closes them.
+    """
+
+    def __init__(self, lasting: Lasting, group: asyncio.TaskGroup) -> None:
+        self._lasting = lasting
+        self._group = group
+        self._newest: Services | None = None
+        self._open: list[Services] = []
+
+    async def begin(self, settings: Settings) -> None:
+        """Serve by other settings from now on.
+
+        Raises:
+            Exception: they cannot be served by; then all is as it was.
+        """
+        opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
+        group = self._group
+        before = self._newest
+        group.create_task(_hold(settings, self._lasting, before, opened))
+        self._newest = await opened
+        self._open = [services for services in self._open if not services.users.are_gone] + [self._newest]
+        if before is not None:
+            before.users.retire()
+
+    @property
+    def current(self) -> Services:
+        """What requests that begin now are served with."""
+        if self._newest is None:
+            raise RuntimeError("nothing is served yet")
+        return self._newest
+
+    def dismiss(self) -> None:
+        """Let all of them be closed, whoever still works with them."""
+        for services in self._open:
+            services.users.dismiss()
+
+
+async def _hold(
+    settings: Settings, lasting: Lasting, before: Services | None, opened: "asyncio.Future[Services]"
+) -> None:
+    """Open, and close when nobody needs it any more: in one task, whatever happens in between."""
+    try:
+        async with open_services(settings, lasting, before) as services:
+            opened.set_result(services)
+            await services.users.gone()
+    except Exception as error:  # out of the group it would end the whole service
+        if opened.done():
+            _log.exception("services_not_closed")
+        else:
+            opened.set_exception(error)
+
+
+@contextlib.asynccontextmanager
+async def open_generations(settings: Settings, drain: Drain) -> AsyncIterator[Generations]:
+    """Serve by these settings until others come.
+
+    Raises:
+        Exception: they cannot be served by.
+    """
+    failure: Exception | None = None
+    async with open_lasting(settings, drain) as lasting, asyncio.TaskGroup() as group:
+        generations = Generations(lasting, group)
+        try:
+            await generations.begin(settings)
+            yield generations
+        except Exception as error:  # out of the group it would come wrapped
+            failure = error
+        finally:
+            generations.dismiss()
+    if failure is not None:
+        raise failure
+
+
+def merge_settings(running: Settings, new: Settings) -> Settings:
+    """New settings, but for what a running service cannot change; that is told in the log."""
+    kept = {
+        name: getattr(running, name) for name in NEEDS_RESTART if getattr(running, name) != getattr(new, name)
+    }
+    if kept:
+        _log.warning("restart_needed", sections=sorted(kept), meaning="the rest of the settings is in force")
+    return new.model_copy(update=kept)

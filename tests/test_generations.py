@@ -1,0 +1,188 @@
+"""New settings while the service runs: in force for what begins now, and nothing that runs is cut."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.app import create_app, reload
+from proxy.drain import Drain
+from proxy.generations import NEEDS_RESTART, Generations
+from proxy.settings import Settings, load_settings
+from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy
+from tests.loopback import until
+from tests.raw_caller import RawCaller, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+CHAT = "/v1/chat/completions"
+JSON = "Content-Type: application/json"
+
+
+def settings(
+    folder: Path, upstream: str, *, key: str = KEY, credential: str = STATIC, more: str = ""
+) -> Settings:
+    """A whole configuration."""
+    path = folder / "other.toml"
+    path.write_text(SETTINGS.format(key=key, upstream=upstream, credential=credential, options="", more=more))
+    return load_settings(path, {})
+
+
+async def status_of(caller: RawCaller, key: str = KEY) -> int:
+    """Of one request."""
+    await caller.send("POST", CHAT, JSON, body=b"{}", key=key)
+    answer = await caller.answer()
+    await caller.body(answer)
+    return answer.status
+
+
+async def ok(talk: Conversation) -> None:
+    """Answer anything."""
+    await talk.answer(b"{}", JSON)
+
+
+async def put_in_force(proxy: RunningProxy, new: Settings) -> None:
+    """Reload, once it serves."""
+    await until(lambda: "proxy" in proxy.app.extensions)
+    await reload(proxy.app, new)
+
+
+async def test_a_new_key_is_good_and_the_old_one_is_not(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        assert await status_of(caller) == 200
+        await put_in_force(proxy, settings(tmp_path, upstream.url, key="sk-new-key-91"))
+        assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [401, 200]
+
+
+async def test_a_stream_goes_on_by_the_settings_that_it_began_with(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"data: 1\n\n")
+        await go_on.wait()
+        await talk.chunk(b"data: [DONE]\n\n")
+        await talk.end()
+
+    async with (
+        raw_upstream(slow) as before,
+        raw_upstream(ok) as after,
+        run_proxy(before.url) as proxy,
+        raw_caller(proxy.url) as streaming,
+        raw_caller(proxy.url) as caller,
+    ):
+        await streaming.send("POST", CHAT, JSON, body=b'{"stream": true}')
+        answer = await streaming.answer()
+        assert await streaming.chunk() == b"data: 1\n\n"
+        old = proxy.services
+        await put_in_force(proxy, settings(tmp_path, after.url))
+        assert await status_of(caller) == 200
+        assert len(after.requests) == 1
+        assert not old.users.are_gone
+        go_on.set()
+        assert await streaming.body(answer) == b"data: [DONE]\n\n"
+        await until(lambda: old.users.are_gone)
+        await until(lambda: before.connections == 0)  # its connections are closed with it
+
+
+async def test_a_token_that_is_asked_for_alike_is_not_fetched_again(
+    run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    async with (
+        run_proxy(gateway.url, credential=gateway.credential) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        assert await status_of(caller) == 400
+        alike = settings(tmp_path, gateway.url, key="sk-new-key-91", credential=gateway.credential)
+        source = proxy.services.credentials["corp"].source
+        for _ in range(3):
+            await put_in_force(proxy, alike)
+            assert await status_of(caller, "sk-new-key-91") == 400
+        assert proxy.services.credentials["corp"].source is source
+        assert gateway.gateway.stats.token_fetches == 1
+
+
+async def test_a_token_that_is_asked_for_otherwise_is_fetched_anew(
+    run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    async with (
+        run_proxy(gateway.url, credential=gateway.credential) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        assert await status_of(caller) == 400
+        other = gateway.credential + "\nheaders = { x-app = 'other' }\n"
+        old = proxy.services.credentials["corp"].source
+        await put_in_force(proxy, settings(tmp_path, gateway.url, credential=other))
+        assert await status_of(caller) == 400
+        assert gateway.gateway.stats.token_fetches == 2
+        assert proxy.services.credentials["corp"].source is not old
+
+
+async def test_what_callers_have_used_goes_over(run_proxy: RunProxy, tmp_path: Path) -> None:
+    more = '[[access.keys]]\nname = "limited"\nkey = "sk-limited-5d21"\nrate = "3/hour"\n'
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        statuses = [await status_of(caller, "sk-limited-5d21") for _ in range(2)]
+        await put_in_force(proxy, settings(tmp_path, upstream.url, more=more))
+        statuses += [await status_of(caller, "sk-limited-5d21") for _ in range(2)]
+        assert statuses == [200, 200, 200, 429]
+
+
+async def test_the_limit_of_a_body_changes_too(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        more = "[limits]\nmax_body_bytes = 1\n"
+        await put_in_force(proxy, settings(tmp_path, upstream.url, more=more))
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert json.loads(await caller.body(answer))["error"]["code"] == "request_too_large"
+
+
+async def test_settings_that_cannot_be_served_by_change_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        bad = settings(tmp_path, upstream.url, key="sk-new-key-91")
+        bad = bad.model_copy(update={"credentials": {}})  # which its upstream names
+        with pytest.raises(KeyError):
+            await put_in_force(proxy, bad)
+        assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [200, 401]
+
+
+async def test_what_a_running_service_cannot_change_is_told(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
+        new = settings(tmp_path, upstream.url, more='[logs]\nlevel = "error"\n[cors]\norigins = ["*"]\n')
+        with capture_logs() as lines:
+            await put_in_force(proxy, new)
+        assert [line["sections"] for line in lines if line["event"] == "restart_needed"] == [["cors", "logs"]]
+        assert proxy.services.settings.cors is None
+        assert {*NEEDS_RESTART} <= {*Settings.model_fields}
+
+
+async def test_all_generations_are_closed_at_the_end_whoever_still_streams(tmp_path: Path) -> None:
+    async with raw_upstream(ok) as upstream:
+        app = create_app(settings(tmp_path, upstream.url), Drain())
+        async with app.test_app():
+            generations: Generations = app.extensions["proxy"]
+            first = generations.current
+            with first.users.one():
+                await reload(app, settings(tmp_path, upstream.url, key="sk-new-key-91"))
+                assert generations.current is not first
+                async with asyncio.timeout(5):
+                    generations.dismiss()
+                    await first.users.gone()
