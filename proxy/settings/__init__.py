@@ -9,6 +9,7 @@ The way of the text: locations (lines) -> environment (overrides) -> interpolati
 """
 
 from proxy.settings.access import DEFAULT_CALLER_KEYS, Access, CallerKey
+from proxy.settings.chat import Chat
 from proxy.settings.credentials import (
     AzureCredential,
     BedrockCredential,
@@ -50,6 +51,7 @@ __all__ = [
     "AzureCredential",
     "BedrockCredential",
     "CallerKey",
+    "Chat",
     "Credential",
     "CredentialSection",
     "ExecCredential",

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from proxy.settings.fields import Count, KeyText, Name, Rate, RepairName, Sha256
+from proxy.settings.fields import Count, KeyText, Name, Network, Rate, RepairName, Sha256
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
 
@@ -47,6 +47,8 @@ class Access(Section):
 
     mode: Literal["keys", "open"] = "keys"
     keys: tuple[CallerKey, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    """Whose X-Forwarded-For is believed, where it matters who a visitor of the chat is."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:

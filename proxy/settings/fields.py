@@ -1,5 +1,6 @@
 """The single values that settings are made of, and what each kind refuses."""
 
+import ipaddress
 import re
 import ssl
 from pathlib import Path
@@ -83,6 +84,13 @@ def _repair_name(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        refuse('must be an address or a network, such as "10.0.0.0/8"')
+
+
 def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(value.lower()):
         refuse("must be 64 hexadecimal digits: the SHA-256 of the key")
@@ -133,6 +141,7 @@ def _certificates(path: Path) -> Path:
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 DottedPath = Annotated[str, AfterValidator(_dotted_path)]
 PlainText = Annotated[str, Checked(_plain_text)]
@@ -141,6 +150,7 @@ HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
 Rate = Annotated[str, AfterValidator(_rate)]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
+Network = Annotated[str, AfterValidator(_network)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]

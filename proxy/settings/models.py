@@ -6,6 +6,7 @@ from pydantic import Field
 
 from proxy.secret import Secret
 from proxy.settings.access import Access
+from proxy.settings.chat import Chat
 from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
 from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText
 from proxy.settings.model_list import Models
@@ -100,6 +101,7 @@ class Settings(Section):
     models: Models = Models()
     limits: Limits = Limits()
     logs: Logs = Logs()
+    chat: Chat | None = None
     gateway: Gateway | None = None
 
 
