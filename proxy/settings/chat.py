@@ -75,5 +75,7 @@ class Chat(Section):
     def _doubled(self) -> Iterator[Problem]:
         for name in _OWN_FIELDS:
             if name in self.options:
-                words = "is a key of [chat] itself" if name in type(self).model_fields else "is the chat's own"
+                words = (
+                    "is a key of [chat] itself" if name in type(self).model_fields else "is the chat's own"
+                )
                 yield Problem(("options", name), words)

@@ -35,9 +35,7 @@ def test_tools_and_options_are_free_and_read_only(load: Load) -> None:
         KIND="enabled",
     )
 
-    assert loaded.tools == (
-        {"type": "web_search", "web_search": {"enable": True, "search_mode": "deep"}},
-    )
+    assert loaded.tools == ({"type": "web_search", "web_search": {"enable": True, "search_mode": "deep"}},)
     assert loaded.options["temperature"] == 0.5
     assert loaded.options["thinking"] == {"type": Secret("enabled")}
 
