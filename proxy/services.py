@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from proxy.access import AccessControl
 from proxy.caller_limits import CallerLimits
+from proxy.chat.service import ChatService, open_chat
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
@@ -30,6 +31,7 @@ class Services:
     drain: Drain
     metrics: Metrics
     usage: UsageTotals
+    chat: ChatService | None
 
     @property
     def ready(self) -> bool:
@@ -56,15 +58,20 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             credential = None if upstream.credential is None else credentials[upstream.credential]
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
-        usage = UsageTotals()
+        usage, callers = UsageTotals(), CallerLimits(settings.access.keys)
+        routing = Routing(settings, clients)
+        chat = await stack.enter_async_context(
+            open_chat(settings, clients, routing=routing, callers=callers, drain=drain, usage=usage)
+        )
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),
-            limits=CallerLimits(settings.access.keys),
+            limits=callers,
             credentials=credentials,
-            routing=Routing(settings, clients),
+            routing=routing,
             models=ModelList(settings, clients),
             drain=drain,
             metrics=Metrics(credentials.readings, usage),
             usage=usage,
+            chat=chat,
         )

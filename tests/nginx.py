@@ -47,7 +47,7 @@ async def nginx_before(proxy: str, home: Path) -> AsyncIterator[Path]:
     require("nginx", found=program is not None)
     user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not write into this folder
     locations = LOCATIONS.read_text()
-    assert locations.count(SHIPPED_ADDRESS) == 1
+    assert locations.count(SHIPPED_ADDRESS) == 2
     (home / "locations.conf").write_text(locations.replace(SHIPPED_ADDRESS, proxy))
     (home / "nginx.conf").write_text(CONF.format(home=home, user=user))
     log = home / "start.log"

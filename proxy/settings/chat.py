@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from proxy.settings.fields import Count, Name, PlainText, PositiveSeconds, Rate, SecretText, WholeNumber
+from proxy.secret import Secret
+from proxy.settings.fields import Count, Name, PlainText, PositiveSeconds, Rate, WholeNumber, secret
 from proxy.settings.problems import Problem
 from proxy.settings.recipe_values import Json, json_value
 from proxy.settings.section import Checked, Section, Table, refuse, refuse_all
@@ -28,12 +29,17 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _optional_secret(value: object) -> Secret | None:
+    return None if value in {None, ""} else secret(value)
+
+
 def _tool(value: object) -> Json:
     if not isinstance(value, dict):
         refuse('must be a table, such as { type = "web_search" }')
     return json_value(value)
 
 
+OptionalSecret = Annotated[Secret | None, Checked(_optional_secret)]
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
@@ -45,8 +51,8 @@ class Chat(Section):
     model: Name = "x1"
     rate: Rate = "2/second"
     """What a visitor may send in a time, counted by session and by address."""
-    secret: SecretText | None = None
-    """Signs the sessions. Unset, one is drawn at every start."""
+    secret: OptionalSecret = None
+    """Signs the sessions. Unset or empty, one is drawn at every start."""
     system: PlainText | None = None
     """A system prompt that stands before every dialogue."""
     turns: WholeNumber = 6

@@ -103,7 +103,7 @@ def _check_chat(tree: Mapping[str, object]) -> Iterator[Problem]:
     upstream = chat.get("upstream")
     if upstreams and isinstance(upstream, str) and upstream not in upstreams:
         yield Problem(("chat", "upstream"), f"names no upstream, {suggestion(upstream, upstreams)}")
-    if "shared" in tree and "secret" not in chat:
+    if "shared" in tree and not chat.get("secret"):
         words = "is required beside [shared]: the processes of a fleet must take each other's sessions"
         yield Problem(("chat", "secret"), words)
 

@@ -24,6 +24,7 @@ def test_an_empty_section_is_enough(load: Load) -> None:
 
     assert (loaded.upstream, loaded.model, loaded.rate, loaded.secret) == (None, "x1", "2/second", None)
     assert (loaded.turns, loaded.max_prompt_chars, loaded.max_seconds) == (6, 8000, 600)
+    assert chat(load, 'secret = ""').secret is None
     assert (loaded.keep, loaded.keep_seconds, loaded.origins) == (500, 3600, ())
 
 
@@ -74,7 +75,7 @@ def test_an_origin_is_kept_as_browsers_write_it(load: Load, written: str, kept: 
         ("options = { day = 2026-11-24 }", "chat.options.day: has no JSON form"),
         ('options = { model = "x" }', "chat.options.model: is a key of [chat] itself"),
         ("options = { messages = [] }", "chat.options.messages: is the chat's own"),
-        ('secret = ""', "chat.secret: is empty"),
+        ("secret = 1", "chat.secret: must be a string"),
         ("sekret = 1", "chat.sekret: unknown key"),
     ],
 )
@@ -85,9 +86,9 @@ def test_what_cannot_be_is_told(problems: Problems, text: str, words: str) -> No
 
 
 def test_a_fleet_needs_one_secret(problems: Problems, load: Load) -> None:
-    (told,) = problems(f"{MINIMAL}{SHARED}[chat]\n")
-
-    assert "chat.secret: is required beside [shared]" in told
+    for text in ("", 'secret = ""'):
+        (told,) = problems(f"{MINIMAL}{SHARED}[chat]\n{text}")
+        assert "chat.secret: is required beside [shared]" in told
     assert load(f'{MINIMAL}{SHARED}[chat]\nsecret = "s"').chat is not None
 
 

@@ -1,1 +1,0 @@
-"""The web chat: channels, the dialogue that fills them, and what of it reaches a page."""

@@ -1,0 +1,105 @@
+"""The chat of one worker: everything that its routes need, opened together and closed in reverse."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from proxy.caller_limits import CallerLimits
+from proxy.chat.broker import Broker
+from proxy.chat.channels import Channels
+from proxy.chat.dialogues import Dialogues
+from proxy.chat.page_files import PageFiles, read_page_files
+from proxy.chat.readers import Readers
+from proxy.chat.stores import open_stores
+from proxy.chat.upstream import ChatUpstream
+from proxy.chat.visitor_rate import VisitorRate, open_redis_storage
+from proxy.drain import Drain
+from proxy.settings import Chat, Routes, Settings, Shared
+from proxy.telemetry import UsageTotals
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.routing import Routing
+from proxy.wire.forwarded import TrustedProxies
+
+
+@dataclass(frozen=True, slots=True)
+class ChatService:
+    """What the routes of the chat are served with."""
+
+    settings: Chat
+    broker: Broker
+    channels: Channels
+    dialogues: Dialogues
+    rate: VisitorRate
+    readers: Readers
+    page: PageFiles
+    proxies: TrustedProxies
+
+
+@contextlib.asynccontextmanager
+async def open_chat(
+    settings: Settings,
+    clients: Mapping[str, UpstreamClient],
+    *,
+    routing: Routing,
+    callers: CallerLimits,
+    drain: Drain,
+    usage: UsageTotals,
+) -> AsyncIterator[ChatService | None]:
+    """Open the chat, if there is one: in memory, or over the fleet's Redis where there is one.
+
+    Args:
+        settings: The whole configuration.
+        clients: One client an upstream, by name.
+        routing: Which upstream is asked, unless `[chat]` names one.
+        callers: What the caller `chat` may use.
+        drain: Its beginning sends the readers away.
+        usage: Where tokens are counted.
+    """
+    chat = settings.chat
+    if chat is None:
+        yield None
+        return
+    if chat.upstream is not None:
+        routing = Routing(settings.model_copy(update={"routes": Routes(default=chat.upstream)}), clients)
+    upstream = ChatUpstream(
+        chat, settings.limits, settings.logs, routing=routing, callers=callers, drain=drain, usage=usage
+    )
+    # One turn at least is remembered, since it may have to be answered again; how many of them the model is
+    # told is decided where they are told.
+    turns = max(chat.turns, 1)
+    async with (
+        open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
+        _open_rate(chat, settings.shared) as rate,
+    ):
+        dialogues = Dialogues(
+            chat,
+            broker=stores.broker,
+            channels=stores.channels,
+            conversation=stores.conversation,
+            upstream=upstream,
+            drain=drain,
+            heard_elsewhere=settings.shared is not None,
+        )
+        readers = Readers()
+        drain.when_started(readers.send_away)
+        async with dialogues:
+            yield ChatService(
+                settings=chat,
+                broker=stores.broker,
+                channels=stores.channels,
+                dialogues=dialogues,
+                rate=rate,
+                readers=readers,
+                page=read_page_files(),
+                proxies=TrustedProxies(settings.access.trusted_proxies),
+            )
+            readers.send_away()
+
+
+@contextlib.asynccontextmanager
+async def _open_rate(chat: Chat, shared: Shared | None) -> AsyncIterator[VisitorRate]:
+    if shared is None:
+        yield VisitorRate(chat.rate)
+        return
+    async with open_redis_storage(shared) as storage:
+        yield VisitorRate(chat.rate, storage)

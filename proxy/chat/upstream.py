@@ -1,0 +1,191 @@
+"""The chat's way to its model: the same upstreams, credentials, limits, clocks and log line as everybody's.
+
+All that the chat knows of the relay is known here.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypedDict
+
+import msgspec
+
+from proxy.access import Caller
+from proxy.caller_limits import CallerLimits
+from proxy.drain import Drain
+from proxy.errors import ProxyError
+from proxy.secret import Secret
+from proxy.settings import Chat, Json, Limits, Logs
+from proxy.telemetry import BodyLog, ExchangeRecord, UsageTotals, get_logger, request_context
+from proxy.upstream.client import UpstreamRequest
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.relay import Answer, Exchange
+from proxy.upstream.repaired import AnswerRepairs
+from proxy.upstream.routing import Route, Routing
+from proxy.wire.event_stream import EVENT_STREAM
+from proxy.wire.headers import Headers, find_header, media_type
+from proxy.wire.repairs import repair_request
+
+CALLER: Final = Caller("chat")
+"""Who asks, in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
+ENDPOINT: Final = "chat/completions"
+PATH: Final = "/chat/dialogue"
+
+_log: Final = get_logger("exchange")
+
+
+class Message(TypedDict):
+    """One message of the dialogue, as the model is told it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """What the model says.
+
+    Args:
+        status: HTTP's; anything but 200 comes with an error in the body.
+        streamed: Whether the body is an event stream, else it is one JSON object.
+        body: Bytes as they come. It raises a `ProxyError` where it breaks off.
+        record: Of this exchange; whoever reads an error in the body notes it as the outcome.
+    """
+
+    status: int
+    streamed: bool
+    body: AsyncIterator[bytes]
+    record: ExchangeRecord
+
+
+class ChatUpstream:
+    """Asks the model.
+
+    Args:
+        chat: The `[chat]` section.
+        limits: Of sizes.
+        logs: Whether bodies are logged.
+        routing: Which upstream is asked.
+        callers: What the caller `chat` may use.
+        drain: Told of what runs.
+        usage: Where tokens are counted.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        limits: Limits,
+        logs: Logs,
+        *,
+        routing: Routing,
+        callers: CallerLimits,
+        drain: Drain,
+        usage: UsageTotals,
+    ) -> None:
+        self._chat = chat
+        self._limits = limits
+        self._logs = logs
+        self._routing = routing
+        self._callers = callers
+        self._drain = drain
+        self._usage = usage
+
+    @contextlib.asynccontextmanager
+    async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
+        """Send the messages; the answer is read inside, and its exchange is logged at the end.
+
+        Raises:
+            ProxyError: there is no answer; inside, the answer broke off.
+        """
+        record = ExchangeRecord(request_id, "POST", PATH)
+        record.caller, record.endpoint, record.model = CALLER.name, ENDPOINT, self._chat.model
+        with request_context(request_id):
+            try:
+                async with contextlib.AsyncExitStack() as closing:
+                    yield await self._open(messages, record, closing)
+                record.outcome = record.outcome or "ok"
+            except ProxyError as error:
+                record.fail(error)
+                raise
+            finally:
+                record.outcome = record.outcome or "stopped"
+                self._count_usage(record)
+                _log.info("exchange", **record.fields())
+
+    async def _open(
+        self, messages: Sequence[Message], record: ExchangeRecord, closing: contextlib.AsyncExitStack
+    ) -> ModelAnswer:
+        model = self._chat.model
+        self._callers.check_model(CALLER, model)
+        await self._callers.count_request(CALLER)
+        closing.enter_context(self._callers.stream(CALLER))
+        route = self._routing.choose(ENDPOINT, model, CALLER.name)
+        record.upstream = route.upstream
+        clock = ExchangeClock(route.timeouts)
+        closing.enter_context(self._drain.watch(clock))
+        body = self._body(messages, route)
+        record.bytes_up = len(body)
+        self._log_bodies(record, body, closing)
+        request = UpstreamRequest(
+            method="POST",
+            path=f"/{ENDPOINT}".encode(),
+            query=b"",
+            headers=_headers(record.request_id),
+            body=body,
+            clock=clock,
+        )
+        repairs = AnswerRepairs(route.repairs, route.endpoint, usage_asked=False)
+        answer = await Exchange(request, route, clock, record, self._limits, repairs).open(closing)
+        record.status = answer.status
+        return _model_answer(answer, record)
+
+    def _body(self, messages: Sequence[Message], route: Route) -> bytes:
+        chat = self._chat
+        fields: dict[str, object] = {"model": route.rename or chat.model}
+        if chat.user is not None:
+            fields["user"] = str(chat.user)
+        fields |= {"messages": messages, "stream": True}
+        if chat.tools:
+            fields["tools"] = plain(chat.tools)
+        fields |= {name: plain(value) for name, value in chat.options.items()}
+        return repair_request(route.repairs, route.endpoint, msgspec.json.encode(fields))
+
+    def _log_bodies(self, record: ExchangeRecord, body: bytes, closing: contextlib.AsyncExitStack) -> None:
+        if self._logs.bodies:
+            record.bodies = BodyLog(self._logs.body_bytes)
+            record.bodies.request(body, whole=True)
+            closing.callback(record.bodies.close)
+
+    def _count_usage(self, record: ExchangeRecord) -> None:
+        if record.prompt_tokens is not None:
+            names = (record.caller or "", record.model or "", record.upstream or "")
+            self._usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+
+
+def plain(value: Json) -> object:
+    """A JSON value of the settings as an encoder takes it, its secrets told."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _headers(request_id: str) -> Headers:
+    return [
+        (b"content-type", b"application/json"),
+        (b"accept", EVENT_STREAM),
+        (b"accept-encoding", b"identity"),
+        (b"x-request-id", request_id.encode()),
+    ]
+
+
+def _model_answer(answer: Answer, record: ExchangeRecord) -> ModelAnswer:
+    streamed = media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
+    body = _once([answer.body]) if isinstance(answer.body, bytes) else answer.body
+    return ModelAnswer(answer.status, streamed, body, record)
+
+
+async def _once(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
