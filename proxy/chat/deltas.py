@@ -167,7 +167,7 @@ class DeltaReader:
             yield from self._emit(kind, piece)
 
     def _emit(self, kind: Kind, text: str) -> Iterator[Delta]:
-        """The text, but for blanks before anything was said: a model that does not think sends an empty thought."""
+        """The text, but for blanks before anything was said: some models send an empty thought."""
         if kind not in self._begun:
             text = text.lstrip(_BLANKS)
         if text:

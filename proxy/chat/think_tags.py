@@ -11,7 +11,7 @@ _CODE: Final = "`"
 class ThinkTags:
     """Tell thoughts from the answer.
 
-    A tag right after a backtick is one that the answer speaks of. A closing tag that closes nothing is dropped:
+    A tag right after a backtick is one that the answer speaks of. A closing tag that closes nothing goes:
     some chat templates put the opening one into the prompt.
     """
 
