@@ -6,24 +6,21 @@ settings nor Sentinel, so redis-py's is put in its place.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import redis.asyncio
 from aiocache import RedisCache
-from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
+from proxy.redis_connection import (
+    NAMESPACE,
+    StoreUnavailable,
+    build_pool,
+    close_sentinels,
+    translated_errors,
+)
 from proxy.settings import Shared
 
-NAMESPACE: Final = "llm-token-proxy"
-
-
-class StoreUnavailable(Exception):
-    """Redis could not be asked: it is absent, slow, silent, or refuses us."""
+__all__ = ["RedisLink", "StoreUnavailable"]
 
 
 class _NamedCache(RedisCache):  # type: ignore[misc]  # aiocache is not typed
@@ -46,7 +43,7 @@ class RedisLink:
     """
 
     def __init__(self, settings: Shared) -> None:
-        pool, self._sentinels = _pool(settings)
+        pool, self._sentinels = build_pool(settings)
         self._timeout = settings.redis_timeout
         self._cache = _NamedCache(redis.asyncio.Redis.from_pool(pool))
 
@@ -60,7 +57,7 @@ class RedisLink:
         Raises:
             StoreUnavailable: there was no answer, or an error instead of one.
         """
-        with _translated_errors():
+        with translated_errors():
             async with asyncio.timeout(self._timeout):
                 answer = await self._cache.raw("eval", script, len(keys), *keys, *arguments)
         if answer is None:  # AIOCACHE_DISABLE=1 makes aiocache a no-op
@@ -69,44 +66,6 @@ class RedisLink:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        with contextlib.suppress(StoreUnavailable), _translated_errors():
+        with contextlib.suppress(StoreUnavailable), translated_errors():
             await self._cache.close()
-            for sentinel in self._sentinels:
-                await sentinel.aclose()
-
-
-@contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(type(error).__name__) from error
-
-
-def _pool(settings: Shared) -> tuple[ConnectionPool, list[redis.asyncio.Redis]]:
-    """The pool of connections to the master, and the clients that ask the sentinels where it is."""
-    timeouts = {
-        "socket_timeout": settings.redis_timeout,
-        "socket_connect_timeout": settings.redis_timeout,
-    }
-    options: dict[str, Any] = {
-        **parse_url(settings.redis_url.reveal()),
-        **timeouts,
-        # Once, at once: a connection that lay idle may have been closed by the other side.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    if settings.redis_ca_file is not None:
-        options["ssl_ca_certs"] = str(settings.redis_ca_file)
-    if not settings.sentinels:
-        return ConnectionPool(**options), []
-    master = options.pop("host")
-    options.pop("port", None)
-    tls: dict[str, Any] = {}
-    if options.pop("connection_class", None) is SSLConnection:
-        tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
-    password = settings.sentinel_password.reveal() if settings.sentinel_password else None
-    watchers = [(host, int(port)) for host, _, port in (text.rpartition(":") for text in settings.sentinels)]
-    watched = {**timeouts, **tls, "password": password}
-    sentinel = Sentinel(watchers, sentinel_kwargs=watched)  # type: ignore[no-untyped-call]
-    pool = SentinelConnectionPool(master, sentinel, **{**options, **tls})  # type: ignore[no-untyped-call]
-    return pool, sentinel.sentinels
+            await close_sentinels(self._sentinels)

@@ -1,0 +1,157 @@
+"""One server-sent event of a channel, in the two formats of flask-sse 1.0.0 (pure).
+
+On the wire: `event:`, a `data:` line for each line of the data, `id:`, `retry:`, a blank line; no space after
+a colon, JSON in ASCII with sorted keys (as Flask writes it). In Redis: a JSON object with `data`, and `type`,
+`id` and `retry` where they are set. As there, an empty `type` or `id` and a `retry` of 0 count as not set, an
+empty text has no `data:` line, and a text's last line end is not told.
+
+Two faults of flask-sse are not kept: a line end inside `type` or `id` is refused (it would smuggle in
+fields), and a text is split at CR, LF and CRLF alone, which is what the browser splits at
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+Position = tuple[int, int]
+"""Where an event stands in its channel: milliseconds of the clock, and a count within them."""
+
+START: Final[Position] = (0, 0)
+"""Before everything that is kept."""
+
+_ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
+_LARGEST: Final = 2**64 - 1
+"""Of either part, for Redis; after the id that has both there can be none."""
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+_NOT_IN_A_FIELD: Final = re.compile(r"[\r\n\0]")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is published on a channel.
+
+    Args:
+        data: A text, which is sent as it is, or anything that JSON knows.
+        type: What the page listens to; `message` where there is none.
+        id: `ms-seq` for an event that is kept and can be replayed.
+        retry: Milliseconds after which a browser connects again.
+
+    Raises:
+        ValueError: `type` or `id` holds a line end or a NUL, or `retry` is negative.
+    """
+
+    data: object
+    type: str | None = None
+    id: str | None = None
+    retry: int | None = None
+
+    def __post_init__(self) -> None:
+        for value in (self.type, self.id):
+            if value and _NOT_IN_A_FIELD.search(value):
+                raise ValueError("a line end in a field of an event")
+        if self.retry is not None and self.retry < 0:
+            raise ValueError("the time to the next attempt is negative")
+
+    @property
+    def position(self) -> Position | None:
+        """Where the event stands; None for one that is not ours, and so is not kept."""
+        return parse_id(self.id)
+
+    def encode(self) -> bytes:
+        """The event as the browser gets it. A lone surrogate becomes `?`."""
+        text = self.data if isinstance(self.data, str) else _dumps(self.data)
+        lines = [f"data:{line}" for line in _lines(text)]
+        if self.type:
+            lines.insert(0, f"event:{self.type}")
+        if self.id:
+            lines.append(f"id:{self.id}")
+        if self.retry:
+            lines.append(f"retry:{self.retry}")
+        return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+
+    def envelope(self) -> bytes:
+        """The event as flask-sse publishes it in Redis."""
+        head, tail = self.envelope_parts()
+        if not self.id:
+            return head + tail
+        return head + b', "id": ' + _dumps(self.id).encode() + tail
+
+    def envelope_parts(self) -> tuple[bytes, bytes]:
+        """What stands before and after `, "id": "..."` in the envelope; joined they are one without an id."""
+        head = '{"data": ' + _dumps(self.data)
+        tail = ""
+        if self.retry:
+            tail += f', "retry": {self.retry}'
+        if self.type:
+            tail += f', "type": {_dumps(self.type)}'
+        return head.encode(), f"{tail}}}".encode()
+
+    @classmethod
+    def from_envelope(cls, raw: bytes) -> "Event":
+        """Read what somebody published.
+
+        Raises:
+            ValueError: it is no envelope, or no event that could be sent.
+        """
+        try:
+            fields = json.loads(raw)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        if not isinstance(fields, dict) or "data" not in fields:
+            raise ValueError("no envelope of flask-sse")
+        return cls(
+            fields["data"],
+            _text(fields.get("type")),
+            _text(fields.get("id")),
+            _milliseconds(fields.get("retry")),
+        )
+
+
+def parse_id(text: str | None) -> Position | None:
+    """The position that an id names; None where it names none, so that anybody's header may be passed."""
+    match = _ID.fullmatch(text or "")
+    if match is None:
+        return None
+    position = (int(match[1]), int(match[2]))
+    return position if max(position) <= _LARGEST and position != (_LARGEST, _LARGEST) else None
+
+
+def format_id(position: Position) -> str:
+    """The id of a position: `ms-seq`."""
+    return f"{position[0]}-{position[1]}"
+
+
+def encode_comment(text: str) -> bytes:
+    """A comment, which keeps a connection alive and which no page sees: `: text`."""
+    return ("".join(f": {line}\n" for line in _LINE_END.split(text)) + "\n").encode("utf-8", "replace")
+
+
+def _lines(text: str) -> list[str]:
+    lines = _LINE_END.split(text)
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _text(value: object) -> str | None:
+    """A field of an envelope; flask-sse writes whatever was given, numbers too."""
+    if not value:
+        return None
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError("a field of an event is no text")
+
+
+def _milliseconds(value: object) -> int | None:
+    text = _text(value)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise ValueError("the time to the next attempt is no number")
+    return int(text)

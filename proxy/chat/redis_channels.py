@@ -1,0 +1,216 @@
+"""Owners of channels and the dialogues in them, for several processes over Redis.
+
+Keys: `...:{channel}:owner` holds the hash of a session's id, `...:{channel}:dialogue` the lease: a random
+holder, with ` stop` behind it once somebody asked to stop. A stop is also called out to all processes, since
+the lease is looked at only when it is renewed; a call that goes lost costs the time until then.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.chat.channels import (
+    LEASE_SECONDS,
+    OWNED_SECONDS,
+    RENEW_SECONDS,
+    StopReason,
+    is_channel_name,
+)
+from proxy.chat.live_feed import LiveFeed
+from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
+from proxy.telemetry import get_logger
+
+STOPS: Final = f"{NAMESPACE}:chat:stops"
+"""The pub/sub channel on which holders are called that must stop. No visitor may open it."""
+
+ADMIT: Final = """
+local owner = redis.call('get', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+"""KEYS: owner. ARGV: session, ms. SET NX alone would not renew, and a look before it could be overtaken."""
+
+KEEP: Final = """
+local value = redis.call('get', KEYS[1])
+if not value then
+    redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    return 1
+end
+if value ~= ARGV[1] and value ~= ARGV[1] .. ' stop' then return 0 end
+redis.call('pexpire', KEYS[1], ARGV[2])
+return value == ARGV[1] and 1 or 2
+"""
+"""KEYS: lease. ARGV: holder, ms. 0: somebody else's, 1: kept, 2: kept, and asked to stop.
+
+A lease that is gone is taken again: a Redis that was emptied must not end the answers that run.
+"""
+
+LET_GO: Final = """
+local value = redis.call('get', KEYS[1])
+if value == ARGV[1] or value == ARGV[1] .. ' stop' then redis.call('del', KEYS[1]) end
+return 1
+"""
+"""KEYS: lease. ARGV: holder. Not a plain DEL: the lease may have lapsed, and be another dialogue's by now."""
+
+ASK_STOP: Final = """
+local value = redis.call('get', KEYS[1])
+if not value then return 0 end
+local holder = string.match(value, '^%S+')
+redis.call('set', KEYS[1], holder .. ' stop', 'KEEPTTL')
+redis.call('publish', ARGV[1], holder)
+return 1
+"""
+"""KEYS: lease. ARGV: where it is called out."""
+
+_KEPT: Final = 1
+_STOPPING: Final = 2
+
+
+@dataclass(slots=True)
+class _Dialogue:
+    """One that runs in this process."""
+
+    holder: str = field(default_factory=lambda: secrets.token_hex(16))
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class RedisChannels:
+    """Owners and dialogues of all processes with the same Redis.
+
+    Args:
+        redis: The way to Redis.
+        feed: What listens.
+        owned: Seconds after its last use until a channel is nobody's.
+        lease: Seconds after which a dialogue that is not renewed counts as dead.
+        renew: Seconds between renewals.
+    """
+
+    def __init__(
+        self,
+        redis: RedisConnection,
+        feed: LiveFeed,
+        *,
+        owned: float = OWNED_SECONDS,
+        lease: float = LEASE_SECONDS,
+        renew: float = RENEW_SECONDS,
+    ) -> None:
+        self._redis = redis
+        self._owned_ms = int(owned * 1000)
+        self._lease_ms = int(lease * 1000)
+        self._renew = renew
+        self._running: dict[str, _Dialogue] = {}
+        self._log = get_logger("chat")
+        feed.listen(STOPS, self)
+
+    async def admit(self, channel: str, session: str) -> bool:
+        """Whether a session may use a channel.
+
+        Raises:
+            StoreUnavailable: Redis could not be asked.
+        """
+        if not is_channel_name(channel):
+            return False
+        hashed = hashlib.sha256(session.encode()).hexdigest()
+        return bool(await self._redis.run_script(ADMIT, [_key(channel, "owner")], hashed, self._owned_ms))
+
+    async def begin(self, channel: str) -> bool:
+        """Take the lease for a dialogue of this process; False while another dialogue has it.
+
+        Raises:
+            StoreUnavailable: Redis could not be asked. A lease that it took all the same lapses.
+        """
+        if channel in self._running:
+            return False
+        dialogue = self._running[channel] = _Dialogue()
+        taken = False
+        try:
+            taken = bool(
+                await self._redis.run("SET", _lease(channel), dialogue.holder, "NX", "PX", self._lease_ms)
+            )
+        finally:
+            if not taken:
+                del self._running[channel]
+        return taken
+
+    async def renew(self, channel: str) -> bool:
+        """Keep the lease for a while longer; False where it was lost.
+
+        Raises:
+            StoreUnavailable: Redis could not be asked.
+        """
+        dialogue = self._running.get(channel)
+        if dialogue is None:
+            return False
+        state = await self._redis.run_script(KEEP, [_lease(channel)], dialogue.holder, self._lease_ms)
+        if state == _STOPPING:
+            dialogue.stop.set()
+        return state in {_KEPT, _STOPPING}
+
+    async def end(self, channel: str) -> None:
+        """Let go of the lease, if this process has it; where Redis is away, it lapses."""
+        dialogue = self._running.pop(channel, None)
+        if dialogue is not None:
+            try:
+                await self._redis.run_script(LET_GO, [_lease(channel)], dialogue.holder)
+            except StoreUnavailable as error:
+                self._log.warning("chat_lease_left", reason=str(error))
+
+    async def busy(self, channel: str) -> bool:
+        """Whether a dialogue runs in a channel, in whatever process.
+
+        Raises:
+            StoreUnavailable: Redis could not be asked.
+        """
+        return channel in self._running or bool(await self._redis.run("EXISTS", _lease(channel)))
+
+    async def ask_stop(self, channel: str) -> None:
+        """Ask the dialogue that runs in a channel to stop, in whatever process.
+
+        Raises:
+            StoreUnavailable: it runs elsewhere, and Redis could not be asked.
+        """
+        if channel in self._running:
+            self._running[channel].stop.set()
+        else:
+            await self._redis.run_script(ASK_STOP, [_lease(channel)], STOPS)
+
+    async def stop_asked(self, channel: str) -> StopReason:
+        """Wait until the dialogue that runs here must stop, and renew its lease meanwhile."""
+        dialogue = self._running.get(channel)
+        if dialogue is None:
+            return "lost"
+        while not dialogue.stop.is_set():
+            try:
+                async with asyncio.timeout(self._renew):
+                    await dialogue.stop.wait()
+            except TimeoutError:
+                if not await self._still_ours(channel):
+                    return "lost"
+        return "asked"
+
+    def went_live(self) -> None:
+        """Calls come from here on; one that was missed is found at the next renewal."""
+
+    def arrived(self, payload: bytes) -> None:
+        """A holder was called."""
+        for dialogue in self._running.values():
+            if dialogue.holder.encode() == payload:
+                dialogue.stop.set()
+
+    async def _still_ours(self, channel: str) -> bool:
+        try:
+            return await self.renew(channel)
+        except StoreUnavailable as error:  # nobody else can take it there either
+            self._log.warning("chat_lease_not_renewed", reason=str(error))
+            return True
+
+
+def _key(channel: str, part: str) -> str:
+    return f"{NAMESPACE}:{{{channel}}}:{part}"
+
+
+def _lease(channel: str) -> str:
+    return _key(channel, "dialogue")

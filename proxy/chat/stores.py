@@ -1,0 +1,87 @@
+"""What the chat keeps and shares, opened as one: in this process, or in the Redis of `[shared]`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, Broker
+from proxy.chat.channels import Channels, MemoryChannels
+from proxy.chat.conversation import Conversation, MemoryConversation
+from proxy.chat.live_feed import LiveFeed
+from proxy.chat.memory_broker import MemoryBroker
+from proxy.chat.redis_broker import RedisBroker
+from proxy.chat.redis_channels import RedisChannels
+from proxy.chat.redis_conversation import RedisConversation
+from proxy.credentials.sharing.seal import Seal
+from proxy.redis_connection import RedisConnection
+from proxy.settings import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Events, owners and words of all channels."""
+
+    broker: Broker
+    channels: Channels
+    conversation: Conversation
+
+
+@asynccontextmanager
+async def open_stores(
+    shared: Shared | None,
+    *,
+    turns: int,
+    kept: int = KEPT_EVENTS,
+    expire: float = EXPIRE_SECONDS,
+    queue: int = QUEUE_EVENTS,
+) -> AsyncIterator[Stores]:
+    """Keep and share for as long as the block runs. Whoever enters it leaves it in the same task.
+
+    Args:
+        shared: Where Redis is; None for this process alone.
+        turns: Of a channel, that go to the model with the next question.
+        kept: Events of a channel.
+        expire: Seconds after its last event or turn until nothing of a channel is kept.
+        queue: Events that may wait for one reader.
+    """
+    if shared is None:
+        broker = MemoryBroker(kept=kept, expire=expire, queue=queue)
+        try:
+            yield Stores(broker, MemoryChannels(), MemoryConversation(turns, expire=expire))
+        finally:
+            await broker.close()
+        return
+    async with open_redis(shared) as (redis, feed):
+        over_redis = RedisBroker(redis, feed, kept=kept, expire=expire, queue=queue)
+        try:
+            yield Stores(
+                over_redis,
+                RedisChannels(redis, feed),
+                RedisConversation(redis, Seal(shared.keys, shared.naming_key), turns, expire=expire),
+            )
+        finally:
+            await over_redis.close()
+
+
+@asynccontextmanager
+async def open_redis(shared: Shared) -> AsyncIterator[tuple[RedisConnection, LiveFeed]]:
+    """The way to Redis and what listens there, for as long as the block runs.
+
+    The task that listens belongs to a group around the block: it ends with it, however it ends.
+    """
+    redis = RedisConnection(shared)
+    failure: Exception | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            feed = LiveFeed(redis)
+            listening = group.create_task(feed.run())
+            try:
+                yield redis, feed
+            except Exception as error:  # whatever it is: out of the group it would come wrapped
+                failure = error
+            listening.cancel()
+    finally:
+        await redis.close()
+    if failure is not None:
+        raise failure
