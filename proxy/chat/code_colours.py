@@ -1,7 +1,7 @@
 """Code with a class for every kind of token, by Pygments.
 
-Only languages that are named here are coloured: a lexer is a pile of regular expressions, and these were tried on
-texts that were made to hurt (tests/chat/test_code_colours.py). Nothing is guessed.
+Only languages that are named here are coloured: a lexer is a pile of regular expressions, and these were tried
+on texts that were made to hurt (tests/chat/test_code_colours.py). Nothing is guessed.
 """
 
 import re
@@ -17,14 +17,20 @@ COLOURED_CHARS_MAX: Final = 20_000
 LANGUAGE_CHARS_MAX: Final = 30
 
 _LANGUAGE: Final = re.compile(r"[\w+#.-]{1,30}", re.ASCII)
-LANGUAGES: Final = frozenset(
-    (
-        "bash bat c c# c++ clojure cmake console cpp cs csharp css dart diff docker dockerfile elixir erlang fortran "
-        "go golang graphql groovy haskell hs html http ini java javascript js json julia kotlin latex less lua "
-        "make makefile matlab nginx objective-c objectivec ocaml perl php powershell proto protobuf ps1 py pycon "
-        "python python3 r rb ruby rs rust scala scss sh shell shell-session sql swift tex toml ts typescript vim "
-        "xml yaml yml zig zsh"
-    ).split()
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+LANGUAGES: Final = _words(
+    """
+    bash bat c c# c++ clojure cmake console cpp cs csharp css dart diff docker dockerfile elixir erlang
+    fortran go golang graphql groovy haskell hs html http ini java javascript js json julia kotlin latex
+    less lua make makefile matlab nginx objective-c objectivec ocaml perl php powershell proto protobuf
+    ps1 py pycon python python3 r rb ruby rs rust scala scss sh shell shell-session sql swift tex toml ts
+    typescript vim xml yaml yml zig zsh
+    """
 )
 
 

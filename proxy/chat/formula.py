@@ -1,7 +1,7 @@
 """LaTeX as MathML, by latex2mathml.
 
-The library writes its tree with the entities undone, so that `\\text{<b>}` would become a tag: the tree is taken
-from it and written here. https://www.w3.org/TR/mathml-core/
+The library writes its tree with the entities undone, so that `\\text{<b>}` would become a tag: the tree is
+taken from it and written here. https://www.w3.org/TR/mathml-core/
 """
 
 import html

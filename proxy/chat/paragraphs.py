@@ -1,8 +1,8 @@
 """Cut a streamed Markdown text into pieces that can be shown one by one (pure).
 
 A piece is a sentence, a heading, a list item with all that belongs to it, a quotation, a table, a block of
-code or a formula. Each is rendered alone, so nothing that Markdown must see as a whole is torn. Joined, they
-are the text; they do not depend on how it was split into deltas, since each decision is made at a character.
+code or a formula. Each is rendered alone, so nothing that Markdown must see as a whole is torn. Joined, the
+pieces are the text. They do not depend on how it was split into deltas: each decision is made at a character.
 """
 
 from typing import Final

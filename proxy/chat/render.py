@@ -1,7 +1,7 @@
 """The blocks of a message: what a visitor, a model or a search result says, as HTML that does nothing.
 
-The quotes of the outer div are single, as the article's page has them. A piece that is one paragraph keeps its
-trailing line feed inside of the `<p>`: a page can tell by it whether the next piece goes on with the line.
+The quotes of the outer div are single, as the article's page has them. A piece that is one paragraph keeps
+its trailing line feed inside of the `<p>`: a page can tell by it whether the next piece goes on with the line.
 """
 
 import functools
@@ -18,9 +18,17 @@ MARKDOWN_CHARS_MAX: Final = 20_000
 
 # Controls, and what turns the direction of text for the eye alone ("Trojan Source", CVE-2021-42574).
 _DROPPED: Final = dict.fromkeys(
-    [*(code for code in range(32) if chr(code) not in "\t\n"), *range(0x7F, 0xA0)]
-    + [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0xFEFF]
-    + [*range(0xD800, 0xE000), 0xFFFE, 0xFFFF]
+    code
+    for codes in (
+        range(0x09),
+        range(0x0B, 0x20),
+        range(0x7F, 0xA0),
+        (0x061C, 0x200E, 0x200F, 0xFEFF, 0xFFFE, 0xFFFF),
+        range(0x202A, 0x202F),
+        range(0x2066, 0x206A),
+        range(0xD800, 0xE000),
+    )
+    for code in codes
 )
 
 
@@ -58,8 +66,8 @@ def render_block(kind: Kind, text: str) -> str:
     """Render one block, with the renderer of this process.
 
     Args:
-        kind: `right` for the visitor's words and `error` are escaped; `left` (the answer) and `describe` (what
-            was thought) are Markdown.
+        kind: `right` (the visitor's words) and `error` are escaped; `left` (the answer) and `describe` (what was
+            thought) are Markdown.
         text: A piece of it.
     """
     return _renderer().render(kind, text)

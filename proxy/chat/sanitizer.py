@@ -1,4 +1,4 @@
-"""What of our own HTML may reach a page, by nh3: the second wall, should the renderer let something through."""
+"""What of our own HTML may reach a page, by nh3: the second wall, should the renderer let something pass."""
 
 import re
 from typing import Final
@@ -11,26 +11,33 @@ _CLASS_WORD: Final = re.compile(r"[a-z][a-z0-9]{0,2}")  # Pygments' short names
 _LANGUAGE_CLASS: Final = re.compile(r"language-[\w+#.-]{1,30}", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,9}")
 
-MATH_TAGS: Final = frozenset(
-    (
-        "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup msubsup "
-        "munder mover munderover mmultiscripts mprescripts mtable mtr mtd"
-    ).split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MATH_TAGS: Final = _words(
+    """
+    math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup
+    msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd
+    """
 )
-TAGS: Final = MATH_TAGS | frozenset(
-    (
-        "a blockquote br code del em h1 h2 h3 h4 h5 h6 hr input li ol p pre s span strong table tbody td th thead tr "
-        "ul"
-    ).split()
+TAGS: Final = MATH_TAGS | _words(
+    """
+    a blockquote br code del em h1 h2 h3 h4 h5 h6 hr input li ol p pre s span strong table tbody td th
+    thead tr ul
+    """
 )
-_LENGTHS: Final = frozenset(
-    "columnspacing depth height linethickness lspace maxsize minsize rowspacing rspace voffset width".split()
+_LENGTHS: Final = _words(
+    """
+    columnspacing depth height linethickness lspace maxsize minsize rowspacing rspace voffset width
+    """
 )
-_MATH_WORDS: Final = frozenset(
-    (
-        "accent accentunder columnalign columnlines display displaystyle fence form largeop mathvariant movablelimits "
-        "notation rowlines scriptlevel separator stretchy symmetric"
-    ).split()
+_MATH_WORDS: Final = _words(
+    """
+    accent accentunder columnalign columnlines display displaystyle fence form largeop mathvariant
+    movablelimits notation rowlines scriptlevel separator stretchy symmetric
+    """
 )
 ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "*": frozenset(),  # else ammonia lets lang and title through

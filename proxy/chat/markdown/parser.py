@@ -1,7 +1,8 @@
 """CommonMark with tables, strikethrough, task lists, formulas and coloured code, by markdown-it.
 
-Off are: HTML, which is shown as it is written; indented code, since a piece of a nested list begins with blanks;
-setext headings, whose line is another piece; and link definitions, which would vanish. Images become links: nothing is fetched.
+Off are: HTML, which is shown as it is written; indented code, since a piece of a nested list begins with
+blanks; setext headings, whose line is another piece; and link definitions, which would vanish. Images become
+links: nothing is fetched.
 """
 
 import re
@@ -54,7 +55,7 @@ def build_parser() -> MarkdownIt:
     parser.block.ruler.before("fence", "formula", formula_block, {"alt": ["paragraph", "blockquote", "list"]})
     parser.use(tasklists_plugin)
     parser.core.ruler.push("sides", _name_sides)
-    parser.validateLink = is_safe_address  # type: ignore[method-assign]
+    parser.validateLink = is_safe_address  # type: ignore[assignment,method-assign]
     for name, rule in (
         ("fence", _fence),
         ("image", _image),
@@ -94,7 +95,7 @@ def _name_sides(state: StateCore) -> None:
                 token.attrSet("class", f"to-{side[1]}")
 
 
-def _fence(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: Any) -> str:
+def _fence(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
     token = tokens[place]
     language, _, _ = token.info.strip().partition(" ")
     coloured = colour_code(token.content, language)
@@ -108,17 +109,17 @@ def _image(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict
     return f'<a href="{escapeHtml(str(token.attrs["src"]))}">{words}</a>'
 
 
-def _formula(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: Any) -> str:
+def _formula(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
     token = tokens[place]
     return to_mathml(token.content, display=False) or f"<code>{escapeHtml(token.content)}</code>"
 
 
-def _display(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: Any) -> str:
+def _display(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
     token = tokens[place]
     return to_mathml(token.content, display=True) or f"<code>{escapeHtml(token.content)}</code>"
 
 
-def _display_block(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: Any) -> str:
+def _display_block(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
     token = tokens[place]
     formula = to_mathml(token.content, display=True)
     return f"<p>{formula}</p>\n" if formula else f"<pre><code>{escapeHtml(token.content)}</code></pre>\n"
