@@ -48,7 +48,7 @@ class Readers:
         loop = asyncio.get_running_loop()
         end = loop.time() + random.uniform(*self._age)  # noqa: S311  spreads reconnections, guards nothing
         yield OPENING
-        while not self._sent_away:
+        while not self._is_over(end):
             try:
                 async with asyncio.timeout_at(min(loop.time() + self._heartbeat, end)) as wait:
                     self._waits.add(wait)
@@ -57,10 +57,12 @@ class Readers:
                     finally:
                         self._waits.discard(wait)
             except TimeoutError:
-                if self._sent_away or loop.time() >= end:
-                    return
-                yield encode_comment("ping")
+                if not self._is_over(end):
+                    yield encode_comment("ping")
             except (SlowReader, BrokerClosed):
                 return
             else:
                 yield event.encode()
+
+    def _is_over(self, end: float) -> bool:
+        return self._sent_away or asyncio.get_running_loop().time() >= end

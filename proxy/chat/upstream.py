@@ -4,9 +4,9 @@ All that the chat knows of the relay is known here.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final, TypedDict, cast
 
 import msgspec
 
@@ -54,7 +54,7 @@ class ModelAnswer:
 
     status: int
     streamed: bool
-    body: AsyncIterator[bytes]
+    body: AsyncGenerator[bytes]
     record: ExchangeRecord
 
 
@@ -182,10 +182,12 @@ def _headers(request_id: str) -> Headers:
 
 def _model_answer(answer: Answer, record: ExchangeRecord) -> ModelAnswer:
     streamed = media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
-    body = _once([answer.body]) if isinstance(answer.body, bytes) else answer.body
+    body = _pieces([answer.body]) if isinstance(answer.body, bytes) else answer.body
+    # What the relay gives is a generator, which its own type does not say.
+    body = cast(AsyncGenerator[bytes], body)
     return ModelAnswer(answer.status, streamed, body, record)
 
 
-async def _once(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece

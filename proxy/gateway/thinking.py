@@ -97,7 +97,8 @@ class ThinkingAnswer(ChatAnswer):
     def _piece_parts(self) -> list[JsonObject]:
         cut = self.thoughts
         thinking: list[JsonObject] = [{"delta": {"reasoning_content": piece}} for piece in self.pieces[:cut]]
-        return [*thinking, *({"delta": {"content": piece}} for piece in self.pieces[cut:])]
+        answering: list[JsonObject] = [{"delta": {"content": piece}} for piece in self.pieces[cut:]]
+        return [*thinking, *answering]
 
 
 def think(turns: list[Turn]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""The web chat from end to end: real sockets, the demonstration gateway or an upstream that says what it is told."""
+"""The web chat from end to end: real sockets, and an upstream that says what it is told."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.typing import EventDict
 
 from tests.chat.visitor import Visitor, blocks, states, visitor
 from tests.conftest import RunningGateway, RunningProxy, RunProxy
@@ -53,6 +54,11 @@ async def chatting(
         yield someone, proxy, upstream
 
 
+def asked(proxy: RunningProxy) -> list[EventDict]:
+    """The log lines of what the model was asked."""
+    return [line for line in proxy.exchanges if line.get("caller") == "chat"]
+
+
 def held() -> tuple[asyncio.Event, Script]:
     """An upstream that begins an answer, and ends it when the event is set."""
     go_on = asyncio.Event()
@@ -61,12 +67,23 @@ def held() -> tuple[asyncio.Event, Script]:
         await talk.start_stream()
         await talk.chunk(chunk(reasoning="想。\n"))
         await talk.chunk(chunk(content="一。接"))
-        await go_on.wait()
+        if not await first_of(go_on, talk):
+            return
         await talk.chunk(chunk(content="着是二。\n"))
         await talk.chunk(DONE)
         await talk.end()
 
     return go_on, script
+
+
+async def first_of(go_on: asyncio.Event, talk: Conversation) -> bool:
+    """Whether the event came before the caller left."""
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(go_on.wait()), group.create_task(talk.caller_left())]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+    return go_on.is_set()
 
 
 # --- the article's flow
@@ -121,8 +138,8 @@ async def test_the_model_is_asked_as_the_section_says(run_proxy: RunProxy) -> No
         async with someone.listen() as stream:
             await someone.ask("hi")
             await stream.turn()
-        await until(lambda: bool(proxy.exchanges))
-        request, line = upstream.requests[0], proxy.exchanges[-1]
+        await until(lambda: bool(asked(proxy)))
+        request, line = upstream.requests[0], asked(proxy)[-1]
     assert request.target == b"/v1/chat/completions"
     assert request.header("authorization") == ["Bearer static-upstream-token"]
     assert json.loads(request.body) == {
@@ -144,8 +161,8 @@ async def test_the_named_upstream_is_asked_whatever_the_routes_say(run_proxy: Ru
         async with someone.listen() as stream:
             await someone.ask("hi")
             await stream.turn()
-        await until(lambda: bool(proxy.exchanges))
-        assert proxy.exchanges[-1]["upstream"] == "embed"
+        await until(lambda: bool(asked(proxy)))
+        assert asked(proxy)[-1]["upstream"] == "embed"
         assert json.loads(upstream.requests[0].body)["model"] == "x1"
 
 
@@ -155,8 +172,8 @@ async def test_the_routes_decide_and_rename_where_no_upstream_is_named(run_proxy
         async with someone.listen() as stream:
             await someone.ask("hi")
             await stream.turn()
-        await until(lambda: bool(proxy.exchanges))
-        assert proxy.exchanges[-1]["upstream"] == "embed"
+        await until(lambda: bool(asked(proxy)))
+        assert asked(proxy)[-1]["upstream"] == "embed"
         assert json.loads(upstream.requests[0].body)["model"] == "spark-x"
 
 
@@ -199,12 +216,12 @@ async def test_a_closed_tab_does_not_end_the_answer(run_proxy: RunProxy) -> None
                 pass
         assert (await someone.get("session"))[1]["busy"] is True
         go_on.set()
-        await until(lambda: bool(proxy.exchanges))
+        await until(lambda: bool(asked(proxy)))
         async with someone.listen() as again:
             heard = await again.turn()
         assert (await someone.get("session"))[1]["busy"] is False
     assert "接着是二。" in blocks(heard)[-1]
-    assert proxy.exchanges[-1]["outcome"] == "ok"
+    assert asked(proxy)[-1]["outcome"] == "ok"
 
 
 async def test_stop_ends_it_and_closes_the_upstream(run_proxy: RunProxy) -> None:
@@ -216,10 +233,10 @@ async def test_stop_ends_it_and_closes_the_upstream(run_proxy: RunProxy) -> None
         assert await someone.post("stop") == (200, {"code": 1, "msg": ""})
         heard = await stream.turn()
         await until(lambda: upstream.connections == 0)
-        await until(lambda: bool(proxy.exchanges))
-        assert proxy.exchanges[-1]["outcome"] == "stopped"
+        await until(lambda: bool(asked(proxy)))
+        assert asked(proxy)[-1]["outcome"] == "stopped"
         assert states(heard) == ["stopped"]
-        assert blocks(heard) == []
+        assert blocks(heard) == ["<div class='left'><p>接</p></div>"]  # the half sentence that was there
 
 
 async def test_one_dialogue_at_a_time(run_proxy: RunProxy) -> None:
@@ -341,9 +358,9 @@ async def test_an_upstream_that_is_not_there_is_told(run_proxy: RunProxy) -> Non
         async with someone.listen() as stream:
             await someone.ask("hi")
             heard = await stream.turn()
-        await until(lambda: bool(proxy.exchanges))
+        await until(lambda: bool(asked(proxy)))
     assert "cannot be reached" in blocks(heard)[-1]
-    assert proxy.exchanges[-1]["outcome"] == "upstream_unreachable"
+    assert asked(proxy)[-1]["outcome"] == "upstream_unreachable"
 
 
 async def test_a_malformed_chunk_is_passed_over(run_proxy: RunProxy) -> None:
