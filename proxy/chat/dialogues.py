@@ -6,12 +6,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from proxy.chat import words
-from proxy.chat.broker import Broker, BrokerClosed
-from proxy.chat.channels import Channels
-from proxy.chat.conversation import Conversation, Turn
+from proxy.chat.broker import BrokerClosed
+from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
 from proxy.chat.prompt import clean_prompt
 from proxy.chat.speaker import Speaker
+from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
 from proxy.drain import Drain
 from proxy.redis_connection import StoreUnavailable
@@ -32,9 +32,7 @@ class Dialogues:
 
     Args:
         chat: The `[chat]` section.
-        broker: Where they are heard.
-        channels: One dialogue at a time in each.
-        conversation: What was said before.
+        stores: Where they are heard, who owns a channel, what was said before.
         upstream: The way to the model.
         drain: Whether the service is on its way out.
         heard_elsewhere: Whether other processes hear our channels. Then a dialogue that runs when the
@@ -42,20 +40,12 @@ class Dialogues:
     """
 
     def __init__(
-        self,
-        chat: Chat,
-        *,
-        broker: Broker,
-        channels: Channels,
-        conversation: Conversation,
-        upstream: ChatUpstream,
-        drain: Drain,
-        heard_elsewhere: bool,
+        self, chat: Chat, stores: Stores, upstream: ChatUpstream, drain: Drain, *, heard_elsewhere: bool
     ) -> None:
         self._chat = chat
-        self._broker = broker
-        self._channels = channels
-        self._conversation = conversation
+        self._broker = stores.broker
+        self._channels = stores.channels
+        self._conversation = stores.conversation
         self._upstream = upstream
         self._drain = drain
         self._heard_elsewhere = heard_elsewhere

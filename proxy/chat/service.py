@@ -64,36 +64,27 @@ async def open_chat(
     upstream = ChatUpstream(
         chat, settings.limits, settings.logs, routing=routing, callers=callers, drain=drain, usage=usage
     )
+    proxies = TrustedProxies(settings.access.trusted_proxies)
     # One turn at least is remembered, since it may have to be answered again; how many of them the model is
     # told is decided where they are told.
     turns = max(chat.turns, 1)
     async with (
         open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
         _open_rate(chat, settings.shared) as rate,
+        Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
+        _open_readers(drain) as readers,
     ):
-        dialogues = Dialogues(
-            chat,
-            broker=stores.broker,
-            channels=stores.channels,
-            conversation=stores.conversation,
-            upstream=upstream,
-            drain=drain,
-            heard_elsewhere=settings.shared is not None,
+        yield ChatService(
+            chat, stores.broker, stores.channels, dialogues, rate, readers, read_page_files(), proxies
         )
-        readers = Readers()
-        drain.when_started(readers.send_away)
-        async with dialogues:
-            yield ChatService(
-                settings=chat,
-                broker=stores.broker,
-                channels=stores.channels,
-                dialogues=dialogues,
-                rate=rate,
-                readers=readers,
-                page=read_page_files(),
-                proxies=TrustedProxies(settings.access.trusted_proxies),
-            )
-            readers.send_away()
+
+
+@contextlib.asynccontextmanager
+async def _open_readers(drain: Drain) -> AsyncIterator[Readers]:
+    readers = Readers()
+    drain.when_started(readers.send_away)
+    yield readers
+    readers.send_away()
 
 
 @contextlib.asynccontextmanager
