@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -43,7 +44,7 @@ class VisitorRate:
         """
         for key in (f"session:{session}", f"address:{address}"):
             if not await self._hit(key):
-                raise RateLimited(self._rate.get_expiry(), reason="requests of a visitor in a time")
+                raise RateLimited(await self._wait(key), reason="requests of a visitor in a time")
 
     async def _hit(self, key: str) -> bool:
         """Whether it fits in. Where nobody can be asked, it does: a chat without Redis has other troubles."""
@@ -53,6 +54,16 @@ class VisitorRate:
         except StoreUnavailable as error:
             _log.warning("chat_rate_uncounted", reason=str(error))
             return True
+
+
+    async def _wait(self, key: str) -> float:
+        """Seconds until the next one fits in."""
+        try:
+            with translated_errors():
+                reset, _ = await self._limiter.get_window_stats(self._rate, _NAMESPACE, key)
+        except StoreUnavailable:
+            return 1.0
+        return max(reset - time.time(), 0.0)
 
 
 @contextlib.asynccontextmanager
