@@ -10,7 +10,8 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.asgi import install
-from proxy.blueprints import llm_proxy, ops
+from proxy.blueprints import chat, llm_proxy, ops
+from proxy.blueprints.chat_session import install_sessions
 from proxy.blueprints.exchange import arrived, services
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.cors import allow_pages
@@ -41,6 +42,9 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.register_blueprint(ops.blueprint)
+    if settings.chat is not None:
+        install_sessions(app, settings)
+        app.register_blueprint(chat.blueprint)
     app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)
     app.register_blueprint(llm_proxy.blueprint, name="api_llm_proxy_at_root")
     if settings.cors is not None:

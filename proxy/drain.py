@@ -1,18 +1,36 @@
 """The end of a worker's life: what still runs, and how it is told to stop."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from proxy.upstream.clock import ExchangeClock
 
 
-@dataclass(slots=True)
 class Drain:
     """Whether the service is on its way out, and the exchanges that still run."""
 
-    started: bool = False
-    _clocks: set[ExchangeClock] = field(default_factory=set)
+    def __init__(self) -> None:
+        self._started = False
+        self._clocks: set[ExchangeClock] = set()
+        self._told: list[Callable[[], object]] = []
+
+    @property
+    def started(self) -> bool:
+        """Whether it has begun; setting it begins it, and tells whoever wants to know."""
+        return self._started
+
+    @started.setter
+    def started(self, started: bool) -> None:
+        tell = started and not self._started
+        self._started = started
+        for act in self._told if tell else ():
+            act()
+
+    def when_started(self, act: Callable[[], object]) -> None:
+        """Let somebody know when it begins; at once where it has begun."""
+        self._told.append(act)
+        if self._started:
+            act()
 
     @contextlib.contextmanager
     def watch(self, clock: ExchangeClock) -> Iterator[None]:

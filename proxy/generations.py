@@ -9,12 +9,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from proxy.chat.service import ChatService, open_chat
 from proxy.drain import Drain
 from proxy.services import Lasting, Services, open_lasting, open_services
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 
-NEEDS_RESTART: Final = ("shared", "gateway", "cors", "logs")
+NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs")
 """Sections that are read at the start only."""
 _log: Final = get_logger("proxy")
 
@@ -31,6 +32,8 @@ class Generations:
         self._lasting = lasting
         self._group = group
         self._newest: Services | None = None
+        self.chat: ChatService | None = None
+        """It lasts: its readers and dialogues outlive any settings."""
         self._open: list[Services] = []
 
     async def begin(self, settings: Settings) -> None:
@@ -88,7 +91,8 @@ async def open_generations(settings: Settings, drain: Drain) -> AsyncIterator[Ge
         generations = Generations(lasting, group)
         try:
             await generations.begin(settings)
-            yield generations
+            async with open_chat(settings, lambda: generations.current, drain) as generations.chat:
+                yield generations
         except Exception as error:  # out of the group it would come wrapped
             failure = error
         finally:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,8 @@ pid {home}/nginx.pid;
 error_log {home}/error.log warn;
 events {{ worker_connections 256; }}
 http {{
-    access_log off;
+    access_log {home}/access.log;
+    {more}
     client_body_temp_path {home}/body;
     proxy_temp_path {home}/proxy;
     fastcgi_temp_path {home}/fastcgi;
@@ -41,15 +42,24 @@ def find_nginx() -> str | None:
 
 
 @asynccontextmanager
-async def nginx_before(proxy: str, home: Path) -> AsyncIterator[Path]:
-    """Serve the shipped locations in front of a proxy; gives the Unix socket where nginx listens."""
+async def nginx_before(
+    proxy: str, home: Path, *, more: str = "", edit: Callable[[str], str] = str
+) -> AsyncIterator[Path]:
+    """Serve the shipped locations in front of a proxy; gives the Unix socket where nginx listens.
+
+    Args:
+        proxy: Its address, which takes the place of the shipped one.
+        home: A folder of its own.
+        more: Lines inside http { }.
+        edit: Changes the locations, as their comments say that one may.
+    """
     program = find_nginx()
     require("nginx", found=program is not None)
     user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not write into this folder
     locations = LOCATIONS.read_text()
-    assert locations.count(SHIPPED_ADDRESS) == 1
-    (home / "locations.conf").write_text(locations.replace(SHIPPED_ADDRESS, proxy))
-    (home / "nginx.conf").write_text(CONF.format(home=home, user=user))
+    assert locations.count(SHIPPED_ADDRESS) == 2
+    (home / "locations.conf").write_text(edit(locations.replace(SHIPPED_ADDRESS, proxy)))
+    (home / "nginx.conf").write_text(CONF.format(home=home, user=user, more=more))
     log = home / "start.log"
     process = await asyncio.create_subprocess_exec(
         str(program), "-p", str(home), "-e", str(log), "-c", str(home / "nginx.conf")

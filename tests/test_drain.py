@@ -77,3 +77,14 @@ async def test_what_has_ended_is_not_told_to_stop() -> None:
 
 def test_a_new_worker_is_not_on_its_way_out() -> None:
     assert not Drain().started
+
+
+def test_who_wants_to_know_is_told_once_when_it_begins() -> None:
+    drain, told = Drain(), list[str]()
+    drain.when_started(lambda: told.append("early"))
+    assert told == []
+    drain.started = True
+    drain.started = True
+    assert told == ["early"]
+    drain.when_started(lambda: told.append("late"))
+    assert told == ["early", "late"]

@@ -112,13 +112,13 @@ class Backlog:
         """
         await self._redis.run("XTRIM", _key(channel), "MAXLEN", 0)
 
-    def _read(self, name: bytes, fields: list[bytes]) -> tuple[Position, Event | None]:
+    def _read(self, name: bytes, fields: dict[bytes, bytes]) -> tuple[Position, Event | None]:
         text = name.decode()
         position = parse_id(text)
         if position is None:
             raise StoreUnavailable("an entry with a strange id")
         try:
-            event = Event.from_envelope(dict(zip(fields[::2], fields[1::2], strict=True))[b"d"])
+            event = Event.from_envelope(fields[b"d"])
         except (KeyError, ValueError):
             self._log.warning("chat_entry_unreadable")
             return position, None

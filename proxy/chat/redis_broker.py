@@ -40,37 +40,45 @@ class _Reader:
     """One reader of one channel.
 
     Live events wait in its mailbox. Where the feed went live there is a mark among them; at the mark, the
-    backlog is read from the last event on, and live events that were read so already are dropped.
+    backlog is read from the last event on, and live events that were read so already are dropped. What came
+    before the first mark is dropped as well: the backlog has it, and what came before that.
     """
 
-    __slots__ = ("_backlog", "_channel", "_last", "_looking", "_read_up_to", "_replayed", "mailbox")
+    __slots__ = (
+        "_backlog",
+        "_channel",
+        "_last",
+        "_looking",
+        "_placed",
+        "_read_up_to",
+        "_replayed",
+        "mailbox",
+    )
 
     def __init__(self, channel: str, backlog: Backlog, after: Position | None, queue: int) -> None:
         self.mailbox = Mailbox[Event | _LookUp](queue)
         self._channel = channel
         self._backlog = backlog
-        self._last = after
+        self._last = self._read_up_to = after
+        self._placed = False
         self._looking = False
-        self._read_up_to: Position | None = None
         self._replayed: deque[Event] | None = None
 
     async def get(self) -> Event:
         """See `Subscription`."""
         while True:
             if self._replayed:
-                event = self._replayed.popleft()
-                self._last = event.position
-                return event
+                return self._replayed.popleft()
             self._replayed = None
             if self._looking:
                 await self._look_up()
                 continue
             item = await self.mailbox.get()
             if isinstance(item, _LookUp):
-                self._looking = True
+                self._placed = self._looking = True
             elif item.position is None:  # not ours
                 return item
-            elif self._read_up_to is None or item.position > self._read_up_to:
+            elif self._placed and (self._read_up_to is None or item.position > self._read_up_to):
                 self._last = item.position
                 return item
 

@@ -116,17 +116,19 @@ def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
         log.warning("bodies_logged", meaning="prompts and answers are written to the log")
     if settings.gateway is not None and addresses and settings.access.keys:
         key = settings.access.keys[0].key
-        print(_welcome(addresses[0], key.reveal() if key else "...", settings.gateway.token_ttl), flush=True)
+        print(_welcome(addresses[0], key.reveal() if key else "...", settings), flush=True)
 
 
-def _welcome(address: str, key: str, token_ttl: float) -> str:
+def _welcome(address: str, key: str, settings: Settings) -> str:
+    token_ttl = settings.gateway.token_ttl if settings.gateway else 0
+    chat = f"  chat       {address}/chat/\n" if settings.chat is not None else ""
     return f"""
 LLM token proxy, in front of its demonstration gateway.
 
   base URL   {address}/v1   (the original's: {address}/agent/api/llm_proxy/v1)
   key        {key}
   token      fetched and renewed by the proxy; each lives {token_ttl:g} s
-
+{chat}
 Try it:
 
   curl -N {address}/v1/chat/completions \\

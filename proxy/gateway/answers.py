@@ -80,8 +80,8 @@ class Answer(ABC):
         head = self._head(self.chunk_kind) | ({"usage": None} if include_usage else {})
         for part in self._opening_parts():
             yield _event({**head, "choices": [_choice(part)]})
-        for piece in self.pieces:
-            yield _event({**head, "choices": [_choice(self._piece_part(piece))]})
+        for part in self._piece_parts():
+            yield _event({**head, "choices": [_choice(part)]})
         yield _event({**head, "choices": [_choice(self._closing_part(), self.finish_reason)]})
         if include_usage:
             yield _event({**head, "choices": [], "usage": self.usage})
@@ -103,7 +103,7 @@ class Answer(ABC):
     def _opening_parts(self) -> list[JsonObject]: ...
 
     @abstractmethod
-    def _piece_part(self, piece: str) -> JsonObject: ...
+    def _piece_parts(self) -> list[JsonObject]: ...
 
     @abstractmethod
     def _closing_part(self) -> JsonObject: ...
@@ -122,8 +122,8 @@ class ChatAnswer(Answer):
     def _opening_parts(self) -> list[JsonObject]:
         return [{"delta": {"role": "assistant", "content": ""}}]
 
-    def _piece_part(self, piece: str) -> JsonObject:
-        return {"delta": {"content": piece}}
+    def _piece_parts(self) -> list[JsonObject]:
+        return [{"delta": {"content": piece}} for piece in self.pieces]
 
     def _closing_part(self) -> JsonObject:
         return {"delta": {}}
@@ -142,8 +142,8 @@ class TextAnswer(Answer):
     def _opening_parts(self) -> list[JsonObject]:
         return []
 
-    def _piece_part(self, piece: str) -> JsonObject:
-        return {"text": piece}
+    def _piece_parts(self) -> list[JsonObject]:
+        return [{"text": piece} for piece in self.pieces]
 
     def _closing_part(self) -> JsonObject:
         return {"text": ""}

@@ -9,6 +9,7 @@ The way of the text: locations (lines) -> environment (overrides) -> interpolati
 """
 
 from proxy.settings.access import DEFAULT_CALLER_KEYS, Access, CallerKey
+from proxy.settings.chat import Chat
 from proxy.settings.cors import Cors
 from proxy.settings.credentials import (
     AzureCredential,
@@ -52,6 +53,7 @@ __all__ = [
     "BedrockCredential",
     "Breaker",
     "CallerKey",
+    "Chat",
     "Cors",
     "Credential",
     "CredentialSection",

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from proxy.settings.fields import Count, KeyText, Name, Rate, RepairName, Seconds, Sha256
+from proxy.settings.fields import Count, KeyText, Name, Network, Rate, RepairName, Seconds, Sha256
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
 
@@ -53,6 +53,8 @@ class Access(Section):
     keys: tuple[CallerKey, ...] = ()
     sharing: Literal["local", "redis"] = "local"
     """Who counts what callers use: each process, or all at one Redis together."""
+    trusted_proxies: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    """Whose X-Forwarded-For is believed, where it matters who a visitor of the chat is."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:

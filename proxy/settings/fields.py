@@ -1,5 +1,6 @@
 """The single values that settings are made of, and what each kind refuses."""
 
+import ipaddress
 import re
 import ssl
 from collections.abc import Mapping
@@ -101,6 +102,13 @@ def _target(value: object) -> str | Mapping[str, int]:
     return frozen(value)
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        refuse('must be an address or a network, such as "10.0.0.0/8"')
+
+
 def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(value.lower()):
         refuse("must be 64 hexadecimal digits: the SHA-256 of the key")
@@ -154,6 +162,7 @@ Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 Tries = Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)]
 Status = Annotated[int, BeforeValidator(_number), Field(ge=400, le=599)]
+WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 DottedPath = Annotated[str, AfterValidator(_dotted_path)]
 PlainText = Annotated[str, Checked(_plain_text)]
@@ -164,6 +173,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
 Target = Annotated[str | Mapping[str, int], Checked(_target)]
 """One upstream by its name, or several with their weights."""
+Network = Annotated[str, AfterValidator(_network)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]

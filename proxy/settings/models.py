@@ -6,6 +6,7 @@ from pydantic import Field
 
 from proxy.secret import Secret
 from proxy.settings.access import Access
+from proxy.settings.chat import Chat
 from proxy.settings.cors import Cors
 from proxy.settings.credentials import Credential, HttpCredential, OAuth2Credential
 from proxy.settings.fields import Count, Name, PositiveSeconds, Seconds, SecretText, Target
@@ -105,6 +106,7 @@ class Settings(Section):
     cors: Cors | None = None
     limits: Limits = Limits()
     logs: Logs = Logs()
+    chat: Chat | None = None
     gateway: Gateway | None = None
 
 

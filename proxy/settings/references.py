@@ -46,6 +46,7 @@ def check_references(tree: Mapping[str, object]) -> Iterator[Problem]:
     yield from _check_fallbacks(_table(tree, "upstreams"))
     yield from _check_late(credentials)
     yield from _check_sharing(tree)
+    yield from _check_chat(tree)
     if "gateway" not in tree:
         yield from _check_embedded(tree)
 
@@ -118,6 +119,18 @@ def _check_sharing(tree: Mapping[str, object]) -> Iterator[Problem]:
             yield Problem(place, "there is nothing to share: each process reads this token for itself")
         elif "shared" not in tree:
             yield Problem(place, "needs a [shared] section with a redis_url")
+
+
+def _check_chat(tree: Mapping[str, object]) -> Iterator[Problem]:
+    if not isinstance(tree.get("chat"), dict):
+        return
+    chat, upstreams = _table(tree, "chat"), _table(tree, "upstreams")
+    upstream = chat.get("upstream")
+    if upstreams and isinstance(upstream, str) and upstream not in upstreams:
+        yield Problem(("chat", "upstream"), f"names no upstream, {suggestion(upstream, upstreams)}")
+    if "shared" in tree and not chat.get("secret"):
+        words = "is required beside [shared]: the processes of a fleet must take each other's sessions"
+        yield Problem(("chat", "secret"), words)
 
 
 def _late_texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, LateText]]:

@@ -72,12 +72,21 @@ class Routing:
         """
         return self.plan(endpoint, model, caller)[0]
 
-    def plan(self, endpoint: str, model: str | None = None, caller: str | None = None) -> Sequence[Route]:
+    def plan(
+        self, endpoint: str, model: str | None = None, caller: str | None = None, *, at: str | None = None
+    ) -> Sequence[Route]:
         """Where to try a request, one after the other: its turn's upstream, its peers, their fallbacks.
 
         Those whose circuit is open are left out, unless it is that of every one.
+
+        Args:
+            endpoint, model, caller: See `choose`.
+            at: An upstream that is asked first, whatever the routes say.
         """
-        rename, balance = self._matching(model) or (None, self._at(endpoint))
+        if at is not None and at in self._upstreams:
+            rename, balance = None, _balance(at)
+        else:
+            rename, balance = self._matching(model) or (None, self._at(endpoint))
         names = [*_with_fallbacks(balance.order(), self._upstreams)]
         able = names if len(names) == 1 else [n for n in names if not self._health[n].opens_in] or names
         return [self._route(name, endpoint, model, rename, caller) for name in able]

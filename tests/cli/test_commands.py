@@ -99,6 +99,7 @@ async def test_make_run_serves_the_originals_script_unchanged() -> None:
         assert "http://127.0.0.1:5002/v1" in welcome
         assert "sk-local" in welcome
         assert "300 s" in welcome
+        assert "http://127.0.0.1:5002/chat/" in welcome
         script = "from tests.cli.original_script import test_steam; test_steam()"
         async with running(sys.executable, "-u", "-c", script) as caller:
             assert caller.stdout is not None

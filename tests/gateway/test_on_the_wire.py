@@ -26,15 +26,15 @@ ECHO = LAST_MESSAGE + "你是谁, my friend"
 
 
 async def test_a_plain_answer(openai: AsyncOpenAI) -> None:
-    completion = await openai.chat.completions.create(model="x1", messages=HELLO)
+    completion = await openai.chat.completions.create(model="mock-gpt-model", messages=HELLO)
     assert completion.choices[0].message.content == ECHO
     assert completion.choices[0].finish_reason == "stop"
-    assert completion.model == "x1"
+    assert completion.model == "mock-gpt-model"
 
 
 async def test_a_stream_with_usage(openai: AsyncOpenAI, gateway: Gateway) -> None:
     stream = await openai.chat.completions.create(
-        model="x1", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        model="mock-gpt-model", messages=HELLO, stream=True, stream_options={"include_usage": True}
     )
     chunks = [chunk async for chunk in stream]
     *said, counted = chunks
@@ -49,9 +49,9 @@ async def test_a_stream_with_usage(openai: AsyncOpenAI, gateway: Gateway) -> Non
 
 
 async def test_plain_completions(openai: AsyncOpenAI) -> None:
-    whole = await openai.completions.create(model="x1", prompt="hi", max_tokens=3)
+    whole = await openai.completions.create(model="mock-gpt-model", prompt="hi", max_tokens=3)
     assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("As a mock ", "length")
-    stream = await openai.completions.create(model="x1", prompt="hi", stream=True)
+    stream = await openai.completions.create(model="mock-gpt-model", prompt="hi", stream=True)
     assert "".join([chunk.choices[0].text async for chunk in stream]) == LAST_MESSAGE + "hi"
 
 
@@ -107,7 +107,7 @@ async def test_a_cut_stream_is_an_error_in_the_client(
             received += 1
 
     with caplog.at_level(logging.WARNING):
-        stream = await openai.chat.completions.create(model="x1", messages=HELLO, stream=True)
+        stream = await openai.chat.completions.create(model="mock-gpt-model", messages=HELLO, stream=True)
         with pytest.raises(APIConnectionError):
             await read(stream)
     assert received == after
@@ -135,7 +135,7 @@ async def test_a_cut_stream_lacks_its_last_chunk(address: str, gateway: Gateway)
 
 async def test_a_caller_who_leaves_is_counted(openai: AsyncOpenAI, gateway: Gateway) -> None:
     gateway.options = replace(gateway.options, stall_after=2)
-    stream = await openai.chat.completions.create(model="x1", messages=HELLO, stream=True)
+    stream = await openai.chat.completions.create(model="mock-gpt-model", messages=HELLO, stream=True)
     await anext(stream.__aiter__())
     assert gateway.stats.streams_open == 1
     await stream.close()

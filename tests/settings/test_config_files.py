@@ -11,6 +11,7 @@ import pytest
 from proxy.secret import Secret
 from proxy.settings import (
     DEFAULT_CALLER_KEYS,
+    Chat,
     Credential,
     CredentialSection,
     HttpCredential,
@@ -135,6 +136,7 @@ def test_the_runnable_default() -> None:
     assert corp.json_body == {"appId": "demo", "appSecret": "demo-secret"}
     assert settings.gateway is not None
     assert settings.gateway.token_ttl == 300
+    assert settings.chat == Chat(model="x1")
 
 
 @pytest.mark.parametrize("name", ["proxy.toml", "example.toml"])
@@ -144,3 +146,15 @@ def test_the_defaults_in_the_example_are_the_defaults(name: str) -> None:
     assert settings.limits == type(settings.limits)()
     assert settings.logs == type(settings.logs)()
     assert settings.gateway == type(settings.gateway)() if settings.gateway else True
+
+
+def test_the_chat_on_spark_asks_as_in_the_article(tmp_path: Path) -> None:
+    settings = Surroundings(tmp_path).load((CONFIG / "spark.toml").read_text())
+
+    assert settings.upstreams["spark"].base_url == "https://spark-api-open.xf-yun.com/v2"
+    assert settings.upstreams["spark"].credential == "spark"
+    chat = settings.chat
+    assert chat is not None
+    assert (chat.model, chat.user, chat.rate, chat.secret) == ("x1", "user_id", "2/second", None)
+    assert chat.tools == ({"type": "web_search", "web_search": {"enable": True, "search_mode": "deep"}},)
+    assert "of-spark-api-password" not in describe(settings)

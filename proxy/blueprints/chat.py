@@ -1,0 +1,143 @@
+"""The web chat's routes: the article's three, and what a page needs besides."""
+
+from http import HTTPStatus
+from typing import Final
+
+from quart import Blueprint, Response, redirect
+from quart.wrappers.response import IterableBody
+
+from proxy.access import public
+from proxy.blueprints.chat_guard import (
+    Refusal,
+    answer_error,
+    answer_refusal,
+    check_origin,
+    finish_answer,
+    own_channel,
+    read_prompt,
+    reply,
+)
+from proxy.blueprints.chat_guard import chat_service as chat
+from proxy.blueprints.chat_session import PATH, visitor_session
+from proxy.blueprints.exchange import arrived
+from proxy.chat.page_files import PageFile
+from proxy.errors import ProxyError
+from proxy.redis_connection import StoreUnavailable
+
+blueprint = Blueprint("chat", __name__, url_prefix=PATH)
+blueprint.before_request(check_origin)
+blueprint.after_request(finish_answer)
+blueprint.register_error_handler(Refusal, answer_refusal)
+blueprint.register_error_handler(ProxyError, answer_error)
+blueprint.register_error_handler(StoreUnavailable, answer_error)
+
+STREAM_HEADERS: Final = {
+    "Cache-Control": "no-store, no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+_BEGINNING: Final = "0-0"
+
+
+@blueprint.get("/stream")
+@public
+async def stream() -> Response:
+    """The events of a channel, from now on or from an id on."""
+    channel, after = await own_channel(), _after()
+    if after not in {None, _BEGINNING} and not await chat().broker.knows(channel):
+        return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
+    request = arrived()
+    response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")
+    if request.method == "GET":
+        subscription = await request.closing.enter_async_context(chat().broker.subscribe(channel, after))
+        response.response = IterableBody(chat().readers.stream(subscription))
+        response.headers.pop("Content-Length", None)
+    response.timeout = None
+    return response
+
+
+@blueprint.get("/dialogue")
+@public
+async def greet() -> Response:
+    """What the article's route says to a browser."""
+    return Response("Hello Flask-sse !", content_type="text/html; charset=utf-8")
+
+
+@blueprint.post("/dialogue")
+@public
+async def dialogue() -> Response:
+    """Ask; the answer comes out on the channel."""
+    channel = await own_channel(counted=True)
+    prompt = await read_prompt(chat().settings.max_prompt_chars)
+    return reply(await chat().dialogues.ask(channel, prompt, arrived().record.request_id))
+
+
+@blueprint.post("/regenerate")
+@public
+async def regenerate() -> Response:
+    """Answer the last question again."""
+    channel = await own_channel(counted=True)
+    return reply(await chat().dialogues.regenerate(channel, arrived().record.request_id))
+
+
+@blueprint.post("/stop")
+@public
+async def stop() -> Response:
+    """End the answer that is being written."""
+    await chat().dialogues.stop(await own_channel())
+    return reply("")
+
+
+@blueprint.post("/reset")
+@public
+async def reset() -> Response:
+    """Forget the dialogue."""
+    return reply(await chat().dialogues.reset(await own_channel(counted=True)))
+
+
+@blueprint.get("/session")
+@public
+async def session() -> Response:
+    """The visitor's own channel, and whether an answer is being written: in it, or in the one asked for."""
+    own = visitor_session()
+    await chat().channels.admit(own, own)
+    asked = arrived().args.get("channel")
+    busy = await chat().channels.busy(own if asked is None else await own_channel())
+    return reply(channel=own, busy=busy)
+
+
+@blueprint.get("/")
+@public
+async def page() -> Response:
+    """The page."""
+    if not arrived().raw_path.endswith(b"/"):
+        return redirect(f"{PATH}/")  # type: ignore[return-value]  # the names of its files are relative
+    return _file(chat().page.get("index.html"))
+
+
+@blueprint.get("/drawer.js")
+@public
+async def drawer() -> Response:
+    """The drawer, for any page."""
+    return _file(chat().page.get("drawer.js"))
+
+
+@blueprint.get("/page/<path:name>")
+@public
+async def page_file(name: str) -> Response:
+    """A file that the page or the drawer is made of."""
+    return _file(chat().page.get(name))
+
+
+def _after() -> str | None:
+    """Where a reader was: a browser that reconnects says it in a header, a page that reloads in its query."""
+    request = arrived()
+    return request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or None
+
+
+def _file(file: PageFile | None) -> Response:
+    if file is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, "no such file")
+    headers = {"ETag": f'"{file.etag}"', "Cache-Control": "no-cache"}
+    if arrived().if_none_match.contains(file.etag):
+        return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(file.body, headers=headers, content_type=file.content_type)

@@ -1,0 +1,180 @@
+"""What every route of the chat keeps to: whose channel it is, whose page posts, how often, in which words."""
+
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from quart import Response, current_app
+
+from proxy.blueprints.chat_session import visitor_session
+from proxy.blueprints.exchange import arrived
+from proxy.chat import words
+from proxy.chat.service import ChatService
+from proxy.errors import BodyTooLarge, ProxyError, RateLimited
+from proxy.generations import Generations
+from proxy.redis_connection import StoreUnavailable
+from proxy.wire.headers import media_type
+
+DEFAULT_CHANNEL: Final = "sse"
+"""flask-sse's, where a page names none."""
+CHANNEL_CHARS_MAX: Final = 128
+BYTES_A_CHARACTER: Final = 12
+"""At most: JSON may write a character as two escapes of six bytes."""
+_BODY_SPARE_BYTES: Final = 4096
+_DISCARD_SECONDS: Final = 1.0
+
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # the channel stands in addresses
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""Nothing active that is not a file of ours, whatever a model says: https://www.w3.org/TR/CSP3/."""
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
+"""Of Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/."""
+
+
+class Refusal(Exception):
+    """A request that is not served.
+
+    Args:
+        status: HTTP's.
+        message: Words for the page.
+    """
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Prompt(msgspec.Struct):
+    """The body of a question."""
+
+    prompt: str | None = None
+
+
+def chat_service() -> ChatService:
+    """The chat of this worker; its routes are there only where it is."""
+    generations: Generations = current_app.extensions["proxy"]
+    found = generations.chat
+    assert found is not None, "the routes are registered with the section"  # noqa: S101
+    return found
+
+
+async def check_origin() -> None:
+    """Refuse what another site's page posts. Browsers say whose page it is; who says nothing is none.
+
+    Raises:
+        Refusal: 403.
+    """
+    request = arrived()
+    if request.method != "POST":
+        return
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if origin is None:
+        allowed = site is None or site in _OWN_SITES
+    else:
+        hosts = chat_service().proxies.hosts(request.peer, request.raw_headers)
+        allowed = origin.lower() in chat_service().settings.origins or _host_of(origin) in hosts
+    if not allowed:
+        raise Refusal(HTTPStatus.FORBIDDEN, "not from this page")
+
+
+async def own_channel(*, counted: bool = False) -> str:
+    """The channel that is asked for, if it is this visitor's or nobody's.
+
+    Args:
+        counted: Whether the request counts against the rate.
+
+    Raises:
+        Refusal: 403.
+        RateLimited: one request too many.
+        StoreUnavailable: Redis could not be asked.
+    """
+    request, chat, session = arrived(), chat_service(), visitor_session()
+    channel = request.args.get("channel") or DEFAULT_CHANNEL
+    if len(channel) > CHANNEL_CHARS_MAX or not channel.isprintable():
+        raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
+    if counted:
+        await chat.rate.count(session, chat.proxies.visitor(request.peer, request.raw_headers))
+    if not await chat.channels.admit(channel, session):
+        raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+    return channel
+
+
+async def read_prompt(max_chars: int) -> str:
+    """The question in the body; empty where there is none.
+
+    Raises:
+        Refusal: 415 or 400, no JSON object with a text.
+        BodyTooLarge, BodyTimeout
+    """
+    request = arrived()
+    if media_type((request.headers.get("Content-Type") or "").encode()) != b"application/json":
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
+    limit = BYTES_A_CHARACTER * max_chars + _BODY_SPARE_BYTES
+    body = await request.body.read(limit)
+    if not request.body.finished:
+        raise BodyTooLarge(limit)
+    try:
+        return msgspec.json.decode(body, type=_Prompt).prompt or ""
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # malformed, not UTF-8, nested without end, of another shape
+        raise Refusal(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
+
+
+def reply(message: str = "", **body: object) -> Response:
+    """The article's answer: `code` is 1, and `msg` says what is in the way. Or another object."""
+    return _json(body or {"code": 1, "msg": message}, HTTPStatus.OK)
+
+
+async def answer_refusal(refusal: Refusal) -> Response:
+    """A refusal in the article's shape."""
+    await arrived().body.discard(_DISCARD_SECONDS)
+    return _json({"code": 0, "msg": str(refusal)}, refusal.status)
+
+
+async def answer_error(error: ProxyError | StoreUnavailable) -> Response:
+    """An error in the article's shape."""
+    if isinstance(error, StoreUnavailable):
+        return _json({"code": 0, "msg": words.BROKEN}, HTTPStatus.SERVICE_UNAVAILABLE)
+    request = arrived()
+    request.record.fail(error)
+    await request.body.discard(_DISCARD_SECONDS)
+    message = words.TOO_MANY if isinstance(error, RateLimited) else str(error)
+    response = _json({"code": 0, "msg": message}, HTTPStatus(error.status))
+    response.headers.update(error.headers)
+    return response
+
+
+async def finish_answer(response: Response) -> Response:
+    """The headers of every answer; a page of an allowed origin may read it."""
+    response.headers.extend(PAGE_HEADERS)
+    origin = arrived().headers.get("Origin")
+    if origin is not None and origin.lower() in chat_service().settings.origins:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.headers["Access-Control-Allow-Headers"] = "Content-Type"
+        response.vary.add("Origin")
+    return response
+
+
+def _json(body: object, status: HTTPStatus) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(body), status, headers, content_type="application/json")
+
+
+def _host_of(origin: str) -> str:
+    """The host of an origin with its port, as a Host header has it; nothing for `null`."""
+    try:
+        return urlsplit(origin.lower()).netloc
+    except ValueError:
+        return ""

@@ -1,0 +1,125 @@
+"""CommonMark with tables, strikethrough, task lists, formulas and coloured code, by markdown-it.
+
+Off are: HTML, which is shown as it is written; indented code, since a piece of a nested list begins with
+blanks; setext headings, whose line is another piece; and link definitions, which would vanish. Images become
+links: nothing is fetched.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+from mdit_py_plugins.tasklists import tasklists_plugin
+
+from proxy.chat.code_colours import colour_code
+from proxy.chat.formula import to_mathml
+from proxy.chat.markdown.emphasis import emphasis
+from proxy.chat.markdown.formulas import BLOCK, DISPLAY, INLINE, formula_block, formula_inline
+
+SCHEMES: Final = frozenset({"http", "https", "mailto"})
+ADDRESS_CHARS_MAX: Final = 2_000
+NESTING_MAX: Final = 20
+
+_ALIGNED: Final = re.compile(r"text-align:(left|center|right)")
+_Tokens = Sequence[Token]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """HTML, not yet cleaned.
+
+    Args:
+        html: One or more blocks.
+        plain: Whether it is one paragraph and nothing else.
+    """
+
+    html: str
+    plain: bool
+
+
+def build_parser() -> MarkdownIt:
+    """A parser; it holds no state between texts."""
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING_MAX})
+    parser.enable(["table", "strikethrough"])
+    parser.disable(["code", "lheading", "reference", "html_block", "html_inline"])
+    parser.inline.ruler.at("emphasis", emphasis)
+    parser.inline.ruler.before("escape", "formula", formula_inline)
+    parser.block.ruler.before("fence", "formula", formula_block, {"alt": ["paragraph", "blockquote", "list"]})
+    parser.use(tasklists_plugin)
+    parser.core.ruler.push("sides", _name_sides)
+    parser.validateLink = is_safe_address  # type: ignore[assignment,method-assign]
+    for name, rule in (
+        ("fence", _fence),
+        ("image", _image),
+        (INLINE, _formula),
+        (DISPLAY, _display),
+        (BLOCK, _display_block),
+    ):
+        parser.add_render_rule(name, rule)
+    return parser
+
+
+def render_markdown(parser: MarkdownIt, text: str) -> Rendered:
+    """Render a text."""
+    env: dict[str, Any] = {}
+    tokens = parser.parse(text, env)
+    plain = len(tokens) == 3 and tokens[0].type == "paragraph_open"
+    return Rendered(str(parser.renderer.render(tokens, parser.options, env)).rstrip("\n"), plain)
+
+
+def is_safe_address(address: str) -> bool:
+    """Whether a link may lead there: not within this site, and not into a script."""
+    if len(address) > ADDRESS_CHARS_MAX:
+        return False
+    try:
+        parts = urlsplit(address)
+        return parts.scheme.lower() in SCHEMES and (parts.scheme.lower() == "mailto" or bool(parts.hostname))
+    except ValueError:
+        return False
+
+
+def _name_sides(state: StateCore) -> None:
+    """Tell the side of a table's column by a class: styles are not let through."""
+    for token in state.tokens:
+        if token.type in {"th_open", "td_open"}:
+            side = _ALIGNED.search(str(token.attrs.pop("style", "")))
+            if side is not None and side[1] != "left":
+                token.attrSet("class", f"to-{side[1]}")
+
+
+def _fence(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+    token = tokens[place]
+    language, _, _ = token.info.strip().partition(" ")
+    coloured = colour_code(token.content, language)
+    label = f' class="language-{escapeHtml(coloured.language)}"' if coloured.language else ""
+    return f"<pre><code{label}>{coloured.html}</code></pre>\n"
+
+
+def _image(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: Any) -> str:
+    token = tokens[place]
+    words = escapeHtml(self.renderInlineAsText(token.children, options, env) or str(token.attrs["src"]))
+    return f'<a href="{escapeHtml(str(token.attrs["src"]))}">{words}</a>'
+
+
+def _formula(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+    token = tokens[place]
+    return to_mathml(token.content, display=False) or f"<code>{escapeHtml(token.content)}</code>"
+
+
+def _display(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+    token = tokens[place]
+    return to_mathml(token.content, display=True) or f"<code>{escapeHtml(token.content)}</code>"
+
+
+def _display_block(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+    token = tokens[place]
+    formula = to_mathml(token.content, display=True)
+    return f"<p>{formula}</p>\n" if formula else f"<pre><code>{escapeHtml(token.content)}</code></pre>\n"

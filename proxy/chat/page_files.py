@@ -1,0 +1,46 @@
+"""The files of the chat's page, read once and served from memory."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Final
+
+_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One file, its type, and a tag that changes when it does."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+
+PageFiles = Mapping[str, PageFile]
+"""By their paths below the folder: `index.html`, `icons/send.svg`."""
+
+
+def read_page_files() -> PageFiles:
+    """Read all that can be served; other files of the folder are not."""
+    return dict(_files(resources.files("proxy.chat") / "page", ""))
+
+
+def _files(folder: Traversable, prefix: str) -> list[tuple[str, PageFile]]:
+    found: list[tuple[str, PageFile]] = []
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        kind = _TYPES.get(entry.name[entry.name.rfind(".") :] if "." in entry.name else "")
+        if entry.is_dir():
+            found += _files(entry, f"{prefix}{entry.name}/")
+        elif kind is not None:
+            body = entry.read_bytes()
+            found.append((prefix + entry.name, PageFile(body, kind, hashlib.sha256(body).hexdigest()[:20])))
+    return found

@@ -1,0 +1,68 @@
+"""Readers of event streams: what one of them gets, byte by byte, and how all are sent away at the end."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Final
+
+from proxy.chat.broker import BrokerClosed, SlowReader, Subscription
+from proxy.chat.event import encode_comment
+
+HEARTBEAT_SECONDS: Final = 15.0
+"""Of silence, after which a comment shows that the connection lives; the HTML standard's advice."""
+RETRY_MILLISECONDS: Final = 2000
+OPENING: Final = b"retry:%d\n\n" % RETRY_MILLISECONDS + encode_comment("open")
+"""Sent at once: without a byte of the body, proxies may hold the headers back."""
+AGE_SECONDS: Final = (600.0, 900.0)
+"""How long one connection lasts, drawn between the two. The browser goes on with a new one, by the last id; a
+connection whose visitor has vanished without a word does not stay for ever."""
+
+
+class Readers:
+    """The readers that wait at the moment.
+
+    Args:
+        heartbeat: Seconds between two comments.
+        age: Seconds that a connection lasts, at least and at most.
+    """
+
+    def __init__(
+        self, *, heartbeat: float = HEARTBEAT_SECONDS, age: tuple[float, float] = AGE_SECONDS
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._age = age
+        self._waits: set[asyncio.Timeout] = set()
+        self._sent_away = False
+
+    def send_away(self) -> None:
+        """The service goes: end every stream now, and those that still come. Browsers come back."""
+        self._sent_away = True
+        for wait in self._waits:
+            wait.reschedule(0)
+
+    async def stream(self, subscription: Subscription) -> AsyncIterator[bytes]:
+        """The bytes of one event stream: events as they come, comments while none does.
+
+        It ends when it is old, when the reader is too slow or sent away, or when the broker closes.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + random.uniform(*self._age)  # noqa: S311  spreads reconnections, guards nothing
+        yield OPENING
+        while not self._is_over(end):
+            try:
+                async with asyncio.timeout_at(min(loop.time() + self._heartbeat, end)) as wait:
+                    self._waits.add(wait)
+                    try:
+                        event = await subscription.get()
+                    finally:
+                        self._waits.discard(wait)
+            except TimeoutError:
+                if not self._is_over(end):
+                    yield encode_comment("ping")
+            except (SlowReader, BrokerClosed):
+                return
+            else:
+                yield event.encode()
+
+    def _is_over(self, end: float) -> bool:
+        return self._sent_away or asyncio.get_running_loop().time() >= end

@@ -1,0 +1,95 @@
+"""What of our own HTML may reach a page, by nh3: the second wall, should the renderer let something pass."""
+
+import re
+from typing import Final
+
+import nh3
+
+_LENGTH: Final = re.compile(r"[+-]?\d?(?:\.\d{1,4})?(?:em|ex|px|pt|mu|%)?")
+_WORD: Final = re.compile(r"[\w .-]{0,64}", re.ASCII)
+_CLASS_WORD: Final = re.compile(r"[a-z][a-z0-9]{0,2}")  # Pygments' short names
+_LANGUAGE_CLASS: Final = re.compile(r"language-[\w+#.-]{1,30}", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,9}")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MATH_TAGS: Final = _words(
+    """
+    math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup
+    msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd
+    """
+)
+TAGS: Final = MATH_TAGS | _words(
+    """
+    a blockquote br code del em h1 h2 h3 h4 h5 h6 hr input li ol p pre s span strong table tbody td th
+    thead tr ul
+    """
+)
+_LENGTHS: Final = _words(
+    """
+    columnspacing depth height linethickness lspace maxsize minsize rowspacing rspace voffset width
+    """
+)
+_MATH_WORDS: Final = _words(
+    """
+    accent accentunder columnalign columnlines display displaystyle fence form largeop mathvariant
+    movablelimits notation rowlines scriptlevel separator stretchy symmetric
+    """
+)
+ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
+    "*": frozenset(),  # else ammonia lets lang and title through
+    "a": frozenset({"href"}),
+    "code": frozenset({"class"}),
+    "input": frozenset({"checked"}),
+    "ol": frozenset({"start"}),
+    "span": frozenset({"class"}),
+    "td": frozenset({"class"}),
+    "th": frozenset({"class"}),
+    **dict.fromkeys(MATH_TAGS, _LENGTHS | _MATH_WORDS),
+}
+SCHEMES: Final = frozenset({"http", "https", "mailto"})
+LINK_REL: Final = "noopener noreferrer nofollow"
+
+
+def build_cleaner() -> nh3.Cleaner:
+    """A cleaner; it holds no state between texts."""
+    return nh3.Cleaner(
+        tags=set(TAGS),
+        clean_content_tags={"script", "style", "template", "iframe", "noscript", "svg", "textarea", "title"},
+        attributes={tag: set(names) for tag, names in ATTRIBUTES.items()},
+        attribute_filter=keep_attribute,
+        link_rel=LINK_REL,
+        set_tag_attribute_values={
+            "a": {"target": "_blank"},
+            "input": {"type": "checkbox", "disabled": ""},
+        },
+        url_schemes=set(SCHEMES),
+        url_relative="deny",
+    )
+
+
+def keep_attribute(tag: str, name: str, value: str) -> str | None:
+    """The value that an allowed attribute may keep, or None."""
+    if name == "class":
+        return _keep_class(tag, value)
+    if tag in MATH_TAGS:
+        if name in _LENGTHS:
+            return value if all(_LENGTH.fullmatch(part) for part in value.split()) else None
+        return value if _WORD.fullmatch(value) else None
+    if name == "start":
+        return value if _NUMBER.fullmatch(value) else None
+    if name == "checked":
+        return ""
+    return value
+
+
+def _keep_class(tag: str, value: str) -> str | None:
+    if tag == "code":
+        return value if _LANGUAGE_CLASS.fullmatch(value) else None
+    if tag == "span":
+        kept = [word for word in value.split() if _CLASS_WORD.fullmatch(word)]
+        return " ".join(kept) or None
+    return value if value in {"to-center", "to-right"} else None

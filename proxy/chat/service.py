@@ -1,0 +1,80 @@
+"""The chat of one worker: everything that its routes need, opened together and closed in reverse."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from proxy.chat.broker import Broker
+from proxy.chat.channels import Channels
+from proxy.chat.dialogues import Dialogues
+from proxy.chat.page_files import PageFiles, read_page_files
+from proxy.chat.readers import Readers
+from proxy.chat.stores import open_stores
+from proxy.chat.upstream import ChatUpstream, Serving
+from proxy.chat.visitor_rate import VisitorRate
+from proxy.counting import Counting
+from proxy.drain import Drain
+from proxy.settings import Chat, Settings, Shared
+from proxy.wire.forwarded import TrustedProxies
+
+
+@dataclass(frozen=True, slots=True)
+class ChatService:
+    """What the routes of the chat are served with."""
+
+    settings: Chat
+    broker: Broker
+    channels: Channels
+    dialogues: Dialogues
+    rate: VisitorRate
+    readers: Readers
+    page: PageFiles
+    proxies: TrustedProxies
+
+
+@contextlib.asynccontextmanager
+async def open_chat(
+    settings: Settings, current: Callable[[], Serving], drain: Drain
+) -> AsyncIterator[ChatService | None]:
+    """Open the chat, if there is one: in memory, or over the fleet's Redis where there is one.
+
+    Args:
+        settings: The whole configuration at the start.
+        current: What its model is asked with at the moment.
+        drain: Its beginning sends the readers away.
+    """
+    chat = settings.chat
+    if chat is None:
+        yield None
+        return
+    upstream = ChatUpstream(chat, current, drain)
+    proxies = TrustedProxies(settings.access.trusted_proxies)
+    # One turn at least is remembered, since it may have to be answered again; how many of them the model is
+    # told is decided where they are told.
+    turns = max(chat.turns, 1)
+    async with (
+        open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
+        _open_rate(chat, settings.shared) as rate,
+        Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
+        _open_readers(drain) as readers,
+    ):
+        yield ChatService(
+            chat, stores.broker, stores.channels, dialogues, rate, readers, read_page_files(), proxies
+        )
+
+
+@contextlib.asynccontextmanager
+async def _open_readers(drain: Drain) -> AsyncIterator[Readers]:
+    readers = Readers()
+    drain.when_started(readers.send_away)
+    yield readers
+    readers.send_away()
+
+
+@contextlib.asynccontextmanager
+async def _open_rate(chat: Chat, shared: Shared | None) -> AsyncIterator[VisitorRate]:
+    counting = Counting(shared)
+    try:
+        yield VisitorRate(chat.rate, counting)
+    finally:
+        await counting.close()

@@ -1,0 +1,59 @@
+"""The chat's stores as the tests open them: in memory, and over a real Redis as several processes do."""
+
+import base64
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.chat.stores import Stores, open_stores
+from proxy.settings import Shared
+from tests.redis_server import RedisServer, redis_server
+
+KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+
+Opened = AbstractAsyncContextManager[list[Stores]]
+OpenStores = Callable[..., Opened]
+
+
+def shared(url: str, **more: Any) -> Shared:
+    """The `[shared]` section; its clock leaves room for a busy machine."""
+    return Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": 5.0, **more})
+
+
+@asynccontextmanager
+async def processes(
+    count: int, url: str, *, redis_timeout: float = 5.0, **options: Any
+) -> AsyncIterator[list[Stores]]:
+    """Stores over one Redis, each as a process of its own has them."""
+    settings = shared(url, redis_timeout=redis_timeout)
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(open_stores(settings, turns=3, **options)) for _ in range(count)
+        ]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A running redis-server."""
+    async with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def open_both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStores]:
+    """Open two stores of each kind: two processes over Redis, the same one twice in memory."""
+    if request.param == "redis":
+        async with redis_server(tmp_path) as server:
+            yield lambda **options: processes(2, server.url, **options)
+        return
+
+    @asynccontextmanager
+    async def in_memory(**options: Any) -> AsyncIterator[list[Stores]]:
+        async with open_stores(None, turns=3, **options) as stores:
+            yield [stores, stores]
+
+    yield in_memory

@@ -1,0 +1,28 @@
+"""Readers of a channel, with a clock of the tests."""
+
+import asyncio
+
+from proxy.chat.broker import Subscription
+from proxy.chat.event import Event
+from tests.raw_caller import PATIENCE
+
+
+async def take(reader: Subscription, count: int) -> list[Event]:
+    """So many events."""
+    async with asyncio.timeout(PATIENCE):
+        return [await reader.get() for _ in range(count)]
+
+
+async def take_data(reader: Subscription, count: int) -> list[object]:
+    """What so many events say."""
+    return [event.data for event in await take(reader, count)]
+
+
+async def is_silent(reader: Subscription, seconds: float = 0.05) -> bool:
+    """Whether nothing comes for a while."""
+    try:
+        async with asyncio.timeout(seconds):
+            await reader.get()
+    except TimeoutError:
+        return True
+    return False

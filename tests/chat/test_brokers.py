@@ -1,0 +1,202 @@
+"""What every broker promises, in memory and over Redis: two processes of it, or the same one twice."""
+
+import asyncio
+import random
+
+import pytest
+
+from proxy.chat.broker import Broker, BrokerClosed, SlowReader, Subscription
+from proxy.chat.event import Event, parse_id
+from tests.chat.conftest import OpenStores
+from tests.chat.readers import is_silent, take, take_data
+from tests.raw_caller import PATIENCE
+
+
+async def publish(broker: Broker, channel: str, *words: object) -> list[str]:
+    """Publish texts; their ids."""
+    return [await broker.publish(channel, Event(word, "message_event")) for word in words]
+
+
+async def test_an_event_reaches_every_reader_of_its_channel_in_every_process(open_both: OpenStores) -> None:
+    async with (
+        open_both() as (here, there),
+        here.broker.subscribe("c", None) as one,
+        there.broker.subscribe("c", None) as two,
+        there.broker.subscribe("other", None) as stranger,
+    ):
+        event = Event({"message": "<p>你好</p>"}, "message_event", retry=2000)
+        name = await here.broker.publish("c", event)
+        for reader in (one, two):
+            assert await take(reader, 1) == [Event(event.data, event.type, name, 2000)]
+        assert await is_silent(stranger)
+
+
+async def test_ids_grow(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        ids = [*await publish(here.broker, "c", *range(50)), *await publish(there.broker, "c", *range(50))]
+        positions = [parse_id(name) or (0, 0) for name in ids]
+        assert positions == sorted({*positions})
+
+
+async def test_everything_kept_is_replayed_then_what_comes(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        await publish(here.broker, "c", 1, 2)
+        async with there.broker.subscribe("c", "0-0") as reader:
+            assert await take_data(reader, 2) == [1, 2]
+            await publish(here.broker, "c", 3)
+            assert await take_data(reader, 1) == [3]
+            assert await is_silent(reader)
+
+
+async def test_a_reader_that_comes_back_gets_what_came_after_its_last_event(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        ids = await publish(here.broker, "c", *range(6))
+        for place, name in enumerate(ids):
+            async with there.broker.subscribe("c", name) as reader:
+                assert await take_data(reader, 5 - place) == [*range(place + 1, 6)]
+                assert await is_silent(reader, 0.01)
+
+
+@pytest.mark.parametrize("after", [None, "", "7", "x-1", "1-1\n", f"{2**64 - 1}-{2**64 - 1}"])
+async def test_without_a_position_only_what_comes_is_heard(open_both: OpenStores, after: str | None) -> None:
+    async with open_both() as (here, there):
+        await publish(here.broker, "c", "before")
+        async with there.broker.subscribe("c", after) as reader:
+            await publish(here.broker, "c", "after")
+            assert await take_data(reader, 1) == ["after"]
+
+
+async def test_a_channel_that_nobody_published_on_is_silent_and_not_known(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        async with here.broker.subscribe("c", "0-0") as reader:
+            assert await is_silent(reader)
+        assert not await there.broker.knows("c")
+
+
+async def test_what_was_forgotten_is_not_replayed_and_what_comes_after_is(open_both: OpenStores) -> None:
+    async with open_both() as (here, there), there.broker.subscribe("c", None) as listening:
+        (last,) = await publish(here.broker, "c", "old")
+        assert await take_data(listening, 1) == ["old"]
+        assert await there.broker.knows("c")
+        await there.broker.forget("c")
+        assert not await here.broker.knows("c")
+        (later,) = await publish(here.broker, "c", "new")
+        assert (parse_id(later) or (0, 0)) > (parse_id(last) or (0, 0))
+        for after in ("0-0", last):
+            async with there.broker.subscribe("c", after) as reader:
+                assert await take_data(reader, 1) == ["new"]
+        assert await take_data(listening, 1) == ["new"]
+
+
+async def test_of_a_channel_only_the_latest_events_are_kept(open_both: OpenStores) -> None:
+    async with open_both(kept=20) as (here, there):
+        await publish(here.broker, "c", *range(300))
+        async with there.broker.subscribe("c", "0-0") as reader:
+            (first,) = await take_data(reader, 1)
+            assert isinstance(first, int)
+            assert 300 - 20 - 100 <= first <= 300 - 20  # Redis trims a hundred at a time
+            assert await take_data(reader, 299 - first) == [*range(first + 1, 300)]
+
+
+async def test_after_a_while_nothing_is_kept(open_both: OpenStores) -> None:
+    async with open_both(expire=0.05) as (here, there):
+        await publish(here.broker, "c", 1)
+        async with asyncio.timeout(PATIENCE):
+            while await there.broker.knows("c"):
+                pass
+
+
+async def test_a_reader_that_takes_nothing_is_cut_and_the_others_are_not(open_both: OpenStores) -> None:
+    async with (
+        open_both(queue=8) as (here, there),
+        there.broker.subscribe("c", None) as slow,
+        there.broker.subscribe("c", None) as quick,
+    ):
+        for word in range(20):
+            await publish(here.broker, "c", word)
+            assert await take_data(quick, 1) == [word]
+        with pytest.raises(SlowReader):
+            await take(slow, 20)
+        with pytest.raises(SlowReader):
+            await slow.get()
+
+
+async def test_a_reader_that_was_cut_comes_back_without_a_gap(open_both: OpenStores) -> None:
+    async with open_both(queue=8) as (here, there):
+        async with there.broker.subscribe("c", None) as slow:
+            await publish(here.broker, "c", "seen")
+            (seen,) = await take(slow, 1)
+            await publish(here.broker, "c", *range(40))
+            with pytest.raises(SlowReader):
+                await take(slow, 41)
+        async with there.broker.subscribe("c", seen.id) as again:
+            assert await take_data(again, 40) == [*range(40)]
+
+
+async def test_a_clock_that_runs_out_while_waiting_loses_nothing(open_both: OpenStores) -> None:
+    async with open_both() as (here, there), there.broker.subscribe("c", "0-0") as reader:
+        got: list[object] = []
+
+        async def read() -> None:
+            while len(got) < 100:
+                try:
+                    async with asyncio.timeout(random.choice([0.0, 0.0005, 0.002])):
+                        got.append((await reader.get()).data)
+                except TimeoutError:
+                    pass
+
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            group.create_task(read())
+            await publish(here.broker, "c", *range(100))
+        assert got == [*range(100)]
+
+
+async def test_the_end_of_the_service_ends_every_reader_after_what_came_before(open_both: OpenStores) -> None:
+    async with open_both() as (here, there), there.broker.subscribe("c", "0-0") as reader:
+        await publish(here.broker, "c", "last")
+        (event,) = await take(reader, 1)
+        assert event.data == "last"
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(ends(reader))
+            await asyncio.sleep(0)
+            await there.broker.close()
+        assert waiting.result()
+        with pytest.raises(BrokerClosed):
+            await publish(there.broker, "c", "too late")
+        with pytest.raises(BrokerClosed):
+            async with there.broker.subscribe("c", None):
+                pass
+
+
+async def ends(reader: Subscription) -> bool:
+    """Whether a reader is told that the service ends."""
+    try:
+        await take(reader, 1)
+    except BrokerClosed:
+        return True
+    return False
+
+
+async def test_readers_who_come_and_go_at_random_miss_nothing_and_see_nothing_twice(
+    open_both: OpenStores,
+) -> None:
+    dice = random.Random(5)
+
+    async def read(broker: Broker) -> list[object]:
+        got: list[object] = []
+        last = "0-0"
+        while len(got) < 1000:
+            async with broker.subscribe("c", last) as reader:
+                for _ in range(min(dice.choice([0, 1, 7, 90, 400]), 1000 - len(got))):
+                    async with asyncio.timeout(PATIENCE):
+                        event = await reader.get()
+                    got.append(event.data)
+                    last = event.id or last
+        return got
+
+    async with open_both(kept=1000, queue=1000) as (here, there):
+        async with asyncio.timeout(2 * PATIENCE), asyncio.TaskGroup() as group:
+            reading = [group.create_task(read(broker)) for broker in (here.broker, there.broker) * 5]
+            await publish(here.broker, "c", *range(1000))
+        for task in reading:
+            assert task.result() == [*range(1000)]

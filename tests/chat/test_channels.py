@@ -1,0 +1,210 @@
+"""Who owns a channel, one dialogue at a time in it, and how it is asked to stop: in memory and over Redis."""
+
+import asyncio
+import time
+
+import pytest
+
+from proxy.chat.channels import Channels, MemoryChannels
+from proxy.chat.redis_channels import STOPS, RedisChannels
+from proxy.chat.stores import open_redis
+from proxy.redis_connection import StoreUnavailable
+from tests.chat.conftest import OpenStores, processes, shared
+from tests.raw_caller import PATIENCE
+from tests.redis_server import RedisServer
+
+STOP_SECONDS = 0.5
+LEASE = "llm-token-proxy:{c}:dialogue"
+
+
+async def test_a_channel_belongs_to_the_first_session_that_opens_it(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        assert await here.channels.admit("c", "first")
+        assert not await there.channels.admit("c", "second")
+        assert await there.channels.admit("c", "first")
+        assert await there.channels.admit("d", "second")
+
+
+async def test_one_of_many_sessions_at_once_gets_a_channel(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        asked = [(here, there)[place % 2].channels.admit("c", f"session-{place}") for place in range(20)]
+        assert sum(await asyncio.gather(*asked)) == 1
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "a\0", STOPS, "llm-token-proxy:anything"])
+async def test_some_names_are_nobodys(open_both: OpenStores, name: str) -> None:
+    async with open_both() as (here, _):
+        assert not await here.channels.admit(name, "session")
+
+
+async def test_an_unused_channel_is_nobodys_again_and_a_used_one_stays_owned() -> None:
+    now = 0.0
+    channels = MemoryChannels(owned=10, clock=lambda: now)
+    assert await channels.admit("c", "first")
+    now = 9.0
+    assert await channels.admit("c", "first")
+    now = 18.9
+    assert not await channels.admit("c", "second")
+    now = 19.0
+    assert await channels.admit("c", "second")
+
+
+async def test_in_memory_the_channel_that_was_unused_longest_makes_room() -> None:
+    channels = MemoryChannels(most=2)
+    for name in ("a", "b", "a", "c"):
+        assert await channels.admit(name, "first")
+    assert not await channels.admit("a", "second")
+    assert await channels.admit("b", "second")
+
+
+async def test_over_redis_use_keeps_a_channel_owned(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed):
+        channels = RedisChannels(redis, feed, owned=60)
+        assert await channels.admit("c", "first")
+        key = "llm-token-proxy:{c}:owner"
+        await redis.run("PEXPIRE", key, 10_000)
+        assert await channels.admit("c", "first")
+        assert await redis.run("PTTL", key) > 50_000
+        await redis.run("DEL", key)
+        assert await channels.admit("c", "second")
+
+
+async def test_session_ids_do_not_lie_in_redis(store: RedisServer) -> None:
+    async with processes(1, store.url) as (process,):
+        assert await process.channels.admit("c", "session-canary")
+        (value,) = (await store.dump()).values()
+        assert b"canary" not in value
+
+
+async def test_one_dialogue_runs_at_a_time(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        assert not await there.channels.busy("c")
+        assert await here.channels.begin("c")
+        assert not await here.channels.begin("c")
+        assert not await there.channels.begin("c")
+        assert await there.channels.busy("c")
+        assert await there.channels.begin("d")
+        await here.channels.end("c")
+        assert not await there.channels.busy("c")
+        assert await there.channels.begin("c")
+        await there.channels.end("c")
+
+
+async def test_of_many_that_begin_at_once_one_does(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        begun = await asyncio.gather(*((here, there)[place % 2].channels.begin("c") for place in range(20)))
+        assert sum(begun) == 1
+
+
+async def stopped(channels: Channels, channel: str) -> tuple[str, float]:
+    """Why a dialogue must stop, and when that was."""
+    async with asyncio.timeout(PATIENCE):
+        return await channels.stop_asked(channel), time.monotonic()
+
+
+async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        assert await here.channels.begin("c")
+        assert await here.channels.begin("other")
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(stopped(here.channels, "c"))
+            other = group.create_task(stopped(here.channels, "other"))
+            await asyncio.sleep(0.05)
+            asked = time.monotonic()
+            await there.channels.ask_stop("c")
+            reason, when = await waiting
+            assert not other.done()
+            other.cancel()
+        assert reason == "asked"
+        assert when - asked < STOP_SECONDS
+
+
+async def test_a_stop_that_came_before_anybody_waited_counts(open_both: OpenStores) -> None:
+    async with open_both() as (here, _):
+        assert await here.channels.begin("c")
+        await here.channels.ask_stop("c")
+        assert (await stopped(here.channels, "c"))[0] == "asked"
+
+
+async def test_a_stop_does_not_reach_the_next_dialogue(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        await there.channels.ask_stop("c")  # nothing runs
+        assert await here.channels.begin("c")
+        await there.channels.ask_stop("c")
+        assert (await stopped(here.channels, "c"))[0] == "asked"
+        await here.channels.end("c")
+        assert await here.channels.begin("c")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await here.channels.stop_asked("c")
+        assert await here.channels.renew("c")
+
+
+async def test_who_runs_no_dialogue_has_lost_it(open_both: OpenStores) -> None:
+    async with open_both() as (here, _):
+        assert (await stopped(here.channels, "c"))[0] == "lost"
+        assert not await here.channels.renew("c")
+        await here.channels.end("c")
+
+
+async def test_a_call_that_went_lost_is_found_at_the_next_renewal(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed), processes(1, store.url) as (there,):
+        here = RedisChannels(redis, feed, renew=0.05)
+        feed.leave(STOPS)
+        assert await here.begin("c")
+        await there.channels.ask_stop("c")
+        reason, _ = await stopped(here, "c")
+        assert reason == "asked"
+
+
+async def test_a_dialogue_that_lives_renews_its_lease(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed):
+        channels = RedisChannels(redis, feed, lease=60, renew=0.01)
+        assert await channels.begin("c")
+        await redis.run("PEXPIRE", LEASE, 30_000)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(stopped(channels, "c"))
+            async with asyncio.timeout(PATIENCE):
+                while await redis.run("PTTL", LEASE) <= 30_000:
+                    pass
+            waiting.cancel()
+
+
+async def test_the_lease_of_a_dead_process_lapses(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed), processes(1, store.url) as (there,):
+        here = RedisChannels(redis, feed, lease=0.1, renew=0.01)
+        assert await here.begin("c")
+        async with asyncio.timeout(PATIENCE):
+            while not await there.channels.begin("c"):
+                pass
+        # Who wakes up late learns that the lease is another's, and does not let go of that one.
+        assert (await stopped(here, "c"))[0] == "lost"
+        await here.end("c")
+        assert await here.busy("c")
+
+
+async def test_an_emptied_redis_ends_no_dialogue(store: RedisServer) -> None:
+    async with processes(2, store.url) as (here, there):
+        assert await here.channels.begin("c")
+        await store.empty()
+        assert await here.channels.renew("c")
+        assert not await there.channels.begin("c")
+
+
+async def test_without_redis_nobody_is_let_in_and_what_runs_goes_on(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed):
+        channels = RedisChannels(redis, feed, renew=0.02)
+        assert await channels.begin("c")
+        await store.stop()
+        for refused in (channels.admit("c", "first"), channels.begin("d"), channels.ask_stop("d")):
+            with pytest.raises(StoreUnavailable):
+                await refused
+        assert not await channels.renew("d")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await channels.stop_asked("c")
+        await channels.ask_stop("c")  # it runs here
+        assert (await stopped(channels, "c"))[0] == "asked"
+        await channels.end("c")
+        await store.start()
+        assert await channels.begin("d")

@@ -1,0 +1,74 @@
+"""The last turns of a channel, in memory and over Redis."""
+
+from proxy.chat.conversation import MemoryConversation, Turn
+from proxy.chat.redis_conversation import RedisConversation
+from proxy.chat.stores import open_redis
+from proxy.credentials.sharing.seal import Seal
+from tests.chat.conftest import OpenStores, processes, shared
+from tests.redis_server import RedisServer
+
+TURNS = [Turn(f"问题 {number}", f"答案\n{number}") for number in range(6)]
+
+
+async def test_the_last_turns_are_kept_for_all_processes(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        assert await here.conversation.turns("c") == []
+        for turn in TURNS:
+            await here.conversation.append("c", turn)
+        assert await there.conversation.turns("c") == TURNS[-3:]
+        assert await there.conversation.turns("other") == []
+
+
+async def test_the_last_turn_can_be_dropped_and_all_can_be_cleared(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        await here.conversation.drop_last("c")
+        for turn in TURNS[:2]:
+            await here.conversation.append("c", turn)
+        await there.conversation.drop_last("c")
+        assert await here.conversation.turns("c") == TURNS[:1]
+        await there.conversation.append("c", TURNS[2])
+        await there.conversation.clear("c")
+        assert await here.conversation.turns("c") == []
+
+
+async def test_in_memory_a_silent_conversation_is_forgotten() -> None:
+    now = 0.0
+    conversation = MemoryConversation(3, expire=10, most=2, clock=lambda: now)
+    await conversation.append("c", TURNS[0])
+    now = 9.0
+    await conversation.append("c", TURNS[1])
+    now = 18.9
+    assert await conversation.turns("c") == TURNS[:2]
+    now = 19.0
+    assert await conversation.turns("c") == []
+    for channel in ("a", "b", "c"):
+        await conversation.append(channel, TURNS[0])
+    assert [await conversation.turns(channel) for channel in ("a", "b", "c")] == [[], TURNS[:1], TURNS[:1]]
+
+
+async def test_no_turns_are_kept_where_none_are_wanted(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, _):
+        settings = shared(store.url)
+        over_redis = RedisConversation(redis, Seal(settings.keys), 0)
+        for conversation in (MemoryConversation(0), over_redis):
+            await conversation.append("c", TURNS[0])
+            assert await conversation.turns("c") == []
+
+
+async def test_what_people_wrote_lies_sealed_in_redis_and_expires(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
+        await process.conversation.append("c", Turn("prompt canary", "answer canary"))
+        (key,) = await redis.run("KEYS", "*")
+        (sealed,) = await redis.run("LRANGE", key, 0, -1)
+        assert b"canary" not in sealed
+        assert 0 < await redis.run("PTTL", key) <= 3_600_000
+
+
+async def test_a_turn_that_no_key_opens_is_left_out(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
+        await process.conversation.append("other", TURNS[0])
+        (moved,) = await redis.run("LRANGE", "llm-token-proxy:{other}:turns", 0, -1)
+        for strange in (b"not sealed", moved):
+            await redis.run("RPUSH", "llm-token-proxy:{c}:turns", strange)
+        await process.conversation.append("c", TURNS[1])
+        assert await process.conversation.turns("c") == [TURNS[1]]

@@ -1,0 +1,61 @@
+"""How often a visitor may ask: by session and by address, in memory, in Redis, and without it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.chat.visitor_rate import VisitorRate
+from proxy.counting import Counting
+from proxy.errors import RateLimited
+from proxy.secret import Secret
+from proxy.settings import Shared
+from tests.redis_server import RedisServer, redis_server
+
+
+@asynccontextmanager
+async def over_redis(folder: Path, rate: str) -> AsyncIterator[tuple[VisitorRate, RedisServer]]:
+    async with redis_server(folder) as server:
+        shared = Shared(redis_url=Secret(server.url), encryption_key=Secret("11" * 32))
+        counting = Counting(shared)
+        yield VisitorRate(rate, counting), server
+        await counting.close()
+
+
+async def passes(rate: VisitorRate, session: str, address: str) -> bool:
+    try:
+        await rate.count(session, address)
+    except RateLimited:
+        return False
+    return True
+
+
+async def check(rate: VisitorRate) -> None:
+    assert [await passes(rate, "a", "1") for _ in range(3)] == [True, True, False]
+    assert not await passes(rate, "b", "1")  # a new session of the same address
+    assert not await passes(rate, "a", "2")  # the same session from elsewhere
+    assert await passes(rate, "b", "3")
+
+
+async def test_in_memory_a_session_and_an_address_have_their_rate() -> None:
+    await check(VisitorRate("2/hour"))
+
+
+async def test_in_redis_as_well(tmp_path: Path) -> None:
+    async with over_redis(tmp_path, "2/hour") as (rate, _):
+        await check(rate)
+
+
+async def test_the_wait_is_told() -> None:
+    rate = VisitorRate("1/second")
+    await rate.count("a", "1")
+    with pytest.raises(RateLimited) as refused:
+        await rate.count("a", "1")
+    assert refused.value.headers["Retry-After"] == "1"
+
+
+async def test_without_redis_each_process_counts_for_itself(tmp_path: Path) -> None:
+    async with over_redis(tmp_path, "1/hour") as (rate, server):
+        await server.stop()
+        assert [await passes(rate, "a", "1") for _ in range(2)] == [True, False]
