@@ -1,7 +1,7 @@
 """Code with a class for every kind of token, by Pygments.
 
-Only languages that are named here are coloured: a lexer is a pile of regular expressions, and these were tried
-on texts that were made to hurt (tests/chat/test_code_colours.py). Nothing is guessed.
+Only languages named here are coloured: a lexer is a pile of regular expressions, and these were tried on
+texts made to hurt (tests/chat/test_code_colours.py). Nothing is guessed.
 """
 
 import re
