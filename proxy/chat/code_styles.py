@@ -1,6 +1,6 @@
 """The colours of code as a style sheet: `proxy/chat/page/code.css` holds what this makes.
 
-    python -c "from proxy.chat.code_styles import code_styles as s; print(s(), end='')" > proxy/chat/page/code.css
+    python -c "from proxy.chat.code_styles import *; print(code_styles(), end='')" > proxy/chat/page/code.css
 
 Every kind of token has one of a few roles, and every role a colour for light and one for dark pages. A page
 that sets `--code-keyword` and the like decides for itself. Contrast is 7:1 on the papers below.

@@ -128,6 +128,7 @@ def test_reasoning_is_told_from_the_answer(delta: dict[str, object]) -> None:
         chunk(refusal="答"),
         {"choices": [{"message": {"content": "答"}}]},
         {"choices": [{"text": "答"}]},
+        {"choices": [{"index": None, "delta": {"content": "答"}}]},
         {"choices": [{"index": 1, "delta": {"content": "另"}}, {"index": 0, "delta": {"content": "答"}}]},
         {"code": 0, "message": "Success", "sid": "cha1", **chunk(content="答")},
         {"result": "答", "is_end": False},

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from proxy.chat.formula import LATEX_CHARS_MAX, to_mathml
 
 WORDS = r"""
-\frac \sqrt { } [ ] ^ _ & \\ \left( \right) \text{ x 1 < &lt; \begin{matrix} \end{matrix} \color{red} \hspace{1em}
-\rule{1em}{1em} é 字 ' %
+\frac \sqrt { } [ ] ^ _ & \\ \left( \right) \text{ x 1 < &lt; \begin{matrix} \end{matrix} \color{red}
+\hspace{1em} \rule{1em}{1em} é 字 ' %
 """
 PARTS = st.sampled_from([*WORDS.split(), " "])
 
