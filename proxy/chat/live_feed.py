@@ -7,8 +7,8 @@ Confirmations alone are believed, so that it does not matter how a connection wa
 
 import asyncio
 import contextlib
-import itertools
 import random
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from redis.asyncio.client import PubSub
@@ -167,7 +167,9 @@ class LiveFeed:
                 listener.arrived(message["data"])
 
 
-def _pauses() -> "itertools.chain[float]":
+def _pauses() -> Iterator[float]:
     """Before each next connection: a short one, then ever longer ones, drawn so that processes differ."""
-    doubled = (min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS) for attempt in itertools.count())
-    return itertools.chain(pause * random.uniform(0.5, 1.0) for pause in doubled)  # noqa: S311
+    longest = FIRST_PAUSE_SECONDS
+    while True:
+        yield longest * random.uniform(0.5, 1.0)  # noqa: S311
+        longest = min(2 * longest, LONGEST_PAUSE_SECONDS)
