@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """A queue for one reader on one event loop; an empty one costs about 200 bytes.
+    """A queue for one reader, of which one task reads; an empty one costs about 200 bytes.
 
     Args:
         size: How many items may wait; one more cuts the reader.

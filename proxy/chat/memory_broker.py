@@ -1,5 +1,6 @@
 """A broker within one process: nothing survives it, and no other process hears of it."""
 
+import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
@@ -82,6 +83,8 @@ class MemoryBroker:
         self._keep(channel, position, numbered)
         for mailbox in self._readers.get(channel, ()):
             mailbox.put(numbered)
+        # Nothing here waits: without this a burst would overflow the queue of a reader that could not run.
+        await asyncio.sleep(0)
         return format_id(position)
 
     @asynccontextmanager

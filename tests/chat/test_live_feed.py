@@ -1,0 +1,60 @@
+"""The one connection that listens, without a Redis: how often it tries, and when it does not."""
+
+import asyncio
+
+from redis.asyncio.client import PubSub
+
+from proxy.chat.live_feed import LONGEST_PAUSE_SECONDS, LiveFeed
+from proxy.redis_connection import RedisConnection
+from tests.chat.conftest import shared
+from tests.virtual_time import run_virtually
+
+OUTAGE_SECONDS = 3600.0
+
+
+class CountingConnection(RedisConnection):
+    """The way to a Redis that is not there, with the attempts to listen counted."""
+
+    def __init__(self) -> None:
+        super().__init__(shared("unix:///nowhere/redis.sock"))
+        self.attempts = 0
+
+    def listen(self) -> PubSub:
+        """Count."""
+        self.attempts += 1
+        return super().listen()
+
+
+class Nobody:
+    """Hears a channel on which nothing ever comes."""
+
+    def went_live(self) -> None:
+        """Never called."""
+
+    def arrived(self, payload: bytes) -> None:
+        """Never called."""
+
+
+async def attempts_of(seconds: float, *channels: str) -> int:
+    """How often a feed for these channels tries to connect in such a time."""
+    redis = CountingConnection()
+    feed = LiveFeed(redis)
+    for channel in channels:
+        feed.listen(channel, Nobody())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run())
+        await asyncio.sleep(seconds)
+        assert not running.done()
+        running.cancel()
+    await redis.close()
+    return redis.attempts
+
+
+def test_through_a_long_outage_it_goes_on_trying_without_haste() -> None:
+    attempts = run_virtually(lambda: attempts_of(OUTAGE_SECONDS, "c"))
+    slowest = OUTAGE_SECONDS / LONGEST_PAUSE_SECONDS
+    assert slowest <= attempts <= 2.1 * slowest
+
+
+def test_it_connects_to_nothing_while_nothing_is_wanted() -> None:
+    assert run_virtually(lambda: attempts_of(60)) == 0

@@ -1,0 +1,56 @@
+"""The queue of one reader."""
+
+import asyncio
+
+import pytest
+
+from proxy.chat.broker import BrokerClosed, SlowReader
+from proxy.chat.mailbox import Mailbox
+
+
+async def test_what_was_put_is_taken_in_order() -> None:
+    mailbox = Mailbox[int](5)
+    for number in range(5):
+        mailbox.put(number)
+    assert [await mailbox.get() for _ in range(5)] == [*range(5)]
+
+
+async def test_a_waiting_reader_is_woken() -> None:
+    mailbox = Mailbox[int](1)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(mailbox.get())
+        await asyncio.sleep(0)
+        mailbox.put(7)
+    assert waiting.result() == 7
+
+
+async def test_one_too_many_cuts_the_reader_for_good() -> None:
+    mailbox = Mailbox[int](2)
+    for number in range(3):
+        mailbox.put(number)
+    for _ in range(2):
+        with pytest.raises(SlowReader):
+            await mailbox.get()
+    mailbox.put(4)
+    with pytest.raises(SlowReader):
+        await mailbox.get()
+
+
+async def test_a_closed_one_hands_out_what_it_holds_and_takes_no_more() -> None:
+    mailbox = Mailbox[int](2)
+    mailbox.put(1)
+    mailbox.close()
+    mailbox.put(2)
+    assert await mailbox.get() == 1
+    with pytest.raises(BrokerClosed):
+        await mailbox.get()
+
+
+async def test_a_reader_that_gave_up_waiting_takes_nothing() -> None:
+    mailbox = Mailbox[int](2)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(mailbox.get())
+        await asyncio.sleep(0)
+        mailbox.put(1)
+        waiting.cancel()  # woken, and cancelled before it ran
+    assert await mailbox.get() == 1

@@ -1,0 +1,111 @@
+"""The broker in memory: its clock, and what it costs."""
+
+import contextlib
+import gc
+import tracemalloc
+
+from proxy.chat.broker import Broker
+from proxy.chat.event import Event, parse_id
+from proxy.chat.memory_broker import MemoryBroker
+from tests.chat.conftest import OpenStores
+from tests.chat.readers import take_data
+
+READERS = 1000
+BYTES_A_READER = 6 * 1024
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_ids_grow_though_the_clock_stands_or_goes_back() -> None:
+    clock = Clock()
+    broker = MemoryBroker(clock=clock)
+    ids = []
+    for step in (0.0, 0.0, -5.0, 0.0, 10.0):
+        clock.now += step
+        ids.append(await broker.publish("c", Event("x")))
+    assert ids == [
+        "1800000000000-0", "1800000000000-1", "1800000000000-2", "1800000000000-3", "1800000005000-0",
+    ]  # fmt: skip
+
+
+async def test_an_id_of_an_earlier_process_replays_all_that_is_kept() -> None:
+    broker = MemoryBroker()
+    await broker.publish("c", Event("x"))
+    async with broker.subscribe("c", "1700000000000-5") as reader:
+        assert await take_data(reader, 1) == ["x"]
+
+
+async def test_each_event_keeps_its_channel_a_while_longer() -> None:
+    clock = Clock()
+    broker = MemoryBroker(expire=10, clock=clock)
+    await broker.publish("c", Event(1))
+    await broker.publish("silent", Event(1))
+    clock.now += 9
+    await broker.publish("c", Event(2))
+    clock.now += 1
+    assert not await broker.knows("silent")
+    async with broker.subscribe("c", "0-0") as reader:
+        assert await take_data(reader, 2) == [1, 2]
+    clock.now += 9
+    assert not await broker.knows("c")
+
+
+async def test_the_channel_that_was_silent_longest_makes_room() -> None:
+    broker = MemoryBroker(total=10)
+    for channel in ("a", "b", "a", "c"):
+        for _ in range(3):
+            await broker.publish(channel, Event("x"))
+    assert [await broker.knows(channel) for channel in ("a", "b", "c")] == [True, False, True]
+
+
+async def test_a_channel_over_its_own_measure_makes_no_room_among_others() -> None:
+    broker = MemoryBroker(kept=3, total=6)
+    await broker.publish("a", Event("x"))
+    for _ in range(50):
+        await broker.publish("b", Event("x"))
+    assert await broker.knows("a")
+
+
+async def test_nothing_is_kept_where_nothing_shall_be() -> None:
+    broker = MemoryBroker(kept=0)
+    first = await broker.publish("c", Event("x"))
+    assert parse_id(first) is not None
+    assert not await broker.knows("c")
+
+
+async def test_a_burst_does_not_cut_a_reader_that_reads() -> None:
+    broker = MemoryBroker(queue=4)
+    async with broker.subscribe("c", None) as reader:
+        for number in range(20):
+            await broker.publish("c", Event(number))
+            assert await take_data(reader, 1) == [number]
+
+
+async def test_thousands_of_readers_are_cheap_and_leave_nothing(open_both: OpenStores) -> None:
+    async with open_both() as (here, _):
+        await bytes_of_readers(here.broker, 10)  # what is made once
+        assert await bytes_of_readers(here.broker, READERS) / READERS < BYTES_A_READER
+
+
+async def bytes_of_readers(broker: Broker, count: int) -> int:
+    """What so many readers take, each of a channel of its own."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(count):
+                await stack.enter_async_context(broker.subscribe(f"channel-{number}", "0-0"))
+            gc.collect()
+            during, _ = tracemalloc.get_traced_memory()
+        return during - before
+    finally:
+        tracemalloc.stop()

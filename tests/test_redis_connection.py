@@ -1,0 +1,98 @@
+"""The way to Redis that rooms share: bounded, never twice, and whole again after a loss."""
+
+import asyncio
+import base64
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.redis_connection import COMMANDS_AT_ONCE, RedisConnection, StoreUnavailable
+from proxy.settings import Shared
+from tests.raw_caller import PATIENCE
+from tests.redis_server import RedisServer, redis_server
+
+KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A running redis-server."""
+    async with redis_server(tmp_path) as server:
+        yield server
+
+
+@asynccontextmanager
+async def connected(url: str, **more: Any) -> AsyncIterator[RedisConnection]:
+    """A connection, closed at the end."""
+    connection = RedisConnection(
+        Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": 5.0, **more})
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_a_command_and_a_script_give_what_redis_says(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        assert await redis.run("INCRBY", "counter", 7) == 7
+        assert await redis.run_script("return {KEYS[1], ARGV[1]}", ["a"], "b") == [b"a", b"b"]
+
+
+async def test_an_error_names_its_kind_alone(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        with pytest.raises(StoreUnavailable, match=r"^ResponseError$"):
+            await redis.run("NONSENSE", "canary")
+
+
+async def test_a_connection_that_redis_closed_meanwhile_is_replaced(store: RedisServer) -> None:
+    async with connected(store.url) as redis, connected(store.url) as other:
+        await redis.run("PING")
+        await other.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        async with asyncio.timeout(PATIENCE):
+            while (await other.run("CLIENT", "LIST")).count(b"\n") > 1:
+                pass
+        assert await redis.run("INCRBY", "counter", 1) == 1
+
+
+async def test_more_commands_at_once_than_places_wait_for_one(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        done = await asyncio.gather(*(redis.run("INCRBY", "counter", 1) for _ in range(200)))
+        assert sorted(done) == [*range(1, 201)]
+        assert (await redis.run("CLIENT", "LIST")).count(b"\n") <= COMMANDS_AT_ONCE
+
+
+async def test_a_silent_redis_is_given_up_in_time_and_closing_does_not_wait_for_it(
+    store: RedisServer,
+) -> None:
+    async with asyncio.timeout(PATIENCE):
+        async with connected(store.url, redis_timeout=0.05) as redis:
+            store.pause()
+            with pytest.raises(StoreUnavailable, match=r"^TimeoutError$"):
+                await redis.run("PING")
+        store.resume()
+
+
+async def test_a_cancelled_command_does_not_spoil_the_next_one(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        for _ in range(20):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.002):
+                    while True:
+                        await redis.run("ECHO", "wrong")
+            assert await redis.run("ECHO", "right") == b"right"
+
+
+async def test_an_absent_redis_is_unavailable_and_comes_back(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        assert await redis.run("PING")
+        await store.stop()
+        with pytest.raises(StoreUnavailable, match=r"^ConnectionError$"):
+            await redis.run("PING")
+        await store.start()
+        assert await redis.run("PING")
