@@ -20,7 +20,7 @@ from proxy.gateway import Gateway, GatewayOptions, create_gateway
 from proxy.generations import Generations
 from proxy.services import Services
 from proxy.settings import load_settings
-from tests.loopback import serve_on_loopback
+from tests.loopback import serve_on_loopback, until
 
 KEY = "sk-test-7c1f0a"
 
@@ -153,6 +153,7 @@ def run_proxy(tmp_path: Path) -> RunProxy:
         app = create_app(load_settings(path, {}), drain)
         with capture_logs() as lines, caught_standard_logs() as standard:
             async with serve_on_loopback(app) as url:
+                await until(lambda: "proxy" in app.extensions)
                 proxy = RunningProxy(url, app, drain, lines, [])
                 try:
                     yield proxy

@@ -43,8 +43,7 @@ async def ok(talk: Conversation) -> None:
 
 
 async def put_in_force(proxy: RunningProxy, new: Settings) -> None:
-    """Reload, once it serves."""
-    await until(lambda: "proxy" in proxy.app.extensions)
+    """Reload."""
     await reload(proxy.app, new)
 
 
