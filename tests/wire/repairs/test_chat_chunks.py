@@ -78,6 +78,13 @@ def test_usage_on_every_chunk_is_told_by_the_last_alone() -> None:
     assert [each["choices"][0]["delta"] for each in told] == [*({"content": str(n)} for n in range(4)), {}]
 
 
+def test_an_empty_finish_reason_is_no_end() -> None:
+    stream = b"".join(event(chunk({"content": str(n)}, "", usage=USAGE)) for n in range(3))
+    assert repair(["split_finish"], stream) == stream
+    told = payloads(repair(["usage_once"], stream + event(chunk({}, "stop", usage=USAGE))))
+    assert [each["usage"] for each in told] == [None, None, None, USAGE]
+
+
 def test_usage_that_was_asked_and_stands_on_content_alone_comes_before_the_end_marker() -> None:
     stream = [event(chunk({"content": "a"}, usage=USAGE)), event(chunk({}, "stop")), DONE]
     out = repair(["usage_once"], *stream, usage_asked=True)
