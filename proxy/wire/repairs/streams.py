@@ -18,7 +18,7 @@ from proxy.wire.repairs.framing import (
     rewrite,
     split_events,
 )
-from proxy.wire.repairs.shallow_json import Members, open_object, to_json, write
+from proxy.wire.repairs.shallow_json import Members, is_text, open_object, to_json, write
 from proxy.wire.repairs.vendor_errors import (
     OPENAI_SIGN,
     VENDOR_SIGN,
@@ -161,13 +161,19 @@ class StreamRepairer:
                 said = {name: value for name, value in chunk.items() if name != "base_resp"}
                 return [said, _as_members(refusal)]
         error = read_openai_error(chunk) if self._true_errors else None
-        return None if error is None or open_object(chunk["error"]) is not None else [_as_members(error)]
+        return None if error is None or _is_told(chunk) else [_as_members(error)]
 
     def _find_error(self, chunk: Members | None) -> ErrorInside | None:
         if chunk is None:
             return None
         error = read_openai_error(chunk) if self._true_errors else None
         return error or (read_vendor_error(chunk) if self._vendor_errors else None)
+
+
+def _is_told(chunk: Members) -> bool:
+    """Whether an error has the words that clients show."""
+    error = open_object(chunk["error"])
+    return error is not None and is_text(error.get("message"))
 
 
 def _as_members(error: ErrorInside) -> Members:

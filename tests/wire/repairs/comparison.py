@@ -197,7 +197,7 @@ def _comments(blocks: list[Block]) -> list[bytes]:
 
 def _is_error(data: str | None) -> bool:
     error = (read_object(data) or {}).get("error")
-    return isinstance(error, dict) and isinstance(error.get("message", error.get("msg")), str)
+    return isinstance(error, dict) and isinstance(error.get("message"), str)
 
 
 def _last_usage(blocks: list[Block]) -> Any:

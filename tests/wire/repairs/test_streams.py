@@ -215,6 +215,12 @@ def test_a_byte_order_mark_hides_no_event_and_does_not_come_out() -> None:
     assert repairer().first(mark + SPARK) == repairer().first(SPARK)
 
 
+def test_an_error_without_words_gets_some() -> None:
+    for error in ({"type": "server_error"}, {"message": None}, {"message": "", "code": 1}, {"msg": "busy"}):
+        told = payloads(repair(["true_errors"], HELLO + event({"error": error})))[1]["error"]
+        assert told["message"] == error.get("msg", "the upstream failed")
+
+
 def test_a_comment_stays_a_block_of_its_own_when_the_event_beside_it_changes() -> None:
     both = resolve(["drop_event_lines", "fill_delta"])
     out = repairer(both).feed(b": wait\n" + event(chunk(None)))
