@@ -1,5 +1,6 @@
 """The long-lived objects of one worker, built in one place and closed in reverse."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
+from proxy.token_ids import TokenTexts, load_token_texts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
@@ -30,6 +32,7 @@ class Services:
     drain: Drain
     metrics: Metrics
     usage: UsageTotals
+    token_texts: TokenTexts
 
     @property
     def ready(self) -> bool:
@@ -67,4 +70,5 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             drain=drain,
             metrics=Metrics(credentials.readings, usage),
             usage=usage,
+            token_texts=await asyncio.to_thread(load_token_texts, settings),
         )
