@@ -168,6 +168,20 @@ class Comparison:
         usage, told = chunk.get("usage"), found.get("usage")
         assert told == usage or (told is None and not self._usage_stays())
         assert _without_usage(_plain(found)) == _without_usage(chunk)
+        self._check_cured(found)
+
+    def _check_cured(self, chunk: Json) -> None:
+        """What the repairs are for is gone from a chunk that came out."""
+        choices = chunk.get("choices")
+        choices = (
+            [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+        )
+        if "fill_delta" in self._names:
+            assert all(choice.get("delta", {}) is not None for choice in choices)
+        if "split_finish" in self._names:
+            assert not any(map(_ends_with_content, choices))
+        if "usage_once" in self._names and isinstance(chunk.get("usage"), dict) and choices:
+            assert any(choice.get("finish_reason") for choice in choices), "usage before the end"
 
     def _check_name(self, before: Block, after: Block) -> None:
         assert after.name == ("" if "drop_event_lines" in self._names else before.name)
