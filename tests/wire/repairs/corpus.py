@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tests.wire.repairs.vendor_streams import DONE, VENDORS
+from tests.wire.repairs.vendor_streams import DONE, TEXT, VENDORS
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class Sample:
     vendor: str
     usage_asked: bool
     pieces: list[bytes]
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is streamed."""
+        return "completions" if self.vendor == TEXT else "chat/completions"
 
     @property
     def whole(self) -> bytes:

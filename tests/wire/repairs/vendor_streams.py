@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
+TEXT: Final = "text"
+"""The one that streams plain completions; all others chat."""
 DONE: Final = "data: [DONE]\n\n"
 USAGE: Final = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 WORDS: Final = ("Hello", " world", "你好", "，世界", "🙂", "\n", '"quoted"', "data: [DONE]", "<b>", "")
@@ -152,6 +154,18 @@ def _two_choices(draw: random.Random, asked: bool) -> list[str]:  # noqa: FBT001
     return [_event({"choices": [one, other]}), _event({"choices": [{**one, "finish_reason": "stop"}]}), DONE]
 
 
+def _text(draw: random.Random, asked: bool) -> list[str]:  # noqa: FBT001
+    """Plain completions, with usage on every chunk."""
+    head = {"id": "c-1", "object": "text_completion", "usage": USAGE}
+    said = [
+        _event({**head, "choices": [{"index": 0, "text": word, "finish_reason": None}]})
+        for word in _words(draw)
+    ]
+    end = {"index": 0, "text": draw.choice(WORDS), "finish_reason": "stop"}
+    last = [_event({**head, "choices": []})] * asked
+    return [*said, _event({**head, "choices": [end]}), *last, DONE]
+
+
 def _broken(draw: random.Random, asked: bool) -> list[str]:  # noqa: FBT001
     error = draw.choice(
         [
@@ -185,4 +199,5 @@ VENDORS: Final[dict[str, _Vendor]] = {
     "sse_fields": _sse_fields,
     "two_choices": _two_choices,
     "broken": _broken,
+    TEXT: _text,
 }
