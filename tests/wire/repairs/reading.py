@@ -5,8 +5,8 @@ but for an event that the end of the stream leaves unfinished: clients that read
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 DONE: Final = "[DONE]"
@@ -56,7 +56,7 @@ class Block:
 def read_blocks(stream: bytes) -> list[Block]:
     """A stream's blocks that hold a line."""
     blocks, lines = [], []
-    for line in (*_lines(stream.removeprefix(b"\xef\xbb\xbf")), b""):
+    for line in (*stream.removeprefix(b"\xef\xbb\xbf").splitlines(), b""):  # LF, CRLF, CR: of bytes no other
         if line:
             lines.append(line)
         elif lines:
@@ -65,22 +65,13 @@ def read_blocks(stream: bytes) -> list[Block]:
     return blocks
 
 
-def _lines(stream: bytes) -> Iterator[bytes]:
-    start = place = 0
-    while place < len(stream):
-        if stream[place] in b"\r\n":
-            yield stream[start:place]
-            place += stream[place : place + 2] == b"\r\n"
-            start = place + 1
-        place += 1
-    yield stream[start:]
-
-
+@lru_cache(maxsize=1000)
 def read_object(data: str | None) -> Json | None:
-    """The JSON object that an event carries, if it does."""
+    """The JSON object that an event carries, if it does; not to be changed."""
     try:
         value = json.loads(data or "", parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        if "\\u" in (data or ""):
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
