@@ -1,6 +1,5 @@
 """The long-lived objects of one worker, built in one place and closed in reverse."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
-from proxy.token_ids import TokenTexts, load_token_texts
+from proxy.token_ids import TokenTexts, open_token_texts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
@@ -70,5 +69,5 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
             drain=drain,
             metrics=Metrics(credentials.readings, usage),
             usage=usage,
-            token_texts=await asyncio.to_thread(load_token_texts, settings),
+            token_texts=await open_token_texts(settings),
         )

@@ -4,6 +4,7 @@ Encodings are read once, at the start, from the folder that TIKTOKEN_CACHE_DIR n
 (https://github.com/openai/tiktoken); no request ever waits for one.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -79,7 +80,21 @@ def load_token_texts(settings: Settings) -> TokenTexts:
     Raises:
         SettingsError: an encoding is not to be had.
     """
-    holders = [
+    holders = _holders(settings)
+    if not holders:
+        return NO_TEXTS
+    names = {encoding_of(model) or DEFAULT_ENCODING for model in (None, *_models(settings))}
+    return TokenTexts({name: _load(name, holders[0]) for name in sorted(names)})
+
+
+async def open_token_texts(settings: Settings) -> TokenTexts:
+    """The same in a thread, where there is anything to read."""
+    return await asyncio.to_thread(load_token_texts, settings) if _holders(settings) else NO_TEXTS
+
+
+def _holders(settings: Settings) -> list[str]:
+    """The keys of the settings that name `decode_token_ids`."""
+    return [
         *(f"upstreams.{name}.repairs" for name, one in settings.upstreams.items() if _decodes(one.repairs)),
         *(
             f"access.keys.{place}.repairs"
@@ -87,10 +102,6 @@ def load_token_texts(settings: Settings) -> TokenTexts:
             if _decodes(one.repairs)
         ),
     ]
-    if not holders:
-        return NO_TEXTS
-    names = {encoding_of(model) or DEFAULT_ENCODING for model in (None, *_models(settings))}
-    return TokenTexts({name: _load(name, holders[0]) for name in sorted(names)})
 
 
 def _decodes(repairs: Iterable[str]) -> bool:
