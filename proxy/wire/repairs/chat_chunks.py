@@ -116,7 +116,7 @@ def drop_unasked_chunks(chunk: Members, memory: StreamMemory) -> list[Members] |
     choices = chunk.get("choices")
     if memory.usage_asked or not (is_null(choices) or open_list(choices) == []):
         return None
-    if "choices" not in chunk and is_null(chunk.get("usage")):
+    if "choices" not in chunk and open_object(chunk.get("usage")) is None:
         return None  # something else than a chunk
     if not is_null(chunk.get("error")) or read_vendor_error(chunk) is not None:
         return None

@@ -46,7 +46,7 @@ def expect(data: str, names: frozenset[str], *, asked: bool) -> Expected:
 def _says_nothing(chunk: Json) -> bool:
     if chunk.get("choices") not in (None, []) or something(chunk.get("error")):
         return False
-    return "choices" in chunk or chunk.get("usage") is not None
+    return "choices" in chunk or isinstance(chunk.get("usage"), dict)
 
 
 def _parted(chunk: Json, names: frozenset[str]) -> list[Json]:

@@ -63,6 +63,7 @@ def test_chunks_without_choices_go_unless_usage_was_asked(empty: object) -> None
         {"choices": [], "error": {"message": "boom"}},
         {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
         {"something": "else", "usage": None},
+        {"something": "else", "usage": []},
         chunk({"content": "x"}, usage=USAGE),
     ],
 )
