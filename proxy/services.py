@@ -14,6 +14,7 @@ from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
+from proxy.token_ids import TokenTexts, open_token_texts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
@@ -84,6 +85,7 @@ class Services:
     drain: Drain
     metrics: Metrics
     usage: UsageTotals
+    token_texts: TokenTexts
     users: Users = field(default_factory=Users)
 
     @property
@@ -144,4 +146,5 @@ async def open_services(
             drain=lasting.drain,
             metrics=Metrics(credentials.readings, lasting.usage, routing.readings),
             usage=lasting.usage,
+            token_texts=await open_token_texts(settings),
         )

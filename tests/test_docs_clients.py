@@ -18,6 +18,7 @@ from tests.documents import (
     anchors,
     below,
     fences,
+    first_table,
     rows,
 )
 from tests.settings.test_config_files import surroundings_of
@@ -37,6 +38,8 @@ CLIENTS: Final = (
     "Cline",
 )
 FOR_ALL: Final = {"docs/clients.md": "Repairs for all", "docs/clients.zh-CN.md": "通用的修正"}
+WITH_FORM: Final = ("Dify", "Open WebUI", "FastGPT", "LobeChat", "Cherry Studio", "Cline")
+LABEL_OF_URL: Final = re.compile(r"\*\*.*(?:URL|Host|address|地址)")
 HEADING: Final = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 SECTION: Final = re.compile(r"^## ", re.MULTILINE)
 WIDTH: Final = 120
@@ -144,6 +147,16 @@ def test_both_languages_have_the_same_headings_blocks_and_names() -> None:
         assert repairs_in_tables(first) == repairs_in_tables(second)
         assert len(rows(first)) == len(rows(second))
         assert sorted(CODE.findall(FENCE.sub("", first))) == sorted(CODE.findall(FENCE.sub("", second)))
+
+
+@each_page
+@pytest.mark.parametrize("client", WITH_FORM)
+def test_a_form_is_told_label_by_label(page: str, client: str) -> None:
+    form = first_table(section_of(page, client))
+
+    assert sum("**" in label for label, _ in form) >= 4
+    (address,) = [value for label, value in form if CODE.match(value) and LABEL_OF_URL.search(label)]
+    assert address.startswith("`http://HOST:5002")
 
 
 @each_page

@@ -195,7 +195,8 @@ def _as_upstream_takes_it(incoming: ProxyRequest, held: bytes, route: Route, fie
         return held
     if route.rename is not None:
         held = replace_model(held, route.rename)
-    return repair_request(route.repairs, route.endpoint, held)
+    read_ids = services().token_texts.reader(incoming.record.model)
+    return repair_request(route.repairs, route.endpoint, held, read_ids)
 
 
 def _log_bodies(incoming: ProxyRequest, held: bytes, limit: int) -> None:

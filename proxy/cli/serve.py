@@ -26,6 +26,7 @@ from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
 from proxy.telemetry import configure_logs, get_logger
+from proxy.token_ids import load_token_texts
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -35,6 +36,7 @@ def serve(options: argparse.Namespace) -> int:
     settings = load_settings(options.config, os.environ)
     server = load_server_config(options.bind)
     check_binds(settings, server.bind)
+    load_token_texts(settings)  # what is missing is told before anything listens; tiktoken keeps it
     configure_logs(settings.logs)
 
     def load() -> Settings:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
-from proxy.gateway import completions, embeddings, mirror, models, token_endpoints
+from proxy.gateway import completions, embeddings, mirror, models, rerank, token_endpoints
 from proxy.gateway.access import admit, drain_body
 from proxy.gateway.connection import GatewayConnection
 from proxy.gateway.errors import GatewayError, answer_gateway_error, answer_http_exception, json_response
@@ -31,7 +31,7 @@ def create_gateway(options: GatewayOptions, *, clock: Callable[[], float] = time
     app.after_request(drain_body)
     app.register_error_handler(GatewayError, answer_gateway_error)
     app.register_error_handler(HTTPException, answer_http_exception)
-    for module in (token_endpoints, completions, embeddings, models, mirror):
+    for module in (token_endpoints, completions, embeddings, rerank, models, mirror):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", view_func=index)
     app.add_url_rule("/stats", view_func=stats)

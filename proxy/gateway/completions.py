@@ -4,7 +4,7 @@ from quart import Blueprint, Response
 
 from proxy.gateway.answers import Answer, ChatAnswer, TextAnswer
 from proxy.gateway.echo import echo_sentence, split_pieces
-from proxy.gateway.errors import json_response
+from proxy.gateway.oddities import choose
 from proxy.gateway.request_bodies import ChatRequest, CompletionRequest, GenerationRequest, read_body
 from proxy.gateway.state import current_gateway
 from proxy.gateway.streaming import stream_response
@@ -31,9 +31,12 @@ async def completions() -> Response:
 
 
 def _respond(asked: GenerationRequest, answer: Answer) -> Response:
-    if asked.stream:
-        return stream_response(current_gateway(), answer.stream(include_usage=asked.include_usage))
-    return json_response(answer.whole())
+    gateway = current_gateway()
+    odd = choose(gateway, asked.model)
+    if asked.stream and odd.instead is None:
+        stream = odd.streamed(answer.stream(include_usage=asked.include_usage))
+        return stream_response(gateway, stream, odd.options(gateway.options))
+    return odd.respond(answer.whole())
 
 
 def compose(asked: GenerationRequest, shape: type[Answer]) -> Answer:

@@ -9,7 +9,8 @@ import msgspec
 from quart import Blueprint, Response
 
 from proxy.gateway.echo import split_pieces
-from proxy.gateway.errors import GatewayError, json_response
+from proxy.gateway.errors import GatewayError
+from proxy.gateway.oddities import choose
 from proxy.gateway.request_bodies import EmbeddingRequest, read_body
 from proxy.gateway.state import current_gateway
 
@@ -25,21 +26,17 @@ async def embeddings() -> Response:
     """Embed every input."""
     current_gateway().stats.embedding_requests += 1
     asked = await read_body(EmbeddingRequest)
+    odd = choose(current_gateway(), asked.model)
     items = items_of(asked.input)
     packed = [pack_vector(item, asked.dimensions or DIMENSIONS) for item in items]
     encode = _to_base64 if asked.encoding_format == "base64" else _to_floats
     tokens = sum(len(split_pieces(item) if isinstance(item, str) else item) for item in items)
-    return json_response(
-        {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": encode(vector)}
-                for index, vector in enumerate(packed)
-            ],
-            "model": asked.model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
-    )
+    data = [
+        {"object": "embedding", "index": index, "embedding": encode(vector)}
+        for index, vector in enumerate(packed)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return odd.respond({"object": "list", "data": data, "model": asked.model, "usage": usage})
 
 
 def items_of(asked: str | list[str | int | list[int]]) -> list[Item]:

@@ -20,6 +20,7 @@ class GatewayOptions:
         cut_after: A stream is aborted after this many events, with no last chunk.
         stall_after: A stream goes silent after this many events, until the caller leaves.
         reject_tokens: Every token is refused, issued or not.
+        oddity: What every answer of the models is odd in, by its name in `oddities`.
     """
 
     token_ttl: float = 300.0
@@ -34,3 +35,4 @@ class GatewayOptions:
     cut_after: int | None = None
     stall_after: int | None = None
     reject_tokens: bool = False
+    oddity: str | None = None

@@ -28,6 +28,7 @@ class GatewayStats:
     embedding_requests: int = 0
     streams_open: int = 0
     streams_closed_early: int = 0
+    oddities_played: dict[str, int] = field(default_factory=dict)
     last_request_headers: list[tuple[str, str]] = field(default_factory=list)
     last_request_body: bytes = b""
     last_request_target: str = ""

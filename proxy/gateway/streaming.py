@@ -8,22 +8,21 @@ from quart import Response
 from proxy.gateway.answers import EventStream
 from proxy.gateway.connection import StreamCut
 from proxy.gateway.options import GatewayOptions
-from proxy.gateway.state import Gateway
+from proxy.gateway.state import Gateway, GatewayStats
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-def stream_response(gateway: Gateway, stream: EventStream) -> Response:
-    """A response that sends the events one by one, however long that takes."""
-    body = _paced(gateway, stream)
+def stream_response(gateway: Gateway, stream: EventStream, options: GatewayOptions) -> Response:
+    """A response that sends the events one by one, paced and broken off as the options say."""
+    body = _paced(gateway.stats, stream, options)
     response = Response(body, headers=STREAM_HEADERS, content_type="text/event-stream")
     response.timeout = None
     return response
 
 
-async def _paced(gateway: Gateway, stream: EventStream) -> AsyncIterator[bytes]:
+async def _paced(stats: GatewayStats, stream: EventStream, options: GatewayOptions) -> AsyncIterator[bytes]:
     """Yield the events, pausing between pieces; a caller who leaves is counted."""
-    options, stats = gateway.options, gateway.stats
     pauses = stream.pieces[1:]
     sent = 0
     stats.streams_open += 1

@@ -4,6 +4,7 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from proxy.secret import Secret
 from proxy.settings.problems import suggestion
 from proxy.settings.section import Checked, frozen, refuse
-from proxy.wire.repairs import known_names
+from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -85,6 +86,8 @@ def _rate(value: str) -> str:
 def _repair_name(value: str) -> str:
     if value not in known_names():
         refuse(f"unknown repair, {suggestion(value, known_names())}")
+    if value == DECODE_TOKEN_IDS and find_spec("tiktoken") is None:
+        refuse(f"{value} needs the package tiktoken: pip install '.[tiktoken]'")
     return value
 
 

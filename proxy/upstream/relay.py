@@ -164,6 +164,7 @@ class Exchange:
             tail = framer.flush()
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
+                told = told or holds_error(tail)
             if tail:
                 record.went_down(tail)
                 yield tail

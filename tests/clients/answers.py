@@ -10,7 +10,7 @@ PIECES: Final = 15
 """In how many the gateway streams it."""
 USAGE: Final = [3, PIECES]
 MODELS: Final = ["mock-gpt-model", "mock-embedding-model"]
-HELD: Final = ["first ", "second "]
+HELD: Final = ["As ", "a "]
 """What is there of a stream that only goes on when the client has left."""
 CUT: Final = "the response was cut off: the connection to the upstream was lost"
 WRONG_KEY: Final = [401, "invalid_api_key"]

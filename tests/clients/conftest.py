@@ -1,13 +1,27 @@
-"""The service before two upstreams: the demonstration gateway, and one that does what it never does."""
+"""The service before the demonstration gateway, which is odd where a client asks it to be."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
 
-from tests.clients.odd_upstream import OddUpstream, odd_upstream
-from tests.conftest import RunningGateway, RunningProxy, RunProxy
+from proxy.gateway import Gateway
+from tests.conftest import RECIPE, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
+
+# Of its own: a refusal that a client asks for must not end the token of the others.
+ODD = """
+[[routes.models]]
+match = "odd:*"
+upstream = "odd"
+
+[upstreams.odd]
+base_url = "{url}/v1"
+credential = "odd"
+
+[credentials.odd]
+{recipe}
+"""
 
 
 @dataclass(frozen=True)
@@ -15,7 +29,7 @@ class Place:
     """Where a client is let loose."""
 
     proxy: RunningProxy
-    odd: OddUpstream
+    gateway: Gateway
 
     @property
     def url(self) -> str:
@@ -28,16 +42,14 @@ class Place:
 
     async def client_has_left(self) -> bool:
         """Wait until the client of a held stream is gone, here and at the upstream."""
-        await until(self.odd.left.is_set)
-        await until(lambda: bool(self.outcomes("odd-held")))
-        return self.outcomes("odd-held") == ["client_gone"]
+        await until(lambda: self.gateway.stats.streams_closed_early == 1)
+        await until(lambda: bool(self.outcomes("odd:held")))
+        return self.outcomes("odd:held") == ["client_gone"]
 
 
 @pytest.fixture
 async def place(run_proxy: RunProxy, gateway: RunningGateway) -> AsyncIterator[Place]:
-    """A running service with both upstreams behind it."""
-    async with (
-        odd_upstream() as odd,
-        run_proxy(gateway.url, credential=gateway.credential, more=odd.settings) as proxy,
-    ):
-        yield Place(proxy, odd)
+    """A running service with the gateway behind it."""
+    odd = ODD.format(url=gateway.url, recipe=RECIPE.format(issuer=gateway.url))
+    async with run_proxy(gateway.url, credential=gateway.credential, more=odd) as proxy:
+        yield Place(proxy, gateway.gateway)

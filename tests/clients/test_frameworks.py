@@ -10,9 +10,9 @@ from tests.clients.answers import (
     arrived_in_pieces,
     vectors,
 )
-from tests.clients.client_process import NODE, run_client
+from tests.clients.client_process import NODE, find_environment, run_client
 from tests.clients.conftest import Place
-from tests.conftest import KEY
+from tests.conftest import KEY, RunningGateway, RunProxy
 
 
 async def test_langchain(place: Place, subtests: pytest.Subtests) -> None:
@@ -31,6 +31,22 @@ async def test_langchain(place: Place, subtests: pytest.Subtests) -> None:
         assert said["wrong_key"][0] == "OpenAIAuthenticationError"
     with subtests.test("a stream that is cut is an error"):
         assert said["cut"] == ["APIError", CUT]
+
+
+async def test_the_token_ids_of_langchain_are_read_back_where_that_is_asked_for(
+    run_proxy: RunProxy, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (encodings,) = find_environment("frameworks").glob(
+        "lib/*/site-packages/llama_index/core/_static/tiktoken_cache"
+    )
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(encodings))
+    key = "sk-langchain-51c0"
+    caller = (
+        f'[[access.keys]]\nname = "langchain"\nkey = "{key}"\nrepairs = ["langchain", "decode_token_ids"]'
+    )
+    async with run_proxy(gateway.url, credential=gateway.credential, more=caller) as proxy:
+        said = (await run_client("frameworks", "langchain_client.py", proxy.url, key))["embeddings"]
+    assert said["by_tokens"] == said["by_texts"] == vectors("一", "two words")
 
 
 async def test_llama_index(place: Place, subtests: pytest.Subtests) -> None:
@@ -57,7 +73,7 @@ async def test_cohere_reranks(place: Place, environment: str) -> None:
     assert said.pop("wrong_key")[1] == 401
     assert said.pop("second_version", [ranks, ranks]) == [ranks, ranks]  # newer releases have it
     assert said == {"root": ranks, "v1": ranks}
-    assert {request.target for request in place.odd.raw.requests} == {b"/v1/rerank"}
+    assert place.gateway.stats.last_request_target == "/v1/rerank"
 
 
 async def test_the_vercel_ai_sdk(place: Place, subtests: pytest.Subtests) -> None:

@@ -29,11 +29,11 @@ def chat_by(curl: str, url: str, *, key: str = KEY, **more: object) -> list[str]
 
 
 async def test_curl_shows_each_piece_while_the_next_is_not_there_yet(place: Place, curl: str) -> None:
-    async with running(*chat_by(curl, place.url, model="odd-held", stream=True)) as process:
+    async with running(*chat_by(curl, place.url, model="odd:held", stream=True)) as process:
         for word in HELD:
             assert word in await read_until(process, "data:")
             await read_until(process, "\n")
-        assert not place.odd.left.is_set()
+        assert place.gateway.stats.streams_open == 1
     assert await place.client_has_left()
 
 

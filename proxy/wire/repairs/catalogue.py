@@ -42,6 +42,9 @@ class Repairs:
         return resolve((*self.names, *other.names)) if other.names != self.names else self
 
 
+DECODE_TOKEN_IDS: Final = "decode_token_ids"  # noqa: S105 - a repair's name
+"""The one repair that needs more than the request: the encodings of tokens."""
+
 _ALL: Final = (
     Repair(
         "drop_params",
@@ -59,6 +62,12 @@ _ALL: Final = (
         "drop_tool_call_index",
         "Takes `index`, null or a number, out of the tool calls that a client sends back in its history.",
         ("RAGFlow, agents and models with tools",),
+        ("request",),
+    ),
+    Repair(
+        DECODE_TOKEN_IDS,
+        "Writes texts where an embedding request holds token ids; needs the extra `tiktoken`.",
+        ("LangChain, OpenAIEmbeddings with check_embedding_ctx_length=True (langchain-openai 1.7.4)",),
         ("request",),
     ),
     Repair(

@@ -12,7 +12,6 @@ from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
     change_items,
-    is_empty,
     is_null,
     is_text,
     open_list,
@@ -104,7 +103,7 @@ def usage_once(chunk: Members, memory: StreamMemory) -> list[Members] | None:
     if open_object(chunk.get("usage")) is None:
         return None
     choices = _choices(chunk)
-    if not choices or any(not is_null(choice.get("finish_reason")) for choice in choices):
+    if not choices or any(is_text(choice.get("finish_reason")) for choice in choices):
         memory.owed = None
         return None
     if memory.usage_asked:
@@ -114,9 +113,10 @@ def usage_once(chunk: Members, memory: StreamMemory) -> list[Members] | None:
 
 def drop_unasked_chunks(chunk: Members, memory: StreamMemory) -> list[Members] | None:
     """Nothing for a chunk without choices, if it is no error and its usage was not asked for."""
-    if memory.usage_asked or not is_empty(chunk.get("choices")):
+    choices = chunk.get("choices")
+    if memory.usage_asked or not (is_null(choices) or open_list(choices) == []):
         return None
-    if "choices" not in chunk and is_null(chunk.get("usage")):
+    if "choices" not in chunk and open_object(chunk.get("usage")) is None:
         return None  # something else than a chunk
     if not is_null(chunk.get("error")) or read_vendor_error(chunk) is not None:
         return None
@@ -156,7 +156,7 @@ def _index_choice(choice: Members, memory: StreamMemory) -> Members | None:
 
 def _without_finish(choice: Members) -> Members | None:
     delta = open_object(choice.get("delta"))
-    if delta is None or not is_text(delta.get("content")) or is_null(choice.get("finish_reason")):
+    if delta is None or not is_text(delta.get("content")) or not is_text(choice.get("finish_reason")):
         return None
     return {**choice, "finish_reason": NULL}
 
@@ -173,7 +173,7 @@ _WITH_USAGE: Final = _CHAT | {"completions"}
 CHUNK_REPAIRS: Final = {
     "fill_delta": ChunkRepair(_CHAT, re.compile(rb'"delta"\s*:\s*null'), fill_delta),
     "index_tool_calls": ChunkRepair(_CHAT, re.compile(rb'"tool_calls"\s*:\s*[\[{]'), index_tool_calls),
-    "split_finish": ChunkRepair(_CHAT, re.compile(rb'"finish_reason"\s*:\s*"'), split_finish),
+    "split_finish": ChunkRepair(_CHAT, re.compile(rb'"finish_reason"\s*:\s*"[^"]'), split_finish),
     "usage_once": ChunkRepair(_WITH_USAGE, re.compile(rb'"usage"\s*:\s*\{'), usage_once),
     "drop_unasked_chunks": ChunkRepair(
         _WITH_USAGE,

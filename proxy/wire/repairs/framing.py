@@ -10,6 +10,7 @@ from typing import Final
 
 # As in the framer: "\r\n" is one line end, hence the possessive "?+".
 _BLOCK_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
+_AT_BLOCK_END: Final = re.compile(_BLOCK_END.pattern + rb"\Z")
 _LINE_END: Final = re.compile(rb"\r\n?+|\n")
 _DATA: Final = re.compile(rb"data(?::|$)")
 _EVENT: Final = re.compile(rb"(?:event|id|retry)(?::|$)")
@@ -26,6 +27,11 @@ def split_events(whole_events: bytes) -> list[bytes]:
     if start < len(whole_events):
         blocks.append(whole_events[start:])
     return blocks
+
+
+def ends_block(piece: bytes) -> bool:
+    """Whether the last block of a piece has its end."""
+    return not piece or _AT_BLOCK_END.search(piece[-4:]) is not None
 
 
 def read_payload(block: bytes) -> bytes | None:

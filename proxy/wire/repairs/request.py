@@ -2,18 +2,15 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
-from proxy.errors import InvalidRequest
-from proxy.wire.repairs.catalogue import Repairs
+from proxy.wire.repairs.catalogue import DECODE_TOKEN_IDS, Repairs
 from proxy.wire.repairs.rerank import to_tei
-from proxy.wire.repairs.shallow_json import Members, change_items, is_empty, open_list, open_object, to_json
+from proxy.wire.repairs.shallow_json import Members, change_items, is_empty, open_object, to_json
+from proxy.wire.repairs.token_ids import IDS_SIGN, ReadIds, decode_token_ids, refuse_ids, refuse_token_ids
 
 _WITHOUT_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
-_IDS_REFUSED: Final = (
-    "`input` holds token ids, and this upstream reads text only; in LangChain, create the embeddings with "
-    "OpenAIEmbeddings(check_embedding_ctx_length=False)"
-)
 _CHAT: Final = frozenset({"chat/completions"})
 _EMBEDDINGS: Final = frozenset({"embeddings"})
 
@@ -25,18 +22,19 @@ class _RequestRepair(NamedTuple):
     change: Callable[[Members], Members | None]
 
 
-def repair_request(repairs: Repairs, endpoint: str, body: bytes) -> bytes:
+def repair_request(repairs: Repairs, endpoint: str, body: bytes, read_ids: ReadIds = refuse_ids) -> bytes:
     """A JSON request body as the upstream takes it; the same object where nothing changed.
 
     Args:
         repairs: What is on.
         endpoint: The path below the version, such as `embeddings`.
         body: The whole body.
+        read_ids: What token ids say, for `decode_token_ids`.
 
     Raises:
-        InvalidRequest: it holds token ids (`refuse_token_ids`).
+        InvalidRequest: it holds token ids that are not taken (`refuse_token_ids`) or not known.
     """
-    wanted = [repair for name in repairs.request if _fits(repair := _REPAIRS[name], endpoint, body)]
+    wanted = [repair for name in repairs.request if _fits(repair := _find(name, read_ids), endpoint, body)]
     request = open_object(body) if wanted else None
     if request is None:
         return body
@@ -46,6 +44,12 @@ def repair_request(repairs: Repairs, endpoint: str, body: bytes) -> bytes:
         if new is not None:
             request, changed = new, True
     return to_json(request) if changed else body
+
+
+def _find(name: str, read_ids: ReadIds) -> _RequestRepair:
+    if name == DECODE_TOKEN_IDS:
+        return _RequestRepair(_EMBEDDINGS, IDS_SIGN, partial(decode_token_ids, read_ids=read_ids))
+    return _REPAIRS[name]
 
 
 def _fits(repair: _RequestRepair, endpoint: str, body: bytes) -> bool:
@@ -78,12 +82,6 @@ def _strip_call(call: Members) -> Members | None:
     return _without(call, frozenset({"index"})) if "index" in call else None
 
 
-def _refuse_token_ids(request: Members) -> None:
-    # One list of ids, or a list of such lists: a JSON text begins with a quote.
-    if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input")) or ()):
-        raise InvalidRequest(_IDS_REFUSED, param="input")
-
-
 _REPAIRS: Final = {
     "drop_params": _RequestRepair(
         _CHAT | _EMBEDDINGS | {"completions"}, re.compile(rb'"drop_params"'), _drop_params
@@ -92,8 +90,6 @@ _REPAIRS: Final = {
         _CHAT, re.compile(rb'"tools"\s*:\s*(?:\[\s*\]|null)'), _drop_empty_tools
     ),
     "drop_tool_call_index": _RequestRepair(_CHAT, re.compile(rb'"index"\s*:'), _drop_tool_call_index),
-    "refuse_token_ids": _RequestRepair(
-        _EMBEDDINGS, re.compile(rb'"input"\s*:\s*\[\s*[\[0-9]'), _refuse_token_ids
-    ),
+    "refuse_token_ids": _RequestRepair(_EMBEDDINGS, IDS_SIGN, refuse_token_ids),
     "tei_rerank": _RequestRepair(frozenset({"rerank"}), re.compile(rb'"documents"'), to_tei),
 }

@@ -11,13 +11,14 @@ from proxy.wire.repairs.chat_chunks import CHUNK_REPAIRS, StreamMemory
 from proxy.wire.repairs.framing import (
     EVENT_LINES_SIGN,
     drop_event_lines,
+    ends_block,
     is_utf8,
     lf_newlines,
     read_payload,
     rewrite,
     split_events,
 )
-from proxy.wire.repairs.shallow_json import Members, open_object, to_json, write
+from proxy.wire.repairs.shallow_json import Members, is_text, open_object, to_json, write
 from proxy.wire.repairs.vendor_errors import (
     OPENAI_SIGN,
     VENDOR_SIGN,
@@ -28,6 +29,8 @@ from proxy.wire.repairs.vendor_errors import (
 )
 
 _CHUNKED: Final = frozenset({"chat/completions", "completions"})
+_MARK: Final = b"\xef\xbb\xbf"
+"""A byte order mark: readers pass over it, but not over one that stands before a field's name."""
 _NO_EVENT: Final = re.compile(rb"\s*[{<]")
 _END_MARKER: Final = b"[DONE]"
 _NO_ANSWER: Final = ErrorInside(BadResponse.status, BadResponse.message, BadResponse.type, BadResponse.code)
@@ -55,7 +58,9 @@ class StreamRepairer:
         self._signs = [repair.sign for repair in self._repairs]
         self._signs += [VENDOR_SIGN] * self._vendor_errors + [OPENAI_SIGN] * self._true_errors
         self._memory = StreamMemory(usage_asked)
+        self._begun = not repairs.stream  # then nothing is read, and a mark stays
         self._after_cr = False
+        self._last = b""
         self.ended = False
         """Whether an error of ours has ended the stream: nothing more comes out of it."""
 
@@ -65,7 +70,7 @@ class StreamRepairer:
         Args:
             whole_events: What will be fed first; nothing is remembered of it.
         """
-        for block in split_events(whole_events):
+        for block in split_events(whole_events.removeprefix(_MARK)):
             if self._utf8 and not is_utf8(block):
                 return _NO_ANSWER
             payload = read_payload(block)
@@ -79,15 +84,23 @@ class StreamRepairer:
         """Whole events as clients read them; the same object where nothing changed."""
         if self.ended:
             return b""
+        if not self._begun and whole_events:
+            self._begun = True
+            whole_events = whole_events.removeprefix(_MARK)
         if self._lf and whole_events:
             after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
             whole_events = lf_newlines(whole_events, after_cr=after_cr)
-        if not self._concerns(whole_events):
-            return whole_events
-        return b"".join([self._repaired(block) for block in split_events(whole_events)])
+        if self._concerns(whole_events):
+            whole_events = b"".join([self._repaired(block) for block in split_events(whole_events)])
+        self._last = whole_events or self._last
+        return whole_events
 
     def finish(self) -> bytes:
         """What is still to be said at a proper end."""
+        told = self._owed()
+        return told if not told or ends_block(self._last) else b"\n\n" + told
+
+    def _owed(self) -> bytes:
         owed, self._memory.owed = self._memory.owed, None
         return b"" if owed is None or self.ended else rewrite(b"", [to_json(owed)])
 
@@ -106,10 +119,13 @@ class StreamRepairer:
         if self._utf8 and not is_utf8(block):
             self.ended = True
             return error_event(Aborted(_NOT_UTF8).envelope())
-        if self._event_lines:
-            block = drop_event_lines(block)
+        if self._event_lines:  # comments become a block of their own
+            return b"".join([self._changed(part) for part in split_events(drop_event_lines(block))])
+        return self._changed(block)
+
+    def _changed(self, block: bytes) -> bytes:
         if self._memory.owed is not None and _END_MARKER in block and read_payload(block) == _END_MARKER:
-            return self.finish() + block
+            return self._owed() + block
         if not any(sign.search(block) for sign in self._signs):
             return block
         payload = read_payload(block)
@@ -145,13 +161,19 @@ class StreamRepairer:
                 said = {name: value for name, value in chunk.items() if name != "base_resp"}
                 return [said, _as_members(refusal)]
         error = read_openai_error(chunk) if self._true_errors else None
-        return None if error is None or open_object(chunk["error"]) is not None else [_as_members(error)]
+        return None if error is None or _is_told(chunk) else [_as_members(error)]
 
     def _find_error(self, chunk: Members | None) -> ErrorInside | None:
         if chunk is None:
             return None
         error = read_openai_error(chunk) if self._true_errors else None
         return error or (read_vendor_error(chunk) if self._vendor_errors else None)
+
+
+def _is_told(chunk: Members) -> bool:
+    """Whether an error has the words that clients show."""
+    error = open_object(chunk["error"])
+    return error is not None and is_text(error.get("message"))
 
 
 def _as_members(error: ErrorInside) -> Members:

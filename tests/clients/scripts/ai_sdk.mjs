@@ -39,7 +39,7 @@ async function embeddings() {
 async function cut() {
   const pieces = [];
   const errors = [];
-  const answer = streamText({ model: provider()("odd-cut"), ...quiet });
+  const answer = streamText({ model: provider()("odd:cut"), ...quiet });
   for await (const part of answer.fullStream) {
     if (part.type === "text-delta") pieces.push(part.text);
     if (part.type === "error") errors.push(String(part.error?.message ?? part.error));
@@ -51,7 +51,7 @@ async function cut() {
 async function leave() {
   const pieces = [];
   const controller = new AbortController();
-  const options = { model: provider()("odd-held"), ...quiet, abortSignal: controller.signal };
+  const options = { model: provider()("odd:held"), ...quiet, abortSignal: controller.signal };
   for await (const part of streamText(options).fullStream) {
     if (part.type === "text-delta" && pieces.push(part.text) === 2) controller.abort();
   }

@@ -12,7 +12,7 @@ URL, KEY = sys.argv[1:3]
 def rerank(path: str, key: str = KEY, kind: Any = cohere.Client) -> Any:
     try:
         answer = kind(api_key=key, base_url=URL + path).rerank(
-            model="odd-rerank", query="Wie?", documents=["eins", "zwei", "drei"]
+            model="mock-rerank-model", query="Wie?", documents=["eins", "zwei", "drei"]
         )
     except cohere.core.ApiError as error:
         return [type(error).__name__, error.status_code]

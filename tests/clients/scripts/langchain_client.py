@@ -65,7 +65,7 @@ def wrong_key() -> Any:
 
 
 def cut() -> Any:
-    return fails(lambda: list(model("odd-cut").stream(WHO)))
+    return fails(lambda: list(model("odd:cut").stream(WHO)))
 
 
 async def asynchronous() -> Any:

@@ -45,7 +45,7 @@ def wrong_key() -> Any:
 
 
 def cut() -> Any:
-    return fails(lambda: [piece.delta for piece in model("odd-cut").stream_chat(DIALOGUE)])
+    return fails(lambda: [piece.delta for piece in model("odd:cut").stream_chat(DIALOGUE)])
 
 
 async def asynchronous() -> Any:

@@ -52,14 +52,14 @@ async function upload() {
 
 async function errors() {
   const named = {};
-  for (const status of statuses) named[status] = (await fails(() => ask(`odd-status-${status}`)))[0];
+  for (const status of statuses) named[status] = (await fails(() => ask(`odd:status_${status}`)))[0];
   return named;
 }
 
 async function cut() {
   const pieces = [];
   const error = await fails(async () => {
-    for await (const chunk of await start("odd-cut")) pieces.push(chunk);
+    for await (const chunk of await start("odd:cut")) pieces.push(chunk);
   });
   return { pieces: pieces.length, error };
 }
@@ -67,7 +67,7 @@ async function cut() {
 // Read what there is and go: more only comes when we have left.
 async function leave() {
   const pieces = [];
-  const chunks = await start("odd-held");
+  const chunks = await start("odd:held");
   for await (const chunk of chunks) {
     pieces.push(chunk.choices[0].delta.content);
     if (pieces.length === 2) chunks.controller.abort();
@@ -83,8 +83,8 @@ const parts = {
   upload,
   errors,
   wrong_key: () => fails(() => ask("m", 0, "wrong")),
-  refused: () => fails(() => ask("odd-status-401", 2)),
-  flaky: () => fails(() => ask("odd-flaky", 2)),
+  refused: () => fails(() => ask("odd:status_401", 2)),
+  flaky: () => fails(() => ask("odd:flaky", 2)),
   cut,
   leave,
 };

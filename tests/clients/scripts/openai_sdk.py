@@ -81,7 +81,7 @@ def ask(model: str, max_retries: int = 0) -> Any:
 
 
 def errors() -> Any:
-    return {status: fails(partial(ask, f"odd-status-{status}"))[0] for status in STATUSES}
+    return {status: fails(partial(ask, f"odd:status_{status}"))[0] for status in STATUSES}
 
 
 def wrong_key() -> Any:
@@ -89,24 +89,24 @@ def wrong_key() -> Any:
 
 
 def refused() -> Any:
-    return fails(lambda: ask("odd-status-401", max_retries=2))
+    return fails(lambda: ask("odd:status_401", max_retries=2))
 
 
 def flaky() -> Any:
-    return fails(lambda: ask("odd-flaky", max_retries=2))
+    return fails(lambda: ask("odd:flaky", max_retries=2))
 
 
 def cut() -> Any:
     pieces: list[Any] = []
     error = fails(
-        lambda: pieces.extend(sdk().chat.completions.create(model="odd-cut", messages=WHO, stream=True))
+        lambda: pieces.extend(sdk().chat.completions.create(model="odd:cut", messages=WHO, stream=True))
     )
     return {"pieces": len(pieces), "error": error}
 
 
 def leave() -> Any:
     """Read what there is and go: more only comes when we have left."""
-    chunks = sdk().chat.completions.create(model="odd-held", messages=WHO, stream=True)
+    chunks = sdk().chat.completions.create(model="odd:held", messages=WHO, stream=True)
     pieces = [next(chunks).choices[0].delta.content for _ in range(2)]
     chunks.response.close()
     return pieces

@@ -16,7 +16,7 @@ def by_requests() -> Any:
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {KEY}"
         chat = session.post(URL + "/v1/chat/completions", json=CHAT, timeout=10)
-        held = {**CHAT, "model": "odd-held", "stream": True}
+        held = {**CHAT, "model": "odd:held", "stream": True}
         with session.post(URL + "/v1/chat/completions", json=held, stream=True, timeout=10) as stream:
             lines = (line for line in stream.iter_lines() if line)
             pieces = [json.loads(next(lines).removeprefix(b"data: ")) for _ in range(2)]

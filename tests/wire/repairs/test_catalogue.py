@@ -2,7 +2,17 @@
 
 import pytest
 
-from proxy.wire.repairs import REPAIRS, SETS, Repairs, answers, chat_chunks, known_names, request, resolve
+from proxy.wire.repairs import (
+    DECODE_TOKEN_IDS,
+    REPAIRS,
+    SETS,
+    Repairs,
+    answers,
+    chat_chunks,
+    known_names,
+    request,
+    resolve,
+)
 
 # Done by the walk of the answer or of the stream itself.
 ON_THE_WAY = {"utf8", "lf_newlines", "drop_event_lines", "vendor_errors", "true_errors", "tei_rerank"}
@@ -19,7 +29,7 @@ def test_every_repair_says_what_it_cures_and_for_whom(name: str) -> None:
 
 def test_every_repair_of_a_stage_is_done_there() -> None:
     everything = resolve(REPAIRS)
-    assert set(everything.request) == set(request._REPAIRS)
+    assert set(everything.request) == {*request._REPAIRS, DECODE_TOKEN_IDS}
     assert set(everything.answer) - ON_THE_WAY == set(answers._REPAIRS)
     assert set(everything.stream) - ON_THE_WAY == set(chat_chunks.CHUNK_REPAIRS)
 

@@ -63,6 +63,7 @@ def test_chunks_without_choices_go_unless_usage_was_asked(empty: object) -> None
         {"choices": [], "error": {"message": "boom"}},
         {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
         {"something": "else", "usage": None},
+        {"something": "else", "usage": []},
         chunk({"content": "x"}, usage=USAGE),
     ],
 )
@@ -76,6 +77,13 @@ def test_usage_on_every_chunk_is_told_by_the_last_alone() -> None:
     told = payloads(repair(["usage_once"], stream))
     assert [each["usage"] for each in told] == [None, None, None, None, USAGE]
     assert [each["choices"][0]["delta"] for each in told] == [*({"content": str(n)} for n in range(4)), {}]
+
+
+def test_an_empty_finish_reason_is_no_end() -> None:
+    stream = b"".join(event(chunk({"content": str(n)}, "", usage=USAGE)) for n in range(3))
+    assert repair(["split_finish"], stream) == stream
+    told = payloads(repair(["usage_once"], stream + event(chunk({}, "stop", usage=USAGE))))
+    assert [each["usage"] for each in told] == [None, None, None, USAGE]
 
 
 def test_usage_that_was_asked_and_stands_on_content_alone_comes_before_the_end_marker() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from proxy.wire.event_stream import EventFramer
 from proxy.wire.repairs.framing import (
     drop_event_lines,
+    ends_block,
     is_utf8,
     lf_newlines,
     read_payload,
@@ -50,6 +51,14 @@ def test_joined_blocks_are_the_stream(lines: list[bytes]) -> None:
 )
 def test_the_data_of_a_block_is_read(block: bytes, payload: bytes | None) -> None:
     assert read_payload(block) == payload
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\n\n"])
+def test_the_end_of_a_block_is_known(end: bytes) -> None:
+    assert ends_block(b"data: x" + end)
+    assert ends_block(b"")
+    assert not ends_block(b"\n\nx\n")
+    assert not ends_block(b"\n\nx\r\n")
 
 
 def test_a_rewritten_block_keeps_its_other_lines() -> None:

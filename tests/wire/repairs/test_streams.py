@@ -203,3 +203,34 @@ def test_an_event_that_is_not_utf8_ends_the_stream_with_an_error() -> None:
 
 def test_valid_utf8_is_the_same_object() -> None:
     assert repairer(resolve(["utf8"])).feed(HELLO) is HELLO
+
+
+# --- found by the corpus
+
+
+def test_a_byte_order_mark_hides_no_event_and_does_not_come_out() -> None:
+    mark, first = b"\xef\xbb\xbf", event(chunk(None))
+    assert repair(["fill_delta"], mark + first) == repair(["fill_delta"], first)
+    assert repair(["dify"], mark + b"event: message\n" + HELLO, mark + HELLO) == HELLO + mark + HELLO
+    assert repairer().first(mark + SPARK) == repairer().first(SPARK)
+
+
+def test_an_error_without_words_gets_some() -> None:
+    for error in ({"type": "server_error"}, {"message": None}, {"message": "", "code": 1}, {"msg": "busy"}):
+        told = payloads(repair(["true_errors"], HELLO + event({"error": error})))[1]["error"]
+        assert told["message"] == error.get("msg", "the upstream failed")
+
+
+def test_a_comment_stays_a_block_of_its_own_when_the_event_beside_it_changes() -> None:
+    both = resolve(["drop_event_lines", "fill_delta"])
+    out = repairer(both).feed(b": wait\n" + event(chunk(None)))
+    assert out.split(b"\n\n")[0] == b": wait"
+    assert payloads(out) == [chunk({})]
+
+
+def test_what_is_owed_is_not_glued_to_an_event_that_was_left_without_its_end() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    counted, bare = event(chunk({"content": "a"}, usage=usage)), event(chunk({"content": "b"}))
+    for end in (b"\n\n", b"\n", b""):
+        out = repair(["usage_once"], counted, bare.removesuffix(b"\n\n") + end, usage_asked=True)
+        assert payloads(out)[1:] == [chunk({"content": "b"}), {**chunk({}), "choices": [], "usage": usage}]

@@ -1,0 +1,152 @@
+"""Oddities: each does what it says, chosen for all requests or by a model's name, and nothing else is odd."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from proxy.cli import main
+from proxy.gateway.echo import LAST_MESSAGE
+from proxy.gateway.oddities import ODDITIES, PREFIX, is_known
+from tests.gateway.caller import Caller
+from tests.loopback import until
+
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+HI = [{"role": "user", "content": "hi"}]
+WORDS = ["As ", "a "]
+
+
+async def asked(caller: Caller, oddity: str, path: str = CHAT, **body: Any) -> tuple[int, bytes]:
+    """Status and body of an answer, by a model's name."""
+    said = {"model": f"{PREFIX}{oddity}", **({"messages": HI} if path == CHAT else {}), **body}
+    async with caller.asking(path, json.dumps(said).encode()) as connection:
+        pass
+    response = await connection.as_response()
+    return response.status_code, await response.get_data(as_text=False)
+
+
+def chunks(body: bytes) -> list[dict[str, Any]]:
+    lines = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ")]
+    return [json.loads(line) for line in lines if line.strip() != b"[DONE]"]
+
+
+async def streamed(caller: Caller, oddity: str) -> bytes:
+    status, body = await asked(caller, oddity, stream=True)
+    assert status == 200
+    return body
+
+
+async def test_azures_first_chunk_has_no_choices(caller: Caller) -> None:
+    first, second, *_ = chunks(await streamed(caller, "azure_first_chunk"))
+    assert (first["choices"], len(second["choices"])) == ([], 1)
+    assert first["prompt_filter_results"]
+
+
+async def test_usage_is_everywhere_or_in_a_chunk_of_its_own(caller: Caller) -> None:
+    assert all(each["usage"] for each in chunks(await streamed(caller, "usage_everywhere")))
+    *others, last = chunks(await streamed(caller, "usage_unasked"))
+    assert (last["choices"], last["usage"]["total_tokens"]) == ([], 3)
+    assert all(each["choices"] and "usage" not in each for each in others)
+
+
+async def test_a_first_delta_is_null(caller: Caller) -> None:
+    first, *others = chunks(await streamed(caller, "null_delta"))
+    assert first["choices"][0]["delta"] is None
+    assert all(each["choices"][0]["delta"] is not None for each in others)
+
+
+async def test_the_last_words_come_with_their_end(caller: Caller) -> None:
+    last = chunks(await streamed(caller, "finish_with_content"))[-1]["choices"][0]
+    assert (last["delta"]["content"], last["finish_reason"]) == ("message:hi", "stop")
+
+
+async def test_lines_are_odd_while_the_words_are_not(caller: Caller) -> None:
+    assert b"[DONE]" not in await streamed(caller, "no_end_marker")
+    crlf = await streamed(caller, "crlf")
+    assert crlf.count(b"\r\n") == crlf.count(b"\n") > 0
+    assert (await streamed(caller, "event_lines")).startswith(b"event: message\nid: 0\ndata: {")
+    kept = await streamed(caller, "keep_alives")
+    assert kept.count(b": keep-alive\n\n") == kept.count(b"data: ")
+    for oddity in ("no_end_marker", "crlf", "event_lines", "keep_alives", "finish_with_content"):
+        told = chunks(await streamed(caller, oddity))
+        assert "".join(each["choices"][0]["delta"].get("content", "") for each in told) == LAST_MESSAGE + "hi"
+
+
+@pytest.mark.parametrize(
+    ("oddity", "last"), [("error_midway", "error"), ("vendor_error_midway", "code"), ("cut", "choices")]
+)
+async def test_a_stream_fails_after_two_words(caller: Caller, oddity: str, last: str) -> None:
+    told = chunks(await streamed(caller, oddity))
+    assert [each["choices"][0]["delta"]["content"] for each in told[:2]] == WORDS
+    assert len(told) == (2 if oddity == "cut" else 3)
+    assert last in told[-1]
+
+
+async def test_a_held_stream_lasts_until_the_caller_leaves(caller: Caller) -> None:
+    body = json.dumps({"model": "odd:held", "messages": HI, "stream": True}).encode()
+    async with caller.asking(CHAT, body) as connection:
+        for word in WORDS:
+            assert word.encode() in await connection.receive()
+        await connection.disconnect()
+        await until(lambda: caller.gateway.stats.streams_closed_early == 1)
+
+
+async def test_whole_answers_lack_what_clients_need(caller: Caller) -> None:
+    _, body = await asked(caller, "no_usage")
+    assert "usage" not in json.loads(body)
+    _, body = await asked(caller, "null_content")
+    assert json.loads(body)["choices"][0]["message"]["content"] is None
+    _, body = await asked(caller, "reversed", EMBEDDINGS, input=["a", "b"])
+    assert [item["index"] for item in json.loads(body)["data"]] == [1, 0]
+    _, body = await asked(caller, "no_index", EMBEDDINGS, input=["a", "b"])
+    assert [sorted(item) for item in json.loads(body)["data"]] == [["embedding", "object"]] * 2
+
+
+@pytest.mark.parametrize("path", [CHAT, EMBEDDINGS])
+@pytest.mark.parametrize(
+    ("oddity", "begins"), [("error_in_200", b'{"error"'), ("html_in_200", b"<html>"), ("empty_200", b"")]
+)
+async def test_a_200_is_no_answer(caller: Caller, path: str, oddity: str, begins: bytes) -> None:
+    status, body = await asked(caller, oddity, path, stream=True, **({"input": "a"} if path != CHAT else {}))
+    assert status == 200
+    assert body[: len(begins) or 1] == begins
+
+
+async def test_a_status_and_a_passing_fault(caller: Caller) -> None:
+    assert (await asked(caller, "status_429"))[0] == 429
+    assert [(await asked(caller, "flaky"))[0] for _ in range(3)] == [500, 200, 200]
+    assert caller.gateway.stats.oddities_played == {"status_429": 1, "flaky": 3}
+
+
+async def test_an_oddity_of_the_options_is_that_of_every_model(caller: Caller) -> None:
+    caller.gateway.options = replace(caller.gateway.options, oddity="no_usage")
+    body = json.dumps({"model": "m", "messages": HI}).encode()
+    async with caller.asking(CHAT, body) as connection:
+        pass
+    assert "usage" not in json.loads(await (await connection.as_response()).get_data(as_text=False))
+
+
+@pytest.mark.parametrize("name", ["", "other", "status_", "status_200", "status_x", "status_99999"])
+async def test_an_unknown_oddity_is_refused(
+    caller: Caller, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not is_known(name)
+    assert (await asked(caller, name))[0] == 404
+    with pytest.raises(SystemExit) as left:
+        main(["gateway", f"--oddity={name}"])
+    assert left.value.code == 2
+    assert "azure_first_chunk" in capsys.readouterr().err
+
+
+def test_every_oddity_says_what_it_does() -> None:
+    assert all(oddity.says for oddity in ODDITIES.values())
+    assert all(map(is_known, ODDITIES))
+
+
+async def test_rerank_ranks_the_last_document_first(caller: Caller) -> None:
+    body = b'{"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1}'
+    async with caller.asking("/v1/rerank", body) as connection:
+        pass
+    answer = json.loads(await (await connection.as_response()).get_data(as_text=False))
+    assert answer["results"] == [{"index": 1, "relevance_score": 1.0}]

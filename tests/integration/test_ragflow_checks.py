@@ -1,0 +1,155 @@
+"""What RAGFlow does when a model is added: each check has ten seconds, a token's fetch included.
+
+What is tested elsewhere, and not again here:
+
+- a wait for a token on a single chat: `test_main_job.py::test_a_chat_that_finds_no_token_yet_is_answered_...`
+- no token to be had, 503 at once: `test_main_job.py::test_no_token_to_be_had_is_503_at_once`
+- no ids in an error's text: `test_faults.py::test_a_request_id_is_logged_and_never_stands_in_an_error`
+- what an error's words must not hold: `tests/test_app.py::test_every_error_has_a_status_a_code_and_words_...`
+- lists of models without nulls: `tests/wire/test_model_list.py`, `tests/upstream/test_model_list.py`
+"""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from proxy.errors import Aborted, BadResponse, Overloaded, ProxyError, TokenUnavailable, Unauthenticated
+from tests.conftest import RunningGateway, RunProxy
+from tests.integration import ragflow
+from tests.integration.ragflow import (
+    CHAT,
+    HI,
+    JSON,
+    RAGFLOW,
+    chunk,
+    kind_of,
+    message,
+    ragflow_before,
+    whole,
+)
+from tests.loopback import until
+from tests.raw_caller import raw_caller
+from tests.raw_upstream import Conversation
+
+HELLO = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
+    "temperature": 0.9,
+}
+CHECK_SECONDS = 10.0
+"""What adding a model has, a token's fetch included."""
+
+
+async def test_the_hi_of_a_check_is_answered_at_once_and_hung_up_on(run_proxy: RunProxy) -> None:
+    gone = asyncio.Event()
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"data: " + json.dumps(chunk(content="Hello")).encode() + b"\n\n")
+        await talk.caller_left()
+        gone.set()
+
+    async with ragflow_before(run_proxy, script) as place:
+        async with raw_caller(place.proxy.url) as checker:
+            await checker.send("POST", CHAT, JSON, "Accept: application/json", body=json.dumps(HI).encode())
+            assert (await checker.answer()).header("content-type") == ["text/event-stream"]
+            assert ragflow.chat_stream(await checker.chunk()) == ("Hello", 0)  # passes here, and closes
+        await asyncio.wait_for(gone.wait(), 1.0)
+        await until(lambda: bool(place.proxy.exchanges))
+        line = place.proxy.exchanges[-1]
+    assert (line["outcome"], line["status"]) == ("client_gone", 200)
+    assert line["log_level"] == "info"
+
+
+async def test_the_check_of_older_releases_finds_words_and_tokens(run_proxy: RunProxy) -> None:
+    async with ragflow_before(run_proxy, whole(message(content="Fine"))) as place:
+        _, body = await place.ask(HELLO)
+    assert ragflow.vision(body) == ("Fine", 12)
+
+
+async def test_checks_with_a_cold_token_end_well_before_ragflow_gives_up(
+    run_proxy: RunProxy, gateway: RunningGateway
+) -> None:
+    gateway.gateway.options = replace(gateway.gateway.options, token_delay=1.0)
+    async with run_proxy(gateway.url, credential=gateway.credential, options=RAGFLOW) as proxy:
+        client = proxy.client().with_options(timeout=CHECK_SECONDS / 2)
+        began = asyncio.get_running_loop().time()
+
+        async def first_words() -> str:
+            stream = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "Hi"}], stream=True, temperature=0.9
+            )
+            async with stream:
+                async for each in stream:
+                    if each.choices[0].delta.content:
+                        return each.choices[0].delta.content
+            return ""
+
+        words, vectors, models = await asyncio.gather(
+            first_words(),
+            client.embeddings.create(
+                model="e", input=["Test if the api key is available"], encoding_format="float"
+            ),
+            client.models.list(),
+        )
+        took = asyncio.get_running_loop().time() - began
+    assert words
+    assert vectors.data[0].embedding
+    assert models.data
+    assert gateway.gateway.stats.token_fetches == 1
+    assert took < CHECK_SECONDS / 2  # near 1 s: the token's
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+async def test_an_upstream_that_is_busy_says_when_to_come_again(run_proxy: RunProxy, status: str) -> None:
+    busy = {"error": {"message": "busy", "type": "server_error", "param": None, "code": None}}
+    async with ragflow_before(run_proxy, whole(busy, status, "Retry-After: 7")) as place:
+        head, body = await place.ask(HI)
+    assert head.status == int(status[:3])
+    assert head.header("retry-after") == ["7"]
+    assert json.loads(body) == busy
+    assert len(place.upstream.requests) == 1  # RAGFlow and its SDK multiply by 18 as it is
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TokenUnavailable(), "SERVER"),
+        (Overloaded(), "RATE_LIMIT"),
+        (BadResponse(), "SERVER"),
+        (Unauthenticated(), "AUTH"),
+        (Aborted(), "CONNECTION"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, ProxyError) else value,
+)
+def test_an_error_of_ours_is_sorted_as_it_is_meant(error: ProxyError, kind: str) -> None:
+    streamed_error = isinstance(error, Aborted)  # of an event the SDK shows the words alone
+    told = str(error) if streamed_error else f"Error code: {error.status} - {error.envelope()}"
+    assert kind_of(told) == kind
+
+
+async def test_the_list_of_models_is_strict_and_tells_contexts(run_proxy: RunProxy) -> None:
+    listed = """[models]
+list = "configured"
+[[models.known]]
+id = "chat-large"
+context_length = 32768
+"""
+    async with ragflow_before(run_proxy, whole({}), more=listed) as place:
+        await place.caller.send("GET", "/v1/models", JSON, body=b"{}")
+        body = await place.caller.body(await place.caller.answer())
+    assert json.loads(body) == {
+        "object": "list",
+        "data": [
+            {
+                "id": "chat-large",
+                "object": "model",
+                "created": 0,
+                "owned_by": "llm-token-proxy",
+                "context_length": 32768,
+                "max_model_len": 32768,
+            }
+        ],
+    }

@@ -1,0 +1,130 @@
+"""Event streams read by the standard alone: nothing here is the proxy's.
+
+The reader follows https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation,
+but for an event that the end of the stream leaves unfinished: clients that read line by line see that, too.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+DONE: Final = "[DONE]"
+_SUCCESS: Final = ("", "0", "200", "success", "ok", "none")
+_ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What stands between two blank lines."""
+
+    lines: tuple[bytes, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is UTF-8."""
+        try:
+            b"\n".join(self.lines).decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    @property
+    def comments(self) -> list[bytes]:
+        """Its comment lines."""
+        return [line for line in self.lines if line.startswith(b":")]
+
+    def fields(self, name: str) -> list[str]:
+        """The values of one field."""
+        pairs = (line.decode("utf-8", "replace").partition(":") for line in self.lines)
+        return [value.removeprefix(" ") for key, _, value in pairs if key == name]
+
+    @property
+    def data(self) -> str | None:
+        """The event's data; None where it is no event."""
+        said = self.fields("data")
+        return "\n".join(said) if said else None
+
+    @property
+    def name(self) -> str:
+        """The event's type."""
+        return (self.fields("event") or [""])[-1]
+
+
+def read_blocks(stream: bytes) -> list[Block]:
+    """A stream's blocks that hold a line."""
+    blocks, lines = [], []
+    for line in (*stream.removeprefix(b"\xef\xbb\xbf").splitlines(), b""):  # LF, CRLF, CR: of bytes no other
+        if line:
+            lines.append(line)
+        elif lines:
+            blocks.append(Block(tuple(lines)))
+            lines = []
+    return blocks
+
+
+@lru_cache(maxsize=1000)
+def read_object(data: str | None) -> Json | None:
+    """The JSON object that an event carries, if it does; not to be changed."""
+    try:
+        value = json.loads(data or "", parse_constant=_no_constant)
+        if "\\u" in (data or ""):
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+# --- what is an error, by the documents of the vendors
+
+
+def _is_code(code: object) -> bool:
+    return code is not None and not isinstance(code, bool | dict | list) and str(code).lower() not in _SUCCESS
+
+
+def _has_text(value: Json) -> bool:
+    return any(isinstance(value.get(key), str) and value[key].strip() for key in ("message", "msg"))
+
+
+def _whole_number(code: object) -> int:
+    if isinstance(code, bool):
+        return 0
+    if isinstance(code, str):
+        return int(code) if code.isascii() and code.isdigit() and len(code) < 10 else 0
+    return code if isinstance(code, int) else 0
+
+
+def refusal(chunk: Json) -> bool:
+    """MiniMax's error, beside choices or alone."""
+    base = chunk.get("base_resp")
+    return isinstance(base, dict) and _whole_number(base.get("status_code")) != 0
+
+
+def tells_error(chunk: Json) -> bool:
+    """Whether an event is an error and no answer."""
+    if any(something(chunk.get(name)) for name in _ANSWERED):
+        return False
+    header, response = chunk.get("header"), chunk.get("Response")
+    return bool(
+        something(chunk.get("error"))
+        or refusal(chunk)
+        or _whole_number(chunk.get("error_code"))
+        or (isinstance(header, dict) and _is_code(header.get("code")) and _has_text(header))
+        or (isinstance(response, dict) and isinstance(response.get("Error"), dict))
+        or chunk.get("success") is False
+        or chunk.get("object") == "error"
+        or chunk.get("errors")
+        or (_is_code(chunk.get("code")) and _has_text(chunk))
+        or chunk.keys() == {"detail"}
+    )
+
+
+def something(value: object) -> bool:
+    """Whether a field is there and not empty."""
+    return value not in (None, [], {}, "")
