@@ -199,3 +199,24 @@ async def test_callers_are_counted_in_redis_where_that_is_set(run_proxy: RunProx
             ):
                 statuses += [(await ask(caller))[0].status for _ in range(2)]
         assert statuses == [200, 200, 200, 429]
+
+
+async def test_usage_is_asked_for_and_hidden_where_that_is_named(run_proxy: RunProxy) -> None:
+    async def tells_if_asked(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n')
+        if b'"include_usage":true' in talk.request.body:
+            await talk.chunk(b'data: {"choices": [], "usage": {"prompt_tokens": 200}}\n\n')
+        await talk.chunk(b"data: [DONE]\n\n")
+        await talk.end()
+
+    more = BUDGET + 'repairs = ["ask_usage", "drop_unasked_chunks"]\n'
+    async with raw_upstream(tells_if_asked) as upstream, run_proxy(upstream.url, more=more) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
+            told = await caller.body(await caller.answer())
+            assert b"usage" not in told
+            await until(lambda: bool(proxy.exchanges))
+            await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
+            assert (await caller.answer()).status == 429
+    assert proxy.exchanges[0]["prompt_tokens"] == 200

@@ -71,6 +71,12 @@ _ALL: Final = (
         ("request",),
     ),
     Repair(
+        "ask_usage",
+        "Asks for the usage of every stream, so that it can be counted.",
+        ("all, where keys have a budget of tokens; drop_unasked_chunks hides it from who did not ask",),
+        ("request",),
+    ),
+    Repair(
         "refuse_token_ids",
         "Answers token ids in place of text in an embedding request with a 400 that names the option.",
         ("LangChain, OpenAIEmbeddings with check_embedding_ctx_length=True (langchain-openai 1.7.4)",),

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from proxy.wire.repairs.catalogue import DECODE_TOKEN_IDS, Repairs
 from proxy.wire.repairs.rerank import to_tei
-from proxy.wire.repairs.shallow_json import Members, change_items, is_empty, open_object, to_json
+from proxy.wire.repairs.shallow_json import NULL, Members, change_items, is_empty, open_object, to_json, write
 from proxy.wire.repairs.token_ids import IDS_SIGN, ReadIds, decode_token_ids, refuse_ids, refuse_token_ids
 
 _WITHOUT_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
@@ -82,6 +82,13 @@ def _strip_call(call: Members) -> Members | None:
     return _without(call, frozenset({"index"})) if "index" in call else None
 
 
+def _ask_usage(request: Members) -> Members | None:
+    options = open_object(request.get("stream_options")) or {}
+    if bytes(request.get("stream", NULL)) != b"true" or bytes(options.get("include_usage", NULL)) == b"true":
+        return None
+    return {**request, "stream_options": write({**options, "include_usage": True})}
+
+
 _REPAIRS: Final = {
     "drop_params": _RequestRepair(
         _CHAT | _EMBEDDINGS | {"completions"}, re.compile(rb'"drop_params"'), _drop_params
@@ -90,6 +97,7 @@ _REPAIRS: Final = {
         _CHAT, re.compile(rb'"tools"\s*:\s*(?:\[\s*\]|null)'), _drop_empty_tools
     ),
     "drop_tool_call_index": _RequestRepair(_CHAT, re.compile(rb'"index"\s*:'), _drop_tool_call_index),
+    "ask_usage": _RequestRepair(_CHAT | {"completions"}, re.compile(rb'"stream"\s*:\s*true'), _ask_usage),
     "refuse_token_ids": _RequestRepair(_EMBEDDINGS, IDS_SIGN, refuse_token_ids),
     "tei_rerank": _RequestRepair(frozenset({"rerank"}), re.compile(rb'"documents"'), to_tei),
 }

@@ -51,6 +51,39 @@ def test_other_tools_stay(body: bytes) -> None:
     assert repair_request(resolve(["drop_empty_tools"]), CHAT, body) is body
 
 
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ("", '{"include_usage":true}'),
+        (',"stream_options":null', '{"include_usage":true}'),
+        (',"stream_options":{}', '{"include_usage":true}'),
+        (',"stream_options":{"include_usage":false}', '{"include_usage":true}'),
+        (',"stream_options":{"x":1.0}', '{"x":1.0,"include_usage":true}'),
+    ],
+)
+def test_usage_is_asked_for_in_every_stream(options: str, asked: str) -> None:
+    body = f'{{"model":"m","stream":true{options},"n":1.0e-05}}'
+    assert json.loads(repaired("ask_usage", CHAT, body.encode())) == {
+        "model": "m",
+        "stream": True,
+        "stream_options": json.loads(asked),
+        "n": 1.0e-05,
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream": true, "stream_options": {"include_usage": true}}',
+        b'{"stream": false}',
+        b'{"model": "m"}',
+        b'{"messages": [{"stream": true}]}',
+    ],
+)
+def test_usage_is_not_asked_for_twice_nor_where_nothing_streams(body: bytes) -> None:
+    assert repair_request(resolve(["ask_usage"]), CHAT, body) is body
+
+
 @pytest.mark.parametrize("index", ["null", "0"])
 def test_sent_tool_calls_lose_their_index(index: str) -> None:
     body = (
