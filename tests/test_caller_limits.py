@@ -211,12 +211,15 @@ async def test_usage_is_asked_for_and_hidden_where_that_is_named(run_proxy: RunP
         await talk.end()
 
     more = BUDGET + 'repairs = ["ask_usage", "drop_unasked_chunks"]\n'
-    async with raw_upstream(tells_if_asked) as upstream, run_proxy(upstream.url, more=more) as proxy:
-        async with raw_caller(proxy.url) as caller:
-            await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
-            told = await caller.body(await caller.answer())
-            assert b"usage" not in told
-            await until(lambda: bool(proxy.exchanges))
-            await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
-            assert (await caller.answer()).status == 429
+    async with (
+        raw_upstream(tells_if_asked) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
+        told = await caller.body(await caller.answer())
+        assert b"usage" not in told
+        await until(lambda: bool(proxy.exchanges))
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
+        assert (await caller.answer()).status == 429
     assert proxy.exchanges[0]["prompt_tokens"] == 200
