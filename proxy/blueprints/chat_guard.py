@@ -118,7 +118,7 @@ async def read_prompt(max_chars: int) -> str:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
     limit = BYTES_A_CHARACTER * max_chars + _BODY_SPARE_BYTES
     body = await request.body.read(limit)
-    if not request.body.finished:
+    if len(body) > limit:
         raise BodyTooLarge(limit)
     try:
         return msgspec.json.decode(body, type=_Prompt).prompt or ""

@@ -1,23 +1,21 @@
 """The chat of one worker: everything that its routes need, opened together and closed in reverse."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from proxy.caller_limits import CallerLimits
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.readers import Readers
 from proxy.chat.stores import open_stores
-from proxy.chat.upstream import ChatUpstream
+from proxy.chat.upstream import ChatUpstream, Relaying
 from proxy.chat.visitor_rate import VisitorRate, open_redis_storage
 from proxy.drain import Drain
-from proxy.settings import Chat, Routes, Settings, Shared
+from proxy.settings import Chat, Settings, Shared
 from proxy.telemetry import UsageTotals
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.routing import Routing
 from proxy.wire.forwarded import TrustedProxies
 
 
@@ -38,10 +36,7 @@ class ChatService:
 @contextlib.asynccontextmanager
 async def open_chat(
     settings: Settings,
-    clients: Mapping[str, UpstreamClient],
-    *,
-    routing: Routing,
-    callers: CallerLimits,
+    relaying: Callable[[], AbstractContextManager[Relaying]],
     drain: Drain,
     usage: UsageTotals,
 ) -> AsyncIterator[ChatService | None]:
@@ -49,9 +44,7 @@ async def open_chat(
 
     Args:
         settings: The whole configuration.
-        clients: One client an upstream, by name.
-        routing: Which upstream is asked, unless `[chat]` names one.
-        callers: What the caller `chat` may use.
+        relaying: What the next dialogue is relayed with.
         drain: Its beginning sends the readers away.
         usage: Where tokens are counted.
     """
@@ -59,11 +52,7 @@ async def open_chat(
     if chat is None:
         yield None
         return
-    if chat.upstream is not None:
-        routing = Routing(settings.model_copy(update={"routes": Routes(default=chat.upstream)}), clients)
-    upstream = ChatUpstream(
-        chat, settings.limits, settings.logs, routing=routing, callers=callers, drain=drain, usage=usage
-    )
+    upstream = ChatUpstream(relaying, drain, usage)
     proxies = TrustedProxies(settings.access.trusted_proxies)
     # One turn at least is remembered, since it may have to be answered again; how many of them the model is
     # told is decided where they are told.
