@@ -178,7 +178,7 @@ class DeltaReader:
 def _choice(choices: Any) -> dict[str, Any]:
     """The first choice; an empty one where there is none."""
     for choice in choices if isinstance(choices, list) else []:
-        if isinstance(choice, dict) and choice.get("index", 0) == 0:
+        if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice
     return {}
 

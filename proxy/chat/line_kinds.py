@@ -12,7 +12,7 @@ TAB_COLUMNS: Final = 4
 PREFIX_CHARS_MAX: Final = 512
 """Of a line, for telling what it begins; indented further, it is text."""
 
-_UNDECIDED: Final = re.compile(r"[ \t\r]*(?:#{1,6}|`{1,2}|~{1,2}|[-+*]|\d{1,9}[.)]?|\$|\\)?")
+_UNDECIDED: Final = re.compile(r"\s*(?:#{1,6}|`{1,2}|~{1,2}|[-+*]|\d{1,9}[.)]?|\$|\\)?")
 _ITEM: Final = re.compile(r"[ \t]*(?:[-+*]|\d{1,9}[.)])(?P<gap>[ \t]*)(?P<rest>.?)", re.DOTALL)
 _ITEM_MARK: Final = re.compile(r"(?:[-+*]|\d{1,9}[.)])(?:\s|$)")
 _HEADING: Final = re.compile(r"#{1,6}(?:\s|$)|#{3,6}[^#]")

@@ -65,7 +65,7 @@ class OpenSpans:
     @property
     def idle(self) -> bool:
         """Whether plain characters would change nothing but how long things are open."""
-        return not (self.run or self._escaped or self._after_bracket or self._slashes)
+        return not (self.run or self._escaped or self._after_bracket or self._slashes or self._url)
 
     def begins_run(self, char: str) -> bool:
         """Whether a character begins, or lengthens, a run of delimiters."""

@@ -24,7 +24,7 @@ PIECE_CHARS_MAX: Final = 16_384
 """At most 64 KiB: longer blocks are cut all the same."""
 PIECE_CHARS_SOFT: Final = 12_288
 """From here on a block is cut at the end of a line."""
-FORMULA_CHARS_MAX: Final = 4_000
+FORMULA_CHARS_MAX: Final = 2_000
 """A formula that is not closed within these is none."""
 LINE_CHARS_KEPT: Final = 1_024
 
@@ -86,7 +86,7 @@ class ParagraphCutter:
         """Take at once what decides nothing; give where it ends."""
         if self._deciding:
             return at
-        most = at + PIECE_CHARS_MAX - 1 - self._length
+        most = at + self._most() - 1 - self._length
         if self._kind is not LineKind.PARAGRAPH:
             end = text.find("\n", at, most)
             end = min(len(text), most) if end < 0 else end
@@ -114,8 +114,14 @@ class ParagraphCutter:
             self._read(char, self._length)
         else:
             self._keep_line(char)
-        if self._length >= PIECE_CHARS_MAX:
+        if self._length >= self._most():
             self._give_all()
+
+    def _most(self) -> int:
+        """How long the piece may become."""
+        if self._kind is LineKind.FORMULA:
+            return min(PIECE_CHARS_MAX, self._formula_start + FORMULA_CHARS_MAX)
+        return PIECE_CHARS_MAX
 
     # --- lines
 
@@ -235,8 +241,7 @@ class ParagraphCutter:
         line, self._line = self._line, ""
         body = line.lstrip()[2:] if self._formula_opens else line
         self._formula_opens = False
-        too_long = self._length - self._formula_start > FORMULA_CHARS_MAX
-        if self._formula_end in body or not line.strip() or too_long:
+        if self._formula_end in body or not line.strip():
             self._end_block_line()
 
     # --- pieces
@@ -264,5 +269,6 @@ class ParagraphCutter:
         self._pieces.append(piece)
         self._parts, self._length, self._cut_at, self._formula_start = [], 0, None, 0
         self._sentences.begin(piece)
-        if self._deciding:
-            self._deciding, self._kind = False, self._kind or LineKind.PARAGRAPH
+        if self._kind in {None, LineKind.FORMULA}:
+            self._kind = LineKind.PARAGRAPH
+        self._deciding = False

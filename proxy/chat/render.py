@@ -1,7 +1,7 @@
 """The blocks of a message: what a visitor, a model or a search result says, as HTML that does nothing.
 
 The quotes of the outer div are single, as the article's page has them. A piece that is one paragraph keeps
-its trailing line feed inside of the `<p>`: a page can tell by it whether the next piece goes on with the line.
+its line feed inside of the `<p>`: a page can tell by it whether the next piece goes on with the line.
 """
 
 import functools
@@ -66,8 +66,8 @@ def render_block(kind: Kind, text: str) -> str:
     """Render one block, with the renderer of this process.
 
     Args:
-        kind: `right` (the visitor's words) and `error` are escaped; `left` (the answer) and `describe` (what was
-            thought) are Markdown.
+        kind: `right` (the visitor's words) and `error` are escaped; `left` (the answer) and `describe` (the
+            reasoning) are Markdown.
         text: A piece of it.
     """
     return _renderer().render(kind, text)

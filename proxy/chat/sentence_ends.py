@@ -10,8 +10,10 @@ from typing import Final
 
 from proxy.chat.open_spans import OpenSpans
 
-PLAIN: Final = re.compile(r"[^\s\\\[\]()（）<>\"'|*_~`$#:/!?。！？｡，、；：“”‘’《》〉〕］「」『』【】»}]+")
-"""Characters that end, open and close nothing."""
+PLAIN: Final = re.compile(
+    r"[^\t\r\n\\\[\]()（）<>\"'|*_~`$#:/!?。！？｡，、；：“”‘’《》〉〕］「」『』【】»}]+"
+)
+"""Characters that end, open and close nothing; a blank does so only behind a mark or an address."""
 
 _FULL_WIDTH_MARKS: Final = frozenset("。！？｡")
 _MARKS: Final = _FULL_WIDTH_MARKS | frozenset("!?")

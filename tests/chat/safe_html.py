@@ -1,0 +1,113 @@
+"""Reads HTML as a page would, and complains about what is not on its list, which is not the sanitizer's."""
+
+import re
+from html.parser import HTMLParser
+
+PLAIN_TAGS = """
+a blockquote code del div em h1 h2 h3 h4 h5 h6 li ol p pre s span strong table tbody td th thead tr ul
+"""
+MATH_TAGS = """
+math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup msubsup munder
+mover munderover mmultiscripts mprescripts mtable mtr mtd
+"""
+MATH_NAMES = """
+accent accentunder columnalign columnlines columnspacing depth display displaystyle fence form height largeop
+linethickness lspace mathvariant maxsize minsize movablelimits notation rowlines rowspacing rspace scriptlevel
+separator stretchy symmetric voffset width
+"""
+VOID = {"br", "hr", "input"}
+TAGS = VOID | set(PLAIN_TAGS.split())
+MATH = set(MATH_TAGS.split())
+MATH_ATTRIBUTES = set(MATH_NAMES.split())
+ATTRIBUTES = {
+    "a": {
+        "href": r"(?:https?://[^\s<>\"]+|mailto:[^\s<>\"]+)",
+        "rel": "noopener noreferrer nofollow",
+        "target": "_blank",
+    },
+    "code": {"class": r"language-[a-z0-9+#._-]{1,30}"},
+    "input": {"type": "checkbox", "disabled": "", "checked": ""},
+    "ol": {"start": r"\d{1,9}"},
+    "span": {"class": r"[a-z][a-z0-9]{0,2}(?: [a-z][a-z0-9]{0,2})*"},
+    "td": {"class": "to-(?:center|right)"},
+    "th": {"class": "to-(?:center|right)"},
+}
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+class SafeHtml(HTMLParser):
+    """Asserts while it reads; `text` is what a person would see."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self._kind = kind
+        self._open: list[str] = []
+        self._divs = 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Every element, and its attributes."""
+        assert tag in TAGS or tag in MATH, tag
+        assert tag not in MATH - {"math"} or "math" in self._open, "a formula's element outside of a formula"
+        if tag == "div":
+            assert attrs == [("class", self._kind)]
+            assert not self._open, "a div inside"
+            self._divs += 1
+            assert self._divs == 1, "a second div"
+        else:
+            assert self._open, "an element outside of the div"
+            assert len({name for name, _ in attrs}) == len(attrs)
+            for name, value in attrs:
+                self._check(tag, name, value or "")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def _check(self, tag: str, name: str, value: str) -> None:
+        if tag in MATH:
+            assert name in MATH_ATTRIBUTES, (tag, name)
+            assert re.fullmatch(r"[\w%+. -]{0,64}", value, re.ASCII), (tag, name, value)
+        else:
+            assert name in ATTRIBUTES.get(tag, {}), (tag, name)
+            assert re.fullmatch(ATTRIBUTES[tag][name], value), (tag, name, value)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Every end, which must be that of the innermost element."""
+        assert tag not in VOID
+        assert self._open, f"</{tag}> too many"
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Text."""
+        assert self._open, "text outside of the div"
+        assert not UNSEEN.search(data)
+        self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        """There is none."""
+        raise AssertionError("a comment")
+
+    def handle_decl(self, decl: str) -> None:
+        """There is none."""
+        raise AssertionError("a declaration")
+
+    def handle_pi(self, data: str) -> None:
+        """There is none."""
+        raise AssertionError("an instruction")
+
+    def close(self) -> None:
+        """The end."""
+        super().close()
+        assert not self._open, f"open: {self._open}"
+        assert self._divs == 1
+
+
+def read_safe(kind: str, html: str) -> str:
+    """The text of one block, once it is known to do nothing."""
+    assert html.startswith(f"<div class='{kind}'>")
+    assert html.endswith("</div>")
+    reader = SafeHtml(kind)
+    reader.feed(html)
+    reader.close()
+    return reader.text

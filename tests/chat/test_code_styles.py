@@ -1,0 +1,38 @@
+"""The style sheet of code: up to date, and fit to be read."""
+
+from importlib.resources import files
+
+import pytest
+
+from proxy.chat.code_styles import DARK_PAPER, LIGHT_PAPER, ROLES, code_styles
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """From 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_style_sheet_is_up_to_date() -> None:
+    assert files("proxy.chat").joinpath("page/code.css").read_text(encoding="utf-8") == code_styles()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_code_can_be_read_on_light_and_on_dark_paper(role: str) -> None:
+    light, dark, _ = ROLES[role]
+    assert contrast(light, LIGHT_PAPER) >= 7
+    assert contrast(dark, DARK_PAPER) >= 7
+
+
+def test_no_token_has_two_roles() -> None:
+    names = [name for _, _, names in ROLES.values() for name in names.split()]
+    assert len(names) == len(set(names))

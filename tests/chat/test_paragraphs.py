@@ -1,0 +1,237 @@
+"""The cutter: pieces that stand alone, whatever the deltas."""
+
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from proxy.chat.open_spans import HELD_CHARS_MAX
+from proxy.chat.paragraphs import FORMULA_CHARS_MAX, PIECE_CHARS_MAX, ParagraphCutter
+
+WORDS = r"""
+! ? 。 ！ ？ ｡ ） ” " ] ) * ** *** _ __ ~~ ` `` ``` ~~~ $ $$ \( \) \[ \] \ [ ]( ![ | # ## ### - 1. > http://a.b/?q=
+a b1 1.5 字 汉字
+"""
+BLANKS = [
+    "\n",
+    "\n\n",
+    "\r\n",
+    " ",
+    "   ",
+    "    ",
+    "\t",
+    "- ",
+    "1. ",
+    "# ",
+    "> ",
+    "|-|\n",
+    "```\n",
+    "$$\n",
+    "\u3000",
+]
+MARKS = st.sampled_from([*WORDS.split(), *BLANKS])
+TEXTS = st.lists(MARKS | st.text(max_size=4), max_size=80).map("".join)
+
+
+def cut(text: str, *sizes: int) -> list[str]:
+    """The pieces of a text that came in deltas of these sizes, over and over."""
+    cutter = ParagraphCutter()
+    pieces: list[str] = []
+    at = turn = 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)] if sizes else len(text)
+        pieces += cutter.feed(text[at : at + size])
+        at += size
+        turn += 1
+    return pieces + cutter.flush()
+
+
+@given(TEXTS | st.text(), st.lists(st.integers(1, 9), min_size=1, max_size=8))
+@settings(max_examples=500, deadline=None)
+@example("a。**" * 3, [1])
+def test_pieces_joined_are_the_text_and_do_not_depend_on_the_deltas(text: str, sizes: list[int]) -> None:
+    pieces = cut(text, *sizes)
+    assert "".join(pieces) == text
+    assert all(pieces)
+    assert pieces == cut(text)
+
+
+@given(TEXTS)
+@settings(max_examples=200, deadline=None)
+def test_no_piece_is_blank_but_where_all_is(text: str) -> None:
+    pieces = cut(text)
+    assert all(piece.strip() for piece in pieces) or not text.strip() or len(text) > 1_000
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("你好！世界。“好吗？”他说。", ["你好！", "世界。", "“好吗？”", "他说。"]),
+        ("真的?!好 吧!! 是", ["真的?!", "好 吧!! ", "是"]),
+        ("Hello! (Really?) Yes.", ["Hello! ", "(Really?) ", "Yes."]),
+        ("一行\n二行\n\n三行", ["一行\n", "二行\n\n", "三行"]),
+        ("一\r\n\r\n二", ["一\r\n\r\n", "二"]),
+        ("句。  \n \n下", ["句。  \n \n", "下"]),
+        ("\n\n开始。好", ["\n\n开始。", "好"]),
+        ("一\n　　二\n　", ["一\n", "　　二\n　"]),
+        ('他说"你好。真好。"然后', ['他说"你好。', '真好。"', "然后"]),
+        ('好！"引"', ["好！", '"引"']),
+        ("半｡全", ["半｡", "全"]),
+        ("前文###标题\n后。文", ["前文", "###标题\n", "后。", "文"]),
+        ("前。### 标题？是。\n\n后", ["前。", "### 标题？是。\n\n", "后"]),
+        ("# 一！二\n## 三\n", ["# 一！二\n", "## 三\n"]),
+    ],
+)
+def test_the_articles_marks_cut(text: str, pieces: list[str]) -> None:
+    assert cut(text) == pieces
+    assert cut(text, 1) == pieces
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "见 https://a.example/?q=你!x 吧",
+        "if (a != b) ok",
+        "版本 1.5 和 2.0",
+        "![图!好。](http://a.example/x!.png) 后",
+        "[问？答。](http://a.example/?a=1) 后",
+        "**重点。还是重点！**",
+        "*斜！体*后",
+        "~~旧。新~~",
+        "`a ? b : c! ` 后",
+        "``a`！ b`` 后",
+        "$n! = 1。5$",
+        r"\(n! \) 后",
+        "公式 $$n! \\text{？} $$ 后",
+        "公式 $$\nn! \n$$ 后",
+        "C# 和 F## 好",
+        "是！- 不是列表",
+        "字！> 不是引文",
+    ],
+)
+def test_what_belongs_together_is_not_torn(text: str) -> None:
+    if text == "$n! = 1。5$":  # the mark tells that it was no formula
+        assert cut(text) == ["$n! = 1。", "5$"]
+    else:
+        assert cut(text) == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("好。**重点。**后！`x`", ["好。", "**重点。**", "后！", "`x`"]),
+        ("好！![图](u)！完", ["好！", "![图](u)！", "完"]),
+        ("a![图](u)！完", ["a![图](u)！", "完"]),
+        ("价 $5。再 $6！好", ["价 $5。", "再 $6！", "好"]),
+        ("**没有关。\n下。一", ["**没有关。\n", "下。", "一"]),
+    ],
+)
+def test_inline_marks_stay_with_their_sentence(text: str, pieces: list[str]) -> None:
+    assert cut(text) == pieces
+    assert cut(text, 1) == pieces
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```py\na! b? c。\n\n# x\n- y\n```\n",
+        "~~~\n```\n!\n~~~\n",
+        "````\n```\n\n```\n````\n",
+        "| a！b | c |\n|---|---|\n| 1? | 2。3 |\n",
+        "a | b\n--|--\n1! 2 | 3。4\n",
+        "> 引。文\n> 二！三\n",
+        "$$\nn!\n= m\n$$\n",
+        "\\[\nn! \n\\]\n",
+        "- 一。二！\n  续。行\n  - 子。项\n\n    ```py\n    a！b\n\n    c\n    ```\n",
+        "1. 一。二\n   - 子\n     - 孙。子\n\n   段。落\n",
+        "- ```py\n  a\n\n  b\n  ```\n  后。记\n",
+    ],
+)
+def test_a_block_is_one_piece(block: str) -> None:
+    for before, after in (("", ""), ("前。\n", "后"), ("前。\n\n", "\n后")):
+        gap = after[: len(after) - len(after.lstrip())]
+        told = [before, block + gap, after.lstrip()]
+        assert cut(before + block + after) == [piece for piece in told if piece]
+        assert cut(before + block + after, 1) == [piece for piece in told if piece]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("- a\n- b\n  - c\n- d\n", ["- a\n", "- b\n  - c\n", "- d\n"]),
+        ("1. a\n\n   b\n\n2. c\n\n后", ["1. a\n\n   b\n\n", "2. c\n\n", "后"]),
+        ("* a\n+ b\n10) c", ["* a\n", "+ b\n", "10) c"]),
+        ("1. a\n```py\nx\n\n```\n2. b", ["1. a\n", "```py\nx\n\n```\n", "2. b"]),
+        ("- [x] a。b\n- [ ] c", ["- [x] a。b\n", "- [ ] c"]),
+        ("-不。是\n**不**！是", ["-不。", "是\n", "**不**！", "是"]),
+    ],
+)
+def test_a_list_goes_item_by_item(text: str, pieces: list[str]) -> None:
+    assert cut(text) == pieces
+    assert cut(text, 1) == pieces
+
+
+def test_a_sentence_goes_out_with_the_character_after_it() -> None:
+    cutter = ParagraphCutter()
+    assert cutter.feed("你好。") == []
+    assert cutter.feed("世") == ["你好。"]
+    assert cutter.flush() == ["世"]
+    assert cutter.flush() == []
+
+
+def test_a_cutter_begins_anew_after_a_flush() -> None:
+    cutter = ParagraphCutter()
+    cutter.feed("```\n没有关。\n")
+    assert cutter.flush() == ["```\n没有关。\n"]
+    assert cutter.feed("你好。世界") == ["你好。"]
+
+
+@pytest.mark.parametrize("opening", ["**", "`", "[", "[x](", r"\(", "见 $$", "~~", "_"])
+def test_what_is_never_closed_holds_nothing_back_for_ever(opening: str) -> None:
+    text = opening + "这是一句话。" * 400
+    pieces = cut(text, 3)
+    assert len(pieces) > 100
+    assert max(map(len, pieces)) < HELD_CHARS_MAX + 100
+
+
+def test_a_formula_that_is_never_closed_ends_at_a_blank_line_or_after_a_while() -> None:
+    assert cut("$$\na = b\n\n后。文") == ["$$\na = b\n\n", "后。", "文"]
+    assert max(map(len, cut("$$\n" + "a = b。\n" * 3_000))) <= FORMULA_CHARS_MAX
+
+
+@pytest.mark.parametrize(
+    "block", ["```\n" + "x = 1\n" * 9_000, "x" * 50_000, "| a\n" * 20_000, "- " + "y" * 40_000]
+)
+def test_no_piece_is_larger_than_its_limit(block: str) -> None:
+    pieces = cut(block, 7)
+    assert "".join(pieces) == block
+    assert max(map(len, pieces)) <= PIECE_CHARS_MAX
+    assert pieces == cut(block)
+
+
+UNITS = [
+    "你好，世界。",
+    "*",
+    "[",
+    "`a",
+    "a|b\n",
+    "- a\n",
+    "```\n",
+    "$$\n",
+    "\n",
+    " ",
+    "###",
+    '！"',
+    "1. ",
+    "\\",
+    "$a ",
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_time_grows_with_the_text_alone(unit: str) -> None:
+    text = unit * (100_000 // len(unit))
+    began = time.process_time()
+    assert "".join(cut(text, 1)) == text
+    assert time.process_time() - began < 5
