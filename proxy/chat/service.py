@@ -1,15 +1,18 @@
 """The chat of one worker: everything that its routes need, opened together and closed in reverse."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.readers import Readers
+from proxy.chat.render import render_block
 from proxy.chat.stores import open_stores
 from proxy.chat.upstream import ChatUpstream, Relaying
 from proxy.chat.visitor_rate import VisitorRate, open_redis_storage
@@ -17,6 +20,10 @@ from proxy.drain import Drain
 from proxy.settings import Chat, Settings, Shared
 from proxy.telemetry import UsageTotals
 from proxy.wire.forwarded import TrustedProxies
+
+
+_EVERYTHING_LOADED: Final = "```python\nx = 1\n```\n\n$x$\n"
+"""The first block of code takes 65 ms, which no visitor shall wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ async def open_chat(
     if chat is None:
         yield None
         return
+    await asyncio.to_thread(render_block, "left", _EVERYTHING_LOADED)
     upstream = ChatUpstream(relaying, drain, usage)
     proxies = TrustedProxies(settings.access.trusted_proxies)
     # One turn at least is remembered, since it may have to be answered again; how many of them the model is
