@@ -62,10 +62,18 @@ class Dialogues:
     ) -> None:
         self._closing = True
         if not (self._heard_elsewhere and self._drain.started):
-            for dialogue in self._running:
-                dialogue.end("closing")
+            self._end_all()
         # Those that go on end by themselves, at the latest when the drain stops their exchanges.
         await self._group.__aexit__(kind, error, trace)
+
+    def drain(self) -> None:
+        """The service is on its way out: what nobody will hear any more ends now, and says so."""
+        if not self._heard_elsewhere:
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for dialogue in self._running:
+            dialogue.end("closing")
 
     async def ask(self, channel: str, prompt: str, request_id: str) -> str:
         """Begin a dialogue; empty, or words for why not.

@@ -21,7 +21,8 @@ from proxy.settings import Chat, Settings, Shared
 from proxy.telemetry import UsageTotals
 from proxy.wire.forwarded import TrustedProxies
 
-
+FAREWELL_SECONDS: Final = 0.2
+"""Between the beginning of a drain and the end of the streams: readers still hear how their dialogues end."""
 _EVERYTHING_LOADED: Final = "```python\nx = 1\n```\n\n$x$\n"
 """The first block of code takes 65 ms, which no visitor shall wait for."""
 
@@ -69,7 +70,7 @@ async def open_chat(
         open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
         _open_rate(chat, settings.shared) as rate,
         Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
-        _open_readers(drain) as readers,
+        _open_readers(drain, dialogues) as readers,
     ):
         yield ChatService(
             chat, stores.broker, stores.channels, dialogues, rate, readers, read_page_files(), proxies
@@ -77,9 +78,14 @@ async def open_chat(
 
 
 @contextlib.asynccontextmanager
-async def _open_readers(drain: Drain) -> AsyncIterator[Readers]:
+async def _open_readers(drain: Drain, dialogues: Dialogues) -> AsyncIterator[Readers]:
     readers = Readers()
-    drain.when_started(readers.send_away)
+
+    def say_farewell() -> None:
+        dialogues.drain()
+        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, readers.send_away)
+
+    drain.when_started(say_farewell)
     yield readers
     readers.send_away()
 
