@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from proxy.access import AccessControl
 from proxy.caller_limits import CallerLimits
 from proxy.chat.service import ChatService, open_chat
-from proxy.chat.upstream import relaying_of
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
@@ -61,9 +60,8 @@ async def open_services(settings: Settings, drain: Drain) -> AsyncIterator[Servi
         credentials.prefetch()
         usage, callers = UsageTotals(), CallerLimits(settings.access.keys)
         routing = Routing(settings, clients)
-        relaying = relaying_of(settings, clients, routing, callers)
         chat = await stack.enter_async_context(
-            open_chat(settings, lambda: contextlib.nullcontext(relaying), drain, usage)
+            open_chat(settings, clients, routing=routing, callers=callers, drain=drain, usage=usage)
         )
         yield Services(
             settings=settings,

@@ -10,6 +10,7 @@ from proxy.chat.broker import BrokerClosed
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
 from proxy.chat.prompt import clean_prompt
+from proxy.chat.render import render_block
 from proxy.chat.speaker import Speaker
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
@@ -23,6 +24,8 @@ TURN_SECONDS: Final = 1.0
 RESET_SECONDS: Final = 5.0
 """How long a reset waits for the answer that it stops."""
 _LOOK_SECONDS: Final = 0.02
+_EVERYTHING: Final = "```python\nx = 1\n```\n\n$x$\n"
+"""Loads what renders: the first block of code takes 65 ms, which no visitor shall wait for."""
 
 _log: Final = get_logger("chat")
 
@@ -54,6 +57,7 @@ class Dialogues:
         self._closing = False
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(render_block, "left", _EVERYTHING)
         await self._group.__aenter__()
         return self
 

@@ -2,29 +2,29 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.caller_limits import CallerLimits
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.readers import Readers
-from proxy.chat.render import render_block
 from proxy.chat.stores import open_stores
-from proxy.chat.upstream import ChatUpstream, Relaying
+from proxy.chat.upstream import ChatUpstream
 from proxy.chat.visitor_rate import VisitorRate, open_redis_storage
 from proxy.drain import Drain
-from proxy.settings import Chat, Settings, Shared
+from proxy.settings import Chat, Routes, Settings, Shared
 from proxy.telemetry import UsageTotals
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.routing import Routing
 from proxy.wire.forwarded import TrustedProxies
+
 
 FAREWELL_SECONDS: Final = 0.2
 """Between the beginning of a drain and the end of the streams: readers still hear how their dialogues end."""
-_EVERYTHING_LOADED: Final = "```python\nx = 1\n```\n\n$x$\n"
-"""The first block of code takes 65 ms, which no visitor shall wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,10 @@ class ChatService:
 @contextlib.asynccontextmanager
 async def open_chat(
     settings: Settings,
-    relaying: Callable[[], AbstractContextManager[Relaying]],
+    clients: Mapping[str, UpstreamClient],
+    *,
+    routing: Routing,
+    callers: CallerLimits,
     drain: Drain,
     usage: UsageTotals,
 ) -> AsyncIterator[ChatService | None]:
@@ -52,7 +55,9 @@ async def open_chat(
 
     Args:
         settings: The whole configuration.
-        relaying: What the next dialogue is relayed with.
+        clients: One client an upstream, by name.
+        routing: Which upstream is asked, unless `[chat]` names one.
+        callers: What the caller `chat` may use.
         drain: Its beginning sends the readers away.
         usage: Where tokens are counted.
     """
@@ -60,8 +65,11 @@ async def open_chat(
     if chat is None:
         yield None
         return
-    await asyncio.to_thread(render_block, "left", _EVERYTHING_LOADED)
-    upstream = ChatUpstream(relaying, drain, usage)
+    if chat.upstream is not None:
+        routing = Routing(settings.model_copy(update={"routes": Routes(default=chat.upstream)}), clients)
+    upstream = ChatUpstream(
+        chat, settings.limits, settings.logs, routing=routing, callers=callers, drain=drain, usage=usage
+    )
     proxies = TrustedProxies(settings.access.trusted_proxies)
     # One turn at least is remembered, since it may have to be answered again; how many of them the model is
     # told is decided where they are told.

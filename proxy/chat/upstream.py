@@ -4,8 +4,7 @@ All that the chat knows of the relay is known here.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict, cast
 
@@ -16,9 +15,9 @@ from proxy.caller_limits import CallerLimits
 from proxy.drain import Drain
 from proxy.errors import ProxyError
 from proxy.secret import Secret
-from proxy.settings import Chat, Json, Limits, Logs, Routes, Settings
+from proxy.settings import Chat, Json, Limits, Logs
 from proxy.telemetry import BodyLog, ExchangeRecord, UsageTotals, get_logger, request_context
-from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
@@ -59,9 +58,8 @@ class ModelAnswer:
     record: ExchangeRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Relaying:
-    """What a dialogue is relayed with.
+class ChatUpstream:
+    """Asks the model.
 
     Args:
         chat: The `[chat]` section.
@@ -69,38 +67,26 @@ class Relaying:
         logs: Whether bodies are logged.
         routing: Which upstream is asked.
         callers: What the caller `chat` may use.
-    """
-
-    chat: Chat
-    limits: Limits
-    logs: Logs
-    routing: Routing
-    callers: CallerLimits
-
-
-def relaying_of(
-    settings: Settings, clients: Mapping[str, UpstreamClient], routing: Routing, callers: CallerLimits
-) -> Relaying:
-    """What `[chat]` says; an upstream that it names is asked whatever `[routes]` say."""
-    chat = settings.chat or Chat()
-    if chat.upstream is not None:
-        routing = Routing(settings.model_copy(update={"routes": Routes(default=chat.upstream)}), clients)
-    return Relaying(chat, settings.limits, settings.logs, routing, callers)
-
-
-class ChatUpstream:
-    """Asks the model.
-
-    Args:
-        relaying: What the next dialogue is relayed with, held for as long as it runs.
         drain: Told of what runs.
         usage: Where tokens are counted.
     """
 
     def __init__(
-        self, relaying: Callable[[], AbstractContextManager[Relaying]], drain: Drain, usage: UsageTotals
+        self,
+        chat: Chat,
+        limits: Limits,
+        logs: Logs,
+        *,
+        routing: Routing,
+        callers: CallerLimits,
+        drain: Drain,
+        usage: UsageTotals,
     ) -> None:
-        self._relaying = relaying
+        self._chat = chat
+        self._limits = limits
+        self._logs = logs
+        self._routing = routing
+        self._callers = callers
         self._drain = drain
         self._usage = usage
 
@@ -112,12 +98,11 @@ class ChatUpstream:
             ProxyError: there is no answer; inside, the answer broke off.
         """
         record = ExchangeRecord(request_id, "POST", PATH)
-        record.caller, record.endpoint = CALLER.name, ENDPOINT
+        record.caller, record.endpoint, record.model = CALLER.name, ENDPOINT, self._chat.model
         with request_context(request_id):
             try:
                 async with contextlib.AsyncExitStack() as closing:
-                    relaying = closing.enter_context(self._relaying())
-                    yield await self._open(relaying, messages, record, closing)
+                    yield await self._open(messages, record, closing)
                 record.outcome = record.outcome or "ok"
             except ProxyError as error:
                 record.fail(error)
@@ -128,25 +113,19 @@ class ChatUpstream:
                 _log.info("exchange", **record.fields())
 
     async def _open(
-        self,
-        relaying: Relaying,
-        messages: Sequence[Message],
-        record: ExchangeRecord,
-        closing: contextlib.AsyncExitStack,
+        self, messages: Sequence[Message], record: ExchangeRecord, closing: contextlib.AsyncExitStack
     ) -> ModelAnswer:
-        model, callers = relaying.chat.model, relaying.callers
-        record.model = model
-        callers.check_model(CALLER, model)
-        await callers.count_request(CALLER)
-        closing.enter_context(callers.stream(CALLER))
-        route = relaying.routing.choose(ENDPOINT, model, CALLER.name)
+        model = self._chat.model
+        self._callers.check_model(CALLER, model)
+        await self._callers.count_request(CALLER)
+        closing.enter_context(self._callers.stream(CALLER))
+        route = self._routing.choose(ENDPOINT, model, CALLER.name)
         record.upstream = route.upstream
-        body = _body(relaying.chat, messages, route)
-        record.bytes_up = len(body)
-        if relaying.logs.bodies:
-            _log_bodies(record, body, relaying.logs.body_bytes, closing)
         clock = ExchangeClock(route.timeouts)
         closing.enter_context(self._drain.watch(clock))
+        body = self._body(messages, route)
+        record.bytes_up = len(body)
+        self._log_bodies(record, body, closing)
         request = UpstreamRequest(
             method="POST",
             path=f"/{ENDPOINT}".encode(),
@@ -156,31 +135,31 @@ class ChatUpstream:
             clock=clock,
         )
         repairs = AnswerRepairs(route.repairs, route.endpoint, usage_asked=False)
-        answer = await Exchange(request, route, clock, record, relaying.limits, repairs).open(closing)
+        answer = await Exchange(request, route, clock, record, self._limits, repairs).open(closing)
         record.status = answer.status
         return _model_answer(answer, record)
+
+    def _body(self, messages: Sequence[Message], route: Route) -> bytes:
+        chat = self._chat
+        fields: dict[str, object] = {"model": route.rename or chat.model}
+        if chat.user is not None:
+            fields["user"] = str(chat.user)
+        fields |= {"messages": messages, "stream": True}
+        if chat.tools:
+            fields["tools"] = plain(chat.tools)
+        fields |= {name: plain(value) for name, value in chat.options.items()}
+        return repair_request(route.repairs, route.endpoint, msgspec.json.encode(fields))
+
+    def _log_bodies(self, record: ExchangeRecord, body: bytes, closing: contextlib.AsyncExitStack) -> None:
+        if self._logs.bodies:
+            record.bodies = BodyLog(self._logs.body_bytes)
+            record.bodies.request(body, whole=True)
+            closing.callback(record.bodies.close)
 
     def _count_usage(self, record: ExchangeRecord) -> None:
         if record.prompt_tokens is not None:
             names = (record.caller or "", record.model or "", record.upstream or "")
             self._usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
-
-
-def _body(chat: Chat, messages: Sequence[Message], route: Route) -> bytes:
-    fields: dict[str, object] = {"model": route.rename or chat.model}
-    if chat.user is not None:
-        fields["user"] = str(chat.user)
-    fields |= {"messages": messages, "stream": True}
-    if chat.tools:
-        fields["tools"] = plain(chat.tools)
-    fields |= {name: plain(value) for name, value in chat.options.items()}
-    return repair_request(route.repairs, route.endpoint, msgspec.json.encode(fields))
-
-
-def _log_bodies(record: ExchangeRecord, body: bytes, limit: int, closing: contextlib.AsyncExitStack) -> None:
-    record.bodies = BodyLog(limit)
-    record.bodies.request(body, whole=True)
-    closing.callback(record.bodies.close)
 
 
 def plain(value: Json) -> object:
