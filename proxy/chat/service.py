@@ -22,7 +22,6 @@ from proxy.upstream.client import UpstreamClient
 from proxy.upstream.routing import Routing
 from proxy.wire.forwarded import TrustedProxies
 
-
 FAREWELL_SECONDS: Final = 0.2
 """Between the beginning of a drain and the end of the streams: readers still hear how their dialogues end."""
 
