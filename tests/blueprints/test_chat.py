@@ -3,12 +3,11 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from proxy.chat.page_files import PageFile
-from tests.chat.visitor import Visitor, visitor
+from tests.chat.visitor import Visitor, chat_of, visitor
 from tests.conftest import KEY, RunningProxy, RunProxy
 from tests.raw_caller import RawAnswer, raw_caller
 
@@ -213,9 +212,7 @@ async def test_a_question_may_be_as_long_as_the_section_says(run_proxy: RunProxy
 async def test_an_empty_question_is_accepted_and_nothing_published(run_proxy: RunProxy, prompt: str) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         assert await someone.post("dialogue", prompt) == OK
-        chat = proxy.services.chat
-        assert chat is not None
-        assert not await chat.broker.knows(someone.channel)
+        assert not await chat_of(proxy).broker.knows(someone.channel)
 
 
 # --- how often
@@ -283,7 +280,6 @@ async def test_head_of_a_stream_is_answered_at_once(run_proxy: RunProxy) -> None
 
 def use_files(proxy: RunningProxy, **files: str) -> None:
     """Let the page consist of these files."""
-    chat: Any = proxy.services.chat
     kinds = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
     page = {
         name.replace("__", "/").replace("_", "."): PageFile(
@@ -291,7 +287,7 @@ def use_files(proxy: RunningProxy, **files: str) -> None:
         )
         for name, text in files.items()
     }
-    object.__setattr__(chat, "page", page)
+    object.__setattr__(chat_of(proxy), "page", page)
 
 
 async def test_the_page_and_its_files(run_proxy: RunProxy) -> None:
