@@ -18,7 +18,7 @@ from tests.integration.test_chat_fleet import SERVICE, address_of
 from tests.raw_caller import PATIENCE
 from tests.redis_server import redis_server
 
-CHANNELS = int(os.environ.get("PROXY_TEST_CHANNELS", "200"))
+CHANNELS = int(os.environ.get("PROXY_TEST_CHANNELS", "100"))
 FIRST = 50
 """That are opened before anything is measured, so that what is loaded once is loaded."""
 KIB_EACH = 60
