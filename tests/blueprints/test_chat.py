@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from proxy.chat.page_files import PageFile
+from proxy.redis_connection import StoreUnavailable
 from tests.chat.visitor import Visitor, chat_of, visitor
 from tests.conftest import KEY, RunningProxy, RunProxy
 from tests.raw_caller import RawAnswer, raw_caller
@@ -147,6 +148,10 @@ async def test_channels_and_prompts_stand_in_no_log(run_proxy: RunProxy) -> None
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example"}, 200),
+        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example:443"}, 200),
+        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example:80"}, 403),
+        ({"Origin": "https://chat.example:8443", "X-Forwarded-Host": "chat.example:8443"}, 200),
+        ({"Origin": "https://chat.example:x", "X-Forwarded-Host": "chat.example"}, 403),
     ],
 )
 @pytest.mark.parametrize("action", ["dialogue", "stop", "reset"])
@@ -273,6 +278,27 @@ async def test_head_of_a_stream_is_answered_at_once(run_proxy: RunProxy) -> None
         answer, _ = await send(proxy.url, "HEAD", "/chat/stream?channel=c")
         assert answer.status == 200
         assert answer.header("content-type") == ["text/event-stream; charset=utf-8"]
+
+
+async def test_a_redis_that_is_away_for_a_moment_refuses_no_stream_and_one_that_stays_away_is_503(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chatting(run_proxy) as (someone, proxy):
+        channels = chat_of(proxy).channels
+        admit, away = channels.admit, ["once"]
+
+        async def failing(channel: str, session: str) -> bool:
+            if away:
+                away[:] = away[:-1] if away == ["once"] else away
+                raise StoreUnavailable("away")
+            return await admit(channel, session)
+
+        monkeypatch.setattr(channels, "admit", failing)
+        async with someone.listen() as stream:
+            assert await stream.block() == b"retry:2000\n"
+        away[:] = ["for", "ever"]
+        status, answer = await someone.post("dialogue", "hi")
+        assert (status, answer["code"]) == (503, 0)
 
 
 # --- the page
