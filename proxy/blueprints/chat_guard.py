@@ -203,7 +203,7 @@ def _json(body: object, status: HTTPStatus) -> Response:
 
 
 def _hosts_of(origin: str) -> set[str]:
-    """The host of an origin as a Host header may have it, with the scheme's port or without; none for null."""
+    """The host of an origin as Host may have it, with the scheme's port or without; none for null."""
     try:
         parts = urlsplit(origin.lower())
         port = parts.port
