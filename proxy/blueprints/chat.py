@@ -11,8 +11,10 @@ from proxy.blueprints.chat_guard import (
     Refusal,
     answer_error,
     answer_refusal,
+    answer_unavailable,
     check_origin,
     finish_answer,
+    is_over,
     own_channel,
     read_prompt,
     reply,
@@ -20,6 +22,7 @@ from proxy.blueprints.chat_guard import (
 from proxy.blueprints.chat_guard import chat_service as chat
 from proxy.blueprints.chat_session import PATH, visitor_session
 from proxy.blueprints.exchange import arrived
+from proxy.chat.broker import BrokerClosed
 from proxy.chat.page_files import PageFile
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
@@ -29,13 +32,13 @@ blueprint.before_request(check_origin)
 blueprint.after_request(finish_answer)
 blueprint.register_error_handler(Refusal, answer_refusal)
 blueprint.register_error_handler(ProxyError, answer_error)
-blueprint.register_error_handler(StoreUnavailable, answer_error)
+blueprint.register_error_handler(StoreUnavailable, answer_unavailable)
+blueprint.register_error_handler(BrokerClosed, answer_unavailable)
 
 STREAM_HEADERS: Final = {
     "Cache-Control": "no-store, no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-_BEGINNING: Final = "0-0"
 
 
 @blueprint.get("/stream")
@@ -43,7 +46,7 @@ _BEGINNING: Final = "0-0"
 async def stream() -> Response:
     """The events of a channel, from now on or from an id on."""
     channel, after = await own_channel(), _after()
-    if after not in {None, _BEGINNING} and not await chat().broker.knows(channel):
+    if await is_over(channel, after):
         return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
     request = arrived()
     response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")

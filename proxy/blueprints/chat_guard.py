@@ -1,5 +1,7 @@
 """What every route of the chat keeps to: whose channel it is, whose page posts, how often, in which words."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ from quart import Response, current_app
 from proxy.blueprints.chat_session import visitor_session
 from proxy.blueprints.exchange import arrived
 from proxy.chat import words
+from proxy.chat.broker import BrokerClosed
 from proxy.chat.service import ChatService
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited
 from proxy.generations import Generations
@@ -19,6 +22,9 @@ from proxy.wire.headers import media_type
 DEFAULT_CHANNEL: Final = "sse"
 """flask-sse's, where a page names none."""
 CHANNEL_CHARS_MAX: Final = 128
+BEGINNING: Final = "0-0"
+"""The id before all others: what a page asks from that shows everything."""
+_PAUSES_SECONDS: Final = (0.1, 0.5)
 BYTES_A_CHARACTER: Final = 12
 """At most: JSON may write a character as two escapes of six bytes."""
 _BODY_SPARE_BYTES: Final = 4096
@@ -36,6 +42,7 @@ PAGE_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """Nothing active that is not a file of ours, whatever a model says: https://www.w3.org/TR/CSP3/."""
+_PORTS: Final = {"http": 80, "https": 443}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 """Of Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/."""
 
@@ -81,7 +88,7 @@ async def check_origin() -> None:
         allowed = site is None or site in _OWN_SITES
     else:
         hosts = chat_service().proxies.hosts(request.peer, request.raw_headers)
-        allowed = origin.lower() in chat_service().settings.origins or _host_of(origin) in hosts
+        allowed = origin.lower() in chat_service().settings.origins or not hosts.isdisjoint(_hosts_of(origin))
     if not allowed:
         raise Refusal(HTTPStatus.FORBIDDEN, "not from this page")
 
@@ -103,9 +110,30 @@ async def own_channel(*, counted: bool = False) -> str:
         raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
     if counted:
         await chat.rate.count(session, chat.proxies.visitor(request.peer, request.raw_headers))
-    if not await chat.channels.admit(channel, session):
+    if not await _patiently(lambda: chat.channels.admit(channel, session)):
         raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
     return channel
+
+
+async def is_over(channel: str, after: str | None) -> bool:
+    """Whether a reader comes back to a channel of which nothing is kept any more.
+
+    Raises:
+        StoreUnavailable: Redis could not be asked.
+    """
+    if after in {None, BEGINNING}:
+        return False
+    return not await _patiently(lambda: chat_service().broker.knows(channel))
+
+
+async def _patiently(ask: Callable[[], Awaitable[bool]]) -> bool:
+    """Ask Redis again after a while: a browser whose event stream is refused once does not try again."""
+    for pause in _PAUSES_SECONDS:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            await asyncio.sleep(pause)
+    return await ask()
 
 
 async def read_prompt(max_chars: int) -> str:
@@ -120,7 +148,7 @@ async def read_prompt(max_chars: int) -> str:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
     limit = BYTES_A_CHARACTER * max_chars + _BODY_SPARE_BYTES
     body = await request.body.read(limit)
-    if not request.body.finished:
+    if len(body) > limit:
         raise BodyTooLarge(limit)
     try:
         return msgspec.json.decode(body, type=_Prompt).prompt or ""
@@ -142,10 +170,14 @@ async def answer_refusal(refusal: Refusal) -> Response:
     return _json({"code": 0, "msg": str(refusal)}, refusal.status)
 
 
-async def answer_error(error: ProxyError | StoreUnavailable) -> Response:
+async def answer_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:
+    """Redis is away, or the service goes."""
+    message = words.RESTARTING if isinstance(error, BrokerClosed) else words.BROKEN
+    return _json({"code": 0, "msg": message}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def answer_error(error: ProxyError) -> Response:
     """An error in the article's shape."""
-    if isinstance(error, StoreUnavailable):
-        return _json({"code": 0, "msg": words.BROKEN}, HTTPStatus.SERVICE_UNAVAILABLE)
     request = arrived()
     request.record.fail(error)
     await request.body.discard(_DISCARD_SECONDS)
@@ -172,9 +204,15 @@ def _json(body: object, status: HTTPStatus) -> Response:
     return Response(msgspec.json.encode(body), status, headers, content_type="application/json")
 
 
-def _host_of(origin: str) -> str:
-    """The host of an origin with its port, as a Host header has it; nothing for `null`."""
+def _hosts_of(origin: str) -> set[str]:
+    """The host of an origin as Host may have it, with the scheme's port or without; none for null."""
     try:
-        return urlsplit(origin.lower()).netloc
+        parts = urlsplit(origin.lower())
+        port = parts.port
     except ValueError:
-        return ""
+        return set()
+    if not parts.netloc:
+        return set()
+    return (
+        {parts.netloc} if port is not None else {parts.netloc, f"{parts.netloc}:{_PORTS.get(parts.scheme)}"}
+    )

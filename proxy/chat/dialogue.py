@@ -82,12 +82,17 @@ class Dialogue:
         return "done" if self._ending is None else "stopped"
 
     async def _watched(self, upstream: ChatUpstream, channels: Channels) -> str | None:
+        trouble, failure = None, None
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(self._watch(channels))
             try:
-                return await self._bounded(upstream)
-            finally:
-                watch.cancel()
+                trouble = await self._bounded(upstream)
+            except Exception as error:  # whatever it is: out of the group it would come wrapped
+                failure = error
+            watch.cancel()
+        if failure is not None:
+            raise failure
+        return trouble
 
     async def _watch(self, channels: Channels) -> None:
         """Hear when somebody asks to stop."""

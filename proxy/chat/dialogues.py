@@ -10,6 +10,7 @@ from proxy.chat.broker import BrokerClosed
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
 from proxy.chat.prompt import clean_prompt
+from proxy.chat.render import render_block
 from proxy.chat.speaker import Speaker
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
@@ -23,6 +24,8 @@ TURN_SECONDS: Final = 1.0
 RESET_SECONDS: Final = 5.0
 """How long a reset waits for the answer that it stops."""
 _LOOK_SECONDS: Final = 0.02
+_EVERYTHING: Final = "```python\nx = 1\n```\n\n$x$\n"
+"""Loads what renders: the first block of code takes 65 ms, which no visitor shall wait for."""
 
 _log: Final = get_logger("chat")
 
@@ -54,6 +57,7 @@ class Dialogues:
         self._closing = False
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(render_block, "left", _EVERYTHING)
         await self._group.__aenter__()
         return self
 
@@ -62,10 +66,18 @@ class Dialogues:
     ) -> None:
         self._closing = True
         if not (self._heard_elsewhere and self._drain.started):
-            for dialogue in self._running:
-                dialogue.end("closing")
+            self._end_all()
         # Those that go on end by themselves, at the latest when the drain stops their exchanges.
         await self._group.__aexit__(kind, error, trace)
+
+    def drain(self) -> None:
+        """The service is on its way out: what nobody will hear any more ends now, and says so."""
+        if not self._heard_elsewhere:
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for dialogue in self._running:
+            dialogue.end("closing")
 
     async def ask(self, channel: str, prompt: str, request_id: str) -> str:
         """Begin a dialogue; empty, or words for why not.

@@ -1,8 +1,10 @@
 """The chat of one worker: everything that its routes need, opened together and closed in reverse."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
@@ -16,6 +18,9 @@ from proxy.counting import Counting
 from proxy.drain import Drain
 from proxy.settings import Chat, Settings, Shared
 from proxy.wire.forwarded import TrustedProxies
+
+FAREWELL_SECONDS: Final = 0.2
+"""Between the beginning of a drain and the end of the streams: readers still hear how their dialogues end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ async def open_chat(
         open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
         _open_rate(chat, settings.shared) as rate,
         Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
-        _open_readers(drain) as readers,
+        _open_readers(drain, dialogues) as readers,
     ):
         yield ChatService(
             chat, stores.broker, stores.channels, dialogues, rate, readers, read_page_files(), proxies
@@ -64,9 +69,14 @@ async def open_chat(
 
 
 @contextlib.asynccontextmanager
-async def _open_readers(drain: Drain) -> AsyncIterator[Readers]:
+async def _open_readers(drain: Drain, dialogues: Dialogues) -> AsyncIterator[Readers]:
     readers = Readers()
-    drain.when_started(readers.send_away)
+
+    def say_farewell() -> None:
+        dialogues.drain()
+        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, readers.send_away)
+
+    drain.when_started(say_farewell)
     yield readers
     readers.send_away()
 

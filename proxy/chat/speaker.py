@@ -14,7 +14,7 @@ MESSAGE: Final = "message_event"
 """What the article's page listens to."""
 STATE: Final = "state_event"
 ASIDE_CHARS: Final = 200
-"""A longer piece is rendered in a thread: many small lists cost 25 microseconds a character."""
+"""A longer piece is rendered in a thread: code and formulas cost 7 microseconds a character, the hop 100."""
 
 State = Literal["waiting", "thinking", "answering", "done", "stopped", "failed", "regenerating", "reset"]
 _SHOWN: Final[dict[str, tuple[Kind, State]]] = {
@@ -77,5 +77,5 @@ class Speaker:
 
     async def _show(self, pieces: list[str]) -> None:
         for piece in pieces:
-            if self._kind is not None:
+            if self._kind is not None and piece.strip():
                 await self.say(_SHOWN[self._kind][0], piece)

@@ -44,6 +44,8 @@ COHERE_RERANK: Final = "/v2/rerank"
 
 _MOUNT: Final = ORIGINAL_MOUNT.encode()
 _COHERE_RERANK: Final = COHERE_RERANK.encode()
+_ENDING_IN_A_SLASH: Final = frozenset({b"/", b"/chat/"})
+"""Nothing is relayed there: the chat's page, and nothing at all."""
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x1f\x7f\\#]")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
@@ -65,7 +67,7 @@ def check_target(raw_path: bytes, query: bytes) -> None:
         InvalidRequest: an absolute form, a dot segment, an empty segment, a backslash, a control character, a
             fragment or a broken escape (RFC 3986 2.1, 3.3, 3.5 and 5.2.4), plain or percent-encoded.
     """
-    if raw_path == b"/":
+    if raw_path in _ENDING_IN_A_SLASH:
         return
     if not raw_path.startswith(b"/"):
         raise InvalidRequest("the request target must be a path")

@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from proxy.chat.service import ChatService
+from tests.conftest import RunningProxy
 from tests.raw_caller import PATIENCE
 
 
@@ -143,6 +145,13 @@ async def visitor(url: str, *, socket: str | None = None) -> AsyncIterator[Visit
         found = Visitor(url, http)
         await found.enter()
         yield found
+
+
+def chat_of(proxy: RunningProxy) -> ChatService:
+    """The chat of a service."""
+    chat = proxy.app.extensions["proxy"].chat
+    assert isinstance(chat, ChatService)
+    return chat
 
 
 def blocks(heard: list[Heard]) -> list[str]:

@@ -416,22 +416,23 @@ async def test_a_drain_sends_the_readers_away_and_lets_nobody_ask(run_proxy: Run
     assert upstream.requests == []
 
 
-async def test_a_dialogue_that_outlives_the_service_is_ended_with_an_error(run_proxy: RunProxy) -> None:
+async def test_a_dialogue_ends_with_an_error_when_the_service_drains(run_proxy: RunProxy) -> None:
     _, script = held()
-    async with chatting(run_proxy, script) as (someone, proxy, upstream):
-        async with someone.listen() as stream:
-            await someone.ask("数")
-            await stream.until("answering")
-        chat = proxy.app.extensions["proxy"].chat
-        assert chat is not None
-        published = []
-        keep = chat.broker.publish
+    async with chatting(run_proxy, script) as (someone, proxy, upstream), someone.listen() as stream:
+        await someone.ask("数")
+        await stream.until("answering")
+        proxy.drain.started = True
+        heard = await stream.turn()
+        with pytest.raises(EOFError):
+            await stream.next()
+        await until(lambda: upstream.connections == 0)
+    assert "restarting" in blocks(heard)[-1]
+    assert states(heard) == ["failed"]
 
-        async def watched(channel: str, event: object) -> str:
-            published.append(event)
-            return str(await keep(channel, event))
 
-        object.__setattr__(chat.broker, "publish", watched)
-    assert upstream.connections == 0
-    assert "restarting" in repr(published)
-    assert "failed" in repr(published[-1])
+async def test_a_dialogue_that_nobody_hears_does_not_keep_the_service(run_proxy: RunProxy) -> None:
+    _, script = held()
+    async with chatting(run_proxy, script) as (someone, _, upstream), someone.listen() as stream:
+        await someone.ask("数")
+        await stream.until("answering")
+    await until(lambda: upstream.connections == 0)

@@ -18,7 +18,7 @@ from proxy.gateway.echo import Turn
 from proxy.gateway.thinking import think
 from tests.chat.visitor import Heard, Stream, Visitor, blocks, states, visitor
 from tests.cli.processes import read_until, running
-from tests.conftest import KEY, SETTINGS, RunningGateway
+from tests.conftest import KEY, SETTINGS, RunningGateway, RunProxy
 from tests.nginx import LOCATIONS, nginx_before
 from tests.redis_server import RedisServer, redis_server
 
@@ -40,20 +40,28 @@ import functools, pathlib, sys
 from proxy.cli.serve import serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets, run
 from proxy.settings import load_settings
+from proxy.telemetry import configure_logs
 sockets = open_sockets(["127.0.0.1:0"], backlog=1000)
 print(sockets[0].getsockname()[1], flush=True)
 settings = load_settings(pathlib.Path(sys.argv[1]), {})
+configure_logs(settings.logs)  # away from standard output, which nobody reads on
 run(functools.partial(serve_until_stopped, settings, load_server_config(None), sockets))
 """
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """Two processes and the Redis that they share."""
+class Pair:
+    """Two services and the Redis that they share."""
 
     posts: str
     streams: str
     redis: RedisServer
+
+
+@dataclass(frozen=True)
+class Fleet(Pair):
+    """Both are processes of their own."""
+
     posting: asyncio.subprocess.Process
 
 
@@ -70,6 +78,15 @@ async def fleet(gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Fleet]
         command = (sys.executable, "-c", SERVICE, str(path))
         async with running(*command) as one, running(*command) as other:
             yield Fleet(await address_of(one), await address_of(other), server, one)
+
+
+@pytest.fixture
+async def pair(run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Pair]:
+    """Two services in this process, which start at once."""
+    async with redis_server(tmp_path) as server:
+        options = {"credential": gateway.credential, "more": FLEET.format(redis=server.url)}
+        async with run_proxy(gateway.url, **options) as one, run_proxy(gateway.url, **options) as other:
+            yield Pair(one.url, other.url, server)
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:
@@ -131,10 +148,10 @@ async def test_posts_on_one_process_and_streams_on_the_other_lose_nothing(
     assert not any(task.result() in logs for task in visitors)
 
 
-async def test_stop_busy_and_ownership_reach_across_processes(fleet: Fleet, gateway: RunningGateway) -> None:
+async def test_stop_busy_and_ownership_reach_across_services(pair: Pair, gateway: RunningGateway) -> None:
     gateway.gateway.options = type(gateway.gateway.options)(word_delay=0.1)
-    async with visitor(fleet.posts) as someone:
-        other = Visitor(fleet.streams, someone.http, someone.channel)
+    async with visitor(pair.posts) as someone:
+        other = Visitor(pair.streams, someone.http, someone.channel)
         async with other.listen() as stream:
             await someone.ask("数一数")
             await stream.until("thinking")
@@ -142,7 +159,7 @@ async def test_stop_busy_and_ownership_reach_across_processes(fleet: Fleet, gate
             assert "still being written" in (await other.post("dialogue", "又"))[1]["msg"]
             assert await other.post("stop") == (200, {"code": 1, "msg": ""})
             assert states(await stream.turn()) == ["stopped"]
-        async with visitor(fleet.streams) as stranger:
+        async with visitor(pair.streams) as stranger:
             assert (await stranger.post("dialogue", "x", someone.channel))[0] == 403
             assert (await stranger.get(f"stream?channel={someone.channel}"))[0] == 403
 
@@ -174,15 +191,15 @@ def flask_site(server: RedisServer) -> flask.Flask:
     return site
 
 
-async def test_flask_sse_and_we_hear_each_other(fleet: Fleet) -> None:
-    site = flask_site(fleet.redis)
+async def test_flask_sse_and_we_hear_each_other(pair: Pair) -> None:
+    site = flask_site(pair.redis)
 
     def publish() -> None:
         with site.app_context():
             flask_sse.sse.publish({"message": "<p>你好</p>"}, type="message_event", channel=someone.channel)
             flask_sse.sse.publish("two\nlines", channel=someone.channel)
 
-    async with visitor(fleet.streams) as someone, someone.listen() as stream:
+    async with visitor(pair.streams) as someone, someone.listen() as stream:
         await stream.block()
         await asyncio.to_thread(publish)
         first, second = await stream.next(), await stream.next()
@@ -192,8 +209,8 @@ async def test_flask_sse_and_we_hear_each_other(fleet: Fleet) -> None:
             listening = flask_sse.sse.messages(channel=someone.channel)
         async with asyncio.TaskGroup() as group:
             theirs = group.create_task(asyncio.to_thread(_next_message, site, listening))
-            await until_subscribed(fleet.redis, someone.channel)
-            await Visitor(fleet.posts, someone.http, someone.channel).ask("hi")
+            await until_subscribed(pair.redis, someone.channel)
+            await Visitor(pair.posts, someone.http, someone.channel).ask("hi")
             ours = await _first_block(stream)
     assert await theirs == ours
 

@@ -1,0 +1,353 @@
+"""The routes of the chat: who may use which channel, from which page, how often; headers, files, errors."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from proxy.chat.page_files import PageFile
+from proxy.redis_connection import StoreUnavailable
+from tests.chat.visitor import Visitor, chat_of, visitor
+from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.raw_caller import RawAnswer, raw_caller
+
+FREE = '[chat]\nrate = "1000/second"\n'
+NOWHERE = "http://127.0.0.1:9"
+OK = (200, {"code": 1, "msg": ""})
+
+
+@asynccontextmanager
+async def chatting(run_proxy: RunProxy, chat: str = FREE) -> AsyncIterator[tuple[Visitor, RunningProxy]]:
+    async with run_proxy(NOWHERE, more=chat) as proxy, visitor(proxy.url) as someone:
+        yield someone, proxy
+
+
+async def send(url: str, method: str, path: str, *headers: str, body: bytes = b"") -> tuple[RawAnswer, bytes]:
+    """One request without a browser's help."""
+    async with raw_caller(url) as caller:
+        await caller.send(method, path, *headers, body=body, key=None)
+        answer = await caller.answer()
+        whole = b"" if answer.status in {204, 304} or method == "HEAD" else await caller.body(answer)
+        return answer, whole
+
+
+# --- there, or not
+
+
+async def test_without_the_section_only_the_api_is_there(run_proxy: RunProxy) -> None:
+    async with run_proxy(NOWHERE) as proxy:
+        for path in ("/chat/", "/chat", "/chat/stream", "/chat/session", "/chat/dialogue", "/chat/drawer.js"):
+            assert (await send(proxy.url, "GET", path))[0].status == 404
+        assert (await send(proxy.url, "POST", "/chat/completions"))[0].status == 401
+
+
+async def test_with_it_the_api_still_is_the_api(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        answer, body = await send(proxy.url, "POST", "/chat/completions", body=b"{}")
+        assert answer.status == 401
+        assert json.loads(body)["error"]["code"] == "invalid_api_key"
+        keyed, body = await send(
+            proxy.url, "POST", "/chat/completions", f"Authorization: Bearer {KEY}", body=b"{}"
+        )
+        assert json.loads(body)["error"]["code"] == "upstream_unreachable"
+        assert keyed.header("set-cookie") == []
+
+
+async def test_no_key_is_asked(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, proxy):
+        assert await someone.get("dialogue") == (200, b"Hello Flask-sse !")
+        assert (await send(proxy.url, "GET", "/chat/session", "Authorization: Bearer nonsense"))[
+            0
+        ].status == 200
+
+
+# --- sessions and channels
+
+
+async def test_the_session_is_a_signed_cookie_for_the_chat_alone(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, proxy):
+        answer, body = await send(proxy.url, "GET", "/chat/session")
+        (cookie,) = answer.header("set-cookie")
+        assert cookie.startswith("llm_chat=")
+        assert {part.strip() for part in cookie.split(";")[1:]} == {"HttpOnly", "Path=/chat", "SameSite=Lax"}
+        assert answer.header("cache-control") == ["no-store"]
+        channel = json.loads(body)["channel"]
+        value = cookie.partition(";")[0]
+        again, body = await send(proxy.url, "GET", "/chat/session", f"Cookie: {value}")
+        assert json.loads(body) == {"channel": channel, "busy": False}
+        assert again.header("set-cookie") == []
+        _, body = await send(proxy.url, "GET", "/chat/session", f"Cookie: {value[:-2]}xx")
+        assert json.loads(body)["channel"] != channel
+        assert channel != someone.channel
+
+
+@pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
+async def test_behind_tls_the_cookie_is_secure(run_proxy: RunProxy, proto: str, *, secure: bool) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        answer, _ = await send(proxy.url, "GET", "/chat/session", f"X-Forwarded-Proto: {proto}")
+        assert ("Secure" in answer.header("set-cookie")[0]) is secure
+
+
+async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
+        for action in ("dialogue", "stop", "reset", "regenerate"):
+            assert (await stranger.post(action, "x", someone.channel))[0] == 403, action
+        status, answer = await stranger.get(f"stream?channel={someone.channel}")
+        assert (status, answer["code"]) == (403, 0)
+        assert (await stranger.get(f"session?channel={someone.channel}"))[0] == 403
+
+
+async def test_a_page_of_another_site_brings_its_own_channel_and_then_owns_it(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
+        async with someone.listen(channel="5f2c-of-a-flask-site"):
+            assert (await stranger.get("stream?channel=5f2c-of-a-flask-site"))[0] == 403
+        assert await someone.post("dialogue", "", "5f2c-of-a-flask-site") == OK
+
+
+async def test_no_channel_is_flask_sses_default(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
+        async with someone.http.get(f"{proxy.url}/chat/stream") as response:
+            assert response.status == 200
+        assert (await stranger.get("stream?channel=sse"))[0] == 403
+        assert (await stranger.get("stream?channel="))[0] == 403
+
+
+@pytest.mark.parametrize("channel", ["x" * 129, "%00", "a%0Ab"])
+async def test_what_is_no_name_is_400(run_proxy: RunProxy, channel: str) -> None:
+    async with chatting(run_proxy) as (someone, _):
+        assert (await someone.get(f"stream?channel={channel}"))[0] == 400
+
+
+async def test_channels_and_prompts_stand_in_no_log(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, proxy):
+        async with someone.listen() as stream:
+            await someone.ask("a-secret-question")
+            await stream.turn()
+        lines = repr(proxy.lines)
+        quiet = [line for line in proxy.exchanges if line.get("caller") is None]
+    assert someone.channel not in lines
+    assert "a-secret-question" not in lines
+    assert {line["log_level"] for line in quiet} == {"debug"}
+
+
+# --- what is posted
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "{own}"}, 200),
+        ({"Origin": "{own}", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "https://blog.example", "Sec-Fetch-Site": "same-site"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[x"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example"}, 200),
+        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example:443"}, 200),
+        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example:80"}, 403),
+        ({"Origin": "https://chat.example:8443", "X-Forwarded-Host": "chat.example:8443"}, 200),
+        ({"Origin": "https://chat.example:x", "X-Forwarded-Host": "chat.example"}, 403),
+    ],
+)
+@pytest.mark.parametrize("action", ["dialogue", "stop", "reset"])
+async def test_only_our_own_pages_and_named_ones_may_post(
+    run_proxy: RunProxy, action: str, headers: dict[str, str], status: int
+) -> None:
+    async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (someone, proxy):
+        sent = {name: value.format(own=proxy.url) for name, value in headers.items()}
+        assert (await someone.post(action, "", **sent))[0] == status
+
+
+async def test_a_named_page_may_read_and_others_may_not(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (_, proxy):
+        answer, _ = await send(
+            proxy.url, "OPTIONS", "/chat/dialogue", "Origin: https://blog.example",
+            "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type",
+        )  # fmt: skip
+        assert answer.status == 200
+        assert answer.header("access-control-allow-origin") == ["https://blog.example"]
+        assert answer.header("access-control-allow-credentials") == ["true"]
+        assert answer.header("access-control-allow-headers") == ["Content-Type"]
+        other, _ = await send(proxy.url, "GET", "/chat/session", "Origin: https://evil.example")
+        assert other.header("access-control-allow-origin") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b'{"prompt": ""}', 200),
+        ("application/json; charset=utf-8", b'{"prompt": null, "more": 1}', 200),
+        ("application/json", b"{}", 200),
+        ("application/json", b"[]", 400),
+        ("application/json", b'{"prompt": 1}', 400),
+        ("application/json", b"", 400),
+        ("application/json", b"\xff", 400),
+        ("application/json", b"[" * 4000, 400),
+        ("text/plain", b'{"prompt": ""}', 415),
+        ("application/x-www-form-urlencoded", b"prompt=x", 415),
+    ],
+)
+async def test_json_with_a_prompt_is_expected(
+    run_proxy: RunProxy, kind: str, body: bytes, status: int
+) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        answer, text = await send(
+            proxy.url, "POST", "/chat/dialogue?channel=c", f"Content-Type: {kind}", body=body
+        )
+        assert answer.status == status
+        assert json.loads(text)["code"] == (1 if status == 200 else 0)
+
+
+async def test_a_question_may_be_as_long_as_the_section_says(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy, FREE + "max_prompt_chars = 10\n") as (someone, _):
+        assert await someone.post("dialogue", "问" * 10) == OK
+        status, answer = await someone.post("dialogue", "问" * 11)
+        assert (status, answer["code"]) == (200, 1)
+        assert "10 characters at most" in answer["msg"]
+        status, answer = await someone.post("dialogue", "x" * 100_000)
+        assert (status, answer["code"]) == (413, 0)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", "\u200e\x00"])
+async def test_an_empty_question_is_accepted_and_nothing_published(run_proxy: RunProxy, prompt: str) -> None:
+    async with chatting(run_proxy) as (someone, proxy):
+        assert await someone.post("dialogue", prompt) == OK
+        assert not await chat_of(proxy).broker.knows(someone.channel)
+
+
+# --- how often
+
+
+async def test_two_in_a_second_are_enough(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy, "[chat]\n") as (someone, proxy):
+        for _ in range(2):
+            assert await someone.post("dialogue", "") == OK
+        assert await someone.post("dialogue", "") == (429, {"code": 0, "msg": "Too many requests!"})
+        answer, _ = await send(proxy.url, "POST", "/chat/reset?channel=c")
+        assert answer.status == 429
+        assert answer.header("retry-after") == ["1"]
+        assert await someone.post("stop") == OK  # to stop is never too often
+
+
+async def test_a_forged_forwarded_for_fools_nothing(run_proxy: RunProxy) -> None:
+    settings = '[chat]\nrate = "2/hour"\n'
+    async with chatting(run_proxy, settings) as (_, proxy):
+
+        async def post(number: int, address: str) -> int:
+            forged = f"X-Forwarded-For: 6.6.6.{number}, {address}"
+            path = f"/chat/dialogue?channel=c{number}"
+            answer, _ = await send(
+                proxy.url, "POST", path, forged, "Content-Type: application/json", body=b'{"prompt": ""}'
+            )
+            return answer.status
+
+        # What the trusted proxy itself added, on the right, is who is counted.
+        assert [await post(number, "198.51.100.1") for number in range(4)] == [200, 200, 429, 429]
+        assert await post(9, "198.51.100.2") == 200
+
+
+async def test_a_forged_forwarded_for_of_an_untrusted_peer_fools_nothing(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY__ACCESS__TRUSTED_PROXIES", '["10.9.9.9"]')
+    async with chatting(run_proxy, '[chat]\nrate = "2/hour"\n') as (someone, _):
+        forged = [{"X-Forwarded-For": f"6.6.6.{number}"} for number in range(4)]
+        statuses = [(await someone.post("dialogue", "", **headers))[0] for headers in forged]
+    assert statuses == [200, 200, 429, 429]
+
+
+# --- streams
+
+
+async def test_a_reconnection_to_what_is_no_longer_kept_ends(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (someone, _):
+        assert (await someone.get(f"stream?channel={someone.channel}&last_event_id=17-0"))[0] == 204
+        assert (await someone.get(f"stream?channel={someone.channel}", **{"Last-Event-ID": "17-0"}))[0] == 204
+        for after in ("0-0", None):
+            async with someone.listen(after=after) as stream:
+                assert await stream.block() == b"retry:2000\n"
+
+
+async def test_head_of_a_stream_is_answered_at_once(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        answer, _ = await send(proxy.url, "HEAD", "/chat/stream?channel=c")
+        assert answer.status == 200
+        assert answer.header("content-type") == ["text/event-stream; charset=utf-8"]
+
+
+async def test_a_redis_that_is_away_for_a_moment_refuses_no_stream_and_one_that_stays_away_is_503(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chatting(run_proxy) as (someone, proxy):
+        channels = chat_of(proxy).channels
+        admit, away = channels.admit, ["once"]
+
+        async def failing(channel: str, session: str) -> bool:
+            if away:
+                away[:] = away[:-1] if away == ["once"] else away
+                raise StoreUnavailable("away")
+            return await admit(channel, session)
+
+        monkeypatch.setattr(channels, "admit", failing)
+        async with someone.listen() as stream:
+            assert await stream.block() == b"retry:2000\n"
+        away[:] = ["for", "ever"]
+        status, answer = await someone.post("dialogue", "hi")
+        assert (status, answer["code"]) == (503, 0)
+
+
+# --- the page
+
+
+def use_files(proxy: RunningProxy, **files: str) -> None:
+    """Let the page consist of these files."""
+    kinds = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+    page = {
+        name.replace("__", "/").replace("_", "."): PageFile(
+            text.encode(), kinds[name.rpartition("_")[2]], text
+        )
+        for name, text in files.items()
+    }
+    object.__setattr__(chat_of(proxy), "page", page)
+
+
+async def test_the_page_and_its_files(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        use_files(proxy, index_html="<p>", drawer_js="1", icons__send_js="2")
+        answer, body = await send(proxy.url, "GET", "/chat/")
+        assert (answer.status, body) == (200, b"<p>")
+        assert answer.header("content-type") == ["text/html; charset=utf-8"]
+        assert answer.header("etag") == ['"<p>"']
+        assert answer.header("cache-control") == ["no-cache"]
+        assert (await send(proxy.url, "GET", "/chat/drawer.js"))[1] == b"1"
+        assert (await send(proxy.url, "GET", "/chat/page/icons/send.js"))[1] == b"2"
+        same, _ = await send(proxy.url, "GET", "/chat/drawer.js", 'If-None-Match: "1"')
+        assert same.status == 304
+        bare, _ = await send(proxy.url, "GET", "/chat")
+        assert (bare.status, bare.header("location")) == (302, ["/chat/"])
+        for path in ("/chat/page/none.js", "/chat/page/index", "/chat/page/%2e%2e/service.py"):
+            assert (await send(proxy.url, "GET", path))[0].status in {400, 404}, path
+
+
+async def test_every_answer_forbids_what_is_active(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        use_files(proxy, index_html="<p>")
+        for path in ("/chat/", "/chat/session", "/chat/page/none.js", "/chat/dialogue"):
+            answer, _ = await send(proxy.url, "GET", path)
+            (policy,) = answer.header("content-security-policy")
+            assert "default-src 'none'" in policy
+            assert "script-src 'self'" in policy
+            assert "unsafe" not in policy
+            assert answer.header("x-content-type-options") == ["nosniff"]
+            assert answer.header("referrer-policy") == ["no-referrer"]
+
+
+async def test_errors_are_in_the_articles_shape(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        answer, body = await send(proxy.url, "GET", "/chat/page/none.js")
+        assert (answer.status, json.loads(body)) == (404, {"code": 0, "msg": "no such file"})

@@ -1,0 +1,237 @@
+"""Dialogues among fakes: what must hold when the broker, the renderer, the lease or the model fails."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.chat import speaker
+from proxy.chat.channels import MemoryChannels, StopReason
+from proxy.chat.conversation import MemoryConversation
+from proxy.chat.dialogues import Dialogues
+from proxy.chat.event import Event
+from proxy.chat.memory_broker import MemoryBroker
+from proxy.chat.render import Kind
+from proxy.chat.stores import Stores
+from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
+from proxy.drain import Drain
+from proxy.errors import InvalidRequest, Overloaded, ProxyError, TokenUnavailable
+from proxy.redis_connection import StoreUnavailable
+from proxy.settings import Chat
+from proxy.telemetry import ExchangeRecord
+
+
+def said(text: str) -> bytes:
+    return b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % text.encode()
+
+
+class Model:
+    """Says these bytes; `None` among them waits for ever."""
+
+    def __init__(self, *chunks: bytes | None, error: ProxyError | None = None) -> None:
+        self.chunks = chunks
+        self.error = error
+        self.asked: list[Sequence[Message]] = []
+
+    @contextlib.asynccontextmanager
+    async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
+        self.asked.append(messages)
+        if self.error is not None:
+            raise self.error
+        body = cast(AsyncGenerator[bytes], self._body(self.chunks))
+        yield ModelAnswer(200, streamed=True, body=body, record=ExchangeRecord(request_id, "POST", "/"))
+
+    async def _body(self, chunks: Iterable[bytes | None]) -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            if chunk is None:
+                await asyncio.Event().wait()
+            else:
+                await asyncio.sleep(0)
+                yield chunk
+
+
+class Room:
+    """One channel and its dialogues."""
+
+    def __init__(self, model: Model, broker: MemoryBroker, channels: MemoryChannels, drain: Drain) -> None:
+        self.model = model
+        self.broker = broker
+        self.channels = channels
+        stores = Stores(broker, channels, MemoryConversation(3))
+        upstream = cast(ChatUpstream, model)
+        self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, heard_elsewhere=False)
+
+    async def ask(self, prompt: str = "hi") -> str:
+        return await self.dialogues.ask("c", prompt, "r")
+
+    async def turn(self) -> list[str]:
+        """What was shown and told, up to the end of the turn."""
+        shown: list[str] = []
+        async with self.broker.subscribe("c", "0-0") as subscription, asyncio.timeout(5):
+            while not shown or shown[-1] not in {"done", "stopped", "failed"}:
+                data = cast(dict[str, Any], (await subscription.get()).data)
+                shown.append(data.get("message") or data["state"])
+        return shown
+
+
+@contextlib.asynccontextmanager
+async def room(
+    model: Model,
+    broker: MemoryBroker | None = None,
+    channels: MemoryChannels | None = None,
+    drain: Drain | None = None,
+) -> AsyncIterator[Room]:
+    found = Room(model, broker or MemoryBroker(), channels or MemoryChannels(), drain or Drain())
+    async with found.dialogues:
+        yield found
+
+
+async def free(chat: Room) -> None:
+    """Wait until no dialogue runs."""
+    async with asyncio.timeout(5):
+        while await chat.channels.busy("c"):  # noqa: ASYNC110  there is no event for that
+            await asyncio.sleep(0)
+
+
+async def test_an_empty_question_asks_nobody() -> None:
+    async with room(Model()) as chat:
+        assert await chat.ask(" \n") == ""
+        assert not await chat.channels.busy("c")
+    assert chat.model.asked == []
+
+
+async def test_a_broker_that_fails_at_the_question_leaves_the_channel_free() -> None:
+    class Broken(MemoryBroker):
+        async def publish(self, channel: str, event: Event) -> str:
+            raise StoreUnavailable("away")
+
+    async with room(Model(), Broken()) as chat:
+        with pytest.raises(StoreUnavailable):
+            await chat.ask()
+        with pytest.raises(StoreUnavailable):
+            await chat.dialogues.reset("c")
+        assert not await chat.channels.busy("c")
+
+
+async def test_a_broker_that_fails_in_mid_answer_ends_that_dialogue_alone() -> None:
+    class Failing(MemoryBroker):
+        async def publish(self, channel: str, event: Event) -> str:
+            if channel == "c" and "answering" in str(event.data):
+                raise StoreUnavailable("away")
+            return await super().publish(channel, event)
+
+    with capture_logs() as lines:
+        async with room(Model(said("a")), Failing()) as chat, asyncio.timeout(5):
+            await chat.ask()
+            await free(chat)
+            assert await chat.dialogues.ask("d", "hi", "r") == ""
+            async with chat.broker.subscribe("d", "0-0") as other:
+                while "done" not in str((await other.get()).data):
+                    pass
+    assert [line["event"] for line in lines] == ["chat_dialogue_unheard"]
+
+
+async def test_a_defect_is_logged_apologized_for_and_stays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(kind: Kind, text: str) -> str:
+        if kind == "left":
+            raise ZeroDivisionError
+        return f"<div class='{kind}'>{text}</div>"
+
+    monkeypatch.setattr(speaker, "render_block", breaks)
+    with capture_logs() as lines:
+        async with room(Model(said("a"))) as chat:
+            await chat.ask()
+            shown = await chat.turn()
+            assert await chat.ask() == ""
+    assert "Something went wrong" in shown[-2]
+    assert shown[-1] == "failed"
+    assert lines[0]["event"] == "chat_dialogue_failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Overloaded(), "Too many are asking"),
+        (TokenUnavailable(), "cannot be reached"),
+        (InvalidRequest("with the vendor's words"), "cut off"),
+    ],
+)
+async def test_an_error_is_told_in_words_for_a_visitor(error: ProxyError, told: str) -> None:
+    async with room(Model(error=error)) as chat:
+        await chat.ask()
+        shown = await chat.turn()
+    assert told in shown[-2]
+    assert "vendor" not in "".join(shown)
+
+
+async def test_a_lost_lease_ends_the_answer() -> None:
+    class Losing(MemoryChannels):
+        async def stop_asked(self, channel: str) -> StopReason:
+            return "lost"
+
+    async with room(Model(said("a"), None), channels=Losing()) as chat:
+        await chat.ask()
+        shown = await chat.turn()
+    assert "cut off" in shown[-2]
+    assert shown[-1] == "failed"
+
+
+async def test_a_stop_that_nobody_can_hear_is_logged_and_the_answer_goes_on() -> None:
+    class Deaf(MemoryChannels):
+        async def stop_asked(self, channel: str) -> StopReason:
+            raise StoreUnavailable("away")
+
+    with capture_logs() as lines:
+        async with room(Model(said("a")), channels=Deaf()) as chat:
+            await chat.ask()
+            shown = await chat.turn()
+    assert shown[-1] == "done"
+    assert [line["event"] for line in lines] == ["chat_stop_unheard"]
+
+
+async def test_a_stop_before_the_model_was_asked_asks_nobody() -> None:
+    async with room(Model(said("a"))) as chat:
+        await chat.ask()  # its task has not begun yet
+        await chat.dialogues.stop("c")
+        shown = await chat.turn()
+    assert shown[-1] in {"stopped", "done"}
+
+
+async def test_half_an_answer_is_remembered_and_none_is_not() -> None:
+    model = Model(said("half"), None)
+    async with room(model) as chat:
+        await chat.ask("a")
+        async with asyncio.timeout(5), chat.broker.subscribe("c", "0-0") as heard:
+            while "answering" not in str((await heard.get()).data):
+                pass
+        await chat.dialogues.stop("c")
+        await chat.turn()
+        model.chunks, model.error = (), Overloaded()
+        await chat.ask("b")
+        await free(chat)
+        model.error = None
+        await chat.ask("c")
+    assert [message["content"] for message in model.asked[-1]] == ["a", "half", "c"]
+
+
+async def test_the_end_of_the_service_ends_what_runs() -> None:
+    async with room(Model(said("half"), None)) as chat:
+        await chat.ask()
+        async with asyncio.timeout(5), chat.broker.subscribe("c", "0-0") as heard:
+            while "answering" not in str((await heard.get()).data):
+                pass
+    shown = await chat.turn()
+    assert "restarting" in shown[-2]
+    assert "restarting" in await chat.ask()
+
+
+async def test_nothing_begins_while_the_service_drains() -> None:
+    drain = Drain()
+    async with room(Model(said("a")), drain=drain) as chat:
+        drain.started = True
+        assert "restarting" in await chat.ask()
+        assert "restarting" in await chat.dialogues.regenerate("c", "r")
+    assert chat.model.asked == []

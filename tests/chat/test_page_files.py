@@ -1,0 +1,31 @@
+"""The page's files: read once, typed, tagged; nothing else of the folder is served."""
+
+import hashlib
+from pathlib import Path
+
+from proxy.chat.page_files import _files, read_page_files
+from tests.documents import ROOT
+
+
+def test_what_is_there_is_served_by_its_path_with_its_type(tmp_path: Path) -> None:
+    (tmp_path / "icons").mkdir()
+    (tmp_path / "index.html").write_text("<p>")
+    (tmp_path / "icons" / "send.svg").write_text("<svg/>")
+    (tmp_path / "notes.txt").write_text("no")
+    (tmp_path / "Makefile").write_text("no")
+
+    files = dict(_files(tmp_path, ""))
+
+    assert {name: file.content_type for name, file in files.items()} == {
+        "index.html": "text/html; charset=utf-8",
+        "icons/send.svg": "image/svg+xml",
+    }
+    assert files["index.html"].body == b"<p>"
+    assert hashlib.sha256(b"<p>").hexdigest().startswith(files["index.html"].etag)
+
+
+def test_the_files_are_those_of_the_package() -> None:
+    folder = ROOT / "proxy" / "chat" / "page"
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert {*read_page_files()} <= there
