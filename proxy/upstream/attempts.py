@@ -66,55 +66,67 @@ class Attempts:
     async def _ask(self, route: Route, closing: contextlib.AsyncExitStack, *, is_last: bool) -> Answer | None:
         """The answer of one upstream; None where the next one is to be asked."""
         route.health.budget.deposit()
-        wait: float | None = None
+        wait = 0.0
         for retries in itertools.count():
+            if is_last and not self._may_retry(route, retries):
+                # Nothing comes after it, and so nothing of it has to be put away before the end.
+                return _answer_of(await self._attempt(route, wait, closing))
             async with contextlib.AsyncExitStack() as own:
-                exchange = self._prepare(route, own)
-                if wait:
-                    await exchange.clock.first_byte(asyncio.sleep(wait))
-                self._record.begin_attempt(route.upstream)
-                outcome = await _outcome(exchange, own)
-                wait = self._wait_before_retry(route, outcome, retries, is_last=is_last)
-                if wait is None and (is_last or not _is_failure(route, outcome)):
-                    if isinstance(outcome, ProxyError):
-                        raise outcome
+                outcome = await self._attempt(route, wait, own)
+                again = self._wait_before_retry(route, outcome, retries, is_last=is_last)
+                if again is None and (is_last or not _is_failure(route, outcome)):
+                    answer = _answer_of(outcome)
                     closing.push_async_exit(own.pop_all())
-                    return outcome
-            _tell(route, outcome, wait)
-            if wait is None:
+                    return answer
+            _tell(route, outcome, again)
+            if again is None:
                 break
+            wait = again
         return None
+
+    async def _attempt(
+        self, route: Route, wait: float, closing: contextlib.AsyncExitStack
+    ) -> Answer | ProxyError:
+        """How an attempt ends before its first byte reaches the caller."""
+        exchange = self._prepare(route, closing)
+        if wait:
+            await exchange.clock.first_byte(asyncio.sleep(wait))
+        self._record.begin_attempt(route.upstream)
+        try:
+            with route.health.attempt() as end:
+                try:
+                    answer = await exchange.open(closing)
+                except ProxyError as error:
+                    end.error = error
+                    raise
+                end.status = answer.status
+                return answer
+        except ProxyError as error:
+            return error
+
+    def _may_retry(self, route: Route, retries: int) -> bool:
+        return self._again and retries < route.health.retries.attempts
 
     def _wait_before_retry(
         self, route: Route, outcome: Answer | ProxyError, retries: int, *, is_last: bool
     ) -> float | None:
         """Seconds until the same upstream is asked again; None where it is not."""
-        settings = route.health.retries
-        if not self._again or retries >= settings.attempts:
+        if not self._may_retry(route, retries):
             return None
         wait: float | None = None
         if isinstance(outcome, Unreachable):  # nothing was sent
             wait = PAUSE_SECONDS * 2**retries * random.uniform(0.5, 1)  # noqa: S311  spreads callers out
         elif is_last and isinstance(outcome, Answer) and outcome.status >= HTTPStatus.BAD_REQUEST:
             wait = read_retry_after(outcome.headers, time.time())
-        if wait is None or wait > settings.longest_wait or not route.health.budget.withdraw():
+        if wait is None or wait > route.health.retries.longest_wait or not route.health.budget.withdraw():
             return None
         return max(wait, PAUSE_SECONDS)
 
 
-async def _outcome(exchange: Exchange, own: contextlib.AsyncExitStack) -> Answer | ProxyError:
-    """How an attempt ends before its first byte reaches the caller."""
-    try:
-        with exchange.route.health.attempt() as end:
-            try:
-                answer = await exchange.open(own)
-            except ProxyError as error:
-                end.error = error
-                raise
-            end.status = answer.status
-            return answer
-    except ProxyError as error:
-        return error
+def _answer_of(outcome: Answer | ProxyError) -> Answer:
+    if isinstance(outcome, ProxyError):
+        raise outcome
+    return outcome
 
 
 def _is_failure(route: Route, outcome: Answer | ProxyError) -> bool:
