@@ -45,7 +45,7 @@ STREAM_HEADERS: Final = {
 @public
 async def stream() -> Response:
     """The events of a channel, from now on or from an id on."""
-    channel, after = await own_channel(), _after()
+    channel, after = await own_channel(reads=True), _after()
     if await is_over(channel, after):
         return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
     request = arrived()

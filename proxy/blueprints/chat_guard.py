@@ -93,11 +93,12 @@ async def check_origin() -> None:
         raise Refusal(HTTPStatus.FORBIDDEN, "not from this page")
 
 
-async def own_channel(*, counted: bool = False) -> str:
+async def own_channel(*, counted: bool = False, reads: bool = False) -> str:
     """The channel that is asked for, if it is this visitor's or nobody's.
 
     Args:
         counted: Whether the request counts against the rate.
+        reads: Whether nothing is asked there: then it may also be one for everybody.
 
     Raises:
         Refusal: 403.
@@ -110,6 +111,10 @@ async def own_channel(*, counted: bool = False) -> str:
         raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
     if counted:
         await chat.rate.count(session, chat.proxies.visitor(request.peer, request.raw_headers))
+    if channel in chat.settings.public_channels:
+        if reads:
+            return channel
+        raise Refusal(HTTPStatus.FORBIDDEN, "a channel for everybody, in which nobody asks")
     if not await _patiently(lambda: chat.channels.admit(channel, session)):
         raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
     return channel

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -11,22 +10,10 @@ from proxy.settings.fields import Count, Name, PlainText, PositiveSeconds, Rate,
 from proxy.settings.problems import Problem
 from proxy.settings.recipe_values import Json, json_value
 from proxy.settings.section import Checked, Section, Table, refuse, refuse_all
+from proxy.settings.urls import origin
 
 _OWN_FIELDS = ("messages", "model", "stream", "tools", "user")
 """What the chat writes into its requests itself, or has a key of its own for."""
-
-
-def _origin(value: str) -> str:
-    try:
-        parts = urlsplit(value.lower())
-        _ = parts.port
-    except ValueError:
-        refuse("is not a valid origin")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-        refuse('must be an origin, such as "https://blog.example"')
-    if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        refuse("must be an origin alone: scheme, host and port, without a path")
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _optional_secret(value: object) -> Secret | None:
@@ -40,7 +27,7 @@ def _tool(value: object) -> Json:
 
 
 OptionalSecret = Annotated[Secret | None, Checked(_optional_secret)]
-Origin = Annotated[str, AfterValidator(_origin)]
+Origin = Annotated[str, AfterValidator(origin)]
 
 
 class Chat(Section):
@@ -68,6 +55,8 @@ class Chat(Section):
     """Events of a channel that are kept, so that a page that comes back shows them."""
     keep_seconds: PositiveSeconds = 3600
     """How long they are kept after the last one, and with them the channel, its owner and its memory."""
+    public_channels: tuple[Name, ...] = ()
+    """Channels that everybody may read and nobody asks in: what a flask-sse site tells all its visitors."""
     origins: tuple[Origin, ...] = ()
     """Pages of other origins that may use the chat, beside those of its own host."""
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from proxy.chat.event import Event
 from proxy.chat.page_files import PageFile
 from proxy.redis_connection import StoreUnavailable
 from tests.chat.visitor import Visitor, chat_of, visitor
@@ -80,6 +81,19 @@ async def test_the_session_is_a_signed_cookie_for_the_chat_alone(run_proxy: RunP
         _, body = await send(proxy.url, "GET", "/chat/session", f"Cookie: {value[:-2]}xx")
         assert json.loads(body)["channel"] != channel
         assert channel != someone.channel
+
+
+async def test_a_public_channel_is_read_by_everybody_and_asked_in_by_nobody(run_proxy: RunProxy) -> None:
+    async with (
+        chatting(run_proxy, FREE + 'public_channels = ["sse"]\n') as (one, proxy),
+        visitor(proxy.url) as other,
+        one.listen(channel="sse") as first,
+        other.listen(channel="") as second,  # who names no channel reads that one
+    ):
+        await chat_of(proxy).broker.publish("sse", Event({"message": "to all"}, "message_event"))
+        assert [(await stream.next()).html for stream in (first, second)] == ["to all"] * 2
+        for path in ("dialogue", "regenerate", "stop", "reset"):
+            assert (await one.post(path, "hi", "sse"))[0] == 403
 
 
 @pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
