@@ -20,6 +20,7 @@ from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
 from proxy.telemetry import get_logger
+from proxy.wire.event_stream import HEARTBEAT
 
 WHOLE_BYTES_MAX: Final = 16 << 20
 """Of an answer that is not streamed; more is not read."""
@@ -133,6 +134,9 @@ class Dialogue:
         splitter, reader = EventSplitter(), DeltaReader()
         async with contextlib.aclosing(answer.body):
             async for chunk in answer.body:
+                if chunk == HEARTBEAT:
+                    await self.speaker.pause()
+                    continue
                 for payload in splitter.feed(chunk):
                     if (failure := await self._hear(reader, payload)) is not None:
                         return failure

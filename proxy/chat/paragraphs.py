@@ -27,6 +27,7 @@ PIECE_CHARS_SOFT: Final = 12_288
 FORMULA_CHARS_MAX: Final = 2_000
 """A formula that is not closed within these is none."""
 LINE_CHARS_KEPT: Final = 1_024
+_ENDED_BY_A_LINE: Final = frozenset({LineKind.PARAGRAPH, LineKind.HEADING})
 
 
 class ParagraphCutter:
@@ -46,6 +47,17 @@ class ParagraphCutter:
                 self._step(text[at])
                 end += 1
             at = end
+        return self._taken()
+
+    def pause(self) -> list[str]:
+        """What is whole as far as can be seen, when nothing has come for a while; the text may go on."""
+        table = self._sentences.pipes or self._loose_table
+        if self._kind in _ENDED_BY_A_LINE and self._deciding and not table and not self._line:
+            end = self._cut_at
+        else:
+            end = self._sentences.seen if self._kind is LineKind.PARAGRAPH and not self._deciding else None
+        if end is not None and end == self._length and "".join(self._parts).strip():
+            self._cut(end)
         return self._taken()
 
     def flush(self) -> list[str]:

@@ -53,6 +53,11 @@ class SentenceEnds:
         self._before_bang: int | None = None
         self._banged = False
 
+    @property
+    def seen(self) -> int | None:
+        """Where a sentence ends unless a closing quote still follows; None inside of one."""
+        return self._end if self._sure and not self._spans.open and not self._spans.run else None
+
     def end_line(self) -> str:
         """Read the line's end. Gives what closes the formula that goes on behind it, if there is one."""
         if self._spans.run:

@@ -58,6 +58,10 @@ class Speaker:
             self._answer.append(delta.text)
         await self._show(self._cutter.feed(delta.text))
 
+    async def pause(self) -> None:
+        """Let out what is whole, since nothing more has come for a while."""
+        await self._show(self._cutter.pause())
+
     async def flush(self) -> None:
         """Let out what still waits for the end of its paragraph."""
         await self._show(self._cutter.flush())

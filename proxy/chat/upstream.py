@@ -31,6 +31,8 @@ CALLER: Final = Caller("chat")
 """Who asks, in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
 ENDPOINT: Final = "chat/completions"
 PATH: Final = "/chat/dialogue"
+SILENCE_SECONDS: Final = 0.3
+"""After so much of it a sentence that has ended is shown without a look at what follows."""
 
 _log: Final = get_logger("exchange")
 
@@ -143,7 +145,8 @@ class ChatUpstream:
                 clock=clock,
             )
             repairs = AnswerRepairs(route.repairs, route.endpoint, usage_asked=False)
-            return Exchange(request, route, clock, record, own.settings.limits, repairs)
+            limits = own.settings.limits
+            return Exchange(request, route, clock, record, limits, repairs, heartbeat=SILENCE_SECONDS)
 
         answer = await Attempts(plan, prepare, record, again=True).open(closing)
         record.status = answer.status

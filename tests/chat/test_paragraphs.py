@@ -235,3 +235,47 @@ def test_time_grows_with_the_text_alone(unit: str) -> None:
     began = time.process_time()
     assert "".join(cut(text, 1)) == text
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("你好。", ["你好。"]),
+        ("真的?! ", ["真的?! "]),
+        ("Hello! ", ["Hello! "]),
+        ("一行\n", ["一行\n"]),
+        ("## 标题\n", ["## 标题\n"]),
+        ("“好。”", ["“好。”"]),
+        ("你好", []),
+        ("Why?", []),  # it may be the beginning of a query
+        ("**粗。", []),
+        ("`码。", []),
+        ("[链。", []),
+        ("- 项\n", []),  # what belongs to it may follow
+        ("| a | b |\n", []),
+        ("```\n码。\n", []),
+        ("$$\nx。\n", []),
+        ("\n\n", []),
+        ("", []),
+    ],
+)
+def test_in_a_pause_goes_out_what_has_ended(text: str, pieces: list[str]) -> None:
+    cutter = ParagraphCutter()
+    said = cutter.feed(text) + cutter.pause()
+    assert said == pieces
+    assert "".join([*said, *cutter.pause(), *cutter.flush()]) == text
+
+
+@given(TEXTS, st.lists(st.integers(1, 9), min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_pauses_lose_nothing(text: str, sizes: list[int]) -> None:
+    cutter = ParagraphCutter()
+    pieces: list[str] = []
+    at = turn = 0
+    while at < len(text):
+        size = sizes[turn % len(sizes)]
+        pieces += cutter.feed(text[at : at + size]) + cutter.pause()
+        at, turn = at + size, turn + 1
+    pieces += cutter.flush()
+    assert "".join(pieces) == text
+    assert all(pieces)

@@ -67,7 +67,7 @@ def test_an_origin_is_kept_as_browsers_write_it(load: Load, written: str, kept: 
         ('rate = "often"', "chat.rate: must be requests in a time"),
         ("turns = -1", "chat.turns: "),
         ("keep = 0", "chat.keep: "),
-        ('origins = ["blog.example"]', 'chat.origins.0: must be an http:// or https:// URL with a host'),
+        ('origins = ["blog.example"]', "chat.origins.0: must be an http:// or https:// URL with a host"),
         ('origins = ["https://blog.example/x"]', "chat.origins.0: must be an origin alone"),
         ('origins = ["https://me@blog.example"]', "chat.origins.0: must be an origin alone"),
         ('origins = ["https://blog.example:x"]', "chat.origins.0: is not a valid URL"),
