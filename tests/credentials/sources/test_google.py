@@ -347,7 +347,7 @@ async def test_an_endpoint_that_does_not_answer_is_left_at_the_timeout(
         await conversation.caller_left()
 
     async with raw_upstream(stall) as issuer:
-        error = await failure_of(section(file=account_file(tmp_path, key, issuer.url), timeout=0.1))
+        error = await failure_of(section(file=account_file(tmp_path, key, issuer.url), timeout=0.5))
         await until(lambda: issuer.connections == 0)
 
     assert (error.reason, error.permanent) == ("google gave no token: TransportError", False)
