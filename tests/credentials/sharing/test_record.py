@@ -23,7 +23,10 @@ def test_what_is_written_is_read(token: str, lifetime: float, refresh_in: float 
     assert read_record(raw, SEAL, "place") == fetched
 
 
-@pytest.mark.parametrize("raw", [b"", b"7", b"7 ", b"garbage", b"7 " + SEAL.close(b"{}", "place")])
+EMPTY = b"7 " + SEAL.close(b"{}", "place")
+
+
+@pytest.mark.parametrize("raw", [b"", b"7", b"7 ", b"garbage", pytest.param(EMPTY, id="empty")])
 def test_what_cannot_be_read_is_none(raw: bytes) -> None:
     assert read_record(raw, SEAL, "place") is None
 
