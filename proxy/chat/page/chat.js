@@ -1,0 +1,291 @@
+// `<llm-chat>`: a whole conversation in a shadow root. The page and the drawer are frames around it.
+//
+// Attributes: `channel` (the host page's own uuid; without it the session's), `closable` (has a close button, which fires
+// `llm-chat-close`), `paused` (not connected: the drawer is shut).
+import { Composer } from "./composer.js";
+import { copyText } from "./clipboard.js";
+import { Connection } from "./connection.js";
+import { icon, wear } from "./dom.js";
+import { Follow } from "./follow.js";
+import { buildFrame } from "./frame.js";
+import { Notices } from "./notices.js";
+import { currentTheme, followTheme, toggleTheme } from "./theme.js";
+import { Transcript } from "./transcript.js";
+import { keepVisible } from "./visible_height.js";
+import { Words } from "./words.js";
+
+const BASE = new URL("..", import.meta.url);
+const COPIED_MS = 2000;
+const ARMED_MS = 4000;
+const STOPPING_MS = 5000;
+const HISTORY_MS = 150; // after the stream opened: what is kept has come by then
+const FIRST_SIGHT_MS = 1500; // without a stream, the empty page is shown by then
+const SILENCE_MS = 1200; // how long an idle service may leave a turn open before it counts as broken off
+const SPOKEN = { thinking: "statusThinking", answering: "statusAnswering", done: "statusDone", stopped: "stopped" };
+
+/** The conversation as an element. */
+export class LlmChat extends HTMLElement {
+  static observedAttributes = ["paused"];
+
+  #words = new Words();
+  #parts = null;
+  #connection = null;
+  #transcript = null;
+  #composer = null;
+  #follow = null;
+  #notices = null;
+  #endings = [];
+  #settled = false;
+  #stopping = 0;
+  #silence = 0;
+
+  connectedCallback() {
+    this.lang = this.#words.language;
+    this.#endings = [followTheme(this), keepVisible(this)];
+    const listening = new AbortController();
+    const { signal } = listening;
+    this.#endings.push(() => listening.abort());
+    addEventListener("llm-chat-language", (event) => this.#speak(event.detail), { signal });
+    addEventListener("llm-chat-theme", () => this.#nameTheme(), { signal });
+    if (this.#parts === null) {
+      this.#build();
+      this.#dress();
+    }
+    this.#resume();
+  }
+
+  disconnectedCallback() {
+    this.#connection.close();
+    for (const end of this.#endings) {
+      end();
+    }
+  }
+
+  attributeChangedCallback() {
+    if (this.#parts !== null) {
+      this.#resume();
+    }
+  }
+
+  /** Put the cursor into the input, unless that would raise a keyboard that nobody asked for. */
+  focusInput() {
+    if (!matchMedia("(pointer: coarse)").matches) {
+      this.#composer.text.focus({ preventScroll: true });
+    }
+  }
+
+  #resume() {
+    if (this.hasAttribute("paused")) {
+      this.#connection.close();
+    } else if (this.isConnected) {
+      this.#connection.open();
+    }
+  }
+
+  async #dress() {
+    await wear(this.shadowRoot, "tokens.css", "chat.css", "code.css", "message.css");
+    this.#parts.chat.hidden = false;
+    if (!this.hasAttribute("closable")) {
+      this.focusInput();
+    }
+  }
+
+  #build() {
+    const root = this.attachShadow({ mode: "open" });
+    this.#composer = new Composer(this.#words, { send: (text) => this.#send(text), stop: () => this.#stop() });
+    const parts = this.#parts = buildFrame(this.#composer.root, {
+      fresh: () => this.#startAnew(),
+      language: () => this.#words.toggle(),
+      theme: toggleTheme,
+      close: this.hasAttribute("closable") ? () => this.dispatchEvent(new CustomEvent("llm-chat-close")) : null,
+      example: (text) => this.#try(text),
+      toEnd: () => this.#follow.attach(),
+    });
+    this.#notices = new Notices(this.#words);
+    parts.foot.prepend(this.#notices.root);
+    root.append(this.#words.apply(parts.chat));
+    this.#follow = new Follow(parts.scroller, parts.column, () => this.#refresh());
+    this.#transcript = new Transcript(parts.log, {
+      words: this.#words,
+      copy: (text, button) => this.#copy(text, button),
+      retry: () => this.#ask("regenerate"),
+      reading: () => !this.#follow.following,
+    });
+    this.#connection = new Connection(BASE, this.getAttribute("channel"), () => this.#transcript.live === null);
+    this.#listen(this.#connection);
+    this.#composer.text.addEventListener("input", () => this.#notices.clear());
+    setTimeout(() => this.#settle(), FIRST_SIGHT_MS);
+    this.#nameTheme();
+    this.#refresh();
+  }
+
+  #listen(connection) {
+    connection.addEventListener("message", ({ detail: { html, at } }) => {
+      this.#transcript.message(html, at + connection.skew < connection.openedAt);
+      this.#took();
+    });
+    connection.addEventListener("state", ({ detail: { state, at, seconds } }) => {
+      this.#transcript.state(state, at + connection.skew, typeof seconds === "number" ? seconds : null);
+      if (at + connection.skew >= connection.openedAt && state in SPOKEN) {
+        this.#notices.speak(SPOKEN[state]);
+      }
+      this.#took();
+    });
+    connection.addEventListener("link", ({ detail }) => {
+      this.#notices.link(detail);
+      if (detail === "open") {
+        this.#watchSilence();
+        setTimeout(() => this.#settle(), HISTORY_MS);
+      }
+      this.#refresh();
+    });
+    connection.addEventListener("moved", () => {
+      this.#transcript.clear();
+      this.#refresh();
+    });
+  }
+
+  #took() {
+    this.#watchSilence();
+    this.#refresh();
+  }
+
+  // A turn stands open, nothing comes, and the service says that it works on nothing: it was lost with a restart.
+  #watchSilence() {
+    clearTimeout(this.#silence);
+    if (this.#transcript.live === null || this.#connection.link !== "open" || this.#connection.busy === true) {
+      return;
+    }
+    const silence = this.#silence = setTimeout(async () => {
+      const busy = await this.#connection.ask();
+      if (busy === false && silence === this.#silence) {
+        this.#silence = setTimeout(() => this.#breakOff(), SILENCE_MS); // its last words may still be under way
+      }
+    }, SILENCE_MS);
+  }
+
+  #breakOff() {
+    this.#transcript.breakOff();
+    this.#refresh();
+  }
+
+  #settle() {
+    this.#settled = true;
+    this.#refresh();
+  }
+
+  #refresh() {
+    if (this.#follow === null || this.#transcript === null) {
+      return;
+    }
+    const { chat, empty, toEnd } = this.#parts;
+    const { live } = this.#transcript;
+    if (live === null) {
+      clearTimeout(this.#stopping);
+      this.#stopping = 0;
+    }
+    const mode = live === null ? "send" : this.#stopping === 0 ? "stop" : "stopping";
+    if (this.#composer.button.dataset.mode !== mode) {
+      this.#composer.show(mode);
+    }
+    chat.dataset.state = live ?? "idle";
+    chat.dataset.link = this.#connection?.link ?? "connecting";
+    empty.hidden = !this.#transcript.empty || !this.#settled;
+    toEnd.hidden = this.#follow.following || this.#transcript.empty;
+  }
+
+  #try(text) {
+    this.#composer.fill(text);
+    this.#send(text);
+  }
+
+  async #send(text) {
+    if (this.#transcript.live !== null) {
+      return;
+    }
+    this.#composer.block(true);
+    const accepted = await this.#ask("dialogue", { prompt: text });
+    this.#composer.block(false);
+    if (accepted) {
+      this.#composer.clear();
+      this.#follow.attach();
+    }
+    this.focusInput();
+  }
+
+  async #stop() {
+    this.#stopping = setTimeout(() => {
+      this.#stopping = 0;
+      this.#refresh();
+      this.#notices.refuse("notStopped");
+    }, STOPPING_MS);
+    this.#refresh();
+    if (!(await this.#ask("stop"))) {
+      clearTimeout(this.#stopping);
+      this.#stopping = 0;
+      this.#refresh();
+    }
+  }
+
+  // The first press asks, the second does it.
+  async #startAnew() {
+    const button = this.#parts.fresh;
+    const label = button.querySelector(".label");
+    if (!("armed" in button.dataset) && !this.#transcript.empty) {
+      button.dataset.armed = "";
+      button.dataset.sayLabel = "freshSure";
+      label.dataset.say = "freshSure";
+      this.#words.apply(button);
+      setTimeout(() => this.#disarm(button, label), ARMED_MS);
+      return;
+    }
+    this.#disarm(button, label);
+    if (!this.#transcript.empty && (await this.#ask("reset"))) {
+      this.#notices.speak("cleared");
+    }
+    this.focusInput();
+  }
+
+  #disarm(button, label) {
+    delete button.dataset.armed;
+    button.dataset.sayLabel = "fresh";
+    label.dataset.say = "fresh";
+    this.#words.apply(button);
+  }
+
+  async #ask(action, body) {
+    this.#notices.clear();
+    const answer = await this.#connection.post(action, body);
+    if (answer.kind !== "accepted") {
+      this.#notices.refused(answer);
+    }
+    return answer.kind === "accepted";
+  }
+
+  async #copy(text, button) {
+    const said = (await copyText(text, this.shadowRoot)) ? "copied" : "notCopied";
+    const label = button.querySelector("[data-say]");
+    const before = label.dataset.before ?? label.dataset.say;
+    label.dataset.before = before;
+    this.#words.set(label, said);
+    this.#notices.speak(said);
+    clearTimeout(Number(label.dataset.timer));
+    label.dataset.timer = setTimeout(() => this.#words.set(label, before), COPIED_MS);
+  }
+
+  #speak(language) {
+    this.#words.language = language;
+    this.lang = language;
+    this.#words.apply(this.#parts.chat);
+  }
+
+  #nameTheme() {
+    const dark = currentTheme() === "dark";
+    const button = this.#parts.theme;
+    button.dataset.sayLabel = dark ? "toLight" : "toDark";
+    button.replaceChildren(icon(dark ? "sun" : "moon"));
+    this.#words.apply(button);
+  }
+}
+
+customElements.define("llm-chat", LlmChat);

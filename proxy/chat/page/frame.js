@@ -1,0 +1,79 @@
+// The elements of a chat before anything is said: header, conversation, foot.
+import { element, icon } from "./dom.js";
+
+const EXAMPLES = ["example1", "example2", "example3"];
+
+/**
+ * Build the frame.
+ * @param composer the form of the input
+ * @param actions `{fresh, language, theme, close, example(text), toEnd}`; `close` null: there is nothing to close
+ * @returns its elements by name; `chat` holds them all
+ */
+export function buildFrame(composer, actions) {
+  const log = element("div", { class: "log", role: "log", "data-say-label": "log", "aria-busy": "false" });
+  const empty = emptyState(actions.example);
+  const column = element("div", { class: "column" }, empty, log);
+  const scroller = element(
+    "div",
+    { class: "scroller", tabindex: "0", role: "region", "data-say-label": "conversation" },
+    column,
+  );
+  const toEnd = element(
+    "button",
+    { type: "button", class: "to-end", hidden: true, onclick: actions.toEnd },
+    icon("down"),
+    element("span", { "data-say": "toEnd" }),
+  );
+  const fineprint = element(
+    "p",
+    { class: "fineprint" },
+    element("span", { class: "keys", "data-say": "keys" }),
+    element("span", { "data-say": "fineprint" }),
+  );
+  const foot = element("div", { class: "foot" }, composer, fineprint);
+  const middle = element("div", { class: "middle" }, scroller, toEnd);
+  const { header, fresh, theme } = buildHeader(actions);
+  const chat = element("div", { class: "chat", hidden: true }, header, middle, foot);
+  return { chat, column, empty, foot, fresh, log, scroller, theme, toEnd };
+}
+
+function emptyState(example) {
+  const examples = EXAMPLES.map((key) => element("li", {}, element(
+    "button",
+    { type: "button", class: "example", onclick: (event) => example(event.currentTarget.textContent) },
+    element("span", { "data-say": key }),
+    icon("arrow"),
+  )));
+  return element(
+    "div",
+    { class: "empty", hidden: true },
+    element("h2", { "data-say": "emptyLine" }),
+    element("ul", { "data-say-label": "examples" }, ...examples),
+  );
+}
+
+function buildHeader(actions) {
+  const label = element("span", { class: "label", "data-say": "fresh" });
+  const fresh = tool("fresh", actions.fresh, icon("fresh"), label);
+  fresh.dataset.sayLabel = "fresh";
+  const language = tool("language", actions.language, element("span", { "data-say": "language" }));
+  const theme = tool("theme", actions.theme);
+  const header = element(
+    "header",
+    { class: "header" },
+    element("h1", { class: "title", "data-say": "title" }),
+    fresh,
+    language,
+    theme,
+  );
+  if (actions.close !== null) {
+    const close = tool("close", actions.close, icon("close"));
+    close.dataset.sayLabel = "close";
+    header.append(close);
+  }
+  return { header, fresh, theme };
+}
+
+function tool(className, onclick, ...children) {
+  return element("button", { type: "button", class: `tool ${className}`, onclick }, ...children);
+}

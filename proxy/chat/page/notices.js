@@ -1,0 +1,83 @@
+// What the chat has to say beside the conversation: the state of the link, a refusal, and words for screen readers.
+import { element, icon } from "./dom.js";
+
+const BLIP_MS = 3000; // a stream ends now and then, and is back two seconds later: nobody has to know
+const REFUSALS = {
+  too_often: "tooOften",
+  too_long: "tooLong",
+  forbidden: "forbidden",
+  offline: "unreachable",
+  failed: "unreachable",
+};
+
+/** The notices above the input. */
+export class Notices {
+  #words;
+  #link;
+  #refusal;
+  #status;
+  #timer = 0;
+  #broken = false;
+
+  constructor(words) {
+    this.#words = words;
+    this.#link = element("p", { class: "notice", role: "status" });
+    this.#refusal = element("p", { class: "notice wrong", role: "alert" });
+    this.#status = element("p", { class: "sr-only status", role: "status" });
+    this.root = element("div", { class: "notices" }, this.#link, this.#refusal, this.#status);
+  }
+
+  /** Show the state of the link: "connecting", "open", "lost", "offline" or "foreign". */
+  link(state) {
+    clearTimeout(this.#timer);
+    if (state === "offline" || state === "foreign") {
+      this.#warn(state === "offline" ? "offline" : "forbidden");
+    } else if (state === "lost") {
+      this.#timer = setTimeout(() => this.#warn("lost"), this.#broken ? 0 : BLIP_MS);
+    } else if (state === "open") {
+      this.#link.replaceChildren();
+      if (this.#broken) {
+        this.#broken = false;
+        this.speak("back");
+      }
+    }
+  }
+
+  /** Show why a request was not taken; `answer` as `Connection.post` gives it. */
+  refused(answer) {
+    const key = REFUSALS[answer.kind];
+    if (key === undefined) {
+      this.#refuse(element("span", {}, this.#words.half(answer.words)));
+    } else {
+      this.refuse(key, answer.seconds);
+    }
+  }
+
+  /** Show a refusal by the key of its words. */
+  refuse(key, n = null) {
+    const text = element("span");
+    this.#words.set(text, key, n);
+    this.#refuse(text);
+  }
+
+  /** Take a refusal away. */
+  clear() {
+    this.#refusal.replaceChildren();
+  }
+
+  /** Say something to screen readers alone. */
+  speak(key) {
+    this.#words.set(this.#status, key);
+  }
+
+  #warn(key) {
+    this.#broken = true;
+    const text = element("span");
+    this.#words.set(text, key);
+    this.#link.replaceChildren(icon("alert"), text);
+  }
+
+  #refuse(text) {
+    this.#refusal.replaceChildren(icon("alert"), text);
+  }
+}

@@ -1,0 +1,13 @@
+// The page `/chat/`: one chat that fills it, and a document that follows its language and colours.
+import "./chat.js";
+import { followTheme } from "./theme.js";
+import { chosenLanguage, Words } from "./words.js";
+
+function nameDocument(language) {
+  document.documentElement.lang = language;
+  document.title = new Words(language).say("title");
+}
+
+followTheme(document.documentElement);
+nameDocument(chosenLanguage());
+addEventListener("llm-chat-language", (event) => nameDocument(event.detail));

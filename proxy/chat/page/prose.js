@@ -1,0 +1,133 @@
+// Puts safe blocks into a growing text: joins what was cut in the middle, and dresses code, formulas and headings.
+import { element, icon } from "./dom.js";
+
+/** One growing text: an answer, or its reasoning. */
+export class Prose {
+  #words;
+  #copy;
+  #fitted = null;
+  #openEnded = false; // whether the last paragraph's line goes on
+  #ranks = []; // headings that are open, outermost first
+
+  /**
+   * @param words the language's `Words`
+   * @param copy called with a text and the button that was pressed
+   */
+  constructor(words, copy, className = "") {
+    this.#words = words;
+    this.#copy = copy;
+    this.root = element("div", { class: `prose ${className}`.trim() });
+  }
+
+  /** Whether nothing was written yet. */
+  get empty() {
+    return !this.root.hasChildNodes();
+  }
+
+  /** Append the blocks of one piece. */
+  append(nodes) {
+    this.#dress(nodes);
+    this.#words.apply(nodes);
+    const last = this.root.lastElementChild;
+    const first = nodes.firstElementChild;
+    const end = nodes.lastElementChild;
+    const ended = end !== null && this.#endLine(end);
+    if (last !== null && first !== null && this.#continues(last, first)) {
+      last.append(...first.childNodes);
+      first.remove();
+    }
+    this.#openEnded = !ended;
+    if (end?.localName === "p" && !end.hasChildNodes()) {
+      end.remove();
+    }
+    const tables = nodes.querySelector("table") !== null;
+    this.root.append(nodes);
+    if (tables) {
+      this.#fitted ??= new ResizeObserver(() => this.#fitTables());
+      this.#fitted.observe(this.root);
+    }
+  }
+
+  // Nothing scrolls sideways: a table too wide for whole words may break them.
+  #fitTables() {
+    for (const table of this.root.querySelectorAll("table")) {
+      table.classList.remove("tight");
+      table.classList.toggle("tight", table.scrollWidth > table.parentElement.clientWidth);
+    }
+  }
+
+  // The line feed that ends a paragraph is a sign to us, and on the page a stray blank.
+  #endLine(block) {
+    const ended = block.textContent.endsWith("\n");
+    if (block.localName === "p" && block.lastChild?.nodeType === Node.TEXT_NODE) {
+      block.lastChild.data = block.lastChild.data.replace(/\n+$/, "");
+      block.normalize(); // an empty text is none
+    }
+    return ended;
+  }
+
+  #continues(last, first) {
+    if (last.localName !== first.localName) {
+      return false;
+    }
+    if (last.localName === "p") {
+      return this.#openEnded; // the line went on when the piece was cut
+    }
+    if (last.localName === "ol") {
+      return Number(first.getAttribute("start") ?? 1) === Number(last.getAttribute("start") ?? 1) + last.childElementCount;
+    }
+    return last.localName === "ul" && last.className === first.className;
+  }
+
+  #dress(nodes) {
+    for (const pre of nodes.querySelectorAll("pre")) {
+      this.#frameCode(pre);
+    }
+    for (const math of nodes.querySelectorAll('math[display="block"]')) {
+      const formula = element("div", { class: "formula", tabindex: "0", role: "group", "data-say-label": "formula" });
+      const parent = math.parentElement;
+      if (parent?.localName === "p" && parent.textContent.trim() === math.textContent.trim()) {
+        parent.replaceWith(formula);
+      } else {
+        math.replaceWith(formula);
+      }
+      formula.append(math);
+    }
+    for (const heading of nodes.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
+      heading.replaceWith(this.#heading(heading));
+    }
+  }
+
+  #frameCode(pre) {
+    const text = pre.textContent.replace(/\n$/, "");
+    const label = element("span", { class: "language" });
+    if (pre.dataset.language) {
+      label.textContent = pre.dataset.language;
+    } else {
+      label.dataset.say = "code";
+    }
+    const button = element(
+      "button",
+      { type: "button", class: "action", onclick: () => this.#copy(text, button) },
+      icon("copy", "small"),
+      element("span", { "data-say": "copyCode" }),
+    );
+    const figure = element("figure", { class: "code" }, element("figcaption", {}, label, button));
+    pre.replaceWith(figure);
+    pre.tabIndex = 0; // long lines scroll, by keys as well
+    pre.setAttribute("role", "group");
+    pre.dataset.sayLabel = "code";
+    figure.append(pre);
+  }
+
+  // A model starts with any rank; the page's outline goes on below its own headings without a gap.
+  #heading(heading) {
+    const rank = Number(heading.localName[1]);
+    while (this.#ranks.length > 0 && this.#ranks.at(-1) >= rank) {
+      this.#ranks.pop();
+    }
+    this.#ranks.push(rank);
+    const level = Math.min(6, 2 + this.#ranks.length);
+    return element(`h${level}`, { class: `rank-${rank}` }, ...heading.childNodes);
+  }
+}

@@ -1,0 +1,1 @@
+"""The chat page and its drawer in a real Chromium."""

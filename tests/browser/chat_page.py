@@ -1,0 +1,89 @@
+"""The chat as a test sees it: its parts by name, and what a visitor does with them."""
+
+import asyncio
+from pathlib import Path
+
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
+from playwright.async_api import BrowserContext, CDPSession, Page, expect
+
+from tests.browser.watch import Watch
+
+SCREENSHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
+RUN_BY_A_MESSAGE = "window.pwned"
+"""What hostile messages set when one of them runs."""
+NEAR_PX = 8
+"""From here on the page counts as being at the end."""
+
+
+class ChatPage:
+    """One page with a chat on it.
+
+    Args:
+        page: Where it is.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.frame = page.locator("llm-chat .chat")
+        self.input = page.locator("llm-chat textarea")
+        self.button = page.locator("llm-chat .send")
+        self.scroller = page.locator("llm-chat .scroller")
+        self.turns = page.locator("llm-chat .turn")
+        self.questions = page.locator("llm-chat .question")
+        self.answer = page.locator("llm-chat .answer").last
+        self.reasoning = page.locator("llm-chat details").last
+        self.failure = page.locator("llm-chat .failure").last
+        self.refusal = page.locator("llm-chat .notice.wrong")
+        self.link_notice = page.locator("llm-chat .notice[role=status]")
+        self.to_end = page.locator("llm-chat .to-end")
+        self.empty = page.locator("llm-chat .empty")
+
+    @classmethod
+    async def open(cls, context: BrowserContext, url: str, watch: Watch) -> "ChatPage":
+        """Go to a page, and wait until its chat is connected."""
+        page = await context.new_page()
+        watch.over(page)
+        await page.goto(url)
+        chat = cls(page)
+        await chat.connected()
+        return chat
+
+    async def connected(self) -> None:
+        """Wait for the stream."""
+        await expect(self.frame).to_have_attribute("data-link", "open")
+
+    async def in_state(self, state: str) -> None:
+        """Wait for a state of the last turn; "idle" is none."""
+        await expect(self.frame).to_have_attribute("data-state", state)
+
+    async def ask(self, text: str) -> None:
+        """Write a question and send it by Enter."""
+        await self.input.fill(text)
+        await self.input.press("Enter")
+
+    async def keyboard(self) -> CDPSession:
+        """Chromium's own input, for what an input method does."""
+        return await self.page.context.new_cdp_session(self.page)
+
+    async def at_end(self) -> None:
+        """Wait until the end of the text is in sight."""
+        async with asyncio.timeout(5):
+            while (
+                await self.scroller.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") > NEAR_PX
+            ):
+                pass
+
+    async def shot(self, name: str) -> None:
+        """Keep a picture, for people to look at."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        await self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    async def faults(self) -> list[str]:
+        """What axe finds, best practices and a contrast of 7:1 included."""
+        options = {"resultTypes": ["violations"], "rules": {"color-contrast-enhanced": {"enabled": True}}}
+        results = await Axe().run(self.page, options=options)
+        return [
+            f"{found['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+            for found in results.response["violations"]
+            for node in found["nodes"]
+        ]

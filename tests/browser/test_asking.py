@@ -1,0 +1,225 @@
+"""One question and its answer: what a visitor sees and can do while it comes and afterwards."""
+
+import time
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Stage
+from tests.browser.scripted_chat import Refusal
+
+WRITTEN = """\
+## 写法
+
+1. 甲
+2. 乙，`短`的
+   - 里面的
+
+- [x] 做完
+
+```python
+print(1)
+```
+
+| 名 | 值 |
+| --- | --- |
+| a | 1 |
+
+> 引用
+
+最后一句。又一句。
+"""
+NO_CLIPBOARD = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed')); }"
+
+
+async def test_paragraphs_arrive_one_by_one_and_join_where_they_were_cut(stage: Stage) -> None:
+    page = await stage.open()
+    await page.ask("你好")
+    await expect(page.questions).to_have_text("你好")
+    await expect(page.input).to_have_value("")
+    assert stage.chat.prompts == ["你好"]
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>第一句。</p>")
+    await expect(page.answer.locator("p")).to_have_text(["第一句。"])
+    stage.chat.say("left", "<p>同一段的<strong>第二句</strong>。\n</p>")
+    await expect(page.answer.locator("p")).to_have_text(["第一句。同一段的第二句。"])
+    stage.chat.say("left", "<p>新的一段。\n</p>")
+    await expect(page.answer.locator("p")).to_have_text(["第一句。同一段的第二句。", "新的一段。"])
+    await page.in_state("answering")
+    stage.chat.state("done", seconds=2.4)
+    await page.in_state("idle")
+    await expect(page.turns.locator(".took")).to_have_text("用时 2 秒")
+
+
+async def test_reasoning_stands_open_while_it_thinks_and_folds_when_the_answer_begins(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.ask("为什么？")
+    await expect(page.turns.locator(".pending")).to_have_text("等待模型开始")
+    began = int(time.time() * 1000) - 6200
+    stage.chat.state("thinking", at=began)
+    await expect(page.reasoning.locator("summary")).to_have_text("思考中 · 6 秒")
+    stage.chat.say("describe", "<p>先想想。\n</p>")
+    await expect(page.reasoning).to_have_attribute("open", "")
+    await expect(page.reasoning.locator("p")).to_have_text(["先想想。"])
+    await expect(page.reasoning.locator("summary")).to_have_text("思考中 · 7 秒")
+    stage.chat.state("answering", at=began + 9200)
+    await expect(page.reasoning).not_to_have_attribute("open", "")
+    await expect(page.reasoning.locator("summary")).to_have_text("已思考 · 9 秒")
+    stage.chat.say("left", "<p>因为如此。\n</p>")
+    await expect(page.answer).to_have_text("因为如此。")
+
+
+async def test_reasoning_that_the_reader_opened_stays_open(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.ask("为什么？")
+    stage.chat.state("thinking")
+    stage.chat.say("describe", "<p>先想想。\n</p>")
+    await page.reasoning.locator("summary").click()
+    await page.reasoning.locator("summary").click()
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>因为如此。\n</p>")
+    await expect(page.answer).to_be_visible()
+    await expect(page.reasoning).to_have_attribute("open", "")
+
+
+async def test_send_becomes_stop_while_an_answer_runs_and_the_turn_says_that_it_was_stopped(
+    stage: Stage,
+) -> None:
+    page = await stage.open()
+    await expect(page.button).to_have_attribute("aria-label", "发送")
+    await page.ask("讲个故事")
+    await page.in_state("waiting")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>从前，</p>")
+    await expect(page.button).to_have_attribute("aria-label", "停止回答")
+    await page.button.click()
+    await page.in_state("idle")
+    assert stage.chat.posts == ["dialogue", "stop"]
+    await expect(page.turns.locator(".ending")).to_contain_text("已停止")
+    await expect(page.answer).to_have_text("从前，")
+    await expect(page.button).to_have_attribute("aria-label", "发送")
+
+
+async def test_the_last_answer_alone_can_be_given_again_and_its_words_are_void_then(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("一", "第一个回答。\n")
+    stage.chat.turn("二", "第二个回答。\n", "想。\n")
+    retry = page.page.locator("llm-chat .retry:visible")
+    await expect(retry).to_have_count(1)
+    await retry.click()
+    await page.in_state("waiting")
+    assert stage.chat.posts == ["regenerate"]
+    await expect(page.turns.last.locator(".answer, details")).to_have_count(0)
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>更好的回答。\n</p>")
+    stage.chat.state("done", seconds=1)
+    await expect(page.answer).to_have_text("更好的回答。")
+    await expect(page.questions).to_have_text(["一", "二"])
+
+
+async def test_answers_and_code_are_copied_as_their_text(stage: Stage) -> None:
+    page = await stage.open(permissions=["clipboard-read", "clipboard-write"])
+    stage.chat.turn("写", WRITTEN)
+    copy = page.page.locator("llm-chat .code button")
+    await copy.click()
+    await expect(copy).to_have_text("已复制")
+    assert await page.page.evaluate("navigator.clipboard.readText()") == "print(1)"
+    await page.page.locator("llm-chat .ending button", has_text="复制回答").click()
+    await expect(page.page.locator("llm-chat .ending")).to_contain_text("已复制")
+    text = await page.page.evaluate("navigator.clipboard.readText()")
+    assert text == WRITTEN.strip()
+
+
+async def test_copying_works_where_the_browser_has_no_clipboard(stage: Stage) -> None:
+    page = await stage.open(permissions=["clipboard-read"])
+    await page.page.evaluate(NO_CLIPBOARD)
+    stage.chat.turn("写", "```\nls -l\n```\n")
+    copy = page.page.locator("llm-chat .code button")
+    await copy.click()
+    await expect(copy).to_have_text("已复制")
+    await expect(copy).to_be_focused()
+    assert await page.page.evaluate("navigator.clipboard.readText()") == "ls -l"
+
+
+async def test_a_failure_says_its_cause_aloud_and_offers_one_thing_to_do(stage: Stage) -> None:
+    page = await stage.open()
+    await page.ask("问")
+    await page.in_state("waiting")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>已经说出的话，</p>")
+    stage.chat.message("<div class='error'>模型暂时繁忙</div>")
+    stage.chat.state("failed")
+    await expect(page.failure).to_have_attribute("role", "alert")
+    await expect(page.failure.locator(".cause")).to_have_text("模型暂时繁忙")
+    await expect(page.answer).to_have_text("已经说出的话，")
+    await page.failure.get_by_role("button", name="再试一次").click()
+    await page.in_state("waiting")
+    assert stage.chat.posts == ["dialogue", "regenerate"]
+    await expect(page.turns.locator(".failure")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (Refusal(429, "Too many requests!", {"Retry-After": "2"}), "发得太快了，请过 2 秒再发。"),
+        (Refusal(403, "not yours"), "这个对话属于另一个会话，请刷新页面后再试。"),
+        (Refusal(200, "上一个还没有答完。An answer is being written."), "上一个还没有答完。"),
+        (Refusal(200, "参数错误 bad model"), "参数错误 bad model"),
+        (Refusal(500, ""), "没有送到，文字还在输入框里。请再发一次。"),
+    ],
+    ids=["too often", "foreign", "in both languages", "in odd words", "fault"],
+)
+async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(
+    stage: Stage, refusal: Refusal, said: str
+) -> None:
+    page = await stage.open()
+    stage.chat.refusal = refusal
+    await page.ask("你好")
+    await expect(page.refusal).to_have_text(said)
+    await expect(page.input).to_have_value("你好")
+    await page.input.press("Enter")
+    await expect(page.questions).to_have_text(["你好"])
+    await expect(page.refusal).to_be_empty()
+
+
+async def test_a_new_chat_is_begun_by_a_second_press_and_only_then(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("一", "回答。\n")
+    fresh = page.page.locator("llm-chat .fresh")
+    await expect(page.turns).to_have_count(1)
+    await fresh.click()
+    await expect(fresh).to_have_text("清空全部内容？")
+    assert stage.chat.posts == []
+    await fresh.click()
+    await expect(page.turns).to_have_count(0)
+    await expect(page.empty).to_be_visible()
+    assert stage.chat.posts == ["reset"]
+
+
+async def test_an_example_is_asked_at_once(stage: Stage) -> None:
+    page = await stage.open()
+    example = page.page.locator("llm-chat .example").first
+    text = await example.text_content()
+    await example.click()
+    await expect(page.questions).to_have_text([text or ""])
+    await expect(page.empty).to_be_hidden()
+
+
+async def test_what_a_site_publishes_without_states_and_ids_is_shown_as_well(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.message("<div class='right'><p>来自另一个站点</p></div>", with_id=False)
+    stage.chat.message("<div class='describe'><p>想一想。</p></div>", with_id=False)
+    stage.chat.message("<div class='left'><p>好的。\n</p></div>", with_id=False)
+    stage.chat.message("<div class='left'><p>好的。\n</p></div>", with_id=False)
+    await expect(page.answer.locator("p")).to_have_text(["好的。", "好的。"])
+    await expect(page.reasoning.locator("summary")).to_have_text("思考过程")
+    await page.in_state("idle")
+
+
+async def test_lists_go_on_and_headings_nest_across_pieces(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("列", "- 甲\n- 乙\n\n1. 一\n2. 二\n\n段\n\n1. 又一\n\n### 大\n#### 小\n### 又大\n")
+    await expect(page.answer.locator("ul")).to_have_count(1)
+    await expect(page.answer.locator("ol")).to_have_count(2)
+    await expect(page.answer.locator("h3")).to_have_text(["大", "又大"])
+    await expect(page.answer.locator("h4")).to_have_text(["小"])

@@ -1,0 +1,171 @@
+"""The page in front of the real service: `python -m proxy serve` as shipped, with its own gateway."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.conftest import Stage
+from tests.browser.scripted_chat import ScriptedChat
+from tests.browser.watch import Watch
+from tests.cli.processes import read_until, running
+from tests.loopback import serve_on_loopback
+
+SERVE = (sys.executable, "-m", "proxy", "serve", "--config", "config/proxy.toml", "--bind", "127.0.0.1:0")
+HOST = """<!doctype html><html lang="zh"><head><title>苏的博客</title></head><body><h1>文章</h1>
+<button id="ask-ai" data-llm-chat data-channel="{channel}">AI 助手</button>
+<script type="module" src="{service}/chat/drawer.js"></script></body></html>"""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another origin of the same site, whose pages may use the chat."""
+
+    url: str
+    pages: dict[str, tuple[str, str | None]]
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def neighbour() -> AsyncIterator[Neighbour]:
+    """Pages on another port."""
+    site = ScriptedChat()
+    async with serve_on_loopback(site.app) as url:
+        yield Neighbour(url, site.pages)
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def service(neighbour: Neighbour) -> AsyncIterator[str]:
+    """One service for all tests here; every visitor has a session of their own."""
+    settings = {
+        "PROXY__GATEWAY__WORD_DELAY": "0.02",
+        "PROXY__CHAT__RATE": "20/second",
+        "PROXY__CHAT__ORIGINS": json.dumps([neighbour.url]),
+    }
+    async with running(*SERVE, **settings) as process:
+        printed = await read_until(process, r"chat +http\S+/chat/")
+        found = re.search(r"chat +(http\S+)/chat/", printed)
+        assert found is not None
+        yield found[1]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def real(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
+    """Visitors of the real service."""
+    stage = Stage(ScriptedChat(), service, browser, Watch(service, neighbour.url), [])
+    try:
+        yield stage
+    finally:
+        for context in stage.contexts:
+            await context.close()
+    assert stage.watch.complaints == []
+
+
+async def test_a_question_in_chinese_is_thought_about_and_answered_piece_by_piece(real: Stage) -> None:
+    page = await real.open()
+    await page.ask("海内存知己，天涯若比邻，出自哪里？")
+    await expect(page.questions).to_have_text(["海内存知己，天涯若比邻，出自哪里？"])
+    await page.in_state("thinking")
+    await expect(page.reasoning).to_have_attribute("open", "")
+    await expect(page.reasoning.locator("p").first).to_be_visible()
+    await page.in_state("answering")
+    await expect(page.reasoning).not_to_have_attribute("open", "")
+    await expect(page.answer.locator("blockquote")).to_contain_text("海内存知己")
+    assert await page.frame.get_attribute("data-state") == "answering", "the rest has not come yet"
+    await page.shot("real-1-answering")
+    await page.in_state("idle")
+    await expect(page.answer.locator("table tr")).to_have_count(3)
+    await expect(page.answer.locator("figure.code .language")).to_have_text("python")
+    await expect(page.answer.locator("ol > li")).to_have_count(3)
+    await page.shot("real-2-done")
+    assert await page.faults() == []
+
+
+async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(real: Stage) -> None:
+    page = await real.open()
+    other = await ChatPage.open(page.page.context, real.url + "/chat/", real.watch)
+    await page.ask("你好")
+    await page.in_state("answering")
+    await page.page.reload()
+    await page.in_state("answering")
+    for tab in (page, other):
+        await expect(tab.turns.locator(".took")).to_have_count(1)
+    assert await page.answer.inner_text() == await other.answer.inner_text()
+    assert await page.answer.inner_text() != ""
+    await expect(page.questions).to_have_text(["你好"])
+
+
+async def test_stop_then_again_then_a_new_chat(real: Stage) -> None:
+    page = await real.open(locale="en-GB")
+    await page.ask("Hello")
+    await page.in_state("answering")
+    await page.button.click()
+    await page.in_state("idle")
+    await expect(page.turns.locator(".ending")).to_contain_text("Stopped")
+    await page.page.locator("llm-chat .retry").click()
+    await page.in_state("answering")
+    await page.in_state("idle")
+    await expect(page.turns.locator(".took")).to_have_count(1)
+    await expect(page.questions).to_have_text(["Hello"])
+    await page.page.locator("llm-chat .fresh").click()
+    await page.page.locator("llm-chat .fresh").click()
+    await expect(page.empty).to_be_visible()
+    await page.page.reload()
+    await expect(page.empty).to_be_visible()
+    await expect(page.turns).to_have_count(0)
+
+
+async def test_what_the_service_refuses_is_told_in_the_visitors_language(real: Stage) -> None:
+    page = await real.open()
+    await page.input.fill("长" * 9000)
+    await page.input.press("Enter")
+    await expect(page.refusal).to_have_text("问题太长，最多 8000 个字。")
+    assert await page.input.input_value() == "长" * 9000
+
+
+async def test_one_visitor_sees_nothing_of_another(real: Stage) -> None:
+    one, other = await real.open(), await real.open()
+    await one.ask("这是一个秘密")
+    await one.in_state("answering")
+    await other.ask("你好")
+    await other.in_state("answering")
+    await expect(other.page.locator("llm-chat .log")).not_to_contain_text("秘密")
+
+
+async def test_the_drawer_on_a_page_that_brings_its_channel(real: Stage) -> None:
+    channel = f"5a0b0b0a-1111-4c0f-9a5e-{time.time_ns() % 10**12:012d}"
+    page = await (await real.context()).new_page()
+    real.watch.over(page)
+    await page.route(
+        "**/post",
+        lambda route: route.fulfill(body=HOST.format(channel=channel, service=""), content_type="text/html"),
+    )
+    await page.goto(real.url + "/post")
+    await page.locator("#ask-ai").click()
+    chat = ChatPage(page)
+    await chat.connected()
+    await chat.ask("你好")
+    await chat.in_state("answering")
+    await expect(chat.answer.locator("blockquote")).to_contain_text("你好")
+
+
+async def test_the_drawer_on_a_page_of_another_origin_that_may_use_it(
+    real: Stage, neighbour: Neighbour
+) -> None:
+    neighbour.pages["post"] = (HOST.format(channel="", service=real.url), None)
+    page = await (await real.context()).new_page()
+    real.watch.over(page)
+    await page.goto(neighbour.url + "/site/post")
+    await page.locator("#ask-ai").click()
+    chat = ChatPage(page)
+    await chat.connected()
+    await chat.ask("你好")
+    await chat.in_state("answering")
+    await expect(chat.answer.locator("blockquote")).to_contain_text("你好")
+    await chat.button.click()
+    await chat.in_state("idle")

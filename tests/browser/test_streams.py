@@ -1,0 +1,174 @@
+"""The stream behind the page: what is lost, doubled or told when it breaks, and who sees what."""
+
+from playwright.async_api import expect
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.conftest import Stage
+from tests.browser.scripted_chat import BEGINNING, Resumed
+from tests.loopback import until
+
+SEEN = """(state) => {
+    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_a_reload_in_mid_answer_loses_and_doubles_nothing(stage: Stage) -> None:
+    page = await stage.open()
+    await page.ask("数到三")
+    await page.in_state("waiting")
+    stage.chat.state("thinking")
+    stage.chat.say("describe", "<p>想。\n</p>")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>一。</p>")
+    await expect(page.answer).to_have_text("一。")
+    await page.page.reload()
+    await page.in_state("answering")
+    stage.chat.say("left", "<p>二。</p>")
+    await expect(page.answer).to_have_text("一。二。")
+    stage.chat.say("left", "<p>三。\n</p>")
+    stage.chat.state("done", seconds=1)
+    await page.in_state("idle")
+    await expect(page.answer.locator("p")).to_have_text(["一。二。三。"])
+    await expect(page.questions).to_have_text(["数到三"])
+    await expect(page.page.locator("llm-chat details")).to_have_count(1)
+    await expect(page.empty).to_be_hidden()
+
+
+async def test_two_tabs_show_the_same_and_either_can_stop(stage: Stage) -> None:
+    first = await stage.open()
+    second = await ChatPage.open(first.page.context, stage.url + "/chat/", stage.watch)
+    await first.ask("你好")
+    await first.in_state("waiting")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>你也好。</p>")
+    for page in (first, second):
+        await expect(page.questions).to_have_text(["你好"])
+        await expect(page.answer).to_have_text("你也好。")
+    await second.button.click()
+    for page in (first, second):
+        await page.in_state("idle")
+        await expect(page.turns.locator(".ending")).to_contain_text("已停止")
+
+
+async def test_a_cut_stream_is_taken_up_by_the_browser_with_the_last_id(stage: Stage) -> None:
+    page = await stage.open()
+    await page.ask("数")
+    await page.in_state("waiting")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>一。</p>")
+    await expect(page.answer).to_have_text("一。")
+    stage.chat.drop()
+    await until(lambda: stage.chat.readers == 0)
+    stage.chat.say("left", "<p>二。</p>")
+    stage.chat.state("done", seconds=1)
+    await expect(page.answer).to_have_text("一。二。")
+    await page.in_state("idle")
+    assert stage.chat.resumed[0] == Resumed(None, BEGINNING)
+    assert len(stage.chat.resumed) == 2
+    header = stage.chat.resumed[1].header
+    assert header is not None
+    assert header.endswith("-4")  # question, waiting, answering, first words
+
+
+async def test_a_service_that_is_down_is_asked_again_from_the_last_id(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("一", "回答。\n")
+    await page.in_state("idle")
+    await expect(page.answer).to_have_text("回答。")
+    stage.chat.down = True
+    stage.chat.drop()
+    await expect(page.frame).to_have_attribute("data-link", "lost")
+    await expect(page.link_notice).to_have_text("连接断了，正在重新连接…")
+    stage.chat.down = False
+    stage.chat.say("left", "<p>补上的话。\n</p>")
+    await page.connected()
+    await expect(page.answer.locator("p")).to_have_text(["回答。", "补上的话。"])
+    await expect(page.link_notice).to_be_empty()
+    await expect(page.page.locator("llm-chat .status")).to_have_text("已重新连接")
+    opened = stage.chat.resumed[-1]
+    assert opened.header is None
+    assert opened.parameter is not None
+
+
+async def test_a_conversation_that_the_service_forgot_stays_on_the_page_and_goes_on(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("一", "回答。\n")
+    await expect(page.answer).to_have_text("回答。")
+    stage.chat.ends_for_good = True
+    stage.chat.drop()
+    await expect(page.frame).to_have_attribute("data-link", "lost")
+    await page.connected()
+    assert stage.chat.resumed[-1].parameter == BEGINNING
+    await expect(page.answer).to_have_text("回答。")
+    await page.ask("二")
+    await expect(page.questions).to_have_text(["一", "二"])
+
+
+async def test_a_network_that_goes_is_told_in_words_and_nothing_is_lost_when_it_is_back(stage: Stage) -> None:
+    page = await stage.open()
+    await page.ask("数")
+    await page.in_state("waiting")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>一。</p>")
+    await expect(page.answer).to_have_text("一。")
+    await page.page.context.set_offline(True)
+    stage.chat.drop()
+    await expect(page.link_notice).to_contain_text("网络已断开")
+    stage.chat.say("left", "<p>二。</p>")
+    stage.chat.state("done", seconds=1)
+    await page.ask("断网时的问题")
+    await expect(page.input).to_have_value("断网时的问题")
+    await page.page.context.set_offline(False)
+    await expect(page.answer).to_have_text("一。二。")
+    await expect(page.link_notice).to_be_empty()
+    await page.in_state("idle")
+    await page.input.press("Enter")
+    await expect(page.questions).to_have_text(["数", "断网时的问题"])
+
+
+async def test_an_answer_that_died_with_the_service_is_called_broken_off(stage: Stage) -> None:
+    stage.chat.ask("一")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>说到一半，</p>")
+    stage.chat.busy = False
+    page = await stage.open()
+    await expect(page.failure.locator(".cause")).to_have_text("服务在回答途中断开了。")
+    await page.in_state("idle")
+    await expect(page.answer).to_have_text("说到一半，")
+
+
+async def test_a_session_that_was_replaced_begins_with_an_empty_page(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("一", "回答。\n")
+    await expect(page.turns).to_have_count(1)
+    stage.chat.channel = "9c1f5b5e-0b0a-4c0f-9a5e-3d2f6c1b7a11"
+    stage.chat.forget()
+    stage.chat.drop()
+    await expect(page.turns).to_have_count(0)
+    await page.connected()
+    await expect(page.empty).to_be_visible()
+
+
+async def test_a_tab_that_nobody_looks_at_gives_its_connection_back_and_catches_up(stage: Stage) -> None:
+    page = await stage.open()
+    await page.page.clock.install()
+    await page.page.reload()
+    await page.connected()
+    await page.page.evaluate(SEEN, "hidden")
+    stage.chat.ask("问")
+    await page.in_state("waiting")
+    await page.page.clock.fast_forward(301_000)
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>仍然看得到。\n</p>")
+    await expect(page.answer).to_have_text("仍然看得到。")
+    stage.chat.state("done", seconds=1)
+    await page.in_state("idle")
+    await page.page.evaluate(SEEN, "hidden")
+    await page.page.clock.fast_forward(301_000)
+    await expect(page.frame).to_have_attribute("data-link", "resting")
+    await until(lambda: stage.chat.readers == 0)
+    stage.chat.turn("又问", "后来说的。\n")
+    await page.page.evaluate(SEEN, "visible")
+    await expect(page.answer).to_have_text("后来说的。")
+    await expect(page.link_notice).to_be_empty()

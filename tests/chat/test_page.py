@@ -1,0 +1,96 @@
+"""The files of the page: nothing inline, nothing from elsewhere, nothing missing, colours one can read."""
+
+import re
+from importlib import resources
+
+import pytest
+
+from proxy.chat.page_files import read_page_files
+from tests.chat.test_code_styles import contrast
+
+FILES = {name: file.body.decode() for name, file in read_page_files().items()}
+SCRIPTS = sorted(name for name in FILES if name.endswith(".js"))
+TEXTS = ("ink", "quiet", "accent", "wait", "wrong", "fine")
+PAPERS = ("paper", "raised", "tint", "code-paper", "wrong-paper", "wait-paper")
+
+
+def tokens(block: str) -> dict[str, str]:
+    """The colours that a block of the style sheet sets."""
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """Light, dark by the system, dark by choice."""
+    style = FILES["tokens.css"]
+    light, _, rest = style.partition("@media (prefers-color-scheme: dark)")
+    system, _, chosen = rest.partition(':root[data-theme="dark"]')
+    return {"light": tokens(light), "system": tokens(system), "chosen": tokens(chosen)}
+
+
+def test_both_ways_into_the_dark_lead_to_the_same_colours() -> None:
+    found = palettes()
+    assert found["system"] == found["chosen"]
+    assert found["system"].keys() == found["light"].keys()
+
+
+@pytest.mark.parametrize("palette", ["light", "chosen"])
+def test_text_has_seven_to_one_and_controls_four_and_a_half(palette: str) -> None:
+    colours = palettes()[palette]
+    for paper in PAPERS:
+        for text in TEXTS:
+            assert contrast(colours[text], colours[paper]) >= 7, f"{text} on {paper}"
+    for token in ("keyword", "string", "comment", "number", "name", "error"):
+        assert contrast(colours[f"code-{token}"], colours["code-paper"]) >= 7, token
+    for button in ("accent", "accent-strong"):
+        assert contrast(colours["on-accent"], colours[button]) >= 7
+    for paper in ("paper", "raised"):
+        assert contrast(colours["control"], colours[paper]) >= 4.5
+
+
+def test_the_page_holds_no_script_no_style_and_no_address_of_elsewhere() -> None:
+    page = FILES["index.html"]
+    assert re.findall(r"<script(?![^>]* src=)", page) == []
+    assert re.findall(r"<style|\sstyle=|\son\w+=", page) == []
+    for name, text in FILES.items():
+        found = set(re.findall(r"(?:https?:)?//[\w.-]+\.[a-z]{2,}[^\s\"')]*", text))
+        assert found <= {
+            "http://www.w3.org/2000/svg",
+            "http://www.w3.org/1999/xhtml",
+            "http://www.w3.org/1998/Math/MathML",
+        }, name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_says_what_it_is_for_stays_small_and_asks_for_files_that_are_there(name: str) -> None:
+    text = FILES[name]
+    assert text.startswith("//")
+    assert len(text.splitlines()) <= 300
+    assert "innerHTML" not in text
+    assert "eval(" not in text
+    for wanted in re.findall(r'(?:from|import) "\./([^"]+)"', text) + re.findall(r'"([\w.]+\.css)"', text):
+        assert wanted.removeprefix("page/") in FILES
+
+
+def test_the_page_asks_for_all_its_scripts_at_once() -> None:
+    wanted, reached = ["page.js"], {"page.js"}
+    while wanted:
+        for name in re.findall(r'(?:from|import) "\./([^"]+)"', FILES[wanted.pop()]):
+            if name not in reached:
+                reached.add(name)
+                wanted.append(name)
+    preloaded = re.findall(r'modulepreload" href="page/([^"]+)"', FILES["index.html"])
+    assert preloaded == sorted(reached - {"page.js"})
+
+
+def test_every_word_of_the_interface_is_there_in_both_languages_and_used() -> None:
+    table = re.findall(r"^  (\w+): \[\"(.*)\", \"(.*)\"\],$", FILES["words.js"], re.MULTILINE)
+    assert len(table) > 50
+    others = "".join(text for name, text in FILES.items() if name != "words.js")
+    for key, chinese, english in table:
+        assert ("{n}" in chinese) == ("{n}" in english), key
+        assert f'"{key}"' in others or f": {key}" in others, f"nobody says {key}"
+
+
+def test_every_file_of_the_folder_is_served() -> None:
+    folder = resources.files("proxy.chat") / "page"
+    assert {entry.name for entry in folder.iterdir()} == set(FILES)
