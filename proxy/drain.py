@@ -10,7 +10,7 @@ class Drain:
     """Whether the service is on its way out, and the exchanges that still run."""
 
     def __init__(self) -> None:
-        self._started = False
+        self._started = self._stopped = False
         self._clocks: set[ExchangeClock] = set()
         self._told: list[Callable[[], object]] = []
 
@@ -36,6 +36,8 @@ class Drain:
     def watch(self, clock: ExchangeClock) -> Iterator[None]:
         """Count an exchange for as long as it runs."""
         self._clocks.add(clock)
+        if self._stopped:  # too late to begin
+            clock.stop()
         try:
             yield
         finally:
@@ -47,6 +49,7 @@ class Drain:
         return len(self._clocks)
 
     def stop_all(self) -> None:
-        """End what still runs, each with its error event."""
+        """End what still runs, and what still begins, each with its error event."""
+        self._stopped = True
         for clock in list(self._clocks):
             clock.stop()

@@ -135,7 +135,7 @@ async def open_services(
             credential = None if upstream.credential is None else credentials[upstream.credential]
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
-        routing = Routing(settings, clients)
+        routing = Routing(settings, clients, None if before is None else before.routing)
         yield Services(
             settings=settings,
             access=AccessControl(settings.access),

@@ -88,3 +88,11 @@ def test_who_wants_to_know_is_told_once_when_it_begins() -> None:
     assert told == ["early"]
     drain.when_started(lambda: told.append("late"))
     assert told == ["early", "late"]
+
+
+async def test_what_begins_after_the_end_is_ended_too() -> None:
+    drain = Drain()
+    drain.stop_all()
+    clock = ExchangeClock(Timeouts())
+    with drain.watch(clock), pytest.raises(Draining):
+        await clock.first_byte(asyncio.sleep(10))

@@ -1,5 +1,6 @@
 """Between Quart and the relay: read the request as it arrived, answer with what comes back."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ async def relay_exchange() -> Response:
     record.endpoint = target.endpoint
     incoming.closing.push_async_callback(_count_usage, incoming, own)
     plan = own.routing.plan(target.endpoint, record.model, record.caller)
-    preparation = _Preparation(incoming, own, target.path, held, fields)
+    preparation = _Preparation(incoming, own, target.path, held, fields, asyncio.get_running_loop().time())
     attempts = Attempts(plan, preparation.exchange, record, again=incoming.body.finished)
     beats = plan[0].heartbeat if fields.stream is True and target.endpoint in HEARTBEAT_ENDPOINTS else 0.0
     try:
@@ -92,12 +93,13 @@ class _Preparation:
     path: bytes
     held: bytes
     fields: RequestFields
+    since: float
 
     def exchange(self, route: Route, closing: contextlib.AsyncExitStack) -> Exchange:
         """The exchange with that one; `closing` ends its clock."""
         incoming, record = self.incoming, self.incoming.record
         body = _as_upstream_takes_it(incoming, self.held, route, self.fields)
-        clock = ExchangeClock(route.timeouts)
+        clock = ExchangeClock(route.timeouts, self.since)
         closing.enter_context(self.own.drain.watch(clock))
         outgoing = UpstreamRequest(
             method=incoming.method,

@@ -3,6 +3,7 @@
 All that the chat knows of the relay is known here.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,8 +134,10 @@ class ChatUpstream:
         plan = own.routing.plan(ENDPOINT, model, CALLER.name, at=self._chat.upstream)
         _log_bodies(own.settings.logs, record, self._body(messages, plan[0]), closing)
 
+        since = asyncio.get_running_loop().time()
+
         def prepare(route: Route, closing: contextlib.AsyncExitStack) -> Exchange:
-            clock = ExchangeClock(route.timeouts)
+            clock = ExchangeClock(route.timeouts, since)
             closing.enter_context(self._drain.watch(clock))
             request = UpstreamRequest(
                 method="POST",

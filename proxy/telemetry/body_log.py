@@ -33,6 +33,11 @@ class BodyLog:
         self._answer_bytes += len(chunk)
         self._answer += chunk[: self._limit - len(self._answer)]
 
+    def take_back(self) -> None:
+        """Nothing of it came down after all."""
+        self._answer.clear()
+        self._answer_bytes = 0
+
     def close(self) -> None:
         """Write what was answered."""
         _write("response_body", bytes(self._answer), truncated=self._answer_bytes > self._limit)

@@ -29,6 +29,8 @@ class ExchangeRecord:
     first_byte_at: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
+    bytes_beaten: int = 0
+    """Of heartbeats."""
     events: int | None = None
     """Of an event stream: how many blocks came down."""
     generation: int | None = None
@@ -54,8 +56,21 @@ class ExchangeRecord:
         self.upstream = upstream
         self.attempts += 1
         if self.attempts > 1:
-            self.outcome, self.reason, self.bytes_down = "", None, 0
-            self.prompt_tokens = self.completion_tokens = None
+            self.outcome, self.reason = "", None
+            self.headers_at = self.first_byte_at = self.upstream_request_id = None
+            self.prompt_tokens = self.completion_tokens = self.events = self.generation = None
+            self.replays = 0
+            self.take_back()
+
+    def take_back(self) -> None:
+        """What was counted as answered does not go down after all."""
+        self.bytes_down = 0
+        if self.bodies is not None:
+            self.bodies.take_back()
+
+    def beaten(self, comment: bytes) -> None:
+        """Count a heartbeat: it goes down whatever is answered."""
+        self.bytes_beaten += len(comment)
 
     def went_down(self, chunk: bytes) -> None:
         """Count bytes of the answer as they go to the caller."""
@@ -80,7 +95,7 @@ class ExchangeRecord:
             "outcome": self.outcome,
             "duration_ms": _milliseconds(now - self.started),
             "bytes_up": self.bytes_up,
-            "bytes_down": self.bytes_down,
+            "bytes_down": self.bytes_down + self.bytes_beaten,
         }
         known = {
             "caller": self.caller,

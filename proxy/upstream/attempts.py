@@ -8,6 +8,7 @@ it and there is no other one; and only while the budget of that upstream lasts.
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -89,11 +90,11 @@ class Attempts:
     ) -> Answer | ProxyError:
         """How an attempt ends before its first byte reaches the caller."""
         exchange = self._prepare(route, closing)
-        if wait:
-            await exchange.clock.first_byte(asyncio.sleep(wait))
-        self._record.begin_attempt(route.upstream)
         try:
+            if wait:
+                await exchange.clock.first_byte(asyncio.sleep(wait))
             with route.health.attempt() as end:
+                self._record.begin_attempt(route.upstream)
                 try:
                     answer = await exchange.open(closing)
                 except ProxyError as error:
@@ -113,14 +114,17 @@ class Attempts:
         """Seconds until the same upstream is asked again; None where it is not."""
         if not self._may_retry(route, retries):
             return None
+        most = min(route.health.retries.longest_wait, route.timeouts.first_byte or math.inf)
         wait: float | None = None
         if isinstance(outcome, Unreachable):  # nothing was sent
-            wait = PAUSE_SECONDS * 2**retries * random.uniform(0.5, 1)  # noqa: S311  spreads callers out
+            pause = PAUSE_SECONDS * 2**retries * random.uniform(0.5, 1)  # noqa: S311  spreads callers out
+            wait = min(pause, most / 2)
         elif is_last and isinstance(outcome, Answer) and outcome.status >= HTTPStatus.BAD_REQUEST:
             wait = read_retry_after(outcome.headers, time.time())
-        if wait is None or wait > route.health.retries.longest_wait or not route.health.budget.withdraw():
+            wait = None if wait is None else max(wait, PAUSE_SECONDS)
+        if wait is None or wait >= most or not route.health.budget.withdraw():
             return None
-        return max(wait, PAUSE_SECONDS)
+        return wait
 
 
 def _answer_of(outcome: Answer | ProxyError) -> Answer:

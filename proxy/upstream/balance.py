@@ -1,6 +1,6 @@
 """Share requests out among several upstreams by their weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 
 class Balance:
@@ -12,16 +12,20 @@ class Balance:
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = dict(weights)
-        self._total = sum(self._weights.values())
         self.names = tuple(self._weights)
         self._current = dict.fromkeys(self._weights, 0)
 
-    def order(self) -> Sequence[str]:
-        """All of them: the one whose turn it is, then those that are asked if it fails."""
-        if len(self._weights) == 1:
+    def order(self, able: Container[str]) -> Sequence[str]:
+        """All of them: the one whose turn it is, then those that are asked if it fails.
+
+        Args:
+            able: Among whom the turn goes; the others, whose turns count for nothing, come last.
+        """
+        if len(self.names) == 1:
             return self.names
-        for name, weight in self._weights.items():
-            self._current[name] += weight
-        order = sorted(self._current, key=lambda name: self._current[name], reverse=True)
-        self._current[order[0]] -= self._total
-        return order
+        among = [name for name in self.names if name in able] or self.names
+        for name in among:
+            self._current[name] += self._weights[name]
+        order = sorted(among, key=lambda name: self._current[name], reverse=True)
+        self._current[order[0]] -= sum(self._weights[name] for name in among)
+        return [*order, *(name for name in self.names if name not in among)]

@@ -18,11 +18,12 @@ class ExchangeClock:
 
     Args:
         timeouts: Seconds, as the upstream's section has them.
+        since: When the exchange began, on the loop's clock; now by default.
     """
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, since: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        now = self._loop.time()
+        now = self._loop.time() if since is None else since
         self._idle = timeouts.idle or None
         self._first_byte = timeouts.first_byte or None
         self._total_due = now + timeouts.total if timeouts.total else None

@@ -10,12 +10,12 @@ from typing import Final
 from proxy.errors import BadResponse, ProxyError, Unreachable, UpstreamTimeout
 from proxy.settings import Breaker, Upstream
 from proxy.telemetry import UpstreamReading
-from proxy.upstream.breaker import CircuitBreaker
+from proxy.upstream.breaker import CircuitBreaker, Ticket
 
 RETRIES_MIN: Final = 5.0
-"""Retries that are free after a quiet time, so that a few requests a minute have some as well."""
+"""Retries to begin with."""
 RETRIES_MAX: Final = 50.0
-"""No quiet time saves up more than this."""
+"""No good time saves up more than this."""
 FAILURES: Final = (Unreachable, BadResponse, UpstreamTimeout)
 """What tells of an upstream in trouble. A token that cannot be had does not."""
 FAILING: Final = frozenset(
@@ -58,11 +58,16 @@ class UpstreamHealth:
 
     def __init__(self, name: str, settings: Upstream, *, has_alternative: bool = False) -> None:
         self._name = name
+        self._made_of = (settings, has_alternative)
         breaker = settings.breaker or (Breaker() if has_alternative else None)
         self._breaker = None if breaker is None else CircuitBreaker(name, breaker)
         self.retries = settings.retries
         self.budget = RetryBudget(settings.retries.budget)
         self._results: Counter[str] = Counter()
+
+    def is_like(self, other: "UpstreamHealth") -> bool:
+        """Whether both watch the same upstream in the same way."""
+        return self._name == other._name and self._made_of == other._made_of
 
     @property
     def opens_in(self) -> float:
@@ -76,23 +81,18 @@ class UpstreamHealth:
         Raises:
             CircuitOpen: it may not be made.
         """
-        if self._breaker is not None:
-            self._breaker.begin()
+        breaker = self._breaker
+        ticket = None if breaker is None else breaker.begin()
         end = AttemptEnd()
         try:
             yield end
         finally:
-            self._note(end)
+            if breaker is not None and ticket is not None:
+                _tell(breaker, ticket, end)
+            self._count(end)
 
-    def _note(self, end: "AttemptEnd") -> None:
+    def _count(self, end: "AttemptEnd") -> None:
         error, status = end.error, end.status
-        if self._breaker is not None:
-            if isinstance(error, FAILURES) or status in FAILING:
-                self._breaker.end(error or BadResponse())
-            elif status is not None:
-                self._breaker.end(None)
-            else:
-                self._breaker.abandon()
         if error is not None:
             self._results[error.code] += 1
         elif status is not None:
@@ -110,3 +110,13 @@ class AttemptEnd:
 
     error: ProxyError | None = None
     status: int | None = None
+
+
+def _tell(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
+    """What an attempt tells of the upstream, if anything."""
+    if isinstance(end.error, FAILURES) or end.status in FAILING:
+        breaker.end(ticket, end.error or BadResponse())
+    elif end.status is not None:
+        breaker.end(ticket, None)
+    else:
+        breaker.abandon(ticket)

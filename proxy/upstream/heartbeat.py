@@ -67,7 +67,7 @@ class Heartbeat:
     async def _beat(self, task: "asyncio.Task[Answer | ProxyError]") -> AsyncGenerator[bytes]:
         done: set[asyncio.Task[Answer | ProxyError]] = set()
         while not done:
-            self._record.went_down(HEARTBEAT)
+            self._record.beaten(HEARTBEAT)
             yield HEARTBEAT
             done, _ = await asyncio.wait({task}, timeout=self._seconds)
         outcome = task.result()
@@ -91,6 +91,7 @@ class Heartbeat:
                     body += chunk
                     if len(body) > _WHOLE_BYTES_MAX:
                         break
+        self._record.take_back()
         error = BadResponse(reason=f"no stream but a {answer.status}, after a heartbeat")
         return self._failed(error, read_error(body))
 

@@ -158,7 +158,7 @@ class Exchange:
                 if whole.endswith(_END) and framer.marked:
                     self.clock.ending(END_SECONDS)
                 while (arrived := await self._next_or_silence(response, framer)) is None:
-                    record.went_down(HEARTBEAT)
+                    record.beaten(HEARTBEAT)
                     yield HEARTBEAT
                 chunk = arrived
             tail = framer.flush()

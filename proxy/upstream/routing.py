@@ -41,9 +41,15 @@ class Routing:
     Args:
         settings: The whole configuration.
         clients: One client an upstream, by name.
+        before: That of the settings before these: of upstreams that are the same its memory goes on.
     """
 
-    def __init__(self, settings: Settings, clients: Mapping[str, UpstreamClient]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clients: Mapping[str, UpstreamClient],
+        before: "Routing | None" = None,
+    ) -> None:
         routes = settings.routes
         self._upstreams = settings.upstreams
         self._clients = clients
@@ -53,6 +59,8 @@ class Routing:
         self._of_endpoint = {name: _balance(target) for name, target in routes.endpoints.items()}
         self._default = _balance(routes.default)
         balances = [self._default, *self._of_endpoint.values(), *(balance for _, balance in self._of_model)]
+        if settings.chat is not None and settings.chat.upstream is not None:
+            balances.append(_balance(settings.chat.upstream))
         with_alternative = {*_with_alternative(balances, self._upstreams)}
         self._fallback_statuses = {
             name: frozenset(upstream.fallback_statuses) for name, upstream in self._upstreams.items()
@@ -61,6 +69,8 @@ class Routing:
             name: UpstreamHealth(name, upstream, has_alternative=name in with_alternative)
             for name, upstream in self._upstreams.items()
         }
+        if before is not None:
+            self._health |= {name: kept for name, kept in before._health.items() if self._same(name, kept)}
 
     def choose(self, endpoint: str, model: str | None = None, caller: str | None = None) -> Route:
         """The route of a request that has one try.
@@ -87,9 +97,14 @@ class Routing:
             rename, balance = None, _balance(at)
         else:
             rename, balance = self._matching(model) or (None, self._at(endpoint))
-        names = [*_with_fallbacks(balance.order(), self._upstreams)]
-        able = names if len(names) == 1 else [n for n in names if not self._health[n].opens_in] or names
-        return [self._route(name, endpoint, model, rename, caller) for name in able]
+        able = [name for name in balance.names if not self._health[name].opens_in]
+        names = [*_with_fallbacks(balance.order(able), self._upstreams)]
+        if len(names) > 1:
+            names = [name for name in names if not self._health[name].opens_in] or names
+        return [self._route(name, endpoint, model, rename, caller) for name in names]
+
+    def _same(self, name: str, kept: UpstreamHealth) -> bool:
+        return name in self._health and kept.is_like(self._health[name])
 
     def readings(self) -> list[UpstreamReading]:
         """How each upstream stands."""
@@ -155,9 +170,12 @@ def _with_fallbacks(names: Iterable[str], upstreams: Mapping[str, Upstream]) -> 
 
 
 def _with_alternative(balances: Iterable[Balance], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
+    """Whoever is last in a plan has none, and is asked whatever its circuit says."""
     for balance in balances:
-        names = [*_with_fallbacks(balance.names, upstreams)]
-        yield from names if len(names) > 1 else ()
+        *names, last = _with_fallbacks(balance.names, upstreams)
+        yield from names
+        if last in balance.names and len(balance.names) > 1:
+            yield last
 
 
 def _renamed(upstream: Upstream, model: str | None) -> str | None:

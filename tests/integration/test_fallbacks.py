@@ -364,3 +364,39 @@ async def test_a_caller_who_leaves_ends_the_attempts(run_proxy: RunProxy) -> Non
         await until(lambda: not main.connections and bool(proxy.exchanges))
         assert not backup.requests
     assert proxy.exchanges[-1]["outcome"] == "client_gone"
+
+
+async def test_the_record_is_of_the_attempt_that_answered(run_proxy: RunProxy) -> None:
+    first = says("503 Service Unavailable", "X-Request-Id: from-first")
+    more = "[logs]\nbodies = true\n"
+    async with raw_upstream(first) as main, raw_upstream(streams) as backup:
+        async with run_proxy(
+            main.url, options='fallback = "backup"', more=BACKUP.format(url=backup.url) + more
+        ) as proxy:
+            await ask(proxy)
+        exchange = proxy.exchanges[-1]
+        assert exchange["bytes_down"] == len(STREAM)
+        assert not {"upstream_request_id", "generation", "reason"} & exchange.keys()
+        (answered,) = [line["body"] for line in proxy.lines if line["event"] == "response_body"]
+        assert answered == STREAM.decode()
+
+
+async def test_the_clock_of_the_whole_exchange_counts_over_all_attempts(run_proxy: RunProxy) -> None:
+    options = "timeouts = { first_byte = 0.3, total = 0.4 }"
+    more = BACKUP.replace("{url}", "%s") + "timeouts = { first_byte = 5, total = 0.6 }"
+    async with (
+        raw_upstream(never_speaks) as main,
+        raw_upstream(never_speaks) as backup,
+        run_proxy(main.url, options='fallback = "backup"\n' + options, more=more % backup.url) as proxy,
+    ):
+        began = asyncio.get_running_loop().time()
+        assert (await ask(proxy))[0].status == 504
+        assert asyncio.get_running_loop().time() - began < 3
+
+
+async def test_a_pause_that_the_clock_does_not_allow_is_not_made(run_proxy: RunProxy) -> None:
+    options = "retries = { attempts = 1, longest_wait = 5 }\ntimeouts.first_byte = 1"
+    script = asks_first(9, "Retry-After: 2", status="429 Too Many Requests")
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:
+        answer, _ = await ask(proxy)
+        assert (answer.status, answer.header("retry-after")) == (429, ["2"])

@@ -11,10 +11,10 @@ from proxy.upstream.breaker import CircuitBreaker
 
 
 class Clock:
-    """The wall clock, set by hand."""
+    """A clock that only goes forward, set by hand."""
 
     def __init__(self) -> None:
-        self.now = 1_790_000_000.0
+        self.now = 1000.0
 
     def __call__(self) -> float:
         return self.now
@@ -22,17 +22,16 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the library and the breaker take for the time."""
+    """What the breaker takes for the time."""
     clock = Clock()
-    monkeypatch.setattr(time, "time", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     return clock
 
 
 def fail(breaker: CircuitBreaker, times: int = 1) -> None:
     """Attempts that fail."""
     for _ in range(times):
-        breaker.begin()
-        breaker.end(BadResponse())
+        breaker.end(breaker.begin(), BadResponse())
 
 
 @pytest.fixture
@@ -55,8 +54,7 @@ def test_it_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
 
 def test_a_success_in_between_starts_the_count_anew(breaker: CircuitBreaker) -> None:
     fail(breaker, 2)
-    breaker.begin()
-    breaker.end(None)
+    breaker.end(breaker.begin(), None)
     fail(breaker, 2)
     assert breaker.state == "closed"
 
@@ -64,12 +62,12 @@ def test_a_success_in_between_starts_the_count_anew(breaker: CircuitBreaker) -> 
 def test_after_the_cool_down_one_request_is_let_through(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 10.5
-    breaker.begin()
+    probe = breaker.begin()
     assert breaker.state == "half-opened"
     for _ in range(3):
         with pytest.raises(CircuitOpen):
             breaker.begin()
-    breaker.end(None)
+    breaker.end(probe, None)
     assert (breaker.state, breaker.opens_in) == ("closed", 0)
 
 
@@ -85,28 +83,46 @@ def test_a_probe_whose_caller_left_leaves_the_place_to_the_next_one(
 ) -> None:
     fail(breaker, 3)
     clock.now += 10.5
-    breaker.begin()
-    breaker.abandon()
+    breaker.abandon(breaker.begin())
+    assert breaker.opens_in == 0
     breaker.begin()
     assert breaker.state == "half-opened"
 
 
 def test_attempts_under_way_when_it_opens_change_nothing(breaker: CircuitBreaker) -> None:
-    for _ in range(5):
+    tickets = [breaker.begin() for _ in range(6)]
+    for ticket in tickets[:3]:
+        breaker.end(ticket, BadResponse())
+    breaker.end(tickets[3], None)
+    breaker.end(tickets[4], BadResponse())
+    assert (breaker.state, breaker.opens_in) == ("opened", 10)
+
+
+@pytest.mark.parametrize("how", ["abandon", "succeed", "fail"])
+def test_an_old_attempt_is_not_taken_for_the_probe(breaker: CircuitBreaker, clock: Clock, how: str) -> None:
+    old = breaker.begin()
+    fail(breaker, 3)
+    clock.now += 10.5
+    probe = breaker.begin()
+    if how == "abandon":
+        breaker.abandon(old)
+    else:
+        breaker.end(old, BadResponse() if how == "fail" else None)
+    assert breaker.state == "half-opened"
+    with pytest.raises(CircuitOpen):
         breaker.begin()
-    for _ in range(3):
-        breaker.end(BadResponse())
-    breaker.end(None)
-    breaker.end(BadResponse())
-    assert breaker.state == "opened"
+    breaker.end(probe, None)
+    assert breaker.state == "closed"
 
 
-def test_a_clock_that_was_set_back_holds_it_open_no_longer_than_a_cool_down(
-    breaker: CircuitBreaker, clock: Clock
+def test_the_wall_clock_may_be_set_back(
+    breaker: CircuitBreaker, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(breaker, 3)
-    clock.now -= 3600
-    assert breaker.opens_in == 10
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    clock.now += 10.5
+    breaker.end(breaker.begin(), None)
+    assert breaker.state == "closed"
 
 
 def test_refusals_leave_nothing_behind(breaker: CircuitBreaker) -> None:

@@ -115,7 +115,9 @@ def test_the_first_model_route_that_fits_counts_before_the_endpoint(
     assert (route.upstream, route.rename, route.endpoint) == (upstream, rename, endpoint)
 
 
-def plan_of(upstreams: Mapping[str, Mapping[str, object]], default: object) -> Routing:
+def plan_of(
+    upstreams: Mapping[str, Mapping[str, object]], default: object, before: Routing | None = None
+) -> Routing:
     """A routing of everything to a target, by upstreams with these settings."""
     settings = Settings.model_construct(
         access=Access.model_construct(
@@ -130,7 +132,7 @@ def plan_of(upstreams: Mapping[str, Mapping[str, object]], default: object) -> R
             for name, section in upstreams.items()
         },
     )
-    return Routing(settings, {name: cast(UpstreamClient, object()) for name in upstreams})
+    return Routing(settings, {name: cast(UpstreamClient, object()) for name in upstreams}, before)
 
 
 def names(routes: Sequence[Route]) -> str:
@@ -164,8 +166,19 @@ def test_a_plan_leaves_out_whose_circuit_is_open_unless_it_is_that_of_all() -> N
     assert names(routing.plan("chat/completions")) == "c d"
     fail(plan[1])
     fail(plan[2])
-    assert names(routing.plan("chat/completions")) == "a c d"
-    assert [reading.circuit for reading in routing.readings()] == ["opened", None, "opened", "opened"]
+    assert names(routing.plan("chat/completions")) == "d"  # nobody comes after it: it has no circuit
+    assert [reading.circuit for reading in routing.readings()] == ["opened", None, "opened", None]
+
+
+def test_the_memory_of_an_upstream_that_did_not_change_goes_on() -> None:
+    before = plan_of(FOUR, "a")
+    for _ in range(5):
+        with before.choose("chat/completions").health.attempt() as end:
+            end.error = Unreachable()
+    changed = {**FOUR, "c": {"fallback": "d", "heartbeat": 3}}
+    after = plan_of(changed, "a", before)
+    assert [reading.circuit for reading in after.readings()] == ["opened", None, "closed", None]
+    assert after.readings()[0].attempts == {"upstream_unreachable": 5}
 
 
 def test_models_have_other_names_at_other_upstreams() -> None:
