@@ -1,5 +1,6 @@
 """The application: wiring, error handlers, lifespan. Importing it does nothing."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Final
@@ -47,18 +48,22 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
         app.register_blueprint(chat.blueprint)
     app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)
     app.register_blueprint(llm_proxy.blueprint, name="api_llm_proxy_at_root")
-    if settings.cors is not None:
+    app.before_request(check_request)
+    if settings.cors is not None:  # a browser's question is sound, and has no key
         allow_pages(app, settings.cors)
-    app.before_request(guard)
+    app.before_request(identify)
     app.after_request(finish_headers)
     app.register_error_handler(ProxyError, answer_proxy_error)
     app.register_error_handler(HTTPException, answer_http_exception)
     app.register_error_handler(Exception, answer_defect)
 
+    serving = app.extensions["serving"] = asyncio.Event()
+
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
         async with open_generations(settings, drain or Drain()) as generations:
             app.extensions["proxy"] = generations
+            serving.set()
             yield
 
     return app
@@ -67,9 +72,12 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
 async def reload(app: Quart, settings: Settings) -> None:
     """Serve requests that begin now by other settings; those that run go on by theirs.
 
+    It waits for the service to have begun.
+
     Raises:
         Exception: they cannot be served by; then nothing has changed.
     """
+    await app.extensions["serving"].wait()
     generations: Generations = app.extensions["proxy"]
     settings = merge_settings(generations.current.settings, settings)
     await generations.begin(settings)
@@ -81,10 +89,10 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
 
 
-async def guard() -> None:
-    """Refuse malformed requests and unknown callers before anything else looks at the request."""
+async def check_request() -> None:
+    """Refuse a malformed request before anything else looks at it."""
     request = arrived()
-    request.record.quiet = is_exempt = _is_exempt(request.endpoint)
+    request.record.quiet = _is_exempt(request.endpoint)
     names = {name for name, _ in request.raw_headers}
     if b"transfer-encoding" in names and b"content-length" in names:
         # RFC 9112 6.1: two framings may be an attempt to smuggle a request past one of two servers.
@@ -92,7 +100,12 @@ async def guard() -> None:
             "both Content-Length and Transfer-Encoding are given", headers={"Connection": "close"}
         )
     check_target(request.raw_path, request.query_string)
-    if not is_exempt and request.routing_exception is None:
+
+
+async def identify() -> None:
+    """Refuse unknown callers, and those who ask too often."""
+    request = arrived()
+    if not _is_exempt(request.endpoint) and request.routing_exception is None:
         request.caller = services().access.identify(request.raw_headers, request.peer)
         request.record.caller = request.caller.name
         await services().limits.count_request(request.caller)

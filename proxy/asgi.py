@@ -36,6 +36,8 @@ class ProxyRequest(Request):
         self.peer = (scope.get("client") or (None,))[0]
         self.body.timeout = self.body_timeout
         self.closing = contextlib.AsyncExitStack()
+        self.answered = False
+        """Whether all of the answer has been handed to the server."""
         self.group: asyncio.TaskGroup
         """Of whatever runs for this request beside its own task; set before it is handled."""
         self.services: Services | None = None
@@ -74,6 +76,7 @@ class ProxyConnection(ASGIHTTPConnection):
             try:
                 async with request.closing:
                     await super().handle_request(request, _to_caller(send))
+                    request.answered = True
                 record.outcome = record.outcome or "ok"
             except CallerGone:
                 pass
@@ -124,7 +127,8 @@ async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence:
         if message["type"] == "http.request":
             await request.body.put(message.get("body", b""), last=not message.get("more_body", False))
         elif message["type"] == "http.disconnect":
-            presence.reschedule(0)
+            if not request.answered:  # else what is left to do is done for us: to count, to let go
+                presence.reschedule(0)
             return
 
 

@@ -28,6 +28,7 @@ def allow_pages(app: Quart, settings: Cors) -> None:
     for endpoint, view in app.view_functions.items():
         if not _is_api(endpoint):
             cors_exempt(cast(Any, view))
+    app.after_request(_for_the_api_alone)  # runs after those that stand below
     cors(
         app,
         allow_origin=settings.origins,
@@ -44,6 +45,11 @@ async def _answer_preflight() -> Response | None:
     if request.method != HTTPMethod.OPTIONS or not _is_api(request.endpoint):
         return None
     return Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(llm_proxy.METHODS)})
+
+
+async def _for_the_api_alone(response: Response) -> Response:
+    """What has no view of its own, a 405 say, would be open to pages."""
+    return response if _is_api(request.endpoint) else await _drop_upstreams_own(response)
 
 
 async def _drop_upstreams_own(response: Response) -> Response:

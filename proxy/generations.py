@@ -11,12 +11,14 @@ from typing import Final
 
 from proxy.chat.service import ChatService, open_chat
 from proxy.drain import Drain
+from proxy.errors import SettingsError
 from proxy.services import Lasting, Services, open_lasting, open_services
-from proxy.settings import Settings
+from proxy.settings import EMBEDDED, Settings
 from proxy.telemetry import get_logger
 
 NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs")
 """Sections that are read at the start only."""
+_ACCESS_NEEDS_RESTART: Final = ("sharing", "trusted_proxies")
 _log: Final = get_logger("proxy")
 
 
@@ -35,6 +37,7 @@ class Generations:
         self.chat: ChatService | None = None
         """It lasts: its readers and dialogues outlive any settings."""
         self._open: list[Services] = []
+        self._dismissed = False
 
     async def begin(self, settings: Settings) -> None:
         """Serve by other settings from now on.
@@ -44,12 +47,15 @@ class Generations:
         """
         opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
         group = self._group
-        before = self._newest
-        group.create_task(_hold(settings, self._lasting, before, opened))
-        self._newest = await opened
-        self._open = [services for services in self._open if not services.users.are_gone] + [self._newest]
+        group.create_task(_hold(settings, self._lasting, self._newest, opened))
+        services = await opened
+        before, self._newest = self._newest, services
+        services.credentials.take_charge()
+        self._open = [older for older in self._open if not older.users.are_gone] + [services]
         if before is not None:
             before.users.retire()
+        if self._dismissed:
+            services.users.dismiss()
 
     @property
     def current(self) -> Services:
@@ -60,6 +66,7 @@ class Generations:
 
     def dismiss(self) -> None:
         """Let all of them be closed, whoever still works with them."""
+        self._dismissed = True
         for services in self._open:
             services.users.dismiss()
 
@@ -70,10 +77,13 @@ async def _hold(
     """Open, and close when nobody needs it any more: in one task, whatever happens in between."""
     try:
         async with open_services(settings, lasting, before) as services:
-            opened.set_result(services)
+            if not opened.cancelled():
+                opened.set_result(services)
             await services.users.gone()
     except Exception as error:  # out of the group it would end the whole service
-        if opened.done():
+        if opened.cancelled():
+            pass  # nobody waits for it any more
+        elif opened.done():
             _log.exception("services_not_closed")
         else:
             opened.set_exception(error)
@@ -102,10 +112,24 @@ async def open_generations(settings: Settings, drain: Drain) -> AsyncIterator[Ge
 
 
 def merge_settings(running: Settings, new: Settings) -> Settings:
-    """New settings, but for what a running service cannot change; that is told in the log."""
-    kept = {
-        name: getattr(running, name) for name in NEEDS_RESTART if getattr(running, name) != getattr(new, name)
-    }
-    if kept:
-        _log.warning("restart_needed", sections=sorted(kept), meaning="the rest of the settings is in force")
-    return new.model_copy(update=kept)
+    """New settings, but for what a running service cannot change; that is told in the log.
+
+    Raises:
+        SettingsError: they cannot do without what cannot be changed.
+    """
+    access = {name: getattr(running.access, name) for name in _ACCESS_NEEDS_RESTART}
+    kept = {name: getattr(running, name) for name in NEEDS_RESTART}
+    told = [name for name, value in kept.items() if value != getattr(new, name)]
+    told += [f"access.{name}" for name, value in access.items() if value != getattr(new.access, name)]
+    if told:
+        _log.warning("restart_needed", sections=sorted(told), meaning="the rest of the settings is in force")
+    merged = new.model_copy(update={**kept, "access": new.access.model_copy(update=access)})
+    _check(merged)
+    return merged
+
+
+def _check(merged: Settings) -> None:
+    if merged.chat is not None and merged.chat.upstream not in {None, *merged.upstreams}:
+        raise SettingsError("upstreams: that of [chat] is gone, which needs a restart")
+    if any(upstream.base_url.startswith(EMBEDDED) for upstream in merged.upstreams.values()):
+        raise SettingsError("gateway: an embedded: URL needs a [gateway] section, and that a restart")

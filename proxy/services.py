@@ -128,8 +128,9 @@ async def open_services(
     """
     async with contextlib.AsyncExitStack() as stack:
         known = None if before is None else before.credentials
-        credentials = build_credentials(settings.credentials, lasting.store, lasting.fleet, known)
+        credentials = CredentialRegistry()
         stack.push_async_callback(credentials.close)
+        build_credentials(settings.credentials, lasting.store, lasting.fleet, known, credentials)
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from limits import RateLimitItem
 
+from proxy.counting import Counting
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
@@ -24,6 +26,7 @@ rate = "3/hour"
 max_streams = 1
 """
 KEY = "sk-limited-5d21"
+ALLOWED = b'{"model": "gpt-4o"}'
 STREAM = b'{"model": "gpt-4o", "stream": true}'
 
 
@@ -39,7 +42,9 @@ async def endless(talk: Conversation) -> None:
     await talk.caller_left()
 
 
-async def ask(caller: RawCaller, body: bytes = b"{}", key: str = KEY) -> tuple[RawAnswer, str | None]:
+async def ask(
+    caller: RawCaller, body: bytes = b'{"model": "gpt-4o"}', key: str = KEY
+) -> tuple[RawAnswer, str | None]:
     """Status and headers, and the code of an error."""
     await caller.send("POST", CHAT, JSON, body=body, key=key)
     answer = await caller.answer()
@@ -55,7 +60,9 @@ async def ask(caller: RawCaller, body: bytes = b"{}", key: str = KEY) -> tuple[R
         (b'{"model": "bge-m3-large"}', 403),
         (b'{"model": "GPT-4o"}', 403),
         (b'{"model": ""}', 403),
-        (b"{}", 200),
+        (b"{}", 403),
+        (b'{"model": ["gpt-4o"]}', 403),
+        (b"[]", 403),
     ],
 )
 async def test_a_key_is_good_for_its_models(run_proxy: RunProxy, body: bytes, status: int) -> None:
@@ -137,6 +144,44 @@ async def test_one_stream_too_many_is_429_until_another_ends(run_proxy: RunProxy
         await until(lambda: upstream.connections == 0)
         await second.send("POST", CHAT, JSON, body=STREAM, key=KEY)
         assert (await second.answer()).status == 200
+
+
+@pytest.mark.parametrize("stream", [b"1", b'"true"'])
+async def test_what_some_upstreams_take_for_a_stream_counts_as_one(
+    run_proxy: RunProxy, stream: bytes
+) -> None:
+    body = b'{"model": "gpt-4o", "stream": ' + stream + b"}"
+    async with (
+        raw_upstream(endless) as upstream,
+        run_proxy(upstream.url, more=LIMITED.replace("3/hour", "100/hour")) as proxy,
+        raw_caller(proxy.url) as first,
+        raw_caller(proxy.url) as second,
+    ):
+        await first.send("POST", CHAT, JSON, body=body, key=KEY)
+        await first.answer()
+        assert (await ask(second, body))[0].status == 429
+
+
+async def test_what_was_used_is_counted_though_the_caller_is_gone_at_once(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Counting.add
+
+    async def slow(self: Counting, limit: RateLimitItem, *account: str, amount: int) -> None:
+        await asyncio.sleep(0.05)
+        await count(self, limit, *account, amount=amount)
+
+    monkeypatch.setattr(Counting, "add", slow)
+    async with raw_upstream(costs) as upstream, run_proxy(upstream.url, more=BUDGET) as proxy:
+        for asked in range(2):
+            async with raw_caller(proxy.url) as caller:
+                await caller.send("POST", CHAT, JSON, body=b"{}", key=KEY)
+                await caller.body(await caller.answer())
+                caller.reset()
+            await until(lambda: len(proxy.exchanges) > asked)  # noqa: B023
+        async with raw_caller(proxy.url) as caller:
+            assert (await ask(caller))[0].status == 429
+        assert [line["outcome"] for line in proxy.exchanges[:2]] == ["ok", "ok"]
 
 
 async def test_callers_at_once_are_counted_right(run_proxy: RunProxy) -> None:

@@ -134,3 +134,25 @@ async def test_without_it_options_and_the_upstreams_own_headers_are_relayed(run_
         assert (answer.status, allowed(answer)) == (200, ["*"])
         assert (await preflight(caller, PAGE)).status == 401  # no key
         assert len(upstream.requests) == 1
+
+
+async def test_a_question_that_is_malformed_is_refused_first(run_proxy: RunProxy) -> None:
+    async with raw_upstream(permissive) as upstream, run_proxy(upstream.url, more=WILDCARD) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.write(
+                b"OPTIONS /v1/models HTTP/1.1\r\nHost: p\r\nOrigin: https://a.example\r\n"
+                b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            )
+            assert (await caller.answer()).status == 400
+        async with raw_caller(proxy.url) as caller:
+            assert (await preflight(caller, PAGE, "/v1/%2e%2e/x")).status == 400
+
+
+async def test_a_refused_method_outside_of_the_api_is_not_for_pages_either(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(permissive) as upstream,
+        run_proxy(upstream.url, more=WILDCARD) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        answer = await ask(caller, PAGE, "/metrics")
+        assert (answer.status, allowed(answer)) == (405, [])

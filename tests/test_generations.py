@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from proxy.app import create_app, reload
 from proxy.drain import Drain
+from proxy.errors import SettingsError
 from proxy.generations import NEEDS_RESTART, Generations
 from proxy.settings import Settings, load_settings
 from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy
@@ -185,3 +186,93 @@ async def test_all_generations_are_closed_at_the_end_whoever_still_streams(tmp_p
                 async with asyncio.timeout(5):
                     generations.dismiss()
                     await first.users.gone()
+
+
+CLUSTER = """
+[credentials.cluster]
+source = "static"
+value = "static-upstream-token"
+"""
+NOWHERE = f"""
+[shared]
+redis_url = "unix:///nowhere"
+encryption_key = "{"0" * 64}"
+"""
+
+
+async def test_a_credential_that_shows_another_ones_token_goes_on_doing_so(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    async def grant(talk: Conversation) -> None:
+        await talk.answer(b'{"token": "t"}', JSON)
+
+    async with raw_upstream(grant) as issuer, raw_upstream(ok) as upstream:
+        credential = (
+            f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "token"\n'
+            'headers = { x-subject = "${credential:cluster}" }\n'
+        )
+        async with (
+            run_proxy(upstream.url, credential=credential, more=CLUSTER) as proxy,
+            raw_caller(proxy.url) as caller,
+        ):
+            await status_of(caller)
+            first = proxy.services.credentials["corp"].source
+            for timeout in (11, 12):  # of the other one, which is built anew then
+                more = CLUSTER + f"timeout = {timeout}\n"
+                await put_in_force(proxy, settings(tmp_path, upstream.url, credential=credential, more=more))
+                source = proxy.services.credentials["corp"].source
+                assert source is first
+                await source._source.fetch()  # which no back-off and no cool-down holds up
+            assert len(issuer.requests) == 3
+            assert all(request.header("x-subject") for request in issuer.requests)
+
+
+async def test_what_cannot_do_without_what_needs_a_restart_is_refused(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    credential = 'source = "exec"\ncommand = ["true"]\nsharing = "redis_required"\n'
+    embedded = "[gateway]\n[upstreams.x]\nbase_url = 'embedded:/v1'\n"
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        for new, told in (
+            (settings(tmp_path, upstream.url, credential=credential, more=NOWHERE), "shared"),
+            (settings(tmp_path, upstream.url, more=embedded), "gateway"),
+        ):
+            with pytest.raises(SettingsError, match=told):
+                await put_in_force(proxy, new)
+        assert await status_of(caller) == 200
+
+
+async def test_who_counts_is_told_to_need_a_restart(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
+        new = settings(tmp_path, upstream.url, more=NOWHERE)
+        new = new.model_copy(update={"access": new.access.model_copy(update={"sharing": "redis"})})
+        with capture_logs() as lines:
+            await put_in_force(proxy, new)
+        (told,) = [line["sections"] for line in lines if line["event"] == "restart_needed"]
+        assert told == ["access.sharing", "shared"]
+
+
+async def test_a_reload_that_fails_half_way_holds_on_to_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
+    bad = '[credentials.z]\nsource = "exec"\ncommand = ["true"]\nsharing = "redis"\n'
+    async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
+        source = proxy.services.credentials["corp"].source
+        for _ in range(3):
+            with pytest.raises(SettingsError):
+                await put_in_force(proxy, settings(tmp_path, upstream.url, more=bad + NOWHERE))
+        other = 'source = "static"\nvalue = "another-token"\n'
+        await put_in_force(proxy, settings(tmp_path, upstream.url, credential=other))
+        await until(lambda: source._closed)
+
+
+async def test_a_reload_that_comes_with_the_end_does_not_hold_it_up(tmp_path: Path) -> None:
+    async with raw_upstream(ok) as upstream, asyncio.TaskGroup() as group, asyncio.timeout(5):
+        app = create_app(settings(tmp_path, upstream.url), Drain())
+        async with app.test_app():
+            new = settings(tmp_path, upstream.url, key="sk-new-key-91")
+            reloading = group.create_task(reload(app, new))
+            await asyncio.sleep(0)
+        await reloading

@@ -16,6 +16,7 @@ from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
 from proxy.generations import Generations
 from proxy.services import Services
+from proxy.settings import ENDPOINTS
 from proxy.telemetry import BodyLog, ExchangeRecord
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
@@ -36,6 +37,8 @@ from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, repla
 _JSON: Final = b"application/json"
 _WITHOUT_MODEL: Final = frozenset({"files", "uploads"})
 """First segments of endpoints whose bodies name no model."""
+_OF_MODELS: Final = ENDPOINTS - {"batches", "files", "models"}
+"""Endpoints that a model answers."""
 
 
 def services() -> Services:
@@ -137,18 +140,21 @@ def _check_limits(
     if incoming.caller is None:
         return
     limits.check_model(incoming.caller, incoming.record.model, hidden=hidden)
-    if fields.stream is True:
+    if fields.streams:
         incoming.closing.enter_context(limits.stream(incoming.caller))
 
 
 def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: str) -> bool:
-    """Whether a body may name a model that was not found: late in a form, or in another kind of body."""
+    """Whether a body may name a model that was not found: late in a form, or in another kind of body.
+
+    Or it leaves the choice to the upstream, where the endpoint is one of models.
+    """
     if incoming.record.model is not None or not held or endpoint.partition("/")[0] in _WITHOUT_MODEL:
         return False
     kind = _media_type(incoming)
     if kind == MULTIPART_FORM and incoming.body.finished:
         return may_name_model(held)
-    return kind != _JSON
+    return kind != _JSON or endpoint in _OF_MODELS
 
 
 async def _count_usage(incoming: ProxyRequest, own: Services) -> None:

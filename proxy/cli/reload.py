@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from proxy.cli.server import on_hangup
 from proxy.errors import SettingsError
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
@@ -14,17 +13,19 @@ ServeBy = Callable[[Settings], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def reloading(
-    serve_by: ServeBy, load: Callable[[], Settings], resolve: Callable[[Settings], Settings]
+    hangup: asyncio.Event,
+    serve_by: ServeBy,
+    load: Callable[[], Settings],
+    resolve: Callable[[Settings], Settings],
 ) -> AsyncIterator[None]:
     """Reload at every SIGHUP, for as long as the block runs.
 
     Args:
+        hangup: Set by the signal.
         serve_by: Puts settings in force.
         load: Reads and checks the settings. It may take its time: it runs beside the event loop.
         resolve: Makes them point to the demonstration gateway.
     """
-    hangup = asyncio.Event()
-    on_hangup(hangup.set)
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         task = group.create_task(_reload_forever(serve_by, load, resolve, hangup))

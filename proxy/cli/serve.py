@@ -16,6 +16,7 @@ from proxy.cli.gateway import embedded_gateway
 from proxy.cli.reload import reloading
 from proxy.cli.server import (
     HARD_STOP_SECONDS,
+    hangup_signal,
     load_server_config,
     open_sockets,
     run,
@@ -39,9 +40,11 @@ def serve(options: argparse.Namespace) -> int:
     load_token_texts(settings)  # what is missing is told before anything listens; tiktoken keeps it
     configure_logs(settings.logs)
 
+    binds = tuple(server.bind)  # the server puts descriptors in their place
+
     def load() -> Settings:
         loaded = load_settings(options.config, os.environ)
-        check_binds(loaded, server.bind)
+        check_binds(loaded, binds)
         return loaded
 
     with contextlib.ExitStack() as stack:
@@ -76,7 +79,7 @@ async def serve_until_stopped(
         hard_stop_seconds: After that time more, whatever still hangs is left behind.
         load: Reads the settings anew, at SIGHUP.
     """
-    drain, log = Drain(), get_logger("proxy")
+    drain, log, hangup = Drain(), get_logger("proxy"), hangup_signal()
     hard_stop = asyncio.timeout(None)
     stopped = functools.partial(
         _stopped, stop_signal(), drain, server.graceful_timeout, hard_stop, hard_stop_seconds
@@ -87,7 +90,7 @@ async def serve_until_stopped(
         resolved = resolve(settings)
         _announce(resolved, sockets)
         app = create_app(resolved, drain)
-        reloads = reloading(functools.partial(reload, app), load or (lambda: settings), resolve)
+        reloads = reloading(hangup, functools.partial(reload, app), load or (lambda: settings), resolve)
         try:
             async with hard_stop, reloads:
                 await run_server(app, server, sockets, stopped)

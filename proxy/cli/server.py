@@ -141,10 +141,12 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-def on_hangup(act: Callable[[], object]) -> None:
-    """Act on SIGHUP, which otherwise ends a process."""
+def hangup_signal() -> asyncio.Event:
+    """An event that SIGHUP sets, which otherwise ends a process."""
+    hangup = asyncio.Event()
     with contextlib.suppress(NotImplementedError, AttributeError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    return hangup
 
 
 @contextlib.contextmanager

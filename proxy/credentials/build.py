@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.refusal import RefusalRules
-from proxy.credentials.registry import CredentialRegistry
+from proxy.credentials.registry import CredentialRegistry, Others
 from proxy.credentials.sharing import Sharing
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.credentials.sharing.identity import identity_of
@@ -23,6 +23,7 @@ from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.static import static_source
 from proxy.credentials.store import MemoryTokenStore
 from proxy.credentials.upstream_credential import Injection, UpstreamCredential
+from proxy.errors import SettingsError
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
@@ -43,6 +44,7 @@ def build_credentials(
     store: MemoryTokenStore,
     fleet: Fleet | None = None,
     before: CredentialRegistry | None = None,
+    registry: CredentialRegistry | None = None,
 ) -> CredentialRegistry:
     """Build every credential of the configuration, but for those that did not change.
 
@@ -51,25 +53,43 @@ def build_credentials(
         store: The memory of this process.
         fleet: Of those that share over Redis, where there are any.
         before: Those of the configuration before this one.
+        registry: To be filled; whoever gives one closes it, also where this fails half-way.
+
+    Raises:
+        SettingsError: one is to be shared over Redis, and there is none; or its files cannot be used.
     """
-    registry = CredentialRegistry()
+    registry = CredentialRegistry() if registry is None else registry
     for name, section in sections.items():
         # Hashed, since it holds secrets and is kept.
-        identity = identity_of(name, sections)
-        recipe = (hashlib.sha256(identity).hexdigest(), section)
+        recipe = (hashlib.sha256(identity_of(name, sections)).hexdigest(), section)
         if before is not None and registry.take_over(name, recipe, before):
             continue
-        policy, stats = _policy(section), TokenStats()
-        if fleet is None or section.sharing == "local":
-            sharing: Sharing = LocalSharing(f"{name}:{recipe[0]}", store, policy)
-        else:
-            required = _needs_the_fleet(section)
-            sharing = fleet.sharing(identity, policy, stats, required=required)
-        source = CachedTokenSource(name, build_source(section, registry), sharing, policy, stats)
+        policy, stats, others = _policy(section), TokenStats(), Others(registry)
+        sharing = _sharing(name, sections, f"{name}:{recipe[0]}", store, fleet, policy, stats)
+        source = CachedTokenSource(name, build_source(section, others), sharing, policy, stats)
         inject = section.inject
         injection = Injection(header=inject.header, template=inject.template, query=inject.query)
-        registry.add(name, UpstreamCredential(source, injection, RefusalRules(section.invalidate_on)), recipe)
+        credential = UpstreamCredential(source, injection, RefusalRules(section.invalidate_on))
+        registry.add(name, credential, recipe, others)
     return registry
+
+
+def _sharing(
+    name: str,
+    sections: Mapping[str, Credential],
+    place: str,
+    store: MemoryTokenStore,
+    fleet: Fleet | None,
+    policy: RefreshPolicy,
+    stats: TokenStats,
+) -> Sharing:
+    section = sections[name]
+    if section.sharing == "local":
+        return LocalSharing(place, store, policy)
+    if fleet is None:
+        raise SettingsError(f"credentials.{name}.sharing: needs a [shared] section with a redis_url")
+    required = _needs_the_fleet(section)
+    return fleet.sharing(identity_of(name, sections), policy, stats, required=required)
 
 
 def _policy(section: Credential) -> RefreshPolicy:

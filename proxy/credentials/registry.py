@@ -7,6 +7,25 @@ from proxy.credentials.upstream_credential import UpstreamCredential
 from proxy.telemetry import TokenReading
 
 
+class Others:
+    """The other credentials, for the source of one that shows their tokens: those of the newest registry."""
+
+    def __init__(self, registry: "CredentialRegistry") -> None:
+        self.registry = registry
+
+    async def get(self, name: str) -> Credential:
+        """A token that may be sent now.
+
+        Raises:
+            TokenUnavailable: there is none to be had now.
+        """
+        return await self.registry.get(name)
+
+    def invalidate(self, name: str, generation: int, reason: str) -> None:
+        """Take one back that the endpoint refused."""
+        self.registry.invalidate(name, generation, reason)
+
+
 @dataclass(slots=True)
 class Held:
     """A credential, and how many registries hold it."""
@@ -14,6 +33,7 @@ class Held:
     credential: UpstreamCredential
     recipe: object
     """Equal where the credential would be built alike."""
+    others: Others
     holders: int = 1
 
 
@@ -23,9 +43,11 @@ class CredentialRegistry:
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
 
-    def add(self, name: str, credential: UpstreamCredential, recipe: object = None) -> None:
+    def add(
+        self, name: str, credential: UpstreamCredential, recipe: object = None, others: Others | None = None
+    ) -> None:
         """Take a new one in; others may ask for its token by this name."""
-        self._held[name] = Held(credential, recipe)
+        self._held[name] = Held(credential, recipe, others or Others(self))
 
     def take_over(self, name: str, recipe: object, before: "CredentialRegistry") -> bool:
         """Hold the one that an earlier registry built by the same recipe, token and all; whether there is."""
@@ -35,6 +57,11 @@ class CredentialRegistry:
         held.holders += 1
         self._held[name] = held
         return True
+
+    def take_charge(self) -> None:
+        """Let those that were taken over find the others here from now on."""
+        for held in self._held.values():
+            held.others.registry = self
 
     def __getitem__(self, name: str) -> UpstreamCredential:
         return self._held[name].credential

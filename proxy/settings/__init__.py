@@ -44,9 +44,11 @@ from proxy.settings.models import (
 from proxy.settings.recipe_values import Json
 from proxy.settings.shared import Shared
 from proxy.settings.upstreams import Breaker, Retries, Timeouts, Upstream
+from proxy.settings.urls import EMBEDDED
 
 __all__ = [
     "DEFAULT_CALLER_KEYS",
+    "EMBEDDED",
     "ENDPOINTS",
     "Access",
     "AzureCredential",

@@ -20,6 +20,11 @@ class RequestFields(msgspec.Struct, frozen=True):
     top_n: Any = None
 
     @property
+    def streams(self) -> bool:
+        """Whether a stream may come back: some servers take `1` and `"true"` for true as well."""
+        return self.stream is not None and self.stream is not False
+
+    @property
     def usage_asked(self) -> bool:
         """Whether a stream shall tell its usage (OpenAI's `stream_options.include_usage`)."""
         options = self.stream_options

@@ -147,3 +147,12 @@ async def test_a_hangup_puts_new_settings_in_force_and_refuses_wrong_ones(tmp_pa
             said = await read_until(service, "reload_refused")
             assert "access.keys" in said
             assert await status(url, "sk-new-key-91") == 200
+
+
+async def test_a_hangup_as_soon_as_it_serves_reloads_the_runnable_default() -> None:
+    serve = shlex.join([sys.executable, "-m", "proxy", "serve", "--bind", "127.0.0.1:0"])
+    async with running("sh", "-c", f"exec {serve} --config config/proxy.toml 2>&1") as service:
+        await read_until(service, "serving")
+        service.send_signal(signal.SIGHUP)
+        said = await read_until(service, "reload")
+        assert "reloaded" in said

@@ -262,14 +262,47 @@ async def test_limits_and_routes_count_by_the_model_of_the_query(run_proxy: RunP
         two = MOUNTS[0] + "?model=gpt-realtime&mod%65l=gpt-4o"
         status, body = await refused(proxy, two, key="sk-limited")
         assert (status, body["error"]["param"]) == (400, "model")
+        status, body = await refused(proxy, MOUNTS[0], key="sk-limited")  # the upstream would choose
+        assert (status, body["error"]["code"]) == (403, "model_forbidden")
         assert not upstream.handshakes
         path, key = MOUNTS[0] + "?a=%2f&model=gpt-realtime-old&b", {"api-key": "sk-limited"}
         async with connected(proxy, path, headers=key):
-            status, body = await refused(proxy, MOUNTS[0], key="sk-limited")
+            status, body = await refused(proxy, MOUNTS[0] + "?model=gpt-realtime", key="sk-limited")
             assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
-        await until(lambda: len(proxy.exchanges) == 4)
+        await until(lambda: len(proxy.exchanges) == 5)
     assert upstream.handshakes[0].raw_path == "/v1/realtime?a=%2f&model=the%2Fnew%20one&b"
     assert proxy.exchanges[-1]["upstream"] == "embed"
+
+
+@pytest.mark.parametrize(
+    ("origin", "cors", "status"),
+    [
+        ("https://evil.example", "", 401),
+        ("null", "", 401),
+        ("https://app.example", '[cors]\norigins = ["https://app.example"]\n', 101),
+        ("https://evil.example", '[cors]\norigins = ["https://app.example"]\n', 401),
+        ("https://evil.example", '[cors]\norigins = ["*"]\n', 101),
+        ("{own}", "", 101),
+    ],
+)
+async def test_where_no_key_is_asked_no_foreign_page_opens_a_socket(
+    run_proxy: RunProxy, origin: str, cors: str, status: int
+) -> None:
+    async with (
+        socket_upstream() as upstream,
+        run_proxy(upstream.url, access='mode = "open"', more=cors) as proxy,
+    ):
+        headers = {"origin": origin.replace("{own}", proxy.url)}
+        if status == 101:
+            async with connected(proxy, headers=headers) as caller:
+                await caller.send_str("hello")
+                assert await caller.receive_str() == "hello"
+        else:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+                async with connected(proxy, headers=headers):
+                    pass
+            assert refusal.value.status == status
+            assert not upstream.handshakes
 
 
 async def test_a_refused_token_is_repaired_unseen(run_proxy: RunProxy, gateway: RunningGateway) -> None:
