@@ -129,6 +129,9 @@ def merge_settings(running: Settings, new: Settings) -> Settings:
 
 
 def _check(merged: Settings) -> None:
+    sharing = [name for name, section in merged.credentials.items() if section.sharing != "local"]
+    if sharing and merged.shared is None:
+        raise SettingsError(f"credentials.{sharing[0]}.sharing: needs a [shared] section, and that a restart")
     if merged.chat is not None and merged.chat.upstream not in {None, *merged.upstreams}:
         raise SettingsError("upstreams: that of [chat] is gone, which needs a restart")
     if any(upstream.base_url.startswith(EMBEDDED) for upstream in merged.upstreams.values()):

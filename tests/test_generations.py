@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from pathlib import Path
 
 import pytest
@@ -257,12 +258,13 @@ async def test_who_counts_is_told_to_need_a_restart(run_proxy: RunProxy, tmp_pat
 
 
 async def test_a_reload_that_fails_half_way_holds_on_to_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
-    bad = '[credentials.z]\nsource = "exec"\ncommand = ["true"]\nsharing = "redis"\n'
+    (tmp_path / "bad.pem").write_text("no certificate")
+    bad = '[credentials.z]\nsource = "http"\nurl = "https://a.test"\ntoken = "t"\nclient_cert = "bad.pem"\n'
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
         source = proxy.services.credentials["corp"].source
         for _ in range(3):
-            with pytest.raises(SettingsError):
-                await put_in_force(proxy, settings(tmp_path, upstream.url, more=bad + NOWHERE))
+            with pytest.raises(ssl.SSLError):
+                await put_in_force(proxy, settings(tmp_path, upstream.url, more=bad))
         other = 'source = "static"\nvalue = "another-token"\n'
         await put_in_force(proxy, settings(tmp_path, upstream.url, credential=other))
         await until(lambda: source._closed)

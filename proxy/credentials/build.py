@@ -23,7 +23,6 @@ from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.static import static_source
 from proxy.credentials.store import MemoryTokenStore
 from proxy.credentials.upstream_credential import Injection, UpstreamCredential
-from proxy.errors import SettingsError
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
@@ -51,12 +50,12 @@ def build_credentials(
     Args:
         sections: By name.
         store: The memory of this process.
-        fleet: Of those that share over Redis, where there are any.
+        fleet: Of those that share over Redis; without one each is for this process alone.
         before: Those of the configuration before this one.
         registry: To be filled; whoever gives one closes it, also where this fails half-way.
 
     Raises:
-        SettingsError: one is to be shared over Redis, and there is none; or its files cannot be used.
+        Exception: the files or the SDK of one cannot be used.
     """
     registry = CredentialRegistry() if registry is None else registry
     for name, section in sections.items():
@@ -84,10 +83,8 @@ def _sharing(
     stats: TokenStats,
 ) -> Sharing:
     section = sections[name]
-    if section.sharing == "local":
+    if fleet is None or section.sharing == "local":
         return LocalSharing(place, store, policy)
-    if fleet is None:
-        raise SettingsError(f"credentials.{name}.sharing: needs a [shared] section with a redis_url")
     required = _needs_the_fleet(section)
     return fleet.sharing(identity_of(name, sections), policy, stats, required=required)
 
