@@ -18,6 +18,7 @@ from proxy.blueprints.chat_guard import (
     own_channel,
     read_prompt,
     reply,
+    visitor_address,
 )
 from proxy.blueprints.chat_guard import chat_service as chat
 from proxy.blueprints.chat_session import PATH, visitor_session
@@ -45,12 +46,14 @@ STREAM_HEADERS: Final = {
 @public
 async def stream() -> Response:
     """The events of a channel, from now on or from an id on."""
-    channel, after = await own_channel(reads=True), _after()
-    if await is_over(channel, after):
+    after = _after()
+    if await is_over(after):
         return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
+    channel = await own_channel(reads=True)
     request = arrived()
     response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")
     if request.method == "GET":
+        request.closing.enter_context(chat().places.one(visitor_address()))
         subscription = await request.closing.enter_async_context(chat().broker.subscribe(channel, after))
         response.response = IterableBody(chat().readers.stream(subscription))
         response.headers.pop("Content-Length", None)
@@ -71,7 +74,7 @@ async def dialogue() -> Response:
     """Ask; the answer comes out on the channel."""
     channel = await own_channel(counted=True)
     prompt = await read_prompt(chat().settings.max_prompt_chars)
-    return reply(await chat().dialogues.ask(channel, prompt, arrived().record.request_id))
+    return reply(await chat().dialogues.ask(channel, prompt, arrived().record.request_id, visitor_address()))
 
 
 @blueprint.post("/regenerate")
@@ -79,7 +82,7 @@ async def dialogue() -> Response:
 async def regenerate() -> Response:
     """Answer the last question again."""
     channel = await own_channel(counted=True)
-    return reply(await chat().dialogues.regenerate(channel, arrived().record.request_id))
+    return reply(await chat().dialogues.regenerate(channel, arrived().record.request_id, visitor_address()))
 
 
 @blueprint.post("/stop")
@@ -104,7 +107,7 @@ async def session() -> Response:
     own = visitor_session()
     await chat().channels.admit(own, own)
     asked = arrived().args.get("channel")
-    busy = await chat().channels.busy(own if asked is None else await own_channel())
+    busy = await chat().channels.busy(own if asked is None else await own_channel(reads=True))
     return reply(channel=own, busy=busy)
 
 

@@ -13,6 +13,7 @@ from proxy.blueprints.chat_session import visitor_session
 from proxy.blueprints.exchange import arrived
 from proxy.chat import words
 from proxy.chat.broker import BrokerClosed
+from proxy.chat.event import START, parse_id
 from proxy.chat.service import ChatService
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited
 from proxy.generations import Generations
@@ -22,7 +23,6 @@ from proxy.wire.headers import media_type
 DEFAULT_CHANNEL: Final = "sse"
 """flask-sse's, where a page names none."""
 CHANNEL_CHARS_MAX: Final = 128
-BEGINNING: Final = "0-0"
 """The id before all others: what a page asks from that shows everything."""
 _PAUSES_SECONDS: Final = (0.1, 0.5)
 BYTES_A_CHARACTER: Final = 12
@@ -105,12 +105,12 @@ async def own_channel(*, counted: bool = False, reads: bool = False) -> str:
         RateLimited: one request too many.
         StoreUnavailable: Redis could not be asked.
     """
-    request, chat, session = arrived(), chat_service(), visitor_session()
-    channel = request.args.get("channel") or DEFAULT_CHANNEL
+    chat, session = chat_service(), visitor_session()
+    channel = _asked_channel()
     if len(channel) > CHANNEL_CHARS_MAX or not channel.isprintable():
         raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
     if counted:
-        await chat.rate.count(session, chat.proxies.visitor(request.peer, request.raw_headers))
+        await chat.rate.count(session, visitor_address())
     if channel in chat.settings.public_channels:
         if reads:
             return channel
@@ -120,15 +120,28 @@ async def own_channel(*, counted: bool = False, reads: bool = False) -> str:
     return channel
 
 
-async def is_over(channel: str, after: str | None) -> bool:
-    """Whether a reader comes back to a channel of which nothing is kept any more.
+def visitor_address() -> str:
+    """Where this visitor is, behind the proxies that are trusted."""
+    request = arrived()
+    return chat_service().proxies.visitor(request.peer, request.raw_headers)
+
+
+async def is_over(after: str | None) -> bool:
+    """Whether a reader comes back to a channel of which nothing is kept, and which is nobody's any more.
 
     Raises:
         StoreUnavailable: Redis could not be asked.
     """
-    if after in {None, BEGINNING}:
+    chat, channel = chat_service(), _asked_channel()
+    if parse_id(after) in {None, START} or channel in chat.settings.public_channels:
         return False
-    return not await _patiently(lambda: chat_service().broker.knows(channel))
+    if await _patiently(lambda: chat.channels.owned(channel)):
+        return False
+    return not await _patiently(lambda: chat.broker.knows(channel))
+
+
+def _asked_channel() -> str:
+    return arrived().args.get("channel") or DEFAULT_CHANNEL
 
 
 async def _patiently(ask: Callable[[], Awaitable[bool]]) -> bool:

@@ -25,13 +25,15 @@ class ChatSessions(SecureCookieSessionInterface):
 
     Args:
         proxies: Who is believed that a visitor came over TLS.
+        elsewhere: Whether pages of other sites may use the chat; they need TLS.
     """
 
     digest_method = staticmethod(hashlib.sha256)
     salt = "llm-token-proxy chat session"
 
-    def __init__(self, proxies: TrustedProxies) -> None:
+    def __init__(self, proxies: TrustedProxies, *, elsewhere: bool) -> None:
         self._proxies = proxies
+        self._elsewhere = elsewhere
 
     def get_cookie_name(self, _app: Quart) -> str:
         """Its name."""
@@ -41,9 +43,16 @@ class ChatSessions(SecureCookieSessionInterface):
         """Only the chat gets it."""
         return PATH
 
-    def get_cookie_samesite(self, _app: Quart) -> str:
-        """Not sent along with what another site's page posts."""
-        return "Lax"
+    def get_cookie_samesite(self, app: Quart) -> str:
+        """Not sent along with what another site's page posts, unless such pages may use the chat.
+
+        Which of them may is decided by their Origin.
+        """
+        return "None" if self._elsewhere and self.get_cookie_secure(app) else "Lax"
+
+    def get_cookie_partitioned(self, app: Quart) -> bool:
+        """Kept apart for each site around it, which browsers ask for: https://github.com/privacycg/CHIPS."""
+        return self.get_cookie_samesite(app) == "None"
 
     def get_cookie_secure(self, _app: Quart) -> bool:
         """Over TLS, never without it again."""
@@ -62,7 +71,9 @@ def install_sessions(app: Quart, settings: Settings) -> None:
     chat = settings.chat
     given = chat.secret.reveal() if chat is not None and chat.secret is not None else ""
     app.secret_key = given or secrets.token_urlsafe(_DRAWN_BYTES)
-    app.session_interface = ChatSessions(TrustedProxies(settings.access.trusted_proxies))
+    app.session_interface = ChatSessions(
+        TrustedProxies(settings.access.trusted_proxies), elsewhere=chat is not None and bool(chat.origins)
+    )
 
 
 def visitor_session() -> str:

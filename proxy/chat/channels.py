@@ -54,6 +54,10 @@ class Channels(Protocol):
         """
         ...
 
+    async def owned(self, channel: str) -> bool:
+        """Whether somebody owns a channel."""
+        ...
+
     async def begin(self, channel: str) -> bool:
         """Take the channel's lease for a dialogue of this process; False while another dialogue has it."""
         ...
@@ -119,6 +123,10 @@ class MemoryChannels:
         if len(self._owners) > self._most:
             self._owners.popitem(last=False)
         return True
+
+    async def owned(self, channel: str) -> bool:
+        """Whether somebody owns a channel."""
+        return self._owners.get(channel, ("", 0.0))[1] > self._clock()
 
     async def begin(self, channel: str) -> bool:
         """Take the lease; in one process it cannot lapse."""

@@ -22,8 +22,8 @@ from proxy.redis_connection import StoreUnavailable
 from proxy.telemetry import get_logger
 from proxy.wire.event_stream import HEARTBEAT
 
-WHOLE_BYTES_MAX: Final = 16 << 20
-"""Of an answer that is not streamed; more is not read."""
+WHOLE_BYTES_MAX: Final = 1 << 20
+"""Of an answer that is not streamed, and of one event; more is not read."""
 
 Ending = Literal["asked", "lost", "closing", "late"]
 """Somebody asked; another dialogue may have taken the channel; the service goes; it took too long."""
@@ -159,6 +159,8 @@ class Dialogue:
         return failure or await self._tell([*reader.finish()])
 
     async def _hear(self, reader: DeltaReader, payload: bytes) -> Failure | None:
+        if len(payload) > WHOLE_BYTES_MAX:
+            return Failure(words.CUT, "too_large")
         try:
             told = reader.read(payload)
         except ValueError:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -9,12 +10,14 @@ from proxy.chat import words
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
+from proxy.chat.places import Places
 from proxy.chat.prompt import clean_prompt
 from proxy.chat.render import render_block
-from proxy.chat.speaker import Speaker
+from proxy.chat.speaker import Speaker, State
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
 from proxy.drain import Drain
+from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
 from proxy.settings import Chat
 from proxy.telemetry import get_logger
@@ -23,6 +26,8 @@ TURN_SECONDS: Final = 1.0
 """How long a question waits for the one before it to let go: its end is told a moment earlier."""
 RESET_SECONDS: Final = 5.0
 """How long a reset waits for the answer that it stops."""
+ANSWER_CHARS_MAX: Final = 32_000
+"""As much of an answer is remembered, and told to the model again."""
 _LOOK_SECONDS: Final = 0.02
 _EVERYTHING: Final = "```python\nx = 1\n```\n\n$x$\n"
 """Loads what renders: the first block of code takes 65 ms, which no visitor shall wait for."""
@@ -52,6 +57,7 @@ class Dialogues:
         self._upstream = upstream
         self._drain = drain
         self._heard_elsewhere = heard_elsewhere
+        self._places = Places(chat.max_dialogues, "dialogues of an address")
         self._running: set[Dialogue] = set()
         self._group = asyncio.TaskGroup()
         self._closing = False
@@ -79,10 +85,11 @@ class Dialogues:
         for dialogue in self._running:
             dialogue.end("closing")
 
-    async def ask(self, channel: str, prompt: str, request_id: str) -> str:
+    async def ask(self, channel: str, prompt: str, request_id: str, address: str = "") -> str:
         """Begin a dialogue; empty, or words for why not.
 
         Raises:
+            RateLimited: so many run for this address already.
             StoreUnavailable: Redis could not be asked.
         """
         prompt = clean_prompt(prompt)
@@ -94,42 +101,20 @@ class Dialogues:
             return words.RESTARTING
         if not await self._begin(channel, TURN_SECONDS):
             return words.BUSY
-        speaker = Speaker(self._broker, channel)
-        try:
-            before = await self._before(channel)
-            await speaker.say("right", prompt)
-            await speaker.tell("waiting")
-        except BaseException:
-            await self._channels.end(channel)
-            raise
-        self._start(Dialogue(channel, prompt, before, request_id, speaker, self._chat.max_seconds))
-        return ""
+        return await self._start(_Question(channel, request_id, address, prompt))
 
-    async def regenerate(self, channel: str, request_id: str) -> str:
+    async def regenerate(self, channel: str, request_id: str, address: str = "") -> str:
         """Answer the last question again; empty, or words for why not.
 
         Raises:
+            RateLimited: so many run for this address already.
             StoreUnavailable: Redis could not be asked.
         """
         if self._is_closing:
             return words.RESTARTING
         if not await self._begin(channel, TURN_SECONDS):
             return words.BUSY
-        speaker = Speaker(self._broker, channel)
-        try:
-            turns = await self._conversation.turns(channel)
-            if not turns:
-                await self._channels.end(channel)
-                return words.NOTHING_TO_ANSWER
-            await self._conversation.drop_last(channel)
-            before = await self._before(channel)
-            await speaker.tell("regenerating")
-            await speaker.tell("waiting")
-        except BaseException:
-            await self._channels.end(channel)
-            raise
-        self._start(Dialogue(channel, turns[-1].prompt, before, request_id, speaker, self._chat.max_seconds))
-        return ""
+        return await self._start(_Question(channel, request_id, address))
 
     async def stop(self, channel: str) -> None:
         """Ask what runs in a channel to stop, in whatever process.
@@ -169,44 +154,94 @@ class Dialogues:
             await asyncio.sleep(_LOOK_SECONDS)
         return True
 
-    async def _before(self, channel: str) -> Sequence[Message]:
-        system, turns = self._chat.system, self._chat.turns
+    async def _start(self, question: "_Question") -> str:
+        """Let it run by itself from now on, whoever leaves; empty once it is shown, or words for why not."""
+        group, shown = self._group, asyncio.get_running_loop().create_future()
+        group.create_task(self._run(question, shown))
+        return str(await shown)
+
+    async def _run(self, question: "_Question", shown: "asyncio.Future[str]") -> None:
+        """Run it to its end. Whatever breaks, breaks this one alone."""
+        channel, speaker = question.channel, Speaker(self._broker, question.channel)
+        try:
+            try:
+                with self._places.one(question.address):
+                    await self._converse(question, speaker, shown)
+            except (StoreUnavailable, BrokerClosed, RateLimited) as error:
+                if not shown.done():
+                    shown.set_exception(error)
+                _log.warning("chat_dialogue_unheard", error=type(error).__name__)
+            except Exception:
+                # A task of the group that fails would end all others, and the service with them.
+                _log.exception("chat_dialogue_failed")
+                await self._apologize(speaker)
+            finally:
+                if not shown.done():
+                    shown.set_result(words.BROKEN)
+                await self._channels.end(channel)
+        except Exception:
+            _log.exception("chat_lease_not_let_go")
+
+    async def _converse(self, question: "_Question", speaker: Speaker, shown: "asyncio.Future[str]") -> None:
+        loop = asyncio.get_running_loop()
+        began, channel = loop.time(), question.channel
+        turns = await self._conversation.turns(channel)
+        prompt = question.prompt
+        if prompt is None:
+            if not turns:
+                if not shown.done():
+                    shown.set_result(words.NOTHING_TO_ANSWER)
+                return
+            *turns, last = turns
+            prompt = last.prompt
+            await speaker.tell("regenerating")
+        else:
+            await speaker.say("right", prompt)
+            # Known from now on, so that it can be answered again whatever becomes of its answer.
+            await self._conversation.append(channel, Turn(prompt, ""))
+        await speaker.tell("waiting")
+        if not shown.done():
+            shown.set_result("")
+        messages = self._messages(turns)
+        dialogue = Dialogue(channel, prompt, messages, question.request_id, speaker, self._chat.max_seconds)
+        state = await self._watched(dialogue)
+        await self._conversation.drop_last(channel)
+        await self._conversation.append(channel, Turn(prompt, speaker.answer[:ANSWER_CHARS_MAX]))
+        await speaker.tell(state, seconds=round(loop.time() - began, 1))
+
+    async def _watched(self, dialogue: Dialogue) -> State:
+        self._running.add(dialogue)
+        if self._is_closing and not self._heard_elsewhere:
+            dialogue.end("closing")
+        try:
+            return await dialogue.run(self._upstream, self._channels)
+        finally:
+            self._running.discard(dialogue)
+
+    def _messages(self, turns: Sequence[Turn]) -> Sequence[Message]:
+        """What the model is told before the question."""
+        system, most = self._chat.system, self._chat.turns
         messages = [Message(role="system", content=str(system))] if system else []
-        for turn in (await self._conversation.turns(channel))[-turns:] if turns else []:
+        for turn in turns[-most:] if most else []:
             if turn.answer:
                 messages.append(Message(role="user", content=turn.prompt))
                 messages.append(Message(role="assistant", content=turn.answer))
         return messages
 
-    def _start(self, dialogue: Dialogue) -> None:
-        group = self._group
-        self._running.add(dialogue)
-        group.create_task(self._run(dialogue))
-        if self._is_closing and not self._heard_elsewhere:
-            dialogue.end("closing")
-
-    async def _run(self, dialogue: Dialogue) -> None:
-        """Run it to its end. Whatever breaks, breaks this one alone."""
-        loop = asyncio.get_running_loop()
-        began, channel = loop.time(), dialogue.channel
+    async def _apologize(self, speaker: Speaker) -> None:
         try:
-            try:
-                state = await dialogue.run(self._upstream, self._channels)
-                await self._conversation.append(channel, Turn(dialogue.prompt, dialogue.speaker.answer))
-                await dialogue.speaker.tell(state, seconds=round(loop.time() - began, 1))
-            finally:
-                self._running.discard(dialogue)
-                await self._channels.end(channel)
-        except (StoreUnavailable, BrokerClosed) as error:
-            _log.warning("chat_dialogue_unheard", error=type(error).__name__)
-        except Exception:
-            # A task of the group that fails would end all others, and the service with them.
-            _log.exception("chat_dialogue_failed")
-            await self._apologize(dialogue)
-
-    async def _apologize(self, dialogue: Dialogue) -> None:
-        try:
-            await dialogue.speaker.say("error", words.BROKEN)
-            await dialogue.speaker.tell("failed")
+            await speaker.say("error", words.BROKEN)
+            await speaker.tell("failed")
         except Exception:
             _log.exception("chat_apology_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a visitor asks."""
+
+    channel: str
+    request_id: str
+    address: str
+    prompt: str | None = None
+    """None asks the last one again."""

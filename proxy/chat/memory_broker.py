@@ -16,11 +16,19 @@ TOTAL_EVENTS: Final = 200_000
 """Kept of all channels together; then the channel that was silent longest is forgotten."""
 
 
+CHANNEL_BYTES: Final = 4 << 20
+"""Kept of one channel at most; then its oldest events go."""
+TOTAL_BYTES: Final = 256 << 20
+"""Kept of all channels together at most; then the channel that was silent longest is forgotten."""
+
+
 @dataclass(slots=True)
 class _Backlog:
     """What is kept of one channel, and until when."""
 
-    events: deque[tuple[Position, Event]]
+    events: deque[tuple[Position, Event, int]]
+    """Each with its bytes."""
+    bytes: int = 0
     until: float = 0.0
 
 
@@ -46,6 +54,8 @@ class MemoryBroker:
         expire: Seconds after a channel's last event until nothing of it is kept.
         queue: Events that may wait for one reader.
         total: Events of all channels.
+        total_bytes: Of all channels.
+        channel_bytes: Of one.
         clock: Seconds since the epoch.
     """
 
@@ -56,12 +66,17 @@ class MemoryBroker:
         expire: float = EXPIRE_SECONDS,
         queue: int = QUEUE_EVENTS,
         total: int = TOTAL_EVENTS,
+        total_bytes: int = TOTAL_BYTES,
+        channel_bytes: int = CHANNEL_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kept = kept
         self._expire = expire
         self._queue = queue
         self._total = total
+        self._total_bytes = total_bytes
+        self._channel_bytes = channel_bytes
+        self._bytes = 0
         self._clock = clock
         self._last: Position = (0, 0)
         self._count = 0
@@ -135,13 +150,23 @@ class MemoryBroker:
         self._expire_old()
         backlog = self._backlogs.get(channel)
         if backlog is None:
-            backlog = self._backlogs[channel] = _Backlog(deque(maxlen=self._kept))
-        self._count += len(backlog.events) < self._kept
-        backlog.events.append((position, event))
+            backlog = self._backlogs[channel] = _Backlog(deque())
+        size = len(event.encode())
+        backlog.events.append((position, event, size))
+        self._take(backlog, 1, size)
+        while len(backlog.events) > self._kept or (
+            backlog.bytes > self._channel_bytes and len(backlog.events) > 1
+        ):
+            self._take(backlog, -1, -backlog.events.popleft()[2])
         backlog.until = self._clock() + self._expire
         self._backlogs.move_to_end(channel)
-        while self._count > self._total and len(self._backlogs) > 1:
+        while (self._count > self._total or self._bytes > self._total_bytes) and len(self._backlogs) > 1:
             self._drop(next(iter(self._backlogs)))
+
+    def _take(self, backlog: _Backlog, events: int, size: int) -> None:
+        backlog.bytes += size
+        self._count += events
+        self._bytes += size
 
     def _expire_old(self) -> None:
         now = self._clock()
@@ -154,11 +179,11 @@ class MemoryBroker:
     def _drop(self, channel: str) -> None:
         backlog = self._backlogs.pop(channel, None)
         if backlog is not None:
-            self._count -= len(backlog.events)
+            self._take(backlog, -len(backlog.events), -backlog.bytes)
 
     def _after(self, channel: str, position: Position | None) -> deque[Event] | None:
         self._expire_old()
         backlog = self._backlogs.get(channel)
         if position is None or backlog is None:
             return None
-        return deque(event for place, event in backlog.events if place > position)
+        return deque(event for place, event, _ in backlog.events if place > position)

@@ -1,6 +1,7 @@
 """Readers of event streams: what one of them gets, byte by byte, and how all are sent away at the end."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from typing import Final
@@ -38,7 +39,9 @@ class Readers:
         """The service goes: end every stream now, and those that still come. Browsers come back."""
         self._sent_away = True
         for wait in self._waits:
-            wait.reschedule(0)
+            # One that runs out at this moment cannot be moved any more; its reader looks by itself.
+            with contextlib.suppress(RuntimeError):
+                wait.reschedule(0)
 
     async def stream(self, subscription: Subscription) -> AsyncIterator[bytes]:
         """The bytes of one event stream: events as they come, comments while none does.

@@ -116,6 +116,14 @@ class RedisChannels:
         hashed = hashlib.sha256(session.encode()).hexdigest()
         return bool(await self._redis.run_script(ADMIT, [_key(channel, "owner")], hashed, self._owned_ms))
 
+    async def owned(self, channel: str) -> bool:
+        """Whether somebody owns a channel.
+
+        Raises:
+            StoreUnavailable: Redis could not be asked.
+        """
+        return bool(await self._redis.run("EXISTS", _key(channel, "owner")))
+
     async def begin(self, channel: str) -> bool:
         """Take the lease for a dialogue of this process; False while another dialogue has it.
 

@@ -10,6 +10,7 @@ from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
+from proxy.chat.places import Places
 from proxy.chat.readers import Readers
 from proxy.chat.stores import open_stores
 from proxy.chat.upstream import ChatUpstream, Serving
@@ -32,6 +33,8 @@ class ChatService:
     channels: Channels
     dialogues: Dialogues
     rate: VisitorRate
+    places: Places
+    """For streams."""
     readers: Readers
     page: PageFiles
     proxies: TrustedProxies
@@ -63,8 +66,9 @@ async def open_chat(
         Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
         _open_readers(drain, dialogues) as readers,
     ):
+        places = Places(chat.max_streams, "streams of an address")
         yield ChatService(
-            chat, stores.broker, stores.channels, dialogues, rate, readers, read_page_files(), proxies
+            chat, stores.broker, stores.channels, dialogues, rate, places, readers, read_page_files(), proxies
         )
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, Broker
-from proxy.chat.channels import Channels, MemoryChannels
+from proxy.chat.channels import OWNED_SECONDS, Channels, MemoryChannels
 from proxy.chat.conversation import Conversation, MemoryConversation
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
@@ -45,10 +45,12 @@ async def open_stores(
         expire: Seconds after its last event or turn until nothing of a channel is kept.
         queue: Events that may wait for one reader.
     """
+    # A reader that stays on uses its channel each time that its connection is old and made anew.
+    owned = max(expire, OWNED_SECONDS)
     if shared is None:
         broker = MemoryBroker(kept=kept, expire=expire, queue=queue)
         try:
-            yield Stores(broker, MemoryChannels(), MemoryConversation(turns, expire=expire))
+            yield Stores(broker, MemoryChannels(owned=owned), MemoryConversation(turns, expire=expire))
         finally:
             await broker.close()
         return
@@ -57,7 +59,7 @@ async def open_stores(
         try:
             yield Stores(
                 over_redis,
-                RedisChannels(redis, feed),
+                RedisChannels(redis, feed, owned=owned),
                 RedisConversation(redis, Seal(shared.keys, shared.naming_key), turns, expire=expire),
             )
         finally:

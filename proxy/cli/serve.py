@@ -117,6 +117,8 @@ def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
     log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})
     if settings.access.mode == "open":
         log.warning("access_open", meaning="no key is asked: whoever reaches this address uses the upstream")
+    if settings.chat is not None and settings.chat.secret is None and settings.gateway is None:
+        log.warning("chat_secret_unset", meaning="visitors are forgotten at every restart")
     if settings.logs.bodies:
         log.warning("bodies_logged", meaning="prompts and answers are written to the log")
     if settings.gateway is not None and addresses and settings.access.keys:

@@ -75,7 +75,7 @@ def greet(name: str) -> str:
 | thinking | `reasoning_content` |
 | answer | `content` |
 
-There were {turns} messages in this round. What else would you like to know?
+Messages in this round: {turns}. What else would you like to know?
 """
 
 

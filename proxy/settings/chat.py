@@ -49,12 +49,16 @@ class Chat(Section):
     options: Table[str, Annotated[Json, Checked(json_value)]] = Field(default_factory=dict)
     """Any other field of the request, such as temperature."""
     max_prompt_chars: Count = 8000
+    max_streams: Count = 200
+    """Streams of one address at once: an office may share one."""
+    max_dialogues: Count = 20
+    """Answers for one address at once."""
     max_seconds: PositiveSeconds = 600
     """How long one answer may take."""
     keep: Count = 500
     """Events of a channel that are kept, so that a page that comes back shows them."""
     keep_seconds: PositiveSeconds = 3600
-    """How long they are kept after the last one, and with them the channel, its owner and its memory."""
+    """How long they are kept after the last one, and with them the memory of the dialogue."""
     public_channels: tuple[Name, ...] = ()
     """Channels that everybody may read and nobody asks in: what a flask-sse site tells all its visitors."""
     origins: tuple[Origin, ...] = ()

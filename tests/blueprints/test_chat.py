@@ -1,5 +1,6 @@
 """The routes of the chat: who may use which channel, from which page, how often; headers, files, errors."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from proxy.redis_connection import StoreUnavailable
 from tests.chat.visitor import Visitor, chat_of, visitor
 from tests.conftest import KEY, RunningProxy, RunProxy
 from tests.raw_caller import RawAnswer, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
 
 FREE = '[chat]\nrate = "1000/second"\n'
 NOWHERE = "http://127.0.0.1:9"
@@ -64,6 +66,18 @@ async def test_no_key_is_asked(run_proxy: RunProxy) -> None:
 
 
 # --- sessions and channels
+
+
+@pytest.mark.parametrize(
+    ("proto", "kind"), [("https", {"SameSite=None", "Secure", "Partitioned"}), ("http", {"SameSite=Lax"})]
+)
+async def test_where_pages_of_other_sites_may_ask_the_cookie_goes_there_over_tls(
+    run_proxy: RunProxy, proto: str, kind: set[str]
+) -> None:
+    async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (_, proxy):
+        answer, _ = await send(proxy.url, "GET", "/chat/session", f"X-Forwarded-Proto: {proto}")
+        parts = {part.strip() for part in answer.header("set-cookie")[0].split(";")[1:]}
+        assert kind <= parts
 
 
 async def test_the_session_is_a_signed_cookie_for_the_chat_alone(run_proxy: RunProxy) -> None:
@@ -278,13 +292,45 @@ async def test_a_forged_forwarded_for_of_an_untrusted_peer_fools_nothing(
 # --- streams
 
 
-async def test_a_reconnection_to_what_is_no_longer_kept_ends(run_proxy: RunProxy) -> None:
+async def test_a_reconnection_to_what_is_kept_no_more_and_is_nobodys_ends(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, _):
-        assert (await someone.get(f"stream?channel={someone.channel}&last_event_id=17-0"))[0] == 204
-        assert (await someone.get(f"stream?channel={someone.channel}", **{"Last-Event-ID": "17-0"}))[0] == 204
-        for after in ("0-0", None):
-            async with someone.listen(after=after) as stream:
+        assert (await someone.get("stream?channel=gone&last_event_id=17-0"))[0] == 204
+        assert (await someone.get("stream?channel=gone", **{"Last-Event-ID": "17-0"}))[0] == 204
+        for after in ("0-0", None, "nonsense"):
+            async with someone.listen(after=after, channel="new") as stream:
                 assert await stream.block() == b"retry:2000\n"
+
+
+async def test_a_page_that_is_still_open_comes_back_to_its_channel_after_all_was_forgotten(
+    run_proxy: RunProxy,
+) -> None:
+    async with (
+        chatting(run_proxy, FREE + 'public_channels = ["sse"]\n') as (someone, _),
+        someone.listen(after="17-0") as own,
+        someone.listen(after="42-0", channel="sse") as public,
+    ):
+        assert await own.block() == await public.block() == b"retry:2000\n"
+
+
+async def test_an_address_has_so_many_streams_and_dialogues(run_proxy: RunProxy) -> None:
+    async def endless(talk: Conversation) -> None:
+        await talk.caller_left()
+
+    chat = FREE + "max_streams = 2\nmax_dialogues = 1\n"
+    async with (
+        raw_upstream(endless) as upstream,
+        run_proxy(upstream.url, more=chat) as proxy,
+        visitor(proxy.url) as one,
+        visitor(proxy.url) as other,
+    ):
+        async with one.listen(), other.listen():
+            assert (await one.get(f"stream?channel={one.channel}"))[0] == 429
+        assert await one.post("dialogue", "hi") == OK
+        assert (await other.post("dialogue", "hi"))[0] == 429
+        await one.post("stop")
+        async with asyncio.timeout(5):
+            while (await other.post("dialogue", "hi"))[0] == 429:
+                pass
 
 
 async def test_head_of_a_stream_is_answered_at_once(run_proxy: RunProxy) -> None:

@@ -138,16 +138,21 @@ async def test_an_answer_that_died_with_the_service_is_called_broken_off(stage: 
     await expect(page.answer).to_have_text("说到一半，")
 
 
-async def test_a_session_that_was_replaced_begins_with_an_empty_page(stage: Stage) -> None:
+async def test_a_session_that_was_replaced_leaves_what_was_said_and_goes_on_in_its_own(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")
-    await expect(page.turns).to_have_count(1)
+    stage.chat.ask("二")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>说到一半，</p>")
+    await expect(page.turns).to_have_count(2)
     stage.chat.channel = "9c1f5b5e-0b0a-4c0f-9a5e-3d2f6c1b7a11"
     stage.chat.forget()
     stage.chat.drop()
-    await expect(page.turns).to_have_count(0)
+    await expect(page.failure.locator(".cause")).to_have_text("服务在回答途中断开了。")
     await page.connected()
-    await expect(page.empty).to_be_visible()
+    stage.chat.turn("三", "新的回答。\n")
+    await expect(page.turns).to_have_count(3)
+    await expect(page.turns.nth(0)).to_contain_text("回答。")
 
 
 async def test_a_tab_that_nobody_looks_at_gives_its_connection_back_and_catches_up(stage: Stage) -> None:

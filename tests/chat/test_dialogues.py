@@ -235,3 +235,37 @@ async def test_nothing_begins_while_the_service_drains() -> None:
         assert "restarting" in await chat.ask()
         assert "restarting" in await chat.dialogues.regenerate("c", "r")
     assert chat.model.asked == []
+
+
+async def test_who_leaves_while_asking_has_asked_all_the_same() -> None:
+    class Slow(MemoryBroker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go_on, self.begun = asyncio.Event(), asyncio.Event()
+
+        async def publish(self, channel: str, event: Event) -> str:
+            self.begun.set()
+            await self.go_on.wait()
+            return await super().publish(channel, event)
+
+    broker = Slow()
+    async with room(Model(said("a")), broker) as chat, asyncio.TaskGroup() as group:
+        asking = group.create_task(chat.ask("the question"))
+        await broker.begun.wait()
+        asking.cancel()
+        broker.go_on.set()
+        assert (await chat.turn())[-1] == "done"
+        await free(chat)
+        assert await chat.dialogues.regenerate("c", "r") == ""
+        await free(chat)
+    assert [messages[-1]["content"] for messages in chat.model.asked] == ["the question"] * 2
+
+
+async def test_a_question_whose_answer_failed_is_the_one_that_is_asked_again() -> None:
+    async with room(Model(error=Overloaded())) as chat:
+        for prompt in ("first", "second"):
+            assert await chat.ask(prompt) == ""
+            await free(chat)
+        assert await chat.dialogues.regenerate("c", "r") == ""
+        await free(chat)
+    assert [messages[-1]["content"] for messages in chat.model.asked] == ["first", "second", "second"]

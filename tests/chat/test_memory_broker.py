@@ -109,3 +109,19 @@ async def bytes_of_readers(broker: Broker, count: int) -> int:
         return during - before
     finally:
         tracemalloc.stop()
+
+
+async def test_bytes_are_bounded_as_well_as_events() -> None:
+    broker = MemoryBroker(channel_bytes=1000, total_bytes=2500)
+    for number in range(20):
+        await broker.publish("a", Event({"message": "x" * 300, "n": number}))
+    async with broker.subscribe("a", "0-0") as reader:
+        first = await reader.get()
+    assert isinstance(first.data, dict)
+    assert first.data["n"] == 18  # two of them fit
+    for channel in "bcd":
+        for _ in range(3):
+            await broker.publish(channel, Event({"message": "x" * 300}))
+    assert [await broker.knows(channel) for channel in "abcd"] == [False, True, True, True]
+    await broker.publish("e", Event({"message": "x" * 5000}))
+    assert await broker.knows("e")  # one event is kept, however large

@@ -82,3 +82,21 @@ async def test_the_age_is_drawn_so_that_not_all_come_back_at_once() -> None:
         tasks = [group.create_task(lasted()) for _ in range(20)]
     ages = [task.result() for task in tasks]
     assert max(ages) - min(ages) > 0.05
+
+
+async def test_readers_whose_heartbeats_are_due_at_this_moment_are_sent_away_too() -> None:
+    readers = Readers(heartbeat=0.05)
+
+    async def read() -> None:
+        async with MemoryBroker().subscribe("c", None) as subscription:
+            async for _ in readers.stream(subscription):
+                pass
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for _ in range(50):
+            group.create_task(read())
+        await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        due = min(handle.when() for handle in loop._scheduled)  # type: ignore[attr-defined]
+        loop.call_at(due, readers.send_away)
+        loop.call_at(due + 0.01, readers.send_away)  # twice is as good as once

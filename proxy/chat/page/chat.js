@@ -139,8 +139,11 @@ export class LlmChat extends HTMLElement {
       }
       this.#refresh();
     });
+    // The service knows this visitor no more, after a restart without a secret say. What was said stays to be read.
     connection.addEventListener("moved", () => {
-      this.#transcript.clear();
+      if (this.#transcript.live !== null) {
+        this.#transcript.breakOff();
+      }
       this.#refresh();
     });
   }

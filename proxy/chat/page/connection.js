@@ -23,7 +23,7 @@ function isLater(id, than) {
 /**
  * Fires `message` ({html, at}), `state` ({state, at, seconds}), `link` ("connecting", "open", "lost", "offline",
  * "foreign": the page's channel is another visitor's, or "resting": nobody looks)
- * and `moved` (another channel: all is void).
+ * and `moved` (another channel: nothing more comes of what was said).
  */
 export class Connection extends EventTarget {
   #base;
