@@ -179,7 +179,7 @@ class Dialogues:
                 if not shown.done():
                     shown.set_result(words.BROKEN)
                 await self._channels.end(channel)
-        except Exception:
+        except Exception:  # for the same reason; the lease lapses by itself
             _log.exception("chat_lease_not_let_go")
 
     async def _converse(self, question: "_Question", speaker: Speaker, shown: "asyncio.Future[str]") -> None:
@@ -232,7 +232,7 @@ class Dialogues:
         try:
             await speaker.say("error", words.BROKEN)
             await speaker.tell("failed")
-        except Exception:
+        except Exception:  # for the same reason
             _log.exception("chat_apology_failed")
 
 

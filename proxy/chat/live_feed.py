@@ -171,5 +171,5 @@ def _pauses() -> Iterator[float]:
     """Before each next connection: a short one, then ever longer ones, drawn so that processes differ."""
     longest = FIRST_PAUSE_SECONDS
     while True:
-        yield longest * random.uniform(0.5, 1.0)  # noqa: S311
+        yield longest * random.uniform(0.5, 1.0)  # noqa: S311  spreads reconnections
         longest = min(2 * longest, LONGEST_PAUSE_SECONDS)

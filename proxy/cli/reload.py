@@ -53,7 +53,7 @@ async def _reload_forever(
             await serve_by(resolve(await asyncio.to_thread(load)))
         except SettingsError as error:
             log.error("reload_refused", problems=error.problems, meaning="all is served as before")
-        except Exception:
+        except Exception:  # whatever it is, the service goes on as it was
             log.exception("reload_failed", meaning="all is served as before")
         else:
             log.info("reloaded")
