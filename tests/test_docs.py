@@ -1,6 +1,5 @@
 """The documents: what they name is there, and what is there they name."""
 
-import ast
 import re
 from collections.abc import Iterator
 from posixpath import normpath
@@ -14,7 +13,6 @@ from proxy.errors import ProxyError
 from proxy.settings import Settings
 from tests.documents import (
     CHINESE,
-    CODE,
     DOCUMENTS,
     FENCE,
     LINK,
@@ -141,37 +139,3 @@ def test_the_nginx_location_is_that_of_the_file(name: str) -> None:
 
 def test_the_changelog_says_what_is_new() -> None:
     assert re.search(r"^## \[(Unreleased|0\.1\.0)\]", DOCUMENTS["CHANGELOG.md"], re.MULTILINE)
-
-
-# --- the rooms
-
-
-def room_of(module: str) -> str:
-    """`proxy.wire.paths` is in the room `wire`."""
-    return module.split(".")[1]
-
-
-def imports_of_rooms() -> dict[str, set[str]]:
-    """Which other rooms each room imports from."""
-    found: dict[str, set[str]] = {}
-    for path in (ROOT / "proxy").rglob("*.py"):
-        room = path.relative_to(ROOT / "proxy").with_suffix("").parts[0]
-        modules = [
-            node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-        ]
-        names = {room_of(module) for module in modules if module and module.startswith("proxy.")}
-        found.setdefault(room, set()).update(names - {room})
-    del found["__init__"]
-    return found
-
-
-def test_the_architectures_table_has_every_room_and_what_it_imports() -> None:
-    table: dict[str, set[str]] = {}
-    for cells in rows(DOCUMENTS["ARCHITECTURE.md"]):
-        for room in CODE.findall(cells[1]):
-            allowed = {name for name in cells[3].split(", ") if name != "-"}
-            table.setdefault(room.split("/")[0].removesuffix(".py"), set()).update(allowed)
-    actual = imports_of_rooms()
-
-    assert set(table) == set(actual)
-    assert {room: names - table[room] for room, names in actual.items() if names - table[room]} == {}
