@@ -16,6 +16,7 @@
       UpstreamError                             the upstream's side
         Unreachable                     502     upstream_unreachable
         BadResponse                     502     upstream_bad_response
+          InvalidResponse               502     upstream_bad_response
         UpstreamTimeout                 504     upstream_timeout
         Overloaded                      503     upstream_overloaded
         CircuitOpen                     503     upstream_unavailable
@@ -241,6 +242,21 @@ class BadResponse(UpstreamError):
 
     code = "upstream_bad_response"
     message = "the upstream gave no valid answer"
+
+
+class InvalidResponse(BadResponse):
+    """A complete response that is not a valid answer, such as a redirect or HTML; a retry cannot help.
+
+    RAGFlow retries a 502 unless the message holds a word such as "invalid"; OpenAI's SDKs read the header.
+
+    Args:
+        what: What the upstream sent, for the caller and the log. Never text of the response.
+    """
+
+    message = "the upstream sent an invalid response"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{self.message}: {what}", headers={"X-Should-Retry": "false"}, reason=what)
 
 
 class UpstreamTimeout(UpstreamError):

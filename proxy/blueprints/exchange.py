@@ -115,7 +115,12 @@ class _Preparation:
         )
         fields = self.fields
         repairs = AnswerRepairs(
-            route.repairs, route.endpoint, usage_asked=fields.usage_asked, top_n=fields.top_n
+            route.repairs,
+            route.endpoint,
+            method=incoming.method,
+            stream_asked=fields.streams,
+            usage_asked=fields.usage_asked,
+            top_n=fields.top_n,
         )
         return Exchange(
             outgoing, route, clock, record, self.own.settings.limits, repairs, heartbeat=route.heartbeat

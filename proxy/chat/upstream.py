@@ -147,7 +147,7 @@ class ChatUpstream:
                 body=self._body(messages, route),
                 clock=clock,
             )
-            repairs = AnswerRepairs(route.repairs, route.endpoint, usage_asked=False)
+            repairs = AnswerRepairs(route.repairs, route.endpoint, stream_asked=True)
             limits = own.settings.limits
             return Exchange(request, route, clock, record, limits, repairs, heartbeat=SILENCE_SECONDS)
 

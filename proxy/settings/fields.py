@@ -18,10 +18,15 @@ from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RATE = re.compile(r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?")
-_PLACEHOLDER = re.compile(
-    r"(sk)?(x{3,}|\.{3,}|<.*>|(change|replace)(me|this)|(your|my)(api)?(key|secret|token)(here)?)"
-    r"|secret|password|todo|placeholder"
-)
+_PLACEHOLDERS = {
+    "only the letter x": r"(sk)?x{3,}",
+    "only dots": r"(sk)?\.{3,}",
+    "text in angle brackets": r"(sk)?<.*>",
+    '"change me" or "replace this"': r"(sk)?(change|replace)(me|this)",
+    '"my key" or "your key"': r"(sk)?(your|my)(api)?(key|secret|token)(here)?",
+    'the word "secret", "password", "todo" or "placeholder"': r"secret|password|todo|placeholder",
+}
+"""Texts that examples use where the real key belongs, compared in lower case without spaces, "-" and "_"."""
 
 
 WEIGHT_MAX = 1000
@@ -135,8 +140,10 @@ def _key(value: object) -> Secret:
     if not text.isascii() or not text.isprintable() or text != text.strip():
         # A header's bytes beyond ASCII are read one way here and another there.
         refuse("does not fit in an HTTP header: it has spaces around it, control or non-ASCII characters")
-    if _PLACEHOLDER.fullmatch(re.sub(r"[\s_-]", "", text.lower())):
-        refuse("is a placeholder: put the real one here")
+    plain = re.sub(r"[\s_-]", "", text.lower())
+    for kind, pattern in _PLACEHOLDERS.items():
+        if re.fullmatch(pattern, plain):
+            refuse(f"is a placeholder ({kind}): put the real key here")
     return wrapped
 
 

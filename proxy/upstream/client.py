@@ -17,6 +17,7 @@ from proxy.errors import (
     Aborted,
     BadResponse,
     InvalidRequest,
+    InvalidResponse,
     Overloaded,
     ProxyError,
     TokenRejected,
@@ -162,10 +163,10 @@ class UpstreamClient(AsyncOpenAI):
             )
         if response.status_code < HTTPStatus.OK and "socket" not in response.extensions:
             await response.aclose()
-            raise BadResponse(reason="the upstream switched protocols, which nobody asked for")
+            raise InvalidResponse("a change of protocol that was not asked for")
         if response.has_redirect_location:
             await response.aclose()
-            raise BadResponse(reason="the upstream answered with a redirect, which is not followed")
+            raise InvalidResponse("a redirect, which the proxy does not follow")
         return response
 
 

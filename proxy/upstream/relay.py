@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from proxy.errors import Aborted, BadResponse, ProxyError, UpstreamTimeout
+from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
@@ -98,8 +98,11 @@ class Exchange:
     def _answer(self, response: UpstreamResponse, first: bytes, closing: contextlib.AsyncExitStack) -> Answer:
         arrived = response.headers
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
+        looked_into = self.repairs.concern(self.request.method, response.status, arrived)
+        if looked_into:
+            is_events = is_events or self.repairs.find_stream(arrived, first) is True
         headers = response_headers(arrived, event_stream=is_events)
-        if self.repairs.concern(self.request.method, response.status, arrived):
+        if looked_into:
             began = self.repairs.begin(arrived, first, self.limits.max_event_bytes)
             if isinstance(began, ErrorInside):
                 return self._error_answer(began)
@@ -111,7 +114,7 @@ class Exchange:
         watched = is_events and response.status == HTTPStatus.OK and not compressed
         is_head = self.request.method == "HEAD"  # has no body to expect an event in
         if watched and not first and self._says_when_done and not is_head:
-            raise BadResponse(reason="an event stream without an event")
+            raise InvalidResponse("an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.went_down(first)
             self._note_usage(first)
@@ -132,6 +135,8 @@ class Exchange:
         """The status that an error inside a 200 should have had."""
         self.record.outcome, self.record.reason = "error_inside", error.code
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        if error.status == HTTPStatus.BAD_GATEWAY:
+            headers.append((b"x-should-retry", b"false"))  # the upstream itself answered 200
         return self._whole(error.status, headers, error_body(error.envelope()))
 
     async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
@@ -161,15 +166,18 @@ class Exchange:
                     record.beaten(HEARTBEAT)
                     yield HEARTBEAT
                 chunk = arrived
-            tail = framer.flush()
+            tail = framer.flush(drop_cut=self._says_when_done)
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
                 told = told or holds_error(tail)
+            accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut
+            if self._says_when_done and not (framer.finished or told or accepted):
+                raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
             if tail:
+                # Clients ignore an event without a blank line after it, so an error must have one.
+                tail = tail if not holds_error(tail) else tail.rstrip(b"\r\n") + b"\n\n"
                 record.went_down(tail)
                 yield tail
-            if self._says_when_done and not (framer.finished or told):
-                raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
         except ProxyError as error:
             if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
                 yield self._last_event(error)

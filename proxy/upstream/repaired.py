@@ -3,8 +3,8 @@
 from http import HTTPStatus
 from typing import Final
 
-from proxy.errors import BadResponse
-from proxy.wire.event_stream import EVENT_STREAM, EventFramer, holds_event
+from proxy.errors import InvalidResponse
+from proxy.wire.event_stream import EVENT_STREAM, EventFramer, begins_like_events, holds_event
 from proxy.wire.headers import Headers, find_header, media_type
 from proxy.wire.repairs import ErrorInside, Repairs, StreamRepairer, repair_answer
 from proxy.wire.repairs.answers import JSON_ENDPOINTS
@@ -19,12 +19,25 @@ class AnswerRepairs:
     Args:
         repairs: What is on.
         endpoint: The path below the version.
+        method: Of the request.
+        stream_asked: Whether the caller asked for a stream.
         usage_asked: Whether the caller asked for usage in a stream.
         top_n: How many results the caller's rerank asked for.
     """
 
-    def __init__(self, repairs: Repairs, endpoint: str, *, usage_asked: bool, top_n: object = None) -> None:
+    def __init__(
+        self,
+        repairs: Repairs,
+        endpoint: str,
+        *,
+        method: str = "POST",
+        stream_asked: bool = False,
+        usage_asked: bool = False,
+        top_n: object = None,
+    ) -> None:
         self._repairs = repairs
+        self._method = method
+        self._stream_asked = stream_asked
         self._endpoint = endpoint
         self._usage_asked = usage_asked
         self._top_n = top_n
@@ -41,32 +54,36 @@ class AnswerRepairs:
         """Whether so much of a body can be answered with: an event of a stream, all of anything else.
 
         Raises:
-            BadResponse: it is too long to be held.
+            InvalidResponse: it is too long to be held.
         """
         if len(body) > WHOLE_BYTES_MAX:
-            raise BadResponse(reason="an answer too long to be repaired")
-        if _is_stream(headers):
-            return holds_event(body)
+            raise InvalidResponse("an answer that is too long to be repaired")
+        is_stream = self.find_stream(headers, body)
+        if is_stream is not False:
+            return is_stream is True and holds_event(body)
         return not self._repairs.answer or self._endpoint not in JSON_ENDPOINTS
 
     def begin(self, headers: Headers, body: bytes, max_event_bytes: int) -> bytes | ErrorInside:
         """What is answered with: the beginning of a stream as it came, a whole answer repaired, or an error.
 
         Raises:
-            BadResponse: it is no answer at all.
+            InvalidResponse: it is no answer at all.
         """
-        content_type = find_header(headers, b"content-type") or b""
-        if not _is_stream(headers):
-            return repair_answer(
-                self._repairs, self._endpoint, HTTPStatus.OK, content_type, body, self._top_n
-            )
+        if self.find_stream(headers, body) is not True:
+            return repair_answer(self._repairs, self._endpoint, self._method, body, self._top_n)
         whole = EventFramer(max_event_bytes).feed(body)
         return self.stream().first(whole) or body
+
+    def find_stream(self, headers: Headers, body: bytes) -> bool | None:
+        """Whether the body is an event stream; None if more of it is needed to decide.
+
+        Some upstreams label a stream as JSON or as plain text, so if the caller asked for a stream, the first
+        bytes decide.
+        """
+        if media_type(find_header(headers, b"content-type")) == EVENT_STREAM:
+            return True
+        return begins_like_events(body) if self._stream_asked else False
 
     def stream(self) -> StreamRepairer:
         """What repairs the events of a stream, one after the other."""
         return StreamRepairer(self._repairs, self._endpoint, usage_asked=self._usage_asked)
-
-
-def _is_stream(headers: Headers) -> bool:
-    return media_type(find_header(headers, b"content-type")) == EVENT_STREAM

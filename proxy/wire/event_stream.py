@@ -23,6 +23,12 @@ _BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
 # An error of the upstream's own ends a stream as well; `"error": null` is none.
 _ERROR: Final = re.compile(rb'(?:^|[\r\n])data: ?\s*\{\s*"error"\s*:\s*[^\sn]')
+_DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
+_BOM: Final = b"\xef\xbb\xbf"
+_BEFORE_FIELDS: Final = re.compile(rb"(?:" + _BOM + rb")?+[\r\n]*+")
+_FIELDS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
+_FIELD: Final = re.compile(rb"|".join(_FIELDS))
+_FIELD_BYTES_MAX: Final = max(map(len, _FIELDS))
 # How a stream ended is asked once, at its end: these are kept by reference, and nothing is searched before.
 _RECENT_PIECES: Final = 8
 
@@ -40,6 +46,8 @@ class EventFramer:
         self._recent: deque[bytes] = deque(maxlen=_RECENT_PIECES)
         self.events = 0
         """Blocks that ended so far, comment blocks among them."""
+        self.cut = False
+        """Whether `flush` dropped the beginning of an event."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they came; give all that is whole, as one piece, possibly empty.
@@ -62,11 +70,17 @@ class EventFramer:
         """Whether the unfinished event is over the cap."""
         return len(self._tail) > self._max_event_bytes
 
-    def flush(self) -> bytes:
-        """The tail at a proper end, as it is."""
+    def flush(self, *, drop_cut: bool = False) -> bytes:
+        """Return the bytes after the last blank line, once the body has ended properly.
+
+        Args:
+            drop_cut: Drop these bytes if they are the beginning of an event that was cut. Nothing is dropped
+                after an end marker.
+        """
         tail = bytes(self._tail)
         self._tail.clear()
-        return self._count(tail) if tail else tail
+        self.cut = drop_cut and bool(tail) and not self.marked and not _is_whole(tail)
+        return b"" if self.cut or not tail else self._count(tail)
 
     def _last_end(self, start: int) -> int:
         if b"\r" not in self._tail:
@@ -101,9 +115,33 @@ class EventFramer:
         return whole
 
 
+def _is_whole(tail: bytes) -> bool:
+    """Whether an event lacks nothing but the blank line after it."""
+    payload = b"\n".join(_DATA.findall(tail)).strip()
+    if not payload:
+        return not tail.strip(b"\r\n") or tail.startswith(b":")
+    try:
+        return payload == _END_MARKER or msgspec.json.decode(payload) is not None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+
+
 def holds_event(body: bytes) -> bool:
     """Whether some event of a stream's beginning has ended."""
     return b"\n\n" in body or _EVENT_END.search(body) is not None
+
+
+def begins_like_events(body: bytes) -> bool | None:
+    """Whether the first bytes of a body are those of an event stream; None if too few bytes are there.
+
+    Blank lines and a byte order mark before the first field are ignored, as event stream parsers do.
+    """
+    start = _BEFORE_FIELDS.match(body)
+    first = body[start.end() if start else 0 :][:_FIELD_BYTES_MAX]
+    if _FIELD.match(first):
+        return True
+    cut = any(field.startswith(first) for field in (_BOM, *_FIELDS))
+    return None if cut else False
 
 
 def holds_error(events: bytes) -> bool:

@@ -146,7 +146,9 @@ async def test_a_redirect_is_not_followed(run_proxy: RunProxy, status: int) -> N
             raw_caller(proxy.url) as caller,
         ):
             await caller.send("POST", CHAT, JSON, body=b"{}")
-            assert (await caller.answer()).status == 502
+            answer = await caller.answer()
+            assert answer.status == 502
+            assert answer.header("x-should-retry") == ["false"]
         assert other.requests == []
 
 

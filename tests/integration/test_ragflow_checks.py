@@ -15,7 +15,15 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.errors import Aborted, BadResponse, Overloaded, ProxyError, TokenUnavailable, Unauthenticated
+from proxy.errors import (
+    Aborted,
+    BadResponse,
+    InvalidResponse,
+    Overloaded,
+    ProxyError,
+    TokenUnavailable,
+    Unauthenticated,
+)
 from tests.conftest import RunningGateway, RunProxy
 from tests.integration import ragflow
 from tests.integration.ragflow import (
@@ -119,6 +127,7 @@ async def test_an_upstream_that_is_busy_says_when_to_come_again(run_proxy: RunPr
         (TokenUnavailable(), "SERVER"),
         (Overloaded(), "RATE_LIMIT"),
         (BadResponse(), "SERVER"),
+        (InvalidResponse("HTML with status 200"), "INVALID"),
         (Unauthenticated(), "AUTH"),
         (Aborted(), "CONNECTION"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RunProxy
+from tests.integration.ragflow import RETRIED, kind_of
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 
@@ -40,16 +41,16 @@ async def relayed(
     options: str = RAGFLOW,
     path: str = CHAT,
     body: dict[str, Any] | None = None,
-    content_type: str = "application/json",
+    content_type: str | None = None,
     status: str = "200 OK",
 ) -> tuple[RawAnswer, bytes, RawUpstream]:
     """Ask through the proxy; a list is answered as a stream, a chunk an entry."""
 
     async def script(talk: Conversation) -> None:
         if isinstance(answer, bytes):
-            await talk.answer(answer, f"Content-Type: {content_type}", status=status)
+            await talk.answer(answer, f"Content-Type: {content_type or 'application/json'}", status=status)
             return
-        await talk.start_stream()
+        await talk.start_stream(content_type=content_type or "text/event-stream")
         for piece in answer:
             await talk.chunk(piece)
         await talk.end()
@@ -210,3 +211,64 @@ async def test_rerank_is_translated_for_tei(run_proxy: RunProxy) -> None:
         "query": "q", "texts": ["a", "b"], "return_text": False, "truncate": True
     }  # fmt: skip
     assert json.loads(answer) == {"results": [{"index": 1, "relevance_score": 0.9}]}
+
+
+STREAMED = [chunk(**delta(content="a")), chunk(**delta("stop", content="b")), DONE]
+
+
+@pytest.mark.parametrize("repairs", ["ragflow", "dify"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain; charset=utf-8", "text/html", ""])
+@pytest.mark.parametrize("before", [b"", b": wait\n\n", b"\n\n"])
+async def test_a_stream_is_known_by_its_first_bytes_whatever_its_label(
+    run_proxy: RunProxy, repairs: str, content_type: str, before: bytes
+) -> None:
+    events = [before, *STREAMED] if before else STREAMED
+    options = f'repairs = ["{repairs}"]'
+    for pieces in (events, [bytes([byte]) for byte in b"".join(events)]):
+        head, body, _ = await relayed(
+            run_proxy, pieces, body=STREAM, content_type=content_type, options=options
+        )
+        assert head.status == 200
+        text = "".join(each["choices"][0]["delta"].get("content") or "" for each in chunks_of(body))
+        assert text == "ab"
+        assert body.endswith(DONE)
+
+
+async def test_a_mislabelled_stream_that_is_cut_ends_with_an_error_event(run_proxy: RunProxy) -> None:
+    _, body, _ = await relayed(run_proxy, STREAMED[:1], body=STREAM, content_type="application/json")
+    assert chunks_of(body)[-1]["error"]["code"] == "upstream_aborted"
+
+
+async def test_a_stream_without_an_end_is_accepted_where_a_repair_says_so(run_proxy: RunProxy) -> None:
+    event = STREAMED[0]
+    accept = 'repairs = ["accept_missing_end"]'
+    for tail in (b"", b": bye", event.rstrip()):
+        _, body, _ = await relayed(run_proxy, [event, tail] if tail else [event], body=STREAM, options=accept)
+        assert body == event + tail
+    _, body, _ = await relayed(run_proxy, [event, event[:20]], body=STREAM, options=accept)
+    assert chunks_of(body)[-1]["error"]["code"] == "upstream_aborted"
+    _, body, _ = await relayed(run_proxy, [event], body=STREAM)
+    assert chunks_of(body)[-1]["error"]["code"] == "upstream_aborted"
+
+
+async def test_a_stored_completion_gains_nothing(run_proxy: RunProxy) -> None:
+    stored = b'{"object": "list", "data": [{"id": "c", "choices": [{"message": {"content": null}}]}]}'
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(stored, JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, options=RAGFLOW) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("GET", CHAT)
+        assert await caller.body(await caller.answer()) == stored
+
+
+@pytest.mark.parametrize("body", [b"<html>login</html>", b"", b"upstream exploded", b"\xff"])
+async def test_a_bad_answer_is_an_error_that_no_client_retries(run_proxy: RunProxy, body: bytes) -> None:
+    head, told, _ = await relayed(run_proxy, body)
+    error = f"Error code: {head.status} - {json.loads(told)}"
+    assert head.header("x-should-retry") == ["false"]
+    assert kind_of(error) not in RETRIED

@@ -51,31 +51,29 @@ def test_other_keys_are_accepted(load: Load, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("keys", "kind"),
     [
-        "changeme",
-        "change-me",
-        "CHANGE_ME",
-        "your-key",
-        "your_api_key",
-        "your-api-key-here",
-        "sk-your-key",
-        "xxxx",
-        "xxx",
-        "secret",
-        "password",
-        "...",
-        "sk-xxx",
-        "sk-...",
-        "todo",
-        "<your key>",
-        "placeholder",
+        (["changeme", "change-me", "CHANGE_ME", "replace this"], '"change me" or "replace this"'),
+        (
+            ["your-key", "your_api_key", "your-api-key-here", "sk-your-key", "My API Key"],
+            '"my key" or "your key"',
+        ),
+        (["xxxx", "xxx", "sk-xxx"], "only the letter x"),
+        (["...", "sk-..."], "only dots"),
+        (["<your key>"], "text in angle brackets"),
+        (
+            ["secret", "password", "todo", "placeholder"],
+            'the word "secret", "password", "todo" or "placeholder"',
+        ),
     ],
 )
-def test_a_placeholder_is_no_key(problems: Problems, key: str) -> None:
-    assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
-        "x.toml:4: access.keys.0.key: is a placeholder: put the real one here"
-    ]
+def test_a_placeholder_is_rejected_with_the_rule_it_matches(
+    problems: Problems, keys: list[str], kind: str
+) -> None:
+    for key in keys:
+        assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
+            f"x.toml:4: access.keys.0.key: is a placeholder ({kind}): put the real key here"
+        ]
 
 
 @pytest.mark.parametrize("key", ["a\\nb", "a\\u0000", "\\u2026", " a", "a ", "a\\u00a0b", "\\u007f", "密"])

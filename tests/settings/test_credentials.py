@@ -157,7 +157,10 @@ def test_a_token_goes_into_a_header_or_the_query(
         (STATIC + 'file = "x.toml"', "2 file: stands beside value: give one of the two"),
         ('source = "static"\nfile = "missing"', "1 file: cannot be read: No such file or directory"),
         ('source = "static"\nvalue = ""', "1 value: is empty"),
-        ('source = "static"\nvalue = "your-key"', "1 value: is a placeholder: put the real one here"),
+        (
+            'source = "static"\nvalue = "your-key"',
+            '1 value: is a placeholder ("my key" or "your key"): put the real key here',
+        ),
         (
             STATIC + 'clientid = "x"',
             '2 clientid: unknown key, known: "default_ttl", "file", "inject", "invalidate_on", '

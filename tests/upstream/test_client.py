@@ -12,6 +12,7 @@ from proxy.errors import (
     BadResponse,
     Draining,
     InvalidRequest,
+    InvalidResponse,
     Overloaded,
     ProxyError,
     TokenRejected,
@@ -255,13 +256,13 @@ async def test_any_other_status_is_an_answer(status: str) -> None:
 # --- no answer that could be relayed
 
 
-async def test_a_redirect_is_a_bad_response_and_its_connection_is_let_go() -> None:
+async def test_a_redirect_is_an_invalid_response_and_its_connection_is_let_go() -> None:
     async def away(talk: Conversation) -> None:
         await talk.say(b"HTTP/1.1 307 Away\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 9\r\n\r\npart")
         await talk.caller_left()
 
     async with raw_upstream(away) as upstream, build_client(upstream.url) as client:
-        with pytest.raises(BadResponse, match="no valid answer") as caught:
+        with pytest.raises(InvalidResponse, match="redirect") as caught:
             await client.open(build_request(), build_record())
         await until(lambda: upstream.connections == 0)
         assert client._open == 0

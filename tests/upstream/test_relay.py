@@ -23,6 +23,8 @@ from tests.upstream.build import build_record, build_request
 
 EVENTS: Headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 DONE = b"data: [DONE]\n\n"
+CONTENT = b'data: {"choices": [{"delta": {"content": "word"}}]}'
+FINISHED = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'
 
 
 @dataclass
@@ -269,9 +271,8 @@ def test_a_stream_that_ends_without_saying_so_has_ended_early(endpoint: str) -> 
     @virtually
     async def run() -> None:
         relayed = Relayed(events(b"data: 1\n\ndata: tail", b""), endpoint=endpoint)
-        *sent, last = await relayed.chunks()
-        assert sent == [b"data: 1\n\n", b"data: tail"]
-        assert error_in(last)["code"] == "upstream_aborted"
+        assert (await relayed.chunks())[0] == b"data: 1\n\n"
+        assert relayed.record.outcome == "upstream_aborted"
 
     run()
 
@@ -293,6 +294,50 @@ def test_a_stream_that_ends_as_it_should_gets_no_error_event(endpoint: str, end:
         assert relayed.record.outcome == ""
 
     run()
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
+@pytest.mark.parametrize("event", [CONTENT, b"event: message\r\n" + CONTENT, b": wait\n" + CONTENT])
+def test_a_stream_that_ends_inside_an_event_gives_whole_events_and_one_error(
+    endpoint: str, event: bytes
+) -> None:
+    @virtually
+    async def run() -> None:
+        for cut in range(1, len(event)):
+            relayed = Relayed(events(b"data: 1\n\n", event[:cut], b""), endpoint=endpoint)
+            first, last = await relayed.chunks()
+            assert first == b"data: 1\n\n"
+            assert error_in(last)["code"] == "upstream_aborted"
+            assert last.startswith(b"data: ")
+
+    run()
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_an_end_without_its_blank_line_is_whole(end: bytes) -> None:
+    @virtually
+    async def run() -> None:
+        for last in (b"data: [DONE]", FINISHED):
+            relayed = Relayed(events(CONTENT + b"\n\n", last + end, b""))
+            assert b"".join(await relayed.chunks()) == CONTENT + b"\n\n" + last + end
+
+    run()
+
+
+@virtually
+async def test_what_was_cut_after_the_finish_reason_is_dropped() -> None:
+    finished = FINISHED + b"\n\n"
+    relayed = Relayed(events(finished, b'data: {"choices": [], "usage": {"to', b""))
+    assert await relayed.chunks() == [finished]
+    assert relayed.record.outcome == ""
+
+
+@virtually
+async def test_an_error_of_the_upstream_gets_its_blank_line() -> None:
+    error = b'data: {"error": {"message": "overloaded"}}'
+    for end in (b"", b"\n", b"\r\n"):
+        relayed = Relayed(events(CONTENT + b"\n\n", error + end, b""))
+        assert await relayed.chunks() == [CONTENT + b"\n\n", error + b"\n\n"]
 
 
 @virtually

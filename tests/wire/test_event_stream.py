@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import Aborted
-from proxy.wire.event_stream import EventFramer, error_event
+from proxy.wire.event_stream import EventFramer, begins_like_events, error_event
 
 CAP = 1 << 20
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
@@ -150,3 +150,29 @@ def test_error_event_holds_the_envelope(named: bool) -> None:  # noqa: FBT001
     }
     assert data
     assert event.endswith(b"\n\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"data: {}\n\n", True),
+        (b"data:{}", True),
+        (b": ping", True),
+        (b"event: message\n", True),
+        (b"id: 1\n", True),
+        (b"retry: 3\n", True),
+        (b"\xef\xbb\xbf\r\n\ndata: {}", True),
+        (b'{"choices": []}', False),
+        (b"  data: {}", False),
+        (b"<html>", False),
+        (b"database is down", False),
+        (b"error: no", False),
+        (b"", None),
+        (b"\n\n", None),
+        (b"\xef\xbb", None),
+        (b"dat", None),
+        (b"\n\neven", None),
+    ],
+)
+def test_the_first_bytes_of_a_body_show_an_event_stream(body: bytes, expected: bool | None) -> None:  # noqa: FBT001
+    assert begins_like_events(body) is expected

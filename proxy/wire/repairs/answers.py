@@ -4,8 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from proxy.errors import BadResponse
-from proxy.wire.event_stream import EVENT_STREAM
+from proxy.errors import InvalidResponse
 from proxy.wire.repairs.catalogue import Repairs
 from proxy.wire.repairs.chat_answers import fill_content, fill_usage, index_answer_tool_calls
 from proxy.wire.repairs.embeddings import sort_embeddings
@@ -18,7 +17,6 @@ JSON_ENDPOINTS: Final = frozenset(
 )
 """They answer with JSON, or with a stream of it, and with nothing else."""
 _CHAT: Final = frozenset({"chat/completions"})
-_OK: Final = 200
 
 
 class _AnswerRepair(NamedTuple):
@@ -27,27 +25,25 @@ class _AnswerRepair(NamedTuple):
 
 
 def repair_answer(
-    repairs: Repairs, endpoint: str, status: int, content_type: bytes, body: bytes, top_n: object = None
+    repairs: Repairs, endpoint: str, method: str, body: bytes, top_n: object = None
 ) -> bytes | ErrorInside:
-    """A whole answer as clients read it; the same object where nothing changed.
+    """Return a whole answer as clients read it: the same object if nothing changed.
 
     Args:
         repairs: What is on.
         endpoint: The path below the version, such as `chat/completions`.
-        status: Any other than 200 is left alone.
-        content_type: As it came; event streams are left alone.
-        body: The whole body, not compressed, of an answer that has one (not to HEAD or OPTIONS).
-        top_n: How many results a rerank asked for.
+        method: Of the request. An answer to GET holds stored objects and not the answer of a model, so only
+            its errors are repaired.
+        body: The whole uncompressed body of an answer with status 200.
+        top_n: How many results a rerank request asked for.
 
     Returns:
-        The body, or the error that it turned out to be.
+        The body, or the error that it contains.
 
     Raises:
-        BadResponse: it is empty, HTML, no JSON (`true_errors`), or not valid UTF-8 (`utf8`).
+        InvalidResponse: The body is empty, HTML, not JSON (`true_errors`), or not valid UTF-8 (`utf8`).
     """
-    if status != _OK or not repairs.answer or endpoint not in JSON_ENDPOINTS:
-        return body
-    if content_type.strip().lower().startswith(EVENT_STREAM):
+    if not repairs.answer or endpoint not in JSON_ENDPOINTS:
         return body
     if "utf8" in repairs.answer:
         _check_utf8(body)
@@ -58,25 +54,29 @@ def repair_answer(
         _check_json(body, answer)
     if answer is None:
         return body
-    return _find_error(repairs, answer) or _repaired(repairs, endpoint, answer, body)
+    error = _find_error(repairs, answer)
+    if error is not None or method != "POST":
+        return error or body
+    return _repaired(repairs, endpoint, answer, body)
 
 
 def _check_utf8(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise BadResponse(reason=f"an answer that is not valid UTF-8 (byte {error.start})") from error
+        raise InvalidResponse("text that is not valid UTF-8") from error
 
 
 def _check_json(body: bytes, answer: Members | None) -> None:
     if answer is not None:
         return
     if not body.strip():
-        raise BadResponse(reason="an empty answer with status 200")
+        raise InvalidResponse("an empty body with status 200")
     try:
         json.loads(body)  # a list, or what is only not quite JSON, is the client's to judge
     except (ValueError, RecursionError) as error:
-        raise BadResponse(reason="an answer with status 200 that is no JSON") from error
+        kind = "HTML" if body.lstrip().startswith(b"<") else "a body that is not JSON"
+        raise InvalidResponse(f"{kind} with status 200") from error
 
 
 def _find_error(repairs: Repairs, answer: Members) -> ErrorInside | None:

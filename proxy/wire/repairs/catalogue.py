@@ -175,6 +175,12 @@ _ALL: Final = (
         ("RAGFlow, vision",),
         ("stream",),
     ),
+    Repair(
+        "accept_missing_end",
+        "Accepts a chat or completion stream that ends with neither `[DONE]` nor a finish_reason.",
+        ("all, at an upstream that never sends either; the proxy can then not detect every cut answer",),
+        ("stream",),
+    ),
 )
 
 REPAIRS: Final[Mapping[str, Repair]] = MappingProxyType({repair.name: repair for repair in _ALL})

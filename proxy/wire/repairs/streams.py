@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from proxy.errors import Aborted, BadResponse
+from proxy.errors import Aborted, InvalidResponse
 from proxy.wire.event_stream import error_event
 from proxy.wire.repairs.answers import JSON_ENDPOINTS
 from proxy.wire.repairs.catalogue import Repairs
@@ -33,7 +33,9 @@ _MARK: Final = b"\xef\xbb\xbf"
 """A byte order mark: readers pass over it, but not over one that stands before a field's name."""
 _NO_EVENT: Final = re.compile(rb"\s*[{<]")
 _END_MARKER: Final = b"[DONE]"
-_NO_ANSWER: Final = ErrorInside(BadResponse.status, BadResponse.message, BadResponse.type, BadResponse.code)
+_NO_ANSWER: Final = ErrorInside(
+    InvalidResponse.status, InvalidResponse.message, InvalidResponse.type, InvalidResponse.code
+)
 _NOT_UTF8: Final = "the response was cut off: the upstream sent text that is not UTF-8"
 
 
@@ -48,6 +50,8 @@ class StreamRepairer:
 
     def __init__(self, repairs: Repairs, endpoint: str, *, usage_asked: bool) -> None:
         on = frozenset(repairs.stream)
+        self.accepts_missing_end = "accept_missing_end" in on
+        """Whether a stream may end with neither an end marker nor a finish_reason."""
         self._lf = "lf_newlines" in on
         self._utf8 = "utf8" in on
         self._event_lines = "drop_event_lines" in on and endpoint in _CHUNKED

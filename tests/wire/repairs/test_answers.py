@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from proxy.errors import BadResponse
+from proxy.errors import InvalidResponse
 from proxy.wire.repairs import REPAIRS, ErrorInside, Repairs, repair_answer, resolve
 from tests.wire.repairs.streams import JSON
 
 EVERYTHING = resolve(REPAIRS)
 CHAT = "chat/completions"
-TYPE = b"application/json"
 
 
 @pytest.mark.parametrize(
@@ -26,15 +25,18 @@ TYPE = b"application/json"
         b'{"a":' * 100_000,
     ],
 )
-def test_html_nothing_and_no_json_are_bad_responses_that_do_not_show_the_body(body: bytes) -> None:
-    with pytest.raises(BadResponse) as told:
-        repair_answer(resolve(["true_errors"]), CHAT, 200, b"text/html", body)
-    assert str(told.value) == BadResponse.message
+def test_html_nothing_and_no_json_are_invalid_responses_that_do_not_show_the_body(body: bytes) -> None:
+    with pytest.raises(InvalidResponse) as raised:
+        repair_answer(resolve(["true_errors"]), CHAT, "POST", body)
+    assert str(raised.value).startswith(InvalidResponse.message)
+    assert raised.value.headers == {"X-Should-Retry": "false"}
+    assert "exploded" not in str(raised.value)
+    assert "Sign in" not in str(raised.value)
 
 
 def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
     body = b'{"error":{"message":"slow down","type":"rate_limit_error","param":null,"code":"tpm"}}'
-    error = repair_answer(resolve(["true_errors"]), CHAT, 200, TYPE, body)
+    error = repair_answer(resolve(["true_errors"]), CHAT, "POST", body)
     assert error == ErrorInside(429, "slow down", "rate_limit_error", "tpm")
     assert isinstance(error, ErrorInside)
     assert error.envelope() == {
@@ -44,14 +46,14 @@ def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
 
 def test_vendors_shapes_have_a_name_of_their_own() -> None:
     body = b'{"code":10012,"message":"EngineInternalError","sid":"cha000"}'
-    assert repair_answer(resolve(["true_errors"]), CHAT, 200, TYPE, body) is body
-    error = repair_answer(resolve(["vendor_errors"]), CHAT, 200, TYPE, body)
+    assert repair_answer(resolve(["true_errors"]), CHAT, "POST", body) is body
+    error = repair_answer(resolve(["vendor_errors"]), CHAT, "POST", body)
     assert error == ErrorInside(503, "EngineInternalError", "server_error", "10012")
 
 
 def test_text_that_is_not_utf8_is_a_bad_response() -> None:
-    with pytest.raises(BadResponse):
-        repair_answer(resolve(["utf8"]), CHAT, 200, TYPE, b'{"choices":[{"message":{"content":"\xe4\xbd"}}]}')
+    with pytest.raises(InvalidResponse):
+        repair_answer(resolve(["utf8"]), CHAT, "POST", b'{"choices":[{"message":{"content":"\xe4\xbd"}}]}')
 
 
 @pytest.mark.parametrize(
@@ -66,41 +68,48 @@ def test_text_that_is_not_utf8_is_a_bad_response() -> None:
     ],
 )
 def test_sound_answers_pass(body: bytes) -> None:
-    assert repair_answer(EVERYTHING, CHAT, 200, TYPE, body) is body
+    assert repair_answer(EVERYTHING, CHAT, "POST", body) is body
 
 
+@pytest.mark.parametrize("endpoint", ["audio/speech", "responses", "files"])
+@pytest.mark.parametrize("body", [b"", b"\xff\xfb", b'{"error": {"message": "no"}}'])
+def test_answers_of_other_endpoints_pass(endpoint: str, body: bytes) -> None:
+    assert repair_answer(EVERYTHING, endpoint, "POST", body) is body
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, "completions", "embeddings", "rerank"])
 @pytest.mark.parametrize(
-    ("endpoint", "status", "content_type"),
+    "body",
     [
-        (CHAT, 500, TYPE),
-        (CHAT, 204, b""),
-        (CHAT, 200, b"text/event-stream; charset=utf-8"),
-        ("audio/speech", 200, b"audio/mpeg"),
-        ("responses", 200, TYPE),
+        b'{"object": "list", "data": [{"id": "c", "choices": [{"message": {"content": null}}]}]}',
+        b'{"id": "c", "choices": [{"message": {"tool_calls": [{"id": "a"}]}}]}',
     ],
 )
-@pytest.mark.parametrize("body", [b"", b"\xff\xfb", b'{"error": {"message": "no"}}'])
-def test_other_statuses_streams_and_endpoints_are_left_alone(
-    endpoint: str, status: int, content_type: bytes, body: bytes
-) -> None:
-    assert repair_answer(EVERYTHING, endpoint, status, content_type, body) is body
+def test_stored_objects_read_with_get_pass(endpoint: str, body: bytes) -> None:
+    assert repair_answer(EVERYTHING, endpoint, "GET", body) is body
+
+
+def test_an_error_in_the_answer_to_get_is_still_an_error() -> None:
+    error = repair_answer(EVERYTHING, "models", "GET", b'{"error": {"message": "no", "code": 404}}')
+    assert isinstance(error, ErrorInside)
+    assert error.status == 404
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "no"}', b"\xff"])
 def test_without_repairs_nothing_is_touched(body: bytes) -> None:
-    assert repair_answer(Repairs(), CHAT, 200, TYPE, body) is body
+    assert repair_answer(Repairs(), CHAT, "POST", body) is body
 
 
 @given(JSON)
 def test_repairing_twice_is_repairing_once(value: Any) -> None:
     body = json.dumps(value).encode()
     for endpoint in (CHAT, "embeddings", "rerank"):
-        once = repair_answer(EVERYTHING, endpoint, 200, TYPE, body)
+        once = repair_answer(EVERYTHING, endpoint, "POST", body)
         if isinstance(once, bytes):
-            assert repair_answer(EVERYTHING, endpoint, 200, TYPE, once) is once
+            assert repair_answer(EVERYTHING, endpoint, "POST", once) is once
 
 
 @given(JSON)
 def test_what_is_no_answer_of_a_model_passes_byte_for_byte(value: Any) -> None:
     body = json.dumps({"id": value, "object": "list"}).encode()
-    assert repair_answer(EVERYTHING, CHAT, 200, TYPE, body) is body
+    assert repair_answer(EVERYTHING, CHAT, "POST", body) is body

@@ -16,6 +16,7 @@ from proxy.wire.repairs import (
 
 # Done by the walk of the answer or of the stream itself.
 ON_THE_WAY = {"utf8", "lf_newlines", "drop_event_lines", "vendor_errors", "true_errors", "tei_rerank"}
+ON_THE_WAY.add("accept_missing_end")
 
 
 @pytest.mark.parametrize("name", REPAIRS)

@@ -11,15 +11,15 @@ CHAT = "chat/completions"
 
 
 def repaired(name: str, answer: object, endpoint: str = CHAT) -> Any:
-    once = repair_answer(resolve([name]), endpoint, 200, b"application/json", json.dumps(answer).encode())
+    once = repair_answer(resolve([name]), endpoint, "POST", json.dumps(answer).encode())
     assert isinstance(once, bytes)
-    assert repair_answer(resolve([name]), endpoint, 200, b"application/json", once) is once
+    assert repair_answer(resolve([name]), endpoint, "POST", once) is once
     return json.loads(once)
 
 
 def untouched(name: str, answer: object, endpoint: str = CHAT) -> bool:
     body = json.dumps(answer).encode()
-    return repair_answer(resolve([name]), endpoint, 200, b"application/json", body) is body
+    return repair_answer(resolve([name]), endpoint, "POST", body) is body
 
 
 def answer(message: object, **more: object) -> dict[str, object]:

@@ -19,7 +19,7 @@ def asked(body: bytes) -> bytes:
 
 
 def answered(body: bytes, top_n: object = None, endpoint: str = "rerank") -> bytes:
-    answer = repair_answer(TEI, endpoint, 200, b"application/json", body, top_n)
+    answer = repair_answer(TEI, endpoint, "POST", body, top_n)
     assert isinstance(answer, bytes)
     return answer
 

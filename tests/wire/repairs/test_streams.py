@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BadResponse
+from proxy.errors import InvalidResponse
 from proxy.wire.repairs import REPAIRS, ErrorInside, Repairs, StreamRepairer, resolve
 from proxy.wire.repairs import streams as under_test
 from proxy.wire.repairs.shallow_json import open_object
@@ -135,11 +135,11 @@ def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
         ),
         (
             b"<html>\n\n",
-            ErrorInside(502, BadResponse.message, "upstream_error", "upstream_bad_response"),
+            ErrorInside(502, InvalidResponse.message, "upstream_error", "upstream_bad_response"),
         ),
         (
             b"data: \xe4\xbd\n\n",
-            ErrorInside(502, BadResponse.message, "upstream_error", "upstream_bad_response"),
+            ErrorInside(502, InvalidResponse.message, "upstream_error", "upstream_bad_response"),
         ),
     ],
 )

@@ -11,7 +11,7 @@ ERRORS = resolve(["vendor_errors", "true_errors"])
 
 
 def read(body: str) -> ErrorInside | None:
-    told = repair_answer(ERRORS, "chat/completions", 200, b"application/json", body.encode())
+    told = repair_answer(ERRORS, "chat/completions", "POST", body.encode())
     return told if isinstance(told, ErrorInside) else None
 
 
