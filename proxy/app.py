@@ -10,7 +10,7 @@ from quart import Quart, Response, current_app
 from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
-from proxy.asgi import install
+from proxy.asgi import Application
 from proxy.blueprints import chat, llm_proxy, ops
 from proxy.blueprints.chat_session import install_sessions
 from proxy.blueprints.exchange import arrived, services
@@ -34,8 +34,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
         settings: Loaded and checked.
         drain: Shared with whoever stops the server, so that streams can be ended politely.
     """
-    app = Quart(__name__, static_folder=None)
-    install(app)
+    app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
     # Clocks of our own bound every exchange; Quart's would cut streams in silence.
     app.config["RESPONSE_TIMEOUT"] = None

@@ -8,9 +8,14 @@ import asyncio
 import contextlib
 from typing import Any, Final, cast
 
+import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from quart import Quart, Request
+from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
+from quart.typing import ResponseTypes
+from quart.wrappers import BaseRequestWebsocket
+from werkzeug.datastructures import Headers
+from werkzeug.routing import MapAdapter
 
 from proxy.access import Caller
 from proxy.errors import InternalError, ProxyError
@@ -25,8 +30,8 @@ _log: Final = get_logger("exchange")
 class ProxyRequest(Request):
     """A request with its record, and a stack that closes whatever its exchange opened."""
 
-    body_class = BoundedBody
-    body: BoundedBody
+    body_class = BoundedBody  # type: ignore[assignment]  # the same public interface, but no subclass of Quart's
+    body: BoundedBody  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,7 +60,7 @@ class ProxyConnection(ASGIHTTPConnection):
     """
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        request = cast(ProxyRequest, self._create_request_from_scope(send))
+        request = self._request()
         async with asyncio.TaskGroup() as group:
             request.group = group
             presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
@@ -67,6 +72,27 @@ class ProxyConnection(ASGIHTTPConnection):
                 pass  # the caller has left
             finally:
                 listener.cancel()
+
+    def _request(self) -> ProxyRequest:
+        """Build the request from any target and any header bytes; what is malformed is refused later."""
+        scope, config = self.scope, self.app.config
+        headers = Headers(
+            [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in scope["headers"]]
+        )
+        path = scope["path"]
+        return ProxyRequest(
+            scope["method"],
+            scope["scheme"],
+            path if path.startswith("/") else "/",  # such a target is refused by its raw path
+            scope["query_string"],
+            headers,
+            scope.get("root_path", ""),
+            scope["http_version"],
+            scope,
+            max_content_length=config["MAX_CONTENT_LENGTH"],
+            body_timeout=config["BODY_TIMEOUT"],
+            send_push_promise=_no_push,
+        )
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         """Answer, close whatever was opened, write the log line."""
@@ -132,7 +158,35 @@ async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence:
             return
 
 
-def install(app: Quart) -> None:
-    """Make an application use these classes."""
-    app.request_class = ProxyRequest
-    app.asgi_http_class = ProxyConnection
+async def _no_push(_path: str, _headers: Headers) -> None:
+    """Ignore server push: HTTP/1.1 has none."""
+
+
+class Application(Quart):
+    """Quart with these classes, and with routes that do not depend on the Host header."""
+
+    request_class = ProxyRequest
+    asgi_http_class = ProxyConnection
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Match by path and method alone. Quart parses the Host header here, outside its error handling."""
+        if request is None:
+            return None
+        return self.url_map.bind(
+            "localhost",
+            request.root_path,
+            url_scheme=request.scheme,
+            default_method=request.method,
+            path_info=request.path,
+        )
+
+    async def handle_request(self, request: Request) -> ResponseTypes:
+        """Answer a request, also when Quart fails where its error handlers do not reach."""
+        try:
+            return await super().handle_request(request)
+        except Exception as error:
+            _log.exception("defect")
+            failure = InternalError(reason=type(error).__name__)
+            cast(ProxyRequest, request).record.fail(failure)
+            body = msgspec.json.encode(failure.envelope())
+            return Response(body, status=failure.status, content_type="application/json")

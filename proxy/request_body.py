@@ -1,7 +1,7 @@
 """A request body that is counted as it arrives, bounded, and read with backpressure.
 
-Quart's own body counts only what has not been read yet, and takes in whatever arrives, however slowly it is
-read; so a streamed body of any size passes its limit, and a slow upstream fills the memory.
+Quart's own body buffers whatever arrives, however slowly the application reads. A slow upstream would fill
+the memory, and a streamed body of any size would pass the limit.
 """
 
 import asyncio
@@ -10,80 +10,90 @@ import sys
 from collections.abc import Generator
 from typing import Any, Final
 
-from quart.wrappers.request import Body
-
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerError
 
 BUFFER_BYTES: Final = 256 * 1024
-"""What may wait here unread; beyond it the caller's connection is not read on."""
+"""Unread bytes that may wait here. Beyond it we stop reading from the caller's connection."""
 
 
-class BoundedBody(Body):
-    """The body of one request: the server puts chunks in, one reader takes them out.
+class BoundedBody:
+    """The body of one request. The server puts chunks in, one reader takes them out.
+
+    It has the public interface of `quart.wrappers.request.Body` and shares no code with it: Quart constructs
+    it, iterates over it, awaits it, and calls `clear` and `set_result`.
 
     Args:
-        expected_content_length: As announced, if it was.
+        expected_content_length: From the Content-Length header, if there is one.
         max_content_length: The limit in bytes.
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        super().__init__(expected_content_length, None)
         self.limit = max_content_length if max_content_length is not None else sys.maxsize
         self.timeout: float | None = None
         """Seconds that the reader waits for the next chunk."""
         self.failure: CallerError | None = None
-        """Why the body cannot be read to its end, once that is so."""
+        """Why the body cannot be read to its end, once it cannot."""
         self.received = 0
+        self._unread = bytearray()
+        self._whole: bytes | None = None
+        self._arrived = asyncio.Event()
+        self._complete = asyncio.Event()
         self._drained = asyncio.Event()
         self._discarding = False
         if expected_content_length is not None and expected_content_length > self.limit:
             self.failure = BodyTooLarge(self.limit)
 
     async def put(self, data: bytes, *, last: bool) -> None:
-        """Take a chunk in; returns once there is room for the next one."""
+        """Add a chunk; return when there is room for the next one."""
         self.received += len(data)
         if self.received > self.limit:
             self.failure = BodyTooLarge(self.limit)
         if self.failure is None and not self._discarding:
-            self._data += data
+            self._unread += data
         if last:
-            self.set_complete()
-        elif data:
-            self._has_data.set()
-        while len(self._data) > BUFFER_BYTES and not (last or self._discarding):
+            self._complete.set()
+        if last or data:
+            self._arrived.set()
+        while self.unread > BUFFER_BYTES and not (last or self._discarding):
             self._drained.clear()
             await self._drained.wait()
+
+    def set_result(self, data: bytes) -> None:
+        """Set the whole body at once, as Quart's test request contexts do."""
+        self._unread += data
+        self._complete.set()
+        self._arrived.set()
 
     def __aiter__(self) -> "BoundedBody":
         return self
 
     async def __anext__(self) -> bytes:
-        """The bytes that have arrived since.
+        """Return the bytes that arrived since the last read.
 
         Raises:
             BodyTooLarge, BodyTimeout
         """
-        if not (self._data or self.failure or self._complete.is_set()):
+        if not (self._unread or self.failure or self._complete.is_set()):
             try:
                 async with asyncio.timeout(self.timeout):
-                    await self._has_data.wait()
+                    await self._arrived.wait()
             except TimeoutError:
                 self.failure = BodyTimeout()
         if self.failure is not None:
             raise self.failure
-        if not self._data:
+        if not self._unread:
             raise StopAsyncIteration
-        data = bytes(self._data)
-        self._data.clear()
+        data = bytes(self._unread)
+        self._unread.clear()
         if not self._complete.is_set():
-            self._has_data.clear()
+            self._arrived.clear()
         self._drained.set()
         return data
 
     async def read(self, limit: int) -> bytes:
-        """What comes until the end of the body, or until more than `limit` bytes are there.
+        """Read to the end of the body, or until more than `limit` bytes are read.
 
-        `finished` tells afterwards which it was.
+        `finished` says afterwards which of the two happened.
         """
         held = bytearray()
         async for chunk in self:
@@ -93,23 +103,33 @@ class BoundedBody(Body):
         return bytes(held)
 
     def __await__(self) -> Generator[Any, None, bytes]:
-        """The whole body, for whoever parses it; Quart's own would wait for room that nobody makes."""
-        return self._whole().__await__()
+        """Return the whole body. It stays available for the next await, as Quart's parsers expect."""
+        return self._read_whole().__await__()
 
-    async def _whole(self) -> bytes:
-        self._data[:] = await self.read(self.limit)
-        return bytes(self._data)
+    async def _read_whole(self) -> bytes:
+        if self._whole is None:
+            self._whole = await self.read(self.limit)
+        return self._whole
+
+    def clear(self) -> None:
+        """Forget the body that an earlier await returned: Quart calls this when it must not be cached."""
+        self._whole = b""
 
     async def discard(self, seconds: float) -> None:
-        """Let the rest go by for a while: a caller who is still sending would not read an early answer."""
+        """Drop what arrives from now on, for a while: a caller that still sends does not read an answer."""
         self._discarding = True
-        self._data.clear()
+        self._unread.clear()
         self._drained.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._complete.wait()
 
     @property
+    def unread(self) -> int:
+        """Bytes that have arrived and wait for the reader."""
+        return len(self._unread)
+
+    @property
     def finished(self) -> bool:
         """Whether the whole body has been read."""
-        return self._complete.is_set() and not self._data and self.failure is None
+        return self._complete.is_set() and not self._unread and self.failure is None

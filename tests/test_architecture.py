@@ -1,6 +1,9 @@
 """Rules for the whole code base, one test each. The import contracts are in pyproject.toml."""
 
 import ast
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -34,6 +37,15 @@ for module in pkgutil.walk_packages(proxy.__path__, "proxy."):
 after = state()
 assert before == after, [pair for pair in zip(before, after) if pair[0] != pair[1]]
 """
+
+PRIVATE_BUT_USED: Final = {
+    "_get_current_object",  # part of werkzeug's documented interface
+    "_check_protocol",  # Hypercorn has no setting that turns HTTP/2 upgrades off
+    "_send_pings",  # nor a way to learn the close code of a WebSocket
+    "_send_wsproto_event",
+    "_close",  # where aiocache's backends are extended
+}
+"""Attributes of libraries whose names begin with an underscore. Do not add to them."""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -95,3 +107,57 @@ def test_there_are_no_loose_tasks() -> None:
         and ast.unparse(node.value) != "group"
         and path != OWNS_ITS_TASKS
     ] == []
+
+
+def private_names(tree: ast.AST, context: type[ast.expr_context]) -> Iterator[str]:
+    """The private attributes that are stored, or loaded."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, context)
+            and re.match("_[a-z]", node.attr)
+        ):
+            yield node.attr
+
+
+def test_no_private_attribute_of_a_library_is_read() -> None:
+    ours, used = set[str](), set[str]()
+    for tree in MODULES.values():
+        ours |= {*private_names(tree, ast.Store)}
+        used |= {*private_names(tree, ast.Load)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                ours.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                ours.add(node.id)
+
+    assert used - ours - PRIVATE_BUT_USED == set()
+
+
+def library_classes() -> Iterator[tuple[type, type]]:
+    """Each class of the package with each class of a library that it derives from."""
+    for path in MODULES:
+        module = importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        for defined in vars(module).values():
+            if inspect.isclass(defined) and defined.__module__ == module.__name__:
+                for base in defined.__mro__[1:]:
+                    library = base.__module__.partition(".")[0]
+                    if library != "proxy" and library not in sys.stdlib_module_names:
+                        yield defined, base
+
+
+def private_to(defined: type) -> set[str]:
+    """The private attributes that a class defines, sets or reads; none if it is not written in Python."""
+    try:
+        source = inspect.getsource(defined)
+    except (OSError, TypeError):
+        return set()
+    return {*re.findall(r"(?:\b(?:self|cls)\.|\bsuper\(\)\.|\bdef )(_[a-z]\w*)", source)}
+
+
+def test_no_subclass_depends_on_private_attributes_of_its_library() -> None:
+    shared = set[str]()
+    for defined, base in library_classes():
+        shared |= private_to(defined) & private_to(base)
+
+    assert shared - PRIVATE_BUT_USED == set()

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 from quart import Quart, Response, request
+from quart.sessions import SecureCookieSessionInterface
 from quart.wrappers.response import IterableBody
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from proxy.asgi import ProxyRequest, install
+from proxy.asgi import Application, ProxyRequest
 from proxy.errors import Aborted, BadResponse
 from proxy.request_body import BUFFER_BYTES
 from proxy.telemetry import get_logger
@@ -99,8 +100,7 @@ def arrived() -> ProxyRequest:
 @pytest.fixture
 def exchange() -> Iterator[Exchange]:
     """An exchange with an application that has no routes yet, and a caller who takes what comes."""
-    app = Quart("tests")
-    install(app)
+    app = Application("tests")
     app.config["BODY_TIMEOUT"] = 60
     app.config["RESPONSE_TIMEOUT"] = None
     with capture_logs(processors=[merge_contextvars]) as lines:
@@ -432,3 +432,27 @@ async def test_a_websocket_elsewhere_is_refused_in_the_envelope_and_is_no_defect
     (line,) = proxy.exchanges
     assert (line["path"], line["status"], line["outcome"]) == (path, 404, "not_found")
     assert "defect" not in [line["event"] for line in proxy.lines]
+
+
+@pytest.mark.parametrize("host", [b"", b".", b"a..b", b"x" * 64, b"[", b"\xff", b"a b", b"x:80:90", b"\x7f"])
+async def test_a_route_does_not_depend_on_the_host_header(exchange: Exchange, host: bytes) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        return "found"
+
+    exchange.arrives()
+    await exchange.run(headers=[(b"host", host)])
+    assert (exchange.sent[0]["status"], exchange.answered) == (200, b"found")
+
+
+async def test_a_failure_outside_the_error_handlers_is_answered_in_the_envelope(exchange: Exchange) -> None:
+    class Broken(SecureCookieSessionInterface):
+        async def open_session(self, *_: object) -> None:
+            raise LookupError("no session")
+
+    exchange.app.session_interface = Broken()
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.sent[0]["status"] == 500
+    assert json.loads(exchange.answered)["error"]["code"] == "internal_error"
+    assert exchange.line["outcome"] == "internal_error"

@@ -91,11 +91,12 @@ class UpstreamClient(AsyncOpenAI):
         self._extra_names = {key for key, _ in self._extra}
         self._timeout = {"connect": settings.timeouts.connect or None}
         transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
+        self._http = httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
         super().__init__(
             api_key="unused: the live token is written into each request",
             base_url=settings.base_url,
             max_retries=0,
-            http_client=httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False),
+            http_client=self._http,
         )
         self._url = httpx2.URL(settings.base_url)
         self._base_path = self._url.raw_path.rstrip(b"/")
@@ -155,7 +156,7 @@ class UpstreamClient(AsyncOpenAI):
         if request.subprotocols is not None:
             extensions["subprotocols"] = request.subprotocols
         with _translated_errors():
-            response = await self._client.send(
+            response = await self._http.send(
                 httpx2.Request(
                     request.method, self._url, headers=headers, content=request.body, extensions=extensions
                 ),
