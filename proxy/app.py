@@ -105,7 +105,7 @@ async def identify() -> None:
     """Refuse unknown callers, and those who ask too often."""
     request = arrived()
     if not _is_exempt(request.endpoint) and request.routing_exception is None:
-        request.caller = services().access.identify(request.raw_headers, request.peer)
+        request.caller = services().access.identify(request.raw_headers, request.peer, request.local_address)
         request.record.caller = request.caller.name
         await services().limits.count_request(request.caller)
 

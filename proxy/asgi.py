@@ -39,6 +39,7 @@ class ProxyRequest(Request):
         self.raw_headers = list(scope["headers"])
         self.raw_path = scope["raw_path"]
         self.peer = (scope.get("client") or (None,))[0]
+        self.local_address = (scope.get("server") or (None,))[0]
         self.body.timeout = self.body_timeout
         self.closing = contextlib.AsyncExitStack()
         self.answered = False

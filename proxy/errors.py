@@ -5,6 +5,7 @@
         InvalidRequest                  400     invalid_request
         Unauthenticated                 401     invalid_api_key
         ModelForbidden                  403     model_forbidden
+        SiteForbidden                   403     site_forbidden
         NotFound                        404     not_found
         MethodNotAllowed                405     method_not_allowed
         BodyTimeout                     408     request_timeout
@@ -165,6 +166,17 @@ class ModelForbidden(CallerError):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, param="model")
+
+
+class SiteForbidden(CallerError):
+    """A browser sends the request for a page that may not use this service."""
+
+    status = 403
+    type = "permission_error"
+    code = "site_forbidden"
+    message = (
+        "requests from pages of other sites are refused here; list the page's origin under origins in [cors]"
+    )
 
 
 class RateLimited(CallerError):

@@ -139,7 +139,7 @@ async def open_services(
         routing = Routing(settings, clients, None if before is None else before.routing)
         yield Services(
             settings=settings,
-            access=AccessControl(settings.access),
+            access=AccessControl(settings.access, () if settings.cors is None else settings.cors.origins),
             limits=CallerLimits(settings.access.keys, lasting.accounts),
             credentials=credentials,
             routing=routing,

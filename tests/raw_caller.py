@@ -35,7 +35,7 @@ class RawCaller:
         self, method: str, target: str, *headers: str, body: bytes = b"", key: str | None = KEY
     ) -> None:
         """Write a request with a length."""
-        lines = [f"{method} {target} HTTP/1.1", "Host: proxy.test", f"Content-Length: {len(body)}"]
+        lines = [f"{method} {target} HTTP/1.1", "Host: proxy.localhost", f"Content-Length: {len(body)}"]
         if key is not None:
             lines.append(f"Authorization: Bearer {key}")
         await self.write("\r\n".join([*lines, *headers, "", ""]).encode("latin-1") + body)

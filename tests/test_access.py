@@ -74,13 +74,13 @@ def access(*keys: str, **more: str) -> AccessControl:
 
 def bearer(key: bytes) -> list[tuple[bytes, bytes]]:
     """The usual header."""
-    return [(b"host", b"x"), (b"authorization", b"Bearer " + key)]
+    return [(b"host", b"localhost:5002"), (b"authorization", b"Bearer " + key)]
 
 
 def refusal(control: AccessControl, headers: list[tuple[bytes, bytes]], client: str | None = HERE) -> str:
     """The body that a refused caller reads."""
     with pytest.raises(Unauthenticated) as caught:
-        control.identify(headers, client)
+        control.identify(headers, client, HERE)
     assert caught.value.status == 401
     assert dict(caught.value.headers) == {"WWW-Authenticate": "Bearer"}
     return json.dumps(caught.value.envelope())
@@ -89,25 +89,25 @@ def refusal(control: AccessControl, headers: list[tuple[bytes, bytes]], client: 
 def test_each_key_is_known_by_its_name() -> None:
     control = access("sk-a", "sk-b", "sk-c")
     for place, key in enumerate([b"sk-a", b"sk-b", b"sk-c"]):
-        assert control.identify(bearer(key), HERE) == Caller(f"caller-{place}")
+        assert control.identify(bearer(key), HERE, HERE) == Caller(f"caller-{place}")
 
 
 def test_a_hashed_key_is_known_like_a_plain_one() -> None:
     digest = hashlib.sha256(b"sk-hashed").hexdigest()
     control = AccessControl(Access(keys=(CallerKey(name="hashed", sha256=digest),)))
-    assert control.identify(bearer(b"sk-hashed"), "10.0.0.1") == Caller("hashed")
+    assert control.identify(bearer(b"sk-hashed"), "10.0.0.1", "10.0.0.2") == Caller("hashed")
     refusal(control, bearer(digest.encode()))
 
 
 @pytest.mark.parametrize("header", [b"x-api-key", b"api-key"])
 @pytest.mark.parametrize("value", [b"sk-a", b" sk-a ", b"\tsk-a"])
 def test_a_key_may_stand_in_either_header_of_its_own(header: bytes, value: bytes) -> None:
-    assert access("sk-a").identify([(header, value)], HERE) == Caller("caller-0")
+    assert access("sk-a").identify([(header, value)], HERE, HERE) == Caller("caller-0")
 
 
 @pytest.mark.parametrize("value", [b"Bearer sk-a", b"bearer sk-a", b"BEARER  sk-a ", b"bEaReR sk-a"])
 def test_the_scheme_is_read_in_any_case(value: bytes) -> None:
-    assert access("sk-a").identify([(b"authorization", value)], HERE) == Caller("caller-0")
+    assert access("sk-a").identify([(b"authorization", value)], HERE, HERE) == Caller("caller-0")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_no_key_or_two_different_ones_are_refused_in_the_same_words(
 
 def test_one_key_said_twice_is_one_key() -> None:
     headers = [*bearer(b"sk-a"), (b"x-api-key", b"sk-a"), (b"api-key", b"sk-a")]
-    assert access("sk-a").identify(headers, HERE) == Caller("caller-0")
+    assert access("sk-a").identify(headers, HERE, HERE) == Caller("caller-0")
 
 
 @settings(max_examples=1000)
@@ -150,7 +150,9 @@ def test_whatever_is_not_a_key_is_refused_with_the_same_body(value: bytes) -> No
 @given(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1))
 def test_any_key_that_may_be_configured_is_known(key: str) -> None:
     assume(key not in DEFAULT_CALLER_KEYS)
-    assert access("sk-other", key).identify(bearer(key.encode()), "10.0.0.1") == Caller("caller-1")
+    assert access("sk-other", key).identify(bearer(key.encode()), "10.0.0.1", "10.0.0.2") == Caller(
+        "caller-1"
+    )
 
 
 async def answer_anything(talk: Conversation) -> None:
@@ -187,7 +189,7 @@ async def test_hostile_keys_on_the_wire_get_one_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", sorted(DEFAULT_CALLER_KEYS))
 def test_default_keys_are_for_this_machine_only(key: str) -> None:
     control = access(key)
-    assert control.identify(bearer(key.encode()), HERE) == Caller("caller-0")
+    assert control.identify(bearer(key.encode()), HERE, HERE) == Caller("caller-0")
     for client in ("10.0.0.1", "192.168.1.7", "::ffff:10.0.0.1", "2001:db8::1", "", None, "unix"):
         assert json.loads(refusal(control, bearer(key.encode()), client)) == SENTENCE
     for name in (b"x-forwarded-for", b"x-forwarded-whatever", b"forwarded", b"x-real-ip", b"via"):
@@ -204,13 +206,13 @@ def test_a_default_key_in_hashed_form_is_one_all_the_same(key: str) -> None:
 def test_a_key_of_ones_own_is_good_from_anywhere() -> None:
     assert not uses_default_keys(Access(keys=(CallerKey(name="x", key=Secret("sk-a")),)))
     headers = [*bearer(b"sk-a"), (b"x-forwarded-for", b"10.9.9.9")]
-    assert access("sk-a").identify(headers, "10.0.0.1") == Caller("caller-0")
+    assert access("sk-a").identify(headers, "10.0.0.1", "10.0.0.2") == Caller("caller-0")
 
 
 def test_open_mode_lets_everybody_in() -> None:
     control = access(mode="open")
-    assert control.identify([], "10.0.0.1").name == "open"
-    assert control.identify(bearer(b"whatever"), None).name == "open"
+    assert control.identify([], "10.0.0.1", "10.0.0.2").name == "open"
+    assert control.identify(bearer(b"whatever"), None, None).name == "open"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "localhost"])

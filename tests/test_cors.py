@@ -34,7 +34,7 @@ async def preflight(caller: RawCaller, origin: str, path: str = CHAT) -> RawAnsw
     """What a browser asks before."""
     await caller.write(
         (
-            f"OPTIONS {path} HTTP/1.1\r\nHost: proxy.test\r\nOrigin: {origin}\r\n"
+            f"OPTIONS {path} HTTP/1.1\r\nHost: proxy.localhost\r\nOrigin: {origin}\r\n"
             "Access-Control-Request-Method: POST\r\n"
             "Access-Control-Request-Headers: authorization, content-type, x-stainless-lang\r\n\r\n"
         ).encode()

@@ -63,7 +63,7 @@ async def test_every_upstream_has_a_client_and_every_credential_a_source(tmp_pat
         assert chat.client is not embed.client
         token = await services.credentials["corp"].source.get()
         assert token.secret.reveal() == "static-upstream-token"
-        assert services.access.identify([(b"x-api-key", KEY.encode())], None).name == "tester"
+        assert services.access.identify([(b"x-api-key", KEY.encode())], None, None).name == "tester"
 
 
 async def test_a_token_is_fetched_before_anybody_asks(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The web chat's routes: the article's three, and what a page needs besides."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -12,11 +13,12 @@ from proxy.blueprints.chat_guard import (
     answer_error,
     answer_refusal,
     answer_unavailable,
-    check_origin,
+    check_site,
     finish_answer,
     is_over,
     own_channel,
     read_prompt,
+    readable_channel,
     reply,
     visitor_address,
 )
@@ -29,7 +31,7 @@ from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
 
 blueprint = Blueprint("chat", __name__, url_prefix=PATH)
-blueprint.before_request(check_origin)
+blueprint.before_request(check_site)
 blueprint.after_request(finish_answer)
 blueprint.register_error_handler(Refusal, answer_refusal)
 blueprint.register_error_handler(ProxyError, answer_error)
@@ -49,13 +51,17 @@ async def stream() -> Response:
     after = _after()
     if await is_over(after):
         return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
-    channel = await own_channel(reads=True)
+    channel, ownership = await readable_channel()
     request = arrived()
     response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")
     if request.method == "GET":
         request.closing.enter_context(chat().places.one(visitor_address()))
         subscription = await request.closing.enter_async_context(chat().broker.subscribe(channel, after))
-        response.response = IterableBody(chat().readers.stream(subscription))
+        session, channels = visitor_session(), chat().channels
+        watch = None
+        if ownership == "free" and channel not in chat().settings.public_channels:
+            watch = partial(channels.ownership, channel, session)
+        response.response = IterableBody(chat().readers.stream(subscription, watch))
         response.headers.pop("Content-Length", None)
     response.timeout = None
     return response
@@ -71,8 +77,8 @@ async def greet() -> Response:
 @blueprint.post("/dialogue")
 @public
 async def dialogue() -> Response:
-    """Ask; the answer comes out on the channel."""
-    channel = await own_channel(counted=True)
+    """Ask; the answer is published on the channel."""
+    channel = await own_channel(counted=True, claims=True)
     prompt = await read_prompt(chat().settings.max_prompt_chars)
     return reply(await chat().dialogues.ask(channel, prompt, arrived().record.request_id, visitor_address()))
 
@@ -81,7 +87,7 @@ async def dialogue() -> Response:
 @public
 async def regenerate() -> Response:
     """Answer the last question again."""
-    channel = await own_channel(counted=True)
+    channel = await own_channel(counted=True, claims=True)
     return reply(await chat().dialogues.regenerate(channel, arrived().record.request_id, visitor_address()))
 
 
@@ -103,12 +109,12 @@ async def reset() -> Response:
 @blueprint.get("/session")
 @public
 async def session() -> Response:
-    """The visitor's own channel, and whether an answer is being written: in it, or in the one asked for."""
+    """Return the visitor's own channel, and whether an answer is being written there or in `?channel=`."""
     own = visitor_session()
-    await chat().channels.admit(own, own)
+    await chat().visits.count(own, visitor_address())
     asked = arrived().args.get("channel")
-    busy = await chat().channels.busy(own if asked is None else await own_channel(reads=True))
-    return reply(channel=own, busy=busy)
+    channel = own if asked is None else (await readable_channel())[0]
+    return reply(channel=own, busy=await chat().channels.busy(channel))
 
 
 @blueprint.get("/")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,9 +13,10 @@ from proxy.blueprints.chat_session import visitor_session
 from proxy.blueprints.exchange import arrived
 from proxy.chat import words
 from proxy.chat.broker import BrokerClosed
+from proxy.chat.channels import Ownership
 from proxy.chat.event import START, parse_id
 from proxy.chat.service import ChatService
-from proxy.errors import BodyTooLarge, ProxyError, RateLimited
+from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
 from proxy.generations import Generations
 from proxy.redis_connection import StoreUnavailable
 from proxy.wire.headers import media_type
@@ -47,6 +48,9 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 """Of Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/."""
 
 
+_T = TypeVar("_T")
+
+
 class Refusal(Exception):
     """A request that is not served.
 
@@ -74,13 +78,17 @@ def chat_service() -> ChatService:
     return found
 
 
-async def check_origin() -> None:
-    """Refuse what another site's page posts. Browsers say whose page it is; who says nothing is none.
+async def check_site() -> None:
+    """Refuse requests under a foreign host name, and what pages of other sites post.
 
     Raises:
         Refusal: 403.
     """
     request = arrived()
+    try:
+        chat_service().sites.check_host(request.raw_headers, request.local_address)
+    except SiteForbidden as error:
+        raise Refusal(HTTPStatus.FORBIDDEN, str(error)) from error
     if request.method != "POST":
         return
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
@@ -93,30 +101,52 @@ async def check_origin() -> None:
         raise Refusal(HTTPStatus.FORBIDDEN, "not from this page")
 
 
-async def own_channel(*, counted: bool = False, reads: bool = False) -> str:
-    """The channel that is asked for, if it is this visitor's or nobody's.
+async def readable_channel() -> tuple[str, Ownership]:
+    """Return the channel that the visitor asks to read, and whose it is; a public channel is `free`.
+
+    Raises:
+        Refusal: 400 for an impossible name, 403 for another session's channel.
+        StoreUnavailable: Redis could not be asked.
+    """
+    chat, session, channel = chat_service(), visitor_session(), _channel_name()
+    if channel in chat.settings.public_channels:
+        return channel, "free"
+    ownership = await _patiently(lambda: chat.channels.ownership(channel, session))
+    if ownership == "taken":
+        raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+    return channel, ownership
+
+
+async def own_channel(*, counted: bool = False, claims: bool = False) -> str:
+    """Return the channel that the visitor asks to use, if it is the visitor's or nobody's.
 
     Args:
         counted: Whether the request counts against the rate.
-        reads: Whether nothing is asked there: then it may also be one for everybody.
+        claims: Whether the channel becomes the visitor's.
 
     Raises:
-        Refusal: 403.
+        Refusal: 400 for an impossible name, 403 for another session's or a public channel.
         RateLimited: one request too many.
         StoreUnavailable: Redis could not be asked.
     """
-    chat, session = chat_service(), visitor_session()
-    channel = _asked_channel()
-    if len(channel) > CHANNEL_CHARS_MAX or not channel.isprintable():
-        raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
+    chat, session, channel = chat_service(), visitor_session(), _channel_name()
     if counted:
         await chat.rate.count(session, visitor_address())
     if channel in chat.settings.public_channels:
-        if reads:
-            return channel
-        raise Refusal(HTTPStatus.FORBIDDEN, "a channel for everybody, in which nobody asks")
-    if not await _patiently(lambda: chat.channels.admit(channel, session)):
+        raise Refusal(HTTPStatus.FORBIDDEN, "a public channel takes no questions")
+    if claims:
+        allowed = await _patiently(lambda: chat.channels.claim(channel, session))
+    else:
+        allowed = await _patiently(lambda: chat.channels.ownership(channel, session)) != "taken"
+    if not allowed:
         raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+    return channel
+
+
+def _channel_name() -> str:
+    channel = _asked_channel()
+    if len(channel) > CHANNEL_CHARS_MAX or not channel.isprintable():
+        raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
     return channel
 
 
@@ -133,7 +163,7 @@ async def is_over(after: str | None) -> bool:
         StoreUnavailable: Redis could not be asked.
     """
     chat, channel = chat_service(), _asked_channel()
-    if parse_id(after) in {None, START} or channel in chat.settings.public_channels:
+    if parse_id(after) in {None, START} or channel in {*chat.settings.public_channels, visitor_session()}:
         return False
     if await _patiently(lambda: chat.channels.owned(channel)):
         return False
@@ -144,7 +174,7 @@ def _asked_channel() -> str:
     return arrived().args.get("channel") or DEFAULT_CHANNEL
 
 
-async def _patiently(ask: Callable[[], Awaitable[bool]]) -> bool:
+async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
     """Ask Redis again after a while: a browser whose event stream is refused once does not try again."""
     for pause in _PAUSES_SECONDS:
         try:

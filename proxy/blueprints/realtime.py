@@ -10,7 +10,7 @@ import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
-from proxy.errors import InternalError, NotFound, ProxyError, Unauthenticated
+from proxy.errors import InternalError, NotFound, ProxyError
 from proxy.generations import Generations
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger, request_context
@@ -24,7 +24,6 @@ from proxy.wire.websocket import (
     LOST,
     Close,
     find_model,
-    is_foreign,
     rename_model,
     split_key,
     without_handshake,
@@ -146,29 +145,17 @@ class RealtimeConnection(ASGIWebsocketConnection):
         scope = self.scope
         check_target(scope["raw_path"], scope["query_string"])
         self._target()
-        self._check_origin(own)
         keys, subprotocols = split_key(scope["subprotocols"])
         presented = [*scope["headers"], *((b"x-api-key", key) for key in keys)]
-        caller = own.access.identify(presented, (scope.get("client") or (None,))[0])
+        peer = (scope.get("client") or (None,))[0]
+        local = (scope.get("server") or (None,))[0]
+        caller = own.access.identify(presented, peer, local)
         record.caller = caller.name
         await own.limits.count_request(caller)
         record.model = find_model(scope["query_string"])
         own.limits.check_model(caller, record.model, hidden=True)
         closing.enter_context(own.limits.stream(caller))
         return subprotocols
-
-    def _check_origin(self, own: Services) -> None:
-        """No page of another origin without a key: a browser lets every page open a WebSocket anywhere."""
-        headers, settings = self.scope["headers"], own.settings
-        origin = find_header(headers, b"origin")
-        if origin is None or settings.access.mode == "keys":
-            return
-        allowed = () if settings.cors is None else settings.cors.origins
-        if is_foreign(origin, find_header(headers, b"host") or b"") and not {
-            "*",
-            origin.decode("latin-1").lower(),
-        } & {*allowed}:
-            raise Unauthenticated(reason="a page of another origin, where no key is asked")
 
     def _target(self) -> Target:
         target = find_target(self.scope["raw_path"])

@@ -1,6 +1,6 @@
 """Who owns a channel, and whose turn it is in one: one dialogue at a time, and how it is asked to stop.
 
-A channel belongs to the first session that opens it, until it lies unused for long. A dialogue takes its
+A channel belongs to the first session that asks in it, until it lies unused for long. A dialogue takes its
 channel's lease with `begin`, runs `stop_asked` beside the answer (which also renews the lease), and lets go
 with `end`:
 
@@ -21,6 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
+from proxy.errors import RateLimited
+
 OWNED_SECONDS: Final = 86400.0
 """After its last use a channel is nobody's again; far longer than its events are kept."""
 LEASE_SECONDS: Final = 10.0
@@ -28,10 +30,14 @@ LEASE_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 3.0
 """Between two renewals; two may go lost."""
 MOST_CHANNELS: Final = 100_000
-"""That are owned at once in memory; then the one that was unused longest is nobody's."""
+"""Channels that may be owned at once in memory. Beyond it, only a channel of which nothing is kept any more
+makes room; otherwise no further channel can be claimed."""
 
 _LONGEST_NAME: Final = 128
 _RESERVED: Final = "llm-token-proxy:"
+
+Ownership = Literal["own", "free", "taken"]
+"""Whose a channel is, from the point of view of one session."""
 
 StopReason = Literal["asked", "lost"]
 """Why a dialogue must stop: somebody asked, or its lease lapsed and another one may run."""
@@ -47,10 +53,18 @@ class Channels(Protocol):
     `stop_asked` raises `StoreUnavailable` when it cannot be asked.
     """
 
-    async def admit(self, channel: str, session: str) -> bool:
-        """Whether a session may use a channel: it owns it, or nobody did until now. Use keeps it owned.
+    async def ownership(self, channel: str, session: str) -> Ownership:
+        """Return whose a channel is. An owner that looks keeps it.
 
-        A name that no channel can have is nobody's.
+        A name that no channel can have counts as taken.
+        """
+        ...
+
+    async def claim(self, channel: str, session: str) -> bool:
+        """Make a session the owner of a channel, unless another session owns it.
+
+        Raises:
+            RateLimited: too many channels are owned.
         """
         ...
 
@@ -91,7 +105,8 @@ class MemoryChannels:
 
     Args:
         owned: Seconds after its last use until a channel is nobody's.
-        most: Channels that are owned at once.
+        kept: Seconds after its last use until nothing of a channel is kept.
+        most: Channels that may be owned at once.
         clock: Seconds.
     """
 
@@ -99,34 +114,59 @@ class MemoryChannels:
         self,
         *,
         owned: float = OWNED_SECONDS,
+        kept: float = OWNED_SECONDS,
         most: int = MOST_CHANNELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owned = owned
+        self._kept = min(kept, owned)
         self._most = most
         self._clock = clock
         self._owners: OrderedDict[str, tuple[str, float]] = OrderedDict()  # in the order of the last use
         self._stops: dict[str, asyncio.Event] = {}
 
-    async def admit(self, channel: str, session: str) -> bool:
-        """Whether a session may use a channel."""
+    async def ownership(self, channel: str, session: str) -> Ownership:
+        """Return whose a channel is. An owner that looks keeps it."""
         if not is_channel_name(channel):
-            return False
-        now = self._clock()
-        while self._owners and next(iter(self._owners.values()))[1] <= now:
-            self._owners.popitem(last=False)
-        owner, _ = self._owners.get(channel, (session, 0.0))
-        if owner != session:
-            return False
-        self._owners[channel] = (session, now + self._owned)
-        self._owners.move_to_end(channel)
-        if len(self._owners) > self._most:
-            self._owners.popitem(last=False)
-        return True
+            return "taken"
+        self._expire()
+        owner = self._owners.get(channel)
+        if owner is None:
+            return "free"
+        if owner[0] != session:
+            return "taken"
+        self._own(channel, session)
+        return "own"
+
+    async def claim(self, channel: str, session: str) -> bool:
+        """Make a session the owner of a channel, unless another session owns it."""
+        ownership = await self.ownership(channel, session)
+        if ownership == "free":
+            self._make_room()
+            self._own(channel, session)
+        return ownership != "taken"
 
     async def owned(self, channel: str) -> bool:
         """Whether somebody owns a channel."""
         return self._owners.get(channel, ("", 0.0))[1] > self._clock()
+
+    def _own(self, channel: str, session: str) -> None:
+        self._owners[channel] = (session, self._clock() + self._owned)
+        self._owners.move_to_end(channel)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._owners and next(iter(self._owners.values()))[1] <= now:
+            self._owners.popitem(last=False)
+
+    def _make_room(self) -> None:
+        if len(self._owners) < self._most:
+            return
+        _, until = next(iter(self._owners.values()))
+        if until - self._owned + self._kept > self._clock():
+            # The next owner would read what is still kept of the channel.
+            raise RateLimited(reason="as many channels as may be are owned")
+        self._owners.popitem(last=False)
 
     async def begin(self, channel: str) -> bool:
         """Take the lease; in one process it cannot lapse."""

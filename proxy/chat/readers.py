@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from proxy.chat.broker import BrokerClosed, SlowReader, Subscription
+from proxy.chat.channels import Ownership
 from proxy.chat.event import encode_comment
+from proxy.redis_connection import StoreUnavailable
 
 HEARTBEAT_SECONDS: Final = 15.0
 """Of silence, after which a comment shows that the connection lives; the HTML standard's advice."""
@@ -43,11 +45,19 @@ class Readers:
             with contextlib.suppress(RuntimeError):
                 wait.reschedule(0)
 
-    async def stream(self, subscription: Subscription) -> AsyncIterator[bytes]:
-        """The bytes of one event stream: events as they come, comments while none does.
+    async def stream(
+        self, subscription: Subscription, ownership: Callable[[], Awaitable[Ownership]] | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield the bytes of one event stream: events as they are published, comments in between.
 
-        It ends when it is old, when the reader is too slow or sent away, or when the broker closes.
+        It ends when it is old, when the reader is too slow or sent away, when the broker closes, or when the
+        channel, which nobody owned when the stream began, belongs to another session.
+
+        Args:
+            subscription: To the channel.
+            ownership: Whose the channel is, for the session that reads; None for a public channel.
         """
+        is_free = ownership is not None
         loop = asyncio.get_running_loop()
         end = loop.time() + random.uniform(*self._age)  # noqa: S311  spreads reconnections, guards nothing
         yield OPENING
@@ -65,6 +75,14 @@ class Readers:
             except (SlowReader, BrokerClosed):
                 return
             else:
+                if is_free and ownership is not None:
+                    try:
+                        owner = await ownership()
+                    except StoreUnavailable:
+                        return  # The browser reconnects, and is asked for its session again.
+                    if owner == "taken":
+                        return
+                    is_free = owner == "free"
                 yield event.encode()
 
     def _is_over(self, end: float) -> bool:

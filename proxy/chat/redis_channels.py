@@ -9,12 +9,13 @@ import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, cast
 
 from proxy.chat.channels import (
     LEASE_SECONDS,
     OWNED_SECONDS,
     RENEW_SECONDS,
+    Ownership,
     StopReason,
     is_channel_name,
 )
@@ -25,13 +26,16 @@ from proxy.telemetry import get_logger
 STOPS: Final = f"{NAMESPACE}:chat:stops"
 """The pub/sub channel on which holders are called that must stop. No visitor may open it."""
 
-ADMIT: Final = """
+OWNERSHIP: Final = """
 local owner = redis.call('get', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
-redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+if owner and owner ~= ARGV[1] then return 'taken' end
+if owner or ARGV[3] == 'claim' then
+    redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    return 'own'
+end
+return 'free'
 """
-"""KEYS: owner. ARGV: session, ms. SET NX alone would not renew, and a look before it could be overtaken."""
+"""KEYS: owner. ARGV: session, ms, `claim` or `look`. One script, so that two sessions cannot both succeed."""
 
 KEEP: Final = """
 local value = redis.call('get', KEYS[1])
@@ -105,16 +109,30 @@ class RedisChannels:
         self._log = get_logger("chat")
         feed.listen(STOPS, self)
 
-    async def admit(self, channel: str, session: str) -> bool:
-        """Whether a session may use a channel.
+    async def ownership(self, channel: str, session: str) -> Ownership:
+        """Return whose a channel is. An owner that looks keeps it.
 
         Raises:
             StoreUnavailable: Redis could not be asked.
         """
+        return await self._ownership(channel, session, "look")
+
+    async def claim(self, channel: str, session: str) -> bool:
+        """Make a session the owner of a channel, unless another session owns it.
+
+        Raises:
+            StoreUnavailable: Redis could not be asked.
+        """
+        return await self._ownership(channel, session, "claim") == "own"
+
+    async def _ownership(self, channel: str, session: str, purpose: Literal["look", "claim"]) -> Ownership:
         if not is_channel_name(channel):
-            return False
+            return "taken"
         hashed = hashlib.sha256(session.encode()).hexdigest()
-        return bool(await self._redis.run_script(ADMIT, [_key(channel, "owner")], hashed, self._owned_ms))
+        answer: bytes = await self._redis.run_script(
+            OWNERSHIP, [_key(channel, "owner")], hashed, self._owned_ms, purpose
+        )
+        return cast(Ownership, answer.decode())
 
     async def owned(self, channel: str) -> bool:
         """Whether somebody owns a channel.

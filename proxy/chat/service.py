@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.access import SiteRules
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
@@ -23,6 +24,9 @@ from proxy.wire.forwarded import TrustedProxies
 FAREWELL_SECONDS: Final = 0.2
 """Between the beginning of a drain and the end of the streams: readers still hear how their dialogues end."""
 
+VISITS_A_QUESTION: Final = 10
+"""Times the rate of questions at which a page may ask how its channel is doing."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatService:
@@ -33,6 +37,10 @@ class ChatService:
     channels: Channels
     dialogues: Dialogues
     rate: VisitorRate
+    """For questions."""
+    visits: VisitorRate
+    """For everything else that a visitor's page asks by itself."""
+    sites: SiteRules
     places: Places
     """For streams."""
     readers: Readers
@@ -62,13 +70,23 @@ async def open_chat(
     turns = max(chat.turns, 1)
     async with (
         open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
-        _open_rate(chat, settings.shared) as rate,
+        _open_counting(settings.shared) as counting,
         Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
         _open_readers(drain, dialogues) as readers,
     ):
         places = Places(chat.max_streams, "streams of an address")
         yield ChatService(
-            chat, stores.broker, stores.channels, dialogues, rate, places, readers, read_page_files(), proxies
+            settings=chat,
+            broker=stores.broker,
+            channels=stores.channels,
+            dialogues=dialogues,
+            rate=VisitorRate(chat.rate, counting),
+            visits=VisitorRate(chat.rate, counting, account="chat-visits", times=VISITS_A_QUESTION),
+            sites=SiteRules(settings.access.hosts),
+            places=places,
+            readers=readers,
+            page=read_page_files(),
+            proxies=proxies,
         )
 
 
@@ -86,9 +104,9 @@ async def _open_readers(drain: Drain, dialogues: Dialogues) -> AsyncIterator[Rea
 
 
 @contextlib.asynccontextmanager
-async def _open_rate(chat: Chat, shared: Shared | None) -> AsyncIterator[VisitorRate]:
+async def _open_counting(shared: Shared | None) -> AsyncIterator[Counting]:
     counting = Counting(shared)
     try:
-        yield VisitorRate(chat.rate, counting)
+        yield counting
     finally:
         await counting.close()

@@ -50,7 +50,9 @@ async def open_stores(
     if shared is None:
         broker = MemoryBroker(kept=kept, expire=expire, queue=queue)
         try:
-            yield Stores(broker, MemoryChannels(owned=owned), MemoryConversation(turns, expire=expire))
+            yield Stores(
+                broker, MemoryChannels(owned=owned, kept=expire), MemoryConversation(turns, expire=expire)
+            )
         finally:
             await broker.close()
         return

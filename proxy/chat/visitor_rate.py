@@ -1,14 +1,11 @@
 """How often a visitor may send something: counted by session and by address, in this process or in Redis."""
 
 import time
-from typing import Final
 
 from limits import parse
 
 from proxy.counting import Counting
 from proxy.errors import RateLimited
-
-_ACCOUNTS: Final = "chat"
 
 
 class VisitorRate:
@@ -20,10 +17,16 @@ class VisitorRate:
     Args:
         rate: Such as `2/second`.
         counting: Where requests are counted: in this process by default.
+        account: Under which name, so that several rates are counted apart.
+        times: How many times the rate is allowed.
     """
 
-    def __init__(self, rate: str, counting: Counting | None = None) -> None:
-        self._rate = parse(rate)
+    def __init__(
+        self, rate: str, counting: Counting | None = None, *, account: str = "chat", times: int = 1
+    ) -> None:
+        item = parse(rate)
+        self._rate = type(item)(item.amount * times, item.multiples)
+        self._account = account
         self._counting = counting or Counting()
 
     async def count(self, session: str, address: str) -> None:
@@ -33,7 +36,7 @@ class VisitorRate:
             RateLimited: it is one too many.
         """
         for key in (f"session:{session}", f"address:{address}"):
-            if not await self._counting.hit(self._rate, _ACCOUNTS, key):
-                reset, _ = await self._counting.requests_left(self._rate, _ACCOUNTS, key)
+            if not await self._counting.hit(self._rate, self._account, key):
+                reset, _ = await self._counting.requests_left(self._rate, self._account, key)
                 wait = max(reset - time.time(), 0.0)
                 raise RateLimited(retry_after=wait, reason="requests of a visitor in a time")

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from proxy.settings.fields import Count, KeyText, Name, Network, Rate, RepairName, Seconds, Sha256
+from proxy.settings.fields import Count, HostName, KeyText, Name, Network, Rate, RepairName, Seconds, Sha256
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
 
@@ -55,6 +55,12 @@ class Access(Section):
     """Who counts what callers use: each process, or all at one Redis together."""
     trusted_proxies: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
     """Whose X-Forwarded-For is believed, where it matters who a visitor of the chat is."""
+
+    hosts: tuple[HostName, ...] = ()
+    """Names, beside loopback ones, that `Host` may hold where loopback callers need no key of their own.
+
+    `"*"` accepts every name, and with it DNS rebinding.
+    """
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:

@@ -16,6 +16,7 @@ from proxy.settings.section import Checked, frozen, refuse
 from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
+_HOST_NAME = re.compile(r"\*|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f:]+:[0-9a-f:.]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RATE = re.compile(r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?")
 _PLACEHOLDERS = {
@@ -110,6 +111,13 @@ def _target(value: object) -> str | Mapping[str, int]:
     return frozen(value)
 
 
+def _host_name(value: str) -> str:
+    name = value.lower().strip("[]").removesuffix(".")
+    if not _HOST_NAME.fullmatch(name):
+        refuse('must be a host name or address without scheme and port, such as "llm.corp.example"')
+    return name
+
+
 def _network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value))
@@ -183,6 +191,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
 Target = Annotated[str | Mapping[str, int], Checked(_target)]
 """One upstream by its name, or several with their weights."""
+HostName = Annotated[str, AfterValidator(_host_name)]
 Network = Annotated[str, AfterValidator(_network)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 SecretText = Annotated[Secret, Checked(secret)]

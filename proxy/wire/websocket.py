@@ -44,11 +44,6 @@ def split_key(subprotocols: Iterable[str]) -> tuple[list[bytes], list[str]]:
     return keys, rest
 
 
-def is_foreign(origin: bytes, host: bytes) -> bool:
-    """Whether a page of another origin opens a WebSocket (RFC 6455 10.2); browsers tell, others do not."""
-    return origin.lower().partition(b"://")[2] != host.lower()
-
-
 def find_model(query: bytes) -> str | None:
     """The model that a query names.
 

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from proxy.chat.channels import Ownership
 from proxy.chat.event import Event
 from proxy.chat.page_files import PageFile
 from proxy.redis_connection import StoreUnavailable
-from tests.chat.visitor import Visitor, chat_of, visitor
+from tests.chat.visitor import Visitor, chat_of, states, visitor
 from tests.conftest import KEY, RunningProxy, RunProxy
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
@@ -118,7 +119,8 @@ async def test_behind_tls_the_cookie_is_secure(run_proxy: RunProxy, proto: str, 
 
 
 async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
+    async with chatting(run_proxy, FREE) as (someone, proxy), visitor(proxy.url) as stranger:
+        assert await someone.post("dialogue", "") == OK
         for action in ("dialogue", "stop", "reset", "regenerate"):
             assert (await stranger.post(action, "x", someone.channel))[0] == 403, action
         status, answer = await stranger.get(f"stream?channel={someone.channel}")
@@ -127,16 +129,43 @@ async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProx
 
 
 async def test_a_page_of_another_site_brings_its_own_channel_and_then_owns_it(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
-        async with someone.listen(channel="5f2c-of-a-flask-site"):
-            assert (await stranger.get("stream?channel=5f2c-of-a-flask-site"))[0] == 403
+    async with (
+        chatting(run_proxy) as (someone, proxy),
+        visitor(proxy.url) as stranger,
+        someone.listen(channel="5f2c-of-a-flask-site"),
+    ):
         assert await someone.post("dialogue", "", "5f2c-of-a-flask-site") == OK
+        assert (await stranger.get("stream?channel=5f2c-of-a-flask-site"))[0] == 403
+
+
+async def test_a_stream_that_began_before_the_channel_had_an_owner_ends_when_another_session_asks(
+    run_proxy: RunProxy,
+) -> None:
+    async with (
+        chatting(run_proxy, FREE) as (someone, proxy),
+        visitor(proxy.url) as stranger,
+        someone.listen(channel="sse") as own,
+        stranger.listen(channel="sse") as foreign,
+    ):
+        assert await someone.post("dialogue", "你好", "sse") == OK
+        assert states(await own.turn())
+        with pytest.raises(EOFError):
+            await foreign.turn()
+
+
+async def test_to_visit_claims_no_channel_and_is_counted(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy, '[chat]\nrate = "1/minute"\n') as (someone, proxy):
+        visits = [(await someone.get("session?channel=c"))[0] for _ in range(10)]
+        assert visits == [200] * 9 + [429]  # The visitor's first request was a visit as well.
+        assert not await chat_of(proxy).channels.owned("c")
+        assert not await chat_of(proxy).channels.owned(someone.channel)
 
 
 async def test_no_channel_is_flask_sses_default(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
         async with someone.http.get(f"{proxy.url}/chat/stream") as response:
             assert response.status == 200
+        assert await someone.post("dialogue", "", "") == OK
         assert (await stranger.get("stream?channel=sse"))[0] == 403
         assert (await stranger.get("stream?channel="))[0] == 403
 
@@ -345,15 +374,16 @@ async def test_a_redis_that_is_away_for_a_moment_refuses_no_stream_and_one_that_
 ) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         channels = chat_of(proxy).channels
-        admit, away = channels.admit, ["once"]
+        ownership, away = channels.ownership, ["once"]
 
-        async def failing(channel: str, session: str) -> bool:
+        async def failing(channel: str, session: str) -> Ownership:
             if away:
                 away[:] = away[:-1] if away == ["once"] else away
                 raise StoreUnavailable("away")
-            return await admit(channel, session)
+            return await ownership(channel, session)
 
-        monkeypatch.setattr(channels, "admit", failing)
+        monkeypatch.setattr(channels, "ownership", failing)
+        monkeypatch.setattr(channels, "claim", failing)
         async with someone.listen() as stream:
             assert await stream.block() == b"retry:2000\n"
         away[:] = ["for", "ever"]

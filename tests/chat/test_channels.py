@@ -8,6 +8,7 @@ import pytest
 from proxy.chat.channels import Channels, MemoryChannels
 from proxy.chat.redis_channels import STOPS, RedisChannels
 from proxy.chat.stores import open_redis
+from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
 from tests.chat.conftest import OpenStores, processes, shared
 from tests.raw_caller import PATIENCE
@@ -17,61 +18,75 @@ STOP_SECONDS = 0.5
 LEASE = "llm-token-proxy:{c}:dialogue"
 
 
-async def test_a_channel_belongs_to_the_first_session_that_opens_it(open_both: OpenStores) -> None:
+async def test_a_channel_belongs_to_the_first_session_that_claims_it(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
-        assert await here.channels.admit("c", "first")
-        assert not await there.channels.admit("c", "second")
-        assert await there.channels.admit("c", "first")
-        assert await there.channels.admit("d", "second")
+        assert await here.channels.claim("c", "first")
+        assert not await there.channels.claim("c", "second")
+        assert await there.channels.claim("c", "first")
+        assert await there.channels.claim("d", "second")
 
 
 async def test_one_of_many_sessions_at_once_gets_a_channel(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
-        asked = [(here, there)[place % 2].channels.admit("c", f"session-{place}") for place in range(20)]
+        asked = [(here, there)[place % 2].channels.claim("c", f"session-{place}") for place in range(20)]
         assert sum(await asyncio.gather(*asked)) == 1
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "a\0", STOPS, "llm-token-proxy:anything"])
 async def test_some_names_are_nobodys(open_both: OpenStores, name: str) -> None:
     async with open_both() as (here, _):
-        assert not await here.channels.admit(name, "session")
+        assert not await here.channels.claim(name, "session")
 
 
 async def test_an_unused_channel_is_nobodys_again_and_a_used_one_stays_owned() -> None:
     now = 0.0
     channels = MemoryChannels(owned=10, clock=lambda: now)
-    assert await channels.admit("c", "first")
+    assert await channels.claim("c", "first")
     now = 9.0
-    assert await channels.admit("c", "first")
+    assert await channels.claim("c", "first")
     now = 18.9
-    assert not await channels.admit("c", "second")
+    assert not await channels.claim("c", "second")
     now = 19.0
-    assert await channels.admit("c", "second")
+    assert await channels.claim("c", "second")
 
 
-async def test_in_memory_the_channel_that_was_unused_longest_makes_room() -> None:
-    channels = MemoryChannels(most=2)
-    for name in ("a", "b", "a", "c"):
-        assert await channels.admit(name, "first")
-    assert not await channels.admit("a", "second")
-    assert await channels.admit("b", "second")
+async def test_in_memory_only_a_channel_of_which_nothing_is_kept_makes_room() -> None:
+    now = 0.0
+    channels = MemoryChannels(most=2, owned=100, kept=10, clock=lambda: now)
+    for name in ("a", "b", "a"):
+        assert await channels.claim(name, "first")
+    with pytest.raises(RateLimited):
+        await channels.claim("c", "second")
+    now = 10.0
+    assert await channels.claim("c", "second")
+    assert await channels.ownership("b", "second") == "free"
+    assert await channels.ownership("a", "second") == "taken"
+
+
+async def test_to_look_at_a_channel_claims_nothing(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        assert await here.channels.ownership("c", "first") == "free"
+        assert not await there.channels.owned("c")
+        assert await there.channels.claim("c", "second")
+        assert await here.channels.ownership("c", "first") == "taken"
+        assert await here.channels.ownership("c", "second") == "own"
 
 
 async def test_over_redis_use_keeps_a_channel_owned(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed):
         channels = RedisChannels(redis, feed, owned=60)
-        assert await channels.admit("c", "first")
+        assert await channels.claim("c", "first")
         key = "llm-token-proxy:{c}:owner"
         await redis.run("PEXPIRE", key, 10_000)
-        assert await channels.admit("c", "first")
+        assert await channels.claim("c", "first")
         assert await redis.run("PTTL", key) > 50_000
         await redis.run("DEL", key)
-        assert await channels.admit("c", "second")
+        assert await channels.claim("c", "second")
 
 
 async def test_session_ids_do_not_lie_in_redis(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,):
-        assert await process.channels.admit("c", "session-canary")
+        assert await process.channels.claim("c", "session-canary")
         (value,) = (await store.dump()).values()
         assert b"canary" not in value
 
@@ -196,7 +211,7 @@ async def test_without_redis_nobody_is_let_in_and_what_runs_goes_on(store: Redis
         channels = RedisChannels(redis, feed, renew=0.02)
         assert await channels.begin("c")
         await store.stop()
-        for refused in (channels.admit("c", "first"), channels.begin("d"), channels.ask_stop("d")):
+        for refused in (channels.claim("c", "first"), channels.begin("d"), channels.ask_stop("d")):
             with pytest.raises(StoreUnavailable):
                 await refused
         assert not await channels.renew("d")

@@ -56,7 +56,7 @@ class Asked:
     def written(self, key: str) -> bytes:
         """The request as it goes over the wire."""
         own = [
-            (b"Host", b"proxy.test"),
+            (b"Host", b"proxy.localhost"),
             (b"Authorization", b"Bearer " + key.encode()),
             (b"Connection", b"close"),
         ]

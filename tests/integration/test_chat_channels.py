@@ -48,7 +48,7 @@ async def open_channels(address: str, count: int) -> list[Connection]:
         async with places, asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
             target = f"/chat/stream?channel={uuid4()}&last_event_id=0-0"
-            writer.write(f"GET {target} HTTP/1.1\r\nHost: chat.test\r\n\r\n".encode())
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: chat.localhost\r\n\r\n".encode())
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
             await reader.readuntil(b": open\n\n\r\n")
             return reader, writer

@@ -74,7 +74,7 @@ async def fleet(gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Fleet]
         text = SETTINGS.format(
             key=KEY, upstream=gateway.url, credential=gateway.credential, options="", more=more
         )
-        path.write_text(text)
+        path.write_text(text.replace("[access]", '[access]\nhosts = ["nginx.example"]', 1))
         command = (sys.executable, "-c", SERVICE, str(path))
         async with running(*command) as one, running(*command) as other:
             yield Fleet(await address_of(one), await address_of(other), server, one)
@@ -135,7 +135,7 @@ async def test_posts_on_one_process_and_streams_on_the_other_lose_nothing(
         visitors = []
         for number in range(AT_ONCE):
             prompts = range(number, DIALOGUES, AT_ONCE)
-            talk = converse("http://nginx.test", str(socket), prompts, heard)
+            talk = converse("http://nginx.example", str(socket), prompts, heard)
             visitors.append(group.create_task(talk))
     assert len(heard) == DIALOGUES
     told = {blocks(events)[0]: events for events in heard}

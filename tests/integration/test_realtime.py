@@ -277,10 +277,10 @@ async def test_limits_and_routes_count_by_the_model_of_the_query(run_proxy: RunP
 @pytest.mark.parametrize(
     ("origin", "cors", "status"),
     [
-        ("https://evil.example", "", 401),
-        ("null", "", 401),
+        ("https://evil.example", "", 403),
+        ("null", "", 403),
         ("https://app.example", '[cors]\norigins = ["https://app.example"]\n', 101),
-        ("https://evil.example", '[cors]\norigins = ["https://app.example"]\n', 401),
+        ("https://evil.example", '[cors]\norigins = ["https://app.example"]\n', 403),
         ("https://evil.example", '[cors]\norigins = ["*"]\n', 101),
         ("{own}", "", 101),
     ],

@@ -1,0 +1,100 @@
+"""Which host a request names and which page sent it, as far as a browser says so (pure).
+
+A service on a loopback address is reachable by every page that a browser on that machine opens. Two headers
+that pages cannot forge protect it:
+
+- `Host` holds the name in the address bar. A page that rebinds its own DNS name to 127.0.0.1 still sends that
+  name, so a loopback service accepts loopback names and the names that its operator lists.
+- `Origin` (or, where a browser omits it, `Sec-Fetch-Site`) says whose page sends the request.
+
+See https://fetch.spec.whatwg.org/#origin-header and https://www.w3.org/TR/fetch-metadata/.
+"""
+
+import ipaddress
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from proxy.wire.headers import Headers
+
+ANY: Final = "*"
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_FOREIGN_SITES: Final = frozenset({b"cross-site", b"same-site"})
+
+
+class Site(NamedTuple):
+    """A host name in lower case, and the port if one is given."""
+
+    name: str
+    port: int | None
+
+
+def parse_host(value: bytes) -> Site | None:
+    """Parse a Host header: `name`, `name:port` or `[address]:port`; None if it is malformed."""
+    return _parse(b"//" + value)
+
+
+def parse_origin(value: bytes) -> Site | None:
+    """Parse an Origin header; None if it names no host, as `null` does."""
+    return _parse(value)
+
+
+def is_loopback_name(name: str) -> bool:
+    """Return whether every browser resolves a name to its own machine: `localhost` or a loopback address."""
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 6.3
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def names_own_host(headers: Iterable[tuple[bytes, bytes]], hosts: Collection[str]) -> bool:
+    """Return whether a request names a loopback host or one of `hosts`. `"*"` in `hosts` accepts any name."""
+    if ANY in hosts:
+        return True
+    values = [value for name, value in headers if name == b"host"]
+    sites = [parse_host(value) for value in values]
+    return bool(sites) and all(
+        site is not None and (is_loopback_name(site.name) or site.name in hosts) for site in sites
+    )
+
+
+def is_from_foreign_page(headers: Headers, origins: Collection[str], *, trusts_loopback: bool) -> bool:
+    """Return whether a browser sends the request for a page of another site.
+
+    Args:
+        headers: Of the request, names in lower case. Its Host has been checked.
+        origins: Further origins whose pages may send requests. `"*"` accepts every page.
+        trusts_loopback: Whether pages served by this machine may, whatever their port.
+    """
+    if ANY in origins:
+        return False
+    values = [value for name, value in headers if name == b"origin"]
+    if not values:
+        return any(name == b"sec-fetch-site" and value in _FOREIGN_SITES for name, value in headers)
+    hosts = {parse_host(value) for name, value in headers if name == b"host"} - {None}
+    return not all(
+        value.decode("latin-1").lower() in origins or _is_own(parse_origin(value), hosts, trusts_loopback)
+        for value in values
+    )
+
+
+def _is_own(origin: Site | None, hosts: set[Site | None], trusts_loopback: bool) -> bool:  # noqa: FBT001
+    if origin is None:
+        return False
+    if trusts_loopback and is_loopback_name(origin.name):
+        return True
+    # A Host without a port means the default port, or a proxy in front that forwards the name alone.
+    return origin in hosts or Site(origin.name, None) in hosts
+
+
+def _parse(url: bytes) -> Site | None:
+    try:
+        parts = urlsplit(url.decode("ascii").lower())
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+        return None
+    return Site(parts.hostname.removesuffix("."), port or _DEFAULT_PORTS.get(parts.scheme))
