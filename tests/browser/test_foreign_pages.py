@@ -1,7 +1,7 @@
 """What web pages of other sites can do in a real browser to a service on a loopback address: nothing.
 
-Two pages try. One is served under another name and sends requests to 127.0.0.1. The other has rebound its own name
-to 127.0.0.1, so that the browser takes the service for its own origin.
+Two pages try. One is served under another name and sends requests to 127.0.0.1. The other has rebound its own
+name to 127.0.0.1, so that the browser takes the service for its own origin.
 """
 
 import json

@@ -69,6 +69,7 @@ def test_what_is_shown_reads_as_toml(load: Load) -> None:
     assert tree["access"] == {
         "mode": "keys",
         "sharing": "local",
+        "hosts": [],
         "trusted_proxies": ["127.0.0.0/8", "::1/128"],
         "keys": [
             {"name": "a", "key": MASK, "models": ["*"], "repairs": []},
