@@ -10,9 +10,10 @@ from pydantic.fields import FieldInfo
 
 from proxy.gateway.oddities import ODDITIES
 from proxy.secret import Secret
-from proxy.settings import ENDPOINTS, Credential, CredentialSection, Settings
+from proxy.settings import Credential, CredentialSection, Settings
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.section import Section
+from proxy.wire.endpoints import ENDPOINT_NAMES
 from tests.documents import (
     CHINESE,
     CODE,
@@ -128,7 +129,7 @@ def test_a_401_alone_refuses_a_token_by_default() -> None:
 def test_every_endpoint_that_can_be_routed_is_named(name: str) -> None:
     routes = below(DOCUMENTS[name], "`[routes]`")
 
-    assert set(CODE.findall(routes)) >= ENDPOINTS
+    assert set(CODE.findall(routes)) >= ENDPOINT_NAMES
     assert first_table(routes)[0][0] == "`default`"
 
 

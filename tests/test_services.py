@@ -11,6 +11,7 @@ from proxy.drain import Drain
 from proxy.services import Services, open_lasting, open_services
 from proxy.settings import Settings, load_settings
 from proxy.upstream.client import UpstreamClient
+from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.loopback import until
 from tests.raw_upstream import Conversation, raw_upstream
@@ -58,7 +59,7 @@ async def say_nothing(talk: Conversation) -> None:
 
 async def test_every_upstream_has_a_client_and_every_credential_a_source(tmp_path: Path) -> None:
     async with serving(settings(tmp_path)) as services:
-        chat, embed = services.routing.choose("chat/completions"), services.routing.choose("embeddings")
+        chat, embed = services.routing.choose(CHAT_COMPLETIONS), services.routing.choose(EMBEDDINGS)
         assert (chat.upstream, embed.upstream) == ("chat", "embed")
         assert chat.client is not embed.client
         token = await services.credentials["corp"].source.get()
@@ -151,8 +152,8 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 async def test_everything_is_closed_in_reverse(tmp_path: Path, closed: list[object]) -> None:
     async with serving(settings(tmp_path)) as services:
-        chat = services.routing.choose("chat/completions").client
-        embed = services.routing.choose("embeddings").client
+        chat = services.routing.choose(CHAT_COMPLETIONS).client
+        embed = services.routing.choose(EMBEDDINGS).client
         source = services.credentials["corp"].source
         assert closed == []
     assert closed[:-1] == [embed, chat, source]

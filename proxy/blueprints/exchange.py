@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, cast
-from urllib.parse import unquote
 
 from quart import Response, current_app, request
 from quart.wrappers.response import IterableBody
@@ -16,29 +15,24 @@ from proxy.caller_limits import CallerLimits
 from proxy.errors import UpstreamError
 from proxy.generations import Generations
 from proxy.services import Services
-from proxy.settings import ENDPOINTS
 from proxy.telemetry import BodyLog, ExchangeRecord
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.heartbeat import ENDPOINTS as HEARTBEAT_ENDPOINTS
 from proxy.upstream.heartbeat import Heartbeat
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route
+from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, may_name_model, read_model, replace_form_model
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.model_list import listing, single
-from proxy.wire.paths import find_target
+from proxy.wire.paths import Target, find_target
 from proxy.wire.repairs import repair_request
 from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, replace_model
 
 _JSON: Final = b"application/json"
-_WITHOUT_MODEL: Final = frozenset({"files", "uploads"})
-"""First segments of endpoints whose bodies name no model."""
-_OF_MODELS: Final = ENDPOINTS - {"batches", "files", "models"}
-"""Endpoints that a model answers."""
 
 
 def services() -> Services:
@@ -60,19 +54,19 @@ async def relay_exchange() -> Response:
     """Relay the current request to its upstream."""
     incoming, own = arrived(), services()
     record, limits = incoming.record, own.settings.limits
-    target = find_target(incoming.raw_path)
-    if own.models.answers(incoming.method, target.endpoint):
-        return await _answer_models(own.models, target.endpoint, record)
+    target = find_target(incoming.method, incoming.raw_path)
+    record.endpoint = target.endpoint.name
+    if own.models.answers(incoming.method, target):
+        return await _answer_models(own.models, target, record)
     held, fields = await _hold_body(incoming, limits.held_body_bytes)
     _check_limits(incoming, own.limits, fields, hidden=_may_hide_model(incoming, held, target.endpoint))
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
-    record.endpoint = target.endpoint
     incoming.closing.push_async_callback(_count_usage, incoming, own)
     plan = own.routing.plan(target.endpoint, record.model, record.caller)
     preparation = _Preparation(incoming, own, target.path, held, fields, asyncio.get_running_loop().time())
     attempts = Attempts(plan, preparation.exchange, record, again=incoming.body.finished)
-    beats = plan[0].heartbeat if fields.stream is True and target.endpoint in HEARTBEAT_ENDPOINTS else 0.0
+    beats = plan[0].heartbeat if fields.stream is True and target.endpoint.heartbeats else 0.0
     try:
         opening = attempts.open(incoming.closing)
         if beats:
@@ -112,11 +106,13 @@ class _Preparation:
             body=body if incoming.body.finished else _upload(body, incoming, clock),
             content_length=_length_up(incoming, len(body) - len(self.held)),
             clock=clock,
+            endpoint=route.endpoint,
+            model=record.model,
         )
         fields = self.fields
         repairs = AnswerRepairs(
             route.repairs,
-            route.endpoint,
+            route.endpoint.shape,
             method=incoming.method,
             stream_asked=fields.streams,
             usage_asked=fields.usage_asked,
@@ -127,14 +123,12 @@ class _Preparation:
         )
 
 
-async def _answer_models(models: ModelList, endpoint: str, record: ExchangeRecord) -> Response:
-    """The list of models, or one of them, from here."""
-    record.endpoint = "models"
-    if endpoint == "models":
+async def _answer_models(models: ModelList, target: Target, record: ExchangeRecord) -> Response:
+    """Answer with the list of models, or with one of them."""
+    if target.model is None:
         body = listing(await models.entries(record.request_id))
     else:
-        name = unquote(endpoint.removeprefix("models/"))
-        body = single(await models.entry(name, record.request_id))
+        body = single(await models.entry(target.model, record.request_id))
     record.went_down(body)
     return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
@@ -149,17 +143,17 @@ def _check_limits(
         incoming.closing.enter_context(limits.stream(incoming.caller))
 
 
-def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: str) -> bool:
+def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: Endpoint) -> bool:
     """Whether a body may name a model that was not found: late in a form, or in another kind of body.
 
     Or it leaves the choice to the upstream, where the endpoint is one of models.
     """
-    if incoming.record.model is not None or not held or endpoint.partition("/")[0] in _WITHOUT_MODEL:
+    if incoming.record.model is not None or not held or endpoint.model is ModelPlace.NONE:
         return False
     kind = _media_type(incoming)
     if kind == MULTIPART_FORM and incoming.body.finished:
         return may_name_model(held)
-    return kind != _JSON or endpoint in _OF_MODELS
+    return kind != _JSON or endpoint.model is ModelPlace.BODY
 
 
 async def _count_usage(incoming: ProxyRequest, own: Services) -> None:
@@ -209,7 +203,7 @@ def _as_upstream_takes_it(incoming: ProxyRequest, held: bytes, route: Route, fie
     if route.rename is not None:
         held = replace_model(held, route.rename)
     read_ids = services().token_texts.reader(incoming.record.model)
-    return repair_request(route.repairs, route.endpoint, held, read_ids)
+    return repair_request(route.repairs, route.endpoint.shape, held, read_ids)
 
 
 def _log_bodies(incoming: ProxyRequest, held: bytes, limit: int) -> None:

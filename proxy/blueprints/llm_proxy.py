@@ -6,7 +6,7 @@ from typing import Final
 from quart import Blueprint, Response
 
 from proxy.blueprints.exchange import relay_exchange
-from proxy.wire.paths import BARE_SEGMENTS, COHERE_RERANK
+from proxy.wire.endpoints import BARE_SEGMENTS, CHAT_COMPLETIONS, COHERE_RERANK, EMBEDDINGS
 
 blueprint = Blueprint("api_llm_proxy", __name__)
 
@@ -15,19 +15,19 @@ METHODS: Final = sorted(set(HTTPMethod) - {HTTPMethod.TRACE, HTTPMethod.CONNECT}
 _BARE: Final = f"<any({', '.join(BARE_SEGMENTS)}):_segment>"
 
 
-@blueprint.post("/v1/chat/completions", provide_automatic_options=False)
+@blueprint.post(f"/v1/{CHAT_COMPLETIONS.name}", provide_automatic_options=False)
 async def chat_completions() -> Response:
     """Chat, streamed or not, by the upstream that `[routes]` names for it."""
     return await relay_exchange()
 
 
-@blueprint.post("/v1/embeddings", provide_automatic_options=False)
+@blueprint.post(f"/v1/{EMBEDDINGS.name}", provide_automatic_options=False)
 async def embeddings() -> Response:
     """Embeddings, by an upstream of their own."""
     return await relay_exchange()
 
 
-@blueprint.post(COHERE_RERANK, provide_automatic_options=False)
+@blueprint.post(f"/{COHERE_RERANK}", provide_automatic_options=False)
 async def cohere_rerank() -> Response:
     """Cohere's rerank, which has the same body and answer, by the upstream for `rerank`."""
     return await relay_exchange()
@@ -39,8 +39,8 @@ async def any_v1_path(_path: str) -> Response:
     return await relay_exchange()
 
 
-@blueprint.route("/chat/completions", methods=METHODS, provide_automatic_options=False)
-@blueprint.route("/chat/completions/<path:_path>", methods=METHODS, provide_automatic_options=False)
+@blueprint.route(f"/{CHAT_COMPLETIONS.name}", methods=METHODS, provide_automatic_options=False)
+@blueprint.route(f"/{CHAT_COMPLETIONS.name}/<path:_path>", methods=METHODS, provide_automatic_options=False)
 @blueprint.route(f"/{_BARE}", methods=METHODS, provide_automatic_options=False)
 @blueprint.route(f"/{_BARE}/<path:_path>", methods=METHODS, provide_automatic_options=False)
 async def bare_path(_segment: str = "", _path: str = "") -> Response:

@@ -29,7 +29,6 @@ from proxy.wire.websocket import (
     without_handshake,
 )
 
-ENDPOINT: Final = "realtime"
 _log: Final = get_logger("exchange")
 
 
@@ -113,7 +112,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
         closing.enter_context(own.users.one())
         subprotocols = await self._admit(own, record, closing)
         target = self._target()
-        record.endpoint = target.endpoint
+        record.endpoint = target.endpoint.name
         route = own.routing.choose(target.endpoint, record.model, record.caller)
         record.upstream = route.upstream
         clock = ExchangeClock(route.timeouts)
@@ -128,6 +127,8 @@ class RealtimeConnection(ASGIWebsocketConnection):
             body=b"",
             clock=clock,
             subprotocols=subprotocols,
+            endpoint=target.endpoint,
+            model=record.model,
         )
         opening = clock.first_byte(_open(route.client.open(request, record), closing))
         response = await _unless_gone(caller, opening)
@@ -158,8 +159,8 @@ class RealtimeConnection(ASGIWebsocketConnection):
         return subprotocols
 
     def _target(self) -> Target:
-        target = find_target(self.scope["raw_path"])
-        if target.endpoint != ENDPOINT:
+        target = find_target("GET", self.scope["raw_path"])
+        if not target.endpoint.websocket:
             raise NotFound
         return target
 

@@ -24,13 +24,13 @@ from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route, Routing
+from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.headers import Headers, find_header, media_type
 from proxy.wire.repairs import repair_request
 
 CALLER: Final = Caller("chat")
 """Who asks, in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
-ENDPOINT: Final = "chat/completions"
 PATH: Final = "/chat/dialogue"
 SILENCE_SECONDS: Final = 0.3
 """After so much of it a sentence that has ended is shown without a look at what follows."""
@@ -105,7 +105,7 @@ class ChatUpstream:
             ProxyError: there is no answer; inside, the answer broke off.
         """
         record = ExchangeRecord(request_id, "POST", PATH)
-        record.caller, record.endpoint, record.model = CALLER.name, ENDPOINT, self._chat.model
+        record.caller, record.endpoint, record.model = CALLER.name, CHAT_COMPLETIONS.name, self._chat.model
         own = self._current()
         with request_context(request_id), own.users.one():
             try:
@@ -131,7 +131,7 @@ class ChatUpstream:
         own.limits.check_model(CALLER, model)
         await own.limits.count_request(CALLER)
         closing.enter_context(own.limits.stream(CALLER))
-        plan = own.routing.plan(ENDPOINT, model, CALLER.name, at=self._chat.upstream)
+        plan = own.routing.plan(CHAT_COMPLETIONS, model, CALLER.name, at=self._chat.upstream)
         _log_bodies(own.settings.logs, record, self._body(messages, plan[0]), closing)
 
         since = asyncio.get_running_loop().time()
@@ -141,13 +141,15 @@ class ChatUpstream:
             closing.enter_context(self._drain.watch(clock))
             request = UpstreamRequest(
                 method="POST",
-                path=f"/{ENDPOINT}".encode(),
+                path=f"/{CHAT_COMPLETIONS.name}".encode(),
                 query=b"",
                 headers=_headers(record.request_id),
                 body=self._body(messages, route),
                 clock=clock,
+                endpoint=route.endpoint,
+                model=model,
             )
-            repairs = AnswerRepairs(route.repairs, route.endpoint, stream_asked=True)
+            repairs = AnswerRepairs(route.repairs, route.endpoint.shape, stream_asked=True)
             limits = own.settings.limits
             return Exchange(request, route, clock, record, limits, repairs, heartbeat=SILENCE_SECONDS)
 
@@ -164,7 +166,7 @@ class ChatUpstream:
         if chat.tools:
             fields["tools"] = plain(chat.tools)
         fields |= {name: plain(value) for name, value in chat.options.items()}
-        return repair_request(route.repairs, route.endpoint, msgspec.json.encode(fields))
+        return repair_request(route.repairs, route.endpoint.shape, msgspec.json.encode(fields))
 
 
 def _log_bodies(logs: Logs, record: ExchangeRecord, body: bytes, closing: contextlib.AsyncExitStack) -> None:

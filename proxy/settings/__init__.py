@@ -32,7 +32,6 @@ from proxy.settings.describe import describe
 from proxy.settings.load import load_settings
 from proxy.settings.model_list import KnownModel, Models
 from proxy.settings.models import (
-    ENDPOINTS,
     Gateway,
     Limits,
     Logs,
@@ -49,7 +48,6 @@ from proxy.settings.urls import EMBEDDED
 __all__ = [
     "DEFAULT_CALLER_KEYS",
     "EMBEDDED",
-    "ENDPOINTS",
     "Access",
     "AzureCredential",
     "BedrockCredential",

@@ -16,28 +16,6 @@ from proxy.settings.shared import Shared
 from proxy.settings.upstreams import Upstream
 from proxy.settings.urls import resolved
 
-ENDPOINTS: frozenset[str] = frozenset(
-    {
-        "audio/speech",
-        "audio/transcriptions",
-        "audio/translations",
-        "batches",
-        "chat/completions",
-        "completions",
-        "embeddings",
-        "files",
-        "images/edits",
-        "images/generations",
-        "images/variations",
-        "models",
-        "moderations",
-        "realtime",
-        "rerank",
-        "responses",
-    }
-)
-"""The endpoints that `[routes]` may name."""
-
 
 class ModelRoute(Section):
     """An upstream for some models, and the name that a model has there."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from proxy.settings.interpolation import LateText
 from proxy.settings.locations import KeyPath
-from proxy.settings.models import ENDPOINTS
 from proxy.settings.problems import Problem, listed, suggestion
 from proxy.settings.urls import EMBEDDED
+from proxy.wire.endpoints import ENDPOINT_NAMES
 
 
 def with_routes(tree: Mapping[str, object]) -> dict[str, object]:
@@ -64,8 +64,8 @@ def _check_routes(tree: Mapping[str, object]) -> Iterator[Problem]:
         yield from _check_target(target, upstreams, ("routes", "models", number, "upstream"))
     default = {"default": routes["default"]} if "default" in routes else {}
     for key, target in {**default, **endpoints}.items():
-        if key != "default" and key not in ENDPOINTS:
-            yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINTS)}")
+        if key != "default" and key not in ENDPOINT_NAMES:
+            yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINT_NAMES)}")
         else:
             yield from _check_target(target, upstreams, ("routes", key))
 

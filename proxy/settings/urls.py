@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from proxy.settings.section import refuse
+from proxy.wire.endpoints import Shape
 
 EMBEDDED = "embedded:"
 
@@ -37,9 +38,9 @@ def _base_url(url: str) -> str:
     if "?" in url:
         refuse("must not have a query")
     base = _endpoint_url(url).rstrip("/")
-    for endpoint in ("/chat/completions", "/completions", "/embeddings", "/models"):
-        if base.endswith(endpoint):
-            refuse(f"must be what stands before {endpoint}: the caller's path is appended to it")
+    for endpoint in Shape:
+        if base.endswith(f"/{endpoint}"):
+            refuse(f"must be what stands before /{endpoint}: the caller's path is appended to it")
     return base
 
 

@@ -28,6 +28,7 @@ from proxy.errors import (
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
+from proxy.wire.endpoints import OTHER, Endpoint
 from proxy.wire.headers import Headers
 
 SENDS_MAX: Final = 3
@@ -58,6 +59,7 @@ class UpstreamRequest:
         content_length: Of a streamed body, where the caller announced it.
         clock: Told when the upstream's time begins, which a wait for a token is not.
         subprotocols: Of a WebSocket, for whose handshake this request is then.
+        endpoint, model: What the request is for; a token may be good for some of it only.
     """
 
     method: str
@@ -68,6 +70,8 @@ class UpstreamRequest:
     content_length: int | None = None
     clock: SendClock | None = None
     subprotocols: Sequence[str] | None = None
+    endpoint: Endpoint = OTHER
+    model: str | None = None
 
 
 class UpstreamClient(AsyncOpenAI):

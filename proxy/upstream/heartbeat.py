@@ -13,11 +13,10 @@ from typing import Final
 from proxy.errors import BadResponse, ErrorEnvelope, InternalError, ProxyError
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import Answer
+from proxy.wire.endpoints import Endpoint, StreamEnd
 from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT, error_event, read_error
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 
-ENDPOINTS: Final = frozenset({"chat/completions", "completions", "responses"})
-"""These stream where a request says `"stream": true`."""
 _WHOLE_BYTES_MAX: Final = 64 * 1024
 """As much of an error's body as is looked at."""
 _HEADERS: Final[Headers] = [(b"content-type", EVENT_STREAM + b"; charset=utf-8")]
@@ -28,11 +27,11 @@ class Heartbeat:
 
     Args:
         seconds: Of silence before each beat.
-        endpoint: Of the request: the error events of `responses` have a name.
+        endpoint: Of the request; it decides what an error event looks like.
         record: Of the request.
     """
 
-    def __init__(self, seconds: float, endpoint: str, record: ExchangeRecord) -> None:
+    def __init__(self, seconds: float, endpoint: Endpoint, record: ExchangeRecord) -> None:
         self._seconds = seconds
         self._endpoint = endpoint
         self._record = record
@@ -97,7 +96,7 @@ class Heartbeat:
 
     def _failed(self, error: ProxyError, envelope: ErrorEnvelope | None = None) -> bytes:
         self._record.fail(error)
-        event = error_event(envelope or error.envelope(), named=self._endpoint == "responses")
+        event = error_event(envelope or error.envelope(), named=self._endpoint.stream is StreamEnd.RESPONSE)
         self._record.went_down(event)
         return event
 

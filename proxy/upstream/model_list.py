@@ -10,7 +10,9 @@ from proxy.errors import BadResponse, NotFound, ProxyError, UpstreamTimeout
 from proxy.settings import Settings
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.wire.endpoints import MODELS, ModelPlace, Shape
 from proxy.wire.model_list import ModelEntry, merge, read_entries
+from proxy.wire.paths import Target
 
 ASK_SECONDS: Final = 5.0
 """For one upstream: RAGFlow gives the whole list ten."""
@@ -38,9 +40,9 @@ class ModelList:
         self._kept: tuple[float, list[ModelEntry]] = (-1.0, [])
         self._log = get_logger("models")
 
-    def answers(self, method: str, endpoint: str) -> bool:
-        """Whether a request is answered here."""
-        is_list = endpoint == "models" or endpoint.startswith("models/")
+    def answers(self, method: str, target: Target) -> bool:
+        """Whether the proxy answers a request itself."""
+        is_list = target.endpoint.shape is Shape.MODELS or target.endpoint.model is ModelPlace.PATH
         return self._source != "relayed" and method == "GET" and is_list
 
     async def entries(self, request_id: str) -> list[ModelEntry]:
@@ -97,10 +99,11 @@ class ModelList:
         headers = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
         request = UpstreamRequest(
             method="GET",
-            path=b"/models",
+            path=f"/{MODELS.name}".encode(),
             query=b"",
             headers=[*headers, (b"x-request-id", request_id.encode())],
             body=b"",
+            endpoint=MODELS,
         )
         response = await self._clients[name].open(request, ExchangeRecord(request_id, "GET", "/models"))
         try:

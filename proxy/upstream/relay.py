@@ -19,6 +19,7 @@ from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import NO_REPAIRS, Route
+from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.event_stream import (
     EVENT_STREAM,
     HEARTBEAT,
@@ -31,14 +32,10 @@ from proxy.wire.headers import Headers, find_header, media_type, response_header
 from proxy.wire.repairs import ErrorInside
 from proxy.wire.usage import TAIL_BYTES, read_usage
 
-# These endpoints say when they are done; a stream of theirs that does not has been cut.
-_SAYS_WHEN_DONE: Final = frozenset({"chat/completions", "completions"})
-_COUNTED: Final = frozenset({*_SAYS_WHEN_DONE, "embeddings", "responses"})
-"""These say how many tokens they used."""
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """How long the end of the body may take after the end marker."""
-NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, "", usage_asked=False)
+NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, None, usage_asked=False)
 _END: Final = b"[DONE]\n\n"
 
 
@@ -212,7 +209,7 @@ class Exchange:
 
     @property
     def _is_counted(self) -> bool:
-        return self.route.endpoint in _COUNTED
+        return self.route.endpoint.charge is not Charge.NOTHING
 
     def _note_usage(self, tail: bytes) -> None:
         if self._is_counted and (usage := read_usage(tail[-TAIL_BYTES:])) is not None:
@@ -220,11 +217,12 @@ class Exchange:
 
     @property
     def _says_when_done(self) -> bool:
-        return self.route.endpoint in _SAYS_WHEN_DONE
+        """Whether a stream that ends without an end marker or a finish_reason has been cut."""
+        return self.route.endpoint.stream is StreamEnd.FINISH
 
     def _last_event(self, error: ProxyError) -> bytes:
         self.record.fail(error)
         told = Aborted() if isinstance(error, UpstreamTimeout) else error
-        event = error_event(told.envelope(), named=self.route.endpoint == "responses")
+        event = error_event(told.envelope(), named=self.route.endpoint.stream is StreamEnd.RESPONSE)
         self.record.went_down(event)
         return event

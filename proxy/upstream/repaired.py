@@ -4,10 +4,10 @@ from http import HTTPStatus
 from typing import Final
 
 from proxy.errors import InvalidResponse
+from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, begins_like_events, holds_event
 from proxy.wire.headers import Headers, find_header, media_type
 from proxy.wire.repairs import ErrorInside, Repairs, StreamRepairer, repair_answer
-from proxy.wire.repairs.answers import JSON_ENDPOINTS
 
 WHOLE_BYTES_MAX: Final = 256 << 20
 """A whole answer that is longer is refused: repairs hold it in memory."""
@@ -18,7 +18,7 @@ class AnswerRepairs:
 
     Args:
         repairs: What is on.
-        endpoint: The path below the version.
+        shape: Of the request and its answer; None where no repair applies.
         method: Of the request.
         stream_asked: Whether the caller asked for a stream.
         usage_asked: Whether the caller asked for usage in a stream.
@@ -28,7 +28,7 @@ class AnswerRepairs:
     def __init__(
         self,
         repairs: Repairs,
-        endpoint: str,
+        shape: Shape | None,
         *,
         method: str = "POST",
         stream_asked: bool = False,
@@ -38,7 +38,7 @@ class AnswerRepairs:
         self._repairs = repairs
         self._method = method
         self._stream_asked = stream_asked
-        self._endpoint = endpoint
+        self._shape = shape
         self._usage_asked = usage_asked
         self._top_n = top_n
 
@@ -61,7 +61,7 @@ class AnswerRepairs:
         is_stream = self.find_stream(headers, body)
         if is_stream is not False:
             return is_stream is True and holds_event(body)
-        return not self._repairs.answer or self._endpoint not in JSON_ENDPOINTS
+        return not self._repairs.answer or self._shape is None
 
     def begin(self, headers: Headers, body: bytes, max_event_bytes: int) -> bytes | ErrorInside:
         """What is answered with: the beginning of a stream as it came, a whole answer repaired, or an error.
@@ -70,7 +70,7 @@ class AnswerRepairs:
             InvalidResponse: it is no answer at all.
         """
         if self.find_stream(headers, body) is not True:
-            return repair_answer(self._repairs, self._endpoint, self._method, body, self._top_n)
+            return repair_answer(self._repairs, self._shape, self._method, body, self._top_n)
         whole = EventFramer(max_event_bytes).feed(body)
         return self.stream().first(whole) or body
 
@@ -86,4 +86,4 @@ class AnswerRepairs:
 
     def stream(self) -> StreamRepairer:
         """What repairs the events of a stream, one after the other."""
-        return StreamRepairer(self._repairs, self._endpoint, usage_asked=self._usage_asked)
+        return StreamRepairer(self._repairs, self._shape, usage_asked=self._usage_asked)

@@ -10,6 +10,7 @@ from proxy.telemetry import UpstreamReading
 from proxy.upstream.balance import Balance
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.health import UpstreamHealth
+from proxy.wire.endpoints import Endpoint
 from proxy.wire.repairs import Repairs, resolve
 
 NO_REPAIRS: Final = Repairs()
@@ -20,7 +21,7 @@ Target = str | Mapping[str, int]
 class Route:
     """Where one request goes."""
 
-    endpoint: str
+    endpoint: Endpoint
     upstream: str
     client: UpstreamClient
     timeouts: Timeouts
@@ -72,18 +73,23 @@ class Routing:
         if before is not None:
             self._health |= {name: kept for name, kept in before._health.items() if self._same(name, kept)}
 
-    def choose(self, endpoint: str, model: str | None = None, caller: str | None = None) -> Route:
+    def choose(self, endpoint: Endpoint, model: str | None = None, caller: str | None = None) -> Route:
         """The route of a request that has one try.
 
         Args:
-            endpoint: A path below a named one (`models/gpt-4o`) goes the same way.
+            endpoint: One below a named one goes the same way.
             model: As the request names it, where it does.
             caller: By its name; its repairs count beside those of the upstream.
         """
         return self.plan(endpoint, model, caller)[0]
 
     def plan(
-        self, endpoint: str, model: str | None = None, caller: str | None = None, *, at: str | None = None
+        self,
+        endpoint: Endpoint,
+        model: str | None = None,
+        caller: str | None = None,
+        *,
+        at: str | None = None,
     ) -> Sequence[Route]:
         """Where to try a request, one after the other: its turn's upstream, its peers, their fallbacks.
 
@@ -96,7 +102,7 @@ class Routing:
         if at is not None and at in self._upstreams:
             rename, balance = None, _balance(at)
         else:
-            rename, balance = self._matching(model) or (None, self._at(endpoint))
+            rename, balance = self._matching(model) or (None, self._at(endpoint.name))
         able = [name for name in balance.names if not self._health[name].opens_in]
         names = [*_with_fallbacks(balance.order(able), self._upstreams)]
         if len(names) > 1:
@@ -111,7 +117,7 @@ class Routing:
         return [health.reading() for health in self._health.values()]
 
     def _route(
-        self, name: str, endpoint: str, model: str | None, rename: str | None, caller: str | None
+        self, name: str, endpoint: Endpoint, model: str | None, rename: str | None, caller: str | None
     ) -> Route:
         upstream, key = self._upstreams[name], self._callers.get(caller or "")
         beat = upstream.heartbeat if key is None or key.heartbeat is None else key.heartbeat
@@ -142,8 +148,7 @@ class Routing:
                 return route.rename, balance
         return None
 
-    def _at(self, endpoint: str) -> Balance:
-        place = endpoint
+    def _at(self, place: str) -> Balance:
         while place:
             if place in self._of_endpoint:
                 return self._of_endpoint[place]

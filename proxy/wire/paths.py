@@ -1,9 +1,8 @@
-"""Which public path becomes which upstream path.
+"""Which public path becomes which upstream path, and which endpoint it is.
 
-Routes hang at two mounts, `/agent/api/llm_proxy` and the root; at each, OpenAI's paths are served under
-`/v1`, under `/v1/v1` (clients that append "v1" to a base that has it) and bare (clients that never append
-it). Cohere's `/v2/rerank` stands beside them. All rules work on the raw, still encoded path, so that `%2F`
-inside a model's name arrives as sent.
+Routes hang at two mounts, `/agent/api/llm_proxy` and the root. At each, OpenAI's paths are served under
+`/v1`, under `/v1/v1` (some clients append "v1" to a base URL that ends with it) and bare (others never append
+it). Cohere's `/v2/rerank` is served beside them. The path that goes up is the caller's, byte for byte.
 """
 
 import re
@@ -11,39 +10,13 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import InvalidRequest, NotFound
+from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, Endpoint, match
 
 ORIGINAL_MOUNT: Final = "/agent/api/llm_proxy"
 """Where the Flask original hung its blueprint."""
 
-BARE_SEGMENTS: Final = (
-    "assistants",
-    "audio",
-    "batches",
-    "completions",
-    "containers",
-    "conversations",
-    "embeddings",
-    "evals",
-    "files",
-    "fine_tuning",
-    "images",
-    "models",
-    "moderations",
-    "realtime",
-    "rerank",
-    "responses",
-    "threads",
-    "uploads",
-    "vector_stores",
-    "videos",
-)
-"""First segments that are relayed without `/v1`; of `/chat/` only `completions` is OpenAI's."""
-
-COHERE_RERANK: Final = "/v2/rerank"
-"""Where Cohere's client posts; its body and its answer are those of `/v1/rerank`."""
-
 _MOUNT: Final = ORIGINAL_MOUNT.encode()
-_COHERE_RERANK: Final = COHERE_RERANK.encode()
+_COHERE_RERANK: Final = f"/{COHERE_RERANK}".encode()
 _ENDING_IN_A_SLASH: Final = frozenset({b"/", b"/chat/"})
 """Nothing is relayed there: the chat's page, and nothing at all."""
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x1f\x7f\\#]")
@@ -54,10 +27,11 @@ _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
 class Target(NamedTuple):
     """Where a request goes, seen from the upstream's base URL."""
 
-    endpoint: str
-    """Decoded path below the version, such as `chat/completions`: what routing looks at."""
+    endpoint: Endpoint
     path: bytes
-    """The same path as it was sent, with its leading slash: what goes up."""
+    """The path as the caller sent it, without mount and version, and with its leading slash."""
+    model: str | None = None
+    """The model that the path names."""
 
 
 def check_target(raw_path: bytes, query: bytes) -> None:
@@ -84,10 +58,14 @@ def check_target(raw_path: bytes, query: bytes) -> None:
         raise InvalidRequest("the path holds a dot segment")
 
 
-def find_target(raw_path: bytes) -> Target:
-    """Strip mount and version from a checked path.
+def find_target(method: str, raw_path: bytes) -> Target:
+    """Strip mount and version from a checked path, and look its endpoint up.
+
+    Servers read the same path differently: some ignore the case of letters, decode escapes or drop path
+    parameters (`;x`) first. The endpoint is the one that the most lenient of them sees.
 
     Raises:
+        InvalidRequest: a slash is encoded outside the id of a model.
         NotFound: nothing is relayed there.
     """
     path = raw_path.removeprefix(_MOUNT)
@@ -99,7 +77,14 @@ def find_target(raw_path: bytes) -> Target:
         path = path[3:]
     elif not (path.startswith(b"/") and _is_bare(path)):
         raise NotFound
-    return Target("/".join(_decode(segment) for segment in path[1:].split(b"/")), path)
+    raw = path[1:].split(b"/")
+    segments = [_as_read_leniently(segment) for segment in raw]
+    versions = next((index for index, segment in enumerate(segments) if segment != "v1"), len(segments))
+    endpoint, place = match(method, segments[versions:])
+    named = [] if place is None else raw[versions:][place]
+    if b"%" in path and sum(map(_slashes, raw)) > sum(map(_slashes, named)):
+        raise InvalidRequest("a slash may only be encoded inside the id of a model")
+    return Target(endpoint, path, "/".join(map(_decode, named)) if named else None)
 
 
 def _is_bare(path: bytes) -> bool:
@@ -108,12 +93,17 @@ def _is_bare(path: bytes) -> bool:
 
 
 def _decode(segment: bytes) -> str:
-    if b"%" not in segment:
-        return segment.decode("latin-1")
-    # An encoded slash stays encoded, so that it never joins the endpoint's own.
-    return unquote_to_bytes(segment.replace(b"%2F", b"%252F").replace(b"%2f", b"%252f")).decode(
-        "utf-8", "replace"
-    )
+    if b"%" in segment:
+        segment = unquote_to_bytes(segment)
+    return segment.decode("utf-8", "replace")
+
+
+def _as_read_leniently(segment: bytes) -> str:
+    return _decode(segment).partition(";")[0].casefold()
+
+
+def _slashes(segment: bytes) -> int:
+    return unquote_to_bytes(segment).count(b"/") if b"%" in segment else 0
 
 
 def _is_dot_segment(segment: bytes) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.wire.paths import BARE_SEGMENTS, COHERE_RERANK
+from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK
 from tests.conftest import KEY, RunningGateway, RunProxy
 from tests.loopback import until
 from tests.nginx import LOCATIONS, caller_through, nginx_before
@@ -85,7 +85,7 @@ async def test_a_default_key_is_refused_through_nginx_and_a_real_one_is_not(
 
 
 @pytest.mark.parametrize(
-    "path", ["/chat/completions", COHERE_RERANK, *(f"/{segment}" for segment in BARE_SEGMENTS)]
+    "path", ["/chat/completions", f"/{COHERE_RERANK}", *(f"/{segment}" for segment in BARE_SEGMENTS)]
 )
 def test_every_path_without_v1_is_in_the_location(path: str) -> None:
     (pattern,) = re.findall(r'location ~ "(.*)" \{', LOCATIONS.read_text())

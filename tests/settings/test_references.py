@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.settings import ENDPOINTS
+from proxy.wire.endpoints import ENDPOINT_NAMES
 from tests.settings.conftest import Load, Problems
 
 TWO = """\
@@ -23,12 +23,12 @@ def test_a_sole_upstream_is_the_default(load: Load) -> None:
 
 
 def test_every_known_endpoint_can_be_routed(load: Load) -> None:
-    lines = "\n".join(f'"{endpoint}" = "embed"' for endpoint in ENDPOINTS)
+    lines = "\n".join(f'"{endpoint}" = "embed"' for endpoint in ENDPOINT_NAMES)
 
     routes = load(f'{TWO}default = "chat"\n{lines}').routes
 
     assert routes.default == "chat"
-    assert routes.endpoints == dict.fromkeys(ENDPOINTS, "embed")
+    assert routes.endpoints == dict.fromkeys(ENDPOINT_NAMES, "embed")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.routing import Route
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import virtually
+from tests.endpoints import endpoint_of
 from tests.upstream.build import build_record, build_request
 
 EVENTS: Headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
@@ -93,7 +94,7 @@ class Relayed:
         self.clock = ExchangeClock(timeouts)
         self.closing = contextlib.AsyncExitStack()
         route = Route(
-            endpoint=endpoint,
+            endpoint=endpoint_of(endpoint, method),
             upstream="chat",
             client=cast(UpstreamClient, response),
             timeouts=timeouts,
@@ -255,12 +256,24 @@ async def test_a_cut_stream_drops_its_tail_and_ends_with_one_error_event() -> No
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "named"), [("responses", True), ("chat/completions", False), ("responses/id", False)]
+    ("method", "endpoint", "named"),
+    [
+        ("POST", "responses", True),
+        ("GET", "responses/id", True),
+        ("POST", "responses/compact", False),
+        ("POST", "chat/completions", False),
+        ("POST", "never/heard/of", False),
+    ],
 )
-def test_only_the_responses_endpoint_gets_a_named_error_event(endpoint: str, named: bool) -> None:  # noqa: FBT001
+def test_only_streams_of_responses_get_a_named_error_event(
+    method: str,
+    endpoint: str,
+    named: bool,  # noqa: FBT001
+) -> None:
     @virtually
     async def run() -> None:
-        last = (await Relayed(events(b"data: 1\n\n", Aborted()), endpoint=endpoint).chunks())[-1]
+        relayed = Relayed(events(b"data: 1\n\n", Aborted()), endpoint=endpoint, method=method)
+        last = (await relayed.chunks())[-1]
         assert last.startswith(b"event: error\ndata: ") == named
 
     run()

@@ -10,6 +10,8 @@ from proxy.secret import Secret
 from proxy.settings import Access, CallerKey, ModelRoute, Routes, Settings, Timeouts, Upstream
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.routing import Route, Routing
+from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, OTHER, Endpoint
+from tests.endpoints import endpoint_of
 
 NAMES = ("main", "embed", "lists", "special")
 CLIENTS = {name: cast(UpstreamClient, object()) for name in NAMES}  # chosen among, never called
@@ -31,21 +33,24 @@ def routing_of(endpoints: Mapping[str, str]) -> Routing:
 ENDPOINTS = {
     "embeddings": "embed",
     "models": "lists",
-    "models/special": "special",
+    "audio": "special",
+    "audio/transcriptions": "lists",
     "chat/completions": "special",
 }
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "upstream"),
+    ("path", "upstream"),
     [
         ("embeddings", "embed"),
+        ("embeddings/x", "embed"),
+        ("audio/speech", "special"),
+        ("audio/voices/v-1", "special"),
+        ("audio/transcriptions", "lists"),
+        ("audio", "special"),
         ("models", "lists"),
         ("models/gpt-4o", "lists"),
         ("models/a/b/c", "lists"),
-        ("models/special", "special"),
-        ("models/special/a", "special"),
-        ("models/special-not", "lists"),
         ("chat/completions", "special"),
         ("chat/completions/id/messages", "special"),
         ("chat", "main"),
@@ -53,27 +58,25 @@ ENDPOINTS = {
         ("chat/other", "main"),
         ("embeddings2", "main"),
         ("x/embeddings", "main"),
-        ("models%2Fa", "main"),
-        ("Models", "main"),
-        ("/models", "main"),
         ("", "main"),
         ("never/heard/of", "main"),
     ],
 )
-def test_the_longest_named_beginning_decides(endpoint: str, upstream: str) -> None:
-    assert routing_of(ENDPOINTS).choose(endpoint).upstream == upstream
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
+def test_the_longest_named_beginning_decides(method: str, path: str, upstream: str) -> None:
+    assert routing_of(ENDPOINTS).choose(endpoint_of(path, method)).upstream == upstream
 
 
-@pytest.mark.parametrize(("endpoint", "name"), [("embeddings", "embed"), ("other", "main")])
-def test_a_route_has_the_client_and_the_clocks_of_its_upstream(endpoint: str, name: str) -> None:
+@pytest.mark.parametrize(("endpoint", "name"), [(EMBEDDINGS, "embed"), (OTHER, "main")])
+def test_a_route_has_the_client_and_the_clocks_of_its_upstream(endpoint: Endpoint, name: str) -> None:
     route = routing_of(ENDPOINTS).choose(endpoint)
     assert route.endpoint == endpoint
     assert route.client is CLIENTS[name]
     assert route.timeouts.idle == NAMES.index(name) + 1
 
 
-@pytest.mark.parametrize("endpoint", ["chat/completions", "embeddings", "models/a"])
-def test_without_named_endpoints_everything_goes_to_the_default(endpoint: str) -> None:
+@pytest.mark.parametrize("endpoint", [CHAT_COMPLETIONS, EMBEDDINGS, OTHER])
+def test_without_named_endpoints_everything_goes_to_the_default(endpoint: Endpoint) -> None:
     assert routing_of({}).choose(endpoint).upstream == "main"
 
 
@@ -94,17 +97,17 @@ def by_model(*routes: Mapping[str, str]) -> Routing:
 @pytest.mark.parametrize(
     ("endpoint", "model", "upstream", "rename"),
     [
-        ("chat/completions", "bge-m3", "special", "bge-m3-corp"),
-        ("embeddings", "bge-m3", "special", "bge-m3-corp"),
-        ("embeddings", "bge-large", "lists", None),
-        ("embeddings", "BGE-large", "embed", None),
-        ("embeddings", "text-embedding", "embed", None),
-        ("embeddings", None, "embed", None),
-        ("chat/completions", "[x]", "main", None),
+        (CHAT_COMPLETIONS, "bge-m3", "special", "bge-m3-corp"),
+        (EMBEDDINGS, "bge-m3", "special", "bge-m3-corp"),
+        (EMBEDDINGS, "bge-large", "lists", None),
+        (EMBEDDINGS, "BGE-large", "embed", None),
+        (EMBEDDINGS, "text-embedding", "embed", None),
+        (EMBEDDINGS, None, "embed", None),
+        (CHAT_COMPLETIONS, "[x]", "main", None),
     ],
 )
 def test_the_first_model_route_that_fits_counts_before_the_endpoint(
-    endpoint: str, model: str | None, upstream: str, rename: str | None
+    endpoint: Endpoint, model: str | None, upstream: str, rename: str | None
 ) -> None:
     routing = by_model(
         {"match": "bge-m3", "upstream": "special", "rename": "bge-m3-corp"},
@@ -150,12 +153,12 @@ FOUR: Mapping[str, Mapping[str, object]] = {
 
 def test_a_plan_asks_the_peers_then_their_fallbacks_each_once() -> None:
     routing = plan_of(FOUR, {"a": 2, "b": 1})
-    assert [names(routing.plan("chat/completions")) for _ in range(3)] == ["a b c d", "b a c d", "a b c d"]
+    assert [names(routing.plan(CHAT_COMPLETIONS)) for _ in range(3)] == ["a b c d", "b a c d", "a b c d"]
 
 
 def test_a_plan_leaves_out_whose_circuit_is_open_unless_it_is_that_of_all() -> None:
     routing = plan_of(FOUR, "a")
-    plan = routing.plan("chat/completions")
+    plan = routing.plan(CHAT_COMPLETIONS)
 
     def fail(route: Route) -> None:
         for _ in range(5):
@@ -163,17 +166,17 @@ def test_a_plan_leaves_out_whose_circuit_is_open_unless_it_is_that_of_all() -> N
                 end.error = Unreachable()
 
     fail(plan[0])
-    assert names(routing.plan("chat/completions")) == "c d"
+    assert names(routing.plan(CHAT_COMPLETIONS)) == "c d"
     fail(plan[1])
     fail(plan[2])
-    assert names(routing.plan("chat/completions")) == "d"  # nobody comes after it: it has no circuit
+    assert names(routing.plan(CHAT_COMPLETIONS)) == "d"  # nobody comes after it: it has no circuit
     assert [reading.circuit for reading in routing.readings()] == ["opened", None, "opened", None]
 
 
 def test_the_memory_of_an_upstream_that_did_not_change_goes_on() -> None:
     before = plan_of(FOUR, "a")
     for _ in range(5):
-        with before.choose("chat/completions").health.attempt() as end:
+        with before.choose(CHAT_COMPLETIONS).health.attempt() as end:
             end.error = Unreachable()
     changed = {**FOUR, "c": {"fallback": "d", "heartbeat": 3}}
     after = plan_of(changed, "a", before)
@@ -188,10 +191,10 @@ def test_models_have_other_names_at_other_upstreams() -> None:
     }
     routing = plan_of(upstreams, "a")
     for model, rename in (("gpt-4o-mini", "qwen-max"), ("gpt-5", "qwen-turbo"), ("x1", None), (None, None)):
-        assert [route.rename for route in routing.plan("chat/completions", model)] == [None, rename]
+        assert [route.rename for route in routing.plan(CHAT_COMPLETIONS, model)] == [None, rename]
 
 
 @pytest.mark.parametrize(("caller", "seconds"), [(None, 15), ("somebody", 15), ("slow", 0), ("calm", 9)])
 def test_a_heartbeat_is_the_callers_or_else_the_upstreams(caller: str | None, seconds: float) -> None:
     routing = plan_of({"a": {"heartbeat": 15}}, "a")
-    assert routing.choose("chat/completions", None, caller).heartbeat == seconds
+    assert routing.choose(CHAT_COMPLETIONS, None, caller).heartbeat == seconds

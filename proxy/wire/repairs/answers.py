@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from proxy.errors import InvalidResponse
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.catalogue import Repairs
 from proxy.wire.repairs.chat_answers import fill_content, fill_usage, index_answer_tool_calls
 from proxy.wire.repairs.embeddings import sort_embeddings
@@ -12,26 +13,22 @@ from proxy.wire.repairs.rerank import from_tei
 from proxy.wire.repairs.shallow_json import Members, open_object, to_json
 from proxy.wire.repairs.vendor_errors import ErrorInside, read_openai_error, read_vendor_error
 
-JSON_ENDPOINTS: Final = frozenset(
-    {"chat/completions", "completions", "embeddings", "models", "moderations", "rerank"}
-)
-"""They answer with JSON, or with a stream of it, and with nothing else."""
-_CHAT: Final = frozenset({"chat/completions"})
+_CHAT: Final = frozenset({Shape.CHAT})
 
 
 class _AnswerRepair(NamedTuple):
-    endpoints: frozenset[str]
+    shapes: frozenset[Shape]
     change: Callable[[Members], Members | None]
 
 
 def repair_answer(
-    repairs: Repairs, endpoint: str, method: str, body: bytes, top_n: object = None
+    repairs: Repairs, shape: Shape | None, method: str, body: bytes, top_n: object = None
 ) -> bytes | ErrorInside:
     """Return a whole answer as clients read it: the same object if nothing changed.
 
     Args:
         repairs: What is on.
-        endpoint: The path below the version, such as `chat/completions`.
+        shape: Of the answer; None where no repair applies.
         method: Of the request. An answer to GET holds stored objects and not the answer of a model, so only
             its errors are repaired.
         body: The whole uncompressed body of an answer with status 200.
@@ -43,11 +40,11 @@ def repair_answer(
     Raises:
         InvalidResponse: The body is empty, HTML, not JSON (`true_errors`), or not valid UTF-8 (`utf8`).
     """
-    if not repairs.answer or endpoint not in JSON_ENDPOINTS:
+    if not repairs.answer or shape is None:
         return body
     if "utf8" in repairs.answer:
         _check_utf8(body)
-    if "tei_rerank" in repairs.answer and endpoint == "rerank":
+    if "tei_rerank" in repairs.answer and shape is Shape.RERANK:
         body = from_tei(body, top_n)
     answer = open_object(body)
     if "true_errors" in repairs.answer:
@@ -57,7 +54,7 @@ def repair_answer(
     error = _find_error(repairs, answer)
     if error is not None or method != "POST":
         return error or body
-    return _repaired(repairs, endpoint, answer, body)
+    return _repaired(repairs, shape, answer, body)
 
 
 def _check_utf8(body: bytes) -> None:
@@ -84,11 +81,11 @@ def _find_error(repairs: Repairs, answer: Members) -> ErrorInside | None:
     return error or (read_vendor_error(answer) if "vendor_errors" in repairs.answer else None)
 
 
-def _repaired(repairs: Repairs, endpoint: str, answer: Members, body: bytes) -> bytes:
+def _repaired(repairs: Repairs, shape: Shape, answer: Members, body: bytes) -> bytes:
     changed = False
     for name in repairs.answer:
         repair = _REPAIRS.get(name)
-        new = repair.change(answer) if repair is not None and endpoint in repair.endpoints else None
+        new = repair.change(answer) if repair is not None and shape in repair.shapes else None
         if new is not None:
             answer, changed = new, True
     return to_json(answer) if changed else body
@@ -99,8 +96,8 @@ def _fill_usage(answer: Members) -> Members | None:
 
 
 _REPAIRS: Final = {
-    "sort_embeddings": _AnswerRepair(frozenset({"embeddings"}), sort_embeddings),
+    "sort_embeddings": _AnswerRepair(frozenset({Shape.EMBEDDINGS}), sort_embeddings),
     "fill_content": _AnswerRepair(_CHAT, fill_content),
-    "fill_usage": _AnswerRepair(frozenset({*_CHAT, "completions", "embeddings"}), _fill_usage),
+    "fill_usage": _AnswerRepair(frozenset({*_CHAT, Shape.COMPLETION, Shape.EMBEDDINGS}), _fill_usage),
     "index_tool_calls": _AnswerRepair(_CHAT, index_answer_tool_calls),
 }

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.chat_answers import has_index, listed_calls
 from proxy.wire.repairs.shallow_json import (
     NULL,
@@ -69,7 +70,7 @@ class StreamMemory:
 class ChunkRepair(NamedTuple):
     """One repair of chunks."""
 
-    endpoints: frozenset[str]
+    shapes: frozenset[Shape]
     sign: re.Pattern[bytes]
     """Without it a chunk is not even parsed."""
     change: Callable[[Members, StreamMemory], list[Members] | None]
@@ -168,8 +169,8 @@ def _finish_alone(choice: Members) -> Members:
     return end
 
 
-_CHAT: Final = frozenset({"chat/completions"})
-_WITH_USAGE: Final = _CHAT | {"completions"}
+_CHAT: Final = frozenset({Shape.CHAT})
+_WITH_USAGE: Final = _CHAT | {Shape.COMPLETION}
 CHUNK_REPAIRS: Final = {
     "fill_delta": ChunkRepair(_CHAT, re.compile(rb'"delta"\s*:\s*null'), fill_delta),
     "index_tool_calls": ChunkRepair(_CHAT, re.compile(rb'"tool_calls"\s*:\s*[\[{]'), index_tool_calls),

@@ -5,36 +5,39 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.catalogue import DECODE_TOKEN_IDS, Repairs
 from proxy.wire.repairs.rerank import to_tei
 from proxy.wire.repairs.shallow_json import NULL, Members, change_items, is_empty, open_object, to_json, write
 from proxy.wire.repairs.token_ids import IDS_SIGN, ReadIds, decode_token_ids, refuse_ids, refuse_token_ids
 
 _WITHOUT_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
-_CHAT: Final = frozenset({"chat/completions"})
-_EMBEDDINGS: Final = frozenset({"embeddings"})
+_CHAT: Final = frozenset({Shape.CHAT})
+_EMBEDDINGS: Final = frozenset({Shape.EMBEDDINGS})
 
 
 class _RequestRepair(NamedTuple):
-    endpoints: frozenset[str]
+    shapes: frozenset[Shape]
     sign: re.Pattern[bytes]
     """Without it a body is not even parsed."""
     change: Callable[[Members], Members | None]
 
 
-def repair_request(repairs: Repairs, endpoint: str, body: bytes, read_ids: ReadIds = refuse_ids) -> bytes:
+def repair_request(
+    repairs: Repairs, shape: Shape | None, body: bytes, read_ids: ReadIds = refuse_ids
+) -> bytes:
     """A JSON request body as the upstream takes it; the same object where nothing changed.
 
     Args:
         repairs: What is on.
-        endpoint: The path below the version, such as `embeddings`.
+        shape: Of the request; None where no repair applies.
         body: The whole body.
         read_ids: What token ids say, for `decode_token_ids`.
 
     Raises:
         InvalidRequest: it holds token ids that are not taken (`refuse_token_ids`) or not known.
     """
-    wanted = [repair for name in repairs.request if _fits(repair := _find(name, read_ids), endpoint, body)]
+    wanted = [repair for name in repairs.request if _fits(repair := _find(name, read_ids), shape, body)]
     request = open_object(body) if wanted else None
     if request is None:
         return body
@@ -52,8 +55,8 @@ def _find(name: str, read_ids: ReadIds) -> _RequestRepair:
     return _REPAIRS[name]
 
 
-def _fits(repair: _RequestRepair, endpoint: str, body: bytes) -> bool:
-    return endpoint in repair.endpoints and repair.sign.search(body) is not None
+def _fits(repair: _RequestRepair, shape: Shape | None, body: bytes) -> bool:
+    return shape in repair.shapes and repair.sign.search(body) is not None
 
 
 def _without(members: Members, names: frozenset[str]) -> Members:
@@ -91,13 +94,13 @@ def _ask_usage(request: Members) -> Members | None:
 
 _REPAIRS: Final = {
     "drop_params": _RequestRepair(
-        _CHAT | _EMBEDDINGS | {"completions"}, re.compile(rb'"drop_params"'), _drop_params
+        _CHAT | _EMBEDDINGS | {Shape.COMPLETION}, re.compile(rb'"drop_params"'), _drop_params
     ),
     "drop_empty_tools": _RequestRepair(
         _CHAT, re.compile(rb'"tools"\s*:\s*(?:\[\s*\]|null)'), _drop_empty_tools
     ),
     "drop_tool_call_index": _RequestRepair(_CHAT, re.compile(rb'"index"\s*:'), _drop_tool_call_index),
-    "ask_usage": _RequestRepair(_CHAT | {"completions"}, re.compile(rb'"stream"\s*:\s*true'), _ask_usage),
+    "ask_usage": _RequestRepair(_CHAT | {Shape.COMPLETION}, re.compile(rb'"stream"\s*:\s*true'), _ask_usage),
     "refuse_token_ids": _RequestRepair(_EMBEDDINGS, IDS_SIGN, refuse_token_ids),
-    "tei_rerank": _RequestRepair(frozenset({"rerank"}), re.compile(rb'"documents"'), to_tei),
+    "tei_rerank": _RequestRepair(frozenset({Shape.RERANK}), re.compile(rb'"documents"'), to_tei),
 }

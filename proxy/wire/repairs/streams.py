@@ -4,8 +4,8 @@ import re
 from typing import Final
 
 from proxy.errors import Aborted, InvalidResponse
+from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import error_event
-from proxy.wire.repairs.answers import JSON_ENDPOINTS
 from proxy.wire.repairs.catalogue import Repairs
 from proxy.wire.repairs.chat_chunks import CHUNK_REPAIRS, StreamMemory
 from proxy.wire.repairs.framing import (
@@ -28,7 +28,7 @@ from proxy.wire.repairs.vendor_errors import (
     read_vendor_error,
 )
 
-_CHUNKED: Final = frozenset({"chat/completions", "completions"})
+_CHUNKED: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
 _MARK: Final = b"\xef\xbb\xbf"
 """A byte order mark: readers pass over it, but not over one that stands before a field's name."""
 _NO_EVENT: Final = re.compile(rb"\s*[{<]")
@@ -44,21 +44,21 @@ class StreamRepairer:
 
     Args:
         repairs: What is on.
-        endpoint: The path below the version, such as `chat/completions`.
+        shape: Of the answer; None where no repair applies.
         usage_asked: Whether the client set `stream_options.include_usage`.
     """
 
-    def __init__(self, repairs: Repairs, endpoint: str, *, usage_asked: bool) -> None:
+    def __init__(self, repairs: Repairs, shape: Shape | None, *, usage_asked: bool) -> None:
         on = frozenset(repairs.stream)
         self.accepts_missing_end = "accept_missing_end" in on
         """Whether a stream may end with neither an end marker nor a finish_reason."""
         self._lf = "lf_newlines" in on
         self._utf8 = "utf8" in on
-        self._event_lines = "drop_event_lines" in on and endpoint in _CHUNKED
-        self._vendor_errors = "vendor_errors" in on and endpoint in JSON_ENDPOINTS
-        self._true_errors = "true_errors" in on and endpoint in JSON_ENDPOINTS
+        self._event_lines = "drop_event_lines" in on and shape in _CHUNKED
+        self._vendor_errors = "vendor_errors" in on and shape is not None
+        self._true_errors = "true_errors" in on and shape is not None
         known = [CHUNK_REPAIRS[name] for name in repairs.stream if name in CHUNK_REPAIRS]
-        self._repairs = [repair for repair in known if endpoint in repair.endpoints]
+        self._repairs = [repair for repair in known if shape in repair.shapes]
         self._signs = [repair.sign for repair in self._repairs]
         self._signs += [VENDOR_SIGN] * self._vendor_errors + [OPENAI_SIGN] * self._true_errors
         self._memory = StreamMemory(usage_asked)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.wire.endpoints import Shape
 from tests.wire.repairs.vendor_streams import DONE, TEXT, VENDORS
 
 
@@ -19,9 +20,9 @@ class Sample:
     pieces: list[bytes]
 
     @property
-    def endpoint(self) -> str:
+    def shape(self) -> Shape:
         """Where it is streamed."""
-        return "completions" if self.vendor == TEXT else "chat/completions"
+        return Shape.COMPLETION if self.vendor == TEXT else Shape.CHAT
 
     @property
     def whole(self) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import StreamRepairer, resolve
 from proxy.wire.repairs.framing import read_payload, split_events
 
@@ -44,11 +45,11 @@ def chunk(delta: object, finish_reason: str | None = None, **more: object) -> di
 def repair(
     names: list[str],
     *pieces: bytes,
-    endpoint: str = "chat/completions",
+    shape: Shape = Shape.CHAT,
     usage_asked: bool = False,
 ) -> bytes:
     """A whole stream through the repairs of these names."""
-    repairer = StreamRepairer(resolve(names), endpoint, usage_asked=usage_asked)
+    repairer = StreamRepairer(resolve(names), shape, usage_asked=usage_asked)
     return b"".join([*map(repairer.feed, pieces), repairer.finish()])
 
 

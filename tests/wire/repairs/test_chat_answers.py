@@ -5,21 +5,22 @@ from typing import Any
 
 import pytest
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import repair_answer, resolve
 
-CHAT = "chat/completions"
+CHAT = Shape.CHAT
 
 
-def repaired(name: str, answer: object, endpoint: str = CHAT) -> Any:
-    once = repair_answer(resolve([name]), endpoint, "POST", json.dumps(answer).encode())
+def repaired(name: str, answer: object, shape: Shape = CHAT) -> Any:
+    once = repair_answer(resolve([name]), shape, "POST", json.dumps(answer).encode())
     assert isinstance(once, bytes)
-    assert repair_answer(resolve([name]), endpoint, "POST", once) is once
+    assert repair_answer(resolve([name]), shape, "POST", once) is once
     return json.loads(once)
 
 
-def untouched(name: str, answer: object, endpoint: str = CHAT) -> bool:
+def untouched(name: str, answer: object, shape: Shape = CHAT) -> bool:
     body = json.dumps(answer).encode()
-    return repair_answer(resolve([name]), endpoint, "POST", body) is body
+    return repair_answer(resolve([name]), shape, "POST", body) is body
 
 
 def answer(message: object, **more: object) -> dict[str, object]:
@@ -86,7 +87,7 @@ def test_absent_usage_becomes_zeros(absent: dict[str, object]) -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     assert repaired("fill_usage", answer({}, **absent))["usage"] == zeros
     del zeros["completion_tokens"]
-    assert repaired("fill_usage", {"data": [{}], **absent}, "embeddings")["usage"] == zeros
+    assert repaired("fill_usage", {"data": [{}], **absent}, Shape.EMBEDDINGS)["usage"] == zeros
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_absent_usage_becomes_zeros(absent: dict[str, object]) -> None:
     ],
 )
 def test_null_counts_of_embeddings_become_numbers(usage: object, filled: object) -> None:
-    assert repaired("fill_usage", {"data": [{}], "usage": usage}, "embeddings")["usage"] == filled
+    assert repaired("fill_usage", {"data": [{}], "usage": usage}, Shape.EMBEDDINGS)["usage"] == filled
 
 
 def test_the_total_is_the_sum_of_its_parts() -> None:

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EventFramer, holds_event
 from proxy.wire.repairs import REPAIRS, SETS, ErrorInside, StreamRepairer, resolve
 from tests.wire.repairs.comparison import Comparison
@@ -27,7 +28,7 @@ def names_of(chosen: str) -> list[str]:
 def relayed(sample: Sample, chosen: str) -> bytes | ErrorInside:
     """What a client gets: as the relay does it, but for the network."""
     repairs = resolve(names_of(chosen))
-    repairer = StreamRepairer(repairs, sample.endpoint, usage_asked=sample.usage_asked)
+    repairer = StreamRepairer(repairs, sample.shape, usage_asked=sample.usage_asked)
     framer = EventFramer(1 << 24)
     pieces, beginning = iter(sample.pieces), b""
     for piece in pieces:
@@ -59,7 +60,7 @@ def check(sample: Sample, chosen: str) -> None:
         assert begins_with_error(sample.whole)
     else:
         names = frozenset(resolve(names_of(chosen)).names)
-        if sample.endpoint == "completions":
+        if sample.shape is Shape.COMPLETION:
             names -= OF_CHAT
         Comparison(names, asked=sample.usage_asked).check(sample.whole, out)
 

@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given
 
 from proxy.errors import InvalidRequest
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import REPAIRS, Repairs, repair_request, resolve
 from tests.wire.repairs.streams import JSON
 
-CHAT, EMBEDDINGS = "chat/completions", "embeddings"
+CHAT, EMBEDDINGS = Shape.CHAT, Shape.EMBEDDINGS
 ALL_BUT_REFUSAL = resolve(name for name in REPAIRS if name != "refuse_token_ids")
 
 
-def repaired(name: str, endpoint: str, body: bytes) -> bytes:
-    once = repair_request(resolve([name]), endpoint, body)
-    assert repair_request(resolve([name]), endpoint, once) is once
+def repaired(name: str, shape: Shape, body: bytes) -> bytes:
+    once = repair_request(resolve([name]), shape, body)
+    assert repair_request(resolve([name]), shape, once) is once
     return once
 
 
@@ -113,7 +114,7 @@ def test_text_is_not_refused(sent: str) -> None:
 
 def test_another_endpoint_is_left_alone() -> None:
     body = b'{"tools": [], "input": [1], "drop_params": true}'
-    assert repair_request(resolve(REPAIRS), "responses", body) is body
+    assert repair_request(resolve(REPAIRS), None, body) is body
 
 
 def test_without_repairs_nothing_is_touched() -> None:

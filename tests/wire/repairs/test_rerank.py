@@ -7,19 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import repair_answer, repair_request, resolve
 
 TEI = resolve(["tei_rerank"])
 
 
 def asked(body: bytes) -> bytes:
-    once = repair_request(TEI, "rerank", body)
-    assert repair_request(TEI, "rerank", once) is once
+    once = repair_request(TEI, Shape.RERANK, body)
+    assert repair_request(TEI, Shape.RERANK, once) is once
     return once
 
 
-def answered(body: bytes, top_n: object = None, endpoint: str = "rerank") -> bytes:
-    answer = repair_answer(TEI, endpoint, "POST", body, top_n)
+def answered(body: bytes, top_n: object = None, shape: Shape = Shape.RERANK) -> bytes:
+    answer = repair_answer(TEI, shape, "POST", body, top_n)
     assert isinstance(answer, bytes)
     return answer
 
@@ -69,7 +70,7 @@ def test_another_answer_stays(body: bytes) -> None:
 
 def test_a_list_from_another_endpoint_stays() -> None:
     body = b'[{"index": 0, "score": 1}]'
-    assert answered(body, endpoint="embeddings") is body
+    assert answered(body, shape=Shape.EMBEDDINGS) is body
 
 
 @given(

@@ -5,19 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidResponse
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import REPAIRS, ErrorInside, Repairs, StreamRepairer, resolve
 from proxy.wire.repairs import streams as under_test
 from proxy.wire.repairs.shallow_json import open_object
 from tests.wire.repairs.streams import DONE, EVENTS, JSON, chunk, cut, event, payloads, repair
 
-CHAT = "chat/completions"
+CHAT = Shape.CHAT
 EVERYTHING = resolve(REPAIRS)
 HELLO = event(chunk({"content": "你好"}))
 SPARK = event({"code": 10013, "message": "audit (sid: cha1)", "sid": "cha1"})
 
 
-def repairer(repairs: Repairs = EVERYTHING, endpoint: str = CHAT) -> StreamRepairer:
-    return StreamRepairer(repairs, endpoint, usage_asked=False)
+def repairer(repairs: Repairs = EVERYTHING, shape: Shape | None = CHAT) -> StreamRepairer:
+    return StreamRepairer(repairs, shape, usage_asked=False)
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
@@ -74,7 +75,7 @@ def test_without_repairs_any_bytes_pass(events: list[bytes], at: list[int]) -> N
 
 @given(st.lists(JSON.map(event), max_size=6), st.lists(st.integers(0, 20), max_size=3))
 def test_events_of_another_endpoint_pass(events: list[bytes], at: list[int]) -> None:
-    other = repairer(endpoint="responses")
+    other = repairer(shape=None)
     assert b"".join(map(other.feed, cut(events, at))) == b"".join(events)
 
 

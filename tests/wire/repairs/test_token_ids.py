@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import repair_request, resolve
 
 
@@ -16,9 +17,9 @@ def spell(ids: list[int]) -> str:
     return "".join(map(chr, ids))
 
 
-def decoded(sent: Any, *more: str, endpoint: str = "embeddings") -> Any:
+def decoded(sent: Any, *more: str, shape: Shape = Shape.EMBEDDINGS) -> Any:
     body = json.dumps({"model": "m", "input": sent, "n": 1.50}).encode()
-    return json.loads(repair_request(resolve(["decode_token_ids", *more]), endpoint, body, spell))["input"]
+    return json.loads(repair_request(resolve(["decode_token_ids", *more]), shape, body, spell))["input"]
 
 
 @pytest.mark.parametrize(
@@ -47,17 +48,17 @@ def test_what_is_no_list_of_ids_stays(sent: object) -> None:
 
 def test_only_embeddings_are_read_and_only_where_it_is_on() -> None:
     body = b'{"input":[[72]],"n":1.50}'
-    assert repair_request(resolve(["decode_token_ids"]), "chat/completions", body, spell) is body
-    assert repair_request(resolve(["ragflow"]), "embeddings", body, spell) is body
+    assert repair_request(resolve(["decode_token_ids"]), Shape.CHAT, body, spell) is body
+    assert repair_request(resolve(["ragflow"]), Shape.EMBEDDINGS, body, spell) is body
     assert (
-        repair_request(resolve(["decode_token_ids"]), "embeddings", body, spell)
+        repair_request(resolve(["decode_token_ids"]), Shape.EMBEDDINGS, body, spell)
         == b'{"input":["H"],"n":1.50}'
     )
 
 
 def test_without_an_encoding_ids_are_refused_and_never_passed_on_in_silence() -> None:
     with pytest.raises(InvalidRequest, match="check_embedding_ctx_length"):
-        repair_request(resolve(["decode_token_ids"]), "embeddings", b'{"input":[1,2]}')
+        repair_request(resolve(["decode_token_ids"]), Shape.EMBEDDINGS, b'{"input":[1,2]}')
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import ErrorInside, repair_answer, resolve
 from proxy.wire.repairs.vendor_errors import VENDOR_SIGN
 
@@ -11,7 +12,7 @@ ERRORS = resolve(["vendor_errors", "true_errors"])
 
 
 def read(body: str) -> ErrorInside | None:
-    told = repair_answer(ERRORS, "chat/completions", "POST", body.encode())
+    told = repair_answer(ERRORS, Shape.CHAT, "POST", body.encode())
     return told if isinstance(told, ErrorInside) else None
 
 

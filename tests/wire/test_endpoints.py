@@ -1,0 +1,135 @@
+"""The table of endpoints: every row can be reached, and the facts that depend on each other agree."""
+
+import pytest
+
+from proxy.wire.endpoints import (
+    BARE_SEGMENTS,
+    CHAT_COMPLETIONS,
+    ENDPOINT_NAMES,
+    OTHER,
+    TABLE,
+    Charge,
+    Endpoint,
+    ModelPlace,
+    Shape,
+    StreamEnd,
+    match,
+)
+from tests.endpoints import endpoint_of
+
+ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.name}-{'-'.join(sorted(row.methods))}")
+
+
+def example(pattern: str) -> str:
+    """A path that fits a pattern."""
+    return pattern.replace("**", "below/it").replace("*", "id-1").replace("{model}", "a-model")
+
+
+@ROWS
+def test_every_row_serves_the_paths_that_it_names(row: Endpoint) -> None:
+    for pattern in row.paths or (row.name,):
+        for method in row.methods or {"GET", "POST", "PUT", "PATCH", "DELETE"}:
+            found = endpoint_of(example(pattern), method)
+            assert found.name == row.name
+            assert found is row or (
+                not row.methods and found.methods
+            )  # a row for that very method comes first
+
+
+@ROWS
+def test_a_head_is_served_as_a_get_is(row: Endpoint) -> None:
+    for pattern in row.paths or (row.name,):
+        assert endpoint_of(example(pattern), "HEAD") is endpoint_of(example(pattern), "GET")
+
+
+@ROWS
+def test_the_facts_of_a_row_agree(row: Endpoint) -> None:
+    assert not row.heartbeats or row.stream is not None
+    assert not row.form or row.model is ModelPlace.BODY
+    assert not row.limited or row.model is not ModelPlace.HIDDEN
+    assert (row.charge is Charge.NOTHING) <= (row.model in {ModelPlace.NONE, ModelPlace.PATH})
+    assert (row.model is ModelPlace.NONE) <= (row.charge is Charge.NOTHING)
+    assert row.name == row.name.lower()
+
+
+@pytest.mark.parametrize("shape", Shape)
+def test_named_repairs_apply_at_one_endpoint_of_their_shape(shape: Shape) -> None:
+    (row,) = (row for row in TABLE if row.shape is shape)
+    assert row.name == shape
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "chat/completions"),
+        ("PUT", "chat/completions"),
+        ("DELETE", "embeddings"),
+        ("POST", "models"),
+        ("POST", "models/x:generateContent"),
+        ("POST", "embeddings/x"),
+        ("OPTIONS", "completions"),
+    ],
+)
+def test_another_method_or_a_path_below_has_none_of_an_endpoints_facts(method: str, path: str) -> None:
+    found = endpoint_of(path, method)
+    assert (found.shape, found.heartbeats) == (None, False)
+    assert found.stream is not StreamEnd.FINISH
+    assert found.name in ENDPOINT_NAMES
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "batches"),
+        ("POST", "threads/runs"),
+        ("POST", "threads/t-1/runs"),
+        ("POST", "assistants"),
+        ("POST", "evals/e-1/runs"),
+        ("POST", "fine_tuning/jobs"),
+        ("POST", "realtime/client_secrets"),
+        ("POST", "realtime/calls"),
+        ("POST", "chatkit/sessions"),
+        ("POST", "agents/sessions"),
+        ("POST", "live/sessions"),
+        ("POST", "videos/v-1/remix"),
+        ("POST", "engines/gpt-b/completions"),
+        ("POST", "deployments/gpt-b/chat/completions"),
+        ("POST", "models/secret:generateContent"),
+        ("POST", "models/secret/predict"),
+        ("POST", "openai/deployments/gpt-b/chat/completions"),
+        ("POST", "v1beta/models/x:generateContent"),
+        ("POST", "messages"),
+        ("PUT", "chat/completions"),
+        ("POST", ""),
+    ],
+)
+def test_what_may_run_a_model_unseen_is_closed_to_limited_keys(method: str, path: str) -> None:
+    found = endpoint_of(path, method)
+    assert found.model is ModelPlace.HIDDEN
+    assert not found.limited
+
+
+def test_a_name_covers_what_is_below_it() -> None:
+    assert CHAT_COMPLETIONS.is_in(["embeddings", "chat/completions"])
+    assert endpoint_of("audio/speech").is_in(["audio"])
+    assert not endpoint_of("audio").is_in(["audio/speech"])
+    assert not endpoint_of("completions").is_in(["chat/completions", "completion"])
+    assert not OTHER.is_in(ENDPOINT_NAMES)
+
+
+def test_openais_first_segments_are_served_bare() -> None:
+    """Those of OpenAI's specification and of the SDK; `chat` is the web chat's but for one path."""
+    assert set(BARE_SEGMENTS) >= {
+        "agents", "assistants", "audio", "batches", "chatkit", "completions", "containers",
+        "content_provenance_checks", "conversations", "decisions", "embeddings", "evals", "files",
+        "fine_tuning", "images", "live", "models", "moderations", "organization", "projects", "realtime",
+        "rerank", "responses", "safety", "skills", "threads", "uploads", "vaults", "vector_stores", "videos",
+        "webhook_endpoints", "webhook_event_types",
+    }  # fmt: skip
+    assert not {"chat", "engines", "deployments", "other", "v1", "v2"} & set(BARE_SEGMENTS)
+
+
+def test_a_model_in_the_path_is_found_where_the_pattern_has_it() -> None:
+    assert match("GET", ["models", "a", "b"]).model == slice(1, None)
+    assert match("POST", ["engines", "a", "completions"]).model == slice(1, 2)
+    assert match("GET", ["models"]).model is None
