@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 from hypercorn.config import Config
 
-from proxy.cli.server import load_server_config, open_sockets, run, run_server, stop_signal
+from proxy.cli.server import load_server_config, open_sockets, run, run_server
+from proxy.cli.signals import Signals, handled_signals
 from proxy.gateway import GatewayOptions, create_gateway
 from proxy.settings import Settings, resolve_embedded
 
@@ -16,6 +17,11 @@ DEFAULT_BIND = "127.0.0.1:5003"
 
 def serve_gateway(options: argparse.Namespace) -> int:
     """Serve the gateway until a signal."""
+    with handled_signals() as signals:
+        return _serve_gateway(options, signals)
+
+
+def _serve_gateway(options: argparse.Namespace, signals: Signals) -> int:
     server = load_server_config(options.bind or DEFAULT_BIND)
     sockets = open_sockets(server.bind, server.backlog)
     gateway = GatewayOptions(
@@ -35,7 +41,7 @@ def serve_gateway(options: argparse.Namespace) -> int:
     print(f"demonstration gateway on http://{host}:{port}; tokens live {gateway.token_ttl:g} s", flush=True)
 
     async def main() -> None:
-        await run_server(create_gateway(gateway), server, sockets, stop_signal().wait)
+        await run_server(create_gateway(gateway), server, sockets, signals.stop().wait)
 
     run(main)
     return 0

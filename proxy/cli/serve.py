@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hypercorn.config import Config
 
@@ -16,13 +17,12 @@ from proxy.cli.gateway import embedded_gateway
 from proxy.cli.reload import reloading
 from proxy.cli.server import (
     HARD_STOP_SECONDS,
-    hangup_signal,
     load_server_config,
     open_sockets,
     run,
     run_server,
-    stop_signal,
 )
+from proxy.cli.signals import Signals, handled_signals
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
@@ -47,9 +47,14 @@ def serve(options: argparse.Namespace) -> int:
         check_binds(loaded, binds)
         return loaded
 
-    with contextlib.ExitStack() as stack:
+    with handled_signals() as signals, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(opened) for opened in open_sockets(server.bind, server.backlog)]
-        run(functools.partial(serve_until_stopped, settings, server, sockets, load=load))
+        run(
+            functools.partial(
+                serve_until_stopped,
+                settings, server, sockets, load=load, file=options.config, signals=signals,
+            )
+        )  # fmt: skip
     return 0
 
 
@@ -69,6 +74,8 @@ async def serve_until_stopped(
     sockets: list[socket.socket],
     hard_stop_seconds: float = HARD_STOP_SECONDS,
     load: Callable[[], Settings] | None = None,
+    file: Path | None = None,
+    signals: Signals | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -77,12 +84,14 @@ async def serve_until_stopped(
         server: Hypercorn's knobs; `graceful_timeout` is the time that running exchanges get.
         sockets: Where to listen.
         hard_stop_seconds: After that time more, whatever still hangs is left behind.
-        load: Reads the settings anew, at SIGHUP.
+        load: Reads the settings again, at SIGHUP.
+        file: What `load` reads.
+        signals: Handled since before the sockets were opened.
     """
-    drain, log, hangup = Drain(), get_logger("proxy"), hangup_signal()
+    drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
     stopped = functools.partial(
-        _stopped, stop_signal(), drain, server.graceful_timeout, hard_stop, hard_stop_seconds
+        _stopped, signals.stop(), drain, server.graceful_timeout, hard_stop, hard_stop_seconds
     )
     # We end streams politely at that time; then Hypercorn cuts what is left, on Python 3.11 at least.
     server.graceful_timeout += hard_stop_seconds / 2
@@ -90,7 +99,9 @@ async def serve_until_stopped(
         resolved = resolve(settings)
         _announce(resolved, sockets)
         app = create_app(resolved, drain)
-        reloads = reloading(hangup, functools.partial(reload, app), load or (lambda: settings), resolve)
+        reloads = reloading(
+            signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file
+        )
         try:
             async with hard_stop, reloads:
                 await run_server(app, server, sockets, stopped)

@@ -8,7 +8,6 @@ from a whole one.
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import tomllib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -129,24 +128,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # there is none for this platform
         return None
     return uvloop.new_event_loop
-
-
-def stop_signal() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in ("SIGTERM", "SIGINT"):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(getattr(signal, name), stop.set)
-    return stop
-
-
-def hangup_signal() -> asyncio.Event:
-    """An event that SIGHUP sets, which otherwise ends a process."""
-    hangup = asyncio.Event()
-    with contextlib.suppress(NotImplementedError, AttributeError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
-    return hangup
 
 
 @contextlib.contextmanager

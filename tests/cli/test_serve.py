@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from proxy.cli.serve import serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.errors import SettingsError
 from proxy.settings import load_settings
-from tests.cli.processes import read_until, running
+from tests.cli.processes import PATIENCE, read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
@@ -156,3 +157,22 @@ async def test_a_hangup_as_soon_as_it_serves_reloads_the_runnable_default() -> N
         service.send_signal(signal.SIGHUP)
         said = await read_until(service, "reload")
         assert "reloaded" in said
+
+
+async def test_a_hangup_as_soon_as_the_port_accepts_does_not_end_the_service() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    serve = shlex.join([sys.executable, "-m", "proxy", "serve", "--bind", f"127.0.0.1:{port}"])
+    async with running("sh", "-c", f"exec {serve} --config config/proxy.toml 2>&1") as service:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    continue
+                break
+        service.send_signal(signal.SIGHUP)
+        assert "reloaded" in await read_until(service, "reload")
+        writer.close()
+        service.send_signal(signal.SIGTERM)
+        await read_until(service, "stopped")

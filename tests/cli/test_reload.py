@@ -1,0 +1,64 @@
+"""A settings file is loaded when it has stopped changing, never half of it."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.cli import reload
+from proxy.cli.reload import QUIET_SECONDS, wait_until_stable
+from proxy.errors import SettingsError
+
+PIECES = [b"[access]\n", b"keys = [\n", b'{ name = "a", key = "sk-a",\n', b'models = ["cheap"] },\n]\n']
+
+
+async def test_a_file_that_is_written_in_pieces_is_taken_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.toml"
+
+    async def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for piece in PIECES:
+                file.write(piece)
+                await asyncio.sleep(QUIET_SECONDS / 2)
+
+    path.write_bytes(b"")
+    async with asyncio.TaskGroup() as group:
+        writer = group.create_task(write())
+        await wait_until_stable(path)
+        assert writer.done()
+    assert path.read_bytes() == b"".join(PIECES)
+
+
+async def test_a_file_that_was_renamed_into_place_is_taken_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.toml"
+    path.write_bytes(b"".join(PIECES))
+    past = time.time() - 60
+    os.utime(path, (past, past))
+    async with asyncio.timeout(QUIET_SECONDS / 2):
+        await wait_until_stable(path)
+
+
+async def test_a_file_that_never_rests_is_refused_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "proxy.toml"
+    path.write_bytes(b"")
+    monkeypatch.setattr(reload, "UNSTABLE_SECONDS", 2.0)
+
+    async def write_on() -> None:
+        while True:
+            with path.open("ab") as file:
+                file.write(b"# more\n")
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        writer = group.create_task(write_on())
+        with pytest.raises(SettingsError, match="rename it into place"):
+            await wait_until_stable(path)
+        writer.cancel()
+
+
+async def test_a_missing_file_is_left_to_the_loader(tmp_path: Path) -> None:
+    await wait_until_stable(tmp_path / "absent.toml")

@@ -1,0 +1,32 @@
+"""Signals that arrive before a service runs are not lost, and do not end it."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from proxy.cli.signals import handled_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_loop_runs_sets_its_event_later(number: signal.Signals) -> None:
+    async def events() -> tuple[bool, bool]:
+        return signals.stop().is_set(), signals.hangup().is_set()
+
+    before = signal.getsignal(number)
+    with handled_signals() as signals:
+        os.kill(os.getpid(), number)
+        found = asyncio.run(events())
+    assert found == (number != signal.SIGHUP, number == signal.SIGHUP)
+    assert signal.getsignal(number) == before
+
+
+async def test_a_signal_while_the_loop_runs_sets_its_event() -> None:
+    with handled_signals() as signals:
+        stop, hangup = signals.stop(), signals.hangup()
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with asyncio.timeout(10):
+            await hangup.wait()
+        assert not stop.is_set()
