@@ -263,12 +263,15 @@ class InvalidResponse(BadResponse):
 
     Args:
         what: What the upstream sent, for the caller and the log. Never text of the response.
+        reason: More about it, for the log alone.
     """
 
     message = "the upstream sent an invalid response"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{self.message}: {what}", headers={"X-Should-Retry": "false"}, reason=what)
+    def __init__(self, what: str, *, reason: str | None = None) -> None:
+        super().__init__(
+            f"{self.message}: {what}", headers={"X-Should-Retry": "false"}, reason=reason or what
+        )
 
 
 class UpstreamTimeout(UpstreamError):

@@ -180,7 +180,7 @@ async def _ask(section: Credential) -> Reply:
     source = _source(section)
     try:
         async with asyncio.timeout(section.timeout):
-            return await source.ask(any_status=True)
+            return await source.ask()
     except TimeoutError as error:
         raise as_fetch_error(error) from None
     finally:

@@ -16,7 +16,7 @@ from proxy.credentials.backoff import TokenFetchError, as_fetch_error
 from proxy.credentials.build import build_credentials, build_source
 from proxy.credentials.credential import FetchedToken, mint
 from proxy.credentials.sources import TokenSource
-from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.expiry import Reply, duration
 from proxy.credentials.sources.http_recipe import HttpTokenSource
 from proxy.credentials.sources.request_values import credentials_in
 from proxy.errors import SettingsError
@@ -153,16 +153,3 @@ def _moment(after: float, asked: float) -> str:
     start = datetime.fromtimestamp(asked).astimezone()
     moment = start + timedelta(seconds=after)
     return moment.strftime("%H:%M:%S" if moment.date() == start.date() else "%Y-%m-%d %H:%M:%S")
-
-
-def duration(seconds: float) -> str:
-    """`4 min 50 s`: the two largest units that say something."""
-    left = round(seconds)
-    if left < 10:
-        return f"{seconds:.3g} s"
-    parts = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if left >= size:
-            parts.append(f"{left // size} {unit}")
-            left %= size
-    return " ".join(parts[:2])

@@ -20,7 +20,8 @@ class TokenFetchError(Exception):
     """A token source brought no token.
 
     Args:
-        reason: Constant words for the log; never a byte of the reply, never a secret.
+        reason: Words for the log: what was asked, what happened, what to do. Never a secret, never text of a
+            reply.
         permanent: The issuer refused us: asking again soon is useless, though it is asked again for ever.
         retry_after: Seconds the issuer asked to wait.
     """

@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.secret import Secret
 
@@ -22,6 +22,19 @@ SHORT_LIFE_SECONDS: Final = 2.0
 _DIGEST_KEY: Final = secrets.token_bytes(32)
 
 
+class LifetimeDoubt(NamedTuple):
+    """A lifetime that could not be read, or that looks like a mistake in the configuration."""
+
+    readable: bool
+    reason: str
+    """Words for the log, with the path of the lifetime and without text of the reply."""
+
+    @property
+    def event(self) -> str:
+        """The name of the log line."""
+        return "token_lifetime_doubtful" if self.readable else "token_lifetime_unreadable"
+
+
 @dataclass(frozen=True, slots=True)
 class FetchedToken:
     """What a token source brings home.
@@ -31,11 +44,13 @@ class FetchedToken:
         lifetime: Seconds from the moment the request left; infinite for a token that does not expire.
         refresh_in: Seconds after which the issuer asks for a refresh, where it says so; of a token that does
             not expire, after which it has to be looked at again.
+        doubt: What looks wrong about its lifetime.
     """
 
     secret: Secret
     lifetime: float
     refresh_in: float | None = None
+    doubt: LifetimeDoubt | None = None
 
 
 @dataclass(frozen=True, slots=True)

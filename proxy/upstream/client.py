@@ -1,6 +1,7 @@
 """The only room that knows AsyncOpenAI: send one request with a live token, hand back an unread response."""
 
 import contextlib
+import functools
 import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -27,9 +28,12 @@ from proxy.errors import (
 )
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
+from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
 from proxy.wire.endpoints import OTHER, Endpoint
 from proxy.wire.headers import Headers
+
+Explain = Callable[[Exception], TransportFailure]
 
 SENDS_MAX: Final = 3
 """A request is sent once more with another token. One that was there already when the first was refused may
@@ -94,6 +98,7 @@ class UpstreamClient(AsyncOpenAI):
         self._extra = [(key.lower().encode(), value.encode()) for key, value in settings.headers.items()]
         self._extra_names = {key for key, _ in self._extra}
         self._timeout = {"connect": settings.timeouts.connect or None}
+        self._explain = functools.partial(explain, url=settings.base_url, proxy=settings.proxy)
         transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
         self._http = httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
         super().__init__(
@@ -118,7 +123,8 @@ class UpstreamClient(AsyncOpenAI):
             raise Overloaded
         self._open += 1
         try:
-            return UpstreamResponse(await self._send_with_credential(request, record), self._closed)
+            response = await self._send_with_credential(request, record)
+            return UpstreamResponse(response, self._closed, self._explain)
         except BaseException:
             self._closed()
             raise
@@ -138,7 +144,7 @@ class UpstreamClient(AsyncOpenAI):
                 raise TokenRejected(reason="the token was refused, and there is no other one")
             record.generation, record.replays = credential.generation, len(refused)
             response = await self._send(request, credential)
-            if not await _refuses(response, self._credential.refusal):
+            if not await self._refuses(response, self._credential.refusal):
                 return response
             now = source.invalidate(credential.generation, f"the upstream answered {response.status_code}")
             if not isinstance(request.body, bytes):
@@ -159,7 +165,7 @@ class UpstreamClient(AsyncOpenAI):
         extensions: dict[str, Any] = {"target": target, "timeout": self._timeout}
         if request.subprotocols is not None:
             extensions["subprotocols"] = request.subprotocols
-        with _translated_errors():
+        with _translated_errors(self._explain):
             response = await self._http.send(
                 httpx2.Request(
                     request.method, self._url, headers=headers, content=request.body, extensions=extensions
@@ -171,8 +177,29 @@ class UpstreamClient(AsyncOpenAI):
             raise InvalidResponse("a change of protocol that was not asked for")
         if response.has_redirect_location:
             await response.aclose()
-            raise InvalidResponse("a redirect, which the proxy does not follow")
+            asked = origin_of(str(self._url))
+            raise InvalidResponse(
+                "a redirect, which the proxy does not follow",
+                reason=f"{asked} answered {response.status_code}, a redirect, which is not followed; "
+                "write the final address in base_url",
+            )
         return response
+
+    async def _refuses(self, response: httpx2.Response, rules: RefusalRules) -> bool:
+        """Whether an answer refuses our token; then it is closed."""
+        status, headers = response.status_code, response.headers.raw
+        refused = rules.fit_head(status, headers)
+        if not refused and rules.ask_for_body(status, headers):
+            body: ArrivingBody = response.extensions["body"]
+            try:
+                with _translated_errors(self._explain):
+                    refused = rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
+            except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
+                await response.aclose()
+                raise
+        if refused:
+            await response.aclose()
+        return refused
 
 
 async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credential:
@@ -186,27 +213,10 @@ async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credenti
         clock.sent()
 
 
-async def _refuses(response: httpx2.Response, rules: RefusalRules) -> bool:
-    """Whether an answer refuses our token; then it is closed."""
-    status, headers = response.status_code, response.headers.raw
-    refused = rules.fit_head(status, headers)
-    if not refused and rules.ask_for_body(status, headers):
-        body: ArrivingBody = response.extensions["body"]
-        try:
-            with _translated_errors():
-                refused = rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
-        except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
-            await response.aclose()
-            raise
-    if refused:
-        await response.aclose()
-    return refused
-
-
 class UpstreamResponse:
     """An answer whose body is read as it arrives."""
 
-    def __init__(self, response: httpx2.Response, closed: Callable[[], None]) -> None:
+    def __init__(self, response: httpx2.Response, closed: Callable[[], None], explain: Explain) -> None:
         self.status = response.status_code
         self.headers: Headers = response.headers.raw
         self._response = response
@@ -214,6 +224,7 @@ class UpstreamResponse:
         self.socket: ArrivingMessages | None = response.extensions.get("socket")
         """What a handshake opened, where it did."""
         self._closed = closed
+        self._explain = explain
 
     async def read(self) -> bytes:
         """All that has arrived, after a wait for the first of it; nothing at the proper end.
@@ -224,7 +235,7 @@ class UpstreamResponse:
         try:
             return await self._body.read()
         except httpx2.TransportError as error:
-            raise Aborted(reason=_cause(error)) from error
+            raise Aborted(reason=str(self._explain(error))) from error
 
     def fail(self, error: ProxyError) -> None:
         """Make the read that waits, or the next one, raise this error."""
@@ -237,26 +248,20 @@ class UpstreamResponse:
 
 
 @contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Turn the HTTP library's errors, before there is an answer, into ours."""
+def _translated_errors(explain: Explain) -> Iterator[None]:
+    """Turn the HTTP library's errors, before there is an answer, into ours; the log gets the explanation."""
     try:
         yield
     except httpx2.ConnectTimeout as error:
-        raise UpstreamTimeout(reason="no connection in time") from error
+        raise UpstreamTimeout(reason=str(explain(error))) from error
     except httpx2.PoolTimeout as error:
         raise Overloaded from error
     except (httpx2.ConnectError, httpx2.ProxyError) as error:
-        raise Unreachable(reason=_cause(error)) from error
+        raise Unreachable(reason=str(explain(error))) from error
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        raise BadResponse(reason=_cause(error)) from error
+        raise BadResponse(reason=str(explain(error))) from error
     except UnicodeDecodeError as error:
         raise InvalidRequest("a request header is not valid UTF-8") from error
-
-
-def _cause(error: Exception) -> str:
-    """Words for the log. What a parser complains of may quote the answer, and an answer our token."""
-    kind = type(error.__cause__ or error).__name__
-    return f"{kind}: {error}" if isinstance(error, httpx2.ConnectError) else kind
 
 
 def _tls_context(settings: Upstream) -> ssl.SSLContext | bool:

@@ -226,7 +226,7 @@ async def test_a_failure_exits_1_with_the_masked_reply(
 
 async def test_an_endpoint_that_is_not_there_or_silent_exits_1(capsys: Printed, unused_tcp_port: int) -> None:
     assert await run("--curl", f"curl http://127.0.0.1:{unused_tcp_port}/") == 1
-    assert "could not be asked" in capsys.readouterr().err
+    assert "connection refused" in capsys.readouterr().err
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -235,7 +235,7 @@ async def test_an_endpoint_that_is_not_there_or_silent_exits_1(capsys: Printed, 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await run("--curl", f"curl -m 0.1 http://127.0.0.1:{port}/") == 1
-    assert "did not answer in time" in capsys.readouterr().err
+    assert "no answer in time" in capsys.readouterr().err
 
 
 async def test_a_reply_without_an_end_is_cut_by_the_clock(capsys: Printed) -> None:
@@ -251,7 +251,7 @@ async def test_a_reply_without_an_end_is_cut_by_the_clock(capsys: Printed) -> No
     async with await asyncio.start_server(dripping, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await run("--curl", f"curl -m 0.1 http://127.0.0.1:{port}/") == 1
-    assert "did not answer in time" in capsys.readouterr().err
+    assert "no answer in time" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ async def test_a_refused_connection_is_unreachable() -> None:
     async with build_client(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(Unreachable) as caught:
             await client.open(build_request(), build_record())
-    assert (caught.value.reason or "").startswith("ClientConnectorError: ")
+    assert (caught.value.reason or "").startswith(f"http://127.0.0.1:{port}: connection refused; ")
 
 
 async def test_a_connection_that_does_not_stand_in_time_is_a_timeout() -> None:
@@ -298,7 +298,9 @@ async def test_a_lost_connection_is_a_bad_response_and_no_timeout() -> None:
     async with raw_upstream(leave) as upstream, build_client(upstream.url) as client:
         with pytest.raises(BadResponse) as caught:
             await client.open(build_request(), build_record())
-    assert caught.value.reason == "ServerDisconnectedError"
+    assert (caught.value.reason or "").startswith(
+        f"{upstream.url}: the connection was closed before an answer"
+    )
 
 
 async def test_the_reason_in_the_log_does_not_tell_a_token_in_the_query() -> None:

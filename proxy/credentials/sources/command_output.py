@@ -8,7 +8,13 @@ from typing import Any, Final
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.expiry import Reply
-from proxy.credentials.sources.local_token import as_json, as_text, as_token, time_left
+from proxy.credentials.sources.local_token import (
+    as_json,
+    as_text,
+    as_token,
+    doubt_time_left,
+    time_left,
+)
 from proxy.secret import Secret
 
 _WHENCE: Final = "the command's output"
@@ -42,8 +48,8 @@ class _Found:
     """Whether the form's own rules say that it does not end where it names no end."""
 
 
-def read_output(output: bytes, form: OutputForm, now: float) -> tuple[FetchedToken, bool]:
-    """Find the token in an output, and say whether its life could be read wherever the form promises one.
+def read_output(output: bytes, form: OutputForm, now: float) -> FetchedToken:
+    """Find the token in an output.
 
     A token without an end is asked for again after `default_ttl` all the same; it serves on where that fails.
 
@@ -60,12 +66,12 @@ def read_output(output: bytes, form: OutputForm, now: float) -> tuple[FetchedTok
         raise TokenFetchError(f"{_WHENCE} is empty")
     name = _form_of(text, form) if form.format == "auto" else form.format
     found = _READERS[name](text, form)
+    secret = Secret(found.token)
     left = time_left(found.token, found.body, found.expires, since=now, now=now, whence=_WHENCE)
-    if left is not None:
-        return FetchedToken(Secret(found.token), left), True
-    if found.lasting:
-        return FetchedToken(Secret(found.token), math.inf, form.default_ttl), True
-    return FetchedToken(Secret(found.token), form.default_ttl), not found.expires
+    if left is None and found.lasting:
+        return FetchedToken(secret, math.inf, form.default_ttl)
+    doubt = doubt_time_left(found.token, found.body, found.expires, since=now, default_ttl=form.default_ttl)
+    return FetchedToken(secret, form.default_ttl if left is None else left, doubt=doubt)
 
 
 def _form_of(text: str, form: OutputForm) -> str:

@@ -70,9 +70,9 @@ class ExecTokenSource:
             timeout=command.timeout,
         )
         self._check(ended)
-        fetched, readable = read_output(ended.output, command.form, time.time())
-        if not readable:
-            self._log.warning("token_lifetime_unreadable", default_ttl_s=command.form.default_ttl)
+        fetched = read_output(ended.output, command.form, time.time())
+        if fetched.doubt is not None:
+            self._log.warning(fetched.doubt.event, reason=fetched.doubt.reason)
         return fetched
 
     async def close(self) -> None:

@@ -74,7 +74,7 @@ def read_lifetime(
     """
     for path, unit in candidates:
         value = reply.find(path) if path else token
-        seconds = _UNITS[unit](value, reply)
+        seconds = UNITS[unit](value, reply)
         if seconds is not None and math.isfinite(seconds) and 0 < seconds <= max_ttl:
             return seconds
     return None
@@ -138,7 +138,7 @@ def _claims(value: Any) -> dict[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
-_UNITS: Final[Mapping[str, Callable[[Any, Reply], float | None]]] = {
+UNITS: Final[Mapping[str, Callable[[Any, Reply], float | None]]] = {
     "seconds": _seconds,
     "milliseconds": _milliseconds,
     "epoch": _epoch,
@@ -146,3 +146,17 @@ _UNITS: Final[Mapping[str, Callable[[Any, Reply], float | None]]] = {
     "iso8601": _iso8601,
     "jwt": _jwt,
 }
+"""How each unit of `as` turns a value into seconds of life."""
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time with its two largest units: `4 min 50 s`."""
+    left = round(seconds)
+    if left < 10:
+        return f"{seconds:.3g} s"
+    parts = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])

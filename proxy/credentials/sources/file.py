@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from proxy.credentials.backoff import TokenFetchError
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.credential import FetchedToken, LifetimeDoubt
 from proxy.credentials.sources.expiry import Reply
-from proxy.credentials.sources.local_token import BYTES_MAX, as_json, as_text, as_token, time_left
+from proxy.credentials.sources.local_token import (
+    BYTES_MAX,
+    as_json,
+    as_text,
+    as_token,
+    doubt_time_left,
+    time_left,
+)
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.secret import Secret
 from proxy.settings import FileCredential
@@ -61,6 +68,7 @@ class FileTokenSource:
         self._file = file
         self._side = SideThread()
         self._log = get_logger("credentials")
+        self._doubt: LifetimeDoubt | None = None
 
     async def fetch(self) -> FetchedToken:
         """Read the token.
@@ -69,13 +77,18 @@ class FileTokenSource:
             TokenFetchError: the file cannot be read, is empty, or holds no token that is still good.
         """
         raw, changed = await self._side.run(lambda: _read(self._file.path))
-        token, life = self._token_in(raw, changed)
-        return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age)
+        token, body = self._token_in(raw)
+        life, doubt = self._life(token, body, changed)
+        if doubt is not None and doubt != self._doubt:  # the file is read every minute
+            self._log.warning(doubt.event, reason=doubt.reason)
+        self._doubt = doubt
+        return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age, doubt)
 
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    def _token_in(self, raw: bytes, changed: float) -> tuple[str, float]:
+    def _token_in(self, raw: bytes) -> tuple[str, object]:
+        """The token, and the JSON around it."""
         text = as_text(raw, _WHENCE).strip()
         if not text:
             raise TokenFetchError(f"{_WHENCE} is empty")
@@ -85,19 +98,22 @@ class FileTokenSource:
             body = as_json(text, _WHENCE)
             found = Reply(body, {}, 0.0).find(self._file.token)
             token = as_token(found, f"{_WHENCE}, at {self._file.token!r},")
-        return token, self._life(token, body, changed)
+        return token, body
 
-    def _life(self, token: str, body: object, changed: float) -> float:
+    def _life(self, token: str, body: object, changed: float) -> tuple[float, LifetimeDoubt | None]:
+        """The token's life, and what looks wrong about it."""
         file = self._file
         if not file.ends:
-            return math.inf
+            return math.inf, None
         now = time.time()
         # A file from the future, by a clock of another host, counts from now.
         left = time_left(token, body, file.expires, since=min(changed, now), now=now, whence=_WHENCE)
-        if left is None and file.expires:
-            self._log.warning("token_lifetime_unreadable", default_ttl_s=file.default_ttl)
-            return file.default_ttl
-        return math.inf if left is None else left
+        doubt = doubt_time_left(
+            token, body, file.expires, since=min(changed, now), default_ttl=file.default_ttl
+        )
+        if left is None:
+            return file.default_ttl if file.expires else math.inf, doubt
+        return left, doubt
 
 
 def _read(path: Path) -> tuple[bytes, float]:

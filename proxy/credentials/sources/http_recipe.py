@@ -4,6 +4,7 @@ There is no retry here: the cached source is the only authority on that. No redi
 would carry the client's secret elsewhere; a reply is read up to a cap; not a byte of it reaches a log.
 """
 
+import asyncio
 import http.cookiejar
 import json
 import ssl
@@ -21,12 +22,18 @@ from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import Credential, FetchedToken
 from proxy.credentials.sources import OtherCredentials
 from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.credentials.sources.reply_faults import doubt_lifetime, status_fault, success_fault, token_fault
 from proxy.credentials.sources.request_values import Moment, credentials_in
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.telemetry import get_logger
+from proxy.transport_failure import explain, origin_of
 
 REPLY_BYTES_MAX: Final = 1 << 20
+CLOCK_MARGIN: Final = 0.95
+"""Part of the timeout after which a request gives up by itself, before the clock of the whole fetch runs out:
+that one cannot say which endpoint was slow."""
+CONNECT_FRACTION: Final = 0.9
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -79,7 +86,7 @@ class HttpTokenSource:
         }
         self._client = httpx2.AsyncClient(
             verify=_tls_context(recipe),
-            timeout=recipe.timeout,
+            timeout=httpx2.Timeout(recipe.timeout, connect=CONNECT_FRACTION * recipe.timeout),
             follow_redirects=False,
             trust_env=False,
             proxy=recipe.proxy,
@@ -87,32 +94,43 @@ class HttpTokenSource:
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
         )
         self._log = get_logger("credentials")
+        self._asked = f"the token endpoint {origin_of(recipe.url)}"
 
     async def fetch(self) -> FetchedToken:
         """Send the request and read the token from the reply."""
         return self.read(await self.ask())
 
-    async def ask(self, *, any_status: bool = False) -> Reply:
-        """Send the request once, and give the reply unread; also one of failure, where that is wanted.
+    async def ask(self) -> Reply:
+        """Send the request once, and return the reply unread, whatever its status.
 
         Raises:
-            TokenFetchError: no reply, one that is too large, or a status of failure.
+            TokenFetchError: no reply, or one that is too large.
         """
         moment = Moment(await self._tokens())
         try:
-            async with self._client.stream(**self._request(moment)) as response:
+            async with (
+                asyncio.timeout(CLOCK_MARGIN * self._recipe.timeout),
+                self._client.stream(**self._request(moment)) as response,
+            ):
                 if response.status_code in _REFUSALS:
                     self._take_back(moment)
-                if not any_status:
-                    _check_status(response, shows_tokens=bool(moment.tokens))
-                body = await _read_capped(response)
+                body = await self._read_capped(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
-        except httpx2.TimeoutException as error:
-            raise TokenFetchError("the token endpoint did not answer in time") from error
-        except httpx2.HTTPError as error:
-            raise TokenFetchError(f"the token endpoint could not be asked: {type(error).__name__}") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+            failure = explain(error, self._recipe.url, self._recipe.proxy)
+            raise TokenFetchError(f"the token endpoint {failure}") from error
         text = body.decode("utf-8", "replace")
         return Reply(_parse(body), headers, time.time(), text, response.status_code)
+
+    async def _read_capped(self, response: httpx2.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > REPLY_BYTES_MAX:
+                if response.is_success:
+                    raise TokenFetchError(f"the reply of {self._asked} is too large: check the URL")
+                break  # its status is what counts
+        return bytes(body)
 
     async def close(self) -> None:
         """Close the pool."""
@@ -150,25 +168,42 @@ class HttpTokenSource:
         return request
 
     def read(self, reply: Reply) -> FetchedToken:
-        """The token in a reply of success.
+        """The token in a reply.
 
         Raises:
-            TokenFetchError: there is none where the recipe says.
+            TokenFetchError: the status or the reply is a failure, or no token is where the recipe says.
         """
         recipe = self._recipe
+        self._check_status(reply)
         if recipe.success is not None and reply.find(recipe.success[0]) != recipe.success[1]:
-            raise TokenFetchError(f"the token endpoint's reply has no success at {recipe.success[0]!r}")
+            raise TokenFetchError(f"the reply of {self._asked} {success_fault(reply, *recipe.success)}")
         token = self._token_of(reply)
         if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
             place = recipe.token_header or recipe.token or "its text"
-            raise TokenFetchError(f"the token endpoint's reply has no token at {place!r}")
+            fault = token_fault(reply, place, in_body=recipe.token_header is None and not recipe.token_text)
+            raise TokenFetchError(f"the reply of {self._asked} {fault}")
         lifetime = read_lifetime(recipe.expires, reply, token, recipe.max_ttl)
-        if lifetime is None:
-            if recipe.expires:
-                self._log.warning("token_lifetime_unreadable", default_ttl_s=recipe.default_ttl)
-            lifetime = recipe.default_ttl
+        doubt = doubt_lifetime(
+            recipe.expires, reply, token, default_ttl=recipe.default_ttl, max_ttl=recipe.max_ttl
+        )
+        if doubt is not None:
+            self._log.warning(doubt.event, reason=doubt.reason)
         hint = [(recipe.refresh_in, "seconds")] if recipe.refresh_in else []
-        return FetchedToken(Secret(token), lifetime, read_lifetime(hint, reply, token, recipe.max_ttl))
+        refresh_in = read_lifetime(hint, reply, token, recipe.max_ttl)
+        return FetchedToken(Secret(token), lifetime or recipe.default_ttl, refresh_in, doubt)
+
+    def _check_status(self, reply: Reply) -> None:
+        """Refuse a status that is no success."""
+        if HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
+            return
+        # A refusal of a request that holds another token may mean that token: the next try brings a new one.
+        # Any other status, 404 too, may come from something in between that is just being replaced.
+        permanent = reply.status in _REFUSALS and not self._needed
+        raise TokenFetchError(
+            f"{self._asked} {status_fault(reply)}",
+            permanent=permanent,
+            retry_after=None if permanent else _retry_after(reply.headers.get("retry-after")),
+        )
 
     def _token_of(self, reply: Reply) -> Any:
         recipe = self._recipe
@@ -177,31 +212,6 @@ class HttpTokenSource:
         if recipe.token_text:
             return reply.text.strip()
         return reply.find(recipe.token or "")
-
-
-def _check_status(response: httpx2.Response, *, shows_tokens: bool) -> None:
-    """Refuse what is no success. A refusal that may mean a token in the request is worth another try."""
-    status = response.status_code
-    if response.is_success:
-        return
-    if response.is_redirect:
-        raise TokenFetchError("the token endpoint answered with a redirect, which is not followed")
-    # Any other status, 404 too, may come from something in between that is just being replaced.
-    permanent = status in _REFUSALS and not shows_tokens
-    raise TokenFetchError(
-        f"the token endpoint answered {status}",
-        permanent=permanent,
-        retry_after=None if permanent else _retry_after(response.headers.get("retry-after")),
-    )
-
-
-async def _read_capped(response: httpx2.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > REPLY_BYTES_MAX:
-            raise TokenFetchError("the token endpoint's reply is too large")
-    return bytes(body)
 
 
 def _parse(body: bytes) -> Any:

@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, Final
 
 from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.credential import LifetimeDoubt
 from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.credentials.sources.reply_faults import doubt_lifetime
 
 BYTES_MAX: Final = 1 << 20
 """As much of a file or an output is taken in; no token is near that."""
@@ -77,8 +79,7 @@ def time_left(
     """
     # Measured at the epoch an instant is its own distance, also one that has gone by.
     reply = Reply(body, _AT_THE_EPOCH, 0.0)
-    own = [("", "jwt")] if token.count(".") == _JWT_DOTS else []
-    for path, unit in [*expires, *own]:
+    for path, unit in [*expires, *_own_end(token)]:
         told = read_lifetime([(path, unit)], reply, token, math.inf)
         left = None if told is None else told - now + (since if unit in _DURATIONS else 0.0)
         if left is None or left > _CENTURY_SECONDS:
@@ -87,3 +88,22 @@ def time_left(
             raise TokenFetchError(f"{whence} has a token that is past its end")
         return left
     return None
+
+
+def doubt_time_left(
+    token: str, body: Any, expires: Sequence[tuple[str, str]], *, since: float, default_ttl: float
+) -> LifetimeDoubt | None:
+    """Explain a life that cannot be read, or that looks wrong; the arguments are those of `time_left`."""
+    if not expires:
+        return None
+    return doubt_lifetime(
+        [*expires, *_own_end(token)],
+        Reply(body, {}, since),
+        token,
+        default_ttl=default_ttl,
+        max_ttl=_CENTURY_SECONDS,
+    )
+
+
+def _own_end(token: str) -> list[tuple[str, str]]:
+    return [("", "jwt")] if token.count(".") == _JWT_DOTS else []

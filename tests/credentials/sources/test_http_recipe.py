@@ -168,7 +168,7 @@ async def test_the_demonstration_gateway_gives_a_token_by_either_way(auth: str) 
         wrong = section(url + "/oauth/token", auth).model_copy(update={"client_secret": Secret("wrong")})
         error = await failure_of(oauth2_recipe(wrong))
     assert error.permanent
-    assert error.reason == "the token endpoint answered 401"
+    assert error.reason.startswith(f"the token endpoint {url} answered 401 (invalid_client); ")
 
 
 async def test_a_configured_proxy_is_asked_and_those_of_the_environment_are_not(

@@ -27,7 +27,7 @@ async def test_invariant_34_a_redirect_is_not_followed(endpoint: TokenEndpoint, 
                 basic=("id", Secret("s3cret")),
             )
         )
-    assert error.reason == "the token endpoint answered with a redirect, which is not followed"
+    assert f"answered {status}; redirects are not followed" in error.reason
     assert not error.permanent
     assert len(endpoint.asked) == 1
     assert elsewhere.asked == []
@@ -59,20 +59,20 @@ async def test_invariant_34_a_reply_without_end_is_refused_and_no_longer_read() 
         error = await failure_of(Recipe(url=issuer.url))
         async with asyncio.timeout(5.0):
             await gone.wait()
-    assert error.reason == "the token endpoint's reply is too large"
+    assert error.reason == f"the reply of the token endpoint {issuer.url} is too large: check the URL"
     assert not error.permanent
     assert sent < 16 * REPLY_BYTES_MAX  # what fits into the sockets' buffers
 
 
 async def test_invariant_34_ten_megabytes_are_refused(endpoint: TokenEndpoint) -> None:
     endpoint.body = b'{"access_token": "t", "padding": "' + b"x" * 10_000_000 + b'"}'
-    assert (await failure_of(Recipe(url=endpoint.url))).reason == "the token endpoint's reply is too large"
+    assert (await failure_of(Recipe(url=endpoint.url))).reason.endswith("is too large: check the URL")
 
 
 async def test_the_bound_holds_for_what_a_compressed_reply_unfolds_to(endpoint: TokenEndpoint) -> None:
     endpoint.body = gzip.compress(b'{"access_token": "t"}' + b" " * 10_000_000)
     endpoint.headers["Content-Encoding"] = "gzip"
-    assert (await failure_of(Recipe(url=endpoint.url))).reason == "the token endpoint's reply is too large"
+    assert (await failure_of(Recipe(url=endpoint.url))).reason.endswith("is too large: check the URL")
     endpoint.body = gzip.compress(b'{"access_token": "t"}')
     assert (await fetch(Recipe(url=endpoint.url))).secret.reveal() == "t"
 
@@ -87,7 +87,7 @@ async def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     error = await failure_of(Recipe(url=f"http://127.0.0.1:{port}/token"))
-    assert error.reason == "the token endpoint could not be asked: ConnectError"
+    assert error.reason.startswith(f"the token endpoint http://127.0.0.1:{port}: connection refused; ")
     assert not error.permanent
 
 
@@ -99,7 +99,7 @@ async def test_an_answer_that_does_not_come(begun: bytes) -> None:
 
     async with raw_upstream(stall) as issuer:
         error = await failure_of(Recipe(url=issuer.url, timeout=0.05))
-    assert error.reason == "the token endpoint did not answer in time"
+    assert error.reason.startswith(f"the token endpoint {issuer.url}: connected, but no answer in time; ")
     assert not error.permanent
 
 
@@ -123,7 +123,7 @@ async def test_what_is_not_http_is_a_passing_failure_and_is_not_repeated(answer:
 
     async with raw_upstream(babble) as issuer:
         error = await failure_of(Recipe(url=issuer.url, form={"client_secret": Secret("s3cret")}))
-    assert error.reason.startswith("the token endpoint could not be asked: ")
+    assert error.reason.startswith(f"the token endpoint {issuer.url}: ")
     assert not error.permanent
     assert "s3cret" not in "".join(traceback.format_exception_only(error)) + repr(error)
 

@@ -104,13 +104,14 @@ async def test_invariant_34_a_200_without_a_token_is_a_passing_failure(
 ) -> None:
     endpoint.body = body
     error = await failure_of(Recipe(url=endpoint.url))
-    assert error.reason == "the token endpoint's reply has no token at 'access_token'"
+    assert f"{endpoint.url} has no token at 'access_token': " in error.reason
+    assert "s3cret" not in error.reason
     assert (error.permanent, error.retry_after) == (False, None)
 
 
 async def test_a_reply_without_the_header_has_no_token(endpoint: TokenEndpoint) -> None:
     error = await failure_of(Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token"))
-    assert error.reason == "the token endpoint's reply has no token at 'X-Subject-Token'"
+    assert "has no token at 'X-Subject-Token'" in error.reason
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,8 @@ async def test_the_sign_of_success_decides(
         assert (await fetch(recipe)).secret.reveal() == "t"
     else:
         error = await failure_of(recipe)
-        assert error.reason == "the token endpoint's reply has no success at 'result.code'"
+        assert "has no success at 'result.code': " in error.reason
+        assert "s3cret" not in error.reason
         assert not error.permanent
 
 
@@ -144,7 +146,7 @@ async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpo
     endpoint.status, endpoint.headers["Retry-After"] = status, "5"
     endpoint.says({"access_token": "s3cret", "error": "s3cret"})
     error = await failure_of(Recipe(url=endpoint.url))
-    assert error.reason == f"the token endpoint answered {status}"
+    assert error.reason.startswith(f"the token endpoint {endpoint.url} answered {status}")
     assert (error.permanent, error.retry_after) == (True, None)
 
 
@@ -152,7 +154,7 @@ async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpo
 async def test_trouble_of_the_endpoint_passes(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status = status
     error = await failure_of(Recipe(url=endpoint.url))
-    assert error.reason == f"the token endpoint answered {status}"
+    assert error.reason.startswith(f"the token endpoint {endpoint.url} answered {status}")
     assert (error.permanent, error.retry_after) == (False, None)
 
 

@@ -1,0 +1,163 @@
+"""Explain what is wrong with a token endpoint's reply, and what to do about it (pure).
+
+The words go into logs. They hold no text of the reply, except numbers where a code is expected and the error
+words that OAuth 2.0 defines.
+"""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from proxy.credentials.credential import LifetimeDoubt
+from proxy.credentials.sources.expiry import UNITS, Reply, duration, read_lifetime
+
+DAY_SECONDS: Final = 86400.0
+_PLAUSIBLE_SECONDS: Final = (30.0, DAY_SECONDS)
+"""What short-lived tokens live: a life outside these bounds may be a mistake of units."""
+
+OAUTH_ERRORS: Final = frozenset(  # RFC 6749 4.1.2.1, 5.2; RFC 7009 2.2.1
+    {
+        *("access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope"),
+        *("server_error", "temporarily_unavailable", "unauthorized_client", "unsupported_grant_type"),
+        *("unsupported_response_type", "unsupported_token_type"),
+    }
+)
+_CREDENTIALS: Final = "it refuses the request: check the id, the secret and every field that is sent"
+_ADVICE: Final[dict[int, str]] = {
+    HTTPStatus.BAD_REQUEST: _CREDENTIALS,
+    HTTPStatus.UNAUTHORIZED: _CREDENTIALS,
+    HTTPStatus.FORBIDDEN: f"{_CREDENTIALS}, and that this machine's address is allowed",
+    HTTPStatus.NOT_FOUND: "check the path of the URL",
+    HTTPStatus.METHOD_NOT_ALLOWED: "check the method: another one may be wanted",
+    HTTPStatus.NOT_ACCEPTABLE: "check the Accept header",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "the proxy in between wants a user name and password",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "check how the body is sent: json or form",
+    HTTPStatus.UNPROCESSABLE_ENTITY: _CREDENTIALS,
+    HTTPStatus.TOO_MANY_REQUESTS: "it is asked too often: try again later",
+}
+_HTML: Final = re.compile(
+    r"\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+_HEAD_CHARACTERS: Final = 2048
+
+
+def status_fault(reply: Reply) -> str:
+    """Explain a status that is no success: "answered 401 (invalid_client); check ..."."""
+    status = reply.status
+    error = reply.find("error")
+    said = f" ({error})" if isinstance(error, str) and error in OAUTH_ERRORS else ""
+    if 300 <= status < 400:
+        advice = "redirects are not followed, since they would carry the secret elsewhere: set the final URL"
+    elif status >= 500:
+        advice = "the fault is on the endpoint's side: try again later, or ask its owner"
+    else:
+        advice = _ADVICE.get(status, _CREDENTIALS)
+    return f"answered {status}{said}; {advice}"
+
+
+def success_fault(reply: Reply, path: str, expected: object) -> str:
+    """Explain a reply without its sign of success."""
+    if reply.body is None:
+        return f"has no success at {path!r}: {form_fault(reply)}"
+    found = reply.find(path)
+    is_code = isinstance(found, int | float) or (
+        isinstance(found, str) and re.fullmatch(r"[0-9]{1,10}", found)
+    )
+    shown = "nothing is there" if found is None else f"it is {found}" if is_code else "another value is there"
+    return f"has no success at {path!r}: {shown}, and {expected!r} is expected"
+
+
+def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
+    """Explain a reply without a token in its place."""
+    if in_body and reply.body is None:
+        return f"has no token at {place!r}: {form_fault(reply)}"
+    return f"has no token at {place!r}: check the path; `token NAME` shows what the reply holds"
+
+
+def form_fault(reply: Reply) -> str:
+    """Say what a reply is that is not JSON."""
+    if not reply.text.strip():
+        return "it is empty"
+    if is_html(reply):
+        return "it is an HTML page, such as a login or an error page: check the URL"
+    if reply.text.lstrip().startswith("<"):
+        return 'it is XML, which is not read: ask the endpoint for JSON, or use source = "exec"'
+    return "it is not JSON: check the URL, or set token_text if all of it is the token"
+
+
+def is_html(reply: Reply) -> bool:
+    """Whether a reply is a page for people."""
+    media = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _HTML.match(reply.text[:_HEAD_CHARACTERS]):
+        return True
+    return reply.body is None and media in {"text/html", "application/xhtml+xml"}
+
+
+def doubt_lifetime(
+    candidates: Sequence[tuple[str, str]],
+    reply: Reply,
+    token: str,
+    *,
+    default_ttl: float,
+    max_ttl: float,
+) -> LifetimeDoubt | None:
+    """Explain a life that cannot be read, or that looks wrong, in a sentence that names its path.
+
+    Args:
+        candidates: Pairs of (path, unit), in order of trust.
+        reply: The reply.
+        token: The token, for the unit `jwt` without a path.
+        default_ttl: Seconds that the token is believed to live where its life cannot be read.
+        max_ttl: A longer life is not believed.
+    """
+    for path, unit in candidates:
+        seconds = read_lifetime([(path, unit)], reply, token, max_ttl)
+        if seconds is not None:
+            oddity = _oddity(path, unit, reply, seconds)
+            return None if oddity is None else LifetimeDoubt(readable=True, reason=oddity)
+    if not candidates:
+        return None
+    found = "; ".join(_unreadable(path, unit, reply, max_ttl) for path, unit in candidates)
+    reason = (
+        f"the token's life cannot be read ({found}); it is taken as {duration(default_ttl)} (default_ttl)"
+    )
+    return LifetimeDoubt(readable=False, reason=reason)
+
+
+def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:
+    if not path:
+        return "the token is not a JWT with an exp claim"
+    place = f'expires at "{path}" as {unit}'
+    value = reply.find(path)
+    if value is None:
+        return f"{place}: the reply has nothing there"
+    seconds = UNITS[unit](value, reply)
+    if seconds is None:
+        fault = "what is there cannot be read so"
+    elif seconds <= 0:
+        fault = "that is in the past" if unit not in {"seconds", "milliseconds"} else "that is not above 0"
+    else:
+        fault = f"that is {duration(seconds)}, more than max_ttl = {duration(max_ttl)}"
+    return f"{place}: {fault}{_likelier(value, unit, reply)}"
+
+
+def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
+    likelier = _likelier(reply.find(path), unit, reply) if path else ""
+    shortest, longest = _PLAUSIBLE_SECONDS
+    place = f'expires at "{path}" as {unit}' if path else "the end in the token itself"
+    if seconds > longest:
+        return f"{place} is {duration(seconds)}, more than 24 h{likelier or ': check that this is right'}"
+    if seconds < shortest and likelier:
+        return f"{place} is {duration(seconds)}, which is short{likelier}"
+    return None
+
+
+def _likelier(value: Any, unit: str, reply: Reply) -> str:
+    """Another unit in which the value is a usual life."""
+    shortest, longest = _PLAUSIBLE_SECONDS
+    for other in UNITS:
+        seconds = None if other == unit else UNITS[other](value, reply)
+        if seconds is not None and shortest <= seconds <= longest:
+            return f'; as = "{other}" would make it {duration(seconds)}'
+    return ""

@@ -1,0 +1,162 @@
+"""The words about a bad reply name the place, the cause and the cure, and quote nothing of it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.credentials.sources.expiry import Reply, duration
+from proxy.credentials.sources.reply_faults import (
+    doubt_lifetime,
+    is_html,
+    status_fault,
+    success_fault,
+    token_fault,
+)
+
+NOW = 1_800_000_000.0
+CANARY = "canary-9a4e"
+MONTH = 31 * 86400.0
+
+
+def reply(body: Any = None, text: str = "", status: int = 200, **headers: str) -> Reply:
+    """A reply as it was received."""
+    text = text or ("" if body is None else json.dumps(body))
+    return Reply(body, {name.replace("_", "-"): value for name, value in headers.items()}, NOW, text, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (400, {"error": "invalid_client"}, "answered 400 (invalid_client); it refuses the request"),
+        (401, {"error": CANARY}, "answered 401; it refuses the request: check the id, the secret"),
+        (403, None, "address is allowed"),
+        (404, None, "check the path"),
+        (405, None, "check the method"),
+        (407, None, "proxy"),
+        (415, None, "json or form"),
+        (429, None, "too often"),
+        (499, None, "answered 499; it refuses the request"),
+        (302, None, "set the final URL"),
+        (500, None, "on the endpoint's side"),
+        (999, None, "on the endpoint's side"),
+    ],
+)
+def test_statuses(status: int, body: Any, words: str) -> None:
+    said = status_fault(reply(body, status=status))
+    assert words in said
+    assert f"answered {status}" in said
+    assert CANARY not in said
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"ret": 4003}, "has no success at 'ret': it is 4003, and 0 is expected"),
+        ({"ret": "4003"}, "it is 4003, and 0 is expected"),
+        ({"ret": True}, "it is True, and 0 is expected"),
+        ({"ret": CANARY}, "another value is there, and 0 is expected"),
+        ({"other": 1}, "nothing is there, and 0 is expected"),
+    ],
+)
+def test_signs_of_success(body: Any, words: str) -> None:
+    said = success_fault(reply(body), "ret", 0)
+    assert words in said
+    assert CANARY not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it is empty"),
+        (f"<!DOCTYPE html><title>{CANARY}</title>", "an HTML page"),
+        (f"\n<!-- {CANARY} --><html lang='zh'>", "an HTML page"),
+        (f"<?xml version='1.0'?><token>{CANARY}</token>", "it is XML"),
+        (CANARY, "it is not JSON"),
+    ],
+)
+def test_replies_that_are_not_json(text: str, words: str) -> None:
+    for said in (success_fault(reply(text=text), "ret", 0), token_fault(reply(text=text), "t", in_body=True)):
+        assert words in said
+        assert CANARY not in said
+    assert is_html(reply(text=text)) == ("HTML" in words)
+
+
+def test_html_is_recognised_by_its_media_type() -> None:
+    assert is_html(reply(text="<p>Sign in</p>", content_type="text/html; charset=utf-8"))
+    assert not is_html(reply({"a": 1}, content_type="text/html"))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "body", "words"),
+    [
+        ([("d.x", "epoch_ms")], {"d": {}}, 'expires at "d.x" as epoch_ms: the reply has nothing there'),
+        ([("x", "seconds")], {"x": CANARY}, 'expires at "x" as seconds: what is there cannot be read so'),
+        ([("x", "seconds")], {"x": 0}, "not above 0"),
+        ([("x", "epoch")], {"x": NOW - 5}, "in the past"),
+        ([("x", "epoch")], {"x": 300}, 'in the past; as = "seconds" would make it 5 min'),
+        ([("x", "seconds")], {"x": NOW + 300}, 'more than max_ttl = 31 d; as = "epoch" would make it 5 min'),
+        ([("x", "epoch")], {"x": (NOW + 300) * 1000}, 'as = "epoch_ms" would make it 5 min'),
+        ([("x", "epoch_ms")], {"x": NOW + 300}, 'in the past; as = "epoch" would make it 5 min'),
+        ([("a", "seconds"), ("b", "epoch")], {}, 'has nothing there; expires at "b" as epoch: the reply has'),
+        ([("", "jwt")], {}, "not a JWT with an exp claim"),
+    ],
+)  # fmt: skip
+def test_a_life_that_cannot_be_read(candidates: list[tuple[str, str]], body: Any, words: str) -> None:
+    doubt = doubt_lifetime(candidates, reply(body), "opaque", default_ttl=77.0, max_ttl=MONTH)
+    assert doubt is not None
+    assert (doubt.readable, doubt.event) == (False, "token_lifetime_unreadable")
+    assert words in doubt.reason
+    assert doubt.reason.endswith("it is taken as 1 min 17 s (default_ttl)")
+    assert CANARY not in doubt.reason
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "words"),
+    [
+        ("seconds", 300_000, '3 d 11 h, more than 24 h; as = "milliseconds" would make it 5 min'),
+        ("seconds", 7_200_000 // 4, '20 d 20 h, more than 24 h; as = "milliseconds" would make it 30 min'),
+        ("milliseconds", 3600, '3.6 s, which is short; as = "seconds" would make it 1 h'),
+        ("epoch", NOW + 3 * 86400, "3 d, more than 24 h: check that this is right"),
+        ("seconds", 2_000_000, '23 d 3 h, more than 24 h; as = "milliseconds" would make it 33 min 20 s'),
+    ],
+)
+def test_a_life_in_a_unit_that_looks_wrong(unit: str, value: float, words: str) -> None:
+    doubt = doubt_lifetime([("d.x", unit)], reply({"d": {"x": value}}), "t", default_ttl=1, max_ttl=MONTH)
+    assert doubt is not None
+    assert (doubt.readable, doubt.event) == (True, "token_lifetime_doubtful")
+    assert doubt.reason == f'expires at "d.x" as {unit} is {words}'
+
+
+@pytest.mark.parametrize(
+    ("unit", "value"),
+    [
+        ("seconds", 300),
+        ("seconds", 86400),
+        ("seconds", 3),
+        ("milliseconds", 300_000),
+        ("epoch", NOW + 7200),
+        ("epoch_ms", (NOW + 300) * 1000),
+    ],
+)
+def test_usual_lives_raise_no_doubt(unit: str, value: float) -> None:
+    assert doubt_lifetime([("x", unit)], reply({"x": value}), "t", default_ttl=1, max_ttl=MONTH) is None
+
+
+def test_without_candidates_there_is_nothing_to_doubt() -> None:
+    assert doubt_lifetime([], reply({}), "t", default_ttl=1, max_ttl=MONTH) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "0.25 s"),
+        (59.6, "1 min"),
+        (290, "4 min 50 s"),
+        (7200, "2 h"),
+        (90061, "1 d 1 h"),
+        (2592000, "30 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
