@@ -22,7 +22,8 @@ run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration g
 	@exec $(BIN)/python -m proxy serve --config config/proxy.toml --bind 127.0.0.1:$(PORT)
 
 test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or redis-server is a failure)
-	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -n auto --dist worksteal
+	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m "not fleet" -n auto --dist worksteal
+	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m fleet -n 2 --dist loadgroup
 
 check: lint types test ## What CI runs: format, lint, types, tests
 

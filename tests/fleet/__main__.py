@@ -1,122 +1,128 @@
-"""Run the fleet on two hosts: `python -m tests.fleet` (Linux, root, iproute2, redis-server; two minutes)."""
+"""Attack the fleet and print a table: `python -m tests.fleet` (Linux, redis-server; 15 minutes)."""
 
 import argparse
 import asyncio
-import math
+import json
 import sys
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from proxy.gateway import GatewayOptions
-from tests.fleet.fleet import Counts, Fleet, run_fleet
-from tests.fleet.hosts import namespaces
-from tests.loopback import until
+from tests.fleet.attacks import ATTACKS, DELAYS, Attack, Outcome, perform
+from tests.fleet.fleet import Fleet, run_fleet
+from tests.fleet.remote import Child, running
 
-LIFE_SECONDS: Final = 5.0
-HOSTS: Final = 2
-PROCESSES: Final = 4
-
-
-class Report:
-    """What each part showed, and whether it was as it must be."""
-
-    def __init__(self) -> None:
-        self.passed = True
-
-    def tell(self, part: str, fetches: int, allowed: range, counts: Counts, without: str = "") -> None:
-        """One line; `allowed` is how many fetches there may be, `without` the proxy that was killed."""
-        found = [counts[url] for url in counts if url != without]
-        good = sum(one["good"] for one in found)
-        errors = sum(one["bad"] + one["gone"] for one in found)
-        holds = fetches in allowed and errors == 0 and good > 0
-        self.passed &= holds
-        bounds = f"({allowed.start} to {allowed.stop - 1})"
-        figures = f"fetches {fetches:>3} {bounds:<9} good {good:>6}   errors {errors}"
-        print(f"{part:<24} {figures}   {'ok' if holds else 'NOT PASSED'}")
+MEMBERS: Final = 8
+HEADINGS: Final = (
+    f"{'attack':<26}{'runs':>5}{'errors':>16}{'gap':>8}{'stalled':>9}{'fetches':>9}{'expired':>9}"
+)
 
 
-def once_a_life(seconds: float) -> range:
-    """How many fetches one process makes in a time: between its latest and its earliest refresh."""
-    least = math.floor(seconds / (0.75 * LIFE_SECONDS))
-    return range(least, math.ceil(seconds / (0.6 * LIFE_SECONDS)) + 2)
-
-
-async def steady(fleet: Fleet, seconds: float, report: Report, part: str = "steady load") -> None:
-    """Load for a while: one fetch a life for all of them."""
-    async with fleet.load(seconds) as counts:
-        before = fleet.gateway.stats.token_fetches
-    report.tell(part, fleet.gateway.stats.token_fetches - before, once_a_life(seconds), counts)
-
-
-async def revoked(fleet: Fleet, report: Report) -> None:
-    """The issuer revokes the fleet's token: exactly one more fetch."""
-    stats = fleet.gateway.stats
-    async with fleet.load(LIFE_SECONDS / 2) as counts:
-        seen = stats.token_fetches
-        # A new one, which nobody renews until the load is over.
-        await until(lambda: stats.token_fetches > seen and not stats.token_fetches_in_flight)
-        before = stats.token_fetches
-        fleet.gateway.tokens.revoke_all()
-    report.tell("token revoked", stats.token_fetches - before, range(1, 2), counts)
-
-
-async def killed(fleet: Fleet, report: Report) -> None:
-    """The process that fetches is killed in the middle of it."""
-    stats, seconds = fleet.gateway.stats, 2 * LIFE_SECONDS
-    async with fleet.load(seconds) as counts:
-        before = stats.token_fetches
-        await until(lambda: stats.token_fetches_in_flight == 1, seconds=LIFE_SECONDS)
-        victim = fleet.fetching_member()
-        victim.process.kill()
-    fleet.members.remove(victim)
-    allowed = once_a_life(seconds)  # and the one that was cut off
-    report.tell(
-        "killed in mid-fetch", stats.token_fetches - before, range(2, allowed.stop + 1), counts, victim.url
+def row(outcomes: Sequence[Outcome]) -> str:
+    """All runs of one attack in a line, and a line for each kind of problem."""
+    attack = outcomes[0].attack
+    errors = sum((outcome.errors for outcome in outcomes), Counter[str]())
+    asked = sum(outcome.requests for outcome in outcomes)
+    fetches = [outcome.fetches for outcome in outcomes]
+    failed = sum(bool(outcome.problems) for outcome in outcomes)
+    spread = f"{min(fetches)}" if min(fetches) == max(fetches) else f"{min(fetches)}-{max(fetches)}"
+    verdict = "ok" if not failed else f"FAILED {failed} of {len(outcomes)}"
+    return (
+        f"{attack.name:<26}{len(outcomes):>5}{f'{errors.total()}/{asked}':>16}"
+        f"{max(outcome.gap.net for outcome in outcomes):>7.2f}s"
+        f"{max(outcome.stalled for outcome in outcomes):>8.2f}s"
+        f"{spread:>9}{sum(outcome.expired for outcome in outcomes):>9}   {verdict}"
     )
 
 
-async def without_redis(fleet: Fleet, seconds: float, report: Report) -> None:
-    """Redis is killed in the middle: from then on each process fetches for itself, once a life."""
-    stats = fleet.gateway.stats
-    async with fleet.load(seconds) as counts:
-        before = stats.token_fetches
-        await asyncio.sleep(seconds / 3)
-        await fleet.redis.stop()
-    together, alone = once_a_life(seconds / 3), once_a_life(2 * seconds / 3)
-    most = together.stop + len(fleet.members) * (alone.stop - 1)
-    report.tell("Redis killed", stats.token_fetches - before, range(len(fleet.members), most), counts)
+def details(outcome: Outcome) -> str:
+    """A run as one line of JSON, with what its problems were."""
+    found = {name: getattr(outcome, name) for name in outcome.__slots__}
+    found |= {"attack": outcome.attack.name, "gap": outcome.gap._asdict(), "ended": time.time()}
+    return json.dumps(found)
 
 
-async def with_redis_again(fleet: Fleet, seconds: float, report: Report) -> None:
-    """It is back: once every process has noticed, one fetch a life is enough again."""
-    await fleet.redis.start()
-    async with fleet.load(2 * LIFE_SECONDS):
-        pass
-    await steady(fleet, seconds, report, "Redis back")
+@contextmanager
+def folder(keep: Path | None) -> Iterator[Path]:
+    """Where settings, logs and records go."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
+    with TemporaryDirectory(prefix="fleet-") as home:
+        yield Path(home)
 
 
-async def run(seconds: float) -> bool:
-    """Every part in turn."""
-    report = Report()
-    options = GatewayOptions(token_ttl=LIFE_SECONDS, word_delay=0.0, token_delay=0.2)
-    with namespaces(HOSTS) as hosts, TemporaryDirectory(prefix="fleet-") as home:
-        async with run_fleet(hosts, PROCESSES, Path(home), options) as fleet:
-            print(f"{HOSTS} hosts, {PROCESSES} processes each, tokens live {LIFE_SECONDS:g} s")
-            await steady(fleet, seconds, report)
-            await revoked(fleet, report)
-            await killed(fleet, report)
-            await without_redis(fleet, seconds, report)
-            await with_redis_again(fleet, seconds, report)
-    return report.passed
+@asynccontextmanager
+async def busy(processes: int, home: Path) -> AsyncIterator[None]:
+    """Keep the machine busy with processes that only compute."""
+    async with AsyncExitStack() as stack:
+        for number in range(processes):
+            command = (sys.executable, "-c", "while True: pass")
+            await stack.enter_async_context(running(Child(f"busy{number}", command, home / "busy.log")))
+        yield
+
+
+async def attack_fleet(
+    attacks: Sequence[Attack], options: argparse.Namespace, home: Path, *, sentinel: bool
+) -> bool:
+    """Run some attacks on a fleet of their own, and print their rows."""
+    passed = True
+    async with run_fleet(options.members, home, sentinel=sentinel) as fleet:
+        for attack in attacks:
+            outcomes = [
+                await perform_once(fleet, attack, options, DELAYS[number % len(DELAYS)])
+                for number in range(options.runs)
+            ]
+            print(row(outcomes), flush=True)
+            for problem, count in Counter(
+                problem for outcome in outcomes for problem in outcome.problems
+            ).items():
+                print(f"    {count} x {problem}" if count > 1 else f"    {problem}", flush=True)
+            passed &= not any(outcome.problems for outcome in outcomes)
+    return passed
+
+
+async def perform_once(fleet: Fleet, attack: Attack, options: argparse.Namespace, delay: float) -> Outcome:
+    """One run, whose details are written down as well."""
+    outcome = await perform(fleet, attack, short=options.short, seconds=options.seconds, delay=delay)
+    with (fleet.home / "outcomes.jsonl").open("a") as out:
+        out.write(details(outcome) + "\n")
+    return outcome
+
+
+async def run(options: argparse.Namespace) -> bool:
+    """Every attack that was asked for; whether all of them passed."""
+    chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
+    passed = True
+    print(f"{options.members} members, {options.load_processes} busy processes\n{HEADINGS}", flush=True)
+    with folder(options.keep) as home:
+        async with busy(options.load_processes, home):
+            for sentinel in (False, True):
+                attacks = [attack for attack in chosen if attack.needs_sentinel is sentinel]
+                place = home / ("sentinel" if sentinel else "relays")
+                place.mkdir(exist_ok=True)
+                if attacks:
+                    passed &= await attack_fleet(attacks, options, place, sentinel=sentinel)
+    return passed
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit 0 where all was as it must be."""
+    """Exit 0 if every attack passed."""
     parser = argparse.ArgumentParser(prog="python -m tests.fleet", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of each load (30)")
-    return 0 if asyncio.run(run(parser.parse_args(arguments).seconds)) else 1
+    names = [attack.name for attack in ATTACKS]
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--runs", type=int, default=1, help="runs of each attack (1)")
+    parser.add_argument("--seconds", type=float, help="length of each attack, if not its own")
+    parser.add_argument("--members", type=int, default=MEMBERS, help=f"proxies ({MEMBERS})")
+    parser.add_argument("--short", action="store_true", help="the short forms that the test suite runs")
+    parser.add_argument("--load-processes", type=int, default=0, help="keep the machine busy with so many")
+    parser.add_argument("--keep", type=Path, help="leave logs and records in this folder")
+    return 0 if asyncio.run(run(parser.parse_args(arguments))) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,467 @@
+"""Every attack on the fleet, and what callers may notice of it."""
+
+import asyncio
+import math
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.fleet.fleet import CONTROLS, Fleet, Load, Member, promote, replica_of
+from tests.fleet.measure import (
+    GOOD,
+    Gap,
+    Interval,
+    Late,
+    Starvation,
+    error_span,
+    errors_of,
+    stalls_of,
+    without_retry_after,
+)
+from tests.fleet.relays import Mode
+
+NO_GAP_SECONDS: Final = 0.5
+"""A gap that is no longer than this counts as none: processes have to share the machine's processors."""
+LIFE_SECONDS: Final = 5.0
+LONG_LIFE_SECONDS: Final = 300.0
+DELAYS: Final = (0.2, 0.0, 0.6, 1.2)
+"""The seconds that the issuer takes for a token: the runs of an attack take them in turn."""
+STORM_PACE_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What callers of healthy members may notice.
+
+    Args:
+        gap: The longest time without a good answer.
+        errors: The part of all requests that may fail.
+        error_seconds: Or the time in which requests may fail, with 503 and Retry-After alone.
+        fetches: How many fetches there may be; any number if None.
+    """
+
+    gap: float = NO_GAP_SECONDS
+    errors: float = 0.0
+    error_seconds: float = 0.0
+    fetches: Callable[["Scene"], range] | None = None
+
+
+@dataclass
+class Scene:
+    """An attack under way.
+
+    Args:
+        fleet: What is attacked.
+        seconds: How long the attack lasts, at least.
+        delay: Seconds that the issuer takes.
+        life: Announced life of the tokens.
+        true_life: Their true one.
+        closing: Undoes at the end what the attack did.
+    """
+
+    fleet: Fleet
+    seconds: float
+    delay: float
+    life: float
+    true_life: float | None
+    closing: AsyncExitStack
+    begin: float = field(default_factory=time.monotonic)
+    hurt: set[str] = field(default_factory=set)
+    """The names of members that cannot be well, because of the attack."""
+
+    async def behave(self, **behaviour: Any) -> None:
+        """Let the issuer behave otherwise, from now on."""
+        usual = {"delay": self.delay, "life": self.life, "true_life": self.true_life}
+        await self.fleet.issuer.call("behave", **{**usual, **behaviour})
+
+    def hurts(self, member: Member) -> Member:
+        """Expect nothing of a member."""
+        self.hurt.add(member.name)
+        return member
+
+    async def watch(self) -> None:
+        """Let the attack last."""
+        await asyncio.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack.
+
+    Args:
+        name: Of the row.
+        run: Does it.
+        bound: What callers may notice.
+        seconds: How long it lasts in full, and in the short form.
+        life: Announced life of the tokens, in full and in the short form.
+        true_life: Their true one, likewise.
+        delay: Seconds that the issuer takes; by default one of `DELAYS`.
+        is_cold: Whether the attack begins before any member has a token.
+        needs_sentinel: Whether the members must find Redis through a sentinel.
+    """
+
+    name: str
+    run: Callable[[Scene], Awaitable[None]]
+    bound: Bound
+    seconds: tuple[float, float]
+    life: tuple[float, float] = (LIFE_SECONDS, 2.5)
+    true_life: tuple[float, float] | None = None
+    delay: float | None = None
+    is_cold: bool = False
+    needs_sentinel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run of an attack showed."""
+
+    attack: Attack
+    requests: int
+    errors: Counter[str]
+    error_seconds: float
+    gap: Gap
+    stalled: float
+    """Seconds in which a control had no good answers either."""
+    fetches: int
+    expired: int
+    others: Counter[str]
+    """The answers to requests that need not succeed."""
+    window: Interval
+    problems: tuple[str, ...]
+
+
+async def perform(
+    fleet: Fleet, attack: Attack, *, short: bool = False, seconds: float | None = None, delay: float = 0.2
+) -> Outcome:
+    """Run an attack once, with a fresh credential and a healthy fleet.
+
+    Args:
+        fleet: What is attacked. Its members need not run yet.
+        attack: What to do.
+        short: Whether to take the short form.
+        seconds: How long the attack lasts, if not as long as it says.
+        delay: Seconds that the issuer takes, unless the attack says.
+    """
+    form = int(short)
+    async with AsyncExitStack() as closing:
+        scene = Scene(
+            fleet,
+            attack.seconds[form] if seconds is None else seconds,
+            delay if attack.delay is None else attack.delay,
+            attack.life[form],
+            attack.true_life[form] if attack.true_life else None,
+            closing,
+        )
+        await scene.behave()
+        if not attack.is_cold:
+            await fleet.start_members([member for member in fleet.members if not member.child.is_running])
+            await fleet.use_new_secret()
+        async with fleet.load() as load:
+            if not attack.is_cold:
+                await fleet.settled()
+            scene.begin = time.monotonic()
+            await attack.run(scene)
+            window = scene.begin, time.monotonic()
+            fetches = await fleet.fetches()
+            await closing.aclose()
+            await scene.behave()
+            await fleet.mend_ways()
+        late = [Late(*one) for one in await fleet.upstream.call("late", epoch=fleet.epoch)]
+    await fleet.start_members([member for member in fleet.members if not member.child.is_running])
+    begun = sum(window[0] <= fetch["started"] < window[1] for fetch in fetches)
+    return _judge(scene, attack, load, window, begun, late)
+
+
+def _judge(
+    scene: Scene,
+    attack: Attack,
+    load: Load,
+    window: Interval,
+    fetches: int,
+    late: list[Late],
+) -> Outcome:
+    records = load.records
+    controls = ([one for one in records if one.target == name and one.kind == GOOD] for name in CONTROLS)
+    starvation = Starvation([*load.stalls, *stalls_of(controls, window)], load.waits)
+    healthy = {member.name for member in scene.fleet.members} - scene.hurt
+    answered = [one for one in records if one.kind == GOOD and one.target in healthy]
+    asked = [one for one in answered if window[0] <= one.started < window[1]]
+    gap = starvation.longest_gap(answered, window)
+    others = [one for one in records if one.kind != GOOD or one.target in scene.hurt]
+    expired = starvation.really_late(late)
+    errors, bound = errors_of(asked), attack.bound
+    problems = []
+    if bound.error_seconds:
+        if error_span(asked) > bound.error_seconds:
+            problems.append(f"errors for {error_span(asked):.1f} s")
+        if wrong := [error for error in errors if not error.startswith("503 ")]:
+            problems.append(f"errors other than 503: {wrong}")
+    elif errors.total() > bound.errors * len(asked):
+        problems.append(f"{errors.total()} of {len(asked)} requests failed")
+    if missing := without_retry_after(answered):
+        problems.append(f"{missing} answers 503 without Retry-After")
+    if gap.net > bound.gap:
+        problems.append(f"a gap of {gap.net:.2f} s at {gap.target}")
+    if expired:
+        latest = max(one.arrived - one.told for one in expired)
+        problems.append(f"{len(expired)} expired tokens, up to {latest:.3f} s late")
+    if bound.fetches is not None and fetches not in bound.fetches(scene):
+        allowed = bound.fetches(scene)
+        problems.append(f"{fetches} fetches instead of {allowed.start} to {allowed.stop - 1}")
+    problems += scene.fleet.secrets_in_logs()
+    return Outcome(
+        attack, len(asked), errors, error_span(asked), gap, starvation.within(window, ""),
+        fetches, len(expired), Counter(f"{one.status} {one.code}" for one in others),
+        window, tuple(problems),
+    )  # fmt: skip
+
+
+# --- a model that the upstream forbids
+
+
+async def forbid_while_issuer_is_down(scene: Scene) -> None:
+    """Each member gets a request for a forbidden model now and then, and nobody reaches the issuer."""
+    await scene.fleet.switch_ways(scene.fleet.issuer_ways, Mode.REFUSE)
+    await scene.fleet.storm(pace=1.0)
+    await scene.watch()
+
+
+async def storm(scene: Scene) -> None:
+    """All members get many requests for a forbidden model."""
+    await scene.fleet.storm(STORM_PACE_SECONDS)
+    await scene.watch()
+
+
+async def storm_while_issuer_is_slow(scene: Scene) -> None:
+    """The same, and the issuer takes three seconds for a token."""
+    await scene.behave(delay=3.0)
+    await storm(scene)
+
+
+async def storm_while_issuer_is_down(scene: Scene) -> None:
+    """The same, and the issuer answers 503."""
+    await scene.behave(status=503)
+    await storm(scene)
+
+
+# --- one member that cannot reach the issuer
+
+
+def cut_off(mode: Mode) -> Callable[[Scene], Awaitable[None]]:
+    """One member's way to the issuer breaks, just before a refresh is due."""
+
+    async def attack(scene: Scene) -> None:
+        victim = scene.hurts(scene.fleet.members[0])
+        await scene.fleet.switch_ways([victim.issuer_way], mode)
+        await scene.watch()
+
+    return attack
+
+
+# --- the issuer
+
+
+def fetches_hang(count: int) -> Callable[[Scene], Awaitable[None]]:
+    """The issuer revokes all tokens, and the next fetches get no answer."""
+
+    async def attack(scene: Scene) -> None:
+        await scene.fleet.no_fetch_runs()
+        await scene.behave(hangs=count)
+        await scene.fleet.upstream.call("revoke")
+        await scene.watch()
+
+    return attack
+
+
+async def revoke_once(scene: Scene) -> None:
+    """The issuer revokes all tokens."""
+    await scene.fleet.no_fetch_runs()
+    await scene.fleet.upstream.call("revoke")
+    await scene.watch()
+
+
+async def revoke_twice(scene: Scene) -> None:
+    """It does so again before two seconds have passed, when there is a new token."""
+    await scene.fleet.no_fetch_runs()
+    await scene.fleet.upstream.call("revoke")
+    await scene.fleet.next_holder()
+    await scene.fleet.no_fetch_runs()
+    await asyncio.sleep(0.2)
+    await scene.fleet.upstream.call("revoke")
+    await scene.watch()
+
+
+async def load_only(scene: Scene) -> None:
+    """Nothing happens, but for what the issuer does by itself."""
+    await scene.watch()
+
+
+async def refuse_at_start(scene: Scene) -> None:
+    """Members start while the issuer answers 401, for four seconds after the first fetch."""
+    fleet = scene.fleet
+    await scene.behave(status=401)
+    await fleet.stop_members()
+    await fleet.use_new_secret()
+    await fleet.start_members(fleet.members)
+
+    async def has_refused() -> bool:
+        fetches = await fleet.fetches()
+        return bool(fetches) and fetches[0]["started"] + 4.0 < time.monotonic()
+
+    while not await has_refused():  # noqa: ASYNC110  it asks another process
+        await asyncio.sleep(0.05)
+    await scene.behave()
+    scene.begin = time.monotonic()
+    await scene.watch()
+
+
+# --- the member that fetches
+
+
+async def kill_holder(scene: Scene) -> None:
+    """A member is killed while it fetches."""
+    holder = scene.hurts(await scene.fleet.next_holder())
+    await holder.child.stop()
+    await scene.watch()
+
+
+async def stop_holder(scene: Scene) -> None:
+    """A member is stopped while it fetches, and stays so."""
+    holder = scene.hurts(await scene.fleet.next_holder())
+    holder.child.send_signal(signal.SIGSTOP)
+    scene.closing.callback(holder.child.send_signal, signal.SIGCONT)
+    await scene.watch()
+
+
+async def continue_holder(scene: Scene) -> None:
+    """A member is stopped while it fetches, and goes on when its lease is over."""
+    holder = scene.hurts(await scene.fleet.next_holder())
+    holder.child.send_signal(signal.SIGSTOP)
+    scene.closing.callback(holder.child.send_signal, signal.SIGCONT)
+    await asyncio.sleep(3.5)
+    holder.child.send_signal(signal.SIGCONT)
+    await scene.watch()
+
+
+# --- Redis
+
+
+async def kill_redis(scene: Scene) -> None:
+    """Redis is killed."""
+    scene.closing.push_async_callback(scene.fleet.redis.start)
+    await scene.fleet.redis.stop()
+    await scene.watch()
+
+
+async def stop_redis(scene: Scene) -> None:
+    """Redis is stopped: its connections stay open, and nothing is answered."""
+    scene.closing.callback(scene.fleet.redis.resume)
+    scene.fleet.redis.pause()
+    await scene.watch()
+
+
+async def empty_redis(scene: Scene) -> None:
+    """Redis forgets everything, while a member fetches and again later."""
+    await scene.fleet.next_holder()
+    await scene.fleet.redis.empty()
+    await asyncio.sleep(scene.life / 2)
+    await scene.fleet.redis.empty()
+    await scene.watch()
+
+
+async def slow_redis(scene: Scene) -> None:
+    """Redis answers 0.3 s late."""
+    await scene.fleet.switch_ways(scene.fleet.redis_ways, Mode.FORWARD, delay=0.3)
+    await scene.watch()
+
+
+async def fail_redis_over(scene: Scene) -> None:
+    """Redis is killed, and its replica takes its place at the same address."""
+    fleet = scene.fleet
+    replica = await scene.closing.enter_async_context(replica_of(fleet))
+    scene.begin = time.monotonic()
+
+    async def back() -> None:
+        await fleet.redis.start()
+        await fleet.relays.call("lead_to", names=fleet.redis_ways, port=fleet.redis.port)
+
+    scene.closing.push_async_callback(back)
+    await fleet.redis.stop()
+    await asyncio.sleep(0.5)
+    await promote(replica)
+    await fleet.relays.call("lead_to", names=fleet.redis_ways, port=replica.port)
+    await scene.watch()
+
+
+async def fail_redis_over_by_sentinel(scene: Scene) -> None:
+    """The master is killed, and the sentinel promotes its replica."""
+    await scene.fleet.kill_master()
+    await scene.watch()
+
+
+def once_a_life(scene: Scene) -> range:
+    """How many fetches a fleet needs: one each 60 to 75% of a life."""
+    seconds, life = scene.seconds, scene.life
+    return range(math.floor(seconds / (0.75 * life + scene.delay)), math.ceil(seconds / (0.6 * life)) + 2)
+
+
+def once_more(scene: Scene) -> range:
+    """One fetch for all, beside those that are due."""
+    due = math.ceil(scene.seconds / (0.6 * scene.life)) + 1
+    return range(1, due + 2)
+
+
+REDIS: Final = Bound(gap=2.5)
+FORMS: Final = (16.0, 3.5)
+"""Three lives in full, and somewhat less than two in the short form."""
+
+ATTACKS: Final = (
+    *(
+        Attack(
+            f"steady-{delay:g}", load_only, Bound(fetches=once_a_life), (60.0, 4.0),
+            life=(LIFE_SECONDS, LIFE_SECONDS), delay=delay,
+        )
+        for delay in sorted(DELAYS)
+    ),
+    Attack(
+        "forbidden-issuer-down", forbid_while_issuer_is_down, Bound(), (10.0, 1.5),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS),
+    ),
+    Attack("storm-issuer-well", storm, Bound(), FORMS),
+    Attack(
+        "storm-issuer-slow", storm_while_issuer_is_slow, Bound(), (10.0, 1.5),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS),
+    ),
+    Attack(
+        "storm-issuer-down", storm_while_issuer_is_down, Bound(), (10.0, 1.5),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS),
+    ),
+    Attack("member-403", cut_off(Mode.FORBID), Bound(gap=1.0), FORMS),
+    Attack("member-cannot-connect", cut_off(Mode.REFUSE), Bound(gap=1.0), FORMS),
+    Attack("member-connect-hangs", cut_off(Mode.VANISH), Bound(gap=1.0), FORMS),
+    Attack("member-hangs", cut_off(Mode.HANG), Bound(gap=1.0), FORMS),
+    Attack("one-fetch-hangs", fetches_hang(1), Bound(gap=4.0), (12.0, 4.5)),
+    Attack("two-fetches-hang", fetches_hang(2), Bound(gap=4.0), (12.0, 4.5)),
+    Attack("holder-killed", kill_holder, Bound(gap=2.5), (10.0, 2.6), delay=0.4),
+    Attack("holder-stopped", stop_holder, Bound(gap=2.5), (10.0, 2.6), delay=0.4),
+    Attack("holder-continued", continue_holder, Bound(gap=2.5), (8.0, 1.0), delay=0.4),
+    Attack("redis-killed", kill_redis, REDIS, FORMS),
+    Attack("redis-stopped", stop_redis, REDIS, FORMS),
+    Attack("redis-emptied", empty_redis, REDIS, (10.0, 1.0), delay=0.4),
+    Attack("redis-slow", slow_redis, REDIS, FORMS),
+    Attack("redis-failed-over", fail_redis_over, REDIS, FORMS),
+    Attack("redis-sentinel", fail_redis_over_by_sentinel, REDIS, FORMS, needs_sentinel=True),
+    Attack(
+        "dies-early", load_only, Bound(gap=1.0, errors=0.005), (300.0, 5.0),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5),
+    ),
+    Attack("revoked-once", revoke_once, Bound(gap=2.5, fetches=once_more), (6.0, 1.5)),
+    Attack("revoked-twice", revoke_twice, Bound(gap=math.inf, error_seconds=1.0), (10.0, 3.0)),
+    Attack(
+        "issuer-refuses-at-start", refuse_at_start, Bound(gap=2.0, errors=1.0), (6.0, 2.5), is_cold=True
+    ),
+)  # fmt: skip

@@ -1,0 +1,165 @@
+"""What callers noticed: errors, gaps, late tokens; and how much of it a busy machine explains (pure)."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+STALL_SECONDS: Final = 0.2
+"""A control that gets no good answer for longer has stalled: the machine is busy."""
+GOOD: Final = "good"
+"""The kind of requests that must succeed."""
+NO_ANSWER: Final = 0
+"""The status of a request whose connection broke or whose caller's patience ended."""
+
+Interval = tuple[float, float]
+
+
+class Record(NamedTuple):
+    """One request, on the machine's monotonic clock."""
+
+    target: str
+    kind: str
+    started: float
+    ended: float
+    status: int
+    code: str
+    retry_after: str | None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the caller got what it wanted."""
+        return self.status == 200
+
+
+def read_records(text: str) -> list[Record]:
+    """Records as the callers write them, one JSON list a line."""
+    return [Record(*json.loads(line)) for line in text.splitlines()]
+
+
+def errors_of(records: Iterable[Record]) -> Counter[str]:
+    """How often each status and code came instead of a good answer."""
+    return Counter(f"{record.status} {record.code}".strip() for record in records if not record.is_good)
+
+
+def without_retry_after(records: Iterable[Record]) -> int:
+    """How many 503s do not say when to try again."""
+    return sum(record.status == 503 and record.retry_after is None for record in records)
+
+
+def error_span(records: Iterable[Record]) -> float:
+    """Seconds from the first error to the last."""
+    ends = [record.ended for record in records if not record.is_good]
+    return max(ends) - min(ends) if ends else 0.0
+
+
+def gaps_between(records: Iterable[Record], window: Interval) -> list[Interval]:
+    """The times between two good answers in a row, from the window's begin to its end."""
+    begin, end = window
+    moments = sorted(record.ended for record in records if record.is_good and begin < record.ended < end)
+    return [*pairwise([begin, *moments, end])]
+
+
+def stalls_of(controls: Iterable[Sequence[Record]], window: Interval) -> list[Interval]:
+    """The times at which a control got no good answer for long."""
+    return [
+        (begin, end)
+        for records in controls
+        for begin, end in gaps_between(records, window)
+        if end - begin > STALL_SECONDS
+    ]
+
+
+class Late(NamedTuple):
+    """A token that arrived at the upstream after its announced end."""
+
+    member: str
+    told: float
+    arrived: float
+
+
+class Gap(NamedTuple):
+    """A time without a good answer: in all, and without the stalls of the controls."""
+
+    net: float
+    gross: float = 0.0
+    target: str = ""
+    begin: float = 0.0
+
+
+class Wait(NamedTuple):
+    """A time in which a process waited for a processor, for some of it."""
+
+    begin: float
+    end: float
+    seconds: float
+
+
+class Starvation:
+    """The times in which something other than the service held up the service's answers.
+
+    Args:
+        stalls: The times in which a control or a helper stalled; they may overlap.
+        waits: The waits of each member for a processor.
+    """
+
+    def __init__(self, stalls: Iterable[Interval], waits: Mapping[str, Sequence[Wait]]) -> None:
+        self.stalls = _merged(stalls)
+        self._waits = waits
+
+    @property
+    def seconds(self) -> float:
+        """The length of all stalls."""
+        return sum(end - begin for begin, end in self.stalls)
+
+    def within(self, interval: Interval, target: str) -> float:
+        """Seconds of an interval in which the target's answers were held up."""
+        held_up = _overlap(interval, self.stalls)
+        for wait in self._waits.get(target, ()):
+            part = max(interval[0], wait.begin), min(interval[1], wait.end)
+            if part[0] < part[1]:
+                waited = wait.seconds * (part[1] - part[0]) / (wait.end - wait.begin)
+                held_up += max(waited - _overlap(part, self.stalls), 0.0)  # counted already
+        return min(held_up, interval[1] - interval[0])
+
+    def longest_gap(self, records: Sequence[Record], window: Interval) -> Gap:
+        """The longest gap of all targets, by its net length.
+
+        Args:
+            records: Of targets that should be well.
+            window: The time to look at.
+        """
+        by_target = {record.target: list[Record]() for record in records}
+        for record in records:
+            by_target[record.target].append(record)
+        return max(
+            (
+                Gap(end - begin - self.within((begin, end), target), end - begin, target, begin)
+                for target, found in by_target.items()
+                for begin, end in gaps_between(found, window)
+            ),
+            default=Gap(window[1] - window[0]),
+        )
+
+    def really_late(self, late: Iterable[Late]) -> list[Late]:
+        """The tokens that arrived late although nothing held them up for as long as they were late."""
+        return [
+            one for one in late if self.within((one.told, one.arrived), one.member) < one.arrived - one.told
+        ]
+
+
+def _merged(intervals: Iterable[Interval]) -> list[Interval]:
+    """Overlapping intervals as one, in order."""
+    merged: list[Interval] = []
+    for begin, end in sorted(intervals):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def _overlap(interval: Interval, others: Iterable[Interval]) -> float:
+    begin, end = interval
+    return sum(max(min(end, there) - max(begin, here), 0.0) for here, there in others)
