@@ -1,7 +1,6 @@
 """Count requests and tokens in a time: in this process, or for a whole fleet in Redis."""
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple, TypeVar
@@ -10,8 +9,7 @@ from limits import RateLimitItem, WindowStats
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
-from proxy.redis_connection import NAMESPACE, StoreUnavailable, build_pool, close_sentinels, translated_errors
-from proxy.settings import Shared
+from proxy.redis_connection import COMMANDS_AT_ONCE, NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
 
 T = TypeVar("T")
@@ -38,13 +36,13 @@ class Counting:
     tokens, in a fixed one, which begins with the first of them.
 
     Args:
-        shared: The Redis to count in; None to count in this process. Where it cannot be asked, this process
+        redis: The Redis to count in; None to count in this process. While Redis cannot be used, this process
             counts for itself: a limit is no reason to refuse everybody.
     """
 
-    def __init__(self, shared: Shared | None = None) -> None:
+    def __init__(self, redis: RedisConnection | None = None) -> None:
         self._local = _Limiters.over(MemoryStorage())
-        self._redis = None if shared is None else _Redis(shared)
+        self._redis = None if redis is None else _Redis(redis)
         self._away_until = -math.inf
 
     async def hit(self, limit: RateLimitItem, *account: str) -> bool:
@@ -67,11 +65,6 @@ class Counting:
         """The same of an account of amounts."""
         return await self._ask(lambda limiters: limiters.amounts.get_window_stats(limit, *account))
 
-    async def close(self) -> None:
-        """Let go of the connections."""
-        if self._redis is not None:
-            await self._redis.close()
-
     async def _ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
         now = asyncio.get_running_loop().time()
         if self._redis is not None and now >= self._away_until:
@@ -86,28 +79,21 @@ class Counting:
 class _Redis:
     """The limiters of a whole fleet."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._timeout = shared.redis_timeout
-        self._pool, self._sentinels = build_pool(shared)
-        options: dict[str, Any] = {"connection_pool": self._pool}
-        # Where Redis is stands in the pool; the URL only tells which kind of client to build.
+    def __init__(self, redis: RedisConnection) -> None:
+        self._redis = redis
+        self._places = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        options: dict[str, Any] = {"connection_pool": redis.pool}
+        # The pool knows where Redis is; the URL only says which kind of client to build.
         storage = RedisStorage(
             "async+redis://", implementation="redispy", key_prefix=f"{NAMESPACE}:limits", **options
         )
         self._limiters = _Limiters.over(storage)
 
     async def ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
-        """Ask in bounded time.
+        """Ask in bounded time, the wait for a place included.
 
         Raises:
-            StoreUnavailable: there was no answer, or an error instead of one.
+            StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
-        with translated_errors():
-            async with asyncio.timeout(self._timeout):
-                return await question(self._limiters)
-
-    async def close(self) -> None:
-        with contextlib.suppress(StoreUnavailable), translated_errors():
-            async with asyncio.timeout(self._timeout):
-                await self._pool.disconnect()
-                await close_sentinels(self._sentinels)
+        async with self._redis.bounded(), self._places:
+            return await question(self._limiters)

@@ -101,7 +101,9 @@ async def open_generations(settings: Settings, drain: Drain) -> AsyncIterator[Ge
         generations = Generations(lasting, group)
         try:
             await generations.begin(settings)
-            async with open_chat(settings, lambda: generations.current, drain) as generations.chat:
+            async with open_chat(
+                settings, lambda: generations.current, drain, lasting.redis
+            ) as generations.chat:
                 yield generations
         except Exception as error:  # out of the group it would come wrapped
             failure = error

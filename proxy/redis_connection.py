@@ -1,12 +1,13 @@
-"""The way to Redis that the rooms above have in common: where it is, and how long it may take.
+"""The one connection to Redis of a service: where it is, and how long an operation may take.
 
-Two users: `credentials/sharing/redis_link.py`, which puts aiocache's backend on such a pool, and the chat,
-which runs commands and scripts, and listens.
+redis-py runs here without clocks of its own. With `socket_timeout` it writes through `asyncio.wait_for`,
+which can swallow a cancellation on Python 3.11: a task that is cancelled at that moment runs on for ever.
+So every operation is bounded by `asyncio.timeout`, which cannot.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
 import redis.asyncio
@@ -16,17 +17,20 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.settings import Shared
 
 NAMESPACE: Final = "llm-token-proxy"
-"""Begins every key of ours, but for the streams that carry a channel's events."""
+"""Begins every key of ours, except for the streams that carry a channel's events."""
 COMMANDS_AT_ONCE: Final = 16
-"""More wait, so that thousands of readers who come back at once do not open a connection each."""
+"""Further commands queue, so that thousands of readers who reconnect do not open a connection each."""
+CONNECTIONS_MAX: Final = 200
+"""Above what the queues of all users allow together: a pool that is full fails at once."""
 
 
 class StoreUnavailable(Exception):
-    """Redis could not be asked: it is absent, slow, silent, or refuses us."""
+    """Redis is absent, slow or silent, or it refuses us."""
 
 
 class RedisConnection:
@@ -37,74 +41,111 @@ class RedisConnection:
     """
 
     def __init__(self, settings: Shared) -> None:
-        # RESP2: a connection that lay idle is looked at before it is used again only there, and RESP3 writes
-        # every message of a channel into a debug log. No retries: a command whose answer went lost may have
-        # been run; who calls knows whether it may be run again. No clock of redis-py's: it is made of
-        # `wait_for`, which can lose a cancellation on Python 3.11.
-        more = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "socket_timeout": None}
-        pool, self._sentinels = build_pool(settings, **more)
-        self._client = redis.asyncio.Redis.from_pool(pool)
-        self._places = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self.timeout = settings.redis_timeout
+        self.pool, self._sentinels = _build_pool(settings)
+        """The pool, for libraries that bring commands of their own; they run inside `bounded`."""
+        self._client = redis.asyncio.Redis.from_pool(self.pool)
+        self._places = asyncio.Semaphore(COMMANDS_AT_ONCE)
+
+    @contextlib.asynccontextmanager
+    async def bounded(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """Bound the time of an operation, and translate its errors.
+
+        Args:
+            seconds: At most so many; never more than `redis_timeout`.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in time, or answered with an error.
+        """
+        with translated_errors():
+            async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
+                yield
 
     async def run(self, *command: str | int | bytes) -> Any:
-        """Run one command; what it gives.
+        """Run one command and return its result.
 
         Raises:
-            StoreUnavailable: there was no answer, or an error instead of one.
+            StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
         async with self._places:
-            with translated_errors():
-                async with asyncio.timeout(self.timeout):
-                    return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return await self._execute(None, *command)
 
-    async def run_script(self, script: str, keys: Sequence[str], *arguments: str | int | bytes) -> Any:
-        """Run a Lua script, which is one step for everybody else.
+    async def run_script(
+        self, script: str, keys: Sequence[str], *arguments: str | int | bytes, within: float | None = None
+    ) -> Any:
+        """Run a Lua script, which is one step for everybody else, and return its result.
+
+        Args:
+            script: In Lua.
+            keys: That it reads or writes.
+            arguments: More of its arguments.
+            within: Seconds for this script, which then does not queue behind other commands. For the few
+                scripts that decide about tokens: the readers of the chat must not delay them.
 
         Raises:
-            StoreUnavailable: there was no answer, or an error instead of one.
+            StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
-        return await self.run("EVAL", script, len(keys), *keys, *arguments)
+        command = ("EVAL", script, len(keys), *keys, *arguments)
+        return await (self.run(*command) if within is None else self._execute(within, *command))
 
     def listen(self) -> PubSub:
-        """A connection of its own for pub/sub; whoever asks for it closes it."""
+        """A connection of its own for pub/sub; the caller closes it."""
         return self._client.pubsub()
 
     async def close(self) -> None:
-        """Let go of the connections."""
-        with contextlib.suppress(StoreUnavailable), translated_errors():
+        """Close the connections."""
+        with contextlib.suppress(StoreUnavailable):
             # Closing can wait for a reader that waits in turn: https://github.com/redis/redis-py/issues/3941
-            async with asyncio.timeout(self.timeout):
+            async with self.bounded():
                 await self._client.aclose()
-                await close_sentinels(self._sentinels)
+                for sentinel in self._sentinels:
+                    await sentinel.aclose()
+
+    async def _execute(self, seconds: float | None, *command: str | int | bytes) -> Any:
+        async with self.bounded(seconds):
+            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
-    """Let whatever goes wrong on the way to Redis be a `StoreUnavailable`, which names the kind alone."""
+    """Raise whatever goes wrong on the way to Redis as a `StoreUnavailable` that names only the kind."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailable(type(error).__name__) from error
 
 
-def build_pool(settings: Shared, **more: Any) -> tuple[ConnectionPool, list[redis.asyncio.Redis]]:
-    """The pool of connections to the master, and the clients that ask the sentinels where it is.
+class _Watcher(redis.asyncio.Redis):
+    """A client of one Sentinel with a clock of its own, so that a silent one leaves time for the next."""
 
-    Args:
-        settings: The `[shared]` section.
-        more: Options of redis-py's connections that win over ours.
-    """
-    timeouts = {
-        "socket_timeout": settings.redis_timeout,
+    def __init__(self, seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._seconds = seconds
+
+    async def sentinel_masters(self, *args: Any, **options: Any) -> Any:
+        """The masters that it knows."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await super().sentinel_masters(*args, **options)
+        except TimeoutError as error:
+            raise RedisTimeout("the Sentinel did not answer") from error
+
+
+def _build_pool(settings: Shared) -> tuple[ConnectionPool, list[redis.asyncio.Redis]]:
+    """The pool of connections to the master, and the clients that ask the Sentinels where it is."""
+    # No retries: a command whose answer was lost may have run; the caller knows whether it may run again.
+    clocks: dict[str, Any] = {
+        "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout,
+        "retry": Retry(NoBackoff(), 0),
     }
     options: dict[str, Any] = {
         **parse_url(settings.redis_url.reveal()),
-        **timeouts,
-        # Once, at once: a connection that lay idle may have been closed by the other side.
-        "retry": Retry(NoBackoff(), 1),
-        **more,
+        **clocks,
+        # RESP2: only there is a connection that lay idle checked before it is used again, and RESP3 writes
+        # the messages of a channel into a debug log.
+        "protocol": 2,
+        "max_connections": CONNECTIONS_MAX,
     }
     if settings.redis_ca_file is not None:
         options["ssl_ca_certs"] = str(settings.redis_ca_file)
@@ -115,15 +156,16 @@ def build_pool(settings: Shared, **more: Any) -> tuple[ConnectionPool, list[redi
     tls: dict[str, Any] = {}
     if options.pop("connection_class", None) is SSLConnection:
         tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
-    password = settings.sentinel_password.reveal() if settings.sentinel_password else None
-    watchers = [(host, int(port)) for host, _, port in (text.rpartition(":") for text in settings.sentinels)]
-    watched = {**timeouts, **tls, "password": password}
-    sentinel = Sentinel(watchers, sentinel_kwargs=watched)  # type: ignore[no-untyped-call]
+    watched = {
+        **clocks,
+        **tls,
+        "password": settings.sentinel_password.reveal() if settings.sentinel_password else None,
+    }
+    sentinel = Sentinel([], sentinel_kwargs=watched)  # type: ignore[no-untyped-call]
+    share = settings.redis_timeout / (len(settings.sentinels) + 1)
+    sentinel.sentinels = [
+        _Watcher(share, host=host, port=int(port), **watched)
+        for host, _, port in (text.rpartition(":") for text in settings.sentinels)
+    ]
     pool = SentinelConnectionPool(master, sentinel, **{**options, **tls})  # type: ignore[no-untyped-call]
     return pool, sentinel.sentinels
-
-
-async def close_sentinels(sentinels: Sequence[redis.asyncio.Redis]) -> None:
-    """Let go of the connections to the sentinels."""
-    for sentinel in sentinels:
-        await sentinel.aclose()

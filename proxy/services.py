@@ -12,6 +12,7 @@ from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
+from proxy.redis_connection import RedisConnection
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
 from proxy.token_ids import TokenTexts, open_token_texts
@@ -66,6 +67,8 @@ class Lasting:
     """What goes over from one generation of services to the next."""
 
     store: MemoryTokenStore
+    redis: RedisConnection | None
+    """The one connection to the Redis of `[shared]`, where there is one."""
     fleet: Fleet | None
     accounts: Accounts
     usage: UsageTotals
@@ -107,12 +110,14 @@ async def open_lasting(settings: Settings, drain: Drain) -> AsyncIterator[Lastin
     async with contextlib.AsyncExitStack() as stack:
         store = MemoryTokenStore()
         stack.push_async_callback(store.close)
-        fleet = None if settings.shared is None else Fleet(settings.shared)
-        if fleet is not None:
+        redis = fleet = None
+        if settings.shared is not None:
+            redis = RedisConnection(settings.shared)
+            stack.push_async_callback(redis.close)
+            fleet = Fleet(settings.shared, redis)
             stack.push_async_callback(fleet.close)
-        counting = Counting(settings.shared if settings.access.sharing == "redis" else None)
-        stack.push_async_callback(counting.close)
-        yield Lasting(store, fleet, Accounts(counting), UsageTotals(), drain)
+        counting = Counting(redis if settings.access.sharing == "redis" else None)
+        yield Lasting(store, redis, fleet, Accounts(counting), UsageTotals(), drain)
 
 
 @contextlib.asynccontextmanager

@@ -17,8 +17,8 @@ import proxy
 
 PACKAGE: Final = Path(proxy.__file__).parent
 ROOT: Final = PACKAGE.parent
-OWNS_ITS_TASKS: Final = "proxy/credentials/cached_source.py"
-"""The one module that starts a task outside a task group: a shared fetch outlives its callers."""
+OWNS_ITS_TASKS: Final = "proxy/credentials/tasks.py"
+"""The one module that starts tasks outside a task group: a shared fetch outlives its callers."""
 
 WITHOUT_EFFECT: Final = """
 import importlib, logging, os, pkgutil, signal, sys, threading

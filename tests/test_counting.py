@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 
 from proxy import counting as module
 from proxy.counting import Counting
+from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared
 from tests.redis_server import RedisServer, redis_server
@@ -17,9 +19,12 @@ from tests.redis_server import RedisServer, redis_server
 SEALING = Secret("0" * 64)
 
 
-def shared_at(redis: RedisServer) -> Shared:
-    """The section that leads there."""
-    return Shared(redis_url=Secret(redis.url), encryption_key=SEALING)
+@asynccontextmanager
+async def counting_in(server: RedisServer) -> AsyncIterator[Counting]:
+    """Count in a Redis over a connection of its own, closed at the end."""
+    redis = RedisConnection(Shared(redis_url=Secret(server.url), encryption_key=SEALING))
+    yield Counting(redis)
+    await redis.close()
 
 
 @pytest.fixture
@@ -35,10 +40,8 @@ async def counting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     if request.param == "local":
         yield Counting()
         return
-    async with redis_server(tmp_path) as server:
-        counting = Counting(shared_at(server))
+    async with redis_server(tmp_path) as server, counting_in(server) as counting:
         yield counting
-        await counting.close()
 
 
 async def times(count: int, ask: Callable[[], Awaitable[bool]]) -> list[bool]:
@@ -65,63 +68,57 @@ async def test_amounts_add_up_and_may_overshoot(counting: Counting) -> None:
 
 
 async def test_two_processes_share_their_accounts(redis: RedisServer) -> None:
-    one, other = Counting(shared_at(redis)), Counting(shared_at(redis))
-    limit = parse("10/hour")
-    async with asyncio.TaskGroup() as group:
-        hits = [group.create_task(c.hit(limit, "requests", "a")) for c in (one, other) for _ in range(10)]
-    assert sum(hit.result() for hit in hits) == 10
-    await one.add(limit, "tokens", "a", amount=10)
-    assert await other.is_spent(limit, "tokens", "a")
-    await one.close()
-    await other.close()
+    async with counting_in(redis) as one, counting_in(redis) as other:
+        limit = parse("10/hour")
+        async with asyncio.TaskGroup() as group:
+            hits = [group.create_task(c.hit(limit, "requests", "a")) for c in (one, other) for _ in range(10)]
+        assert sum(hit.result() for hit in hits) == 10
+        await one.add(limit, "tokens", "a", amount=10)
+        assert await other.is_spent(limit, "tokens", "a")
 
 
 async def test_all_that_lies_in_redis_expires(redis: RedisServer) -> None:
-    counting = Counting(shared_at(redis))
-    await counting.hit(parse("10/hour"), "requests", "a")
-    await counting.add(parse("10/hour"), "tokens", "a", amount=3)
-    lifetimes = await redis.lifetimes()
-    assert len(lifetimes) == 2
-    assert all(key.startswith(b"llm-token-proxy:limits") for key in lifetimes)
-    assert all(0 < seconds <= 3600 for seconds in lifetimes.values())
-    await counting.close()
+    async with counting_in(redis) as counting:
+        await counting.hit(parse("10/hour"), "requests", "a")
+        await counting.add(parse("10/hour"), "tokens", "a", amount=3)
+        lifetimes = await redis.lifetimes()
+        assert len(lifetimes) == 2
+        assert all(key.startswith(b"llm-token-proxy:limits") for key in lifetimes)
+        assert all(0 < seconds <= 3600 for seconds in lifetimes.values())
 
 
 async def test_without_redis_each_process_counts_for_itself(redis: RedisServer) -> None:
-    counting = Counting(shared_at(redis))
-    limit = parse("2/hour")
-    await counting.hit(limit, "requests", "a")
-    await redis.stop()
-    with capture_logs() as lines:
-        assert await times(3, lambda: counting.hit(limit, "requests", "a")) == [True, True, False]
-    assert [line["event"] for line in lines] == ["counting_alone"]  # told once: then it is left alone
-    await counting.close()
+    async with counting_in(redis) as counting:
+        limit = parse("2/hour")
+        await counting.hit(limit, "requests", "a")
+        await redis.stop()
+        with capture_logs() as lines:
+            assert await times(3, lambda: counting.hit(limit, "requests", "a")) == [True, True, False]
+        assert [line["event"] for line in lines] == ["counting_alone"]  # told once: then it is left alone
 
 
 async def test_redis_is_asked_again_after_a_while(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "AWAY_SECONDS", 0.0)
-    counting = Counting(shared_at(redis))
-    limit = parse("2/hour")
-    await redis.stop()
-    assert await counting.hit(limit, "requests", "a")
-    await redis.start()
-    assert await times(3, lambda: counting.hit(limit, "requests", "a")) == [True, True, False]
-    assert len(await redis.lifetimes()) == 1
-    await counting.close()
+    async with counting_in(redis) as counting:
+        limit = parse("2/hour")
+        await redis.stop()
+        assert await counting.hit(limit, "requests", "a")
+        await redis.start()
+        assert await times(3, lambda: counting.hit(limit, "requests", "a")) == [True, True, False]
+        assert len(await redis.lifetimes()) == 1
 
 
 async def test_a_silent_redis_is_waited_for_once(redis: RedisServer) -> None:
-    counting = Counting(shared_at(redis))
-    limit = parse("2/hour")
-    await counting.hit(limit, "requests", "a")
-    redis.pause()
-    try:
-        began = asyncio.get_running_loop().time()
-        for _ in range(50):
-            await counting.hit(limit, "requests", "a")
-        assert asyncio.get_running_loop().time() - began < 5 * 0.5
-    finally:
-        redis.resume()
-    await counting.close()
+    async with counting_in(redis) as counting:
+        limit = parse("2/hour")
+        await counting.hit(limit, "requests", "a")
+        redis.pause()
+        try:
+            began = asyncio.get_running_loop().time()
+            for _ in range(50):
+                await counting.hit(limit, "requests", "a")
+            assert asyncio.get_running_loop().time() - began < 5 * 0.5
+        finally:
+            redis.resume()

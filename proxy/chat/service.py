@@ -18,7 +18,8 @@ from proxy.chat.upstream import ChatUpstream, Serving
 from proxy.chat.visitor_rate import VisitorRate
 from proxy.counting import Counting
 from proxy.drain import Drain
-from proxy.settings import Chat, Settings, Shared
+from proxy.redis_connection import RedisConnection
+from proxy.settings import Chat, Settings
 from proxy.wire.forwarded import TrustedProxies
 
 FAREWELL_SECONDS: Final = 0.2
@@ -50,7 +51,7 @@ class ChatService:
 
 @contextlib.asynccontextmanager
 async def open_chat(
-    settings: Settings, current: Callable[[], Serving], drain: Drain
+    settings: Settings, current: Callable[[], Serving], drain: Drain, redis: RedisConnection | None = None
 ) -> AsyncIterator[ChatService | None]:
     """Open the chat, if there is one: in memory, or over the fleet's Redis where there is one.
 
@@ -58,6 +59,7 @@ async def open_chat(
         settings: The whole configuration at the start.
         current: What its model is asked with at the moment.
         drain: Its beginning sends the readers away.
+        redis: The service's connection to the Redis of `[shared]`; None without one.
     """
     chat = settings.chat
     if chat is None:
@@ -69,12 +71,12 @@ async def open_chat(
     # told is decided where they are told.
     turns = max(chat.turns, 1)
     async with (
-        open_stores(settings.shared, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
-        _open_counting(settings.shared) as counting,
+        open_stores(settings.shared, redis, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
         Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
         _open_readers(drain, dialogues) as readers,
     ):
         places = Places(chat.max_streams, "streams of an address")
+        counting = Counting(redis)
         yield ChatService(
             settings=chat,
             broker=stores.broker,
@@ -101,12 +103,3 @@ async def _open_readers(drain: Drain, dialogues: Dialogues) -> AsyncIterator[Rea
     drain.when_started(say_farewell)
     yield readers
     readers.send_away()
-
-
-@contextlib.asynccontextmanager
-async def _open_counting(shared: Shared | None) -> AsyncIterator[Counting]:
-    counting = Counting(shared)
-    try:
-        yield counting
-    finally:
-        await counting.close()

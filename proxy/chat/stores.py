@@ -30,6 +30,7 @@ class Stores:
 @asynccontextmanager
 async def open_stores(
     shared: Shared | None,
+    redis: RedisConnection | None,
     *,
     turns: int,
     kept: int = KEPT_EVENTS,
@@ -39,7 +40,8 @@ async def open_stores(
     """Keep and share for as long as the block runs. Whoever enters it leaves it in the same task.
 
     Args:
-        shared: Where Redis is; None for this process alone.
+        shared: The keys that seal what lies in Redis; None for this process alone.
+        redis: The service's connection to it.
         turns: Of a channel, that go to the model with the next question.
         kept: Events of a channel.
         expire: Seconds after its last event or turn until nothing of a channel is kept.
@@ -47,7 +49,7 @@ async def open_stores(
     """
     # A reader that stays on uses its channel each time that its connection is old and made anew.
     owned = max(expire, OWNED_SECONDS)
-    if shared is None:
+    if shared is None or redis is None:
         broker = MemoryBroker(kept=kept, expire=expire, queue=queue)
         try:
             yield Stores(
@@ -56,7 +58,7 @@ async def open_stores(
         finally:
             await broker.close()
         return
-    async with open_redis(shared) as (redis, feed):
+    async with open_feed(redis) as feed:
         over_redis = RedisBroker(redis, feed, kept=kept, expire=expire, queue=queue)
         try:
             yield Stores(
@@ -69,23 +71,19 @@ async def open_stores(
 
 
 @asynccontextmanager
-async def open_redis(shared: Shared) -> AsyncIterator[tuple[RedisConnection, LiveFeed]]:
-    """The way to Redis and what listens there, for as long as the block runs.
+async def open_feed(redis: RedisConnection) -> AsyncIterator[LiveFeed]:
+    """Listen to Redis for as long as the block runs.
 
     The task that listens belongs to a group around the block: it ends with it, however it ends.
     """
-    redis = RedisConnection(shared)
     failure: Exception | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            feed = LiveFeed(redis)
-            listening = group.create_task(feed.run())
-            try:
-                yield redis, feed
-            except Exception as error:  # whatever it is: out of the group it would come wrapped
-                failure = error
-            listening.cancel()
-    finally:
-        await redis.close()
+    async with asyncio.TaskGroup() as group:
+        feed = LiveFeed(redis)
+        listening = group.create_task(feed.run())
+        try:
+            yield feed
+        except Exception as error:  # whatever it is: out of the group it would come wrapped
+            failure = error
+        listening.cancel()
     if failure is not None:
         raise failure

@@ -17,6 +17,7 @@ from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.schedule import is_in_use, next_fetch
 from proxy.credentials.sharing import Known, Sharing
 from proxy.credentials.sources import TokenSource
+from proxy.credentials.tasks import OwnedTasks
 from proxy.credentials.waiters import Waiters
 from proxy.errors import TokenUnavailable
 from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
@@ -53,6 +54,7 @@ class CachedTokenSource:
         self._rejected_digests: deque[bytes] = deque(maxlen=8)
         self._forced = ForcedRefreshLimit()
         self._is_forced = False
+        self._tasks = OwnedTasks()
         self._flight: asyncio.Task[Credential] | None = None
         self._flight_started = 0.0
         self._waiters = Waiters(self._policy.max_waiters)
@@ -146,9 +148,7 @@ class CachedTokenSource:
         self._closed = True
         self._disarm()
         self._follow_loop()
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.wait({self._flight})
+        await self._tasks.close()
         self._waiters.fail(TokenUnavailable(reason="the service is closing"))
         await self._source.close()
 
@@ -191,9 +191,7 @@ class CachedTokenSource:
 
     def _launch(self, now: float) -> None:
         self._flight_started = now
-        task = asyncio.get_running_loop().create_task(
-            self._fly(), name=f"token-flight:{self.name}", context=self._context
-        )
+        task = self._tasks.start(self._fly(), name=f"token-flight:{self.name}", context=self._context)
         task.add_done_callback(self._landed, context=self._context)
         self._flight = task
 

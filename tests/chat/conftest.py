@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from proxy.chat.stores import Stores, open_stores
+from proxy.chat.live_feed import LiveFeed
+from proxy.chat.stores import Stores, open_feed, open_stores
+from proxy.redis_connection import RedisConnection
 from proxy.settings import Shared
 from tests.redis_server import RedisServer, redis_server
 
@@ -25,6 +27,30 @@ def shared(url: str, **more: Any) -> Shared:
 
 
 @asynccontextmanager
+async def connection(settings: Shared) -> AsyncIterator[RedisConnection]:
+    """A connection to Redis, closed at the end."""
+    redis = RedisConnection(settings)
+    try:
+        yield redis
+    finally:
+        await redis.close()
+
+
+@asynccontextmanager
+async def open_redis(settings: Shared) -> AsyncIterator[tuple[RedisConnection, LiveFeed]]:
+    """A connection to Redis and what listens there."""
+    async with connection(settings) as redis, open_feed(redis) as feed:
+        yield redis, feed
+
+
+@asynccontextmanager
+async def open_process(settings: Shared, **options: Any) -> AsyncIterator[Stores]:
+    """Stores over Redis, as one process has them."""
+    async with connection(settings) as redis, open_stores(settings, redis, **options) as stores:
+        yield stores
+
+
+@asynccontextmanager
 async def processes(
     count: int, url: str, *, redis_timeout: float = 5.0, **options: Any
 ) -> AsyncIterator[list[Stores]]:
@@ -32,7 +58,7 @@ async def processes(
     settings = shared(url, redis_timeout=redis_timeout)
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(open_stores(settings, turns=3, **options)) for _ in range(count)
+            await stack.enter_async_context(open_process(settings, turns=3, **options)) for _ in range(count)
         ]
 
 
@@ -53,7 +79,7 @@ async def open_both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
     @asynccontextmanager
     async def in_memory(**options: Any) -> AsyncIterator[list[Stores]]:
-        async with open_stores(None, turns=3, **options) as stores:
+        async with open_stores(None, None, turns=3, **options) as stores:
             yield [stores, stores]
 
     yield in_memory

@@ -7,10 +7,9 @@ import pytest
 
 from proxy.chat.channels import Channels, MemoryChannels
 from proxy.chat.redis_channels import STOPS, RedisChannels
-from proxy.chat.stores import open_redis
 from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
-from tests.chat.conftest import OpenStores, processes, shared
+from tests.chat.conftest import OpenStores, open_redis, processes, shared
 from tests.raw_caller import PATIENCE
 from tests.redis_server import RedisServer
 

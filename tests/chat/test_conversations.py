@@ -2,9 +2,8 @@
 
 from proxy.chat.conversation import MemoryConversation, Turn
 from proxy.chat.redis_conversation import RedisConversation
-from proxy.chat.stores import open_redis
 from proxy.credentials.sharing.seal import Seal
-from tests.chat.conftest import OpenStores, processes, shared
+from tests.chat.conftest import OpenStores, open_redis, processes, shared
 from tests.redis_server import RedisServer
 
 TURNS = [Turn(f"问题 {number}", f"答案\n{number}") for number in range(6)]

@@ -17,9 +17,8 @@ from proxy.chat.broker import Broker
 from proxy.chat.event import Event
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.redis_broker import RedisBroker
-from proxy.chat.stores import open_redis, open_stores
 from proxy.redis_connection import RedisConnection, StoreUnavailable
-from tests.chat.conftest import processes, shared
+from tests.chat.conftest import open_process, open_redis, processes, shared
 from tests.chat.readers import is_silent, take, take_data
 from tests.loopback import until
 from tests.raw_caller import PATIENCE
@@ -243,7 +242,7 @@ async def test_a_reader_that_came_while_redis_was_away_gets_what_it_missed(durab
 
 
 async def test_the_end_of_the_service_ends_a_reader_that_waits_for_redis(store: RedisServer) -> None:
-    async with open_stores(shared(store.url), turns=1) as process:
+    async with open_process(shared(store.url), turns=1) as process:
         await store.stop()
         async with process.broker.subscribe("c", "0-0") as reader:
             await process.broker.close()
@@ -295,13 +294,13 @@ async def test_a_silent_redis_is_given_up_and_caught_up_with(store: RedisServer)
 
 async def test_an_error_of_the_block_comes_out_of_it_as_it_is(store: RedisServer) -> None:
     with pytest.raises(ValueError, match="of the block"):
-        async with open_stores(shared(store.url), turns=1):
+        async with open_process(shared(store.url), turns=1):
             raise ValueError("of the block")
 
 
 async def test_it_ends_while_redis_is_away(store: RedisServer) -> None:
     async with asyncio.timeout(PATIENCE):
-        async with open_stores(shared(store.url), turns=1) as process:
+        async with open_process(shared(store.url), turns=1) as process:
             async with process.broker.subscribe("c", None):
                 pass
             await store.stop()

@@ -9,6 +9,7 @@ import pytest
 from proxy.chat.visitor_rate import VisitorRate
 from proxy.counting import Counting
 from proxy.errors import RateLimited
+from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared
 from tests.redis_server import RedisServer, redis_server
@@ -18,9 +19,9 @@ from tests.redis_server import RedisServer, redis_server
 async def over_redis(folder: Path, rate: str) -> AsyncIterator[tuple[VisitorRate, RedisServer]]:
     async with redis_server(folder) as server:
         shared = Shared(redis_url=Secret(server.url), encryption_key=Secret("11" * 32))
-        counting = Counting(shared)
-        yield VisitorRate(rate, counting), server
-        await counting.close()
+        redis = RedisConnection(shared)
+        yield VisitorRate(rate, Counting(redis)), server
+        await redis.close()
 
 
 async def passes(rate: VisitorRate, session: str, address: str) -> bool:

@@ -6,17 +6,19 @@ sealed; how long a token still lives is told by Redis' own clock, so that the ho
 
 import asyncio
 import contextlib
+import math
 import secrets
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from proxy.credentials.backoff import TokenFetchError, as_fetch_error, retry_delay
 from proxy.credentials.credential import Credential, FetchedToken, mint
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, Known
 from proxy.credentials.sharing.record import adopt, read_record, write_record
-from proxy.credentials.sharing.redis_link import RedisLink, StoreUnavailable
 from proxy.credentials.sharing.scripts import FAIL, KEEP, LET_GO, LOOK, STORE, TAKE
 from proxy.credentials.sharing.seal import Seal
+from proxy.credentials.tasks import OwnedTasks
+from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from proxy.telemetry import TokenStats, get_logger
 
@@ -44,7 +46,8 @@ class FleetSharing:
 
     Args:
         record: The name of its record in Redis, the same for the whole fleet and no other recipe.
-        link: The way to Redis.
+        redis: The service's connection to Redis.
+        tasks: Hold what runs beside a fetch.
         seal: Seals what lies there.
         policy: Clock, dice and bounds.
         stats: Where it counts.
@@ -55,7 +58,8 @@ class FleetSharing:
     def __init__(
         self,
         record: str,
-        link: RedisLink,
+        redis: RedisConnection,
+        tasks: OwnedTasks,
         seal: Seal,
         policy: RefreshPolicy,
         stats: TokenStats,
@@ -63,9 +67,12 @@ class FleetSharing:
         required: bool,
     ) -> None:
         self._keys = {
-            part: link.key(record, part) for part in ("record", "failure", "lease", "counter", "epoch")
+            # The braces keep all parts on one node of a cluster.
+            part: f"{NAMESPACE}:{{{record}}}:{part}"
+            for part in ("record", "failure", "lease", "counter", "epoch")
         }
-        self._link = link
+        self._redis = redis
+        self._tasks = tasks
         self._seal = seal
         self._policy = policy
         self._clock = policy.clock
@@ -116,7 +123,7 @@ class FleetSharing:
             TokenFetchError: somebody's fetch failed just now; its back-off is everybody's.
         """
         now = self._clock()
-        raw, record_ms, failure, failure_ms = await self._link.run(
+        raw, record_ms, failure, failure_ms = await self._run(
             LOOK, [self._keys["record"], self._keys["failure"]]
         )
         if raw is not None:
@@ -146,7 +153,7 @@ class FleetSharing:
 
     async def _take(self) -> Lease | None:
         owner = secrets.token_hex(8)
-        number, epoch, _ = await self._link.run(
+        number, epoch, _ = await self._run(
             TAKE,
             [self._keys["lease"], self._keys["counter"], self._keys["epoch"]],
             owner, self._lease_ms, secrets.token_hex(8), UNUSED_SECONDS * 1000,
@@ -154,33 +161,26 @@ class FleetSharing:
         return Lease(owner, number, epoch) if number else None
 
     async def _fetch_for_all(self, fetch: Fetch, known: Known, lease: Lease) -> Credential:
-        try:
-            async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep(lease))
-                outcome = await self._outcome(fetch, known, lease)
-                keeper.cancel()
-        finally:
-            with contextlib.suppress(StoreUnavailable):
-                await self._link.run(LET_GO, [self._keys["lease"]], lease.owner)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def _outcome(
-        self, fetch: Fetch, known: Known, lease: Lease
-    ) -> Credential | TokenFetchError | StoreUnavailable:
-        """The credential or the failure, not raised: it would come out of the task group wrapped."""
+        keeper = self._tasks.start(self._keep(lease), name="token-lease")
         try:
             # Somebody may have stored between the look and the lease.
             return await self._look(known) or await self._fetch(fetch, known, lease)
-        except (TokenFetchError, StoreUnavailable) as error:
-            return error
+        finally:
+            # The end of a flight does not depend on its keeper: it is dropped, and nobody waits for it.
+            self._tasks.drop(keeper)
+            with contextlib.suppress(StoreUnavailable):
+                await self._run(LET_GO, [self._keys["lease"]], lease.owner)
 
     async def _keep(self, lease: Lease) -> None:
+        """Renew the lease for as long as a fetch may take, and no longer."""
+        pause = RENEW_FRACTION * self._policy.lease_seconds
         with contextlib.suppress(StoreUnavailable):  # then it lapses, and the fence keeps order
-            while True:
-                await asyncio.sleep(RENEW_FRACTION * self._policy.lease_seconds)
-                await self._link.run(KEEP, [self._keys["lease"]], lease.owner, self._lease_ms)
+            for _ in range(math.ceil(self._policy.fetch_timeout / pause)):
+                await asyncio.sleep(pause)
+                await self._run(KEEP, [self._keys["lease"]], lease.owner, self._lease_ms)
+
+    async def _run(self, script: str, keys: list[str], *arguments: str | int | bytes) -> Any:
+        return await self._redis.run_script(script, keys, *arguments, within=self._redis.timeout)
 
     async def _fetch(self, fetch: Fetch, known: Known, lease: Lease) -> Credential:
         started = self._clock()
@@ -198,7 +198,7 @@ class FleetSharing:
             return
         sealed = write_record(fetched, self._seal, self._keys["record"])
         try:
-            (stored,) = await self._link.run(
+            (stored,) = await self._run(
                 STORE,
                 [self._keys["record"], self._keys["epoch"], self._keys["failure"]],
                 lease.number, lease.epoch, sealed, left_ms,
@@ -216,7 +216,7 @@ class FleetSharing:
         delay = retry_delay(error, known.failures + 1, remaining, self._policy.uniform)
         kind = _PERMANENT if error.permanent else _PASSING
         with contextlib.suppress(StoreUnavailable):
-            await self._link.run(FAIL, [self._keys["failure"]], kind, max(int(delay * 1000), 1))
+            await self._run(FAIL, [self._keys["failure"]], kind, max(int(delay * 1000), 1))
         return TokenFetchError(error.reason, permanent=error.permanent, retry_after=delay)
 
     def _mint(self, fetched: FetchedToken, started: float, known: Known) -> Credential:
@@ -224,14 +224,16 @@ class FleetSharing:
 
 
 class Fleet:
-    """What all credentials of one process share by: the way to Redis, and the seal.
+    """What all credentials of one process share by: the connection to Redis, and the seal.
 
     Args:
         settings: The `[shared]` section.
+        redis: The service's connection to the Redis of that section.
     """
 
-    def __init__(self, settings: Shared) -> None:
-        self._link = RedisLink(settings)
+    def __init__(self, settings: Shared, redis: RedisConnection) -> None:
+        self._redis = redis
+        self._tasks = OwnedTasks()
         self._seal = Seal(settings.keys, settings.naming_key)
 
     def sharing(
@@ -246,8 +248,8 @@ class Fleet:
             required: Whether a token may be fetched only while Redis can be asked.
         """
         record = self._seal.name(identity)
-        return FleetSharing(record, self._link, self._seal, policy, stats, required=required)
+        return FleetSharing(record, self._redis, self._tasks, self._seal, policy, stats, required=required)
 
     async def close(self) -> None:
-        """Let go of the connections."""
-        await self._link.close()
+        """Stop what still runs beside fetches."""
+        await self._tasks.close()

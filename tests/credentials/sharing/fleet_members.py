@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy
 from proxy.credentials.sharing.fleet import Fleet, FleetSharing
-from proxy.credentials.sharing.redis_link import StoreUnavailable
+from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import FakeIssuer
@@ -31,6 +31,7 @@ class Member:
     machine: CachedTokenSource
     sharing: FleetSharing
     fleet: Fleet
+    redis: RedisConnection
 
 
 @asynccontextmanager
@@ -50,26 +51,29 @@ async def fleet_of(
     time = asyncio.get_running_loop().time
     bounds = RefreshPolicy(clock=lambda: time() + clock_ahead, **policy)
     for _ in range(count):
-        fleet = Fleet(shared(url, **(settings or {})))
+        section = shared(url, **(settings or {}))
+        redis = RedisConnection(section)
+        fleet = Fleet(section, redis)
         stats = TokenStats()
         sharing = fleet.sharing(recipe, bounds, stats, required=required)
         machine = CachedTokenSource("corp", issuer, sharing, bounds, stats)
-        members.append(Member(machine, sharing, fleet))
+        members.append(Member(machine, sharing, fleet, redis))
     try:
         yield members
     finally:
         for member in members:
             await member.machine.close()
             await member.fleet.close()
+            await member.redis.close()
 
 
 async def cut_off(member: Member) -> None:
     """Let a member's way to Redis fail from now on, as if it had been killed: it says no word more."""
 
-    async def gone(*_: object) -> list[object]:
+    async def gone(*_: object, **__: object) -> list[object]:
         raise StoreUnavailable("cut off")
 
-    member.fleet._link.run = gone  # type: ignore[method-assign, assignment]
+    member.redis.run_script = gone  # type: ignore[method-assign]
 
 
 async def tokens_of(members: list[Member]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The way to Redis: user names, TLS, Sentinel; and what an error of Redis becomes."""
+"""Where Redis is: user names, TLS, Sentinel."""
 
 import asyncio
 import shutil
@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.credentials.sharing.redis_link import RedisLink, StoreUnavailable
+from proxy.redis_connection import StoreUnavailable
 from tests.conftest import require
-from tests.credentials.sharing.fleet_members import shared
 from tests.raw_caller import PATIENCE
-from tests.redis_server import RedisServer, redis_server
-
-PONG = "return {'pong'}"
+from tests.redis_server import redis_server
+from tests.test_redis_connection import connected
 
 
 def free_port() -> int:
@@ -26,46 +24,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@asynccontextmanager
-async def link_to(url: str, **more: object) -> AsyncIterator[RedisLink]:
-    """A link, closed at the end."""
-    link = RedisLink(shared(url, **more))
-    try:
-        yield link
-    finally:
-        await link.close()
-
-
-async def test_keys_of_one_record_share_a_namespace_and_a_hash_tag(store: RedisServer) -> None:
-    async with link_to(store.url) as link:
-        assert link.key("abc", "lease") == "llm-token-proxy:{abc}:lease"
-        assert await link.run(PONG, []) == [b"pong"]
-
-
-async def test_an_error_of_a_script_is_an_unavailable_store(store: RedisServer) -> None:
-    async with link_to(store.url) as link:
-        with pytest.raises(StoreUnavailable, match="ResponseError"):
-            await link.run("return redis.call('nonsense')", [])
-
-
-async def test_aiocache_switched_off_is_an_unavailable_store(
-    store: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIOCACHE_DISABLE", "1")
-    async with link_to(store.url) as link:
-        with pytest.raises(StoreUnavailable, match="disabled"):
-            await link.run(PONG, [])
-
-
 async def test_a_user_with_a_password_is_let_in_and_a_wrong_one_is_not(tmp_path: Path) -> None:
     rules = ("--requirepass", "other", "--user", "proxy", "on", ">pa:ss", "~llm-token-proxy:*", "+@all")
     port = free_port()
     async with redis_server(tmp_path, *rules, port=port):
-        async with link_to(f"redis://proxy:pa%3Ass@127.0.0.1:{port}/0") as link:
-            assert await link.run(PONG, []) == [b"pong"]
-        async with link_to(f"redis://proxy:wrong@127.0.0.1:{port}/0") as link:
+        async with connected(f"redis://proxy:pa%3Ass@127.0.0.1:{port}/0") as redis:
+            assert await redis.run("PING")
+        async with connected(f"redis://proxy:wrong@127.0.0.1:{port}/0") as redis:
             with pytest.raises(StoreUnavailable, match="AuthenticationError"):
-                await link.run(PONG, [])
+                await redis.run("PING")
 
 
 def make_certificate(home: Path) -> tuple[Path, Path]:
@@ -87,22 +54,22 @@ async def test_tls_is_verified_against_the_given_certificates(tmp_path: Path) ->
     options = ("--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key))
     async with redis_server(tmp_path, *options, "--tls-auth-clients", "no"):
         url = f"rediss://127.0.0.1:{port}/0"
-        async with link_to(url, redis_ca_file=str(cert)) as link:
-            assert await link.run(PONG, []) == [b"pong"]
-        async with link_to(url) as link:
+        async with connected(url, redis_ca_file=str(cert)) as redis:
+            assert await redis.run("PING")
+        async with connected(url) as redis:
             with pytest.raises(StoreUnavailable, match="ConnectionError"):
-                await link.run(PONG, [])
+                await redis.run("PING")
 
 
 async def test_sentinel_says_which_node_is_the_master(tmp_path: Path) -> None:
     port, watcher = free_port(), free_port()
     async with redis_server(tmp_path, port=port), sentinel_of(port, watcher, tmp_path):
         options = {"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": 2.0}
-        async with link_to("redis://tokens/0", **options) as link:
-            assert await link.run(PONG, []) == [b"pong"]
-        async with link_to("redis://unknown/0", **options) as link:
+        async with connected("redis://tokens/0", **options) as redis:
+            assert await redis.run("PING")
+        async with connected("redis://unknown/0", **options) as redis:
             with pytest.raises(StoreUnavailable, match="MasterNotFoundError"):
-                await link.run(PONG, [])
+                await redis.run("PING")
 
 
 @asynccontextmanager
