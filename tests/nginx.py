@@ -22,17 +22,19 @@ error_log {home}/error.log warn;
 events {{ worker_connections 256; }}
 http {{
     access_log {home}/access.log;
-    {more}
     client_body_temp_path {home}/body;
     proxy_temp_path {home}/proxy;
     fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi;
     scgi_temp_path {home}/scgi;
+    {servers}
+}}
+"""
+LOCATIONS_AT_SOCKET = """
     server {{
         listen unix:{home}/nginx.sock;
         include {home}/locations.conf;
     }}
-}}
 """
 
 
@@ -53,13 +55,25 @@ async def nginx_before(
         more: Lines inside http { }.
         edit: Changes the locations, as their comments say that one may.
     """
-    program = find_nginx()
-    require("nginx", found=program is not None)
-    user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not write into this folder
     locations = LOCATIONS.read_text()
     assert locations.count(SHIPPED_ADDRESS) == 2
     (home / "locations.conf").write_text(edit(locations.replace(SHIPPED_ADDRESS, proxy)))
-    (home / "nginx.conf").write_text(CONF.format(home=home, user=user, more=more))
+    async with nginx_serving(home, more + LOCATIONS_AT_SOCKET.format(home=home)) as socket:
+        yield socket
+
+
+@asynccontextmanager
+async def nginx_serving(home: Path, servers: str) -> AsyncIterator[Path]:
+    """Run an nginx with these lines inside http { }; gives the Unix socket `nginx.sock` in its folder.
+
+    Args:
+        home: A folder of its own.
+        servers: With a server that listens on `nginx.sock` there.
+    """
+    program = find_nginx()
+    require("nginx", found=program is not None)
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not write into this folder
+    (home / "nginx.conf").write_text(CONF.format(home=home, user=user, servers=servers))
     log = home / "start.log"
     process = await asyncio.create_subprocess_exec(
         str(program), "-p", str(home), "-e", str(log), "-c", str(home / "nginx.conf")

@@ -6,11 +6,12 @@ it). Cohere's `/v2/rerank` is served beside them. The path that goes up is the c
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import InvalidRequest, NotFound
-from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, Endpoint, match
+from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, FIXED_PATHS, Endpoint, match
 
 ORIGINAL_MOUNT: Final = "/agent/api/llm_proxy"
 """Where the Flask original hung its blueprint."""
@@ -19,8 +20,20 @@ _MOUNT: Final = ORIGINAL_MOUNT.encode()
 _COHERE_RERANK: Final = f"/{COHERE_RERANK}".encode()
 _ENDING_IN_A_SLASH: Final = frozenset({b"/", b"/chat/"})
 """Nothing is relayed there: the chat's page, and nothing at all."""
-_FORBIDDEN: Final = re.compile(rb"[\x00-\x1f\x7f\\#]")
+_PLAIN: Final = re.compile(rb"(?:/(?![.])[A-Za-z0-9._~:@!$&'()*+,=-]++)++")
+"""Paths that every server reads in the same way."""
+_NOT_VISIBLE: Final = re.compile(rb"[^\x21-\x7e]")
+_FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\\#]")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_END_OF_NAME: Final = re.compile("[;?]")
+"""Where some servers end the name of a segment: at its parameters, or at a query that was encoded."""
+_LOOKALIKES: Final = str.maketrans({
+    "\u2024": ".", "\u2025": "..", "\u2026": "...", "\u3002": ".", "\ufe52": ".", "\uff0e": ".",
+    "\uff61": ".", "\u2044": "/", "\u2215": "/", "\uff0f": "/", "\ufe68": "\\", "\uff3c": "\\",
+    "\uff1b": ";",
+})  # fmt: skip
+"""What servers that normalise Unicode (NFKC, or Windows' best fit) take for dots, slashes and semicolons."""
+_DECODINGS_MAX: Final = 3
 _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
 
 
@@ -35,27 +48,55 @@ class Target(NamedTuple):
 
 
 def check_target(raw_path: bytes, query: bytes) -> None:
-    """Refuse whatever two servers could read in two ways.
+    """Refuse a path that some server could read as another one, or as one outside of the base URL.
+
+    The rules hold for the path as it was sent and for what is left when a server decodes it, also repeatedly.
 
     Raises:
-        InvalidRequest: an absolute form, a dot segment, an empty segment, a backslash, a control character, a
-            fragment or a broken escape (RFC 3986 2.1, 3.3, 3.5 and 5.2.4), plain or percent-encoded.
+        InvalidRequest: an absolute form, a dot segment (also before path parameters), an empty segment, a
+            backslash, a control character, a fragment, a broken or too often repeated escape, or bytes that
+            are not UTF-8 (RFC 3986 2.1, 3.3, 3.5 and 5.2.4).
     """
-    if raw_path in _ENDING_IN_A_SLASH:
+    if _NOT_VISIBLE.search(query) or b"#" in query:
+        raise InvalidRequest("the query contains a fragment or a character that must be percent-encoded")
+    if raw_path in _ENDING_IN_A_SLASH or _PLAIN.fullmatch(raw_path):
         return
     if not raw_path.startswith(b"/"):
         raise InvalidRequest("the request target must be a path")
-    plain = raw_path
-    if b"%" in raw_path:
-        if _BROKEN_ESCAPE.search(raw_path):
-            raise InvalidRequest("the path holds a broken percent escape")
-        plain = unquote_to_bytes(raw_path)
-    if _FORBIDDEN.search(plain) or b"#" in query:
-        raise InvalidRequest("the request target holds a backslash, a fragment or a control character")
-    if b"//" in raw_path or (len(raw_path) > 1 and raw_path.endswith(b"/")):
-        raise InvalidRequest("the path holds an empty segment")
-    if b"." in plain and any(_is_dot_segment(segment) for segment in raw_path.split(b"/")):
-        raise InvalidRequest("the path holds a dot segment")
+    if _NOT_VISIBLE.search(raw_path):
+        raise InvalidRequest("the path contains a character that must be percent-encoded")
+    if _BROKEN_ESCAPE.search(raw_path):
+        raise InvalidRequest("the path contains a broken percent escape")
+    for reading in _readings(raw_path):
+        _check_reading(reading)
+
+
+def _readings(path: bytes) -> Iterator[bytes]:
+    """The path, and what is left of it after each decoding."""
+    yield path
+    for _ in range(_DECODINGS_MAX):
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            return
+        yield decoded
+        path = decoded
+    if unquote_to_bytes(path) != path:
+        raise InvalidRequest("the path is percent-encoded too many times")
+
+
+def _check_reading(path: bytes) -> None:
+    try:
+        text = path.decode().translate(_LOOKALIKES)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the path is not valid UTF-8") from error
+    if _FORBIDDEN.search(text):
+        raise InvalidRequest("the path contains a backslash, a fragment or a control character")
+    for segment in text[1:].split("/"):
+        name = _END_OF_NAME.split(segment, 1)[0].strip()
+        if not name:
+            raise InvalidRequest("the path contains an empty segment")
+        if not name.strip(". "):
+            raise InvalidRequest("the path contains a dot segment")
 
 
 def find_target(method: str, raw_path: bytes) -> Target:
@@ -77,14 +118,20 @@ def find_target(method: str, raw_path: bytes) -> Target:
         path = path[3:]
     elif not (path.startswith(b"/") and _is_bare(path)):
         raise NotFound
+    known = FIXED_PATHS.get((method, path))
+    if known is not None:
+        return Target(known, path)
     raw = path[1:].split(b"/")
-    segments = [_as_read_leniently(segment) for segment in raw]
+    read = raw if b"%" not in path else [_last_reading(segment) for segment in raw]
+    segments = [segment.partition(b";")[0].decode("utf-8", "replace").casefold() for segment in read]
     versions = next((index for index, segment in enumerate(segments) if segment != "v1"), len(segments))
     endpoint, place = match(method, segments[versions:])
-    named = [] if place is None else raw[versions:][place]
-    if b"%" in path and sum(map(_slashes, raw)) > sum(map(_slashes, named)):
+    outside = read if place is None else [*read[:versions], *_without(read[versions:], place)]
+    if any(b"/" in segment for segment in outside):
         raise InvalidRequest("a slash may only be encoded inside the id of a model")
-    return Target(endpoint, path, "/".join(map(_decode, named)) if named else None)
+    if place is None:
+        return Target(endpoint, path)
+    return Target(endpoint, path, "/".join(map(_decode, raw[versions:][place])))
 
 
 def _is_bare(path: bytes) -> bool:
@@ -93,19 +140,15 @@ def _is_bare(path: bytes) -> bool:
 
 
 def _decode(segment: bytes) -> str:
-    if b"%" in segment:
-        segment = unquote_to_bytes(segment)
-    return segment.decode("utf-8", "replace")
+    return unquote_to_bytes(segment).decode("utf-8", "replace")
 
 
-def _as_read_leniently(segment: bytes) -> str:
-    return _decode(segment).partition(";")[0].casefold()
+def _without(segments: list[bytes], place: slice) -> list[bytes]:
+    rest = segments.copy()
+    del rest[place]
+    return rest
 
 
-def _slashes(segment: bytes) -> int:
-    return unquote_to_bytes(segment).count(b"/") if b"%" in segment else 0
-
-
-def _is_dot_segment(segment: bytes) -> bool:
-    # "%2e%2e%2f" in one raw segment decodes to "../": look at the parts of the decoded segment too.
-    return any(part in {b".", b".."} for part in unquote_to_bytes(segment).split(b"/"))
+def _last_reading(segment: bytes) -> bytes:
+    *_, last = _readings(segment)
+    return last

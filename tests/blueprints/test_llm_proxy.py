@@ -9,6 +9,7 @@ import pytest
 from proxy.blueprints.llm_proxy import METHODS
 from proxy.wire.endpoints import BARE_SEGMENTS
 from tests.conftest import RunningProxy, RunProxy
+from tests.hostile_paths import HOSTILE_PATHS, leaves, like_go, like_tomcat
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 
@@ -160,6 +161,18 @@ async def test_every_method_is_relayed(between: Between, path: str) -> None:
     relayed = path.removeprefix("/agent/api/llm_proxy").removeprefix("/v1")
     assert found == {method: f"{method} /v1{relayed}" for method in METHODS}
     assert {"GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "DELETE"} == set(METHODS)
+
+
+async def test_no_hostile_path_reaches_the_upstream_outside_of_its_base_url(between: Between) -> None:
+    statuses = set()
+    for path in HOSTILE_PATHS:
+        async with raw_caller(between.proxy.url) as caller:
+            await caller.send("GET", path)
+            statuses.add((await caller.answer()).status)
+    assert statuses <= {200, 400, 404}
+    for request in between.upstream.requests:
+        target = request.head.split(b" ")[1]
+        assert not any(leaves(b"/v1", normalise(target)) for normalise in (like_tomcat, like_go))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])

@@ -6,6 +6,7 @@ from proxy.wire.endpoints import (
     BARE_SEGMENTS,
     CHAT_COMPLETIONS,
     ENDPOINT_NAMES,
+    FIXED_PATHS,
     OTHER,
     TABLE,
     Charge,
@@ -133,3 +134,8 @@ def test_a_model_in_the_path_is_found_where_the_pattern_has_it() -> None:
     assert match("GET", ["models", "a", "b"]).model == slice(1, None)
     assert match("POST", ["engines", "a", "completions"]).model == slice(1, 2)
     assert match("GET", ["models"]).model is None
+
+
+def test_the_short_way_to_an_endpoint_leads_to_the_same_one() -> None:
+    for (method, path), endpoint in FIXED_PATHS.items():
+        assert match(method, path.decode()[1:].split("/")).endpoint is endpoint

@@ -1,5 +1,9 @@
 """Paths: which are refused, and what is left of the others for the upstream."""
 
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -10,6 +14,14 @@ from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.endpoints import BARE_SEGMENTS, CHAT_COMPLETIONS, EMBEDDINGS, OTHER, RERANK, Endpoint
 from proxy.wire.paths import Target, check_target, find_target
 from tests.endpoints import endpoint_of
+from tests.hostile_paths import (
+    HOSTILE_PATHS,
+    leaves,
+    like_go,
+    like_tomcat,
+    like_two_tomcats,
+    real_nginx,
+)
 
 MOUNTS = ["", "/agent/api/llm_proxy"]
 
@@ -188,3 +200,91 @@ def test_no_path_ever_climbs_out(method: str, tail: bytes) -> None:
     assert target.path.startswith(b"/")
     assert isinstance(target.endpoint, Endpoint)
     assert not any(part in {b"", b".", b".."} for part in unquote_to_bytes(target.path[1:]).split(b"/"))
+
+
+BASE = b"/base/v1"
+SOUND_PATHS = (
+    "/v1/chat/completions", "/v1/v1/chat/completions", "/embeddings", "/v1/models/gpt-4.1",
+    "/v1/models/BAAI%2Fbge-m3", "/v1/models/BAAI/bge-m3", "/v1/models/a..b", "/v1/models/..a",
+    "/v1/models/a..", "/v1/models/.hidden", "/v1/models/a.;v=1", "/v1/models/a;b", "/v1/models/a%20b%C3%A9",
+    "/v1/models/%E4%BD%A0%E5%A5%BD", "/v1/models/100%25", "/v1/models/50%2525", "/v1/models/a%3Fb",
+    "/v1/models/a+b=c,d", "/v1/files/x.json", "/v1/files/a...b/content", "/v1/~user/@me/a:b;c=d,e!$&'()*+",
+    "/v1/not/yet%20invented:v2", "/v1/models/x:generateContent", "/v1/models/ft:gpt-4o:org::id",
+    "/agent/api/llm_proxy/v1/models/%6d", "/v1/%65mbeddings", "/v1/a-b_c~d",
+)  # fmt: skip
+
+
+def accepted(path: str) -> bytes | None:
+    """The path that goes up for a request; None where it is refused."""
+    raw = path.encode("latin-1")
+    try:
+        check_target(raw, b"")
+        return find_target("GET", raw).path
+    except (InvalidRequest, NotFound):
+        return None
+
+
+def test_hostile_paths_are_many() -> None:
+    assert len(HOSTILE_PATHS) >= 250
+
+
+@pytest.mark.parametrize("normalise", [like_tomcat, like_two_tomcats, like_go])
+def test_no_hostile_path_leaves_the_base_url_by_any_normaliser(normalise: Callable[[bytes], bytes]) -> None:
+    raw = [BASE + path.encode("latin-1").removeprefix(b"/v1") for path in HOSTILE_PATHS]
+    assert sum(leaves(BASE, normalise(path)) for path in raw) > 40  # what the checks are there for
+    sent = [BASE + path for text in HOSTILE_PATHS if (path := accepted(text)) is not None]
+    assert [path for path in sent if leaves(BASE, normalise(path))] == []
+
+
+async def test_no_hostile_path_leaves_the_base_url_in_nginx(tmp_path: Path) -> None:
+    async with real_nginx(tmp_path) as nginx:
+        raw = [BASE + path.encode("latin-1").removeprefix(b"/v1") for path in HOSTILE_PATHS]
+        assert sum([await nginx.leaves(path) for path in raw]) > 20
+        sent = [BASE + path for text in HOSTILE_PATHS if (path := accepted(text)) is not None]
+        assert [path for path in sent if await nginx.leaves(path)] == []
+
+
+@pytest.mark.parametrize("path", HOSTILE_PATHS)
+def test_hostile_paths_are_refused_or_name_no_folder_above(path: str) -> None:
+    sent = accepted(path)
+    while sent is not None:
+        assert not any(set(part.partition(b";")[0]) <= set(b". ") for part in sent[1:].split(b"/"))
+        decoded = unquote_to_bytes(sent)
+        sent = None if decoded == sent else decoded
+
+
+@pytest.mark.parametrize("path", SOUND_PATHS)
+def test_sound_paths_go_up_byte_for_byte(path: str) -> None:
+    sent = accepted(path)
+    assert sent is not None
+    assert path.encode().endswith(sent)
+
+
+@given(
+    st.lists(st.sampled_from(["..", ".", "%2e", "%252e", ";", "%3b", "/", "%2f", "%252f", "a", "%20", "%25"]))
+)
+def test_no_mixture_of_dots_slashes_and_escapes_leaves_the_base_url(pieces: list[str]) -> None:
+    for mount in ("/v1/", "/v1/models/", "/files/"):
+        sent = accepted(mount + "".join(pieces))
+        if sent is not None:
+            for normalise in (like_tomcat, like_two_tomcats, like_go):
+                assert not leaves(BASE, normalise(BASE + sent))
+
+
+@pytest.mark.parametrize("query", [b"a=1\r\nX-Header: b", b"a\x00", b"a b", b"\xe4\xbd\xa0", b"a=1#x"])
+def test_a_query_is_visible_ascii_without_a_fragment(query: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        check_target(b"/v1/models", query)
+
+
+@pytest.mark.parametrize(
+    "unit", [b"%25", b"/a", b";a", b"%2e", b"%2f.a", b".", b"%c3%a9", b"%e2%80%a4x", b"a"]
+)
+def test_the_time_to_check_a_path_grows_with_its_length(unit: bytes) -> None:
+    """A path of 64 KiB takes no longer than a whole request may: nothing looks at it again and again."""
+    path = b"/v1/models/x" + unit * ((64 << 10) // len(unit))
+    since = time.process_time()
+    with contextlib.suppress(InvalidRequest):
+        check_target(path, b"")
+        find_target("GET", path)
+    assert time.process_time() - since < 0.5
