@@ -300,6 +300,14 @@ async def load_only(scene: Scene) -> None:
     await scene.watch()
 
 
+async def load_one_alone(scene: Scene) -> None:
+    """The same, for one member that nobody shares a token with."""
+    for member in scene.fleet.members[1:]:
+        await scene.hurts(member).child.stop()
+    scene.begin = time.monotonic()
+    await scene.watch()
+
+
 async def refuse_at_start(scene: Scene) -> None:
     """Members start while the issuer answers 401, for four seconds after the first fetch."""
     fleet = scene.fleet
@@ -457,6 +465,10 @@ ATTACKS: Final = (
     Attack("redis-sentinel", fail_redis_over_by_sentinel, REDIS, FORMS, needs_sentinel=True),
     Attack(
         "dies-early", load_only, Bound(gap=1.0, errors=0.005), (300.0, 5.0),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5),
+    ),
+    Attack(
+        "dies-early-alone", load_one_alone, Bound(gap=1.0, errors=0.005), (300.0, 5.0),
         life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5),
     ),
     Attack("revoked-once", revoke_once, Bound(gap=2.5, fetches=once_more), (6.0, 1.5)),
