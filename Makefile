@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 PORT   ?= 5002
-VENV   := .venv
+VENV   ?= .venv
+TESTS  ?= tests
 BIN    := $(VENV)/bin
 
 CLIENTS      := .clients
@@ -22,7 +23,7 @@ run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration g
 	@exec $(BIN)/python -m proxy serve --config config/proxy.toml --bind 127.0.0.1:$(PORT)
 
 test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or redis-server is a failure)
-	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m "not fleet" -n auto --dist worksteal
+	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m "not fleet" -n auto --dist worksteal $(TESTS)
 	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m fleet -n 2 --dist loadgroup
 
 check: lint types test ## What CI runs: format, lint, types, tests
@@ -58,12 +59,14 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 clean: ## Remove what was made
 	@rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(BIN)/python:
+# A stamp is made only after its step has succeeded, so whatever was interrupted is done again.
+$(BIN)/python: # absent, or a link to a Python that is gone
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; say which with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)
 
-$(VENV)/.runtime: requirements.lock | $(BIN)/python
+$(VENV)/.runtime: requirements.lock $(BIN)/python
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing the locked packages into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@

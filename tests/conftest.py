@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 from openai import AsyncOpenAI
@@ -21,6 +22,42 @@ from proxy.generations import Generations
 from proxy.services import Services
 from proxy.settings import load_settings
 from tests.loopback import serve_on_loopback, until
+from tests.pace import PACE, paced
+from tests.taking_turns import turn
+
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,  # a busy machine is no fault
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    database=None,
+    derandomize="CI" in os.environ,
+    print_blob=True,
+)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_report_header() -> str:
+    """Say how long the deadlines are."""
+    return f"pace: {PACE:.1f} times the deadlines of a quiet machine"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stretch the time that each test may take."""
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        seconds = limit.args[0] if limit is not None else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(paced(seconds)), append=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside the clock of pytest-timeout
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the test's turn where several processes run tests."""
+    if not hasattr(item.config, "workerinput"):  # pytest-xdist's
+        return (yield)
+    shared = Path(item.config.option.basetemp).parent
+    with turn(shared, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
 
 KEY = "sk-test-7c1f0a"
 

@@ -8,17 +8,48 @@ from contextlib import asynccontextmanager
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from quart import Quart
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
 from proxy.cli.websocket_stream import closes_told
+from tests.pace import PATIENCE, paced
 
 SERVER_LOG = "tests.loopback"
 GRACE_SECONDS = 0.5
-"""How long streams that a test left open may go on."""
+"""How long requests that a test left open may go on."""
+
+
+class _Requests:
+    """An ASGI app, and which of its requests still run.
+
+    When Hypercorn stops, it waits for its connections: on Python 3.11 until its own clock interrupts their
+    clean-up, on newer ones for ever.
+    """
+
+    def __init__(self, app: ASGIFramework) -> None:
+        self._app = app
+        self._running: set[asyncio.Task[object]] = set()
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        task = asyncio.current_task()
+        if task is None or scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        self._running.add(task)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running.discard(task)
+
+    async def end(self) -> None:
+        """Let them end, and cancel those that do not."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=paced(GRACE_SECONDS))
+        for task in self._running:
+            task.cancel()
 
 
 @asynccontextmanager
-async def serve_on_loopback(app: Quart, host: str = "127.0.0.1") -> AsyncIterator[str]:
+async def serve_on_loopback(app: ASGIFramework, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """Serve the app and give its address, such as `http://127.0.0.1:40001`.
 
     The socket listens before the server runs, so the first request only waits; nothing has to be polled.
@@ -29,24 +60,24 @@ async def serve_on_loopback(app: Quart, host: str = "127.0.0.1") -> AsyncIterato
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it
     config.errorlog = logging.getLogger(SERVER_LOG)
-    config.graceful_timeout = GRACE_SECONDS
-    config.keep_alive_timeout = 60.0  # a thousand callers at once on one loop take their time
+    config.graceful_timeout = PATIENCE
+    config.keep_alive_timeout = PATIENCE  # a thousand callers at once on one loop take their time
     config.backlog = 1024
     config.include_server_header = False
-    stop = asyncio.Event()
+    requests, stop = _Requests(app), asyncio.Event()
     with closes_told():
         async with asyncio.TaskGroup() as group:
-            server = group.create_task(serve(app, config, shutdown_trigger=stop.wait))
+            server = group.create_task(serve(requests, config, shutdown_trigger=stop.wait))
             try:
                 yield address
             finally:
                 stop.set()
-                # From Python 3.12 on the server waits for its connections before the graceful timeout begins.
-                await asyncio.wait({server}, timeout=2 * GRACE_SECONDS)
-                server.cancel()
+                await requests.end()
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.wait({server})
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Let the event loop run until the condition holds, for some seconds at most."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  any condition, with nobody to set an event

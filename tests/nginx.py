@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.conftest import require
-from tests.raw_caller import PATIENCE, RawCaller
+from tests.pace import PATIENCE
+from tests.raw_caller import RawCaller
 
 LOCATIONS = Path(__file__).parents[1] / "config/nginx/proxy.conf"
 SHIPPED_ADDRESS = "http://127.0.0.1:5002"

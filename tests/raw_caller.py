@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from tests.conftest import KEY
-
-PATIENCE = 10.0
-"""Seconds that any wait in a test may take before it is a failure."""
+from tests.pace import PATIENCE as PATIENCE
 
 
 @dataclass

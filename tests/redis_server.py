@@ -10,7 +10,7 @@ from pathlib import Path
 import redis.asyncio
 
 from tests.conftest import require
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 
 
 class RedisServer:

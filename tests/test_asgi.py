@@ -20,6 +20,7 @@ from proxy.request_body import BUFFER_BYTES
 from proxy.telemetry import get_logger
 from tests.conftest import RunProxy
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 
 Message = dict[str, Any]
@@ -67,7 +68,7 @@ class Exchange:
             "extensions": {},
             **scope,
         }
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE):
             await self.app(cast(Any, whole), cast(Any, self._receive), cast(Any, self._send))
 
     async def _receive(self) -> Message:

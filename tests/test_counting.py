@@ -116,9 +116,9 @@ async def test_a_silent_redis_is_waited_for_once(redis: RedisServer) -> None:
         await counting.hit(limit, "requests", "a")
         redis.pause()
         try:
-            began = asyncio.get_running_loop().time()
-            for _ in range(50):
-                await counting.hit(limit, "requests", "a")
-            assert asyncio.get_running_loop().time() - began < 5 * 0.5
+            with capture_logs() as lines:
+                for _ in range(50):
+                    await counting.hit(limit, "requests", "a")
         finally:
             redis.resume()
+    assert [line["event"] for line in lines] == ["counting_alone"]

@@ -9,6 +9,7 @@ from proxy.errors import Draining, ProxyError
 from proxy.settings import Timeouts
 from proxy.upstream.clock import ExchangeClock
 from tests.loopback import until
+from tests.pace import PATIENCE
 
 
 async def test_exchanges_count_for_as_long_as_they_run() -> None:
@@ -39,7 +40,7 @@ async def test_every_exchange_that_waits_is_ended() -> None:
             except Draining as error:
                 ended.append(error)
 
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         for _ in range(20):
             group.create_task(exchange())
         await until(lambda: drain.running == 20)

@@ -15,6 +15,7 @@ from proxy.generations import NEEDS_RESTART, Generations
 from proxy.settings import Settings, load_settings
 from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -184,7 +185,7 @@ async def test_all_generations_are_closed_at_the_end_whoever_still_streams(tmp_p
             with first.users.one():
                 await reload(app, settings(tmp_path, upstream.url, key="sk-new-key-91"))
                 assert generations.current is not first
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE):
                     generations.dismiss()
                     await first.users.gone()
 
@@ -271,7 +272,7 @@ async def test_a_reload_that_fails_half_way_holds_on_to_nothing(run_proxy: RunPr
 
 
 async def test_a_reload_that_comes_with_the_end_does_not_hold_it_up(tmp_path: Path) -> None:
-    async with raw_upstream(ok) as upstream, asyncio.TaskGroup() as group, asyncio.timeout(5):
+    async with raw_upstream(ok) as upstream, asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
         app = create_app(settings(tmp_path, upstream.url), Drain())
         async with app.test_app():
             new = settings(tmp_path, upstream.url, key="sk-new-key-91")

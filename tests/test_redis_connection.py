@@ -13,7 +13,7 @@ import pytest
 
 from proxy.redis_connection import COMMANDS_AT_ONCE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()

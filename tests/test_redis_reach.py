@@ -12,7 +12,7 @@ import pytest
 
 from proxy.redis_connection import StoreUnavailable
 from tests.conftest import require
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 from tests.redis_server import redis_server
 from tests.test_redis_connection import connected
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxy.errors import BodyTimeout, BodyTooLarge
 from proxy.request_body import BUFFER_BYTES, BoundedBody
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.virtual_time import run_virtually
 
 ALL = 1 << 40
@@ -26,7 +27,7 @@ async def feed(body: BoundedBody, *chunks: bytes) -> None:
 
 async def read_fed(body: BoundedBody, chunks: list[bytes], limit: int = ALL) -> bytes:
     """Read while the chunks come."""
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *chunks))
         return await body.read(limit)
 
@@ -87,7 +88,7 @@ async def test_an_announced_length_over_the_limit_fails_before_a_byte_came(
 
 async def test_a_reader_who_waits_is_told_that_the_limit_is_passed() -> None:
     body = BoundedBody(None, 10)
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         reader = group.create_task(anext_or_error(body))
         await asyncio.sleep(0)
         await body.put(b"x" * 11, last=False)
@@ -111,7 +112,7 @@ async def test_the_server_waits_until_the_reader_has_taken_what_is_there() -> No
         await body.put(b"y", last=False)
         steps.append("room")
 
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         task = group.create_task(server())
         await until(lambda: body.received > BUFFER_BYTES)
         for _ in range(20):
@@ -125,7 +126,7 @@ async def test_the_server_waits_until_the_reader_has_taken_what_is_there() -> No
 async def test_a_body_of_any_size_never_fills_the_memory() -> None:
     body, chunk, most, taken = BoundedBody(None, None), b"x" * 65536, 0, 0
 
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *[chunk] * 200))
         async for piece in body:
             taken += len(piece)
@@ -138,14 +139,14 @@ async def test_a_body_of_any_size_never_fills_the_memory() -> None:
 
 async def test_the_last_chunk_is_taken_in_without_a_wait() -> None:
     body = BoundedBody(None, None)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(PATIENCE):
         await body.put(b"x" * (BUFFER_BYTES + 1), last=True)
     assert len(await body.read(ALL)) == BUFFER_BYTES + 1
 
 
 async def test_reading_stops_once_more_than_the_limit_is_there() -> None:
     body = BoundedBody(None, None)
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *[b"x" * 100_000] * 10))
         head = await body.read(150_000)
         assert 150_000 < len(head) < 1_000_000
@@ -280,7 +281,7 @@ def test_a_refused_body_that_fills_the_buffer_lets_its_server_go_on() -> None:
 
 async def test_a_body_that_is_awaited_whole_may_be_larger_than_the_buffer() -> None:
     body, chunks = BoundedBody(None, None), [b"x" * 100_000] * 10
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *chunks))
         assert await body == b"".join(chunks)
     assert await body == b"".join(chunks)  # it stays, for the next one who asks

@@ -13,6 +13,7 @@ from proxy.chat.page_files import PageFile
 from proxy.redis_connection import StoreUnavailable
 from tests.chat.visitor import Visitor, chat_of, states, visitor
 from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.pace import PATIENCE
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -357,7 +358,7 @@ async def test_an_address_has_so_many_streams_and_dialogues(run_proxy: RunProxy)
         assert await one.post("dialogue", "hi") == OK
         assert (await other.post("dialogue", "hi"))[0] == 429
         await one.post("stop")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await other.post("dialogue", "hi"))[0] == 429:
                 pass
 

@@ -7,6 +7,7 @@ from axe_playwright_python.async_playwright import Axe  # type: ignore[import-un
 from playwright.async_api import BrowserContext, CDPSession, Page, expect
 
 from tests.browser.watch import Watch
+from tests.pace import PATIENCE
 
 SCREENSHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
 RUN_BY_A_MESSAGE = "window.pwned"
@@ -67,7 +68,7 @@ class ChatPage:
 
     async def at_end(self) -> None:
         """Wait until the end of the text is in sight."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (
                 await self.scroller.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") > NEAR_PX
             ):

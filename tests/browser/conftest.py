@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.scripted_chat import ScriptedChat
 from tests.browser.watch import Watch
 from tests.conftest import require
 from tests.loopback import serve_on_loopback
+from tests.pace import PATIENCE
 
 OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -22,10 +23,11 @@ OPTIONS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The browser lives on one loop, and so do the tests that drive it."""
+    """The browser lives on one loop, and so do the tests that drive it, alone on the machine."""
     for item in items:
         if "tests/browser/" in item.path.as_posix() and item.get_closest_marker("asyncio") is not None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -33,6 +35,7 @@ async def browser() -> AsyncIterator[Browser]:
     """Chromium as Debian packs it."""
     program = shutil.which("chromium")
     require("chromium", found=program is not None)
+    expect.set_options(timeout=1000 * PATIENCE)
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=program, args=OPTIONS)
         yield running
@@ -53,7 +56,7 @@ class Stage:
         """A visitor of their own: Chinese, on a desktop, unless the options say otherwise."""
         wanted = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 800}, **options}
         context = await self.browser.new_context(**wanted)
-        context.set_default_timeout(8000)
+        context.set_default_timeout(1000 * PATIENCE)
         self.contexts.append(context)
         return context
 

@@ -1,4 +1,4 @@
-"""A chat service that does what a test says: the real routes and headers, no model, every event by hand."""
+"""A chat service that does what a test says: the service's own files and headers, and every event by hand."""
 
 import asyncio
 import itertools
@@ -6,21 +6,16 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from quart import Quart, Response, request
 
-import proxy
+from proxy.blueprints.chat_guard import PAGE_HEADERS
+from proxy.chat.page_files import read_page_files
 from proxy.chat.render import Kind, render_block
 from tests.browser.samples import blocks
 
-PAGE = Path(proxy.__file__).parent / "chat" / "page"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 BEGINNING = "0-0"
+PAGE_FILES = read_page_files()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,7 @@ class ScriptedChat:
         resumed: How each stream began.
         down: Whether every request is answered 503.
         ends_for_good: Whether streams are answered 204.
-        policy: The content security policy of the page, if it has one.
+        headers: Those of the page and its files.
         refusal: What the next post is refused with.
         pages: Pages of the site around the chat, by path: HTML, and a policy where they have one.
     """
@@ -62,7 +57,7 @@ class ScriptedChat:
         self.down = False
         self.ends_for_good = False
         self.busy = False
-        self.policy: str | None = POLICY
+        self.headers = dict(PAGE_HEADERS)
         self.refusal: Refusal | None = None
         self.pages: dict[str, tuple[str, str | None]] = {}
         self._kept: list[tuple[str, bytes]] = []
@@ -142,7 +137,7 @@ class ScriptedChat:
         app.add_url_rule("/site/<path:name>", view_func=self._site)
         app.add_url_rule("/chat/", view_func=self._index)
         app.add_url_rule("/chat/drawer.js", view_func=self._drawer)
-        app.add_url_rule("/chat/page/<name>", view_func=self._file)
+        app.add_url_rule("/chat/page/<path:name>", view_func=self._file)
         app.add_url_rule("/chat/session", view_func=self._session)
         app.add_url_rule("/chat/stream", view_func=self._stream)
         app.add_url_rule("/chat/<action>", view_func=self._post, methods=["POST"])
@@ -168,7 +163,8 @@ class ScriptedChat:
 
     async def _site(self, name: str) -> Response:
         body, policy = self.pages[name]
-        response = Response(body, content_type=f"{TYPES.get(Path(name).suffix, 'text/html')}; charset=utf-8")
+        content_type = "text/css" if name.endswith(".css") else "text/html"
+        response = Response(body, content_type=f"{content_type}; charset=utf-8")
         if policy is not None:
             response.headers["Content-Security-Policy"] = policy
         return response
@@ -228,13 +224,8 @@ class ScriptedChat:
         return Response(json.dumps({"code": 1, "msg": words}), content_type="application/json")
 
     def _static(self, name: str) -> Response:
-        path = PAGE / name
-        response = Response(path.read_bytes(), content_type=f"{TYPES[path.suffix]}; charset=utf-8")
-        if self.policy is not None:
-            response.headers["Content-Security-Policy"] = self.policy
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
+        file = PAGE_FILES[name]
+        return Response(file.body, headers=self.headers, content_type=file.content_type)
 
 
 def _order(event_id: str) -> tuple[int, ...]:

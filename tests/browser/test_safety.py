@@ -91,7 +91,7 @@ async def nothing_acts(page: ChatPage) -> None:
 
 
 async def test_nothing_in_a_message_acts_in_whatever_place_it_stands(stage: Stage) -> None:
-    stage.chat.policy = None  # the page alone has to hold
+    stage.chat.headers.pop("Content-Security-Policy")  # the page alone has to hold
     page = await stage.open()
     stage.chat.ask("问")
     for hostile in RAW:
@@ -113,18 +113,18 @@ async def test_nothing_that_a_model_or_a_visitor_says_acts_once_it_is_rendered(
     for hostile in HOSTILE:
         stage.chat.message(render_block(kind, hostile))
     stage.chat.turn("完", "都来了\n")
-    await expect(page.answer).to_have_text("都来了", timeout=20_000)
+    await expect(page.answer).to_have_text("都来了")
     await nothing_acts(page)
 
 
 async def test_nothing_of_it_acts_where_nobody_rendered_it(stage: Stage) -> None:
-    stage.chat.policy = None
+    stage.chat.headers.pop("Content-Security-Policy")
     page = await stage.open()
     stage.chat.ask("问")
     for hostile in HOSTILE:
         stage.chat.message(f"<div class='left'><p>{hostile}</p></div>")
     stage.chat.turn("完", "都来了\n")
-    await expect(page.answer).to_have_text("都来了", timeout=20_000)
+    await expect(page.answer).to_have_text("都来了")
     await nothing_acts(page)
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from proxy.chat.broker import Subscription
 from proxy.chat.event import Event
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 
 
 async def take(reader: Subscription, count: int) -> list[Event]:

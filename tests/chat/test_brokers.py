@@ -9,7 +9,7 @@ from proxy.chat.broker import Broker, BrokerClosed, SlowReader, Subscription
 from proxy.chat.event import Event, parse_id
 from tests.chat.conftest import OpenStores
 from tests.chat.readers import is_silent, take, take_data
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 
 
 async def publish(broker: Broker, channel: str, *words: object) -> list[str]:

@@ -10,10 +10,10 @@ from proxy.chat.redis_channels import STOPS, RedisChannels
 from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
 from tests.chat.conftest import OpenStores, open_redis, processes, shared
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer
 
-STOP_SECONDS = 0.5
+STOP_SECONDS = paced(0.5)
 LEASE = "llm-token-proxy:{c}:dialogue"
 
 

@@ -58,7 +58,7 @@ def split(stream: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(LINES, ENDS), max_size=20), st.lists(st.integers(1, 7), min_size=1, max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_payloads_do_not_depend_on_how_the_bytes_were_cut(
     lines: list[tuple[bytes, bytes]], sizes: list[int]
 ) -> None:
@@ -186,7 +186,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_json_is_read_or_refused(payload: object) -> None:
     reader = DeltaReader()
     try:
@@ -294,7 +294,7 @@ def test_an_error_of_the_relay_is_told_as_well() -> None:
 
 
 @given(st.text(max_size=30), st.sampled_from(SPARK_ERRORS))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_word_of_a_vendor_reaches_the_visitor(secret: str, payload: dict[str, object]) -> None:
     told = json.loads(json.dumps(payload).replace(': "m', ": " + json.dumps("cha9 " + secret)[:-1]))
     (failure,) = [event for event in read(told) if isinstance(event, Failure)]
@@ -303,7 +303,7 @@ def test_no_word_of_a_vendor_reaches_the_visitor(secret: str, payload: dict[str,
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_think_tags_may_straddle_deltas(data: st.DataObject) -> None:
     words = st.text(alphabet="ab<>/think \n你", max_size=6).filter(lambda text: "think>" not in text)
     thought, answer = data.draw(words) + "想", "答" + data.draw(words)

@@ -22,6 +22,7 @@ from proxy.errors import InvalidRequest, Overloaded, ProxyError, TokenUnavailabl
 from proxy.redis_connection import StoreUnavailable
 from proxy.settings import Chat
 from proxy.telemetry import ExchangeRecord
+from tests.pace import PATIENCE
 
 
 def said(text: str) -> bytes:
@@ -70,7 +71,7 @@ class Room:
     async def turn(self) -> list[str]:
         """What was shown and told, up to the end of the turn."""
         shown: list[str] = []
-        async with self.broker.subscribe("c", "0-0") as subscription, asyncio.timeout(5):
+        async with self.broker.subscribe("c", "0-0") as subscription, asyncio.timeout(PATIENCE):
             while not shown or shown[-1] not in {"done", "stopped", "failed"}:
                 data = cast(dict[str, Any], (await subscription.get()).data)
                 shown.append(data.get("message") or data["state"])
@@ -91,7 +92,7 @@ async def room(
 
 async def free(chat: Room) -> None:
     """Wait until no dialogue runs."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await chat.channels.busy("c"):  # noqa: ASYNC110  there is no event for that
             await asyncio.sleep(0)
 
@@ -124,7 +125,7 @@ async def test_a_broker_that_fails_in_mid_answer_ends_that_dialogue_alone() -> N
             return await super().publish(channel, event)
 
     with capture_logs() as lines:
-        async with room(Model(said("a")), Failing()) as chat, asyncio.timeout(5):
+        async with room(Model(said("a")), Failing()) as chat, asyncio.timeout(PATIENCE):
             await chat.ask()
             await free(chat)
             assert await chat.dialogues.ask("d", "hi", "r") == ""
@@ -204,7 +205,7 @@ async def test_half_an_answer_is_remembered_and_none_is_not() -> None:
     model = Model(said("half"), None)
     async with room(model) as chat:
         await chat.ask("a")
-        async with asyncio.timeout(5), chat.broker.subscribe("c", "0-0") as heard:
+        async with asyncio.timeout(PATIENCE), chat.broker.subscribe("c", "0-0") as heard:
             while "answering" not in str((await heard.get()).data):
                 pass
         await chat.dialogues.stop("c")
@@ -220,7 +221,7 @@ async def test_half_an_answer_is_remembered_and_none_is_not() -> None:
 async def test_the_end_of_the_service_ends_what_runs() -> None:
     async with room(Model(said("half"), None)) as chat:
         await chat.ask()
-        async with asyncio.timeout(5), chat.broker.subscribe("c", "0-0") as heard:
+        async with asyncio.timeout(PATIENCE), chat.broker.subscribe("c", "0-0") as heard:
             while "answering" not in str((await heard.get()).data):
                 pass
     shown = await chat.turn()

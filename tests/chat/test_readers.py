@@ -9,6 +9,8 @@ from proxy.chat.broker import BrokerClosed, SlowReader
 from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.readers import OPENING, Readers
+from tests.pace import PATIENCE
+from tests.virtual_time import run_virtually
 
 PING = b": ping\n\n"
 
@@ -26,9 +28,13 @@ class Silent:
         raise AssertionError
 
 
+async def listed(stream: AsyncIterator[bytes]) -> list[bytes]:
+    return [piece async for piece in stream]
+
+
 async def rest(stream: AsyncIterator[bytes]) -> list[bytes]:
-    async with asyncio.timeout(5):
-        return [piece async for piece in stream]
+    async with asyncio.timeout(PATIENCE):
+        return await listed(stream)
 
 
 async def test_the_opening_comes_at_once_and_events_as_they_are_published() -> None:
@@ -43,14 +49,9 @@ async def test_the_opening_comes_at_once_and_events_as_they_are_published() -> N
         assert await rest(stream) == []
 
 
-async def test_silence_is_broken_by_comments_until_the_stream_is_old() -> None:
-    stream = Readers(heartbeat=0.01, age=(0.05, 0.06)).stream(Silent())
-
-    opening, *pings = await rest(stream)
-
-    assert opening == OPENING
-    assert 1 <= len(pings) <= 6
-    assert {*pings} == {PING}
+def test_silence_is_broken_by_comments_until_the_stream_is_old() -> None:
+    stream = Readers(heartbeat=10, age=(55, 55)).stream(Silent())
+    assert run_virtually(lambda: listed(stream)) == [OPENING, PING, PING, PING, PING, PING]
 
 
 @pytest.mark.parametrize("end", [SlowReader(), BrokerClosed()])
@@ -69,34 +70,38 @@ async def test_the_end_of_the_service_ends_every_stream_and_lets_none_begin() ->
     assert await rest(readers.stream(Silent())) == [OPENING]
 
 
-async def test_the_age_is_drawn_so_that_not_all_come_back_at_once() -> None:
-    readers = Readers(heartbeat=10, age=(0.01, 0.2))
-    loop = asyncio.get_running_loop()
+def test_the_age_is_drawn_so_that_not_all_come_back_at_once() -> None:
+    readers = Readers(heartbeat=1000, age=(100, 200))
 
     async def lasted() -> float:
-        began = loop.time()
-        await rest(readers.stream(Silent()))
-        return loop.time() - began
+        began = asyncio.get_running_loop().time()
+        await listed(readers.stream(Silent()))
+        return asyncio.get_running_loop().time() - began
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(lasted()) for _ in range(20)]
-    ages = [task.result() for task in tasks]
-    assert max(ages) - min(ages) > 0.05
+    async def lasted_each() -> list[float]:
+        return await asyncio.gather(*(lasted() for _ in range(20)))
+
+    ages = run_virtually(lasted_each)
+    assert 100 <= min(ages) < max(ages) <= 200
 
 
-async def test_readers_whose_heartbeats_are_due_at_this_moment_are_sent_away_too() -> None:
-    readers = Readers(heartbeat=0.05)
+def test_readers_whose_heartbeats_are_due_at_this_moment_are_sent_away_too() -> None:
+    readers = Readers(heartbeat=10)
+    faults: list[object] = []
 
     async def read() -> None:
         async with MemoryBroker().subscribe("c", None) as subscription:
-            async for _ in readers.stream(subscription):
-                pass
+            await listed(readers.stream(subscription))
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        for _ in range(50):
-            group.create_task(read())
-        await asyncio.sleep(0.01)
+    async def send_away_at_the_heartbeat() -> None:
         loop = asyncio.get_running_loop()
-        due = min(handle.when() for handle in loop._scheduled)  # type: ignore[attr-defined]
-        loop.call_at(due, readers.send_away)
-        loop.call_at(due + 0.01, readers.send_away)  # twice is as good as once
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(read())
+            due = loop.time() + 10
+            loop.call_at(due + 5e-10, readers.send_away)  # in the same turn of the loop, after the heartbeats
+            loop.call_at(due + 1, readers.send_away)  # twice is as good as once
+
+    run_virtually(send_away_at_the_heartbeat)
+    assert faults == []

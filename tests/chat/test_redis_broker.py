@@ -21,7 +21,7 @@ from proxy.redis_connection import RedisConnection, StoreUnavailable
 from tests.chat.conftest import open_process, open_redis, processes, shared
 from tests.chat.readers import is_silent, take, take_data
 from tests.loopback import until
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")

@@ -11,7 +11,7 @@ import aiohttp
 
 from proxy.chat.service import ChatService
 from tests.conftest import RunningProxy
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.pace import PATIENCE as PATIENCE
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 40.0
 
 
 @asynccontextmanager

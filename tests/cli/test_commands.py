@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ import aiohttp
 import pytest
 
 from proxy.cli import main
-from tests.cli.processes import PATIENCE, read_until, running
+from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
+from tests.pace import PATIENCE
 
 ROOT = Path(__file__).parents[2]
+ORIGINAL_SCRIPT = Path(__file__).with_name("original_script.py")
 
 
 def serve(*more: str) -> list[str]:
@@ -93,15 +96,16 @@ def test_help_and_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gateway" in capsys.readouterr().out
 
 
-async def test_make_run_serves_the_originals_script_unchanged() -> None:
-    async with running("make", "run") as service:
+async def test_make_run_serves_the_originals_script() -> None:
+    async with running("make", "run", "PORT=0") as service:
         welcome = await read_until(service, "curl -N")
-        assert "http://127.0.0.1:5002/v1" in welcome
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", welcome)
+        assert found is not None
         assert "sk-local" in welcome
         assert "300 s" in welcome
-        assert "http://127.0.0.1:5002/chat/" in welcome
-        script = "from tests.cli.original_script import test_steam; test_steam()"
-        async with running(sys.executable, "-u", "-c", script) as caller:
+        assert f"http://127.0.0.1:{found[1]}/chat/" in welcome
+        script = ORIGINAL_SCRIPT.read_text().replace("localhost:5002", f"localhost:{found[1]}")
+        async with running(sys.executable, "-u", "-c", script + "\ntest_steam()") as caller:
             assert caller.stdout is not None
             moments, text = [], ""
             async with asyncio.timeout(PATIENCE):
@@ -114,6 +118,12 @@ async def test_make_run_serves_the_originals_script_unchanged() -> None:
     for field in ("id", "created", "model", "system_fingerprint", "logprobs", "finish_reason", "object"):
         assert f'"{field}":' in text
     assert moments[-1] - moments[0] > 0.5  # ten words and more, a tenth of a second each: not all at once
+
+
+def test_make_run_listens_where_the_originals_script_asks() -> None:
+    shown = subprocess.run(["make", "-n", "run"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "--bind 127.0.0.1:5002" in shown
+    assert "localhost:5002" in ORIGINAL_SCRIPT.read_text()
 
 
 async def test_sigterm_lets_a_stream_end_and_exits_0() -> None:

@@ -18,6 +18,7 @@ from proxy.errors import SettingsError
 from proxy.settings import load_settings
 from tests.cli.processes import PATIENCE, read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
+from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -49,7 +50,7 @@ async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_p
             os.kill(os.getpid(), signal.SIGTERM)
             body = await caller.body(answer)
             assert b'"code":"shutting_down"' in body
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await service
 
 
@@ -84,7 +85,7 @@ async def test_a_caller_who_never_reads_does_not_keep_the_service_alive(tmp_path
                 await caller.send("POST", "/v1/chat/completions", body=b"{}")
                 await caller.answer()
                 service.send_signal(signal.SIGTERM)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE):
                     assert await service.wait() == 0
 
 

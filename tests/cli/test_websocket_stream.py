@@ -10,6 +10,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from proxy.cli.server import load_server_config, open_sockets, run_server
+from tests.pace import PATIENCE
 
 Message = dict[str, Any]
 
@@ -67,7 +68,7 @@ async def test_pings_go_on_while_it_is_silent() -> None:
 
 
 async def test_the_server_stops_at_once_after_a_socket_has_closed() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         async with served(60) as (url, told), aiohttp.ClientSession() as session:
             async with session.ws_connect(url) as caller:
                 await caller.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.conftest import require
+from tests.pace import PATIENCE
 
 ROOT: Final = Path(__file__).parents[2]
 MADE: Final = ROOT / ".clients"
@@ -15,7 +16,6 @@ SCRIPTS: Final = Path(__file__).parent / "scripts"
 NEWEST: Final = "newest"
 """The SDK that the service itself is built on: the tests' own environment."""
 NODE: Final = "node"
-PATIENCE: Final = 40.0
 
 
 def find_environment(name: str) -> Path:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from tests.config.examples import Brought, Surroundings, bring, value_of
 from tests.config.vendor import Says, Vendor, form_of, path_of
 from tests.credentials.sources.token_endpoint import Asked
+from tests.pace import PATIENCE
 from tests.signing_keys import certificate, pem, public_for
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -131,7 +132,7 @@ async def test_jwt_bearer_at_google(vendor: Vendor, around: Surroundings) -> Non
     assert claims["iss"] == value_of("GOOGLE_CLIENT_EMAIL")
     assert claims["scope"] == "https://www.googleapis.com/auth/cloud-platform"
     assert claims["exp"] - claims["iat"] == 3600
-    assert claims["iat"] == pytest.approx(time.time(), abs=5)
+    assert claims["iat"] == pytest.approx(time.time(), abs=PATIENCE)
     assert "sub" not in claims
     assert form == {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer"}
     assert "authorization" not in asked.headers

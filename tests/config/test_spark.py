@@ -8,6 +8,7 @@ from proxy.app import create_app
 from tests.chat.visitor import blocks, states, visitor
 from tests.config.examples import ROOT, Surroundings
 from tests.loopback import serve_on_loopback
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 
 SPARK = "https://spark-api-open.xf-yun.com/v2"
@@ -44,7 +45,7 @@ async def test_the_article_on_spark(tmp_path: Path) -> None:
             serve_on_loopback(create_app(settings)) as url,
             visitor(url) as someone,
             someone.listen() as stream,
-            asyncio.timeout(10),
+            asyncio.timeout(PATIENCE),
         ):
             await someone.ask("你好")
             heard = await stream.turn()

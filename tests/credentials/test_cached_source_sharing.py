@@ -24,6 +24,7 @@ from tests.credentials.fakes import (
     pass_time,
     virtually,
 )
+from tests.pace import paced
 
 
 @virtually
@@ -167,6 +168,7 @@ async def test_invariant_19_the_flight_knows_nothing_of_the_request_that_started
     assert ids == {"fetching": None, "token_fetched": None, "token_rejected": "first"}
 
 
+@pytest.mark.alone
 async def test_invariant_21_twenty_thousand_waiters_are_cancelled_within_a_second() -> None:
     asleep = asyncio.Event()
 
@@ -183,7 +185,7 @@ async def test_invariant_21_twenty_thousand_waiters_are_cancelled_within_a_secon
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < paced(1.0)
     assert all(caller.cancelled() for caller in callers)
     await machine.close()
 

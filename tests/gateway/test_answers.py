@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.gateway.answers import Answer, ChatAnswer, TextAnswer
+from tests.pace import PATIENCE
 
 PIECES = ["你", "好 ", "world"]
 
@@ -25,7 +26,7 @@ def test_a_whole_chat_answer() -> None:
     assert asked.whole() == {
         "id": f"chatcmpl-{asked.suffix}",
         "object": "chat.completion",
-        "created": pytest.approx(time.time(), abs=5),
+        "created": pytest.approx(time.time(), abs=PATIENCE),
         "model": "x1",
         "system_fingerprint": "fp_b705f0c291",
         "choices": [

@@ -25,7 +25,8 @@ from tests.integration.drawn_exchanges import (
     chunked,
     requests,
 )
-from tests.raw_caller import PATIENCE, RawAnswer, RawCaller, raw_caller
+from tests.pace import PATIENCE
+from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, Received, raw_upstream
 
 OWN_UP: Final = {
@@ -157,7 +158,7 @@ async def test_any_exchange_passes_byte_for_byte(run_proxy: RunProxy) -> None:
     loop = asyncio.get_running_loop()
     async with bench(run_proxy) as made:
 
-        @settings(max_examples=200, deadline=None, derandomize=True, database=None)
+        @settings(max_examples=200, derandomize=True)
         @given(requests(), answers())
         def passes(asked: Asked, told: Told) -> None:
             asyncio.run_coroutine_threadsafe(made.exchange(asked, told), loop).result(2 * PATIENCE)

@@ -15,8 +15,10 @@ import pytest
 from tests.cli.processes import running
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.integration.test_chat_fleet import SERVICE, address_of
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 from tests.redis_server import redis_server
+
+pytestmark = pytest.mark.alone
 
 CHANNELS = int(os.environ.get("PROXY_TEST_CHANNELS", "100"))
 FIRST = 50

@@ -20,7 +20,10 @@ from tests.chat.visitor import Heard, Stream, Visitor, blocks, states, visitor
 from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, RunningGateway, RunProxy
 from tests.nginx import LOCATIONS, nginx_before
+from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
+
+pytestmark = pytest.mark.alone
 
 DIALOGUES = int(os.environ.get("PROXY_TEST_DIALOGUES", "30"))
 AT_ONCE = 10
@@ -176,7 +179,7 @@ async def test_a_dialogue_finishes_while_its_process_drains(fleet: Fleet, gatewa
                 await drained.until("done")
             heard += await stream.turn()
     assert blocks(heard) == expected("数一数")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await fleet.posting.wait() == 0
 
 
@@ -222,7 +225,7 @@ def _next_message(site: flask.Flask, messages: Iterator[object]) -> bytes:
 
 async def until_subscribed(server: RedisServer, channel: str) -> None:
     """Wait until both we and flask-sse listen."""
-    async with redis.asyncio.Redis.from_url(server.url) as client, asyncio.timeout(5):
+    async with redis.asyncio.Redis.from_url(server.url) as client, asyncio.timeout(PATIENCE):
         while (await client.pubsub_numsub(channel))[0][1] < 2:  # noqa: ASYNC110  Redis sets no event
             await asyncio.sleep(0.01)
 

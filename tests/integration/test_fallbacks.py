@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import RunningProxy, RunProxy
 from tests.loopback import until
+from tests.pace import PATIENCE, paced
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, Script, raw_upstream
 
@@ -285,7 +286,7 @@ async def test_a_connection_that_was_refused_is_tried_again(run_proxy: RunProxy)
     options = "retries = { attempts = 5 }"
 
     async def come_up() -> None:
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), PATIENCE)
         server = await asyncio.start_server(answer, "127.0.0.1", port)
         async with server:
             await done.wait()
@@ -383,7 +384,7 @@ async def test_the_record_is_of_the_attempt_that_answered(run_proxy: RunProxy) -
 
 async def test_the_clock_of_the_whole_exchange_counts_over_all_attempts(run_proxy: RunProxy) -> None:
     options = "timeouts = { first_byte = 0.3, total = 0.4 }"
-    more = BACKUP.replace("{url}", "%s") + "timeouts = { first_byte = 5, total = 0.6 }"
+    more = BACKUP.replace("{url}", "%s") + f"timeouts = {{ first_byte = {paced(10)}, total = 0.6 }}"
     async with (
         raw_upstream(never_speaks) as main,
         raw_upstream(never_speaks) as backup,
@@ -391,12 +392,12 @@ async def test_the_clock_of_the_whole_exchange_counts_over_all_attempts(run_prox
     ):
         began = asyncio.get_running_loop().time()
         assert (await ask(proxy))[0].status == 504
-        assert asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began < paced(5)
 
 
 async def test_a_pause_that_the_clock_does_not_allow_is_not_made(run_proxy: RunProxy) -> None:
-    options = "retries = { attempts = 1, longest_wait = 5 }\ntimeouts.first_byte = 1"
-    script = asks_first(9, "Retry-After: 2", status="429 Too Many Requests")
+    options = f"retries = {{ attempts = 1, longest_wait = 600 }}\ntimeouts.first_byte = {paced(2)}"
+    script = asks_first(9, "Retry-After: 300", status="429 Too Many Requests")
     async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:
         answer, _ = await ask(proxy)
-        assert (answer.status, answer.header("retry-after")) == (429, ["2"])
+        assert (answer.status, answer.header("retry-after")) == (429, ["300"])

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import KEY, RunProxy
 from tests.loopback import until
+from tests.pace import paced
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -209,7 +210,7 @@ async def test_the_total_clock_ends_a_stream_that_never_ends(run_proxy: RunProxy
 
     async with (
         raw_upstream(script) as upstream,
-        run_proxy(upstream.url, options="timeouts = { total = 0.3 }") as proxy,
+        run_proxy(upstream.url, options=f"timeouts = {{ total = {paced(0.5)} }}") as proxy,
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", CHAT, JSON, body=b"{}")
@@ -363,13 +364,13 @@ async def test_a_wait_for_a_token_is_not_the_upstreams_time(run_proxy: RunProxy)
         credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "access_token"'
         async with (
             run_proxy(
-                upstream.url, credential=credential, options="timeouts = { first_byte = 0.1 }"
+                upstream.url, credential=credential, options=f"timeouts = {{ first_byte = {paced(0.3)} }}"
             ) as proxy,
             raw_caller(proxy.url) as caller,
         ):
             await caller.send("POST", CHAT, JSON, body=b"{}")
             await until(lambda: proxy.services.credentials["corp"].source.reading().waiters == 1)
-            asyncio.get_running_loop().call_later(0.3, give.set)  # three times what the upstream would get
+            asyncio.get_running_loop().call_later(paced(0.6), give.set)  # twice what the upstream would get
             assert (await caller.answer()).status == 200
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import KEY, RunProxy
 from tests.loopback import until
+from tests.pace import paced
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -171,7 +172,7 @@ async def test_the_clock_of_the_first_byte_counts_on(run_proxy: RunProxy) -> Non
     upstream = Upstream()
     async with (
         raw_upstream(upstream.stream) as raw,
-        run_proxy(raw.url, options=ON + "\ntimeouts.first_byte = 0.3") as proxy,
+        run_proxy(raw.url, options=ON + f"\ntimeouts.first_byte = {paced(0.5)}") as proxy,
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", CHAT, JSON, body=STREAMED)
@@ -186,7 +187,7 @@ async def test_the_clock_of_the_gap_counts_on(run_proxy: RunProxy) -> None:
     upstream.go_on.set()
     async with (
         raw_upstream(upstream.stream) as raw,
-        run_proxy(raw.url, options=ON + "\ntimeouts.idle = 0.3") as proxy,
+        run_proxy(raw.url, options=ON + f"\ntimeouts.idle = {paced(0.5)}") as proxy,
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", CHAT, JSON, body=STREAMED)

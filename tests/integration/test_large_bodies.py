@@ -16,8 +16,11 @@ import pytest
 from tests.benchmarks.process import memory_mb
 from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
-from tests.raw_caller import PATIENCE, RawCaller, raw_caller
+from tests.pace import PATIENCE
+from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
+
+pytestmark = pytest.mark.alone
 
 MIB: Final = 1 << 20
 LARGE_BYTES: Final = 50 * MIB

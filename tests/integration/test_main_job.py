@@ -10,6 +10,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
+from tests.pace import paced
 from tests.raw_upstream import Conversation, raw_upstream
 
 WHO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "你是谁"}]
@@ -69,6 +70,7 @@ async def test_models_and_every_other_path_are_relayed(run_proxy: RunProxy, gate
     assert echo["target"] == "/v1/echo/deep?x=1"
 
 
+@pytest.mark.alone
 async def test_a_thousand_cold_requests_fetch_one_token(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.2)
     async with (
@@ -85,17 +87,18 @@ async def test_a_chat_that_finds_no_token_yet_is_answered_within_its_clients_tim
 ) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.3)
     async with run_proxy(gateway.url, credential=gateway.credential) as proxy:
-        client = proxy.client().with_options(timeout=5.0)  # after it the client hangs up
+        client = proxy.client().with_options(timeout=paced(5.0))  # after it the client hangs up
         assert gateway.gateway.stats.token_fetches == 0
         answer = await client.chat.completions.create(model="m", messages=WHO)
     assert answer.choices[0].message.content == ECHO
     assert gateway.gateway.stats.token_fetches == 1
 
 
+@pytest.mark.alone
 async def test_tokens_that_expire_under_load_fail_no_caller(
     run_proxy: RunProxy, gateway: RunningGateway
 ) -> None:
-    lifetime, lives = 1.0, 3
+    lifetime, lives = paced(1.0), 3
     gateway.gateway.options = replace(gateway.gateway.options, token_ttl=lifetime)
     stop = asyncio.get_running_loop().time() + lifetime * lives
     asked = 0

@@ -38,6 +38,7 @@ from tests.integration.ragflow import (
     whole,
 )
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation
 
@@ -64,7 +65,7 @@ async def test_the_hi_of_a_check_is_answered_at_once_and_hung_up_on(run_proxy: R
             await checker.send("POST", CHAT, JSON, "Accept: application/json", body=json.dumps(HI).encode())
             assert (await checker.answer()).header("content-type") == ["text/event-stream"]
             assert ragflow.chat_stream(await checker.chunk()) == ("Hello", 0)  # passes here, and closes
-        await asyncio.wait_for(gone.wait(), 1.0)
+        await asyncio.wait_for(gone.wait(), PATIENCE)
         await until(lambda: bool(place.proxy.exchanges))
         line = place.proxy.exchanges[-1]
     assert (line["outcome"], line["status"]) == ("client_gone", 200)

@@ -18,6 +18,7 @@ from yarl import URL
 from proxy.wire.websocket import MESSAGE_BYTES_MAX
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.signing_keys import certificate_pem, pem
@@ -122,7 +123,7 @@ async def test_the_callers_close_arrives_above(run_proxy: RunProxy, said: int, a
     async with socket_upstream(script) as upstream, run_proxy(upstream.url) as proxy:
         async with connected(proxy) as caller:
             await caller.close(code=said, message="完了".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await upstream.closes.get() == arrives
         line = await the_line(proxy)
     assert reasons == ["完了"]
@@ -171,7 +172,7 @@ async def test_a_caller_who_is_lost_closes_the_upstream(run_proxy: RunProxy) -> 
         async with raw_caller(proxy.url) as caller:
             await caller.write(HANDSHAKE.format(path=MOUNTS[0], more=f"x-api-key: {KEY}\r\n").encode())
             assert (await caller.answer()).status == 101
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await upstream.closes.get() == 1001
         line = await the_line(proxy)
         assert proxy.drain.running == 0
@@ -207,7 +208,7 @@ async def test_a_caller_who_leaves_during_the_handshake_frees_the_upstream(run_p
         async with raw_caller(proxy.url) as caller:
             await caller.write(HANDSHAKE.format(path=MOUNTS[0], more=f"api-key: {KEY}\r\n").encode())
             await until(lambda: bool(upstream.requests))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await gone.wait()
         line = await the_line(proxy)
     assert line["outcome"] == "client_gone"
@@ -403,7 +404,7 @@ async def test_the_drain_closes_both_sides_with_going_away(run_proxy: RunProxy) 
             assert proxy.drain.running == 1
             proxy.drain.stop_all()
             message = await caller.receive()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await upstream.closes.get() == 1001
         line = await the_line(proxy)
     assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
@@ -428,7 +429,7 @@ async def test_a_message_over_the_bound_is_refused_either_way(run_proxy: RunProx
                 await caller.receive()
             except ConnectionError:
                 pass
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await upstream.closes.get() == 1009
         await until(lambda: len(proxy.exchanges) == 2)
 
@@ -452,5 +453,5 @@ async def test_who_does_not_read_is_not_read_for(run_proxy: RunProxy) -> None:
                 for _ in range(2000):
                     await asyncio.sleep(0)
             assert sent < 64
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await upstream.closes.get()

@@ -22,6 +22,7 @@ from proxy.telemetry import body_log, configure_logs, get_logger, request_contex
 from proxy.telemetry.logs import redact
 from tests.conftest import KEY, RECIPE, SETTINGS, RunningGateway
 from tests.loopback import serve_on_loopback
+from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 
 CANARY = "canary-5d1e"
@@ -290,7 +291,7 @@ async def test_requests_at_once_never_mix_their_ids() -> None:
             await together.wait()
             get_logger("room").info("within", number=number)
 
-    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         for number in range(20):
             group.create_task(request(number))
     told = {line["number"]: line["request_id"] for line in lines(stream)}

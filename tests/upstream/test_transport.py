@@ -15,10 +15,10 @@ from proxy.errors import Draining
 from proxy.upstream.transport import KEEP_ALIVE_SECONDS, AiohttpTransport, ArrivingBody
 from tests.conftest import require
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, Received, Script, raw_upstream
 from tests.upstream.build import raw_server, reset
 
-PATIENCE = 5.0
 ALL_PRINTABLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 
 

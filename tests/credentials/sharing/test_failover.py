@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from proxy.credentials.sharing import Known
 from tests.credentials.fakes import FakeIssuer
 from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
-from tests.raw_caller import PATIENCE
+from tests.pace import PATIENCE
 from tests.redis_server import redis_server
 from tests.test_redis_reach import free_port, listens
 

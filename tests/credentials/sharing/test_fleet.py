@@ -14,9 +14,10 @@ from proxy.secret import Secret
 from tests.credentials.fakes import DOWN, REFUSED, FakeIssuer, failure_of, lowest
 from tests.credentials.sharing.fleet_members import RECIPE, cut_off, fleet_of, tokens_of
 from tests.loopback import until
+from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer
 
-LEASE = 0.3
+LEASE = paced(0.3)
 COLD = Known(0, None, frozenset(), 0)
 
 
@@ -92,7 +93,7 @@ async def test_one_failure_is_the_failure_of_all_and_so_is_its_back_off(store: R
         errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
         assert issuer.fetches == 1
         issuer.error = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while True:  # healed by the probe that the back-off ends in
                 try:
                     assert set(await tokens_of(members)) == {"token-2"}
@@ -124,7 +125,7 @@ async def test_invariant_23_a_holder_that_dies_in_mid_fetch_is_missed_for_a_leas
         await cut_off(dying)
         began = time.monotonic()
         assert (await other.machine.get()).secret.reveal() == "token-1"
-        assert time.monotonic() - began < LEASE + 0.5
+        assert time.monotonic() - began < LEASE + paced(0.5)
         flight.cancel()
         await asyncio.wait({flight})
 

@@ -1,7 +1,6 @@
 """Redis absent, silent, emptied, killed in the middle, and back again: no caller notices."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,11 @@ async def test_invariant_25_a_silent_redis_costs_one_timeout_and_then_nothing(st
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer, settings=FAST) as (member,):
         store.pause()
-        began = time.monotonic()
         credential = await member.machine.get()
-        assert time.monotonic() - began < 1.0
-        began = time.monotonic()
         for _ in range(3):  # while it rests, flights do not even try
             known = Known(credential.generation, None, frozenset({credential.digest}), 0)
             credential = await member.sharing.bring(issuer.fetch, known)
-        assert time.monotonic() - began < 0.05
+        assert member.sharing.stats.store_errors == 1
         store.resume()
     assert issuer.fetches == 4
 

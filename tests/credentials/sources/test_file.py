@@ -25,6 +25,7 @@ from proxy.settings import FileCredential, StaticCredential
 from tests.credentials.fakes import FakeIssuer, build_machine, highest, local_machine, pass_time, virtually
 from tests.credentials.sources.test_expiry import jwt
 from tests.loopback import until
+from tests.pace import PATIENCE
 
 
 @dataclass
@@ -189,7 +190,7 @@ async def test_what_cannot_be_read_is_a_passing_failure_and_never_waits(tmp_path
     file.path.rmdir()
     os.mkfifo(file.path)
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             assert await failure_of(file) == "the token file is not a regular file"
     finally:  # whoever waits for the other end would wait beyond the test
         os.close(os.open(file.path, os.O_RDWR | os.O_NONBLOCK))
@@ -222,7 +223,7 @@ def written(path: Path, content: str) -> None:
 
 async def has(machine: CachedTokenSource, token: str) -> None:
     """Wait until this is the token that is handed out."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (await machine.get()).secret != Secret(token):  # noqa: ASYNC110  the file sets no event
             await asyncio.sleep(0)
 

@@ -11,6 +11,7 @@ from proxy.credentials.sources.http_recipe import REPLY_BYTES_MAX, HttpTokenSour
 from proxy.secret import Secret
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
 from tests.loopback import serve_on_loopback, until
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 
 
@@ -57,7 +58,7 @@ async def test_invariant_34_a_reply_without_end_is_refused_and_no_longer_read() 
 
     async with raw_upstream(pour) as issuer:
         error = await failure_of(Recipe(url=issuer.url))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE):
             await gone.wait()
     assert error.reason == f"the reply of the token endpoint {issuer.url} is too large: check the URL"
     assert not error.permanent

@@ -18,6 +18,7 @@ from proxy.credentials.sources.process import Ended, run_command
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import local_machine
 from tests.loopback import until
+from tests.pace import PATIENCE, paced
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -73,7 +74,7 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     witness.close()
 
 
-async def shell(script: str, timeout: float = 10.0, folder: Path = Path("/")) -> Ended:
+async def shell(script: str, timeout: float = PATIENCE, folder: Path = Path("/")) -> Ended:
     path = {"PATH": os.environ["PATH"]}
     return await run_command(["/bin/sh", "-c", script], environment=path, folder=folder, timeout=timeout)
 
@@ -83,7 +84,7 @@ def test_a_command_ends_with_its_output_and_status(run: Run) -> None:
         assert await shell("echo out; echo words >&2") == Ended(0, b"out\n", 6)
         assert await shell("exit 7") == Ended(7, b"", 0)
         assert await shell("kill -TERM $$") == Ended(-15, b"", 0)
-        ended = await run_command(["/usr/bin/env"], environment={}, folder=Path("/"), timeout=10.0)
+        ended = await run_command(["/usr/bin/env"], environment={}, folder=Path("/"), timeout=PATIENCE)
         assert ended == Ended(0, b"", 0)
 
     run(main())
@@ -176,7 +177,7 @@ def test_invariant_31_a_command_is_over_with_its_first_process(run: Run, witness
         ended = await shell(f"{HELD} sleep 100 & echo s3cret", folder=witness.folder)
         assert ended == Ended(0, b"s3cret\n", 0)
         await witness.is_gone()
-        assert time.monotonic() - before < 5.0
+        assert time.monotonic() - before < paced(5.0)
 
     run(main())
 

@@ -15,6 +15,7 @@ from proxy.secret import Secret
 from proxy.settings.interpolation import Interpolation, LateText
 from tests.credentials.fakes import build_credential
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of
+from tests.pace import PATIENCE
 
 MOMENT = Moment({"k8s": build_credential("t0ken")}, now=1_700_000_000.7)
 
@@ -85,7 +86,7 @@ async def test_a_request_shows_another_credentials_token(endpoint: TokenEndpoint
     await source.close()
     asked = endpoint.asked[0]
     assert asked.headers["x-subject"] == "Bearer t0ken"
-    assert abs(json.loads(asked.body)["sent"] - time.time()) < 5
+    assert abs(json.loads(asked.body)["sent"] - time.time()) < PATIENCE
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])

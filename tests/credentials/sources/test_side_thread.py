@@ -9,6 +9,7 @@ import pytest
 from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.sources.side_thread import SideThread
 from tests.cli.processes import read_until, running
+from tests.pace import PATIENCE
 
 
 async def test_a_result_and_an_error_come_back() -> None:
@@ -31,7 +32,7 @@ async def test_a_call_that_hangs_is_given_up_and_not_joined_by_others() -> None:
             await side.run(lambda: 1)
     assert threading.active_count() == before
     go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 assert await side.run(lambda: 2) == 2
@@ -56,5 +57,5 @@ asyncio.run(main())
 async def test_a_process_ends_though_a_call_hangs() -> None:
     async with running(sys.executable, "-c", HANGING) as process:
         await read_until(process, "given up")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await process.wait() == 0
