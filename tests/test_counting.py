@@ -14,6 +14,7 @@ from proxy.counting import Counting
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared
+from tests.pace import paced
 from tests.redis_server import RedisServer, redis_server
 
 SEALING = Secret("0" * 64)
@@ -22,7 +23,8 @@ SEALING = Secret("0" * 64)
 @asynccontextmanager
 async def counting_in(server: RedisServer) -> AsyncIterator[Counting]:
     """Count in a Redis over a connection of its own, closed at the end."""
-    redis = RedisConnection(Shared(redis_url=Secret(server.url), encryption_key=SEALING))
+    shared = Shared(redis_url=Secret(server.url), encryption_key=SEALING, redis_timeout=paced(0.5))
+    redis = RedisConnection(shared)
     yield Counting(redis)
     await redis.close()
 

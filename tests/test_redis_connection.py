@@ -13,7 +13,7 @@ import pytest
 
 from proxy.redis_connection import COMMANDS_AT_ONCE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer, redis_server
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -30,7 +30,7 @@ async def store(tmp_path: Path) -> AsyncIterator[RedisServer]:
 async def connected(url: str, **more: Any) -> AsyncIterator[RedisConnection]:
     """A connection, closed at the end."""
     connection = RedisConnection(
-        Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": 5.0, **more})
+        Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(5.0), **more})
     )
     try:
         yield connection

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.redis_connection import StoreUnavailable
 from tests.conftest import require
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.redis_server import redis_server
 from tests.test_redis_connection import connected
 
@@ -64,7 +64,7 @@ async def test_tls_is_verified_against_the_given_certificates(tmp_path: Path) ->
 async def test_sentinel_says_which_node_is_the_master(tmp_path: Path) -> None:
     port, watcher = free_port(), free_port()
     async with redis_server(tmp_path, port=port), sentinel_of(port, watcher, tmp_path):
-        options = {"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": 2.0}
+        options = {"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": paced(2.0)}
         async with connected("redis://tokens/0", **options) as redis:
             assert await redis.run("PING")
         async with connected("redis://unknown/0", **options) as redis:

@@ -13,6 +13,7 @@ from proxy.chat.live_feed import LiveFeed
 from proxy.chat.stores import Stores, open_feed, open_stores
 from proxy.redis_connection import RedisConnection
 from proxy.settings import Shared
+from tests.pace import paced
 from tests.redis_server import RedisServer, redis_server
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -23,7 +24,9 @@ OpenStores = Callable[..., Opened]
 
 def shared(url: str, **more: Any) -> Shared:
     """The `[shared]` section; its clock leaves room for a busy machine."""
-    return Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": 5.0, **more})
+    return Shared.model_validate(
+        {"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(5.0), **more}
+    )
 
 
 @asynccontextmanager
@@ -52,7 +55,7 @@ async def open_process(settings: Shared, **options: Any) -> AsyncIterator[Stores
 
 @asynccontextmanager
 async def processes(
-    count: int, url: str, *, redis_timeout: float = 5.0, **options: Any
+    count: int, url: str, *, redis_timeout: float = paced(5.0), **options: Any
 ) -> AsyncIterator[list[Stores]]:
     """Stores over one Redis, each as a process of its own has them."""
     settings = shared(url, redis_timeout=redis_timeout)

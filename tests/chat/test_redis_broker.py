@@ -21,7 +21,7 @@ from proxy.redis_connection import RedisConnection, StoreUnavailable
 from tests.chat.conftest import open_process, open_redis, processes, shared
 from tests.chat.readers import is_silent, take, take_data
 from tests.loopback import until
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer, redis_server
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -224,7 +224,7 @@ async def test_open_readers_hear_a_redis_that_came_back_empty(store: RedisServer
 
 
 async def test_a_reader_that_came_while_redis_was_away_gets_what_it_missed(durable: RedisServer) -> None:
-    async with processes(1, durable.url, redis_timeout=1.0) as (process,):
+    async with processes(1, durable.url, redis_timeout=paced(1.0)) as (process,):
         first = await process.broker.publish("c", Event(1))
         await process.broker.publish("c", Event(2))
         await durable.stop()
@@ -273,9 +273,9 @@ async def test_a_publication_whose_answer_went_lost_is_not_doubled(store: RedisS
 
 
 async def test_a_silent_redis_is_given_up_and_caught_up_with(store: RedisServer) -> None:
-    settings = shared(store.url, redis_timeout=0.2)
+    settings = shared(store.url, redis_timeout=paced(0.5))
     redis = RedisConnection(settings)
-    feed = LiveFeed(redis, ping=0.1)
+    feed = LiveFeed(redis, ping=paced(0.1))
     broker = RedisBroker(redis, feed)
     with capture_logs() as lines:
         async with asyncio.TaskGroup() as group:

@@ -12,13 +12,16 @@ from proxy.errors import RateLimited
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared
+from tests.pace import paced
 from tests.redis_server import RedisServer, redis_server
 
 
 @asynccontextmanager
 async def over_redis(folder: Path, rate: str) -> AsyncIterator[tuple[VisitorRate, RedisServer]]:
     async with redis_server(folder) as server:
-        shared = Shared(redis_url=Secret(server.url), encryption_key=Secret("11" * 32))
+        shared = Shared(
+            redis_url=Secret(server.url), encryption_key=Secret("11" * 32), redis_timeout=paced(0.5)
+        )
         redis = RedisConnection(shared)
         yield VisitorRate(rate, Counting(redis)), server
         await redis.close()

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
-from tests.pace import paced
+from tests.pace import PATIENCE, paced
 from tests.raw_upstream import Conversation, raw_upstream
 
 WHO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "你是谁"}]
@@ -73,8 +73,9 @@ async def test_models_and_every_other_path_are_relayed(run_proxy: RunProxy, gate
 @pytest.mark.alone
 async def test_a_thousand_cold_requests_fetch_one_token(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.2)
+    options = f"timeouts = {{ connect = {PATIENCE} }}"
     async with (
-        run_proxy(gateway.url, credential=gateway.credential) as proxy,
+        run_proxy(gateway.url, credential=gateway.credential, options=options) as proxy,
         caller_session(proxy) as session,
     ):
         answers = await asyncio.gather(*(ask(session) for _ in range(1000)))

@@ -14,6 +14,7 @@ from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import FakeIssuer
+from tests.pace import paced
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 RECIPE = b"one recipe"
@@ -21,7 +22,9 @@ RECIPE = b"one recipe"
 
 def shared(url: str, **more: Any) -> Shared:
     """The `[shared]` section."""
-    return Shared.model_validate({"redis_url": url, "encryption_key": KEY, **more})
+    return Shared.model_validate(
+        {"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(2.0), **more}
+    )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from proxy.credentials.sharing import Known
 from tests.credentials.fakes import FakeIssuer
 from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.redis_server import redis_server
 from tests.test_redis_reach import free_port, listens
 
@@ -32,7 +32,7 @@ async def test_invariant_25_a_failover_costs_nobody_an_error(tmp_path: Path) -> 
             3,
             f"redis://{MASTER}/0",
             issuer,
-            settings={"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": 0.5},
+            settings={"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": paced(0.5)},
         ) as members,
     ):
         assert len({*await tokens_of(members)}) == 1

@@ -9,9 +9,10 @@ from structlog.typing import EventDict
 from proxy.credentials.sharing import Known
 from tests.credentials.fakes import FakeIssuer, failure_of
 from tests.credentials.sharing.fleet_members import fleet_of, tokens_of
+from tests.pace import paced
 from tests.redis_server import RedisServer
 
-FAST = {"redis_timeout": 0.1}
+FAST = {"redis_timeout": paced(0.5)}
 
 
 async def test_invariant_25_without_redis_each_member_fetches_for_itself(
