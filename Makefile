@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT   ?= 5002
 VENV   ?= .venv
-TESTS  ?= tests
+TESTS  ?=
 BIN    := $(VENV)/bin
 
 CLIENTS      := .clients
@@ -23,8 +23,7 @@ run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration g
 	@exec $(BIN)/python -m proxy serve --config config/proxy.toml --bind 127.0.0.1:$(PORT)
 
 test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or redis-server is a failure)
-	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m "not fleet" -n auto --dist worksteal $(TESTS)
-	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m fleet -n 2 --dist loadgroup
+	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m tests $(TESTS)
 
 check: lint types test ## What CI runs: format, lint, types, tests
 

@@ -1,5 +1,6 @@
 """The service as the tests run it: a real server on loopback, in front of whatever the test puts there."""
 
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -34,6 +35,18 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("tests")
+
+
+TALLY_VARIABLE = "PROXY_TEST_TALLY"
+"""Names the file to which pytest writes how many tests ended in which way."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count for `python -m tests`."""
+    if path := os.environ.get(TALLY_VARIABLE):
+        kinds = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
+        counts = {kind: len(terminalreporter.stats.get(kind, ())) for kind in kinds}
+        Path(path).write_text(json.dumps(counts))
 
 
 def pytest_report_header() -> str:

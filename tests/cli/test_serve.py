@@ -16,7 +16,7 @@ from proxy.cli.serve import serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.errors import SettingsError
 from proxy.settings import load_settings
-from tests.cli.processes import PATIENCE, read_until, running
+from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from proxy.cli.signals import handled_signals
+from tests.pace import PATIENCE
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
@@ -27,6 +28,6 @@ async def test_a_signal_while_the_loop_runs_sets_its_event() -> None:
         stop, hangup = signals.stop(), signals.hangup()
         assert not stop.is_set()
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await hangup.wait()
         assert not stop.is_set()
