@@ -15,9 +15,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.backoff import TokenFetchError, as_fetch_error
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError, as_fetch_error
 from proxy.credentials.sources.expiry import Reply
 from proxy.credentials.sources.http_recipe import HttpTokenSource
 from proxy.errors import SettingsError

@@ -12,10 +12,9 @@ from typing import Final, NamedTuple
 
 from proxy.cli.gateway import embedded_gateway
 from proxy.credentials import MemoryTokenStore
-from proxy.credentials.backoff import TokenFetchError, as_fetch_error
 from proxy.credentials.build import build_credentials, build_source
 from proxy.credentials.credential import FetchedToken, mint
-from proxy.credentials.sources import TokenSource
+from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
 from proxy.credentials.sources.expiry import Reply, duration
 from proxy.credentials.sources.http_recipe import HttpTokenSource
 from proxy.credentials.sources.request_values import credentials_in

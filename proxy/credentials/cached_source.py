@@ -10,13 +10,17 @@ import contextvars
 import math
 from collections import deque
 
-from proxy.credentials.backoff import ForcedRefreshLimit, TokenFetchError, as_fetch_error, retry_delay
 from proxy.credentials.credential import Credential
 from proxy.credentials.metered_source import MeteredSource, state_of
-from proxy.credentials.refresh_policy import RefreshPolicy
-from proxy.credentials.schedule import is_in_use, next_fetch
+from proxy.credentials.refresh_policy import (
+    ForcedRefreshLimit,
+    RefreshPolicy,
+    is_in_use,
+    next_fetch,
+    retry_delay,
+)
 from proxy.credentials.sharing import Known, Sharing
-from proxy.credentials.sources import TokenSource
+from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
 from proxy.credentials.tasks import OwnedTasks
 from proxy.credentials.waiters import Waiters
 from proxy.errors import TokenUnavailable

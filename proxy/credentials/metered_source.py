@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from proxy.credentials.backoff import as_fetch_error
 from proxy.credentials.credential import Credential, FetchedToken
-from proxy.credentials.sources import TokenSource
+from proxy.credentials.sources import TokenSource, as_fetch_error
 from proxy.telemetry import State, TokenStats
 
 

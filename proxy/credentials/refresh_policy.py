@@ -1,17 +1,31 @@
-"""The clocks and bounds of a cached source."""
+"""When a token is fetched: the clocks and bounds of a cached source, and its pauses after failures (pure)."""
 
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.credentials.backoff import Uniform
+from proxy.credentials.credential import Credential
+from proxy.credentials.sources import TokenFetchError
+
+FIRST_DELAY_SECONDS: Final = 0.5
+DELAY_SECONDS_MAX: Final = 15.0
+DELAY_WITHOUT_TOKEN_SECONDS: Final = (1.0, 1.5)
+"""Callers are failing: probe about once a second, so that service is back soon after the issuer."""
+DELAY_PERMANENT_SECONDS: Final = (30.0, 60.0)
+RETRY_AFTER_SECONDS_MAX: Final = 60.0
+COOLDOWN_SECONDS: Final = 5.0
+COOLDOWN_SECONDS_MAX: Final = 60.0
 
 IDLE_LIFETIMES: Final = 2
 """A credential that nobody asked for in so many lifetimes is not refreshed: it goes cold."""
 IDLE_SECONDS: Final = 60.0
 """The same, where there is no token whose lifetime could be counted; then also the pace of further probes."""
+
+
+Uniform = Callable[[float, float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +43,71 @@ class RefreshPolicy:
     max_waiters: int = 20_000
     clock: Callable[[], float] = time.monotonic
     uniform: Uniform = random.uniform
+
+
+def is_in_use(current: Credential | None, idle: float) -> bool:
+    """Whether somebody wanted a credential lately enough for it to be renewed.
+
+    Args:
+        current: The one that may be sent, if there is one.
+        idle: Seconds since it was last asked for.
+    """
+    return idle <= (IDLE_SECONDS if current is None else IDLE_LIFETIMES * current.lifetime)
+
+
+def next_fetch(
+    current: Credential | None, now: float, *, idle: float, failures: int, backoff_until: float
+) -> float:
+    """When the next fetch is due: at the soft end of the token, or at the end of the back-off.
+
+    A failure is probed for ever, if seldom while nobody asks: a service that is not ready gets no requests
+    that would. Infinite where nothing is due.
+    """
+    if failures == 0:
+        return current.soft if current is not None and current.soft < current.hard else math.inf
+    due = max(backoff_until, current.soft if current else now)
+    return due if is_in_use(current, idle) else max(due, now + IDLE_SECONDS)
+
+
+def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, uniform: Uniform) -> float:
+    """Seconds until the next attempt.
+
+    Args:
+        error: The failure.
+        failures: How many in a row, this one included.
+        remaining: Seconds that the token in hand is still good for, None where there is none.
+        uniform: Draws between two bounds.
+    """
+    if error.retry_after is not None:
+        return min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
+    if error.permanent:
+        return uniform(*DELAY_PERMANENT_SECONDS)
+    if remaining is None:
+        return uniform(*DELAY_WITHOUT_TOKEN_SECONDS)
+    # With the floor, for a quarter of what remains, again and again, is more and more attempts up to the end.
+    ceiling = min(DELAY_SECONDS_MAX, FIRST_DELAY_SECONDS * 2.0 ** min(failures, 16), remaining / 4)
+    ceiling = max(ceiling, FIRST_DELAY_SECONDS)
+    return uniform(ceiling / 2, ceiling)
+
+
+@dataclass(slots=True)
+class ForcedRefreshLimit:
+    """Bound the refreshes that rejections may force: the first at once, then 5 s apart, doubling to 60 s.
+
+    Else a caller without permission, whom the upstream answers 401 for ever, would cost a fetch a request.
+    """
+
+    until: float = -1.0
+    cooldown: float = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether a forced refresh may start now."""
+        return now >= self.until
+
+    def spend(self, now: float) -> None:
+        """One was made: the next one has to wait."""
+        quiet = now - self.until > self.cooldown
+        self.cooldown = (
+            COOLDOWN_SECONDS if quiet or not self.cooldown else min(self.cooldown * 2, COOLDOWN_SECONDS_MAX)
+        )
+        self.until = now + self.cooldown

@@ -9,7 +9,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 from tests.config.examples import Surroundings, bring, value_of
 from tests.pace import PATIENCE
 

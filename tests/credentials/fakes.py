@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from proxy.credentials import CachedTokenSource, Credential, LocalSharing, MemoryTokenStore, RefreshPolicy
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken, mint
-from proxy.credentials.sources import TokenSource
+from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.telemetry import TokenStats

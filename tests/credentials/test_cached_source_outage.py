@@ -7,7 +7,7 @@ import random
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import (
     DOWN,

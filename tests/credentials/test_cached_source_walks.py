@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, Credential
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import DOWN, REFUSED, FakeIssuer, build_machine
 from tests.virtual_time import run_virtually

@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, UpstreamCredential
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 from proxy.credentials.sources.static import StaticTokenSource
 from proxy.credentials.upstream_credential import Injection

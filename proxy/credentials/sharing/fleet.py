@@ -10,13 +10,13 @@ import math
 import secrets
 from typing import Any, Final, NamedTuple
 
-from proxy.credentials.backoff import TokenFetchError, as_fetch_error, retry_delay
 from proxy.credentials.credential import Credential, FetchedToken, mint
-from proxy.credentials.refresh_policy import RefreshPolicy
+from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, Known
 from proxy.credentials.sharing.record import adopt, read_record, write_record
 from proxy.credentials.sharing.scripts import FAIL, KEEP, LET_GO, LOOK, STORE, TAKE
 from proxy.credentials.sharing.seal import Seal
+from proxy.credentials.sources import TokenFetchError, as_fetch_error
 from proxy.credentials.tasks import OwnedTasks
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared

@@ -5,6 +5,32 @@ from typing import Protocol
 from proxy.credentials.credential import Credential, FetchedToken
 
 
+class TokenFetchError(Exception):
+    """A token source brought no token.
+
+    Args:
+        reason: Words for the log: what was asked, what happened, what to do. Never a secret, never text of a
+            reply.
+        permanent: The issuer refused us: asking again soon is useless, though it is asked again for ever.
+        retry_after: Seconds the issuer asked to wait.
+    """
+
+    def __init__(self, reason: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+        self.retry_after = retry_after
+
+
+def as_fetch_error(error: BaseException) -> TokenFetchError:
+    """Whatever a token source raised, in words fit for the log."""
+    if isinstance(error, TokenFetchError):
+        return error
+    if isinstance(error, TimeoutError):
+        return TokenFetchError("the token source did not answer in time")
+    return TokenFetchError(f"the token source failed: {type(error).__name__}")
+
+
 class TokenSource(Protocol):
     """Anything that gives a token when asked."""
 

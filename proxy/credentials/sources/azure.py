@@ -8,8 +8,8 @@ reads files and imports the SDK: that happens in a thread.
 import time
 from typing import TYPE_CHECKING, Any
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.sources.vendor_sdk import causes, checked_token, passes, silence
 from proxy.secret import Secret

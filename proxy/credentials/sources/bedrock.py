@@ -8,8 +8,8 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.sources.vendor_sdk import causes, checked_token, passes, silence
 from proxy.settings import BedrockCredential

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.expiry import Reply
 from proxy.credentials.sources.local_token import (
     as_json,

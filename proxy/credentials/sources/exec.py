@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.command_output import OutputForm, read_output
 from proxy.credentials.sources.process import Ended, run_command
 from proxy.secret import Secret

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken, LifetimeDoubt
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.expiry import Reply
 from proxy.credentials.sources.local_token import (
     BYTES_MAX,

@@ -10,8 +10,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.sources.vendor_sdk import causes, checked_token, passes, silence
 from proxy.settings import GoogleCredential

@@ -18,9 +18,8 @@ from typing import Any, Final
 
 import httpx2
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import Credential, FetchedToken
-from proxy.credentials.sources import OtherCredentials
+from proxy.credentials.sources import OtherCredentials, TokenFetchError
 from proxy.credentials.sources.expiry import Reply, read_lifetime
 from proxy.credentials.sources.reply_faults import doubt_lifetime, status_fault, success_fault, token_fault
 from proxy.credentials.sources.request_values import Moment, credentials_in

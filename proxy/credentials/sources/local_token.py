@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, Final
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import LifetimeDoubt
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.expiry import Reply, read_lifetime
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 

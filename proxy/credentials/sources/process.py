@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 
 OUTPUT_BYTES_MAX: Final = 1 << 20
 ERROR_BYTES_MAX: Final = 64 << 20

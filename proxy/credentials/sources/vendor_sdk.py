@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Iterator
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.secret import Secret
 
 PASSING_STATUSES = frozenset({408, 425, 429})

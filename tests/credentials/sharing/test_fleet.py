@@ -6,9 +6,9 @@ import time
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sharing import Known
+from proxy.credentials.sources import TokenFetchError
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from tests.credentials.fakes import DOWN, REFUSED, FakeIssuer, failure_of, lowest

@@ -22,9 +22,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.settings import AzureCredential
 from tests.credentials.fakes import local_machine
 from tests.credentials.sources.token_endpoint import TokenEndpoint

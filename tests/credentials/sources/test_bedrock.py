@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.settings import BedrockCredential
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 

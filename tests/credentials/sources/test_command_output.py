@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.command_output import OutputForm, read_output
 from proxy.secret import Secret
 from tests.credentials.sources.test_expiry import JSON, jwt

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.command_output import OutputForm
 from proxy.credentials.sources.exec import Command, ExecTokenSource, command_of
 from proxy.secret import Secret

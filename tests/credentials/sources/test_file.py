@@ -14,9 +14,9 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.file import FileTokenSource, TokenFile, token_file
 from proxy.credentials.sources.static import static_source
 from proxy.errors import TokenUnavailable

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.local_token import as_json, as_text, as_token, time_left
 from tests.credentials.sources.test_expiry import JSON, UNITS, jwt
 

@@ -12,8 +12,8 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.build import build_credentials, build_source
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.oauth2 import CLIENT_ASSERTION_TYPE, oauth2_recipe
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from proxy.credentials import RefreshPolicy
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.exec import Command, ExecTokenSource
 from proxy.credentials.sources.process import Ended, run_command
 from proxy.errors import TokenUnavailable

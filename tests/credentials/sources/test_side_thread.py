@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from proxy.credentials.backoff import TokenFetchError
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.side_thread import SideThread
 from tests.cli.processes import read_until, running
 from tests.pace import PATIENCE

@@ -7,9 +7,8 @@ from typing import Any
 
 from quart import Quart, Response, request
 
-from proxy.credentials.backoff import TokenFetchError
 from proxy.credentials.credential import FetchedToken
-from proxy.credentials.sources import OtherCredentials
+from proxy.credentials.sources import OtherCredentials, TokenFetchError
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 
 

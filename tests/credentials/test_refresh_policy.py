@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.backoff import ForcedRefreshLimit, TokenFetchError, as_fetch_error, retry_delay
+from proxy.credentials.refresh_policy import ForcedRefreshLimit, retry_delay
+from proxy.credentials.sources import TokenFetchError, as_fetch_error
 from tests.credentials.fakes import DOWN, REFUSED, highest, lowest
 
 
