@@ -20,12 +20,13 @@ RANDOM_LENGTH_MIN: Final = 16
 _BITS_MIN: Final = 3.0
 _PLAIN_NAMES: Final = frozenset(
     """
-    accept acceptcharset acceptlanguage algorithm alg apiversion aud audience authmethod contentlanguage
-    contenttype domain env environment format grant granttype lang language locale method mode platform
-    productname protocol provider realm region requestedtokentype resource responsetype role roles scope
-    scopes service servicename signaturemethod signmethod signtype source stage subjecttokentype tokentype
-    actortokentype clientassertiontype typ type useragent version xrequestedwith zone temperature topp topk
-    maxtokens seed searchmode enable stream model
+    accept acceptcharset acceptlanguage actortokentype alg algorithm apiversion appname aud audience
+    authmethod authtype clientassertiontype clientname contentlanguage contenttype displayname domain
+    enable env environment format grant granttype lang language locale maxtokens method methods mode
+    model name platform productname protocol provider realm region requestedtokentype resource
+    responsetype role roles scope scopes searchmode seed service servicename signaturemethod signmethod
+    signtype source stage stream subjecttokentype temperature tokentype topk topp typ type useragent
+    version xrequestedwith zone
     """.split()  # noqa: SIM905 - a list of words reads better so
 )
 _ID_NAMES: Final = frozenset(

@@ -24,8 +24,8 @@ _QUERY_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]+")
 def describe(settings: Settings) -> str:
     """Print the settings with their defaults and with secrets as `********`.
 
-    Masked are secrets by type, the values of `FREE_TABLES` and the arguments of commands unless they are known
-    to be harmless, and in URLs the user, the query's values and random-looking steps of a token endpoint's path.
+    Masked are secrets by type; the values of `FREE_TABLES` and the arguments of commands, unless they are
+    known to be harmless; in URLs the user, the query's values and random-looking steps of the path.
     """
     return "\n\n".join(_blocks(settings)) + "\n"
 
@@ -73,7 +73,7 @@ def _field(key: str, value: object) -> str:
     """The value of a field, masked by what is known of the field."""
     if key == "sha256":
         return quoted(MASK)
-    if key in FREE_TABLES:
+    if key == "json" or (key in FREE_TABLES and isinstance(value, Mapping | tuple)):
         return _free_value(key, value)
     if key == "command" and isinstance(value, tuple):
         return _array([_value(value[0]), *map(_argument, value[1:])])

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncOpenAI
@@ -31,7 +32,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
 from proxy.wire.endpoints import OTHER, Endpoint
-from proxy.wire.headers import Headers
+from proxy.wire.headers import Headers, find_header, media_type
 
 Explain = Callable[[Exception], TransportFailure]
 
@@ -124,6 +125,7 @@ class UpstreamClient(AsyncOpenAI):
         self._open += 1
         try:
             response = await self._send_with_credential(request, record)
+            record.reason = wrong_base_url(str(self._url), response.status_code, response.headers.raw)
             return UpstreamResponse(response, self._closed, self._explain)
         except BaseException:
             self._closed()
@@ -200,6 +202,17 @@ class UpstreamClient(AsyncOpenAI):
         if refused:
             await response.aclose()
         return refused
+
+
+def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
+    """Explain a 404 that looks as if `base_url` leads past the API: words for the log, or None."""
+    if status != HTTPStatus.NOT_FOUND:
+        return None
+    page = media_type(find_header(headers, b"content-type")) == b"text/html"
+    if not page and urlsplit(base_url).path.strip("/"):
+        return None
+    kind = "with an HTML page" if page else "and base_url has no path"
+    return f"{origin_of(base_url)} answered 404 {kind}; check that base_url has its version, such as /v1"
 
 
 async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credential:
