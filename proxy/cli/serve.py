@@ -99,7 +99,7 @@ async def serve_until_stopped(
     server.graceful_timeout += hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
-        _announce(resolved, sockets)
+        announce(resolved, sockets)
         app = create_app(resolved, drain)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file
@@ -124,7 +124,8 @@ async def _stopped(
     hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
 
 
-def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
+def announce(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Log where the service listens and what is unsafe about its settings; greet a newcomer."""
     log = get_logger("proxy")
     addresses = [_url(listener) for listener in sockets]
     log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})

@@ -143,7 +143,7 @@ class UpstreamClient(AsyncOpenAI):
         while True:
             credential = await _token(source, request.clock)
             if credential.digest in refused:
-                raise TokenRejected(reason="the token was refused, and there is no other one")
+                raise TokenRejected(reason=self._refusal("the token, and its issuer gives no other one"))
             record.generation, record.replays = credential.generation, len(refused)
             response = await self._send(request, credential)
             if not await self._refuses(response, self._credential.refusal):
@@ -153,8 +153,14 @@ class UpstreamClient(AsyncOpenAI):
                 raise TokenUnavailable(reason="the token was refused; a streamed upload cannot be sent again")
             refused.add(credential.digest)
             if credential.obtained >= since or len(refused) == SENDS_MAX:
-                raise TokenRejected(reason="a fresh token was refused as well")
+                raise TokenRejected(reason=self._refusal("a fresh token as well"))
             since = min(since, now)
+
+    def _refusal(self, what: str) -> str:
+        asked = origin_of(str(self._url))
+        return (
+            f"{asked} refuses {what}; check the credential: its scope, its audience, and where inject puts it"
+        )
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
         headers = [pair for pair in request.headers if pair[0] not in self._extra_names] + self._extra
