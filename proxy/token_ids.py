@@ -105,7 +105,7 @@ def _holders(settings: Settings) -> list[str]:
 
 
 def _decodes(repairs: Iterable[str]) -> bool:
-    return DECODE_TOKEN_IDS in resolve(repairs).names
+    return DECODE_TOKEN_IDS in resolve(repairs)
 
 
 def _models(settings: Settings) -> list[str]:
@@ -131,7 +131,7 @@ def _load(name: str, holder: str) -> "Encoding":
     _run(load)
     if not found:
         raise SettingsError(
-            f"{holder}: {DECODE_TOKEN_IDS} needs the encoding {name}, which could not be read "
+            f"{holder}: {DECODE_TOKEN_IDS.name} needs the encoding {name}, which could not be read "
             f"({failed[0]}): put its file into the folder that TIKTOKEN_CACHE_DIR names, or let the start "
             "reach openaipublic.blob.core.windows.net"
         )

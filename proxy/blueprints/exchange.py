@@ -29,7 +29,7 @@ from proxy.wire.form_body import MULTIPART_FORM, may_name_model, read_model, rep
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import Target, find_target
-from proxy.wire.repairs import repair_request
+from proxy.wire.repairs import read_call, repair_request
 from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, replace_model
 
 _JSON: Final = b"application/json"
@@ -109,15 +109,8 @@ class _Preparation:
             endpoint=route.endpoint,
             model=record.model,
         )
-        fields = self.fields
-        repairs = AnswerRepairs(
-            route.repairs,
-            route.endpoint.shape,
-            method=incoming.method,
-            stream_asked=fields.streams,
-            usage_asked=fields.usage_asked,
-            top_n=fields.top_n,
-        )
+        call = read_call(route.endpoint.shape, self.held if route.repairs else b"")
+        repairs = AnswerRepairs(route.repairs, call)
         return Exchange(
             outgoing, route, clock, record, self.own.settings.limits, repairs, heartbeat=route.heartbeat
         )

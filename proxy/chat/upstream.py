@@ -27,7 +27,7 @@ from proxy.upstream.routing import Route, Routing
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.headers import Headers, find_header, media_type
-from proxy.wire.repairs import repair_request
+from proxy.wire.repairs import Call, repair_request
 
 CALLER: Final = Caller("chat")
 """Who asks, in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
@@ -149,7 +149,7 @@ class ChatUpstream:
                 endpoint=route.endpoint,
                 model=model,
             )
-            repairs = AnswerRepairs(route.repairs, route.endpoint.shape, stream_asked=True)
+            repairs = AnswerRepairs(route.repairs, Call(route.endpoint.shape, streams=True))
             limits = own.settings.limits
             return Exchange(request, route, clock, record, limits, repairs, heartbeat=SILENCE_SECONDS)
 

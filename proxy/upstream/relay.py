@@ -8,7 +8,7 @@ body is aborted, so that no cut answer looks like a whole one.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.repaired import AnswerRepairs
+from proxy.upstream.repaired import AnswerRepairs, Start
 from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.event_stream import (
@@ -29,13 +29,13 @@ from proxy.wire.event_stream import (
     holds_error,
 )
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
-from proxy.wire.repairs import ErrorInside
+from proxy.wire.repairs import Call, ErrorInside
 from proxy.wire.usage import TAIL_BYTES, read_usage
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """How long the end of the body may take after the end marker."""
-NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, None, usage_asked=False)
+NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
 
 
@@ -70,41 +70,52 @@ class Exchange:
         Raises:
             ProxyError: whatever went wrong before the first byte.
         """
-        response, first = await self.clock.first_byte(self._first_byte(closing))
+        response, first, start = await self.clock.first_byte(self._first_byte(closing))
         record = self.record
         record.first_byte_at = record.now()
         upstream_id = find_header(response.headers, b"x-request-id")
         record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
-        return self._answer(response, first, closing)
+        return self._answer(response, first, start, closing)
 
-    async def _first_byte(self, closing: contextlib.AsyncExitStack) -> tuple[UpstreamResponse, bytes]:
+    async def _first_byte(
+        self, closing: contextlib.AsyncExitStack
+    ) -> tuple[UpstreamResponse, bytes, Start | ErrorInside | None]:
         response = await self.route.client.open(self.request, self.record)
         closing.push_async_callback(response.aclose)
         self.record.headers_at = self.record.now()
-        repairs, headers = self.repairs, response.headers
-        looked_into = repairs.concern(self.request.method, response.status, headers)
+        beginning = self.repairs.beginning(self.request.method, response.status, response.headers)
         try:
             first = chunk = await response.read()
-            while looked_into and chunk and not repairs.have_enough(headers, first):
+            if beginning is None:
+                return response, first, None
+            beginning.feed(chunk)
+            while chunk and not beginning.has_enough(self.limits.max_event_bytes):
                 chunk = await response.read()
-                first += chunk
+                beginning.feed(chunk)
         except Aborted as error:
             raise BadResponse(reason=error.reason) from error
-        return response, first
+        start = beginning.start(self.limits.max_event_bytes)
+        return response, b"" if isinstance(start, ErrorInside) else start.body, start
 
-    def _answer(self, response: UpstreamResponse, first: bytes, closing: contextlib.AsyncExitStack) -> Answer:
+    def _answer(
+        self,
+        response: UpstreamResponse,
+        first: bytes,
+        start: Start | ErrorInside | None,
+        closing: contextlib.AsyncExitStack,
+    ) -> Answer:
+        if isinstance(start, ErrorInside):
+            return self._error_answer(start)
         arrived = response.headers
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
-        looked_into = self.repairs.concern(self.request.method, response.status, arrived)
-        if looked_into:
-            is_events = is_events or self.repairs.find_stream(arrived, first) is True
+        if start is not None:
+            is_events = start.is_events
+            if start.content_type is not None:
+                arrived = [pair for pair in arrived if pair[0].lower() != b"content-type"]
+                arrived.append((b"content-type", start.content_type))
         headers = response_headers(arrived, event_stream=is_events)
-        if looked_into:
-            began = self.repairs.begin(arrived, first, self.limits.max_event_bytes)
-            if isinstance(began, ErrorInside):
-                return self._error_answer(began)
-            if not is_events and began is not first:
-                return self._whole(response.status, headers, began)
+        if start is not None and start.is_whole:
+            return self._whole(response.status, headers, first)
         length = find_header(arrived, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
         compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
@@ -133,7 +144,10 @@ class Exchange:
         self.record.outcome, self.record.reason = "error_inside", error.code
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if error.status == HTTPStatus.BAD_GATEWAY:
-            headers.append((b"x-should-retry", b"false"))  # the upstream itself answered 200
+            # The upstream reported success, so nothing suggests that a retry would help.
+            headers.append((b"x-should-retry", b"false"))
+            message = f"{InvalidResponse.message}, an error with status 200: {error.message}"
+            error = replace(error, message=message)
         return self._whole(error.status, headers, error_body(error.envelope()))
 
     async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:

@@ -1,89 +1,190 @@
-"""What repairs do to one exchange: how much of an answer they must see first, and what becomes of it."""
+"""How repairs apply to one exchange: how much of a response they need, and what the caller gets."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, begins_like_events, holds_event
 from proxy.wire.headers import Headers, find_header, media_type
-from proxy.wire.repairs import ErrorInside, Repairs, StreamRepairer, repair_answer
+from proxy.wire.repairs import Call, ErrorInside, Repairs, StreamRepairer, repair_answer
+from proxy.wire.repairs.conversions import (
+    ANSWER_TO_STREAM,
+    LABEL_ANSWER,
+    STREAM_TO_ANSWER,
+    answer_to_stream,
+    is_chat,
+    lines_to_stream,
+    stream_to_answer,
+)
+from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 
 WHOLE_BYTES_MAX: Final = 256 << 20
-"""A whole answer that is longer is refused: repairs hold it in memory."""
+"""The longest whole answer that is held in memory to be repaired; longer ones are an error."""
+_LABELS: Final = {True: EVENT_STREAM + b"; charset=utf-8", False: b"application/json"}
+
+
+class Start(NamedTuple):
+    """What the caller gets.
+
+    Args:
+        body: A whole body, or the first bytes of one.
+        is_events: Whether it is an event stream.
+        is_whole: Whether nothing else follows, although the upstream's headers describe another body.
+        content_type: Replaces that of the upstream.
+    """
+
+    body: bytes
+    is_events: bool
+    is_whole: bool = False
+    content_type: bytes | None = None
 
 
 class AnswerRepairs:
-    """The repairs of one exchange's answer; falsy where there are none.
+    """The repairs of the response of one exchange; falsy if there are none.
 
     Args:
-        repairs: What is on.
-        shape: Of the request and its answer; None where no repair applies.
-        method: Of the request.
-        stream_asked: Whether the caller asked for a stream.
-        usage_asked: Whether the caller asked for usage in a stream.
-        top_n: How many results the caller's rerank asked for.
+        repairs: Those that are on.
+        call: What the caller asked for.
     """
 
-    def __init__(
-        self,
-        repairs: Repairs,
-        shape: Shape | None,
-        *,
-        method: str = "POST",
-        stream_asked: bool = False,
-        usage_asked: bool = False,
-        top_n: object = None,
-    ) -> None:
+    def __init__(self, repairs: Repairs, call: Call) -> None:
         self._repairs = repairs
-        self._method = method
-        self._stream_asked = stream_asked
-        self._shape = shape
-        self._usage_asked = usage_asked
-        self._top_n = top_n
+        self._call = call
 
     def __bool__(self) -> bool:
-        return bool(self._repairs.answer or self._repairs.stream)
+        return self._repairs.change_responses
 
-    def concern(self, method: str, status: int, headers: Headers) -> bool:
-        """Whether an answer is looked into: a 200 with a body that is not compressed."""
+    def beginning(self, method: str, status: int, headers: Headers) -> "Beginning | None":
+        """Return what takes the beginning of a response; None if repairs leave the response alone."""
         compressed = (find_header(headers, b"content-encoding") or b"identity").lower() != b"identity"
-        return bool(self) and status == HTTPStatus.OK and not compressed and method not in {"HEAD", "OPTIONS"}
-
-    def have_enough(self, headers: Headers, body: bytes) -> bool:
-        """Whether so much of a body can be answered with: an event of a stream, all of anything else.
-
-        Raises:
-            InvalidResponse: it is too long to be held.
-        """
-        if len(body) > WHOLE_BYTES_MAX:
-            raise InvalidResponse("an answer that is too long to be repaired")
-        is_stream = self.find_stream(headers, body)
-        if is_stream is not False:
-            return is_stream is True and holds_event(body)
-        return not self._repairs.answer or self._shape is None
-
-    def begin(self, headers: Headers, body: bytes, max_event_bytes: int) -> bytes | ErrorInside:
-        """What is answered with: the beginning of a stream as it came, a whole answer repaired, or an error.
-
-        Raises:
-            InvalidResponse: it is no answer at all.
-        """
-        if self.find_stream(headers, body) is not True:
-            return repair_answer(self._repairs, self._shape, self._method, body, self._top_n)
-        whole = EventFramer(max_event_bytes).feed(body)
-        return self.stream().first(whole) or body
-
-    def find_stream(self, headers: Headers, body: bytes) -> bool | None:
-        """Whether the body is an event stream; None if more of it is needed to decide.
-
-        Some upstreams label a stream as JSON or as plain text, so if the caller asked for a stream, the first
-        bytes decide.
-        """
-        if media_type(find_header(headers, b"content-type")) == EVENT_STREAM:
-            return True
-        return begins_like_events(body) if self._stream_asked else False
+        known = self._call.shape is not None
+        answers = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
+        if not self or compressed or not answers or method in {"HEAD", "OPTIONS"}:
+            return None
+        return Beginning(self._repairs, self._call, find_header(headers, b"content-type"))
 
     def stream(self) -> StreamRepairer:
-        """What repairs the events of a stream, one after the other."""
-        return StreamRepairer(self._repairs, self._shape, usage_asked=self._usage_asked)
+        """Return what repairs the events of a stream, one after the other."""
+        return StreamRepairer(self._repairs, self._call)
+
+
+class Beginning:
+    """The first bytes of a response, until they show what it is.
+
+    Args:
+        repairs: Those that are on.
+        call: What the caller asked for.
+        content_type: The upstream's.
+    """
+
+    def __init__(self, repairs: Repairs, call: Call, content_type: bytes | None) -> None:
+        self._repairs = repairs
+        self._call = call
+        self._content_type = content_type
+        self._labelled_events = media_type(content_type) == EVENT_STREAM
+        self._held = bytearray()
+        self._searched = 0
+        self._is_events: bool | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take what arrived next.
+
+        Raises:
+            InvalidResponse: The response is too long to be held.
+        """
+        self._held += chunk
+        if len(self._held) > WHOLE_BYTES_MAX:
+            raise InvalidResponse("an answer that is too long to be repaired")
+        if self._is_events is None:
+            self._is_events = self._look()
+
+    def has_enough(self, max_event_bytes: int) -> bool:
+        """Whether the bytes suffice: one event of a stream, all of an answer that is repaired as a whole."""
+        if self._is_events is None:
+            return False
+        if self._is_events and not self._joins:
+            start, self._searched = max(0, self._searched - 3), len(self._held)
+            return holds_event(self._held[start:]) or len(self._held) > max_event_bytes
+        return not self._is_events and not self._holds_whole
+
+    def start(self, max_event_bytes: int) -> Start | ErrorInside:
+        """Return what the caller gets, or the error that the response turns out to be.
+
+        Raises:
+            InvalidResponse: The response is no answer to the call.
+            BadResponse: It was cut.
+        """
+        body = bytes(self._held)
+        if not self._is_events:
+            return self._start_whole(body)
+        whole_events = EventFramer(max_event_bytes).feed(body)
+        stream = StreamRepairer(self._repairs, self._call)
+        error = stream.first(whole_events)
+        if error is not None:
+            return error
+        if not self._joins:
+            return Start(body, is_events=True, content_type=self._label(is_events=True))
+        joined = stream_to_answer(_repair_all(stream, body), self._call)
+        return joined if isinstance(joined, ErrorInside) else self._repair_whole(joined)
+
+    def _look(self) -> bool | None:
+        """Whether this is an event stream: the first bytes decide where a stream is possible."""
+        if not is_chat(self._call) and (self._labelled_events or self._call.streams is False):
+            return self._labelled_events
+        if self._labelled_events and not (TRUE_ERRORS in self._repairs or ANSWER_TO_STREAM in self._repairs):
+            return True
+        return begins_like_events(self._held)
+
+    @property
+    def _joins(self) -> bool:
+        return is_chat(self._call) and self._call.streams is False and STREAM_TO_ANSWER in self._repairs
+
+    @property
+    def _streams_whole(self) -> bool:
+        return is_chat(self._call) and self._call.streams is True and ANSWER_TO_STREAM in self._repairs
+
+    @property
+    def _holds_whole(self) -> bool:
+        """Whether an answer has to be complete to be repaired. Speech does not, unless it looks like text."""
+        if self._call.shape != Shape.SPEECH:
+            return self._call.shape is not None
+        kind = media_type(self._content_type)
+        textual = kind.startswith(b"text/") or kind.endswith(b"json")
+        return textual or bytes(self._held[:64]).lstrip()[:1] in {b"", b"{", b"[", b"<"}
+
+    def _start_whole(self, body: bytes) -> Start | ErrorInside:
+        if not self._holds_whole:
+            return Start(body, is_events=False)
+        events = lines_to_stream(body) if self._streams_whole else None
+        if events is not None:
+            stream = StreamRepairer(self._repairs, self._call)
+            error = stream.first(events)
+            repaired = _repair_all(stream, events)
+            return error or Start(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
+        return self._repair_whole(body)
+
+    def _repair_whole(self, body: bytes) -> Start | ErrorInside:
+        repaired = repair_answer(self._repairs, self._call, body)
+        if isinstance(repaired, ErrorInside):
+            return repaired
+        if self._streams_whole:
+            events = answer_to_stream(repaired, self._call)
+            if events is not None:
+                return Start(events, is_events=True, is_whole=True, content_type=_LABELS[True])
+        label = self._label(is_events=False) if self._call.shape != Shape.SPEECH else None
+        is_same = repaired == bytes(self._held)
+        return Start(
+            repaired, is_events=self._labelled_events and is_same, is_whole=not is_same, content_type=label
+        )
+
+    def _label(self, *, is_events: bool) -> bytes | None:
+        if LABEL_ANSWER not in self._repairs:
+            return None
+        kind = media_type(self._content_type)
+        fits = kind == EVENT_STREAM if is_events else kind.endswith(b"json")
+        return None if fits else _LABELS[is_events]
+
+
+def _repair_all(stream: StreamRepairer, events: bytes) -> bytes:
+    return stream.feed(events) + stream.finish()

@@ -64,6 +64,9 @@ class Shape(StrEnum):
     MODELS = "models"
     MODERATION = "moderations"
     RERANK = "rerank"
+    SPEECH = "audio/speech"
+    TRANSCRIPTION = "audio/transcriptions"
+    TRANSLATION = "audio/translations"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +234,7 @@ TABLE: Final = (
         model=ModelPlace.BODY,
         stream=StreamEnd.CLOSE,
         charge=Charge.MEDIA,
+        shape=Shape.SPEECH,
         limited=True,
     ),
     Endpoint(
@@ -239,6 +243,7 @@ TABLE: Final = (
         model=ModelPlace.BODY,
         form=True,
         stream=StreamEnd.CLOSE,
+        shape=Shape.TRANSCRIPTION,
         limited=True,
     ),
     Endpoint(
@@ -246,6 +251,7 @@ TABLE: Final = (
         methods=POST,
         model=ModelPlace.BODY,
         form=True,
+        shape=Shape.TRANSLATION,
         limited=True,
     ),
     _stored("audio/voices"),

@@ -29,6 +29,7 @@ _BEFORE_FIELDS: Final = re.compile(rb"(?:" + _BOM + rb")?+[\r\n]*+")
 _FIELDS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
 _FIELD: Final = re.compile(rb"|".join(_FIELDS))
 _FIELD_BYTES_MAX: Final = max(map(len, _FIELDS))
+_BLANK_BYTES_MAX: Final = 4096
 # How a stream ended is asked once, at its end: these are kept by reference, and nothing is searched before.
 _RECENT_PIECES: Final = 8
 
@@ -116,32 +117,37 @@ class EventFramer:
 
 
 def _is_whole(tail: bytes) -> bool:
-    """Whether an event lacks nothing but the blank line after it."""
-    payload = b"\n".join(_DATA.findall(tail)).strip()
-    if not payload:
+    """Whether events lack nothing but the blank line after them, or also those between them."""
+    lines = [line.strip() for line in _DATA.findall(tail)]
+    if not any(lines):
         return not tail.strip(b"\r\n") or tail.startswith(b":")
+    return _is_payload(b"\n".join(lines)) or all(map(_is_payload, lines))
+
+
+def _is_payload(payload: bytes) -> bool:
     try:
         return payload == _END_MARKER or msgspec.json.decode(payload) is not None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
 
 
-def holds_event(body: bytes) -> bool:
+def holds_event(body: bytes | bytearray) -> bool:
     """Whether some event of a stream's beginning has ended."""
     return b"\n\n" in body or _EVENT_END.search(body) is not None
 
 
-def begins_like_events(body: bytes) -> bool | None:
+def begins_like_events(body: bytes | bytearray) -> bool | None:
     """Whether the first bytes of a body are those of an event stream; None if too few bytes are there.
 
     Blank lines and a byte order mark before the first field are ignored, as event stream parsers do.
     """
-    start = _BEFORE_FIELDS.match(body)
-    first = body[start.end() if start else 0 :][:_FIELD_BYTES_MAX]
+    before = _BEFORE_FIELDS.match(body)
+    start = before.end() if before else 0
+    first = bytes(body[start : start + _FIELD_BYTES_MAX])
     if _FIELD.match(first):
         return True
-    cut = any(field.startswith(first) for field in (_BOM, *_FIELDS))
-    return None if cut else False
+    is_cut = any(field.startswith(first) for field in (_BOM, *_FIELDS))
+    return None if is_cut and start < _BLANK_BYTES_MAX else False
 
 
 def holds_error(events: bytes) -> bool:

@@ -32,8 +32,6 @@ STATIC: Final = "static proxy"
 CONTROLS: Final = (DIRECT, STATIC)
 """The targets that need no fetched token: see the package."""
 SENTINEL_MASTER: Final = "fleet"
-_SYNC_AT_ONCE: Final = ("--repl-diskless-sync-delay", "0")
-"""A master waits five seconds for more replicas by default."""
 
 _COMMON = """
 [access]
@@ -313,7 +311,7 @@ async def run_fleet(count: int, home: Path, *, sentinel: bool = False) -> AsyncI
         issuer, upstream, relays, callers = helpers
         (home / "redis").mkdir(exist_ok=True)
         port = free_port()
-        store = await stack.enter_async_context(redis_server(home / "redis", *_SYNC_AT_ONCE, port=port))
+        store = await stack.enter_async_context(redis_server(home / "redis", port=port))
         issuer_port, upstream_port = await issuer.call("address"), await upstream.call("address")
         members = [_member(number, home) for number in range(count + 1)]
         fleet = Fleet(
@@ -348,7 +346,7 @@ async def replica_of(fleet: Fleet) -> AsyncIterator[RedisServer]:
     """A second Redis that follows the first one and is in step with it."""
     home = fleet.home / "replica"
     home.mkdir(exist_ok=True)
-    follow = ("--replicaof", "127.0.0.1", str(fleet.redis.port), *_SYNC_AT_ONCE)
+    follow = ("--replicaof", "127.0.0.1", str(fleet.redis.port), "--repl-diskless-sync-delay", "0")
     async with redis_server(home, *follow, port=free_port()) as replica:
         async with redis.asyncio.Redis.from_url(replica.url) as client:
 

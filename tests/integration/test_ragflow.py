@@ -69,7 +69,18 @@ JOINED = [
 
 async def test_every_release_joins_its_url_to_a_path_that_is_served(run_proxy: RunProxy) -> None:
     paths = sorted({path for _, _, *asked in JOINED for path in asked})
-    async with ragflow_before(run_proxy, whole({"data": [], "results": []})) as place:
+    answers = {
+        "data": [{"index": 0, "embedding": [0.5]}],
+        "results": [{"index": 0, "relevance_score": 0.5}],
+        **message(content="Hi"),
+    }
+
+    async def script(talk: Conversation) -> None:
+        speech = talk.request.target.endswith(b"/audio/speech")
+        body = b"\xff\xfb" if speech else json.dumps(answers).encode()
+        await talk.answer(body, "Content-Type: audio/mpeg" if speech else JSON)
+
+    async with ragflow_before(run_proxy, script) as place:
         for path in paths:
             method = "GET" if path.endswith("models") else "POST"
             await place.caller.send(method, path, JSON, body=b"{}")  # Go sends a body with its GET, too

@@ -10,6 +10,7 @@ Elsewhere: `tests/wire/repairs/` tests each repair alone, `test_repairs.py` each
 Rerank up to v0.20 is zero whatever comes: nothing that a proxy could cure.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -143,9 +144,10 @@ async def test_a_stream_it_stumbles_over_is_cured(
 async def test_a_whole_answer_it_stumbles_over_is_cured(
     run_proxy: RunProxy, oddity: str, reader: Reader, answer: Json, expected: object
 ) -> None:
-    assert await read(run_proxy, whole(answer), reader, HI, ragflow.RAGFLOW) == expected, oddity
+    asked = {**HI, "stream": False}
+    assert await read(run_proxy, whole(answer), reader, asked, ragflow.RAGFLOW) == expected, oddity
     with pytest.raises((AssertionError, AttributeError, KeyError, TypeError)):
-        await read(run_proxy, whole(answer), reader, HI, "")
+        await read(run_proxy, whole(answer), reader, asked, "")
 
 
 @pytest.mark.parametrize(("oddity", "answer", "expected"), EMBEDDED, ids=[row[0] for row in EMBEDDED])
@@ -172,7 +174,8 @@ async def test_what_a_strict_upstream_refuses_never_gets_there(
 ) -> None:
     async def strict(talk: Conversation) -> None:
         refused = b"drop_params" in talk.request.body or b'"tools"' in talk.request.body
-        await talk.answer(b'{"ok": 1}', JSON, status="400 Bad Request" if refused else "200 OK")
+        answer = json.dumps({"data": [{**VECTOR, "index": 0}], **message(content="Hi")}).encode()
+        await talk.answer(answer, JSON, status="400 Bad Request" if refused else "200 OK")
 
     for options, status in ((ragflow.RAGFLOW, 200), ("", 400)):
         async with ragflow_before(run_proxy, strict, options) as place:

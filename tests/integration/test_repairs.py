@@ -182,10 +182,13 @@ async def test_embeddings_are_sorted_and_counted(run_proxy: RunProxy) -> None:
     assert json.loads(body)["usage"]["total_tokens"] >= 0
 
 
+CRLF = b'data: {"choices": [{"delta": {"content": "a"}}]}'
+
+
 async def test_a_callers_repairs_count_beside_those_of_the_upstream(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
-        await talk.chunk(b"event: message\r\nid: 1\r\ndata: {}\r\n\r\ndata: [DONE]\r\n\r\n")
+        await talk.chunk(b"event: message\r\nid: 1\r\n" + CRLF + b"\r\n\r\ndata: [DONE]\r\n\r\n")
         await talk.end()
 
     more = '[[access.keys]]\nname = "dify"\nkey = "sk-dify-9a41"\nrepairs = ["dify"]'
@@ -195,7 +198,7 @@ async def test_a_callers_repairs_count_beside_those_of_the_upstream(run_proxy: R
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode(), key="sk-dify-9a41")
-        assert await caller.body(await caller.answer()) == b"data: {}\n\ndata: [DONE]\n\n"
+        assert await caller.body(await caller.answer()) == CRLF + b"\n\ndata: [DONE]\n\n"
         await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode())
         assert (await caller.body(await caller.answer())).startswith(b"event: message\r\n")
 
@@ -244,7 +247,7 @@ async def test_a_stream_without_an_end_is_accepted_where_a_repair_says_so(run_pr
     accept = 'repairs = ["accept_missing_end"]'
     for tail in (b"", b": bye", event.rstrip()):
         _, body, _ = await relayed(run_proxy, [event, tail] if tail else [event], body=STREAM, options=accept)
-        assert body == event + tail
+        assert body == event + tail + (b"\n\n" if tail else b"") + DONE
     _, body, _ = await relayed(run_proxy, [event, event[:20]], body=STREAM, options=accept)
     assert chunks_of(body)[-1]["error"]["code"] == "upstream_aborted"
     _, body, _ = await relayed(run_proxy, [event], body=STREAM)

@@ -1,60 +1,124 @@
-"""Repairs of whole answers: errors inside a 200 first, then what clients miss in an answer."""
+"""Repairs of whole answers: first the errors in them, then what clients miss."""
 
 import json
-from collections.abc import Callable
-from typing import Final, NamedTuple
+import re
+from typing import Final
+
+import msgspec
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs.catalogue import Repairs
-from proxy.wire.repairs.chat_answers import fill_content, fill_usage, index_answer_tool_calls
-from proxy.wire.repairs.embeddings import sort_embeddings
-from proxy.wire.repairs.rerank import from_tei
-from proxy.wire.repairs.shallow_json import Members, open_object, to_json
-from proxy.wire.repairs.vendor_errors import ErrorInside, read_openai_error, read_vendor_error
+from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
+from proxy.wire.repairs.shallow_json import (
+    Members,
+    is_null,
+    open_list,
+    open_object,
+    to_json,
+)
+from proxy.wire.repairs.vendor_errors import (
+    TRUE_ERRORS,
+    VENDOR_ERRORS,
+    ErrorInside,
+    read_error_beside,
+    read_openai_error,
+    read_vendor_error,
+)
 
-_CHAT: Final = frozenset({Shape.CHAT})
+_AUDIO: Final = frozenset({Shape.SPEECH, Shape.TRANSCRIPTION, Shape.TRANSLATION})
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_MAIN_MEMBERS: Final = {
+    Shape.CHAT: ("choices",),
+    Shape.COMPLETION: ("choices",),
+    Shape.EMBEDDINGS: ("data", "embeddings", "embedding"),
+    Shape.RERANK: ("results", "data", "rankings", "scores"),
+}
+"""The members that hold an answer; the first name is that of OpenAI, or of Cohere."""
 
 
-class _AnswerRepair(NamedTuple):
-    shapes: frozenset[Shape]
-    change: Callable[[Members], Members | None]
+UTF8: Final = Repair(
+    "utf8",
+    "Turns an answer or event that is not valid UTF-8 into an error.",
+    clients=("all",),
+    sets=CLIENTS,
+    stages=("answer", "stream"),
+)
+UNWRAP_ANSWER: Final = Repair(
+    "unwrap_answer",
+    'Takes an answer out of an envelope such as `{"code": 0, "data": {...}}` or DashScope\'s `output`.',
+    clients=("all",),
+    sets=CLIENTS,
+    stages=("answer", "stream"),
+)
+_ENVELOPES: Final = ("data", "result", "output", "response")
+_KEPT_OUTSIDE: Final = ("id", "object", "created", "model", "usage")
 
 
-def repair_answer(
-    repairs: Repairs, shape: Shape | None, method: str, body: bytes, top_n: object = None
-) -> bytes | ErrorInside:
+def repair_answer(repairs: Repairs, call: Call, body: bytes) -> bytes | ErrorInside:
     """Return a whole answer as clients read it: the same object if nothing changed.
 
     Args:
-        repairs: What is on.
-        shape: Of the answer; None where no repair applies.
-        method: Of the request. An answer to GET holds stored objects and not the answer of a model, so only
-            its errors are repaired.
-        body: The whole uncompressed body of an answer with status 200.
-        top_n: How many results a rerank request asked for.
+        repairs: Those that are on.
+        call: What the caller asked for.
+        body: The whole uncompressed body of a successful response.
 
     Returns:
         The body, or the error that it contains.
 
     Raises:
-        InvalidResponse: The body is empty, HTML, not JSON (`true_errors`), or not valid UTF-8 (`utf8`).
+        InvalidResponse: The body is no answer to the call, or not valid UTF-8 (`utf8`).
     """
-    if not repairs.answer or shape is None:
+    if not repairs or call.shape is None:
         return body
-    if "utf8" in repairs.answer:
+    if call.shape in _AUDIO:
+        return _check_audio(repairs, call.shape, body)
+    if UTF8 in repairs:
         _check_utf8(body)
-    if "tei_rerank" in repairs.answer and shape is Shape.RERANK:
-        body = from_tei(body, top_n)
     answer = open_object(body)
-    if "true_errors" in repairs.answer:
-        _check_json(body, answer)
+    if answer is None and TRUE_ERRORS in repairs and _is_lenient_object(body):
+        body = _write_strictly(body)
+        answer = open_object(body)
+        if answer is None:
+            return body  # such as half of a surrogate pair, which has no encoding: the client decides
+    error = None if answer is None else find_error(repairs, answer)
+    if error is not None:
+        return error
     if answer is None:
-        return body
-    error = _find_error(repairs, answer)
-    if error is not None or method != "POST":
-        return error or body
-    return _repaired(repairs, shape, answer, body)
+        answer = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
+    new = _change(repairs, call, answer)
+    return body if new is None else to_json(new)
+
+
+def find_error(repairs: Repairs, answer: Members) -> ErrorInside | None:
+    """Return the error that an answer or an event is, in place of what was asked for."""
+    error = None
+    if TRUE_ERRORS in repairs:
+        error = read_openai_error(answer) or read_error_beside(answer)
+    return error or (read_vendor_error(answer) if VENDOR_ERRORS in repairs else None)
+
+
+def unwrap(shape: Shape | None, answer: Members) -> Members | None:
+    """Take an answer out of an envelope; None if there is none."""
+    names = () if shape is None else _MAIN_MEMBERS.get(shape, ())
+    if not names or any(not is_null(answer.get(name)) for name in names if name not in _ENVELOPES):
+        return None
+    for envelope in _ENVELOPES:
+        inner = open_object(answer.get(envelope))
+        if inner is not None and any(not is_null(inner.get(name)) for name in names):
+            return {**{name: answer[name] for name in _KEPT_OUTSIDE if name in answer}, **inner}
+    return None
+
+
+def _change(repairs: Repairs, call: Call, answer: Members) -> Members | None:
+    """Return what replaces an answer; None if it stays."""
+    new = unwrap(call.shape, answer) if UNWRAP_ANSWER in repairs else None
+    for step in find_steps(repairs, "answer", call.shape):
+        changed = step.change(answer if new is None else new, call)
+        new = new if changed is None else changed
+    if TRUE_ERRORS in repairs:
+        _check_answered(call.shape, answer if new is None else new)
+    return new
 
 
 def _check_utf8(body: bytes) -> None:
@@ -64,40 +128,63 @@ def _check_utf8(body: bytes) -> None:
         raise InvalidResponse("text that is not valid UTF-8") from error
 
 
-def _check_json(body: bytes, answer: Members | None) -> None:
-    if answer is not None:
-        return
+def _is_lenient_object(body: bytes) -> bool:
+    """Whether a body is an object that Python reads as JSON, although it holds NaN or a byte order mark.
+
+    Raises:
+        InvalidResponse: Python cannot read it either.
+    """
     if not body.strip():
-        raise InvalidResponse("an empty body with status 200")
+        raise InvalidResponse("an empty body")
     try:
-        json.loads(body)  # a list, or what is only not quite JSON, is the client's to judge
+        return isinstance(json.loads(body), dict)
     except (ValueError, RecursionError) as error:
         kind = "HTML" if body.lstrip().startswith(b"<") else "a body that is not JSON"
-        raise InvalidResponse(f"{kind} with status 200") from error
+        raise InvalidResponse(kind) from error
 
 
-def _find_error(repairs: Repairs, answer: Members) -> ErrorInside | None:
-    error = read_openai_error(answer) if "true_errors" in repairs.answer else None
-    return error or (read_vendor_error(answer) if "vendor_errors" in repairs.answer else None)
+def _write_strictly(body: bytes) -> bytes:
+    """Write such an object as JSON, with null in place of NaN; the same body if that is impossible."""
+    try:
+        return to_json(json.loads(body, parse_constant=lambda _: None))
+    except (UnicodeEncodeError, RecursionError):
+        return body
 
 
-def _repaired(repairs: Repairs, shape: Shape, answer: Members, body: bytes) -> bytes:
-    changed = False
-    for name in repairs.answer:
-        repair = _REPAIRS.get(name)
-        new = repair.change(answer) if repair is not None and shape in repair.shapes else None
-        if new is not None:
-            answer, changed = new, True
-    return to_json(answer) if changed else body
+def _check_answered(shape: Shape | None, answer: Members) -> None:
+    """Reject an answer without what was asked for."""
+    name = "" if shape is None else _MAIN_MEMBERS.get(shape, ("",))[0]
+    if not name or (shape == Shape.RERANK and BARE_LIST in answer):
+        return
+    items = open_list(answer.get(name))
+    if not items:
+        raise InvalidResponse(f"an answer without {name}")
+    if shape == Shape.CHAT and open_object((open_object(items[0]) or {}).get("message")) is None:
+        raise InvalidResponse("a choice without a message")
 
 
-def _fill_usage(answer: Members) -> Members | None:
-    return fill_usage(answer, completion="data" not in answer)
+# --- audio
 
 
-_REPAIRS: Final = {
-    "sort_embeddings": _AnswerRepair(frozenset({Shape.EMBEDDINGS}), sort_embeddings),
-    "fill_content": _AnswerRepair(_CHAT, fill_content),
-    "fill_usage": _AnswerRepair(frozenset({*_CHAT, Shape.COMPLETION, Shape.EMBEDDINGS}), _fill_usage),
-    "index_tool_calls": _AnswerRepair(_CHAT, index_answer_tool_calls),
-}
+def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | ErrorInside:
+    """Find the error in place of speech or of a transcription, which may be text of any kind."""
+    if TRUE_ERRORS not in repairs and VENDOR_ERRORS not in repairs:
+        return body
+    answer = open_object(body)
+    error = None if answer is None else find_error(repairs, answer)
+    if error is not None or TRUE_ERRORS not in repairs:
+        return error or body
+    if shape == Shape.SPEECH and (answer is not None or _is_text(body)):
+        raise InvalidResponse("text in place of audio")
+    if body.lstrip()[:1] == b"<":
+        raise InvalidResponse("HTML")
+    return body
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether bytes are text: audio holds bytes that text does not."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return _CONTROL.search(body) is None

@@ -1,14 +1,146 @@
-"""Repairs of embedding answers."""
+"""Repairs of embeddings."""
+
+import base64
+import re
+import struct
+from typing import Final
 
 import msgspec
 
-from proxy.wire.repairs.shallow_json import Members, open_list, open_object, read_value, write
+from proxy.errors import InvalidResponse
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.chat import FILL_USAGE, USAGE_OF_EMBEDDINGS, fill_usage
+from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair
+from proxy.wire.repairs.shallow_json import (
+    Members,
+    change_items,
+    first_byte,
+    is_null,
+    open_list,
+    open_object,
+    read_value,
+    write,
+)
+
+_NOT_OF_NUMBERS: Final = b"0123456789.,eE+- \t\r\n"
+_DIGIT: Final = re.compile(rb"\d")
+_VECTOR_NAMES: Final = ("embedding", "vector", "values")
 
 
-def sort_embeddings(answer: Members) -> Members | None:
-    """The items in the order of their index, each with one; None where they are so already.
+EMBEDDING_SHAPES: Final = Repair(
+    "embedding_shapes",
+    "Writes embeddings in the shapes of Ollama, llama.cpp, TEI, Cohere and others as a list under `data`.",
+    clients=("all",),
+    sets=CLIENTS,
+)
 
-    Indexes that are absent, or not all different, tell no order: then the place in the list is the index.
+
+@EMBEDDING_SHAPES.on_answers(Shape.EMBEDDINGS)
+def embedding_shapes(answer: Members, call: Call) -> Members | None:
+    """Write each vector as an item of `data`."""
+    name, found = _find_vectors(answer)
+    if not found:
+        return None
+    items = [_item(written, place) for place, written in enumerate(found)]
+    if name == "data" and items == found:
+        return None
+    kept = {key: value for key, value in answer.items() if key not in {name, BARE_LIST}}
+    kept.setdefault("object", write("list"))
+    kept.setdefault("model", write(call.model or ""))
+    return {**kept, "data": write(items)}
+
+
+def _find_vectors(answer: Members) -> tuple[str, list[msgspec.Raw]]:
+    for name in ("data", "embeddings", "embedding", BARE_LIST):
+        written = answer.get(name)
+        members = open_object(written)
+        if members is not None and "float" in members:  # {"float": [[...]]}, as Cohere writes it
+            written = members["float"]
+        elif members is not None and written is not None:
+            return name, [written]
+        items = open_list(written)
+        if items:
+            alone = written is not None and first_byte(items[0]) not in {b"{", b"[", b'"'}
+            return name, [written] if alone and written is not None else items
+    return "", []
+
+
+def _item(written: msgspec.Raw, place: int) -> msgspec.Raw:
+    """Return an item with its vector under `embedding`."""
+    members = open_object(written)
+    if members is None:
+        return write({"object": "embedding", "index": place, "embedding": written})
+    if "embedding" in members:
+        return written
+    name = next((name for name in _VECTOR_NAMES if name in members), None)
+    if name is None:
+        return written
+    index = members.get("index", members.get("text_index", write(place)))
+    return write({"object": "embedding", "index": index, "embedding": members[name]})
+
+
+FLOAT_EMBEDDINGS: Final = Repair(
+    "float_embeddings",
+    "Writes embeddings in base64, in a text or in a list of one list as numbers, unless base64 is asked for.",
+    clients=("RAGFlow", "Dify", "Open WebUI 0.12.4", "all that ask for `float`"),
+    sets=CLIENTS,
+)
+
+
+@FLOAT_EMBEDDINGS.on_answers(Shape.EMBEDDINGS)
+def float_embeddings(answer: Members, call: Call) -> Members | None:
+    """Write each vector as a list of numbers."""
+    items = change_items(answer.get("data"), lambda item: _with_numbers(item, call))
+    return None if items is None else {**answer, "data": items}
+
+
+def _with_numbers(item: Members, call: Call) -> Members | None:
+    written = item.get("embedding")
+    members = open_object(written)
+    if members is not None:  # {"values": [...]}
+        written = next((members[name] for name in ("values", "float") if name in members), written)
+    if first_byte(written) == b'"' and not call.base64:
+        numbers = _decode(read_value(written))
+        return None if numbers is None else {**item, "embedding": write(numbers)}
+    inner = open_list(written)
+    if inner is not None and len(inner) == 1 and first_byte(inner[0]) == b"[":
+        return {**item, "embedding": inner[0]}
+    return {**item, "embedding": written} if members is not None and written is not None else None
+
+
+def _decode(text: object) -> list[float] | None:
+    """Read base64 of 32-bit floats, little-endian, as OpenAI writes it; or a list of numbers in a text."""
+    if not isinstance(text, str):
+        return None
+    if text.lstrip().startswith("["):
+        numbers = read_value(text.encode())
+        return numbers if isinstance(numbers, list) else None
+    try:
+        data = base64.b64decode(text, validate=True)
+        return list(struct.unpack(f"<{len(data) // 4}f", data))
+    except (ValueError, struct.error):
+        return None
+
+
+SORT_EMBEDDINGS: Final = Repair(
+    "sort_embeddings",
+    "Sorts embeddings by index, and fills the index in.",
+    clients=(
+        "RAGFlow (needs the index; up to v0.25.6 also the order)",
+        "Dify",
+        "Open WebUI 0.12.4",
+        "LlamaIndex (embeddings-openai 0.7.0)",
+    ),
+    sets=("ragflow", "dify", "open_webui", "llamaindex"),
+)
+
+
+@SORT_EMBEDDINGS.on_answers(Shape.EMBEDDINGS)
+def sort_embeddings(answer: Members, _: Call) -> Members | None:
+    """Sort the items by their index, and write one into each.
+
+    If indexes are absent or not all different, they show no order, and the position becomes the index.
     """
     items = [open_object(item) for item in open_list(answer.get("data")) or ()]
     found = [item for item in items if item is not None]
@@ -20,11 +152,52 @@ def sort_embeddings(answer: Members) -> Members | None:
         filled = [{**item, "index": write(place)} for place, item in enumerate(found)]
         return {**answer, "data": write(filled)}
     order = sorted(range(len(found)), key=lambda place: indexes[place] or 0)
-    if order == [*range(len(found))]:
+    in_text = any(first_byte(item["index"]) == b'"' for item in found)
+    if order == [*range(len(found))] and not in_text:
         return None
-    return {**answer, "data": write([found[place] for place in order])}
+    return {**answer, "data": write([{**found[place], "index": write(indexes[place])} for place in order])}
 
 
 def _index(item: Members) -> int | None:
-    index = read_value(item.get("index", msgspec.Raw(b"null")))
+    index = read_value(item.get("index"))
+    if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
+        return int(index)
     return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+@FILL_USAGE.on_answers(Shape.EMBEDDINGS)
+def fill_embedding_usage(answer: Members, _: Call) -> Members | None:
+    """Write the usage that embeddings lack."""
+    return None if is_null(answer.get("data")) else fill_usage(answer, USAGE_OF_EMBEDDINGS)
+
+
+CHECK_EMBEDDINGS: Final = Repair(
+    "check_embeddings",
+    "Turns embeddings that are fewer or more than the inputs, or not numbers, into an error.",
+    clients=("RAGFlow and Dify, which take them for those of other texts",),
+    sets=CLIENTS,
+)
+
+
+@CHECK_EMBEDDINGS.on_answers(Shape.EMBEDDINGS)
+def check_embeddings(answer: Members, call: Call) -> None:
+    """Reject embeddings that cannot be those of the inputs.
+
+    Raises:
+        InvalidResponse: There are fewer or more than inputs, or one holds something other than numbers.
+    """
+    items = open_list(answer.get("data"))
+    if items is None:
+        return
+    if call.inputs is not None and len(items) != call.inputs:
+        raise InvalidResponse("another number of embeddings than of inputs")
+    for item in items:
+        vector = (open_object(item) or {}).get("embedding")
+        is_base64 = call.base64 and first_byte(vector) == b'"'
+        if vector is None or not (is_base64 or _is_of_numbers(bytes(vector))):
+            raise InvalidResponse("an embedding that is not a list of numbers")
+
+
+def _is_of_numbers(vector: bytes) -> bool:
+    """Whether valid JSON is a list of at least one number, and of nothing else."""
+    return vector.translate(None, _NOT_OF_NUMBERS) == b"[]" and _DIGIT.search(vector) is not None

@@ -1,46 +1,52 @@
-"""Rerank as Hugging Face's Text Embeddings Inference (TEI) has it, from and to the shape of Cohere and Jina.
+"""Repairs of rerank requests and answers.
 
-https://huggingface.github.io/text-embeddings-inference/ and https://docs.cohere.com/reference/rerank
+Clients expect the shape of Cohere and Jina: https://docs.cohere.com/reference/rerank. Hugging Face's Text
+Embeddings Inference (TEI) has another: https://huggingface.github.io/text-embeddings-inference/
 """
+
+from typing import Final
 
 import msgspec
 
-from proxy.wire.repairs.shallow_json import NULL, Members, open_list, open_object, read_value, to_json, write
+from proxy.errors import InvalidResponse
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, ReadIds, Repair
+from proxy.wire.repairs.shallow_json import (
+    NULL,
+    Members,
+    first_byte,
+    open_list,
+    open_object,
+    read_value,
+    write,
+)
+
+_SCORES: Final = ("relevance_score", "score", "relevanceScore", "similarity", "logit")
 
 
-def to_tei(request: Members) -> Members | None:
-    """A request in TEI's words; None where the documents are no texts.
+TEI_RERANK: Final = Repair(
+    "tei_rerank",
+    "Translates rerank requests into those of Hugging Face's TEI, and its answers back.",
+    clients=("all, at an upstream that is TEI (ragflow#10012)",),
+)
 
-    Too long texts are cut, as Cohere and Jina do unasked and TEI only if asked.
+
+@TEI_RERANK.on_requests(Shape.RERANK, sign=rb'"documents"')
+def to_tei(request: Members, _: ReadIds) -> Members | None:
+    """Return TEI's request; None if the documents are not texts.
+
+    Texts that are too long are cut, as Cohere and Jina do by default and TEI only on request.
     """
     documents = open_list(request.get("documents"))
     if documents is None or "query" not in request:
         return None
     texts = [_text(document) for document in documents]
-    if not all(bytes(text).startswith(b'"') for text in texts):
+    if not all(first_byte(text) == b'"' for text in texts):
         return None
     return_text = read_value(request.get("return_documents")) is True
     asked = {"texts": write(texts), "return_text": write(return_text), "truncate": write(value=True)}
     return {"query": request["query"], **asked}
-
-
-def from_tei(body: bytes, top_n: object) -> bytes:
-    """A whole answer of TEI, `[{"index", "score", "text"?}]`, as `{"results": [...]}`; any other as it is.
-
-    Args:
-        body: The whole answer.
-        top_n: How many results the client asked for, the best first; all where it is no positive number.
-    """
-    items = open_list(body)
-    if items is None:
-        return body
-    ranks = [open_object(item) for item in items]
-    found = [rank for rank in ranks if rank is not None and {"index", "score"} <= rank.keys()]
-    if len(found) != len(items):
-        return body
-    found.sort(key=_score, reverse=True)
-    wanted = top_n if type(top_n) is int and top_n > 0 else None  # true is an int as well
-    return to_json({"results": [_result(rank) for rank in found[:wanted]]})
 
 
 def _text(document: msgspec.Raw) -> msgspec.Raw:
@@ -48,11 +54,100 @@ def _text(document: msgspec.Raw) -> msgspec.Raw:
     return document if members is None else members.get("text", NULL)
 
 
+@TEI_RERANK.on_answers(Shape.RERANK)
+def from_tei(answer: Members, call: Call) -> Members | None:
+    """Write TEI's answer, `[{"index", "score", "text"?}]`, as results, the best first."""
+    items = open_list(answer.get(BARE_LIST))
+    if items is None:
+        return None
+    ranks = [open_object(item) for item in items]
+    found = [rank for rank in ranks if rank is not None and {"index", "score"} <= rank.keys()]
+    if len(found) != len(items):
+        return None
+    found.sort(key=_score, reverse=True)
+    # A top_n of true is not a number.
+    wanted = call.top_n if type(call.top_n) is int and call.top_n > 0 else None
+    return {"results": write([_tei_result(rank) for rank in found[:wanted]])}
+
+
 def _score(rank: Members) -> float:
     score = read_value(rank["score"])
     return score if isinstance(score, int | float) else float("-inf")
 
 
-def _result(rank: Members) -> Members:
+def _tei_result(rank: Members) -> Members:
     result = {"index": rank["index"], "relevance_score": rank["score"]}
     return {**result, "document": write({"text": rank["text"]})} if "text" in rank else result
+
+
+RERANK_SHAPES: Final = Repair(
+    "rerank_shapes",
+    "Writes ranks under `data`, `rankings`, `scores` or in a bare list, and scores with other names, as "
+    "`results` with `relevance_score`.",
+    clients=("RAGFlow, which takes them for scores of zero", "Dify", "Open WebUI 0.12.4", "FastGPT"),
+    sets=CLIENTS,
+)
+
+
+@RERANK_SHAPES.on_answers(Shape.RERANK)
+def rerank_shapes(answer: Members, _: Call) -> Members | None:
+    """Write each rank as an item of `results`."""
+    for name in ("results", "data", "rankings", "ranks", "scores", BARE_LIST):
+        items = open_list(answer.get(name))
+        if not items:
+            continue
+        results = [_result(item, place) for place, item in enumerate(items)]
+        if name == "results" and results == items:
+            return None
+        kept = {key: value for key, value in answer.items() if key != name}
+        return {**kept, "results": write(results)}
+    return None
+
+
+def _result(written: msgspec.Raw, place: int) -> msgspec.Raw:
+    rank = open_object(written)
+    if rank is None:
+        return write({"index": place, "relevance_score": written})
+    name = next((name for name in _SCORES if name in rank), None)
+    if name is None:
+        return written
+    changed = {key: value for key, value in rank.items() if key != name}
+    changed["relevance_score"] = _number(rank[name])
+    if first_byte(rank.get("index")) == b'"':
+        changed["index"] = _number(rank["index"])
+    same = changed.keys() == rank.keys() and all(changed[key] == rank[key] for key in rank)
+    return written if same else write(changed)
+
+
+def _number(written: msgspec.Raw) -> msgspec.Raw:
+    """Return a number that stands in a text without its quotes."""
+    text = read_value(written)
+    number = read_value(text.encode()) if isinstance(text, str) else None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return msgspec.Raw(text.strip().encode()) if is_number else written
+
+
+CHECK_RERANK: Final = Repair(
+    "check_rerank",
+    "Turns rerank results without an index or a score for the documents into an error.",
+    clients=("RAGFlow, which takes them for scores of zero",),
+    sets=CLIENTS,
+)
+
+
+@CHECK_RERANK.on_answers(Shape.RERANK)
+def check_rerank(answer: Members, call: Call) -> None:
+    """Reject results that do not rank the documents.
+
+    Raises:
+        InvalidResponse: A result has no index of a document, or no number as its score.
+    """
+    for written in open_list(answer.get("results")) or ():
+        rank = open_object(written) or {}
+        index, score = read_value(rank.get("index")), read_value(rank.get("relevance_score"))
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise InvalidResponse("a rerank result without an index")
+        if call.documents is not None and index >= call.documents:
+            raise InvalidResponse("a rerank result for a document that was not sent")
+        if not isinstance(score, int | float) or isinstance(score, bool):
+            raise InvalidResponse("a rerank result without a score")

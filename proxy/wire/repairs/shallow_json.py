@@ -1,4 +1,4 @@
-"""JSON opened one level at a time, so that what is not changed keeps its very bytes."""
+"""JSON opened one level at a time, so that values that do not change keep their bytes."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,11 +11,10 @@ Members = dict[str, msgspec.Raw]
 NULL: Final = msgspec.Raw(b"null")
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_ABSENT: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 
 
 def open_object(written: bytes | None) -> Members | None:
-    """The members of an object; None where it is none, or no sound JSON."""
+    """Return the members of an object; None if the bytes are no JSON object."""
     try:
         return None if written is None else _MEMBERS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -23,7 +22,7 @@ def open_object(written: bytes | None) -> Members | None:
 
 
 def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
-    """The items of a list; None where it is none, or no sound JSON."""
+    """Return the items of a list; None if the bytes are no JSON list."""
     try:
         return None if written is None else _ITEMS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -31,7 +30,7 @@ def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
 
 
 def read_value(written: bytes | None) -> Any:
-    """The whole value; None where it is null, absent, or no sound JSON."""
+    """Return the whole value; None if it is null, absent or not JSON."""
     try:
         return None if written is None else msgspec.json.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -39,31 +38,38 @@ def read_value(written: bytes | None) -> Any:
 
 
 def to_json(value: object) -> bytes:
-    """A value, or members and items that were opened, as bytes again."""
+    """Return a value, or opened members and items, as bytes."""
     return msgspec.json.encode(value)
 
 
 def write(value: object) -> msgspec.Raw:
-    """The same as a member or an item."""
+    """Return a value as a member or an item."""
     return msgspec.Raw(to_json(value))
 
 
-def is_null(written: bytes | None) -> bool:
+def first_byte(written: bytes | msgspec.Raw | None) -> bytes:
+    """Return the first byte of a member, which shows its type; nothing if the member is absent."""
+    return b"" if written is None else bytes(memoryview(written)[:1])
+
+
+def is_null(written: bytes | msgspec.Raw | None) -> bool:
     """Whether a member is null or absent."""
-    return written is None or bytes(written) == b"null"
+    return first_byte(written) in {b"", b"n"}
 
 
-def is_empty(written: bytes | None) -> bool:
-    """Whether a member is null, absent, or holds nothing."""
-    if written is None:
+def is_empty(written: bytes | msgspec.Raw | None) -> bool:
+    """Whether a member is null, absent, or an empty text, list or object."""
+    if is_null(written) or written is None:
         return True
-    told = bytes(written)
-    return told in _ABSENT or (told[:1] in b"[{" and not told[1:-1].strip())
+    view = memoryview(written)
+    if bytes(view[:1]) == b'"':
+        return len(view) == len(b'""')
+    return bytes(view[:1]) in {b"[", b"{"} and not bytes(view[1:-1]).strip()
 
 
-def is_text(written: bytes | None) -> bool:
+def is_text(written: bytes | msgspec.Raw | None) -> bool:
     """Whether a member is a string that is not empty."""
-    return written is not None and bytes(written).startswith(b'"') and bytes(written) != b'""'
+    return first_byte(written) == b'"' and not is_empty(written)
 
 
 def change_items(written: bytes | None, change: Callable[[Members], Members | None]) -> msgspec.Raw | None:
@@ -71,10 +77,10 @@ def change_items(written: bytes | None, change: Callable[[Members], Members | No
 
     Args:
         written: The list.
-        change: Gives an object's new members, or None to leave it.
+        change: Returns the new members of an object, or None to leave it.
 
     Returns:
-        The new list, or None where nothing changed.
+        The new list, or None if nothing changed.
     """
     items = open_list(written) or []
     changed = False

@@ -1,13 +1,18 @@
-"""Repairs of event streams, event by event: none waits for another."""
+"""Repairs of event streams, event by event: no event waits for a later one."""
 
+import json
 import re
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from proxy.errors import Aborted, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import error_event
-from proxy.wire.repairs.catalogue import Repairs
-from proxy.wire.repairs.chat_chunks import CHUNK_REPAIRS, StreamMemory
+from proxy.wire.repairs.answers import UNWRAP_ANSWER, UTF8, find_error, unwrap
+from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.conversions import DONE
 from proxy.wire.repairs.framing import (
     EVENT_LINES_SIGN,
     drop_event_lines,
@@ -18,165 +23,324 @@ from proxy.wire.repairs.framing import (
     rewrite,
     split_events,
 )
-from proxy.wire.repairs.shallow_json import Members, is_text, open_object, to_json, write
+from proxy.wire.repairs.registry import CLIENTS, Repair, Repairs, StreamState, find_steps
+from proxy.wire.repairs.shallow_json import Members, is_null, is_text, open_list, open_object, to_json, write
 from proxy.wire.repairs.vendor_errors import (
-    OPENAI_SIGN,
-    VENDOR_SIGN,
+    TRUE_ERRORS,
+    VENDOR_ERRORS,
     ErrorInside,
     read_minimax_refusal,
-    read_openai_error,
-    read_vendor_error,
+    read_text_beside,
+)
+
+ACCEPT_MISSING_END: Final = Repair(
+    "accept_missing_end",
+    "Accepts a chat or completion stream that ends with neither `[DONE]` nor a finish_reason; adds `[DONE]`.",
+    clients=("all, at an upstream that never sends either; the proxy can then not detect every cut answer",),
+    stages=("stream",),
+)
+DROP_EVENT_LINES: Final = Repair(
+    "drop_event_lines",
+    "Drops `event:`, `id:` and `retry:` lines from a stream, and gives comments blocks of their own.",
+    clients=("Dify, openai_api_compatible 0.0.63, which ends at a line that is not JSON",),
+    sets=("dify",),
+    stages=("stream",),
+)
+END_STREAM: Final = Repair(
+    "end_stream",
+    "Writes the blank line after the last event of a stream, and the end marker as `[DONE]`.",
+    clients=("all with an OpenAI SDK, which ignores an event without its blank line",),
+    sets=CLIENTS,
+    stages=("stream",),
+)
+LF_NEWLINES: Final = Repair(
+    "lf_newlines",
+    "Writes the line ends of a stream, CRLF or CR, as LF.",
+    clients=("Dify, openai_api_compatible 0.0.63, which splits events at two LF",),
+    sets=("dify",),
+    stages=("stream",),
+)
+
+SPLIT_DATA_LINES: Final = Repair(
+    "split_data_lines",
+    "Makes an event of each `data:` line, where an upstream leaves out the blank lines between events.",
+    clients=("all",),
+    sets=CLIENTS,
+    stages=("stream",),
 )
 
 _CHUNKED: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
-_MARK: Final = b"\xef\xbb\xbf"
-"""A byte order mark: readers pass over it, but not over one that stands before a field's name."""
-_NO_EVENT: Final = re.compile(rb"\s*[{<]")
+_BOM: Final = b"\xef\xbb\xbf"
+_FIELD: Final = re.compile(rb"(?:data|event|id|retry)?:|data[\r\n]")
 _END_MARKER: Final = b"[DONE]"
-_NO_ANSWER: Final = ErrorInside(
-    InvalidResponse.status, InvalidResponse.message, InvalidResponse.type, InvalidResponse.code
-)
-_NOT_UTF8: Final = "the response was cut off: the upstream sent text that is not UTF-8"
+_END_WORDS: Final = frozenset({b"[done]", b"done", b'"[done]"', b'"done"'})
+"""Spellings of the end marker, in lower case."""
+_NO_ANSWER: Final = "an event stream without an answer"
+_CUT: Final = "the response was cut off: the upstream sent "
+
+
+class _Delta(msgspec.Struct):
+    """A delta that no repair changes: only text."""
+
+    content: str | None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta
+    finish_reason: None = None
+    message: None = None
+    error: None = None
+
+
+class _Chunk(msgspec.Struct):
+    """A chunk that no repair changes."""
+
+    choices: list[_Choice]
+    usage: None = None
+    error: None = None
+    base_resp: None = None
+
+
+_PLAIN: Final = msgspec.json.Decoder(_Chunk)
 
 
 class StreamRepairer:
-    """Repair one stream; every event that no repair changes comes out as it went in.
+    """Repair one stream. An event that no repair changes is passed byte for byte.
 
     Args:
-        repairs: What is on.
-        shape: Of the answer; None where no repair applies.
-        usage_asked: Whether the client set `stream_options.include_usage`.
+        repairs: Those that are on.
+        call: What the caller asked for.
     """
 
-    def __init__(self, repairs: Repairs, shape: Shape | None, *, usage_asked: bool) -> None:
-        on = frozenset(repairs.stream)
-        self.accepts_missing_end = "accept_missing_end" in on
-        """Whether a stream may end with neither an end marker nor a finish_reason."""
-        self._lf = "lf_newlines" in on
-        self._utf8 = "utf8" in on
-        self._event_lines = "drop_event_lines" in on and shape in _CHUNKED
-        self._vendor_errors = "vendor_errors" in on and shape is not None
-        self._true_errors = "true_errors" in on and shape is not None
-        known = [CHUNK_REPAIRS[name] for name in repairs.stream if name in CHUNK_REPAIRS]
-        self._repairs = [repair for repair in known if shape in repair.shapes]
-        self._signs = [repair.sign for repair in self._repairs]
-        self._signs += [VENDOR_SIGN] * self._vendor_errors + [OPENAI_SIGN] * self._true_errors
-        self._memory = StreamMemory(usage_asked)
-        self._begun = not repairs.stream  # then nothing is read, and a mark stays
+    def __init__(self, repairs: Repairs, call: Call) -> None:
+        self._repairs = repairs
+        self._steps = find_steps(repairs, "stream", call.shape)
+        self._state = StreamState(call)
+        is_chunked, is_known = call.shape in _CHUNKED, call.shape is not None
+        self._shape = call.shape
+        self._is_chunked = is_chunked
+        self._lf = LF_NEWLINES in repairs
+        self._utf8 = UTF8 in repairs
+        self._event_lines = DROP_EVENT_LINES in repairs and is_chunked
+        self._vendor_errors = VENDOR_ERRORS in repairs and is_known
+        self._true_errors = TRUE_ERRORS in repairs and is_known
+        self._end = END_STREAM in repairs and is_chunked
+        self._unwrap = UNWRAP_ANSWER in repairs
+        self._split_lines = SPLIT_DATA_LINES in repairs and is_chunked
+        self._accepts_missing_end = ACCEPT_MISSING_END in repairs and is_chunked
+        self._parses = bool(
+            self._steps
+            or self._vendor_errors
+            or self._true_errors
+            or self._end
+            or self._split_lines
+            or self._accepts_missing_end
+        )
+        self._begun = False
         self._after_cr = False
         self._last = b""
+        self._answered = False
+        self._failed = False
+        self._finished = False
+        self._marked = False
         self.ended = False
         """Whether an error of ours has ended the stream: nothing more comes out of it."""
 
+    @property
+    def accepts_missing_end(self) -> bool:
+        """Whether the stream may end with neither an end marker nor a finish_reason."""
+        return self._accepts_missing_end and self._answered
+
     def first(self, whole_events: bytes) -> ErrorInside | None:
-        """The error that a stream begins with, for a true status; what says nothing is passed over.
+        """Return the error that a stream begins with, so that it gets a true status; None if there is none.
+
+        Events without data are skipped.
 
         Args:
-            whole_events: What will be fed first; nothing is remembered of it.
+            whole_events: What will be fed first. Nothing of it is remembered.
+
+        Raises:
+            InvalidResponse: The stream is none, or holds no answer.
         """
-        for block in split_events(whole_events.removeprefix(_MARK)):
+        for block in split_events(whole_events.removeprefix(_BOM)):
             if self._utf8 and not is_utf8(block):
-                return _NO_ANSWER
+                raise InvalidResponse("text that is not valid UTF-8")
             payload = read_payload(block)
-            if payload:
-                return self._find_error(open_object(payload))
-            if self._true_errors and _NO_EVENT.match(block):
-                return self._find_error(open_object(block)) or _NO_ANSWER
+            if not payload or not payload.strip():
+                if self._true_errors and block.strip() and not _FIELD.match(block.lstrip(b"\r\n")):
+                    return self._first_of_another_kind(block)
+                continue
+            if self._true_errors and self._is_chunked:
+                if payload.strip().lower() in _END_WORDS:
+                    raise InvalidResponse(_NO_ANSWER)
+                if not self._is_readable(payload):
+                    raise InvalidResponse("an event that is not JSON")
+            event = open_object(payload)
+            return None if event is None else find_error(self._error_repairs, event)
         return None
 
+    def _is_readable(self, payload: bytes) -> bool:
+        lines = payload.split(b"\n") if self._split_lines else ()
+        return _is_json(payload) or (len(lines) > 1 and all(map(open_object, lines[:1])))
+
+    def _first_of_another_kind(self, block: bytes) -> ErrorInside:
+        error = find_error(self._error_repairs, open_object(block) or {})
+        if error is None:
+            raise InvalidResponse("something other than events in an event stream")
+        return error
+
+    @property
+    def _error_repairs(self) -> Repairs:
+        on = ((self._true_errors, TRUE_ERRORS), (self._vendor_errors, VENDOR_ERRORS))
+        return Repairs(tuple(repair.name for is_on, repair in on if is_on))
+
     def feed(self, whole_events: bytes) -> bytes:
-        """Whole events as clients read them; the same object where nothing changed."""
-        if self.ended:
-            return b""
+        """Return whole events as clients read them: the same object if nothing changed."""
+        if self.ended or not self._repairs:
+            return b"" if self.ended else whole_events
         if not self._begun and whole_events:
             self._begun = True
-            whole_events = whole_events.removeprefix(_MARK)
+            whole_events = whole_events.removeprefix(_BOM)
         if self._lf and whole_events:
             after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
             whole_events = lf_newlines(whole_events, after_cr=after_cr)
-        if self._concerns(whole_events):
-            whole_events = b"".join([self._repaired(block) for block in split_events(whole_events)])
+        blocks = split_events(whole_events)
+        repaired = [self._repair(block) for block in blocks]
+        if repaired != blocks:
+            whole_events = b"".join(repaired)
         self._last = whole_events or self._last
         return whole_events
 
     def finish(self) -> bytes:
-        """What is still to be said at a proper end."""
-        told = self._owed()
-        return told if not told or ends_block(self._last) else b"\n\n" + told
+        """Return what is still to be sent at a proper end."""
+        if self.ended:
+            return b""
+        end = self._withheld()
+        has_end = self._marked or self._finished or self._failed
+        if self.accepts_missing_end and not has_end:
+            end += DONE
+        is_open = not ends_block(self._last) and bool(self._last.strip())
+        return b"\n\n" + end if is_open and (end or self._end) else end
 
-    def _owed(self) -> bytes:
-        owed, self._memory.owed = self._memory.owed, None
-        return b"" if owed is None or self.ended else rewrite(b"", [to_json(owed)])
+    def _withheld(self) -> bytes:
+        chunk, self._state.withheld_usage = self._state.withheld_usage, None
+        return b"" if chunk is None else rewrite(b"", [to_json(chunk)])
 
-    def _concerns(self, events: bytes) -> bool:
-        """Whether any repair may have to do with these events: nothing is parsed for it."""
-        return (
-            any(sign.search(events) for sign in self._signs)
-            or (self._memory.owed is not None and _END_MARKER in events)
-            or (self._event_lines and EVENT_LINES_SIGN.search(events) is not None)
-            or (self._utf8 and not is_utf8(events))
-        )
-
-    def _repaired(self, block: bytes) -> bytes:
+    def _repair(self, block: bytes) -> bytes:
         if self.ended:
             return b""
         if self._utf8 and not is_utf8(block):
-            self.ended = True
-            return error_event(Aborted(_NOT_UTF8).envelope())
-        if self._event_lines:  # comments become a block of their own
-            return b"".join([self._changed(part) for part in split_events(drop_event_lines(block))])
-        return self._changed(block)
+            return self._abort("text that is not UTF-8")
+        if self._event_lines and EVENT_LINES_SIGN.search(block):  # comments become a block of their own
+            return b"".join([self._change_event(part) for part in split_events(drop_event_lines(block))])
+        return self._change_event(block)
 
-    def _changed(self, block: bytes) -> bytes:
-        if self._memory.owed is not None and _END_MARKER in block and read_payload(block) == _END_MARKER:
-            return self._owed() + block
-        if not any(sign.search(block) for sign in self._signs):
-            return block
-        payload = read_payload(block)
-        chunk = open_object(payload)
-        if payload is None or chunk is None:
-            return block
-        chunks = self._change(chunk, payload)
-        return block if chunks is None else rewrite(block, [to_json(new) for new in chunks])
+    def _abort(self, what: str) -> bytes:
+        self.ended = True
+        return error_event(Aborted(_CUT + what).envelope())
 
-    def _change(self, chunk: Members, payload: bytes) -> list[Members] | None:
-        """The chunks that take the place of one; None where it stays."""
-        told = self._tell_error(chunk)
-        changed, chunks = told is not None, [chunk] if told is None else told
-        for repair in self._repairs:
-            if not repair.sign.search(payload):
-                continue
+    def _change_event(self, block: bytes) -> bytes:
+        payload = read_payload(block) if self._parses else None
+        if not payload or not payload.strip():
+            return block
+        if self._is_chunked and payload.strip().lower() in _END_WORDS:
+            return self._change_end(block, payload)
+        if self._is_chunked and self._is_plain(payload):
+            self._answered = True
+            return block
+        event = open_object(payload)
+        if event is None:
+            return self._change_other(block, payload)
+        chunks = self._change(event)
+        return block if chunks is None else rewrite(block, [to_json(chunk) for chunk in chunks])
+
+    @staticmethod
+    def _is_plain(payload: bytes) -> bool:
+        try:
+            return bool(_PLAIN.decode(payload).choices)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+
+    def _change_end(self, block: bytes, payload: bytes) -> bytes:
+        if not self._answered and self._true_errors:
+            return self._abort(_NO_ANSWER)
+        self._marked = True
+        end = rewrite(block, [_END_MARKER]) if self._end and payload != _END_MARKER else block
+        return self._withheld() + end
+
+    def _change_other(self, block: bytes, payload: bytes) -> bytes:
+        """Change an event that holds no object."""
+        if self._split_lines and b"\n" in payload and not _is_json(payload):
+            lines = [line for line in payload.split(b"\n") if line.strip()]
+            if all(open_object(line) is not None or line.strip() == _END_MARKER for line in lines):
+                blocks = [rewrite(b"" if place else block, [line]) for place, line in enumerate(lines)]
+                return b"".join([self._change_event(each) for each in blocks])
+        if not self._is_chunked or not self._true_errors:
+            return block
+        if _is_json(payload):
+            return (
+                rewrite(block, []) if self._drops_pings and not payload.lstrip().startswith(b"[") else block
+            )
+        if self._finished or self._marked:
+            return rewrite(block, [])
+        return self._abort("an event that is not JSON")
+
+    @property
+    def _drops_pings(self) -> bool:
+        return any(step.repair == "drop_unasked_chunks" for step in self._steps)
+
+    def _change(self, chunk: Members) -> Sequence[Members] | None:
+        """Return the chunks that replace an event; None if it stays."""
+        errors = self._as_errors(chunk)
+        changed = errors is not None
+        chunks: list[Members] = [chunk] if errors is None else [*errors]
+        if self._unwrap and self._is_chunked and (inner := unwrap(self._shape, chunks[0])) is not None:
+            chunks[0], changed = inner, True
+        for step in self._steps:
             done: list[Members] = []
             for each in chunks:
-                new = repair.change(each, self._memory)
+                new = step.change(each, self._state)
                 done += [each] if new is None else new
                 changed = changed or new is not None
             chunks = done
+        for each in chunks:
+            self._note(each)
         return chunks if changed else None
 
-    def _tell_error(self, chunk: Members) -> list[Members] | None:
-        """An error in the shape that clients know; one that has it stays."""
-        if self._vendor_errors:
-            error = read_vendor_error(chunk)
-            if error is not None:
-                return [_as_members(error)]
-            refusal = read_minimax_refusal(chunk)
-            if refusal is not None:
-                said = {name: value for name, value in chunk.items() if name != "base_resp"}
-                return [said, _as_members(refusal)]
-        error = read_openai_error(chunk) if self._true_errors else None
-        return None if error is None or _is_told(chunk) else [_as_members(error)]
+    def _note(self, chunk: Members) -> None:
+        choices = open_list(chunk.get("choices"))
+        self._failed = self._failed or not is_null(chunk.get("error"))
+        self._answered = self._answered or self._failed or bool(choices)
+        self._finished = self._finished or any(
+            is_text((open_object(choice) or {}).get("finish_reason")) for choice in choices or ()
+        )
 
-    def _find_error(self, chunk: Members | None) -> ErrorInside | None:
-        if chunk is None:
+    def _as_errors(self, chunk: Members) -> list[Members] | None:
+        """Return an error as clients read it, after the text beside it; None if the event can stay."""
+        if self._vendor_errors and (refusal := read_minimax_refusal(chunk)) is not None:
+            rest = {name: value for name, value in chunk.items() if name != "base_resp"}
+            return [*([rest] if open_list(rest.get("choices")) else []), _as_members(refusal)]
+        error = find_error(self._error_repairs, chunk)
+        if error is None or (_has_message(chunk) and is_null(chunk.get("choices"))):
             return None
-        error = read_openai_error(chunk) if self._true_errors else None
-        return error or (read_vendor_error(chunk) if self._vendor_errors else None)
+        beside = read_text_beside(chunk)
+        return [*([] if beside is None else [beside]), _as_members(error)]
 
 
-def _is_told(chunk: Members) -> bool:
-    """Whether an error has the words that clients show."""
-    error = open_object(chunk["error"])
+def _is_json(payload: bytes) -> bool:
+    """Whether Python reads it as JSON, which is more than the standard allows."""
+    try:
+        json.loads(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _has_message(chunk: Members) -> bool:
+    """Whether an error has a text that clients show."""
+    error = open_object(chunk.get("error"))
     return error is not None and is_text(error.get("message"))
 
 

@@ -1,4 +1,4 @@
-"""Errors inside a 200, in OpenAI's own shape and in those of vendors, told as OpenAI errors."""
+"""Errors in successful responses, in the shape of OpenAI and in those of vendors."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from proxy.errors import ErrorEnvelope, UpstreamError
-from proxy.wire.repairs.shallow_json import Members, is_empty, read_value, to_json
+from proxy.wire.repairs.registry import CLIENTS, Repair
+from proxy.wire.repairs.shallow_json import (
+    NULL,
+    Members,
+    is_empty,
+    open_list,
+    open_object,
+    read_value,
+    to_json,
+    write,
+)
 from proxy.wire.repairs.vendor_codes import (
     BAIDU,
     MINIMAX,
@@ -23,7 +33,7 @@ from proxy.wire.repairs.vendor_codes import (
 
 @dataclass(frozen=True, slots=True)
 class ErrorInside:
-    """An error that came with a 200: the status that it should have had, and OpenAI's fields."""
+    """An error from a successful response: the status that it should have had, and the fields of OpenAI."""
 
     status: int
     message: str
@@ -31,28 +41,37 @@ class ErrorInside:
     code: str | None = None
 
     def envelope(self) -> ErrorEnvelope:
-        """The error as OpenAI's clients read it."""
+        """Return the error as OpenAI's clients read it."""
         return {"error": {"message": self.message, "type": self.type, "param": None, "code": self.code}}
 
 
-# Where any of these is there, something was answered, whatever stands beside it.
+# If any of these is there, the response answers something, whatever stands beside it.
 _ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings")
 _SUCCESS: Final = frozenset({"", "0", "200", "success", "ok", "none"})
-# Clients look for words and digits in an error: ids are none of their business.
+# Clients decide by the words and digits of an error, so ids must not stand in it.
 _ID: Final = re.compile(r"\s*[(\[（](?:sid|(?:cid|request)[ _-]?id|traceid)\b[^)\]）]*[)\]）]", re.IGNORECASE)
 _MESSAGE_CHARS_MAX: Final = 2000
 
-OPENAI_SIGN: Final = re.compile(rb'"error"\s*+:\s*+(?!null)')
-"""Without it nothing in an event is an error of OpenAI's shape."""
-VENDOR_SIGN: Final = re.compile(
-    rb'"(?:[Cc]ode|error_code|status_code)"\s*+:\s*+(?!0\s*+[,}]|"0"|200\s*+[,}]|null)'
-    rb'|"success"\s*+:\s*+false|"object"\s*+:\s*+"error"|"detail"\s*+:|"errors"\s*+:'
+
+TRUE_ERRORS: Final = Repair(
+    "true_errors",
+    "Turns a successful response with an error, HTML, no JSON, no answer or nothing into an error with a "
+    "true status, and an event that is not JSON into an error event.",
+    clients=("RAGFlow, which takes them for an empty answer", "Dify", "Open WebUI", "FastGPT", "LangChain"),
+    sets=CLIENTS,
+    stages=("answer", "stream"),
 )
-"""Without it nothing in an event is an error of a vendor's."""
+VENDOR_ERRORS: Final = Repair(
+    "vendor_errors",
+    "Turns the error shapes of Spark, Baidu, MiniMax and others in a successful response into OpenAI errors.",
+    clients=("all",),
+    sets=CLIENTS,
+    stages=("answer", "stream"),
+)
 
 
 def read_openai_error(answer: Members) -> ErrorInside | None:
-    """The error of an answer `{"error": ...}` that answers nothing."""
+    """Return the error of an answer `{"error": ...}` that answers nothing."""
     if is_empty(answer.get("error")) or _answers(answer):
         return None
     error = read_value(answer.get("error"))
@@ -62,8 +81,43 @@ def read_openai_error(answer: Members) -> ErrorInside | None:
     return _inside(_text(error, _whole(answer).get("message")), None, None)
 
 
+def read_error_beside(answer: Members) -> ErrorInside | None:
+    """Return the error that ends an answer, beside or inside choices that say nothing or end with "error".
+
+    OpenRouter writes `{"error": {...}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}`.
+    """
+    choices = [open_object(choice) or {} for choice in open_list(answer.get("choices")) or ()]
+    failed = [choice for choice in choices if bytes(choice.get("finish_reason", NULL)) == b'"error"']
+    inside = next((choice["error"] for choice in choices if not is_empty(choice.get("error"))), None)
+    error = answer["error"] if not is_empty(answer.get("error")) else inside
+    if error is None:
+        return None if not failed else _made(502, "", "error")
+    if failed or inside is not None or not any(map(_says_something, choices)):
+        return read_openai_error({"error": error})
+    return None
+
+
+def read_text_beside(chunk: Members) -> Members | None:
+    """Return the text of a chunk that also holds an error; None if there is none."""
+    choices = [open_object(choice) or {} for choice in open_list(chunk.get("choices")) or ()]
+    if not any(map(_says_something, choices)):
+        return None
+    open_choices = [
+        {**{name: value for name, value in choice.items() if name != "error"}, "finish_reason": NULL}
+        for choice in choices
+    ]
+    kept = {name: value for name, value in chunk.items() if name != "error"}
+    return {**kept, "choices": write(open_choices)}
+
+
+def _says_something(choice: Members) -> bool:
+    message = open_object(choice.get("message")) or open_object(choice.get("delta")) or choice
+    names = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "text")
+    return any(not is_empty(message.get(name)) for name in names)
+
+
 def read_vendor_error(answer: Members) -> ErrorInside | None:
-    """The error of an answer in the shape of a vendor's that answers nothing."""
+    """Return the error of an answer in the shape of a vendor that answers nothing."""
     if not is_empty(answer.get("error")) or _answers(answer):
         return None
     whole = _whole(answer)
@@ -71,7 +125,7 @@ def read_vendor_error(answer: Members) -> ErrorInside | None:
 
 
 def read_minimax_refusal(answer: Members) -> ErrorInside | None:
-    """MiniMax's error beside choices: what was said stands, and the error comes after it."""
+    """Return MiniMax's error beside choices, whose text comes before the error."""
     base = answer.get("base_resp")
     return None if base is None else _minimax({"base_resp": read_value(base)})
 
@@ -123,12 +177,28 @@ def _tencent(whole: dict[str, Any]) -> ErrorInside | None:
 
 
 def _flat(whole: dict[str, Any]) -> ErrorInside | None:
-    """`{"code": 10012, "message": "...", "sid": "..."}`, also with `msg`, or with a code in words."""
-    code = whole.get("code")
+    """`{"code": 10012, "message": "...", "sid": "..."}`, also with other names, or with a code in words."""
+    code = next((whole[name] for name in _CODE_NAMES if whole.get(name) is not None), None)
     if code is None or isinstance(code, bool | dict | list) or str(code).lower() in _SUCCESS:
         return None
-    text = _text(whole.get("message"), whole.get("msg"))
+    text = _text(*(whole.get(name) for name in _TEXT_NAMES))
     return _inside(text, code, whole.get("type")) if text else None
+
+
+def _failed(whole: dict[str, Any]) -> ErrorInside | None:
+    """`{"status": "error", "message": "..."}`, also with a number of HTTP."""
+    status = whole.get("status")
+    is_error = isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
+    if not is_error and str(status).lower() not in {"error", "fail", "failed", "failure"}:
+        return None
+    text = _text(*(whole.get(name) for name in _TEXT_NAMES))
+    return _inside(text, status if is_error else None, None) if text else None
+
+
+def _only_text(whole: dict[str, Any]) -> ErrorInside | None:
+    """`{"message": "..."}` alone, or with the id of the request: API gateways write it."""
+    names = {name for name in whole if "id" not in name.lower()}
+    return _inside(_text(*whole.values()), None, None) if names in ({"message"}, {"msg"}) else None
 
 
 def _unsuccessful(whole: dict[str, Any]) -> ErrorInside | None:
@@ -142,8 +212,13 @@ def _unsuccessful(whole: dict[str, Any]) -> ErrorInside | None:
 
 
 def _detail(whole: dict[str, Any]) -> ErrorInside | None:
-    """`{"detail": "..."}` alone."""
-    return _inside(_text(whole["detail"]), None, None) if whole.keys() == {"detail"} else None
+    """`{"detail": "..."}` alone; FastAPI writes a list of `{"loc", "msg"}` for a request it rejects."""
+    if whole.keys() != {"detail"}:
+        return None
+    detail = whole["detail"]
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        return _inside(_text(detail[0].get("msg")), 422, None)
+    return _inside(_text(detail), None, None)
 
 
 _Shape = Callable[[dict[str, Any]], ErrorInside | None]
@@ -154,7 +229,20 @@ _SHAPES: Final[tuple[_Shape, ...]] = (
     _tencent,
     _unsuccessful,
     _flat,
+    _failed,
     _detail,
+    _only_text,
+)
+_CODE_NAMES: Final = ("code", "errcode", "errorCode", "err_code", "retcode", "ret", "ret_code", "statusCode")
+_TEXT_NAMES: Final = (
+    "message",
+    "msg",
+    "errmsg",
+    "errorMessage",
+    "errorMsg",
+    "err_msg",
+    "error_msg",
+    "reason",
 )
 
 
@@ -166,12 +254,12 @@ def _inside(message: str, code: Any, kind: Any) -> ErrorInside:
     if number in SPARK_UNSAFE or number in ZHIPU_UNSAFE:
         return _made(400, message, UNSAFE)
     status = next(_statuses(number, f"{kind or ''} {code or ''}".lower()))
-    told = None if code is None or isinstance(code, dict | list) else str(code)
-    return _made(status, message, told, kind if isinstance(kind, str) and kind else None)
+    name = None if code is None or isinstance(code, dict | list) else str(code)
+    return _made(status, message, name, kind if isinstance(kind, str) and kind else None)
 
 
 def _statuses(number: int | None, words: str) -> Iterator[int]:
-    """The statuses that the parts of an error speak for, the surest first."""
+    """Yield the statuses that the parts of an error suggest, the most certain first."""
     if number is not None:
         known = SPARK.get(number) or ZHIPU.get(number)
         if known:
@@ -189,10 +277,10 @@ def _made(status: int, message: str, code: str | None, kind: str | None = None) 
 
 
 def _text(*offered: Any) -> str:
-    """The first that says something, without ids."""
+    """Return the first text that is not empty, without ids."""
     for text in offered:
         if isinstance(text, str) and text.strip():
-            return _ID.sub("", text).strip()[:_MESSAGE_CHARS_MAX]
+            return _ID.sub("", text[: 2 * _MESSAGE_CHARS_MAX]).strip()[:_MESSAGE_CHARS_MAX]
     return ""
 
 

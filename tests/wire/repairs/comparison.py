@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.wire.repairs.reading import (
     DONE,
+    END_WORDS,
     Block,
     Json,
     read_blocks,
@@ -26,27 +27,80 @@ class Expected:
     same: str | None = None
     chunks: tuple[Json, ...] = ()
     error: bool = False
+    last: bool = False
+    """Whether nothing may come after it."""
 
 
-def expect(data: str, names: frozenset[str], *, asked: bool) -> Expected:
+@dataclass
+class Seen:
+    """What the events so far have shown."""
+
+    answered: bool = False
+    ended: bool = False
+
+
+def expand(data: str, names: frozenset[str]) -> list[str]:
+    """The events in one block's data: one a line, where the blank lines between them are missing."""
+    lines = [line for line in data.split("\n") if line.strip()]
+    if "split_data_lines" not in names or len(lines) < 2 or _reads_as_json(data):
+        return [data]
+    return lines if all(read_object(line) is not None or line.strip() == DONE for line in lines) else [data]
+
+
+def expect(data: str, names: frozenset[str], seen: Seen, *, asked: bool, chat: bool) -> Expected:
     """Read one event's data as the documents of the repairs say."""
+    if not data.strip():
+        return Expected(same=data)
+    if data.strip().lower() in END_WORDS:
+        if not seen.answered and "true_errors" in names:
+            return Expected(error=True, last=True)
+        seen.ended = True
+        return Expected(same=DONE if "end_stream" in names else data)
     chunk = read_object(data)
     if chunk is None:
-        return Expected(same=data)
+        return _expect_other(data, names, seen)
     if tells_error(chunk):
+        seen.answered = True
         return Expected(error=True)
     refused = refusal(chunk)
     if refused:
         chunk = {name: value for name, value in chunk.items() if name != "base_resp"}
-    if "drop_unasked_chunks" in names and not asked and _says_nothing(chunk):
+    seen.answered = seen.answered or refused or bool(chunk.get("choices"))
+    seen.ended = seen.ended or any(
+        isinstance(choice, dict) and choice.get("finish_reason")
+        for choice in chunk.get("choices") or ()
+        if isinstance(chunk.get("choices"), list)
+    )
+    if "drop_unasked_chunks" in names and _is_dropped(chunk, asked=asked):
         return Expected(error=refused)
-    return Expected(chunks=tuple(_parted(_plain(chunk), names)), error=refused)
+    if refused and not chunk.get("choices"):
+        return Expected(error=True)
+    return Expected(chunks=tuple(_parted(_plain(chunk, chat=chat), names)), error=refused)
 
 
-def _says_nothing(chunk: Json) -> bool:
+def _expect_other(data: str, names: frozenset[str], seen: Seen) -> Expected:
+    if "true_errors" not in names:
+        return Expected(same=data)
+    if _reads_as_json(data):
+        dropped = "drop_unasked_chunks" in names and not data.lstrip().startswith("[")
+        return Expected() if dropped else Expected(same=data)
+    return Expected() if seen.ended else Expected(error=True, last=True)
+
+
+def _reads_as_json(data: str) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_dropped(chunk: Json, *, asked: bool) -> bool:
     if chunk.get("choices") not in (None, []) or something(chunk.get("error")):
         return False
-    return "choices" in chunk or isinstance(chunk.get("usage"), dict)
+    if not asked:
+        return True
+    return chunk.get("choices") is None and not isinstance(chunk.get("usage"), dict)
 
 
 def _parted(chunk: Json, names: frozenset[str]) -> list[Json]:
@@ -70,10 +124,12 @@ def _ends_with_content(choice: Any) -> bool:
     return isinstance(content, str) and content != "" and isinstance(reason, str) and reason != ""
 
 
-def _plain(chunk: Json) -> Json:
-    """A chunk without what repairs may add: `{}` for a null delta, lists and indexes of tool calls."""
+def _plain(chunk: Json, *, chat: bool = True) -> Json:
+    """A chunk in one spelling, whether it was repaired or not."""
     choices = chunk.get("choices")
-    if not isinstance(choices, list):
+    if choices is None and isinstance(chunk.get("usage"), dict):
+        return {**chunk, "choices": []}
+    if not isinstance(choices, list) or not chat:
         return chunk
     return {**chunk, "choices": [_plain_choice(choice) for choice in choices]}
 
@@ -82,18 +138,35 @@ def _plain_choice(choice: Any) -> Any:
     if not isinstance(choice, dict):
         return choice
     delta = choice.get("delta")
-    if delta is None and "delta" in choice:
-        return {**choice, "delta": {}}
-    if not isinstance(delta, dict) or not delta.get("tool_calls"):
-        return choice
-    calls = delta["tool_calls"]
-    listed = calls if isinstance(calls, list) else [calls]
-    bare = [_without_index(call) for call in listed]
-    return {**choice, "delta": {**delta, "tool_calls": bare}}
+    if not isinstance(delta, dict):
+        text = choice.get("text")
+        moved = {"content": text} if isinstance(text, str) and text else {}
+        delta = choice["message"] if isinstance(choice.get("message"), dict) else moved
+        choice = {name: value for name, value in choice.items() if name not in {"message", "text"}}
+    delta = dict(delta)
+    if isinstance(delta.get("content"), list):
+        parts = [part for part in delta["content"] if isinstance(part, dict)]
+        delta["content"] = "".join(str(part.get("text", "")) for part in parts)
+    if delta.get("tool_calls") is not None:
+        calls = delta["tool_calls"]
+        listed = calls if isinstance(calls, list) else [calls]
+        delta["tool_calls"] = [_plain_call(call) for call in listed]
+    return {**choice, "delta": delta}
 
 
-def _without_index(call: Any) -> Any:
-    return {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call
+def _plain_call(call: Any) -> Any:
+    """A part of a tool call without what repairs add, and without what they leave out of later parts."""
+    if not isinstance(call, dict):
+        return call
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    kept = {
+        key: value
+        for key, value in call.items()
+        if key not in {"index", "id", "type", "function"} and value is not None
+    }
+    others = {key: value for key, value in function.items() if key not in {"name", "arguments"}}
+    return {**kept, "function": {**others, "arguments": function.get("arguments") or ""}}
 
 
 # --- two streams compared
@@ -107,9 +180,10 @@ class Comparison:
         asked: Whether the client asked for usage.
     """
 
-    def __init__(self, names: frozenset[str], *, asked: bool) -> None:
+    def __init__(self, names: frozenset[str], *, asked: bool, chat: bool = True) -> None:
         self._names = names
         self._asked = asked
+        self._chat = chat
 
     def check(self, before: bytes, after: bytes) -> None:
         """Walk through both.
@@ -122,38 +196,54 @@ class Comparison:
         whole = sound == len(arrived) or "utf8" not in self._names
         if not whole:
             arrived = arrived[:sound]
-            assert _is_error(left.pop().data), "no error for what is not UTF-8"
         assert all(block.sound for block in left) or "utf8" not in self._names
-        self._walk(
-            [block for block in arrived if block.data is not None], [b for b in left if b.data is not None]
-        )
-        assert _comments(arrived) == _comments(left)
+        events = [block for block in arrived if block.data is not None]
+        whole = self._walk(events, left, whole=whole) and whole
+        if whole:
+            assert _comments(arrived) == _comments(left)
         if self._asked and whole:
-            assert _last_usage(arrived) == _last_usage(left)
+            parts = [data for block in events for data in expand(block.data or "", self._names)]
+            assert _fits(_last_usage(parts), _last_usage([block.data or "" for block in left]))
         if "lf_newlines" in self._names:
             assert b"\r" not in after
         if "drop_event_lines" in self._names:
             assert not any(block.fields(name) for block in left for name in ("event", "id", "retry"))
             assert all(not block.comments or len(block.comments) == len(block.lines) for block in left)
         if "index_tool_calls" in self._names:
-            _check_indexes(arrived, left)
+            _check_indexes(left)
 
-    def _walk(self, arrived: list[Block], left: list[Block]) -> None:
+    def _walk(self, arrived: list[Block], left: list[Block], *, whole: bool) -> bool:
+        """Compare event by event; returns whether no error of ours has ended the stream."""
         out = iter([block for block in left if block.data is not None])
+        seen, ended = Seen(), False
         for block in arrived:
-            if block.data is None:
-                continue
-            expected = expect(block.data, self._names, asked=self._asked)
-            if expected.same is not None:
-                found = self._next(out, marker=expected.same.strip() == DONE)
-                assert found.data == expected.same
-                self._check_name(block, found)
-            for chunk in expected.chunks:
-                self._check_chunk(chunk, self._next(out))
-            if expected.error:
-                assert _is_error(self._next(out).data)
+            for data in expand(block.data or "", self._names):
+                expected = expect(data, self._names, seen, asked=self._asked, chat=self._chat)
+                ended = self._compare(block if data == block.data else None, expected, out)
+                if ended:
+                    break
+            if ended:
+                break
+        if not whole and not ended:
+            assert _is_error(self._next(out).data), "no error for what is not UTF-8"
+            ended = True
         rest = [block for block in out if not self._is_owed(block)]
+        if "accept_missing_end" in self._names and rest and not seen.ended:
+            assert (rest.pop().data or "") == DONE
         assert rest == [], "more came out than went in"
+        return not ended
+
+    def _compare(self, block: Block | None, expected: Expected, out: Iterator[Block]) -> bool:
+        if expected.same is not None:
+            found = self._next(out, marker=expected.same.strip() == DONE)
+            assert found.data == expected.same
+            if block is not None:  # of several events in one block the first alone has its name
+                self._check_name(block, found)
+        for chunk in expected.chunks:
+            self._check_chunk(chunk, self._next(out))
+        if expected.error:
+            assert _is_error(self._next(out).data)
+        return expected.last
 
     def _next(self, out: Iterator[Block], *, marker: bool = False) -> Block:
         block = next(out, None)
@@ -165,9 +255,9 @@ class Comparison:
     def _check_chunk(self, chunk: Json, block: Block) -> None:
         found = read_object(block.data)
         assert found is not None
-        usage, told = chunk.get("usage"), found.get("usage")
-        assert told == usage or (told is None and not self._usage_stays())
-        assert _without_usage(_plain(found)) == _without_usage(chunk)
+        usage, left = chunk.get("usage"), found.get("usage")
+        assert _fits(usage, left) or (left is None and not self._usage_stays())
+        assert _without_usage(_plain(found, chat=self._chat)) == _without_usage(chunk)
         self._check_cured(found)
 
     def _check_cured(self, chunk: Json) -> None:
@@ -177,7 +267,11 @@ class Comparison:
             [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
         )
         if "fill_delta" in self._names:
-            assert all(choice.get("delta", {}) is not None for choice in choices)
+            assert all(isinstance(choice.get("delta"), dict) for choice in choices)
+        if "flat_content" in self._names:
+            deltas = [choice.get("delta") for choice in choices]
+            contents = [delta.get("content") for delta in deltas if isinstance(delta, dict)]
+            assert all(content is None or isinstance(content, str) for content in contents)
         if "split_finish" in self._names:
             assert not any(map(_ends_with_content, choices))
         if "usage_once" in self._names and isinstance(chunk.get("usage"), dict) and choices:
@@ -201,6 +295,14 @@ class Comparison:
         )
 
 
+def _fits(before: Any, after: Any) -> bool:
+    """Whether usage is the same but for the numbers that `fill_usage` adds."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return bool(before == after)
+    added = {name for name in after.keys() - before.keys() if name.endswith("_tokens")}
+    return before == {name: value for name, value in after.items() if name not in added}
+
+
 def _without_usage(chunk: Json) -> Json:
     return {key: value for key, value in chunk.items() if key != "usage"}
 
@@ -214,52 +316,24 @@ def _is_error(data: str | None) -> bool:
     return isinstance(error, dict) and isinstance(error.get("message"), str)
 
 
-def _last_usage(blocks: list[Block]) -> Any:
-    told = (read_object(block.data) or {} for block in blocks)
-    usages = [chunk["usage"] for chunk in told if isinstance(chunk.get("usage"), dict)]
+def _last_usage(events: list[str]) -> Any:
+    chunks = (read_object(data) or {} for data in events)
+    usages = [chunk["usage"] for chunk in chunks if isinstance(chunk.get("usage"), dict) and chunk["usage"]]
     return usages[-1] if usages else None
 
 
 # --- tool calls
 
 
-def _check_indexes(arrived: list[Block], left: list[Block]) -> None:
-    """Every call has an index, and the calls that it makes are those that ids and names make."""
+def _check_indexes(left: list[Block]) -> None:
+    """Every call has an index, and the parts of one call have the same one."""
+    ids: dict[tuple[str, object], str] = {}
     for choice, call, _ in _calls(left):
-        index = call.get("index")
-        assert isinstance(index, int | float), f"choice {choice}: a call without an index"
-    told = [(choice, call.get("index")) for choice, call, _ in _calls(arrived)]
-    if any(index is not None for _, index in told):
-        return  # what upstreams tell is theirs to answer for
-    by_index: dict[tuple[str, object], str] = {}
-    for choice, call, arguments in _calls(left):
-        place = (choice, call["index"])
-        by_index[place] = by_index.get(place, "") + arguments
-    assert by_index == _joined(arrived)
-
-
-def _joined(blocks: list[Block]) -> dict[tuple[str, object], str]:
-    """The arguments of each call: a known id goes on, another id or a name begins, anything else goes on."""
-    joined: dict[tuple[str, object], str] = {}
-    known: dict[tuple[str, str], int] = {}
-    last: dict[str, int] = {}
-    count: dict[str, int] = {}
-    for choice, call, arguments in _calls(blocks):
-        identity = call.get("id") if isinstance(call.get("id"), str) else ""
+        index, identity = call.get("index"), call.get("id")
+        assert isinstance(index, int), f"choice {choice}: a call without an index"
         function = call.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if identity and (choice, identity) in known:
-            place = known[choice, identity]
-        elif identity or (isinstance(name, str) and name):
-            place = count.get(choice, 0)
-        else:
-            place = last.get(choice, 0)
-        count[choice] = max(count.get(choice, 0), place + 1)
-        last[choice] = place
-        if identity:
-            known[choice, identity] = place
-        joined[choice, place] = joined.get((choice, place), "") + arguments
-    return joined
+        if isinstance(identity, str) and identity and isinstance(function, dict) and function.get("name"):
+            assert ids.setdefault((choice, index), identity) == identity, "two calls with one index"
 
 
 def _calls(blocks: list[Block]) -> Iterator[tuple[str, Json, str]]:

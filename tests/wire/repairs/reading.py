@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 DONE: Final = "[DONE]"
+END_WORDS: Final = ("[done]", "done", '"[done]"', '"done"')
 _SUCCESS: Final = ("", "0", "200", "success", "ok", "none")
 _ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings")
 
@@ -121,7 +122,7 @@ def tells_error(chunk: Json) -> bool:
         or chunk.get("object") == "error"
         or chunk.get("errors")
         or (_is_code(chunk.get("code")) and _has_text(chunk))
-        or chunk.keys() == {"detail"}
+        or chunk.keys() in ({"detail"}, {"message"}, {"msg"})
     )
 
 

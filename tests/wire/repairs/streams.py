@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import StreamRepairer, resolve
+from proxy.wire.repairs import Call, StreamRepairer, resolve
 from proxy.wire.repairs.framing import read_payload, split_events
 
 DONE = b"data: [DONE]\n\n"
@@ -49,7 +49,7 @@ def repair(
     usage_asked: bool = False,
 ) -> bytes:
     """A whole stream through the repairs of these names."""
-    repairer = StreamRepairer(resolve(names), shape, usage_asked=usage_asked)
+    repairer = StreamRepairer(resolve(names), Call(shape, usage_asked=usage_asked))
     return b"".join([*map(repairer.feed, pieces), repairer.finish()])
 
 

@@ -1,6 +1,7 @@
 """Answers with status 200 that are none become errors; every other one passes as it is."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import REPAIRS, ErrorInside, Repairs, repair_answer, resolve
+from proxy.wire.repairs import REPAIRS, Call, ErrorInside, Repairs, repair_answer, resolve
 from tests.wire.repairs.streams import JSON
 
 EVERYTHING = resolve(REPAIRS)
@@ -28,7 +29,7 @@ CHAT = Shape.CHAT
 )
 def test_html_nothing_and_no_json_are_invalid_responses_that_do_not_show_the_body(body: bytes) -> None:
     with pytest.raises(InvalidResponse) as raised:
-        repair_answer(resolve(["true_errors"]), CHAT, "POST", body)
+        repair_answer(resolve(["true_errors"]), Call(CHAT), body)
     assert str(raised.value).startswith(InvalidResponse.message)
     assert raised.value.headers == {"X-Should-Retry": "false"}
     assert "exploded" not in str(raised.value)
@@ -37,7 +38,7 @@ def test_html_nothing_and_no_json_are_invalid_responses_that_do_not_show_the_bod
 
 def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
     body = b'{"error":{"message":"slow down","type":"rate_limit_error","param":null,"code":"tpm"}}'
-    error = repair_answer(resolve(["true_errors"]), CHAT, "POST", body)
+    error = repair_answer(resolve(["true_errors"]), Call(CHAT), body)
     assert error == ErrorInside(429, "slow down", "rate_limit_error", "tpm")
     assert isinstance(error, ErrorInside)
     assert error.envelope() == {
@@ -47,69 +48,71 @@ def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
 
 def test_vendors_shapes_have_a_name_of_their_own() -> None:
     body = b'{"code":10012,"message":"EngineInternalError","sid":"cha000"}'
-    assert repair_answer(resolve(["true_errors"]), CHAT, "POST", body) is body
-    error = repair_answer(resolve(["vendor_errors"]), CHAT, "POST", body)
+    assert repair_answer(resolve(["utf8"]), Call(CHAT), body) is body
+    error = repair_answer(resolve(["vendor_errors"]), Call(CHAT), body)
     assert error == ErrorInside(503, "EngineInternalError", "server_error", "10012")
 
 
 def test_text_that_is_not_utf8_is_a_bad_response() -> None:
     with pytest.raises(InvalidResponse):
-        repair_answer(resolve(["utf8"]), CHAT, "POST", b'{"choices":[{"message":{"content":"\xe4\xbd"}}]}')
+        repair_answer(resolve(["utf8"]), Call(CHAT), b'{"choices":[{"message":{"content":"\xe4\xbd"}}]}')
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b' \n\n {"choices": [{"message": {"content": "x", "role": "assistant"}}], "error": null, "usage":'
-        b' {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}, "code": 0, "message": "Success"}',
-        b'[{"index": 0, "score": 0.5}]',
-        b'{"x": NaN}',
-        b'{"choices": [{"message": {"content": "\\ud83d"}}]}',
-        b'{"results": [{"index": 0, "relevance_score": 0.1}]}',
+        b' \n\n {"choices": [{"message": {"content": "x", "role": "assistant"}, "finish_reason": "stop"}], '
+        b'"error": null, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}, '
+        b'"code": 0, "message": "Success"}',
+        b'{"choices": [{"message": {"content": "\\ud83d"}, "finish_reason": "stop"}], "usage": '
+        b'{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}',
     ],
 )
 def test_sound_answers_pass(body: bytes) -> None:
-    assert repair_answer(EVERYTHING, CHAT, "POST", body) is body
+    assert repair_answer(EVERYTHING, Call(CHAT), body) is body
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"null", b'"text"', b'{"x": NaN}', b'{"choices": []}', b'{"choices": null}']
+)
+@pytest.mark.parametrize("shape", [CHAT, Shape.COMPLETION, Shape.EMBEDDINGS])
+def test_json_without_an_answer_is_an_invalid_response(shape: Shape, body: bytes) -> None:
+    with pytest.raises(InvalidResponse):
+        repair_answer(resolve(["true_errors"]), Call(shape), body)
+
+
+def test_a_list_of_ranks_is_left_to_the_client() -> None:
+    body = b'[{"index": 0, "score": 0.5}]'
+    assert repair_answer(resolve(["true_errors"]), Call(Shape.RERANK), body) is body
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfb", b'{"error": {"message": "no"}}'])
 def test_answers_of_other_endpoints_pass(body: bytes) -> None:
-    assert repair_answer(EVERYTHING, None, "POST", body) is body
-
-
-@pytest.mark.parametrize("shape", [CHAT, Shape.COMPLETION, Shape.EMBEDDINGS, Shape.RERANK])
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"object": "list", "data": [{"id": "c", "choices": [{"message": {"content": null}}]}]}',
-        b'{"id": "c", "choices": [{"message": {"tool_calls": [{"id": "a"}]}}]}',
-    ],
-)
-def test_stored_objects_read_with_get_pass(shape: Shape, body: bytes) -> None:
-    assert repair_answer(EVERYTHING, shape, "GET", body) is body
+    assert repair_answer(EVERYTHING, Call(None), body) is body
 
 
 def test_an_error_in_the_answer_to_get_is_still_an_error() -> None:
-    error = repair_answer(EVERYTHING, Shape.MODELS, "GET", b'{"error": {"message": "no", "code": 404}}')
+    error = repair_answer(EVERYTHING, Call(Shape.MODELS), b'{"error": {"message": "no", "code": 404}}')
     assert isinstance(error, ErrorInside)
     assert error.status == 404
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "no"}', b"\xff"])
 def test_without_repairs_nothing_is_touched(body: bytes) -> None:
-    assert repair_answer(Repairs(), CHAT, "POST", body) is body
+    assert repair_answer(Repairs(), Call(CHAT), body) is body
 
 
 @given(JSON)
 def test_repairing_twice_is_repairing_once(value: Any) -> None:
     body = json.dumps(value).encode()
-    for shape in (CHAT, Shape.EMBEDDINGS, Shape.RERANK):
-        once = repair_answer(EVERYTHING, shape, "POST", body)
-        if isinstance(once, bytes):
-            assert repair_answer(EVERYTHING, shape, "POST", once) is once
+    for shape in Shape:
+        with suppress(InvalidResponse):
+            once = repair_answer(EVERYTHING, Call(shape), body)
+            if isinstance(once, bytes):
+                assert repair_answer(EVERYTHING, Call(shape), once) is once
 
 
 @given(JSON)
-def test_what_is_no_answer_of_a_model_passes_byte_for_byte(value: Any) -> None:
+def test_an_answer_of_another_kind_passes_byte_for_byte(value: Any) -> None:
     body = json.dumps({"id": value, "object": "list"}).encode()
-    assert repair_answer(EVERYTHING, CHAT, "POST", body) is body
+    assert repair_answer(EVERYTHING, Call(Shape.MODERATION), body) is body

@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import repair_answer, resolve
+from proxy.wire.repairs import Call, repair_answer, resolve
 
 CHAT = Shape.CHAT
 
 
 def repaired(name: str, answer: object, shape: Shape = CHAT) -> Any:
-    once = repair_answer(resolve([name]), shape, "POST", json.dumps(answer).encode())
+    once = repair_answer(resolve([name]), Call(shape), json.dumps(answer).encode())
     assert isinstance(once, bytes)
-    assert repair_answer(resolve([name]), shape, "POST", once) is once
+    assert repair_answer(resolve([name]), Call(shape), once) is once
     return json.loads(once)
 
 
 def untouched(name: str, answer: object, shape: Shape = CHAT) -> bool:
     body = json.dumps(answer).encode()
-    return repair_answer(resolve([name]), shape, "POST", body) is body
+    return repair_answer(resolve([name]), Call(shape), body) is body
 
 
 def answer(message: object, **more: object) -> dict[str, object]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.wire.repairs.streams import DONE, EVENTS, chunk, cut, event, payloads, repair
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+Json = dict[str, Any]
 CHUNK_REPAIRS = ["fill_delta", "index_tool_calls", "split_finish", "usage_once", "drop_unasked_chunks"]
 
 
@@ -45,15 +46,23 @@ def test_an_end_without_content_stays_whole(delta: object) -> None:
     [
         {"choices": [], "usage": USAGE},
         {"choices": [], "prompt_filter_results": [{}], "id": "", "model": ""},
-        {"choices": None, "usage": None},
-        {"object": "chat.completion.chunk", "usage": USAGE},
     ],
 )
-def test_chunks_without_choices_go_unless_usage_was_asked(empty: object) -> None:
+def test_chunks_with_empty_choices_go_unless_usage_was_asked(empty: object) -> None:
     stream = event(chunk({"content": "x"})) + event(empty) + DONE
     names = ["drop_unasked_chunks"]
     assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
     assert repair(names, stream, usage_asked=True) == stream
+
+
+@pytest.mark.parametrize("usage", [USAGE, None])
+@pytest.mark.parametrize("choices", [{"choices": None}, {}])
+def test_chunks_without_choices_go_and_asked_usage_gets_some(choices: Json, usage: Json | None) -> None:
+    stream = event(chunk({"content": "x"})) + event({**choices, "usage": usage}) + DONE
+    names = ["drop_unasked_chunks"]
+    assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
+    left = payloads(repair(names, stream, usage_asked=True))[1:]
+    assert left == ([{"choices": [], "usage": usage}] if usage else [])
 
 
 @pytest.mark.parametrize(
@@ -62,8 +71,6 @@ def test_chunks_without_choices_go_unless_usage_was_asked(empty: object) -> None
         {"error": {"message": "boom"}},
         {"choices": [], "error": {"message": "boom"}},
         {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
-        {"something": "else", "usage": None},
-        {"something": "else", "usage": []},
         chunk({"content": "x"}, usage=USAGE),
     ],
 )

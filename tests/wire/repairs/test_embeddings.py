@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import repair_answer, resolve
+from proxy.wire.repairs import Call, repair_answer, resolve
 
 SORTED = resolve(["sort_embeddings"])
 
 
 def repaired(body: bytes) -> bytes:
-    once = repair_answer(SORTED, Shape.EMBEDDINGS, "POST", body)
+    once = repair_answer(SORTED, Call(Shape.EMBEDDINGS), body)
     assert isinstance(once, bytes)
-    assert repair_answer(SORTED, Shape.EMBEDDINGS, "POST", once) is once
+    assert repair_answer(SORTED, Call(Shape.EMBEDDINGS), once) is once
     return once
 
 
@@ -44,7 +44,7 @@ def test_without_an_order_of_their_own_the_place_is_the_index(index: str) -> Non
     ],
 )
 def test_what_is_in_order_or_no_list_of_embeddings_stays(body: bytes) -> None:
-    assert repair_answer(SORTED, Shape.EMBEDDINGS, "POST", body) is body
+    assert repair_answer(SORTED, Call(Shape.EMBEDDINGS), body) is body
 
 
 @given(st.lists(st.integers(-2, 5) | st.none(), max_size=6))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import repair_answer, repair_request, resolve
+from proxy.wire.repairs import Call, repair_answer, repair_request, resolve
 
 TEI = resolve(["tei_rerank"])
 
@@ -20,7 +20,7 @@ def asked(body: bytes) -> bytes:
 
 
 def answered(body: bytes, top_n: object = None, shape: Shape = Shape.RERANK) -> bytes:
-    answer = repair_answer(TEI, shape, "POST", body, top_n)
+    answer = repair_answer(TEI, Call(shape, top_n=top_n), body)
     assert isinstance(answer, bytes)
     return answer
 

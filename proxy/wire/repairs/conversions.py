@@ -1,0 +1,228 @@
+"""Repairs for a stream where a whole answer was asked for, and the other way round."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from proxy.errors import BadResponse, InvalidResponse
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.framing import read_payload, split_events
+from proxy.wire.repairs.registry import CLIENTS, Repair
+from proxy.wire.repairs.shallow_json import open_object, read_value, to_json
+from proxy.wire.repairs.vendor_errors import ErrorInside, read_openai_error
+
+DONE: Final = b"data: [DONE]\n\n"
+_STREAMING: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
+_TEXTS: Final = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
+_OF_PARTS: Final = frozenset({"index", "function"})
+
+ANSWER_TO_STREAM: Final = Repair(
+    "answer_to_stream",
+    "Sends a whole answer, or lines of JSON, as a stream where the client asked for one.",
+    clients=("RAGFlow, which takes it for an empty answer", "Dify", "all that ask for a stream"),
+    sets=CLIENTS,
+    stages=("answer",),
+)
+STREAM_TO_ANSWER: Final = Repair(
+    "stream_to_answer",
+    "Joins a stream into one answer where the client did not ask for a stream.",
+    clients=("all",),
+    sets=CLIENTS,
+    stages=("answer",),
+)
+LABEL_ANSWER: Final = Repair(
+    "label_answer",
+    "Writes the Content-Type of a stream or of JSON that an upstream labels as something else.",
+    clients=("Open WebUI 0.12.4, which knows a stream by it", "all that do"),
+    sets=CLIENTS,
+    stages=("answer", "stream"),
+)
+
+
+def is_chat(call: Call) -> bool:
+    """Whether an answer to the call can be a stream of chunks."""
+    return call.shape in _STREAMING
+
+
+# --- a whole answer as a stream
+
+
+def answer_to_stream(answer: bytes, call: Call) -> bytes | None:
+    """Write a whole answer as chunks: the content, the finish_reason, the usage if it was asked for.
+
+    Returns:
+        The stream; None if the body is no answer.
+    """
+    whole = read_value(answer)
+    listed = whole.get("choices") if isinstance(whole, dict) else None
+    choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
+    if not choices:
+        return None
+    head = {name: value for name, value in whole.items() if name not in {"choices", "usage", "object"}}
+    head["object"] = "chat.completion.chunk" if call.shape == Shape.CHAT else "text_completion"
+    chunks = [
+        {**head, "choices": [{**_delta(choice, call), "finish_reason": None} for choice in choices]},
+        {**head, "choices": [_end(choice, call) for choice in choices]},
+    ]
+    if call.usage_asked and isinstance(whole.get("usage"), dict):
+        chunks.append({**head, "choices": [], "usage": whole["usage"]})
+    return b"".join(b"data: " + to_json(chunk) + b"\n\n" for chunk in chunks) + DONE
+
+
+def _delta(choice: dict[str, Any], call: Call) -> dict[str, Any]:
+    if call.shape != Shape.CHAT:
+        return choice
+    message = choice.get("message")
+    delta = dict(message) if isinstance(message, dict) else {}
+    calls = delta.get("tool_calls")
+    if isinstance(calls, list):
+        delta["tool_calls"] = [
+            {**each, "index": place} if isinstance(each, dict) else each for place, each in enumerate(calls)
+        ]
+    return {"delta": delta, **{name: value for name, value in choice.items() if name != "message"}}
+
+
+def _end(choice: dict[str, Any], call: Call) -> dict[str, Any]:
+    said: dict[str, object] = {"delta": {}} if call.shape == Shape.CHAT else {"text": ""}
+    return {
+        "index": choice.get("index", 0),
+        **said,
+        "finish_reason": choice.get("finish_reason") or "stop",
+    }
+
+
+def lines_to_stream(body: bytes) -> bytes | None:
+    """Write lines of JSON, each a chunk, as events; None if the body is something else."""
+    lines = [line for line in body.splitlines() if line.strip()]
+    if not lines or not all(
+        "choices" in (open_object(line) or {}) or line.strip() == b"[DONE]" for line in lines
+    ):
+        return None
+    events = b"".join(b"data: " + line.strip() + b"\n\n" for line in lines)
+    return events if lines[-1].strip() == b"[DONE]" else events + DONE
+
+
+# --- a stream as a whole answer
+
+
+@dataclass
+class _Call:
+    """A tool call whose parts are being joined."""
+
+    members: dict[str, Any] = field(default_factory=dict)
+    function: dict[str, Any] = field(default_factory=dict)
+    arguments: list[str] = field(default_factory=list)
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Add a part."""
+        self.members.update({name: value for name, value in part.items() if value and name not in _OF_PARTS})
+        function = part.get("function")
+        for name, value in function.items() if isinstance(function, dict) else ():
+            if name == "arguments":
+                self.arguments.append(value if isinstance(value, str) else "")
+            elif value:
+                self.function[name] = value
+
+    def close(self) -> dict[str, Any]:
+        """Return the whole call."""
+        return {**self.members, "function": {**self.function, "arguments": "".join(self.arguments)}}
+
+
+@dataclass
+class _Choice:
+    """A choice whose parts are being joined: texts are joined at the end, since each join copies them."""
+
+    members: dict[str, Any] = field(default_factory=lambda: {"finish_reason": None})
+    message: dict[str, Any] | None = None
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    calls: dict[int, _Call] = field(default_factory=dict)
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Add a choice of a chunk."""
+        for name, value in part.items():
+            if name == "delta" and isinstance(value, dict):
+                self._add_delta(value)
+            elif name == "text" and isinstance(value, str):
+                self.texts.setdefault(name, []).append(value)
+            elif name == "logprobs" and isinstance(value, dict) and isinstance(self.members.get(name), dict):
+                _extend(self.members[name], value)
+            elif value is not None:
+                self.members[name] = value
+
+    def _add_delta(self, delta: dict[str, Any]) -> None:
+        self.message = self.message or {"role": "assistant"}
+        for name, value in delta.items():
+            if name in _TEXTS and isinstance(value, str):
+                self.texts.setdefault(name, []).append(value)
+            elif name == "tool_calls" and isinstance(value, list):
+                for place, part in enumerate(value):
+                    if isinstance(part, dict):
+                        index = part.get("index")
+                        key = index if isinstance(index, int) else place
+                        self.calls.setdefault(key, _Call()).add(part)
+            elif value is not None:
+                self.message[name] = value
+
+    def close(self) -> dict[str, Any]:
+        """Return the whole choice."""
+        texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
+        closed = dict(self.members)
+        if self.message is None:
+            return {**closed, **texts}
+        calls = [call.close() for _, call in sorted(self.calls.items())]
+        message = {**self.message, "content": None if calls else "", **texts}
+        if calls:
+            message["tool_calls"] = calls
+        closed["finish_reason"] = closed["finish_reason"] or ("tool_calls" if calls else "stop")
+        return {**closed, "message": message}
+
+
+def stream_to_answer(events: bytes, call: Call) -> bytes | ErrorInside:
+    """Join the chunks of a stream into one answer.
+
+    Returns:
+        The answer, or the error that the stream contains.
+
+    Raises:
+        InvalidResponse: There is no chunk in the stream.
+        BadResponse: The stream was cut.
+    """
+    whole: dict[str, Any] = {}
+    choices: dict[int, _Choice] = {}
+    for chunk in _chunks(events):
+        if isinstance(chunk, ErrorInside):
+            return chunk
+        whole.update({name: value for name, value in chunk.items() if value is not None})
+        listed = chunk.get("choices")
+        for part in listed if isinstance(listed, list) else ():
+            if isinstance(part, dict):
+                index = part.get("index")
+                choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(part)
+    if not choices:
+        raise InvalidResponse("an event stream without an answer")
+    if DONE.strip() not in events and not all(each.members["finish_reason"] for each in choices.values()):
+        raise BadResponse(reason="an event stream that ended early, where none was asked for")
+    whole["object"] = "chat.completion" if call.shape == Shape.CHAT else "text_completion"
+    whole["choices"] = [{**choice.close(), "index": index} for index, choice in sorted(choices.items())]
+    return to_json(whole)
+
+
+def _chunks(events: bytes) -> Iterator[dict[str, Any] | ErrorInside]:
+    for block in split_events(events):
+        payload = read_payload(block)
+        error = read_openai_error(open_object(payload) or {})
+        chunk = read_value(payload)
+        if error is not None or isinstance(chunk, dict):
+            yield error or chunk
+        if error is not None:
+            return
+
+
+def _extend(whole: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add lists, such as those of logprobs, to the lists of the same name."""
+    for name, value in part.items():
+        if isinstance(value, list) and isinstance(whole.get(name), list):
+            whole[name].extend(value)
+        elif value is not None:
+            whole[name] = value

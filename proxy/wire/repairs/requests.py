@@ -1,0 +1,151 @@
+"""Repairs of request bodies."""
+
+from collections.abc import Callable
+from typing import Final
+
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs.registry import ReadIds, Repair, Repairs, find_steps
+from proxy.wire.repairs.shallow_json import (
+    NULL,
+    Members,
+    change_items,
+    is_empty,
+    is_null,
+    open_object,
+    to_json,
+    write,
+)
+from proxy.wire.repairs.token_ids import refuse_ids
+
+_WITH_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+
+
+def repair_request(
+    repairs: Repairs, shape: Shape | None, body: bytes, read_ids: ReadIds = refuse_ids
+) -> bytes:
+    """Return a JSON request body as the upstream accepts it: the same object if nothing changed.
+
+    Args:
+        repairs: Those that are on.
+        shape: Of the request; None if no repair applies.
+        body: The whole body.
+        read_ids: Returns the text of token ids, for `decode_token_ids`.
+
+    Raises:
+        InvalidRequest: The body holds token ids that are rejected (`refuse_token_ids`) or not known.
+    """
+    steps = [step for step in find_steps(repairs, "request", shape) if step.sign.search(body)]
+    request = open_object(body) if steps else None
+    if request is None:
+        return body
+    changed = False
+    for step in steps:
+        new = step.change(request, read_ids)
+        if new is not None:
+            request, changed = new, True
+    return to_json(request) if changed else body
+
+
+DROP_PARAMS: Final = Repair(
+    "drop_params",
+    "Drops the field `drop_params` from a request, which strict gateways answer with 400.",
+    clients=("RAGFlow v0.21.0 to v0.27.0, embeddings (ragflow#18584)",),
+    sets=("ragflow",),
+)
+
+
+@DROP_PARAMS.on_requests(Shape.CHAT, Shape.EMBEDDINGS, Shape.COMPLETION, sign=rb'"drop_params"')
+def drop_params(request: Members, _: ReadIds) -> Members | None:
+    """Drop the field."""
+    return _without(request, frozenset({"drop_params"})) if "drop_params" in request else None
+
+
+DROP_EMPTY_TOOLS: Final = Repair(
+    "drop_empty_tools",
+    "Drops an empty `tools` from a request, with `tool_choice` and `parallel_tool_calls`.",
+    clients=("RAGFlow v0.27 and later, models flagged as supporting tools",),
+    sets=("ragflow",),
+)
+
+
+@DROP_EMPTY_TOOLS.on_requests(Shape.CHAT, sign=rb'"tools"\s*:\s*(?:\[\s*\]|null)')
+def drop_empty_tools(request: Members, _: ReadIds) -> Members | None:
+    """Drop the fields."""
+    return _without(request, _WITH_TOOLS) if "tools" in request and is_empty(request["tools"]) else None
+
+
+DROP_TOOL_CALL_INDEX: Final = Repair(
+    "drop_tool_call_index",
+    "Drops `index`, null or a number, from the tool calls that a client sends back in its history.",
+    clients=("RAGFlow, agents and models with tools",),
+    sets=("ragflow",),
+)
+
+
+@DROP_TOOL_CALL_INDEX.on_requests(Shape.CHAT, sign=rb'"index"\s*:')
+def drop_tool_call_index(request: Members, _: ReadIds) -> Members | None:
+    """Drop the index of each tool call."""
+    return _change_messages(request, _without_index)
+
+
+def _without_index(message: Members) -> Members | None:
+    calls = change_items(
+        message.get("tool_calls"),
+        lambda call: _without(call, frozenset({"index"})) if "index" in call else None,
+    )
+    return None if calls is None else {**message, "tool_calls": calls}
+
+
+FILL_HISTORY: Final = Repair(
+    "fill_history",
+    "Writes an empty text where a message that a client sends has null content, and drops its other null "
+    "members, which strict gateways answer with 400.",
+    clients=("RAGFlow, agents and models with tools",),
+    sets=("ragflow",),
+)
+
+
+@FILL_HISTORY.on_requests(Shape.CHAT, sign=rb":\s*null")
+def fill_history(request: Members, _: ReadIds) -> Members | None:
+    """Leave no null in the messages and their tool calls."""
+    return _change_messages(request, _without_nulls)
+
+
+def _without_nulls(message: Members) -> Members | None:
+    kept = {name: value for name, value in message.items() if not is_null(value)}
+    if "content" in message and "content" not in kept:
+        kept["content"] = write("")
+    calls = change_items(kept.get("tool_calls"), _call_without_nulls)
+    if calls is not None:
+        kept["tool_calls"] = calls
+    return kept if kept != message else None
+
+
+def _call_without_nulls(call: Members) -> Members | None:
+    kept = {name: value for name, value in call.items() if not is_null(value)}
+    return kept if kept != call else None
+
+
+ASK_USAGE: Final = Repair(
+    "ask_usage",
+    "Asks for the usage of every stream, so that it can be counted.",
+    clients=("all, where keys have a budget of tokens; drop_unasked_chunks hides it from other clients",),
+)
+
+
+@ASK_USAGE.on_requests(Shape.CHAT, Shape.COMPLETION, sign=rb'"stream"\s*:\s*true')
+def ask_usage(request: Members, _: ReadIds) -> Members | None:
+    """Ask for the usage of a stream."""
+    options = open_object(request.get("stream_options")) or {}
+    if bytes(request.get("stream", NULL)) != b"true" or bytes(options.get("include_usage", NULL)) == b"true":
+        return None
+    return {**request, "stream_options": write({**options, "include_usage": True})}
+
+
+def _without(members: Members, names: frozenset[str]) -> Members:
+    return {name: value for name, value in members.items() if name not in names}
+
+
+def _change_messages(request: Members, change: Callable[[Members], Members | None]) -> Members | None:
+    messages = change_items(request.get("messages"), change)
+    return None if messages is None else {**request, "messages": messages}

@@ -1,0 +1,79 @@
+"""Which tool call the parts of a stream belong to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.wire.repairs.shallow_json import NULL, Members, is_text, open_object, read_value
+
+CALLS_MAX: Final = 1024
+"""How many tool calls of one choice are remembered; beyond that, memory begins anew."""
+
+
+@dataclass
+class ToolCall:
+    """One tool call of a stream, as far as its parts have arrived."""
+
+    index: int
+    id: bytes = b""
+    name: bytes = b""
+    has_arguments: bool = False
+
+
+PartChange = Callable[[Members, ToolCall, bool], Members | None]
+"""Given a part, its tool call, and whether the call begins with it: the new part, or None to leave it."""
+
+
+@dataclass
+class ToolCalls:
+    """The tool calls of one choice of a stream."""
+
+    calls: list[ToolCall] = field(default_factory=list)
+    _by_id: dict[bytes, ToolCall] = field(default_factory=dict)
+    _by_index: dict[int, ToolCall] = field(default_factory=dict)
+    """By the index that the upstream writes, the latest call."""
+    _next: int = 0
+
+    def find(self, part: Members) -> tuple[ToolCall, bool]:
+        """Return the tool call that a part belongs to, and whether the call begins with it.
+
+        The index decides. But some upstreams write the index 0 into every call, so a part that has both
+        another id and a name begins another call. Without an index a known id continues its call, another id
+        or a name begins one, and anything else continues the last one.
+        """
+        identity = bytes(part["id"]) if is_text(part.get("id")) else b""
+        is_named = is_text((open_object(part.get("function")) or {}).get("name"))
+        index = read_index(part)
+        known = self._by_id.get(identity)
+        if index is None:
+            call = known or (None if identity or is_named or not self.calls else self.calls[-1])
+        else:
+            call = self._by_index.get(index)
+            if call is not None and identity and call.id and identity != call.id:
+                call = known if known is not None or is_named else call
+        begins = call is None
+        if call is None:
+            call = self._begin(index)
+        if identity and not call.id:
+            call.id = identity
+            self._by_id[identity] = call
+        if index is not None:
+            self._by_index[index] = call
+        return call, begins
+
+    def _begin(self, index: int | None) -> ToolCall:
+        if len(self.calls) >= CALLS_MAX:
+            self.calls.clear()
+            self._by_id.clear()
+            self._by_index.clear()
+        taken = index is None or index in self._by_index
+        call = ToolCall(self._next if taken or index is None else index)
+        self._next = max(self._next, call.index + 1)
+        self.calls.append(call)
+        return call
+
+
+def read_index(part: Members) -> int | None:
+    """Return the index of a tool call; None if it is not a whole number."""
+    value = read_value(part.get("index", NULL))
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

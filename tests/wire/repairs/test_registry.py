@@ -1,0 +1,62 @@
+"""Names: each repair says what it cures and for whom, and sets hold known ones."""
+
+import pytest
+
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs import REPAIRS, SETS, Repair, Repairs, known_names, resolve
+from proxy.wire.repairs.registry import find_steps
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_every_repair_says_what_it_cures_and_for_whom(name: str) -> None:
+    repair = REPAIRS[name]
+    assert repair.name == name
+    assert repair.cures.endswith(".")
+    assert repair.clients
+    assert repair.stages
+    assert repair.sets <= SETS.keys()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_is_what_its_repairs_say(name: str) -> None:
+    repairs = resolve([name])
+    assert repairs.names == SETS[name]
+    assert resolve(reversed(SETS[name])) == repairs
+    assert all(name in REPAIRS[each].sets for each in SETS[name])
+
+
+def test_sets_and_repairs_have_names_of_their_own() -> None:
+    assert len(set(known_names())) == len(SETS) + len(REPAIRS)
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(KeyError, match="ragflows"):
+        resolve(["ragflow", "ragflows"])
+
+
+def test_nothing_named_is_falsy_and_what_is_named_can_be_a_key() -> None:
+    assert not resolve([])
+    assert resolve([]) == Repairs()
+    assert resolve(["utf8"])
+    assert {resolve(["dify", "utf8"]): 1}[resolve(["dify"])] == 1
+
+
+def test_only_repairs_of_requests_leave_responses_alone() -> None:
+    assert not resolve(["drop_params", "fill_history"]).change_responses
+    assert resolve(["drop_params", "utf8"]).change_responses
+
+
+def test_steps_are_those_of_the_repairs_that_are_on_for_one_shape() -> None:
+    repairs = resolve(["fill_usage", "sort_embeddings", "drop_params"])
+    names = [step.repair for step in find_steps(repairs, "answer", Shape.EMBEDDINGS)]
+    assert names == ["sort_embeddings", "fill_usage"]  # in the order in which they are declared
+    assert find_steps(repairs, "answer", None) == ()
+    assert find_steps(Repairs(), "answer", Shape.EMBEDDINGS) == ()
+
+
+def test_every_step_belongs_to_a_repair_that_looks_at_its_stage() -> None:
+    for stage in ("request", "answer", "stream"):
+        for shape in Shape:
+            for step in find_steps(resolve(REPAIRS), stage, shape):
+                repair: Repair = REPAIRS[step.repair]
+                assert stage in repair.stages
