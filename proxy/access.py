@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from proxy.errors import SiteForbidden, Unauthenticated
 from proxy.settings import DEFAULT_CALLER_KEYS, Access
+from proxy.settings.access import ORIGINAL_KEY
 from proxy.wire.headers import Headers, is_forwarded
 from proxy.wire.site import ANY, is_from_foreign_page, names_own_host
 
@@ -129,6 +130,12 @@ class AccessControl:
 def uses_default_keys(settings: Access) -> bool:
     """Whether a key of the runnable default is configured, in plain or hashed."""
     return any(key.digest in _DEFAULT_DIGESTS for key in settings.keys)
+
+
+def uses_original_key(settings: Access) -> bool:
+    """Whether the key of the Flask original is configured, in plain or hashed."""
+    original = hashlib.sha256(ORIGINAL_KEY.encode()).digest()
+    return any(key.digest == original for key in settings.keys)
 
 
 def is_loopback(address: str | None) -> bool:

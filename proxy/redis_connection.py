@@ -16,10 +16,11 @@ from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.settings import Shared
+from proxy.transport_failure import FailureKind, explain, origin_of
 
 NAMESPACE: Final = "llm-token-proxy"
 """Begins every key of ours, except for the streams that carry a channel's events."""
@@ -42,6 +43,7 @@ class RedisConnection:
 
     def __init__(self, settings: Shared) -> None:
         self.timeout = settings.redis_timeout
+        self._asked = _place_of(settings)
         self.pool, self._sentinels = _build_pool(settings)
         """The pool, for libraries that bring commands of their own; they run inside `bounded`."""
         self._client = redis.asyncio.Redis.from_pool(self.pool)
@@ -57,7 +59,7 @@ class RedisConnection:
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
-        with translated_errors():
+        with translated_errors(self._asked):
             async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
                 yield
 
@@ -107,12 +109,38 @@ class RedisConnection:
 
 
 @contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raise whatever goes wrong on the way to Redis as a `StoreUnavailable` that names only the kind."""
+def translated_errors(asked: str = "Redis") -> Iterator[None]:
+    """Raise whatever goes wrong on the way to Redis as a `StoreUnavailable` with words for the log.
+
+    Args:
+        asked: Where Redis is, as the words name it.
+    """
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(type(error).__name__) from error
+        raise StoreUnavailable(_fault(error, asked)) from error
+
+
+def _fault(error: Exception, asked: str) -> str:
+    """What went wrong, without a word of Redis's own: they may repeat what was sent."""
+    if isinstance(error, TimeoutError | RedisTimeout):
+        return f"{asked}: no answer in time; check that it runs, and redis_timeout"
+    if isinstance(error, AuthenticationError | NoPermissionError):
+        return f"{asked}: it refuses us ({type(error).__name__}); check user and password in redis_url"
+    if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):
+        return f"{asked}: the socket does not exist; check its path, and that Redis is running"
+    failure = explain(error, asked)
+    if failure.kind is FailureKind.OTHER:
+        return f"{asked}: {type(error).__name__}; look at Redis's log"
+    return f"{asked}: {failure.happened}; {failure.cure}"
+
+
+def _place_of(settings: Shared) -> str:
+    """Where Redis is, without user and password."""
+    url = settings.redis_url.reveal()
+    if settings.sentinels:
+        return f"redis by the Sentinels {', '.join(settings.sentinels)}"
+    return url.partition("?")[0] if url.startswith("unix:") else origin_of(url)
 
 
 class _Watcher(redis.asyncio.Redis):

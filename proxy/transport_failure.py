@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 CAUSES_MAX: Final = 32
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
 
 
 class FailureKind(StrEnum):
@@ -162,12 +162,12 @@ def explain(error: BaseException, url: str, proxy: str | None = None) -> Transpo
         proxy: URL of the forward proxy in between, if there is one.
     """
     asked = origin_of(url)
-    is_tls = asked.startswith("https:")
+    is_tls = asked.startswith(("https:", "rediss:"))
     kind = _kind(error, is_tls=is_tls)
     happened, cure = _WORDS[kind]
     if kind is _K.OTHER:
         happened = f"{happened} ({type(error).__name__})"
-    if kind in {_K.CLOSED, _K.RESET}:
+    if kind in {_K.CLOSED, _K.RESET} and asked.startswith("http"):
         cure = f"{_MAYBE_MUTUAL_TLS if is_tls else _MAYBE_TLS}, else {cure}"
     elif kind is _K.CONNECT_TIMEOUT and is_tls:
         cure = f"{cure}, and check that this port speaks TLS"

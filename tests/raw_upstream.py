@@ -83,6 +83,8 @@ class RawUpstream:
     url: str = ""
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
+    accepted: int = 0
+    """Connections since the start, closed ones too."""
 
 
 @asynccontextmanager
@@ -92,6 +94,7 @@ async def raw_upstream(script: Script) -> AsyncIterator[RawUpstream]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream.connections += 1
+        upstream.accepted += 1
         try:
             while True:
                 request = await _read_request(reader)

@@ -44,6 +44,8 @@ PRIVATE_BUT_USED: Final = {
     "_send_pings",  # nor a way to learn the close code of a WebSocket
     "_send_wsproto_event",
     "_close",  # where aiocache's backends are extended
+    "_replace",  # part of the documented interface of named tuples
+    "_create_connection",  # what every subclass of aiohttp's BaseConnector has to implement
 }
 """Attributes of libraries whose names begin with an underscore. Do not add to them."""
 

@@ -46,7 +46,7 @@ async def test_a_command_and_a_script_give_what_redis_says(store: RedisServer) -
 
 async def test_an_error_names_its_kind_alone(store: RedisServer) -> None:
     async with connected(store.url) as redis:
-        with pytest.raises(StoreUnavailable, match=r"^ResponseError$"):
+        with pytest.raises(StoreUnavailable, match=r"^unix:///[^ ]+: ResponseError; look at Redis's log$"):
             await redis.run("NONSENSE", "canary")
 
 
@@ -73,7 +73,7 @@ async def test_a_silent_redis_is_given_up_in_time_and_closing_does_not_wait_for_
     async with asyncio.timeout(PATIENCE):
         async with connected(store.url, redis_timeout=0.05) as redis:
             store.pause()
-            with pytest.raises(StoreUnavailable, match=r"^TimeoutError$"):
+            with pytest.raises(StoreUnavailable, match=r": no answer in time; "):
                 await redis.run("PING")
         store.resume()
 
@@ -92,7 +92,7 @@ async def test_an_absent_redis_is_unavailable_and_comes_back(store: RedisServer)
     async with connected(store.url) as redis:
         assert await redis.run("PING")
         await store.stop()
-        with pytest.raises(StoreUnavailable, match=r"^ConnectionError$"):
+        with pytest.raises(StoreUnavailable, match=r": (connection refused|the socket does not exist); "):
             await redis.run("PING")
         await store.start()
         assert await redis.run("PING")

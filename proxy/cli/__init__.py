@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "check":
         from proxy.cli.check import check
 
-        return check(options.config)
+        return check(options.config, online=options.online)
     if options.command == "token":
         from proxy.cli.token import token
 
@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve (the default)")
     _add_config(serve)
     _add_server(serve)
-    _add_config(commands.add_parser("check", help="validate the settings and print them, secrets masked"))
+    check = commands.add_parser("check", help="validate the settings and print them, secrets masked")
+    check.add_argument("--online", action="store_true", help="also try Redis, every credential and upstream")
+    _add_config(check)
     token = commands.add_parser("token", help="fetch a credential once and tell its life, never the token")
     token.add_argument("name", metavar="NAME", help="of [credentials.NAME]")
     _add_config(token)

@@ -17,7 +17,7 @@ from typing import Final
 
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
-from proxy.credentials.sources import TokenFetchError, as_fetch_error
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.expiry import Reply
 from proxy.credentials.sources.http_recipe import HttpTokenSource
 from proxy.errors import SettingsError
@@ -179,10 +179,7 @@ def _source(section: Credential) -> HttpTokenSource:
 async def _ask(section: Credential) -> Reply:
     source = _source(section)
     try:
-        async with asyncio.timeout(section.timeout):
-            return await source.ask()
-    except TimeoutError as error:
-        raise as_fetch_error(error) from None
+        return await source.ask()
     finally:
         await source.close()
 

@@ -8,10 +8,11 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from hypercorn.config import Config
 
-from proxy.access import is_loopback, uses_default_keys
+from proxy.access import is_loopback, uses_default_keys, uses_original_key
 from proxy.app import create_app, reload
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.reload import reloading
@@ -25,7 +26,8 @@ from proxy.cli.server import (
 from proxy.cli.signals import Signals, handled_signals
 from proxy.drain import Drain
 from proxy.errors import SettingsError
-from proxy.settings import Settings, load_settings
+from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
+from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger
 from proxy.token_ids import load_token_texts
 
@@ -97,7 +99,7 @@ async def serve_until_stopped(
     server.graceful_timeout += hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
-        _announce(resolved, sockets)
+        announce(resolved, sockets)
         app = create_app(resolved, drain)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file
@@ -122,7 +124,8 @@ async def _stopped(
     hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
 
 
-def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
+def announce(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Log where the service listens and what is unsafe about its settings; greet a newcomer."""
     log = get_logger("proxy")
     addresses = [_url(listener) for listener in sockets]
     log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})
@@ -132,9 +135,44 @@ def _announce(settings: Settings, sockets: list[socket.socket]) -> None:
         log.warning("chat_secret_unset", meaning="visitors are forgotten at every restart")
     if settings.logs.bodies:
         log.warning("bodies_logged", meaning="prompts and answers are written to the log")
-    if settings.gateway is not None and addresses and settings.access.keys:
-        key = settings.access.keys[0].key
-        print(_welcome(addresses[0], key.reveal() if key else "...", settings), flush=True)
+    _announce_keys(settings.access)
+    if settings.gateway is not None and addresses:
+        print(_welcome(addresses[0], _public_key(settings.access), settings), flush=True)
+
+
+def _announce_keys(access: Access) -> None:
+    """Warn of keys that do less than they seem to, or protect less."""
+    log = get_logger("proxy")
+    for caller in weak_keys(access):
+        log.warning(
+            "weak_key", caller=caller, meaning="the key has fewer than 16 characters and could be guessed",
+            cure="set a longer one: `openssl rand -hex 24`",
+        )  # fmt: skip
+    if access.mode == "open":
+        return
+    if uses_default_keys(access):
+        log.warning(
+            "default_keys", meaning="`sk-local` and `fake key` are public: they work only for programs that "
+            "connect directly from this machine; behind nginx and from other machines they are answered 401",
+            cure='add a key of your own to [[access.keys]], or set mode = "open"',
+        )  # fmt: skip
+    if not uses_original_key(access):
+        log.info(
+            "original_key_refused",
+            meaning="callers that send the key of the Flask original, `fake key`, are answered 401",
+            cure='give them a key of [[access.keys]], or set mode = "open"',
+        )
+
+
+def _public_key(access: Access) -> str:
+    """The key to show to whoever starts the service: a public one, never an operator's own."""
+    keys = [caller.key.reveal() for caller in access.keys if caller.key is not None]
+    if access.mode == "open":
+        return "any"
+    return next((key for key in keys if key in DEFAULT_CALLER_KEYS), "YOUR_KEY")
+
+
+_MEANINGS: Final = {"any": "none is asked: any will do", "YOUR_KEY": "one of yours in [[access.keys]]"}
 
 
 def _welcome(address: str, key: str, settings: Settings) -> str:
@@ -144,7 +182,7 @@ def _welcome(address: str, key: str, settings: Settings) -> str:
 LLM token proxy, in front of its demonstration gateway.
 
   base URL   {address}/v1   (the original's: {address}/agent/api/llm_proxy/v1)
-  key        {key}
+  key        {_MEANINGS.get(key, key)}
   token      fetched and renewed by the proxy; each lives {token_ttl:g} s
 {chat}
 Try it:

@@ -7,6 +7,7 @@ from a whole one.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import tomllib
@@ -27,6 +28,18 @@ from proxy.errors import SettingsError
 WRITE_IDLE_MILLISECONDS: Final = 30_000
 HARD_STOP_SECONDS: Final = 5.0
 SERVER_FILE: Final = Path(__file__).parents[2] / "hypercorn.toml"
+
+
+_BIND_CURES: Final = {
+    errno.EADDRINUSE: ": another program listens there; stop it, or take another port with --bind HOST:PORT "
+    "(make run PORT=6000)",
+    errno.EACCES: ": a port below 1024 needs privileges, and a socket's folder must be writable; take "
+    "another one with --bind",
+    errno.EADDRNOTAVAIL: ": this machine has no such address; 127.0.0.1 is for callers on it, and 0.0.0.0 "
+    "for all",
+    errno.EAFNOSUPPORT: ": this machine has no IPv6; take an IPv4 address with --bind",
+    errno.ENOENT: ": the folder of the socket does not exist; create it, or take another path with --bind",
+}
 
 
 class _Http11Only(H11Protocol):
@@ -87,7 +100,9 @@ def _open_socket(bind: str, backlog: int) -> socket.socket:
         listener.setblocking(False)  # noqa: FBT003 - the name says it
     except (OSError, ValueError, OverflowError) as error:
         listener.close()
-        raise SettingsError(f"bind: {bind}: {getattr(error, 'strerror', None) or error}") from error
+        words = getattr(error, "strerror", None) or error
+        cure = _BIND_CURES.get(getattr(error, "errno", None) or 0, "")
+        raise SettingsError(f"bind: {bind}: {words}{cure}") from error
     return listener
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from proxy.credentials.sources.expiry import Reply, read_lifetime
 from proxy.recipe.finding import Finding, path_leaves
-from proxy.recipe.looks import is_jwt, words_of
+from proxy.redaction import is_jwt, words_of
 
 DAY: Final = 86400
 _LONGEST: Final = 400 * DAY

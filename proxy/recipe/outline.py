@@ -1,40 +1,41 @@
-"""Show the structure of a token endpoint's reply without what it says: paths, sizes, numbers, short words."""
+"""Show the structure of a token endpoint's reply, its explanation, and nothing that may be a secret."""
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from proxy.credentials.sources.reply_faults import is_html_text
+from proxy.redaction import is_explanation, is_harmless_reply, is_random, readable
 from proxy.secret import MASK
 from proxy.settings.problems import quoted
 
-SHOWN_LENGTH_MAX: Final = 8
 LINES_MAX: Final = 60
 _KEY_LENGTH_MAX: Final = 40
 _DEPTH_MAX: Final = 20
-_KNOWN_WORDS: Final = frozenset(  # RFC 6749 4.1.2.1, 5.2; RFC 7009 2.2.1
-    {
-        *("access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope"),
-        *("server_error", "temporarily_unavailable", "unauthorized_client", "unsupported_grant_type"),
-        *("unsupported_response_type", "unsupported_token_type", "client_credentials"),
-    }
-)
+_TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<]{1,200})", re.IGNORECASE)
+_HEAD_CHARACTERS: Final = 4096
 
 
 def outline(
     body: Any, text: str = "", headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
 ) -> str:
-    """One line a value: its path, and the value, or `********` and its length where it may tell something.
+    """One line for each value: its path, and the value where it is harmless, else `********` and its length.
+
+    The endpoint's own explanation (`errmsg`, `error_description` and their like) shows in words.
 
     Args:
-        body: Parsed JSON, None where the reply is none.
-        text: The body as text, of which then only the size is shown.
+        body: Parsed JSON, None if the reply is none.
+        text: The body as text, of which then only the kind and the size are shown.
         headers: Those to show beside it.
-        secrets: What must not show even where it is short.
+        secrets: What must not show wherever it is: what was sent, and the token.
     """
-    lines = [(f"header {name}", value) for name, value in (headers or {}).items()]
-    found = leaves(body) if body is not None else [("(text)", text)]
-    lines += [(_path(path), value) for path, value in found]
-    shown = [(path, _value(value, secrets)) for path, value in lines[:LINES_MAX]]
+    lines = [(f"header {name}", _masked(value)) for name, value in (headers or {}).items()]
+    if body is None:
+        lines.append(("(text)", _text(text, secrets)))
+    else:
+        lines += [(_path(path, secrets), _value(path, value, secrets)) for path, value in leaves(body)]
+    shown = lines[:LINES_MAX]
     width = max((len(path) for path, _ in shown), default=0)
     more = [f"  ... and {len(lines) - LINES_MAX} more"] if len(lines) > LINES_MAX else []
     return "\n".join([*(f"  {path:<{width}}  {value}" for path, value in shown), *more])
@@ -52,25 +53,40 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         yield path, value
 
 
-def _path(path: tuple[str, ...] | str) -> str:
-    if isinstance(path, str):
-        return path
-    return ".".join(_key(key) for key in path) or "(all)"
+def name_of(path: tuple[str, ...]) -> str:
+    """The name of a value: its own, or for an item of a list the list's."""
+    return next((step for step in reversed(path) if not step.isdigit()), "")
 
 
-def _key(key: str) -> str:
-    if len(key) > _KEY_LENGTH_MAX:  # rather a value than a name
+def _path(path: tuple[str, ...], secrets: Collection[str]) -> str:
+    return ".".join(_key(key, secrets) for key in path) or "(all)"
+
+
+def _key(key: str, secrets: Collection[str]) -> str:
+    if len(key) > _KEY_LENGTH_MAX or is_random(key) or key in secrets:  # rather a value than a name
         return MASK
     return key if key.isprintable() else quoted(key)
 
 
-def _value(value: Any, secrets: Collection[str]) -> str:
+def _value(path: tuple[str, ...], value: Any, secrets: Collection[str]) -> str:
     if isinstance(value, dict | list):
         return "{...}" if value else json.dumps(value)
-    if not isinstance(value, str):
-        shown = json.dumps(value)
-        return MASK if shown in secrets else shown
-    held = any(secret and secret in value for secret in secrets)
-    if value in _KNOWN_WORDS or (len(value) <= SHOWN_LENGTH_MAX and not held):
-        return quoted(value)
-    return f"{MASK} ({len(value)} characters)"
+    name = name_of(path)
+    is_secret = any(secret and secret in str(value) for secret in secrets)
+    if not is_secret and is_harmless_reply(name, value):
+        return quoted(value) if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str) and is_explanation(name):
+        return quoted(readable(value, secrets))
+    return _masked(value)
+
+
+def _masked(value: Any) -> str:
+    return f"{MASK} ({len(value)} characters)" if isinstance(value, str) else f"{MASK} (a number)"
+
+
+def _text(text: str, secrets: Collection[str]) -> str:
+    if not is_html_text(text):
+        return _masked(text)
+    title = _TITLE.search(text[:_HEAD_CHARACTERS])
+    titled = f", titled {quoted(readable(title[1], secrets))}" if title else ""
+    return f"an HTML page of {len(text)} characters{titled}"

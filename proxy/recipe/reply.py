@@ -13,7 +13,7 @@ from typing import Any, Final
 from proxy.credentials.sources.expiry import Reply
 from proxy.recipe.expiry_place import find_expiries, find_refresh_hint
 from proxy.recipe.finding import Finding, path_leaves
-from proxy.recipe.looks import RANDOM_LENGTH_MIN, is_jwt, is_random, names_an_id, words_of
+from proxy.redaction import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
 
 SURE: Final = 60
 """From this confidence on a finding need not be asked about."""
@@ -40,6 +40,11 @@ _TOKEN_NAMES: Final = {name: rank for rank, names in _RANKS.items() for name in 
 _NO_TOKEN: Final = re.compile(
     r"refresh|type|csrf|xsrf|accessor|expire|scope|tokenid|nonce|state|uri|url|name|email"
 )
+_PLAIN_LAST: Final = frozenset(
+    {"id", "type", "name", "method", "mode", "version", "scheme", "url", "uri", "format", "endpoint"}
+    | {"algorithm", "alg", "scope", "audience", "grant", "user", "username", "tenant"}
+)
+_OF_ONE_REQUEST: Final = frozenset({"request", "trace"})
 _TOKEN_HEADERS: Final = {"x-subject-token": 97, "x-auth-token": 92, "access-token": 90, "x-access-token": 90}
 _GOOD_WORDS: Final = frozenset({"success", "ok", "succeeded", "successful"})
 _GOOD_CODES: Final = frozenset({"0", "00", "000", "0000", "00000", "000000", "200", "20000", "1000"})
@@ -145,7 +150,7 @@ def _token_at(path: str, name: str, value: Any) -> Finding | None:
     if _NO_TOKEN.search(whole):
         return None
     if not score:
-        if look <= 0 or names_an_id(name) or {"request", "trace"}.intersection(words):
+        if look <= 0 or _PLAIN_LAST.intersection(words[-1:]) or _OF_ONE_REQUEST.intersection(words):
             return None
         return Finding(
             "path", path, f"the value {why}, though its name does not say it", 30 + look, value=value

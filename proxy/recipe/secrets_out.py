@@ -11,16 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from proxy.recipe.curl_line import CurlRequest
-from proxy.recipe.looks import (
-    SIGNATURE_WORDS,
-    is_jwt,
-    is_random,
-    is_uuid,
-    names_a_secret,
-    names_an_id,
-    words_of,
-)
 from proxy.recipe.shell_words import REFERENCE
+from proxy.redaction import SIGNATURE_WORDS, is_harmless, is_jwt, is_random, is_uuid, words_of
 from proxy.secret import Secret
 
 _EPOCH: Final = re.compile(r"[12]\d{9}")
@@ -40,6 +32,8 @@ _OF_THE_REQUEST: Final = frozenset(
         "uuid",
     }
 )
+_SECRET_DIGITS_MIN: Final = 4
+"""A shorter number is a choice or a version rather than a secret, and could not be sent as a string."""
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]*) +(?P<rest>\S+)")
 
 
@@ -137,8 +131,7 @@ class _Hiding:
         """A string, behind a reference if it is secret."""
         if not value or REFERENCE.search(value):
             return self.plain(value)
-        secret = names_a_secret(key) or (is_random(value) and not names_an_id(key))
-        if not secret:
+        if is_harmless(key, value):
             return self.plain(value)
         if part == "headers" and (scheme := _SCHEME.fullmatch(value)):
             self._note_token(key, scheme["rest"])
@@ -147,7 +140,7 @@ class _Hiding:
         return self.secret(key, part, value)
 
     def _number(self, part: str, key: str, value: int) -> int | str:
-        if names_a_secret(key) and len(str(value)) >= 4:
+        if not is_harmless(key, value) and len(str(value)) >= _SECRET_DIGITS_MIN:
             self.notes.append(f'"{key}" was a number, and is sent as a string')
             return self.secret(key, part, str(value))
         return value

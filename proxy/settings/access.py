@@ -9,8 +9,13 @@ from proxy.settings.fields import Count, HostName, KeyText, Name, Network, Rate,
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
 
-DEFAULT_CALLER_KEYS: frozenset[str] = frozenset({"sk-local", "fake key"})
+ORIGINAL_KEY = "fake key"
+"""What callers of the Flask original send."""
+DEFAULT_CALLER_KEYS: frozenset[str] = frozenset({"sk-local", ORIGINAL_KEY})
 """The keys of the runnable default. They are public, so good for direct loopback callers only."""
+
+
+STRONG_KEY_LENGTH = 16
 
 
 class CallerKey(Section):
@@ -44,6 +49,20 @@ class CallerKey(Section):
         if self.key is not None and self.sha256 is not None:
             refuse("stands beside key: give one of the two", "sha256")
         return self
+
+
+def weak_keys(access: "Access") -> list[str]:
+    """The names of callers whose own keys are so short that they could be guessed.
+
+    The public default keys are not meant: they have rules of their own.
+    """
+    return [
+        caller.name
+        for caller in access.keys
+        if caller.key is not None
+        and len(caller.key.reveal()) < STRONG_KEY_LENGTH
+        and caller.key.reveal() not in DEFAULT_CALLER_KEYS
+    ]
 
 
 class Access(Section):

@@ -5,17 +5,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
+from proxy.redaction import is_harmless, is_random
 from proxy.secret import MASK, Secret
-from proxy.settings.interpolation import Interpolated, LateText
+from proxy.settings.interpolation import Interpolated, LateReference, LateText
 from proxy.settings.models import Routes, Settings
 from proxy.settings.problems import dotted, quoted
 from proxy.settings.section import Section
 from proxy.settings.urls import EMBEDDED
 
-_TELLING = re.compile(
-    r"secret|passw|pwd|token|auth|cookie|credential|signature|assertion|private|api[-_]?key|\bkey\b",
-    re.IGNORECASE,
-)
+FREE_TABLES = frozenset({"claims", "env", "form", "headers", "json", "options", "params", "query", "tools"})
+"""Fields whose keys the user names, and which are sent or handed on: any of their values may be a secret."""
+_OPTION = re.compile(r"--?[A-Za-z][A-Za-z-]*")
+_SCHEME = re.compile(r"[\s:;,.-]*(?:Bearer|Basic|Token)?[\s:;,.-]*", re.IGNORECASE)
 _URL = re.compile(rf"https?:|{EMBEDDED}", re.IGNORECASE)
 _QUERY_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]+")
 
@@ -23,8 +24,8 @@ _QUERY_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]+")
 def describe(settings: Settings) -> str:
     """Print the settings with their defaults and with secrets as `********`.
 
-    Masked are what is a secret by type; what came from the environment or a file in a table whose keys the
-    user names; what stands there under a telling name, such as `password`; and the values in a URL's query.
+    Masked are secrets by type; the values of `FREE_TABLES` and the arguments of commands, unless they are
+    known to be harmless; in URLs the user, the query's values and random-looking steps of the path.
     """
     return "\n\n".join(_blocks(settings)) + "\n"
 
@@ -65,28 +66,74 @@ def _block(header: str, fields: Mapping[str, object]) -> str:
 
 def _pairs(fields: Mapping[str, object]) -> Iterator[str]:
     for key, value in fields.items():
-        yield f"{dotted((key,))} = {_value(value, masked=key == 'sha256')}"
+        yield f"{dotted((key,))} = {_field(key, value)}"
 
 
-def _value(value: object, *, masked: bool) -> str:
+def _field(key: str, value: object) -> str:
+    """The value of a field, masked by what is known of the field."""
+    if key == "sha256":
+        return quoted(MASK)
+    if key == "json" or (key in FREE_TABLES and isinstance(value, Mapping | tuple)):
+        return _free_value(key, value)
+    if key == "command" and isinstance(value, tuple):
+        return _array([_value(value[0]), *map(_argument, value[1:])])
+    if key == "basic" and isinstance(value, tuple):
+        user, password = value
+        is_key = isinstance(user, str) and is_random(user)
+        return _array([quoted(MASK) if is_key else _value(user), _free_value("", password)])
+    if key in {"url", "token_url"} and isinstance(value, str):
+        return quoted(_without_path_secrets(_without_url_secrets(value)))
+    return _value(value)
+
+
+def _value(value: object) -> str:
     if isinstance(value, Section):
         return _inline(_pairs(_fields(value)))
     if isinstance(value, Mapping):
-        return _inline(
-            f"{dotted((key,))} = {_value(item, masked=masked or bool(_TELLING.search(key)))}"
-            for key, item in value.items()
-        )
+        return _inline(f"{dotted((key,))} = {_value(item)}" for key, item in value.items())
     if isinstance(value, tuple):
-        return "[" + ", ".join(_value(item, masked=masked) for item in value) + "]"
-    if isinstance(value, LateText) and not (masked and any(isinstance(part, str) for part in value.parts)):
-        return quoted(value.written)
-    if masked or isinstance(value, Secret | Interpolated | LateText):
+        return _array(map(_value, value))
+    if isinstance(value, Secret | Interpolated):
         return quoted(MASK)
+    if isinstance(value, LateText):
+        return quoted(_references(value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool | int | float | None):
         return json.dumps(value)
     return quoted(_without_url_secrets(str(value)))
+
+
+def _free_value(name: str, value: object) -> str:
+    """A value of a table whose keys the user names; an item of a list counts by the list's name."""
+    if isinstance(value, Mapping):
+        return _inline(f"{dotted((key,))} = {_free_value(key, item)}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return _array(_free_value(name, item) for item in value)
+    if isinstance(value, LateText) or (not isinstance(value, Interpolated) and is_harmless(name, value)):
+        return _value(value)
+    return quoted(MASK)
+
+
+def _argument(value: object) -> str:
+    """An argument of a command: the names of options show."""
+    return quoted(value if isinstance(value, str) and _OPTION.fullmatch(value) else MASK)
+
+
+def _references(text: LateText) -> str:
+    """A text with references as it is written, but for what stands between them."""
+    return "".join(
+        f"${{{part.kind}{f':{part.name}' if part.name else ''}}}"
+        if isinstance(part, LateReference)
+        else part
+        if _SCHEME.fullmatch(part)
+        else MASK
+        for part in text.parts
+    )
+
+
+def _array(items: Iterable[str]) -> str:
+    return f"[{', '.join(items)}]"
 
 
 def _inline(pairs: Iterable[str]) -> str:
@@ -99,3 +146,10 @@ def _without_url_secrets(text: str) -> str:
         return text
     userinfo, at, _ = urlsplit(text).netloc.rpartition("@")
     return _QUERY_VALUE.sub(rf"\g<1>{MASK}", text.replace(userinfo + at, f"{MASK}@", 1) if at else text)
+
+
+def _without_path_secrets(url: str) -> str:
+    """Some issuers give a key as a step of the URL's path."""
+    before, question, query = url.partition("?")
+    steps = [MASK if is_random(step) else step for step in before.split("/")]
+    return "/".join(steps) + question + query

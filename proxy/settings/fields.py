@@ -17,6 +17,7 @@ from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _HOST_NAME = re.compile(r"\*|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f:]+:[0-9a-f:.]*")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RATE = re.compile(r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?")
 _PLACEHOLDERS = {
@@ -162,15 +163,23 @@ def _readable(path: Path, info: ValidationInfo) -> Path:
         located.open("rb").close()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not the path of a file"
-        refuse(f"cannot be read: {reason}")
+        refuse(f"{_named(path, located)} cannot be read: {reason}")
     return located
+
+
+def _named(written: Path, located: Path) -> str:
+    """Name a file, unless what is written may be a secret in the wrong place rather than a path."""
+    text = str(written)
+    is_path = "/" in text or _SUFFIX.fullmatch(written.suffix) is not None
+    is_other = not text.isprintable() or "@" in text or re.match("[a-z]+:", text)
+    return f"the file {located}" if is_path and not is_other else "the file"
 
 
 def _certificates(path: Path) -> Path:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        refuse("holds no certificate in PEM form")
+        refuse(f"{_named(path, path)} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
     return path
 
 

@@ -16,6 +16,25 @@ from proxy.settings.problems import Problem, report
 from proxy.settings.references import check_references, with_routes
 from proxy.settings.translation import problems_of
 
+_CURLY_QUOTES = "\u201c\u201d\u2018\u2019\uff02"
+_MEANINGS = {
+    "Illegal character": "a quote is not closed on this line",
+    "Unterminated string": "a quote is not closed",
+    "Expected '\"": "a quote is not closed",
+    "Expected \"'": "a quote is not closed",
+    "Unclosed array": "its ] is missing",
+    "Unclosed inline table": "its } is missing, or it continues on another line, which TOML forbids",
+    "Expected ']'": "the ] of a section's header is missing",
+    "Expected newline": "a line holds one key and one value, and text needs quotes around it",
+    "Invalid value": "text needs quotes around it, and true and false are written in small letters",
+    "Invalid statement": "a line is a [section], a key = value, or a # comment",
+    "Expected '=' after a key": "a key needs = and a value",
+    "Cannot declare": "the section is there twice",
+    "Cannot overwrite a value": "the key is there twice",
+    "Unescaped '\\'": "write a backslash twice, or use single quotes, as for paths of Windows",
+    "Invalid hex value": "write a backslash twice, or use single quotes, as for paths of Windows",
+}
+"""What tomllib says, and what to look for."""
 _SYNTAX_ERROR = re.compile(r"(?P<words>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
 
 
@@ -46,7 +65,10 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SettingsError(
+            f"{path}: cannot be read: {error.strerror}; name the settings file with --config FILE or in "
+            "PROXY_CONFIG"
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path}:{line}: is not valid UTF-8") from None
@@ -58,10 +80,18 @@ def _parse(path: Path, text: str) -> tuple[dict[str, object], dict[KeyPath, int]
     except tomllib.TOMLDecodeError as error:
         match = _SYNTAX_ERROR.fullmatch(str(error))
         words = match["words"] if match else str(error)
-        line = match["line"] if match and match["line"] else text.count("\n") + 1
-        raise SettingsError(f"{path}:{line}: not valid TOML: {words}") from None
+        line = int(match["line"]) if match and match["line"] else text.count("\n") + 1
+        meaning = _meaning(words, text.split("\n")[line - 1])
+        raise SettingsError(f"{path}:{line}: not valid TOML: {words}{meaning}") from None
     except RecursionError:
         raise SettingsError(f"{path}: not valid TOML: nested too deeply") from None
+
+
+def _meaning(words: str, line: str) -> str:
+    """What a complaint of tomllib most often means."""
+    if any(quote in line for quote in _CURLY_QUOTES):
+        return ": these are curly quotes; write straight ones, \" or '"
+    return next((f": {meaning}" for start, meaning in _MEANINGS.items() if words.startswith(start)), "")
 
 
 def _settings(

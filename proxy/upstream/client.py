@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncOpenAI
@@ -31,7 +32,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
 from proxy.wire.endpoints import OTHER, Endpoint
-from proxy.wire.headers import Headers
+from proxy.wire.headers import Headers, find_header, media_type
 
 Explain = Callable[[Exception], TransportFailure]
 
@@ -124,6 +125,7 @@ class UpstreamClient(AsyncOpenAI):
         self._open += 1
         try:
             response = await self._send_with_credential(request, record)
+            record.reason = wrong_base_url(str(self._url), response.status_code, response.headers.raw)
             return UpstreamResponse(response, self._closed, self._explain)
         except BaseException:
             self._closed()
@@ -141,7 +143,7 @@ class UpstreamClient(AsyncOpenAI):
         while True:
             credential = await _token(source, request.clock)
             if credential.digest in refused:
-                raise TokenRejected(reason="the token was refused, and there is no other one")
+                raise TokenRejected(reason=self._refusal("the token, and its issuer gives no other one"))
             record.generation, record.replays = credential.generation, len(refused)
             response = await self._send(request, credential)
             if not await self._refuses(response, self._credential.refusal):
@@ -151,8 +153,14 @@ class UpstreamClient(AsyncOpenAI):
                 raise TokenUnavailable(reason="the token was refused; a streamed upload cannot be sent again")
             refused.add(credential.digest)
             if credential.obtained >= since or len(refused) == SENDS_MAX:
-                raise TokenRejected(reason="a fresh token was refused as well")
+                raise TokenRejected(reason=self._refusal("a fresh token as well"))
             since = min(since, now)
+
+    def _refusal(self, what: str) -> str:
+        asked = origin_of(str(self._url))
+        return (
+            f"{asked} refuses {what}; check the credential: its scope, its audience, and where inject puts it"
+        )
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
         headers = [pair for pair in request.headers if pair[0] not in self._extra_names] + self._extra
@@ -200,6 +208,17 @@ class UpstreamClient(AsyncOpenAI):
         if refused:
             await response.aclose()
         return refused
+
+
+def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
+    """Explain a 404 that looks as if `base_url` leads past the API: words for the log, or None."""
+    if status != HTTPStatus.NOT_FOUND:
+        return None
+    page = media_type(find_header(headers, b"content-type")) == b"text/html"
+    if not page and urlsplit(base_url).path.strip("/"):
+        return None
+    kind = "with an HTML page" if page else "and base_url has no path"
+    return f"{origin_of(base_url)} answered 404 {kind}; check that base_url has its version, such as /v1"
 
 
 async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credential:

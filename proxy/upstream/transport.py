@@ -20,11 +20,9 @@ import httpx2
 from multidict import CIMultiDict
 from yarl import URL
 
+from proxy.upstream.connections import UpstreamConnector, UpstreamHttpRequest, send_again_if_stale
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 
-# Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection: a request sent
-# on one that is just closing would be lost, and a POST cannot be sent again.
-KEEP_ALIVE_SECONDS: Final = 4.0
 HEADER_BYTES_MAX: Final = 64 * 1024
 # A larger body is written piece by piece: as one it would hold up the event loop, and aiohttp warns of it.
 WHOLE_BODY_BYTES_MAX: Final = 1024 * 1024
@@ -43,13 +41,21 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     Args:
         tls: The TLS context for https upstreams.
         proxy: URL of a forward proxy, if there is one; the environment is not asked.
+        connector: Opens the connections; by default a new one with `tls`.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | bool, proxy: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | bool,
+        proxy: str | None = None,
+        connector: UpstreamConnector | None = None,
+    ) -> None:
         self._proxy = proxy
         self._session = aiohttp.ClientSession(
-            # No limit here, where callers would wait unseen: the client counts and refuses.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls),
+            connector=connector or UpstreamConnector(tls=tls),
+            request_class=UpstreamHttpRequest,
+            middlewares=[send_again_if_stale],
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_ADDED_BY_AIOHTTP,
@@ -90,6 +96,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             async with aiohttp.ClientSession(  # of this handshake alone: it catches an answer that refuses
                 connector=self._session.connector,
                 connector_owner=False,
+                request_class=UpstreamHttpRequest,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 skip_auto_headers=_ADDED_BY_AIOHTTP,

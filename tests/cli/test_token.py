@@ -157,3 +157,106 @@ def test_an_unknown_name_exits_2_with_the_nearest(tmp_path: Path, capsys: Printe
     with pytest.raises(SystemExit) as ended:
         main(["token"])
     assert ended.value.code == 2
+
+
+REDIS = """
+[shared]
+redis_url = "redis://:canary-pw@127.0.0.1:{port}/0"
+encryption_key = "00000000000000000000000000000000000000000000000000000000000000aa"
+"""
+
+
+def corp(url: str, **more: str) -> str:
+    """A credential that one endpoint gives."""
+    keys = {
+        "source": '"http"',
+        "url": f'"{url}/token?secret={SECRET}"',
+        "json": f'{{ appSecret = "{SECRET}" }}',
+        "token": '"access_token"',
+        **more,
+    }
+    return "[credentials.corp]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+
+
+async def test_a_reply_of_failure_shows_with_the_endpoints_own_words(tmp_path: Path, capsys: Printed) -> None:
+    endpoint = TokenEndpoint()
+    endpoint.says({"ret": 4003, "errmsg": f"bad signature of {SECRET}", "data": {"sid": "ab12"}})
+    async with serve_on_loopback(endpoint.app()) as url:
+        config = write(tmp_path, corp(url, success='{ path = "ret", equals = 0 }'))
+        assert await run("corp", "--config", config) == 1
+        endpoint.status = 401
+        assert await run("corp", "--config", config) == 1
+    printed = capsys.readouterr()
+    assert "has no success at 'ret': it is 4003, and 0 is expected" in printed.err
+    assert f"the token endpoint {url} answered 401; it refuses the request" in printed.err
+    assert printed.err.count('  errmsg    "bad signature of ********"') == 2
+    assert "  data.sid  ******** (4 characters)" in printed.err
+    assert "its reply: status 401, " in printed.err
+    assert SECRET not in printed.err + printed.out
+
+
+async def test_a_login_page_is_recognised(tmp_path: Path, capsys: Printed) -> None:
+    endpoint = TokenEndpoint(body=b"<!doctype html><title>Sign in</title><form>")
+    async with serve_on_loopback(endpoint.app()) as url:
+        config = write(tmp_path, corp(url, success='{ path = "ret", equals = 0 }'))
+        assert await run("corp", "--config", config) == 1
+    said = capsys.readouterr().err
+    assert "it is an HTML page, such as a login or an error page: check the URL" in said
+    assert 'an HTML page of 43 characters, titled "Sign in"' in said
+
+
+@pytest.mark.parametrize(
+    ("expires", "value", "words"),
+    [
+        (
+            '{ path = "data.end", as = "epoch" }',
+            300,
+            'expires at "data.end" as epoch: the reply has nothing there',
+        ),
+        ('{ path = "life", as = "seconds" }', 300_000, 'as = "milliseconds" would make it 5 min'),
+        ('{ path = "life", as = "milliseconds" }', 7200, 'as = "seconds" would make it 2 h'),
+        ('{ path = "life", as = "seconds" }', 3 * 86400, "is 3 d, more than 24 h"),
+    ],
+)
+async def test_a_life_that_looks_wrong_is_warned_of_with_credential_and_path(
+    tmp_path: Path, capsys: Printed, expires: str, value: int, words: str
+) -> None:
+    endpoint = TokenEndpoint()
+    endpoint.says({"access_token": TOKEN, "life": value})
+    async with serve_on_loopback(endpoint.app()) as url:
+        assert await run("corp", "--config", write(tmp_path, corp(url, expires=f"[{expires}]"))) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: credentials.corp: ")
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+async def test_an_endpoint_that_is_not_there_is_named_without_its_query(
+    tmp_path: Path, capsys: Printed, unused_tcp_port: int
+) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    assert await run("corp", "--config", write(tmp_path, corp(url))) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"credentials.corp: the token endpoint {url}: connection refused; check the host")
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(("sharing", "status"), [("redis", 0), ("redis_required", 1)])
+async def test_a_redis_that_is_down_is_told(
+    tmp_path: Path, capsys: Printed, unused_tcp_port: int, sharing: str, status: int
+) -> None:
+    endpoint = TokenEndpoint()
+    async with serve_on_loopback(endpoint.app()) as url:
+        text = corp(url, sharing=f'"{sharing}"') + REDIS.format(port=unused_tcp_port)
+        assert await run("corp", "--config", write(tmp_path, text)) == status
+    printed = capsys.readouterr()
+    assert f"warning: shared: redis://127.0.0.1:{unused_tcp_port}: connection refused; " in printed.err
+    assert "until Redis is back" in printed.err
+    assert "canary-pw" not in printed.err
+    assert "lifetime" in printed.out
+
+
+async def test_a_command_that_fails_is_told_as_the_service_would(tmp_path: Path, capsys: Printed) -> None:
+    text = '[credentials.corp]\nsource = "exec"\ncommand = ["sh", "-c", "exit 3"]\n'
+    assert await run("corp", "--config", write(tmp_path, text)) == 1
+    assert capsys.readouterr().err == "credentials.corp: the command ended with status 3\n"

@@ -32,6 +32,8 @@ STATIC: Final = "static proxy"
 CONTROLS: Final = (DIRECT, STATIC)
 """The targets that need no fetched token: see the package."""
 SENTINEL_MASTER: Final = "fleet"
+_SYNC_AT_ONCE: Final = ("--repl-diskless-sync-delay", "0")
+"""A master waits five seconds for more replicas by default."""
 
 _COMMON = """
 [access]
@@ -311,7 +313,7 @@ async def run_fleet(count: int, home: Path, *, sentinel: bool = False) -> AsyncI
         issuer, upstream, relays, callers = helpers
         (home / "redis").mkdir(exist_ok=True)
         port = free_port()
-        store = await stack.enter_async_context(redis_server(home / "redis", port=port))
+        store = await stack.enter_async_context(redis_server(home / "redis", *_SYNC_AT_ONCE, port=port))
         issuer_port, upstream_port = await issuer.call("address"), await upstream.call("address")
         members = [_member(number, home) for number in range(count + 1)]
         fleet = Fleet(
@@ -346,7 +348,7 @@ async def replica_of(fleet: Fleet) -> AsyncIterator[RedisServer]:
     """A second Redis that follows the first one and is in step with it."""
     home = fleet.home / "replica"
     home.mkdir(exist_ok=True)
-    follow = ("--replicaof", "127.0.0.1", str(fleet.redis.port), "--repl-diskless-sync-delay", "0")
+    follow = ("--replicaof", "127.0.0.1", str(fleet.redis.port), *_SYNC_AT_ONCE)
     async with redis_server(home, *follow, port=free_port()) as replica:
         async with redis.asyncio.Redis.from_url(replica.url) as client:
 

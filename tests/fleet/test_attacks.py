@@ -14,7 +14,7 @@ import pytest_asyncio
 from tests.fleet.attacks import ATTACKS, Attack, perform
 from tests.fleet.fleet import Fleet, run_fleet
 
-MEMBERS: Final = 4
+MEMBERS: Final = 3
 ELSEWHERE: Final = frozenset(
     {"steady-0", "steady-0.6", "storm-issuer-slow", "one-fetch-hangs", "holder-stopped", "dies-early-alone"}
 )

@@ -10,18 +10,47 @@ from proxy.recipe.outline import LINES_MAX
 CANARY = "canary-token-7f3a"
 
 
-def test_paths_numbers_and_short_words_show_and_the_rest_is_masked() -> None:
-    body = {"code": 0, "msg": "ok", "data": {"token": CANARY, "list": [CANARY, True, None]}, "e": {}, "l": []}
+def test_paths_codes_and_explanations_show_and_the_rest_is_masked() -> None:
+    body = {
+        "code": 0,
+        "msg": "bad signature",
+        "data": {"token": CANARY, "list": [CANARY, True, None], "otp": 482913, "sid": "ab", "expire": 300},
+        "e": {},
+        "l": [],
+    }
     assert outline(body).splitlines() == [
         "  code         0",
-        '  msg          "ok"',
+        '  msg          "bad signature"',
         "  data.token   ******** (17 characters)",
         "  data.list.0  ******** (17 characters)",
         "  data.list.1  true",
         "  data.list.2  null",
+        "  data.otp     ******** (a number)",
+        "  data.sid     ******** (2 characters)",
+        "  data.expire  300",
         "  e            {}",
         "  l            []",
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["errmsg", "error_description", "message", "msg", "errorMessage", "detail", "ErrorMsg", "retMsg"]
+)
+def test_the_endpoints_own_words_show(name: str) -> None:
+    assert outline({"x": {name: "签名错误 bad signature"}}) == f'  x.{name}  "签名错误 bad signature"'
+
+
+def test_an_explanation_does_not_show_what_was_sent() -> None:
+    shown = outline({"msg": f"secret <hunter2> or {CANARY} is wrong"}, secrets=["hunter2"])
+    assert shown == '  msg  "secret <********> or ******** is wrong"'
+
+
+def test_html_is_named_with_its_title() -> None:
+    page = f"<!DOCTYPE html><html><head><title> Sign in to {CANARY} </title></head></html>"
+    assert (
+        outline(None, page)
+        == f'  (text)  an HTML page of {len(page)} characters, titled "Sign in to ********"'
+    )
 
 
 @pytest.mark.parametrize("body", [CANARY, [CANARY], {"a": CANARY}, {CANARY * 3: 1}])

@@ -181,7 +181,10 @@ def test_bedrock_with_and_without_its_defaults(load: Load) -> None:
             AZURE + 'method = "managed_identity"\ntenant_id = "t"',
             '3 tenant_id: is of no use to method = "managed_identity"',
         ),
-        (AZURE + 'token_file = "nowhere"', "2 token_file: cannot be read: No such file or directory"),
+        (
+            AZURE + 'token_file = "nowhere"',
+            "2 token_file: the file cannot be read: No such file or directory",
+        ),
         (
             AZURE + 'tenant_id = "a/b"',
             "2 tenant_id: must be the id or a domain of a tenant: letters, digits, dots and hyphens",

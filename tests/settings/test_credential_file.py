@@ -74,8 +74,11 @@ def test_a_static_token_in_a_file(load: Load) -> None:
     ("text", "told"),
     [
         ('source = "file"', "-1 path: is required"),
-        ('source = "file"\npath = "missing"', "1 path: cannot be read: No such file or directory"),
-        ('source = "file"\npath = "."', "1 path: cannot be read: Is a directory"),
+        (
+            'source = "file"\npath = "missing"',
+            "1 path: the file cannot be read: No such file or directory",
+        ),
+        ('source = "file"\npath = "."', "1 path: the file cannot be read: Is a directory"),
         (FILE + 'format = "yaml"', '2 format: must be "auto", "text" or "json"'),
         (
             FILE + 'format = "json"',

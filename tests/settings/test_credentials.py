@@ -155,7 +155,10 @@ def test_a_token_goes_into_a_header_or_the_query(
             "-1 value: is required: the token itself, or file, the path of one that holds it",
         ),
         (STATIC + 'file = "x.toml"', "2 file: stands beside value: give one of the two"),
-        ('source = "static"\nfile = "missing"', "1 file: cannot be read: No such file or directory"),
+        (
+            'source = "static"\nfile = "missing"',
+            "1 file: the file cannot be read: No such file or directory",
+        ),
         ('source = "static"\nvalue = ""', "1 value: is empty"),
         (
             'source = "static"\nvalue = "your-key"',

@@ -1,9 +1,13 @@
 """Showing the settings: everything is there, and no secret is."""
 
 import tomllib
+from collections.abc import Iterator
+from typing import get_args
 
 from proxy.secret import MASK
-from proxy.settings import describe
+from proxy.settings import Settings, describe
+from proxy.settings.describe import FREE_TABLES
+from proxy.settings.section import Section
 from tests.settings.conftest import MINIMAL, Load
 
 TEXT = """\
@@ -23,10 +27,10 @@ headers = { X-App = "ragflow", X-Tenant = "${env:TENANT}", X-Api-Key = "SECRET" 
 proxy = "http://SECRET:SECRET@proxy.example:3128"
 [credentials.h]
 source = "http"
-url = "https://auth.example/token?a=SECRET&b=SECRET"
+url = "https://auth.example/hook/9f86d081884c7d659a2feaa0c55ad015/token?a=SECRET&b=SECRET"
 json = { id = "plain", n = 1, appSecret = "SECRET", deep = [{ password = ["SECRET"] }], x = "<${env:VALUE}>" }
-query = { key = "SECRET", tenant = "t" }
-headers = { Authorization = "SECRET" }
+query = { sig = "SECRET", key = "SECRET", tenant = "t" }
+headers = { Authorization = "SECRET", Accept = "application/json", X-Plain = "SECRET" }
 basic = ["id", "SECRET"]
 token = "data.token"
 expires = [{ path = "data.at", as = "epoch" }]
@@ -44,6 +48,32 @@ token_header = "X-Token"
 source = "static"
 value = "SECRET"
 inject = { query = "q" }
+[credentials.u]
+source = "http"
+url = "https://auth.example/"
+token = "t"
+[credentials.u.json]
+passcode = "SECRET"
+otp = 123456
+sid = ["SECRET"]
+"\u5bc6\u7801" = "SECRET"
+on = true
+code = "SECRET"
+late = "SECRET ${now}"
+other = "Bearer ${credential:s}"
+[credentials.x]
+source = "exec"
+command = ["sh", "-c", "SECRET", "--secret", "--secret=SECRET", "SECRET"]
+env = { PLAIN = "SECRET", LANG = "C" }
+[credentials.j]
+source = "jwt"
+algorithm = "HS256"
+key = "SECRET-and-more-than-32-bytes-long"
+claims = { api_key = "SECRET", scope = "llm" }
+headers = { x = "SECRET", typ = "JWT" }
+[chat]
+options = { temperature = 1.2, x = "SECRET" }
+tools = [{ type = "web_search", key = "SECRET" }]
 [gateway]
 app_secret = "SECRET"
 """
@@ -78,23 +108,46 @@ def test_what_is_shown_reads_as_toml(load: Load) -> None:
     }
     assert tree["routes"] == {"default": "chat", "audio/speech": "chat"}
     chat = tree["upstreams"]["chat"]
-    assert chat["headers"] == {"X-App": "ragflow", "X-Tenant": MASK, "X-Api-Key": MASK}
+    assert chat["headers"] == {"X-App": MASK, "X-Tenant": MASK, "X-Api-Key": MASK}
     assert chat["proxy"] == f"http://{MASK}@proxy.example:3128"
     assert chat["timeouts"] == {"connect": 5, "first_byte": 120, "idle": 60, "total": 0}
     http = tree["credentials"]["h"]
-    assert http["url"] == f"https://auth.example/token?a={MASK}&b={MASK}"
+    assert http["url"] == f"https://auth.example/hook/{MASK}/token?a={MASK}&b={MASK}"
     assert http["json"] == {
         "id": "plain",
-        "n": 1,
+        "n": MASK,
         "appSecret": MASK,
         "deep": [{"password": [MASK]}],
         "x": MASK,
     }
-    assert http["query"] == {"key": MASK, "tenant": "t"}
+    assert http["query"] == {"sig": MASK, "key": MASK, "tenant": "t"}
+    assert http["headers"] == {
+        "Authorization": MASK,
+        "Accept": "application/json",
+        "X-Plain": MASK,
+    }
+    assert tree["credentials"]["u"]["json"] == {
+        "passcode": MASK,
+        "otp": MASK,
+        "sid": [MASK],
+        "\u5bc6\u7801": MASK,
+        "on": True,
+        "code": MASK,
+        "late": f"{MASK}${{now}}",
+        "other": "Bearer ${credential:s}",
+    }
     assert http["basic"] == ["id", MASK]
     assert http["token"] == "data.token"
     assert http["expires"] == [{"path": "data.at", "as": "epoch"}]
     assert tree["credentials"]["o"]["params"] == {"grant": "g", "assertion": MASK, "user": MASK}
+    command = tree["credentials"]["x"]["command"]
+    assert command[0].endswith("/sh")
+    assert command[1:] == ["-c", MASK, "--secret", MASK, MASK]
+    assert tree["credentials"]["x"]["env"] == {"PLAIN": MASK, "LANG": "C"}
+    assert tree["credentials"]["j"]["claims"] == {"api_key": MASK, "scope": "llm"}
+    assert tree["credentials"]["j"]["headers"] == {"x": MASK, "typ": "JWT"}
+    assert tree["chat"]["options"] == {"temperature": 1.2, "x": MASK}
+    assert tree["chat"]["tools"] == [{"type": "web_search", "key": MASK}]
     assert tree["credentials"]["s"]["inject"] == {"query": "q", "template": "{token}"}
     assert tree["gateway"] == {"token_ttl": 300, "word_delay": 0.1, "app_id": "demo", "app_secret": MASK}
     assert tree["logs"]["bodies"] is False
@@ -118,3 +171,38 @@ def test_what_is_shown_without_secrets_loads_again(load: Load) -> None:
     )
 
     assert load(describe(settings)) == settings
+
+
+FIXED_NAMES = {"credentials", "endpoints", "renames", "upstreams"}
+"""Tables whose keys the user names, and whose values are names: nothing of them is sent or secret."""
+
+
+def test_every_table_with_keys_of_the_users_is_masked_unless_its_values_are_names() -> None:
+    open_tables = {
+        field.alias or name
+        for section in sections(Settings)
+        for name, field in section.model_fields.items()
+        if "Mapping[" in str(field.annotation) or "Json" in str(field.annotation)
+    }
+
+    assert open_tables - {"default", "upstream"} == FREE_TABLES | FIXED_NAMES
+
+
+def sections(model: type[Section]) -> Iterator[type[Section]]:
+    """The model and every section below it."""
+    found, waiting = set[type[Section]](), [model]
+    while waiting:
+        section = waiting.pop()
+        if section not in found:
+            found.add(section)
+            yield section
+            for field in section.model_fields.values():
+                waiting += sections_in(field.annotation)
+
+
+def sections_in(annotation: object) -> Iterator[type[Section]]:
+    """The sections that an annotation names, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)

@@ -7,14 +7,18 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import httpx2
+
 from proxy.credentials import UpstreamCredential
 from proxy.credentials.upstream_credential import Injection
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient, UpstreamRequest, UpstreamResponse
+from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import FakeIssuer, build_machine
 from tests.loopback import until
+from tests.pace import PATIENCE as PATIENCE
 from tests.raw_upstream import Conversation
 
 GIVE_UP = struct.pack("ii", 1, 0)
@@ -91,3 +95,40 @@ async def raw_server(
     finally:
         server.close()
         await until(lambda: running == 0)
+
+
+async def send(
+    transport: AiohttpTransport,
+    url: str,
+    target: bytes = b"/v1/x",
+    *,
+    method: str = "POST",
+    headers: list[tuple[bytes, bytes]] | None = None,
+    content: bytes | AsyncIterator[bytes] = b"",
+    connect: float | None = PATIENCE,
+) -> httpx2.Response:
+    """Send a request the way the client does."""
+    request = httpx2.Request(
+        method,
+        url,
+        headers=headers,
+        content=content,
+        extensions={"target": target, "timeout": {"connect": connect}},
+    )
+    async with asyncio.timeout(PATIENCE):
+        return await transport.handle_async_request(request)
+
+
+def body_of(response: httpx2.Response) -> ArrivingBody:
+    """The body as the client finds it."""
+    body = response.extensions["body"]
+    assert isinstance(body, ArrivingBody)
+    return body
+
+
+async def finish(response: httpx2.Response) -> bytes:
+    """Read to the end and close."""
+    try:
+        return b"".join([chunk async for chunk in body_of(response)])
+    finally:
+        await response.aclose()

@@ -269,6 +269,26 @@ async def test_a_redirect_is_an_invalid_response_and_its_connection_is_let_go() 
         assert "redirect" in str(caught.value.reason)
 
 
+@pytest.mark.parametrize(
+    ("path", "media", "hinted"),
+    [
+        ("/x", "text/html; charset=utf-8", True),
+        ("", "application/json", True),
+        ("/v1", "application/json", False),
+    ],
+)
+async def test_a_404_past_the_api_is_explained_in_the_log(path: str, media: str, *, hinted: bool) -> None:
+    async def missing(talk: Conversation) -> None:
+        await talk.say(f"HTTP/1.1 404 X\r\nContent-Type: {media}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    record = build_record()
+    async with raw_upstream(missing) as upstream, build_client("", base_url=upstream.url + path) as client:
+        response = await client.open(build_request(), record)
+        await response.aclose()
+    assert response.status == 404
+    assert ("check that base_url has its version, such as /v1" in (record.reason or "")) is hinted
+
+
 async def test_a_refused_connection_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         port = placeholder.getsockname()[1]

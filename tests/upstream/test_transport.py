@@ -1,10 +1,8 @@
 """The connection pool: targets as they came, no header added, errors by cause, connections used again."""
 
 import asyncio
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,12 +10,11 @@ import httpx2
 import pytest
 
 from proxy.errors import Draining
-from proxy.upstream.transport import KEEP_ALIVE_SECONDS, AiohttpTransport, ArrivingBody
-from tests.conftest import require
+from proxy.upstream.connections import KEEP_ALIVE_SECONDS, UpstreamConnector
+from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from tests.loopback import until
-from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, Received, Script, raw_upstream
-from tests.upstream.build import raw_server, reset
+from tests.upstream.build import PATIENCE, body_of, finish, raw_server, reset, send
 
 ALL_PRINTABLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 
@@ -27,43 +24,6 @@ async def transport() -> AsyncIterator[AiohttpTransport]:
     """A transport without TLS."""
     async with AiohttpTransport(tls=False) as made:
         yield made
-
-
-async def send(
-    transport: AiohttpTransport,
-    url: str,
-    target: bytes = b"/v1/x",
-    *,
-    method: str = "POST",
-    headers: list[tuple[bytes, bytes]] | None = None,
-    content: bytes | AsyncIterator[bytes] = b"",
-    connect: float | None = PATIENCE,
-) -> httpx2.Response:
-    """Send a request the way the client does."""
-    request = httpx2.Request(
-        method,
-        url,
-        headers=headers,
-        content=content,
-        extensions={"target": target, "timeout": {"connect": connect}},
-    )
-    async with asyncio.timeout(PATIENCE):
-        return await transport.handle_async_request(request)
-
-
-def body_of(response: httpx2.Response) -> ArrivingBody:
-    """The body as the client finds it."""
-    body = response.extensions["body"]
-    assert isinstance(body, ArrivingBody)
-    return body
-
-
-async def finish(response: httpx2.Response) -> bytes:
-    """Read to the end and close."""
-    try:
-        return b"".join([chunk async for chunk in body_of(response)])
-    finally:
-        await response.aclose()
 
 
 async def ok(talk: Conversation) -> None:
@@ -362,18 +322,6 @@ async def test_an_upstream_that_does_not_speak_tls_is_a_connect_error() -> None:
             await send(transport, f"https://{place}")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new self-signed certificate for 127.0.0.1, its key beside it."""
-    require("openssl", found=shutil.which("openssl") is not None)
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2"]
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(path.with_suffix(".key")), "-out", str(path)]
-    subprocess.run(["openssl", "req", "-x509", *options, *names, *files], check=True, capture_output=True)
-    return path
-
-
 @pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "unknown"])
 async def test_only_a_trusted_certificate_gets_the_request(certificate: Path, trusted: bool) -> None:  # noqa: FBT001
     heads = list[bytes]()
@@ -442,8 +390,9 @@ async def test_no_error_tells_the_query(end: str) -> None:
 # --- connections
 
 
-async def test_a_connection_whose_answer_was_read_is_used_again(transport: AiohttpTransport) -> None:
-    async with raw_upstream(ok) as upstream:
+async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
+    connector = UpstreamConnector(tls=False, rest_seconds=0, probation_seconds=0)
+    async with raw_upstream(ok) as upstream, AiohttpTransport(tls=False, connector=connector) as transport:
         for _ in range(3):
             await finish(await send(transport, upstream.url))
             assert upstream.connections == 1

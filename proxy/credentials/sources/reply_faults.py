@@ -11,18 +11,12 @@ from typing import Any, Final
 
 from proxy.credentials.credential import LifetimeDoubt
 from proxy.credentials.sources.expiry import UNITS, Reply, duration, read_lifetime
+from proxy.redaction import OAUTH_ERRORS
 
 DAY_SECONDS: Final = 86400.0
 _PLAUSIBLE_SECONDS: Final = (30.0, DAY_SECONDS)
 """What short-lived tokens live: a life outside these bounds may be a mistake of units."""
 
-OAUTH_ERRORS: Final = frozenset(  # RFC 6749 4.1.2.1, 5.2; RFC 7009 2.2.1
-    {
-        *("access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope"),
-        *("server_error", "temporarily_unavailable", "unauthorized_client", "unsupported_grant_type"),
-        *("unsupported_response_type", "unsupported_token_type"),
-    }
-)
 _CREDENTIALS: Final = "it refuses the request: check the id, the secret and every field that is sent"
 _ADVICE: Final[dict[int, str]] = {
     HTTPStatus.BAD_REQUEST: _CREDENTIALS,
@@ -89,9 +83,14 @@ def form_fault(reply: Reply) -> str:
 def is_html(reply: Reply) -> bool:
     """Whether a reply is a page for people."""
     media = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _HTML.match(reply.text[:_HEAD_CHARACTERS]):
-        return True
-    return reply.body is None and media in {"text/html", "application/xhtml+xml"}
+    return is_html_text(reply.text) or (
+        reply.body is None and media in {"text/html", "application/xhtml+xml"}
+    )
+
+
+def is_html_text(text: str) -> bool:
+    """Whether a text begins as HTML does."""
+    return bool(_HTML.match(text[:_HEAD_CHARACTERS]))
 
 
 def doubt_lifetime(

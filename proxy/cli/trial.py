@@ -1,0 +1,193 @@
+"""Try the parts of a configuration once, as the service would use them: a credential, an upstream, Redis."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from proxy.credentials import MemoryTokenStore
+from proxy.credentials.build import build_credentials, build_source
+from proxy.credentials.credential import FetchedToken
+from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
+from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.http_recipe import HttpTokenSource
+from proxy.credentials.sources.request_values import credentials_in
+from proxy.errors import ProxyError, SettingsError
+from proxy.recipe import outline
+from proxy.redaction import is_harmless
+from proxy.redis_connection import RedisConnection, StoreUnavailable
+from proxy.secret import Secret
+from proxy.settings import Credential, Settings, Shared
+from proxy.settings.interpolation import LateText
+from proxy.settings.urls import EMBEDDED
+from proxy.telemetry import ExchangeRecord
+from proxy.transport_failure import explain, origin_of
+from proxy.upstream.client import UpstreamClient, UpstreamRequest, wrong_base_url
+from proxy.wire.headers import Headers
+
+_OUR_OWN: Final = frozenset({"source", "token", "token_header", "refresh_in", "sharing", "reissue", "auth"})
+"""Keys of a credential whose values are never sent."""
+CLOCK_MARGIN_SECONDS: Final = 1.0
+"""Sources have clocks of their own, which know what was slow; this one is for sources that have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrial:
+    """One fetch of a credential: the token or the reason, and the reply where the source has one."""
+
+    asked: float
+    """Seconds since the epoch."""
+    token: FetchedToken | None = None
+    reason: str = ""
+    reply: Reply | None = None
+
+
+def with_needed(settings: Settings, name: str) -> Settings:
+    """Settings with a credential and those whose tokens its request holds, and no other.
+
+    The embedded gateway stays only where one of them asks it.
+    """
+    names = needed_by(name, settings.credentials)
+    credentials = {needed: settings.credentials[needed] for needed in names}
+    values = [value for section in credentials.values() for _, value in section]
+    embedded = any(isinstance(value, str) and value.startswith(EMBEDDED) for value in values)
+    gateway = settings.gateway if embedded else None
+    return settings.model_copy(update={"credentials": credentials, "gateway": gateway})
+
+
+def needed_by(name: str, sections: Mapping[str, Credential]) -> list[str]:
+    """The credential and those whose tokens its request holds, at any distance."""
+    found: list[str] = []
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.append(current)
+            waiting += credentials_in(dict(sections[current]))
+    return found
+
+
+async def try_credential(sections: Mapping[str, Credential], name: str) -> TokenTrial:
+    """Fetch a credential once, and with it those that its request needs.
+
+    Raises:
+        SettingsError: its files cannot be used.
+    """
+    store = MemoryTokenStore()
+    needed = {other: sections[other] for other in needed_by(name, sections) if other != name}
+    others = build_credentials(needed, store)
+    asked = time.time()
+    try:
+        source = build_source(sections[name], others)
+        try:
+            async with asyncio.timeout(sections[name].timeout + CLOCK_MARGIN_SECONDS):
+                return await _fetch(source, asked)
+        finally:
+            await source.close()
+    except SettingsError:
+        raise
+    except Exception as error:  # whatever a source raises is explained as the service would
+        return TokenTrial(asked, reason=as_fetch_error(error).reason)
+    finally:
+        await others.close()
+        await store.close()
+
+
+async def _fetch(source: TokenSource, asked: float) -> TokenTrial:
+    if not isinstance(source, HttpTokenSource):
+        return TokenTrial(asked, await source.fetch())
+    reply = await source.ask()
+    try:
+        return TokenTrial(asked, source.read(reply), reply=reply)
+    except TokenFetchError as error:
+        return TokenTrial(asked, reason=error.reason, reply=reply)
+
+
+def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) -> str:
+    """The reply with everything masked that may be a secret, and its size."""
+    secrets = [*_sent(dict(section))]
+    headers: dict[str, str] = {}
+    if token is not None:
+        secret = token.secret.reveal()
+        secrets.append(secret)
+        headers = {name: value for name, value in reply.headers.items() if value == secret}
+    size = len(reply.text.encode())
+    shown = outline(reply.body, reply.text, headers, secrets)
+    return f"status {reply.status}, {size} bytes; what may be a secret is masked\n{shown}"
+
+
+def _sent(value: Any, name: str = "") -> Iterator[str]:
+    """What a section sends that may be a secret, so that an endpoint's words about it can be masked."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, LateText):
+        yield from (part for part in value.parts if isinstance(part, str))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _sent(item, str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _sent(item, name)
+    elif isinstance(value, str) and name and not is_harmless(name, value) and name not in _OUR_OWN:
+        yield value
+
+
+async def try_redis(shared: Shared) -> str:
+    """Ask Redis for a sign of life; returns the fault, or nothing."""
+    connection = RedisConnection(shared)
+    try:
+        await connection.run("PING")
+    except StoreUnavailable as error:
+        return str(error)
+    finally:
+        await connection.close()
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTrial:
+    """One question to an upstream: whether it would take requests, and why."""
+
+    good: bool
+    words: str
+
+
+async def try_upstream(settings: Settings, name: str) -> UpstreamTrial:
+    """Ask an upstream for its list of models, with its token."""
+    section, store = settings.upstreams[name], MemoryTokenStore()
+    names = [] if section.credential is None else needed_by(section.credential, settings.credentials)
+    registry = build_credentials({needed: settings.credentials[needed] for needed in names}, store)
+    credential = None if section.credential is None else registry[section.credential]
+    request = UpstreamRequest(method="GET", path=b"/models", query=b"", headers=[], body=b"")
+    record = ExchangeRecord(request_id="check", method="GET", path="/models")
+    try:
+        async with (
+            UpstreamClient(name, section, credential) as client,
+            asyncio.timeout(section.timeouts.first_byte or None),
+            contextlib.aclosing(await client.open(request, record)) as response,
+        ):
+            return _judged(section.base_url, response.status, response.headers)
+    except ProxyError as error:
+        return UpstreamTrial(good=False, words=error.reason or str(error))
+    except TimeoutError as error:
+        return UpstreamTrial(good=False, words=str(explain(error, section.base_url, section.proxy)))
+    finally:
+        await registry.close()
+        await store.close()
+
+
+def _judged(base_url: str, status: int, headers: Headers) -> UpstreamTrial:
+    """What a status means for the requests to come."""
+    answered = f"{origin_of(base_url)} answered {status} to GET models"
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        refused = f"{answered}: it refuses our token; check the credential and what it is allowed to do"
+        return UpstreamTrial(good=False, words=refused)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return UpstreamTrial(good=False, words=f"{answered}: the fault is on the upstream's side")
+    hint = wrong_base_url(base_url, status, headers)
+    if hint is not None:
+        return UpstreamTrial(good=False, words=hint)
+    return UpstreamTrial(good=True, words=answered)

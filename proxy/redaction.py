@@ -1,0 +1,185 @@
+"""Decide which values of a table can be shown, by its names and by what the values look like (pure).
+
+It serves tables whose keys somebody else chose: a request for a token, a token endpoint's reply.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection
+from itertools import pairwise
+from typing import Final
+
+from proxy.secret import MASK
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_DENSE: Final = re.compile(r"[A-Za-z0-9+/=_.~-]+")
+RANDOM_LENGTH_MIN: Final = 16
+_BITS_MIN: Final = 3.0
+_PLAIN_NAMES: Final = frozenset(
+    """
+    accept acceptcharset acceptlanguage actortokentype alg algorithm apiversion appname aud audience
+    authmethod authtype clientassertiontype clientname contentlanguage contenttype displayname domain
+    enable env environment format grant granttype lang language locale maxtokens method methods mode
+    model name platform productname protocol provider realm region requestedtokentype resource
+    responsetype role roles scope scopes searchmode seed service servicename signaturemethod signmethod
+    signtype source stage stream subjecttokentype temperature tokentype topk topp typ type useragent
+    version xrequestedwith zone
+    """.split()  # noqa: SIM905 - a list of words reads better so
+)
+_ID_NAMES: Final = frozenset(
+    """
+    appid applicationid clientid consumerid corpid enterpriseid keyid kid id organizationid orgid projectid
+    tenant tenantid user userid username
+    """.split()  # noqa: SIM905
+)
+_CODE_NAMES: Final = frozenset(
+    """
+    code errcode errno errorcode error err ret retcode returncode resultcode statuscode rspcode respcode
+    status state success issuccess ok succeeded result subcode errorsubcode errorcodes
+    """.split()  # noqa: SIM905
+)
+_NUMBER_NAMES: Final = frozenset(
+    """
+    count createdat deadline duration effectivetime exp expire expireat expiredtime expirein expireon expires
+    expiresat expiresin expireson expirestime expiretime expiretimestamp expiration expirationtime expiry
+    expirytime extexpiresin iat issuedat leaseduration lifetime maxage nbf notafter notbefore now page port
+    refreshexpiresin refreshin refreshtokenexpiresin requesttime retryafter servertime size time timeout
+    timestamp tokenexpire tokenexpires total ts ttl validity validto validuntil
+    """.split()  # noqa: SIM905
+)
+_EXPLANATION_NAMES: Final = frozenset(
+    """
+    desc description detail details errdesc errinfo errmessage errmsg errordesc errordescription errordetail
+    errormessage errormsg errorinfo hint info message messages msg reason resultmessage resultmsg retmsg
+    returnmsg rspmsg respmsg statusmessage statusmsg statustext submsg subject title tip usermessage
+    """.split()  # noqa: SIM905
+)
+OAUTH_ERRORS: Final = frozenset(  # RFC 6749 4.1.2.1, 5.2; RFC 7009 2.2.1
+    """
+    access_denied invalid_client invalid_grant invalid_request invalid_scope server_error
+    temporarily_unavailable unauthorized_client unsupported_grant_type unsupported_response_type
+    unsupported_token_type
+    """.split()  # noqa: SIM905
+)
+_PLAIN_VALUES: Final = OAUTH_ERRORS | frozenset(
+    """
+    application/json application/x-www-form-urlencoded bearer client_credentials error fail failed failure
+    false jwt no none null ok succeeded success successful true yes
+    """.split()  # noqa: SIM905
+)
+_CODE: Final = re.compile(r"[A-Z]{0,8}[-_.]?[0-9]{1,8}")
+_NUMBER_OR_DATE: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?|\d{4}-\d\d-\d\d[T ][0-9:.+\- Z]{4,20}")
+_ERROR_CODE: Final = re.compile(r"[A-Z]{2,}[-_]?[0-9]{3,}")
+_WORD_IN_TEXT: Final = re.compile(r"[!-~]+(?<![.,;:!?)\]}>'\"])")
+_EXPLANATION_LENGTH_MAX: Final = 300
+_SECRET_LENGTH_MIN: Final = 4
+_MIXED_WORD_LENGTH_MIN: Final = 8
+_PLAIN_WORD_LENGTH_MAX: Final = 32
+SIGNATURE_WORDS: Final = frozenset({"sign", "sig", "signature", "hmac", "digest", "mac"})
+
+
+def words_of(name: str) -> list[str]:
+    """`appSecret`, `app-secret` and `APP_SECRET` are all `["app", "secret"]`."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def normalized(name: str) -> str:
+    """`appSecret`, `app-secret` and `APP_SECRET` are all `appsecret`."""
+    return "".join(words_of(name))
+
+
+def is_harmless(name: str, value: object) -> bool:
+    """Whether a value that a request holds under this name can be shown.
+
+    Names of secrets cannot be listed (`passcode`, `sid`, `pin`, and every language has its own), so harmless
+    ones are: whatever is not known to be harmless counts as a secret.
+    """
+    if value is None or isinstance(value, bool):
+        return True
+    whole = normalized(name)
+    if isinstance(value, int | float):
+        return whole in _NUMBER_NAMES or whole in _PLAIN_NAMES
+    if not isinstance(value, str):
+        return False
+    if not value or value.lower() in _PLAIN_VALUES:
+        return True
+    if whole in _NUMBER_NAMES:
+        return bool(_NUMBER_OR_DATE.fullmatch(value))
+    if is_jwt(value) or not value.isprintable():
+        return False
+    return whole in _ID_NAMES or (whole in _PLAIN_NAMES and not is_random(value))
+
+
+def is_harmless_reply(name: str, value: object) -> bool:
+    """The same for a reply, where a `code` says how the request went. In a request it may be a password."""
+    if normalized(name) in _CODE_NAMES:
+        return (
+            not isinstance(value, str)
+            or not value
+            or bool(_CODE.fullmatch(value))
+            or (value.lower() in _PLAIN_VALUES)
+        )
+    return is_harmless(name, value)
+
+
+def is_explanation(name: str) -> bool:
+    """Whether a field of that name explains an error in words for people."""
+    return normalized(name) in _EXPLANATION_NAMES
+
+
+def readable(text: str, secrets: Collection[str] = ()) -> str:
+    """An explanation with everything masked in it that may be a secret.
+
+    Args:
+        text: What an endpoint says.
+        secrets: What was sent to it, which it may repeat.
+    """
+    shown = " ".join(text[:_EXPLANATION_LENGTH_MAX].split())
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SECRET_LENGTH_MIN:
+            shown = shown.replace(secret, MASK)
+    shown = _WORD_IN_TEXT.sub(lambda word: MASK if _may_be_secret(word[0]) else word[0], shown)
+    return f"{shown} ..." if len(text) > _EXPLANATION_LENGTH_MAX else shown
+
+
+def _may_be_secret(word: str) -> bool:
+    """Whether a word of a text looks made by a machine. Error codes such as AADSTS7000215 do not."""
+    if word == MASK or _ERROR_CODE.fullmatch(word):
+        return False
+    if any(map(str.isdigit, word)) and any(map(str.isalpha, word)):
+        return len(word) >= _MIXED_WORD_LENGTH_MIN
+    return len(word) >= _PLAIN_WORD_LENGTH_MAX
+
+
+def is_jwt(text: str) -> bool:
+    """Whether it has the form of a JSON Web Token (RFC 7519)."""
+    return bool(_JWT.fullmatch(text))
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it has the form of RFC 9562."""
+    return bool(_UUID.fullmatch(text))
+
+
+def is_random(text: str) -> bool:
+    """Whether it looks drawn by a machine: long, dense, letters with digits, no word or date or address."""
+    if len(text) < RANDOM_LENGTH_MIN or not _DENSE.fullmatch(text) or is_uuid(text):
+        return False
+    if is_jwt(text):
+        return True
+    return _mixes(text) and bits_per_character(text) >= _BITS_MIN
+
+
+def _mixes(text: str) -> bool:
+    letters, digits = sum(map(str.isalpha, text)), sum(map(str.isdigit, text))
+    changes = sum(a.isdigit() != b.isdigit() or (a.islower() and b.isupper()) for a, b in pairwise(text))
+    return letters >= 4 and (digits >= 2 or len(text) >= 24) and changes >= len(text) // 8
+
+
+def bits_per_character(text: str) -> float:
+    """Shannon's entropy of its characters."""
+    counts = Counter(text).values()
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in counts)

@@ -1,0 +1,97 @@
+"""Where an HTTP/1.1 answer ends on the wire, and whether anything follows it (pure).
+
+HTTP libraries report that a message is complete, but not whether its last read held more bytes. Those bytes
+belong to nobody, and must not become the beginning of the next caller's answer.
+"""
+
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Final
+
+HEAD_BYTES_MAX: Final = 256 * 1024
+_BODILESS: Final = frozenset({204, 304})
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
+_TIMEOUT: Final = re.compile(rb"(?:^|[,;\s])timeout=(\d{1,6})(?=$|[,;\s])", re.IGNORECASE)
+
+
+class End(Enum):
+    """How the bytes received so far compare with one complete answer."""
+
+    EXACT = "exact"
+    SURPLUS = "surplus"
+    UNCLEAR = "unclear"
+
+
+class AnswerMeter:
+    """Counts the raw bytes of one answer."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._head = bytearray()
+        self._head_length: int | None = None
+        self._last = b""
+
+    def feed(self, data: bytes) -> None:
+        """Count bytes as they arrive from the socket."""
+        self.received += len(data)
+        self._last = data[-5:] if len(data) >= len(_LAST_CHUNK) else (self._last + data)[-5:]
+        if self._head_length is None:
+            self._find_head(data)
+
+    def _find_head(self, data: bytes) -> None:
+        searched = max(0, len(self._head) - len(_HEAD_END) + 1)
+        self._head += data
+        end = self._head.find(_HEAD_END, searched)
+        if end >= 0:
+            head = bytes(self._head[: end + len(_HEAD_END)])
+            # A lenient parser also ends lines at a bare LF, and skips empty lines before the answer.
+            sound = head.startswith(b"HTTP/1.1 ") and head.count(b"\n") == head.count(b"\r\n")
+            self._head_length = len(head) if sound and len(head) <= HEAD_BYTES_MAX else 0
+        elif len(self._head) > HEAD_BYTES_MAX:
+            self._head_length = 0
+        if self._head_length is not None:
+            self._head.clear()
+
+    def end(self, method: str, status: int, headers: Iterable[tuple[bytes, bytes]]) -> End:
+        """Compare what was received with the answer, once the parser reports that it is complete.
+
+        Args:
+            method: Of the request: the answer to a HEAD has no body.
+            status: Of the answer.
+            headers: Of the answer, as received.
+        """
+        if not self._head_length:
+            return End.UNCLEAR
+        length = 0 if method == "HEAD" or status in _BODILESS else _body_length(headers)
+        if length is None:
+            return End.EXACT if _is_chunked(headers) and self._last == _LAST_CHUNK else End.UNCLEAR
+        expected = self._head_length + length
+        if self.received == expected:
+            return End.EXACT
+        return End.SURPLUS if self.received > expected else End.UNCLEAR
+
+
+def announced_idle_seconds(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
+    """How long the server keeps an idle connection, where `Keep-Alive: timeout=N` says so."""
+    for value in _values(headers, b"keep-alive"):
+        if (found := _TIMEOUT.search(value)) is not None:
+            return float(found.group(1))
+    return None
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value.strip() for key, value in headers if key.lower() == name]
+
+
+def _body_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    lengths = _values(headers, b"content-length")
+    if len(lengths) != 1 or not lengths[0].isdigit() or _values(headers, b"transfer-encoding"):
+        return None
+    return int(lengths[0])
+
+
+def _is_chunked(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    codings = [value.lower() for value in _values(headers, b"transfer-encoding")]
+    return codings == [b"chunked"] and not _values(headers, b"content-length")

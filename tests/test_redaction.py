@@ -1,0 +1,113 @@
+"""What is shown is known to be harmless: names of secrets cannot be listed."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.redaction import is_harmless, is_harmless_reply, is_random, readable
+from proxy.secret import MASK
+
+RANDOM = "bX9k2Lq0Zt7Rw4Vn8Yc3"
+UUID = "7f3f0f6e-0b3a-4a57-9d1b-1c2d3e4f5a6b"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("password", "passcode", "otp", "sid", "pin", "PIN", "code", "captcha", "session_id", "sessionId"),
+        *("x-plain", "X-Api-Key", "sig", "ticket", "授权码", "密码", "mot_de_passe", "kennwort", "", "data"),
+        *("refresh_token", "cred", "pw", "answer", "device", "nonce", "state", "message", "appKey", "bearer"),
+    ],
+)  # fmt: skip
+def test_a_name_that_nobody_knows_hides_its_value(name: str) -> None:
+    for value in ("hunter2", "1234", 1234, 0.5, RANDOM, "\x1b[31m"):
+        assert not is_harmless(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("grant_type", "client_credentials"),
+        ("grantType", "password"),
+        ("client_id", RANDOM),
+        ("appId", UUID),
+        ("scope", "api://llm/.default"),
+        ("Content-Type", "application/json"),
+        ("token_type", "Bearer"),
+        ("expires_in", 7200),
+        ("expireTime", "1764000000123"),
+        ("expires_at", "2026-11-26T10:00:00+08:00"),
+        ("timestamp", 1764000000),
+        ("anything", None),
+        ("anything", True),
+        ("anything", ""),
+    ],
+)
+def test_what_is_known_to_be_harmless_shows(name: str, value: object) -> None:
+    assert is_harmless(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scope", JWT), ("client_id", JWT), ("expires_in", "hunter2"), ("method", RANDOM)],
+)
+def test_a_harmless_name_does_not_make_a_secret_harmless(name: str, value: str) -> None:
+    assert not is_harmless(name, value)
+
+
+def test_a_code_is_a_password_in_a_request_and_an_answer_in_a_reply() -> None:
+    for value in (0, 4003, "4003", "E4003", "success", "invalid_client"):
+        assert is_harmless_reply("errcode", value)
+    for value in ("hunter2", "482 913", RANDOM):
+        assert not is_harmless_reply("code", value)
+    assert not is_harmless("code", "482913")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("bad signature", "bad signature"),
+        ("签名错误,请检查 appSecret", "签名错误,请检查 appSecret"),
+        ("AADSTS7000215: Invalid client secret provided.", "AADSTS7000215: Invalid client secret provided."),
+        ("AppSecretNotMatch", "AppSecretNotMatch"),
+        (f"token {RANDOM} is not known", f"token {MASK} is not known"),
+        (f"refused: {JWT}.", f"refused: {MASK}."),
+        ("canary-token-7f3a", MASK),
+        ("sent hunter2 here", f"sent {MASK} here"),
+        ("a\x1b[2Jb\nc", "a\x1b[2Jb c"),
+        ("x " * 400, "x " * 149 + "x ..."),
+    ],
+)
+def test_an_explanation_shows_without_what_may_be_a_secret(text: str, shown: str) -> None:
+    assert readable(text, ["hunter2", "no"]) == shown
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_secret_that_was_sent_shows(before: str, after: str) -> None:
+    assert "hunter2!" not in readable(f"{before} hunter2! {after}", ["hunter2!"])
+
+
+@given(st.text(max_size=30), st.integers() | st.text() | st.none() | st.booleans())
+def test_every_value_is_judged(name: str, value: object) -> None:
+    assert is_harmless(name, value) in {True, False}
+    json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "random"),
+    [
+        (RANDOM, True),
+        ("9f86d081884c7d659a2feaa0c55ad015", True),
+        ("llm-token-proxy-2026", False),
+        ("https://auth.corp.example/abc123def456", False),
+        (UUID, False),
+        ("2025-11-24T16:10:00Z", False),
+        ("short1A", False),
+        ("0000000000000000000000", False),
+    ],
+)
+def test_looks(text: str, *, random: bool) -> None:
+    assert is_random(text) is random

@@ -1,0 +1,524 @@
+"""Which connection a request gets: used ones only where nothing can have been left on them."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import httpx2
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.upstream import connections
+from proxy.upstream.connections import (
+    INTERIM_ANSWERS_MAX,
+    PROBATION_RESTS,
+    GuardedConnection,
+    UpstreamConnector,
+)
+from proxy.upstream.transport import AiohttpTransport, ArrivingMessages
+from tests.loopback import until
+from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
+from tests.socket_upstream import socket_upstream
+from tests.upstream.build import PATIENCE, finish, raw_server, reset, send
+
+OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+SECRET: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforeign"
+
+
+@asynccontextmanager
+async def eager(rest: float = 0.0, probation: float = 0.0) -> AsyncIterator[AiohttpTransport]:
+    """A transport whose connections do not rest, so that each rule stands alone."""
+    connector = UpstreamConnector(tls=False, rest_seconds=rest, probation_seconds=probation)
+    async with AiohttpTransport(tls=False, connector=connector) as transport:
+        yield transport
+
+
+def says(*answers: bytes) -> Callable[[Conversation], Awaitable[None]]:
+    """Give these answers in turn, the last one again and again."""
+    left = list(answers)
+
+    async def script(talk: Conversation) -> None:
+        await talk.say(left.pop(0) if len(left) > 1 else left[0])
+
+    return script
+
+
+async def opened(upstream: RawUpstream, transport: AiohttpTransport, **request: object) -> int:
+    """Connections that two requests need: the one described, then a plain one."""
+    with contextlib.suppress(httpx2.TransportError):
+        await finish(await send(transport, upstream.url, **request))  # type: ignore[arg-type]
+    assert await finish(await send(transport, upstream.url)) == b"ok"
+    return upstream.accepted
+
+
+# --- which exchange leaves a connection that may be used again
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + b"x" * 400_000,
+    ],
+)
+async def test_after_a_sound_answer_a_connection_is_used_again(answer: bytes) -> None:
+    async with raw_upstream(says(answer, OK)) as upstream, eager() as transport:
+        assert await opened(upstream, transport) == 1
+
+
+async def test_after_the_answer_to_a_head_it_is_used_again() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+    async with raw_upstream(says(answer, OK)) as upstream, eager() as transport:
+        assert await opened(upstream, transport, method="HEAD") == 1
+
+
+async def test_after_a_post_with_a_body_it_is_used_again() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager() as transport:
+        assert await opened(upstream, transport, content=b"{}") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+async def test_after_a_body_where_none_is_usual_it_is_closed(method: str) -> None:
+    answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+    async with raw_upstream(says(answer, OK)) as upstream, eager() as transport:
+        assert await opened(upstream, transport, method=method, content=b"body") == 2
+
+
+DOUBTFUL: Final = {
+    "surplus line": OK + b"\r\n",
+    "surplus beginning": OK + b"HTTP/1.1 2",
+    "surplus garbage": OK + b"garbage",
+    "surplus answer": OK + SECRET,
+    "surplus head": OK + b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+    "surplus interim answer": OK + b"HTTP/1.1 100 Continue\r\n\r\n",
+    "surplus behind chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\r\n",
+    "surplus chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n0\r\n\r\n",
+    "surplus behind a 204": b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok",
+    "surplus behind a long body": b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + b"x" * 400_001,
+    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n",
+    "interim answer": b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+    "line before": b"\r\n" + OK,
+    "bare line ends": OK.replace(b"\r\n", b"\n"),
+    "close": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+    "upgrade": b"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nok",
+    "odd coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "two framings": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
+    "error": b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",
+}
+
+
+@pytest.mark.parametrize("answer", DOUBTFUL.values(), ids=DOUBTFUL.keys())
+async def test_after_a_doubtful_answer_it_is_closed(answer: bytes) -> None:
+    async with raw_upstream(says(answer, OK)) as upstream, eager() as transport:
+        assert await opened(upstream, transport, content=b"{}") == 2
+
+
+@pytest.mark.parametrize("cut", [1, 20, 37, 44, 46])
+async def test_a_surplus_is_seen_wherever_the_reads_end(cut: int) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\r\n"
+
+    async def script(talk: Conversation) -> None:
+        if len(upstream.requests) > 1:
+            await talk.say(OK)
+            return
+        await talk.say(answer[:cut])
+        await asyncio.sleep(0.01)  # a read of its own
+        await talk.say(answer[cut:])
+
+    async with raw_upstream(script) as upstream, eager() as transport:
+        assert await opened(upstream, transport) == 2
+
+
+async def test_an_answer_before_the_end_of_the_request_leaves_no_used_connection() -> None:
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"first"
+        await go_on.wait()
+        yield b"last"
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK[:-1])
+        await reader.readuntil(b"last\r\n0\r\n\r\n")
+        writer.write(OK[-1:])
+        await reader.read()
+
+    accepted = list[asyncio.StreamWriter]()
+    async with raw_server(early) as place, eager() as transport:
+        response = await send(transport, f"http://{place}", content=slow())
+        go_on.set()
+        assert await finish(response) == b"ok"
+        await (await send(transport, f"http://{place}")).aclose()
+        assert len(accepted) == 2
+
+
+@pytest.mark.parametrize("kind", ["streamed", "large"])
+async def test_a_body_that_is_not_written_at_once_gets_a_new_connection(kind: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"piece"
+
+    async with raw_upstream(says(OK)) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        content = pieces() if kind == "streamed" else b"x" * 1_100_000
+        await finish(await send(transport, upstream.url, content=content))
+        assert upstream.accepted == 2
+
+
+async def test_an_answer_that_its_caller_has_not_read_blocks_its_connection() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager() as transport:
+        unread = await send(transport, upstream.url)
+        await finish(await send(transport, upstream.url))
+        assert upstream.accepted == 2
+        await finish(unread)
+
+
+async def test_a_flood_of_interim_answers_ends_the_request() -> None:
+    flood = b"HTTP/1.1 103 Early Hints\r\n\r\n" * (INTERIM_ANSWERS_MAX + 1)
+    async with raw_upstream(says(flood + OK)) as upstream, eager() as transport:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await send(transport, upstream.url)
+
+
+async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
+    async def shake_hands(transport: AiohttpTransport, url: str) -> httpx2.Response:
+        extensions = {
+            "target": b"/v1/realtime",
+            "timeout": {"connect": PATIENCE},
+            "subprotocols": ["realtime"],
+        }
+        return await transport.handle_async_request(httpx2.Request("GET", url, extensions=extensions))
+
+    refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
+    async with raw_upstream(says(OK, refusal, OK)) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        response = await shake_hands(transport, upstream.url)
+        assert response.status_code == 403
+        assert await finish(response) == b"no"
+        assert upstream.accepted == 2
+        await until(lambda: upstream.connections == 1)
+    async with socket_upstream() as upstream_socket, eager() as transport:
+        response = await shake_hands(transport, upstream_socket.url)
+        messages = response.extensions["socket"]
+        assert isinstance(messages, ArrivingMessages)
+        await messages.send("hello")
+        assert await messages.receive() == "hello"
+        await messages.aclose()
+
+
+# --- what arrives while a connection rests
+
+
+class HandUpstream:
+    """An upstream in a thread of its own, which the test moves by hand while the event loop stands still."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
+        self._tls = tls
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.peers = list[socket.socket]()
+        self.heads = list[bytes]()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                peer.settimeout(PATIENCE)
+                if self._tls is not None:
+                    peer = self._tls.wrap_socket(peer, server_side=True)
+                self.heads.append(peer.recv(65536))
+                peer.send(OK)
+                self.peers.append(peer)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for peer in self.peers:
+            peer.close()
+
+
+@pytest.fixture(params=["http", "https"])
+def by_hand(request: pytest.FixtureRequest, certificate: Path) -> Iterator[tuple[HandUpstream, object]]:
+    """An upstream that is moved by hand, and the TLS setting to reach it."""
+    ours = theirs = None
+    if request.param == "https":
+        ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        ours.num_tickets = 0
+        theirs = ssl.create_default_context(cafile=str(certificate))
+    upstream = HandUpstream(ours)
+    yield upstream, theirs or False
+    upstream.close()
+
+
+async def test_bytes_that_the_loop_has_not_read_yet_are_seen_at_the_moment_of_use(
+    by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
+) -> None:
+    upstream, tls = by_hand
+    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+        assert await finish(await send(transport, upstream.url)) == b"ok"
+        await until(lambda: len(upstream.peers) == 1)
+        upstream.peers[0].send(SECRET)  # from here to the request the event loop does not run
+        assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
+    assert len(upstream.heads) == 2
+
+
+async def test_a_close_that_the_loop_has_not_read_yet_is_seen_at_the_moment_of_use(
+    by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
+) -> None:
+    upstream, tls = by_hand
+    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+        assert await finish(await send(transport, upstream.url)) == b"ok"
+        await until(lambda: len(upstream.peers) == 1)
+        upstream.peers[0].close()
+        assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
+    assert len(upstream.heads) == 2
+
+
+async def test_whatever_arrives_at_rest_closes_the_connection_at_once() -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(OK)
+        talks.append(talk)
+
+    talks = list[Conversation]()
+    async with raw_upstream(script) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        assert upstream.connections == 1
+        await talks[0].say(b"\n")
+        await until(lambda: upstream.connections == 0)
+
+
+async def test_an_upstream_that_sends_unasked_bytes_gets_a_new_connection_for_each_request() -> None:
+    async with raw_upstream(says(OK, OK, OK + SECRET, OK)) as upstream, eager() as transport:
+        with capture_logs() as lines:
+            for _ in range(6):
+                assert await finish(await send(transport, upstream.url)) == b"ok"
+        assert upstream.accepted == 1 + 3
+        (line,) = lines
+        assert (line["event"], line["log_level"]) == ("upstream_sends_unasked_bytes", "warning")
+
+
+async def test_an_idle_timeout_at_rest_is_no_reason_for_distrust() -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(OK)
+        talks.append(talk)
+
+    talks = list[Conversation]()
+    async with raw_upstream(script) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        with capture_logs() as lines:
+            await talks[0].say(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
+            await until(lambda: upstream.connections == 0)
+        assert lines == []
+
+
+# --- how long connections rest
+
+
+async def test_a_connection_is_not_used_before_it_has_rested() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
+        for _ in range(3):
+            await finish(await send(transport, upstream.url))
+        assert upstream.accepted == 3
+
+
+async def test_a_connection_that_has_rested_is_used() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager(rest=0.05) as transport:
+        await finish(await send(transport, upstream.url))
+        await asyncio.sleep(0.06)
+        await finish(await send(transport, upstream.url))
+        assert upstream.accepted == 1
+
+
+async def test_connections_to_a_new_upstream_rest_longer() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager(probation=10.0) as transport:
+        for _ in range(3):
+            await finish(await send(transport, upstream.url))
+        assert upstream.accepted == 3
+
+
+async def test_an_upstream_passes_its_probation() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager(probation=0.1) as transport:
+        first = [await send(transport, upstream.url) for _ in range(PROBATION_RESTS)]
+        for response in first:
+            await finish(response)
+        await asyncio.sleep(0.11)
+        for _ in range(3 * PROBATION_RESTS):
+            await finish(await send(transport, upstream.url))
+        assert upstream.accepted == PROBATION_RESTS
+
+
+async def test_only_so_many_connections_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "RESTING_ON_PROBATION_MAX", 2)
+    async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
+        for _ in range(5):
+            await finish(await send(transport, upstream.url))
+        await until(lambda: upstream.connections == 2)
+
+
+@pytest.mark.parametrize("offer", [b"", b"Keep-Alive: timeout=1, max=5\r\n"])
+async def test_a_connection_closes_when_it_has_rested_long_enough(
+    offer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", 60.0 if offer else 0.05)
+    answer = OK.replace(b"\r\n", b"\r\n" + offer, 1)
+    async with raw_upstream(says(answer)) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        assert upstream.connections == 1
+        await until(lambda: upstream.connections == 0)
+
+
+# --- connections that die
+
+
+async def test_an_upstream_that_closes_after_thirty_milliseconds_costs_no_request() -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(OK)
+        asyncio.get_running_loop().call_later(0.03, talk.writer.close)
+
+    async with raw_upstream(script) as upstream, AiohttpTransport(tls=False) as transport:
+        for number in range(60):
+            assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
+            await asyncio.sleep(0.028 + number / 15_000)
+
+
+@pytest.fixture
+def overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the connection arrives between the look at the socket and the request."""
+    monkeypatch.setattr(GuardedConnection, "_is_readable", lambda _: False)
+
+
+async def test_a_connection_is_not_used_at_the_age_at_which_the_upstream_closes_them() -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(OK)
+        if len(upstream.requests) == 1:
+            asyncio.get_running_loop().call_later(0.05, talk.writer.close)
+
+    clock = asyncio.get_running_loop()
+    async with raw_upstream(script) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        began = clock.time()
+        await until(lambda: upstream.connections == 0)
+        await finish(await send(transport, upstream.url))
+        await asyncio.sleep(clock.time() - began)  # at least as long as the first one lasted
+        await finish(await send(transport, upstream.url))
+        assert upstream.accepted == 3
+
+
+@pytest.mark.usefixtures("overlooked")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_that_did_not_reach_the_upstream_is_sent_again(
+    by_hand: tuple[HandUpstream, ssl.SSLContext | bool], method: str
+) -> None:
+    upstream, tls = by_hand
+    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+        assert await finish(await send(transport, upstream.url)) == b"ok"
+        await until(lambda: len(upstream.peers) == 1)
+        upstream.peers[0].close()
+        if tls and method == "POST":  # cannot be proven there
+            with pytest.raises(httpx2.TransportError):
+                await send(transport, upstream.url, method=method)
+        else:
+            assert await finish(await send(transport, upstream.url, method=method)) == b"ok"
+            assert len(upstream.heads) == 2
+
+
+@pytest.mark.usefixtures("overlooked")
+async def test_an_answer_that_was_on_its_way_before_the_request_is_not_taken_for_its_answer(
+    by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
+) -> None:
+    upstream, tls = by_hand
+    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+        assert await finish(await send(transport, upstream.url)) == b"ok"
+        await until(lambda: len(upstream.peers) == 1)
+        upstream.peers[0].send(SECRET)
+        upstream.peers[0].close()  # nothing that is sent from now on reaches it
+        assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 3), ("PUT", 3), ("POST", 2), ("PATCH", 2)])
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_request_that_was_delivered_is_sent_again_only_if_that_is_safe(
+    method: str, times: int, leave: str
+) -> None:
+    async def script(talk: Conversation) -> None:
+        if len(upstream.requests) != 2:
+            await talk.say(OK)
+        elif leave == "close":
+            talk.writer.close()
+        else:
+            reset(talk)
+
+    async with raw_upstream(script) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        with contextlib.nullcontext() if times == 3 else pytest.raises(httpx2.TransportError):
+            assert await finish(await send(transport, upstream.url, method=method, content=b"x")) == b"ok"
+    assert len(upstream.requests) == times
+
+
+async def test_a_request_is_not_sent_again_when_its_answer_had_begun() -> None:
+    async def script(talk: Conversation) -> None:
+        if len(upstream.requests) == 1:
+            await talk.say(OK)
+        else:
+            await talk.say(OK[:20])
+            talk.writer.close()
+
+    async with raw_upstream(script) as upstream, eager() as transport:
+        await finish(await send(transport, upstream.url))
+        with pytest.raises(httpx2.TransportError):
+            await send(transport, upstream.url, content=b"x")
+    assert len(upstream.requests) == 2
+
+
+async def test_a_tls_connection_closes_although_the_upstream_does_not_take_part(
+    by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
+) -> None:
+    upstream, tls = by_hand
+    async with AiohttpTransport(tls=tls) as transport:
+        await (await send(transport, upstream.url, method="GET", content=b"x")).aclose()
+        await until(lambda: len(upstream.peers) == 1)
+        with socket.socket(fileno=os.dup(upstream.peers[0].fileno())) as below_tls:
+            below_tls.settimeout(PATIENCE)
+            while await asyncio.to_thread(below_tls.recv, 65536):
+                pass
+
+
+# --- what this rests on
+
+
+async def test_a_connection_that_aiohttp_opens_without_the_guard_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(UpstreamConnector, "_create_connection")  # as if aiohttp asked under another name
+    async with raw_upstream(says(OK)) as upstream, eager() as transport:
+        with pytest.raises(TypeError, match="not guarded"):
+            await send(transport, upstream.url)
+
+
+def test_aiohttp_still_asks_its_connectors_for_connections() -> None:
+    assert "_create_connection" in vars(aiohttp.BaseConnector)
