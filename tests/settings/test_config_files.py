@@ -2,12 +2,14 @@
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from proxy.errors import SettingsError
 from proxy.secret import Secret
 from proxy.settings import (
     DEFAULT_CALLER_KEYS,
@@ -35,6 +37,17 @@ SEALING_KEY = re.compile(r"\$\{env:(\w*(?:ENCRYPTION|NAME)_KEY)\b")
 WITH_DEFAULT = re.compile(r"\$\{env:(\w+):-")
 PEM = re.compile(r"/([\w-]+\.pem)")
 ACCOUNT = "service-account.json"
+EXAMPLE_ENVIRONMENT = {
+    name: f"canary-{name.lower()}-of-32-bytes-and-more"
+    for name in (
+        *("RAGFLOW_KEY", "CORP_APP_SECRET", "ENTRA_SECRET", "PERSON_CLIENT_SECRET", "PERSON_PASSWORD"),
+        *("SPEECH_KEY", "SIGNING_KEY"),
+    )
+}
+"""What must be set for the example; its sections that are commented out need more."""
+NOT_SET = re.compile(r"the environment variable (\w+) is not set")
+SECRET_NAME = re.compile(r"(?i)^key$|secret|password|^value$|api_?key|^encryption_key$")
+REFERENCE = re.compile(r"(?:Bearer )?\$\{(?:env:\w+(?::-)?|file:[^}]+|credential:\w+)\}")
 
 
 def sections_in(annotation: object) -> Iterator[type[Section]]:
@@ -94,7 +107,7 @@ def test_every_key_of_a_source_stands_in_a_block_of_that_source(model: type[Sect
 def surroundings_of(text: str, folder: Path) -> Surroundings:
     """All that a text names, fit for its place."""
     keys = {key: hashlib.sha256(key.encode()).hexdigest() for key in SEALING_KEY.findall(text)}
-    defaults = dict.fromkeys(WITH_DEFAULT.findall(text), "")
+    defaults = {**dict.fromkeys(WITH_DEFAULT.findall(text), ""), **EXAMPLE_ENVIRONMENT, "CHAT_SECRET": "c"}
     files = {name: certificate_pem("rsa") for name in PEM.findall(text) if "key" not in name}
     return Surroundings(
         folder, environ={**defaults, **keys}, files={**files, ACCOUNT: '{"type": "service_account"}'}
@@ -113,12 +126,53 @@ def test_the_blocks_that_are_commented_out_load_too(tmp_path: Path) -> None:
     assert settings.shared is not None
 
 
-def test_the_example_needs_no_environment() -> None:
-    settings = load_settings(CONFIG / "example.toml", {})
+def test_the_example_loads_and_shows_no_secret() -> None:
+    settings = example()
 
     assert set(settings.credentials) == {"corp", "entra", "person", "exchanged", "speech", "signed"}
     assert isinstance(settings.routes, Routes)
-    assert "example-" not in describe(settings)
+    assert settings.gateway is None
+    shown = describe(settings)
+    assert [value for value in EXAMPLE_ENVIRONMENT.values() if value in shown] == []
+
+
+def test_the_example_has_no_secret_of_its_own() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(CONFIG / "example.toml", {})
+
+    missing = {found[1] for problem in caught.value.problems if (found := NOT_SET.search(problem))}
+    assert missing == {*EXAMPLE_ENVIRONMENT}
+    assert len(caught.value.problems) == len(missing)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.rglob("*.toml")), ids=lambda path: path.name)
+def test_no_secret_in_the_examples_is_public(path: Path) -> None:
+    if path.name == "proxy.toml":
+        return  # the runnable default, whose keys have rules of their own
+    tree = tomllib.loads(path.read_text())
+
+    assert [*literal_secrets(tree, "")] == []
+
+
+def literal_secrets(value: object, name: str) -> Iterator[tuple[str, object]]:
+    """Every secret that is written out, or that has a default, with its name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from literal_secrets(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from literal_secrets(item, name)
+    elif (
+        SECRET_NAME.search(name)
+        and value not in DEFAULT_CALLER_KEYS
+        and not (isinstance(value, str) and REFERENCE.fullmatch(value))
+    ):
+        yield name, value
+
+
+def example() -> Settings:
+    """The example with its variables set."""
+    return load_settings(CONFIG / "example.toml", EXAMPLE_ENVIRONMENT)
 
 
 def test_the_runnable_default() -> None:
@@ -141,7 +195,7 @@ def test_the_runnable_default() -> None:
 
 @pytest.mark.parametrize("name", ["proxy.toml", "example.toml"])
 def test_the_defaults_in_the_example_are_the_defaults(name: str) -> None:
-    settings = load_settings(CONFIG / name, {})
+    settings = load_settings(CONFIG / name, EXAMPLE_ENVIRONMENT)
 
     assert settings.limits == type(settings.limits)()
     assert settings.logs == type(settings.logs)()
