@@ -58,20 +58,39 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 clean: ## Remove what was made
 	@rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# A stamp is made only after its step has succeeded, so whatever was interrupted is done again.
+# A stamp is made only after its step has succeeded, so whatever was interrupted is done again. An environment
+# that lost its Python, its pip or its packages afterwards is made again, too.
+HAS_ALL := import sys; from importlib.util import find_spec as f; sys.exit(not (f("pip") and f("quart")))
+ifneq ($(wildcard $(VENV)/.runtime),)
+ifneq ($(shell $(BIN)/python -c '$(HAS_ALL)' >/dev/null 2>&1 && echo sound),sound)
+LOST := $(VENV) has lost its Python or its packages: making it again ...
+.PHONY: $(BIN)/python
+endif
+else ifneq ($(wildcard $(VENV)),)
+HALF := $(VENV) is half made, since an earlier make was interrupted: finishing it ...
+endif
+
+NOT_INSTALLED = { echo "the packages could not be installed, see above: check the network; PIP_INDEX_URL names an \
+	index of your own" >&2; exit 1; }
+
 $(BIN)/python: # absent, or a link to a Python that is gone
+	@[ -z "$(LOST)" ] || echo "$(LOST)" >&2
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; say which with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV)
 
 $(VENV)/.runtime: requirements.lock $(BIN)/python
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@[ -z "$(HALF)" ] || echo "$(HALF)" >&2
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 \
+		|| { echo "$(VENV) is half made, without pip: making it again ..." >&2; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing the locked packages into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
+		|| $(NOT_INSTALLED)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock \
+		|| $(NOT_INSTALLED)
 	@touch $@
 
 $(CLIENTS)/%/.made: $(CLIENT_LOCKS)/%.txt | $(BIN)/python
