@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.asgi import Application
-from proxy.blueprints import chat, llm_proxy, ops
+from proxy.blueprints import chat, index, llm_proxy, ops
 from proxy.blueprints.chat_session import install_sessions
 from proxy.blueprints.exchange import arrived, services
 from proxy.blueprints.realtime import RealtimeConnection
@@ -42,6 +42,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(index.blueprint)
     if settings.chat is not None:
         install_sessions(app, settings)
         app.register_blueprint(chat.blueprint)

@@ -12,7 +12,7 @@ from proxy.errors import ErrorEnvelope, ProxyError
 from proxy.settings import load_settings
 from tests.conftest import SETTINGS, STATIC
 
-PUBLIC = {"/livez", "/readyz", "/healthz", "/metrics"}
+PUBLIC = {"/", "/livez", "/readyz", "/healthz", "/metrics"}
 
 
 @pytest.fixture
