@@ -77,6 +77,11 @@ class CallerLimits:
         if budget is not None and tokens:
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
+    def has_models(self, caller: Caller) -> bool:
+        """Whether this caller may use certain models only."""
+        key = self._keys.get(caller.name)
+        return key is not None and key.models != ANY_MODEL
+
     def check_model(self, caller: Caller, model: str | None, *, hidden: bool = False) -> None:
         """Refuse a model that is not for this caller.
 

@@ -73,14 +73,7 @@ class BoundedBody:
         Raises:
             BodyTooLarge, BodyTimeout
         """
-        if not (self._unread or self.failure or self._complete.is_set()):
-            try:
-                async with asyncio.timeout(self.timeout):
-                    await self._arrived.wait()
-            except TimeoutError:
-                self.failure = BodyTimeout()
-        if self.failure is not None:
-            raise self.failure
+        await self._wait()
         if not self._unread:
             raise StopAsyncIteration
         data = bytes(self._unread)
@@ -89,6 +82,25 @@ class BoundedBody:
             self._arrived.clear()
         self._drained.set()
         return data
+
+    async def peek(self) -> bytes:
+        """Return up to 64 bytes of the beginning without taking them out; no bytes if the body is empty.
+
+        Raises:
+            BodyTooLarge, BodyTimeout
+        """
+        await self._wait()
+        return bytes(self._unread[:64])
+
+    async def _wait(self) -> None:
+        if not (self._unread or self.failure or self._complete.is_set()):
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await self._arrived.wait()
+            except TimeoutError:
+                self.failure = BodyTimeout()
+        if self.failure is not None:
+            raise self.failure
 
     async def read(self, limit: int) -> bytes:
         """Read to the end of the body, or until more than `limit` bytes are read.

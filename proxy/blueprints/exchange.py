@@ -25,12 +25,12 @@ from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route
 from proxy.wire.endpoints import Endpoint, ModelPlace
-from proxy.wire.form_body import MULTIPART_FORM, may_name_model, read_model, replace_form_model
+from proxy.wire.form_body import MULTIPART_FORM, read_form, replace_form_model
 from proxy.wire.headers import find_header, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import Target, find_target
 from proxy.wire.repairs import read_call, repair_request
-from proxy.wire.request_json import NO_FIELDS, RequestFields, read_fields, replace_model
+from proxy.wire.request_json import NO_FIELDS, RequestFields, check_first_byte, read_fields, replace_model
 
 _JSON: Final = b"application/json"
 
@@ -59,14 +59,14 @@ async def relay_exchange() -> Response:
     if own.models.answers(incoming.method, target):
         return await _answer_models(own.models, target, record)
     held, fields = await _hold_body(incoming, limits.held_body_bytes)
-    _check_limits(incoming, own.limits, fields, hidden=_may_hide_model(incoming, held, target.endpoint))
+    _check_limits(incoming, own.limits, fields, held, target.endpoint)
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
     incoming.closing.push_async_callback(_count_usage, incoming, own)
     plan = own.routing.plan(target.endpoint, record.model, record.caller)
     preparation = _Preparation(incoming, own, target.path, held, fields, asyncio.get_running_loop().time())
     attempts = Attempts(plan, preparation.exchange, record, again=incoming.body.finished)
-    beats = plan[0].heartbeat if fields.stream is True and target.endpoint.heartbeats else 0.0
+    beats = plan[0].heartbeat if fields.stream and target.endpoint.heartbeats else 0.0
     try:
         opening = attempts.open(incoming.closing)
         if beats:
@@ -127,11 +127,13 @@ async def _answer_models(models: ModelList, target: Target, record: ExchangeReco
 
 
 def _check_limits(
-    incoming: ProxyRequest, limits: CallerLimits, fields: RequestFields, *, hidden: bool
+    incoming: ProxyRequest, limits: CallerLimits, fields: RequestFields, held: bytes, endpoint: Endpoint
 ) -> None:
     if incoming.caller is None:
         return
-    limits.check_model(incoming.caller, incoming.record.model, hidden=hidden)
+    if limits.has_models(incoming.caller):
+        hidden = _may_hide_model(incoming, held, endpoint)
+        limits.check_model(incoming.caller, incoming.record.model, hidden=hidden)
     if fields.streams:
         incoming.closing.enter_context(limits.stream(incoming.caller))
 
@@ -145,7 +147,7 @@ def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: Endpoint) -> 
         return False
     kind = _media_type(incoming)
     if kind == MULTIPART_FORM and incoming.body.finished:
-        return may_name_model(held)
+        return not read_form(_content_type(incoming), held).is_plain
     return kind != _JSON or endpoint.model is ModelPlace.BODY
 
 
@@ -162,14 +164,16 @@ async def _count_usage(incoming: ProxyRequest, own: Services) -> None:
 async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, RequestFields]:
     """Read what may have to be sent again: JSON whatever its size, anything else while it is small."""
     kind = _media_type(incoming)
+    if kind == _JSON:
+        check_first_byte(await incoming.body.peek())
     held = await incoming.body.read(incoming.body.limit if kind == _JSON else held_bytes)
     incoming.record.bytes_up = len(held)
     fields = NO_FIELDS
     if kind == _JSON and held:
         fields = read_fields(held)
     elif kind == MULTIPART_FORM:
-        fields = RequestFields(read_model(_content_type(incoming), held))
-    incoming.record.model = fields.model if isinstance(fields.model, str) else None
+        fields = RequestFields(read_form(_content_type(incoming), held).model)
+    incoming.record.model = fields.model
     return held, fields
 
 

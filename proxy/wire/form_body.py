@@ -1,78 +1,166 @@
-"""Look into the beginning of a multipart form (RFC 7578): which model it names."""
+"""Look into the beginning of a multipart form (RFC 7578): which model it names, and where.
+
+Every step moves forward through the bytes, and both the number and the size of the parts are bounded.
+"""
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 MULTIPART_FORM: Final = b"multipart/form-data"
 PARTS_MAX: Final = 200
-"""A form with more parts is not read: it has no model here."""
+"""The model of a form with more parts is not looked for."""
 
-_PIECE_BYTES: Final = 16 << 10
-_PIECES_OF_HEADERS_MAX: Final = 4
-_LIKE_MODEL: Final = re.compile(rb'name\*?\s*=\s*"?[^";]*model', re.IGNORECASE)
+_PREAMBLE_BYTES_MAX: Final = 1024
+_HEADER_BYTES_MAX: Final = 8 * 1024
+_LINE_END: Final = re.compile(rb"[ \t]*+(?:\r\n|--)")
+_BLANK_LINE: Final = b"\r\n\r\n"
+# What OpenAI's SDKs, httpx, requests, curl and browsers write, and nothing that parsers disagree about.
+_PLAIN_TYPE: Final = re.compile(
+    rb'multipart/form-data; ?boundary=(?:"[\w\'()+,./:=? -]{1,70}"|[\w\'+.-]{1,70})', re.IGNORECASE
+)
+_PLAIN_DISPOSITION: Final = re.compile(
+    r'form-data; ?name=(?:"(?P<quoted>[^"\\%;=\x00-\x1f]*)"|(?P<token>[\w.-]+))'
+    r'(?:; ?filename="[^"\\;=\x00-\x1f]*")?(?:; ?filename\*=utf-8\'\'[\w.~%!$&+-]*)?',
+    re.IGNORECASE,
+)
+_PLAIN_HEADERS: Final = frozenset({"content-disposition", "content-type", "content-length"})
 
 
-def read_model(content_type: bytes, head: bytes) -> str | None:
-    """The value of the one field `model` that stands whole in the beginning of a form.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a form says about its model."""
+
+    model: str | None = None
+    """The value of its one field `model`, if that is within the bytes that were looked at."""
+    span: tuple[int, int] = (0, 0)
+    """Where the value stands."""
+    is_plain: bool = False
+    """Whether the bytes are a whole form that every parser reads in the same way.
+
+    If so, `model` is what the upstream reads, and None means that the form has no model.
+    """
+
+
+class _Part(NamedTuple):
+    headers: bytes
+    start: int
+    end: int
+
+
+def read_form(content_type: bytes, head: bytes) -> Form:
+    """Look for the model of a form.
 
     Args:
         content_type: With its boundary; without one no field is found.
         head: The body, or its beginning.
     """
     boundary = _boundary(content_type)
+    if not boundary:
+        return Form()
+    delimiter = b"--" + boundary
+    parts = [*_parts(delimiter, head)]
+    names = [_field_name(part) for part in parts]
+    if len(parts) > PARTS_MAX or names.count("model") > 1:
+        return Form()
+    is_plain = (
+        _PLAIN_TYPE.fullmatch(content_type) is not None
+        and all(name is not None and _is_plain_name(name) for name in names)
+        and all(map(_is_plain_part, parts))
+        and _is_plain_frame(delimiter, head, parts)
+    )
+    if "model" not in names:
+        return Form(is_plain=is_plain)
+    part = parts[names.index("model")]
     try:
-        models = [value.decode() for value in _fields(boundary, head)] if boundary else []
-    except ValueError:  # no form: the upstream's to refuse
-        return None
-    return models[0] if len(models) == 1 else None
-
-
-def may_name_model(head: bytes) -> bool:
-    """Whether somebody else might find a model there, though `read_model` finds none."""
-    return _LIKE_MODEL.search(head) is not None
+        model = head[part.start : part.end].decode()
+    except UnicodeDecodeError:
+        return Form()
+    return Form(model, (part.start, part.end), is_plain and model.isprintable() and model == model.strip())
 
 
 def replace_form_model(content_type: bytes, head: bytes, name: str) -> bytes:
     """Give the one model of a form another name, and leave every other byte as it is."""
-    model = read_model(content_type, head)
-    if model is None:
+    form = read_form(content_type, head)
+    if form.model is None:
         return head
-    line, parts = rb"[^\r\n]+\r\n", re.escape(b"--" + _boundary(content_type))
-    field = rb'%b[ \t]*\r\n(?:%b)*?[^\r\n]*;[ \t]*name="?model"?[ \t]*(?:;[^\r\n]*)?\r\n(?:%b)*\r\n'
-    pattern = b"(%b)%b(?=\r\n%b)" % (field % (parts, line, line), re.escape(model.encode()), parts)
-    return re.sub(pattern, lambda found: found[1] + name.encode(), head, count=1, flags=re.IGNORECASE)
+    start, end = form.span
+    return b"".join((head[:start], name.encode(), head[end:]))
 
 
 def _boundary(content_type: bytes) -> bytes:
     return parse_options_header(content_type.decode("latin-1"))[1].get("boundary", "").encode("latin-1")
 
 
-def _fields(boundary: bytes, head: bytes) -> Iterator[bytes]:
-    value: bytes | None = None
-    for event in _events(boundary, head):
-        if not isinstance(event, Data):
-            value = b"" if isinstance(event, Field) and event.name == "model" else None
-        elif value is not None:
-            value += event.data
-            if not event.more_data:
-                yield value
+def _parts(delimiter: bytes, head: bytes) -> Iterator[_Part]:
+    """The parts that end within these bytes, and at most one more than are looked at."""
+    place = head.find(delimiter, 0, _PREAMBLE_BYTES_MAX)
+    if place < 0 or head[max(place - 2, 0) : place] not in {b"", b"\r\n"}:
+        return
+    for _ in range(PARTS_MAX + 1):
+        line_end = _LINE_END.match(head, place + len(delimiter))
+        if line_end is None or line_end[0].endswith(b"--"):
+            return
+        headers = line_end.end()
+        # The line end of the delimiter also begins a blank line, if there are no headers.
+        blank = head.find(_BLANK_LINE, headers - 2, headers + _HEADER_BYTES_MAX)
+        following = _find_delimiter(delimiter, head, blank + 2)
+        if blank < 0 or following < 0:
+            return
+        start = blank + len(_BLANK_LINE)
+        if start <= following:
+            yield _Part(head[headers:blank], start, following)
+        place = following + 2
 
 
-def _events(boundary: bytes, head: bytes) -> Iterator[Event]:
-    """Read no longer than a real form needs: a hostile one could hold the event loop for long."""
-    decoder = MultipartDecoder(boundary)
-    parts, pieces_of_headers, is_content = 0, 0, False
-    for start in range(0, len(head), _PIECE_BYTES):
-        decoder.receive_data(head[start : start + _PIECE_BYTES])
-        while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
-            is_part = isinstance(event, Field | File)
-            is_content = is_part or (isinstance(event, Data) and event.more_data)
-            parts += is_part
-            yield event
-        pieces_of_headers += not is_content
-        if parts > PARTS_MAX or pieces_of_headers > _PIECES_OF_HEADERS_MAX:
-            raise ValueError("no form that is worth reading")
+def _find_delimiter(delimiter: bytes, head: bytes, place: int) -> int:
+    """Where the next delimiter begins, with the line end before it; -1 if there is none."""
+    while (place := head.find(b"\r\n" + delimiter, place)) >= 0:
+        if _LINE_END.match(head, place + 2 + len(delimiter)):
+            return place
+        place += 2
+    return -1
+
+
+def _headers(part: _Part) -> Iterator[tuple[str, str]]:
+    for line in part.headers.decode("latin-1").split("\r\n"):
+        name, _, value = line.partition(":")
+        yield name.lower(), value.strip(" \t")
+
+
+def _field_name(part: _Part) -> str | None:
+    """The name of a field; empty for a file, None for a part that is neither."""
+    values = [value for name, value in _headers(part) if name == "content-disposition"]
+    if len(values) != 1:
+        return None
+    kind, options = parse_options_header(values[0])
+    if kind.lower() != "form-data" or "name" not in options:
+        return None
+    return "" if "filename" in options else options["name"]
+
+
+def _is_plain_name(name: str) -> bool:
+    return name == "model" or name.casefold().strip(" []") != "model"
+
+
+def _is_plain_part(part: _Part) -> bool:
+    headers = [*_headers(part)]
+    names = [name for name, _ in headers]
+    disposition = _PLAIN_DISPOSITION.fullmatch(dict(headers).get("content-disposition", ""))
+    if disposition is None or not _is_plain_name(disposition["quoted"] or disposition["token"] or ""):
+        return False
+    return len({*names}) == len(names) and {*names} <= _PLAIN_HEADERS
+
+
+def _is_plain_frame(delimiter: bytes, head: bytes, parts: list[_Part]) -> bool:
+    """Whether the form begins and ends with its delimiters, and its parts hold nothing that resembles one."""
+    last = parts[-1].end + 2 if parts else 0
+    return (
+        head.startswith(delimiter + b"\r\n")
+        and head[last:] in {delimiter + b"--", delimiter + b"--\r\n"}
+        and head.count(b"\n" + delimiter) == len(parts)
+        and head.count(b"\r" + delimiter) == 0
+    )

@@ -1,10 +1,11 @@
 """Multipart forms: the model is found and renamed, every other byte stays."""
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.form_body import may_name_model, read_model, replace_form_model
+from proxy.wire.form_body import read_form, replace_form_model
 
 TYPE = b"multipart/form-data; boundary=b"
 
@@ -32,7 +33,7 @@ END = b"--b--\r\n"
     ],
 )
 def test_the_model_is_found_and_renamed_alone(body: bytes) -> None:
-    assert read_model(TYPE, body) == "whisper-1"
+    assert read_form(TYPE, body).model == "whisper-1"
     assert replace_form_model(TYPE, body, "corp\\1") == body.replace(b"whisper-1", b"corp\\1")
 
 
@@ -54,7 +55,7 @@ def test_the_model_is_found_and_renamed_alone(body: bytes) -> None:
     ],
 )
 def test_a_form_without_one_whole_model_stays(body: bytes) -> None:
-    assert read_model(TYPE, body) is None
+    assert read_form(TYPE, body).model is None
     assert replace_form_model(TYPE, body, "corp") is body
 
 
@@ -63,18 +64,80 @@ def test_a_form_without_one_whole_model_stays(body: bytes) -> None:
     [b"multipart/form-data", b"multipart/form-data; boundary=", b"multipart/form-data; boundary=c"],
 )
 def test_without_its_boundary_nothing_is_found(content_type: bytes) -> None:
-    assert read_model(content_type, MODEL + END) is None
+    assert read_form(content_type, MODEL + END).model is None
+
+
+QUOTED = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\nm\r\n'
 
 
 @pytest.mark.parametrize(
-    "body", [MODEL + MODEL, b"form-data; NAME*=utf-8''model", b'name="mo\\del"; name = model']
+    "body",
+    [
+        b"",
+        b"no form",
+        MODEL + MODEL + END,
+        MODEL + FILE + END,  # the file holds something like a delimiter
+        MODEL,
+        b"\r\n" + MODEL + END,
+        MODEL + END + b"x",
+        MODEL + END + MODEL + END,
+        QUOTED % b"Model" + END,
+        QUOTED % b"model[]" + END,
+        QUOTED % b" model" + END,
+        QUOTED % b"mo\\del" + END,
+        QUOTED % b"mo%64el" + END,
+        QUOTED % b'x"; name="model' + END,
+        QUOTED % b"model" + b"\r\n" + END,
+        QUOTED.replace(b'name="%b"', b"name*=utf-8''model") + END,
+        QUOTED.replace(b'name="%b"', b'name*0="mo"; name*1="del"') + END,
+        QUOTED.replace(b'name="%b"', b'filename="x; name=model"; name=y') + END,
+        QUOTED.replace(b": form", b" : form") % b"model" + END,
+        QUOTED.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n") % b"model" + END,
+        QUOTED.replace(b"; name", b";\r\n name") % b"model" + END,
+        (QUOTED % b"model").replace(b"\r\n", b"\n") + END,
+        part("x", b"y\n--b\n" + MODEL.removeprefix(b"--b\r\n").removesuffix(b"\r\n")) + END,
+        part("x", b'y\n--b\nContent-Disposition: form-data; name="model"\n\nm') + END,
+        part("x", b"y") * 300 + END,
+    ],
 )
-def test_what_another_might_take_for_a_model_is_seen(body: bytes) -> None:
-    assert may_name_model(body)
+def test_a_form_that_two_parsers_may_read_in_two_ways_is_not_plain(body: bytes) -> None:
+    assert not read_form(TYPE, body).is_plain
 
 
-def test_a_form_of_other_fields_names_no_model() -> None:
-    assert not may_name_model(part("purpose", b"a model") + part("file", b"x", '; filename="a"') + END)
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"multipart/form-data",
+        b"multipart/form-data; boundary=b; boundary=c",
+        b"multipart/form-data; boundary=c; boundary=b",
+        b"multipart/form-data; boundary*=utf-8''b",
+        b"multipart/mixed; boundary=b",
+        b"multipart/form-data; charset=utf-16; boundary=b",
+    ],
+)
+def test_a_form_with_another_content_type_is_not_plain(content_type: bytes) -> None:
+    assert not read_form(content_type, MODEL + END).is_plain
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        MODEL + END,
+        MODEL + b"--b--",
+        part("purpose", b"a model") + part("file", b"x", '; filename="a"') + END,
+        part("file", b"RIFF\r\n--", '; filename="a b.wav"\r\nContent-Type: audio/wav') + MODEL + END,
+        part("file", b"", "; filename=\"a\"; filename*=utf-8''%E4%BD%A0") + part("temperature", b"0") + END,
+    ],
+)
+def test_what_clients_send_is_plain(body: bytes) -> None:
+    assert read_form(TYPE, body).is_plain
+
+
+def test_httpx_sends_plain_forms() -> None:
+    files = {"file": ("你好.wav", b"RIFF", "audio/wav")}
+    request = httpx2.Request("POST", "http://x", data={"model": "whisper-1", "language": "zh"}, files=files)
+    form = read_form(request.headers["content-type"].encode(), request.read())
+    assert (form.model, form.is_plain) == ("whisper-1", True)
 
 
 @given(st.binary(max_size=60), st.text(max_size=8), st.booleans())
@@ -83,14 +146,14 @@ def test_any_model_is_renamed_there_and_back(file: bytes, model: str, first: boo
         return
     parts = [part("model", model.encode()), part("file", file, '; filename="f"')]
     body = b"".join(parts if first else reversed(parts)) + END
-    assert read_model(TYPE, body) == model
+    assert read_form(TYPE, body).model == model
     there = replace_form_model(TYPE, body, "corp")
-    assert read_model(TYPE, there) == "corp"
+    assert read_form(TYPE, there).model == "corp"
     assert replace_form_model(TYPE, there, model) == body
 
 
 @given(st.binary(max_size=200), st.binary(max_size=40))
 def test_no_body_breaks_it(body: bytes, content_type: bytes) -> None:
     for declared in (TYPE, content_type):
-        model = read_model(declared, b"--b\r\n" + body)
+        model = read_form(declared, b"--b\r\n" + body).model
         assert model is None or isinstance(model, str)

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
@@ -19,18 +19,140 @@ JSON = st.recursive(
 
 
 def test_model_and_stream_are_read() -> None:
-    assert read_fields(b'{"stream": true, "x": [1], "model": "m"}') == RequestFields("m", stream=True)
+    fields = RequestFields("m", stream=True, streams=True, spellings=("stream", "model"))
+    assert read_fields(b'{"stream": true, "x": [1], "model": "m"}') == fields
 
 
 def test_fields_of_another_type_are_the_upstreams_to_refuse() -> None:
-    assert read_fields(b'{"model": 7, "stream": "yes"}') == RequestFields(7, stream="yes")
+    fields = RequestFields(streams=True, spellings=("model", "stream"))
+    assert read_fields(b'{"model": 7, "stream": "yes"}') == fields
+
+
+@pytest.mark.parametrize(
+    ("stream", "may_stream"),
+    [
+        (b"true", True),
+        (b"false", False),
+        (b"null", False),
+        (b"1", True),
+        (b'"true"', True),
+        (b"[]", True),
+        (b"{}", True),
+        (b"1" * 100, True),
+    ],
+)
+def test_whatever_some_server_may_read_as_true_counts_as_a_stream(stream: bytes, *, may_stream: bool) -> None:
+    assert read_fields(b'{"stream": %b}' % stream).streams == may_stream
+
+
+@pytest.mark.parametrize(
+    ("body", "spellings", "ambiguous"),
+    [
+        (b"{}", [], False),
+        (b'{"model":"a","messages":[{"model":"b"}],"x":{"model":"c"}}', ["model"], False),
+        (b'{"m\\u006fdel":"a"}', ["model"], False),
+        (b'{"model":"a","model":"b"}', ["model", "model"], True),
+        (b'{"model":"a","x":1,"\\u006dodel":"b"}', ["model", "model"], True),
+        (b'{"model":"a","Model":"b"}', ["model", "Model"], True),
+        (b'{"MODEL":"b"}', ["MODEL"], True),
+        ('{"ſtream":true,"model":"a"}'.encode(), ["ſtream", "model"], False),
+        (b'{"models":"a","model ":"b","mo\\ndel":"c"}', [], False),
+    ],
+)
+def test_every_spelling_of_a_field_is_reported(body: bytes, spellings: list[str], *, ambiguous: bool) -> None:
+    fields = read_fields(body)
+    assert [*fields.spellings] == spellings
+    assert fields.is_ambiguous("model") == ambiguous
+
+
+def test_a_key_that_folds_to_a_field_is_ambiguous() -> None:
+    assert read_fields('{"ſtream":true}'.encode()).is_ambiguous("stream")
+
+
+def test_the_last_of_repeated_fields_counts() -> None:
+    body = b'{"model":"a","stream":true,"model":"b","stream":false}'
+    assert (read_fields(body).model, read_fields(body).streams) == ("b", False)
+
+
+def test_the_spellings_of_endlessly_repeated_fields_are_bounded() -> None:
+    repeated = b'"stream":1,' * 10_000 + b'"model":"first",' * 10_000
+    fields = read_fields(b'{%b"model":"last"}' % repeated)
+    assert fields.model == "last"
+    assert fields.is_ambiguous("model")
+    assert len(fields.spellings) <= 100
 
 
 @given(JSON)
-def test_every_sound_body_passes(value: Any) -> None:
-    body = json.dumps(value, ensure_ascii=True)
+def test_every_sound_object_passes(value: Any) -> None:
+    body = json.dumps({"value": value}, ensure_ascii=True)
     if not any(0xD800 <= ord(char) <= 0xDFFF for char in str(value)):
         read_fields(body.encode())
+
+
+def reads_strictly(body: bytes) -> bool:
+    """Whether the standard library reads an object, by RFC 8259 to the letter."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    try:
+        text = body.decode()
+        value = json.loads(text, parse_constant=refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *'{}[]:,"\\/ \t\n01-+.eE',
+                "\\u",
+                "d8",
+                "dc",
+                "00",
+                '"a"',
+                "true",
+                "null",
+                "NaN",
+                "é",
+                "\x00",
+                "\x7f",
+            ]
+        ),
+        max_size=12,
+    )
+)
+@example(['{"a":', '"\\u', "d8", "00", '"}'])
+def test_exactly_what_the_standard_reads_as_an_object_passes(pieces: list[str]) -> None:
+    for body in ("".join(pieces).encode(), ('{"a":' + "".join(pieces) + "}").encode()):
+        try:
+            read_fields(body)
+        except InvalidRequest:
+            assert not reads_strictly(body)
+        else:
+            assert reads_strictly(body)
+
+
+@pytest.mark.parametrize("depth", [1, 10, 100, 800, 900, 950, 990, 1000, 5_000, 20_000, 1_000_000])
+def test_no_depth_breaks_it(depth: int) -> None:
+    for body in (b'{"a":' + b"[" * depth + b"]" * depth + b"}", b'{"model":' * depth + b"1" + b"}" * depth):
+        try:
+            fields = read_fields(body)
+        except InvalidRequest:
+            assert depth > 100
+        else:
+            assert fields.model is None
+            assert replace_model(body, "new") == body
+
+
+def test_an_object_with_too_many_members_is_not_rewritten() -> None:
+    body = b'{%b"model":"a"}' % b"".join(b'"%d":1,' % number for number in range(20_000))
+    assert read_fields(body).model == "a"
+    with pytest.raises(InvalidRequest, match="members"):
+        replace_model(body, "new")
 
 
 @given(st.binary(max_size=60))
@@ -44,14 +166,30 @@ def test_any_bytes_pass_or_are_refused(body: bytes) -> None:
     [
         (b'{"a": "\xff"}', "not valid UTF-8 (byte 7)"),
         (b"", "not valid JSON"),
+        (b" ", "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b"\r\n\t 7", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"model=x", "not a JSON object"),
+        (b"\x00{}", "not a JSON object"),
         (b'{"a": NaN}', "not valid JSON"),
-        (b"[NaN]", "not valid JSON"),
+        (b'{"a": [NaN]}', "not valid JSON"),
+        (b'{"a": -Infinity}', "not valid JSON"),
+        (b'{"a": 1}\x00', "not valid JSON"),
+        (b'{"a": "\x00"}', "not valid JSON"),
+        (b'{"a\x1f": ""}', "not valid JSON"),
+        (b'{"\\ud800": ""}', "not valid JSON"),
+        (b'{"a": [{"b": "\\udc00\\ud800"}]}', "not valid JSON"),
+        (b'{"a": "\xed\xa0\x80"}', "not valid UTF-8 (byte 7)"),
+        (b'{"a": "\xc0\x80"}', "not valid UTF-8 (byte 7)"),
+        (b'{"a": "' + b"x" * 65_528 + b'\xe4\xbd\xff"}', "not valid UTF-8 (byte 65535)"),
+        (b'{"a": "' + b"x" * 65_527 + b"\xe4\xbd", "not valid UTF-8 (byte 65534)"),
         (b'{"a": 1} x', "not valid JSON"),
         (b'{"a": "\\ud800"}', "not valid JSON"),
-        (b'["\\udc00x"]', "not valid JSON"),
+        (b'{"a":["\\udc00x"]}', "not valid JSON"),
         (b'{"a":' * 100_000, "nested too deeply"),
-        (b"[" * 200_000, "nested too deeply"),
-        (b"\xef\xbb\xbf{}", "not valid JSON"),
+        (b'{"a":' + b"[" * 200_000, "nested too deeply"),
+        (b"\xef\xbb\xbf{}", "not a JSON object"),
     ],
 )
 def test_unsound_bodies_are_refused(body: bytes, words: str) -> None:
@@ -77,9 +215,8 @@ def test_an_escaped_backslash_is_no_surrogate() -> None:
         (b'{"model":5,"stop":"model"}', b'{"model":5,"stop":"model"}'),
         (b'{"model":null}', b'{"model":null}'),
         (b'{"model":["a"]}', b'{"model":["a"]}'),
-        (b"[]", b"[]"),
-        (b'["model","a"]', b'["model","a"]'),
-        (b"", b""),
+        (b'{"x":[1,{"y":2}] , "model"\t:\n"a"}', b'{"x":[1,{"y":2}] , "model"\t:\n"new"}'),
+        (b'{"\\"model":"b","model":"a"}', b'{"\\"model":"b","model":"new"}'),
     ],
 )  # fmt: skip
 def test_a_model_gets_its_other_name_and_nothing_else_changes(body: bytes, expected: bytes) -> None:
@@ -87,7 +224,7 @@ def test_a_model_gets_its_other_name_and_nothing_else_changes(body: bytes, expec
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.just("model"), inner, max_size=4)
     ),

@@ -1,0 +1,92 @@
+"""Measure how the cost of a function grows with its input."""
+
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+SECONDS_PER_MIB: Final = 0.05
+"""How long an input may hold the event loop."""
+_SECONDS_OF_OVERHEAD: Final = 0.01
+_NOISE: Final = 3.0
+"""Caches and clock rates differ by so much between two runs."""
+_DOUBLINGS: Final = 3
+"""A quadratic cost grows eight times as fast as a linear one in three doublings."""
+
+UNITS: Final = (
+    b' ', b'\t', b'\n', b'\r', b'\r\n', b'\n\n', b'\r\r', b'a', b'0', b'-', b'.', b',', b':', b';', b'=',
+    b'/', b'%', b'%2F', b'&', b'?', b'#', b'\\', b'\\\\', b'\\n', b'\\u00e9', b'\\ud83d\\ude00', b'"',
+    b'"",', b'\\"', b'[', b']', b'[],', b'{', b'}', b'{},', b'[{', b'{"a":', b'"a":1,', b'null,', b'true,',
+    b'1,', b'-0.5e1,', b'<', b'<a ', b'</', b'<!--', b'&amp;', b'`', b'```\n', b'*', b'**a', b'_', b'~',
+    b'$', b'$$\n', b'\\(', b'\\[', b'|', b'|-|\n', b'> ', b'- ', b'1. ', b'# ', b'![', b'](', b'[a](',
+    b'[^1]', b'\xff', b'\xe4\xbd\xa0', b'\xf0\x9f\x98\x80', b'\x00', b'\x1b[', b'data: x\n', b'data:\n\n',
+    b': c\n\n', b'data: {"a":1}\n\n', b'data: [DONE]\n\n', b'event: a\n', b'id\n', b'name= ', b'name="',
+    b'model', b'"model":', b'"model":"",', b'"stream":1,', b'"usage":{', b'"error":', b'"finish_reason" ',
+    b'--b\r\n', b'\r\n--b', b'--b\r\na:b\r\n\r\n', b'<think>', b'</think>', b'<thi', b'https://',
+    b'bearer ',
+)  # fmt: skip
+"""What parsers stumble over, to be repeated."""
+
+
+def chunks(data: bytes, size: int) -> Iterator[bytes]:
+    """The data in pieces, as a connection delivers it."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def assert_linear(
+    run: Callable[[bytes], object],
+    units: Iterable[bytes] = UNITS,
+    *,
+    before: bytes = b"",
+    after: bytes = b"",
+    limit: int,
+    memory: float,
+) -> None:
+    """Run a function on inputs of repeated units, from 1 KiB, doubled up to the limit.
+
+    Args:
+        run: The function.
+        units: What the inputs are made of, one at a time.
+        before: What each input begins with.
+        after: What each input ends with.
+        limit: The size of the largest input.
+        memory: How many times its input the function may allocate.
+    """
+    for unit in units:
+        seconds: list[float] = []
+        size = KIB
+        while size <= limit:
+            data = before + unit * (size // len(unit)) + after
+            seconds.append(_seconds(run, data))
+            _check_time(seconds, size, unit)
+            size *= 2
+        held = _allocated(run, data)
+        assert held <= memory * len(data) + MIB, f"{len(data)} bytes of {unit!r} allocate {held} bytes"
+
+
+def _check_time(seconds: list[float], size: int, unit: bytes) -> None:
+    allowed = _NOISE * (_SECONDS_OF_OVERHEAD + SECONDS_PER_MIB * size / MIB)
+    assert seconds[-1] <= allowed, (
+        f"{size} bytes of {unit!r} take {seconds[-1]:.3f} s: at most {allowed:.3f} s"
+    )
+    if len(seconds) > _DOUBLINGS:
+        allowed = _NOISE * (1 << _DOUBLINGS) * seconds[-1 - _DOUBLINGS] + _SECONDS_OF_OVERHEAD
+        assert seconds[-1] <= allowed, f"the time for {size} bytes of {unit!r} grows faster: {seconds}"
+
+
+def _seconds(run: Callable[[bytes], object], data: bytes) -> float:
+    began = time.thread_time()
+    run(data)
+    return time.thread_time() - began
+
+
+def _allocated(run: Callable[[bytes], object], data: bytes) -> int:
+    tracemalloc.start()
+    try:
+        run(data)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
