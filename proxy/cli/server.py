@@ -6,23 +6,19 @@ from a whole one.
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
 import tomllib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-import hypercorn.protocol
-from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 
-from proxy.cli.websocket_stream import closes_told
 from proxy.errors import SettingsError
+from proxy.server.serve import serve
 
 # Linux closes a connection whose peer has taken no byte for so long: the clock on a caller who never reads.
 WRITE_IDLE_MILLISECONDS: Final = 30_000
@@ -40,14 +36,6 @@ _BIND_CURES: Final = {
     errno.EAFNOSUPPORT: ": this machine has no IPv6; take an IPv4 address with --bind",
     errno.ENOENT: ": the folder of the socket does not exist; create it, or take another path with --bind",
 }
-
-
-class _Http11Only(H11Protocol):
-    """HTTP/1.1 without the upgrade to HTTP/2: on plain connections there is no setting that turns it off."""
-
-    async def _check_protocol(self, event: Any) -> None:
-        """Take the request for what it is, whatever its Upgrade header asks."""
-        del event
 
 
 def load_server_config(bind: str | None, path: Path = SERVER_FILE) -> Config:
@@ -124,11 +112,9 @@ async def run_server(
 ) -> None:
     """Serve until `stopped` returns, then let running requests end within the configured time.
 
-    The sockets are handed over: Hypercorn owns and closes them.
+    The sockets are handed over: the server closes them.
     """
-    config.bind = [f"fd://{listener.detach()}" for listener in sockets]
-    with _http_1_1_only(), closes_told():
-        await serve(app, config, shutdown_trigger=stopped)
+    await serve(app, config, sockets, stopped)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -143,13 +129,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # there is none for this platform
         return None
     return uvloop.new_event_loop
-
-
-@contextlib.contextmanager
-def _http_1_1_only() -> Iterator[None]:
-    original = hypercorn.protocol.H11Protocol  # type: ignore[attr-defined]
-    hypercorn.protocol.H11Protocol = _Http11Only  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        hypercorn.protocol.H11Protocol = original  # type: ignore[attr-defined]

@@ -199,7 +199,12 @@ async def test_head_outside_is_404_without_a_body(between: Between) -> None:
     assert between.upstream.requests == []
 
 
-@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])
+async def test_a_method_that_nobody_knows_is_501_in_the_envelope(between: Between) -> None:
+    answer, body = await between.ask("BREW", "/v1/models")
+    assert (answer.status, json.loads(body)["error"]["code"]) == (501, "not_implemented")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
 @pytest.mark.parametrize(
     "path", ["/v1/models", "/v1/chat/completions", "/models", "/agent/api/llm_proxy/v1/x"]
 )

@@ -1,4 +1,4 @@
-"""Hypercorn's WebSockets as `serve` runs them: how a caller closed is told, and nothing lingers."""
+"""WebSockets as `serve` runs them: the close of the caller is reported, and nothing lingers."""
 
 import asyncio
 from collections.abc import AsyncIterator

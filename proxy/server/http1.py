@@ -1,0 +1,932 @@
+"""HTTP/1.1 between a caller's connection and an ASGI application, parsed by llhttp (RFC 9110, RFC 9112).
+
+`Connection` is the asyncio protocol of one connection. It builds a `Cycle` for each request, which is the
+`receive` and `send` of ASGI. Requests of one connection are answered one at a time; pipelined ones wait.
+
+Every wait has a clock, and every input a bound. The clocks need no timers of their own: the server looks at
+all connections once a second.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+
+Headers = list[tuple[bytes, bytes]]
+App = Callable[
+    [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
+
+BODY_BUFFER_BYTES: Final = 64 * 1024
+"""Unread bytes of a body that may wait here; beyond it the connection is not read."""
+PIPELINE_MAX: Final = 16
+"""Requests that may wait behind the one that is being answered; beyond it the connection is closed."""
+LINGER_SECONDS: Final = 2.0
+"""How long the rest of an unread request is thrown away, so that its sender can read the response."""
+LINGER_BYTES: Final = 1 << 20
+CHUNK_OVERHEAD_BYTES: Final = 16 * 1024
+"""Bytes of chunk sizes, extensions and trailers that a body may have..."""
+CHUNK_OVERHEAD_RATIO: Final = 16
+"""...beside this many for each of its own bytes."""
+PROBE_SECONDS: Final = 0.05
+"""How long the kernel of a caller that has closed its connection takes to answer a probe with a reset."""
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_METHOD: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+_BODILESS: Final = frozenset({204, 304})
+_TCP_CLOSE: Final = 7
+_TCP_CLOSE_WAIT: Final = 8
+
+DisconnectReason = str
+GONE: Final = "client_gone"
+SLOW_READER: Final = "slow_reader"
+SLOW_BODY: Final = "slow_body"
+MALFORMED_BODY: Final = "malformed_body"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds and clocks of one connection.
+
+    Args:
+        target_bytes: Of the request target; more is 414.
+        head_bytes: Of the request line and all header lines; more is 431.
+        headers: Header lines; more is 431.
+        idle_seconds: Between two requests.
+        head_seconds: From the first byte of a request, or from the opening of the connection, to the end of
+            its head.
+        window_seconds: Within which a body and a response must make progress.
+        body_bytes: Of a request body that must arrive in each window while it is read; less is 408.
+        response_bytes: Of a response that the caller must take in each window while some wait.
+        requests: That one connection may send.
+    """
+
+    target_bytes: int = 16 * 1024
+    head_bytes: int = 64 * 1024
+    headers: int = 200
+    idle_seconds: float = 75.0
+    head_seconds: float = 20.0
+    window_seconds: float = 60.0
+    body_bytes: int = 1024
+    response_bytes: int = 1
+    requests: int = 100_000
+
+
+class Refusal(Exception):
+    """A request that is answered here, before an application sees it; the connection is closed afterwards.
+
+    Args:
+        status: Of the response.
+        reason: Names the fault, for the caller and the log. Never bytes of the request.
+        headers: Of the response.
+    """
+
+    def __init__(self, status: HTTPStatus, reason: str, headers: Headers | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or []
+
+
+class Host(Protocol):
+    """What a connection needs of the server that it belongs to."""
+
+    limits: Limits
+    draining: bool
+    state: dict[str, Any]
+    root_path: str
+
+    def app(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
+        """Serve one ASGI scope."""
+        ...
+
+    def opened(self, connection: "Connection") -> None:
+        """Count a connection.
+
+        Raises:
+            Refusal: there are too many.
+        """
+        ...
+
+    def closed(self, connection: "Connection") -> None:
+        """Forget a connection."""
+        ...
+
+    def run(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        """Run work in a task that the server owns."""
+        ...
+
+    def common_headers(self) -> bytes:
+        """Header lines of every response, such as Date."""
+        ...
+
+    def refuse(self, refusal: Refusal, peer: str | None) -> tuple[Headers, bytes]:
+        """Log a refusal; the headers and the body of its response."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """Log an exception that escaped from the application."""
+        ...
+
+    def upgrade(self, connection: "Connection", scope: dict[str, Any]) -> Callable[[bytes], None]:
+        """Take over a connection whose request asks for a WebSocket; what its bytes are given to."""
+        ...
+
+
+class _Framing(Enum):
+    """How a caller can tell where a response body ends (RFC 9112 6.3)."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+
+
+class Cycle:
+    """One request and its response: ASGI's `receive` and `send`."""
+
+    __slots__ = (
+        "_body", "_body_bytes", "_close", "_complete", "_connection", "_continue", "_delivered", "_flush",
+        "_framing", "_head", "_remaining", "_waiter", "complete", "disconnected", "is_http_1_0", "keep_alive",
+        "method", "scope", "started", "task",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: "Connection", scope: dict[str, Any], *, keep_alive: bool, expects: bool
+    ) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.is_http_1_0 = scope["http_version"] == "1.0"
+        self.keep_alive = keep_alive
+        self.started = self.complete = False
+        """Whether the response has begun, and whether all of it has been handed to the transport."""
+        self.disconnected: DisconnectReason | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._connection = connection
+        self._continue = expects
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._complete = False
+        self._delivered = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        self._flush: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._close = False
+        self._framing = _Framing.NONE
+        self._remaining = 0
+
+    # --- the request
+
+    @property
+    def body_complete(self) -> bool:
+        """Whether the whole request body has arrived."""
+        return self._complete
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the application waits for bytes that have not arrived."""
+        return self._waiter is not None and not self._complete
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the body that have arrived and wait for the application."""
+        return self._body_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes of the body."""
+        self._continue = False
+        self._body.append(data)
+        self._body_bytes += len(data)
+        self._wake()
+
+    def feed_end(self) -> None:
+        """The body is complete."""
+        self._complete = True
+        self._wake()
+
+    def disconnect(self, reason: DisconnectReason) -> None:
+        """Let the application know that nobody reads its response any more."""
+        if self.disconnected is None:
+            self.disconnected = reason
+            self._body.clear()
+            self._body_bytes = 0
+            self._wake()
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next bytes of the body, its end, or the disconnect."""
+        while not self._is_readable():
+            if self._continue and not self._complete:
+                self._continue = False
+                self._connection.write(_CONTINUE)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.disconnected is not None or self.complete:
+            return {"type": "http.disconnect", "reason": self.disconnected or "complete"}
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._body_bytes = 0
+        self._delivered = self._complete
+        self._connection.balance_reading()
+        return {"type": "http.request", "body": data, "more_body": not self._complete}
+
+    def _is_readable(self) -> bool:
+        if self.disconnected is not None or self.complete or self._body:
+            return True
+        return self._complete and not self._delivered
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- the response
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Take a message of the application, and wait until the caller has taken enough of what went before.
+
+        Raises:
+            ConnectionResetError: the caller has left.
+            RuntimeError: the message is out of order, or does not keep to the announced length.
+        """
+        if self.disconnected is not None:
+            raise ConnectionResetError(self.disconnected)
+        kind = message["type"]
+        if kind == "http.response.body" and self._head and not self.complete:
+            self._send_body(message.get("body", b""), last=not message.get("more_body", False))
+            await self._connection.drained()
+        elif kind == "http.response.start" and not self.started and not self._head:
+            self._head = self._begin(message["status"], message.get("headers", ()))
+            # The body mostly follows in the same step of the loop, and leaves in one write with the head.
+            self._flush = asyncio.get_running_loop().call_soon(self.flush_head)
+        else:
+            raise RuntimeError(f"{kind} is out of order")
+
+    def flush_head(self) -> None:
+        """Write the head if it has not been written yet."""
+        if not self.started and self.disconnected is None:
+            self.started = True
+            self._connection.write(self._head)
+
+    def _begin(self, status: int, headers: Headers) -> bytes:
+        connection = self._connection
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        length: int | None = None
+        for header, value in headers:
+            name = header.lower()
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                self._close = self._close or b"close" in value.lower()
+                continue
+            elif name == b"transfer-encoding":
+                continue
+            if b"\n" in value or b"\r" in value or b"\0" in value:
+                raise RuntimeError("a response header holds a line break")
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(connection.host.common_headers())
+        if self.method == "HEAD" or status in _BODILESS or status < HTTPStatus.OK:
+            self._framing = _Framing.NONE
+        elif length is not None:
+            self._framing, self._remaining = _Framing.LENGTH, length
+        elif self.is_http_1_0:
+            self._framing, self._close = _Framing.CLOSE, True
+        else:
+            self._framing = _Framing.CHUNKED
+            lines.append(b"transfer-encoding: chunked\r\n")
+        self._close = self._close or not self.keep_alive or connection.is_last
+        if self._close:
+            lines.append(b"connection: close\r\n")
+        elif self.is_http_1_0:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _send_body(self, data: bytes, *, last: bool) -> None:
+        parts: list[bytes] = []
+        if not self.started:
+            self.started = True
+            parts.append(self._head)
+            if self._flush is not None:
+                self._flush.cancel()
+        if self._framing is _Framing.CHUNKED:
+            if data:
+                parts += (b"%x\r\n" % len(data), data, b"\r\n")
+            if last:
+                parts.append(b"0\r\n\r\n")
+        elif self._framing is not _Framing.NONE and data:
+            if self._framing is _Framing.LENGTH:
+                self._remaining -= len(data)
+                if self._remaining < 0:
+                    raise RuntimeError("the response body is longer than its Content-Length")
+            parts.append(data)
+        if last and self._framing is _Framing.LENGTH and self._remaining:
+            raise RuntimeError("the response body is shorter than its Content-Length")
+        if parts:
+            self._connection.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        if last:
+            self.complete = True
+            self._wake()
+            self._connection.response_complete(self, close=self._close)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the application has given the head of the response."""
+        return bool(self._head)
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the response that has begun is framed in chunks."""
+        return self.started and self._framing is _Framing.CHUNKED
+
+    @property
+    def ends_by_close(self) -> bool:
+        """Whether the caller takes the end of the connection for the end of the response."""
+        return self._framing is _Framing.CLOSE
+
+    async def run(self) -> None:
+        """Let the application serve the request; whatever it does, the caller gets a response or an end."""
+        try:
+            await self._connection.host.app(self.scope, self.receive, self.send)
+        except Exception as error:
+            if self.disconnected is None:
+                self._connection.host.failed(error)
+        finally:
+            if not self.complete and self.disconnected is None:
+                self._connection.response_broken(self)
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a caller.
+
+    Args:
+        host: The server.
+        secure: Whether it is TLS.
+    """
+
+    def __init__(self, host: Host, *, secure: bool) -> None:
+        self.host = host
+        self.limits = host.limits
+        self.peer: str | None = None
+        self._scheme = "https" if secure else "http"
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser = httptools.HttpRequestParser(self)
+        self._client: tuple[str, int] | None = None
+        self._server: tuple[str, int | None] | None = None
+        self._socket: socket.socket | None = None
+        # The request whose head or body is arriving.
+        self._target: list[bytes] = []
+        self._headers: Headers = []
+        self._head_bytes = 0
+        self._head_since = self._loop.time()
+        self._reading_head = True
+        self._resuming = False
+        self._websocket: dict[str, Any] | None = None
+        self._incoming: Cycle | None = None
+        self._overhead = 0
+        self._body_received = 0
+        # The request that is being answered, and those behind it.
+        self._cycle: Cycle | None = None
+        self._pipeline: deque[Cycle] = deque()
+        self._refusal: Refusal | None = None
+        self._requests = 0
+        # The transport.
+        self._upgraded: Callable[[bytes], None] | None = None
+        self._on_lost: Callable[[], None] | None = None
+        self._closing = self._lost = self._eof = False
+        self._lingered = -1
+        self._linger_until = 0.0
+        self._reading_paused = False
+        self._writable: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        # Progress since the beginning of the window.
+        self._body_window = (0.0, 0)
+        self._write_window = (0.0, 0)
+        self._written = 0
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
+        self._client = _address(transport.get_extra_info("peername"))
+        self._server = _address(transport.get_extra_info("sockname"))
+        self.peer = None if self._client is None else self._client[0]
+        try:
+            self.host.opened(self)
+        except Refusal as refusal:
+            self._refuse(refusal)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived."""
+        if self._upgraded is not None:
+            self._upgraded(data)
+        elif self._lingered >= 0:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self._transport.abort()
+        elif not self._closing and self._refusal is None:
+            self._parse(data)
+
+    def eof_received(self) -> bool:
+        """The caller sends no more. It may have closed the connection, or still read."""
+        self._eof = True
+        if self._upgraded is not None or self._lingered >= 0 or self._cycle is None or self._closing:
+            return False
+        if self._incoming is not None and not self._incoming.body_complete:
+            return False  # Half a request: nobody waits for a response to it.
+        self._probe()
+        return self._transport.can_write_eof()  # TLS connections have no half-closed state.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone; free everything at once."""
+        del exc
+        if self._lost:
+            return
+        self._lost = True
+        self.host.closed(self)
+        self._disconnect(GONE)
+        self.resume_writing()
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def pause_writing(self) -> None:
+        """The caller takes less than is written."""
+        self._writing_paused = True
+        self._write_window = (self._loop.time(), self._taken())
+
+    def resume_writing(self) -> None:
+        """The caller has taken enough."""
+        self._writing_paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # --- httptools
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if self._resuming:
+            return
+        self._target, self._headers = [], []
+        self._reading_head = True
+        self._overhead = self._body_received = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        self._target.append(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line, or, behind the body, a trailer, which is dropped."""
+        if self._reading_head and not self._resuming:
+            self._headers.append((name.lower(), value))
+            if len(self._headers) > self.limits.headers:
+                raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header lines")
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: check what llhttp leaves to us, and begin the exchange."""
+        if self._resuming:
+            return
+        self._reading_head = False
+        self._requests += 1
+        scope = self._scope()
+        head = len(scope["raw_path"]) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if head > self.limits.head_bytes:
+            raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
+        expects = self._check_headers(scope)
+        if scope["type"] == "websocket":
+            if self._cycle is not None:
+                raise Refusal(HTTPStatus.BAD_REQUEST, "a WebSocket handshake must not be pipelined")
+            return
+        cycle = Cycle(self, scope, keep_alive=self._parser.should_keep_alive(), expects=expects)
+        self._incoming = cycle
+        if self._cycle is None:
+            self._start(cycle)
+        elif len(self._pipeline) < PIPELINE_MAX:
+            self._pipeline.append(cycle)
+        else:
+            self._incoming = None
+            raise Refusal(HTTPStatus.BAD_REQUEST, "too many pipelined requests")
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        self._body_received += len(body)
+        if self._incoming is not None:
+            self._incoming.feed(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        if self._incoming is not None:
+            self._incoming.feed_end()
+            self._incoming = None
+
+    # --- requests
+
+    def _parse(self, data: bytes) -> None:
+        if self._reading_head:
+            if not self._head_bytes:
+                self._head_since = self._loop.time()
+            self._head_bytes += len(data)
+        else:
+            self._overhead += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(_refusal_of(error, data))
+            return
+        if self._reading_head:
+            if self._head_bytes > self.limits.head_bytes:
+                self._refuse(
+                    Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
+                )
+                return
+            if sum(map(len, self._target)) > self.limits.target_bytes:
+                self._refuse(Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long"))
+                return
+        else:
+            self._head_bytes = 0
+            spare = CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self._body_received
+            if self._incoming is not None and self._overhead - self._body_received > spare:
+                self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "the body has too much framing"))
+                return
+        self.balance_reading()
+
+    def _scope(self) -> dict[str, Any]:
+        target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
+        if len(target) > self.limits.target_bytes:
+            raise Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
+        if not target.isascii():
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the request target holds bytes beyond ASCII")
+        path, _, query = target.partition(b"?")
+        text = path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self._parser.get_http_version(),
+            "method": self._parser.get_method().decode("ascii"),
+            "scheme": self._scheme,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self.host.root_path,
+            "headers": self._headers,
+            "client": self._client,
+            "server": self._server,
+            "state": self.host.state.copy(),
+            "extensions": {},
+        }
+
+    def _check_headers(self, scope: dict[str, Any]) -> bool:
+        """Refuse what two servers could read in two ways; return whether the caller expects a 100."""
+        version = scope["http_version"]
+        if version not in {"1.0", "1.1"}:
+            raise Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+        hosts = 0
+        expects = False
+        upgrade = b""
+        for name, value in self._headers:
+            if name == b"host":
+                hosts += 1
+                if not _HOST.fullmatch(value):
+                    raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is malformed")
+            elif name == b"transfer-encoding":
+                if version == "1.0":
+                    raise Refusal(HTTPStatus.BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
+                if value.strip().lower() != b"chunked":
+                    raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "only the transfer coding chunked is known")
+            elif name == b"expect":
+                if value.strip().lower() != b"100-continue":
+                    raise Refusal(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+                expects = version == "1.1"
+            elif name == b"upgrade":
+                upgrade = value.strip().lower()
+        if hosts > 1 or (not hosts and version == "1.1"):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "exactly one Host header is required")
+        if upgrade == b"websocket" and self._parser.should_upgrade() and scope["method"] == "GET":
+            scope["type"] = "websocket"
+            self._websocket = scope
+        return expects
+
+    def _start(self, cycle: Cycle) -> None:
+        self._cycle = cycle
+        now = self._loop.time()
+        self._body_window = (now, 0)
+        cycle.task = self.host.run(cycle.run())
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """Go on behind a request that asked for another protocol."""
+        websocket, self._websocket = self._websocket, None
+        if websocket is None:
+            self._ignore_upgrade()
+            if rest:
+                self._parse(rest)
+            return
+        try:
+            self._upgraded = self.host.upgrade(self, websocket)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if rest:
+            self._upgraded(rest)
+
+    def _ignore_upgrade(self) -> None:
+        """Keep to HTTP/1.1, as RFC 9110 7.8 allows, where a request asks for h2c or another protocol.
+
+        llhttp has stopped behind the head. A new parser that is given the framing of the body takes over.
+        """
+        self._parser = httptools.HttpRequestParser(self)
+        if self._incoming is None:
+            self._reading_head, self._head_bytes = True, 0
+            return
+        framing = [pair for pair in self._headers if pair[0] in {b"content-length", b"transfer-encoding"}]
+        self._resuming = True
+        try:
+            self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n" + _header_lines(framing) + b"\r\n")
+        finally:
+            self._resuming = False
+
+    # --- responses
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection is closed behind the response that begins now."""
+        return (
+            self.host.draining
+            or self._eof
+            or self._requests >= self.limits.requests
+            or (self._refusal is not None and not self._pipeline)
+        )
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport."""
+        if not self._lost:
+            self._written += len(data)
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the caller has taken enough of what was written.
+
+        Raises:
+            ConnectionResetError: the caller has left.
+        """
+        if self._writing_paused:
+            if self._writable is None:
+                self._writable = self._loop.create_future()
+            await self._writable
+        if self._lost:
+            raise ConnectionResetError(GONE)
+
+    def response_complete(self, cycle: Cycle, *, close: bool) -> None:
+        """All of a response has been written: go on with the next request, or close."""
+        if cycle is not self._cycle:
+            return
+        self._cycle = None
+        if close or not cycle.body_complete:
+            self._close_politely(linger=not cycle.body_complete)
+        elif self._pipeline:
+            self._start(self._pipeline.popleft())
+            self.balance_reading()
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._eof or self.host.draining:
+            self._close_politely(linger=False)
+        else:
+            self._head_since = self._loop.time()
+            self.balance_reading()
+
+    def response_broken(self, cycle: Cycle) -> None:
+        """The application has ended without a whole response."""
+        if cycle.has_head:
+            cycle.flush_head()
+        if not cycle.started:
+            cycle.disconnected = GONE
+            self._cycle = None
+            self._refuse(
+                Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed to answer the request")
+            )
+        elif cycle.ends_by_close:
+            self._transport.abort()  # With a reset, the caller can tell a cut body from a whole one.
+        else:
+            self._close_politely(linger=False)  # The last chunk, or the rest of the length, is missing.
+
+    def balance_reading(self) -> None:
+        """Read from the connection exactly while there is room for what arrives."""
+        cycle = self._cycle
+        full = bool(self._pipeline) or (cycle is not None and cycle.unread > BODY_BUFFER_BYTES)
+        if full != self._reading_paused and not self._closing and not self._lost:
+            self._reading_paused = full
+            if full:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def begin_drain(self) -> None:
+        """Close the connection if no request is under way."""
+        if self._cycle is None and self._upgraded is None and not self._head_bytes:
+            self._close_politely(linger=False)
+
+    def close(self) -> None:
+        """Close the connection when what was written has been sent."""
+        self._close_politely(linger=False)
+
+    def abort(self, reason: DisconnectReason = GONE) -> None:
+        """Cut the connection now."""
+        self._disconnect(reason)
+        self._closing = True
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        """Stop reading what an upgraded connection receives."""
+        if not self._lost:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self._lost and not self._closing:
+            self._transport.resume_reading()
+
+    def write_head(self, status: int, headers: Headers) -> None:
+        """Write the head of a response that no cycle owns."""
+        self.write(_STATUS_LINES[status] + _header_lines(headers) + self.host.common_headers() + b"\r\n")
+
+    def when_lost(self, act: Callable[[], None]) -> None:
+        """Call back when the connection is gone."""
+        self._on_lost = act
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer a request that no application sees, and close."""
+        cycle = self._cycle
+        if cycle is not None:
+            if self._incoming is not cycle:
+                self._refusal = refusal  # It concerns a later request: let the earlier ones be answered.
+                return
+            cycle.disconnect(MALFORMED_BODY if refusal.status != HTTPStatus.REQUEST_TIMEOUT else SLOW_BODY)
+            self._cycle = None
+            if cycle.started:
+                self._transport.abort()
+                return
+        self._refusal = refusal
+        headers, body = self.host.refuse(refusal, self.peer)
+        length = (b"content-length", b"%d" % len(body))
+        self.write_head(refusal.status, [*headers, length, (b"connection", b"close")])
+        self.write(body)
+        self._close_politely(linger=True)
+
+    def _close_politely(self, *, linger: bool) -> None:
+        """Close behind what was written. A caller that still sends gets time to read the response first."""
+        if self._closing or self._lost:
+            return
+        self._closing = True
+        if not linger or self._eof or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._lingered = 0
+        self._linger_until = self._loop.time() + LINGER_SECONDS
+        self._transport.write_eof()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def _disconnect(self, reason: DisconnectReason) -> None:
+        if self._cycle is not None:
+            self._cycle.disconnect(reason)
+        for cycle in self._pipeline:
+            cycle.disconnect(reason)
+        self._pipeline.clear()
+
+    # --- clocks
+
+    def tick(self, now: float) -> None:
+        """Look at the clocks; called about once a second."""
+        cycle, limits = self._cycle, self.limits
+        if self._lost:
+            return
+        if self._writing_paused and self._is_stalled(now):
+            self.abort(SLOW_READER)
+        elif self._lingered >= 0:
+            if now >= self._linger_until:
+                self._transport.abort()
+        elif self._closing:
+            pass
+        elif cycle is not None:
+            self._look_at_the_caller()
+            if cycle is self._incoming and self._is_slow_body(cycle, now):
+                self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request body arrives too slowly"))
+        elif self._upgraded is not None:
+            pass
+        elif self._head_bytes and now - self._head_since > limits.head_seconds:
+            self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request head arrives too slowly"))
+        elif now - self._head_since > (limits.idle_seconds if self._requests else limits.head_seconds):
+            self._close_politely(linger=False)
+
+    def _is_slow_body(self, cycle: Cycle, now: float) -> bool:
+        since, received = self._body_window
+        if not cycle.wants_body:  # The application does not read: that is not the caller's fault.
+            self._body_window = (now, self._body_received)
+            return False
+        if now - since < self.limits.window_seconds:
+            return False
+        self._body_window = (now, self._body_received)
+        return self._body_received - received < self.limits.body_bytes
+
+    def _is_stalled(self, now: float) -> bool:
+        since, taken = self._write_window
+        if now - since < self.limits.window_seconds:
+            return False
+        now_taken = self._taken()
+        self._write_window = (now, now_taken)
+        return now_taken - taken < self.limits.response_bytes
+
+    def _taken(self) -> int:
+        """Bytes that the caller's kernel has acknowledged, as far as ours says."""
+        return self._written - self._transport.get_write_buffer_size() - _unacknowledged(self._socket)
+
+    def _look_at_the_caller(self) -> None:
+        """Find out what a connection that is not read would never say: that the caller has left."""
+        if not (self._eof or self._reading_paused):
+            return
+        state = _tcp_state(self._socket)
+        if state == _TCP_CLOSE:
+            self.abort(GONE)
+        elif state == _TCP_CLOSE_WAIT and not self._eof:
+            self._eof = True
+            self._probe()
+
+    def _probe(self) -> None:
+        """Send bytes without a meaning to a caller that sends no more.
+
+        A caller that only closed its sending side ignores them. One that has closed the connection answers
+        with a reset, and whatever is being done for it can end. In front of a response that is a 100; within
+        a chunked one a leading zero of the next chunk size (RFC 9112 7.1 allows any number of them).
+        """
+        cycle = self._cycle
+        if cycle is None or self._lost:
+            return
+        if cycle.is_chunked and not cycle.complete:
+            self.write(b"0")
+        elif not cycle.started and not cycle.is_http_1_0:
+            self.write(_CONTINUE)
+        self._loop.call_later(PROBE_SECONDS, self._look_at_the_caller)
+
+
+def _header_lines(headers: Headers) -> bytes:
+    return b"".join(b"%s: %s\r\n" % pair for pair in headers)
+
+
+def _refusal_of(error: httptools.HttpParserError, data: bytes) -> Refusal:
+    if isinstance(error.__context__, Refusal):
+        return error.__context__
+    words = str(error)
+    if "HTTP version" in words:
+        return Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+    if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data[:64]):
+        return Refusal(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
+    return Refusal(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    """The address of a TCP socket; Unix sockets have none."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None
+
+
+def _tcp_state(connection: socket.socket | None) -> int:
+    """The state of a TCP connection in Linux' numbers; 0 where the system does not say."""
+    try:
+        if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+            return 0
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except (OSError, AttributeError):
+        return 0
+
+
+def _unacknowledged(connection: socket.socket | None) -> int:
+    """Bytes in the kernel that the peer has not acknowledged (Linux' SIOCOUTQ); 0 where it does not say."""
+    if connection is None:
+        return 0
+    try:
+        import fcntl
+        import termios
+
+        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ImportError, AttributeError):
+        return 0
+    return int(struct.unpack("i", answer)[0])

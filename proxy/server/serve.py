@@ -1,0 +1,254 @@
+"""Serve an ASGI application until it is told to stop, then drain.
+
+Hypercorn's configuration, lifespan and WebSockets are used as they are. `proxy.server.http1` replaces its
+HTTP/1.1, which keeps dead connections until a timer ends them, has no clock for slow requests, answers
+refusals without a body, and costs several times as much.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from socket import AF_UNIX, socket
+from typing import Any, Final
+from uuid import uuid4
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.lifespan import Lifespan
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.typing import LifespanState
+
+from proxy.server.http1 import Connection, Headers, Limits, Refusal
+from proxy.server.websocket import serve_websocket
+from proxy.telemetry import get_logger
+
+TICK_SECONDS: Final = 1.0
+"""How often the clocks of all connections are looked at."""
+ABORT_SECONDS: Final = 2.0
+"""How long the tasks of connections that were cut at the end may take to end."""
+
+_CODES: Final = {
+    HTTPStatus.BAD_REQUEST: "invalid_request",
+    HTTPStatus.REQUEST_TIMEOUT: "request_timeout",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "internal_error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "server_overloaded",
+}
+
+
+class Server:
+    """The connections of one worker.
+
+    Args:
+        app: The application.
+        config: Of `hypercorn.toml`.
+        limits: Of each connection.
+        max_connections: At once; a further one is answered 503.
+    """
+
+    def __init__(self, app: Any, config: Config, limits: Limits, max_connections: int | None = None) -> None:
+        self.limits = limits
+        self.draining = False
+        self.state: dict[str, Any] = {}
+        self.root_path = config.root_path
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.refused = 0
+        """Requests that were answered here, before the application saw them."""
+        self.wrapped = ASGIWrapper(app)
+        self.config = config
+        self.context = WorkerContext(None)
+        self._app = app
+        self._max_connections = max_connections
+        self._log = get_logger("server")
+        self._common = b""
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+
+    def app(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
+        """Serve one ASGI scope."""
+        serving: Awaitable[None] = self._app(scope, receive, send)
+        return serving
+
+    # --- connections
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection.
+
+        Raises:
+            Refusal: there are too many.
+        """
+        if self._max_connections is not None and len(self.connections) >= self._max_connections:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")])
+        self.connections.add(connection)
+        self._emptied.clear()
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._emptied.set()
+
+    def run(self, work: Any) -> asyncio.Task[None]:
+        """Run work in a task that lives as long as the server at most."""
+        task: asyncio.Task[None] = self._loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error)
+
+    def upgrade(self, connection: Connection, scope: dict[str, Any]) -> Callable[[bytes], None]:
+        """Take over a connection whose request asks for a WebSocket."""
+        return serve_websocket(self, connection, scope)
+
+    def common_headers(self) -> bytes:
+        """The header lines of every response."""
+        return self._common
+
+    def refuse(self, refusal: Refusal, peer: str | None) -> tuple[Headers, bytes]:
+        """Log a refusal; return the headers and the body of its response."""
+        self.refused += 1
+        request_id = uuid4().hex
+        status = refusal.status
+        self._log.info(
+            "request_refused", status=status.value, reason=refusal.reason, peer=peer, request_id=request_id
+        )
+        error = {
+            "message": refusal.reason,
+            "type": "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
+            "param": None,
+            "code": _CODES.get(status, status.name.lower()),
+        }
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request_id.encode()),
+            *refusal.headers,
+        ]
+        return headers, json.dumps({"error": error}).encode()
+
+    def failed(self, error: BaseException) -> None:
+        """Log an exception that escaped from the application."""
+        self._log.error("application_failed", exc_info=error)
+
+    # --- the clock
+
+    def start_clock(self) -> None:
+        """Look at the clocks of all connections again and again."""
+        date = (b"date", formatdate(time.time(), usegmt=True).encode())
+        self._common = b"".join(b"%s: %s\r\n" % pair for pair in [*self._own_headers(), date])
+        now = self._loop.time()
+        for connection in [*self.connections]:
+            connection.tick(now)
+        self._timer = self._loop.call_later(TICK_SECONDS, self.start_clock)
+
+    def _own_headers(self) -> Headers:
+        return [pair for pair in self.config.response_headers("h11") if pair[0].lower() != b"date"]
+
+    # --- the end
+
+    async def drain(self, seconds: float) -> None:
+        """Close idle connections, and wait until the others have ended, for some seconds at most."""
+        self.draining = True
+        await self.context.terminated.set()
+        for connection in [*self.connections]:
+            connection.begin_drain()
+        if self.connections:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()
+            except TimeoutError:
+                pass
+
+    async def abort(self) -> None:
+        """Cut what is left, and wait until its tasks have ended."""
+        for connection in [*self.connections]:
+            connection.abort("shutdown")
+        for task in [*self.tasks]:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait([*self.tasks], timeout=ABORT_SECONDS)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+async def serve(
+    app: Any,
+    config: Config,
+    sockets: list[socket],
+    stopped: Callable[[], Awaitable[object]],
+    limits: Limits | None = None,
+    max_connections: int | None = None,
+) -> None:
+    """Serve until `stopped` returns; then let requests end, within `graceful_timeout` of the configuration.
+
+    Args:
+        app: An ASGI application.
+        config: Of `hypercorn.toml`.
+        sockets: Bound and listening; they are closed.
+        stopped: Returns when the service should end.
+        limits: Of each connection; by default those of the configuration.
+        max_connections: At once.
+
+    Raises:
+        Exception: the application did not start.
+    """
+    loop = asyncio.get_running_loop()
+    state: LifespanState = {}
+    server = Server(app, config, limits or limits_of(config), max_connections)
+    lifespan = Lifespan(server.wrapped, config, loop, state)
+    lifespan_task = loop.create_task(lifespan.handle_lifespan())
+    try:
+        await lifespan.wait_for_startup()
+        if lifespan_task.done() and (error := lifespan_task.exception()) is not None:
+            raise error
+        server.state = dict(state)
+        await _accept_until(server, config, sockets, stopped)
+        await lifespan.wait_for_shutdown()
+    finally:
+        lifespan_task.cancel()
+        await asyncio.wait([lifespan_task])
+
+
+async def _accept_until(
+    server: Server, config: Config, sockets: list[socket], stopped: Callable[[], Awaitable[object]]
+) -> None:
+    loop = asyncio.get_running_loop()
+    secure = config.create_ssl_context() if config.ssl_enabled else None
+    server.start_clock()
+    listeners: list[asyncio.AbstractServer] = []
+
+    def connect() -> Connection:
+        return Connection(server, secure=secure is not None)
+
+    try:
+        for listening in sockets:
+            create = loop.create_unix_server if listening.family == AF_UNIX else loop.create_server
+            options: dict[str, Any] = {"sock": listening, "backlog": config.backlog, "ssl": secure}
+            if secure is not None:
+                options["ssl_handshake_timeout"] = config.ssl_handshake_timeout
+            listeners.append(await create(connect, **options))
+        await stopped()
+    finally:
+        for listener in listeners:
+            listener.close()
+        try:
+            await server.drain(config.graceful_timeout)
+        finally:
+            await server.abort()
+
+
+def limits_of(config: Config) -> Limits:
+    """The limits that Hypercorn's configuration has keys for; the defaults for the rest."""
+    return Limits(
+        head_bytes=config.h11_max_incomplete_size,
+        idle_seconds=config.keep_alive_timeout,
+        requests=config.keep_alive_max_requests,
+    )
