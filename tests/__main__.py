@@ -1,8 +1,8 @@
 """Run all tests: `python -m tests`.
 
-Attacks on a fleet need the machine for themselves, so they run in a second phase. Both phases run, whatever
-becomes of the first; the last line counts the tests of both. Arguments are pytest's: they choose other tests,
-which then run in one phase.
+Tests of the pages in a browser, and attacks on a fleet of processes, each run in a phase of their own. All
+phases run, whatever becomes of the first; the last line counts the tests of all. Arguments are pytest's: they
+choose other tests, which then run in one phase.
 """
 
 import json
@@ -19,8 +19,14 @@ from tests.conftest import TALLY_VARIABLE
 
 def phases(arguments: list[str]) -> list[list[str]]:
     """The arguments of each run of pytest."""
-    most = ["-m", "not fleet", "-n", "auto", "--dist", "worksteal", *arguments]
-    return [most] if arguments else [most, ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet"]]
+    parallel = ["-n", "auto", "--dist", "worksteal"]
+    if arguments:
+        return [["-m", "not fleet", *parallel, *arguments]]
+    return [
+        ["-m", "not browser and not fleet", *parallel],
+        ["-m", "browser", *parallel, "tests/browser"],
+        ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet"],
+    ]
 
 
 def run(arguments: list[str]) -> int:

@@ -23,7 +23,6 @@ LINK: Final = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 TABLE: Final = re.compile(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
-each_document = pytest.mark.parametrize("name", DOCUMENTS)
 each_readme = pytest.mark.parametrize("name", READMES)
 each_reference = pytest.mark.parametrize("name", REFERENCES)
 

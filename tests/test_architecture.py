@@ -1,6 +1,7 @@
 """Rules for the whole code base, one test each. The import contracts are in pyproject.toml."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -149,12 +150,22 @@ def library_classes() -> Iterator[tuple[type, type]]:
                         yield defined, base
 
 
-def private_to(defined: type) -> set[str]:
-    """The private attributes that a class defines, sets or reads; none if it is not written in Python."""
+@functools.cache
+def class_sources(module: str) -> dict[str, str]:
+    """The source of each class of a module; none if it is not written in Python."""
     try:
-        source = inspect.getsource(defined)
+        source = inspect.getsource(sys.modules[module])
     except (OSError, TypeError):
-        return set()
+        return {}
+    lines = source.splitlines()
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return {node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in classes}
+
+
+@functools.cache
+def private_to(defined: type) -> set[str]:
+    """The private attributes that a class defines, sets or reads."""
+    source = class_sources(defined.__module__).get(defined.__name__, "")
     return {*re.findall(r"(?:\b(?:self|cls)\.|\bsuper\(\)\.|\bdef )(_[a-z]\w*)", source)}
 
 

@@ -86,26 +86,25 @@ def tables_of(name: str) -> list[tuple[str, Keys]]:
 
 
 @each_reference
-@pytest.mark.parametrize("place", range(len(tables_of("docs/configuration.md"))))
-def test_every_key_of_the_settings_has_a_row_and_every_row_a_key(name: str, place: int) -> None:
-    heading, keys = tables_of(name)[place]
-    documented = [row[0].strip("`") for row in first_table(below(DOCUMENTS[name], heading))]
+def test_every_key_of_the_settings_has_a_row_and_every_row_a_key(name: str) -> None:
+    for heading, keys in tables_of(name):
+        documented = [row[0].strip("`") for row in first_table(below(DOCUMENTS[name], heading))]
 
-    assert sorted(documented) == sorted(keys)
+        assert sorted(documented) == sorted(keys), heading
 
 
 @each_reference
-@pytest.mark.parametrize("place", range(len(tables_of("docs/configuration.md"))))
-def test_the_defaults_in_the_tables_are_the_defaults(name: str, place: int) -> None:
-    heading, known = tables_of(name)[place]
-    for key, cell, _ in first_table(below(DOCUMENTS[name], heading)):
-        default = known[key.strip("`")]
-        if default is ...:
-            assert cell in REQUIRED, key
-        elif default in (None, (), {}):
-            assert cell == UNSET, key
-        else:
-            assert tomllib.loads(f"x = {cell.strip('`')}") == {"x": as_toml(default)}, key
+def test_the_defaults_in_the_tables_are_the_defaults(name: str) -> None:
+    for heading, known in tables_of(name):
+        for key, cell, _ in first_table(below(DOCUMENTS[name], heading)):
+            default = known[key.strip("`")]
+            if default is ...:
+                assert cell in REQUIRED, f"{heading}: {key}"
+            elif default in (None, (), {}):
+                assert cell == UNSET, f"{heading}: {key}"
+            else:
+                written = tomllib.loads(f"x = {cell.strip('`')}")
+                assert written == {"x": as_toml(default)}, f"{heading}: {key}"
 
 
 def as_toml(value: Any) -> object:

@@ -23,11 +23,11 @@ OPTIONS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The browser lives on one loop, and so do the tests that drive it, alone on the machine."""
+    """The browser lives on one loop, and so do the tests that drive it; they run in a phase of their own."""
     for item in items:
         if "tests/browser/" in item.path.as_posix() and item.get_closest_marker("asyncio") is not None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            item.add_marker(pytest.mark.alone)
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

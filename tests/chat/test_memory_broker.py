@@ -10,7 +10,7 @@ from proxy.chat.memory_broker import MemoryBroker
 from tests.chat.conftest import OpenStores
 from tests.chat.readers import take_data
 
-READERS = 1000
+READERS = 300
 BYTES_A_READER = 6 * 1024
 
 

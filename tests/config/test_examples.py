@@ -15,6 +15,7 @@ from tests.config.examples import FOLDER, NAMES, VARIABLE, Surroundings, value_o
 each_example = pytest.mark.parametrize("name", NAMES)
 SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|KEY$")
 HEADER = (2, 5)
+SET_BY_THE_PLATFORM = {"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"}
 WIDTH = 118
 
 
@@ -28,35 +29,34 @@ async def test_it_loads_and_builds(name: str, around: Surroundings) -> None:
         await build_source(section).close()
 
 
-@each_example
-def test_it_is_one_or_two_credentials_and_nothing_else(name: str) -> None:
-    written = tomllib.loads((FOLDER / name).read_text())
+def test_each_is_one_or_two_credentials_and_nothing_else() -> None:
+    for name in NAMES:
+        written = tomllib.loads((FOLDER / name).read_text())
 
-    assert list(written) == ["credentials"]
-    assert len(written["credentials"]) in {1, 2}
-
-
-@each_example
-def test_it_begins_with_a_short_comment_for_whom_and_where_to_read_on(name: str) -> None:
-    lines = (FOLDER / name).read_text().splitlines()
-    header = lines[: lines.index("")]
-
-    assert HEADER[0] <= len(header) <= HEADER[1]
-    assert all(line.startswith("# ") for line in header)
-    assert header[0].startswith("# For ")
-    assert {*VARIABLE.findall("\n".join(lines))} <= {*re.findall(r"[A-Z][A-Z0-9_]+", "\n".join(header))} | {
-        "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE",  # set by the platform
-    }  # fmt: skip
-    assert max(map(len, lines)) <= WIDTH
+        assert list(written) == ["credentials"], name
+        assert len(written["credentials"]) in {1, 2}, name
 
 
-@each_example
-def test_no_secret_stands_in_it_or_is_shown(name: str, around: Surroundings) -> None:
-    shown = describe(around.example(name))
+def test_each_begins_with_a_short_comment_that_names_its_users_and_its_variables() -> None:
+    for name in NAMES:
+        lines = (FOLDER / name).read_text().splitlines()
+        header = lines[: lines.index("")]
+        named = {*re.findall(r"[A-Z][A-Z0-9_]+", "\n".join(header))}
 
-    for variable in VARIABLE.findall((FOLDER / name).read_text()):
-        if SECRET_VARIABLE.search(variable):
-            assert value_of(variable) not in shown
+        assert HEADER[0] <= len(header) <= HEADER[1], name
+        assert all(line.startswith("# ") for line in header), name
+        assert header[0].startswith("# For "), name
+        assert {*VARIABLE.findall("\n".join(lines))} <= named | SET_BY_THE_PLATFORM, name
+        assert max(map(len, lines)) <= WIDTH, name
+
+
+def test_none_shows_a_secret(around: Surroundings) -> None:
+    for name in NAMES:
+        shown = describe(around.example(name))
+
+        for variable in VARIABLE.findall((FOLDER / name).read_text()):
+            if SECRET_VARIABLE.search(variable):
+                assert value_of(variable) not in shown, name
 
 
 @pytest.mark.parametrize(
