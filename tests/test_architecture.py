@@ -19,8 +19,8 @@ import proxy
 PACKAGE: Final = Path(proxy.__file__).parent
 ROOT: Final = PACKAGE.parent
 OWN_THEIR_TASKS: Final = frozenset({"proxy/credentials/tasks.py", "proxy/server/serve.py"})
-"""The modules that start tasks outside a task group: a shared fetch outlives its callers, and a server ends its
-requests one by one."""
+"""They start tasks outside a task group: a shared fetch outlives its callers, and a server ends its requests
+one by one."""
 
 WITHOUT_EFFECT: Final = """
 import importlib, logging, os, pkgutil, signal, sys, threading
