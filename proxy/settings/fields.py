@@ -17,6 +17,7 @@ from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _HOST_NAME = re.compile(r"\*|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f:]+:[0-9a-f:.]*")
+_OFFSET = re.compile(r"[+-](?:0\d|1[0-4]):[0-5]\d")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RATE = re.compile(r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?")
@@ -49,6 +50,12 @@ def _name(value: str) -> str:
 def _dotted_path(value: str) -> str:
     if not all(value.split(".")):
         refuse('must be a path into the reply, such as "data.token"')
+    return value
+
+
+def _utc_offset(value: str) -> str:
+    if not _OFFSET.fullmatch(value):
+        refuse('must be an offset from UTC, such as "+08:00" or "+00:00"')
     return value
 
 
@@ -193,6 +200,7 @@ WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 DottedPath = Annotated[str, AfterValidator(_dotted_path)]
 PlainText = Annotated[str, Checked(_plain_text)]
+UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]

@@ -249,6 +249,17 @@ def test_a_token_goes_into_a_header_or_the_query(
         ),
         (RECIPE + 'expires = [{ path = "a", unit = "s" }]', "3 expires.0.as: is required"),
         (RECIPE + 'expires = [{ as = "seconds" }]', "3 expires.0.path: is required"),
+        (
+            RECIPE + 'expires = [{ path = "a", as = "epoch", offset = "+08:00" }]',
+            '3 expires.0.offset: is of no use to this unit: it belongs to as = "iso8601"',
+        ),
+        *(
+            (
+                RECIPE + f'expires = [{{ path = "a", as = "iso8601", offset = "{offset}" }}]',
+                '3 expires.0.offset: must be an offset from UTC, such as "+08:00" or "+00:00"',
+            )
+            for offset in ("8", "+8:00", "+25:00", "CST", "+08:60")
+        ),
         (RECIPE + 'method = "HEAD"', '3 method: must be "GET", "POST", "PUT" or "PATCH"'),
         (RECIPE + "method = 1", '3 method: must be "GET", "POST", "PUT" or "PATCH"'),
         (RECIPE + "max_ttl = -1", "3 max_ttl: must be greater than 0"),

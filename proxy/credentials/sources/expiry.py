@@ -8,13 +8,22 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from proxy.credentials.sources.reply_body import embedded
+
+HEADER: Final = "header:"
+COOKIE: Final = "cookie:"
+"""How paths begin that do not lead into the body."""
 _MISSING: Final = object()
+_LOCAL: Final = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)[T ]?(\d\d):?(\d\d):?(\d\d)(\.\d{1,6})?")
+"""A point in time without a zone, in the ways that vendors write one: `20261126180500`, too."""
+_OFFSET: Final = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +31,9 @@ class Reply:
     """A token endpoint's answer, as far as it is looked at."""
 
     body: Any
-    """Parsed JSON, or None where it is none."""
+    """Parsed JSON or XML, or None where it is neither."""
     headers: Mapping[str, str]
+    """By their names in lower case; cookies as `cookie:NAME`."""
     received: float
     """This host's wall clock, seconds since the epoch: the last resort."""
     text: str = field(default="", repr=False)
@@ -44,14 +54,24 @@ class Reply:
         return self.received if date <= self.received <= date + 1 else date + 1
 
     def find(self, path: str) -> Any:
-        """The value at a dotted path, with digits for list positions; None where there is nothing."""
+        """The value at a path; None where there is nothing.
+
+        A path has dots between its steps and digits for list positions, or it is `header:NAME`,
+        `cookie:NAME`, `cookie:NAME;max-age` or `cookie:NAME;expires`.
+        """
+        if path.startswith(HEADER):
+            return self.headers.get(path.removeprefix(HEADER).lower())
+        if path.startswith(COOKIE):
+            return self.headers.get(path)
         value = find_path(self.body, path)
         return None if value is _MISSING else value
 
 
 def find_path(value: Any, path: str) -> Any:
-    """Walk a dotted path through parsed JSON."""
+    """Walk a dotted path through parsed JSON, and through strings that are JSON themselves."""
     for step in path.split("."):
+        if isinstance(value, str):
+            value = embedded(value)
         if isinstance(value, dict) and step in value:
             value = value[step]
         elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step) < len(value):
@@ -74,10 +94,24 @@ def read_lifetime(
     """
     for path, unit in candidates:
         value = reply.find(path) if path else token
-        seconds = UNITS[unit](value, reply)
+        seconds = life_of(value, unit, reply)
         if seconds is not None and math.isfinite(seconds) and 0 < seconds <= max_ttl:
             return seconds
     return None
+
+
+def life_of(value: Any, unit: str, reply: Reply) -> float | None:
+    """Seconds of life that a value means in a unit; None where it cannot be read so.
+
+    `iso8601` may have the offset of the issuer's clock behind it, `iso8601+08:00`, for times without a zone.
+    """
+    offset = unit.removeprefix("iso8601") if unit.startswith("iso8601") else ""
+    return _iso8601(value, reply, offset) if offset else UNITS[unit](value, reply)
+
+
+def has_no_zone(value: Any) -> bool:
+    """Whether a value is a point in time that does not say in which zone."""
+    return isinstance(value, str | int) and _LOCAL.fullmatch(str(value).strip()) is not None
 
 
 def _number(value: Any) -> float | None:
@@ -108,14 +142,36 @@ def _epoch_ms(value: Any, reply: Reply) -> float | None:
     return None if number is None else number / 1000 - reply.server_time
 
 
-def _iso8601(value: Any, reply: Reply) -> float | None:
-    if not isinstance(value, str):
+def _iso8601(value: Any, reply: Reply, offset: str = "+00:00") -> float | None:
+    """Also without a zone, which `offset` then gives, and in HTTP's own form (RFC 9110 5.6.7)."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
         return None
+    text = str(value).strip()
+    local = _LOCAL.fullmatch(text)
+    if local:
+        text = "{}-{}-{}T{}:{}:{}".format(*local.groups()[:6]) + (local[7] or "")
     try:
-        instant = datetime.fromisoformat(value.strip())
+        instant = datetime.fromisoformat(text)
     except ValueError:
+        return _http_date(text, reply)
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=_zone(offset))
+    return instant.timestamp() - reply.server_time
+
+
+def _http_date(text: str, reply: Reply) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp() - reply.server_time
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() - reply.server_time
+
+
+def _zone(offset: str) -> timezone:
+    parts = _OFFSET.fullmatch(offset)
+    if parts is None:
+        return UTC
+    ahead = timedelta(hours=int(parts[2]), minutes=int(parts[3]))
+    return timezone(ahead if parts[1] == "+" else -ahead)
 
 
 def _jwt(value: Any, reply: Reply) -> float | None:

@@ -6,7 +6,6 @@ would carry the client's secret elsewhere; a reply is read up to a cap; not a by
 
 import asyncio
 import http.cookiejar
-import json
 import ssl
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import httpx2
 from proxy.credentials.credential import Credential, FetchedToken
 from proxy.credentials.sources import OtherCredentials, TokenFetchError
 from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.credentials.sources.reply_body import cookies_of, parse_body
 from proxy.credentials.sources.reply_faults import doubt_lifetime, status_fault, success_fault, token_fault
 from proxy.credentials.sources.request_values import Moment, credentials_in
 from proxy.errors import TokenUnavailable
@@ -115,11 +115,12 @@ class HttpTokenSource:
                     self._take_back(moment)
                 body = await self._read_capped(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
+                headers |= cookies_of(response.headers.get_list("set-cookie"))
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             failure = explain(error, self._recipe.url, self._recipe.proxy)
             raise TokenFetchError(f"the token endpoint {failure}") from error
         text = body.decode("utf-8", "replace")
-        return Reply(_parse(body), headers, time.time(), text, response.status_code)
+        return Reply(parse_body(body), headers, time.time(), text, response.status_code)
 
     async def _read_capped(self, response: httpx2.Response) -> bytes:
         body = bytearray()
@@ -211,13 +212,6 @@ class HttpTokenSource:
         if recipe.token_text:
             return reply.text.strip()
         return reply.find(recipe.token or "")
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None  # the token may stand in a header; where it does not, that is the error
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from proxy.credentials.credential import LifetimeDoubt
-from proxy.credentials.sources.expiry import UNITS, Reply, duration, read_lifetime
+from proxy.credentials.sources.expiry import UNITS, Reply, duration, has_no_zone, life_of, read_lifetime
 from proxy.redaction import OAUTH_ERRORS
 
 DAY_SECONDS: Final = 86400.0
@@ -76,7 +76,9 @@ def form_fault(reply: Reply) -> str:
     if is_html(reply):
         return "it is an HTML page, such as a login or an error page: check the URL"
     if reply.text.lstrip().startswith("<"):
-        return 'it is XML, which is not read: ask the endpoint for JSON, or use source = "exec"'
+        return (
+            'it is XML that cannot be read (malformed, or with a DTD): ask for JSON, or use source = "exec"'
+        )
     return "it is not JSON: check the URL, or set token_text if all of it is the token"
 
 
@@ -131,7 +133,7 @@ def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:
     value = reply.find(path)
     if value is None:
         return f"{place}: the reply has nothing there"
-    seconds = UNITS[unit](value, reply)
+    seconds = life_of(value, unit, reply)
     if seconds is None:
         fault = "what is there cannot be read so"
     elif seconds <= 0:
@@ -142,6 +144,11 @@ def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:
 
 
 def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
+    if path and unit == "iso8601" and has_no_zone(reply.find(path)):
+        return (
+            f'expires at "{path}" names no time zone and is read as UTC, {duration(seconds)} from now; set '
+            'the offset of that clock, such as offset = "+08:00", or "+00:00" if this is right'
+        )
     likelier = _likelier(reply.find(path), unit, reply) if path else ""
     shortest, longest = _PLAUSIBLE_SECONDS
     place = f'expires at "{path}" as {unit}' if path else "the end in the token itself"
@@ -156,7 +163,7 @@ def _likelier(value: Any, unit: str, reply: Reply) -> str:
     """Another unit in which the value is a usual life."""
     shortest, longest = _PLAUSIBLE_SECONDS
     for other in UNITS:
-        seconds = None if other == unit else UNITS[other](value, reply)
+        seconds = None if other == unit else life_of(value, other, reply)
         if seconds is not None and shortest <= seconds <= longest:
             return f'; as = "{other}" would make it {duration(seconds)}'
     return ""

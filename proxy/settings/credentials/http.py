@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from proxy.settings.credentials.section import RequestSection
-from proxy.settings.fields import DottedPath, HeaderName, PositiveSeconds
+from proxy.settings.fields import DottedPath, HeaderName, PositiveSeconds, UtcOffset
 from proxy.settings.recipe_values import BasicPair, HeaderTextOrSecret, Json, Scalar, Text, json_value
 from proxy.settings.section import Checked, Section, Table, refuse
 from proxy.settings.urls import EndpointUrl
@@ -27,16 +27,20 @@ class Expiry(Section):
     """For `jwt` it may be left out: then the token itself tells its end."""
     unit: Literal["seconds", "milliseconds", "epoch", "epoch_ms", "iso8601", "jwt"] = Field(alias="as")
     """`seconds` and `milliseconds` count from now; the others are points in time."""
+    offset: UtcOffset | None = None
+    """With `iso8601`: of the issuer's clock, where its times name no zone."""
 
     @property
     def candidate(self) -> tuple[str, str]:
         """Path and unit; an empty path is the token itself."""
-        return self.path or "", self.unit
+        return self.path or "", self.unit + (self.offset or "")
 
     @model_validator(mode="after")
-    def _has_a_path(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.path is None and self.unit != "jwt":
             refuse("is required", "path")
+        if self.offset is not None and self.unit != "iso8601":
+            refuse('is of no use to this unit: it belongs to as = "iso8601"', "offset")
         return self
 
 
