@@ -23,7 +23,7 @@ from tests.virtual_time import VirtualTimeLoop
 
 
 @virtually
-async def test_invariant_17_a_caller_gets_the_time_that_it_needs() -> None:
+async def test_a_caller_gets_the_time_that_it_needs() -> None:
     issuer = FakeIssuer(lifetime=1000.0, delay=1.0)
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -34,7 +34,7 @@ async def test_invariant_17_a_caller_gets_the_time_that_it_needs() -> None:
 
 
 @virtually
-async def test_invariant_17_more_time_than_any_token_has_costs_no_fetch_a_call() -> None:
+async def test_more_time_than_any_token_has_costs_no_fetch_a_call() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get(min_ttl=3600.0)
@@ -44,7 +44,7 @@ async def test_invariant_17_more_time_than_any_token_has_costs_no_fetch_a_call()
 
 
 @virtually
-async def test_invariant_17_an_outage_is_not_felt_while_the_token_lives() -> None:
+async def test_an_outage_is_not_felt_while_the_token_lives() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     first = await machine.get()
@@ -59,7 +59,7 @@ async def test_invariant_17_an_outage_is_not_felt_while_the_token_lives() -> Non
 
 
 @virtually
-async def test_invariant_17_each_attempt_sees_the_newest_token() -> None:
+async def test_each_attempt_sees_the_newest_token() -> None:
     machine = build_machine(FakeIssuer(), uniform=lowest)
     assert (await machine.get()).generation == 1
     await pass_time(181.0)  # in a queue for a connection, say
@@ -74,9 +74,7 @@ async def leave(machine: CachedTokenSource) -> "asyncio.Task[Credential]":
 
 
 @pytest.mark.parametrize("first_ends_before", [True, False])
-def test_invariant_20_another_event_loop_neither_hangs_nor_awaits_a_foreign_flight(
-    *, first_ends_before: bool
-) -> None:
+def test_another_event_loop_neither_hangs_nor_awaits_a_foreign_flight(*, first_ends_before: bool) -> None:
     issuer = FakeIssuer(delay=5.0)
     first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
     with first, second:
@@ -92,7 +90,7 @@ def test_invariant_20_another_event_loop_neither_hangs_nor_awaits_a_foreign_flig
     assert left.cancelled()
 
 
-def test_invariant_20_a_token_serves_on_another_event_loop_and_is_refreshed_there() -> None:
+def test_a_token_serves_on_another_event_loop_and_is_refreshed_there() -> None:
     issuer = FakeIssuer()
     first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
     with first, second:
@@ -112,7 +110,7 @@ def test_invariant_20_a_token_serves_on_another_event_loop_and_is_refreshed_ther
     assert issuer.fetches == 2
 
 
-def test_invariant_20_closing_on_another_event_loop_does_not_hang() -> None:
+def test_closing_on_another_event_loop_does_not_hang() -> None:
     issuer = FakeIssuer(delay=5.0)
     first, second = (asyncio.Runner(loop_factory=VirtualTimeLoop) for _ in range(2))
     with first, second:
@@ -125,7 +123,7 @@ def test_invariant_20_closing_on_another_event_loop_does_not_hang() -> None:
 
 
 @virtually
-async def test_invariant_32_closing_with_a_flight_in_the_air_leaves_nothing_behind(
+async def test_closing_with_a_flight_in_the_air_leaves_nothing_behind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     complaints: list[dict[str, Any]] = []
@@ -149,7 +147,7 @@ async def test_invariant_32_closing_with_a_flight_in_the_air_leaves_nothing_behi
 
 
 @virtually
-async def test_invariant_32_closing_stops_the_refresh_ahead() -> None:
+async def test_closing_stops_the_refresh_ahead() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     await machine.get()
@@ -175,7 +173,7 @@ async def test_a_close_that_is_cancelled_is_cancelled() -> None:
 
 
 @virtually
-async def test_invariant_33_a_credential_that_nobody_uses_goes_cold() -> None:
+async def test_a_credential_that_nobody_uses_goes_cold() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     last = await machine.get()

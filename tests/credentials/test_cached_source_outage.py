@@ -25,7 +25,7 @@ from tests.credentials.fakes import (
 
 @pytest.mark.parametrize("seed", range(5))
 @virtually
-async def test_invariant_05_no_caller_sees_a_refresh_that_fails_before_the_hard_end(seed: int) -> None:
+async def test_no_caller_sees_a_refresh_that_fails_before_the_hard_end(seed: int) -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=random.Random(seed).uniform)
     first = await machine.get()
@@ -45,7 +45,7 @@ async def test_invariant_05_no_caller_sees_a_refresh_that_fails_before_the_hard_
 
 
 @virtually
-async def test_invariant_05_instant_failures_do_not_pile_up_towards_the_hard_end() -> None:
+async def test_instant_failures_do_not_pile_up_towards_the_hard_end() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -56,7 +56,7 @@ async def test_invariant_05_instant_failures_do_not_pile_up_towards_the_hard_end
 
 @pytest.mark.parametrize("error", [DOWN, REFUSED])
 @virtually
-async def test_invariant_07_while_it_backs_off_get_fails_at_once_and_one_probe_a_window_flies(
+async def test_while_it_backs_off_get_fails_at_once_and_one_probe_a_window_flies(
     error: TokenFetchError, lines: list[EventDict]
 ) -> None:
     issuer = FakeIssuer(error=error, delay=0.01)
@@ -78,7 +78,7 @@ async def test_invariant_07_while_it_backs_off_get_fails_at_once_and_one_probe_a
 
 
 @virtually
-async def test_invariant_07_the_window_is_as_long_as_the_issuer_asks() -> None:
+async def test_the_window_is_as_long_as_the_issuer_asks() -> None:
     issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=20.0))
     machine = build_machine(issuer)
     assert (await failure_of(machine.get())).retry_after == 20.0
@@ -91,9 +91,7 @@ async def test_invariant_07_the_window_is_as_long_as_the_issuer_asks() -> None:
 
 @pytest.mark.parametrize(("error", "within"), [(DOWN, 1.6), (REFUSED, 60.1)])
 @virtually
-async def test_invariant_08_it_heals_by_itself_after_any_failure(
-    error: TokenFetchError, within: float
-) -> None:
+async def test_it_heals_by_itself_after_any_failure(error: TokenFetchError, within: float) -> None:
     issuer = FakeIssuer(error=error)
     machine = build_machine(issuer)
     await failure_of(machine.get())
@@ -106,7 +104,7 @@ async def test_invariant_08_it_heals_by_itself_after_any_failure(
 
 
 @virtually
-async def test_invariant_08_a_failed_refresh_heals_while_the_old_token_serves() -> None:
+async def test_a_failed_refresh_heals_while_the_old_token_serves() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -120,7 +118,7 @@ async def test_invariant_08_a_failed_refresh_heals_while_the_old_token_serves() 
 
 @pytest.mark.parametrize("error", [DOWN, REFUSED])
 @virtually
-async def test_invariant_08_it_heals_though_nobody_asks(error: TokenFetchError) -> None:
+async def test_it_heals_though_nobody_asks(error: TokenFetchError) -> None:
     """A service without a token is not ready, so that no request comes that could ask."""
     issuer = FakeIssuer(error=error)
     machine = build_machine(issuer)
@@ -135,7 +133,7 @@ async def test_invariant_08_it_heals_though_nobody_asks(error: TokenFetchError) 
 
 
 @virtually
-async def test_invariant_08_a_loop_that_fires_early_does_not_lose_the_probe() -> None:
+async def test_a_loop_that_fires_early_does_not_lose_the_probe() -> None:
     """uvloop's timers count whole milliseconds."""
     loop = asyncio.get_running_loop()
     issuer = FakeIssuer(error=DOWN)

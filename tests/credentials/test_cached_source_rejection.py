@@ -44,7 +44,7 @@ class RefusingUpstream:
 
 
 @virtually
-async def test_invariant_10_a_thousand_rejections_of_one_generation_cost_one_fetch() -> None:
+async def test_a_thousand_rejections_of_one_generation_cost_one_fetch() -> None:
     issuer = FakeIssuer(delay=1.0)
     machine = build_machine(issuer)
     first = await machine.get()
@@ -55,7 +55,7 @@ async def test_invariant_10_a_thousand_rejections_of_one_generation_cost_one_fet
 
 
 @virtually
-async def test_invariant_10_a_late_rejection_of_an_old_generation_costs_nothing(
+async def test_a_late_rejection_of_an_old_generation_costs_nothing(
     lines: list[EventDict],
 ) -> None:
     issuer = FakeIssuer()
@@ -86,7 +86,7 @@ async def test_a_rejection_of_an_expired_token_does_not_use_up_the_forced_refres
 
 @pytest.mark.parametrize("token", [None, "the same"])
 @virtually
-async def test_invariant_11_an_upstream_that_always_refuses_costs_two_sends_a_request_and_few_fetches(
+async def test_an_upstream_that_always_refuses_costs_two_sends_a_request_and_few_fetches(
     token: str | None,
 ) -> None:
     issuer = FakeIssuer(token=token, delay=0.01)
@@ -102,7 +102,7 @@ async def test_invariant_11_an_upstream_that_always_refuses_costs_two_sends_a_re
 
 
 @virtually
-async def test_invariant_11_the_limit_forgets_when_all_was_quiet() -> None:
+async def test_the_limit_forgets_when_all_was_quiet() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     for _ in range(50):
@@ -113,7 +113,7 @@ async def test_invariant_11_the_limit_forgets_when_all_was_quiet() -> None:
 
 
 @virtually
-async def test_invariant_12_an_issuer_that_gives_the_rejected_token_again_is_asked_once_a_cooldown() -> None:
+async def test_an_issuer_that_gives_the_rejected_token_again_is_asked_once_a_cooldown() -> None:
     issuer = FakeIssuer(token="the same")
     machine = build_machine(issuer)
     first = await machine.get()
@@ -130,7 +130,7 @@ async def test_invariant_12_an_issuer_that_gives_the_rejected_token_again_is_ask
 
 
 @virtually
-async def test_invariant_12_within_the_cooldown_a_rejected_token_is_kept(lines: list[EventDict]) -> None:
+async def test_within_the_cooldown_a_rejected_token_is_kept(lines: list[EventDict]) -> None:
     machine = build_machine(FakeIssuer())
     for _ in range(2):
         credential = await machine.get()
@@ -141,7 +141,7 @@ async def test_invariant_12_within_the_cooldown_a_rejected_token_is_kept(lines: 
 
 
 @virtually
-async def test_invariant_13_a_fetch_that_left_before_the_rejection_cannot_bring_the_token_back() -> None:
+async def test_a_fetch_that_left_before_the_rejection_cannot_bring_the_token_back() -> None:
     issuer = FakeIssuer(token="old")
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -156,7 +156,7 @@ async def test_invariant_13_a_fetch_that_left_before_the_rejection_cannot_bring_
 
 
 @virtually
-async def test_invariant_13_a_fetch_that_left_after_the_rejection_may_bring_it_back() -> None:
+async def test_a_fetch_that_left_after_the_rejection_may_bring_it_back() -> None:
     issuer = FakeIssuer(token="old", delay=5.0)
     machine = build_machine(issuer, uniform=lowest)
     first = await machine.get()
@@ -167,7 +167,7 @@ async def test_invariant_13_a_fetch_that_left_after_the_rejection_may_bring_it_b
 
 
 @virtually
-async def test_invariant_13_a_fetch_that_left_before_the_rejection_may_bring_another_token() -> None:
+async def test_a_fetch_that_left_before_the_rejection_may_bring_another_token() -> None:
     issuer = FakeIssuer(token="old")
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -179,7 +179,7 @@ async def test_invariant_13_a_fetch_that_left_before_the_rejection_may_bring_ano
 
 
 @virtually
-async def test_invariant_13_callers_wait_through_the_second_fetch_and_share_its_failure() -> None:
+async def test_callers_wait_through_the_second_fetch_and_share_its_failure() -> None:
     issuer = FakeIssuer(token="old")
     machine = build_machine(issuer, uniform=highest)
     await machine.get()

@@ -28,7 +28,7 @@ from tests.pace import paced
 
 
 @virtually
-async def test_invariant_01_five_thousand_cold_callers_cost_one_fetch() -> None:
+async def test_five_thousand_cold_callers_cost_one_fetch() -> None:
     issuer = FakeIssuer(delay=0.5)
     machine = build_machine(issuer)
     async with asyncio.TaskGroup() as group:
@@ -38,7 +38,7 @@ async def test_invariant_01_five_thousand_cold_callers_cost_one_fetch() -> None:
 
 
 @virtually
-async def test_invariant_02_a_stale_token_is_given_at_once_while_one_fetch_flies() -> None:
+async def test_a_stale_token_is_given_at_once_while_one_fetch_flies() -> None:
     issuer = FakeIssuer(delay=5.0)
     machine = build_machine(issuer, uniform=lowest)
     first = await machine.get()
@@ -51,7 +51,7 @@ async def test_invariant_02_a_stale_token_is_given_at_once_while_one_fetch_flies
 
 
 @virtually
-async def test_invariant_02_the_first_callers_after_an_idle_time_start_one_fetch() -> None:
+async def test_the_first_callers_after_an_idle_time_start_one_fetch() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -65,7 +65,7 @@ async def test_invariant_02_the_first_callers_after_an_idle_time_start_one_fetch
 
 @pytest.mark.parametrize("leaving", [slice(0, 1), slice(None, None, 2), slice(None)])
 @virtually
-async def test_invariant_03_cancelling_waiters_harms_neither_the_others_nor_the_flight(
+async def test_cancelling_waiters_harms_neither_the_others_nor_the_flight(
     leaving: slice,
 ) -> None:
     issuer = FakeIssuer(delay=1.0)
@@ -84,7 +84,7 @@ async def test_invariant_03_cancelling_waiters_harms_neither_the_others_nor_the_
 
 
 @virtually
-async def test_invariant_04_impatient_callers_get_there_in_the_end_with_one_fetch() -> None:
+async def test_impatient_callers_get_there_in_the_end_with_one_fetch() -> None:
     issuer = FakeIssuer(delay=0.35)
     machine = build_machine(issuer)
     outcomes: list[bool] = []
@@ -100,7 +100,7 @@ async def test_invariant_04_impatient_callers_get_there_in_the_end_with_one_fetc
 
 
 @virtually
-async def test_invariant_06_two_thousand_cold_callers_of_a_broken_issuer_fail_together() -> None:
+async def test_two_thousand_cold_callers_of_a_broken_issuer_fail_together() -> None:
     issuer = FakeIssuer(delay=3.0, error=DOWN)
     machine = build_machine(issuer)
     loop = asyncio.get_running_loop()
@@ -117,7 +117,7 @@ async def test_invariant_06_two_thousand_cold_callers_of_a_broken_issuer_fail_to
 
 
 @virtually
-async def test_invariant_16_a_five_minute_token_under_load_costs_one_fetch_a_window() -> None:
+async def test_a_five_minute_token_under_load_costs_one_fetch_a_window() -> None:
     issuer = FakeIssuer(delay=0.5)
     machine = build_machine(issuer)
     await machine.get()
@@ -146,7 +146,7 @@ class ContextReader(FakeIssuer):
 
 
 @virtually
-async def test_invariant_19_the_flight_knows_nothing_of_the_request_that_started_it(
+async def test_the_flight_knows_nothing_of_the_request_that_started_it(
     lines: list[EventDict],
 ) -> None:
     issuer = ContextReader(delay=1.0)
@@ -169,7 +169,7 @@ async def test_invariant_19_the_flight_knows_nothing_of_the_request_that_started
 
 
 @pytest.mark.alone
-async def test_invariant_21_twenty_thousand_waiters_are_cancelled_within_a_second() -> None:
+async def test_twenty_thousand_waiters_are_cancelled_within_a_second() -> None:
     asleep = asyncio.Event()
 
     class Sleeper(FakeIssuer):

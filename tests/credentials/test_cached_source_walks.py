@@ -115,7 +115,7 @@ async def walk(steps: list[Step], seed: float) -> None:
 
 @settings(max_examples=200)
 @given(st.lists(STEPS, max_size=30), st.floats(0.0, 1.0))
-def test_invariant_09_neither_an_expired_nor_a_rejected_credential_is_ever_handed_out(
+def test_neither_an_expired_nor_a_rejected_credential_is_ever_handed_out(
     steps: list[Step], seed: float
 ) -> None:
     run_virtually(lambda: walk(steps, seed))

@@ -44,7 +44,7 @@ def test_the_deadlines_of_a_token(
         assert credential.secret == Secret("t")
 
 
-def test_invariant_16_soft_lies_at_60_to_75_percent_and_spreads() -> None:
+def test_soft_lies_at_60_to_75_percent_and_spreads() -> None:
     draw = random.Random(16).uniform
     drawn = [
         mint(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).soft / 300.0

@@ -25,7 +25,7 @@ async def issue(talk: Conversation) -> None:
     await talk.answer(b'{"access_token": "short", "expires_in": 0.25}', "Content-Type: application/json")
 
 
-async def test_invariant_18_a_stream_outlives_its_token(run_proxy: RunProxy) -> None:
+async def test_a_stream_outlives_its_token(run_proxy: RunProxy) -> None:
     go_on = asyncio.Event()
 
     async def script(talk: Conversation) -> None:
@@ -51,7 +51,7 @@ async def test_invariant_18_a_stream_outlives_its_token(run_proxy: RunProxy) -> 
         assert await caller.chunk() == b""
 
 
-async def test_invariant_18_nothing_is_sent_again_once_the_answer_has_begun(run_proxy: RunProxy) -> None:
+async def test_nothing_is_sent_again_once_the_answer_has_begun(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b"data: 1\n\n")

@@ -34,7 +34,7 @@ async def test_a_cold_fleet_fetches_once(store: RedisServer) -> None:
     assert issuer.fetches == 1
 
 
-async def test_invariant_15_who_comes_late_adopts_the_life_that_is_left_whatever_its_clock_says(
+async def test_who_comes_late_adopts_the_life_that_is_left_whatever_its_clock_says(
     store: RedisServer,
 ) -> None:
     issuer = FakeIssuer(lifetime=100.0)
@@ -52,7 +52,7 @@ async def test_invariant_15_who_comes_late_adopts_the_life_that_is_left_whatever
     assert adopted.soft - adopted.obtained != fetched.soft - fetched.obtained  # each draws its own moment
 
 
-async def test_invariant_26_a_fleet_whose_token_is_revoked_fetches_once_more(store: RedisServer) -> None:
+async def test_a_fleet_whose_token_is_revoked_fetches_once_more(store: RedisServer) -> None:
     issuer = FakeIssuer(delay=0.05)
     async with fleet_of(8, store.url, issuer) as members:
         await tokens_of(members)
@@ -114,7 +114,7 @@ async def test_a_permanent_failure_is_known_to_all_as_one(store: RedisServer) ->
     assert 25 < caught.value.retry_after <= 60
 
 
-async def test_invariant_23_a_holder_that_dies_in_mid_fetch_is_missed_for_a_lease(store: RedisServer) -> None:
+async def test_a_holder_that_dies_in_mid_fetch_is_missed_for_a_lease(store: RedisServer) -> None:
     hanging, issuer = FakeIssuer(delay=60.0), FakeIssuer()
     async with (
         fleet_of(1, store.url, hanging, lease_seconds=LEASE) as (dying,),
@@ -142,7 +142,7 @@ async def test_a_holder_that_lives_keeps_its_lease(store: RedisServer) -> None:
     assert issuer.fetches == 0
 
 
-async def test_invariant_24_a_holder_that_wakes_up_late_does_not_overwrite(
+async def test_a_holder_that_wakes_up_late_does_not_overwrite(
     store: RedisServer, lines: list[EventDict]
 ) -> None:
     issuer = FakeIssuer()
@@ -177,9 +177,7 @@ async def test_an_emptied_store_begins_a_new_epoch(store: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(("recipe", "fetches"), [(b"another", 1), (RECIPE, 0)])
-async def test_invariant_28_another_recipe_never_sees_the_token(
-    store: RedisServer, recipe: bytes, fetches: int
-) -> None:
+async def test_another_recipe_never_sees_the_token(store: RedisServer, recipe: bytes, fetches: int) -> None:
     issuer, other = FakeIssuer(), FakeIssuer(token="of-the-other-recipe")
     async with (
         fleet_of(1, store.url, issuer) as (one,),
@@ -190,7 +188,7 @@ async def test_invariant_28_another_recipe_never_sees_the_token(
     assert other.fetches == fetches
 
 
-async def test_invariant_29_nothing_readable_lies_in_the_store(store: RedisServer) -> None:
+async def test_nothing_readable_lies_in_the_store(store: RedisServer) -> None:
     issuer = FakeIssuer(token="canary-t0ken")
     async with fleet_of(1, store.url, issuer, recipe=b"url and canary-s3cret") as (member,):
         await member.machine.get()
@@ -201,7 +199,7 @@ async def test_invariant_29_nothing_readable_lies_in_the_store(store: RedisServe
         assert b"corp" not in key + value
 
 
-async def test_invariant_32_closing_gives_the_lease_back(store: RedisServer) -> None:
+async def test_closing_gives_the_lease_back(store: RedisServer) -> None:
     issuer = FakeIssuer(delay=60.0)
     async with fleet_of(1, store.url, issuer) as (member,):
         member.machine.prefetch()

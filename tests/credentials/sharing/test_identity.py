@@ -38,7 +38,7 @@ def identity(values: dict[str, Any], **others: dict[str, Any]) -> bytes:
         {"params": {"x": "y"}},
     ],
 )
-def test_invariant_28_any_other_question_is_another_recipe(change: dict[str, Any]) -> None:
+def test_any_other_question_is_another_recipe(change: dict[str, Any]) -> None:
     assert identity({**OAUTH2, **change}) != identity(OAUTH2)
 
 

@@ -15,9 +15,7 @@ from tests.redis_server import RedisServer
 FAST = {"redis_timeout": paced(0.5)}
 
 
-async def test_invariant_25_without_redis_each_member_fetches_for_itself(
-    tmp_path: Path, lines: list[EventDict]
-) -> None:
+async def test_without_redis_each_member_fetches_for_itself(tmp_path: Path, lines: list[EventDict]) -> None:
     issuer = FakeIssuer()
     async with fleet_of(3, f"unix://{tmp_path}/nowhere.sock", issuer) as members:
         assert len({*await tokens_of(members)}) == 3
@@ -26,7 +24,7 @@ async def test_invariant_25_without_redis_each_member_fetches_for_itself(
     assert [line["event"] for line in lines].count("token_store_unavailable") == 3
 
 
-async def test_invariant_25_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisServer) -> None:
+async def test_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisServer) -> None:
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer, settings=FAST) as (member,):
         store.pause()
@@ -39,7 +37,7 @@ async def test_invariant_25_a_silent_redis_costs_one_timeout_and_then_nothing(st
     assert issuer.fetches == 4
 
 
-async def test_invariant_25_a_redis_that_dies_in_the_middle_is_no_error(store: RedisServer) -> None:
+async def test_a_redis_that_dies_in_the_middle_is_no_error(store: RedisServer) -> None:
     issuer = FakeIssuer(delay=0.05)
     async with fleet_of(4, store.url, issuer, settings=FAST) as members:
         assert len({*await tokens_of(members)}) == 1
@@ -50,7 +48,7 @@ async def test_invariant_25_a_redis_that_dies_in_the_middle_is_no_error(store: R
         assert issuer.fetches == 5
 
 
-async def test_invariant_25_once_redis_is_back_one_fetch_is_enough_again(store: RedisServer) -> None:
+async def test_once_redis_is_back_one_fetch_is_enough_again(store: RedisServer) -> None:
     issuer = FakeIssuer()
     await store.stop()
     async with fleet_of(3, store.url, issuer, settings=FAST) as members:
@@ -63,7 +61,7 @@ async def test_invariant_25_once_redis_is_back_one_fetch_is_enough_again(store: 
     assert issuer.fetches == 4
 
 
-async def test_invariant_25_an_emptied_redis_is_a_cold_one(store: RedisServer) -> None:
+async def test_an_emptied_redis_is_a_cold_one(store: RedisServer) -> None:
     issuer = FakeIssuer()
     async with fleet_of(2, store.url, issuer) as (one, two):
         await one.machine.get()
@@ -73,7 +71,7 @@ async def test_invariant_25_an_emptied_redis_is_a_cold_one(store: RedisServer) -
     assert issuer.fetches == 2
 
 
-async def test_invariant_25_a_connection_that_redis_closed_is_opened_again(store: RedisServer) -> None:
+async def test_a_connection_that_redis_closed_is_opened_again(store: RedisServer) -> None:
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer) as (member,):
         credential = await member.machine.get()
@@ -86,7 +84,7 @@ async def test_invariant_25_a_connection_that_redis_closed_is_opened_again(store
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_invariant_27_a_required_redis_that_is_gone_fails_closed(
+async def test_a_required_redis_that_is_gone_fails_closed(
     store: RedisServer,
     silent: bool,  # noqa: FBT001
 ) -> None:
@@ -146,7 +144,7 @@ async def test_many_waiters_at_a_busy_fleet_all_get_their_token(store: RedisServ
     assert issuer.fetches == 1
 
 
-async def test_invariant_27_an_issuer_that_revokes_is_not_fought_over(store: RedisServer) -> None:
+async def test_an_issuer_that_revokes_is_not_fought_over(store: RedisServer) -> None:
     revoking = RevokingIssuer(delay=0.02)
     async with fleet_of(8, store.url, revoking, required=True) as members:
         await tokens_of(members)

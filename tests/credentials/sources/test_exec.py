@@ -107,7 +107,7 @@ def test_a_command_starts_in_its_folder_with_nothing_to_read(tmp_path: Path) -> 
     assert fetched.secret == Secret(str(tmp_path.resolve()))
 
 
-async def test_invariant_31_a_status_that_is_not_0_is_a_passing_failure_and_its_words_stay_unsaid(
+async def test_a_status_that_is_not_0_is_a_passing_failure_and_its_words_stay_unsaid(
     lines: list[EventDict],
 ) -> None:
     error = await failure_of(script("echo s3cret; echo s3cret >&2; exit 3"))
@@ -119,7 +119,7 @@ async def test_invariant_31_a_status_that_is_not_0_is_a_passing_failure_and_its_
     assert (await failure_of(script("kill -9 $$"))).reason == "the command was killed by signal 9"
 
 
-async def test_invariant_31_what_a_good_command_says_beside_is_not_repeated(lines: list[EventDict]) -> None:
+async def test_what_a_good_command_says_beside_is_not_repeated(lines: list[EventDict]) -> None:
     assert (await fetch(script("echo s3cret >&2; echo token"))).secret == Secret("token")
     assert lines == []
 

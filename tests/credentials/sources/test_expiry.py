@@ -91,9 +91,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("value", "unit", "expected"), TABLE)
-def test_invariant_14_what_vendors_write_becomes_a_hard_end(
-    value: Any, unit: str, expected: float | None
-) -> None:
+def test_what_vendors_write_becomes_a_hard_end(value: Any, unit: str, expected: float | None) -> None:
     life = lifetime(value, unit)
     assert life == (None if expected is None else pytest.approx(expected))
     believed = 60.0 if life is None else life  # the default, as the recipe has it
@@ -103,13 +101,13 @@ def test_invariant_14_what_vendors_write_becomes_a_hard_end(
     )
 
 
-def test_invariant_14_nothing_at_the_path_is_no_lifetime() -> None:
+def test_nothing_at_the_path_is_no_lifetime() -> None:
     assert read_lifetime([("at", "seconds")], Reply({}, DATE, NOW), "token", MONTH) is None
     assert read_lifetime([("at", "seconds")], Reply(None, {}, NOW), "token", MONTH) is None
     assert read_lifetime([], Reply({"at": 300}, DATE, NOW), "token", MONTH) is None
 
 
-def test_invariant_14_the_first_candidate_that_makes_sense_counts() -> None:
+def test_the_first_candidate_that_makes_sense_counts() -> None:
     reply = Reply({"a": 0, "b": "soon", "c": 120, "d": 300}, DATE, NOW)
     candidates = [
         ("missing", "seconds"),
@@ -136,14 +134,14 @@ JSON = st.recursive(
 
 
 @given(JSON | JSON.map(jwt) | st.fixed_dictionaries({"exp": JSON, "iat": JSON}).map(jwt), UNITS, st.text())
-def test_invariant_14_whatever_comes_the_life_is_sane_or_absent(value: Any, unit: str, date: str) -> None:
+def test_whatever_comes_the_life_is_sane_or_absent(value: Any, unit: str, date: str) -> None:
     for headers in ({}, {"date": date}, DATE):
         life = lifetime(value, unit, headers)
         assert life is None or 0.0 < life <= MONTH
 
 
 @given(st.floats(2.0, MONTH - 10.0), st.sampled_from(["seconds", "milliseconds", "epoch", "epoch_ms", "jwt"]))
-def test_invariant_14_a_life_is_read_back_from_any_unit(life: float, unit: str) -> None:
+def test_a_life_is_read_back_from_any_unit(life: float, unit: str) -> None:
     value = {
         "seconds": life,
         "milliseconds": life * 1000,
@@ -156,9 +154,7 @@ def test_invariant_14_a_life_is_read_back_from_any_unit(life: float, unit: str) 
 
 @pytest.mark.parametrize("unit", ["epoch", "epoch_ms", "iso8601", "jwt"])
 @pytest.mark.parametrize("off", [-3600.0, -600.0, 600.0, 3600.0])
-def test_invariant_15_this_hosts_clock_does_not_matter_where_the_issuer_says_its_time(
-    unit: str, off: float
-) -> None:
+def test_this_hosts_clock_does_not_matter_where_the_issuer_says_its_time(unit: str, off: float) -> None:
     value = {
         "epoch": NOW + 300,
         "epoch_ms": (NOW + 300) * 1000,

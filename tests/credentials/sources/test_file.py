@@ -230,7 +230,7 @@ async def has(machine: CachedTokenSource, token: str) -> None:
 
 @pytest.mark.parametrize("put", [replaced, swapped, written])
 @pytest.mark.parametrize("ends", [True, False])
-async def test_invariant_30_a_replaced_file_is_seen_within_60_seconds(
+async def test_a_replaced_file_is_seen_within_60_seconds(
     tmp_path: Path, put: Callable[[Path, str], None], *, ends: bool
 ) -> None:
     end = {"exp": time.time() + 3600} if ends else {}
@@ -251,7 +251,7 @@ async def test_invariant_30_a_replaced_file_is_seen_within_60_seconds(
 
 
 @pytest.mark.parametrize("life", [3600.0, 120.0, 61.0, 30.0, math.inf])
-def test_invariant_30_a_file_is_looked_at_again_within_its_max_age(tmp_path: Path, life: float) -> None:
+def test_a_file_is_looked_at_again_within_its_max_age(tmp_path: Path, life: float) -> None:
     claims = {} if math.isinf(life) else {"exp": time.time() + life}
     fetched = asyncio.run(fetch(write(tmp_path / "token", jwt(claims))))
 
@@ -260,7 +260,7 @@ def test_invariant_30_a_file_is_looked_at_again_within_its_max_age(tmp_path: Pat
 
 
 @virtually
-async def test_invariant_30_the_timer_looks_again_though_nobody_asks() -> None:
+async def test_the_timer_looks_again_though_nobody_asks() -> None:
     file = FakeIssuer(lifetime=math.inf, refresh_in=51.0, token="s3cret")
     machine = build_machine(file)
     await machine.get()
@@ -285,7 +285,7 @@ def made_unreadable(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [removed, emptied, made_unreadable])
-async def test_invariant_30_without_a_file_the_last_good_token_serves_until_its_end(
+async def test_without_a_file_the_last_good_token_serves_until_its_end(
     tmp_path: Path, lines: list[EventDict], harm: Callable[[Path], None]
 ) -> None:
     path, clock = tmp_path / "token", Clock()
@@ -307,7 +307,7 @@ async def test_invariant_30_without_a_file_the_last_good_token_serves_until_its_
     await machine.close()
 
 
-async def test_invariant_30_a_token_without_an_end_outlives_its_file(tmp_path: Path) -> None:
+async def test_a_token_without_an_end_outlives_its_file(tmp_path: Path) -> None:
     path, clock = tmp_path / "token", Clock()
     write(path, "s3cret")
     machine = local_machine(FileTokenSource(TokenFile(path=path)), policy=RefreshPolicy(clock=clock))

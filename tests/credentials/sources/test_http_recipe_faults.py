@@ -16,7 +16,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-async def test_invariant_34_a_redirect_is_not_followed(endpoint: TokenEndpoint, status: int) -> None:
+async def test_a_redirect_is_not_followed(endpoint: TokenEndpoint, status: int) -> None:
     elsewhere = TokenEndpoint()
     async with serve_on_loopback(elsewhere.app()) as elsewhere.url:
         endpoint.status, endpoint.headers["Location"] = status, elsewhere.url + "/s3cret"
@@ -41,7 +41,7 @@ async def test_a_redirect_to_nowhere_is_a_passing_failure(endpoint: TokenEndpoin
     assert "s3cret" not in str(error)
 
 
-async def test_invariant_34_a_reply_without_end_is_refused_and_no_longer_read() -> None:
+async def test_a_reply_without_end_is_refused_and_no_longer_read() -> None:
     sent = 0
     gone = asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_invariant_34_a_reply_without_end_is_refused_and_no_longer_read() 
     assert sent < 16 * REPLY_BYTES_MAX  # what fits into the sockets' buffers
 
 
-async def test_invariant_34_ten_megabytes_are_refused(endpoint: TokenEndpoint) -> None:
+async def test_ten_megabytes_are_refused(endpoint: TokenEndpoint) -> None:
     endpoint.body = b'{"access_token": "t", "padding": "' + b"x" * 10_000_000 + b'"}'
     assert (await failure_of(Recipe(url=endpoint.url))).reason.endswith("is too large: check the URL")
 

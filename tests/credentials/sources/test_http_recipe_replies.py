@@ -99,9 +99,7 @@ async def test_a_life_that_cannot_be_read_is_the_default_and_is_told(
         b'{"access_token": "s3cret", "expires_in": ' + b"9" * 5000 + b"}",
     ],
 )
-async def test_invariant_34_a_200_without_a_token_is_a_passing_failure(
-    endpoint: TokenEndpoint, body: bytes
-) -> None:
+async def test_a_200_without_a_token_is_a_passing_failure(endpoint: TokenEndpoint, body: bytes) -> None:
     endpoint.body = body
     error = await failure_of(Recipe(url=endpoint.url))
     assert f"{endpoint.url} has no token at 'access_token': " in error.reason
@@ -191,7 +189,7 @@ async def test_it_may_say_so_by_a_date(endpoint: TokenEndpoint) -> None:
 
 
 @pytest.mark.parametrize("offset", [-3600.0, 0.0, 3600.0])
-async def test_invariant_15_an_issuer_whose_clock_is_off_is_believed_by_its_own_date(offset: float) -> None:
+async def test_an_issuer_whose_clock_is_off_is_believed_by_its_own_date(offset: float) -> None:
     async def answer(conversation: Conversation) -> None:
         there = time.time() + offset
         body = b'{"access_token": "t", "at": %d}' % (there + IN_A_WHILE)

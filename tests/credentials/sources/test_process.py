@@ -99,7 +99,7 @@ def test_a_command_ends_with_its_output_and_status(run: Run) -> None:
         f"{HELD} exec >&- 2>&-; sleep 100",  # the pipes are closed, the process is not over
     ],
 )
-def test_invariant_31_a_timeout_kills_the_process_group(run: Run, witness: Witness, script: str) -> None:
+def test_a_timeout_kills_the_process_group(run: Run, witness: Witness, script: str) -> None:
     async def main() -> None:
         with pytest.raises(TokenFetchError) as failure:
             await shell(script, timeout=0.15, folder=witness.folder)
@@ -110,7 +110,7 @@ def test_invariant_31_a_timeout_kills_the_process_group(run: Run, witness: Witne
     run(main())
 
 
-def test_invariant_31_a_cancellation_kills_the_process_group(run: Run, witness: Witness) -> None:
+def test_a_cancellation_kills_the_process_group(run: Run, witness: Witness) -> None:
     async def main() -> None:
         running = asyncio.get_running_loop().create_task(
             shell(f"{HELD} sleep 100 & sleep 100", folder=witness.folder)
@@ -125,9 +125,7 @@ def test_invariant_31_a_cancellation_kills_the_process_group(run: Run, witness: 
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_invariant_31_cancelled_at_any_step_nothing_is_left(
-    run: Run, witness: Witness, *, again: bool
-) -> None:
+def test_cancelled_at_any_step_nothing_is_left(run: Run, witness: Witness, *, again: bool) -> None:
     async def main() -> None:
         for steps in range(16):
             running = asyncio.get_running_loop().create_task(
@@ -147,9 +145,7 @@ def test_invariant_31_cancelled_at_any_step_nothing_is_left(
     run(main())
 
 
-def test_invariant_31_the_flights_own_clock_and_its_close_kill_the_process_group(
-    run: Run, witness: Witness
-) -> None:
+def test_the_flights_own_clock_and_its_close_kill_the_process_group(run: Run, witness: Witness) -> None:
     command = Command(
         command=("/bin/sh", "-c", f"{HELD} sleep 100 & sleep 100"),
         folder=witness.folder,
@@ -171,7 +167,7 @@ def test_invariant_31_the_flights_own_clock_and_its_close_kill_the_process_group
     run(main())
 
 
-def test_invariant_31_a_command_is_over_with_its_first_process(run: Run, witness: Witness) -> None:
+def test_a_command_is_over_with_its_first_process(run: Run, witness: Witness) -> None:
     async def main() -> None:
         before = time.monotonic()
         ended = await shell(f"{HELD} sleep 100 & echo s3cret", folder=witness.folder)
@@ -182,9 +178,7 @@ def test_invariant_31_a_command_is_over_with_its_first_process(run: Run, witness
     run(main())
 
 
-def test_invariant_31_a_descendant_in_a_session_of_its_own_holds_nobody_up(
-    run: Run, witness: Witness
-) -> None:
+def test_a_descendant_in_a_session_of_its_own_holds_nobody_up(run: Run, witness: Witness) -> None:
     # It waits on the second pipe for the test to let it go.
     os.mkfifo(witness.folder / "leave")
 
@@ -202,9 +196,7 @@ def test_invariant_31_a_descendant_in_a_session_of_its_own_holds_nobody_up(
 
 
 @pytest.mark.parametrize("script", ["cat /dev/zero", "cat /dev/zero >&2", "cat /dev/zero & cat /dev/zero"])
-def test_invariant_31_a_command_that_writes_without_end_is_stopped(
-    run: Run, witness: Witness, script: str
-) -> None:
+def test_a_command_that_writes_without_end_is_stopped(run: Run, witness: Witness, script: str) -> None:
     async def main() -> None:
         with pytest.raises(TokenFetchError) as failure:
             await shell(f"{HELD} {script}", folder=witness.folder)
@@ -214,7 +206,7 @@ def test_invariant_31_a_command_that_writes_without_end_is_stopped(
     run(main())
 
 
-def test_invariant_31_diagnostics_never_block_a_command_and_an_output_may_be_as_large_as_the_cap(
+def test_diagnostics_never_block_a_command_and_an_output_may_be_as_large_as_the_cap(
     run: Run,
 ) -> None:
     async def main() -> None:
