@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, cast
 
 from quart import Response, current_app, request
@@ -26,7 +27,7 @@ from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, read_form, replace_form_model
-from proxy.wire.headers import find_header, media_type, request_headers
+from proxy.wire.headers import find_header, is_preflight, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import Target, find_target
 from proxy.wire.repairs import read_call, repair_request
@@ -56,6 +57,9 @@ async def relay_exchange() -> Response:
     record, limits = incoming.record, own.settings.limits
     target = find_target(incoming.method, incoming.raw_path)
     record.endpoint = target.endpoint.name
+    if is_preflight(incoming.method, incoming.raw_headers):
+        # Only [cors] decides which pages may call, never an upstream.
+        return Response(status=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
     if own.models.answers(incoming.method, target):
         return await _answer_models(own.models, target, record)
     held, fields = await _hold_body(incoming, limits.held_body_bytes)

@@ -214,7 +214,7 @@ async def _answer(
     record.status = HTTPStatus.SWITCHING_PROTOCOLS
     headers = [pair for pair in headers if pair[0] not in {b"content-length", b"content-type"}]
     await caller.accept(response.socket.subprotocol, headers)
-    await Duplex(caller, response.socket, clock, record).relay()
+    await Duplex(caller, response.socket, clock, record, response.redact).relay()
 
 
 async def _refuse(caller: CallerSocket, record: ExchangeRecord, error: ProxyError) -> None:

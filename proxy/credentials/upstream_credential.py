@@ -7,6 +7,7 @@ from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
 from proxy.credentials.refusal import RefusalRules
 from proxy.settings import Invalidation
+from proxy.wire.headers import with_hyphens
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,7 +26,8 @@ class Injection:
         if self.query is not None:
             return headers, _replace_parameter(query, self.query, value)
         name = (self.header or "").encode().lower()
-        kept = [pair for pair in headers if pair[0] != name]
+        spelled = with_hyphens(name)
+        kept = [pair for pair in headers if with_hyphens(pair[0]) != spelled]
         kept.append((name, value.encode()))
         return kept, query
 

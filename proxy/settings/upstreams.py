@@ -63,6 +63,8 @@ class Upstream(Section):
     max_connections: Count = 2000
     headers: Table[HeaderName, HeaderText] = Field(default_factory=dict)
     """Set on every request. A value that came from the environment or a file is masked when shown."""
+    forward_openai_account: bool = False
+    """Whether the callers' OpenAI-Organization and OpenAI-Project go up."""
     repairs: tuple[RepairName, ...] = ()
     """What is cured on the way, by the names of repairs or of the clients that need them."""
     renames: Table[Name, Name] = Field(default_factory=dict)

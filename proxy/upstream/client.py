@@ -30,9 +30,12 @@ from proxy.errors import (
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
+from proxy.upstream.redacted import RedactedBody, SentSecrets, without_coding
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
 from proxy.wire.endpoints import OTHER, Endpoint
-from proxy.wire.headers import Headers, find_header, media_type
+from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, with_hyphens
+from proxy.wire.locations import relocate
+from proxy.wire.redaction import Redactor
 
 Explain = Callable[[Exception], TransportFailure]
 
@@ -97,7 +100,10 @@ class UpstreamClient(AsyncOpenAI):
         self._limit = settings.max_connections
         self._open = 0
         self._extra = [(key.lower().encode(), value.encode()) for key, value in settings.headers.items()]
-        self._extra_names = {key for key, _ in self._extra}
+        self._never_up = {with_hyphens(key) for key, _ in self._extra}
+        if not settings.forward_openai_account:
+            self._never_up |= OPENAI_ACCOUNT
+        self._secrets = SentSecrets(settings.headers)
         self._timeout = {"connect": settings.timeouts.connect or None}
         self._explain = functools.partial(explain, url=settings.base_url, proxy=settings.proxy)
         transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
@@ -126,7 +132,8 @@ class UpstreamClient(AsyncOpenAI):
         try:
             response = await self._send_with_credential(request, record)
             record.reason = wrong_base_url(str(self._url), response.status_code, response.headers.raw)
-            return UpstreamResponse(response, self._closed, self._explain)
+            headers = relocate(response.headers.raw, str(self._url), request.path)
+            return UpstreamResponse(response, headers, self._secrets.redactor, self._closed, self._explain)
         except BaseException:
             self._closed()
             raise
@@ -163,10 +170,12 @@ class UpstreamClient(AsyncOpenAI):
         )
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
-        headers = [pair for pair in request.headers if pair[0] not in self._extra_names] + self._extra
+        headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._never_up]
+        headers += self._extra
         query = request.query
         if credential is not None and self._credential is not None:
             headers, query = self._credential.injection.apply(credential, headers, query)
+            self._secrets.add(credential)
         if request.content_length is not None:
             headers.append((b"content-length", str(request.content_length).encode()))
         target = self._base_path + request.path + (b"?" + query if query else b"")
@@ -233,11 +242,24 @@ async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credenti
 
 
 class UpstreamResponse:
-    """An answer whose body is read as it arrives."""
+    """An answer whose body is read as it arrives, without the secrets that the upstream was sent."""
 
-    def __init__(self, response: httpx2.Response, closed: Callable[[], None], explain: Explain) -> None:
+    def __init__(
+        self,
+        response: httpx2.Response,
+        headers: Headers,
+        redactor: Redactor,
+        closed: Callable[[], None],
+        explain: Explain,
+    ) -> None:
         self.status = response.status_code
-        self.headers: Headers = response.headers.raw
+        self.headers = redactor.redact_values(headers)
+        self.redact = redactor.redact
+        """Masks the secrets in bytes of this answer."""
+        self._redacted: RedactedBody | None = None
+        if redactor and self.status >= HTTPStatus.BAD_REQUEST:
+            self._redacted = RedactedBody(self._read, redactor, headers)
+            self.headers = without_coding(self.headers)
         self._response = response
         self._body: ArrivingBody = response.extensions["body"]
         self.socket: ArrivingMessages | None = response.extensions.get("socket")
@@ -251,6 +273,9 @@ class UpstreamResponse:
         Raises:
             Aborted: the connection broke, or the answer ended before its announced length.
         """
+        return await (self._read() if self._redacted is None else self._redacted.read())
+
+    async def _read(self) -> bytes:
         try:
             return await self._body.read()
         except httpx2.TransportError as error:

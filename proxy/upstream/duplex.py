@@ -1,6 +1,7 @@
 """A WebSocket's two ways: messages up and messages down, until one side closes or the clock does."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,8 @@ class Duplex:
     upstream: ArrivingMessages
     clock: ExchangeClock
     record: ExchangeRecord
+    redact: Callable[[bytes], bytes] = bytes
+    """Masks secrets in what the upstream gives as its reason to close."""
 
     async def relay(self) -> None:
         """Relay until it ends, then close whichever side is still open."""
@@ -83,6 +86,7 @@ class Duplex:
         return message
 
     async def _closed_by_upstream(self, close: Close) -> None:
+        close = Close(close.code, self.redact(close.reason.encode()).decode(errors="replace"))
         if close.code == LOST:
             self.record.fail(Aborted(reason="the WebSocket was lost"))
             close = Close(INTERNAL, "the connection to the upstream was lost")

@@ -37,6 +37,8 @@ END_SECONDS: Final = 1.0
 """How long the end of the body may take after the end marker."""
 NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
+_ERROR: Final = b"error"
+"""An event that holds this word may be an error, in the shape of some vendor."""
 
 
 class Answer(NamedTuple):
@@ -105,7 +107,7 @@ class Exchange:
         closing: contextlib.AsyncExitStack,
     ) -> Answer:
         if isinstance(start, ErrorInside):
-            return self._error_answer(start)
+            return self._error_answer(start, response)
         arrived = response.headers
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
         if start is not None:
@@ -139,16 +141,16 @@ class Exchange:
         self._note_usage(body)
         return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
 
-    def _error_answer(self, error: ErrorInside) -> Answer:
+    def _error_answer(self, error: ErrorInside, response: UpstreamResponse) -> Answer:
         """The status that an error inside a 200 should have had."""
         self.record.outcome, self.record.reason = "error_inside", error.code
-        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        headers = response_headers([(b"content-type", b"application/json")], event_stream=False)
         if error.status == HTTPStatus.BAD_GATEWAY:
             # The upstream reported success, so nothing suggests that a retry would help.
             headers.append((b"x-should-retry", b"false"))
             message = f"{InvalidResponse.message}, an error with status 200: {error.message}"
             error = replace(error, message=message)
-        return self._whole(error.status, headers, error_body(error.envelope()))
+        return self._whole(error.status, headers, response.redact(error_body(error.envelope())))
 
     async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
@@ -162,6 +164,8 @@ class Exchange:
                 if repairer is not None:
                     whole = repairer.feed(whole)
                     told = told or holds_error(whole)
+                if _ERROR in whole:
+                    whole = response.redact(whole)
                 if whole:
                     record.went_down(whole)
                     record.events = framer.events
@@ -185,6 +189,7 @@ class Exchange:
             if self._says_when_done and not (framer.finished or told or accepted):
                 raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
             if tail:
+                tail = response.redact(tail) if _ERROR in tail else tail
                 # Clients ignore an event without a blank line after it, so an error must have one.
                 tail = tail if not holds_error(tail) else tail.rstrip(b"\r\n") + b"\n\n"
                 record.went_down(tail)

@@ -30,8 +30,8 @@ UP_NAMES: Final = (
 )  # fmt: skip
 DOWN_NAMES: Final = (
     b"etag", b"x-vendor", b"x-vendor", b"openai-version", b"openai-processing-ms", b"retry-after", b"vary",
-    b"x-ratelimit-remaining-tokens", b"content-disposition", b"www-authenticate", b"last-modified", b"link",
-    b"access-control-allow-origin", b"content-range",
+    b"x-ratelimit-remaining-tokens", b"content-disposition", b"www-authenticate", b"last-modified", b"x-link",
+    b"content-range", b"cross-origin-resource-policy",
 )  # fmt: skip
 EVENTS: Final = b"text/event-stream"
 

@@ -32,8 +32,11 @@ from tests.raw_upstream import Conversation, RawUpstream, Received, raw_upstream
 OWN_UP: Final = {
     b"host", b"authorization", b"accept-encoding", b"x-request-id", b"content-length", b"transfer-encoding"
 }  # fmt: skip
-OWN_DOWN: Final = {b"date", b"x-request-id", b"connection", b"content-length", b"transfer-encoding"}
-OF_STREAMS: Final = {b"cache-control", b"x-accel-buffering"}
+OWN_DOWN: Final = {
+    b"date", b"x-request-id", b"connection", b"content-length", b"transfer-encoding", b"cache-control",
+    b"x-content-type-options", b"content-security-policy",
+}  # fmt: skip
+OF_STREAMS: Final = {b"x-accel-buffering"}
 SMALL: Final = "[limits]\nheld_body_bytes = 100"
 """What is larger, is not JSON and has not come at once streams through."""
 UPLOAD: Final = bytes(range(256)) * (3 * BUFFER_BYTES // 256)

@@ -68,6 +68,50 @@ def upload(*, length: int | None = None) -> UpstreamRequest:
     )
 
 
+# --- what comes down
+
+
+async def test_a_location_is_relative_or_gone() -> None:
+    async def script(talk: Conversation) -> None:
+        base = f"http://{talk.request.header('host')[0]}/v1"
+        await talk.answer(
+            b"", f"Location: {base}/files/f-1", "Content-Location: http://10.0.0.7/x", status="201 Created"
+        )
+
+    async with raw_upstream(script) as upstream, build_client(upstream.url) as client:
+        response = await client.open(build_request(path=b"/files"), build_record())
+        await read_all(response)
+    assert dict(response.headers)[b"Location"] == b"./files/f-1"
+    assert b"10.0.0.7" not in repr(response.headers).encode()
+
+
+async def test_an_earlier_token_is_masked_too() -> None:
+    async def script(talk: Conversation) -> None:
+        if issuer.token == "live-token-1":
+            issuer.token = "live-token-2"
+            await unauthorized(talk)
+        else:
+            await talk.answer(b"not live-token-1, not live-token-2", "X-Debug: live-token-1", status="400 No")
+
+    issuer = FakeIssuer()
+    issuer.token = "live-token-1"
+    credential = build_credential(issuer)
+    async with raw_upstream(script) as upstream, build_client(upstream.url, credential) as client:
+        response = await client.open(build_request(), build_record())
+        assert await read_all(response) == b"not ************, not ************"
+    assert b"************" in dict(response.headers).values()
+
+
+async def test_a_configured_credential_is_masked_and_any_other_configured_header_is_not() -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(b"key-0123456789 of application-x", status="400 No")
+
+    headers = {"X-Api-Key": "key-0123456789", "X-App": "application-x"}
+    async with raw_upstream(script) as upstream, build_client(upstream.url, headers=headers) as client:
+        response = await client.open(build_request(), build_record())
+        assert await read_all(response) == b"************** of application-x"
+
+
 # --- what goes up
 
 
@@ -89,6 +133,30 @@ async def test_the_sdk_adds_no_header_of_its_own(monkeypatch: pytest.MonkeyPatch
     assert upstream.requests[0].head == (
         b"POST /v1/models HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 2\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("name", [b"openai-organization", b"openai-project", b"openai_project"])
+@pytest.mark.parametrize("forward", [True, False])
+async def test_the_callers_openai_account_goes_up_only_where_that_is_set(name: bytes, forward: bool) -> None:  # noqa: FBT001
+    async with (
+        raw_upstream(ok) as upstream,
+        build_client(upstream.url, forward_openai_account=forward) as client,
+    ):
+        await read_all(await client.open(build_request(headers=[(name, b"org-1")]), build_record()))
+    assert upstream.requests[0].header(name.decode()) == (["org-1"] if forward else [])
+
+
+async def test_no_other_spelling_of_a_header_reaches_an_upstream_that_may_not_tell_them_apart() -> None:
+    theirs = [(b"x_team", b"theirs"), (b"x_token", b"theirs"), (b"x_other", b"kept")]
+    credential = build_credential(FakeIssuer(), Injection(header="X-Token", template="{token}"))
+    async with (
+        raw_upstream(ok) as upstream,
+        build_client(upstream.url, credential, headers={"X-Team": "ours"}) as client,
+    ):
+        await read_all(await client.open(build_request(headers=theirs), build_record()))
+    (request,) = upstream.requests
+    assert b"theirs" not in request.head
+    assert request.header("x_other") == ["kept"]
 
 
 async def test_configured_headers_win_over_the_callers() -> None:

@@ -26,6 +26,7 @@ EVENTS: Headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 DONE = b"data: [DONE]\n\n"
 CONTENT = b'data: {"choices": [{"delta": {"content": "word"}}]}'
 FINISHED = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'
+SECRET = b"s3cret-token"
 
 
 @dataclass
@@ -48,6 +49,10 @@ class FakeResponse:
         if self.opened is not None:
             raise self.opened
         return self
+
+    def redact(self, data: bytes) -> bytes:
+        """Mask one secret."""
+        return data.replace(SECRET, b"*" * len(SECRET))
 
     async def read(self) -> bytes:
         """The next piece."""
@@ -142,7 +147,14 @@ async def test_an_answer_that_came_whole_goes_down_as_bytes() -> None:
     headers = [(b"Content-Length", b"4"), (b"X-Vendor", b"v"), (b"X-Request-Id", b"up-1"), (b"Server", b"s")]
     relayed = Relayed(FakeResponse([b"body"], headers, status=404))
     answer = await relayed.answer()
-    assert answer == (404, [(b"content-length", b"4"), (b"x-vendor", b"v")], b"body")
+    assert (answer.status, answer.body) == (404, b"body")
+    assert answer.headers == [
+        (b"content-length", b"4"),
+        (b"x-vendor", b"v"),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", b"sandbox"),
+    ]
     assert relayed.record.bytes_down == 4
     assert relayed.record.upstream_request_id == "up-1"
     assert relayed.record.first_byte_at is not None
@@ -237,8 +249,25 @@ async def test_an_event_stream_has_no_length_and_may_not_be_held_back() -> None:
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-store, no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", b"sandbox"),
     ]
     await relayed.closing.aclose()
+
+
+@virtually
+async def test_an_error_event_quotes_no_secret_and_any_other_event_passes_as_it_is() -> None:
+    error = b'data: {"error": {"message": "no: %s"}}\n\n'
+    text = CONTENT.replace(b"word", SECRET) + b"\n\n"
+    relayed = Relayed(events(text, error % SECRET, error % SECRET + b"data: 1\n\n", b""))
+    hidden = error % (b"*" * len(SECRET))
+    assert await relayed.chunks() == [text, hidden, hidden + b"data: 1\n\n"]
+
+
+@virtually
+async def test_an_error_at_the_very_end_quotes_no_secret() -> None:
+    relayed = Relayed(events(b'event: error\ndata: {"message": "%s"}' % SECRET, DONE, b""))
+    assert SECRET not in b"".join(await relayed.chunks())
 
 
 # --- how a broken one ends

@@ -1,6 +1,7 @@
 """Headers: what goes up, what comes down, and how a request is named."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,14 @@ from proxy.wire.headers import (
     choose_request_id,
     find_header,
     is_forwarded,
+    is_preflight,
     media_type,
     request_headers,
     response_headers,
 )
+
+SAFE = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox")]
+OWN = [(b"cache-control", b"no-store"), *SAFE]
 
 
 def names(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
@@ -26,12 +31,19 @@ def names(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
         b"authorization", b"api-key", b"x-api-key", b"cookie", b"proxy-authorization", b"proxy-anything",
         b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host", b"expect",
         b"forwarded", b"x-forwarded-for", b"x-forwarded-anything", b"x-real-ip", b"origin", b"referer",
-        b"openai-organization", b"openai-project", b"content-length", b"x-request-id",
+        b"content-length", b"x-request-id", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
+        b"x-original-url", b"x-rewrite-url", b"x-http-method-override", b"x-method-override",
+        b"access-control-request-method", b"access-control-request-headers",
     ],
 )  # fmt: skip
-def test_what_belongs_to_the_caller_or_the_hop_does_not_go_up(name: bytes) -> None:
-    up = request_headers([(name, b"callers-own")], request_id="r1")
-    assert (name, b"callers-own") not in up
+@pytest.mark.parametrize(
+    "spell", [bytes, lambda name: name.replace(b"-", b"_"), lambda n: n.replace(b"-", b"_", 1)]
+)
+def test_what_belongs_to_the_caller_or_the_hop_does_not_go_up(
+    name: bytes, spell: Callable[[bytes], bytes]
+) -> None:
+    up = request_headers([(spell(name), b"callers-own")], request_id="r1")
+    assert up == [(b"accept-encoding", b"identity"), (b"x-request-id", b"r1")]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +72,9 @@ def test_headers_named_by_connection_stay_here() -> None:
     sent = [(b"connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"x-end", b"2")]
     assert b"x-hop" not in names(request_headers(sent, request_id="r"))
     assert b"x-end" in names(request_headers(sent, request_id="r"))
-    assert names(response_headers(sent, event_stream=False)) == [b"x-end"]
+    assert names(response_headers(sent, event_stream=False)) == [b"x-end", *names(OWN)]
+    sent = [(b"connection", b"x_hop"), (b"x_hop", b"1"), (b"x-hop", b"2")]
+    assert names(request_headers(sent, request_id="r")) == [b"accept-encoding", b"x-request-id"]
 
 
 @pytest.mark.parametrize(
@@ -73,12 +87,26 @@ def test_headers_named_by_connection_stay_here() -> None:
         b"Strict-Transport-Security",
         b"Keep-Alive",
         b"X-Request-Id",
+        b"Access-Control-Allow-Origin",
+        b"Access-Control-Allow-Credentials",
+        b"Access-Control-Anything",
+        b"Timing-Allow-Origin",
+        b"Refresh",
+        b"Clear-Site-Data",
+        b"Content-Security-Policy",
+        b"X-Content-Type-Options",
+        b"Proxy-Authenticate",
+        b"X-Accel-Redirect",
+        b"X-Accel-Buffering",
+        b"X-Sendfile",
     ],
 )
-def test_what_belongs_to_the_upstreams_site_does_not_come_down(name: bytes) -> None:
-    assert response_headers([(name, b"x"), (b"retry-after", b"3")], event_stream=False) == [
-        (b"retry-after", b"3")
-    ]
+@pytest.mark.parametrize("event_stream", [True, False])
+def test_what_belongs_to_the_upstreams_site_does_not_come_down(name: bytes, event_stream: bool) -> None:  # noqa: FBT001
+    arrived = [(name, b"of the upstream"), (b"retry-after", b"3")]
+    down = response_headers(arrived, event_stream=event_stream)
+    assert down[0] == (b"retry-after", b"3")
+    assert b"of the upstream" not in [value for _, value in down]
 
 
 def test_an_event_stream_forbids_caches_and_buffers() -> None:
@@ -91,12 +119,33 @@ def test_an_event_stream_forbids_caches_and_buffers() -> None:
         (b"content-type", b"text/event-stream"),
         (b"cache-control", b"no-store, no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
+        *SAFE,
     ]
 
 
 def test_any_other_answer_keeps_its_length_and_encoding() -> None:
     arrived = [(b"content-length", b"9"), (b"content-encoding", b"gzip"), (b"cache-control", b"private")]
-    assert response_headers(arrived, event_stream=False) == arrived
+    assert response_headers(arrived, event_stream=False) == [*arrived, *SAFE]
+
+
+def test_any_other_answer_is_not_stored_unless_the_upstream_says_so() -> None:
+    assert response_headers([], event_stream=False) == OWN
+    assert response_headers([(b"Cache-Control", b"max-age=9")], event_stream=False)[0] == (
+        b"cache-control", b"max-age=9",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "header", "expected"),
+    [
+        ("OPTIONS", b"access-control-request-method", True),
+        ("OPTIONS", b"Access-Control-Request-Method", True),
+        ("OPTIONS", b"origin", False),
+        ("POST", b"access-control-request-method", False),
+    ],
+)
+def test_a_preflight_is_known(method: str, header: bytes, expected: bool) -> None:  # noqa: FBT001
+    assert is_preflight(method, [(header, b"POST")]) is expected
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=12).map(bytes.lower), st.binary(max_size=12))))

@@ -1,0 +1,100 @@
+"""What an upstream sends back, without the secrets that it was sent.
+
+Upstreams quote requests in their errors, and with them the live token. It is masked in all headers, in the
+bodies of errors (status 400 and above), in error events of streams, and in the reason of a WebSocket's close.
+Any other body passes byte for byte.
+"""
+
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from proxy.credentials import Credential
+from proxy.errors import BadResponse, InvalidResponse
+from proxy.wire.headers import Headers, find_header
+from proxy.wire.redaction import Expansion, Redactor
+
+TOKENS_REMEMBERED: Final = 3
+"""A token stays good for a while after it has been replaced, and an upstream may quote an earlier one."""
+_NOT_CODED: Final = frozenset({b"", b"identity"})
+_SECRET_NAME: Final = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE)
+
+
+class SentSecrets:
+    """The secrets that one upstream has been sent.
+
+    Args:
+        headers: Those that are set on every request.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        values = [value for name, value in headers.items() if _SECRET_NAME.search(name)]
+        self._fixed = [word for value in values for word in {value, value.rpartition(" ")[2]}]
+        self._tokens: deque[Credential] = deque(maxlen=TOKENS_REMEMBERED)
+        self.redactor = Redactor(self._fixed)
+
+    def add(self, credential: Credential) -> None:
+        """A request is sent with this token."""
+        if any(known.digest == credential.digest for known in self._tokens):
+            return
+        self._tokens.append(credential)
+        self.redactor = Redactor([*self._fixed, *(token.secret.reveal() for token in self._tokens)])
+
+
+def without_coding(headers: Headers) -> Headers:
+    """The headers of a body once it has been expanded."""
+    if _coding(headers) in _NOT_CODED:
+        return headers
+    return [pair for pair in headers if pair[0].lower() not in {b"content-encoding", b"content-length"}]
+
+
+def _coding(headers: Headers) -> bytes:
+    return (find_header(headers, b"content-encoding") or b"").strip().lower()
+
+
+class RedactedBody:
+    """The body of an error.
+
+    Args:
+        read: Gives the next bytes, or nothing at the end.
+        redactor: Masks the secrets.
+        headers: The upstream's own.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]], redactor: Redactor, headers: Headers) -> None:
+        self._read = read
+        self._stream = redactor.stream()
+        self._ended = False
+        coding = _coding(headers)
+        self._expansion = Expansion.of(coding)
+        self._is_readable = self._expansion is not None or coding in _NOT_CODED
+
+    async def read(self) -> bytes:
+        """The next bytes that can hold no secret any more; nothing at the end.
+
+        Raises:
+            BadResponse: the body is not what its headers say, or is compressed in a way that cannot be read.
+        """
+        if not self._is_readable:
+            raise InvalidResponse("an error in a content coding that was not asked for")
+        while not self._ended:
+            if self._expansion is not None and self._expansion.has_more:
+                piece = self._expand(b"")
+            else:
+                arrived = await self._read()
+                if not arrived:
+                    self._ended = True
+                    return self._stream.flush()
+                piece = self._expand(arrived)
+            if clean := self._stream.feed(piece):
+                return clean
+        return b""
+
+    def _expand(self, piece: bytes) -> bytes:
+        if self._expansion is None:
+            return piece
+        try:
+            return self._expansion.expand(piece)
+        except ValueError as error:
+            raise BadResponse(reason=str(error)) from error

@@ -1,0 +1,230 @@
+"""An upstream that quotes the live token, in whatever way: the caller does not get to see it."""
+
+import asyncio
+import base64
+import gzip
+import json
+import zlib
+from urllib.parse import quote
+
+import pytest
+from aiohttp import WSMsgType, web
+
+from tests.conftest import KEY, RunProxy
+from tests.integration.test_realtime import HANDSHAKE, connected
+from tests.raw_caller import raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+from tests.socket_upstream import socket_upstream
+
+CHAT = "/v1/chat/completions"
+JSON = "Content-Type: application/json"
+TOKEN = "static/upstream+token=="
+CREDENTIAL = f'source = "static"\nvalue = "{TOKEN}"'
+QUERY = f'source = "static"\nvalue = "{TOKEN}"\ninject = {{ query = "access_token" }}'
+SPECIAL = "".join(f"\\u{ord(char):04x}" if char in "/+=" else char for char in TOKEN)
+FORMS = {
+    "plain": TOKEN,
+    "with its scheme": f"Bearer {TOKEN}",
+    "in JSON": TOKEN.replace("/", "\\/"),
+    "in escapes": SPECIAL,
+    "in a URL": quote(TOKEN, safe=""),
+    "in base64": base64.b64encode(f"Bearer {TOKEN}".encode()).decode(),
+}
+
+
+def is_clean(text: bytes) -> bool:
+    """Whether no form of the token stands in it."""
+    found = [form for form in FORMS.values() if form.removeprefix("Bearer ").encode() in text]
+    core = base64.b64encode(f"Bearer {TOKEN}".encode())[12:36]
+    return not found and core not in text and b"upstream+token" not in text
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("status", [200, 400, 503])
+async def test_headers_of_any_answer_do_not_hold_it(run_proxy: RunProxy, form: str, status: int) -> None:
+    async def script(talk: Conversation) -> None:
+        headers = [f"X-Debug: sent {form}, thanks", f"WWW-Authenticate: Bearer error={form}", "X-Other: 1"]
+        await talk.answer(b"{}", *headers, status=f"{status} X")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert answer.status == status
+        (debug,) = answer.header("x-debug")
+        assert is_clean(repr(answer.headers).encode())
+        assert (debug[:5], debug[-8:], len(debug)) == ("sent ", ", thanks", len(f"sent {form}, thanks"))
+        assert answer.header("x-other") == ["1"]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("cut", [None, 40])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_the_body_of_an_error_does_not_hold_it_wherever_it_is_cut(
+    run_proxy: RunProxy, form: str, cut: int | None, chunked: bool  # noqa: FBT001
+) -> None:  # fmt: skip
+    body = b'{"error": {"message": "refused: %s, sorry"}}' % form.encode()
+    pieces = [body] if cut is None else [body[:cut], body[cut:]]
+
+    async def script(talk: Conversation) -> None:
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+        await talk.say(f"HTTP/1.1 400 No\r\n{JSON}\r\n{framing}\r\n\r\n".encode())
+        for piece in pieces:
+            await (talk.chunk(piece) if chunked else talk.say(piece))
+            await asyncio.sleep(0.01)  # a read of its own
+        if chunked:
+            await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        got = await caller.body(answer)
+        assert answer.status == 400
+        assert is_clean(got)
+        assert len(got) == len(body)
+        message = json.loads(got)["error"]["message"]
+        assert (message[:9], message[-7:]) == ("refused: ", ", sorry")
+
+
+async def test_a_token_in_the_query_is_masked_too(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(talk.request.target, "X-Url: " + talk.request.target.decode(), status="404 No")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=QUERY) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("GET", "/v1/models/x?a=1")
+        answer = await caller.answer()
+        body = await caller.body(answer)
+        assert body.startswith(b"/v1/models/x?a=1&access_token=*")
+        assert is_clean(body + repr(answer.headers).encode())
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_an_error_that_is_compressed_is_expanded(
+    run_proxy: RunProxy, coding: str, compress: object
+) -> None:
+    assert callable(compress)
+    body = b'{"error": {"message": "%s"}}' % TOKEN.encode()
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(compress(body), f"Content-Encoding: {coding}", JSON, status="400 No")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert not answer.header("content-encoding")
+        assert await caller.body(answer) == body.replace(TOKEN.encode(), b"*" * len(TOKEN))
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip"])
+async def test_an_error_that_cannot_be_expanded_is_not_relayed(run_proxy: RunProxy, coding: str) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(b"\x0b\x02\x80abc\x03", f"Content-Encoding: {coding}", status="400 No")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert (answer.status, answer.header("x-should-retry")) == (502, ["false"])
+
+
+async def test_the_body_of_a_success_passes_as_it_is(run_proxy: RunProxy) -> None:
+    body = json.dumps({"echo": TOKEN}).encode()
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(body, JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        assert await caller.body(await caller.answer()) == body
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error": {"message": "%s", "code": null}}\n\n',
+        b'event: error\ndata: {"type": "error", "message": "%s"}\n\n',
+        b'event: response.failed\ndata: {"response": {"error": {"message": "%s"}}}\n\n',
+        b'data: {"object": "error", "message": "%s"}\n\n',
+    ],
+)
+async def test_an_error_event_does_not_hold_it(run_proxy: RunProxy, event: bytes) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        whole = b'data: {"choices": []}\n\n' + event % TOKEN.encode()
+        for piece in (whole[:60], whole[60:]):
+            await talk.chunk(piece)
+            await asyncio.sleep(0.01)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": true}')
+        body = await caller.body(await caller.answer())
+        assert b"error" in body
+        assert is_clean(body)
+
+
+async def test_a_vendors_error_inside_a_success_does_not_hold_it(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(json.dumps({"error_code": 110, "error_msg": f"bad {TOKEN}"}).encode(), JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL, options='repairs = ["vendor_errors"]') as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        assert answer.status >= 400
+        assert answer.header("x-content-type-options") == ["nosniff"]
+        assert is_clean(await caller.body(answer))
+
+
+async def test_a_refused_handshake_and_a_closed_websocket_do_not_tell_it(run_proxy: RunProxy) -> None:
+    def refuse(request: web.Request) -> web.Response | None:
+        if "refuse" not in request.query:
+            return None
+        return web.Response(status=403, text=f"no: {TOKEN}", headers={"X-Debug": TOKEN})
+
+    async def script(socket: web.WebSocketResponse) -> None:
+        await socket.close(code=4001, message=f"bad {TOKEN}".encode())
+
+    async with (
+        socket_upstream(script, refuse) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+    ):
+        async with raw_caller(proxy.url) as raw:
+            path, key = "/v1/realtime?model=m&refuse=1", f"Authorization: Bearer {KEY}\r\n"
+            await raw.write(HANDSHAKE.format(path=path, more=key).encode())
+            answer = await raw.answer()
+            assert answer.status == 403
+            assert is_clean(await raw.body(answer) + repr(answer.headers).encode())
+        async with connected(proxy) as caller:
+            message = await caller.receive()
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 4001)
+            assert message.extra == "bad " + "*" * len(TOKEN)

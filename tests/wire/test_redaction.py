@@ -1,0 +1,157 @@
+"""Secrets in what an upstream sends back: found in any form, wherever the reads end, no length changed."""
+
+import base64
+import gzip
+import html
+import itertools
+import json
+import re
+import zlib
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.redaction import PIECE_BYTES_MAX, SECRET_BYTES_MIN, Expansion, Redactor
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyYWdmbG93In0.c2lnbmF0dXJl-_Zm9v"
+ODD = "to/ken+with=every&odd<char>'and\"quotes\\\u00e9%41~"
+SECRETS = [JWT, ODD, "sk-0123456789abcdef==", "12345678"]
+
+
+def masked(secret: str, data: bytes) -> bool:
+    """Whether all of this is masked, without a change of its length."""
+    redacted = Redactor([secret]).redact(data)
+    return redacted == b"*" * len(data)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_every_usual_form_is_masked(secret: str) -> None:
+    raw = secret.encode()
+    forms = [
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        quote(secret, safe=""),
+        quote(secret),
+        quote_plus(secret),
+        html.escape(secret),
+        html.escape(secret, quote=False),
+        repr(secret)[1:-1],
+    ]
+    for form in forms:
+        assert masked(secret, form.encode()), form
+    percents = quote(secret, safe="")
+    assert masked(secret, re.sub("%..", lambda found: found[0].lower(), percents).encode())
+    assert masked(secret, percents.replace("%", "%25").encode())  # a URL in a URL
+    assert masked(secret, json.dumps(json.dumps(secret)[1:-1])[1:-1].encode())  # JSON in JSON
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for before in (b"", b"Bearer ", b"x", b"user:"):
+            hidden = Redactor([secret]).redact(encode(before + raw + b"after"))
+            assert b"*" * (len(raw) * 4 // 3 - 2) in hidden
+
+
+def in_some_way(data: st.DataObject, char: str) -> str:
+    """A special character, escaped or not."""
+    code = ord(char)
+    units = char.encode("utf-16-be").hex()
+    ways = [char, f"&#{code};", f"&#x{code:x};", quote(char, safe=""), quote(char, safe="").lower()]
+    ways += ["".join("\\u" + units[at : at + 4] for at in range(0, len(units), 4)), "\\" + char]
+    return data.draw(st.sampled_from(ways))
+
+
+@given(st.data())
+def test_any_mixture_of_escapes_is_masked(data: st.DataObject) -> None:
+    secret = data.draw(
+        st.text(min_size=SECRET_BYTES_MIN, max_size=20).filter(lambda text: text.isprintable())
+    )
+    written = "".join(
+        char if char.isascii() and (char.isalnum() or char in "._~-") else in_some_way(data, char)
+        for char in secret
+    )
+    assert masked(secret, written.encode()), (secret, written)
+
+
+def test_everything_around_a_secret_stays() -> None:
+    body = b'{"error": {"message": "Bearer %s is expired", "headers": ["Authorization: Bearer %s"]}}'
+    stars = b"*" * len(JWT)
+    assert Redactor([JWT]).redact(body % (JWT.encode(), JWT.encode())) == body % (stars, stars)
+
+
+def test_what_holds_no_secret_is_the_same_object() -> None:
+    body = b"nothing to hide"
+    assert Redactor([JWT]).redact(body) is body
+
+
+def test_what_is_too_short_to_be_a_secret_is_not_looked_for() -> None:
+    assert not Redactor(["x" * (SECRET_BYTES_MIN - 1)])
+    assert not Redactor()
+
+
+def test_several_secrets_are_masked() -> None:
+    assert Redactor([JWT, "0123456789"]).redact(b"0123456789 " + JWT.encode()).strip(b"* ") == b""
+
+
+def test_header_values_are_masked() -> None:
+    headers = [(b"x-a", b"1"), (b"x-b", JWT.encode()), (b"location", b"/x?t=" + quote(ODD, safe="").encode())]
+    found = Redactor([JWT, ODD]).redact_values(headers)
+    assert [(name, len(value)) for name, value in found] == [(name, len(value)) for name, value in headers]
+    assert found[0] == headers[0]
+    assert {value.strip(b"*") for _, value in found[1:]} == {b"", b"/x?t="}
+    clean = headers[:1]
+    assert Redactor([JWT]).redact_values(clean) is clean
+
+
+@given(
+    st.sampled_from(SECRETS),
+    st.binary(max_size=200),
+    st.binary(max_size=200),
+    st.lists(st.integers(0, 900), max_size=12),
+)
+def test_a_secret_is_masked_wherever_the_reads_end(
+    secret: str, before: bytes, after: bytes, cuts: list[int]
+) -> None:
+    for form in [secret.encode(), quote(secret, safe="").encode(), base64.b64encode(secret.encode())]:
+        body = before + form + after + form
+        stream = Redactor([secret]).stream()
+        ends = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+        pieces = [stream.feed(body[start:end]) for start, end in itertools.pairwise(ends)]
+        got = b"".join(pieces) + stream.flush()
+        assert got == Redactor([secret]).redact(body)
+        assert len(got) == len(body)
+        assert form[2:-4] not in got
+
+
+def test_masking_costs_linear_time() -> None:
+    redactor = Redactor(["a" * 4000 + "b"])  # what it looks for begins everywhere, and ends nowhere
+    assert redactor.redact(b"a" * (4 << 20)) == b"a" * (4 << 20)
+
+
+@pytest.mark.parametrize(
+    ("coding", "compress"),
+    [(b"gzip", gzip.compress), (b"X-Gzip ", gzip.compress), (b"deflate", zlib.compress)],
+)
+def test_a_compressed_body_is_expanded_in_bounded_pieces(coding: bytes, compress: object) -> None:
+    body = b"0123456789" * 200_000
+    expansion = Expansion.of(coding)
+    assert expansion is not None
+    assert callable(compress)
+    pieces = [expansion.expand(compress(body))]
+    while expansion.has_more:
+        pieces.append(expansion.expand())
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= PIECE_BYTES_MAX
+
+
+def test_other_codings_are_not_known() -> None:
+    assert Expansion.of(b"br") is None
+    assert Expansion.of(b"gzip, gzip") is None
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_an_error() -> None:
+    expansion = Expansion.of(b"gzip")
+    assert expansion is not None
+    with pytest.raises(ValueError, match="coding"):
+        expansion.expand(b"plain")
