@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
@@ -45,6 +46,9 @@ def command_of(section: ExecCredential) -> Command:
     )
 
 
+_CURE: Final = "run it by hand, as the service's user and with its env, to see what it says"
+
+
 class ExecTokenSource:
     """Runs the command anew at each fetch.
 
@@ -83,9 +87,10 @@ class ExecTokenSource:
             return
         # How much it said, never what: a helper may print its secrets when it fails.
         self._log.warning("token_command_failed", status=ended.status, stderr_bytes=ended.error_bytes)
+        end = f"ended with status {ended.status}"
         if ended.status < 0:
-            raise TokenFetchError(f"the command was killed by signal {-ended.status}")
-        raise TokenFetchError(f"the command ended with status {ended.status}")
+            end = f"was killed by signal {-ended.status}"
+        raise TokenFetchError(f"the command {end}; {_CURE}")
 
 
 def _plain(value: str | Secret) -> str:

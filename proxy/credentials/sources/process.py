@@ -52,14 +52,16 @@ async def run_command(
             await child.start(command, environment, folder)
             await child.finished
     except TimeoutError as error:
-        raise TokenFetchError("the command did not end in time") from error
+        raise TokenFetchError(
+            "the command did not end in time; see what it waits for, or raise timeout"
+        ) from error
     except OSError as error:  # its message may hold arguments
         raise TokenFetchError(f"the command could not be started: {error.strerror}") from None
     finally:
         # Shielded: a second cancellation leaves at once, and the end goes on without us.
         await asyncio.shield(child.end())
     if child.wrote_too_much:
-        raise TokenFetchError("the command wrote too much")
+        raise TokenFetchError("the command wrote too much; it must print the token and little else")
     return child.result()
 
 
