@@ -50,6 +50,8 @@ class ProxyRequest(Request):
         """What it is served with, from the first look on."""
         self.caller: Caller | None = None
         """Who is calling, once that is known."""
+        self.is_counted_stream = False
+        """Whether it counts as one of the streams that its caller may have at once."""
         self.record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
 
 

@@ -12,18 +12,26 @@ from limits import RateLimitItem, WindowStats, parse
 
 from proxy.access import Caller
 from proxy.counting import Counting
-from proxy.errors import ModelForbidden, RateLimited
-from proxy.settings import CallerKey
+from proxy.errors import EndpointForbidden, ModelForbidden, RateLimited
+from proxy.settings import ANY_MODEL, CallerKey
+from proxy.telemetry import ExchangeRecord
+from proxy.wire.endpoints import Charge, Endpoint, ModelPlace
+from proxy.wire.request_model import SeenRequest, find_doubt, named_models
+from proxy.wire.usage import Usage, estimate_usage
 
-ANY_MODEL: Final = ("*",)
+ANY_ENDPOINT: Final = "*"
 
 _REQUESTS: Final = "requests"
 _TOKENS: Final = "tokens"
+_WRITING: Final = frozenset({"POST", "PUT", "PATCH"})
 _BUDGET_SPENT: Final = "token quota of this key used up"
-_HIDDEN: Final = (
-    "this key is limited to models, and the model of this request cannot be seen: send JSON, or a form in "
-    "which one field `model` stands before the file"
+_SHOWS_NO_MODEL: Final = (
+    "this key is limited to models, and requests to this endpoint can run a model that they do not name"
 )
+_NOT_BY_DEFAULT: Final = (
+    "this key is limited to models, and such keys may use this endpoint only if their `endpoints` name it"
+)
+_HIDDEN: Final = "this key is limited to models, and it is not certain which model this request runs"
 
 
 class Accounts:
@@ -71,35 +79,82 @@ class CallerLimits:
             told["headers"]["X-Should-Retry"] = "false"
             raise RateLimited(_BUDGET_SPENT, **told, reason="tokens in a time")
 
-    async def count_tokens(self, caller: Caller, tokens: int) -> None:
-        """Count what a request used. The last one may go beyond the budget: nobody knows before."""
+    async def count_usage(self, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
+        """Count what an exchange used. The last one may exceed the budget: nobody knows its cost before.
+
+        If the upstream did not report the usage, or the caller did not wait for it, an estimate is counted
+        and noted in the record.
+
+        Args:
+            caller: Whose exchange it was.
+            record: Of the exchange, which has ended.
+            endpoint: Of the request.
+        """
         budget = self._budgets.get(caller.name)
-        if budget is not None and tokens:
+        if budget is None:
+            return
+        if record.prompt_tokens is None and _ran(record, endpoint):
+            record.prompt_tokens, record.completion_tokens = _estimate(record, endpoint)
+            record.usage_estimated = True
+        tokens = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
+        if tokens:
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
-    def has_models(self, caller: Caller) -> bool:
+    def check_endpoint(self, caller: Caller, endpoint: Endpoint) -> None:
+        """Refuse an endpoint that is not for this caller.
+
+        Raises:
+            EndpointForbidden: it is not listed, or a key that is limited to models may not use it by default.
+        """
+        key = self._keys.get(caller.name)
+        if key is None:
+            return
+        if key.endpoints is not None:
+            if ANY_ENDPOINT not in key.endpoints and not endpoint.is_in(key.endpoints):
+                raise EndpointForbidden
+        elif key.models != ANY_MODEL and not endpoint.limited:
+            hidden = endpoint.model is ModelPlace.HIDDEN
+            raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
+
+    def is_limited(self, caller: Caller) -> bool:
         """Whether this caller may use certain models only."""
         key = self._keys.get(caller.name)
         return key is not None and key.models != ANY_MODEL
 
-    def check_model(self, caller: Caller, model: str | None, *, hidden: bool = False) -> None:
-        """Refuse a model that is not for this caller.
-
-        Args:
-            caller: Whose request it is.
-            model: As the request names it, where it does.
-            hidden: Whether the request may name one that cannot be seen here.
+    def check_models(self, caller: Caller, request: SeenRequest) -> None:
+        """Refuse a request for a model that is not for this caller, or whose model is not certain.
 
         Raises:
-            ModelForbidden: it is not for this caller, or cannot be seen.
+            ModelForbidden
+        """
+        if self.is_limited(caller):
+            doubt = find_doubt(request)
+            if doubt is not None:
+                raise ModelForbidden(f"{_HIDDEN}: {doubt}")
+            for model in request.models:
+                self.check_model(caller, model)
+
+    def check_message(self, caller: Caller, message: str | bytes) -> None:
+        """Refuse a message of a WebSocket that names a model that is not for this caller.
+
+        Raises:
+            ModelForbidden: it does, or it may.
+        """
+        if self.is_limited(caller):
+            models = named_models(message.encode() if isinstance(message, str) else message)
+            if models is None:
+                raise ModelForbidden(f"{_HIDDEN}: a message may name another one")
+            for model in models:
+                self.check_model(caller, model)
+
+    def check_model(self, caller: Caller, model: str) -> None:
+        """Refuse a model that is not for this caller.
+
+        Raises:
+            ModelForbidden
         """
         key = self._keys.get(caller.name)
-        if key is None or key.models == ANY_MODEL:
-            return
-        if model is None:
-            if hidden:
-                raise ModelForbidden(_HIDDEN)
-        elif not any(fnmatchcase(model, allowed) for allowed in key.models):
+        if key is not None and not any(fnmatchcase(model, allowed) for allowed in key.models):
             raise ModelForbidden
 
     @contextlib.contextmanager
@@ -118,6 +173,21 @@ class CallerLimits:
             yield
         finally:
             self._streams[caller.name] -= 1
+
+
+def _estimate(record: ExchangeRecord, endpoint: Endpoint) -> Usage:
+    if endpoint.websocket:  # most of its bytes are sound
+        return Usage(1, record.events or 0)
+    sent = 0 if endpoint.form else record.bytes_up  # the size of a file says nothing about tokens
+    received = record.bytes_down if record.answered else 0
+    return estimate_usage(endpoint.charge, sent, received, record.events or 0)
+
+
+def _ran(record: ExchangeRecord, endpoint: Endpoint) -> bool:
+    """Whether an exchange may have run a model: it was answered, or its caller left before it could be."""
+    if endpoint.charge is Charge.NOTHING or not (record.bytes_up or record.method in _WRITING):
+        return False
+    return record.answered or (record.attempts > 0 and record.headers_at is None and not record.outcome)
 
 
 class _Told(TypedDict):

@@ -5,6 +5,7 @@
         InvalidRequest                  400     invalid_request
         Unauthenticated                 401     invalid_api_key
         ModelForbidden                  403     model_forbidden
+        EndpointForbidden               403     endpoint_forbidden
         SiteForbidden                   403     site_forbidden
         NotFound                        404     not_found
         MethodNotAllowed                405     method_not_allowed
@@ -177,6 +178,15 @@ class SiteForbidden(CallerError):
     message = (
         "requests from pages of other sites are refused here; list the page's origin under origins in [cors]"
     )
+
+
+class EndpointForbidden(CallerError):
+    """The caller's key is not for this endpoint."""
+
+    status = 403
+    type = "permission_error"
+    code = "endpoint_forbidden"
+    message = "this key has no permission for this endpoint"
 
 
 class RateLimited(CallerError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def form(*fields: tuple[str, str]) -> bytes:
         ("audio/transcriptions", FORM, form(("model", "gpt-4o"), ("model", "whisper-1")), 403),
         ("audio/transcriptions", FORM, form(("file", "x" * (1 << 20)), ("model", "whisper-1")), 403),
         ("audio/transcriptions", FORM, form(("model", "gpt-4o"), ("file", "x" * (1 << 20))), 200),
-        ("images/variations", FORM, form(("image", "x")), 200),
+        ("images/variations", FORM, form(("image", "x")), 403),
         ("files", FORM, form(("file", "x" * (1 << 20))), 200),
         ("chat/completions", "text/plain", b'{"model": "other"}', 403),
     ],
@@ -267,3 +268,187 @@ async def test_usage_is_asked_for_and_hidden_where_that_is_named(run_proxy: RunP
         await caller.send("POST", CHAT, JSON, body=b'{"stream": true}', key=KEY)
         assert (await caller.answer()).status == 429
     assert proxy.exchanges[0]["prompt_tokens"] == 200
+
+
+LONG = json.dumps({"messages": "x" * 500}).encode()
+STREAMED = json.dumps({"messages": "x" * 500, "stream": True}).encode()
+CHUNK = b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}\n\n'
+USAGE = b'"usage": {"prompt_tokens": 1, "completion_tokens": 1}'
+
+
+async def silent(talk: Conversation) -> None:
+    """An answer that says nothing about its usage, streamed where that is asked."""
+    if b'"stream"' not in talk.request.body:
+        await talk.answer(b'{"choices": []}', JSON)
+        return
+    await talk.start_stream()
+    await talk.chunk(CHUNK + b"data: [DONE]\n\n")
+    await talk.end()
+
+
+async def zeros(talk: Conversation) -> None:
+    """An answer whose usage is made up."""
+    await talk.answer(b'{"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}', JSON)
+
+
+async def repeats(talk: Conversation) -> None:
+    """An answer that repeats what the caller sent, with a usage in it."""
+    await talk.answer(b'{"choices": [], "tools": [{' + USAGE + b"}]}", JSON)
+
+
+async def buries(talk: Conversation) -> None:
+    """An answer in pieces whose usage is followed by more than what is searched."""
+    await talk.start_stream(content_type="application/json")
+    await talk.chunk(b'{"choices": [], ' + USAGE + b', "prompt_logprobs": [')
+    await talk.chunk(b"0, " * 20_000 + b"0]}")
+    await talk.end()
+
+
+async def cuts(talk: Conversation) -> None:
+    """A stream that breaks off."""
+    await talk.start_stream()
+    await talk.chunk(CHUNK)
+    talk.reset()
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body", "script"),
+    [
+        ("/v1/chat/completions", "application/json", LONG, silent),
+        ("/v1/chat/completions", "application/json", STREAMED, silent),
+        ("/v1/chat/completions", "application/json", LONG, zeros),
+        ("/v1/embeddings", "application/json", LONG, zeros),
+        ("/v1/chat/completions", "application/json", LONG, repeats),
+        ("/v1/chat/completions", "application/json", LONG, buries),
+        ("/v1/chat/completions", "application/json", STREAMED, cuts),
+        ("/v1/chat/completions", "text/plain", LONG, silent),
+        ("/v1/chat/completions", "multipart/form-data; boundary=b", LONG, silent),
+        ("/v1/Chat/%43ompletions", "application/json", LONG, silent),
+        ("/v1/chat;x=y/completions", "application/json", LONG, silent),
+        ("/v1/v1/v1/chat/completions", "application/json", LONG, silent),
+        ("/v1/completions", "application/json", LONG, silent),
+        ("/v1/embeddings", "application/json", LONG, silent),
+        ("/v1/rerank", "application/json", LONG, silent),
+        ("/v1/responses", "application/json", STREAMED, silent),
+        ("/v1/audio/speech", "application/json", b"{}", silent),
+        ("/v1/images/edits", "multipart/form-data; boundary=b", b"", silent),
+        ("/v1/threads/runs", "application/json", LONG, silent),
+        ("/v1/engines/x/completions", "application/json", LONG, silent),
+        ("/v1/some/new/api", "application/json", LONG, silent),
+    ],
+)
+async def test_an_answer_whose_usage_cannot_be_seen_is_estimated(
+    run_proxy: RunProxy,
+    path: str,
+    content_type: str,
+    body: bytes,
+    script: Callable[[Conversation], Awaitable[None]],
+) -> None:
+    repairs = 'repairs = ["fill_usage"]\n' if script is zeros else ""  # a repair invents zeros, too
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more=BUDGET + repairs) as proxy,
+        raw_caller(proxy.url) as caller,
+        raw_caller(proxy.url) as again,
+    ):
+        await caller.send("POST", path, f"Content-Type: {content_type}", body=body, key=KEY)
+        await caller.body(await caller.answer())
+        await until(lambda: bool(proxy.exchanges))
+        assert (await ask(again))[0].status == 429
+    line = proxy.exchanges[0]
+    assert line["usage_estimated"] is True
+    assert line["prompt_tokens"] + line["completion_tokens"] >= 100
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("chunks", [0, 1])
+async def test_a_caller_who_leaves_pays_for_what_was_begun(run_proxy: RunProxy, chunks: int) -> None:
+    async def script(talk: Conversation) -> None:
+        if chunks:
+            await talk.start_stream()
+            await talk.chunk(CHUNK)
+        await talk.caller_left()
+
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, more=BUDGET) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=STREAMED, key=KEY)
+            await until(lambda: bool(upstream.requests))
+            if chunks:
+                await caller.answer()
+                await caller.chunk()
+            caller.reset()
+        await until(lambda: bool(proxy.exchanges))
+        async with raw_caller(proxy.url) as caller:
+            assert (await ask(caller))[0].status == 429
+    line = proxy.exchanges[0]
+    assert (line["outcome"], line["usage_estimated"]) == ("client_gone", True)
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (len(STREAMED) // 4, chunks)
+
+
+async def test_a_caller_who_leaves_after_the_usage_was_reported_pays_that(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b'data: {"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 2}}\n\n')
+        await talk.caller_left()
+
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, more=BUDGET) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=STREAMED, key=KEY)
+            await caller.answer()
+            await caller.chunk()
+            caller.reset()
+        await until(lambda: bool(proxy.exchanges))
+    line = proxy.exchanges[0]
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (40, 2)
+    assert "usage_estimated" not in line
+
+
+async def refuses(talk: Conversation) -> None:
+    """An answer that cost nothing."""
+    await talk.answer(b'{"error": {"message": "no"}}', JSON, status="400 Bad Request")
+
+
+async def errs(talk: Conversation) -> None:
+    """An error inside of a 200."""
+    await talk.answer(b'{"error": {"message": "no"}}', JSON)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "script"),
+    [
+        ("POST", "/v1/chat/completions", refuses),
+        ("POST", "/v1/chat/completions", errs),
+        ("GET", "/v1/chat/completions", costs),
+        ("GET", "/v1/chat/completions/c-1", costs),
+        ("GET", "/v1/responses/r-1", costs),
+        ("GET", "/v1/models", silent),
+        ("POST", "/v1/files", silent),
+        ("GET", "/v1/batches/b-1", silent),
+        ("GET", "/v1/some/new/api", silent),
+    ],
+)
+async def test_what_runs_no_model_costs_nothing(
+    run_proxy: RunProxy, method: str, path: str, script: Callable[[Conversation], Awaitable[None]]
+) -> None:
+    more = BUDGET + 'repairs = ["true_errors"]\n'
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send(method, path, body=LONG if method == "POST" else b"", key=KEY)
+        await caller.body(await caller.answer())
+        await until(lambda: bool(proxy.exchanges))
+    assert "prompt_tokens" not in proxy.exchanges[0]
+
+
+async def test_without_a_budget_nothing_is_estimated(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(silent) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=LONG)
+        await caller.body(await caller.answer())
+        await until(lambda: bool(proxy.exchanges))
+    assert "prompt_tokens" not in proxy.exchanges[0]

@@ -13,7 +13,7 @@ from proxy.secret import Secret
 from proxy.settings import Credential, CredentialSection, Settings
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.section import Section
-from proxy.wire.endpoints import ENDPOINT_NAMES
+from proxy.wire.endpoints import ENDPOINT_NAMES, TABLE
 from tests.documents import (
     CHINESE,
     CODE,
@@ -130,6 +130,19 @@ def test_every_endpoint_that_can_be_routed_is_named(name: str) -> None:
 
     assert set(CODE.findall(routes)) >= ENDPOINT_NAMES
     assert first_table(routes)[0][0] == "`default`"
+
+
+@each_reference
+def test_the_endpoints_of_limited_keys_are_named(name: str) -> None:
+    section = below(DOCUMENTS[name], "受限的 key" if "zh-CN" in name else "Limited keys")
+
+    (listed,) = [part for part in section.split("\n\n") if "`endpoint_forbidden`" in part]
+    allowed, _, rest = listed.partition("`endpoint_forbidden`")
+    named = {*CODE.findall(allowed)} & ENDPOINT_NAMES
+    assert named == {endpoint.name for endpoint in TABLE if endpoint.limited}
+    closed = {*CODE.findall(rest)} & ENDPOINT_NAMES - {"models"}
+    assert closed
+    assert not any(endpoint.limited for endpoint in TABLE if endpoint.name in closed)
 
 
 @each_reference

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, cast
+from typing import cast
 
 from quart import Response, current_app, request
 from quart.wrappers.response import IterableBody
@@ -25,15 +25,22 @@ from proxy.upstream.model_list import ModelList
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route
-from proxy.wire.endpoints import Endpoint, ModelPlace
-from proxy.wire.form_body import MULTIPART_FORM, read_form, replace_form_model
+from proxy.wire.endpoints import Endpoint
+from proxy.wire.event_stream import EVENT_STREAM
+from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form, replace_form_model
 from proxy.wire.headers import find_header, is_preflight, media_type, request_headers
 from proxy.wire.model_list import listing, single
 from proxy.wire.paths import Target, find_target
 from proxy.wire.repairs import read_call, repair_request
-from proxy.wire.request_json import NO_FIELDS, RequestFields, check_first_byte, read_fields, replace_model
-
-_JSON: Final = b"application/json"
+from proxy.wire.request_json import (
+    JSON,
+    NO_FIELDS,
+    RequestFields,
+    check_first_byte,
+    read_fields,
+    replace_model,
+)
+from proxy.wire.request_model import SeenRequest, check_unambiguous
 
 
 def services() -> Services:
@@ -54,19 +61,22 @@ def arrived() -> ProxyRequest:
 async def relay_exchange() -> Response:
     """Relay the current request to its upstream."""
     incoming, own = arrived(), services()
-    record, limits = incoming.record, own.settings.limits
+    record = incoming.record
     target = find_target(incoming.method, incoming.raw_path)
     record.endpoint = target.endpoint.name
     if is_preflight(incoming.method, incoming.raw_headers):
         # Only [cors] decides which pages may call, never an upstream.
         return Response(status=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
+    if incoming.caller is not None:
+        own.limits.check_endpoint(incoming.caller, target.endpoint)
     if own.models.answers(incoming.method, target):
         return await _answer_models(own.models, target, record)
-    held, fields = await _hold_body(incoming, limits.held_body_bytes)
-    _check_limits(incoming, own.limits, fields, held, target.endpoint)
+    seen = await _see(incoming, own, target)
+    held, fields = seen.body, seen.fields
+    _check_limits(incoming, own.limits, seen)
     if own.settings.logs.bodies:
         _log_bodies(incoming, held, own.settings.logs.body_bytes)
-    incoming.closing.push_async_callback(_count_usage, incoming, own)
+    incoming.closing.push_async_callback(_count_usage, incoming, own, target.endpoint)
     plan = own.routing.plan(target.endpoint, record.model, record.caller)
     preparation = _Preparation(incoming, own, target.path, held, fields, asyncio.get_running_loop().time())
     attempts = Attempts(plan, preparation.exchange, record, again=incoming.body.finished)
@@ -82,7 +92,13 @@ async def relay_exchange() -> Response:
         if incoming.body.failure is not None:  # the upload broke, and that broke the request up there
             raise incoming.body.failure from error
         raise
+    if not isinstance(answer.body, bytes) and _is_event_stream(answer):
+        _count_stream(incoming, own.limits)  # also one that was not seen to be asked for
     return to_response(answer)
+
+
+def _is_event_stream(answer: Answer) -> bool:
+    return media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,55 +146,63 @@ async def _answer_models(models: ModelList, target: Target, record: ExchangeReco
     return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def _check_limits(
-    incoming: ProxyRequest, limits: CallerLimits, fields: RequestFields, held: bytes, endpoint: Endpoint
-) -> None:
-    if incoming.caller is None:
-        return
-    if limits.has_models(incoming.caller):
-        hidden = _may_hide_model(incoming, held, endpoint)
-        limits.check_model(incoming.caller, incoming.record.model, hidden=hidden)
-    if fields.streams:
-        incoming.closing.enter_context(limits.stream(incoming.caller))
+def _check_limits(incoming: ProxyRequest, limits: CallerLimits, seen: SeenRequest) -> None:
+    if incoming.caller is not None:
+        limits.check_models(incoming.caller, seen)
+    check_unambiguous(seen)
+    if _may_stream(seen):
+        _count_stream(incoming, limits)
 
 
-def _may_hide_model(incoming: ProxyRequest, held: bytes, endpoint: Endpoint) -> bool:
-    """Whether a body may name a model that was not found: late in a form, or in another kind of body.
-
-    Or it leaves the choice to the upstream, where the endpoint is one of models.
-    """
-    if incoming.record.model is not None or not held or endpoint.model is ModelPlace.NONE:
+def _may_stream(seen: SeenRequest) -> bool:
+    """Whether an event stream may be asked for; a body that is not JSON can ask in a way that is not seen."""
+    if seen.fields.streams or seen.fields.is_ambiguous("stream"):
+        return True
+    if seen.fields is not NO_FIELDS or seen.endpoint.stream is None:
         return False
-    kind = _media_type(incoming)
-    if kind == MULTIPART_FORM and incoming.body.finished:
-        return not read_form(_content_type(incoming), held).is_plain
-    return kind != _JSON or endpoint.model is ModelPlace.BODY
+    return b"stream" in seen.body if seen.endpoint.form else bool(seen.body)
 
 
-async def _count_usage(incoming: ProxyRequest, own: Services) -> None:
+def _count_stream(incoming: ProxyRequest, limits: CallerLimits) -> None:
+    if incoming.caller is not None and not incoming.is_counted_stream:
+        incoming.closing.enter_context(limits.stream(incoming.caller))
+        incoming.is_counted_stream = True
+
+
+async def _count_usage(incoming: ProxyRequest, own: Services, endpoint: Endpoint) -> None:
     record = incoming.record
     if record.prompt_tokens is not None:
         names = (record.caller or "", record.model or "", record.upstream or "")
-        prompt, completion = record.prompt_tokens, record.completion_tokens or 0
-        own.usage.add(*names, prompt, completion)
-        if incoming.caller is not None:
-            await own.limits.count_tokens(incoming.caller, prompt + completion)
+        own.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+    if incoming.caller is not None:
+        await own.limits.count_usage(incoming.caller, record, endpoint)
 
 
-async def _hold_body(incoming: ProxyRequest, held_bytes: int) -> tuple[bytes, RequestFields]:
-    """Read what may have to be sent again: JSON whatever its size, anything else while it is small."""
-    kind = _media_type(incoming)
-    if kind == _JSON:
-        check_first_byte(await incoming.body.peek())
-    held = await incoming.body.read(incoming.body.limit if kind == _JSON else held_bytes)
-    incoming.record.bytes_up = len(held)
-    fields = NO_FIELDS
-    if kind == _JSON and held:
-        fields = read_fields(held)
-    elif kind == MULTIPART_FORM:
-        fields = RequestFields(read_form(_content_type(incoming), held).model)
-    incoming.record.model = fields.model
-    return held, fields
+async def _see(incoming: ProxyRequest, own: Services, target: Target) -> SeenRequest:
+    """Read what may have to be sent again: JSON whatever its size, anything else while it is small.
+
+    The form of a key that is limited to models is read to its end, because its last part may name a model.
+    """
+    kind, body, record = _media_type(incoming), incoming.body, incoming.record
+    is_limited = incoming.caller is not None and own.limits.is_limited(incoming.caller)
+    is_read = kind == JSON or (kind == MULTIPART_FORM and target.endpoint.form and is_limited)
+    if kind == JSON:
+        check_first_byte(await body.peek())
+    held = await body.read(body.limit if is_read else own.settings.limits.held_body_bytes)
+    record.bytes_up = len(held)
+    fields = read_fields(held) if kind == JSON and held else NO_FIELDS
+    form = read_form(_content_type(incoming), held) if kind == MULTIPART_FORM else NO_FORM
+    record.model = fields.model if form.model is None else form.model
+    return SeenRequest(
+        endpoint=target.endpoint,
+        outer_model=target.model,
+        query=incoming.query_string,
+        headers=incoming.raw_headers,
+        body=held,
+        is_whole=body.finished,
+        fields=fields,
+        form=form,
+    )
 
 
 def _content_type(incoming: ProxyRequest) -> bytes:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -10,6 +11,7 @@ import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
+from proxy.access import Caller
 from proxy.errors import InternalError, NotFound, ProxyError
 from proxy.generations import Generations
 from proxy.services import Services
@@ -17,8 +19,10 @@ from proxy.telemetry import ExchangeRecord, get_logger, request_context
 from proxy.upstream.client import UpstreamRequest, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
+from proxy.wire.endpoints import Endpoint
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
 from proxy.wire.paths import Target, check_target, find_target
+from proxy.wire.request_model import SeenRequest
 from proxy.wire.websocket import (
     INTERNAL,
     LOST,
@@ -110,9 +114,9 @@ class RealtimeConnection(ASGIWebsocketConnection):
         generations: Generations = self.app.extensions["proxy"]
         own = generations.current
         closing.enter_context(own.users.one())
-        subprotocols = await self._admit(own, record, closing)
         target = self._target()
         record.endpoint = target.endpoint.name
+        admitted, subprotocols = await self._admit(own, record, target, closing)
         route = own.routing.choose(target.endpoint, record.model, record.caller)
         record.upstream = route.upstream
         clock = ExchangeClock(route.timeouts)
@@ -137,15 +141,14 @@ class RealtimeConnection(ASGIWebsocketConnection):
             return
         record.headers_at = record.first_byte_at = record.now()
         record.status = response.status
-        await _answer(caller, response, clock, record)
+        check = partial(own.limits.check_message, admitted)
+        await _answer(caller, response, clock, record, check)
 
     async def _admit(
-        self, own: Services, record: ExchangeRecord, closing: contextlib.AsyncExitStack
-    ) -> Sequence[str]:
-        """Check path, key and limits as every request's are; the subprotocols that go up."""
+        self, own: Services, record: ExchangeRecord, target: Target, closing: contextlib.AsyncExitStack
+    ) -> tuple[Caller, Sequence[str]]:
+        """Check key and limits as those of every request; return the caller and the subprotocols to send."""
         scope = self.scope
-        check_target(scope["raw_path"], scope["query_string"])
-        self._target()
         keys, subprotocols = split_key(scope["subprotocols"])
         presented = [*scope["headers"], *((b"x-api-key", key) for key in keys)]
         peer = (scope.get("client") or (None,))[0]
@@ -153,16 +156,32 @@ class RealtimeConnection(ASGIWebsocketConnection):
         caller = own.access.identify(presented, peer, local)
         record.caller = caller.name
         await own.limits.count_request(caller)
+        own.limits.check_endpoint(caller, target.endpoint)
         record.model = find_model(scope["query_string"])
-        own.limits.check_model(caller, record.model, hidden=True)
+        seen = SeenRequest(
+            endpoint=target.endpoint,
+            outer_model=record.model,
+            query=scope["query_string"],
+            headers=without_handshake([*scope["headers"]]),
+        )
+        own.limits.check_models(caller, seen)
         closing.enter_context(own.limits.stream(caller))
-        return subprotocols
+        closing.push_async_callback(_count_usage, own, caller, record, target.endpoint)
+        return caller, subprotocols
 
     def _target(self) -> Target:
+        check_target(self.scope["raw_path"], self.scope["query_string"])
         target = find_target("GET", self.scope["raw_path"])
         if not target.endpoint.websocket:
             raise NotFound
         return target
+
+
+async def _count_usage(own: Services, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
+    if record.prompt_tokens is not None:
+        names = (caller.name, record.model or "", record.upstream or "")
+        own.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+    await own.limits.count_usage(caller, record, endpoint)
 
 
 async def _open(opening: Any, closing: contextlib.AsyncExitStack) -> UpstreamResponse:
@@ -198,7 +217,11 @@ async def _unless_gone(caller: CallerSocket, opening: Any) -> UpstreamResponse |
 
 
 async def _answer(
-    caller: CallerSocket, response: UpstreamResponse, clock: ExchangeClock, record: ExchangeRecord
+    caller: CallerSocket,
+    response: UpstreamResponse,
+    clock: ExchangeClock,
+    record: ExchangeRecord,
+    check: Callable[[str | bytes], None],
 ) -> None:
     upstream_id = find_header(response.headers, b"x-request-id")
     record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
@@ -212,9 +235,11 @@ async def _answer(
         await caller.refuse(response.status, headers, body)
         return
     record.status = HTTPStatus.SWITCHING_PROTOCOLS
+    record.answered = True
     headers = [pair for pair in headers if pair[0] not in {b"content-length", b"content-type"}]
     await caller.accept(response.socket.subprotocol, headers)
-    await Duplex(caller, response.socket, clock, record, response.redact).relay()
+    duplex = Duplex(caller, response.socket, clock, record, redact=response.redact, check=check)
+    await duplex.relay()
 
 
 async def _refuse(caller: CallerSocket, record: ExchangeRecord, error: ProxyError) -> None:

@@ -116,9 +116,11 @@ class ChatUpstream:
                 record.fail(error)
                 raise
             finally:
-                record.outcome = record.outcome or "stopped"
-                _log.info("exchange", **record.fields())
-                await _count_usage(own, record)
+                try:
+                    await _count_usage(own, record)
+                finally:
+                    record.outcome = record.outcome or "stopped"
+                    _log.info("exchange", **record.fields())
 
     async def _open(
         self,
@@ -128,6 +130,7 @@ class ChatUpstream:
         closing: contextlib.AsyncExitStack,
     ) -> ModelAnswer:
         model = self._chat.model
+        own.limits.check_endpoint(CALLER, CHAT_COMPLETIONS)
         own.limits.check_model(CALLER, model)
         await own.limits.count_request(CALLER)
         closing.enter_context(own.limits.stream(CALLER))
@@ -181,7 +184,7 @@ async def _count_usage(own: Serving, record: ExchangeRecord) -> None:
     if record.prompt_tokens is not None:
         prompt, completion = record.prompt_tokens, record.completion_tokens or 0
         own.usage.add(CALLER.name, record.model or "", record.upstream or "", prompt, completion)
-        await own.limits.count_tokens(CALLER, prompt + completion)
+    await own.limits.count_usage(CALLER, record, CHAT_COMPLETIONS)
 
 
 def plain(value: Json) -> object:

@@ -8,7 +8,7 @@ The way of the text: locations (lines) -> environment (overrides) -> interpolati
 (names across sections) -> models (types, ranges) -> translation (pydantic's errors in our words).
 """
 
-from proxy.settings.access import DEFAULT_CALLER_KEYS, Access, CallerKey
+from proxy.settings.access import ANY_MODEL, DEFAULT_CALLER_KEYS, Access, CallerKey
 from proxy.settings.chat import Chat
 from proxy.settings.cors import Cors
 from proxy.settings.credentials import (
@@ -46,6 +46,7 @@ from proxy.settings.upstreams import Breaker, Retries, Timeouts, Upstream
 from proxy.settings.urls import EMBEDDED
 
 __all__ = [
+    "ANY_MODEL",
     "DEFAULT_CALLER_KEYS",
     "EMBEDDED",
     "Access",

@@ -5,9 +5,21 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from proxy.settings.fields import Count, HostName, KeyText, Name, Network, Rate, RepairName, Seconds, Sha256
+from proxy.settings.fields import (
+    Count,
+    EndpointName,
+    HostName,
+    KeyText,
+    Name,
+    Network,
+    Rate,
+    RepairName,
+    Seconds,
+    Sha256,
+)
 from proxy.settings.problems import Problem
 from proxy.settings.section import Section, refuse, refuse_all
+from proxy.wire.endpoints import TABLE, ModelPlace
 
 ORIGINAL_KEY = "fake key"
 """What callers of the Flask original send."""
@@ -16,6 +28,7 @@ DEFAULT_CALLER_KEYS: frozenset[str] = frozenset({"sk-local", ORIGINAL_KEY})
 
 
 STRONG_KEY_LENGTH = 16
+ANY_MODEL: tuple[str, ...] = ("*",)
 
 
 class CallerKey(Section):
@@ -24,8 +37,11 @@ class CallerKey(Section):
     name: Name
     key: KeyText | None = None
     sha256: Sha256 | None = None
-    models: tuple[Name, ...] = ("*",)
+    models: tuple[Name, ...] = ANY_MODEL
     """Names, or patterns with `*`, `?` and `[...]`, of the models that it may use."""
+    endpoints: tuple[EndpointName, ...] | None = None
+    """The endpoints that it may use, with all that is below them. By default it may use all of them, or, if
+    `models` limits it, those whose requests show which model they run."""
     rate: Rate | None = None
     """Requests in a time, such as `600/minute`."""
     tokens: Rate | None = None
@@ -48,6 +64,15 @@ class CallerKey(Section):
             refuse("is required: the caller's key, or its digest as sha256", "key")
         if self.key is not None and self.sha256 is not None:
             refuse("stands beside key: give one of the two", "sha256")
+        return self
+
+    @model_validator(mode="after")
+    def _can_hold_to_its_models(self) -> Self:
+        for name in () if self.models == ANY_MODEL else self.endpoints or ():
+            below = [row for row in TABLE if name == "*" or row.is_in([name])]
+            if all(row.model is ModelPlace.HIDDEN for row in below):
+                words = f"{name} cannot stand beside models: its requests do not show which model they run"
+                refuse(words, "endpoints")
         return self
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from proxy.secret import Secret
 from proxy.settings.problems import suggestion
 from proxy.settings.section import Checked, frozen, refuse
+from proxy.wire.endpoints import ENDPOINT_NAMES
 from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
@@ -102,6 +103,12 @@ def _repair_name(value: str) -> str:
         refuse(f"unknown repair, {suggestion(value, known_names())}")
     if value == DECODE_TOKEN_IDS.name and find_spec("tiktoken") is None:
         refuse(f"{value} needs the package tiktoken: pip install '.[tiktoken]'")
+    return value
+
+
+def _endpoint_name(value: str) -> str:
+    if value != "*" and value not in ENDPOINT_NAMES:
+        refuse(f"unknown endpoint, {suggestion(value, ENDPOINT_NAMES)}")
     return value
 
 
@@ -206,6 +213,8 @@ HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
 Rate = Annotated[str, AfterValidator(_rate)]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
+EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
+"""One of the table in `proxy.wire.endpoints`, or `*` for all paths."""
 Target = Annotated[str | Mapping[str, int], Checked(_target)]
 """One upstream by its name, or several with their weights."""
 HostName = Annotated[str, AfterValidator(_host_name)]

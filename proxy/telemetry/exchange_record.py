@@ -41,7 +41,11 @@ class ExchangeRecord:
     upstream_request_id: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    """As the upstream counted them, where it said so."""
+    """As the upstream reported them, or estimated."""
+    usage_estimated: bool = False
+    """Whether the tokens are an estimate, because the upstream did not report them or the caller left."""
+    answered: bool = False
+    """Whether the upstream answered with a status of success."""
     quiet: bool = False
     """Write the line at debug level: probes of orchestrators would drown the rest."""
     bodies: BodyLog | None = None
@@ -59,6 +63,7 @@ class ExchangeRecord:
             self.outcome, self.reason = "", None
             self.headers_at = self.first_byte_at = self.upstream_request_id = None
             self.prompt_tokens = self.completion_tokens = self.events = self.generation = None
+            self.answered = False
             self.replays = 0
             self.take_back()
 
@@ -77,6 +82,11 @@ class ExchangeRecord:
         self.bytes_down += len(chunk)
         if self.bodies is not None:
             self.bodies.answered(chunk)
+
+    def add_usage(self, prompt: int, completion: int) -> None:
+        """Count tokens that the upstream reports in several parts."""
+        self.prompt_tokens = (self.prompt_tokens or 0) + prompt
+        self.completion_tokens = (self.completion_tokens or 0) + completion
 
     def fail(self, error: ProxyError) -> None:
         """Note the error that ended the exchange; the first one counts."""
@@ -110,6 +120,7 @@ class ExchangeRecord:
             "attempts": self.attempts if self.attempts > 1 else None,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "usage_estimated": self.usage_estimated or None,
             "upstream_request_id": self.upstream_request_id,
             "reason": self.reason,
         }

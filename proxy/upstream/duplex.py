@@ -7,11 +7,12 @@ from typing import Protocol
 
 import httpx2
 
-from proxy.errors import Aborted, Draining, ProxyError
+from proxy.errors import Aborted, CallerError, Draining, ProxyError
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.transport import CLOSE_SECONDS, ArrivingMessages
-from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, Close, legal
+from proxy.wire.usage import read_event_usage
+from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, legal
 
 
 class CallerMessages(Protocol):
@@ -37,6 +38,8 @@ class Duplex:
     record: ExchangeRecord
     redact: Callable[[bytes], bytes] = bytes
     """Masks secrets in what the upstream gives as its reason to close."""
+    check: Callable[[str | bytes], None] = lambda _: None
+    """Raises a `CallerError` for a message that the caller may not send."""
 
     async def relay(self) -> None:
         """Relay until it ends, then close whichever side is still open."""
@@ -49,7 +52,7 @@ class Duplex:
         self.clock.watch(stop)
         try:
             async with asyncio.TaskGroup() as group:
-                up, down = group.create_task(self._up()), group.create_task(self._down())
+                up, down = group.create_task(self._up(stop)), group.create_task(self._down())
                 try:
                     await asyncio.wait((up, down, stopped), return_when=asyncio.FIRST_COMPLETED)
                     if down.done():
@@ -67,20 +70,29 @@ class Duplex:
         finally:
             self.clock.close()
 
-    async def _up(self) -> Close:
-        lost = False
+    async def _up(self, stop: Callable[[ProxyError], None]) -> Close:
+        ended = False
         while not isinstance(message := await self.caller.receive(), Close):
-            if lost:
-                continue  # how the upstream closed is for `_down` to say
+            if ended:
+                continue  # the close comes from `_down` or from `stop`
             try:
+                self.check(message)
                 await self.upstream.send(message)
             except httpx2.TransportError:
-                lost = True
+                ended = True
+            except CallerError as error:
+                ended = True
+                stop(error)
             self.record.bytes_up += _size(message)
         return message
 
     async def _down(self) -> Close:
         while not isinstance(message := await self.upstream.receive(), Close):
+            self.record.events = (self.record.events or 0) + 1
+            if isinstance(message, str) and '"usage"' in message:
+                usage = read_event_usage(message.encode())
+                if usage is not None:
+                    self.record.add_usage(*usage)
             await self.caller.send(message)
             self.record.bytes_down += _size(message)
         return message
@@ -102,7 +114,8 @@ class Duplex:
 
     async def _stop(self, error: ProxyError) -> None:
         self.record.fail(error)
-        close = Close(GOING_AWAY if isinstance(error, Draining) else INTERNAL, str(error))
+        code = GOING_AWAY if isinstance(error, Draining) else INTERNAL
+        close = legal(Close(POLICY if isinstance(error, CallerError) else code, str(error)))
         await self.caller.close(close)
         await self.upstream.close(Close(close.code))
 

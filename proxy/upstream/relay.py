@@ -7,7 +7,7 @@ body is aborted, so that no cut answer looks like a whole one.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -30,7 +30,7 @@ from proxy.wire.event_stream import (
 )
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 from proxy.wire.repairs import Call, ErrorInside
-from proxy.wire.usage import TAIL_BYTES, read_usage
+from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
@@ -109,6 +109,7 @@ class Exchange:
         if isinstance(start, ErrorInside):
             return self._error_answer(start, response)
         arrived = response.headers
+        self.record.answered = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
         is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
         if start is not None:
             is_events = start.is_events
@@ -117,6 +118,7 @@ class Exchange:
                 arrived.append((b"content-type", start.content_type))
         headers = response_headers(arrived, event_stream=is_events)
         if start is not None and start.is_whole:
+            self._note_usage(read_stream_usage if is_events else read_usage, first)
             return self._whole(response.status, headers, first)
         length = find_header(arrived, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
@@ -127,23 +129,27 @@ class Exchange:
             raise InvalidResponse("an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.went_down(first)
-            self._note_usage(first)
+            self._note_usage(read_usage, first)
             return Answer(response.status, headers, first)
         self.clock.watch(response.fail)
         closing.callback(self.clock.close)
-        body = self._events(first, response) if watched else self._bytes(first, response)
-        return Answer(response.status, headers, body)
+        if not watched:
+            return Answer(response.status, headers, self._bytes(first, response))
+        framer = EventFramer(self.limits.max_event_bytes)
+        # Not at the end of the body: a caller who leaves may never let it get there.
+        closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))
+        return Answer(response.status, headers, self._events(first, response, framer))
 
     def _whole(self, status: int, headers: Headers, body: bytes) -> Answer:
         """An answer of another length than the upstream's."""
         kept = [pair for pair in headers if pair[0] != b"content-length"]
         self.record.went_down(body)
-        self._note_usage(body)
         return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
 
     def _error_answer(self, error: ErrorInside, response: UpstreamResponse) -> Answer:
         """The status that an error inside a 200 should have had."""
         self.record.outcome, self.record.reason = "error_inside", error.code
+        self.record.answered = False
         headers = response_headers([(b"content-type", b"application/json")], event_stream=False)
         if error.status == HTTPStatus.BAD_GATEWAY:
             # The upstream reported success, so nothing suggests that a retry would help.
@@ -152,9 +158,10 @@ class Exchange:
             error = replace(error, message=message)
         return self._whole(error.status, headers, response.redact(error_body(error.envelope())))
 
-    async def _events(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
+    async def _events(
+        self, first: bytes, response: UpstreamResponse, framer: EventFramer
+    ) -> AsyncGenerator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
-        framer = EventFramer(self.limits.max_event_bytes)
         repairer = self.repairs.stream() if self.repairs else None
         record, told = self.record, False
         try:
@@ -197,8 +204,6 @@ class Exchange:
         except ProxyError as error:
             if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
                 yield self._last_event(error)
-        finally:
-            self._note_usage(framer.recent)
 
     async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
         """Any other body, as it comes."""
@@ -208,7 +213,7 @@ class Exchange:
             yield chunk
             tail = (tail + chunk)[-TAIL_BYTES:] if self._is_counted else b""
             chunk = await self._next(response)
-        self._note_usage(tail)
+        self._note_usage(read_usage_in_tail, tail)
 
     async def _next(self, response: UpstreamResponse) -> bytes:
         self.clock.waiting()
@@ -230,8 +235,8 @@ class Exchange:
     def _is_counted(self) -> bool:
         return self.route.endpoint.charge is not Charge.NOTHING
 
-    def _note_usage(self, tail: bytes) -> None:
-        if self._is_counted and (usage := read_usage(tail[-TAIL_BYTES:])) is not None:
+    def _note_usage(self, read: Callable[[bytes], Usage | None], answer: bytes) -> None:
+        if self._is_counted and (usage := read(answer)) is not None:
             self.record.prompt_tokens, self.record.completion_tokens = usage
 
     @property

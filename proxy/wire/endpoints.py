@@ -76,8 +76,8 @@ class Endpoint:
     name: str
     """The path below the version, without ids: how settings, logs and metrics call it."""
     paths: tuple[str, ...] = ()
-    """Patterns of segments, the name alone by default: `*` is any one segment, `{model}` one that is the id
-    of a model, `**` any rest."""
+    """Patterns of segments, the name alone by default: `*` is any one segment and `**` any rest. `{model}`
+    and `{model}**` are the same where the id of a model is expected."""
     methods: frozenset[str] = frozenset()
     """Empty: any method that is not in another row."""
     model: ModelPlace = ModelPlace.HIDDEN
@@ -95,6 +95,8 @@ class Endpoint:
     bare: bool = True
     """Whether it is also served without `/v1`."""
     websocket: bool = False
+    nested_models: bool = False
+    """Whether tools in the body run models of their own, which they name there."""
 
     def is_in(self, names: Iterable[str]) -> bool:
         """Whether one of these names is that of this endpoint or of one above it."""
@@ -138,7 +140,12 @@ MODELS: Final = Endpoint(
     limited=True,
 )
 REALTIME: Final = Endpoint(
-    name="realtime", methods=GET, model=ModelPlace.QUERY, stream=StreamEnd.CLOSE, websocket=True
+    name="realtime",
+    methods=GET,
+    model=ModelPlace.QUERY,
+    stream=StreamEnd.CLOSE,
+    limited=True,
+    websocket=True,
 )
 
 
@@ -190,18 +197,20 @@ TABLE: Final = (
     MODELS,
     Endpoint(
         name="models",
-        paths=("models/**",),
+        paths=("models/{model}**",),
         methods=GET,
         model=ModelPlace.PATH,
         charge=Charge.NOTHING,
         limited=True,
     ),
+    Endpoint(name="models", paths=("models/{model}**",), stream=StreamEnd.CLOSE),
     Endpoint(
         name="responses",
         methods=POST,
         model=ModelPlace.BODY,
         stream=StreamEnd.RESPONSE,
         heartbeats=True,
+        nested_models=True,
         limited=True,
     ),
     Endpoint(
@@ -209,6 +218,7 @@ TABLE: Final = (
         paths=("responses/compact", "responses/input_tokens"),
         methods=POST,
         model=ModelPlace.BODY,
+        nested_models=True,
         limited=True,
     ),
     Endpoint(  # stored responses; `?stream=true` sends one again
@@ -361,6 +371,7 @@ class _Node:
     """By method; `""` is any other one."""
     below: dict[str, Endpoint] = field(default_factory=dict)
     """What a final `**` stands for."""
+    below_is_model: bool = False
     unknown: Endpoint | None = None
     """For what is named like a known endpoint, but asked in another way."""
 
@@ -384,7 +395,7 @@ def match(method: str, segments: Sequence[str]) -> Match:
             break
         rest = slice(index + 1, None)
         if (below := node.below.get(method) or node.below.get("")) is not None:
-            found = Match(below, rest if below.model is ModelPlace.PATH else model)
+            found = Match(below, rest if node.below_is_model else model)
         elif node.unknown is not None:
             found = Match(node.unknown, model)
     else:
@@ -401,11 +412,12 @@ def _tree(table: Iterable[Endpoint]) -> _Node:
     for endpoint in table:
         for path in endpoint.paths or (endpoint.name,):
             steps = path.split("/")
-            is_rest = steps[-1] == "**"
+            is_rest = steps[-1].endswith("**")
             node = root
             for step in steps[:-1] if is_rest else steps:
                 node = node.children.setdefault(step, _Node())
             place = node.below if is_rest else node.here
+            node.below_is_model |= steps[-1] == "{model}**"
             for method in endpoint.methods or {""}:
                 place.setdefault(method, endpoint)
     for name in ENDPOINT_NAMES:
@@ -424,6 +436,6 @@ FIXED_PATHS: Final = {
     for endpoint in TABLE
     for path in endpoint.paths or (endpoint.name,)
     for method in endpoint.methods
-    if not set(path.split("/")) & {"*", "**", "{model}"}
+    if "*" not in path and "{" not in path
 }
 """Most requests are for one of these paths, as written: `match` would find the same endpoint, but slower."""

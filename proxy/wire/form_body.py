@@ -43,6 +43,11 @@ class Form:
 
     If so, `model` is what the upstream reads, and None means that the form has no model.
     """
+    repeated: str | None = None
+    """Which of `model` and `stream` occurs more than once."""
+
+
+NO_FORM: Final = Form()
 
 
 class _Part(NamedTuple):
@@ -64,8 +69,9 @@ def read_form(content_type: bytes, head: bytes) -> Form:
     delimiter = b"--" + boundary
     parts = [*_parts(delimiter, head)]
     names = [_field_name(part) for part in parts]
-    if len(parts) > PARTS_MAX or names.count("model") > 1:
-        return Form()
+    repeated = next((name for name in ("model", "stream") if names.count(name) > 1), None)
+    if len(parts) > PARTS_MAX or repeated is not None:
+        return Form(repeated=repeated)
     is_plain = (
         _PLAIN_TYPE.fullmatch(content_type) is not None
         and all(name is not None and _is_plain_name(name) for name in names)

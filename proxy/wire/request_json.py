@@ -14,6 +14,7 @@ import msgspec
 
 from proxy.errors import InvalidRequest
 
+JSON: Final = b"application/json"
 MEMBERS_MAX: Final = 2_000
 """An object with more top-level members is not rewritten: finding a span takes a step for each of them."""
 
@@ -37,6 +38,8 @@ class RequestFields:
     """Whether `stream` is true."""
     streams: bool = False
     """Whether a stream may be the answer: some servers also read `1` or `"true"` as true."""
+    other_model_key: str | None = None
+    """A top-level key beside `model` that some servers take a model from, such as `models` or `fallbacks`."""
     spellings: tuple[str, ...] = ()
     """The top-level keys that are one of these names, without regard to case and escapes. Repeated keys are
     here twice.
@@ -49,6 +52,14 @@ class RequestFields:
         """Whether two servers could read two values of this field, or only one of them a value."""
         alike = [key for key in self.spellings if key.casefold() == name]
         return alike not in ([], [name])
+
+    @property
+    def repeated(self) -> str | None:
+        """Which of `model` and `stream` occurs more than once, also written with escapes."""
+        for name in ("model", "stream"):
+            if self.spellings.count(name) > 1:
+                return name
+        return None
 
 
 NO_FIELDS: Final = RequestFields()
@@ -91,10 +102,14 @@ def read_fields(body: bytes) -> RequestFields:
     check_first_byte(body)
     _check_encoding(body)
     members, spellings, other = dict[str, _Member](), list[str](), _Member("")
+    other_model_key: str | None = None
 
     def find(_type: type, name: str) -> _Member:
+        nonlocal other_model_key
         folded = name.casefold() if len(name) <= _NAME_CHARACTERS_MAX else ""
         if folded not in _NAMES:
+            if "model" in folded or "engine" in folded or "deployment" in folded or "fallback" in folded:
+                other_model_key = name
             return other
         member = members.setdefault(name, _Member(name))
         if member.occurrences < _OCCURRENCES_MAX:
@@ -109,8 +124,15 @@ def read_fields(body: bytes) -> RequestFields:
         model=_text(values.get("model")),
         stream=stream is True,
         streams=stream is not None and stream is not False,
+        other_model_key=other_model_key,
         spellings=tuple(spellings),
     )
+
+
+def may_name_model(name: str) -> bool:
+    """Whether some server may take a model from a header, a parameter or a member of this name."""
+    folded = name.casefold()
+    return any(word in folded for word in ("model", "engine", "deployment", "fallback"))
 
 
 def _open(body: bytes, find: Callable[[type, str], _Member]) -> _Members:

@@ -1,6 +1,7 @@
 """`[access]`: which keys are taken, and what is told of the others."""
 
 import hashlib
+import tomllib
 
 import pytest
 
@@ -43,6 +44,34 @@ def test_the_default_keys_are_accepted_here(load: Load, key: str) -> None:
 
     assert caller.key is not None
     assert caller.key.reveal() == key
+
+
+@pytest.mark.parametrize("listed", ['["chat/completions"]', '["audio", "models"]', '["*"]', "[]"])
+def test_a_key_may_name_endpoints_beside_its_models(load: Load, listed: str) -> None:
+    keys = f'{{ name = "a", key = "k2", models = ["cheap"], endpoints = {listed} }}'
+    (caller,) = load(with_keys(keys)).access.keys
+
+    assert caller.endpoints == tuple(tomllib.loads(f"listed = {listed}")["listed"])
+
+
+def test_an_unknown_endpoint_is_told(problems: Problems) -> None:
+    keys = with_keys('{ name = "a", key = "k2", endpoints = ["chat/completion"] }')
+
+    assert problems(keys) == [
+        'x.toml:4: access.keys.0.endpoints.0: unknown endpoint, did you mean "chat/completions"?'
+    ]
+
+
+@pytest.mark.parametrize("name", ["batches", "threads", "engines", "fine_tuning", "agents"])
+def test_an_endpoint_that_hides_its_models_is_refused_beside_models(
+    load: Load, problems: Problems, name: str
+) -> None:
+    both = with_keys(f'{{ name = "a", key = "k2", models = ["cheap"], endpoints = ["files", "{name}"] }}')
+    alone = with_keys(f'{{ name = "a", key = "k2", endpoints = ["{name}"] }}')
+
+    words = f"{name} cannot stand beside models: its requests do not show which model they run"
+    assert problems(both) == [f"x.toml:4: access.keys.0.endpoints: {words}"]
+    assert load(alone).access.keys[0].endpoints == (name,)
 
 
 @pytest.mark.parametrize("key", ["b", "sk-abc", "xx", "two words", "sk-xylophone", "secretary", "a.b..."])

@@ -23,7 +23,7 @@ ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.name}-{'-'.j
 
 def example(pattern: str) -> str:
     """A path that fits a pattern."""
-    return pattern.replace("**", "below/it").replace("*", "id-1").replace("{model}", "a-model")
+    return pattern.replace("**", "/below/it").replace("//", "/").replace("*", "id-1").replace("{model}", "a")
 
 
 @ROWS
@@ -134,6 +134,17 @@ def test_a_model_in_the_path_is_found_where_the_pattern_has_it() -> None:
     assert match("GET", ["models", "a", "b"]).model == slice(1, None)
     assert match("POST", ["engines", "a", "completions"]).model == slice(1, 2)
     assert match("GET", ["models"]).model is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["models/a", "models/a/b", "engines/a/x", "fine_tuning/checkpoints/a/permissions"]
+)
+def test_the_id_of_a_model_is_known_whatever_the_method(method: str, path: str) -> None:
+    segments = path.split("/")
+    place = match(method, segments).model
+    assert place is not None
+    assert "a" in segments[place]
 
 
 def test_the_short_way_to_an_endpoint_leads_to_the_same_one() -> None:

@@ -85,8 +85,9 @@ def test_any_path_below_v1_is_taken() -> None:
         (b"/v1/chat/completions", None),
     ],
 )
-def test_the_model_of_a_path_is_read_and_the_path_stays(path: bytes, model: str | None) -> None:
-    target = find_target("GET", path)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
+def test_the_model_of_a_path_is_read_and_the_path_stays(method: str, path: bytes, model: str | None) -> None:
+    target = find_target(method, path)
     assert target.model == model
     assert path.endswith(target.path)
 

@@ -1,0 +1,172 @@
+"""Which model a request runs, as far as every server that could receive it agrees (pure).
+
+A key that is limited to models is only as good as this. Its requests are refused if two servers could read
+two models in them, or if they can name a model where nobody looks.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from proxy.errors import InvalidRequest
+from proxy.wire.endpoints import Endpoint, ModelPlace
+from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
+from proxy.wire.headers import Headers, media_type
+from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, may_name_model
+
+_PLAIN_JSON: Final = re.compile(rb"application/json(?:; ?charset=\"?utf-8\"?)?", re.IGNORECASE)
+_OTHER_METHOD: Final = re.compile(r"_method|x[-_]http[-_]method(?:[-_]override)?|x[-_]method[-_]override")
+# The value of a key with "model" in it, wherever it stands; a quote inside of a string has a backslash.
+_MODEL_VALUE: Final = re.compile(
+    rb'model[^"\\]{0,64}+"\s*+:\s*+("(?:[^"\\]|\\.)*+"|.)', re.IGNORECASE | re.DOTALL
+)
+# No encoder writes letters like this, except to hide a key.
+_ESCAPED_LETTER: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*+\\u00(?:4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenRequest:
+    """What the proxy has seen of a request.
+
+    Args:
+        endpoint: Of its path.
+        outer_model: The model that the path or the query names, where the endpoint takes it from there.
+        query: Raw.
+        headers: As they arrived, names in lower case.
+        body: The held body.
+        is_whole: Whether that is all of it.
+        fields: Of a JSON body.
+        form: Of a multipart form.
+    """
+
+    endpoint: Endpoint
+    outer_model: str | None = None
+    query: bytes = b""
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    is_whole: bool = True
+    fields: RequestFields = NO_FIELDS
+    form: Form = NO_FORM
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that the request names; meaningful only without a doubt."""
+        named = [self.outer_model, self.fields.model, self.form.model]
+        if self.endpoint.nested_models:
+            named += named_models(self.body) or []
+        return [model for model in named if model is not None]
+
+
+def find_doubt(request: SeenRequest) -> str | None:
+    """Why it is not certain which model a request runs; None if it is."""
+    place = request.endpoint.model
+    if place is ModelPlace.HIDDEN:
+        return "requests to this endpoint can run a model that they do not name"
+    doubt = _doubt_about_headers(request.headers) or _doubt_about_query(request.query, place)
+    if doubt is not None:
+        return doubt
+    if place is ModelPlace.BODY:
+        return _doubt_about_body(request)
+    if place is ModelPlace.PATH and ";" in (request.outer_model or ""):
+        return "the path has parameters"
+    if place is not ModelPlace.NONE and request.outer_model is None:
+        return "the request names none"
+    return None
+
+
+def named_models(text: bytes) -> list[str] | None:
+    """The models that JSON names at any depth, such as those of tools; None if that is not certain.
+
+    A key for models whose value is an object is taken for a part of a JSON schema.
+    """
+    values = [found[1] for found in _MODEL_VALUE.finditer(text)]
+    texts = [value for value in values if value.startswith(b'"')]
+    if _ESCAPED_LETTER.search(text) or any(value[:1] not in b'"{n' for value in values):
+        return None
+    try:
+        return [msgspec.json.decode(value, type=str) for value in texts]
+    except msgspec.DecodeError:
+        return None
+
+
+def check_unambiguous(request: SeenRequest) -> None:
+    """Refuse a request that two servers could read in two ways, whoever sends it.
+
+    Raises:
+        InvalidRequest: it has several Content-Types, or repeats `model` or `stream`.
+    """
+    if len(content_types(request.headers)) > 1:
+        raise InvalidRequest("the request has more than one Content-Type header")
+    repeated = request.fields.repeated or request.form.repeated
+    if repeated is not None:
+        raise InvalidRequest(f"`{repeated}` occurs more than once in the request body", param=repeated)
+
+
+def content_types(headers: Headers) -> list[bytes]:
+    """The values of all Content-Type headers."""
+    return [value for name, value in headers if name == b"content-type"]
+
+
+def _doubt_about_headers(headers: Headers) -> str | None:
+    for raw, value in headers:
+        name = raw.decode("latin-1")
+        if may_name_model(name):
+            return f"the header {name[:64]} may name another one"
+        if _OTHER_METHOD.fullmatch(name):
+            return f"the header {name} asks for another method"
+        if name == "content-encoding" and value.strip().lower() != b"identity":
+            return "the body is compressed"
+    return None
+
+
+def _doubt_about_query(query: bytes, place: ModelPlace) -> str | None:
+    names = [unquote_plus(pair.partition(b"=")[0].decode("latin-1")) for pair in _pairs(query)]
+    if place is ModelPlace.QUERY and names.count("model") == 1:
+        names.remove("model")
+    if any(may_name_model(name) for name in names):
+        return "the query may name another one"
+    if any(_OTHER_METHOD.fullmatch(name.lower()) for name in names):
+        return "the query asks for another method"
+    return None
+
+
+def _pairs(query: bytes) -> list[bytes]:
+    return re.split(b"[&;]", query) if query else []
+
+
+def _doubt_about_body(request: SeenRequest) -> str | None:
+    types = content_types(request.headers)
+    if len(types) != 1:
+        return f"the request has {len(types) or 'no'} Content-Type headers; send one, application/json"
+    (content_type,) = types
+    kind = media_type(content_type)
+    if kind == JSON:
+        return _doubt_about_json(request, content_type)
+    if kind == MULTIPART_FORM and request.endpoint.form:
+        if not (request.is_whole and request.form.is_plain):
+            return "the form is longer than the limit, or is not written plainly"
+        return None if request.form.model is not None else "the form names none"
+    known = "application/json or multipart/form-data" if request.endpoint.form else "application/json"
+    return f"the Content-Type is not {known}"
+
+
+def _doubt_about_json(request: SeenRequest, content_type: bytes) -> str | None:
+    fields = request.fields
+    if not _PLAIN_JSON.fullmatch(content_type.strip()):
+        return "the Content-Type has parameters other than charset=utf-8"
+    if fields.is_ambiguous("model"):
+        return "`model` is repeated, or written in upper case"
+    if _ESCAPED_LETTER.search(request.body):
+        return "letters are written as escapes, which can hide a key"
+    if fields.other_model_key is not None:
+        return f"`{fields.other_model_key}` may name another one"
+    if fields.model is None:
+        return "the body names none as a string"
+    if request.endpoint.nested_models and named_models(request.body) is None:
+        return "a tool may name another one"
+    return None
