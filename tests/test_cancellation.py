@@ -33,6 +33,7 @@ from proxy.upstream.clock import ExchangeClock
 from tests.chat.conftest import connection, shared
 from tests.credentials.fakes import FakeIssuer, build_machine
 from tests.credentials.sharing.fleet_members import fleet_of
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
 from tests.upstream.build import build_client, build_record, build_request
@@ -40,7 +41,6 @@ from tests.upstream.build import build_client, build_record, build_request
 PACKAGE: Final = Path(proxy.__file__).parent
 TIMES: Final = 10_000
 AT_ONCE: Final = 50
-PATIENCE: Final = 20.0
 MOMENT: Final = 0.004
 """Waits take about as long as this on a busy machine: cancellations are spread over it."""
 

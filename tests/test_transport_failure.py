@@ -15,11 +15,11 @@ import pytest
 
 from proxy.transport_failure import FailureKind, explain, origin_of
 from proxy.upstream.transport import AiohttpTransport
+from tests.pace import PATIENCE, paced
 from tests.tls_servers import listening, make_certificate
 
 CANARY = "canary-query-5d1f"
-PATIENCE = 5.0
-SHORT = 0.3
+SHORT = paced(0.5)
 Ask = Callable[..., Awaitable[BaseException]]
 
 
