@@ -8,6 +8,7 @@ all connections once a second.
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import struct
@@ -37,6 +38,8 @@ CHUNK_OVERHEAD_BYTES: Final = 16 * 1024
 """Bytes of chunk sizes, extensions and trailers that a body may have..."""
 CHUNK_OVERHEAD_RATIO: Final = 16
 """...beside this many for each of its own bytes."""
+REQUEST_LINE_SPARE: Final = 64
+"""More than a request line has beside its target."""
 PROBE_SECONDS: Final = 0.05
 """How long the kernel of a caller that has closed its connection takes to answer a probe with a reset."""
 
@@ -46,6 +49,7 @@ _METHOD: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
 _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _BODILESS: Final = frozenset({204, 304})
 _TCP_CLOSE: Final = 7
 _TCP_CLOSE_WAIT: Final = 8
@@ -317,6 +321,10 @@ class Cycle:
         return b"".join(lines)
 
     def _send_body(self, data: bytes, *, last: bool) -> None:
+        if self._framing is _Framing.LENGTH:
+            self._remaining -= len(data)
+            if self._remaining < 0 or (last and self._remaining):
+                raise RuntimeError("the response body does not keep to its Content-Length")
         parts: list[bytes] = []
         if not self.started:
             self.started = True
@@ -329,13 +337,7 @@ class Cycle:
             if last:
                 parts.append(b"0\r\n\r\n")
         elif self._framing is not _Framing.NONE and data:
-            if self._framing is _Framing.LENGTH:
-                self._remaining -= len(data)
-                if self._remaining < 0:
-                    raise RuntimeError("the response body is longer than its Content-Length")
             parts.append(data)
-        if last and self._framing is _Framing.LENGTH and self._remaining:
-            raise RuntimeError("the response body is shorter than its Content-Length")
         if parts:
             self._connection.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if last:
@@ -392,10 +394,10 @@ class Connection(asyncio.Protocol):
         # The request whose head or body is arriving.
         self._target: list[bytes] = []
         self._headers: Headers = []
-        self._head_bytes = 0
+        self._head_bytes = self._head_size = 0
         self._head_since = self._loop.time()
         self._reading_head = True
-        self._resuming = False
+        self._resuming = self._skips_body = False
         self._websocket: dict[str, Any] | None = None
         self._incoming: Cycle | None = None
         self._overhead = 0
@@ -507,6 +509,7 @@ class Connection(asyncio.Protocol):
         self._requests += 1
         scope = self._scope()
         head = len(scope["raw_path"]) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        self._head_size = head + REQUEST_LINE_SPARE
         if head > self.limits.head_bytes:
             raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
         expects = self._check_headers(scope)
@@ -514,6 +517,9 @@ class Connection(asyncio.Protocol):
             if self._cycle is not None:
                 raise Refusal(HTTPStatus.BAD_REQUEST, "a WebSocket handshake must not be pipelined")
             return
+        self._skips_body = self._parser.should_upgrade() and any(
+            name in _FRAMING for name, _ in self._headers
+        )
         cycle = Cycle(self, scope, keep_alive=self._parser.should_keep_alive(), expects=expects)
         self._incoming = cycle
         if self._cycle is None:
@@ -532,7 +538,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        if self._incoming is not None:
+        if self._skips_body:
+            self._skips_body = False  # httptools skips the body of every request with an upgrade.
+        elif self._incoming is not None:
             self._incoming.feed_end()
             self._incoming = None
 
@@ -563,6 +571,7 @@ class Connection(asyncio.Protocol):
                 self._refuse(Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long"))
                 return
         else:
+            self._overhead += max(0, self._head_bytes - self._head_size)  # Bytes that arrived with the head.
             self._head_bytes = 0
             spare = CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self._body_received
             if self._incoming is not None and self._overhead - self._body_received > spare:
@@ -657,7 +666,7 @@ class Connection(asyncio.Protocol):
         if self._incoming is None:
             self._reading_head, self._head_bytes = True, 0
             return
-        framing = [pair for pair in self._headers if pair[0] in {b"content-length", b"transfer-encoding"}]
+        framing = [pair for pair in self._headers if pair[0] in _FRAMING]
         self._resuming = True
         try:
             self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n" + _header_lines(framing) + b"\r\n")
@@ -669,12 +678,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_last(self) -> bool:
         """Whether the connection is closed behind the response that begins now."""
-        return (
-            self.host.draining
-            or self._eof
-            or self._requests >= self.limits.requests
-            or (self._refusal is not None and not self._pipeline)
-        )
+        return self.host.draining or self._eof or self._requests >= self.limits.requests
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport."""
@@ -724,9 +728,16 @@ class Connection(asyncio.Protocol):
                 Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed to answer the request")
             )
         elif cycle.ends_by_close:
-            self._transport.abort()  # With a reset, the caller can tell a cut body from a whole one.
+            self._reset()  # The caller takes a proper end for the end of the body.
         else:
             self._close_politely(linger=False)  # The last chunk, or the rest of the length, is missing.
+
+    def _reset(self) -> None:
+        """End the connection with a reset instead of a proper end."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError), _duplicate(self._socket) as duplicate:
+                duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     def balance_reading(self) -> None:
         """Read from the connection exactly while there is room for what arrives."""
@@ -777,7 +788,11 @@ class Connection(asyncio.Protocol):
         cycle = self._cycle
         if cycle is not None:
             if self._incoming is not cycle:
-                self._refusal = refusal  # It concerns a later request: let the earlier ones be answered.
+                # It concerns a later request: let the earlier ones be answered.
+                self._refusal = refusal
+                if self._incoming is not None:
+                    self._pipeline.remove(self._incoming)
+                    self._incoming = None
                 return
             cycle.disconnect(MALFORMED_BODY if refusal.status != HTTPStatus.REQUEST_TIMEOUT else SLOW_BODY)
             self._cycle = None
@@ -895,8 +910,7 @@ def _header_lines(headers: Headers) -> bytes:
 def _refusal_of(error: httptools.HttpParserError, data: bytes) -> Refusal:
     if isinstance(error.__context__, Refusal):
         return error.__context__
-    words = str(error)
-    if "HTTP version" in words:
+    if "HTTP version" in str(error) or data.startswith(b"PRI * HTTP/2"):
         return Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
     if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data[:64]):
         return Refusal(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
@@ -910,12 +924,18 @@ def _address(name: Any) -> tuple[str, int] | None:
 
 def _tcp_state(connection: socket.socket | None) -> int:
     """The state of a TCP connection in Linux' numbers; 0 where the system does not say."""
+    if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+        return 0
     try:
-        if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
-            return 0
-        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        with _duplicate(connection) as duplicate:
+            return duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     except (OSError, AttributeError):
         return 0
+
+
+def _duplicate(connection: socket.socket) -> socket.socket:
+    """A socket of our own on a transport's connection: event loops do not offer all of a socket's methods."""
+    return socket.fromfd(connection.fileno(), connection.family, connection.type)
 
 
 def _unacknowledged(connection: socket.socket | None) -> int:

@@ -1,0 +1,142 @@
+"""An ASGI application on our own server, and a caller that writes raw bytes."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvloop
+from hypercorn.config import Config
+
+from proxy.server.http1 import Limits
+from proxy.server.serve import serve
+from tests.pace import PATIENCE
+
+Message = dict[str, Any]
+App = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+
+@dataclass
+class Echo:
+    """Answers with the request as it saw it, and remembers what it saw."""
+
+    seen: list[tuple[Message, bytes]] = field(default_factory=list)
+    disconnects: list[str] = field(default_factory=list)
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.disconnects.append(message["reason"])
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        self.seen.append((scope, body))
+        answer = b"%s %s|%s" % (scope["method"].encode(), scope["raw_path"], body)
+        length = (b"content-length", b"%d" % len(answer))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": answer})
+
+
+def with_lifespan(app: App) -> App:
+    """Let an application of the tests take part in the lifespan."""
+
+    async def wrapped(scope: Message, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    return wrapped
+
+
+@dataclass
+class Served:
+    """A server that runs."""
+
+    port: int
+    stop: asyncio.Event
+
+    async def connect(self) -> "Caller":
+        """Open a connection."""
+        return Caller(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24))
+
+    async def talk(self, data: bytes, *, end: bool = False) -> bytes:
+        """Write bytes, and return all that comes until the server closes; with `end` close our side first."""
+        caller = await self.connect()
+        try:
+            caller.writer.write(data)
+            if end:
+                caller.writer.write_eof()
+            return await caller.rest()
+        finally:
+            caller.writer.close()
+
+
+@dataclass
+class Caller:
+    """A connection of a caller."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def rest(self) -> bytes:
+        """All that comes until the server closes."""
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE):
+                return await self.reader.read()
+        return b""
+
+    async def head(self) -> bytes:
+        """The head of the next response."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def exactly(self, count: int) -> bytes:
+        """So many bytes."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readexactly(count)
+
+
+@asynccontextmanager
+async def served(
+    app: App, limits: Limits | None = None, *, graceful: float = 1.0, max_connections: int | None = None
+) -> AsyncIterator[Served]:
+    """Serve an application on a free port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = Config()
+    config.errorlog = logging.getLogger("tests.server")
+    config.include_server_header = False
+    config.graceful_timeout = graceful
+    running = Served(listener.getsockname()[1], asyncio.Event())
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(
+            serve(with_lifespan(app), config, [listener], running.stop.wait, limits, max_connections)
+        )
+        try:
+            yield running
+        finally:
+            running.stop.set()
+            await asyncio.wait({serving}, timeout=PATIENCE)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every test on both event loops: their transports differ in what they report, and when."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
