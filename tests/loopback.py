@@ -6,9 +6,9 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
+from proxy.cli.server import load_server_config
 from proxy.server.serve import serve
 from tests.pace import PATIENCE, paced
 
@@ -26,12 +26,10 @@ async def serve_on_loopback(app: ASGIFramework, host: str = "127.0.0.1") -> Asyn
     """
     listener = socket.create_server((host, 0))
     address = f"http://{host}:{listener.getsockname()[1]}"
-    config = Config()
+    config = load_server_config(None)
     config.errorlog = logging.getLogger(SERVER_LOG)
     config.graceful_timeout = paced(GRACE_SECONDS)
     config.keep_alive_timeout = PATIENCE  # a thousand callers at once on one loop take their time
-    config.backlog = 1024
-    config.include_server_header = False
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         server = group.create_task(serve(app, config, [listener], stop.wait))

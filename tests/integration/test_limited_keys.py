@@ -10,6 +10,7 @@ from aiohttp import WSMsgType
 
 from tests.conftest import KEY, RunProxy
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.socket_upstream import socket_upstream
@@ -357,7 +358,7 @@ async def test_a_message_that_names_another_model_closes_the_websocket(
         await caller.send_str(allowed)
         assert await caller.receive_str() == allowed  # an echo
         await (caller.send_str(message) if isinstance(message, str) else caller.send_bytes(message))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             closed = await caller.receive()
         assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1008)
         await until(lambda: bool(proxy.exchanges))

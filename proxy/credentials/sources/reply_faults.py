@@ -59,7 +59,10 @@ def success_fault(reply: Reply, path: str, expected: object) -> str:
         isinstance(found, str) and re.fullmatch(r"[0-9]{1,10}", found)
     )
     shown = "nothing is there" if found is None else f"it is {found}" if is_code else "another value is there"
-    return f"has no success at {path!r}: {shown}, and {expected!r} is expected; `token NAME` shows what it says itself"
+    return (
+        f"has no success at {path!r}: {shown}, and {expected!r} is expected; "
+        "`token NAME` shows what it says itself"
+    )
 
 
 def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
