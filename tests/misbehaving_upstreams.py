@@ -34,7 +34,12 @@ class Talk:
     @property
     def nonce(self) -> bytes:
         """Of this request."""
-        found = NONCE.search(self.head)
+        return self.nonce_of(self.head)
+
+    @staticmethod
+    def nonce_of(head: bytes) -> bytes:
+        """The nonce that a request names."""
+        found = NONCE.search(head)
         return found.group(1) if found else b"none-0"
 
     @property
@@ -302,10 +307,10 @@ async def misbehaving_upstream(
 
     Args:
         choose: The script of each request.
-        seed: Of all that is random.
+        seed: Of all that is random; with the nonce of a request it decides how that is answered.
         streams: Whether answers are event streams; None draws it for each request.
     """
-    own, draw = Misbehaving(), random.Random(seed)
+    own = Misbehaving()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         own.connections += 1
@@ -314,6 +319,7 @@ async def misbehaving_upstream(
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
+                    draw = random.Random(f"{seed}:{Talk.nonce_of(head).decode()}")
                     await asyncio.sleep(draw.choice(_THINKING_SECONDS))
                     own.requests += 1
                     is_stream = draw.random() < 0.5 if streams is None else streams

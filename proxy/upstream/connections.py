@@ -51,7 +51,7 @@ from proxy.wire.answer_end import AnswerMeter, End, announced_idle_seconds
 
 # Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection.
 KEEP_ALIVE_SECONDS: Final = 4.0
-REST_SECONDS: Final = 0.05
+REST_SECONDS: Final = 0.2
 """How long a connection rests after an answer, with an upstream that has passed its probation."""
 PROBATION_SECONDS: Final = 1.0
 """How long it rests with any other upstream."""
@@ -168,15 +168,17 @@ class GuardedConnection(ResponseHandler):
             with contextlib.suppress(OSError, AttributeError, TypeError):
                 self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
 
-    def is_quiet(self) -> bool:
-        """Whether nothing is unread on either side."""
+    def is_ready(self) -> bool:
+        """Whether its caller has read the last answer, and the upstream has received all of the request."""
         turn = self._turn
-        if turn is None or turn.payload is None or not turn.payload.at_eof():
-            return False
-        if not self.is_connected() or self.should_close or not turn.leaves_no_doubt():
+        if turn is None or turn.payload is None or not turn.payload.at_eof() or not turn.leaves_no_doubt():
             return False
         delivery = self._delivery()
-        return not (delivery and delivery.outstanding) and not self._is_readable()
+        return not self.should_close and not (delivery is not None and delivery.outstanding)
+
+    def is_silent(self) -> bool:
+        """Whether the upstream has neither sent anything nor closed, as far as the kernel knows."""
+        return self.is_connected() and not self._is_readable()
 
     def may_send_again(self) -> bool:
         """Whether a request that got no answer here can be sent on another connection."""
@@ -187,6 +189,7 @@ class GuardedConnection(ResponseHandler):
 
     def close(self) -> None:
         """Close at once: a TLS shutdown would wait half a minute for an upstream that does not take part."""
+        self._pool.forget(self)
         if self.transport is not None and self.transport.get_extra_info("ssl_object") is not None:
             self.abort()
         else:
@@ -335,11 +338,12 @@ class ConnectionPool:
                 break
             if rested > self._idle_seconds:
                 continue  # it shows how long the upstream really waits
-            if connection.is_quiet():
-                self._forget(connection)
+            if not connection.is_silent():
+                self.lost(connection)
+            elif connection.is_ready():
+                self.forget(connection)
                 self._count_rest(rested)
                 return connection
-            self.lost(connection)
             connection.close()
         return None
 
@@ -348,9 +352,10 @@ class ConnectionPool:
         if connection in self._resting and connection.rests_since is not None:
             rested = asyncio.get_running_loop().time() - connection.rests_since
             self._idle_seconds = min(self._idle_seconds, rested / 2)
-        self._forget(connection)
+        self.forget(connection)
 
-    def _forget(self, connection: GuardedConnection) -> None:
+    def forget(self, connection: GuardedConnection) -> None:
+        """It rests no more."""
         if (timer := self._resting.pop(connection, None)) is not None:
             timer.cancel()
 
@@ -366,11 +371,9 @@ class ConnectionPool:
             )
         self._distrusted_until, self._silent_rests = now + DISTRUST_SECONDS, 0
         for connection in list(self._resting):
-            self._forget(connection)
             connection.close()
 
     def _retire(self, connection: GuardedConnection) -> None:
-        self._forget(connection)
         self._count_rest(connection.idle_seconds)
         self._idle_seconds = max(self._idle_seconds, connection.idle_seconds)
         connection.close()

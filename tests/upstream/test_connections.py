@@ -188,6 +188,24 @@ async def test_an_answer_that_its_caller_has_not_read_blocks_its_connection() ->
         await finish(unread)
 
 
+async def test_callers_who_leave_do_not_keep_others_from_used_connections() -> None:
+    async def script(talk: Conversation) -> None:
+        if talk.request.target == b"/v1/endless":
+            await talk.say(OK[:-1])
+            await talk.caller_left()
+        else:
+            await talk.say(OK)
+
+    async with raw_upstream(script) as upstream, eager() as transport:
+        for _ in range(3):
+            await (await send(transport, upstream.url)).aclose()  # complete, but unread
+            await (await send(transport, upstream.url, b"/v1/endless")).aclose()
+        before = upstream.accepted
+        for _ in range(3):
+            await finish(await send(transport, upstream.url))
+        assert upstream.accepted == before + 1
+
+
 async def test_a_flood_of_interim_answers_ends_the_request() -> None:
     flood = b"HTTP/1.1 103 Early Hints\r\n\r\n" * (INTERIM_ANSWERS_MAX + 1)
     async with raw_upstream(says(flood + OK)) as upstream, eager() as transport:
