@@ -13,8 +13,11 @@ from typing import Final
 
 from proxy import __version__
 from proxy.errors import SettingsError
+from proxy.shipped import nearest
 
 DEFAULT_CONFIG: Final = "config/proxy.toml"
+SCRIPT: Final = "llm-token-proxy"
+"""The command that the wheel installs."""
 EXIT_USAGE: Final = 2
 WORD_DELAY_SECONDS_MAX: Final = 0.5
 _COMMANDS: Final = ("serve", "check", "token", "recipe", "gateway")
@@ -35,6 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def script() -> int:
+    """Run the command line of this process; the exit status."""
+    return main(sys.argv[1:])
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -62,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m proxy",
+        prog=SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m proxy",
         description="Static key in, live token out: a proxy for OpenAI-compatible gateways.",
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -84,9 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
-    default = os.environ.get("PROXY_CONFIG", DEFAULT_CONFIG)
+    default = os.environ.get("PROXY_CONFIG") or nearest(DEFAULT_CONFIG)
     parser.add_argument(
-        "--config", type=Path, default=Path(default), help=f"settings file (default {default})"
+        "--config",
+        type=Path,
+        default=Path(default),
+        help=f"settings file (default: PROXY_CONFIG, {DEFAULT_CONFIG}, or the runnable default)",
     )
 
 

@@ -19,11 +19,11 @@ from hypercorn.typing import ASGIFramework
 
 from proxy.errors import SettingsError
 from proxy.server.serve import serve
+from proxy.shipped import nearest
 
 # Linux closes a connection whose peer has taken no byte for so long: the clock on a caller who never reads.
 WRITE_IDLE_MILLISECONDS: Final = 30_000
 HARD_STOP_SECONDS: Final = 5.0
-SERVER_FILE: Final = Path(__file__).parents[2] / "hypercorn.toml"
 
 
 _BIND_CURES: Final = {
@@ -38,12 +38,13 @@ _BIND_CURES: Final = {
 }
 
 
-def load_server_config(bind: str | None, path: Path = SERVER_FILE) -> Config:
+def load_server_config(bind: str | None, path: Path | None = None) -> Config:
     """Hypercorn's configuration from its file, with the address of the command line.
 
     Raises:
         SettingsError: no such file, no TOML, or a key that Hypercorn does not know.
     """
+    path = nearest("hypercorn.toml") if path is None else path
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:

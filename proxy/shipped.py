@@ -1,0 +1,20 @@
+"""Files that come with the program: the runnable default, the example configurations, the server's settings.
+
+A wheel holds them in a folder of the package. In a checkout they are at its root.
+"""
+
+from pathlib import Path
+from typing import Final
+
+_PACKAGE: Final = Path(__file__).parent
+FOLDER: Final = _PACKAGE / "shipped_files" if (_PACKAGE / "shipped_files").is_dir() else _PACKAGE.parent
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file by its name in the repository, such as `config/proxy.toml`."""
+    return FOLDER / name
+
+
+def nearest(name: str) -> Path:
+    """Return the file of that name below the current folder if there is one, else the shipped one."""
+    return Path(name) if Path(name).is_file() else shipped(name)
