@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -85,7 +86,8 @@ def test_the_command_says_its_version_and_its_name(command: Path, tmp_path: Path
 
 
 async def test_without_a_configuration_it_serves_the_runnable_default(command: Path, tmp_path: Path) -> None:
-    async with running(str(command), "serve", "--bind", "127.0.0.1:0", folder=tmp_path) as service:
+    line = f"cd {shlex.quote(str(tmp_path))} && exec {shlex.quote(str(command))} serve --bind 127.0.0.1:0"
+    async with running("sh", "-c", line) as service:
         said = await read_until(service, r"base URL +http://127\.0\.0\.1:\d+/v1")
         (url,) = set(re.findall(r"base URL +(http://127\.0\.0\.1:\d+/v1)", said))
         async with aiohttp.ClientSession() as session, asyncio.timeout(60):

@@ -15,13 +15,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
-async def running(
-    *command: str, folder: Path = ROOT, **environment: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command of ours; whatever happens, it is gone afterwards."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        cwd=folder,
+        cwd=ROOT,
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
