@@ -28,6 +28,7 @@ async def ask(session: aiohttp.ClientSession) -> str:
     """One chat; the words of the answer."""
     async with session.post("/v1/chat/completions", json={"model": "m", "messages": WHO}) as response:
         answer = await response.json()
+    assert response.status == 200, answer
     return str(answer["choices"][0]["message"]["content"])
 
 
@@ -73,9 +74,10 @@ async def test_models_and_every_other_path_are_relayed(run_proxy: RunProxy, gate
 @pytest.mark.alone
 async def test_a_thousand_cold_requests_fetch_one_token(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.2)
+    credential = gateway.credential + f"timeout = {PATIENCE}\n"
     options = f"timeouts = {{ connect = {PATIENCE} }}"
     async with (
-        run_proxy(gateway.url, credential=gateway.credential, options=options) as proxy,
+        run_proxy(gateway.url, credential=credential, options=options) as proxy,
         caller_session(proxy) as session,
     ):
         answers = await asyncio.gather(*(ask(session) for _ in range(1000)))

@@ -434,6 +434,10 @@ async def test_a_message_over_the_bound_is_refused_either_way(run_proxy: RunProx
         await until(lambda: len(proxy.exchanges) == 2)
 
 
+BUFFERED_MIB_MAX = 256
+"""What the kernel may hold on both hops: Linux lets each socket's buffers grow to 36 MiB and more."""
+
+
 async def test_who_does_not_read_is_not_read_for(run_proxy: RunProxy) -> None:
     sent = 0
 
@@ -450,8 +454,8 @@ async def test_who_does_not_read_is_not_read_for(run_proxy: RunProxy) -> None:
             before = -1
             while before != sent or not sent:  # until it stands still
                 before = sent
+                assert sent < BUFFERED_MIB_MAX
                 for _ in range(2000):
                     await asyncio.sleep(0)
-            assert sent < 64
         async with asyncio.timeout(PATIENCE):
             await upstream.closes.get()
