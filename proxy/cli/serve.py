@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -116,6 +117,9 @@ async def _stopped(
     stop: asyncio.Event, drain: Drain, grace: float, hard_stop: asyncio.Timeout, hard_stop_seconds: float
 ) -> None:
     """Wait for the signal, and set the clocks of the end."""
+    # What exists now lives to the end. A full collection that walks it again and again stalls every stream.
+    gc.collect()
+    gc.freeze()
     await stop.wait()
     drain.started = True
     get_logger("proxy").info("draining", running=drain.running, grace_s=grace)

@@ -21,8 +21,6 @@ from proxy.errors import SettingsError
 from proxy.server.serve import serve
 from proxy.shipped import nearest
 
-# Linux closes a connection whose peer has taken no byte for so long: the clock on a caller who never reads.
-WRITE_IDLE_MILLISECONDS: Final = 30_000
 HARD_STOP_SECONDS: Final = 5.0
 
 
@@ -103,8 +101,6 @@ def _bind_unix(listener: socket.socket, path: Path) -> None:
 
 def _bind_tcp(listener: socket.socket, host: str, port: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_IDLE_MILLISECONDS)
     listener.bind((host, port))
 
 
