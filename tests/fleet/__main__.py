@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from tests.fleet.attacks import ATTACKS, DELAYS, Attack, Outcome, perform
+from tests.fleet.attacks import ATTACKS, Attack, Outcome, perform
 from tests.fleet.fleet import Fleet, run_fleet
 from tests.fleet.remote import Child, running
 
@@ -74,10 +74,7 @@ async def attack_fleet(
     passed = True
     async with run_fleet(options.members, home, sentinel=sentinel) as fleet:
         for attack in attacks:
-            outcomes = [
-                await perform_once(fleet, attack, options, DELAYS[number % len(DELAYS)])
-                for number in range(options.runs)
-            ]
+            outcomes = [await perform_once(fleet, attack, options, number) for number in range(options.runs)]
             print(row(outcomes), flush=True)
             for problem, count in Counter(
                 problem for outcome in outcomes for problem in outcome.problems
@@ -87,9 +84,9 @@ async def attack_fleet(
     return passed
 
 
-async def perform_once(fleet: Fleet, attack: Attack, options: argparse.Namespace, delay: float) -> Outcome:
+async def perform_once(fleet: Fleet, attack: Attack, options: argparse.Namespace, number: int) -> Outcome:
     """One run, whose details are written down as well."""
-    outcome = await perform(fleet, attack, short=options.short, seconds=options.seconds, delay=delay)
+    outcome = await perform(fleet, attack, short=options.short, seconds=options.seconds, number=number)
     with (fleet.home / "outcomes.jsonl").open("a") as out:
         out.write(details(outcome) + "\n")
     return outcome

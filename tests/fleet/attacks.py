@@ -30,6 +30,11 @@ LIFE_SECONDS: Final = 5.0
 LONG_LIFE_SECONDS: Final = 300.0
 DELAYS: Final = (0.2, 0.0, 0.6, 1.2)
 """The seconds that the issuer takes for a token: the runs of an attack take them in turn."""
+SHORTER_DELAYS: Final = (0.2, 0.0, 0.6)
+"""For bounds that are shorter than two fetches of 1.2 s: a hanging fetch is noticed when it takes longer than
+a good one, and another one follows."""
+CATCHABLE: Final = (0.4,)
+"""For attacks that have to catch a member while it fetches."""
 STORM_PACE_SECONDS: Final = 0.05
 
 
@@ -99,7 +104,7 @@ class Attack:
         seconds: How long it lasts in full, and in the short form.
         life: Announced life of the tokens, in full and in the short form.
         true_life: Their true one, likewise.
-        delay: Seconds that the issuer takes; by default one of `DELAYS`.
+        delays: Seconds that the issuer takes, by the number of the run.
         is_cold: Whether the attack begins before any member has a token.
         needs_sentinel: Whether the members must find Redis through a sentinel.
     """
@@ -110,7 +115,7 @@ class Attack:
     seconds: tuple[float, float]
     life: tuple[float, float] = (LIFE_SECONDS, 2.5)
     true_life: tuple[float, float] | None = None
-    delay: float | None = None
+    delays: tuple[float, ...] = DELAYS
     is_cold: bool = False
     needs_sentinel: bool = False
 
@@ -135,7 +140,7 @@ class Outcome:
 
 
 async def perform(
-    fleet: Fleet, attack: Attack, *, short: bool = False, seconds: float | None = None, delay: float = 0.2
+    fleet: Fleet, attack: Attack, *, short: bool = False, seconds: float | None = None, number: int = 0
 ) -> Outcome:
     """Run an attack once, with a fresh credential and a healthy fleet.
 
@@ -144,14 +149,14 @@ async def perform(
         attack: What to do.
         short: Whether to take the short form.
         seconds: How long the attack lasts, if not as long as it says.
-        delay: Seconds that the issuer takes, unless the attack says.
+        number: Of the run, from 0.
     """
     form = int(short)
     async with AsyncExitStack() as closing:
         scene = Scene(
             fleet,
             attack.seconds[form] if seconds is None else seconds,
-            delay if attack.delay is None else attack.delay,
+            attack.delays[number % len(attack.delays)],
             attack.life[form],
             attack.true_life[form] if attack.true_life else None,
             closing,
@@ -311,7 +316,7 @@ async def load_one_alone(scene: Scene) -> None:
 async def refuse_at_start(scene: Scene) -> None:
     """Members start while the issuer answers 401, for four seconds after the first fetch."""
     fleet = scene.fleet
-    await scene.behave(status=401)
+    await scene.behave(status=401, delay=0.0)
     await fleet.stop_members()
     await fleet.use_new_secret()
     await fleet.start_members(fleet.members)
@@ -417,6 +422,12 @@ def once_a_life(scene: Scene) -> range:
     return range(math.floor(seconds / (0.75 * life + scene.delay)), math.ceil(seconds / (0.6 * life)) + 2)
 
 
+def few(scene: Scene) -> range:
+    """Allow two fetches at each member for the denied model."""
+    due = math.ceil(scene.seconds / (0.6 * scene.life)) + 1
+    return range(due + 2 * len(scene.fleet.members))
+
+
 def once_more(scene: Scene) -> range:
     """One fetch for all, beside those that are due."""
     due = math.ceil(scene.seconds / (0.6 * scene.life)) + 1
@@ -431,7 +442,7 @@ ATTACKS: Final = (
     *(
         Attack(
             f"steady-{delay:g}", load_only, Bound(fetches=once_a_life), (60.0, 4.0),
-            life=(LIFE_SECONDS, LIFE_SECONDS), delay=delay,
+            life=(LIFE_SECONDS, LIFE_SECONDS), delays=(delay,),
         )
         for delay in sorted(DELAYS)
     ),
@@ -439,27 +450,27 @@ ATTACKS: Final = (
         "forbidden-issuer-down", forbid_while_issuer_is_down, Bound(), (10.0, 1.5),
         life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS),
     ),
-    Attack("storm-issuer-well", storm, Bound(), FORMS),
+    Attack("storm-issuer-well", storm, Bound(fetches=few), FORMS),
     Attack(
-        "storm-issuer-slow", storm_while_issuer_is_slow, Bound(), (10.0, 1.5),
+        "storm-issuer-slow", storm_while_issuer_is_slow, Bound(fetches=few), (10.0, 1.5),
         life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS),
     ),
     Attack(
-        "storm-issuer-down", storm_while_issuer_is_down, Bound(), (10.0, 1.5),
+        "storm-issuer-down", storm_while_issuer_is_down, Bound(fetches=few), (10.0, 1.5),
         life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS),
     ),
     Attack("member-403", cut_off(Mode.FORBID), Bound(gap=1.0), FORMS),
     Attack("member-cannot-connect", cut_off(Mode.REFUSE), Bound(gap=1.0), FORMS),
-    Attack("member-connect-hangs", cut_off(Mode.VANISH), Bound(gap=1.0), FORMS),
-    Attack("member-hangs", cut_off(Mode.HANG), Bound(gap=1.0), FORMS),
+    Attack("member-connect-hangs", cut_off(Mode.VANISH), Bound(gap=1.0), FORMS, delays=SHORTER_DELAYS),
+    Attack("member-hangs", cut_off(Mode.HANG), Bound(gap=1.0), FORMS, delays=SHORTER_DELAYS),
     Attack("one-fetch-hangs", fetches_hang(1), Bound(gap=4.0), (12.0, 4.5)),
     Attack("two-fetches-hang", fetches_hang(2), Bound(gap=4.0), (12.0, 4.5)),
-    Attack("holder-killed", kill_holder, Bound(gap=2.5), (10.0, 2.6), delay=0.4),
-    Attack("holder-stopped", stop_holder, Bound(gap=2.5), (10.0, 2.6), delay=0.4),
-    Attack("holder-continued", continue_holder, Bound(gap=2.5), (8.0, 1.0), delay=0.4),
+    Attack("holder-killed", kill_holder, Bound(gap=2.5), (10.0, 2.6), delays=CATCHABLE),
+    Attack("holder-stopped", stop_holder, Bound(gap=2.5), (10.0, 2.6), delays=CATCHABLE),
+    Attack("holder-continued", continue_holder, Bound(gap=2.5), (8.0, 1.0), delays=CATCHABLE),
     Attack("redis-killed", kill_redis, REDIS, FORMS),
     Attack("redis-stopped", stop_redis, REDIS, FORMS),
-    Attack("redis-emptied", empty_redis, REDIS, (10.0, 1.0), delay=0.4),
+    Attack("redis-emptied", empty_redis, REDIS, (10.0, 1.0), delays=CATCHABLE),
     Attack("redis-slow", slow_redis, REDIS, FORMS),
     Attack("redis-failed-over", fail_redis_over, REDIS, FORMS),
     Attack("redis-sentinel", fail_redis_over_by_sentinel, REDIS, FORMS, needs_sentinel=True),
@@ -474,6 +485,7 @@ ATTACKS: Final = (
     Attack("revoked-once", revoke_once, Bound(gap=2.5, fetches=once_more), (6.0, 1.5)),
     Attack("revoked-twice", revoke_twice, Bound(gap=math.inf, error_seconds=1.0), (10.0, 3.0)),
     Attack(
-        "issuer-refuses-at-start", refuse_at_start, Bound(gap=2.0, errors=1.0), (6.0, 2.5), is_cold=True
+        "issuer-refuses-at-start", refuse_at_start, Bound(gap=2.0, errors=1.0), (6.0, 2.5),
+        delays=SHORTER_DELAYS, is_cold=True,
     ),
 )  # fmt: skip
