@@ -108,6 +108,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", default="corp", help="of the credential (default corp)")
     parser.add_argument(
+        "--utc-offset", metavar="+HH:MM", help="of the issuer's clock, for times that name no zone"
+    )
+    parser.add_argument(
         "--yes", action="store_true", help="never ask: take the likeliest, and mark it unsure"
     )
 

@@ -22,6 +22,8 @@ from proxy.credentials.sources.expiry import Reply
 from proxy.credentials.sources.http_recipe import HttpTokenSource
 from proxy.errors import SettingsError
 from proxy.recipe import (
+    STEPS,
+    ComputedLine,
     CurlLineError,
     CurlRequest,
     Draft,
@@ -29,7 +31,9 @@ from proxy.recipe import (
     Reading,
     UnfinishedLine,
     credential_block,
+    exec_block,
     exports,
+    hmac_script,
     outline,
     parse_curl,
     parse_reply,
@@ -39,6 +43,7 @@ from proxy.recipe import (
     span,
     split_words,
     take_secrets_out,
+    with_offset,
 )
 from proxy.settings import Credential, Logs, load_settings
 from proxy.telemetry import configure_logs
@@ -46,6 +51,8 @@ from proxy.telemetry import configure_logs
 EXIT_FAILED: Final = 1
 CHOSEN: Final = 1000
 _NAME: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+OFFSET: Final = re.compile(r"[+-](?:0\d|1[0-4]):[0-5]\d")
+_BEGUN: Final = re.compile(r"curl|://|invoke-|iwr|irm", re.IGNORECASE)
 _AROUND: Final = """
 [access]
 mode = "open"
@@ -59,8 +66,13 @@ def recipe(options: argparse.Namespace) -> int:
     """Print the block; the exit status."""
     if not _NAME.fullmatch(options.name):
         raise SettingsError("--name: must be letters, digits, - and _, and begin with a letter")
+    if options.utc_offset is not None and not OFFSET.fullmatch(options.utc_offset):
+        raise SettingsError("--utc-offset: must be an offset from UTC, such as +08:00")
     configure_logs(Logs(level="error"))
-    draft = _draft(options)
+    try:
+        draft = _draft(options)
+    except ComputedLine as error:
+        return _offer_exec(options, str(error))
     environ = _environment(draft, offline=options.offline is not None)
     try:
         reply = _reply(options, draft, environ)
@@ -75,6 +87,7 @@ def recipe(options: argparse.Namespace) -> int:
         return _failed("the reply holds nothing that looks like a token", reply, secrets)
     if not options.yes and sys.stdin.isatty():
         reading = _decided(reading, reply)
+    reading = _with_zone(reading, reply, options)
     block = credential_block(options.name, draft, reading)
     section = _loaded(block, options.name, environ)
     print(block, end="")
@@ -86,8 +99,18 @@ def _draft(options: argparse.Namespace) -> Draft:
     try:
         line = options.curl if options.curl is not None else _read_line()
         return take_secrets_out(_with_absolute_files(parse_curl(line)), options.name)
+    except ComputedLine:
+        raise
     except CurlLineError as error:
         raise SettingsError(f"the curl line: {error}") from None
+
+
+def _offer_exec(options: argparse.Namespace, reason: str) -> int:
+    """Print a block that runs a script; it could not be tried."""
+    reading = None if options.offline is None else read_reply(_saved(options.offline))
+    print(exec_block(options.name, reading), end="")
+    _tell(f'the curl line: {reason}. source = "exec" gets such a token:', *STEPS, "", hmac_script().rstrip())
+    return EXIT_FAILED
 
 
 def _read_line() -> str:
@@ -112,8 +135,10 @@ def _is_complete(text: str) -> bool:
     except UnfinishedLine:
         return False
     except CurlLineError:
-        return True
-    return not text.rstrip("\r\n").endswith("\\")
+        return bool(_BEGUN.search(text))
+    if not _BEGUN.search(text) or text.count("@{") > text.count("}"):
+        return False  # variables before the command, or a table of PowerShell
+    return not text.rstrip("\r\n").endswith(("\\", "^", "`"))
 
 
 def _with_absolute_files(request: CurlRequest) -> CurlRequest:
@@ -148,12 +173,15 @@ def _reply(options: argparse.Namespace, draft: Draft, environ: dict[str, str]) -
     section = _loaded(request_block(options.name, draft), options.name, environ)
     if options.offline is None:
         return asyncio.run(_ask(section))
+    return _saved(options.offline)
+
+
+def _saved(file: Path) -> Reply:
     try:
-        text = options.offline.read_bytes().decode()
-        return parse_reply(text, options.offline.stat().st_mtime)
+        return parse_reply(file.read_bytes().decode(), file.stat().st_mtime)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise SettingsError(f"--offline: {options.offline}: cannot be read: {reason}") from None
+        raise SettingsError(f"--offline: {file}: cannot be read: {reason}") from None
 
 
 def _loaded(block: str, name: str, environ: dict[str, str]) -> Credential:
@@ -213,6 +241,28 @@ def _decided(reading: Reading, reply: Reply) -> Reading:
         chosen = _choice("Which of these tells how long it lives?", reading.expiries)
         reading = dataclasses.replace(reading, expiries=chosen)
     return reading
+
+
+def _with_zone(reading: Reading, reply: Reply, options: argparse.Namespace) -> Reading:
+    """Ask for the offset of a local time; it is never guessed."""
+    if not reading.expiries or not reading.expiries[0].local:
+        return reading
+    best, *others = reading.expiries
+    offset: str | None = options.utc_offset
+    if offset is None and not options.yes and sys.stdin.isatty():
+        _tell(f"{best.path} is a local time, and the reply does not name its zone. It would mean a life of:")
+        for known in ("+00:00", "+08:00", "-05:00"):
+            life = with_offset(reply, best, known).lifetime
+            _tell(f"  {known}  {span(life) if life else 'in the past'}")
+        while offset is None or not OFFSET.fullmatch(offset):
+            print("offset of the issuer's clock, as +08:00: ", end="", file=sys.stderr, flush=True)
+            offset = sys.stdin.readline()
+            if not offset:
+                return reading
+            offset = offset.strip()
+    if offset is None:
+        return reading
+    return dataclasses.replace(reading, expiries=(with_offset(reply, best, offset), *others))
 
 
 def _choice(question: str, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -6,14 +6,17 @@ request) -> secrets_out (secrets become references) -> block (TOML); and reply (
 
 from proxy.recipe.block import credential_block, exports, request_block
 from proxy.recipe.curl_line import CurlRequest, parse_curl
-from proxy.recipe.expiry_place import span
+from proxy.recipe.exec_block import STEPS, exec_block, hmac_script
+from proxy.recipe.expiry_place import span, with_offset
 from proxy.recipe.finding import Finding
 from proxy.recipe.outline import outline
 from proxy.recipe.reply import Reading, parse_reply, read_reply, reading_for
 from proxy.recipe.secrets_out import Draft, Variable, take_secrets_out
-from proxy.recipe.shell_words import CurlLineError, UnfinishedLine, split_words
+from proxy.recipe.shell_words import ComputedLine, CurlLineError, UnfinishedLine, split_words
 
 __all__ = [
+    "STEPS",
+    "ComputedLine",
     "CurlLineError",
     "CurlRequest",
     "Draft",
@@ -22,7 +25,9 @@ __all__ = [
     "UnfinishedLine",
     "Variable",
     "credential_block",
+    "exec_block",
     "exports",
+    "hmac_script",
     "outline",
     "parse_curl",
     "parse_reply",
@@ -32,4 +37,5 @@ __all__ = [
     "span",
     "split_words",
     "take_secrets_out",
+    "with_offset",
 ]

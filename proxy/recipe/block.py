@@ -83,13 +83,16 @@ def _add_token(table: dict[str, Any], comments: dict[str, list[str]], reading: R
 
 def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
     placed = [finding for finding in reading.expiries if finding.kind == "path"]
+    if placed and placed[0].local:
+        _add_local_time(table, comments, placed[0])
+        return
     if not placed:
         _add_default_life(table, comments, reading.expiries)
         return
     best, *others = placed
     same = [other for other in others if other.agrees_with(best) and other.path != best.path]
     chosen = [best, *same][:_EXPIRES_MAX]
-    table["expires"] = [{"path": finding.path, "as": finding.unit} for finding in chosen]
+    table["expires"] = [_entry(finding) for finding in chosen if not finding.local]
     comments["expires"] = [_doubted(best.why, unsure=reading.unsure_expiry)]
     if reading.unsure_expiry:
         comments["expires"] += _alternatives(other for other in others if other not in same)
@@ -99,6 +102,23 @@ def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: 
     if reading.refresh_in is not None:
         table["refresh_in"] = reading.refresh_in.path
         comments["refresh_in"] = [reading.refresh_in.why]
+
+
+def _entry(finding: Finding) -> dict[str, str]:
+    """One entry of `expires`; an offset is behind its unit."""
+    offset = finding.unit.removeprefix("iso8601") if finding.unit.startswith("iso8601") else ""
+    entry = {"path": finding.path, "as": "iso8601" if offset else finding.unit}
+    return {**entry, "offset": offset} if offset else entry
+
+
+def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], finding: Finding) -> None:
+    """A time whose zone nobody has named yet: it is not guessed."""
+    table["default_ttl"] = 300
+    comments["default_ttl"] = [
+        f"unsure: {quoted(finding.path)} is a local time that names no zone, so five minutes are assumed; "
+        "name the offset of the issuer's clock with --utc-offset, or write here instead:",
+        f'expires = [{{ path = {quoted(finding.path)}, as = "iso8601", offset = "+08:00" }}]',
+    ]
 
 
 def _add_default_life(

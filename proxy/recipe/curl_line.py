@@ -6,6 +6,7 @@ handed to a shell. Strings may hold references to shell variables, as `shell_wor
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +14,10 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from proxy.recipe.curl_options import Options, read_options
 from proxy.recipe.request_body import FORM, ReadFile, joined, pairs_of, parse_json, without_repeats
-from proxy.recipe.shell_words import OPEN, REFERENCE, CurlLineError, split_words
+from proxy.recipe.shell_words import OPEN, REFERENCE, ComputedLine, CurlLineError, Words, split_words
+from proxy.recipe.windows_words import windows_words
 
+_CURL: Final = re.compile(r"\bcurl\b")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
 _OF_THE_CONNECTION: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding"}
@@ -55,11 +58,14 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
     Raises:
         CurlLineError: one sentence that names what is wrong.
     """
-    words, left_out = split_words(line)
+    copied = windows_words(line)
+    words, left_out = split_words(line) if copied is None else Words(copied, left_out=False)
     words = words[1:] if words[:1] in (["$"], ["%"], ["#"]) else words
     if words and Path(words[0]).name.lower() in {"curl", "curl.exe"}:
         words = words[1:]
     elif words and "://" not in words[0] and not words[0].startswith("-"):
+        if _CURL.search(line):
+            raise ComputedLine  # it sets variables, or pipes a body into curl
         raise CurlLineError('this is no curl command: it must begin with "curl"')
     options = read_options(words)
     notes = ["what follows the command in the line is left out"] if left_out else []

@@ -7,9 +7,10 @@ decides: 300000 is five minutes rather than 3.47 days.
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
-from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.credentials.sources.expiry import COOKIE, HEADER, Reply, has_no_zone, read_lifetime
 from proxy.recipe.finding import Finding, path_leaves
 from proxy.redaction import is_jwt, words_of
 
@@ -38,12 +39,16 @@ _NOT_OURS: Final = re.compile(r"^ext|issued|notbefore|created|password|grace")
 _OF_ANOTHER: Final = re.compile(r"refresh|idtoken")
 _IN_MILLISECONDS: Final = re.compile(r"milli|ms$")
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d.*\d\d:\d\d")
-_HAS_ZONE: Final = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
+_OF_HTTP: Final = frozenset(
+    {"age", "cache-control", "date", "expires", "keep-alive", "retry-after", "strict-transport-security"}
+    | {"access-control-max-age", "last-modified", "content-security-policy", "x-ratelimit-reset"}
+)
+"""Headers that speak of the reply, not of the token."""
 
 
 def find_expiries(reply: Reply, token: Finding) -> tuple[Finding, ...]:
     """The places that tell the token's life, best first."""
-    found = [*_named(reply)]
+    found = [*_named(reply), *_beside(reply, token)]
     own = _own_word(reply, token)
     if own is not None:
         found = [*(_compared(finding, own) for finding in found), own]
@@ -64,10 +69,32 @@ def _named(reply: Reply) -> Iterator[Finding]:
         score = _NAMES.get(whole, 70 if _TELLING.search(whole) else 0)
         if not score or _NOT_OURS.search(whole) or _OF_ANOTHER.search("".join(words_of(path))):
             continue
-        if _is_number(value):
+        if _is_number(value) and not has_no_zone(value):
             yield from _number(reply, path, name, value, score)
-        elif isinstance(value, str) and _INSTANT.match(value):
+        elif isinstance(value, str) and (_INSTANT.match(value) or has_no_zone(value)):
             yield from _iso8601(reply, path, name, value, score)
+
+
+def _beside(reply: Reply, token: Finding) -> Iterator[Finding]:
+    """Lives in headers, and that of the cookie which is the token."""
+    for name, value in reply.headers.items():
+        if name.startswith(COOKIE) or name in _OF_HTTP:
+            continue
+        whole = "".join(words_of(name)).removeprefix("x").replace("token", "")
+        score = _NAMES.get(whole, 70 if _TELLING.search(whole) else 0)
+        if score and not _OF_ANOTHER.search(whole):
+            yield from _valued(reply, f"{HEADER}{name}", name, value, score)
+    for attribute, score in ((";max-age", 95), (";expires", 90)):
+        path = token.path + attribute
+        if token.path.startswith(COOKIE) and path in reply.headers:
+            yield from _valued(reply, path, attribute[1:], reply.headers[path], score)
+
+
+def _valued(reply: Reply, path: str, name: str, value: str, score: int) -> Iterator[Finding]:
+    if _is_number(value):
+        yield from _number(reply, path, name, value, score)
+    elif _life(reply, path, "iso8601") is not None:
+        yield from _iso8601(reply, path, name, value, score)
 
 
 def _is_number(value: Any) -> bool:
@@ -120,12 +147,19 @@ def _iso8601(reply: Reply, path: str, name: str, value: str, score: int) -> Iter
     if life is None:
         why = f'"{name}" is a date, though none after the reply'
         yield Finding("path", path, why, 45, "iso8601", value=value)
-    elif life <= _LONGEST and _HAS_ZONE.search(value.strip()):
+    elif life <= _LONGEST and not has_no_zone(value):
         why = f'"{name}" is {span(life)} after the reply'
         yield Finding("path", path, why, score, "iso8601", life, value)
     elif life <= _LONGEST:
         why = f'"{name}" names no time zone; read as UTC it is {span(life)} after the reply'
-        yield Finding("path", path, why, min(score, 50), "iso8601", life, value)
+        yield Finding("path", path, why, min(score, 50), "iso8601", life, local=True, value=value)
+
+
+def with_offset(reply: Reply, finding: Finding, offset: str) -> Finding:
+    """A local time by the offset of the issuer's clock."""
+    life = _life(reply, finding.path, f"iso8601{offset}")
+    why = f"a local time of a clock at {offset}" + (f", {span(life)} after the reply" if life else "")
+    return replace(finding, why=why, confidence=90, unit=f"iso8601{offset}", lifetime=life, local=False)
 
 
 def _own_word(reply: Reply, token: Finding) -> Finding | None:

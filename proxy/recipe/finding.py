@@ -26,6 +26,8 @@ class Finding:
     lifetime: float | None = None
     """Seconds that it would mean."""
     value: Any = field(default=None, repr=False)
+    local: bool = False
+    """Whether it is a local time, whose zone the reply does not name."""
 
     def agrees_with(self, other: "Finding") -> bool:
         """Whether it makes no difference which of the two is taken."""

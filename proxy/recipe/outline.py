@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from proxy.credentials.sources.reply_body import embedded
 from proxy.credentials.sources.reply_faults import is_html_text
 from proxy.redaction import is_explanation, is_harmless_reply, is_random, readable
 from proxy.secret import MASK
@@ -42,7 +43,9 @@ def outline(
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value below, objects and arrays opened up; empty or very deep ones as they are."""
+    """Every value below; objects, arrays and JSON in strings are opened unless empty or very deep."""
+    if isinstance(value, str) and len(path) < _DEPTH_MAX and (inside := embedded(value)):
+        value = inside
     if isinstance(value, dict) and value and len(path) < _DEPTH_MAX:
         for key, item in value.items():
             yield from leaves(item, (*path, key))

@@ -7,10 +7,11 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.expiry import COOKIE, Reply
+from proxy.credentials.sources.reply_body import cookies_of, embedded, parse_body
 from proxy.recipe.expiry_place import find_expiries, find_refresh_hint
 from proxy.recipe.finding import Finding, path_leaves
 from proxy.redaction import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
@@ -98,13 +99,10 @@ def parse_reply(text: str, received: float) -> Reply:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     while re.match(r"HTTP/[0-9.]+ \d{3}", text):  # several, where a proxy or an interim answer spoke first
         head, _, text = text.partition("\n\n")
-        pairs = (line.partition(":") for line in head.split("\n")[1:])
+        pairs = [line.partition(":") for line in head.split("\n")[1:]]
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        body = None
-    return Reply(body, headers, received, text)
+        headers |= cookies_of(value for name, _, value in pairs if name.strip().lower() == "set-cookie")
+    return Reply(parse_body(text.encode()), headers, received, text)
 
 
 def read_reply(reply: Reply) -> Reading:
@@ -127,6 +125,7 @@ def _tokens(reply: Reply) -> Iterator[Finding]:
         if found is not None:
             yield found
     yield from _header_tokens(reply)
+    yield from _cookie_tokens(reply)
     text = reply.text.strip()
     if (
         reply.body is None
@@ -160,13 +159,27 @@ def _token_at(path: str, name: str, value: Any) -> Finding | None:
 
 def _header_tokens(reply: Reply) -> Iterator[Finding]:
     for name, value in reply.headers.items():
-        words = words_of(name)
+        words = [] if name.startswith(COOKIE) else words_of(name)
         score = _TOKEN_HEADERS.get(name, 75 if words[-1:] == ["token"] else 0)
         if score and not _NO_TOKEN.search("".join(words)) and re.fullmatch(r"[!-~]+", value):
             look, why = _look(value)
             yield Finding(
                 "header", name, f'the reply has a header "{name}" that {why}', score + look, value=value
             )
+
+
+def _cookie_tokens(reply: Reply) -> Iterator[Finding]:
+    for path, value in reply.headers.items():
+        name = path.removeprefix(COOKIE)
+        if name == path or ";" in name or not re.fullmatch(r"[!-~]{6,}", value):
+            continue
+        whole = "".join(words_of(name))
+        look, why = _look(value)
+        named = _TOKEN_NAMES.get(whole, 62 if re.search(r"token|session|sid|ticket|auth", whole) else 0)
+        if _NO_TOKEN.search(whole) or (not named and look <= 0):
+            continue
+        why = f'the reply sets a cookie "{name}" that {why}'
+        yield Finding("path", path, why, (named or 30) + look, value=value)
 
 
 def _look(value: str) -> tuple[int, str]:
@@ -180,9 +193,18 @@ def _look(value: str) -> tuple[int, str]:
 
 
 def _success(body: Any) -> Finding | None:
-    """A sign of success beside the token: only what stands at the top says it of the whole reply."""
+    """A sign of success beside the token: only what is at the top speaks of the whole reply."""
+    body = embedded(body) if isinstance(body, str) else body
     if not isinstance(body, dict):
         return None
+    if len(body) == 1 and isinstance(inside := next(iter(body.values())), dict):  # as the root of XML is
+        root = next(iter(body))
+        found = _success(inside) if root and "." not in root else None
+        return None if found is None else replace(found, path=f"{root}.{found.path}")
+    return _sign_in(body)
+
+
+def _sign_in(body: dict[str, Any]) -> Finding | None:
     found = []
     for name, value in body.items():
         whole = "".join(words_of(name))

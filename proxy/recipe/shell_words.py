@@ -45,6 +45,16 @@ class UnfinishedLine(CurlLineError):
     """A quote or a continued line that has no end yet."""
 
 
+class ComputedLine(CurlLineError):
+    """The line computes something when it runs, such as a signature."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the line computes something when it runs ($(...), `...`, ${...} with an operator, or a command "
+            "before curl), and nothing is run here"
+        )
+
+
 class Words(NamedTuple):
     """The words of a command; shell variables stand in them between `OPEN` and `CLOSE`."""
 
@@ -92,10 +102,9 @@ def _refusal(line: str, at: int) -> CurlLineError:
         return UnfinishedLine("the line ends in a backslash: its next line is missing")
     if character == "&":
         return CurlLineError("an & outside of quotes ends a command: put the URL in quotes")
-    return CurlLineError(
-        "the line holds $(...), `...`, ${...} with an operator or a parenthesis outside of single quotes: "
-        "nothing is run here, write what it stands for"
-    )
+    if character in "()":
+        return CurlLineError("a parenthesis outside of quotes: put the text in quotes")
+    return ComputedLine()
 
 
 def _text(part: re.Match[str]) -> str:

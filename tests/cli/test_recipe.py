@@ -8,18 +8,21 @@ import os
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.cli import main
+from proxy.recipe import hmac_script
 from proxy.settings import load_settings
 from tests.conftest import RunningGateway
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback
 from tests.recipe.replies import RANDOM, jwt
 
+ROOT = Path(__file__).parents[2]
 SECRET = "canary-secret-91bc"
 AROUND = (
     '\n[access]\nmode = "open"\n[upstreams.chat]\nbase_url = "http://127.0.0.1/v1"\ncredential = "corp"\n'
@@ -284,3 +287,73 @@ def test_wrong_use_exits_2_and_names_it(capsys: Printed, arguments: list[str], w
     assert words in printed.err
     assert printed.out == ""
     assert "Traceback" not in printed.err
+
+
+COMPUTED = [
+    'curl https://a.example/t -d "sign=$(echo -n x | openssl dgst -sha256)"',
+    "TS=$(date +%s); curl https://a.example/t -d ts=$TS",
+    "curl https://a.example/t -d `date`",
+    "echo '{}' | curl https://a.example/t -d @-",
+    "export TS=123\ncurl https://a.example/t -d ts=$TS",
+]
+
+
+@pytest.mark.parametrize("line", COMPUTED)
+def test_a_line_that_computes_something_leads_to_an_exec_block(
+    capsys: Printed, tmp_path: Path, line: str
+) -> None:
+    assert main(["recipe", "--name", "signed", "--curl", line]) == 1
+    printed = capsys.readouterr()
+    assert "the line computes something when it runs" in printed.err
+    assert "Save the line as get-token.sh" in printed.err
+    assert "hmac.new(secret.encode(), signed.encode(), hashlib.sha256)" in printed.err
+    path = tmp_path / "proxy.toml"
+    path.write_text(printed.out + AROUND.replace('"corp"', '"signed"'))
+    environ = {"SIGNED_APP_SECRET": SECRET, "PATH": os.environ["PATH"]}
+    section = load_settings(path, environ).credentials["signed"]
+    assert section.source == "exec"
+    assert section.command[1:] == ("get-token.sh",)
+
+
+def test_with_a_saved_reply_the_exec_block_has_its_paths(
+    capsys: Printed, reply: Callable[[Any], str]
+) -> None:
+    saved = reply({"result": {"jwt": RANDOM, "ttl": 300}})
+    assert main(["recipe", "--offline", saved, "--curl", COMPUTED[0]]) == 1
+    block = tomllib.loads(capsys.readouterr().out)["credentials"]["corp"]
+    assert block["token"] == "result.jwt"
+    assert block["expires"] == [{"path": "result.ttl", "as": "seconds"}]
+
+
+def test_the_script_that_is_printed_is_the_example_in_the_folder() -> None:
+    assert hmac_script() == (ROOT / "config/credentials/hmac-token.py").read_text()
+
+
+def test_the_offset_of_a_local_time_is_not_guessed(capsys: Printed, reply: Callable[[Any], str]) -> None:
+    soon = datetime.now(timezone(timedelta(hours=8))) + timedelta(minutes=10)
+    saved = reply({"token": RANDOM, "expireTime": soon.strftime("%Y-%m-%d %H:%M:%S")})
+    line = ["--curl", "curl https://a.example", "--offline", saved]
+    assert main(["recipe", *line]) == 0
+    printed = capsys.readouterr()
+    assert "expires" not in tomllib.loads(printed.out)["credentials"]["corp"]
+    assert '# unsure: "expireTime" is a local time that names no zone' in printed.out
+    assert main(["recipe", "--utc-offset", "8", *line]) == 2
+    assert "--utc-offset: must be an offset from UTC, such as +08:00" in capsys.readouterr().err
+
+
+def test_the_offset_of_a_local_time_is_asked_for(
+    capsys: Printed, reply: Callable[[Any], str], types: Callable[[str], None]
+) -> None:
+    soon = datetime.now(timezone(timedelta(hours=8))) + timedelta(minutes=10)
+    saved = reply({"token": RANDOM, "expireTime": soon.strftime("%Y-%m-%d %H:%M:%S")})
+    line = ["--curl", "curl https://a.example", "--offline", saved]
+    expected = [{"path": "expireTime", "as": "iso8601", "offset": "+08:00"}]
+    types("Beijing\n+08:00\n")
+    assert main(["recipe", *line]) == 0
+    printed = capsys.readouterr()
+    assert tomllib.loads(printed.out)["credentials"]["corp"]["expires"] == expected
+    assert "the reply does not name its zone" in printed.err
+    assert "  -05:00  " in printed.err
+    assert "that lives 10 min" in printed.err or "that lives 9.9" in printed.err
+    assert main(["recipe", "--utc-offset", "+08:00", *line]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["credentials"]["corp"]["expires"] == expected

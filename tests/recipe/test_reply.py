@@ -1,5 +1,7 @@
 """Token, life and success are found in the replies that endpoints really give, with reasons."""
 
+import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.sources.expiry import Reply
-from proxy.recipe import Reading, parse_reply, read_reply
+from proxy.recipe import Reading, parse_reply, read_reply, with_offset
 from tests.recipe import replies
 from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply
 
@@ -230,3 +232,55 @@ def test_findings_do_not_show_the_token() -> None:
     token = replies.COMPANY["data"]["token"]  # type: ignore[index]
     assert token not in repr(reading)
     assert token not in repr(reading.tokens)
+
+
+def token_and_life(text: str) -> tuple[str, dict[str, Any]]:
+    """Where the best token and its life are, of a saved reply."""
+    reply = parse_reply(text, NOW)
+    reading = read_reply(reply)
+    lives = [{"path": life.path, "unit": life.unit, "life": life.lifetime} for life in reading.expiries]
+    return reading.tokens[0].path, lives[0] if lives else {}
+
+
+def test_a_reply_in_xml_is_read() -> None:
+    text = f"<r><code>0</code><data><token>{RANDOM}</token><expiresIn>300</expiresIn></data></r>"
+    assert token_and_life(text) == (
+        "r.data.token",
+        {"path": "r.data.expiresIn", "unit": "seconds", "life": 300.0},
+    )
+    success = read_reply(parse_reply(text, NOW)).success
+    assert success is not None
+    assert (success.path, success.value) == ("r.code", "0")
+
+
+def test_json_in_a_string_is_read() -> None:
+    inside = json.dumps({"token": RANDOM, "expires_in": 300})
+    expected = ("data.token", {"path": "data.expires_in", "unit": "seconds", "life": 300.0})
+    assert token_and_life(json.dumps({"data": inside})) == expected
+    assert token_and_life(json.dumps(inside))[0] == "token"
+
+
+def test_a_token_in_a_cookie_is_read_with_its_life() -> None:
+    text = f"HTTP/1.1 200 OK\r\nSet-Cookie: SESSION_TOKEN={RANDOM}; Max-Age=600; Path=/\r\n\r\n{{}}"
+    assert token_and_life(text) == (
+        "cookie:SESSION_TOKEN",
+        {"path": "cookie:SESSION_TOKEN;max-age", "unit": "seconds", "life": 600.0},
+    )
+
+
+def test_a_life_in_a_header_is_read_and_those_of_http_are_not() -> None:
+    text = (
+        f'HTTP/1.1 200 OK\nX-Token-TTL: 120\nCache-Control: max-age=9\nExpires: 0\n\n{{"token": "{RANDOM}"}}'
+    )
+    assert token_and_life(text)[1] == {"path": "header:x-token-ttl", "unit": "seconds", "life": 120.0}
+
+
+def test_a_local_time_is_marked_and_becomes_a_life_by_an_offset() -> None:
+    clock = datetime.fromtimestamp(NOW + 300, timezone(timedelta(hours=8)))
+    for written in ("%Y-%m-%d %H:%M:%S", "%Y%m%d%H%M%S", "%Y/%m/%d %H:%M:%S"):
+        reply = parse_reply(json.dumps({"token": RANDOM, "expireTime": clock.strftime(written)}), NOW)
+        best = read_reply(reply).expiries[0]
+        assert best.local
+        assert best.confidence < 60
+        known = with_offset(reply, best, "+08:00")
+        assert (known.unit, known.lifetime, known.local) == ("iso8601+08:00", 300.0, False)
