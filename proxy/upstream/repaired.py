@@ -130,6 +130,8 @@ class Beginning:
 
     def _look(self) -> bool | None:
         """Whether this is an event stream: the first bytes decide where a stream is possible."""
+        if self._call.shape is Shape.SPEECH:
+            return self._call.streams is True and self._labelled_events
         if not is_chat(self._call) and (self._labelled_events or self._call.streams is False):
             return self._labelled_events
         if self._labelled_events and not (TRUE_ERRORS in self._repairs or ANSWER_TO_STREAM in self._repairs):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -9,9 +10,11 @@ import msgspec
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.framing import is_utf8
 from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
     Members,
+    first_byte,
     is_null,
     open_list,
     open_object,
@@ -27,6 +30,7 @@ from proxy.wire.repairs.vendor_errors import (
 )
 
 _AUDIO: Final = frozenset({Shape.SPEECH, Shape.TRANSCRIPTION, Shape.TRANSLATION})
+_REPLACEMENT: Final = "\ufffd".encode()
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MAIN_MEMBERS: Final = {
     Shape.CHAT: ("choices",),
@@ -39,7 +43,7 @@ _MAIN_MEMBERS: Final = {
 
 UTF8: Final = Repair(
     "utf8",
-    "Turns an answer or event that is not valid UTF-8 into an error.",
+    "Turns an answer or event that is not valid UTF-8 into an error, or elsewhere writes U+FFFD.",
     clients=("all",),
     sets=CLIENTS,
     stages=("answer", "stream"),
@@ -73,8 +77,8 @@ def repair_answer(repairs: Repairs, call: Call, body: bytes) -> bytes | ErrorIns
         return body
     if call.shape in _AUDIO:
         return _check_audio(repairs, call.shape, body)
-    if UTF8 in repairs:
-        _check_utf8(body)
+    if UTF8 in repairs and not is_utf8(body):
+        body = _valid(call.shape, body)
     answer = open_object(body)
     if answer is None and TRUE_ERRORS in repairs and _is_lenient_object(body):
         body = _write_strictly(body)
@@ -121,11 +125,28 @@ def _change(repairs: Repairs, call: Call, answer: Members) -> Members | None:
     return new
 
 
-def _check_utf8(body: bytes) -> None:
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidResponse("text that is not valid UTF-8") from error
+def replace_invalid(shape: Shape, text: bytes, read: Callable[[bytes], bytes | None] = bytes) -> bytes | None:
+    """Write U+FFFD for bytes that are not valid UTF-8; None if they stand in the answer itself.
+
+    Args:
+        shape: Of the answer.
+        text: A whole answer, or an event.
+        read: Returns the JSON in the text, or None if there is none.
+    """
+    valid = text.decode("utf-8", "replace").encode()
+    payload = read(valid)
+    if payload is None:
+        return valid
+    answer, names = open_object(payload), _MAIN_MEMBERS.get(shape, ())
+    written = [bytes(answer[name]) for name in names if name in answer] if answer is not None else []
+    return valid if written and not any(_REPLACEMENT in each for each in written) else None
+
+
+def _valid(shape: Shape, body: bytes) -> bytes:
+    valid = replace_invalid(shape, body)
+    if valid is None:
+        raise InvalidResponse("text that is not valid UTF-8")
+    return valid
 
 
 def _is_lenient_object(body: bytes) -> bool:
@@ -159,8 +180,12 @@ def _check_answered(shape: Shape | None, answer: Members) -> None:
     items = open_list(answer.get(name))
     if not items:
         raise InvalidResponse(f"an answer without {name}")
-    if shape == Shape.CHAT and open_object((open_object(items[0]) or {}).get("message")) is None:
-        raise InvalidResponse("a choice without a message")
+    if shape is Shape.CHAT:
+        message = open_object((open_object(items[0]) or {}).get("message"))
+        if message is None:
+            raise InvalidResponse("a choice without a message")
+        if first_byte(message.get("content")) not in {b"", b"n", b'"', b"[", b"{"}:
+            raise InvalidResponse("content that is not a text")
 
 
 # --- audio
@@ -178,6 +203,8 @@ def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | 
         raise InvalidResponse("text in place of audio")
     if body.lstrip()[:1] == b"<":
         raise InvalidResponse("HTML")
+    if answer is not None and "text" in answer and is_null(answer["text"]):
+        raise InvalidResponse("a transcription without a text")
     return body
 
 

@@ -17,7 +17,7 @@ class Call:
 
     Args:
         shape: Of the request and its answer; None if no repair applies.
-        streams: Whether the caller asked for a stream; None if the request's `stream` is not a boolean.
+        streams: Whether the caller asked for an event stream; None if the request's `stream` is no boolean.
         usage_asked: Whether the caller set `stream_options.include_usage`.
         base64: Whether the caller asked for embeddings in base64.
         inputs: How many embeddings the caller asked for; None if that is not known.
@@ -48,6 +48,7 @@ class _Request(msgspec.Struct):
     input: msgspec.Raw = _ABSENT
     documents: msgspec.Raw = _ABSENT
     tools: msgspec.Raw = _ABSENT
+    stream_format: Any = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Request)
@@ -62,7 +63,7 @@ def read_call(shape: Shape | None, body: bytes) -> Call:
     options = request.stream_options
     return Call(
         shape,
-        streams=_read_flag(request.stream),
+        streams=_read_flag(request.stream) if shape is not Shape.SPEECH else request.stream_format == "sse",
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
         base64=request.encoding_format == "base64",
         inputs=_count_inputs(request.input),

@@ -39,7 +39,7 @@ _Change = Callable[[Members], Members | None]
 
 FILL_MESSAGE: Final = Repair(
     "fill_message",
-    "Writes the message of a choice that is null, absent, or stands under `delta` or `text`.",
+    "Writes the message of a choice that stands under `delta` or `text`.",
     clients=("RAGFlow", "Dify", "LangChain", "all that read `message` unasked"),
     sets=CLIENTS,
 )
@@ -47,7 +47,7 @@ FILL_MESSAGE: Final = Repair(
 
 @FILL_MESSAGE.on_answers(Shape.CHAT)
 def fill_message(answer: Members, _: Call) -> Members | None:
-    """Write the message that a choice lacks."""
+    """Write the message that a choice lacks, if it stands elsewhere."""
     return _change_choices(answer, lambda choice: _move(choice, "message", ("delta", "text")))
 
 
@@ -61,24 +61,31 @@ FILL_DELTA: Final = Repair(
 
 @FILL_DELTA.on_chunks(Shape.CHAT)
 def fill_delta(chunk: Members, _: StreamState) -> list[Members] | None:
-    """Write the delta that a choice lacks."""
-    return _one(_change_choices(chunk, lambda choice: _move(choice, "delta", ("message", "text"))))
+    """Write the delta that a choice lacks, empty if there is none anywhere."""
+
+    def fill(choice: Members) -> Members | None:
+        moved = _move(choice, "delta", ("message", "text"))
+        if moved is None and open_object(choice.get("delta")) is None:
+            moved = {**choice, "delta": write({})}
+        return moved
+
+    return _one(_change_choices(chunk, fill))
 
 
 def _move(choice: Members, name: str, others: tuple[str, str]) -> Members | None:
-    """Write a message from where it stands instead, or else an empty one."""
+    """Write a message from where it stands instead; None if there is nothing to move."""
     if open_object(choice.get(name)) is not None:
         return None
     message, text = (choice.get(other) for other in others)
     kept = {key: value for key, value in choice.items() if key not in others}
-    if open_object(message) is not None:
-        return {**kept, name: message or NULL}
-    return {**kept, name: write({"content": text} if is_text(text) else {})}
+    if message is not None and open_object(message) is not None:
+        return {**kept, name: message}
+    return {**kept, name: write({"content": text})} if first_byte(text) == b'"' else None
 
 
 FLAT_CONTENT: Final = Repair(
     "flat_content",
-    "Writes content that is a list of parts, an object or a number as one text.",
+    "Writes content that is a list of parts or an object as one text.",
     clients=("RAGFlow", "Dify", "FastGPT", "Continue"),
     sets=CLIENTS,
 )
@@ -98,8 +105,8 @@ def flat_chunk_content(chunk: Members, _: StreamState) -> list[Members] | None:
 
 def _flatten(message: Members) -> Members | None:
     written = message.get("content")
-    if first_byte(written) in {b"", b'"', b"n"}:
-        return None  # a text or null
+    if first_byte(written) not in {b"[", b"{"}:
+        return None
     content = read_value(written)
     parts = content if isinstance(content, list) else [content]
     text = "".join(_text_of(part, "text", "content") for part in parts)
@@ -250,7 +257,7 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> list[Members] |
         function = open_object(filled.get("function"))
         if function is None:
             filled["function"] = write({"arguments": ""})
-        elif not begins and bytes(function.get("name", NULL)) in {b"null", call.name}:
+        elif not begins and "name" in function and bytes(function["name"]) in {b"null", call.name}:
             filled["function"] = write({key: one for key, one in function.items() if key != "name"})
         if begins and function is not None and is_text(function.get("name")):
             call.name = bytes(function["name"])
@@ -509,9 +516,7 @@ def fill_chunk_usage(chunk: Members, _: StreamState) -> list[Members] | None:
 def fill_usage(answer: Members, names: Sequence[str]) -> Members | None:
     """Write whole numbers for these names: from what is there, and the total as the sum of its parts."""
     written = answer.get("usage")
-    usage = {} if is_null(written) else open_object(written)
-    if usage is None:
-        return None
+    usage = open_object(written) or {}
     counts = {name: _count(usage.get(name)) for name in names}
     if all(count is not None and _is_count(usage[name]) for name, count in counts.items()):
         return None

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from proxy.errors import Aborted, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import error_event
-from proxy.wire.repairs.answers import UNWRAP_ANSWER, UTF8, find_error, unwrap
+from proxy.wire.repairs.answers import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.conversions import DONE
 from proxy.wire.repairs.framing import (
@@ -61,10 +62,11 @@ LF_NEWLINES: Final = Repair(
     stages=("stream",),
 )
 
-SPLIT_DATA_LINES: Final = Repair(
-    "split_data_lines",
-    "Makes an event of each `data:` line, where an upstream leaves out the blank lines between events.",
-    clients=("all",),
+DATA_LINES: Final = Repair(
+    "data_lines",
+    "Writes each event as one `data:` line, where an upstream leaves out the blank lines between events or "
+    "breaks the JSON of one event into several lines.",
+    clients=("all with an OpenAI SDK", "Dify and Continue, which read one line"),
     sets=CLIENTS,
     stages=("stream",),
 )
@@ -76,6 +78,11 @@ _END_MARKER: Final = b"[DONE]"
 _END_WORDS: Final = frozenset({b"[done]", b"done", b'"[done]"', b'"done"'})
 """Spellings of the end marker, in lower case."""
 _NO_ANSWER: Final = "an event stream without an answer"
+_BROKEN_OFF: Final = "the response was cut off, its end is invalid"
+_OVERLOADED: Final = "the upstream reports an overload"
+_RETRIED_WORDS: Final = re.compile(
+    r"rate limit|429|tpm limit|too many requests|requests per minute", re.IGNORECASE
+)
 _CUT: Final = "the response was cut off: the upstream sent "
 
 
@@ -128,14 +135,14 @@ class StreamRepairer:
         self._true_errors = TRUE_ERRORS in repairs and is_known
         self._end = END_STREAM in repairs and is_chunked
         self._unwrap = UNWRAP_ANSWER in repairs
-        self._split_lines = SPLIT_DATA_LINES in repairs and is_chunked
+        self._data_lines = DATA_LINES in repairs and is_chunked
         self._accepts_missing_end = ACCEPT_MISSING_END in repairs and is_chunked
         self._parses = bool(
             self._steps
             or self._vendor_errors
             or self._true_errors
             or self._end
-            or self._split_lines
+            or self._data_lines
             or self._accepts_missing_end
         )
         self._begun = False
@@ -165,9 +172,10 @@ class StreamRepairer:
             InvalidResponse: The stream is none, or holds no answer.
         """
         for block in split_events(whole_events.removeprefix(_BOM)):
-            if self._utf8 and not is_utf8(block):
+            valid = block if not self._utf8 or is_utf8(block) else self._valid(block)
+            if valid is None:
                 raise InvalidResponse("text that is not valid UTF-8")
-            payload = read_payload(block)
+            payload = read_payload(valid)
             if not payload or not payload.strip():
                 if self._true_errors and block.strip() and not _FIELD.match(block.lstrip(b"\r\n")):
                     return self._first_of_another_kind(block)
@@ -182,7 +190,7 @@ class StreamRepairer:
         return None
 
     def _is_readable(self, payload: bytes) -> bool:
-        lines = payload.split(b"\n") if self._split_lines else ()
+        lines = payload.split(b"\n") if self._data_lines else ()
         return _is_json(payload) or (len(lines) > 1 and all(map(open_object, lines[:1])))
 
     def _first_of_another_kind(self, block: bytes) -> ErrorInside:
@@ -232,10 +240,16 @@ class StreamRepairer:
         if self.ended:
             return b""
         if self._utf8 and not is_utf8(block):
-            return self._abort("text that is not UTF-8")
+            valid = self._valid(block)
+            if valid is None:
+                return self._abort("text that is not UTF-8")
+            block = valid
         if self._event_lines and EVENT_LINES_SIGN.search(block):  # comments become a block of their own
             return b"".join([self._change_event(part) for part in split_events(drop_event_lines(block))])
         return self._change_event(block)
+
+    def _valid(self, block: bytes) -> bytes | None:
+        return None if self._shape is None else replace_invalid(self._shape, block, read_payload)
 
     def _abort(self, what: str) -> bytes:
         self.ended = True
@@ -244,17 +258,24 @@ class StreamRepairer:
     def _change_event(self, block: bytes) -> bytes:
         payload = read_payload(block) if self._parses else None
         if not payload or not payload.strip():
-            return block
+            return rewrite(block, []) if payload is not None and self._drops_pings else block
         if self._is_chunked and payload.strip().lower() in _END_WORDS:
             return self._change_end(block, payload)
-        if self._is_chunked and self._is_plain(payload):
+        if self._is_chunked and b"\n" not in payload and self._is_plain(payload):
             self._answered = True
             return block
         event = open_object(payload)
         if event is None:
             return self._change_other(block, payload)
         chunks = self._change(event)
-        return block if chunks is None else rewrite(block, [to_json(chunk) for chunk in chunks])
+        if chunks is None and self._data_lines and b"\n" in payload:
+            chunks = [event]
+        if chunks is None:
+            return block
+        written = [to_json(chunk) for chunk in chunks]
+        if self._data_lines and b"\n" in payload:
+            written = [msgspec.json.format(each, indent=-1) for each in written]
+        return rewrite(block, written)
 
     @staticmethod
     def _is_plain(payload: bytes) -> bool:
@@ -272,7 +293,7 @@ class StreamRepairer:
 
     def _change_other(self, block: bytes, payload: bytes) -> bytes:
         """Change an event that holds no object."""
-        if self._split_lines and b"\n" in payload and not _is_json(payload):
+        if self._data_lines and b"\n" in payload and not _is_json(payload):
             lines = [line for line in payload.split(b"\n") if line.strip()]
             if all(open_object(line) is not None or line.strip() == _END_MARKER for line in lines):
                 blocks = [rewrite(b"" if place else block, [line]) for place, line in enumerate(lines)]
@@ -280,9 +301,7 @@ class StreamRepairer:
         if not self._is_chunked or not self._true_errors:
             return block
         if _is_json(payload):
-            return (
-                rewrite(block, []) if self._drops_pings and not payload.lstrip().startswith(b"[") else block
-            )
+            return rewrite(block, []) if self._drops_pings else block
         if self._finished or self._marked:
             return rewrite(block, [])
         return self._abort("an event that is not JSON")
@@ -321,12 +340,19 @@ class StreamRepairer:
         """Return an error as clients read it, after the text beside it; None if the event can stay."""
         if self._vendor_errors and (refusal := read_minimax_refusal(chunk)) is not None:
             rest = {name: value for name, value in chunk.items() if name != "base_resp"}
-            return [*([rest] if open_list(rest.get("choices")) else []), _as_members(refusal)]
+            return [*([rest] if open_list(rest.get("choices")) else []), self._as_event(refusal)]
         error = find_error(self._error_repairs, chunk)
         if error is None or (_has_message(chunk) and is_null(chunk.get("choices"))):
             return None
         beside = read_text_beside(chunk)
-        return [*([] if beside is None else [beside]), _as_members(error)]
+        return [*([] if beside is None else [beside]), self._as_event(error)]
+
+    def _as_event(self, error: ErrorInside) -> Members:
+        """Write an error as an event. After text, its words must not make RAGFlow send the request again."""
+        if self._answered:
+            said = _OVERLOADED if _RETRIED_WORDS.search(error.message) else error.message
+            error = replace(error, message=f"{_BROKEN_OFF}: {said}")
+        return {name: write(value) for name, value in error.envelope().items()}
 
 
 def _is_json(payload: bytes) -> bool:
@@ -342,7 +368,3 @@ def _has_message(chunk: Members) -> bool:
     """Whether an error has a text that clients show."""
     error = open_object(chunk.get("error"))
     return error is not None and is_text(error.get("message"))
-
-
-def _as_members(error: ErrorInside) -> Members:
-    return {name: write(value) for name, value in error.envelope().items()}

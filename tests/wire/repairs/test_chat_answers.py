@@ -112,4 +112,10 @@ def test_usage_stays_where_it_is_whole_or_nothing_was_answered() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "details": None}
     assert untouched("fill_usage", answer({}, usage=usage))
     assert untouched("fill_usage", {"error": {"message": "no"}})
-    assert untouched("fill_usage", answer({}, usage="many"))
+
+
+def test_usage_that_is_no_object_becomes_one() -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    odd: tuple[object, ...] = ("many", [], 12)
+    for written in odd:
+        assert repaired("fill_usage", answer({}, usage=written))["usage"] == usage

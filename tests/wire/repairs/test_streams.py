@@ -11,6 +11,7 @@ from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import REPAIRS, Call, ErrorInside, Repairs, StreamRepairer, resolve
 from proxy.wire.repairs import streams as under_test
 from proxy.wire.repairs.shallow_json import open_object
+from tests.integration.ragflow import RETRIED, kind_of
 from tests.wire.repairs.streams import DONE, EVENTS, JSON, chunk, cut, event, payloads, repair
 
 CHAT = Shape.CHAT
@@ -45,7 +46,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
         b": keep-alive\n\n",
         HELLO + b": ping\n\n" + HELLO + DONE,
         b'data:{"choices":[{"delta":{"content":null,"role":"assistant"},"finish_reason":null}],"usage":null}\n\n',
-        b"data:\n\n",
         b"",
     ],
 )
@@ -182,12 +182,21 @@ def test_a_vendors_error_in_the_middle_becomes_openais() -> None:
     assert told[0] == chunk({"content": "你好"})
     assert told[1] == {
         "error": {
-            "message": "audit",
+            "message": "the response was cut off, its end is invalid: audit",
             "type": "invalid_request_error",
             "param": None,
             "code": "content_filter",
         }
     }
+
+
+@pytest.mark.parametrize("words", ["rate limit hit", "Error 429", "Too many requests", "server error"])
+def test_an_error_after_text_has_no_words_that_make_ragflow_begin_again(words: str) -> None:
+    for error in ({"error": {"msg": words}}, {"code": 10012, "message": words}):
+        told = payloads(repair(["common"], HELLO + event(error)))[1]["error"]["message"]
+        assert kind_of(told) not in RETRIED
+    alone = payloads(repair(["common"], event({"code": 10012, "message": words})))[0]["error"]
+    assert alone["message"] == words
 
 
 def test_what_a_chunk_says_stands_before_the_error_beside_it() -> None:
@@ -232,7 +241,7 @@ def test_a_byte_order_mark_hides_no_event_and_does_not_come_out() -> None:
 def test_an_error_without_words_gets_some() -> None:
     for error in ({"type": "server_error"}, {"message": None}, {"message": "", "code": 1}, {"msg": "busy"}):
         told = payloads(repair(["true_errors"], HELLO + event({"error": error})))[1]["error"]
-        assert told["message"] == error.get("msg", "the upstream failed")
+        assert told["message"].endswith(f": {error.get('msg', 'the upstream failed')}")
 
 
 def test_a_comment_stays_a_block_of_its_own_when_the_event_beside_it_changes() -> None:
