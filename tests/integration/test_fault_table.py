@@ -1,4 +1,4 @@
-"""The table of faults times calls: repairs cure faults or make them errors that clients show, and harm nothing.
+"""Faults times calls: repairs cure faults or make them errors that clients show, and harm nothing.
 
 `python -m tests.integration.fault_table` prints the table, with `--cells` every cell.
 """
@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from tests.integration.fault_table.faults import FAULTS
 from tests.integration.fault_table.table import Cell, counts, run
 
+pytestmark = pytest.mark.timeout(180)  # about 15 s of work, once for all tests here
 KINDS = {"chat", "stream", "embeddings", "rerank", "speech", "transcription"}
 
 

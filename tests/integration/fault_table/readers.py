@@ -40,20 +40,33 @@ class _Body(httpx2.SyncByteStream):
             raise httpx2.RemoteProtocolError("peer closed connection without sending complete message body")
 
 
-def sdk(arrived: Arrived) -> openai.OpenAI:
-    """OpenAI's SDK, which gets this response to whatever it asks for."""
+class _Answers(httpx2.BaseTransport):
+    """Gives the response that was put in, whatever is asked for."""
 
-    def answer(_: httpx2.Request) -> httpx2.Response:
+    def __init__(self) -> None:
+        self.arrived = Arrived(500)
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The response."""
+        arrived = self.arrived
         pairs = [(name, value) for name, value in arrived.headers if name.lower() != "transfer-encoding"]
         return httpx2.Response(arrived.status, headers=pairs, stream=_Body(arrived))
 
-    transport = httpx2.MockTransport(answer)
-    return openai.OpenAI(
-        api_key="sk-any",
-        base_url="http://proxy.test/v1",
-        max_retries=0,
-        http_client=httpx2.Client(transport=transport),
-    )
+
+_ANSWERS: Final = _Answers()
+_SDK: Final = openai.OpenAI(
+    api_key="sk-any",
+    base_url="http://proxy.test/v1",
+    max_retries=0,
+    http_client=httpx2.Client(transport=_ANSWERS),
+)
+"""One client for all: it takes milliseconds to make one."""
+
+
+def sdk(arrived: Arrived) -> openai.OpenAI:
+    """OpenAI's SDK, which gets this response to whatever it asks for next."""
+    _ANSWERS.arrived = arrived
+    return _SDK
 
 
 class _Raw(io.BytesIO):

@@ -158,7 +158,9 @@ async def run(folder: Path, choose: Callable[[Fault, ClientCall], bool] = lambda
 
 def _cell(fault: Fault, call: ClientCall, reply: Reply, plain: Arrived, repaired: Arrived) -> Cell:
     changed = (plain.status, plain.body, plain.cut) != (repaired.status, repaired.body, repaired.cut)
-    return Cell(fault, call, judge(fault, call, plain), judge(fault, call, repaired), changed)
+    before = judge(fault, call, plain)
+    same = not changed and plain.header("content-type") == repaired.header("content-type")
+    return Cell(fault, call, before, before if same else judge(fault, call, repaired), changed)
 
 
 @asynccontextmanager
