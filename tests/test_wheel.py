@@ -16,6 +16,7 @@ import pytest
 
 from proxy import __version__
 from tests.cli.processes import read_until, running
+from tests.pace import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,7 +91,7 @@ async def test_without_a_configuration_it_serves_the_runnable_default(command: P
     async with running("sh", "-c", line) as service:
         said = await read_until(service, r"base URL +http://127\.0\.0\.1:\d+/v1")
         (url,) = set(re.findall(r"base URL +(http://127\.0\.0\.1:\d+/v1)", said))
-        async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
             question = {"model": "mock-gpt-model", "messages": [{"role": "user", "content": "你是谁"}]}
             headers = {"Authorization": "Bearer sk-local"}
             async with session.post(f"{url}/chat/completions", json=question, headers=headers) as answer:
