@@ -30,10 +30,12 @@ its `BaseConnector` has to implement. `UpstreamConnector.connect` raises if aioh
 
 import asyncio
 import contextlib
+import functools
 import itertools
-import selectors
+import select
 import socket
 import ssl
+import struct
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, NamedTuple, cast
@@ -70,8 +72,8 @@ _IDLE_TIMEOUT: Final = (b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")
 """Servers may send this before they close an idle connection (RFC 9110 15.5.9): no reason for distrust."""
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
 _TCP_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
-_TCP_INFO_BYTES: Final = 148
-_Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
+_TCP_INFO_FIELDS: Final = struct.Struct("=24xI92xQ16xI")
+"""tcpi_unacked, tcpi_bytes_acked and tcpi_notsent_bytes of Linux's struct tcp_info."""
 
 
 class Delivery(NamedTuple):
@@ -104,6 +106,7 @@ class _Turn:
     answers: int = 0
     answer: RawResponseMessage | None = None
     payload: StreamReader | None = None
+    known_end: tuple[int, End] = (0, End.UNCLEAR)
 
     @property
     def ended(self) -> bool:
@@ -116,7 +119,10 @@ class _Turn:
             return End.SURPLUS
         if self.answer is None or self.interim:
             return End.UNCLEAR
-        return self.meter.end(self.method, self.answer.code, self.answer.raw_headers)
+        if self.known_end[0] != self.meter.received:
+            end = self.meter.end(self.method, self.answer.code, self.answer.raw_headers)
+            self.known_end = (self.meter.received, end)
+        return self.known_end[1]
 
     def leaves_no_doubt(self) -> bool:
         """Whether another request may follow on the connection."""
@@ -171,10 +177,10 @@ class GuardedConnection(ResponseHandler):
     def is_ready(self) -> bool:
         """Whether its caller has read the last answer, and the upstream has received all of the request."""
         turn = self._turn
-        if turn is None or turn.payload is None or not turn.payload.at_eof() or not turn.leaves_no_doubt():
+        if turn is None or turn.payload is None or not turn.payload.at_eof() or self.should_close:
             return False
         delivery = self._delivery()
-        return not self.should_close and not (delivery is not None and delivery.outstanding)
+        return delivery is None or not delivery.outstanding
 
     def is_silent(self) -> bool:
         """Whether the upstream has neither sent anything nor closed, as far as the kernel knows."""
@@ -251,15 +257,11 @@ class GuardedConnection(ResponseHandler):
         if _TCP_INFO is None or self.transport is None:
             return None
         try:
-            info = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 192)
-        except (OSError, AttributeError, TypeError):
+            sock = self.transport.get_extra_info("socket")
+            info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_FIELDS.size)
+            in_flight, acknowledged, unsent = _TCP_INFO_FIELDS.unpack(info)
+        except (OSError, AttributeError, TypeError, struct.error):
             return None
-        if len(info) < _TCP_INFO_BYTES:
-            return None
-        # linux/tcp.h, struct tcp_info: tcpi_unacked, tcpi_bytes_acked, tcpi_notsent_bytes
-        in_flight, acknowledged, unsent = (
-            int.from_bytes(info[start:end], "little") for start, end in ((24, 28), (120, 128), (144, 148))
-        )
         return Delivery(acknowledged, bool(in_flight or unsent)) if acknowledged else None
 
     def _is_undelivered(self, turn: _Turn) -> bool:
@@ -268,11 +270,11 @@ class GuardedConnection(ResponseHandler):
 
     def _is_readable(self) -> bool:
         descriptor = -1 if self.transport is None else self.transport.get_extra_info("socket").fileno()
-        if descriptor < 0:
+        if descriptor < 0 or not hasattr(select, "poll"):
             return True
-        with _Selector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            return bool(selector.select(0))
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _can_be_answer(self, turn: _Turn, data: bytes) -> bool:
         """Whether the first bytes after a request can be its answer, and not the rest of an earlier one.
@@ -332,7 +334,7 @@ class ConnectionPool:
         """The connection that has rested longest, if it has rested enough and nothing has arrived on it."""
         now = asyncio.get_running_loop().time()
         needed = max(self._rest_seconds, self._probation_seconds if self._is_on_probation else 0.0)
-        for connection in list(self._resting):
+        for connection in tuple(self._resting):
             rested = now - (connection.rests_since or now)
             if rested < needed:
                 break
@@ -404,7 +406,7 @@ class UpstreamHttpRequest(aiohttp.ClientRequest):
         """Where it goes, and on which lane."""
         return self.origin._replace(proxy_headers_hash=self.lane)
 
-    @property
+    @functools.cached_property
     def origin(self) -> ConnectionKey:
         """Where it goes."""
         return super().connection_key

@@ -11,6 +11,8 @@ from typing import Final
 
 HEAD_BYTES_MAX: Final = 256 * 1024
 _BODILESS: Final = frozenset({204, 304})
+_CHUNKED: Final = (b"transfer-encoding", b"chunked")
+_FRAMING: Final = frozenset({b"content-length", _CHUNKED[0]})
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _TIMEOUT: Final = re.compile(rb"(?:^|[,;\s])timeout=(\d{1,6})(?=$|[,;\s])", re.IGNORECASE)
@@ -64,10 +66,18 @@ class AnswerMeter:
         """
         if not self._head_length:
             return End.UNCLEAR
-        length = 0 if method == "HEAD" or status in _BODILESS else _body_length(headers)
-        if length is None:
-            return End.EXACT if _is_chunked(headers) and self._last == _LAST_CHUNK else End.UNCLEAR
-        expected = self._head_length + length
+        expected = self._head_length
+        if method != "HEAD" and status not in _BODILESS:
+            framing = [(name, value.strip()) for key, value in headers if (name := key.lower()) in _FRAMING]
+            if len(framing) != 1:
+                return End.UNCLEAR
+            name, value = framing[0]
+            if name == _CHUNKED[0]:
+                exact = value.lower() == _CHUNKED[1] and self._last == _LAST_CHUNK
+                return End.EXACT if exact else End.UNCLEAR
+            if not value.isdigit():
+                return End.UNCLEAR
+            expected += int(value)
         if self.received == expected:
             return End.EXACT
         return End.SURPLUS if self.received > expected else End.UNCLEAR
@@ -75,23 +85,7 @@ class AnswerMeter:
 
 def announced_idle_seconds(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
     """How long the server keeps an idle connection, where `Keep-Alive: timeout=N` says so."""
-    for value in _values(headers, b"keep-alive"):
-        if (found := _TIMEOUT.search(value)) is not None:
+    for name, value in headers:
+        if name.lower() == b"keep-alive" and (found := _TIMEOUT.search(value)) is not None:
             return float(found.group(1))
     return None
-
-
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value.strip() for key, value in headers if key.lower() == name]
-
-
-def _body_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    lengths = _values(headers, b"content-length")
-    if len(lengths) != 1 or not lengths[0].isdigit() or _values(headers, b"transfer-encoding"):
-        return None
-    return int(lengths[0])
-
-
-def _is_chunked(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    codings = [value.lower() for value in _values(headers, b"transfer-encoding")]
-    return codings == [b"chunked"] and not _values(headers, b"content-length")
