@@ -112,9 +112,11 @@ def fill_history(request: Members, _: ReadIds) -> Members | None:
 
 
 def _without_nulls(message: Members) -> Members | None:
-    kept = {name: value for name, value in message.items() if not is_null(value)}
-    if "content" in message and "content" not in kept:
-        kept["content"] = write("")
+    kept = {
+        name: write("") if is_null(value) else value
+        for name, value in message.items()
+        if name == "content" or not is_null(value)
+    }
     calls = change_items(kept.get("tool_calls"), _call_without_nulls)
     if calls is not None:
         kept["tool_calls"] = calls

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, repair_answer, resolve
 
@@ -119,3 +120,56 @@ def test_usage_that_is_no_object_becomes_one() -> None:
     odd: tuple[object, ...] = ("many", [], 12)
     for written in odd:
         assert repaired("fill_usage", answer({}, usage=written))["usage"] == usage
+
+
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+    {"type": "text", "text": "Hel"},
+    "lo",
+]
+
+
+def test_content_in_parts_becomes_a_text() -> None:
+    message = repaired("flat_content", answer({"content": PARTS}))["choices"][0]["message"]
+    assert message == {"content": "Hello", "reasoning_content": "hm"}
+    assert repaired("flat_content", answer({"content": PARTS[1]})) == answer({"content": "Hel"})
+    assert untouched("flat_content", answer({"content": "Hello"}))
+    assert untouched("flat_content", answer({"content": None}))
+
+
+def test_a_message_elsewhere_is_moved_and_one_that_is_nowhere_is_not_made_up() -> None:
+    choice = {"index": 0, "finish_reason": "stop"}
+    expected = {"choices": [{**choice, "message": {"content": "Hi"}}]}
+    for elsewhere in ({"delta": {"content": "Hi"}}, {"text": "Hi"}, {"message": None, "text": "Hi"}):
+        assert repaired("fill_message", {"choices": [{**choice, **elsewhere}]}) == expected
+    assert untouched("fill_message", {"choices": [{**choice, "message": None}]})
+    with pytest.raises(InvalidResponse):
+        repaired("true_errors", {"choices": [{**choice, "message": None}]})
+
+
+def test_a_finish_reason_is_written_where_there_is_none() -> None:
+    for message, reason in (({"content": "x"}, "stop"), ({"tool_calls": [{"id": "a"}]}, "tool_calls")):
+        found = repaired("fill_finish", {"choices": [{"message": message}]})
+        assert found["choices"][0]["finish_reason"] == reason
+    assert untouched("fill_finish", answer({"content": "x"}))
+
+
+def test_tool_calls_get_ids_types_and_arguments() -> None:
+    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}, {"id": None, "function": {"name": "g"}}]
+    both = repaired("fill_tool_calls", answer({"tool_calls": calls}, id="c"))
+    found = both["choices"][0]["message"]["tool_calls"]
+    assert [(call["id"], call["type"]) for call in found] == [
+        ("call_c_0", "function"),
+        ("call_c_1", "function"),
+    ]
+    written = repaired("text_arguments", answer({"tool_calls": calls}))["choices"][0]["message"]["tool_calls"]
+    assert [json.loads(call["function"]["arguments"]) for call in written] == [{"a": 1}, {}]
+
+
+@pytest.mark.parametrize("envelope", ["data", "result", "output", "response"])
+def test_an_answer_comes_out_of_its_envelope(envelope: str) -> None:
+    assert repaired("unwrap_answer", {"code": 0, "id": "r", envelope: answer({"content": "x"})}) == {
+        "id": "r",
+        **answer({"content": "x"}),
+    }
+    assert untouched("unwrap_answer", {envelope: {"text": "x"}})

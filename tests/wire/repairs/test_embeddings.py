@@ -1,13 +1,17 @@
 """Embeddings: in order, each with its index, vectors byte for byte."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, repair_answer, resolve
+from proxy.wire.repairs import Call, read_call, repair_answer, resolve
+from tests.integration.fault_table.calls import in_base64
 
 SORTED = resolve(["sort_embeddings"])
 
@@ -53,3 +57,78 @@ def test_no_embedding_is_lost(indexes: list[int | None]) -> None:
     items = json.loads(repaired(json.dumps({"data": data}).encode()))["data"]
     assert sorted(item["embedding"][0] for item in items) == list(range(len(indexes)))
     assert [item["index"] for item in items] == sorted({item["index"] for item in items})
+
+
+VECTORS = [[0.5, 0.25], [0.125, -1.0]]
+ITEMS = [{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(VECTORS)]
+ASKED = Call(Shape.EMBEDDINGS, inputs=2, model="m")
+
+
+def vectors(answer: object, *names: str, call: Call = ASKED) -> Any:
+    repaired = repair_answer(resolve(names), call, json.dumps(answer).encode())
+    assert isinstance(repaired, bytes)
+    return [item["embedding"] for item in json.loads(repaired)["data"]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        VECTORS,
+        [{"index": n, "embedding": [vector]} for n, vector in enumerate(VECTORS)],
+        {"data": VECTORS},
+        {"embeddings": VECTORS},
+        {"embeddings": {"float": VECTORS}},
+        {"data": [{"index": n, "vector": vector} for n, vector in enumerate(VECTORS)]},
+        {"data": [{"index": n, "embedding": {"values": vector}} for n, vector in enumerate(VECTORS)]},
+        {"output": {"embeddings": [{"text_index": n, "embedding": v} for n, v in enumerate(VECTORS)]}},
+    ],
+)
+def test_embeddings_in_other_shapes_become_a_list_under_data(answer: object) -> None:
+    assert vectors(answer, "embedding_shapes", "float_embeddings", "unwrap_answer") == VECTORS
+
+
+@pytest.mark.parametrize(
+    "alone", [{"embedding": VECTORS[0]}, {"data": {"embedding": VECTORS[0]}}, VECTORS[0]]
+)
+def test_one_embedding_alone_becomes_a_list(alone: object) -> None:
+    assert vectors(alone, "embedding_shapes") == VECTORS[:1]
+
+
+@pytest.mark.parametrize("write", [in_base64, json.dumps, lambda vector: [vector]])
+def test_numbers_are_written_unless_base64_was_asked_for(write: Callable[[list[float]], object]) -> None:
+    answer = {"data": [{**item, "embedding": write(VECTORS[n])} for n, item in enumerate(ITEMS)]}
+    assert vectors(answer, "float_embeddings") == VECTORS
+    if write is in_base64:
+        asked = Call(Shape.EMBEDDINGS, base64=True)
+        assert vectors(answer, "float_embeddings", "check_embeddings", call=asked) == [*map(write, VECTORS)]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ITEMS[:1],
+        [*ITEMS, ITEMS[0]],
+        [],
+        *(
+            [ITEMS[0], {**ITEMS[1], "embedding": bad}]
+            for bad in (None, [], [None], ["0.5"], [[0.5], [1]], {}, "x", 1)
+        ),
+        [ITEMS[0], {"index": 1}],
+    ],
+)
+def test_embeddings_that_cannot_be_those_of_the_inputs_are_an_error(items: object) -> None:
+    with pytest.raises(InvalidResponse):
+        vectors({"data": items}, "check_embeddings")
+
+
+def test_embeddings_of_numbers_pass_the_check_byte_for_byte() -> None:
+    body = b'{"data": [{"embedding": [1.0e-05, -0.50, 3]}, {"embedding": [ 0 ]}]}'
+    assert repair_answer(resolve(["check_embeddings"]), ASKED, body) is body
+
+
+@pytest.mark.parametrize(
+    ("sent", "inputs"),
+    [(b'"a"', 1), (b'["a", "b"]', 2), (b"[1, 2, 3]", 1), (b"[[1], [2]]", 2), (b"[]", None), (b"null", None)],
+)
+def test_inputs_are_counted(sent: bytes, inputs: int | None) -> None:
+    assert read_call(Shape.EMBEDDINGS, b'{"input": ' + sent + b"}").inputs == inputs

@@ -142,3 +142,21 @@ def test_a_body_changes_in_nothing_but_what_is_repaired(value: Any) -> None:
                 "tool_choice",
                 "parallel_tool_calls",
             }
+
+
+def test_the_history_holds_no_nulls() -> None:
+    call = '{"index":null,"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}'
+    body = (
+        f'{{"messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":null,"name":null,'
+        f'"tool_calls":[{call}]}}],"top_p":null}}'
+    )
+    sound = call.replace('"index":null,', "")
+    assert repaired("fill_history", CHAT, body.encode()) == (
+        f'{{"messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":"",'
+        f'"tool_calls":[{sound}]}}],"top_p":null}}'.encode()
+    )
+
+
+def test_a_history_without_nulls_stays_byte_for_byte() -> None:
+    body = b'{"messages": [{"role": "user", "content": "a: null"}], "n": null}'
+    assert repair_request(resolve(["fill_history"]), CHAT, body) is body

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, repair_answer, repair_request, resolve
 
@@ -83,3 +84,53 @@ def test_the_best_are_told_as_many_as_were_asked_for(scores: list[float], top_n:
     wanted = top_n if type(top_n) is int and top_n > 0 else len(scores)
     assert [result["relevance_score"] for result in results] == sorted(scores, reverse=True)[:wanted]
     assert all(scores[result["index"]] == result["relevance_score"] for result in results)
+
+
+SCORES = [0.25, 0.75]
+RANKED = Call(Shape.RERANK, documents=2)
+ALL = resolve(["rerank_shapes", "check_rerank", "unwrap_answer"])
+
+
+def ranks(name: str) -> list[dict[str, Any]]:
+    return [{"index": index, name: score} for index, score in enumerate(SCORES)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"results": ranks("score")},
+        {"data": ranks("relevance_score")},
+        {"output": {"results": ranks("relevance_score")}},
+        {"rankings": ranks("logit")},
+        {"scores": SCORES},
+        SCORES,
+        ranks("score"),
+        {"results": [{"index": str(n), "relevance_score": str(score)} for n, score in enumerate(SCORES)]},
+    ],
+)
+def test_ranks_in_other_shapes_become_results(answer: object) -> None:
+    repaired = repair_answer(ALL, RANKED, json.dumps(answer).encode())
+    assert isinstance(repaired, bytes)
+    assert json.loads(repaired)["results"] == ranks("relevance_score")
+
+
+def test_results_that_fit_pass_byte_for_byte() -> None:
+    body = b'{"results": [{"index": 1, "relevance_score": 1.0e-05, "document": {"text": "b"}}]}'
+    assert repair_answer(ALL, RANKED, body) is body
+
+
+@pytest.mark.parametrize(
+    "rank",
+    [
+        {"relevance_score": 0.5},
+        {"index": 0},
+        {"index": 2, "relevance_score": 0.5},
+        {"index": -1, "relevance_score": 0.5},
+        {"index": 0, "relevance_score": None},
+        {"index": True, "relevance_score": 0.5},
+        None,
+    ],
+)
+def test_a_result_without_an_index_or_a_score_is_an_error(rank: object) -> None:
+    with pytest.raises(InvalidResponse):
+        repair_answer(resolve(["check_rerank"]), RANKED, json.dumps({"results": [rank]}).encode())

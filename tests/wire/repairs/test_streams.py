@@ -257,3 +257,57 @@ def test_what_is_owed_is_not_glued_to_an_event_that_was_left_without_its_end() -
     for end in (b"\n\n", b"\n", b""):
         out = repair(["usage_once"], counted, bare.removesuffix(b"\n\n") + end, usage_asked=True)
         assert payloads(out)[1:] == [chunk({"content": "b"}), {**chunk({}), "choices": [], "usage": usage}]
+
+
+# --- framing and ends
+
+
+def test_events_without_blank_lines_between_them_become_events() -> None:
+    lines = [event(chunk({"content": word})).rstrip(b"\n") for word in "ab"]
+    stream = b"\n".join([*lines, b"data: [DONE]"]) + b"\n\n"
+    assert repair(["data_lines"], stream) == b"".join(line + b"\n\n" for line in lines) + DONE
+
+
+def test_json_over_several_lines_becomes_one_line() -> None:
+    stream = b'data: {"choices": [{"delta":\ndata:  {"content": "x"}}],\ndata: "n": 1.0e-05}\n\n'
+    out = repair(["data_lines"], stream)
+    assert out == b'data: {"choices":[{"delta":{"content":"x"}}],"n":1.0e-05}\n\n'
+
+
+@pytest.mark.parametrize("end", [b"[done]", b"DONE", b'"[DONE]"', b" [DONE] ", b"[DONE]"])
+def test_an_end_marker_is_written_as_clients_know_it(end: bytes) -> None:
+    assert repair(["end_stream"], HELLO + b"data: " + end + b"\n\n") == HELLO + DONE
+
+
+@pytest.mark.parametrize("last", [b"data: [DONE]", b"data: [DONE]\n", HELLO[:-2], HELLO[:-1]])
+def test_the_last_event_gets_its_blank_line(last: bytes) -> None:
+    assert repair(["end_stream"], HELLO, last).rstrip(b"\n") == HELLO + last.rstrip(b"\n")
+    assert repair(["end_stream"], HELLO, last).endswith(b"\n\n")
+
+
+def test_bytes_that_are_not_utf8_are_replaced_outside_of_the_answer() -> None:
+    broken = b'data: {"model": "m\xe4\xbd", "choices": [{"delta": {"content": "x"}}]}\n\n'
+    assert repair(["utf8"], broken) == broken.replace(b"\xe4\xbd", "\ufffd".encode())
+
+
+@pytest.mark.parametrize("bad", [b"data: upstream exploded\n\n", b'data: {"choices": [\n\n'])
+def test_an_event_that_is_not_json_ends_the_stream_unless_it_had_ended(bad: bytes) -> None:
+    told = payloads(repair(["true_errors"], HELLO + bad + HELLO))
+    assert len(told) == 2
+    assert told[1]["error"]["code"] == "upstream_aborted"
+    ended = HELLO + event(chunk({}, "stop"))
+    assert repair(["true_errors"], ended + bad + DONE) == ended + DONE
+
+
+def test_a_stream_without_a_choice_is_an_error() -> None:
+    for stream in (b": wait\n\n" + DONE, event({"choices": [], "usage": {}}) + DONE):
+        assert payloads(repair(["true_errors"], stream))[-1]["error"]["code"] == "upstream_aborted"
+
+
+def test_repairs_of_a_long_stream_take_linear_time() -> None:
+    """Ten thousand parts of tool calls, each with an id of its own; anything quadratic would take minutes."""
+    call = {"index": 0, "function": {"arguments": "x"}}
+    piece = b"".join(event(chunk({"tool_calls": [{**call, "id": str(n)}]})) for n in range(500))
+    stream = repairer()
+    for _ in range(20):
+        assert stream.feed(piece)

@@ -1,0 +1,84 @@
+"""Tool calls in streams: each with an id, a type, an index and arguments, its parts in their call."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs import Call, StreamRepairer, resolve
+from proxy.wire.repairs.tool_calls import CALLS_MAX, ToolCalls
+from tests.wire.repairs.streams import chunk, event, payloads, repair
+
+Json = dict[str, Any]
+
+
+def part(arguments: object = None, name: object = None, **members: Any) -> bytes:
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    return event(chunk({"tool_calls": [{**members, "function": function}]}))
+
+
+def parts(stream: bytes) -> list[Json]:
+    choices = [choice for each in payloads(stream) for choice in each["choices"]]
+    return [call for choice in choices for call in choice["delta"].get("tool_calls", ())]
+
+
+def arguments(stream: bytes) -> dict[int, str]:
+    joined: dict[int, str] = {}
+    for call in parts(stream):
+        joined[call["index"]] = joined.get(call["index"], "") + (call["function"].get("arguments") or "")
+    return joined
+
+
+def test_calls_that_share_an_index_are_told_apart_by_id_and_name() -> None:
+    stream = part("{}", "f", index=0, id="a") + part("{", "g", index=0, id="b") + part("}", index=0)
+    assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
+
+
+def test_another_id_without_a_name_continues_the_call() -> None:
+    stream = part("{", "f", index=0, id="a") + part("}", index=0, id="made-up-for-this-part")
+    assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}"}
+
+
+def test_a_call_gets_an_id_and_a_type_and_its_later_parts_lose_nulls() -> None:
+    stream = part("", "f", index=0) + part("{}", index=0, id=None, type=None)
+    first, second = parts(repair(["fill_tool_calls"], stream))
+    assert (first["id"], first["type"]) == ("call_c_0", "function")
+    assert second == {"index": 0, "function": {"arguments": "{}"}}
+
+
+def test_sound_parts_stay_byte_for_byte() -> None:
+    stream = part("", "f", index=0, id="a", type="function") + part("{}", index=0)
+    assert repair(["fill_tool_calls", "index_tool_calls", "text_arguments"], stream) == stream
+
+
+@pytest.mark.parametrize("written", [None, {}, ""])
+def test_a_call_that_ends_without_arguments_gets_an_object(written: object) -> None:
+    stream = part(written, "f", index=0, id="a") + event(chunk({}, "tool_calls"))
+    out = repair(["text_arguments"], stream)
+    assert arguments(out) == {0: "{}"}
+    assert payloads(out)[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_arguments_that_are_an_object_become_a_text() -> None:
+    stream = part({"a": [1.50, None]}, "f", index=0, id="a") + event(chunk({}, "tool_calls"))
+    assert json.loads(arguments(repair(["text_arguments"], stream))[0]) == {"a": [1.5, None]}
+
+
+@pytest.mark.parametrize("tools", [True, False])
+def test_a_function_call_becomes_a_tool_call_where_tools_were_sent(tools: bool) -> None:  # noqa: FBT001
+    stream = event(chunk({"function_call": {"name": "f", "arguments": "{}"}})) + event(
+        chunk({}, "function_call")
+    )
+    call = Call(Shape.CHAT, streams=True, tools=tools)
+    out = StreamRepairer(resolve(["function_call_as_tool_call"]), call).feed(stream)
+    assert (arguments(out) == {0: "{}"}) is tools
+    assert (out == stream) is not tools
+    assert (payloads(out)[-1]["choices"][0]["finish_reason"] == "tool_calls") is tools
+
+
+def test_memory_of_calls_is_bounded() -> None:
+    calls = ToolCalls()
+    for number in range(3 * CALLS_MAX):
+        calls.find({"id": json.dumps(str(number)).encode()})  # type: ignore[dict-item]
+    assert len(calls.calls) <= CALLS_MAX
