@@ -62,6 +62,7 @@ def test_no_embedding_is_lost(indexes: list[int | None]) -> None:
 VECTORS = [[0.5, 0.25], [0.125, -1.0]]
 ITEMS = [{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(VECTORS)]
 ASKED = Call(Shape.EMBEDDINGS, inputs=2, model="m")
+BAD_VECTORS: list[object] = [None, [], [None], ["0.5"], [[0.5], [1]], {}, "x", 1]
 
 
 def vectors(answer: object, *names: str, call: Call = ASKED) -> Any:
@@ -109,10 +110,7 @@ def test_numbers_are_written_unless_base64_was_asked_for(write: Callable[[list[f
         ITEMS[:1],
         [*ITEMS, ITEMS[0]],
         [],
-        *(
-            [ITEMS[0], {**ITEMS[1], "embedding": bad}]
-            for bad in (None, [], [None], ["0.5"], [[0.5], [1]], {}, "x", 1)
-        ),
+        *([ITEMS[0], {**ITEMS[1], "embedding": bad}] for bad in BAD_VECTORS),
         [ITEMS[0], {"index": 1}],
     ],
 )
