@@ -34,6 +34,7 @@ from proxy.recipe import (
     exec_block,
     exports,
     hmac_script,
+    language_of,
     outline,
     parse_curl,
     parse_reply,
@@ -43,6 +44,7 @@ from proxy.recipe import (
     span,
     split_words,
     take_secrets_out,
+    translator,
     with_offset,
 )
 from proxy.settings import Credential, Logs, load_settings
@@ -64,6 +66,14 @@ credential = "{name}"
 
 def recipe(options: argparse.Namespace) -> int:
     """Print the block; the exit status."""
+    try:
+        return _recipe(options)
+    except SettingsError as error:
+        translate = translator(language_of(os.environ))
+        raise SettingsError(*map(translate, error.problems)) from None
+
+
+def _recipe(options: argparse.Namespace) -> int:
     if not _NAME.fullmatch(options.name):
         raise SettingsError("--name: must be letters, digits, - and _, and begin with a letter")
     if options.utc_offset is not None and not OFFSET.fullmatch(options.utc_offset):
@@ -88,7 +98,7 @@ def recipe(options: argparse.Namespace) -> int:
     if not options.yes and sys.stdin.isatty():
         reading = _decided(reading, reply)
     reading = _with_zone(reading, reply, options)
-    block = credential_block(options.name, draft, reading)
+    block = credential_block(options.name, draft, reading, translator(language_of(os.environ)))
     section = _loaded(block, options.name, environ)
     print(block, end="")
     _tell("", *exports(draft.variables))
@@ -291,5 +301,7 @@ def _failed(words: str, reply: Reply | None = None, secrets: list[str] | None = 
 
 
 def _tell(*lines: str) -> None:
+    """Print lines in the language of the locale."""
+    translate = translator(language_of(os.environ))
     for line in lines:
-        print(line, file=sys.stderr)
+        print(translate(line), file=sys.stderr)

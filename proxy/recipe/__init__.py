@@ -10,6 +10,7 @@ from proxy.recipe.exec_block import STEPS, exec_block, hmac_script
 from proxy.recipe.expiry_place import span, with_offset
 from proxy.recipe.finding import Finding
 from proxy.recipe.outline import outline
+from proxy.recipe.phrases import in_chinese, language_of, translator
 from proxy.recipe.reply import Reading, parse_reply, read_reply, reading_for
 from proxy.recipe.secrets_out import Draft, Variable, take_secrets_out
 from proxy.recipe.shell_words import ComputedLine, CurlLineError, UnfinishedLine, split_words
@@ -28,6 +29,8 @@ __all__ = [
     "exec_block",
     "exports",
     "hmac_script",
+    "in_chinese",
+    "language_of",
     "outline",
     "parse_curl",
     "parse_reply",
@@ -37,5 +40,6 @@ __all__ = [
     "span",
     "split_words",
     "take_secrets_out",
+    "translator",
     "with_offset",
 ]

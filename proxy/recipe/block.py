@@ -7,6 +7,7 @@ from typing import Any, Final
 from proxy.recipe.expiry_place import span
 from proxy.recipe.finding import Finding
 from proxy.recipe.oauth2_grant import oauth2_table
+from proxy.recipe.phrases import Translate
 from proxy.recipe.reply import Reading
 from proxy.recipe.secrets_out import Draft, Variable
 from proxy.secret import MASK
@@ -14,7 +15,7 @@ from proxy.settings.problems import dotted, quoted
 
 MAX_TTL_SECONDS: Final = 31 * 86400
 """The settings' own bound, above which a life is not believed."""
-_REISSUE: Final = '# if a new token ends the one before, as with WeChat: reissue = "revokes_previous"\n'
+_REISSUE: Final = 'if a new token ends the one before, as with WeChat: reissue = "revokes_previous"'
 _WIDTH: Final = 108
 _EXPIRES_MAX: Final = 3
 _OTHERS_MAX: Final = 3
@@ -25,7 +26,7 @@ def request_block(name: str, draft: Draft) -> str:
     return _block(name, {"source": "http", **draft.table, "token": "access_token"}, {}, [])
 
 
-def credential_block(name: str, draft: Draft, reading: Reading) -> str:
+def credential_block(name: str, draft: Draft, reading: Reading, translate: Translate = str) -> str:
     """The whole block. `reading` has at least one token; the first of its tokens and expiries are taken."""
     comments: dict[str, list[str]] = {}
     table: dict[str, Any] = {"source": "http", **draft.table}
@@ -36,7 +37,9 @@ def credential_block(name: str, draft: Draft, reading: Reading) -> str:
     if grant is not None:
         table = grant
         comments["source"] = ["the request is exactly OAuth 2.0 client credentials (RFC 6749, section 4.4)"]
-    return _block(name, table, comments, [*_opening(draft), *draft.notes]) + _REISSUE
+    opening = map(translate, [*_opening(draft), *draft.notes])
+    translated = {key: [*map(translate, texts)] for key, texts in comments.items()}
+    return _block(name, table, translated, opening) + f"# {translate(_REISSUE)}\n"
 
 
 def exports(variables: Iterable[Variable]) -> list[str]:

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from proxy.cli import main
-from proxy.recipe import hmac_script
+from proxy.recipe import hmac_script, language_of
+from proxy.recipe.phrases import CHINESE
 from proxy.settings import load_settings
 from tests.conftest import RunningGateway
 from tests.credentials.sources.token_endpoint import TokenEndpoint
@@ -45,6 +47,7 @@ def types(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 @pytest.fixture(autouse=True)
 def nobody_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 
 
@@ -357,3 +360,65 @@ def test_the_offset_of_a_local_time_is_asked_for(
     assert "that lives 10 min" in printed.err or "that lives 9.9" in printed.err
     assert main(["recipe", "--utc-offset", "+08:00", *line]) == 0
     assert tomllib.loads(capsys.readouterr().out)["credentials"]["corp"]["expires"] == expected
+
+
+CHINESE_LINE = re.compile(r"[\u4e00-\u9fff]")
+SPOKEN = [
+    (company_line("https://a.example"), {"code": 0, "data": {"token": RANDOM, "expireTime": 300}}, 0),
+    (
+        "curl -k -L https://a.example -d null=1 | jq .",
+        {"access_token": jwt(300), "expires_in": 300000},
+        0,
+    ),
+    ("curl https://a.example -u id:pw", {"result": {"jwt": RANDOM}, "ok": True}, 0),
+    ("curl https://a.example", {"token": RANDOM, "expireTime": "2026-11-26 00:00:00"}, 0),
+    ("curl https://a.example", {"error": "no"}, 1),
+    (COMPUTED[0], {"token": RANDOM}, 1),
+    ("curl 'https://a.example", {}, 2),
+    ("wget https://a.example", {}, 2),
+]
+
+
+@pytest.mark.parametrize(("line", "said", "status"), SPOKEN)
+def test_where_the_locale_is_chinese_so_are_the_words(
+    capsys: Printed,
+    reply: Callable[[Any], str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    said: Any,
+    status: int,
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    saved = reply(said)
+    os.utime(saved, (1_795_622_100, 1_795_622_100))
+    assert main(["recipe", "--offline", saved, "--curl", line]) == status
+    printed = capsys.readouterr()
+    comments = [
+        text for text in printed.out.splitlines() if text.startswith("# ") and "expires = [" not in text
+    ]
+    words = printed.err.partition("#!/usr/bin/env")[0].splitlines()
+    spoken = [
+        text for text in [*comments, *words] if text.strip() and not re.match(r"  [\w.(]+ +\S|  \(", text)
+    ]
+    assert spoken or status == 0
+    if line != COMPUTED[0]:
+        assert [text for text in spoken if not CHINESE_LINE.search(text)] == []
+    tomllib.loads(printed.out)
+
+
+@pytest.mark.parametrize(
+    ("environ", "language"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "en_US.UTF-8"}, "en"),
+        ({"LC_ALL": "", "LANG": "zh_TW"}, "zh"),
+        ({"LANG": "de_DE"}, "en"),
+        ({}, "en"),
+    ],
+)
+def test_the_language_is_that_of_the_locale(environ: dict[str, str], language: str) -> None:
+    assert language_of(environ) == language
+
+
+def test_every_phrase_has_as_many_places_as_its_translation() -> None:
+    assert [phrase for phrase, chinese in CHINESE.items() if phrase.count("{}") != chinese.count("{}")] == []
