@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,15 +12,9 @@ import pytest
 from proxy.redis_connection import StoreUnavailable
 from tests.conftest import require
 from tests.pace import PATIENCE, paced
+from tests.ports import free_port
 from tests.redis_server import redis_server
 from tests.test_redis_connection import connected
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_user_with_a_password_is_let_in_and_a_wrong_one_is_not(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Final
 
 from tests.benchmarks import wire
 from tests.benchmarks.load import MalformedResponseError, build_request, connect
-from tests.benchmarks.process import BenchError, Process, children, free_port, memory_mb
+from tests.benchmarks.process import BenchError, Process, children, memory_mb
+from tests.ports import free_port
 
 READY_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.02

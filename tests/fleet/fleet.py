@@ -14,7 +14,6 @@ from typing import Any, Final
 import aiohttp
 import redis.asyncio
 
-from tests.benchmarks.process import free_port
 from tests.conftest import KEY, require
 from tests.fleet.issuer import MEMBER_ADDRESS, SECRET
 from tests.fleet.measure import GOOD, Interval, Record, Wait, read_records
@@ -23,6 +22,7 @@ from tests.fleet.remote import Child, Remote, running, until
 from tests.fleet.starvation import sampled_waits
 from tests.fleet.tokens import PREFIX
 from tests.fleet.upstream import FORBIDDEN, MEMBER_HEADER, STATIC_TOKEN
+from tests.ports import free_port
 from tests.redis_server import RedisServer, redis_server
 
 PACE_SECONDS: Final = 0.1

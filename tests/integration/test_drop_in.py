@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from tests.conftest import RunningGateway
 from tests.documents import DOCUMENTS, READMES, fences
 from tests.nginx import nginx_serving
 from tests.pace import PATIENCE
+from tests.ports import free_port
 
 SCRIPT = ROOT / "tests/cli/original_script.py"
 ORIGINAL_KEY = "fake key"
@@ -48,12 +48,6 @@ class Answers:
     chat: str | None
     streamed: str
     vectors: Sequence[Sequence[float]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        port: int = placeholder.getsockname()[1]
-    return port
 
 
 def the_file_of(readme: str, gateway: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,6 +11,7 @@ import pytest
 from tests.conftest import RunningProxy, RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
+from tests.ports import free_port
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, Script, raw_upstream
 
@@ -23,9 +23,7 @@ STREAM = b'data: {"choices": [{"delta": {"content": "b"}, "finish_reason": "stop
 @contextlib.contextmanager
 def nobody() -> Iterator[str]:
     """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        address = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
-    yield address
+    yield f"http://127.0.0.1:{free_port()}"
 
 
 def says(status: str, *headers: str) -> Script:

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import socket
 
 import pytest
 
 from tests.conftest import KEY, RunProxy
 from tests.loopback import until
 from tests.pace import paced
+from tests.ports import free_port
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -36,8 +36,7 @@ async def quiet(talk: Conversation) -> None:
 
 
 async def test_a_refused_connection_is_502(run_proxy: RunProxy) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        port = placeholder.getsockname()[1]
+    port = free_port()
     async with run_proxy(f"http://127.0.0.1:{port}") as proxy, raw_caller(proxy.url) as caller:
         await caller.send("POST", CHAT, JSON, body=b"{}")
         answer = await caller.answer()

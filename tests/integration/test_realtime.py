@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from proxy.wire.websocket import MESSAGE_BYTES_MAX
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
+from tests.ports import free_port
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.signing_keys import certificate_pem, pem
@@ -389,8 +389,7 @@ async def test_faults_of_the_handshake_are_those_of_requests(run_proxy: RunProxy
     async with raw_upstream(silence) as upstream, run_proxy(upstream.url, options=options) as proxy:
         status, body = await refused(proxy)
     assert (status, body["error"]["code"]) == (504, "upstream_timeout")
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        port = placeholder.getsockname()[1]
+    port = free_port()
     async with run_proxy(f"http://127.0.0.1:{port}") as proxy:
         status, body = await refused(proxy)
     assert (status, body["error"]["code"]) == (502, "upstream_unreachable")

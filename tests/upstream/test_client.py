@@ -1,7 +1,6 @@
 """Sending with a live token: what goes up, how a 401 is repaired, and that every place is given back."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -23,6 +22,7 @@ from proxy.errors import (
 from proxy.upstream.client import UpstreamClient, UpstreamRequest
 from tests.credentials.fakes import DOWN, FakeIssuer
 from tests.loopback import until
+from tests.ports import free_port
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.upstream.build import (
     build_client,
@@ -358,8 +358,7 @@ async def test_a_404_past_the_api_is_explained_in_the_log(path: str, media: str,
 
 
 async def test_a_refused_connection_is_unreachable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        port = placeholder.getsockname()[1]
+    port = free_port()
     async with build_client(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(Unreachable) as caught:
             await client.open(build_request(), build_record())

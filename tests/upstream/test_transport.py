@@ -1,7 +1,6 @@
 """The connection pool: targets as they came, no header added, errors by cause, connections used again."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from proxy.errors import Draining
 from proxy.upstream.connections import KEEP_ALIVE_SECONDS, UpstreamConnector
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from tests.loopback import until
+from tests.ports import free_port
 from tests.raw_upstream import Conversation, Received, Script, raw_upstream
 from tests.upstream.build import PATIENCE, body_of, finish, raw_server, reset, send
 
@@ -250,8 +250,7 @@ async def translated(script: Script, *, content: bytes | AsyncIterator[bytes] = 
 
 
 async def test_a_refused_connection_is_a_connect_error(transport: AiohttpTransport) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        port = placeholder.getsockname()[1]
+    port = free_port()
     with pytest.raises(httpx2.ConnectError) as caught:
         await send(transport, f"http://127.0.0.1:{port}")
     assert type(caught.value) is httpx2.ConnectError

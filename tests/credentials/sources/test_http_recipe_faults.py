@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import socket
 import traceback
 
 import pytest
@@ -12,6 +11,7 @@ from proxy.secret import Secret
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
 from tests.loopback import serve_on_loopback, until
 from tests.pace import PATIENCE
+from tests.ports import free_port
 from tests.raw_upstream import Conversation, raw_upstream
 
 
@@ -85,8 +85,7 @@ async def test_a_reply_of_the_largest_size_is_read(endpoint: TokenEndpoint) -> N
 
 
 async def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     error = await failure_of(Recipe(url=f"http://127.0.0.1:{port}/token"))
     assert error.reason.startswith(f"the token endpoint http://127.0.0.1:{port}: connection refused; ")
     assert not error.permanent
