@@ -115,8 +115,8 @@ def test_files_of_windows_load(load: Load) -> None:
 def test_lines_of_windows_count_alike(problems: Problems) -> None:
     assert problems(MINIMAL.replace("\n", "\r\n") + "x = 1") == [
         'x.toml:5: upstreams.chat.x: unknown key, known: "base_url", "breaker", "ca_file", "credential", '
-        '"fallback", "fallback_statuses", "forward_openai_account", "headers", "heartbeat", "max_connections", '
-        '"proxy", "renames", "repairs", "retries", "timeouts"'
+        '"fallback", "fallback_statuses", "forward_openai_account", "headers", "heartbeat", '
+        '"max_connections", "proxy", "renames", "repairs", "retries", "timeouts"'
     ]
 
 
