@@ -73,7 +73,8 @@ _PLAIN_VALUES: Final = OAUTH_ERRORS | frozenset(
 _CODE: Final = re.compile(r"[A-Z]{0,8}[-_.]?[0-9]{1,8}")
 _NUMBER_OR_DATE: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?|\d{4}-\d\d-\d\d[T ][0-9:.+\- Z]{4,20}")
 _ERROR_CODE: Final = re.compile(r"[A-Z]{2,}[-_]?[0-9]{3,}")
-_WORD_IN_TEXT: Final = re.compile(r"[!-~]+(?<![.,;:!?)\]}>'\"])")
+# A run of printable characters, without the punctuation at its end.
+_WORD_IN_TEXT: Final = re.compile(r"(?<![!-~])(?:[.,;:!?)\]}>'\"]*+[#-&(*+\-/0-9<=@A-Z\[\\^_`a-z{|~])++")
 _EXPLANATION_LENGTH_MAX: Final = 300
 _SECRET_LENGTH_MIN: Final = 4
 _MIXED_WORD_LENGTH_MIN: Final = 8

@@ -19,7 +19,7 @@ _HEADING: Final = re.compile(r"#{1,6}(?:\s|$)|#{3,6}[^#]")
 _FENCE_OPENS: Final = re.compile(
     r"(?P<indent>[ \t]*(?:(?:[-+*]|\d{1,9}[.)])[ \t]+)*)(?P<mark>`{3,}(?=[^`]*$)|~{3,})", re.DOTALL
 )
-_TABLE_RULE: Final = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?\s*")
+_TABLE_RULE: Final = re.compile(r"[ \t]*+\|?+[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?\s*+")
 
 
 class LineKind(enum.Enum):

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from proxy.credentials.suspicion import Purpose
-from proxy.credentials.token_use import TokenUse
+from proxy.credentials.credential import Credential
 from proxy.credentials.upstream_credential import UpstreamCredential
 from proxy.telemetry import TokenReading
 
@@ -14,9 +13,17 @@ class Others:
     def __init__(self, registry: "CredentialRegistry") -> None:
         self.registry = registry
 
-    def use(self, name: str, endpoint: str) -> TokenUse:
-        """Begin to use a token at an endpoint."""
-        return self.registry.use(name, endpoint)
+    async def get(self, name: str) -> Credential:
+        """A token that may be sent now.
+
+        Raises:
+            TokenUnavailable: there is none to be had now.
+        """
+        return await self.registry.get(name)
+
+    def invalidate(self, name: str, generation: int, reason: str) -> None:
+        """Take one back that the endpoint refused."""
+        self.registry.invalidate(name, generation, reason)
 
 
 @dataclass(slots=True)
@@ -59,9 +66,17 @@ class CredentialRegistry:
     def __getitem__(self, name: str) -> UpstreamCredential:
         return self._held[name].credential
 
-    def use(self, name: str, endpoint: str) -> TokenUse:
-        """Begin to use a token at an endpoint, for a request that holds it to get another token."""
-        return TokenUse(self[name].source, f"credentials of {endpoint}", Purpose.of("POST", endpoint, None))
+    async def get(self, name: str) -> Credential:
+        """A token of one of them, for a request that shows it to get another.
+
+        Raises:
+            TokenUnavailable: there is none to be had now.
+        """
+        return await self[name].source.get()
+
+    def invalidate(self, name: str, generation: int, reason: str) -> None:
+        """Take a token back that was refused."""
+        self[name].source.invalidate(generation, reason)
 
     def readings(self) -> list[TokenReading]:
         """How each of them stands now."""

@@ -1,10 +1,9 @@
-"""Callers that wait for the flight: each has its own future and clock, and none of them owns the flight."""
+"""Those who wait for the flight: each owns a future and a clock of its own, nobody owns the flight."""
 
 import asyncio
-from collections.abc import Callable
 
 from proxy.credentials.credential import Credential
-from proxy.errors import CredentialError, TokenUnavailable
+from proxy.errors import TokenUnavailable
 
 
 class Waiters:
@@ -28,7 +27,7 @@ class Waiters:
         """Wait for the next outcome.
 
         Raises:
-            CredentialError: the flight failed, `timeout` seconds went by, or too many wait already.
+            TokenUnavailable: the flight failed, `timeout` seconds went by, or too many wait already.
         """
         if len(self._futures) >= self._limit:
             raise TokenUnavailable(reason="too many callers wait for a token")
@@ -47,10 +46,10 @@ class Waiters:
         for waiter in self._take():
             waiter.set_result(credential)
 
-    def fail(self, build: Callable[[], CredentialError]) -> None:
-        """Give every waiter the failure, each an instance of its own: raising one collects a traceback."""
+    def fail(self, error: TokenUnavailable) -> None:
+        """Give every waiter the failure, each its own instance: raising one collects a traceback."""
         for waiter in self._take():
-            waiter.set_exception(build())
+            waiter.set_exception(TokenUnavailable(error.retry_after, reason=error.reason))
 
     def _take(self) -> list[asyncio.Future[Credential]]:
         futures, self._futures = self._futures, set()

@@ -14,8 +14,8 @@ CHAT_MODEL = "mock-gpt-model"
 EMBEDDING_MODEL = "mock-embedding-model"
 MAX_DIMENSIONS = 4096
 
-_PATH = re.compile(r"at `\$\.(.+)`$")
-_MISSING = re.compile(r"missing required field `(.+)`$")
+_PATH = re.compile(r"at `\$\.([^`]++)`$")
+_MISSING = re.compile(r"missing required field `([^`]++)`$")
 
 
 class StreamOptions(msgspec.Struct):

@@ -16,9 +16,9 @@ from proxy.settings.urls import EMBEDDED
 FREE_TABLES = frozenset({"claims", "env", "form", "headers", "json", "options", "params", "query", "tools"})
 """Fields whose keys the user names, and which are sent or handed on: any of their values may be a secret."""
 _OPTION = re.compile(r"--?[A-Za-z][A-Za-z-]*")
-_SCHEME = re.compile(r"[\s:;,.-]*(?:Bearer|Basic|Token)?[\s:;,.-]*", re.IGNORECASE)
+_SCHEME = re.compile(r"[\s:;,.-]*+(?:Bearer|Basic|Token)?[\s:;,.-]*+", re.IGNORECASE)
 _URL = re.compile(rf"https?:|{EMBEDDED}", re.IGNORECASE)
-_QUERY_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]+")
+_QUERY_VALUE = re.compile(r"([?&][^=?&#]*=)[^&#]+")
 
 
 def describe(settings: Settings) -> str:

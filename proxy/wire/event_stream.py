@@ -111,7 +111,7 @@ class EventFramer:
         return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
 
     def _count(self, whole: bytes) -> bytes:
-        self.events += len(_EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")
+        self.events += sum(1 for _ in _EVENT_END.finditer(whole)) if b"\r" in whole else whole.count(b"\n\n")
         self._recent.append(whole)
         return whole
 

@@ -6,37 +6,24 @@ from proxy.credentials.credential import Credential, FetchedToken
 
 
 class TokenFetchError(Exception):
-    """A token source returned no token.
+    """A token source brought no token.
 
     Args:
         reason: Words for the log: what was asked, what happened, what to do. Never a secret, never text of a
             reply.
-        permanent: The issuer refuses the request. It is sent again all the same, but callers are told.
-        retry_after: Seconds that the issuer asks to wait.
-        answered: Whether there was an answer, from the issuer or from something on the way to it. Two
-            processes that get one speak for the issuer; a broken connection speaks for one process alone.
-        certain: Whether a refusal comes from the issuer itself, as far as can be known.
+        permanent: The issuer refused us: asking again soon is useless, though it is asked again for ever.
+        retry_after: Seconds the issuer asked to wait.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        permanent: bool = False,
-        retry_after: float | None = None,
-        answered: bool = False,
-        certain: bool = True,
-    ) -> None:
+    def __init__(self, reason: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.permanent = permanent
         self.retry_after = retry_after
-        self.answered = answered
-        self.certain = certain
 
 
 def as_fetch_error(error: BaseException) -> TokenFetchError:
-    """Turn whatever a token source raised into words for the log."""
+    """Whatever a token source raised, in words fit for the log."""
     if isinstance(error, TokenFetchError):
         return error
     if isinstance(error, TimeoutError):
@@ -58,25 +45,15 @@ class TokenSource(Protocol):
         """Let go of connections."""
 
 
-class TokenInUse(Protocol):
-    """Another credential's token, for one request that holds it: see `token_use.TokenUse`."""
+class OtherCredentials(Protocol):
+    """The live tokens of other credentials, for a request that shows one to get another."""
 
-    async def token(self) -> Credential | None:
-        """Return the token to send now; after a rejection another one, or None if no other helps.
+    async def get(self, name: str) -> Credential:
+        """A token that may be sent now.
 
         Raises:
-            CredentialError: there is none to be had now.
+            TokenUnavailable: there is none to be had now.
         """
 
-    def accepted(self) -> None:
-        """Note that the endpoint accepted it."""
-
-    def rejected(self, reason: str) -> bool:
-        """Note that the endpoint rejected it, and return whether another one may help."""
-
-
-class OtherCredentials(Protocol):
-    """The live tokens of other credentials, for a request that holds one to get another."""
-
-    def use(self, name: str, endpoint: str) -> TokenInUse:
-        """Begin to use a credential's token at an endpoint."""
+    def invalidate(self, name: str, generation: int, reason: str) -> None:
+        """Take one back that the endpoint refused."""

@@ -49,7 +49,9 @@ class ErrorInside:
 _ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings")
 _SUCCESS: Final = frozenset({"", "0", "200", "success", "ok", "none"})
 # Clients decide by the words and digits of an error, so ids must not stand in it.
-_ID: Final = re.compile(r"\s*[(\[（](?:sid|(?:cid|request)[ _-]?id|traceid)\b[^)\]）]*[)\]）]", re.IGNORECASE)
+_ID: Final = re.compile(
+    r"(?:(?<!\s)\s++)?[(\[（](?:sid|(?:cid|request)[ _-]?id|traceid)\b[^)\]）]{0,200}[)\]）]", re.IGNORECASE
+)
 _MESSAGE_CHARS_MAX: Final = 2000
 
 

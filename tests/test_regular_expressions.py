@@ -1,0 +1,115 @@
+"""Every regular expression of the package takes linear time."""
+
+import ast
+import importlib
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import proxy
+
+PACKAGE: Final = Path(proxy.__file__).parent
+SCANNING: Final = {"findall", "finditer", "search", "split", "sub", "subn"}
+SIZES: Final = (16, 32, 256, 1 << 10, 1 << 12, 1 << 14)
+SECONDS_MAX: Final = 0.02
+"""Linear time for 16 KiB is a twentieth of this; quadratic time is twenty times as much."""
+
+
+def expressions() -> Iterator[tuple[str, re.Pattern[Any], bool]]:
+    """Each expression with the name it has in its module, and whether it is searched for or only matched."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        scanned = {
+            ast.unparse(node.func.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in SCANNING
+        }
+        name = path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+        module = importlib.import_module(name.removesuffix(".__init__"))
+        for variable, value in vars(module).items():
+            for number, pattern in enumerate(patterns_in(value)):
+                yield f"{name}.{variable}[{number}]", pattern, variable in scanned or not variable.isupper()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re.") and node.args:
+                function = ast.unparse(node.func).removeprefix("re.")
+                if function not in {"compile", "escape"} and isinstance(node.args[0], ast.Constant):
+                    pattern = re.compile(node.args[0].value)
+                    yield f"{name}:{node.lineno}", pattern, function in SCANNING
+
+
+def patterns_in(value: object) -> Iterator[re.Pattern[Any]]:
+    """The expressions in a constant."""
+    waiting = deque([value])
+    while waiting:
+        item = waiting.popleft()
+        if isinstance(item, re.Pattern):
+            yield item
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting += item
+
+
+EXPRESSIONS: Final = {name: (pattern, scanned) for name, pattern, scanned in expressions()}
+
+
+def test_the_expressions_are_found() -> None:
+    assert len(EXPRESSIONS) > 50
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """The shortest of some runs."""
+    best = 1e9
+    for _ in range(5):
+        began = time.thread_time()
+        run()
+        best = min(best, time.thread_time() - began)
+        if best <= SECONDS_MAX:
+            break
+    return best
+
+
+def exhaust(pattern: re.Pattern[Any], text: Any, *, scanned: bool) -> None:
+    """Use an expression as the package does."""
+    if scanned:
+        deque(pattern.finditer(text), maxlen=0)
+    else:
+        pattern.match(text)
+        pattern.fullmatch(text)
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_an_expression_takes_linear_time(name: str) -> None:
+    pattern, scanned = EXPRESSIONS[name]
+    fails = "\0" if isinstance(pattern.pattern, str) else b"\0"
+
+    @settings(
+        max_examples=25,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=[*HealthCheck],
+    )
+    @given(st.from_regex(pattern), st.integers(1, 12), st.integers(0, 6), st.booleans(), st.booleans())
+    def check(found: Any, length: int, start: int, whole: bool, matches: bool) -> None:  # noqa: FBT001
+        end = fails[:0] if matches else fails
+        unit = (found[:64] if whole else found[start : start + length]) or found[:64]
+        if not unit:
+            return
+        for size in SIZES:
+            text = found[:start] + unit * (size // len(unit) + 1) + end
+            taken = seconds(partial(exhaust, pattern, text, scanned=scanned))
+            assert taken <= SECONDS_MAX, f"{pattern.pattern!r} takes {taken:.3f} s for {size} of {unit!r}"
+
+    check()
