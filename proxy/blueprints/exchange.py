@@ -17,6 +17,7 @@ from proxy.errors import UpstreamError
 from proxy.generations import Generations
 from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord
+from proxy.telemetry.usage_totals import OTHER_MODEL
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
@@ -172,7 +173,9 @@ def _count_stream(incoming: ProxyRequest, limits: CallerLimits) -> None:
 async def _count_usage(incoming: ProxyRequest, own: Services, endpoint: Endpoint) -> None:
     record = incoming.record
     if record.prompt_tokens is not None:
-        names = (record.caller or "", record.model or "", record.upstream or "")
+        # Only a model that the upstream answered for becomes a label of the metrics.
+        model = (record.model or "") if record.status == HTTPStatus.OK else OTHER_MODEL
+        names = (record.caller or "", model, record.upstream or "")
         own.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
     if incoming.caller is not None:
         await own.limits.count_usage(incoming.caller, record, endpoint)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, Final, TextIO, cast
@@ -33,6 +34,20 @@ _SENSITIVE: Final = frozenset(
     }
 )
 
+FIELD_CHARACTERS_MAX: Final = 1000
+_OF_LINES: Final = frozenset({"exception", "stack"})
+_LONG_FIELDS: Final = {
+    "exception": 16_000,
+    "stack": 16_000,
+    "body": None,  # has a limit of its own
+}
+# C0 and C1 controls, line separators, bidirectional marks, invisible characters, lone surrogates.
+_UNSAFE_RANGES: Final = (
+    "\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e0fff"
+)
+_UNSAFE: Final = re.compile(f"[\x00-\x1f{_UNSAFE_RANGES}]")
+_UNSAFE_IN_TRACEBACK: Final = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSAFE_RANGES}]")
+
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger whose lines carry `component=name`. Event names are constants in snake_case."""
@@ -56,10 +71,11 @@ def configure_logs(settings: Logs, stream: TextIO | None = None) -> None:
         # Formatted as plain text: a structured traceback would carry local variables, tokens among them.
         structlog.processors.format_exc_info,
         redact,
+        shorten,
     ]
-    renderer = _renderer(stream, as_json=as_json)
+    renderers = _renderers(stream, as_json=as_json)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
@@ -67,7 +83,7 @@ def configure_logs(settings: Logs, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         )
     )
@@ -98,16 +114,41 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _renderer(stream: TextIO, *, as_json: bool) -> Processor:
+def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut long texts: callers and upstreams choose paths, models, reasons and more."""
+    for name, value in event.items():
+        longest = _LONG_FIELDS.get(name, FIELD_CHARACTERS_MAX)
+        if isinstance(value, str) and longest is not None and len(value) > longest:
+            event[name] = f"{value[:longest]}... ({len(value)} characters)"
+    return event
+
+
+def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey or reorder, such as ESC, C1 controls and bidirectional marks."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            unsafe = _UNSAFE_IN_TRACEBACK if name in _OF_LINES else _UNSAFE
+            event[name] = unsafe.sub(lambda found: ascii(found[0])[1:-1], value)
+    return event
+
+
+def _renderers(stream: TextIO, *, as_json: bool) -> list[Processor]:
     if as_json:
-        return structlog.processors.JSONRenderer(serializer=_to_json)
-    return structlog.dev.ConsoleRenderer(
+        return [structlog.processors.JSONRenderer(serializer=_to_json)]
+    console = structlog.dev.ConsoleRenderer(
         colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
+    return [escape_controls, console]
 
 
 def _to_json(event: EventDict, **_options: Any) -> str:
     try:
-        return msgspec.json.encode(event, enc_hook=repr).decode()
+        line = msgspec.json.encode(event, enc_hook=repr).decode()
     except UnicodeEncodeError:  # a lone surrogate, such as the operating system makes of an odd file name
         return json.dumps(event, default=repr)
+    # Below U+0020 the encoder has escaped everything. A log is also read on terminals.
+    return line if line.isascii() and "\x7f" not in line else _UNSAFE.sub(_escape_in_json, line)
+
+
+def _escape_in_json(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"

@@ -5,6 +5,8 @@ from typing import Final, NamedTuple
 
 MODELS_MAX: Final = 200
 """Callers choose the names of models: beyond so many different ones they count as one."""
+MODEL_CHARACTERS_MAX: Final = 128
+"""Longer names count as one, too."""
 OTHER_MODEL: Final = "other"
 
 
@@ -26,7 +28,8 @@ class UsageTotals:
     def add(self, caller: str, model: str, upstream: str, prompt: int, completion: int) -> None:
         """Count what one exchange used."""
         if model not in self._models:
-            if len(self._models) >= MODELS_MAX:
+            is_label = len(model) <= MODEL_CHARACTERS_MAX and model.isprintable()
+            if not is_label or len(self._models) >= MODELS_MAX:
                 model = OTHER_MODEL
             self._models.add(model)
         key = UsageKey(caller, model, upstream)

@@ -183,6 +183,36 @@ def test_text_that_is_not_unicode_does_not_break_the_one_who_logs_it() -> None:
     assert CANARY not in stream.getvalue()
 
 
+UNSAFE = "\x00\x07\x08\x1b[2J\r\n\x7f\x85\x9b31m\xad\u061c\u200b\u200f\u2028\u202e\u2066\ufeff\U000e0041"
+
+
+@pytest.mark.parametrize("chosen", ["json", "console"])
+@pytest.mark.parametrize("place", ["event", "value", "library", "exception"])
+def test_no_control_character_reaches_a_terminal(chosen: str, place: str) -> None:
+    stream = log_to(io.StringIO(), format=chosen)
+    if place == "event":
+        get_logger("room").info(UNSAFE)
+    elif place == "value":
+        get_logger("room").info("x", model=UNSAFE, models=[UNSAFE], by_name={"model": UNSAFE})
+    elif place == "library":
+        logging.getLogger("lib").warning("%s", UNSAFE)
+    else:
+        get_logger("room").error("x", exc_info=ValueError(UNSAFE))
+    told = stream.getvalue()
+    allowed = {"\n"} if place == "exception" and chosen == "console" else set()
+    assert told.endswith("\n")
+    assert {char for char in told[:-1] if not char.isprintable()} <= allowed
+
+
+@pytest.mark.parametrize("name", ["path", "model", "user_agent", "reason", "anything"])
+def test_a_long_field_is_cut(name: str) -> None:
+    stream = log_to(io.StringIO(), format="json")
+    get_logger("room").info("x", **{name: "y" * 2_000_000})
+    assert len(stream.getvalue()) < 2000
+    (line,) = lines(stream)
+    assert line[name].endswith("(2000000 characters)")
+
+
 def test_any_object_can_be_logged_and_a_secret_is_masked() -> None:
     stream = log_to(io.StringIO(), format="json")
     get_logger("room").info("x", held=Secret(CANARY), deep={"a": [Secret(CANARY)]}, kind=object, none=None)

@@ -26,6 +26,13 @@ def test_invented_names_do_not_grow_without_end() -> None:
     assert found[UsageKey("c", "model-0", "u")] == (2, 2)
 
 
+def test_long_and_unprintable_names_are_no_labels() -> None:
+    totals = UsageTotals()
+    for model in ("x" * 129, "x" * (2 << 20), "a\x1b[2J", "a\u202eb", "a\nb"):
+        totals.add("c", model, "u", 1, 1)
+    assert dict(totals) == {UsageKey("c", OTHER_MODEL, "u"): (5, 5)}
+
+
 def test_they_are_in_the_metrics() -> None:
     totals = UsageTotals()
     totals.add("ragflow", "gpt-4o", "chat", 10, 5)
