@@ -16,7 +16,7 @@ from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.settings import Shared
@@ -117,7 +117,9 @@ def translated_errors(asked: str = "Redis") -> Iterator[None]:
     """
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as error:
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # replies that are not Redis's make its parser, and limits, raise anything
         raise StoreUnavailable(_fault(error, asked)) from error
 
 

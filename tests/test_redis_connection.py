@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import parse
 
+from proxy.counting import Counting
 from proxy.redis_connection import COMMANDS_AT_ONCE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from tests.pace import PATIENCE, paced
@@ -96,3 +98,48 @@ async def test_an_absent_redis_is_unavailable_and_comes_back(store: RedisServer)
             await redis.run("PING")
         await store.start()
         assert await redis.run("PING")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"$-5\r\n",
+        b":abc\r\n",
+        b"*x\r\n",
+        b"*-7\r\n",
+        b"$x\r\n",
+        b"%1\r\n+a\r\n",
+        b"hello\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x00\x01\x02\r\n",
+        b"+\xff\xfe\r\n",
+        b"-\xff\r\n",
+        b"-\r\n",
+        b"\r\n",
+        b"*1\r\n*1\r\n$-5\r\n",
+        b"+OK\r\n",
+        b"$-1\r\n",
+        b"*0\r\n",
+        b":1\r\n",
+    ],
+)
+async def test_no_reply_raises_anything_but_that_redis_is_unavailable(reply: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(4096):
+                writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connected(f"redis://127.0.0.1:{port}/0", redis_timeout=0.2) as redis:
+        with contextlib.suppress(StoreUnavailable):
+            await redis.run("PING")
+        with contextlib.suppress(StoreUnavailable):
+            await redis.run_script("return 1", ["key"], within=0.2)
+        counting = Counting(redis)
+        assert await counting.hit(parse("1/minute"), "caller") in {True, False}
+        await counting.add(parse("1/minute"), "caller", amount=1)
+        assert await counting.is_spent(parse("1/minute"), "caller") in {True, False}
+        await counting.requests_left(parse("1/minute"), "caller")
+        await counting.amount_left(parse("1/minute"), "caller")
