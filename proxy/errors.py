@@ -15,10 +15,12 @@
       CredentialError                           no usable token could be had
         TokenUnavailable                503     upstream_unavailable
         TokenRejected                   502     upstream_auth_failed
+        IssuerRefuses                   502     upstream_auth_failed
       UpstreamError                             the upstream's side
         Unreachable                     502     upstream_unreachable
         BadResponse                     502     upstream_bad_response
           InvalidResponse               502     upstream_bad_response
+        UpstreamForbidden               403     upstream_forbidden
         UpstreamTimeout                 504     upstream_timeout
         Overloaded                      503     upstream_overloaded
         CircuitOpen                     503     upstream_unavailable
@@ -34,7 +36,7 @@ Messages are chosen with care, since clients decide by the words of an error whe
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, TypedDict
+from typing import ClassVar, TypedDict, cast
 
 
 class ErrorDetail(TypedDict):
@@ -230,7 +232,7 @@ class TokenUnavailable(CredentialError):
 
 
 class TokenRejected(CredentialError):
-    """The upstream refuses our tokens, the fresh one too; a retry cannot help."""
+    """The upstream rejects the only token there is, and never accepted it; a retry cannot help."""
 
     status = 502
     code = "upstream_auth_failed"
@@ -238,6 +240,12 @@ class TokenRejected(CredentialError):
 
     def __init__(self, *, reason: str | None = None) -> None:
         super().__init__(headers={"X-Should-Retry": "false"}, reason=reason)
+
+
+class IssuerRefuses(TokenRejected):
+    """The token endpoint refuses our credentials: only an operator can help."""
+
+    message = "the token endpoint refused the proxy's own credentials; the proxy's operator must correct them"
 
 
 # --- the upstream's side
@@ -282,6 +290,38 @@ class InvalidResponse(BadResponse):
         super().__init__(
             f"{self.message}: {what}", headers={"X-Should-Retry": "false"}, reason=reason or what
         )
+
+
+class UpstreamForbidden(UpstreamError):
+    """The upstream rejects this request whatever the token: its 401 is the answer, as a 403.
+
+    A 401 would tell the caller to get another key, and its own key is not at fault.
+
+    Args:
+        answer: The upstream's own error, where it is one in OpenAI's shape; its `code` becomes ours.
+        message: The upstream's own words, where it is not.
+        reason: Words for the log alone.
+    """
+
+    status = 403
+    type = "permission_error"
+    code = "upstream_forbidden"
+    message = "the upstream does not allow this request"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        answer: Mapping[str, object] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.answer = answer
+
+    def envelope(self) -> ErrorEnvelope:
+        """The upstream's own error, with our code."""
+        own = super().envelope()["error"]
+        return {"error": cast(ErrorDetail, {**own, **(self.answer or {}), "code": self.code})}
 
 
 class UpstreamTimeout(UpstreamError):

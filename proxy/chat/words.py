@@ -9,6 +9,7 @@ from proxy.errors import (
     ProxyError,
     RateLimited,
     Unreachable,
+    UpstreamForbidden,
     UpstreamTimeout,
 )
 
@@ -29,6 +30,9 @@ SLOW: Final = "模型长时间没有回应，请重试。The model took too long
 CROWDED: Final = "当前提问的人较多，请稍后再试。Too many are asking at the moment, please try again."
 CUT: Final = "回答中断了，请重试。The answer was cut off, please try again."
 RESTARTING: Final = "服务正在重启，请稍后再问。The service is restarting, please ask again in a moment."
+FORBIDDEN: Final = (
+    "这个模型暂不可用，请联系管理员。This model is not available here: please tell the operator."
+)
 BROKEN: Final = "出了点问题，请重试。Something went wrong, please try again."
 TOO_MANY: Final = "Too many requests!"
 """The article's own words."""
@@ -37,6 +41,7 @@ _MEANINGS: Final[tuple[tuple[type[ProxyError], str], ...]] = (
     (Draining, RESTARTING),
     (UpstreamTimeout, SLOW),
     (Unreachable, UNREACHABLE),
+    (UpstreamForbidden, FORBIDDEN),
     (CredentialError, UNREACHABLE),
     (Overloaded, CROWDED),
     (RateLimited, CROWDED),

@@ -93,7 +93,12 @@ def _policy(section: Credential) -> RefreshPolicy:
     # A flight may have to wait for another process's fetch, and then fetch itself.
     flight = section.timeout + 1 if section.sharing == "local" else 2 * section.timeout + 5
     wait = max(2 * section.timeout, flight)
-    return RefreshPolicy(fetch_timeout=section.timeout, flight_timeout=flight, wait_timeout=wait)
+    return RefreshPolicy(
+        fetch_timeout=section.timeout,
+        flight_timeout=flight,
+        wait_timeout=wait,
+        exclusive=section.reissue == "revokes_previous",
+    )
 
 
 def _needs_the_fleet(section: Credential) -> bool:
@@ -148,6 +153,7 @@ def http_recipe(section: HttpCredential) -> Recipe:
         default_ttl=section.default_ttl,
         max_ttl=section.max_ttl,
         timeout=section.timeout,
+        connect_timeout=section.connect_timeout,
         ca_file=section.ca_file,
         client_cert=section.client_cert,
         client_key=section.client_key,

@@ -1,34 +1,49 @@
-"""One token shared by all requests: fetched once at a time, refreshed ahead of expiry, repaired after a 401.
+"""One token shared by all requests: fetched once at a time, refreshed ahead of expiry, replaced after a 401.
 
 A state machine on one event loop. Every change of state is a synchronous function, so no lock is held across
 an await: the "lock" is the existence of the flight, a task that no caller owns. Its states are those of the
-token (empty, fresh, stale, expired, rejected) crossed with those of the fetching (idle, flying, backing off).
+token (empty, fresh, stale, suspect, expired) crossed with those of the fetching (idle, flying, backing off).
+
+A rejected token is suspect: whoever had it rejected waits for a newer one, and everybody else keeps using it
+until there is one. `suspicion.py` decides what such a rejection may cost.
 """
 
 import asyncio
 import contextvars
 import math
-from collections import deque
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+from typing import Final
 
-from proxy.credentials.credential import Credential
+from proxy.credentials.credential import Credential, skew_of
+from proxy.credentials.learned_life import LearnedLife
 from proxy.credentials.metered_source import MeteredSource, state_of
-from proxy.credentials.refresh_policy import (
-    ForcedRefreshLimit,
-    RefreshPolicy,
-    is_in_use,
-    next_fetch,
-    retry_delay,
-)
+from proxy.credentials.refresh_policy import RefreshPolicy, is_in_use, next_fetch, retry_delay
 from proxy.credentials.sharing import Known, Sharing
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
+from proxy.credentials.suspicion import Purpose, Suspicion
 from proxy.credentials.tasks import OwnedTasks
 from proxy.credentials.waiters import Waiters
-from proxy.errors import TokenUnavailable
+from proxy.errors import CredentialError, IssuerRefuses, TokenUnavailable
 from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
+
+RATION_PATIENCE_SECONDS: Final = 1.0
+"""A rejected request waits so long for its turn to cause a fetch; with a longer wait it is answered 503."""
+_SERVED_MAX: Final = 8
+"""Tokens whose last accepted request is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An upstream's rejection of a token. Times are those of the machine's clock."""
+
+    token: Credential
+    sent_at: float
+    at: float
 
 
 class CachedTokenSource:
-    """A token source whose token is shared, as `get` hands it out.
+    """A token source whose token is shared, as `get` returns it.
 
     Args:
         name: The credential's name in the configuration.
@@ -43,7 +58,7 @@ class CachedTokenSource:
     ) -> None:
         self.name = name
         self.stats = stats
-        self._clock = policy.clock
+        self.clock = policy.clock
         self._source = MeteredSource(source, self.stats, policy.fetch_timeout, policy.clock)
         self._sharing = sharing
         self._policy = policy
@@ -53,11 +68,17 @@ class CachedTokenSource:
         self._context.run(bind_context, credential=name)
         self._current: Credential | None = None
         self._generation = 0
-        self._rejected_generation = 0
-        self._rejected_at = -1.0
-        self._rejected_digests: deque[bytes] = deque(maxlen=8)
-        self._forced = ForcedRefreshLimit()
-        self._is_forced = False
+        self._suspect: bytes | None = None
+        """Digest of the token that an upstream has rejected, while it is not known why."""
+        self._suspect_since = -math.inf
+        self._dead: deque[bytes] = deque(maxlen=8)
+        """Digests of tokens whose successors were accepted where they were rejected."""
+        self._served: OrderedDict[bytes, float] = OrderedDict()
+        """By digest, when the last request was sent that the upstream accepted."""
+        self._suspicion = Suspicion()
+        self._life = LearnedLife()
+        self._charged_for: bytes | None = None
+        """Digest of the token for which the last rationed fetch was made."""
         self._tasks = OwnedTasks()
         self._flight: asyncio.Task[Credential] | None = None
         self._flight_started = 0.0
@@ -65,32 +86,24 @@ class CachedTokenSource:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failures = 0
+        self._failure: TokenFetchError | None = None
         self._backoff_until = -1.0
-        self._last_used = self._clock()
+        self._last_used = self.clock()
         self._closed = False
 
-    async def get(self, *, min_ttl: float = 0.0) -> Credential:
-        """A credential that may be sent now; without a wait wherever there is one.
-
-        Args:
-            min_ttl: Seconds of life that it must still have, where a new one could have them.
+    async def get(self) -> Credential:
+        """Return a credential that may be sent now; without a wait if there is one.
 
         Raises:
-            TokenUnavailable: no token, and none can be had now.
+            CredentialError: there is none, and none can be had now.
         """
-        self._last_used = now = self._clock()
+        self._last_used = now = self.clock()
         current = self._current
-        if current is not None and min_ttl >= current.lifetime:
-            min_ttl = 0.0  # or every call would cost a fetch
-        if (
-            current is None
-            or now + min_ttl >= current.hard
-            or current.generation <= self._rejected_generation
-        ):
+        if current is None or now >= current.hard:
             try:
-                return await self._wait(min_ttl)
+                return await self._wait()
             finally:
-                self.stats.waited(self._clock() - now)
+                self.stats.waited(self.clock() - now)
         if now >= current.soft:
             self.stats.served_stale += 1
             self._refresh(now)
@@ -98,92 +111,233 @@ class CachedTokenSource:
             self.stats.served_fresh += 1
         return current
 
-    def invalidate(self, generation: int, reason: str) -> float:
-        """Take back a credential that the upstream refused.
+    # --- what upstreams say of tokens
 
-        A late word about an older or an expired generation costs nothing. Within the cool-down of the last
-        forced refresh the token is kept: whoever is refused then lacks a permission, or the issuer gives
-        nothing better.
+    def accepted(
+        self, token: Credential, sent_at: float, purpose: Purpose, before: Rejection | None = None
+    ) -> None:
+        """Note that an upstream accepted a token.
+
+        Args:
+            token: It.
+            sent_at: When the request was sent.
+            purpose: Of the request.
+            before: How another token was rejected for the same request.
+        """
+        served = self._served
+        served[token.digest] = max(sent_at, served.get(token.digest, -math.inf))
+        served.move_to_end(token.digest)
+        if len(served) > _SERVED_MAX:
+            served.popitem(last=False)
+        if self._current is None or token.digest == self._current.digest:
+            self._suspicion.accepted(purpose, sent_at)
+            if sent_at > self._suspect_since:
+                self._suspect = None
+        if before is not None and before.token.digest != token.digest:
+            self._learn(before, token)
+
+    def rejected(
+        self, rejection: Rejection, caller: str, purpose: Purpose, *, first: Rejection | None, reason: str
+    ) -> bool:
+        """Note that an upstream rejected a token, and return whether another one may help.
+
+        Args:
+            rejection: What was rejected, and when.
+            caller: Whose request it was.
+            purpose: Of the request.
+            first: The first rejection of the same request, if this one is a later one.
+            reason: Words for the log.
+        """
+        now, token = rejection.at, rejection.token
+        current = self._valid(now)
+        if first is not None and token.obtained >= first.at:
+            self._deny(token, caller, purpose, now)
+            return False
+        if current is None or current.digest != token.digest:
+            self.stats.rejections_without_effect += 1  # there is a newer one already, or none
+            return True
+        if self._suspicion.explains(purpose, caller, now):
+            self.stats.rejections_without_effect += 1
+            return False
+        if self._suspect != token.digest:
+            self._suspect, self._suspect_since = token.digest, now
+            self._log.warning(
+                "token_rejected", generation=token.generation, fingerprint=token.fingerprint, reason=reason
+            )
+        wait = self._force(caller, purpose, now)
+        if wait > 0:
+            self._suspicion.postponed(purpose, now)
+            self.stats.rejections_without_effect += 1
+        else:
+            self.stats.rejections += 1
+        return True
+
+    async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Credential | None:
+        """Return another token than the one that was rejected.
 
         Returns:
-            This moment, on the clock that `Credential.obtained` is told by.
+            None if the issuer gives the rejected token again, or only that one.
+
+        Raises:
+            CredentialError: there is no other one now.
         """
-        now = self._clock()
-        current = self._valid(now)
-        if current is None or current.generation != generation or not self._forced.allows(now):
-            self.stats.rejections_without_effect += 1
-            return now
-        self.stats.rejections += 1
-        self._log.warning(
-            "token_rejected", generation=generation, fingerprint=current.fingerprint, reason=reason
+        deadline = self.clock() + self._policy.wait_timeout
+        refused = rejection.token
+        while True:
+            now = self.clock()
+            current = self._valid(now)
+            if current is not None and current.digest != refused.digest:
+                return current
+            if (
+                current is not None
+                and current.generation > refused.generation
+                and (current.obtained >= rejection.at)
+            ):
+                return None
+            if current is None:
+                self._refresh(now)
+            if self._flight is None:
+                if self._closed or now < self._backoff_until:
+                    raise self._unavailable(now)
+                wait = self._force(caller, purpose, now)
+                if wait > RATION_PATIENCE_SECONDS:
+                    raise TokenUnavailable(
+                        wait, reason=f"the token was rejected, and fetches are rationed for {wait:.1f} s"
+                    )
+                if wait > 0:
+                    await asyncio.sleep(max(wait, 0.01))  # a loop may be early by its own resolution
+                    continue
+            await self._waiters.join(deadline - now)
+
+    @property
+    def ever_accepted(self) -> bool:
+        """Whether an upstream has accepted any token so far."""
+        return bool(self._served)
+
+    def deny(self, token: Credential, caller: str, purpose: Purpose) -> None:
+        """Note that the issuer has nothing better than a token that was rejected for a purpose."""
+        self._deny(token, caller, purpose, self.clock())
+
+    def _deny(self, token: Credential, caller: str, purpose: Purpose, now: float) -> None:
+        self._suspicion.denied(purpose, caller, now)
+        if self._suspect == token.digest:
+            self._suspect = None
+        self.stats.rejections_without_effect += 1
+        self._log.info(
+            "token_denied", endpoint=purpose.endpoint, model=purpose.model, generation=token.generation
         )
-        self._rejected_generation, self._rejected_at, self._is_forced = generation, now, True
-        self._rejected_digests.append(current.digest)
-        self._refresh(now)
-        return now
+
+    def _force(self, caller: str, purpose: Purpose, now: float) -> float:
+        """Start a fetch because of a rejection; return the seconds to wait if that is not possible now."""
+        self._follow_loop()
+        if self._flight is not None or self._closed:
+            return 0.0
+        if now < self._backoff_until:
+            return self._backoff_until - now
+        wait = self._suspicion.wait(caller, purpose, now)
+        if wait > 0:
+            return wait
+        self._suspicion.spend(caller, purpose, now)
+        self._charged_for = None if self._current is None else self._current.digest
+        self._launch(now)
+        return 0.0
+
+    def _refund(self) -> None:
+        """A flight ended without a fetch that the issuer answered with a token."""
+        if self._charged_for is not None:
+            self._suspicion.refund()
+        self._charged_for = None
+
+    def _learn(self, rejection: Rejection, accepted: Credential) -> None:
+        """A token was rejected and its successor accepted: it is dead, unless it served somebody since."""
+        token = rejection.token
+        if token.digest in self._dead or self._served.get(token.digest, -math.inf) > rejection.at:
+            return
+        self._dead.append(token.digest)
+        if token.digest == self._charged_for:
+            self._suspicion.refund()
+        reissued = self._policy.exclusive and (accepted.adopted or accepted.obtained < rejection.sent_at)
+        if reissued or rejection.sent_at >= token.hard:
+            return
+        age = rejection.sent_at - token.obtained
+        self.stats.early_deaths += 1
+        if self._life.died(age, certain=token.certain):
+            self._log.warning(
+                "token_life_learned", announced_s=_shown(token.announced), observed_s=_shown(age),
+                meaning="tokens die before their announced end; they are refreshed by the observed life",
+            )  # fmt: skip
+            self._shorten()
+
+    def _shorten(self) -> None:
+        """Give the current token no longer than the learned life."""
+        current, longest = self._current, self._life.longest
+        if current is not None and current.obtained + longest < current.hard:
+            hard = current.obtained + longest - skew_of(longest)
+            soft = min(current.soft, current.obtained + 0.6 * longest)
+            self._current = replace(current, hard=hard, soft=soft)
+            self._arm()
+
+    # --- how things stand
 
     def prefetch(self) -> None:
         """Start a fetch now, without waiting for it: a first caller should find a token."""
-        self._refresh(self._clock())
+        self._refresh(self.clock())
 
     @property
     def healthy(self) -> bool:
         """False only while there is no valid token and the last fetch failed. Cold is healthy."""
-        return self._failures == 0 or self._valid(self._clock()) is not None
+        return self._failures == 0 or self._valid(self.clock()) is not None
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that the token in hand may still be sent, None where there is none."""
-        now = self._clock()
+        """Seconds that the token in hand may still be sent, None without one."""
+        now = self.clock()
         current = self._valid(now)
         return None if current is None else current.hard - now
 
     def reading(self) -> TokenReading:
         """How things stand now."""
-        now = self._clock()
-        state = state_of(self._current, now, rejected=self._rejected_generation)
-        waiters, backoff = len(self._waiters), max(self._backoff_until - now, 0.0)
+        now = self.clock()
         return TokenReading(
-            self.name, state, self.remaining or 0.0, self._generation, waiters, backoff, self.stats
+            credential=self.name,
+            state=state_of(self._current, now, suspect=self._suspect),
+            remaining_seconds=self.remaining or 0.0,
+            generation=self._generation,
+            waiters=len(self._waiters),
+            backoff_seconds=max(self._backoff_until - now, 0.0),
+            learned_life_seconds=self._life.seconds or 0.0,
+            counts=self.stats,
         )
 
     async def close(self) -> None:
-        """Stop fetching and let go of the source; whoever still waits is told that no token can be had."""
+        """Stop fetching and close the source; whoever still waits gets an error."""
         self._closed = True
         self._disarm()
         self._follow_loop()
         await self._tasks.close()
-        self._waiters.fail(TokenUnavailable(reason="the service is closing"))
+        self._waiters.fail(_closing)
         await self._source.close()
 
     # --- waiting
 
-    async def _wait(self, min_ttl: float) -> Credential:
-        deadline = self._clock() + self._policy.wait_timeout
+    async def _wait(self) -> Credential:
+        deadline = self.clock() + self._policy.wait_timeout
         while True:
-            now = self._clock()
+            now = self.clock()
             current = self._valid(now)
-            if current is not None and now + min_ttl < current.hard:
+            if current is not None:
                 return current
             self._refresh(now)
-            try:
-                if self._flight is None:
-                    raise self._unavailable(now)
-                landed = await self._waiters.join(deadline - now)
-            except TokenUnavailable:
-                current = self._valid(self._clock())
-                if current is None:
-                    raise
-                return current  # not as long-lived as was asked for, yet better than an error
-            if landed.generation > self._rejected_generation:
-                return landed  # also one too short-lived to pass the checks above: it is new, and used once
+            if self._flight is None:
+                raise self._unavailable(now)
+            # What lands may be too short-lived to pass the check above: it is new, and used once.
+            return await self._waiters.join(deadline - now)
 
-    def _unavailable(self, now: float) -> TokenUnavailable:
-        if self._closed:
-            return TokenUnavailable(reason="the service is closing")
-        return TokenUnavailable(
-            max(self._backoff_until - now, 0.0), reason="backing off after a failed fetch"
-        )
+    def _unavailable(self, now: float) -> CredentialError:
+        if self._closed or self._failure is None:
+            return _closing()
+        wait = max(self._backoff_until - now, 0.0)
+        return _error_for(self._failure, wait, f"{self._failure.reason}; the next attempt is in {wait:.1f} s")
 
     # --- the flight
 
@@ -200,8 +354,14 @@ class CachedTokenSource:
         self._flight = task
 
     async def _fly(self) -> Credential:
-        current, rejected = self._valid(self._clock()), frozenset(self._rejected_digests)
-        known = Known(self._generation, current, rejected, self._failures)
+        rejected = {*self._dead, *([] if self._suspect is None else [self._suspect])}
+        known = Known(
+            generation=self._generation,
+            current=self._valid(self.clock()),
+            rejected=frozenset(rejected),
+            failures=self._failures,
+            longest=self._life.longest,
+        )
         async with asyncio.timeout(self._policy.flight_timeout):
             return await self._sharing.bring(self._source.fetch, known)
 
@@ -212,7 +372,7 @@ class CachedTokenSource:
             return
         self._flight = None
         if flight.cancelled() and flight.cancelling():  # by `close`, or by a loop that ends
-            self._waiters.fail(TokenUnavailable(reason="the service is closing"))
+            self._waiters.fail(_closing)
             return
         error = asyncio.CancelledError() if flight.cancelled() else flight.exception()
         if error is None:
@@ -222,47 +382,63 @@ class CachedTokenSource:
         self._arm()
 
     def _accept(self, credential: Credential) -> None:
-        now = self._clock()
+        now = self.clock()
         self._generation = credential.generation
+        if credential.adopted:
+            self._refund()
         if credential.soft < credential.hard <= now:
             self._back_off(TokenFetchError("the token was past its end when it came"))
             return
-        self._failures, self._backoff_until = 0, -1.0
-        if credential.digest in self._rejected_digests and self._flight_started < self._rejected_at:
-            self._launch(now)  # it left before the rejection and brings back the very token that was rejected
-            return
-        if self._is_forced and self._flight_started >= self._rejected_at and not credential.adopted:
-            self._forced.spend(now)  # a fetch that a rejection caused, not one that was under way
-        self._is_forced = False
-        again = self._current is not None and self._current.digest == credential.digest
-        self._current = credential
+        self._failures, self._failure, self._backoff_until = 0, None, -1.0
+        before, self._current = self._current, credential
+        again = before is not None and before.digest == credential.digest
+        if not again:
+            self._suspicion.token_changed()
+            if before is not None:
+                self._end_life(before)
         write = self._log.debug if again else self._log.info  # a file is read again every minute
         write(
             "token_adopted" if credential.adopted else "token_fetched",
             generation=credential.generation, fingerprint=credential.fingerprint,
-            lifetime_s=round(credential.lifetime, 3), flight_s=round(now - self._flight_started, 3),
+            lifetime_s=_shown(credential.lifetime), flight_s=_shown(now - self._flight_started),
         )  # fmt: skip
         self._waiters.publish(credential)
 
+    def _end_life(self, token: Credential) -> None:
+        """A token was replaced. If it worked until late in its life, that life was healthy."""
+        is_rejected = self._suspect == token.digest or token.digest in self._dead
+        if self._suspect == token.digest:
+            self._suspect = None
+        middle = token.obtained + token.lifetime / 2
+        if is_rejected or self._served.get(token.digest, -math.inf) < middle:
+            return
+        if self._life.lived(token.announced):
+            self._log.info(
+                "token_life_restored" if self._life.seconds is None else "token_life_extended",
+                believed_s=_shown(min(self._life.longest, token.announced)),
+            )
+
     def _back_off(self, error: TokenFetchError) -> None:
-        now = self._clock()
+        now = self.clock()
         current = self._valid(now)
+        self._refund()
         self._failures += 1
+        self._failure = error
         remaining = None if current is None else current.hard - now
         delay = retry_delay(error, self._failures, remaining, self._policy.uniform)
         self._backoff_until = now + delay
         self._log.warning(
             "token_fetch_failed", reason=error.reason, permanent=error.permanent, failures=self._failures,
-            retry_in_s=round(delay, 3), remaining_s=None if remaining is None else round(remaining, 3),
+            retry_in_s=_shown(delay), remaining_s=None if remaining is None else _shown(remaining),
         )  # fmt: skip
-        self._waiters.fail(TokenUnavailable(delay, reason=error.reason))
+        self._waiters.fail(lambda: _error_for(error, delay, error.reason))
 
     # --- the timer
 
     def _arm(self) -> None:
         """Plan the next fetch that nobody has to ask for."""
         self._disarm()
-        now = self._clock()
+        now = self.clock()
         due = next_fetch(
             self._valid(now),
             now,
@@ -275,7 +451,7 @@ class CachedTokenSource:
             self._timer = loop.call_later(max(due - now, 0), self._on_timer, due, context=self._context)
 
     def _on_timer(self, due: float) -> None:
-        now = max(self._clock(), due)  # a loop may be early by its own resolution
+        now = max(self.clock(), due)  # a loop may be early by its own resolution
         if self._failures or is_in_use(self._valid(now), now - self._last_used):
             self._refresh(now)
 
@@ -284,17 +460,28 @@ class CachedTokenSource:
             self._timer.cancel()
             self._timer = None
 
-    # --- what is so
-
     def _valid(self, now: float) -> Credential | None:
         current = self._current
-        if current is None or now >= current.hard or current.generation <= self._rejected_generation:
-            return None
-        return current
+        return None if current is None or now >= current.hard else current
 
     def _follow_loop(self) -> None:
-        """Let go of a flight that belongs to another event loop: nobody could ever await it here."""
+        """Drop a flight that belongs to another event loop: nobody could ever await it here."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._flight, self._timer = loop, None, None
             self._waiters = Waiters(self._policy.max_waiters)
+
+
+def _error_for(error: TokenFetchError, wait: float, reason: str) -> CredentialError:
+    """The error that callers get: whether a retry makes sense depends on who failed."""
+    if error.permanent and error.certain:
+        return IssuerRefuses(reason=reason)
+    return TokenUnavailable(wait, reason=reason)
+
+
+def _closing() -> CredentialError:
+    return TokenUnavailable(reason="the service is closing")
+
+
+def _shown(seconds: float) -> float:
+    return round(seconds, 3)

@@ -8,20 +8,20 @@ from proxy.credentials.sources import TokenSource, as_fetch_error
 from proxy.telemetry import State, TokenStats
 
 
-def state_of(current: Credential | None, now: float, *, rejected: int) -> State:
+def state_of(current: Credential | None, now: float, *, suspect: bytes | None) -> State:
     """The state of the token in hand.
 
     Args:
         current: The newest one.
         now: On the clock of its deadlines.
-        rejected: The newest generation that an upstream refused.
+        suspect: Digest of a token that an upstream rejected, while it is not known why.
     """
     if current is None:
         return "empty"
-    if current.generation <= rejected:
-        return "rejected"
     if now >= current.hard:
         return "expired"
+    if current.digest == suspect:
+        return "suspect"
     return "stale" if now >= current.soft else "fresh"
 
 

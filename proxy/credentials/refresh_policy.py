@@ -13,11 +13,14 @@ from proxy.credentials.sources import TokenFetchError
 FIRST_DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 15.0
 DELAY_WITHOUT_TOKEN_SECONDS: Final = (1.0, 1.5)
-"""Callers are failing: probe about once a second, so that service is back soon after the issuer."""
-DELAY_PERMANENT_SECONDS: Final = (30.0, 60.0)
-RETRY_AFTER_SECONDS_MAX: Final = 60.0
-COOLDOWN_SECONDS: Final = 5.0
-COOLDOWN_SECONDS_MAX: Final = 60.0
+"""Callers are failing: try about once a second, so that service is back soon after the issuer."""
+REFUSALS_IN_A_ROW: Final = 6
+"""So often a refused request is repeated soon: issuers that start up refuse what they accept a moment later.
+Then the pauses double."""
+DELAY_REFUSED_SECONDS: Final = 0.8
+DELAY_REFUSED_SECONDS_MAX: Final = 60.0
+RETRY_AFTER_SECONDS_MAX: Final = 300.0
+"""An issuer is not left alone for longer than this, whatever its Retry-After says."""
 
 IDLE_LIFETIMES: Final = 2
 """A credential that nobody asked for in so many lifetimes is not refreshed: it goes cold."""
@@ -40,6 +43,8 @@ class RefreshPolicy:
     """What a caller waits at most for a token that is not there."""
     lease_seconds: float = 2.0
     """A process of the fleet that is gone while it fetches is missed for no longer than this."""
+    exclusive: bool = False
+    """Whether a new token revokes the one before: then two processes must never fetch at once."""
     max_waiters: int = 20_000
     clock: Callable[[], float] = time.monotonic
     uniform: Uniform = random.uniform
@@ -70,44 +75,23 @@ def next_fetch(
 
 
 def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, uniform: Uniform) -> float:
-    """Seconds until the next attempt.
+    """Return the seconds until the next attempt.
 
     Args:
         error: The failure.
         failures: How many in a row, this one included.
-        remaining: Seconds that the token in hand is still good for, None where there is none.
+        remaining: Seconds that the token in hand may still be sent; None or less than 0 without one.
         uniform: Draws between two bounds.
     """
     if error.retry_after is not None:
         return min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
     if error.permanent:
-        return uniform(*DELAY_PERMANENT_SECONDS)
-    if remaining is None:
+        doubled = 2.0 ** min(max(failures - REFUSALS_IN_A_ROW, 0), 16)
+        longest = min(DELAY_REFUSED_SECONDS * doubled, DELAY_REFUSED_SECONDS_MAX)
+        return uniform(0.65 * longest, longest)
+    if remaining is None or remaining <= 0:
         return uniform(*DELAY_WITHOUT_TOKEN_SECONDS)
-    # With the floor, for a quarter of what remains, again and again, is more and more attempts up to the end.
-    ceiling = min(DELAY_SECONDS_MAX, FIRST_DELAY_SECONDS * 2.0 ** min(failures, 16), remaining / 4)
-    ceiling = max(ceiling, FIRST_DELAY_SECONDS)
-    return uniform(ceiling / 2, ceiling)
-
-
-@dataclass(slots=True)
-class ForcedRefreshLimit:
-    """Bound the refreshes that rejections may force: the first at once, then 5 s apart, doubling to 60 s.
-
-    Else a caller without permission, whom the upstream answers 401 for ever, would cost a fetch a request.
-    """
-
-    until: float = -1.0
-    cooldown: float = 0.0
-
-    def allows(self, now: float) -> bool:
-        """Whether a forced refresh may start now."""
-        return now >= self.until
-
-    def spend(self, now: float) -> None:
-        """One was made: the next one has to wait."""
-        quiet = now - self.until > self.cooldown
-        self.cooldown = (
-            COOLDOWN_SECONDS if quiet or not self.cooldown else min(self.cooldown * 2, COOLDOWN_SECONDS_MAX)
-        )
-        self.until = now + self.cooldown
+    # A quarter of what remains, again and again, would make more and more attempts up to the end.
+    longest = min(DELAY_SECONDS_MAX, FIRST_DELAY_SECONDS * 2.0 ** min(failures, 16), remaining / 4)
+    longest = max(longest, FIRST_DELAY_SECONDS)
+    return uniform(longest / 2, longest)

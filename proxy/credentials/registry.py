@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from proxy.credentials.credential import Credential
+from proxy.credentials.suspicion import Purpose
+from proxy.credentials.token_use import TokenUse
 from proxy.credentials.upstream_credential import UpstreamCredential
 from proxy.telemetry import TokenReading
 
@@ -13,17 +14,9 @@ class Others:
     def __init__(self, registry: "CredentialRegistry") -> None:
         self.registry = registry
 
-    async def get(self, name: str) -> Credential:
-        """A token that may be sent now.
-
-        Raises:
-            TokenUnavailable: there is none to be had now.
-        """
-        return await self.registry.get(name)
-
-    def invalidate(self, name: str, generation: int, reason: str) -> None:
-        """Take one back that the endpoint refused."""
-        self.registry.invalidate(name, generation, reason)
+    def use(self, name: str, endpoint: str) -> TokenUse:
+        """Begin to use a token at an endpoint."""
+        return self.registry.use(name, endpoint)
 
 
 @dataclass(slots=True)
@@ -66,17 +59,9 @@ class CredentialRegistry:
     def __getitem__(self, name: str) -> UpstreamCredential:
         return self._held[name].credential
 
-    async def get(self, name: str) -> Credential:
-        """A token of one of them, for a request that shows it to get another.
-
-        Raises:
-            TokenUnavailable: there is none to be had now.
-        """
-        return await self[name].source.get()
-
-    def invalidate(self, name: str, generation: int, reason: str) -> None:
-        """Take a token back that was refused."""
-        self[name].source.invalidate(generation, reason)
+    def use(self, name: str, endpoint: str) -> TokenUse:
+        """Begin to use a token at an endpoint, for a request that holds it to get another token."""
+        return TokenUse(self[name].source, f"credentials of {endpoint}", Purpose.of("POST", endpoint, None))
 
     def readings(self) -> list[TokenReading]:
         """How each of them stands now."""

@@ -1,9 +1,10 @@
-"""Those who wait for the flight: each owns a future and a clock of its own, nobody owns the flight."""
+"""Callers that wait for the flight: each has its own future and clock, and none of them owns the flight."""
 
 import asyncio
+from collections.abc import Callable
 
 from proxy.credentials.credential import Credential
-from proxy.errors import TokenUnavailable
+from proxy.errors import CredentialError, TokenUnavailable
 
 
 class Waiters:
@@ -27,7 +28,7 @@ class Waiters:
         """Wait for the next outcome.
 
         Raises:
-            TokenUnavailable: the flight failed, `timeout` seconds went by, or too many wait already.
+            CredentialError: the flight failed, `timeout` seconds went by, or too many wait already.
         """
         if len(self._futures) >= self._limit:
             raise TokenUnavailable(reason="too many callers wait for a token")
@@ -46,10 +47,10 @@ class Waiters:
         for waiter in self._take():
             waiter.set_result(credential)
 
-    def fail(self, error: TokenUnavailable) -> None:
-        """Give every waiter the failure, each its own instance: raising one collects a traceback."""
+    def fail(self, build: Callable[[], CredentialError]) -> None:
+        """Give every waiter the failure, each an instance of its own: raising one collects a traceback."""
         for waiter in self._take():
-            waiter.set_exception(TokenUnavailable(error.retry_after, reason=error.reason))
+            waiter.set_exception(build())
 
     def _take(self) -> list[asyncio.Future[Credential]]:
         futures, self._futures = self._futures, set()

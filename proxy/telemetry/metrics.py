@@ -32,6 +32,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[TokenReading], float]]]] = {
         "Seconds until the next fetch may begin, after a failure.",
         lambda reading: reading.backoff_seconds,
     ),
+    "token_learned_life_seconds": (
+        "Life that tokens are observed to have, while it is believed over the announced one; else 0.",
+        lambda reading: reading.learned_life_seconds,
+    ),
 }
 _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], float]]]]] = {
     "token_served": (
@@ -58,6 +62,11 @@ _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], fl
             "true": lambda reading: reading.counts.rejections,
             "false": lambda reading: reading.counts.rejections_without_effect,
         },
+    ),
+    "token_early_deaths": (
+        "Tokens that an upstream rejected before their announced end.",
+        "",
+        {"": lambda reading: reading.counts.early_deaths},
     ),
     "token_adopted": (
         "Tokens taken over from another process of the fleet.",

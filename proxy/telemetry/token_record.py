@@ -21,6 +21,8 @@ class TokenStats:
     """Refusals by an upstream that led to a fetch,"""
     rejections_without_effect: int = 0
     """and those of a token that was replaced already, or within the cool-down."""
+    early_deaths: int = 0
+    """Tokens that an upstream rejected before their end, and whose successors it accepted."""
     adopted: int = 0
     """Tokens that another process had fetched."""
     lease_wait_seconds: float = 0.0
@@ -37,7 +39,7 @@ class TokenStats:
         self.wait_seconds += seconds
 
 
-State = Literal["empty", "fresh", "stale", "expired", "rejected"]
+State = Literal["empty", "fresh", "stale", "suspect", "expired"]
 
 
 class TokenReading(NamedTuple):
@@ -51,4 +53,6 @@ class TokenReading(NamedTuple):
     waiters: int
     backoff_seconds: float
     """Until the next fetch may begin."""
+    learned_life_seconds: float
+    """The life that tokens are observed to have, where it is believed over the announced one; else 0."""
     counts: TokenStats

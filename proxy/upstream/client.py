@@ -1,8 +1,8 @@
 """The only room that knows AsyncOpenAI: send one request with a live token, hand back an unread response."""
 
+import asyncio
 import contextlib
 import functools
-import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 import httpx2
 from openai import AsyncOpenAI
 
-from proxy.credentials import CachedTokenSource, Credential, UpstreamCredential
-from proxy.credentials.refusal import BODY_BYTES_MAX, RefusalRules
+from proxy.credentials import Credential, UpstreamCredential
+from proxy.credentials.refusal import BODY_BYTES_MAX
+from proxy.credentials.suspicion import Purpose
+from proxy.credentials.token_use import TokenUse
 from proxy.errors import (
     Aborted,
     BadResponse,
@@ -32,6 +34,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.redacted import RedactedBody, SentSecrets, without_coding
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
+from proxy.wire.denial import denial
 from proxy.wire.endpoints import OTHER, Endpoint
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, with_hyphens
 from proxy.wire.locations import relocate
@@ -39,9 +42,8 @@ from proxy.wire.redaction import Redactor
 
 Explain = Callable[[Exception], TransportFailure]
 
-SENDS_MAX: Final = 3
-"""A request is sent once more with another token. One that was there already when the first was refused may
-have been revoked with it: then the request is sent a last time, with one that is fetched since."""
+REJECTION_SECONDS: Final = 1.0
+"""For the body of an answer that rejects our token, which is needed only if no other token helps."""
 
 
 class SendClock(Protocol):
@@ -123,7 +125,8 @@ class UpstreamClient(AsyncOpenAI):
         A 401 against our own token is repaired unseen: the token is refreshed and a held body sent once more.
 
         Raises:
-            TokenUnavailable, TokenRejected: no token, or none that the upstream takes.
+            CredentialError: no token, or none that the upstream accepts.
+            UpstreamForbidden: the upstream rejects this request whatever the token.
             Unreachable, BadResponse, UpstreamTimeout, Overloaded: no answer that could be relayed.
         """
         if self._open >= self._limit:
@@ -146,28 +149,30 @@ class UpstreamClient(AsyncOpenAI):
     ) -> httpx2.Response:
         if self._credential is None:
             return await self._send(request, None)
-        source, refused, since = self._credential.source, set[bytes](), math.inf
-        while True:
-            credential = await _token(source, request.clock)
-            if credential.digest in refused:
-                raise TokenRejected(reason=self._refusal("the token, and its issuer gives no other one"))
-            record.generation, record.replays = credential.generation, len(refused)
-            response = await self._send(request, credential)
-            if not await self._refuses(response, self._credential.refusal):
+        # Unknown endpoints are told apart by their paths.
+        endpoint = request.path.decode("latin-1") if request.endpoint is OTHER else request.endpoint.name
+        purpose = Purpose.of(request.method, endpoint, request.model)
+        use, answer = TokenUse(self._credential.source, record.caller, purpose), (0, b"")
+        while (token := await _token(use, request.clock)) is not None:
+            record.generation, record.replays = token.generation, use.sends - 1
+            response = await self._send(request, token)
+            if not await self._rejects(response):
+                if response.status_code < HTTPStatus.BAD_REQUEST:
+                    use.accepted()
                 return response
-            now = source.invalidate(credential.generation, f"the upstream answered {response.status_code}")
+            answer = response.status_code, await self._read_rejection(response)
+            if not use.rejected(f"the upstream answered {response.status_code}"):
+                break
             if not isinstance(request.body, bytes):
-                raise TokenUnavailable(reason="the token was refused; a streamed upload cannot be sent again")
-            refused.add(credential.digest)
-            if credential.obtained >= since or len(refused) == SENDS_MAX:
-                raise TokenRejected(reason=self._refusal("a fresh token as well"))
-            since = min(since, now)
-
-    def _refusal(self, what: str) -> str:
-        asked = origin_of(str(self._url))
-        return (
-            f"{asked} refuses {what}; check the credential: its scope, its audience, and where inject puts it"
-        )
+                await _token(use, request.clock)  # the caller's next try finds a newer one, if there is one
+                reason = "the token was rejected, and a streamed upload cannot be sent again"
+                raise TokenUnavailable(reason=reason)
+        if not use.ever_accepted:
+            raise TokenRejected(
+                reason="a fresh token was rejected too, and the upstream accepted none so far"
+            )
+        status, body = answer
+        raise denial(status, self._secrets.redactor.redact(body))
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
         headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._never_up]
@@ -202,21 +207,33 @@ class UpstreamClient(AsyncOpenAI):
             )
         return response
 
-    async def _refuses(self, response: httpx2.Response, rules: RefusalRules) -> bool:
-        """Whether an answer refuses our token; then it is closed."""
-        status, headers = response.status_code, response.headers.raw
-        refused = rules.fit_head(status, headers)
-        if not refused and rules.ask_for_body(status, headers):
-            body: ArrivingBody = response.extensions["body"]
-            try:
-                with _translated_errors(self._explain):
-                    refused = rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
-            except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
-                await response.aclose()
-                raise
-        if refused:
+    async def _rejects(self, response: httpx2.Response) -> bool:
+        """Whether an answer rejects our token."""
+        if self._credential is None:
+            return False
+        status, headers, rules = response.status_code, response.headers.raw, self._credential.refusal
+        if rules.fit_head(status, headers):
+            return True
+        if not rules.ask_for_body(status, headers):
+            return False
+        body: ArrivingBody = response.extensions["body"]
+        try:
+            with _translated_errors(self._explain):
+                return rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
+        except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
             await response.aclose()
-        return refused
+            raise
+
+    async def _read_rejection(self, response: httpx2.Response) -> bytes:
+        """Read the answer that rejects our token, as far as it comes soon, and close it."""
+        body: ArrivingBody = response.extensions["body"]
+        try:
+            async with asyncio.timeout(REJECTION_SECONDS):
+                return await body.peek(BODY_BYTES_MAX)
+        except (httpx2.TransportError, TimeoutError):
+            return b""
+        finally:
+            await response.aclose()
 
 
 def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
@@ -230,13 +247,13 @@ def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
     return f"{origin_of(base_url)} answered 404 {kind}; check that base_url has its version, such as /v1"
 
 
-async def _token(source: CachedTokenSource, clock: SendClock | None) -> Credential:
+async def _token(use: TokenUse, clock: SendClock | None) -> Credential | None:
     """A token; the wait for it has bounds of its own."""
     if clock is None:
-        return await source.get()
+        return await use.token()
     clock.hold()
     try:
-        return await source.get()
+        return await use.token()
     finally:
         clock.sent()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from proxy.errors import BadResponse, ProxyError, Unreachable, UpstreamTimeout
+from proxy.errors import BadResponse, ProxyError, Unreachable, UpstreamForbidden, UpstreamTimeout
 from proxy.settings import Breaker, Upstream
 from proxy.telemetry import UpstreamReading
 from proxy.upstream.breaker import CircuitBreaker, Ticket
@@ -116,7 +116,7 @@ def _tell(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
     """What an attempt tells of the upstream, if anything."""
     if isinstance(end.error, FAILURES) or end.status in FAILING:
         breaker.end(ticket, end.error or BadResponse())
-    elif end.status is not None:
+    elif end.status is not None or isinstance(end.error, UpstreamForbidden):  # the upstream answered
         breaker.end(ticket, None)
     else:
         breaker.abandon(ticket)

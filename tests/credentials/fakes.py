@@ -9,7 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 from proxy.credentials import CachedTokenSource, Credential, LocalSharing, MemoryTokenStore, RefreshPolicy
 from proxy.credentials.credential import FetchedToken, mint
 from proxy.credentials.sources import TokenFetchError, TokenSource
-from proxy.errors import TokenUnavailable
+from proxy.credentials.suspicion import Purpose
+from proxy.credentials.token_use import TokenUse
+from proxy.errors import CredentialError
 from proxy.secret import Secret
 from proxy.telemetry import TokenStats
 from tests.virtual_time import run_virtually
@@ -18,7 +20,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DOWN = TokenFetchError("the issuer is down")
-REFUSED = TokenFetchError("the issuer refuses us", permanent=True)
+REFUSED = TokenFetchError("the issuer refuses us", permanent=True, answered=True)
+BUSY = TokenFetchError("the issuer is busy", answered=True)
+CHAT = Purpose("POST", "chat/completions", "model")
 
 
 @dataclass
@@ -31,6 +35,10 @@ class FakeIssuer:
     error: BaseException | None = None
     token: str | None = None
     """The same one for every fetch; by default each brings its own."""
+    prefix: str = "token-"
+    """Before the number of each."""
+    certain: bool = True
+    """Whether the lifetime was read by the issuer's clock."""
     started: list[float] = field(default_factory=list)
     """When each fetch began, on the loop's clock."""
     flying: int = 0
@@ -45,8 +53,8 @@ class FakeIssuer:
     async def fetch(self) -> FetchedToken:
         """Do as the fields said when it began."""
         self.started.append(asyncio.get_running_loop().time())
-        token = self.token or f"token-{self.fetches}"
-        reply = FetchedToken(Secret(token), self.lifetime, self.refresh_in)
+        token = self.token or f"{self.prefix}{self.fetches}"
+        reply = FetchedToken(Secret(token), self.lifetime, self.refresh_in, certain=self.certain)
         delay, error = self.delay, self.error
         self.flying += 1
         self.most_at_once = max(self.most_at_once, self.flying)
@@ -108,13 +116,39 @@ def at_once(get: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waits")
 
 
-async def failure_of(get: Coroutine[Any, Any, object]) -> TokenUnavailable:
+async def failure_of(get: Coroutine[Any, Any, object]) -> CredentialError:
     """The error of a get that must fail."""
     try:
         await get
-    except TokenUnavailable as error:
+    except CredentialError as error:
         return error
     raise AssertionError("it found a token")
+
+
+async def reject(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> TokenUse:
+    """One request whose token the upstream rejects."""
+    use = TokenUse(machine, caller, purpose)
+    assert await use.token() is not None
+    use.rejected("the upstream answered 401")
+    return use
+
+
+async def serve(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Credential:
+    """One request whose token the upstream accepts."""
+    use = TokenUse(machine, caller, purpose)
+    token = await use.token()
+    assert token is not None
+    use.accepted()
+    return token
+
+
+async def replaced(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Credential:
+    """The token that a request gets after a rejection; the upstream accepts it."""
+    use = await reject(machine, caller, purpose)
+    token = await use.token()
+    assert token is not None
+    use.accepted()
+    return token
 
 
 def lowest(low: float, high: float) -> float:

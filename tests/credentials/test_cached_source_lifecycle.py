@@ -1,4 +1,4 @@
-"""A source over its life: demands on the time left, a store that outlives it, idleness, loops, its end."""
+"""A source over its life: a store that outlives it, idleness, event loops, its end."""
 
 import asyncio
 import gc
@@ -9,7 +9,6 @@ import pytest
 
 from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, RefreshPolicy
 from tests.credentials.fakes import (
-    DOWN,
     FakeIssuer,
     at_once,
     build_machine,
@@ -17,45 +16,12 @@ from tests.credentials.fakes import (
     local_machine,
     lowest,
     pass_time,
+    reject,
+    replaced,
+    serve,
     virtually,
 )
 from tests.virtual_time import VirtualTimeLoop
-
-
-@virtually
-async def test_a_caller_gets_the_time_that_it_needs() -> None:
-    issuer = FakeIssuer(lifetime=1000.0, delay=1.0)
-    machine = build_machine(issuer, uniform=lowest)
-    await machine.get()
-    await pass_time(500.0)
-    assert at_once(machine.get(min_ttl=480.0)).generation == 1
-    assert (await machine.get(min_ttl=495.0)).generation == 2
-    assert at_once(machine.get(min_ttl=495.0)).generation == 2
-
-
-@virtually
-async def test_more_time_than_any_token_has_costs_no_fetch_a_call() -> None:
-    issuer = FakeIssuer()
-    machine = build_machine(issuer, uniform=lowest)
-    await machine.get(min_ttl=3600.0)
-    for _ in range(100):
-        at_once(machine.get(min_ttl=3600.0))
-    assert issuer.fetches == 1
-
-
-@virtually
-async def test_an_outage_is_not_felt_while_the_token_lives() -> None:
-    issuer = FakeIssuer()
-    machine = build_machine(issuer)
-    first = await machine.get()
-    issuer.error, issuer.delay = DOWN, 1.0
-    await pass_time(100.0)
-    assert await machine.get(min_ttl=250.0) is first  # the fetch failed
-    assert at_once(machine.get(min_ttl=250.0)) is first  # it backs off
-    issuer.delay = 100.0
-    await pass_time(1.5)
-    assert await machine.get(min_ttl=250.0) is first  # the fetch takes too long
-    assert issuer.fetches == 3
 
 
 @virtually
@@ -153,7 +119,7 @@ async def test_closing_stops_the_refresh_ahead() -> None:
     await machine.get()
     await machine.close()
     machine.prefetch()
-    machine.invalidate(1, "401")
+    await reject(machine)
     await pass_time(1000.0)
     assert issuer.fetches == 1
 
@@ -199,8 +165,7 @@ async def test_a_machine_built_anew_goes_on_with_the_token_in_the_store() -> Non
     anew = build_machine(issuer, store)
     assert await anew.get() is credential
     assert issuer.fetches == 1
-    anew.invalidate(credential.generation, "401")
-    assert (await anew.get()).generation == credential.generation + 1
+    assert (await replaced(anew)).generation == credential.generation + 1
     assert issuer.fetches == 2
 
 
@@ -209,9 +174,11 @@ async def test_a_machine_built_anew_knows_the_token_that_it_rejected() -> None:
     store, issuer = MemoryTokenStore(), FakeIssuer(token="the same")
     credential = await build_machine(issuer, store).get()
     anew = build_machine(issuer, store)
-    await anew.get()
-    anew.invalidate(credential.generation, "401")
+    await serve(anew)
+    use = await reject(anew)
+    assert await use.token() is None  # the issuer gave it again
     assert (await anew.get()).digest == credential.digest
+    assert issuer.fetches == 2
 
 
 @virtually

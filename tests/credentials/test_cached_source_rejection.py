@@ -1,6 +1,8 @@
-"""The upstream refuses a token: which one is meant, what it costs, when it is given up."""
+"""The upstream rejects a token: who waits for a newer one, what that costs, and that nobody else notices."""
 
 import asyncio
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -9,135 +11,272 @@ from structlog.typing import EventDict
 from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
 from proxy.credentials.credential import mint
 from proxy.credentials.sharing import Fetch, Known
+from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.suspicion import SPACING_SECONDS, Purpose
+from proxy.credentials.token_use import TokenUse
+from proxy.errors import CredentialError
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
+    CHAT,
     DOWN,
+    REFUSED,
     FakeIssuer,
     at_once,
     build_machine,
     failure_of,
-    highest,
     lowest,
     pass_time,
+    reject,
+    replaced,
+    serve,
     virtually,
 )
 
+FORBIDDEN = Purpose("POST", "chat/completions", "forbidden")
+
 
 @dataclass
-class RefusingUpstream:
-    """Answers 401 to all it is sent, to a client that keeps the rules: one replay, with another token."""
+class Upstream:
+    """Rejects what it is told to reject, and is asked as the client asks it."""
 
     machine: CachedTokenSource
+    rejects: Callable[[Credential, Purpose], bool]
     sent: list[str] = field(default_factory=list)
+    """Every token that it was sent, with the model."""
 
-    async def request(self) -> int:
-        """How often one request was sent."""
-        credential = await self.machine.get()
-        self.sent.append(credential.secret.reveal())
-        self.machine.invalidate(credential.generation, "401")
-        fresh = await self.machine.get()
-        if fresh.digest == credential.digest:
-            return 1
-        self.sent.append(fresh.secret.reveal())
-        self.machine.invalidate(fresh.generation, "401")
-        return 2
+    async def request(self, caller: str = "caller", purpose: Purpose = CHAT) -> str:
+        """How one request ends."""
+        use = TokenUse(self.machine, caller, purpose)
+        try:
+            while (token := await use.token()) is not None:
+                self.sent.append(f"{token.secret.reveal()} for {purpose.model}")
+                if not self.rejects(token, purpose):
+                    use.accepted()
+                    return "ok"
+                if not use.rejected("401"):
+                    break
+        except CredentialError as error:
+            return str(error.status)
+        return "denied"
+
+
+def of_forbidden_model(_token: Credential, purpose: Purpose) -> bool:
+    """An upstream whose tokens are good, but for some models."""
+    return purpose.model != CHAT.model
+
+
+def revoked(*tokens: str) -> Callable[[Credential, Purpose], bool]:
+    """An upstream that rejects some tokens."""
+    return lambda token, _: token.secret.reveal() in tokens
+
+
+# --- nobody else notices
+
+
+@pytest.mark.parametrize(
+    "error", [None, DOWN, REFUSED, TokenFetchError("busy", retry_after=30, answered=True)]
+)
+@pytest.mark.parametrize("delay", [0.0, 3.0, 60.0])
+@virtually
+async def test_a_forbidden_model_takes_the_token_from_nobody(
+    error: TokenFetchError | None, delay: float
+) -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    await machine.get()
+    issuer.error, issuer.delay = error, delay
+    upstream = Upstream(machine, of_forbidden_model)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(600):  # 60 s
+            group.create_task(upstream.request("careless", FORBIDDEN))
+            assert at_once(upstream.request("other")) == "ok"
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("callers", [1, 7])
+@virtually
+async def test_a_flood_of_forbidden_names_takes_the_token_from_nobody_and_costs_few_fetches(
+    callers: int,
+) -> None:
+    issuer = FakeIssuer(lifetime=1e6, delay=0.2)
+    machine = build_machine(issuer)
+    upstream = Upstream(machine, of_forbidden_model)
+    await upstream.request("other")
+    async with asyncio.TaskGroup() as group:
+        for number in range(6000):  # 300 s
+            caller, purpose = f"flood {number % callers}", Purpose("POST", "chat/completions", f"m{number}")
+            group.create_task(upstream.request(caller, purpose))
+            assert at_once(upstream.request("other")) == "ok"
+            await asyncio.sleep(0.05)
+    assert (
+        issuer.fetches <= 1 + 10 * callers
+    )  # per caller at 0, 5, 15, 35, 75, 135 s and each minute from there
 
 
 @virtually
-async def test_a_thousand_rejections_of_one_generation_cost_one_fetch() -> None:
-    issuer = FakeIssuer(delay=1.0)
+async def test_a_revoked_token_is_replaced_at_once_however_many_names_were_forbidden_before() -> None:
+    """Also where all callers are one, without keys."""
+    issuer = FakeIssuer(lifetime=1e6)
+    machine = build_machine(issuer)
+    upstream = Upstream(machine, of_forbidden_model)
+    await upstream.request()
+    for number in range(600):
+        await upstream.request(purpose=Purpose("POST", "chat/completions", f"m{number}"))
+        await asyncio.sleep(0.1)
+    upstream.rejects = revoked(*(f"token-{number}" for number in range(issuer.fetches + 1)))
+    began = asyncio.get_running_loop().time()
+    assert await upstream.request() == "ok"
+    assert asyncio.get_running_loop().time() - began <= SPACING_SECONDS
+
+
+@virtually
+async def test_while_a_newer_token_is_fetched_others_use_the_one_that_was_rejected() -> None:
+    issuer = FakeIssuer()
     machine = build_machine(issuer)
     first = await machine.get()
-    for _ in range(1000):
-        machine.invalidate(first.generation, "401")
-    assert (await machine.get()).generation == 2
+    issuer.delay = 5.0
+    use = await reject(machine)
+    waiting = asyncio.ensure_future(use.token())  # noqa: TID251
+    await pass_time(1.0)
+    assert at_once(machine.get()) is first
+    assert machine.reading().state == "suspect"
+    assert not waiting.done()
+    await pass_time(5.0)
+    newer = await waiting
+    assert newer is not None
+    assert newer.generation == 2
+    assert at_once(machine.get()) is newer
+
+
+@pytest.mark.parametrize(("error", "status"), [(DOWN, 503), (REFUSED, 502)])
+@virtually
+async def test_if_no_newer_token_can_be_had_only_the_rejected_request_fails(
+    error: TokenFetchError, status: int
+) -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    first = await machine.get()
+    issuer.error = error
+    use = await reject(machine)
+    failure = await failure_of(use.token())
+    assert (failure.status, failure.reason) == (status, error.reason)
+    assert at_once(machine.get()) is first
+    assert machine.healthy
+
+
+# --- what rejections cost
+
+
+@virtually
+async def test_a_thousand_rejections_of_one_token_cost_one_fetch() -> None:
+    issuer = FakeIssuer(delay=1.0)
+    machine = build_machine(issuer)
+    await machine.get()
+    async with asyncio.TaskGroup() as group:
+        found = [group.create_task(replaced(machine)) for _ in range(1000)]
+    assert {one.result().generation for one in found} == {2}
     assert issuer.fetches == 2
 
 
 @virtually
-async def test_a_late_rejection_of_an_old_generation_costs_nothing(
-    lines: list[EventDict],
-) -> None:
+async def test_a_late_rejection_of_an_older_token_costs_nothing(lines: list[EventDict]) -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
-    first = await machine.get()
+    use = TokenUse(machine, "caller", CHAT)
+    await use.token()
     await pass_time(181.0)
     second = at_once(machine.get())
-    machine.invalidate(first.generation, "401")
-    machine.invalidate(second.generation + 1, "401")  # nor does one that was never issued
-    await pass_time(1.0)
-    assert at_once(machine.get()) is second
+    assert use.rejected("401")
+    assert at_once(use.token()) is second
     assert issuer.fetches == 2
     assert "token_rejected" not in [line["event"] for line in lines]
 
 
 @virtually
-async def test_a_rejection_of_an_expired_token_does_not_use_up_the_forced_refresh() -> None:
-    issuer = FakeIssuer(lifetime=1.0)
-    machine = build_machine(issuer)
-    first = await machine.get()
-    await pass_time(2.0)
-    machine.invalidate(first.generation, "401")
-    issuer.lifetime = 300.0
-    second = await machine.get()
-    machine.invalidate(second.generation, "401")
-    assert (await machine.get()).generation == 3
-
-
-@pytest.mark.parametrize("token", [None, "the same"])
-@virtually
-async def test_an_upstream_that_always_refuses_costs_two_sends_a_request_and_few_fetches(
-    token: str | None,
-) -> None:
-    issuer = FakeIssuer(token=token, delay=0.01)
-    machine = build_machine(issuer)
-    upstream = RefusingUpstream(machine)
-    sends = []
+async def test_an_upstream_that_always_rejects_costs_two_sends_a_request_and_few_fetches() -> None:
+    issuer = FakeIssuer(delay=0.01)
+    upstream = Upstream(build_machine(issuer), lambda *_: True)
     for _ in range(6000):  # 600 s of 10 requests a second
-        sends.append(await upstream.request())
+        before = len(upstream.sent)
+        await upstream.request()
+        assert len(upstream.sent) - before <= 2
         await asyncio.sleep(0.1)
-    assert max(sends) <= 2
-    # One to begin with, then forced ones at 0, 5, 15, 35, 75, 135 s and each minute from there.
-    assert 10 <= issuer.fetches <= 14
+    assert issuer.fetches <= 8  # the life's own, and a second look after 1, 2, 4 and 8 minutes
 
 
 @virtually
-async def test_the_limit_forgets_when_all_was_quiet() -> None:
+async def test_a_denied_purpose_is_answered_as_denied_each_time_and_costs_no_further_fetch() -> None:
+    issuer = FakeIssuer()
+    upstream = Upstream(build_machine(issuer), of_forbidden_model)
+    await upstream.request()
+    outcomes = []
+    for _ in range(50):
+        outcomes.append(await upstream.request("careless", FORBIDDEN))
+        await asyncio.sleep(0.5)
+        await upstream.request()
+        outcomes.append(await upstream.request("another", FORBIDDEN))
+        await asyncio.sleep(0.5)
+    assert set(outcomes) == {"denied"}
+    assert issuer.fetches == 2
+
+
+@virtually
+async def test_a_purpose_that_is_allowed_again_is_forgotten() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
-    for _ in range(50):
-        credential = await machine.get()
-        machine.invalidate(credential.generation, "401")
-        await pass_time(20.0)
-    assert issuer.fetches == 51
+    upstream = Upstream(machine, of_forbidden_model)
+    assert await upstream.request(purpose=FORBIDDEN) == "denied"
+    upstream.rejects = revoked()
+    assert await upstream.request(purpose=FORBIDDEN) == "ok"
+    await pass_time(6.0)
+    upstream.rejects = revoked("token-1", "token-2")
+    assert await upstream.request(purpose=FORBIDDEN) == "ok"  # its token is replaced as any other
 
 
 @virtually
-async def test_an_issuer_that_gives_the_rejected_token_again_is_asked_once_a_cooldown() -> None:
+async def test_an_issuer_that_gives_the_rejected_token_again_is_asked_once() -> None:
     issuer = FakeIssuer(token="the same")
-    machine = build_machine(issuer)
-    first = await machine.get()
-    machine.invalidate(first.generation, "401")
-    again = await machine.get()  # it came after the rejection: there is nothing better
-    assert (again.generation, again.digest) == (2, first.digest)
-    for _ in range(1000):
-        machine.invalidate(at_once(machine.get()).generation, "401")
+    upstream = Upstream(build_machine(issuer), of_forbidden_model)
+    await upstream.request()
+    for _ in range(50):
+        assert await upstream.request(purpose=FORBIDDEN) == "denied"
+        await asyncio.sleep(0.2)
     assert issuer.fetches == 2
-    await pass_time(5.1)
-    machine.invalidate(again.generation, "401")
-    assert (await machine.get()).generation == 3
-    assert issuer.fetches == 3
+    assert upstream.sent.count("the same for forbidden") == 50  # each is sent once, for its own answer
 
 
 @virtually
-async def test_within_the_cooldown_a_rejected_token_is_kept(lines: list[EventDict]) -> None:
+async def test_a_caller_whose_fetches_are_rationed_is_told_when_to_come_back() -> None:
     machine = build_machine(FakeIssuer())
-    for _ in range(2):
-        credential = await machine.get()
-        machine.invalidate(credential.generation, "401")
-    assert at_once(machine.get()).generation == 2
-    assert [line["generation"] for line in lines if line["event"] == "token_rejected"] == [1]
-    assert (machine.stats.rejections, machine.stats.rejections_without_effect) == (1, 1)
+    upstream = Upstream(machine, of_forbidden_model)
+    await upstream.request()
+    assert await upstream.request("careless", FORBIDDEN) == "denied"
+    await pass_time(1.1)
+    use = await reject(machine, "careless", Purpose("POST", "embeddings", "also forbidden"))
+    error = await failure_of(use.token())
+    assert error.status == 503
+    assert error.headers["Retry-After"] == "4"
+    assert "rationed" in str(error.reason)
+    await pass_time(4.0)
+    assert await upstream.request("careless", Purpose("POST", "embeddings", "also forbidden")) == "denied"
+
+
+@virtually
+async def test_a_token_that_is_revoked_again_and_again_is_replaced_each_time() -> None:
+    issuer = FakeIssuer(delay=0.1)
+    machine = build_machine(issuer)
+    upstream = Upstream(machine, revoked())
+    for number in range(1, 30):
+        assert await upstream.request() == "ok"
+        upstream.rejects = revoked(*(f"token-{each}" for each in range(number + 1)))
+        outcomes = {await upstream.request(f"caller {each}") for each in range(5)}
+        assert outcomes == {"ok"}
+        await asyncio.sleep(0.3)  # sooner than two fetches may follow each other
+    elapsed = asyncio.get_running_loop().time() - issuer.started[0]
+    assert issuer.fetches <= 2 * elapsed / SPACING_SECONDS  # by rejections, and by the life that they teach
+
+
+# --- a flight that left before the rejection
 
 
 @virtually
@@ -148,22 +287,9 @@ async def test_a_fetch_that_left_before_the_rejection_cannot_bring_the_token_bac
     issuer.delay = 5.0
     await pass_time(181.0)  # the refresh is in the air, and will bring "old"
     issuer.token = "new"
-    machine.invalidate(1, "401")
-    credential = await machine.get()
-    assert credential.secret.reveal() == "new"
+    assert (await replaced(machine)).secret.reveal() == "new"
     assert issuer.fetches == 3
     assert issuer.most_at_once == 1
-
-
-@virtually
-async def test_a_fetch_that_left_after_the_rejection_may_bring_it_back() -> None:
-    issuer = FakeIssuer(token="old", delay=5.0)
-    machine = build_machine(issuer, uniform=lowest)
-    first = await machine.get()
-    machine.invalidate(first.generation, "401")
-    credential = await machine.get()
-    assert (credential.generation, credential.secret.reveal()) == (2, "old")
-    assert issuer.fetches == 2
 
 
 @virtually
@@ -173,56 +299,152 @@ async def test_a_fetch_that_left_before_the_rejection_may_bring_another_token() 
     await machine.get()
     issuer.token, issuer.delay = "new", 5.0
     await pass_time(181.0)
-    machine.invalidate(1, "401")
-    assert (await machine.get()).secret.reveal() == "new"
+    assert (await replaced(machine)).secret.reveal() == "new"
     assert issuer.fetches == 2
 
 
 @virtually
-async def test_callers_wait_through_the_second_fetch_and_share_its_failure() -> None:
-    issuer = FakeIssuer(token="old")
-    machine = build_machine(issuer, uniform=highest)
-    await machine.get()
-    issuer.delay = 5.0
-    await pass_time(226.0)
-    machine.invalidate(1, "401")
-    issuer.error = DOWN
-    async with asyncio.TaskGroup() as group:
-        callers = [group.create_task(failure_of(machine.get())) for _ in range(10)]
-    assert {caller.result().reason for caller in callers} == {"the issuer is down"}
-    assert issuer.fetches == 3
-
-
-@virtually
-async def test_a_fetch_that_was_under_way_does_not_use_up_the_forced_refresh() -> None:
+async def test_a_token_that_was_fetched_before_the_rejection_proves_nothing() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
     issuer.delay = 1.0
     await pass_time(180.5)  # a refresh is in the air when all tokens are revoked
-    machine.invalidate(1, "401")
-    assert (await machine.get()).generation == 2
-    machine.invalidate(2, "401")  # the issuer had made it before
-    assert (await machine.get()).generation == 3
-    assert issuer.fetches == 3
-    machine.invalidate(3, "401")  # this one was fetched because of a rejection
-    assert at_once(machine.get()).generation == 3
+    upstream = Upstream(machine, revoked("token-1", "token-2"))
+    assert await upstream.request() == "ok"
+    assert [sent.partition(" ")[0] for sent in upstream.sent] == ["token-1", "token-2", "token-3"]
 
 
 @virtually
-async def test_a_token_that_another_process_fetched_does_not_use_up_the_forced_refresh() -> None:
+async def test_callers_share_the_failure_of_the_second_fetch() -> None:
+    issuer = FakeIssuer(token="old")
+    machine = build_machine(issuer, uniform=lowest)
+    await machine.get()
+    issuer.delay = 5.0
+    await pass_time(181.0)
+    uses = [await reject(machine) for _ in range(10)]
+    issuer.error = DOWN
+    async with asyncio.TaskGroup() as group:
+        failing = [group.create_task(failure_of(use.token())) for use in uses]
+    assert {one.result().reason for one in failing} == {"the issuer is down"}
+    assert issuer.fetches == 3
+
+
+@virtually
+async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
     class Adopting:
-        """Gives another process's token first, and then fetches."""
+        """Gives another process's token each time."""
 
         async def bring(self, fetch: Fetch, known: Known) -> Credential:
             now, generation = asyncio.get_running_loop().time(), known.generation + 1
             credential = mint(await fetch(), generation=generation, obtained=now, uniform=lowest)
-            return replace(credential, adopted=generation == 2)
+            return replace(credential, adopted=True)
 
     issuer = FakeIssuer()
     policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
     machine = CachedTokenSource("corp", issuer, Adopting(), policy, TokenStats())
-    for generation in (1, 2, 3):
+    for generation in range(1, 5):
         assert (await machine.get()).generation == generation
-        machine.invalidate(generation, "401")
-    assert at_once(machine.get()).generation == 3  # only now it is used up
+        use = await reject(machine, purpose=Purpose("POST", "chat/completions", f"m{generation}"))
+        assert await use.token() is not None
+        await pass_time(1.0)
+
+
+# --- early deaths
+
+
+async def live(machine: CachedTokenSource, seconds: float, life: float, *, step: float = 0.25) -> list[str]:
+    """Ask an upstream whose tokens die after `life` seconds, whatever they announce."""
+    clock, born = asyncio.get_running_loop().time, dict[str, float]()
+
+    def is_dead(token: Credential, _purpose: Purpose) -> bool:
+        return clock() >= born.setdefault(token.secret.reveal(), clock()) + life
+
+    upstream, outcomes, end = Upstream(machine, is_dead), list[str](), clock() + seconds
+    while clock() < end:
+        outcomes.append(await upstream.request())
+        await asyncio.sleep(step)
+    return outcomes
+
+
+@pytest.mark.parametrize("life", [1.5, 3.0, 8.0, 60.0])
+@virtually
+async def test_tokens_that_die_early_are_refreshed_by_their_observed_life(
+    life: float, lines: list[EventDict]
+) -> None:
+    issuer = FakeIssuer(delay=0.2)
+    machine = build_machine(issuer)
+    outcomes = await live(machine, 40 * life, life)
+    assert set(outcomes) == {"ok"}
+    learned = [line for line in lines if line["event"] == "token_life_learned"]
+    assert learned[0]["announced_s"] == 300.0
+    assert learned[0]["observed_s"] == pytest.approx(life, abs=0.5)
+    assert 0 < machine.reading().learned_life_seconds <= 2 * life
+    # Two deaths to learn it, and now and then a look whether tokens live longer again.
+    assert machine.stats.early_deaths <= 8
+    assert issuer.fetches >= 30
+
+
+@virtually
+async def test_a_life_that_is_healthy_again_is_believed_again(lines: list[EventDict]) -> None:
+    machine = build_machine(FakeIssuer(lifetime=300.0))
+    await live(machine, 30.0, 8.0)
+    assert machine.reading().learned_life_seconds > 0
+    assert set(await live(machine, 6000.0, 300.0, step=1.0)) == {"ok"}
+    assert machine.reading().learned_life_seconds == 0
+    assert "token_life_restored" in [line["event"] for line in lines]
+
+
+@virtually
+async def test_one_early_death_is_no_rule() -> None:
+    machine = build_machine(FakeIssuer())
+    upstream = Upstream(machine, revoked())
+    for _ in range(5):
+        upstream.rejects = revoked(f"token-{machine.reading().generation}")
+        assert await upstream.request() == "ok"
+        for _ in range(1200):  # two healthy lives
+            assert await upstream.request() == "ok"
+            await asyncio.sleep(0.5)
+    assert machine.reading().learned_life_seconds == 0
+
+
+@virtually
+async def test_an_upstream_that_rejects_at_random_teaches_no_life() -> None:
+    dice = itertools.cycle([True, *[False] * 40])
+    machine = build_machine(FakeIssuer(delay=0.3))
+    upstream = Upstream(machine, lambda *_: next(dice))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2000):
+            group.create_task(upstream.request())
+            await asyncio.sleep(0.05)
+    assert machine.reading().learned_life_seconds == 0
+
+
+@virtually
+async def test_a_token_that_its_successor_revokes_has_not_died_early() -> None:
+    issuer = FakeIssuer(delay=0.1)
+    machine = build_machine(issuer, exclusive=True)
+    upstream = Upstream(machine, lambda token, _: token.secret.reveal() != f"token-{issuer.fetches}")
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8000):  # 2000 s: about ten lives
+            group.create_task(upstream.request())
+            await asyncio.sleep(0.25)
+    assert machine.reading().learned_life_seconds == 0
+
+
+@virtually
+async def test_one_early_death_is_enough_where_the_end_was_read_by_our_own_clock() -> None:
+    issuer = FakeIssuer(certain=False)
+    machine = build_machine(issuer)
+    await live(machine, 30.0, 20.0)
+    assert machine.reading().learned_life_seconds == pytest.approx(20.0, abs=0.5)
+
+
+@virtually
+async def test_it_is_known_whether_any_token_was_ever_accepted() -> None:
+    machine = build_machine(FakeIssuer())
+    await reject(machine)
+    assert not machine.ever_accepted
+    await serve(machine)
+    await pass_time(3600.0)
+    assert machine.ever_accepted

@@ -10,7 +10,6 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from proxy.credentials import Credential
 from proxy.credentials.credential import FetchedToken
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import (
@@ -22,6 +21,7 @@ from tests.credentials.fakes import (
     local_machine,
     lowest,
     pass_time,
+    replaced,
     virtually,
 )
 from tests.pace import paced
@@ -110,8 +110,8 @@ async def test_two_thousand_cold_callers_of_a_broken_issuer_fail_together() -> N
     errors = [caller.result() for caller in callers]
     assert loop.time() - started <= 3.05
     assert issuer.fetches == 1
-    assert {(error.reason, error.retry_after) for error in errors} == {
-        ("the issuer is down", errors[0].retry_after)
+    assert {(error.reason, error.headers["Retry-After"]) for error in errors} == {
+        ("the issuer is down", errors[0].headers["Retry-After"])
     }
     assert len({id(error) for error in errors}) == 2000
 
@@ -156,9 +156,7 @@ async def test_the_flight_knows_nothing_of_the_request_that_started_it(
     async def request(name: str) -> None:
         CALLER.set(name)
         structlog.contextvars.bind_contextvars(request_id=name)
-        credential = await machine.get()
-        machine.invalidate(credential.generation, "401")
-        await machine.get()
+        await replaced(machine)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(request("first"))
@@ -191,18 +189,12 @@ async def test_twenty_thousand_waiters_are_cancelled_within_a_second() -> None:
 
 
 @virtually
-async def test_a_waiter_that_wakes_to_a_rejected_token_waits_for_the_next() -> None:
+async def test_rejected_requests_wait_together_for_the_next_token() -> None:
     issuer = FakeIssuer(delay=1.0)
     machine = build_machine(issuer)
-
-    async def request() -> Credential:
-        credential = await machine.get()
-        machine.invalidate(1, "401")  # the fastest of them does
-        return credential
-
     async with asyncio.TaskGroup() as group:
-        callers = [group.create_task(request()) for _ in range(40)]
-    assert sorted(caller.result().generation for caller in callers) == [1] + [2] * 39
+        callers = [group.create_task(replaced(machine)) for _ in range(40)]
+    assert {caller.result().generation for caller in callers} == {2}
     assert issuer.fetches == 2
 
 

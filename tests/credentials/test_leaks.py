@@ -16,11 +16,11 @@ from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 from proxy.credentials.sources.static import StaticTokenSource
 from proxy.credentials.upstream_credential import Injection
-from proxy.errors import TokenUnavailable
+from proxy.errors import CredentialError, TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings import Logs
 from proxy.telemetry import configure_logs
-from tests.credentials.fakes import build_credential, local_machine
+from tests.credentials.fakes import build_credential, local_machine, reject, serve
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback
 
@@ -94,14 +94,14 @@ def log() -> Iterator[io.StringIO]:
 async def trouble(machine: CachedTokenSource, endpoint: TokenEndpoint) -> list[Exception]:
     """A fetch, a rejection, and every kind of failure; what callers are told."""
     told: list[Exception] = []
-    credential = await machine.get()
-    machine.invalidate(credential.generation, "the upstream answered 401")
-    await machine.get()
+    await serve(machine)
+    use = await reject(machine)
+    assert await use.token() is None  # the issuer gives the same one again
     for status, body in ((500, TOKEN), (403, TOKEN), (302, TOKEN), (200, f"<html>{TOKEN}</html>")):
         endpoint.status, endpoint.body = status, body.encode()
         endpoint.headers["Location"] = f"{endpoint.url}/{TOKEN}"
         cold = local_machine(HttpTokenSource(recipe(endpoint.url)))
-        with pytest.raises(TokenUnavailable) as caught:
+        with pytest.raises(CredentialError) as caught:
             await cold.get()
         told.append(caught.value)
         await cold.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.credentials import CredentialRegistry, UpstreamCredential
 from proxy.credentials.upstream_credential import Injection
-from tests.credentials.fakes import FakeIssuer, build_credential, build_machine, pass_time, virtually
+from tests.credentials.fakes import FakeIssuer, build_credential, build_machine, pass_time, reject, virtually
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -73,7 +73,7 @@ async def test_all_credentials_are_fetched_and_closed_together() -> None:
     registry.prefetch()
     await pass_time(2.0)
     assert [(await registry[name].source.get()).generation for name in issuers] == [1, 1]
-    registry["one"].source.invalidate(1, "401")
+    await reject(registry["one"].source)
     await asyncio.sleep(0.5)
     await registry.close()
     assert [issuer.closed for issuer in issuers.values()] == [1, 1]

@@ -31,9 +31,9 @@ async def test_each_gets_the_failure_as_its_own_exception() -> None:
     waiters = Waiters(10)
     tasks = start(waiters, 3)
     await pass_time(1.0)
-    waiters.fail(TokenUnavailable(7.0, reason="the issuer is down"))
+    waiters.fail(lambda: TokenUnavailable(7.0, reason="the issuer is down"))
     errors = [await failure_of(asyncio.wait_for(task, None)) for task in tasks]
-    assert {(error.retry_after, error.reason) for error in errors} == {(7.0, "the issuer is down")}
+    assert {(error.headers["Retry-After"], error.reason) for error in errors} == {("7", "the issuer is down")}
     assert len({id(error) for error in errors}) == 3
 
 
@@ -44,7 +44,7 @@ async def test_an_outcome_is_for_those_who_wait_and_not_for_those_who_come() -> 
     tasks = start(waiters, 1)
     await pass_time(1.0)
     waiters.publish(build_credential("late"))
-    waiters.fail(TokenUnavailable())
+    waiters.fail(TokenUnavailable)
     assert (await tasks[0]).secret.reveal() == "late"
 
 
@@ -84,7 +84,7 @@ async def test_an_outcome_that_crosses_a_cancellation_is_not_complained_about() 
     cancelled_first, failed_first = start(waiters, 2)
     await pass_time(1.0)
     cancelled_first.cancel()
-    waiters.fail(TokenUnavailable())
+    waiters.fail(TokenUnavailable)
     failed_first.cancel()
     await asyncio.wait({cancelled_first, failed_first})
     assert cancelled_first.cancelled()

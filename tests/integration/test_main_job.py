@@ -74,7 +74,7 @@ async def test_models_and_every_other_path_are_relayed(run_proxy: RunProxy, gate
 @pytest.mark.alone
 async def test_a_thousand_cold_requests_fetch_one_token(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.2)
-    credential = gateway.credential + f"timeout = {PATIENCE}\n"
+    credential = gateway.credential + f"timeout = {PATIENCE}\nconnect_timeout = {PATIENCE}\n"
     options = f"timeouts = {{ connect = {PATIENCE} }}"
     async with (
         run_proxy(gateway.url, credential=credential, options=options) as proxy,

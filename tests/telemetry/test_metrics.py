@@ -9,9 +9,9 @@ from proxy.telemetry import Metrics, TokenReading, TokenStats
 STATS = TokenStats(
     served_fresh=11, served_stale=12, waits=13, wait_seconds=1.4, fetches=25, fetches_failed_passing=6,
     fetches_failed_permanent=7, fetch_seconds=1.8, rejections=19, rejections_without_effect=20, adopted=21,
-    lease_wait_seconds=2.2, store_errors=23,
+    lease_wait_seconds=2.2, store_errors=23, early_deaths=24,
 )  # fmt: skip
-READING = TokenReading("corp", "stale", 42.5, 3, 4, 5.5, STATS)
+READING = TokenReading("corp", "stale", 42.5, 3, 4, 5.5, 8.25, STATS)
 
 
 def samples(readings: list[TokenReading]) -> dict[tuple[str, ...], float]:
@@ -34,11 +34,12 @@ def test_a_credential_has_all_its_numbers() -> None:
         (f"{prefix}state", "corp", "fresh"): 0,
         (f"{prefix}state", "corp", "stale"): 1,
         (f"{prefix}state", "corp", "expired"): 0,
-        (f"{prefix}state", "corp", "rejected"): 0,
+        (f"{prefix}state", "corp", "suspect"): 0,
         (f"{prefix}remaining_seconds", "corp"): 42.5,
         (f"{prefix}generation", "corp"): 3,
         (f"{prefix}waiters", "corp"): 4,
         (f"{prefix}backoff_seconds", "corp"): 5.5,
+        (f"{prefix}learned_life_seconds", "corp"): 8.25,
         (f"{prefix}served_total", "corp", "fresh"): 11,
         (f"{prefix}served_total", "corp", "stale"): 12,
         (f"{prefix}fetch_total", "corp", "ok"): 12,
@@ -47,6 +48,7 @@ def test_a_credential_has_all_its_numbers() -> None:
         (f"{prefix}invalidations_total", "corp", "true"): 19,
         (f"{prefix}invalidations_total", "corp", "false"): 20,
         (f"{prefix}adopted_total", "corp"): 21,
+        (f"{prefix}early_deaths_total", "corp"): 24,
         (f"{prefix}store_errors_total", "corp"): 23,
         (f"{prefix}lease_wait_seconds_total", "corp"): 2.2,
         (f"{prefix}fetch_seconds_count", "corp"): 25,

@@ -1,7 +1,9 @@
 """Sending with a live token: what goes up, how a 401 is repaired, and that every place is given back."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -17,9 +19,11 @@ from proxy.errors import (
     TokenRejected,
     TokenUnavailable,
     Unreachable,
+    UpstreamForbidden,
     UpstreamTimeout,
 )
 from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.wire.endpoints import CHAT_COMPLETIONS
 from tests.credentials.fakes import DOWN, FakeIssuer
 from tests.loopback import until
 from tests.ports import free_port
@@ -241,30 +245,103 @@ async def test_a_held_body_is_sent_once_more_with_a_fresh_token() -> None:
     assert (record.generation, record.replays, issuer.fetches) == (2, 1, 2)
 
 
-async def test_a_second_401_is_rejected_and_not_sent_a_third_time() -> None:
+async def forbidden(talk: Conversation) -> None:
+    """Reject every token for one model, in words of its own."""
+    if b"secret-model" not in talk.request.body:
+        await ok(talk)
+        return
+    token = talk.request.header("authorization")[0]
+    body = {"error": {"message": f"{token} may not use this model", "type": "denied", "code": "x", "more": 1}}
+    await talk.answer(json.dumps(body).encode(), status="401 Unauthorized")
+
+
+def asks(model: str) -> UpstreamRequest:
+    """A chat request for a model."""
+    return replace(
+        build_request(path=b"/chat/completions", body=model.encode()),
+        endpoint=CHAT_COMPLETIONS,
+        model=model,
+    )
+
+
+async def test_a_request_that_no_token_helps_gets_the_upstreams_own_error_as_a_403() -> None:
+    issuer = FakeIssuer(prefix="long-token-")
+    async with (
+        raw_upstream(forbidden) as upstream,
+        build_client(upstream.url, build_credential(issuer)) as client,
+    ):
+        await read_all(await client.open(asks("other"), build_record()))
+        with pytest.raises(UpstreamForbidden) as caught:
+            await client.open(asks("secret-model"), build_record())
+        assert client._open == 0
+        await read_all(await client.open(asks("other"), build_record()))
+        with pytest.raises(UpstreamForbidden):  # from now on without another fetch
+            await client.open(asks("secret-model"), build_record())
+    assert (caught.value.status, caught.value.code) == (403, "upstream_forbidden")
+    assert caught.value.envelope() == {
+        "error": {
+            "message": "Bearer ************ may not use this model",
+            "type": "denied",
+            "param": None,
+            "code": "upstream_forbidden",
+            "more": 1,
+        }
+    }
+    assert [request.header("authorization") for request in upstream.requests] == [
+        ["Bearer long-token-1"], ["Bearer long-token-1"],
+        ["Bearer long-token-2"], ["Bearer long-token-2"], ["Bearer long-token-2"],
+    ]  # fmt: skip
+    assert issuer.fetches == 2
+
+
+async def test_an_upstream_that_never_accepted_a_token_refuses_ours_and_not_the_request() -> None:
     async with (
         raw_upstream(unauthorized) as upstream,
         build_client(upstream.url, build_credential(FakeIssuer())) as client,
     ):
-        with pytest.raises(TokenRejected):
-            await client.open(build_request(body=b"{}"), build_record())
+        for sends in (2, 3):  # the second request costs no further fetch
+            with pytest.raises(TokenRejected) as caught:
+                await client.open(build_request(body=b"{}"), build_record())
+            assert len(upstream.requests) == sends
         assert client._open == 0
-    assert [request.header("authorization") for request in upstream.requests] == [
-        ["Bearer token-1"], ["Bearer token-2"],
-    ]  # fmt: skip
+    assert (caught.value.status, caught.value.headers["X-Should-Retry"]) == (502, "false")
 
 
-async def test_the_same_token_again_is_not_sent_again() -> None:
+@pytest.mark.parametrize("accepted_before", [True, False])
+async def test_the_only_token_there_is_is_not_sent_again(*, accepted_before: bool) -> None:
     record = build_record()
     async with (
-        raw_upstream(unauthorized) as upstream,
+        raw_upstream(forbidden) as upstream,
         build_client(upstream.url, build_credential(FakeIssuer(token="the only one"))) as client,
     ):
-        with pytest.raises(TokenRejected):
-            await client.open(build_request(body=b"{}"), record)
+        if accepted_before:
+            await read_all(await client.open(asks("other"), build_record()))
+        expected = UpstreamForbidden if accepted_before else TokenRejected
+        with pytest.raises(expected):
+            await client.open(asks("secret-model"), record)
         assert client._open == 0
-    assert len(upstream.requests) == 1
+    assert len(upstream.requests) == 1 + accepted_before
     assert record.replays == 0
+
+
+@pytest.mark.parametrize("body", ["endless", "cut"])
+async def test_a_rejection_whose_body_does_not_end_holds_nobody_up(body: str) -> None:
+    async def script(talk: Conversation) -> None:
+        if talk.request.header("authorization") == ["Bearer token-2"]:
+            await ok(talk)
+            return
+        await talk.say(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 999999\r\n\r\n{")
+        if body == "endless":
+            await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        build_client(upstream.url, build_credential(FakeIssuer())) as client,
+    ):
+        response = await client.open(build_request(body=b"{}"), build_record())
+        assert response.status == 200
+        await read_all(response)
+        await until(lambda: upstream.connections <= 1)
 
 
 async def test_a_streamed_upload_asks_to_come_again_and_the_token_is_renewed() -> None:

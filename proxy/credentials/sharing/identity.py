@@ -12,7 +12,17 @@ from proxy.settings.interpolation import LateReference, LateText
 from proxy.settings.section import Section
 
 _NOT_ASKED: Final = frozenset(
-    {"ca_file", "inject", "invalidate_on", "proxy", "reissue", "sharing", "timeout", "trust_env"}
+    {
+        "ca_file",
+        "connect_timeout",
+        "inject",
+        "invalidate_on",
+        "proxy",
+        "reissue",
+        "sharing",
+        "timeout",
+        "trust_env",
+    }
 )
 _CHANGING: Final = frozenset({"cwd", "token_file"})
 """What lies there is another one every time: the place counts. Of keys and key files the content does."""

@@ -1,4 +1,4 @@
-"""One process for itself: the credential lies in its memory."""
+"""One process for itself: the credential is kept in its memory."""
 
 from proxy.credentials.credential import Credential, mint
 from proxy.credentials.refresh_policy import RefreshPolicy
@@ -7,10 +7,10 @@ from proxy.credentials.store import MemoryTokenStore
 
 
 class LocalSharing:
-    """Shares within a process, also with a machine that is built anew for the same credential.
+    """Shares within a process, also with a machine that a reload builds anew for the same credential.
 
     Args:
-        name: Where it lies: the same for the same credential by the same recipe, and no other one.
+        name: Its key in the store: the same for the same credential by the same recipe, and no other one.
         store: The memory of the process.
         policy: Clock and dice.
     """
@@ -21,7 +21,7 @@ class LocalSharing:
         self._policy = policy
 
     async def bring(self, fetch: Fetch, known: Known) -> Credential:
-        """What the memory holds, or else what the source gives."""
+        """Return what the memory holds, or else what the source gives."""
         started = self._policy.clock()
         kept = await self._store.get(self._name)
         if (
@@ -36,6 +36,7 @@ class LocalSharing:
             generation=max(known.generation, kept.generation if kept else 0) + 1,
             obtained=started,
             uniform=self._policy.uniform,
+            longest=known.longest,
         )
         await self._store.put(credential, self._name, self._policy.clock())
         return credential

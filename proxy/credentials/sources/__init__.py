@@ -6,24 +6,37 @@ from proxy.credentials.credential import Credential, FetchedToken
 
 
 class TokenFetchError(Exception):
-    """A token source brought no token.
+    """A token source returned no token.
 
     Args:
         reason: Words for the log: what was asked, what happened, what to do. Never a secret, never text of a
             reply.
-        permanent: The issuer refused us: asking again soon is useless, though it is asked again for ever.
-        retry_after: Seconds the issuer asked to wait.
+        permanent: The issuer refuses the request. It is sent again all the same, but callers are told.
+        retry_after: Seconds that the issuer asks to wait.
+        answered: Whether there was an answer, from the issuer or from something on the way to it. Two
+            processes that get one speak for the issuer; a broken connection speaks for one process alone.
+        certain: Whether a refusal comes from the issuer itself, as far as can be known.
     """
 
-    def __init__(self, reason: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool = False,
+        retry_after: float | None = None,
+        answered: bool = False,
+        certain: bool = True,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.permanent = permanent
         self.retry_after = retry_after
+        self.answered = answered
+        self.certain = certain
 
 
 def as_fetch_error(error: BaseException) -> TokenFetchError:
-    """Whatever a token source raised, in words fit for the log."""
+    """Turn whatever a token source raised into words for the log."""
     if isinstance(error, TokenFetchError):
         return error
     if isinstance(error, TimeoutError):
@@ -45,15 +58,25 @@ class TokenSource(Protocol):
         """Let go of connections."""
 
 
-class OtherCredentials(Protocol):
-    """The live tokens of other credentials, for a request that shows one to get another."""
+class TokenInUse(Protocol):
+    """Another credential's token, for one request that holds it: see `token_use.TokenUse`."""
 
-    async def get(self, name: str) -> Credential:
-        """A token that may be sent now.
+    async def token(self) -> Credential | None:
+        """Return the token to send now; after a rejection another one, or None if no other helps.
 
         Raises:
-            TokenUnavailable: there is none to be had now.
+            CredentialError: there is none to be had now.
         """
 
-    def invalidate(self, name: str, generation: int, reason: str) -> None:
-        """Take one back that the endpoint refused."""
+    def accepted(self) -> None:
+        """Note that the endpoint accepted it."""
+
+    def rejected(self, reason: str) -> bool:
+        """Note that the endpoint rejected it, and return whether another one may help."""
+
+
+class OtherCredentials(Protocol):
+    """The live tokens of other credentials, for a request that holds one to get another."""
+
+    def use(self, name: str, endpoint: str) -> TokenInUse:
+        """Begin to use a credential's token at an endpoint."""

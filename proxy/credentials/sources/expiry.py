@@ -23,6 +23,7 @@ COOKIE: Final = "cookie:"
 _MISSING: Final = object()
 _LOCAL: Final = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)[T ]?(\d\d):?(\d\d):?(\d\d)(\.\d{1,6})?")
 """A point in time without a zone, in the ways that vendors write one: `20261126180500`, too."""
+_PLAIN: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _OFFSET: Final = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
@@ -47,11 +48,22 @@ class Reply:
         Its Date is cut to whole seconds. Where our clock agrees with it, ours tells the fraction; where it
         does not, the second counts as over, so that no token is believed to live longer than it does.
         """
-        try:
-            date = parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, ValueError, TypeError, OverflowError):
+        date = self._date
+        if date is None:
             return self.received
         return self.received if date <= self.received <= date + 1 else date + 1
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether the reply says what time it is for the issuer."""
+        return self._date is not None
+
+    @property
+    def _date(self) -> float | None:
+        try:
+            return parsedate_to_datetime(self.headers["date"]).timestamp()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
 
     def find(self, path: str) -> Any:
         """The value at a path; None where there is nothing.
@@ -114,13 +126,28 @@ def has_no_zone(value: Any) -> bool:
     return isinstance(value, str | int) and _LOCAL.fullmatch(str(value).strip()) is not None
 
 
+def is_certain(candidates: Iterable[tuple[str, str]], reply: Reply, token: str, max_ttl: float) -> bool:
+    """Whether the lifetime that `read_lifetime` returns is independent of this host's clock."""
+    if reply.has_clock:
+        return True
+    for path, unit in candidates:
+        if read_lifetime([(path, unit)], reply, token, max_ttl) is not None:
+            claims = _claims(reply.find(path) if path else token) if unit == "jwt" else {}
+            return unit in {"seconds", "milliseconds"} or _number(claims.get("iat")) is not None
+    return True
+
+
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    """A plain number: "300" is as good as 300; "300s", "1_000", NaN and true are none."""
+    if isinstance(value, str):
+        return float(value) if _PLAIN.fullmatch(value.strip()) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(value)  # "300" is as good as 300; "300s" is not
-    except (ValueError, OverflowError):
+        number = float(value)
+    except OverflowError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _seconds(value: Any, _reply: Reply) -> float | None:
@@ -180,7 +207,7 @@ def _jwt(value: Any, reply: Reply) -> float | None:
     expires, issued = _number(claims.get("exp")), _number(claims.get("iat"))
     if expires is None:
         return None
-    if "date" not in reply.headers and issued is not None:
+    if not reply.has_clock and issued is not None:
         return expires - issued
     return expires - reply.server_time
 

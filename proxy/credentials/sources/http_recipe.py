@@ -18,12 +18,19 @@ from typing import Any, Final
 import httpx2
 
 from proxy.credentials.credential import Credential, FetchedToken
-from proxy.credentials.sources import OtherCredentials, TokenFetchError
-from proxy.credentials.sources.expiry import Reply, read_lifetime
+from proxy.credentials.sources import OtherCredentials, TokenFetchError, TokenInUse
+from proxy.credentials.sources.expiry import Reply, is_certain, read_lifetime
 from proxy.credentials.sources.reply_body import cookies_of, parse_body
-from proxy.credentials.sources.reply_faults import doubt_lifetime, status_fault, success_fault, token_fault
+from proxy.credentials.sources.reply_faults import (
+    doubt_lifetime,
+    life_over,
+    status_fault,
+    success_fault,
+    token_fault,
+)
 from proxy.credentials.sources.request_values import Moment, credentials_in
-from proxy.errors import TokenUnavailable
+from proxy.credentials.sources.token_text import is_token
+from proxy.errors import CredentialError
 from proxy.secret import Secret
 from proxy.telemetry import get_logger
 from proxy.transport_failure import explain, origin_of
@@ -33,6 +40,10 @@ CLOCK_MARGIN: Final = 0.95
 """Part of the timeout after which a request gives up by itself, before the clock of the whole fetch runs out:
 that one cannot say which endpoint was slow."""
 CONNECT_FRACTION: Final = 0.9
+_OF_PROXIES: Final = frozenset(
+    {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED}
+)
+"""Only something on this machine's own way to the endpoint answers so (RFC 9110 15.5.8, RFC 6585 6)."""
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -63,6 +74,7 @@ class Recipe:
     default_ttl: float = 300.0
     max_ttl: float = 31 * 86400.0
     timeout: float = 10.0
+    connect_timeout: float = 2.0
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
@@ -85,13 +97,16 @@ class HttpTokenSource:
         }
         self._client = httpx2.AsyncClient(
             verify=_tls_context(recipe),
-            timeout=httpx2.Timeout(recipe.timeout, connect=CONNECT_FRACTION * recipe.timeout),
+            timeout=httpx2.Timeout(
+                recipe.timeout, connect=min(recipe.connect_timeout, CONNECT_FRACTION * recipe.timeout)
+            ),
             follow_redirects=False,
             trust_env=False,
             proxy=recipe.proxy,
             # No fetch depends on the one before: a session that has ended would fail the next.
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
         )
+        self._uses: dict[str, TokenInUse] = {}
         self._log = get_logger("credentials")
         self._asked = f"the token endpoint {origin_of(recipe.url)}"
 
@@ -111,8 +126,7 @@ class HttpTokenSource:
                 asyncio.timeout(CLOCK_MARGIN * self._recipe.timeout),
                 self._client.stream(**self._request(moment)) as response,
             ):
-                if response.status_code in _REFUSALS:
-                    self._take_back(moment)
+                self._note(response.status_code)
                 body = await self._read_capped(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 headers |= cookies_of(response.headers.get_list("set-cookie"))
@@ -128,7 +142,9 @@ class HttpTokenSource:
             body += chunk
             if len(body) > REPLY_BYTES_MAX:
                 if response.is_success:
-                    raise TokenFetchError(f"the reply of {self._asked} is too large: check the URL")
+                    raise TokenFetchError(
+                        f"the reply of {self._asked} is too large: check the URL", answered=True
+                    )
                 break  # its status is what counts
         return bytes(body)
 
@@ -137,18 +153,30 @@ class HttpTokenSource:
         await self._client.aclose()
 
     async def _tokens(self) -> dict[str, Credential]:
+        """The tokens that the request holds. One that was rejected the last time is not sent again."""
+        tokens: dict[str, Credential] = {}
         if self._others is None:
-            return {}
-        try:
-            return {name: await self._others.get(name) for name in self._needed}
-        except TokenUnavailable as error:
-            raise TokenFetchError("a credential that the request holds has no token") from error
+            return tokens
+        for name in sorted(self._needed):
+            use = self._uses.pop(name, None) or self._others.use(name, self._recipe.url)
+            try:
+                token = await use.token()
+            except CredentialError as error:
+                raise TokenFetchError("a credential that the request holds has no token") from error
+            if token is None:
+                raise TokenFetchError(f"{self._asked} rejects the token of the credential {name}")
+            self._uses[name], tokens[name] = use, token
+        return tokens
 
-    def _take_back(self, moment: Moment) -> None:
-        """A refusal may mean a token that the request showed: the next attempt shows a new one."""
-        for name, credential in moment.tokens.items():
-            if self._others is not None:
-                self._others.invalidate(name, credential.generation, "a token endpoint refused it")
+    def _note(self, status: int) -> None:
+        """A refusal may mean a token that the request held: the next attempt waits for a newer one."""
+        for name, use in [*self._uses.items()]:
+            if status in _REFUSALS:
+                use.rejected(f"a token endpoint answered {status}")
+                continue
+            if status < HTTPStatus.MULTIPLE_CHOICES:
+                use.accepted()
+            del self._uses[name]
 
     def _request(self, moment: Moment) -> dict[str, Any]:
         recipe = self._recipe
@@ -176,12 +204,16 @@ class HttpTokenSource:
         recipe = self._recipe
         self._check_status(reply)
         if recipe.success is not None and reply.find(recipe.success[0]) != recipe.success[1]:
-            raise TokenFetchError(f"the reply of {self._asked} {success_fault(reply, *recipe.success)}")
+            fault = success_fault(reply, *recipe.success)
+            raise TokenFetchError(f"the reply of {self._asked} {fault}", answered=True)
         token = self._token_of(reply)
-        if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
+        if not is_token(token):
             place = recipe.token_header or recipe.token or "its text"
             fault = token_fault(reply, place, in_body=recipe.token_header is None and not recipe.token_text)
-            raise TokenFetchError(f"the reply of {self._asked} {fault}")
+            raise TokenFetchError(f"the reply of {self._asked} {fault}", answered=True)
+        over = life_over(recipe.expires, reply, token, recipe.max_ttl)
+        if over is not None:
+            raise TokenFetchError(f"the reply of {self._asked} {over}", answered=True)
         lifetime = read_lifetime(recipe.expires, reply, token, recipe.max_ttl)
         doubt = doubt_lifetime(
             recipe.expires, reply, token, default_ttl=recipe.default_ttl, max_ttl=recipe.max_ttl
@@ -190,7 +222,8 @@ class HttpTokenSource:
             self._log.warning(doubt.event, reason=doubt.reason)
         hint = [(recipe.refresh_in, "seconds")] if recipe.refresh_in else []
         refresh_in = read_lifetime(hint, reply, token, recipe.max_ttl)
-        return FetchedToken(Secret(token), lifetime or recipe.default_ttl, refresh_in, doubt)
+        certain = is_certain(recipe.expires, reply, token, recipe.max_ttl)
+        return FetchedToken(Secret(token), lifetime or recipe.default_ttl, refresh_in, doubt, certain)
 
     def _check_status(self, reply: Reply) -> None:
         """Refuse a status that is no success."""
@@ -203,6 +236,7 @@ class HttpTokenSource:
             f"{self._asked} {status_fault(reply)}",
             permanent=permanent,
             retry_after=None if permanent else _retry_after(reply.headers.get("retry-after")),
+            answered=reply.status not in _OF_PROXIES,
         )
 
     def _token_of(self, reply: Reply) -> Any:

@@ -10,6 +10,7 @@ from proxy.credentials.credential import LifetimeDoubt
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.expiry import Reply, read_lifetime
 from proxy.credentials.sources.reply_faults import doubt_lifetime
+from proxy.credentials.sources.token_text import is_token
 
 BYTES_MAX: Final = 1 << 20
 """As much of a file or an output is taken in; no token is near that."""
@@ -56,8 +57,10 @@ def as_token(value: Any, whence: str) -> str:
     """
     if not isinstance(value, str) or not value:
         raise TokenFetchError(f"{whence} has no token")
-    if not value.isascii() or not value.isprintable():
-        raise TokenFetchError(f"{whence} has a token that is not one line of printable ASCII")
+    if not is_token(value):
+        raise TokenFetchError(
+            f"{whence} has a token that is not one line of printable ASCII, or is longer than 64 KiB"
+        )
     return value
 
 

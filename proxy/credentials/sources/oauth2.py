@@ -34,6 +34,7 @@ def oauth2_recipe(section: OAuth2Credential) -> Recipe:
         refresh_in="refresh_in",
         default_ttl=section.default_ttl,
         timeout=section.timeout,
+        connect_timeout=section.connect_timeout,
         ca_file=section.ca_file,
         client_cert=section.client_cert,
         client_key=section.client_key,

@@ -4,6 +4,7 @@ The words go into logs. They hold no text of the reply, except numbers where a c
 words that OAuth 2.0 defines.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -127,6 +128,22 @@ def doubt_lifetime(
         f"the token's life cannot be read ({found}); it is taken as {duration(default_ttl)} (default_ttl)"
     )
     return LifetimeDoubt(readable=False, reason=reason)
+
+
+def life_over(candidates: Sequence[tuple[str, str]], reply: Reply, token: str, max_ttl: float) -> str | None:
+    """Explain a life that is not above 0: the token is dead already. None if it is not so.
+
+    The first candidate that can be read decides: others may be there for other replies.
+    """
+    for path, unit in candidates:
+        seconds = life_of(reply.find(path) if path else token, unit, reply)
+        if seconds is None or not math.isfinite(seconds) or seconds > max_ttl:
+            continue
+        if seconds > 0:
+            return None
+        place = _unreadable(path, unit, reply, max_ttl) if path else "its exp claim is in the past"
+        return f"holds a token whose life is over ({place})"
+    return None
 
 
 def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.sources.token_text import is_token
 from proxy.secret import Secret
 
 PASSING_STATUSES = frozenset({408, 425, 429})
@@ -42,7 +43,7 @@ def checked_token(token: object, lifetime: float, refresh_in: float | None = Non
     Raises:
         TokenFetchError: it cannot, or does not.
     """
-    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+    if not is_token(token):
         raise TokenFetchError("the SDK gave no token that fits in a header")
     if lifetime <= 0:
         raise TokenFetchError("the SDK gave a token that has run out")

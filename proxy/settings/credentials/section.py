@@ -88,6 +88,8 @@ class CredentialSection(Section):
 class RequestSection(CredentialSection):
     """What every token endpoint that is asked over HTTP has beside."""
 
+    connect_timeout: PositiveSeconds = 2
+    """For the connection alone, within `timeout`."""
     ca_file: CaFile | None = None
     """PEM certificates to trust at the token endpoint instead of the system's."""
     client_cert: ReadableFile | None = None

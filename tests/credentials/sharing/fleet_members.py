@@ -13,8 +13,8 @@ from proxy.credentials.sharing.fleet import Fleet, FleetSharing
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from proxy.telemetry import TokenStats
-from tests.credentials.fakes import FakeIssuer
-from tests.pace import paced
+from tests.credentials.fakes import FakeIssuer, replaced
+from tests.pace import PATIENCE, paced
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 RECIPE = b"one recipe"
@@ -83,3 +83,16 @@ async def tokens_of(members: list[Member]) -> list[str]:
     """What each member would send now, asked all at once."""
     credentials = await asyncio.gather(*(member.machine.get() for member in members))
     return [credential.secret.reveal() for credential in credentials]
+
+
+async def replacements(members: list[Member]) -> list[str]:
+    """What each member sends after the upstream has rejected its token, all at once."""
+    credentials = await asyncio.gather(*(replaced(member.machine) for member in members))
+    return [credential.secret.reveal() for credential in credentials]
+
+
+async def healed(member: Member) -> None:
+    """Wait until a member has a token again."""
+    async with asyncio.timeout(PATIENCE):
+        while member.machine.remaining is None:  # noqa: ASYNC110  nothing says so
+            await asyncio.sleep(0.02)

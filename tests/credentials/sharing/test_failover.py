@@ -53,7 +53,7 @@ async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
     held = [await member.machine.get() for member in members]
     brought = await asyncio.gather(
         *(
-            member.sharing.bring(issuer.fetch, Known(one.generation, None, frozenset({one.digest}), 0))
+            member.sharing.bring(issuer.fetch, Known(one.generation, rejected=frozenset({one.digest})))
             for member, one in zip(members, held, strict=True)
         )
     )

@@ -1,24 +1,34 @@
 """A fleet with one Redis: one fetch for all, whoever fails, leaves or comes late."""
 
 import asyncio
+import functools
 import time
+from typing import Any
 
 import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sharing import Known
+from proxy.credentials.sharing.fleet import HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN, SUCCESSOR_SECONDS
 from proxy.credentials.sources import TokenFetchError
-from proxy.errors import TokenUnavailable
-from proxy.secret import Secret
-from tests.credentials.fakes import DOWN, REFUSED, FakeIssuer, failure_of, lowest
-from tests.credentials.sharing.fleet_members import RECIPE, cut_off, fleet_of, tokens_of
+from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of, highest
+from tests.credentials.sharing.fleet_members import (
+    RECIPE,
+    cut_off,
+    fleet_of,
+    healed,
+    replacements,
+    tokens_of,
+)
 from tests.loopback import until
-from tests.pace import PATIENCE, paced
+from tests.pace import paced
 from tests.redis_server import RedisServer
 
 LEASE = paced(0.3)
-COLD = Known(0, None, frozenset(), 0)
+COLD = Known()
+SLOW = paced(1.0) - 1.0
+"""What this machine may add to any second."""
 
 
 async def never() -> FetchedToken:
@@ -56,8 +66,7 @@ async def test_a_fleet_whose_token_is_revoked_fetches_once_more(store: RedisServ
     issuer = FakeIssuer(delay=0.05)
     async with fleet_of(8, store.url, issuer) as members:
         await tokens_of(members)
-        for member in members:
-            member.machine.invalidate((await member.machine.get()).generation, "401")
+        assert await replacements(members) == ["token-2"] * 8
         assert await tokens_of(members) == ["token-2"] * 8
     assert issuer.fetches == 2
 
@@ -66,7 +75,7 @@ async def test_a_rejected_token_in_the_store_is_not_adopted_again(store: RedisSe
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer) as (member,):
         credential = await member.machine.get()
-        known = Known(credential.generation, None, frozenset({credential.digest}), 0)
+        known = Known(credential.generation, rejected=frozenset({credential.digest}))
         brought = await member.sharing.bring(issuer.fetch, known)
     assert brought.secret.reveal() == "token-2"
     assert brought.generation == 2
@@ -78,40 +87,179 @@ async def test_a_stale_member_adopts_what_another_has_renewed(store: RedisServer
         held = await one.machine.get()
         await two.machine.get()
         issuer.lifetime = 200.0
-        renewed = await one.sharing.bring(issuer.fetch, Known(1, held, frozenset(), 0))
-        adopted = await two.sharing.bring(never, Known(1, held, frozenset(), 0))
+        renewed = await one.sharing.bring(issuer.fetch, Known(1, held))
+        adopted = await two.sharing.bring(never, Known(1, held))
     assert renewed.secret == adopted.secret
     assert issuer.fetches == 2
 
 
-async def test_one_failure_is_the_failure_of_all_and_so_is_its_back_off(store: RedisServer) -> None:
-    issuer = FakeIssuer(delay=0.05, error=DOWN)
-    async with fleet_of(6, store.url, issuer, uniform=lowest) as members:
+# --- what the issuer says, and what only one member hears
+
+
+async def test_a_way_that_is_broken_is_one_members_own(store: RedisServer) -> None:
+    broken, issuer = FakeIssuer(error=DOWN), FakeIssuer()
+    async with fleet_of(1, store.url, broken) as (bad,), fleet_of(5, store.url, issuer) as members:
+        assert (await failure_of(bad.machine.get())).reason == "the issuer is down"
+        assert set(await tokens_of(members)) == {"token-1"}
+        await healed(bad)
+        assert (await bad.machine.get()).secret.reveal() == "token-1"  # it adopts what it cannot fetch
+    assert issuer.fetches == 1
+
+
+@pytest.mark.parametrize("said", [REFUSED, BUSY, TokenFetchError("busy", retry_after=60, answered=True)])
+async def test_what_one_member_hears_stops_nobody_else(store: RedisServer, said: TokenFetchError) -> None:
+    """It may come from something on that member's own way."""
+    forbidden, issuer = FakeIssuer(error=said), FakeIssuer()
+    async with fleet_of(1, store.url, forbidden) as (bad,), fleet_of(5, store.url, issuer) as members:
+        error = await failure_of(bad.machine.get())
+        assert error.status == 503  # another member may do better
+        began = time.monotonic()
+        assert set(await tokens_of(members)) == {"token-1"}
+        assert time.monotonic() - began < 1.0 + SLOW
+        assert len(forbidden.started) == 1
+
+
+@pytest.mark.parametrize(("said", "status"), [(REFUSED, 502), (BUSY, 503)])
+async def test_what_two_members_hear_stops_all_and_its_pause_is_everybodys(
+    store: RedisServer, said: TokenFetchError, status: int
+) -> None:
+    issuer = FakeIssuer(error=said)
+    async with fleet_of(6, store.url, issuer, uniform=highest) as members:
         errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
-        assert issuer.fetches == 1
-        assert all(0 < error.retry_after <= 1.5 for error in errors)
+        assert issuer.fetches == 2
+        assert sorted(error.status for error in errors)[-5:] == sorted([503, *[status] * 5])[-5:]
         errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
-        assert issuer.fetches == 1
+        assert issuer.fetches == 2
         issuer.error = None
-        async with asyncio.timeout(PATIENCE):
-            while True:  # healed by the probe that the back-off ends in
-                try:
-                    assert set(await tokens_of(members)) == {"token-2"}
-                    break
-                except TokenUnavailable:
-                    await asyncio.sleep(0.05)
-    assert issuer.fetches == 2
+        await asyncio.gather(*(healed(member) for member in members))
+        assert set(await tokens_of(members)) == {"token-3"}
+    assert issuer.fetches == 3
 
 
-async def test_a_permanent_failure_is_known_to_all_as_one(store: RedisServer) -> None:
+async def test_an_issuer_that_asks_to_wait_is_left_alone_by_all_once_two_have_heard_it(
+    store: RedisServer,
+) -> None:
+    issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=120, answered=True))
+    async with fleet_of(4, store.url, issuer) as members:
+        for _ in range(3):
+            errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
+        assert issuer.fetches == 2
+        assert all(100 < int(error.headers["Retry-After"]) <= 121 for error in errors)
+
+
+async def test_refusals_are_repeated_by_the_fleet_as_seldom_as_by_one(store: RedisServer) -> None:
     issuer = FakeIssuer(error=REFUSED)
-    async with fleet_of(2, store.url, issuer) as (one, two):
-        await failure_of(one.machine.get())
-        with pytest.raises(TokenFetchError) as caught:
-            await two.sharing.bring(never, COLD)
-    assert caught.value.permanent
-    assert caught.value.retry_after is not None
-    assert 25 < caught.value.retry_after <= 60
+    async with fleet_of(6, store.url, issuer) as members:
+        began = time.monotonic()
+        for member in members:
+            member.machine.prefetch()
+        await asyncio.sleep(2.5)
+        assert 3 <= issuer.fetches <= 2 + (time.monotonic() - began) / 0.5
+        issuer.error = None
+        await asyncio.gather(*(healed(member) for member in members))
+
+
+async def test_a_single_member_believes_a_refusal_in_the_end(store: RedisServer) -> None:
+    issuer = FakeIssuer(error=REFUSED)
+    async with fleet_of(1, store.url, issuer) as (member,):
+        statuses: list[int] = []
+        while issuer.fetches < 4:
+            statuses.append((await failure_of(member.machine.get())).status)
+            await asyncio.sleep(0.05)
+    assert statuses[0] == 503
+    assert statuses[-1] == 502
+
+
+# --- fetches that do not end
+
+
+async def test_a_fetch_that_hangs_loses_its_lease_and_adopts_what_another_member_fetches(
+    store: RedisServer,
+) -> None:
+    hanging, issuer = FakeIssuer(delay=60.0), FakeIssuer()
+    async with (
+        fleet_of(1, store.url, hanging, lease_seconds=LEASE) as (one,),
+        fleet_of(5, store.url, issuer, lease_seconds=LEASE) as members,
+    ):
+        first = asyncio.ensure_future(one.machine.get())  # noqa: TID251
+        await until(lambda: hanging.flying == 1)
+        began = time.monotonic()
+        assert set(await tokens_of(members)) == {"token-1"}
+        assert time.monotonic() - began < LEASE + 0.5 + SLOW
+        assert (await first).secret.reveal() == "token-1"
+        await until(lambda: hanging.flying == 0)
+    assert issuer.fetches == 1
+
+
+async def test_a_second_fetch_that_hangs_costs_less_than_the_first(store: RedisServer) -> None:
+    hanging, issuer = FakeIssuer(delay=60.0), FakeIssuer()
+    lease = 2.0
+    async with (
+        fleet_of(2, store.url, hanging, lease_seconds=lease) as two,
+        fleet_of(4, store.url, issuer, lease_seconds=lease) as members,
+    ):
+        for number, member in enumerate(two):
+            member.machine.prefetch()
+            await until(functools.partial(fly, hanging, number + 1))
+        began = time.monotonic()
+        assert set(await tokens_of(members)) == {"token-1"}
+        assert time.monotonic() - began < SUCCESSOR_SECONDS + 0.5 + SLOW
+
+
+def fly(issuer: FakeIssuer, count: int) -> bool:
+    """Whether so many fetches run."""
+    return issuer.flying == count
+
+
+async def test_a_lease_is_as_long_as_the_last_fetch_took_and_no_longer(store: RedisServer) -> None:
+    issuer = FakeIssuer(delay=0.1)
+    async with fleet_of(1, store.url, issuer, lease_seconds=2.0) as (member,):
+        assert member.sharing._hold() == 2.0
+        await member.machine.get()
+        assert member.sharing._hold() == HOLD_SECONDS_MIN
+        issuer.delay = 0.8
+        await member.sharing.bring(issuer.fetch, Known())
+        assert member.sharing._hold() == HOLD_SECONDS_MIN  # it found the record
+        rejected = frozenset({(await member.machine.get()).digest})
+        await member.sharing.bring(issuer.fetch, Known(rejected=rejected))
+        assert 0.8 + HOLD_MARGIN_SECONDS <= member.sharing._hold() < 2.0
+
+
+async def test_who_fetched_last_refreshes_first(store: RedisServer) -> None:
+    async with fleet_of(6, store.url, FakeIssuer()) as members:
+        await tokens_of(members)
+        held = [await member.machine.get() for member in members]
+        leader = next(one for one in held if not one.adopted)
+        assert all(leader.soft < one.soft for one in held if one.adopted)
+
+
+async def test_where_tokens_revoke_each_other_a_fetch_is_never_overtaken(store: RedisServer) -> None:
+    slow, issuer = FakeIssuer(delay=1.5), FakeIssuer()
+    exclusive: dict[str, Any] = {"lease_seconds": LEASE, "exclusive": True, "required": True}
+    async with (
+        fleet_of(1, store.url, slow, **exclusive) as (one,),
+        fleet_of(3, store.url, issuer, **exclusive) as members,
+    ):
+        first = asyncio.ensure_future(one.machine.get())  # noqa: TID251
+        await until(lambda: slow.flying == 1)
+        assert set(await tokens_of(members)) == {(await first).secret.reveal()}
+    assert (slow.fetches, issuer.fetches) == (1, 0)
+
+
+async def test_a_lease_is_renewed_no_longer_than_a_fetch_may_take(store: RedisServer) -> None:
+    """Whatever becomes of the fetch: nothing renews a lease for ever."""
+    hanging = FakeIssuer(delay=60.0)
+    async with fleet_of(
+        1, store.url, hanging, lease_seconds=LEASE, exclusive=True, required=True, fetch_timeout=1.0
+    ) as (member,):
+        flight = asyncio.ensure_future(member.sharing.bring(hanging.fetch, COLD))  # noqa: TID251
+        await until(lambda: hanging.flying == 1)
+        began = time.monotonic()
+        while any(key.endswith(b"lease") for key in await store.dump()):
+            await asyncio.sleep(0.05)
+            assert time.monotonic() - began < 1.0 + 3 * LEASE + SLOW
+        flight.cancel()
+        await asyncio.wait({flight})
 
 
 async def test_a_holder_that_dies_in_mid_fetch_is_missed_for_a_lease(store: RedisServer) -> None:
@@ -130,50 +278,39 @@ async def test_a_holder_that_dies_in_mid_fetch_is_missed_for_a_lease(store: Redi
         await asyncio.wait({flight})
 
 
-async def test_a_holder_that_lives_keeps_its_lease(store: RedisServer) -> None:
-    slow, issuer = FakeIssuer(delay=3 * LEASE), FakeIssuer()
-    async with (
-        fleet_of(1, store.url, slow, lease_seconds=LEASE) as (one,),
-        fleet_of(1, store.url, issuer, lease_seconds=LEASE) as (two,),
-    ):
-        first = asyncio.ensure_future(one.machine.get())  # noqa: TID251
-        await until(lambda: slow.flying == 1)
-        assert (await two.machine.get()).secret == (await first).secret
-    assert issuer.fetches == 0
-
-
-async def test_a_holder_that_wakes_up_late_does_not_overwrite(
+async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_later_token(
     store: RedisServer, lines: list[EventDict]
 ) -> None:
-    issuer = FakeIssuer()
-    async with fleet_of(2, store.url, issuer) as (sleeper, other):
-        lease = await sleeper.sharing._take()
-        assert lease is not None
-        await store.delete("*lease")  # it lapses
+    slow, issuer = FakeIssuer(delay=1.0), FakeIssuer(token="later")
+    async with (
+        fleet_of(1, store.url, slow, exclusive=True, required=True) as (sleeper,),
+        fleet_of(1, store.url, issuer, exclusive=True, required=True) as (other,),
+    ):
+        flight = asyncio.ensure_future(sleeper.sharing.bring(slow.fetch, COLD))  # noqa: TID251
+        await until(lambda: slow.flying == 1)
+        await store.delete("*lease")  # it lapses, as if the holder had slept
         await other.machine.get()
         before = await store.dump()
-        late = FetchedToken(Secret("late"), 300.0)
-        credential = sleeper.sharing._mint(late, asyncio.get_running_loop().time(), COLD)
-        await sleeper.sharing._store(late, credential, lease)
+        assert (await flight).secret.reveal() == "later"  # its own is dead, where tokens revoke each other
         assert await store.dump() == before
     assert [line["reason"] for line in lines if line["event"] == "token_not_shared"] == [
         "a later one was there"
     ]
 
 
-async def test_an_emptied_store_begins_a_new_epoch(store: RedisServer) -> None:
-    issuer = FakeIssuer()
-    async with fleet_of(2, store.url, issuer) as (sleeper, other):
-        lease = await sleeper.sharing._take()
-        assert lease is not None
+@pytest.mark.parametrize("was_faster", [True, False])
+async def test_an_emptied_store_begins_a_new_epoch(store: RedisServer, *, was_faster: bool) -> None:
+    slow, issuer = FakeIssuer(delay=0.5, token="slow"), FakeIssuer()
+    async with fleet_of(2, store.url, slow) as (holder, third), fleet_of(1, store.url, issuer) as (other,):
+        flight = asyncio.ensure_future(holder.machine.get())  # noqa: TID251
+        await until(lambda: slow.flying == 1)
         await store.empty()
-        await other.sharing.bring(issuer.fetch, COLD)
-        before = await store.dump()
-        late = FetchedToken(Secret("late"), 300.0)
-        later = lease._replace(number=99)  # however high it counted before
-        credential = sleeper.sharing._mint(late, asyncio.get_running_loop().time(), COLD)
-        await sleeper.sharing._store(late, credential, later)
-        assert await store.dump() == before
+        if was_faster:
+            await other.machine.get()
+        await flight
+        assert (await third.machine.get()).secret.reveal() == ("token-1" if was_faster else "slow")
+    assert issuer.fetches == int(was_faster)
+    assert slow.fetches == 1
 
 
 @pytest.mark.parametrize(("recipe", "fetches"), [(b"another", 1), (RECIPE, 0)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.credential import FOLLOWER_FRACTION, FetchedToken, mint
 from proxy.credentials.sharing.record import adopt, read_record, write_record
 from proxy.credentials.sharing.seal import Seal
 from proxy.secret import Secret
@@ -18,7 +18,7 @@ lives = st.floats(0.001, 1e7) | st.just(math.inf)
 
 @given(st.text(min_size=1), lives, st.none() | st.floats(0, 1e6))
 def test_what_is_written_is_read(token: str, lifetime: float, refresh_in: float | None) -> None:
-    fetched = FetchedToken(Secret(token), lifetime, refresh_in)
+    fetched = FetchedToken(Secret(token), lifetime, refresh_in, certain=len(token) % 2 == 0)
     raw = b"12 " + write_record(fetched, SEAL, "place")
     assert read_record(raw, SEAL, "place") == fetched
 
@@ -38,5 +38,6 @@ def test_the_end_is_where_the_store_says(lifetime: float, gone: float) -> None:
     remaining = minted.hard * (1 - gone)
     adopted = adopt(fetched, asked=5000.0, remaining=remaining, generation=4, uniform=lowest)
     assert adopted.hard == pytest.approx(5000.0 + remaining)
-    assert adopted.soft == pytest.approx(adopted.hard - (minted.hard - minted.soft))
+    assert adopted.soft == pytest.approx(adopted.obtained + FOLLOWER_FRACTION[0] * lifetime)
+    assert adopted.adopted
     assert adopted.generation == 4

@@ -26,7 +26,7 @@ from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.settings import AzureCredential
-from tests.credentials.fakes import local_machine
+from tests.credentials.fakes import local_machine, replaced
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import until
 from tests.raw_upstream import Conversation, raw_upstream
@@ -166,8 +166,7 @@ async def test_a_token_that_the_upstream_refused_is_replaced_by_a_new_one(author
     machine = local_machine(build_source(client_secret(authority)))
 
     refused = await machine.get()
-    machine.invalidate(refused.generation, "the upstream answered 401")
-    fresh = await machine.get()
+    fresh = await replaced(machine)
 
     await machine.close()
     assert (refused.secret.reveal(), fresh.secret.reveal()) == (f"{TOKEN}-1", f"{TOKEN}-2")

@@ -46,6 +46,12 @@ TABLE = [
     ("300.5", "seconds", 300.5),
     (" 300 ", "seconds", 300.0),
     ("300s", "seconds", None),
+    ("1_000", "seconds", None),
+    ("1e3", "seconds", None),
+    ("0x1f", "seconds", None),
+    ("\uff13\uff10\uff10", "seconds", None),  # digits, but no plain ones
+    ("+300", "seconds", None),
+    ("9" * 5000, "seconds", None),
     (300_000, "milliseconds", 300.0),
     ("300000", "milliseconds", 300.0),
     (NOW + 300, "epoch", 300.0),

@@ -21,7 +21,7 @@ from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.settings import GoogleCredential
-from tests.credentials.fakes import local_machine
+from tests.credentials.fakes import local_machine, replaced
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback, until
 from tests.raw_upstream import Conversation, raw_upstream
@@ -168,8 +168,7 @@ async def test_a_token_that_the_upstream_refused_is_replaced_by_a_new_one(
 
     refused = await machine.get()
     endpoint.says({"access_token": "second", "expires_in": 3599})
-    machine.invalidate(refused.generation, "the upstream answered 401")
-    fresh = await machine.get()
+    fresh = await replaced(machine)
 
     await machine.close()
     assert (refused.secret.reveal(), fresh.secret.reveal()) == (TOKEN, "second")

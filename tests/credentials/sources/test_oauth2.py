@@ -15,7 +15,7 @@ from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials, build_source
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.oauth2 import CLIENT_ASSERTION_TYPE, oauth2_recipe
-from proxy.errors import TokenUnavailable
+from proxy.errors import IssuerRefuses
 from proxy.secret import Secret
 from proxy.settings import Settings, load_settings
 from proxy.settings.interpolation import Interpolated
@@ -281,7 +281,7 @@ def exchange(endpoint: TokenEndpoint, folder: Path) -> tuple[Settings, Credentia
 async def test_another_credentials_token_is_exchanged(endpoint: TokenEndpoint, tmp_path: Path) -> None:
     _, registry = exchange(endpoint, tmp_path)
     assert (await registry["corp"].source.get()).secret == Secret("token-1")
-    subject = await registry.get("cluster")
+    subject = await registry["cluster"].source.get()
     assert forms(endpoint)[0]["subject_token"] == subject.secret.reveal()
     await registry.close()
 
@@ -299,7 +299,7 @@ async def test_a_subject_token_that_is_refused_is_not_shown_again(
     await source.fetch()
     first, second = (jwt.decode(form["subject_token"], LONG_SECRET, ["HS256"]) for form in forms(endpoint))
     assert first["jti"] != second["jti"]
-    assert (await registry.get("cluster")).generation == 2
+    assert (await registry["cluster"].source.get()).generation == 2
     await source.close()
     await registry.close()
 
@@ -312,7 +312,7 @@ async def test_no_secret_is_told(
     registry = build_credentials({"corp": section, "other": section}, MemoryTokenStore())
     await registry["corp"].source.get()
     endpoint.status = 400
-    with pytest.raises(TokenUnavailable) as caught:
+    with pytest.raises(IssuerRefuses) as caught:
         await registry["other"].source.get()
     told = f"{section!r} {oauth2_recipe(section)!r} {lines} " + "".join(
         traceback.format_exception(caught.value)

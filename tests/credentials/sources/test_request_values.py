@@ -1,5 +1,6 @@
 """Values that a request for a token gets when it is written: the time, an id, another credential's token."""
 
+import contextlib
 import json
 import re
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.credentials.credential import Credential
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 from proxy.credentials.sources.request_values import Moment, credentials_in
 from proxy.errors import TokenUnavailable
@@ -32,17 +34,29 @@ class Others:
 
     def __init__(self, error: TokenUnavailable | None = None) -> None:
         self.error = error
-        self.taken_back: list[tuple[str, int]] = []
+        self.uses: list[tuple[str, str]] = []
+        self.said: list[str] = []
+        self.other_helps = True
 
-    async def get(self, name: str) -> Credential:
+    def use(self, name: str, endpoint: str) -> "Others":
+        """Note it."""
+        self.uses.append((name, endpoint))
+        return self
+
+    async def token(self) -> Credential | None:
         """Always the same one."""
         if self.error is not None:
             raise self.error
-        return MOMENT.tokens[name]
+        return MOMENT.tokens["k8s"] if self.other_helps else None
 
-    def invalidate(self, name: str, generation: int, reason: str) -> None:
+    def accepted(self) -> None:
         """Note it."""
-        self.taken_back.append((name, generation))
+        self.said.append("accepted")
+
+    def rejected(self, reason: str) -> bool:
+        """Note it."""
+        self.said.append(reason)
+        return True
 
 
 def test_each_reference_has_its_value() -> None:
@@ -90,12 +104,23 @@ async def test_a_request_shows_another_credentials_token(endpoint: TokenEndpoint
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-async def test_a_refused_request_takes_the_shown_token_back(endpoint: TokenEndpoint, status: int) -> None:
-    others = Others()
+async def test_after_a_refusal_the_next_request_holds_another_token(
+    endpoint: TokenEndpoint, status: int
+) -> None:
+    others, url = Others(), endpoint.url + "/token"
+    source = HttpTokenSource(Recipe(url=url, form={"subject_token": late("${credential:k8s}")}), others)
+    for endpoint.status in (status, 503, 200, 200):
+        with contextlib.suppress(TokenFetchError):
+            await source.fetch()
+    assert others.said == [f"a token endpoint answered {status}", "accepted", "accepted"]
+    assert others.uses == [("k8s", url)] * 3  # the second request went on with the first use
     endpoint.status = status
-    recipe = Recipe(url=endpoint.url + "/token", form={"subject_token": late("${credential:k8s}")})
-    await failure_of(recipe, others)
-    assert others.taken_back == [("k8s", 1)]
+    with contextlib.suppress(TokenFetchError):
+        await source.fetch()
+    others.other_helps = False
+    with pytest.raises(TokenFetchError, match="rejects the token of the credential k8s"):
+        await source.fetch()
+    await source.close()
 
 
 async def test_without_the_other_token_nothing_is_sent(endpoint: TokenEndpoint) -> None:

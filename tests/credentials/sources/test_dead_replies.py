@@ -1,0 +1,107 @@
+"""Replies whose token cannot be used: dead on arrival, no token at all, or a life by an unknown clock."""
+
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from proxy.credentials.credential import mint
+from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.sources.expiry import Reply, is_certain
+from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.local_token import as_token
+from proxy.credentials.sources.token_text import TOKEN_BYTES_MAX
+from proxy.credentials.sources.vendor_sdk import checked_token
+from tests.credentials.fakes import lowest
+from tests.credentials.sources.test_expiry import jwt
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[HttpTokenSource]:
+    """Reads replies with the life at `life`."""
+    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=(("life", "seconds"),)))
+    yield source
+    await source.close()
+
+
+def reply(body: Any, *, dated: bool = True) -> Reply:
+    """A reply of this moment."""
+    return Reply(body, {"date": formatdate(NOW, usegmt=True)} if dated else {}, NOW)
+
+
+@pytest.mark.parametrize("life", [0, -1, "0", "-300", -0.5, "-1.5"])
+def test_a_life_that_is_not_positive_is_a_failed_fetch(source: HttpTokenSource, life: Any) -> None:
+    with pytest.raises(TokenFetchError, match=r"life is over .*\"life\" as seconds") as caught:
+        source.read(reply({"t": "token", "life": life}))
+    assert caught.value.answered
+
+
+@pytest.mark.parametrize(
+    ("unit", "life"),
+    [
+        ("epoch", NOW - 1),
+        ("epoch_ms", (NOW - 60) * 1000),
+        ("iso8601", "2020-01-01T00:00:00Z"),
+        ("epoch", 300),  # seconds, by mistake
+        ("jwt", jwt({"exp": NOW - 5})),
+    ],
+)
+async def test_an_end_in_the_past_is_a_failed_fetch(unit: str, life: Any) -> None:
+    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
+    with pytest.raises(TokenFetchError, match="life is over"):
+        source.read(reply({"t": "token", "life": life}))
+    await source.close()
+
+
+async def test_the_first_life_that_can_be_read_decides() -> None:
+    expires = (("missing", "seconds"), ("soon", "seconds"), ("life", "seconds"), ("other", "seconds"))
+    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=expires))
+    assert source.read(reply({"t": "t1", "soon": "soon", "life": 60, "other": 0})).lifetime == 60
+    with pytest.raises(TokenFetchError, match="life is over"):
+        source.read(reply({"t": "t1", "soon": "soon", "life": 0, "other": 60}))
+    await source.close()
+
+
+@pytest.mark.parametrize(
+    "token", ["", " ", "   ", " token", "token ", "to\tken", "to\nken", "x" * (TOKEN_BYTES_MAX + 1)]
+)
+def test_spaces_and_giants_are_no_tokens(source: HttpTokenSource, token: str) -> None:
+    with pytest.raises(TokenFetchError):
+        source.read(reply({"t": token, "life": 300}))
+    with pytest.raises(TokenFetchError):
+        as_token(token, "the file")
+    with pytest.raises(TokenFetchError):
+        checked_token(token, 300.0)
+
+
+def test_a_long_token_with_a_space_inside_is_one(source: HttpTokenSource) -> None:
+    token = "x" * 20 + " " + "y" * (TOKEN_BYTES_MAX - 21)
+    assert source.read(reply({"t": token, "life": 300})).secret.reveal() == token
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "dated", "certain"),
+    [
+        ("seconds", 300, False, True),
+        ("milliseconds", 300_000, False, True),
+        ("epoch", NOW + 300, True, True),
+        ("epoch", NOW + 300, False, False),
+        ("epoch_ms", (NOW + 300) * 1000, False, False),
+        ("iso8601", formatdate(NOW + 300, usegmt=True), False, False),
+        ("jwt", jwt({"exp": NOW + 300}), False, False),
+        ("jwt", jwt({"exp": NOW + 300, "iat": NOW}), False, True),
+        ("epoch", None, False, True),  # it is not used
+    ],
+)
+async def test_an_end_by_our_own_clock_leaves_a_margin(
+    unit: str, value: Any, *, dated: bool, certain: bool
+) -> None:
+    assert is_certain([("life", unit)], reply({"life": value}, dated=dated), "t", 1e6) is certain
+    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
+    fetched = source.read(reply({"t": "token", "life": value}, dated=dated))
+    minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
+    assert fetched.lifetime - minted.hard == pytest.approx(10.0 if certain else 30.0, abs=0.2)
+    await source.close()

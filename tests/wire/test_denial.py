@@ -1,0 +1,29 @@
+"""The upstream's own words, whatever their form."""
+
+import pytest
+
+from proxy.wire.denial import MESSAGE_CHARACTERS_MAX, denial
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the upstream does not allow this request"),
+        (b"no such model for you", "no such model for you"),
+        (b'{"message": "no"}', "no"),
+        (b'{"detail": "no"}', "no"),
+        (b'{"code": 11, "msg": "no"}', "no"),
+        (b'{"error": "no"}', "no"),
+        (b'{"error": {"message": 7}, "detail": "no"}', "no"),
+        (b'{"error": {"message": "no", "code": null}}', "no"),
+        (b'{"other": "no"}', "the upstream does not allow this request"),
+        (b"<html><h1>401</h1></html>", "the upstream does not allow this request"),
+        (b"[" * 100_000, "[" * MESSAGE_CHARACTERS_MAX),
+        (b"\xff\x00two\r\nlines", "\ufffd two lines"),
+    ],
+)
+def test_the_message_is_the_upstreams(body: bytes, message: str) -> None:
+    error = denial(401, body)
+    assert error.envelope()["error"]["message"] == message
+    assert error.envelope()["error"]["code"] == error.code == "upstream_forbidden"
+    assert error.status == 403
