@@ -14,7 +14,7 @@ FIRST_DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 15.0
 DELAY_WITHOUT_TOKEN_SECONDS: Final = (1.0, 1.5)
 """Callers are failing: try about once a second, so that service is back soon after the issuer."""
-REFUSALS_IN_A_ROW: Final = 6
+REFUSALS_IN_A_ROW: Final = 8
 """So often a refused request is repeated soon: issuers that start up refuse what they accept a moment later.
 Then the pauses double."""
 DELAY_REFUSED_SECONDS: Final = 0.8

@@ -25,8 +25,8 @@ def test_what_the_issuer_asks_for_wins_within_bounds(
 
 @pytest.mark.parametrize("remaining", [None, 100.0])
 def test_a_refusal_is_repeated_soon_some_times_and_then_ever_more_seldom(remaining: float | None) -> None:
-    delays = [retry_delay(REFUSED, failures, remaining, highest) for failures in range(1, 15)]
-    assert delays == [0.8] * 6 + [1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0]
+    delays = [retry_delay(REFUSED, failures, remaining, highest) for failures in range(1, 17)]
+    assert delays == [0.8] * 8 + [1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0]
     assert retry_delay(REFUSED, 1, remaining, lowest) >= 0.5
     assert retry_delay(REFUSED, 10**9, remaining, highest) == 60.0
 

@@ -57,10 +57,10 @@ def as_token(value: Any, whence: str) -> str:
     """
     if not isinstance(value, str) or not value:
         raise TokenFetchError(f"{whence} has no token")
+    if not value.isascii() or not value.isprintable():
+        raise TokenFetchError(f"{whence} has a token that is not one line of printable ASCII")
     if not is_token(value):
-        raise TokenFetchError(
-            f"{whence} has a token that is not one line of printable ASCII, or is longer than 64 KiB"
-        )
+        raise TokenFetchError(f"{whence} has a token with spaces at its ends, or of more than 64 KiB")
     return value
 
 
