@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import math
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -137,7 +138,13 @@ class CachedTokenSource:
             self._learn(before, token)
 
     def rejected(
-        self, rejection: Rejection, caller: str, purpose: Purpose, *, first: Rejection | None, reason: str
+        self,
+        rejection: Rejection,
+        caller: str,
+        purpose: Purpose,
+        *,
+        before: Sequence[Rejection],
+        reason: str,
     ) -> bool:
         """Note that an upstream rejected a token, and return whether another one may help.
 
@@ -145,12 +152,12 @@ class CachedTokenSource:
             rejection: What was rejected, and when.
             caller: Whose request it was.
             purpose: Of the request.
-            first: The first rejection of the same request, if this one is a later one.
+            before: The earlier rejections of the same request.
             reason: Words for the log.
         """
         now, token = rejection.at, rejection.token
         current = self._valid(now)
-        if first is not None and token.obtained >= first.at:
+        if before and token.obtained >= before[0].at and self._proves_denial(rejection, purpose, before):
             self._deny(token, caller, purpose, now)
             return False
         if current is None or current.digest != token.digest:
@@ -171,6 +178,16 @@ class CachedTokenSource:
         else:
             self.stats.rejections += 1
         return True
+
+    def _proves_denial(self, rejection: Rejection, purpose: Purpose, before: Sequence[Rejection]) -> bool:
+        """Whether the rejection of a token fetched since the first one proves that no token would help.
+
+        It does if the token is known to work, if the purpose never worked, or if it is the second such token:
+        otherwise the issuer may have revoked its tokens again.
+        """
+        works = self._served.get(rejection.token.digest, -math.inf) > rejection.sent_at
+        is_second = len(before) > 1 and before[-1].token.obtained >= before[0].at
+        return works or is_second or not self._suspicion.has_worked(purpose)
 
     async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Credential | None:
         """Return another token than the one that was rejected.

@@ -23,7 +23,8 @@ SPACING_SECONDS: Final = 1.0
 """Between two fetches that rejections cause, whoever causes them: it protects the issuer."""
 COOLDOWN_SECONDS: Final = 5.0
 COOLDOWN_SECONDS_MAX: Final = 60.0
-"""Of rejections whose purpose never worked; one that worked before has the short cooldown each time."""
+"""Of rejections whose purpose never worked. One that worked before has the spacing as its first cooldown,
+since its token may be revoked again at once, and the short cooldown at most."""
 RECENT_SECONDS: Final = 1.0
 """A token that an upstream accepted so recently is taken to be alive."""
 PURPOSES_MAX: Final = 1024
@@ -140,6 +141,10 @@ class Suspicion:
             return True
         return self._accepted_at > known.at and now - self._accepted_at <= RECENT_SECONDS
 
+    def has_worked(self, purpose: Purpose) -> bool:
+        """Whether the upstream is known to have accepted a token for a purpose."""
+        return purpose in self._worked
+
     # --- rations
 
     def wait(self, caller: str, purpose: Purpose, now: float) -> float:
@@ -153,10 +158,11 @@ class Suspicion:
         account = self._account(caller, purpose)
         ration = self._rations.pop(account, None) or _Ration()
         ration.before = (ration.until, ration.cooldown)
-        is_quiet = now - ration.until > ration.cooldown
+        is_quiet = now - ration.until > max(ration.cooldown, COOLDOWN_SECONDS)
+        shortest = SPACING_SECONDS if account.worked else COOLDOWN_SECONDS
         longest = COOLDOWN_SECONDS if account.worked else COOLDOWN_SECONDS_MAX
         doubled = min(2 * ration.cooldown, longest)
-        ration.cooldown = COOLDOWN_SECONDS if is_quiet or not ration.cooldown else doubled
+        ration.cooldown = shortest if is_quiet or not ration.cooldown else doubled
         ration.until = now + ration.cooldown
         self._next_forced_at = now + SPACING_SECONDS
         self._charged = account
@@ -170,7 +176,7 @@ class Suspicion:
         self._charged = None
 
     def _account(self, caller: str, purpose: Purpose) -> "_Account":
-        return _Account(caller, purpose in self._worked)
+        return _Account(caller, self.has_worked(purpose))
 
     @property
     def size(self) -> int:

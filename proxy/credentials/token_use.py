@@ -6,8 +6,8 @@ from proxy.credentials.suspicion import Purpose
 from proxy.errors import TokenUnavailable
 
 SENDS_MAX = 3
-"""A request is sent again with another token. If that one was there before the first rejection, it may have
-been revoked as well: then the request is sent a last time, with a token fetched since."""
+"""A request is sent again with another token. If that one may have been revoked as well, because it was there
+before the first rejection or because the purpose worked until then, the request is sent a last time."""
 
 
 class TokenUse:
@@ -19,7 +19,7 @@ class TokenUse:
         purpose: What the request is for.
     """
 
-    __slots__ = ("_caller", "_first", "_last", "_purpose", "_sent_at", "_source", "_token", "sends")
+    __slots__ = ("_before", "_caller", "_purpose", "_sent_at", "_source", "_token", "sends")
 
     def __init__(self, source: CachedTokenSource, caller: str | None, purpose: Purpose) -> None:
         self._source = source
@@ -27,8 +27,7 @@ class TokenUse:
         self._purpose = purpose
         self._token: Credential | None = None
         self._sent_at = 0.0
-        self._first: Rejection | None = None
-        self._last: Rejection | None = None
+        self._before: list[Rejection] = []
         self.sends = 0
 
     @property
@@ -66,9 +65,12 @@ class TokenUse:
         if self._token is None:
             return False
         rejection = Rejection(self._token, self._sent_at, self._source.clock())
-        self._last = rejection
         may_help = self._source.rejected(
-            rejection, self._caller, self._purpose, first=self._first, reason=reason
+            rejection, self._caller, self._purpose, before=self._before, reason=reason
         )
-        self._first = self._first or rejection
+        self._before.append(rejection)
         return may_help
+
+    @property
+    def _last(self) -> Rejection | None:
+        return self._before[-1] if self._before else None

@@ -448,3 +448,27 @@ async def test_it_is_known_whether_any_token_was_ever_accepted() -> None:
     await serve(machine)
     await pass_time(3600.0)
     assert machine.ever_accepted
+
+
+@virtually
+async def test_a_token_that_is_revoked_as_soon_as_it_is_there_denies_nobody() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    upstream = Upstream(machine, revoked())
+    assert await upstream.request() == "ok"
+    upstream.rejects = revoked("token-1", "token-2")
+    assert await upstream.request() == "ok"
+    assert upstream.sent[1:] == [f"token-{number} for {CHAT.model}" for number in (1, 2, 3)]
+
+
+@virtually
+async def test_a_purpose_that_worked_before_is_denied_after_two_fresh_tokens() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    upstream = Upstream(machine, revoked())
+    assert await upstream.request() == "ok"
+    upstream.rejects = lambda _token, _purpose: True
+    assert await upstream.request() == "denied"
+    assert len(upstream.sent) == 4
+    assert await upstream.request() == "denied"
+    assert len(upstream.sent) == 5  # known by now
