@@ -4,7 +4,7 @@ They need the machine for themselves, so `make test` runs them after all other t
 with a fleet that all its attacks share.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -19,29 +19,6 @@ ELSEWHERE: Final = frozenset(
     {"steady-0", "steady-0.6", "storm-issuer-slow", "one-fetch-hangs", "holder-stopped", "dies-early-alone"}
 )
 """Attacks that others of the short forms resemble."""
-
-_REJECTED = "a single 401 takes the token from everybody"
-_SHARED = "a member's own trouble with the issuer counts for all"
-_LEASE = "a member renews its lease for as long as a fetch hangs"
-UNMET: Final[Mapping[str, str]] = {
-    "forbidden-issuer-down": _REJECTED,
-    "storm-issuer-down": _REJECTED,
-    "two-fetches-hang": _LEASE,
-    "dies-early": "the announced life is believed for ever",
-    "revoked-twice": "while forced fetches are rationed callers get 502",
-    "issuer-refuses-at-start": "the first refusal counts as permanent",
-}
-"""Attacks that callers notice more than allowed, and why."""
-SOMETIMES_UNMET: Final[Mapping[str, str]] = {
-    **dict.fromkeys(["member-403", "member-cannot-connect", "member-connect-hangs", "member-hangs"], _SHARED),
-    **dict.fromkeys(
-        ["steady-0.2", "steady-1.2", "storm-issuer-well", "holder-killed", "redis-slow", "redis-sentinel"],
-        "the end of a fetch may wait for a lost cancellation",
-    ),
-    "holder-continued": "a token that is older than its life when it arrives is sent once",
-}
-"""Attacks in which chance decides that."""
-
 
 pytestmark = [pytest.mark.fleet, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -64,12 +41,7 @@ def cases(*, needs_sentinel: bool) -> list[object]:
 
 def _marks(attack: Attack) -> list[pytest.MarkDecorator]:
     is_of_store = attack.name.startswith(("redis", "holder", "steady", "revoked"))
-    marks = [pytest.mark.xdist_group("store" if is_of_store else "issuer")]
-    if attack.name in UNMET:
-        marks.append(pytest.mark.xfail(reason=UNMET[attack.name], strict=True))
-    if attack.name in SOMETIMES_UNMET:
-        marks.append(pytest.mark.xfail(reason=SOMETIMES_UNMET[attack.name], strict=False))
-    return marks
+    return [pytest.mark.xdist_group("store" if is_of_store else "issuer")]
 
 
 @pytest.mark.parametrize("attack", cases(needs_sentinel=False))
