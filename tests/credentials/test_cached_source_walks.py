@@ -17,7 +17,7 @@ from tests.virtual_time import run_virtually
 
 WAIT_SECONDS = 20.0
 FETCH_SECONDS = 15.0
-PATIENCE = 1.1
+TURN_SECONDS = 1.1
 """What a rejected request may wait for its turn, beside the wait for a token."""
 
 
@@ -68,7 +68,7 @@ class Walk:
             failure = error
         assert failure is None or {"Retry-After", "X-Should-Retry"} & {*failure.headers}
         assert len(sent) <= 3
-        assert clock() - came <= 3 * (WAIT_SECONDS + PATIENCE)
+        assert clock() - came <= 3 * (WAIT_SECONDS + TURN_SECONDS)
 
     def leave(self) -> None:
         """A caller goes away."""
