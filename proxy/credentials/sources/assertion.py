@@ -2,18 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from authlib.oauth2.rfc7523.assertion import (  # type: ignore[import-untyped]
-    sign_jwt_bearer_assertion,
-)
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from uuid import uuid4
 
 from proxy.credentials.sources.request_values import Moment
+from proxy.credentials.sources.signature import Signer
 from proxy.secret import Secret
 from proxy.settings import Json, OAuth2Credential
-from proxy.settings.credentials.signing import load_private_key, thumbprint
+from proxy.settings.credentials.signing import thumbprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +16,8 @@ class Assertion:
     """A statement about who asks, or for whom; no two requests carry the same one.
 
     Args:
-        key: What signs it.
-        header: The JOSE header, `alg` included.
+        signer: What signs it.
+        header: The JOSE header beside `typ` and `alg`.
         issuer: Claim `iss`.
         subject: Claim `sub`, where it has one.
         audience: Claim `aud`.
@@ -30,7 +25,7 @@ class Assertion:
         claims: More claims.
     """
 
-    key: RSAKey | ECKey | OctKey = field(repr=False)
+    signer: Signer = field(repr=False)
     header: Mapping[str, str]
     issuer: str
     subject: str | None
@@ -41,26 +36,24 @@ class Assertion:
     def make(self, moment: Moment) -> str:
         """Sign one that begins at this moment."""
         issued = int(moment.now)
-        # The library writes into both tables, among others the id that must not come twice: give it copies.
-        signed: str = sign_jwt_bearer_assertion(
-            self.key,
-            self.issuer,
-            self.audience,
-            self.subject,
-            issued_at=issued,
-            expires_at=issued + self.ttl,
-            claims=moment.fill_json(self.claims),
-            header={**self.header},
-        )
-        return signed
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "iat": issued,
+            "exp": issued + self.ttl,
+            "jti": str(uuid4()),  # or whoever sees one could send it again (RFC 7523 3)
+        }
+        if self.subject:
+            claims["sub"] = self.subject
+        return self.signer.sign({**claims, **moment.fill_json(self.claims)}, self.header)
 
 
 def client_assertion(section: OAuth2Credential) -> Assertion:
-    """What the client shows in place of its secret: RFC 7523 2.2, OpenID Connect Core 9."""
+    """Build what the client sends in place of its secret: RFC 7523 2.2, OpenID Connect Core 9."""
     client = section.client_id or ""
-    key = _shared_key(section.client_secret) if section.auth == "client_secret_jwt" else _own_key(section)
+    is_shared = section.auth == "client_secret_jwt"
     return Assertion(
-        key=key,
+        signer=_signer(section, section.client_secret if is_shared else section.private_key),
         header=_header(section),
         issuer=client,
         subject=client,
@@ -70,9 +63,9 @@ def client_assertion(section: OAuth2Credential) -> Assertion:
 
 
 def grant_assertion(section: OAuth2Credential) -> Assertion:
-    """What is exchanged for a token: RFC 7523 2.1."""
+    """Build what is exchanged for a token: RFC 7523 2.1."""
     return Assertion(
-        key=_own_key(section),
+        signer=_signer(section, section.private_key),
         header=_header(section),
         issuer=section.issuer or section.client_id or "",
         subject=section.subject,
@@ -82,25 +75,14 @@ def grant_assertion(section: OAuth2Credential) -> Assertion:
     )
 
 
-def _shared_key(secret: Secret | None) -> OctKey:
-    # Not by `import_key`, which warns of short secrets: how long one is, the issuer decided.
-    raw = (secret or Secret("")).reveal().encode()
-    return OctKey(raw, raw)
-
-
-def _own_key(section: OAuth2Credential) -> RSAKey | ECKey:
-    key = load_private_key(section.private_key or Secret(""), section.signing_algorithm)
-    if isinstance(key, RSAPrivateKey):
-        return RSAKey(key, key)
-    if isinstance(key, EllipticCurvePrivateKey):
-        return ECKey(key, key)
-    raise TypeError("only RSA and EC keys sign assertions")
+def _signer(section: OAuth2Credential, key: Secret | None) -> Signer:
+    return Signer(key or Secret(""), section.signing_algorithm)
 
 
 def _header(section: OAuth2Credential) -> Mapping[str, str]:
-    header = {"alg": section.signing_algorithm}
+    header = {}
     if section.key_id is not None:
         header["kid"] = section.key_id
     if section.certificate is not None and section.private_key is not None:
-        header["x5t#S256"] = thumbprint(section.certificate, section.private_key, header["alg"])
+        header["x5t#S256"] = thumbprint(section.certificate, section.private_key, section.signing_algorithm)
     return header
