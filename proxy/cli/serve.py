@@ -5,8 +5,10 @@ import asyncio
 import contextlib
 import functools
 import gc
+import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -29,7 +31,7 @@ from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
 from proxy.settings.access import weak_keys
-from proxy.telemetry import configure_logs, get_logger
+from proxy.telemetry import configure_logs, get_logger, writing_to
 from proxy.token_ids import load_token_texts
 
 
@@ -41,8 +43,13 @@ def serve(options: argparse.Namespace) -> int:
     server = load_server_config(options.bind)
     check_binds(settings, server.bind)
     load_token_texts(settings)  # what is missing is told before anything listens; tiktoken keeps it
-    configure_logs(settings.logs)
+    with writing_to(sys.stderr) as log, contextlib.redirect_stderr(log):
+        configure_logs(settings.logs, log)
+        logging.captureWarnings(capture=True)
+        return _serve(options, settings, server)
 
+
+def _serve(options: argparse.Namespace, settings: Settings, server: Config) -> int:
     binds = tuple(server.bind)  # the server puts descriptors in their place
 
     def load() -> Settings:
@@ -141,7 +148,14 @@ def announce(settings: Settings, sockets: list[socket.socket]) -> None:
         log.warning("bodies_logged", meaning="prompts and answers are written to the log")
     _announce_keys(settings.access)
     if settings.gateway is not None and addresses:
-        print(_welcome(addresses[0], _public_key(settings.access), settings), flush=True)
+        _print(_welcome(addresses[0], _public_key(settings.access), settings))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:  # nobody reads it, or there is no space: not worth an end; nor is the flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _announce_keys(access: Access) -> None:

@@ -2,6 +2,7 @@
 
 from proxy.telemetry.body_log import BodyLog
 from proxy.telemetry.exchange_record import ExchangeRecord
+from proxy.telemetry.log_writer import writing_to
 from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.token_record import State, TokenReading, TokenStats
@@ -21,4 +22,5 @@ __all__ = [
     "configure_logs",
     "get_logger",
     "request_context",
+    "writing_to",
 ]

@@ -14,6 +14,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from proxy.secret import MASK
 from proxy.settings import Logs
+from proxy.telemetry.log_writer import LogWriter
 
 _SENSITIVE: Final = frozenset(
     {
@@ -54,7 +55,7 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger(component=name))
 
 
-def configure_logs(settings: Logs, stream: TextIO | None = None) -> None:
+def configure_logs(settings: Logs, stream: TextIO | LogWriter | None = None) -> None:
     """Send every log line, the standard library's too, to one stream.
 
     Args:
@@ -77,7 +78,7 @@ def configure_logs(settings: Logs, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
@@ -88,6 +89,12 @@ def configure_logs(settings: Logs, stream: TextIO | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def dropped_lines() -> int:
+    """How many lines were lost, because the log was full, or too slow for too long."""
+    streams = [getattr(handler, "stream", None) for handler in logging.getLogger().handlers]
+    return sum(stream.dropped for stream in streams if isinstance(stream, LogWriter))
 
 
 @contextlib.contextmanager
@@ -132,7 +139,7 @@ def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
-def _renderers(stream: TextIO, *, as_json: bool) -> list[Processor]:
+def _renderers(stream: TextIO | LogWriter, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.JSONRenderer(serializer=_to_json)]
     console = structlog.dev.ConsoleRenderer(

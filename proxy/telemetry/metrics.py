@@ -15,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from proxy.telemetry.logs import dropped_lines
 from proxy.telemetry.token_record import State, TokenReading
 from proxy.telemetry.upstream_reading import CIRCUIT_STATES, UpstreamReading
 from proxy.telemetry.usage_totals import UsageTotals
@@ -115,6 +116,7 @@ class Metrics:
         self._registry.register(_TokenCollector(tokens))
         self._registry.register(_UpstreamCollector(upstreams))
         self._registry.register(_UsageCollector(usage or UsageTotals()))
+        self._registry.register(_LogCollector())
         ProcessCollector(registry=self._registry)
 
     def render(self) -> tuple[bytes, str]:
@@ -171,6 +173,13 @@ class _UsageCollector(Collector):
             family.add_metric([*key, "prompt"], prompt)
             family.add_metric([*key, "completion"], completion)
         yield family
+
+
+class _LogCollector(Collector):
+    def collect(self) -> Iterator[Metric]:
+        """One family, from the number of this moment."""
+        text = "Log lines that were lost: the log was full, or took none for too long."
+        yield CounterMetricFamily(PREFIX + "log_lines_dropped", text, value=dropped_lines())
 
 
 def _states(readings: Iterable[TokenReading]) -> Metric:

@@ -19,7 +19,7 @@ from proxy.cli.serve import announce, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.errors import SettingsError
 from proxy.settings import load_settings
-from tests.cli.processes import read_until, running
+from tests.cli.processes import ROOT, read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
@@ -236,3 +236,61 @@ def test_whoever_starts_the_service_reads_that_the_originals_key_is_not_set(
     assert OPERATORS_KEY not in repr(lines)
     lines, _ = announced(tmp_path, capsys, '[access]\nmode = "open"\n')
     assert "original_key_refused" not in [line["event"] for line in lines]
+
+
+@pytest.mark.parametrize("log", ["unread", "full", "without reader", "closed"])
+async def test_a_dead_log_changes_nothing_for_callers_and_the_service_still_ends(
+    tmp_path: Path, log: str
+) -> None:
+    path = tmp_path / "proxy.toml"
+    async with raw_upstream(answer_at_once) as upstream:
+        path.write_text(
+            SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        reading, writing = os.pipe()
+        if log == "without reader":
+            os.close(reading)
+        elif log == "full":
+            os.dup2(os.open("/dev/full", os.O_WRONLY), writing)
+        closing = ["sh", "-c", 'exec "$@" 2>&-', "sh"] if log == "closed" else []
+        process = await asyncio.create_subprocess_exec(
+            *closing, sys.executable, "-m", "proxy", "serve", "--config", path,
+            "--bind", f"127.0.0.1:{port}", cwd=ROOT, stdout=asyncio.subprocess.DEVNULL, stderr=writing,
+        )  # fmt: skip
+        try:
+            await accepting(port)
+            async with asyncio.timeout(PATIENCE):
+                async with raw_caller(f"http://127.0.0.1:{port}") as caller:
+                    for _ in range(300):  # a pipe takes about 130 lines
+                        await caller.send("POST", "/v1/chat/completions", body=b"{}")
+                        answer = await caller.answer()
+                        assert answer.status == 200
+                        await caller.body(answer)
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            os.close(writing)
+            if log != "without reader":
+                os.close(reading)
+
+
+async def answer_at_once(talk: Conversation) -> None:
+    """Answer anything."""
+    await talk.answer(b"{}", "Content-Type: application/json")
+
+
+async def accepting(port: int) -> None:
+    """Wait until a port accepts connections."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)

@@ -55,6 +55,7 @@ def test_a_credential_has_all_its_numbers() -> None:
         (f"{prefix}fetch_seconds_sum", "corp"): 1.8,
         (f"{prefix}wait_seconds_count", "corp"): 13,
         (f"{prefix}wait_seconds_sum", "corp"): 1.4,
+        ("llm_proxy_log_lines_dropped_total",): 0,
     }
 
 
