@@ -30,6 +30,9 @@ from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
 
 RATION_PATIENCE_SECONDS: Final = 1.0
 """A rejected request waits so long for its turn to cause a fetch; with a longer wait it is answered 503."""
+MOMENT_SECONDS: Final = 0.4
+"""By our count, a token with a shorter life is over before its fetch is. It serves those who waited for it
+all the same. If any other token is past its end when it comes, this process slept, and the token is dead."""
 _SERVED_MAX: Final = 8
 """Tokens whose last accepted request is remembered."""
 
@@ -403,7 +406,7 @@ class CachedTokenSource:
         self._generation = credential.generation
         if credential.adopted:
             self._refund()
-        if credential.soft < credential.hard <= now:
+        if credential.hard <= now and credential.lifetime > MOMENT_SECONDS:
             self._back_off(TokenFetchError("the token was past its end when it came"))
             return
         self._failures, self._failure, self._backoff_until = 0, None, -1.0

@@ -176,6 +176,18 @@ async def test_a_token_that_is_past_its_end_when_it_comes_is_a_failed_fetch(line
     assert [line["event"] for line in lines] == ["token_fetch_failed"]
 
 
+@pytest.mark.parametrize("lifetime", [0.5, 1.5, 1.99, 2.0, 5.0])
+@virtually
+async def test_a_process_that_slept_through_a_tokens_life_does_not_send_it(lifetime: float) -> None:
+    issuer = FakeIssuer(lifetime=lifetime, delay=lifetime + 1.0)  # the reply lay there while it slept
+    machine = build_machine(issuer)
+    error = await failure_of(machine.get())
+    assert (error.status, error.reason) == (503, "the token was past its end when it came")
+    issuer.delay = 0.1
+    await pass_time(2.0)
+    assert (await machine.get()).generation > 1
+
+
 @virtually
 async def test_a_token_of_a_moment_serves_those_who_waited_for_it() -> None:
     issuer = FakeIssuer(lifetime=0.1, delay=1.0)
