@@ -14,8 +14,8 @@ from proxy.credentials.sharing.local import LocalSharing
 from proxy.credentials.sources import OtherCredentials, TokenSource
 from proxy.credentials.sources.azure import AzureTokenSource
 from proxy.credentials.sources.bedrock import BedrockTokenSource
-from proxy.credentials.sources.exec import ExecTokenSource, command_of
-from proxy.credentials.sources.file import FileTokenSource, token_file
+from proxy.credentials.sources.exec import ExecTokenSource
+from proxy.credentials.sources.file import FileTokenSource
 from proxy.credentials.sources.google import GoogleTokenSource
 from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
 from proxy.credentials.sources.jwt import JwtTokenSource
@@ -35,6 +35,7 @@ from proxy.settings import (
     OAuth2Credential,
     StaticCredential,
 )
+from proxy.settings.credentials.http import candidates_of
 from proxy.telemetry import TokenStats
 
 
@@ -117,9 +118,9 @@ def build_source(section: Credential, others: OtherCredentials | None = None) ->
         case StaticCredential():
             return static_source(section)
         case FileCredential():
-            return FileTokenSource(token_file(section))
+            return FileTokenSource(section)
         case ExecCredential():
-            return ExecTokenSource(command_of(section))
+            return ExecTokenSource(section)
         case OAuth2Credential():
             return HttpTokenSource(oauth2_recipe(section), others)
         case JwtCredential():
@@ -148,7 +149,7 @@ def http_recipe(section: HttpCredential) -> Recipe:
         token=section.token,
         token_header=section.token_header,
         token_text=section.token_text,
-        expires=tuple(expiry.candidate for expiry in section.expires),
+        expires=candidates_of(section.expires),
         refresh_in=section.refresh_in,
         default_ttl=section.default_ttl,
         max_ttl=section.max_ttl,

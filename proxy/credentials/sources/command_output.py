@@ -16,25 +16,13 @@ from proxy.credentials.sources.local_token import (
     time_left,
 )
 from proxy.secret import Secret
+from proxy.settings import ExecCredential
+from proxy.settings.credentials.http import candidates_of
 
 _WHENCE: Final = "the command's output"
 _EXEC_CREDENTIAL_VERSIONS: Final = frozenset(
     {"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputForm:
-    """How to read an output."""
-
-    format: str = "auto"
-    """`exec_credential`, `credential_process`, `git`, `json`, `text`, or `auto`: as it looks."""
-    token: str | None = None
-    """Dotted path of the token in JSON."""
-    expires: tuple[tuple[str, str], ...] = ()
-    """Candidates of (path, unit) for its life in JSON."""
-    default_ttl: float = 300.0
-    """Seconds that it lives where nothing tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +36,7 @@ class _Found:
     """Whether the form's own rules say that it does not end where it names no end."""
 
 
-def read_output(output: bytes, form: OutputForm, now: float) -> FetchedToken:
+def read_output(output: bytes, form: ExecCredential, now: float) -> FetchedToken:
     """Find the token in an output.
 
     A token without an end is asked for again after `default_ttl` all the same; it serves on where that fails.
@@ -74,7 +62,7 @@ def read_output(output: bytes, form: OutputForm, now: float) -> FetchedToken:
     return FetchedToken(secret, form.default_ttl if left is None else left, doubt=doubt)
 
 
-def _form_of(text: str, form: OutputForm) -> str:
+def _form_of(text: str, form: ExecCredential) -> str:
     """What an output looks like. Whatever begins as a JSON object is meant as one: no token begins so."""
     if text.lstrip().startswith("{"):
         body = as_json(text, _WHENCE)
@@ -91,7 +79,7 @@ def _form_of(text: str, form: OutputForm) -> str:
     return "git" if any(line.startswith("password=") for line in lines) else "text"
 
 
-def _exec_credential(text: str, _form: OutputForm) -> _Found:
+def _exec_credential(text: str, _form: ExecCredential) -> _Found:
     """A Kubernetes ExecCredential of client.authentication.k8s.io."""
     body = as_json(text, _WHENCE)
     reply = Reply(body, {}, 0.0)
@@ -105,7 +93,7 @@ def _exec_credential(text: str, _form: OutputForm) -> _Found:
     return _Found(token, body, ((end, "iso8601"),), lasting=reply.find(end) is None)
 
 
-def _credential_process(text: str, form: OutputForm) -> _Found:
+def _credential_process(text: str, form: ExecCredential) -> _Found:
     """What the AWS SDKs take from a `credential_process`, version 1."""
     body = as_json(text, _WHENCE)
     reply = Reply(body, {}, 0.0)
@@ -114,11 +102,11 @@ def _credential_process(text: str, form: OutputForm) -> _Found:
         raise TokenFetchError(f"{_WHENCE} is no credential_process reply of version 1")
     path = form.token or "SessionToken"
     token = as_token(reply.find(path), f"{_WHENCE}, at {path!r},")
-    expires = (*form.expires, ("Expiration", "iso8601"))
+    expires = (*candidates_of(form.expires), ("Expiration", "iso8601"))
     return _Found(token, body, expires, lasting=all(reply.find(path) is None for path, _ in expires))
 
 
-def _git(text: str, _form: OutputForm) -> _Found:
+def _git(text: str, _form: ExecCredential) -> _Found:
     """The attributes of git's credential helpers (git-credential, INPUT/OUTPUT FORMAT)."""
     attributes: dict[str, str] = {}
     for line in text.split("\n"):
@@ -133,17 +121,21 @@ def _git(text: str, _form: OutputForm) -> _Found:
     return _Found(token, attributes, ((end, "epoch"),) if end in attributes else ())
 
 
-def _json(text: str, form: OutputForm) -> _Found:
+def _json(text: str, form: ExecCredential) -> _Found:
     path = form.token or ""
     body = as_json(text, _WHENCE)
-    return _Found(as_token(Reply(body, {}, 0.0).find(path), f"{_WHENCE}, at {path!r},"), body, form.expires)
+    return _Found(
+        as_token(Reply(body, {}, 0.0).find(path), f"{_WHENCE}, at {path!r},"),
+        body,
+        candidates_of(form.expires),
+    )
 
 
-def _text(text: str, _form: OutputForm) -> _Found:
+def _text(text: str, _form: ExecCredential) -> _Found:
     return _Found(as_token(text.strip(), _WHENCE))
 
 
-_READERS: Final[Mapping[str, Callable[[str, OutputForm], _Found]]] = {
+_READERS: Final[Mapping[str, Callable[[str, ExecCredential], _Found]]] = {
     "exec_credential": _exec_credential,
     "credential_process": _credential_process,
     "git": _git,

@@ -1,50 +1,15 @@
 """A token that a command writes: any credential helper, run without a shell."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.command_output import OutputForm, read_output
+from proxy.credentials.sources.command_output import read_output
 from proxy.credentials.sources.process import Ended, run_command
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from proxy.telemetry import get_logger
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What is run, and how its output is read."""
-
-    command: tuple[str | Secret, ...]
-    """The program, by an absolute path, and its arguments."""
-    environment: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
-    """All of its environment variables."""
-    folder: Path = Path()
-    """Where it starts."""
-    timeout: float = 10.0
-    """Seconds until it is killed."""
-    form: OutputForm = field(default_factory=OutputForm)
-
-
-def command_of(section: ExecCredential) -> Command:
-    """The command as it stands in the configuration."""
-    return Command(
-        command=section.command,
-        environment=section.environment,
-        folder=section.cwd,
-        timeout=section.timeout,
-        form=OutputForm(
-            format=section.format,
-            token=section.token,
-            expires=tuple(expiry.candidate for expiry in section.expires),
-            default_ttl=section.default_ttl,
-        ),
-    )
-
 
 _CURE: Final = "run it by hand, as the service's user and with its env, to see what it says"
 
@@ -53,11 +18,11 @@ class ExecTokenSource:
     """Runs the command anew at each fetch.
 
     Args:
-        command: What is run, and how its output is read.
+        section: What is run, and how its output is read.
     """
 
-    def __init__(self, command: Command) -> None:
-        self._command = command
+    def __init__(self, section: ExecCredential) -> None:
+        self._section = section
         self._log = get_logger("credentials")
 
     async def fetch(self) -> FetchedToken:
@@ -66,15 +31,15 @@ class ExecTokenSource:
         Raises:
             TokenFetchError: it could not be run, failed, or brought no token that is still good.
         """
-        command = self._command
+        section = self._section
         ended = await run_command(
-            [_plain(argument) for argument in command.command],
-            environment={name: _plain(value) for name, value in command.environment.items()},
-            folder=command.folder,
-            timeout=command.timeout,
+            [_plain(argument) for argument in section.command],
+            environment={name: _plain(value) for name, value in section.environment.items()},
+            folder=section.cwd,
+            timeout=section.timeout,
         )
         self._check(ended)
-        fetched = read_output(ended.output, command.form, time.time())
+        fetched = read_output(ended.output, section, time.time())
         if fetched.doubt is not None:
             self._log.warning(fetched.doubt.event, reason=fetched.doubt.reason)
         return fetched

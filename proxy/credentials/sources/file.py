@@ -4,7 +4,6 @@ import math
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from proxy.credentials.sources.local_token import (
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.secret import Secret
 from proxy.settings import FileCredential
+from proxy.settings.credentials.http import candidates_of
 from proxy.telemetry import get_logger
 
 _WHENCE: Final = "the token file"
@@ -29,43 +29,18 @@ _HINT_FRACTION: Final = 0.85
 """Of `max_age`: a hint is spread by a ninth, and the reading itself takes its time too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenFile:
-    """Where the file is, and how to read it. Times are in seconds."""
-
-    path: Path
-    token: str | None = None
-    """Dotted path of the token in a JSON file; None where the file is the token."""
-    expires: tuple[tuple[str, str], ...] = ()
-    """Candidates of (path, unit) for its end; durations count from the file's last change."""
-    ends: bool = True
-    """Whether the end of a JWT counts; else it is believed for as long as it stands there."""
-    max_age: float = 60.0
-    """How long what was read is believed without another look."""
-    default_ttl: float = 300.0
-    """The life where `expires` is given, and nothing in the file can be read as one."""
-
-
-def token_file(section: FileCredential) -> TokenFile:
-    """The file as it stands in the configuration."""
-    return TokenFile(
-        path=section.path,
-        token=section.token,
-        expires=tuple(expiry.candidate for expiry in section.expires),
-        max_age=section.max_age,
-        default_ttl=section.default_ttl,
-    )
-
-
 class FileTokenSource:
     """Reads the file anew at each fetch, by its path: a file or symbolic link that was swapped is seen.
 
     Args:
-        file: Where it is, and how to read it.
+        section: Where it is, and how to read it. Durations count from the file's last change.
+        ends: Whether the end of a JWT counts; otherwise the token is believed for as long as it is there.
     """
 
-    def __init__(self, file: TokenFile) -> None:
-        self._file = file
+    def __init__(self, section: FileCredential, *, ends: bool = True) -> None:
+        self._file = section
+        self._expires = candidates_of(section.expires)
+        self._ends = ends
         self._side = SideThread()
         self._log = get_logger("credentials")
         self._doubt: LifetimeDoubt | None = None
@@ -103,16 +78,16 @@ class FileTokenSource:
     def _life(self, token: str, body: object, changed: float) -> tuple[float, LifetimeDoubt | None]:
         """The token's life, and what looks wrong about it."""
         file = self._file
-        if not file.ends:
+        if not self._ends:
             return math.inf, None
         now = time.time()
         # A file from the future, by a clock of another host, counts from now.
-        left = time_left(token, body, file.expires, since=min(changed, now), now=now, whence=_WHENCE)
+        left = time_left(token, body, self._expires, since=min(changed, now), now=now, whence=_WHENCE)
         doubt = doubt_time_left(
-            token, body, file.expires, since=min(changed, now), default_ttl=file.default_ttl
+            token, body, self._expires, since=min(changed, now), default_ttl=file.default_ttl
         )
         if left is None:
-            return file.default_ttl if file.expires else math.inf, doubt
+            return file.default_ttl if self._expires else math.inf, doubt
         return left, doubt
 
 

@@ -3,9 +3,9 @@
 import math
 
 from proxy.credentials.credential import FetchedToken
-from proxy.credentials.sources.file import FileTokenSource, TokenFile
+from proxy.credentials.sources.file import FileTokenSource
 from proxy.secret import Secret
-from proxy.settings import StaticCredential
+from proxy.settings import FileCredential, StaticCredential
 
 
 class StaticTokenSource:
@@ -25,5 +25,7 @@ class StaticTokenSource:
 def static_source(section: StaticCredential) -> StaticTokenSource | FileTokenSource:
     """The source of the one place that the section names."""
     if section.file is not None:
-        return FileTokenSource(TokenFile(path=section.file, ends=False))
+        # Its path was checked with this section.
+        file = FileCredential.model_construct(source="file", path=section.file)
+        return FileTokenSource(file, ends=False)
     return StaticTokenSource(section.value or Secret(""))  # one of the two is there: the section sees to it

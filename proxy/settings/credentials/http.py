@@ -44,6 +44,11 @@ class Expiry(Section):
         return self
 
 
+def candidates_of(expires: "tuple[Expiry, ...]") -> tuple[tuple[str, str], ...]:
+    """Path and unit of each place, in order of trust."""
+    return tuple(expiry.candidate for expiry in expires)
+
+
 class HttpCredential(RequestSection):
     """One request, and how to read its reply."""
 

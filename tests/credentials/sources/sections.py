@@ -1,10 +1,13 @@
 """Sections of `[credentials]`, as they come out of the settings."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from proxy.settings import Credential, JwtCredential, OAuth2Credential
+from proxy.secret import Secret
+from proxy.settings import Credential, ExecCredential, Expiry, FileCredential, JwtCredential, OAuth2Credential
 
 _ANY: TypeAdapter[Credential] = TypeAdapter(Credential)
 
@@ -26,3 +29,17 @@ def jwt(**keys: Any) -> JwtCredential:
     checked = section("jwt", **keys)
     assert isinstance(checked, JwtCredential)
     return checked
+
+
+def token_file(path: Path, *, expires: Iterable[tuple[str, str]] = (), **keys: Any) -> FileCredential:
+    """A token in a file, which need not be there."""
+    return FileCredential.model_construct(source="file", path=path, expires=_places(expires), **keys)
+
+
+def command(*words: str | Secret, expires: Iterable[tuple[str, str]] = (), **keys: Any) -> ExecCredential:
+    """A command, which need not be there; no environment but its own."""
+    return ExecCredential.model_construct(source="exec", command=words, expires=_places(expires), **keys)
+
+
+def _places(expires: Iterable[tuple[str, str]]) -> tuple[Expiry, ...]:
+    return tuple(Expiry.model_validate({"path": path, "as": unit}) for path, unit in expires)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.command_output import OutputForm, read_output
+from proxy.credentials.sources.command_output import read_output
 from proxy.secret import Secret
+from proxy.settings import ExecCredential
+from tests.credentials.sources.sections import command
 from tests.credentials.sources.test_expiry import JSON, jwt
 
 NOW = 1_700_000_000.0
@@ -42,7 +44,7 @@ def text_of(output: object) -> str:
     return output if isinstance(output, str) else json.dumps(output, indent=1)
 
 
-def read(output: object, form: OutputForm) -> tuple[FetchedToken, bool]:
+def read(output: object, form: ExecCredential) -> tuple[FetchedToken, bool]:
     """The token, and whether its life could be read."""
     fetched = read_output(text_of(output).encode(), form, NOW)
     return replace(fetched, doubt=None), fetched.doubt is None or fetched.doubt.readable
@@ -79,7 +81,7 @@ LIVES: list[tuple[str, object, float | None]] = [
 def test_a_token_and_its_life_in_each_form(
     name: str, output: object, life: float | None, *, auto: bool
 ) -> None:
-    fetched, readable = read(output, OutputForm(format="auto" if auto else name, default_ttl=77.0))
+    fetched, readable = read(output, command(format="auto" if auto else name, default_ttl=77.0))
 
     assert fetched.secret == Secret(JWT if JWT in text_of(output) else "s3cret")
     assert fetched.lifetime == pytest.approx(77.0 if life is None else life)
@@ -89,7 +91,7 @@ def test_a_token_and_its_life_in_each_form(
 
 @pytest.mark.parametrize("format_", ["auto", "json"])
 def test_a_token_at_a_path_of_any_json(format_: str) -> None:
-    form = OutputForm(format=format_, token="data.token", expires=EXPIRES, default_ttl=77.0)
+    form = command(format=format_, token="data.token", expires=EXPIRES, default_ttl=77.0)
     for data, life, readable in (
         ({"at": NOW + 300}, 300.0, True),
         ({"at": "soon"}, 77.0, False),
@@ -100,17 +102,17 @@ def test_a_token_at_a_path_of_any_json(format_: str) -> None:
         assert was_readable == readable
     fetched, _ = read({"data": {"token": JWT}}, form)
     assert fetched.lifetime == pytest.approx(300.0)
-    fetched, readable = read(["s3cret"], OutputForm(format=format_, token="0", default_ttl=77.0))
+    fetched, readable = read(["s3cret"], command(format=format_, token="0", default_ttl=77.0))
     assert (fetched, readable) == (FetchedToken(Secret("s3cret"), 77.0), True)
 
 
 @pytest.mark.parametrize("format_", ["auto", "credential_process"])
 def test_another_key_of_a_credential_process(format_: str) -> None:
-    form = OutputForm(format=format_, token="BearerToken")
+    form = command(format=format_, token="BearerToken")
     fetched, _ = read(session(BearerToken="other", Expiration=iso(300)), form)
 
     assert fetched == FetchedToken(Secret("other"), 300.0)
-    with_end = OutputForm(format=format_, token="BearerToken", expires=(("Until", "epoch"),))
+    with_end = command(format=format_, token="BearerToken", expires=(("Until", "epoch"),))
     assert read(session(BearerToken="other", Until=NOW + 60), with_end)[0].lifetime == 60.0
 
 
@@ -172,7 +174,7 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
 )
 def test_an_output_without_a_token_is_a_passing_failure(name: str, output: object, told: str) -> None:
     with pytest.raises(TokenFetchError) as failure:
-        read(output, OutputForm(format=name))
+        read(output, command(format=name))
     assert failure.value.reason == told
     assert not failure.value.permanent
     assert "s3cret" not in "".join(traceback.format_exception(failure.value))
@@ -181,7 +183,7 @@ def test_an_output_without_a_token_is_a_passing_failure(name: str, output: objec
 @pytest.mark.parametrize("name", FORMATS)
 def test_bytes_that_are_no_text_are_a_passing_failure(name: str) -> None:
     with pytest.raises(TokenFetchError, match="is not valid UTF-8"):
-        read_output(b"s3cret\xff", OutputForm(format=name, token="t"), NOW)
+        read_output(b"s3cret\xff", command(format=name, token="t"), NOW)
 
 
 PIECES = st.sampled_from(
@@ -207,7 +209,7 @@ def test_whatever_is_written_comes_a_sane_token_or_a_failure(
     output: bytes | str, name: str, token: str | None, expires: tuple[tuple[str, str], ...]
 ) -> None:
     raw = output.encode("utf-8", "replace") if isinstance(output, str) else output
-    form = OutputForm(format=name, token=token or ("t" if name == "json" else None), expires=expires)
+    form = command(format=name, token=token or ("t" if name == "json" else None), expires=expires)
     try:
         fetched = read_output(raw, form, time.time())
     except TokenFetchError:
@@ -241,6 +243,6 @@ def test_a_password_is_found_among_any_attributes_of_git(
     attributes.append(("password_expiry_utc", f"{NOW + life:.0f}"))
     output = "".join(f"{key}={value}{newline}" for key, value in attributes)
 
-    fetched, readable = read(output, OutputForm(format="git"))
+    fetched, readable = read(output, command(format="git"))
     assert fetched == FetchedToken(Secret(password), float(life))
     assert readable

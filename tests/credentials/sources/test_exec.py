@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.typing import EventDict
@@ -13,34 +14,33 @@ from structlog.typing import EventDict
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.command_output import OutputForm
-from proxy.credentials.sources.exec import Command, ExecTokenSource, command_of
+from proxy.credentials.sources.exec import ExecTokenSource
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from tests.credentials.fakes import local_machine, replaced
+from tests.credentials.sources.sections import command
 
 SHELL = "/bin/sh"
 
 
-async def fetch(command: Command) -> FetchedToken:
-    source = ExecTokenSource(command)
+async def fetch(section: ExecCredential) -> FetchedToken:
+    source = ExecTokenSource(section)
     try:
         return await source.fetch()
     finally:
         await source.close()
 
 
-async def failure_of(command: Command) -> TokenFetchError:
+async def failure_of(section: ExecCredential) -> TokenFetchError:
     with pytest.raises(TokenFetchError) as failure:
-        await fetch(command)
+        await fetch(section)
     assert not failure.value.permanent
     assert "s3cret" not in "".join(traceback.format_exception(failure.value)) + repr(failure.value)
     return failure.value
 
 
-def script(text: str, **more: object) -> Command:
-    form = OutputForm(**{key: more.pop(key) for key in ("format", "token") if key in more})  # type: ignore[arg-type]
-    return Command(command=(SHELL, "-c", text), form=form, **more)  # type: ignore[arg-type]
+def script(text: str, **more: Any) -> ExecCredential:
+    return command(SHELL, "-c", text, **more)
 
 
 async def test_what_a_command_writes_is_the_token() -> None:
@@ -60,13 +60,13 @@ async def test_a_kubernetes_plugin_in_its_own_form(tmp_path: Path) -> None:
     )
     plugin.chmod(0o700)
 
-    fetched = await fetch(Command(command=(str(plugin),)))
+    fetched = await fetch(command(str(plugin)))
     assert fetched.secret == Secret("s3cret")
     assert 890.0 < fetched.lifetime <= 900.0
 
 
 async def test_the_shared_token_is_refreshed_by_running_the_command_anew(tmp_path: Path) -> None:
-    machine = local_machine(ExecTokenSource(script("echo x >> runs; wc -l < runs", folder=tmp_path)))
+    machine = local_machine(ExecTokenSource(script("echo x >> runs; wc -l < runs", cwd=tmp_path)))
     first = await machine.get()
     assert (await machine.get()).secret == first.secret == Secret("1")
     assert (await replaced(machine)).secret == Secret("2")
@@ -82,26 +82,25 @@ async def test_a_command_sees_exactly_the_variables_that_it_is_given(
         "import json, os; print(json.dumps({'t': ','.join(f'{k}={v}' for k, v in sorted(os.environ.items())"
         " if k != 'LC_CTYPE')}))"  # the interpreter sets that one for itself
     )
-    command = (sys.executable, "-I", "-c", listing)
-    form = OutputForm(token="t")
+    python = (sys.executable, "-I", "-c")
 
-    fetched = await fetch(Command(command=command, environment=environment, form=form))
+    fetched = await fetch(command(*python, listing, env=environment, token="t"))
     assert fetched.secret == Secret("A=b c,EMPTY=,KEY=s3cret")
     empty = "import json, os; print(json.dumps({'t': str(len(os.environ.keys() - {'LC_CTYPE'}))}))"
-    fetched = await fetch(Command(command=(sys.executable, "-I", "-c", empty), form=form))
+    fetched = await fetch(command(*python, empty, token="t"))
     assert fetched.secret == Secret("0")
 
 
 async def test_no_shell_reads_the_arguments_and_secrets_arrive() -> None:
     arguments = ("%s|", "$HOME `id` $(id) ; * 'a b'", Secret("s3cret"))
 
-    fetched = await fetch(Command(command=("/usr/bin/printf", *arguments)))
+    fetched = await fetch(command("/usr/bin/printf", *arguments))
     assert fetched.secret == Secret("$HOME `id` $(id) ; * 'a b'|s3cret|")
-    assert "s3cret" not in repr(Command(command=arguments, environment={"A": "s3cret"}))
+    assert "s3cret" not in repr(command(*arguments, env={"A": Secret("s3cret")}))
 
 
 def test_a_command_starts_in_its_folder_with_nothing_to_read(tmp_path: Path) -> None:
-    fetched = asyncio.run(fetch(script("cat; pwd -P", folder=tmp_path)))
+    fetched = asyncio.run(fetch(script("cat; pwd -P", cwd=tmp_path)))
 
     assert fetched.secret == Secret(str(tmp_path.resolve()))
 
@@ -125,15 +124,13 @@ async def test_what_a_good_command_says_beside_is_not_repeated(lines: list[Event
 
 async def test_a_program_that_is_gone_or_cannot_be_run_is_a_passing_failure(tmp_path: Path) -> None:
     program = tmp_path / "s3cret"
-    command = Command(command=(str(program),))
-    assert (await failure_of(command)).reason == (
-        "the command could not be started: No such file or directory"
-    )
+    gone = command(str(program))
+    assert (await failure_of(gone)).reason == ("the command could not be started: No such file or directory")
     program.write_text("no program")
-    assert (await failure_of(command)).reason == "the command could not be started: Permission denied"
+    assert (await failure_of(gone)).reason == "the command could not be started: Permission denied"
     program.chmod(0o700)
-    assert (await failure_of(command)).reason == "the command could not be started: Exec format error"
-    assert (await failure_of(script("echo x", folder=tmp_path / "missing"))).reason == (
+    assert (await failure_of(gone)).reason == "the command could not be started: Exec format error"
+    assert (await failure_of(script("echo x", cwd=tmp_path / "missing"))).reason == (
         "the command could not be started: No such file or directory"
     )
 
@@ -151,28 +148,21 @@ async def test_an_end_that_cannot_be_read_is_said(lines: list[EventDict]) -> Non
     assert [line["event"] for line in lines] == ["token_lifetime_unreadable"]
 
 
-def test_a_section_becomes_a_command(tmp_path: Path) -> None:
+def test_a_section_of_the_settings_is_run_as_it_is(tmp_path: Path) -> None:
     section = ExecCredential.model_validate(
         {
             "source": "exec",
-            "command": [SHELL, "-c", "x"],
+            "command": [SHELL, "-c", 'echo "{\\"a\\": {\\"b\\": \\"$HOME $A $OTHER $(pwd -P)\\"}}"'],
             "env": {"A": "b"},
             "inherit": ["HOME"],
             "cwd": str(tmp_path),
             "format": "json",
             "token": "a.b",
-            "expires": [{"path": "c", "as": "iso8601"}],
-            "timeout": 3,
             "default_ttl": 9,
         },
         context={"environ": {"HOME": "/home", "OTHER": "x"}},
     )
-    form = OutputForm(format="json", token="a.b", expires=(("c", "iso8601"),), default_ttl=9.0)
-    assert command_of(section) == Command(
-        command=(SHELL, "-c", "x"),
-        environment={"HOME": "/home", "A": "b"},
-        folder=tmp_path,
-        timeout=3.0,
-        form=form,
-    )
-    assert isinstance(build_source(section), ExecTokenSource)
+    source = build_source(section)
+    assert isinstance(source, ExecTokenSource)
+    expected = Secret(f"/home b  {tmp_path.resolve()}")
+    assert asyncio.run(source.fetch()) == FetchedToken(expected, 9.0)

@@ -17,7 +17,7 @@ from proxy.credentials import CachedTokenSource, RefreshPolicy
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken, mint
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.file import FileTokenSource, TokenFile, token_file
+from proxy.credentials.sources.file import FileTokenSource
 from proxy.credentials.sources.static import static_source
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
@@ -31,6 +31,7 @@ from tests.credentials.fakes import (
     pass_time,
     virtually,
 )
+from tests.credentials.sources.sections import token_file
 from tests.credentials.sources.test_expiry import jwt
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -46,7 +47,7 @@ class Clock:
         return self.now
 
 
-async def fetch(file: TokenFile) -> FetchedToken:
+async def fetch(file: FileCredential) -> FetchedToken:
     source = FileTokenSource(file)
     try:
         return await source.fetch()
@@ -54,7 +55,7 @@ async def fetch(file: TokenFile) -> FetchedToken:
         await source.close()
 
 
-async def failure_of(file: TokenFile) -> str:
+async def failure_of(file: FileCredential) -> str:
     with pytest.raises(TokenFetchError) as failure:
         await fetch(file)
     assert not failure.value.permanent
@@ -62,9 +63,9 @@ async def failure_of(file: TokenFile) -> str:
     return failure.value.reason
 
 
-def write(path: Path, content: str | bytes) -> TokenFile:
+def write(path: Path, content: str | bytes) -> FileCredential:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return TokenFile(path=path)
+    return token_file(path)
 
 
 # --- what is read
@@ -84,15 +85,15 @@ async def test_the_token_stands_in_json_with_its_end(tmp_path: Path) -> None:
     path.write_text(json.dumps({"auth": {"tokens": ["no", "s3cret"], "until": end * 1000}}))
 
     fetched = await fetch(
-        TokenFile(path=path, token="auth.tokens.1", expires=(("x", "seconds"), ("auth.until", "epoch_ms")))
+        token_file(path, token="auth.tokens.1", expires=(("x", "seconds"), ("auth.until", "epoch_ms")))
     )
     assert fetched.secret == Secret("s3cret")
     assert fetched.lifetime == pytest.approx(300.0, abs=5.0)
-    assert (await fetch(TokenFile(path=path, token="auth.tokens.1"))).lifetime == math.inf
+    assert (await fetch(token_file(path, token="auth.tokens.1"))).lifetime == math.inf
 
 
 async def test_a_duration_counts_from_the_files_last_change(tmp_path: Path) -> None:
-    file = TokenFile(path=tmp_path / "token", token="t", expires=(("s", "seconds"),))
+    file = token_file(tmp_path / "token", token="t", expires=(("s", "seconds"),))
     write(file.path, '{"t": "s3cret", "s": 3600}')
     for ago, life in ((600.0, 3000.0), (-600.0, 3600.0)):  # the latter: written by a clock that is ahead
         os.utime(file.path, (0, time.time() - ago))
@@ -124,28 +125,15 @@ async def test_an_end_that_cannot_be_read_is_said_and_replaced_by_the_default(
     tmp_path: Path, lines: list[EventDict]
 ) -> None:
     write(tmp_path / "token", '{"t": "s3cret", "until": "soon"}')
-    file = TokenFile(path=tmp_path / "token", token="t", expires=(("until", "iso8601"),), default_ttl=77.0)
+    file = token_file(tmp_path / "token", token="t", expires=(("until", "iso8601"),), default_ttl=77.0)
 
     assert (await fetch(file)).lifetime == 77.0
     assert [line["event"] for line in lines] == ["token_lifetime_unreadable"]
 
 
-def test_a_section_becomes_a_file(tmp_path: Path) -> None:
+def test_each_section_has_its_source(tmp_path: Path) -> None:
     path = write(tmp_path / "token", "x").path
-    section = FileCredential.model_validate(
-        {
-            "source": "file",
-            "path": path,
-            "token": "a.b",
-            "expires": [{"path": "c", "as": "epoch"}],
-            "max_age": 5,
-            "default_ttl": 9,
-        }
-    )
-    assert token_file(section) == TokenFile(
-        path=path, token="a.b", expires=(("c", "epoch"),), max_age=5.0, default_ttl=9.0
-    )
-    assert isinstance(build_source(section), FileTokenSource)
+    assert isinstance(build_source(FileCredential(source="file", path=path)), FileTokenSource)
     assert isinstance(build_source(StaticCredential(source="static", file=path)), FileTokenSource)
 
 
@@ -184,11 +172,11 @@ async def test_what_is_no_token_is_a_passing_failure(tmp_path: Path, content: by
 )
 async def test_json_without_a_token_is_a_passing_failure(tmp_path: Path, content: str, told: str) -> None:
     path = write(tmp_path / "token", content).path
-    assert await failure_of(TokenFile(path=path, token="data.token")) == told
+    assert await failure_of(token_file(path, token="data.token")) == told
 
 
 async def test_what_cannot_be_read_is_a_passing_failure_and_never_waits(tmp_path: Path) -> None:
-    file = TokenFile(path=tmp_path / "token")
+    file = token_file(tmp_path / "token")
     assert await failure_of(file) == "the token file cannot be read: No such file or directory"
     file.path.mkdir()
     assert await failure_of(file) in {
@@ -246,7 +234,7 @@ async def test_a_replaced_file_is_seen_within_60_seconds(
     first, second = jwt({**end, "sub": "first"}), jwt({**end, "sub": "second"})
     put(path, first)
     machine = local_machine(
-        FileTokenSource(TokenFile(path=path)), policy=RefreshPolicy(clock=clock, uniform=highest)
+        FileTokenSource(token_file(path)), policy=RefreshPolicy(clock=clock, uniform=highest)
     )
     assert (await machine.get()).secret == Secret(first)
     put(path, second)
@@ -299,7 +287,7 @@ async def test_without_a_file_the_last_good_token_serves_until_its_end(
     path, clock = tmp_path / "token", Clock()
     token = jwt({"exp": time.time() + 3600})
     write(path, token)
-    machine = local_machine(FileTokenSource(TokenFile(path=path)), policy=RefreshPolicy(clock=clock))
+    machine = local_machine(FileTokenSource(token_file(path)), policy=RefreshPolicy(clock=clock))
     first = await machine.get()
     harm(path)
     for _ in range(50):
@@ -318,7 +306,7 @@ async def test_without_a_file_the_last_good_token_serves_until_its_end(
 async def test_a_token_without_an_end_outlives_its_file(tmp_path: Path) -> None:
     path, clock = tmp_path / "token", Clock()
     write(path, "s3cret")
-    machine = local_machine(FileTokenSource(TokenFile(path=path)), policy=RefreshPolicy(clock=clock))
+    machine = local_machine(FileTokenSource(token_file(path)), policy=RefreshPolicy(clock=clock))
     await machine.get()
     path.unlink()
     for _ in range(10):
@@ -330,7 +318,7 @@ async def test_a_token_without_an_end_outlives_its_file(tmp_path: Path) -> None:
 async def test_a_refused_token_is_read_again_at_once(tmp_path: Path) -> None:
     path, clock = tmp_path / "token", Clock()
     write(path, "first")
-    machine = local_machine(FileTokenSource(TokenFile(path=path)), policy=RefreshPolicy(clock=clock))
+    machine = local_machine(FileTokenSource(token_file(path)), policy=RefreshPolicy(clock=clock))
     await machine.get()
     write(path, "second")
     assert (await fakes.replaced(machine)).secret == Secret("second")

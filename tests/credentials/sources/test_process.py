@@ -13,10 +13,11 @@ import uvloop
 
 from proxy.credentials import RefreshPolicy
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.exec import Command, ExecTokenSource
+from proxy.credentials.sources.exec import ExecTokenSource
 from proxy.credentials.sources.process import Ended, run_command
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import local_machine
+from tests.credentials.sources.sections import command
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
 
@@ -146,19 +147,17 @@ def test_cancelled_at_any_step_nothing_is_left(run: Run, witness: Witness, *, ag
 
 
 def test_the_flights_own_clock_and_its_close_kill_the_process_group(run: Run, witness: Witness) -> None:
-    command = Command(
-        command=("/bin/sh", "-c", f"{HELD} sleep 100 & sleep 100"),
-        folder=witness.folder,
-        environment=os.environ,
+    section = command(
+        *("/bin/sh", "-c", f"{HELD} sleep 100 & sleep 100"), cwd=witness.folder, env=dict(os.environ)
     )
 
     async def main() -> None:
-        hasty = local_machine(ExecTokenSource(command), policy=RefreshPolicy(fetch_timeout=0.15))
+        hasty = local_machine(ExecTokenSource(section), policy=RefreshPolicy(fetch_timeout=0.15))
         with pytest.raises(TokenUnavailable):
             await hasty.get()
         await witness.is_gone()
         await hasty.close()
-        closing = local_machine(ExecTokenSource(command))
+        closing = local_machine(ExecTokenSource(section))
         closing.prefetch()
         await witness.appears()
         await closing.close()
