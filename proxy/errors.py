@@ -12,6 +12,7 @@
         BodyTimeout                     408     request_timeout
         BodyTooLarge                    413     request_too_large
         RateLimited                     429     rate_limit_exceeded
+        ServerOverloaded                503     server_overloaded
       CredentialError                           no usable token could be had
         TokenUnavailable                503     upstream_unavailable
         TokenRejected                   502     upstream_auth_failed
@@ -201,6 +202,16 @@ class RateLimited(CallerError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     message = "rate limit of this key reached, too many requests"
+    passes_in = 1.0
+
+
+class ServerOverloaded(CallerError):
+    """This service holds as much for its callers as it may."""
+
+    status = 503
+    type = "server_error"
+    code = "server_overloaded"
+    message = "the service is overloaded, try again soon"
     passes_in = 1.0
 
 

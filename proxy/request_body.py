@@ -7,13 +7,53 @@ the memory, and a streamed body of any size would pass the limit.
 import asyncio
 import contextlib
 import sys
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
-from proxy.errors import BodyTimeout, BodyTooLarge, CallerError
+from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, ServerOverloaded
+from proxy.settings import Limits
 
 BUFFER_BYTES: Final = 256 * 1024
 """Unread bytes that may wait here. Beyond it we stop reading from the caller's connection."""
+
+
+class HeldBytes:
+    """Counts the bytes of all request bodies that are held at once, in total and by caller."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_caller = Counter[str]()
+
+    @contextlib.contextmanager
+    def holding(self, caller: str, limits: Limits) -> Iterator[Callable[[int], None]]:
+        """Give a function that counts further bytes of one request, and forget them at the end.
+
+        The function raises:
+            ServerOverloaded, RateLimited: the total, or that of the caller, would exceed its limit.
+        """
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self.total + size > limits.total_held_bytes:
+                raise ServerOverloaded(reason="the bodies of all callers exceed limits.total_held_bytes")
+            if self.by_caller[caller] + size > limits.held_bytes_per_caller:
+                raise RateLimited(
+                    "too many bytes of requests at once",
+                    reason="the bodies of the caller exceed limits.held_bytes_per_caller",
+                )
+            held += size
+            self.total += size
+            self.by_caller[caller] += size
+
+        try:
+            yield hold
+        finally:
+            self.total -= held
+            self.by_caller[caller] -= held
+            if not self.by_caller[caller]:
+                del self.by_caller[caller]
 
 
 class BoundedBody:
@@ -102,13 +142,19 @@ class BoundedBody:
         if self.failure is not None:
             raise self.failure
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Read to the end of the body, or until more than `limit` bytes are read.
 
         `finished` says afterwards which of the two happened.
+
+        Args:
+            limit: In bytes.
+            hold: Counts bytes as they are read; it may raise.
         """
         held = bytearray()
         async for chunk in self:
+            if hold is not None:
+                hold(len(chunk))
             held += chunk
             if len(held) > limit:
                 break

@@ -13,6 +13,7 @@ from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
+from proxy.request_body import HeldBytes
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
 from proxy.token_ids import TokenTexts, open_token_texts
@@ -73,6 +74,7 @@ class Lasting:
     accounts: Accounts
     usage: UsageTotals
     drain: Drain
+    held: HeldBytes = field(default_factory=HeldBytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Services:
     metrics: Metrics
     usage: UsageTotals
     token_texts: TokenTexts
+    held: HeldBytes
     users: Users = field(default_factory=Users)
 
     @property
@@ -153,4 +156,5 @@ async def open_services(
             metrics=Metrics(credentials.readings, lasting.usage, routing.readings),
             usage=lasting.usage,
             token_texts=await open_token_texts(settings),
+            held=lasting.held,
         )

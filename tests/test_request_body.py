@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BodyTimeout, BodyTooLarge
-from proxy.request_body import BUFFER_BYTES, BoundedBody
+from proxy.errors import BodyTimeout, BodyTooLarge, RateLimited, ServerOverloaded
+from proxy.request_body import BUFFER_BYTES, BoundedBody, HeldBytes
+from proxy.settings import Limits
 from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.virtual_time import run_virtually
@@ -292,3 +293,40 @@ async def test_a_body_that_is_awaited_whole_keeps_to_the_limit() -> None:
     await feed(body, b"x" * 6, b"x" * 6)
     with pytest.raises(BodyTooLarge):
         await body
+
+
+LIMITS = Limits(total_held_bytes=100, held_bytes_per_caller=60)
+
+
+def test_held_bytes_are_bounded_by_caller_and_in_total() -> None:
+    held = HeldBytes()
+    with (
+        held.holding("a", LIMITS) as hold_a,
+        held.holding("a", LIMITS) as again,
+        held.holding("b", LIMITS) as hold_b,
+    ):
+        hold_a(40)
+        again(20)
+        with pytest.raises(RateLimited):
+            again(1)
+        hold_b(40)
+        with pytest.raises(ServerOverloaded) as refused:
+            hold_b(1)
+        assert refused.value.headers["Retry-After"] == "1"
+        assert held.total == 100
+    assert (held.total, held.by_caller) == (0, {})
+
+
+def test_bytes_of_a_request_that_fails_are_given_back() -> None:
+    held = HeldBytes()
+    with pytest.raises(RateLimited), held.holding("a", LIMITS) as hold:
+        hold(61)
+    assert (held.total, held.by_caller) == (0, {})
+
+
+async def test_every_byte_that_is_read_is_held() -> None:
+    body, sizes = BoundedBody(None, None), list[int]()
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(feed(body, *[b"x" * 1000] * 10))
+        await body.read(ALL, sizes.append)
+    assert sum(sizes) == 10_000

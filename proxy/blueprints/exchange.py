@@ -191,7 +191,9 @@ async def _see(incoming: ProxyRequest, own: Services, target: Target) -> SeenReq
     is_read = kind == JSON or (kind == MULTIPART_FORM and target.endpoint.form and is_limited)
     if kind == JSON:
         check_first_byte(await body.peek())
-    held = await body.read(body.limit if is_read else own.settings.limits.held_body_bytes)
+    caller = "" if incoming.caller is None else incoming.caller.name
+    hold = incoming.closing.enter_context(own.held.holding(caller, own.settings.limits))
+    held = await body.read(body.limit if is_read else own.settings.limits.held_body_bytes, hold)
     record.bytes_up = len(held)
     fields = read_fields(held) if kind == JSON and held else NO_FIELDS
     form = read_form(_content_type(incoming), held) if kind == MULTIPART_FORM else NO_FORM

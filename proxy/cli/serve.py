@@ -114,7 +114,7 @@ async def serve_until_stopped(
         )
         try:
             async with hard_stop, reloads:
-                await run_server(app, server, sockets, stopped)
+                await run_server(app, server, sockets, stopped, resolved.limits.max_connections)
         except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")

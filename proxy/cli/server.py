@@ -105,13 +105,17 @@ def _bind_tcp(listener: socket.socket, host: str, port: int) -> None:
 
 
 async def run_server(
-    app: ASGIFramework, config: Config, sockets: list[socket.socket], stopped: Callable[[], Awaitable[object]]
+    app: ASGIFramework,
+    config: Config,
+    sockets: list[socket.socket],
+    stopped: Callable[[], Awaitable[object]],
+    max_connections: int | None = None,
 ) -> None:
     """Serve until `stopped` returns, then let running requests end within the configured time.
 
     The sockets are handed over: the server closes them.
     """
-    await serve(app, config, sockets, stopped)
+    await serve(app, config, sockets, stopped, max_connections=max_connections)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -47,6 +47,12 @@ class Limits(Section):
     max_event_bytes: Count = 16 * 1024 * 1024
     body_timeout: Seconds = 60
     """Seconds that may pass without a byte of a request body; 0 is no limit."""
+    total_held_bytes: Count = 512 * 1024 * 1024
+    """Of all bodies that are held at once; a request that would exceed it is answered 503."""
+    held_bytes_per_caller: Count = 256 * 1024 * 1024
+    """Of the bodies that are held for one caller; a request that would exceed it is answered 429."""
+    max_connections: Count = 10_000
+    """Of callers at once; a further one is answered 503. Read at the start only."""
 
 
 class Logs(Section):
