@@ -17,7 +17,7 @@ from proxy.wire.endpoints import ENDPOINT_NAMES
 from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
-_HOST_NAME = re.compile(r"\*|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f:]+:[0-9a-f:.]*")
+_HOST_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-4]):[0-5]\d")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -128,9 +128,17 @@ def _target(value: object) -> str | Mapping[str, int]:
 
 def _host_name(value: str) -> str:
     name = value.lower().strip("[]").removesuffix(".")
-    if not _HOST_NAME.fullmatch(name):
+    if name != "*" and not _is_address(name) and not all(map(_HOST_LABEL.fullmatch, name.split("."))):
         refuse('must be a host name or address without scheme and port, such as "llm.corp.example"')
     return name
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _network(value: str) -> str:

@@ -4,8 +4,9 @@ import hashlib
 import tomllib
 
 import pytest
+from pydantic import ValidationError
 
-from proxy.settings import DEFAULT_CALLER_KEYS
+from proxy.settings import DEFAULT_CALLER_KEYS, Access
 from tests.settings.conftest import Load, Problems
 
 UPSTREAM = '[upstreams.chat]\nbase_url = "https://llm.example/v1"\n'
@@ -143,3 +144,16 @@ def test_every_repetition_is_told(problems: Problems) -> None:
         "x.toml:4: access.keys.2.key: is the same key as that of access.keys.0",
         "x.toml:4: access.keys.3.sha256: is the same key as that of access.keys.0",
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["llm.corp.example", "LLM.corp", "a_b", "10.0.0.1", "[2001:db8::1]", "::1", "*"]
+)
+def test_a_host_is_a_name_or_an_address(name: str) -> None:
+    assert Access(mode="open", hosts=(name,)).hosts == (name.lower().strip("[]"),)
+
+
+@pytest.mark.parametrize("name", ["", "http://a", "a:80", "a/b", "a b", "a..b", "[::1]:80", "x" * 64, "你好"])
+def test_nothing_else_is_a_host(name: str) -> None:
+    with pytest.raises(ValidationError, match="without scheme and port"):
+        Access(mode="open", hosts=(name,))
