@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_BETWEEN = re.compile(r"(?:[ \t\r\n,]|#[^\n]*)*")
+_BLANK = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
+_BETWEEN = re.compile(r"(?:[ \t\r\n,]++|#[^\n]*+)*+")
 _KEY = re.compile(r"""[ \t]*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)[ \t]*(\.?)""")
 _SCALAR = re.compile(
     r'''"""(?:\\.|[^\\])*?"{3,5}'''  # up to two quotes more than the closing three belong to the text
