@@ -1,13 +1,24 @@
 """Every rule of the wire costs linear time and bounded memory, whatever a caller or an upstream sends."""
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 
-from proxy.errors import InvalidRequest
+from proxy.errors import InvalidRequest, NotFound
+from proxy.wire.answer_end import AnswerMeter, announced_idle_seconds
+from proxy.wire.event_stream import EventFramer, holds_error, read_error
 from proxy.wire.form_body import read_form, replace_form_model
+from proxy.wire.forwarded import TrustedProxies
+from proxy.wire.headers import choose_request_id, find_header, media_type, request_headers, response_headers
+from proxy.wire.model_list import listing, merge, read_entries
+from proxy.wire.paths import check_target, find_target
 from proxy.wire.request_json import MEMBERS_MAX, read_fields, replace_model
-from tests.linear_time import KIB, MIB, assert_linear
+from proxy.wire.retry_after import read_retry_after
+from proxy.wire.site import is_from_foreign_page, names_own_host
+from proxy.wire.usage import TAIL_BYTES, read_usage, read_usage_in_tail
+from proxy.wire.websocket import find_model, rename_model, split_key
+from tests.linear_time import KIB, MIB, UNITS, assert_linear, chunks
 
 FORM = b"multipart/form-data; boundary=b"
 FIELD = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
@@ -37,10 +48,14 @@ def test_a_json_request_body(before: bytes, after: bytes) -> None:
     assert_linear(run, before=before, after=after, limit=MIB, memory=6)
 
 
-@pytest.mark.parametrize("unit", [b"[],", b'"model":"",', b'"a":1,', b'{"a":[{"b":1}]},'])
-def test_the_largest_json_request_body(unit: bytes) -> None:
-    before, after = (b"{", b'"z":1}') if b'":' in unit[:8] and unit[:1] == b'"' else (b'{"a":[', b"1]}")
-    assert_linear(read_fields, [unit], before=before, after=after, limit=16 * MIB, memory=1)
+@pytest.mark.parametrize("unit", [b'"model":"",', b'"a":1,'])
+def test_the_keys_of_a_large_json_request_body(unit: bytes) -> None:
+    assert_linear(read_fields, [unit], before=b"{", after=b'"z":1}', limit=4 * MIB, memory=1)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'{"a":[{"b":1}]},', b'"",', b"1,"])
+def test_the_values_of_the_largest_json_request_body(unit: bytes) -> None:
+    assert_linear(read_fields, [unit], before=b'{"a":[', after=b"1]}", limit=32 * MIB, memory=1)
 
 
 def test_the_members_of_an_object() -> None:
@@ -80,3 +95,128 @@ def test_the_content_type_of_a_form() -> None:
         read_form(parameters, FIELD)
 
     assert_linear(run, limit=64 * KIB, memory=20)
+
+
+def frame(size: int) -> Callable[[bytes], None]:
+    """Feed a stream in pieces, as the relay does."""
+
+    def run(body: bytes) -> None:
+        framer = EventFramer(MIB)
+        for chunk in chunks(body, size):
+            holds_error(framer.feed(chunk))
+            if framer.too_large:
+                break
+        framer.flush(drop_cut=True)
+        assert framer.finished in {True, False}
+
+    return run
+
+
+@pytest.mark.parametrize("size", [100, MIB])
+@pytest.mark.parametrize("before", [b"", b'data: {"a":"', b"\r\ndata: {}\r\n"])
+def test_an_event_stream(before: bytes, size: int) -> None:
+    assert_linear(frame(size), before=before, limit=64 * KIB, memory=16)
+
+
+@pytest.mark.parametrize("before", [b"", b'{"error":', b'{"usage":{"prompt_tokens":1,"a":'])
+def test_the_end_of_an_answer(before: bytes) -> None:
+    def run(body: bytes) -> None:
+        read_usage(body)
+        read_usage_in_tail(body)
+        read_error(body)
+
+    assert_linear(run, before=before, limit=TAIL_BYTES, memory=100)
+
+
+@pytest.mark.parametrize("before", [b"", b'{"data":[', b'["'])
+def test_a_list_of_models(before: bytes) -> None:
+    def run(body: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            listing(merge([read_entries(body)]))
+
+    units = (*UNITS, b'{"id":"a"},', b'"a",', b'{"id":"a","created":1},')
+    assert_linear(run, units, before=before, after=b"1]", limit=256 * KIB, memory=150)
+
+
+@pytest.mark.parametrize("before", [b"", b"/v1/models/", b"/v1/x?"])
+def test_a_target(before: bytes) -> None:
+    def run(target: bytes) -> None:
+        path, _, query = target.partition(b"?")
+        with contextlib.suppress(InvalidRequest, NotFound):
+            check_target(path, query)
+            find_target("POST", path)
+        with contextlib.suppress(InvalidRequest):
+            find_model(target)
+        rename_model(target, "new")
+
+    assert_linear(run, before=before, limit=64 * KIB, memory=250)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"connection",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"host",
+        b"origin",
+        b"x-request-id",
+        b"retry-after",
+        b"retry-after-ms",
+        b"keep-alive",
+        b"content-length",
+        b"content-type",
+        b"authorization",
+    ],
+)
+def test_a_header(name: bytes) -> None:
+    proxies = TrustedProxies(["127.0.0.0/8"])
+
+    def run(value: bytes) -> None:
+        for headers in ([(name, value)], [(name, part) for part in chunks(value, 512)]):
+            request_headers(headers, request_id="a")
+            response_headers(headers, event_stream=True)
+            choose_request_id(headers)
+            media_type(find_header(headers, name))
+            proxies.visitor("127.0.0.1", headers)
+            proxies.is_secure("http", "127.0.0.1", headers)
+            proxies.hosts("127.0.0.1", headers)
+            names_own_host(headers, ())
+            is_from_foreign_page(headers, (), trusts_loopback=True)
+            read_retry_after(headers, 0.0)
+            announced_idle_seconds(headers)
+
+    units = (
+        b" ",
+        b",",
+        b", ",
+        b"a,",
+        b";",
+        b"=",
+        b'"',
+        b"1",
+        b".",
+        b":",
+        b"[",
+        b"::1,",
+        b"%",
+        b"\xff",
+        b"a=1;",
+        b"(",
+    )
+    assert_linear(run, units, limit=64 * KIB, memory=100)
+
+
+def test_the_subprotocols_of_a_websocket() -> None:
+    assert_linear(lambda value: split_key(value.decode("latin-1").split(",")), limit=64 * KIB, memory=60)
+
+
+@pytest.mark.parametrize("size", [1, 64 * KIB])
+def test_the_raw_bytes_of_an_answer(size: int) -> None:
+    def run(body: bytes) -> None:
+        meter = AnswerMeter()
+        for chunk in chunks(body, size):
+            meter.feed(chunk)
+
+    units = (b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a: b\r\n", b"0\r\n", b"x")
+    assert_linear(run, units, before=b"HTTP/1.1 200 OK\r\n", limit=32 * KIB, memory=8)
