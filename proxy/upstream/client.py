@@ -169,7 +169,8 @@ class UpstreamClient(AsyncOpenAI):
                 raise TokenUnavailable(reason=reason)
         if not use.ever_accepted:
             raise TokenRejected(
-                reason="a fresh token was rejected too, and the upstream accepted none so far"
+                reason=f"{origin_of(str(self._url))} refuses the token, and its successor as well; "
+                "check the credential: its scope, its audience, and which upstreams it is for"
             )
         status, body = answer
         raise denial(status, self._secrets.redactor.redact(body))
