@@ -104,13 +104,13 @@ def _escaped(char: str) -> bytes:
     )
     number = ord(char)
     ways = [
-        rb"\\{0,3}" + re.escape(char.encode()),
         percents,
         in_json,
         rb"\\{1,2}x" + _hex(number, 2),
         b"&#0{0,3}%d;" % number,
         b"&#[xX]0{0,3}%s;" % _hex(number, 1),
         *(b"&%s;" % name.encode() for name in _NAMED.get(char, ())),
+        rb"\\{0,3}" + re.escape(char.encode()),  # last: every escape of a backslash begins with one
     ]
     return b"(?:" + b"|".join(ways) + b")"
 

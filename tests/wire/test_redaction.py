@@ -74,6 +74,11 @@ def test_any_mixture_of_escapes_is_masked(data: st.DataObject) -> None:
     assert masked(secret, written.encode()), (secret, written)
 
 
+def test_an_escaped_backslash_at_the_end_is_masked_as_a_whole() -> None:
+    for written in (r"0000000\u005c", r"0000000\x5c", "0000000&#92;", "0000000%5C", "0000000\\\\"):
+        assert masked("0000000\\", written.encode()), written
+
+
 def test_everything_around_a_secret_stays() -> None:
     body = b'{"error": {"message": "Bearer %s is expired", "headers": ["Authorization: Bearer %s"]}}'
     stars = b"*" * len(JWT)
