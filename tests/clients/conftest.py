@@ -9,15 +9,27 @@ from proxy.gateway import Gateway
 from tests.conftest import RECIPE, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
 
-# Of its own: a refusal that a client asks for must not end the token of the others.
+# A rejection that a client asks for must not end the token of the others; and the credential that is always rejected
+# has never been accepted, however fast the client's other requests are.
 ODD = """
+[[routes.models]]
+match = "odd:status_401"
+upstream = "refusing"
+
 [[routes.models]]
 match = "odd:*"
 upstream = "odd"
 
+[upstreams.refusing]
+base_url = "{url}/v1"
+credential = "refused"
+
 [upstreams.odd]
 base_url = "{url}/v1"
 credential = "odd"
+
+[credentials.refused]
+{recipe}
 
 [credentials.odd]
 {recipe}

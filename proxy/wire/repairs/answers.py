@@ -85,12 +85,13 @@ def repair_answer(repairs: Repairs, call: Call, body: bytes) -> bytes | ErrorIns
         answer = open_object(body)
         if answer is None:
             return body  # such as half of a surrogate pair, which has no encoding: the client decides
-    error = None if answer is None else find_error(repairs, answer)
-    if error is not None:
-        return error
     if answer is None:
         answer = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
-    new = _change(repairs, call, answer)
+    inner = unwrap(call.shape, answer) if UNWRAP_ANSWER in repairs else None
+    error = find_error(repairs, answer) or (find_error(repairs, inner) if inner is not None else None)
+    if error is not None:
+        return error
+    new = _change(repairs, call, answer if inner is None else inner) or inner
     return body if new is None else to_json(new)
 
 
@@ -116,7 +117,7 @@ def unwrap(shape: Shape | None, answer: Members) -> Members | None:
 
 def _change(repairs: Repairs, call: Call, answer: Members) -> Members | None:
     """Return what replaces an answer; None if it stays."""
-    new = unwrap(call.shape, answer) if UNWRAP_ANSWER in repairs else None
+    new = None
     for step in find_steps(repairs, "answer", call.shape):
         changed = step.change(answer if new is None else new, call)
         new = new if changed is None else changed

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
@@ -102,6 +102,14 @@ def test_without_repairs_nothing_is_touched(body: bytes) -> None:
     assert repair_answer(Repairs(), Call(CHAT), body) is body
 
 
+def test_an_error_inside_an_envelope_is_still_an_error() -> None:
+    body = b'{"code": 0, "data": {"error": {"message": "no model"}, "choices": [null]}}'
+    error = repair_answer(EVERYTHING, Call(Shape.COMPLETION), body)
+    assert isinstance(error, ErrorInside)
+    assert error.message == "no model"
+
+
+@example({"data": {"error": False, "choices": [None]}})
 @given(JSON)
 def test_repairing_twice_is_repairing_once(value: Any) -> None:
     body = json.dumps(value).encode()
