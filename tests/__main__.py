@@ -1,8 +1,8 @@
 """Run all tests: `python -m tests`.
 
-Tests of the pages in a browser, and attacks on a fleet of processes, each run in a phase of their own. All
-phases run, whatever becomes of the first; the last line counts the tests of all. Arguments are pytest's: they
-choose other tests, which then run in one phase.
+Tests in a browser have a phase of their own. So have attacks on a fleet of processes, which run only with
+`PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the last line counts the tests of all.
+Arguments are pytest's: they choose other tests, which then run in one phase.
 """
 
 import json
@@ -13,19 +13,24 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from tests.conftest import TALLY_VARIABLE
+
+WORKERS: Final = len(os.sched_getaffinity(0)) + 1
+"""One more than there are cores, since many tests wait."""
 
 
 def phases(arguments: list[str]) -> list[list[str]]:
     """The arguments of each run of pytest."""
-    parallel = ["-n", "auto", "--dist", "worksteal"]
+    parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
     if arguments:
         return [["-m", "not fleet", *parallel, *arguments]]
+    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet"]
     return [
         ["-m", "not browser and not fleet", *parallel],
         ["-m", "browser", *parallel, "tests/browser"],
-        ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet"],
+        *([fleet] if os.environ.get("PROXY_TEST_REQUIRE") == "all" else []),
     ]
 
 

@@ -49,6 +49,7 @@ def assert_linear(
     after: bytes = b"",
     limit: int,
     memory: float,
+    seconds_per_mib: float = SECONDS_PER_MIB,
 ) -> None:
     """Run a function on inputs of repeated units, from 1 KiB, doubled up to the limit.
 
@@ -59,6 +60,7 @@ def assert_linear(
         after: What each input ends with.
         limit: The size of the largest input.
         memory: How many times its input the function may allocate.
+        seconds_per_mib: How long the function may take.
     """
     gc.freeze()  # as the service does: what the tests hold is not searched for garbage
     for unit in units:
@@ -66,7 +68,7 @@ def assert_linear(
         size = KIB
         while size <= limit:
             data = before + unit * (size // len(unit)) + after
-            allowed = _NOISE * (_SECONDS_OF_OVERHEAD + SECONDS_PER_MIB * size / MIB)
+            allowed = _NOISE * (_SECONDS_OF_OVERHEAD + seconds_per_mib * size / MIB)
             if len(best) >= _DOUBLINGS and best[-_DOUBLINGS] >= _SECONDS_THAT_COUNT:
                 growth = _NOISE * (1 << _DOUBLINGS) * best[-_DOUBLINGS] + _SECONDS_OF_OVERHEAD
                 allowed = min(allowed, growth)

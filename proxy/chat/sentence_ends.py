@@ -18,7 +18,6 @@ PLAIN: Final = re.compile(
 _FULL_WIDTH_MARKS: Final = frozenset("。！？｡")
 _MARKS: Final = _FULL_WIDTH_MARKS | frozenset("!?")
 _CLOSERS: Final = frozenset("”’）)】》〉」』〕］]}»")
-_BLANKS: Final = frozenset(" \t\r\u3000")
 # After a mark these would begin a list or a quotation where the text has none.
 _BLOCK_MARKS: Final = frozenset("-+>|")
 _HEADING: Final = "###"
@@ -111,7 +110,7 @@ class SentenceEnds:
         if closed and self._end == place - 1 - len(run):
             self._end = place - 1
             return None
-        return self._settle("-" if run == "*" and char in _BLANKS else run[0], torn=torn)
+        return self._settle("-" if run == "*" and char.isspace() else run[0], torn=torn)
 
     def _take_mark(self, char: str, place: int) -> None:
         self._banged = char == "!"
@@ -121,7 +120,7 @@ class SentenceEnds:
 
     def _follow(self, char: str, place: int, *, torn: bool) -> int | None:
         """Take what follows a mark."""
-        if char in _BLANKS:
+        if char.isspace():
             self._sure = True
             self._end = place
             return None

@@ -5,7 +5,6 @@ name to 127.0.0.1, so that the browser takes the service for its own origin.
 """
 
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +17,8 @@ from quart import Quart, Response
 
 from proxy.app import create_app
 from proxy.settings import load_settings
-from tests.browser.conftest import OPTIONS
-from tests.conftest import STATIC, require
+from tests.browser.conftest import OPTIONS, find_chromium
+from tests.conftest import STATIC
 from tests.loopback import serve_on_loopback
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 
@@ -117,11 +116,9 @@ async def service(folder: Path, access: str) -> AsyncIterator[tuple[str, RawUpst
 @asynccontextmanager
 async def page_at(url: str) -> AsyncIterator[Page]:
     """A page in a Chromium for which every name below `example` is this machine."""
-    program = shutil.which("chromium")
-    require("chromium", found=program is not None)
     async with async_playwright() as playwright:
         options = [*OPTIONS, f"--host-resolver-rules={NAMES}"]
-        browser = await playwright.chromium.launch(executable_path=program, args=options)
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=options)
         try:
             page = await browser.new_page()
             await page.goto(url)

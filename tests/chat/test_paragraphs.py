@@ -58,6 +58,8 @@ def test_pieces_joined_are_the_text_and_do_not_depend_on_the_deltas(text: str, s
     assert pieces == cut(text)
 
 
+@example("!\xa0")
+@example("!\x1c")
 @given(TEXTS)
 @settings(max_examples=200)
 def test_no_piece_is_blank_but_where_all_is(text: str) -> None:

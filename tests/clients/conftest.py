@@ -9,8 +9,8 @@ from proxy.gateway import Gateway
 from tests.conftest import RECIPE, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
 
-# A rejection that a client asks for must not end the token of the others; and the credential that is always rejected
-# has never been accepted, however fast the client's other requests are.
+# A rejection that a client asks for must not end the token of the others; and the credential that is always
+# rejected has never been accepted, however fast the client's other requests are.
 ODD = """
 [[routes.models]]
 match = "odd:status_401"

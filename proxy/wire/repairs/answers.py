@@ -15,6 +15,7 @@ from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair, Repairs, fin
 from proxy.wire.repairs.shallow_json import (
     Members,
     first_byte,
+    has_too_many_objects,
     is_null,
     open_list,
     open_object,
@@ -85,6 +86,8 @@ def repair_answer(repairs: Repairs, call: Call, body: bytes) -> bytes | ErrorIns
         answer = open_object(body)
         if answer is None:
             return body  # such as half of a surrogate pair, which has no encoding: the client decides
+    if has_too_many_objects(body):
+        return body
     if answer is None:
         answer = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
     inner = unwrap(call.shape, answer) if UNWRAP_ANSWER in repairs else None

@@ -9,6 +9,7 @@ from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
     change_items,
+    has_too_many_objects,
     is_empty,
     is_null,
     open_object,
@@ -35,7 +36,7 @@ def repair_request(
         InvalidRequest: The body holds token ids that are rejected (`refuse_token_ids`) or not known.
     """
     steps = [step for step in find_steps(repairs, "request", shape) if step.sign.search(body)]
-    request = open_object(body) if steps else None
+    request = open_object(body) if steps and not has_too_many_objects(body) else None
     if request is None:
         return body
     changed = False

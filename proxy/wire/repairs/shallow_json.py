@@ -9,24 +9,50 @@ Members = dict[str, msgspec.Raw]
 """An object whose values are still bytes."""
 
 NULL: Final = msgspec.Raw(b"null")
+ITEMS_MAX: Final = 25_000
+"""A list of more items is not opened: no request or answer has so many, and each item costs time."""
+OBJECTS_MAX: Final = 10_000
+"""A short body with more objects is not repaired: each object costs microseconds."""
+OBJECT_BYTES: Final = 100
+"""A long body is not repaired if it has more than one object for so many bytes."""
+_COMMAS_MAX: Final = 1_000_000
+_DENSE_BYTES: Final = 6
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def open_object(written: bytes | None) -> Members | None:
     """Return the members of an object; None if the bytes are no JSON object."""
+    if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"{"):
+        return None
     try:
-        return None if written is None else _MEMBERS.decode(written)
+        return _MEMBERS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
-    """Return the items of a list; None if the bytes are no JSON list."""
+    """Return the items of a list; None if the bytes are no JSON list, or a list of too many items."""
+    if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"["):
+        return None
+    if len(memoryview(written)) > _COMMAS_MAX and _is_dense(bytes(written)):
+        return None
     try:
-        return None if written is None else _ITEMS.decode(written)
+        items = _ITEMS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return items if len(items) <= ITEMS_MAX else None
+
+
+def has_too_many_objects(body: bytes) -> bool:
+    """Whether the objects in a body are too many to look at each."""
+    return body.count(b"{") > max(OBJECTS_MAX, len(body) // OBJECT_BYTES)
+
+
+def _is_dense(written: bytes) -> bool:
+    """Whether the items of a list are so short that they would take many times the memory of the text."""
+    commas = written.count(b",")
+    return commas > _COMMAS_MAX and len(written) < _DENSE_BYTES * commas
 
 
 def read_value(written: bytes | None) -> Any:
