@@ -50,7 +50,7 @@ def test_a_request(shape: Shape, before: bytes, after: bytes) -> None:
         with contextlib.suppress(InvalidRequest):
             repair_request(ALL, shape, body)
 
-    limits = {"limit": 256 * KIB, "memory": 64, "seconds_per_mib": HOSTILE}
+    limits = {"limit": 128 * KIB, "memory": 64, "seconds_per_mib": HOSTILE}
     assert_linear(run, ITEMS, before=before, after=after, **limits)
 
 
@@ -76,7 +76,7 @@ def test_a_whole_answer(shape: Shape, before: bytes, after: bytes) -> None:
         with contextlib.suppress(InvalidResponse):
             repair_answer(ALL, call, body)
 
-    limits = {"limit": 64 * KIB, "memory": 400, "seconds_per_mib": HOSTILE}
+    limits = {"limit": 32 * KIB, "memory": 400, "seconds_per_mib": HOSTILE}
     assert_linear(run, ITEMS, before=before, after=after, **limits)
 
 
@@ -94,7 +94,7 @@ def test_a_stream(before: bytes, size: int) -> None:
         repairer.feed(framer.flush())
         repairer.finish()
 
-    assert_linear(run, EVENTS, before=before, limit=64 * KIB, memory=60, seconds_per_mib=HOSTILE)
+    assert_linear(run, EVENTS, before=before, limit=32 * KIB, memory=60, seconds_per_mib=HOSTILE)
 
 
 @pytest.mark.parametrize("unit", [b"{},", b"1,", b"[],", b'"",', b'{"message":{"tool_calls":[{},{}]}},'])
