@@ -41,6 +41,9 @@ class ProxyRequest(Request):
         self.peer = (scope.get("client") or (None,))[0]
         self.local_address = (scope.get("server") or (None,))[0]
         self.body.timeout = self.body_timeout
+        self.body.withheld = any(name == b"expect" for name, _ in self.raw_headers)
+        self.disconnect_reason = "client_gone"
+        """Why the connection ended before the answer did: the caller's doing, or the server's."""
         self.closing = contextlib.AsyncExitStack()
         self.answered = False
         """Whether all of the answer has been handed to the server."""
@@ -104,7 +107,7 @@ class ProxyConnection(ASGIHTTPConnection):
         with request_context(record.request_id):
             try:
                 async with request.closing:
-                    await super().handle_request(request, _to_caller(send))
+                    await super().handle_request(request, _to_caller(request, send))
                     request.answered = True
                 record.outcome = record.outcome or "ok"
             except CallerGone:
@@ -117,7 +120,7 @@ class ProxyConnection(ASGIHTTPConnection):
                 record.fail(InternalError(reason=type(error).__name__))
             finally:
                 # Neither answered nor failed: this task was cancelled, which is how a caller's leaving looks.
-                record.outcome = record.outcome or "client_gone"
+                record.outcome = record.outcome or request.disconnect_reason
                 write = _log.debug if record.quiet else _log.info
                 write("exchange", **record.fields())
 
@@ -126,7 +129,7 @@ class CallerGone(Exception):
     """Nothing can be written to the caller any more."""
 
 
-def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
+def _to_caller(request: ProxyRequest, send: ASGISendCallable) -> ASGISendCallable:
     """Send headers as they came, and tell a connection that broke under a write from every other error.
 
     A caller who takes nothing is cut by the kernel, and the write fails with a TimeoutError, which Quart
@@ -135,6 +138,7 @@ def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
 
     async def write(message: Any) -> None:
         if message["type"] == "http.response.start":
+            request.body.wanted.set()  # An answer has begun: whatever arrives now asks for no 100.
             message["headers"] = [(name, _as_it_came(value)) for name, value in message["headers"]]
         try:
             await send(message)
@@ -151,12 +155,17 @@ def _as_it_came(value: bytes) -> bytes:
 
 async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence: asyncio.Timeout) -> None:
     """Feed the body with backpressure; when the caller leaves, cancel whatever is done for it."""
+    if request.body.withheld:
+        await request.body.wanted.wait()  # The server asks the caller for the body when it is received.
     while True:
-        message = await receive()
+        message: Any = await receive()
         if message["type"] == "http.request":
             await request.body.put(message.get("body", b""), last=not message.get("more_body", False))
         elif message["type"] == "http.disconnect":
-            if not request.answered:  # else what is left to do is done for us: to count, to let go
+            reason = message.get("reason", request.disconnect_reason)
+            # After the last byte, only our own bookkeeping remains, so do not cancel it.
+            if not request.answered and reason != "complete":
+                request.disconnect_reason = reason
                 presence.reschedule(0)
             return
 

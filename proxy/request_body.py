@@ -73,6 +73,10 @@ class BoundedBody:
         """Seconds that the reader waits for the next chunk."""
         self.failure: CallerError | None = None
         """Why the body cannot be read to its end, once it cannot."""
+        self.withheld = False
+        """Whether the caller sends it only after it is asked to (`Expect: 100-continue`)."""
+        self.wanted = asyncio.Event()
+        """Set when somebody first reads; a body that is withheld is asked for then."""
         self.received = 0
         self._unread = bytearray()
         self._whole: bytes | None = None
@@ -134,6 +138,7 @@ class BoundedBody:
 
     async def _wait(self) -> None:
         if not (self._unread or self.failure or self._complete.is_set()):
+            self.wanted.set()
             try:
                 async with asyncio.timeout(self.timeout):
                     await self._arrived.wait()
@@ -175,6 +180,8 @@ class BoundedBody:
 
     async def discard(self, seconds: float) -> None:
         """Drop what arrives from now on, for a while: a caller that still sends does not read an answer."""
+        if self.withheld and not self.wanted.is_set():
+            return  # Nothing arrives, and the caller waits for the answer.
         self._discarding = True
         self._unread.clear()
         self._drained.set()

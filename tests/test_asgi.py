@@ -46,9 +46,9 @@ class Exchange:
         """Part of the request's body comes."""
         self._incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
 
-    def leaves(self) -> None:
+    def leaves(self, **reason: str) -> None:
         """The caller goes."""
-        self._incoming.put_nowait({"type": "http.disconnect"})
+        self._incoming.put_nowait({"type": "http.disconnect", **reason})
 
     async def run(self, path: str = "/", **scope: Any) -> None:
         """Serve it."""
@@ -168,6 +168,66 @@ async def test_a_caller_who_leaves_before_the_answer_cancels_the_view(exchange: 
     assert exchange.steps == ["opened", "view ended", "closed"]
     assert exchange.line["outcome"] == "client_gone"
     assert exchange.line["log_level"] == "info"
+
+
+@pytest.mark.parametrize("reason", ["slow_reader", "slow_body", "malformed_body", "shutdown"])
+async def test_the_line_says_why_the_server_ended_the_connection(exchange: Exchange, reason: str) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        exchange.leaves(reason=reason)
+        await asyncio.Event().wait()
+        return ""
+
+    exchange.arrives()
+    await exchange.run()
+    assert exchange.line["outcome"] == reason
+
+
+async def test_a_whole_answer_is_no_reason_to_cancel(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> str:
+        opens(exchange)
+        return "taken later"
+
+    exchange.arrives()
+    exchange.taking.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(exchange.run())
+        await until(lambda: exchange.steps == ["opened"])
+        exchange.leaves(reason="complete")
+        await until(lambda: exchange.asked == 2)
+        exchange.taking.set()
+    assert exchange.answered == b"taken later"
+    assert exchange.line["outcome"] == "ok"
+
+
+async def test_a_withheld_body_is_asked_for_when_it_is_read(exchange: Exchange) -> None:
+    @exchange.app.post("/")
+    async def view() -> bytes:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        exchange.steps.append(f"asked {exchange.asked} times")
+        return await arrived().body.read(1 << 20)
+
+    exchange.arrives(b"body")
+    await exchange.run(headers=[(b"host", b"x"), (b"expect", b"100-continue")])
+    assert exchange.steps[0] == "asked 0 times"
+    assert exchange.answered == b"body"
+
+
+async def test_a_withheld_body_that_is_not_read_delays_no_leaving(exchange: Exchange) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"begun"
+        exchange.leaves()
+        await asyncio.Event().wait()
+
+    @exchange.app.post("/")
+    async def view() -> Response:
+        return streamed(body())
+
+    await exchange.run(headers=[(b"host", b"x"), (b"expect", b"100-continue")])
+    assert exchange.answered == b"begun"
+    assert exchange.line["outcome"] == "client_gone"
 
 
 async def test_a_caller_who_leaves_before_the_body_began_closes_what_the_body_would_have(

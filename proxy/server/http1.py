@@ -232,7 +232,7 @@ class Cycle:
     async def receive(self) -> dict[str, Any]:
         """Return the next bytes of the body, its end, or the disconnect."""
         while not self._is_readable():
-            if self._continue and not self._complete:
+            if self._continue and not self._complete and not self._head:
                 self._continue = False
                 self._connection.write(_CONTINUE)
             self._waiter = asyncio.get_running_loop().create_future()
@@ -312,7 +312,9 @@ class Cycle:
         else:
             self._framing = _Framing.CHUNKED
             lines.append(b"transfer-encoding: chunked\r\n")
-        self._close = self._close or not self.keep_alive or connection.is_last
+        # A caller that was never asked for its body may send it or not (RFC 9110 10.1.1).
+        withheld = self._continue and not self._complete
+        self._close = self._close or withheld or not self.keep_alive or connection.is_last
         if self._close:
             lines.append(b"connection: close\r\n")
         elif self.is_http_1_0:
@@ -411,6 +413,7 @@ class Connection(asyncio.Protocol):
         self._upgraded: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[], None] | None = None
         self._closing = self._lost = self._eof = False
+        self._reason: DisconnectReason = ""
         self._lingered = -1
         self._linger_until = 0.0
         self._reading_paused = False
@@ -697,7 +700,7 @@ class Connection(asyncio.Protocol):
                 self._writable = self._loop.create_future()
             await self._writable
         if self._lost:
-            raise ConnectionResetError(GONE)
+            raise ConnectionResetError(self._reason)
 
     def response_complete(self, cycle: Cycle, *, close: bool) -> None:
         """All of a response has been written: go on with the next request, or close."""
@@ -822,6 +825,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _disconnect(self, reason: DisconnectReason) -> None:
+        self._reason = self._reason or reason
         if self._cycle is not None:
             self._cycle.disconnect(reason)
         for cycle in self._pipeline:

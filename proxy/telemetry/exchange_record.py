@@ -22,7 +22,7 @@ class ExchangeRecord:
     upstream: str | None = None
     status: int | None = None
     outcome: str = ""
-    """`ok`, `client_gone`, or the code of the error that ended it."""
+    """`ok`, why the connection ended early, such as `client_gone`, or the code of the error that ended it."""
     reason: str | None = None
     """Words for the log alone."""
     headers_at: float | None = None
