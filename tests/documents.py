@@ -13,17 +13,30 @@ DOCUMENTS: Final = {
     for path in sorted(folder.glob("*.md"))
 }
 """By their paths from the root."""
-READMES: Final = ("README.md", "README.zh-CN.md")
-REFERENCES: Final = ("docs/configuration.md", "docs/configuration.zh-CN.md")
-
 CHINESE: Final = ".zh-CN.md"
+
+
+def in_both_languages(page: str) -> tuple[str, str]:
+    """Return the English and the Chinese document."""
+    return f"{page}.md", f"{page}{CHINESE}"
+
+
+READMES: Final = in_both_languages("README")
+INDEXES: Final = in_both_languages("docs/README")
+REFERENCES: Final = in_both_languages("docs/configuration")
+MIGRATIONS: Final = in_both_languages("docs/flask-migration")
+
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE: Final = re.compile(r"`([^`\n]+)`")
 LINK: Final = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+REFERENCE: Final = re.compile(r"^\[[^\]\n]+\]: (\S+)$", re.MULTILINE)
+IMAGE: Final = re.compile(r"(?:src|srcset)=\"([^\"]+)\"|!\[[^\]\n]*\]\(([^)\s]+)\)")
+NAMED_TESTS: Final = re.compile(r"<!-- tests: ([^>]*) -->")
 TABLE: Final = re.compile(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 each_readme = pytest.mark.parametrize("name", READMES)
+each_index = pytest.mark.parametrize("name", INDEXES)
 each_reference = pytest.mark.parametrize("name", REFERENCES)
 
 
@@ -54,6 +67,11 @@ def below(text: str, heading: str) -> str:
     """What stands below the heading that begins so, up to the next one of any level."""
     (after,) = re.findall(rf"^#+ {re.escape(heading)}.*\n((?:(?!#).*\n)*)", FENCE.sub("", text), re.MULTILINE)
     return str(after)
+
+
+def images(text: str) -> list[str]:
+    """The files of the images, from the document's folder."""
+    return [html or markdown for html, markdown in IMAGE.findall(FENCE.sub("", text))]
 
 
 def first_table(text: str) -> list[list[str]]:

@@ -15,18 +15,29 @@ from tests.documents import (
     CHINESE,
     DOCUMENTS,
     FENCE,
+    INDEXES,
     LINK,
+    NAMED_TESTS,
     READMES,
+    REFERENCE,
     ROOT,
     anchors,
     commands,
+    each_index,
     each_readme,
+    each_reference,
     fences,
+    first_table,
+    images,
+    in_both_languages,
     rows,
     translation_of,
 )
 
 IN_A_STREAM: Final = {"stream", "流中"}
+README_LINES_MAX: Final = 150
+IMAGE_BYTES_MAX: Final = 150_000
+COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
 
 
 # --- errors
@@ -41,13 +52,13 @@ def leaves(error: type[ProxyError]) -> Iterator[type[ProxyError]]:
         yield from leaves(inner)
 
 
-@each_readme
+@pytest.mark.parametrize("name", in_both_languages("docs/errors"))
 def test_every_error_is_in_the_table_with_its_status(name: str) -> None:
     known = {(str(error.status), error.code) for error in leaves(ProxyError)}
     known = {("stream" if code == errors.Aborted.code else status, code) for status, code in known}
     table = {
         ("stream" if row[0] in IN_A_STREAM else row[0], row[1].strip("`"))
-        for row in rows(DOCUMENTS[name])
+        for row in first_table(DOCUMENTS[name])
         if row[0].isdigit() or row[0] in IN_A_STREAM
     }
 
@@ -75,13 +86,16 @@ def test_every_command_exists() -> None:
         assert {*re.findall(r"-m proxy ([a-z]+)", commands(text))} <= {*_COMMANDS}, name
 
 
-@each_readme
-def test_the_readmes_have_a_row_for_every_command_and_every_section(name: str) -> None:
-    named = [row[0].strip("`").split()[0] for row in rows(DOCUMENTS[name]) if row[0].startswith("`")]
-    sections = [first.strip("[]").split(".")[0] for first in named if first.startswith("[")]
+@pytest.mark.parametrize("name", in_both_languages("docs/operations"))
+def test_every_command_has_a_row(name: str) -> None:
+    assert [row[0].strip("`").split()[0] for row in first_table(DOCUMENTS[name])] == [*_COMMANDS]
 
-    assert {*named} >= {*_COMMANDS}
-    assert sections == [*Settings.model_fields]
+
+@each_reference
+def test_every_section_has_a_row(name: str) -> None:
+    named = [row[0] for row in rows(DOCUMENTS[name]) if row[0].startswith("[`[")]
+
+    assert [re.sub(r"[^a-z].*", "", first.lstrip("[`")) for first in named] == [*Settings.model_fields]
 
 
 # --- links and files
@@ -89,7 +103,8 @@ def test_the_readmes_have_a_row_for_every_command_and_every_section(name: str) -
 
 def test_every_relative_link_leads_somewhere() -> None:
     for name, text in DOCUMENTS.items():
-        for target in LINK.findall(FENCE.sub("", text)):
+        plain = FENCE.sub("", text)
+        for target in [*LINK.findall(plain), *REFERENCE.findall(plain), *images(plain)]:
             if "://" in target:
                 continue
             file, _, anchor = target.partition("#")
@@ -98,25 +113,44 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert not anchor or anchor in anchors(DOCUMENTS[path]), f"{name}: {target}"
 
 
+def test_every_named_test_exists() -> None:
+    for name, text in DOCUMENTS.items():
+        for test in ", ".join(NAMED_TESTS.findall(text)).replace("\n", " ").split(", "):
+            path, _, function = test.strip().partition("::")
+            source = (ROOT / path).read_text() if path else ""
+            assert not function or re.search(rf"\bdef {re.escape(function)}\(", source), f"{name}: {test}"
+
+
 def beside(name: str, file: str) -> str:
     """The path from the root of what a document's relative link names."""
     return normpath(f"{name.rpartition('/')[0] or '.'}/{file}")
 
 
 @each_readme
-def test_the_readmes_link_each_other_and_every_other_document(name: str) -> None:
-    text = DOCUMENTS[name]
-    other = next(readme for readme in READMES if readme != name)
+def test_the_readmes_link_each_other_their_index_and_the_documents_beside_them(name: str) -> None:
+    other = translation_of(name)
+    index = next(page for page in INDEXES if page.endswith(CHINESE) == name.endswith(CHINESE))
+    beside_it = {document for document in DOCUMENTS if "/" not in document} - {*READMES}
+
+    assert f"]({other})" in DOCUMENTS[name].split("\n## ")[0]
+    assert {*LINK.findall(DOCUMENTS[name])} >= {index, *beside_it}
+
+
+@each_readme
+def test_the_readmes_are_short(name: str) -> None:
+    assert len(DOCUMENTS[name].splitlines()) <= README_LINES_MAX
+
+
+@each_index
+def test_the_indexes_link_every_document_in_their_language(name: str) -> None:
+    linked = {beside(name, target.partition("#")[0]) for target in LINK.findall(DOCUMENTS[name])}
     in_the_other_language = {
         document
         for document in DOCUMENTS
-        if document != other
-        and translation_of(document) in DOCUMENTS
-        and document.endswith(CHINESE) != name.endswith(CHINESE)
+        if translation_of(document) in DOCUMENTS and document.endswith(CHINESE) != name.endswith(CHINESE)
     }
 
-    assert f"]({other})" in text.split("\n## ")[0]
-    assert set(LINK.findall(text)) >= set(DOCUMENTS) - {name} - in_the_other_language
+    assert linked >= {*DOCUMENTS} - {name} - in_the_other_language
 
 
 def test_every_document_of_the_folder_is_there_in_both_languages_and_links_the_other() -> None:
@@ -128,13 +162,37 @@ def test_every_document_of_the_folder_is_there_in_both_languages_and_links_the_o
             assert f"]({other.rpartition('/')[2]})" in text.split("\n## ")[0], name
 
 
-@each_readme
+@pytest.mark.parametrize("name", in_both_languages("docs/nginx"))
 def test_the_nginx_location_is_that_of_the_file(name: str) -> None:
     directive = re.compile(r"^ +(\w[^;#]*;)", re.MULTILINE)
     (shown,) = fences(DOCUMENTS[name], "nginx")
 
     api, _, _ = (ROOT / "config/nginx/proxy.conf").read_text().partition("# The web chat.")
     assert directive.findall(shown) == directive.findall(api)
+
+
+# --- images
+
+
+def test_images_are_small_and_each_is_shown() -> None:
+    shown = {beside(name, image) for name, text in DOCUMENTS.items() for image in images(text)}
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/images").iterdir()}
+
+    assert shown == kept
+    assert [name for name in kept if (ROOT / name).stat().st_size > IMAGE_BYTES_MAX] == []
+
+
+@each_readme
+def test_the_diagram_differs_by_its_colours_only_in_the_dark(name: str) -> None:
+    dark, light = [image for image in images(DOCUMENTS[name]) if image.endswith(".svg")]
+    texts = [(ROOT / image).read_text(encoding="utf-8") for image in (dark, light)]
+
+    assert "dark" in dark
+    assert texts[0] != texts[1]
+    assert COLOUR.sub("", texts[0]) == COLOUR.sub("", texts[1])
+
+
+# --- changes
 
 
 def test_the_changelog_says_what_is_new() -> None:

@@ -1,4 +1,4 @@
-"""The Flask original is replaced as the README says, and nothing else changes: nginx, RAGFlow, the script."""
+"""The Flask original is replaced as documented, and nothing else changes: nginx, RAGFlow, the script."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.processes import ROOT, running
 from tests.conftest import RunningGateway
-from tests.documents import DOCUMENTS, READMES, fences
+from tests.documents import DOCUMENTS, MIGRATIONS, fences
 from tests.nginx import nginx_serving
 from tests.pace import PATIENCE
 from tests.ports import free_port
@@ -50,9 +50,9 @@ class Answers:
     vectors: Sequence[Sequence[float]]
 
 
-def the_file_of(readme: str, gateway: str) -> str:
-    """The README's `my.toml` with the addresses of the gateway."""
-    (text,) = [block for block in fences(DOCUMENTS[readme], "toml") if 'mode = "open"' in block]
+def the_file_of(page: str, gateway: str) -> str:
+    """Return the page's `my.toml` with the addresses of the gateway."""
+    (text,) = fences(DOCUMENTS[page], "toml")
     text = text.replace("https://auth.corp.example", gateway)
     text = re.sub(r"https://(llm|embed)\.corp\.example", gateway, text)
     return text.replace('appId = "ragflow"', 'appId = "demo"')
@@ -114,14 +114,14 @@ async def listening(port: int, *command: str, **environment: str) -> AsyncIterat
 
 
 @pytest.mark.parametrize(
-    ("readme", "location"), [*zip(READMES, (USUAL_LOCATION, PLAIN_LOCATION), strict=True)]
+    ("page", "location"), [*zip(MIGRATIONS, (USUAL_LOCATION, PLAIN_LOCATION), strict=True)]
 )
 async def test_the_original_is_replaced_and_nothing_else_changes(
-    gateway: RunningGateway, tmp_path: Path, readme: str, location: str
+    gateway: RunningGateway, tmp_path: Path, page: str, location: str
 ) -> None:
     port, nginx = free_port(), free_port()
     config = tmp_path / "my.toml"
-    config.write_text(the_file_of(readme, gateway.url))
+    config.write_text(the_file_of(page, gateway.url))
     serve = ("proxy", "serve", "--config", str(config), "--bind", f"127.0.0.1:{port}")
     server = SERVER.format(home=tmp_path, nginx=nginx, location=location.format(port=port))
     secrets = {"CORP_APP_SECRET": "demo-secret", "RAGFLOW_KEY": "sk-a-long-key-of-ragflow"}
