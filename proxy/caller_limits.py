@@ -16,7 +16,7 @@ from proxy.errors import EndpointForbidden, ModelForbidden, RateLimited
 from proxy.settings import ANY_MODEL, CallerKey
 from proxy.telemetry import ExchangeRecord
 from proxy.wire.endpoints import Charge, Endpoint, ModelPlace
-from proxy.wire.request_model import SeenRequest, find_doubt, named_models
+from proxy.wire.request_model import SeenRequest, find_ambiguity, named_models
 from proxy.wire.usage import Usage, estimate_usage
 
 ANY_ENDPOINT: Final = "*"
@@ -128,7 +128,7 @@ class CallerLimits:
             ModelForbidden
         """
         if self.is_limited(caller):
-            doubt = find_doubt(request)
+            doubt = find_ambiguity(request)
             if doubt is not None:
                 raise ModelForbidden(f"{_HIDDEN}: {doubt}")
             for model in request.models:

@@ -17,7 +17,7 @@ from proxy.errors import UpstreamError
 from proxy.generations import Generations
 from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord
-from proxy.telemetry.usage_totals import OTHER_MODEL
+from proxy.telemetry.readings import OTHER_MODEL
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock

@@ -29,7 +29,7 @@ from proxy.wire.websocket import (
     Close,
     find_model,
     rename_model,
-    split_key,
+    split_subprotocols,
     without_handshake,
 )
 
@@ -149,7 +149,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
     ) -> tuple[Caller, Sequence[str]]:
         """Check key and limits as those of every request; return the caller and the subprotocols to send."""
         scope = self.scope
-        keys, subprotocols = split_key(scope["subprotocols"])
+        keys, subprotocols = split_subprotocols(scope["subprotocols"])
         presented = [*scope["headers"], *((b"x-api-key", key) for key in keys)]
         peer = (scope.get("client") or (None,))[0]
         local = (scope.get("server") or (None,))[0]

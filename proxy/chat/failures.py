@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.wire.repairs.shallow_json import Members, read_value
-from proxy.wire.repairs.vendor_codes import UNSAFE
 from proxy.wire.repairs.vendor_errors import (
-    ErrorInside,
+    UNSAFE,
+    EmbeddedError,
     read_minimax_refusal,
     read_openai_error,
     read_vendor_error,
@@ -78,7 +78,7 @@ def finish_failure(reason: str) -> Failure | None:
     return Failure(words, UNSAFE if words == _STOPPED else reason)
 
 
-def _words(error: ErrorInside) -> str:
+def _words(error: EmbeddedError) -> str:
     code = (error.code or "").lower()
     if code == UNSAFE or "filter" in code or "inspection" in code:
         return _STOPPED

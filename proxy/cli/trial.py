@@ -17,9 +17,9 @@ from proxy.credentials.sources.http_recipe import HttpTokenSource
 from proxy.credentials.sources.request_values import credentials_in
 from proxy.errors import ProxyError, SettingsError
 from proxy.recipe import outline
-from proxy.redaction import is_harmless
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.secret import Secret
+from proxy.secret_detection import is_harmless
 from proxy.settings import Credential, Settings, Shared
 from proxy.settings.interpolation import LateText
 from proxy.settings.urls import EMBEDDED

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from proxy.credentials.sources.expiry import COOKIE, HEADER, Reply, has_no_zone, read_lifetime
 from proxy.recipe.finding import Finding, path_leaves
-from proxy.redaction import is_jwt, words_of
+from proxy.secret_detection import is_jwt, words_of
 
 DAY: Final = 86400
 _LONGEST: Final = 400 * DAY

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from proxy.credentials.sources.reply_body import embedded
 from proxy.credentials.sources.reply_faults import is_html_text
-from proxy.redaction import is_explanation, is_harmless_reply, is_random, readable
 from proxy.secret import MASK
+from proxy.secret_detection import is_explanation, is_harmless_reply, is_random, readable
 from proxy.settings.problems import quoted
 
 LINES_MAX: Final = 60

@@ -14,7 +14,7 @@ from proxy.credentials.sources.expiry import COOKIE, Reply
 from proxy.credentials.sources.reply_body import cookies_of, embedded, parse_body
 from proxy.recipe.expiry_place import find_expiries, find_refresh_hint
 from proxy.recipe.finding import Finding, path_leaves
-from proxy.redaction import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
+from proxy.secret_detection import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
 
 SURE: Final = 60
 """From this confidence on a finding need not be asked about."""

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from proxy.recipe.curl_line import CurlRequest
 from proxy.recipe.shell_words import REFERENCE
-from proxy.redaction import SIGNATURE_WORDS, is_harmless, is_jwt, is_random, is_uuid, words_of
 from proxy.secret import Secret
+from proxy.secret_detection import SIGNATURE_WORDS, is_harmless, is_jwt, is_random, is_uuid, words_of
 
 _EPOCH: Final = re.compile(r"[12]\d{9}")
 _EPOCH_MS: Final = re.compile(r"[12]\d{12}")

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
-from proxy.redaction import is_harmless, is_random
 from proxy.secret import MASK, Secret
+from proxy.secret_detection import is_harmless, is_random
 from proxy.settings.interpolation import Interpolated, LateReference, LateText
 from proxy.settings.models import Routes, Settings
 from proxy.settings.problems import dotted, quoted

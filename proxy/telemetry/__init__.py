@@ -5,9 +5,7 @@ from proxy.telemetry.exchange_record import ExchangeRecord
 from proxy.telemetry.log_writer import writing_to
 from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.token_record import State, TokenReading, TokenStats
-from proxy.telemetry.upstream_reading import UpstreamReading
-from proxy.telemetry.usage_totals import UsageTotals
+from proxy.telemetry.readings import State, TokenReading, TokenStats, UpstreamReading, UsageTotals
 
 __all__ = [
     "BodyLog",

@@ -16,9 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy.telemetry.logs import dropped_lines
-from proxy.telemetry.token_record import State, TokenReading
-from proxy.telemetry.upstream_reading import CIRCUIT_STATES, UpstreamReading
-from proxy.telemetry.usage_totals import UsageTotals
+from proxy.telemetry.readings import CIRCUIT_STATES, State, TokenReading, UpstreamReading, UsageTotals
 
 PREFIX: Final = "llm_proxy_"
 

@@ -34,10 +34,9 @@ from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.redacted import RedactedBody, SentSecrets, without_coding
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
-from proxy.wire.denial import denial
 from proxy.wire.endpoints import OTHER, Endpoint
-from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, with_hyphens
-from proxy.wire.locations import relocate
+from proxy.wire.error_envelope import forbidden_error
+from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
 from proxy.wire.redaction import Redactor
 
 Explain = Callable[[Exception], TransportFailure]
@@ -173,7 +172,7 @@ class UpstreamClient(AsyncOpenAI):
                 "check the credential: its scope, its audience, and which upstreams it is for"
             )
         status, body = answer
-        raise denial(status, self._secrets.redactor.redact(body))
+        raise forbidden_error(status, self._secrets.redactor.redact(body))
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
         headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._never_up]

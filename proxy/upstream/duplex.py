@@ -12,7 +12,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.transport import CLOSE_SECONDS, ArrivingMessages
 from proxy.wire.usage import read_event_usage
-from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, legal
+from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, sendable_close
 
 
 class CallerMessages(Protocol):
@@ -104,18 +104,18 @@ class Duplex:
             close = Close(INTERNAL, "the connection to the upstream was lost")
         elif close.code not in (NORMAL, GOING_AWAY, NO_CODE):
             self.record.reason = f"the upstream closed the WebSocket with {close.code}"
-        await self.caller.close(legal(close))
+        await self.caller.close(sendable_close(close))
 
     async def _closed_by_caller(self, close: Close) -> None:
         if close.code == LOST:
             self.record.outcome = self.record.outcome or "client_gone"
             close = Close(GOING_AWAY)
-        await self.upstream.close(legal(close))
+        await self.upstream.close(sendable_close(close))
 
     async def _stop(self, error: ProxyError) -> None:
         self.record.fail(error)
         code = GOING_AWAY if isinstance(error, Draining) else INTERNAL
-        close = legal(Close(POLICY if isinstance(error, CallerError) else code, str(error)))
+        close = sendable_close(Close(POLICY if isinstance(error, CallerError) else code, str(error)))
         await self.caller.close(close)
         await self.upstream.close(Close(close.code))
 

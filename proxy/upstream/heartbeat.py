@@ -14,7 +14,8 @@ from proxy.errors import BadResponse, ErrorEnvelope, InternalError, ProxyError
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import Answer
 from proxy.wire.endpoints import Endpoint, StreamEnd
-from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT, error_event, read_error
+from proxy.wire.error_envelope import error_event, read_error
+from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 
 _WHOLE_BYTES_MAX: Final = 64 * 1024

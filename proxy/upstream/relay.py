@@ -20,16 +20,15 @@ from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.repaired import AnswerRepairs, Start
 from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.wire.endpoints import Charge, StreamEnd
+from proxy.wire.error_envelope import error_body, error_event
 from proxy.wire.event_stream import (
     EVENT_STREAM,
     HEARTBEAT,
     EventFramer,
-    error_body,
-    error_event,
     holds_error,
 )
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
-from proxy.wire.repairs import Call, ErrorInside
+from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
@@ -81,7 +80,7 @@ class Exchange:
 
     async def _first_byte(
         self, closing: contextlib.AsyncExitStack
-    ) -> tuple[UpstreamResponse, bytes, Start | ErrorInside | None]:
+    ) -> tuple[UpstreamResponse, bytes, Start | EmbeddedError | None]:
         response = await self.route.client.open(self.request, self.record)
         closing.push_async_callback(response.aclose)
         self.record.headers_at = self.record.now()
@@ -97,16 +96,16 @@ class Exchange:
         except Aborted as error:
             raise BadResponse(reason=error.reason) from error
         start = beginning.start(self.limits.max_event_bytes)
-        return response, b"" if isinstance(start, ErrorInside) else start.body, start
+        return response, b"" if isinstance(start, EmbeddedError) else start.body, start
 
     def _answer(
         self,
         response: UpstreamResponse,
         first: bytes,
-        start: Start | ErrorInside | None,
+        start: Start | EmbeddedError | None,
         closing: contextlib.AsyncExitStack,
     ) -> Answer:
-        if isinstance(start, ErrorInside):
+        if isinstance(start, EmbeddedError):
             return self._error_answer(start, response)
         arrived = response.headers
         self.record.answered = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
@@ -146,7 +145,7 @@ class Exchange:
         self.record.went_down(body)
         return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
 
-    def _error_answer(self, error: ErrorInside, response: UpstreamResponse) -> Answer:
+    def _error_answer(self, error: EmbeddedError, response: UpstreamResponse) -> Answer:
         """The status that an error inside a 200 should have had."""
         self.record.outcome, self.record.reason = "error_inside", error.code
         self.record.answered = False

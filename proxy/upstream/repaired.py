@@ -7,7 +7,7 @@ from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, begins_like_events, holds_event
 from proxy.wire.headers import Headers, find_header, media_type
-from proxy.wire.repairs import Call, ErrorInside, Repairs, StreamRepairer, repair_answer
+from proxy.wire.repairs import Call, EmbeddedError, Repairs, StreamRepairer, repair_response
 from proxy.wire.repairs.conversions import (
     ANSWER_TO_STREAM,
     LABEL_ANSWER,
@@ -108,7 +108,7 @@ class Beginning:
             return holds_event(self._held[start:]) or len(self._held) > max_event_bytes
         return not self._is_events and not self._holds_whole
 
-    def start(self, max_event_bytes: int) -> Start | ErrorInside:
+    def start(self, max_event_bytes: int) -> Start | EmbeddedError:
         """Return what the caller gets, or the error that the response turns out to be.
 
         Raises:
@@ -126,7 +126,7 @@ class Beginning:
         if not self._joins:
             return Start(body, is_events=True, content_type=self._label(is_events=True))
         joined = stream_to_answer(_repair_all(stream, body), self._call)
-        return joined if isinstance(joined, ErrorInside) else self._repair_whole(joined)
+        return joined if isinstance(joined, EmbeddedError) else self._repair_whole(joined)
 
     def _look(self) -> bool | None:
         """Whether this is an event stream: the first bytes decide where a stream is possible."""
@@ -155,7 +155,7 @@ class Beginning:
         textual = kind.startswith(b"text/") or kind.endswith(b"json")
         return textual or bytes(self._held[:64]).lstrip()[:1] in {b"", b"{", b"[", b"<"}
 
-    def _start_whole(self, body: bytes) -> Start | ErrorInside:
+    def _start_whole(self, body: bytes) -> Start | EmbeddedError:
         if not self._holds_whole:
             return Start(body, is_events=False)
         events = lines_to_stream(body) if self._streams_whole else None
@@ -166,9 +166,9 @@ class Beginning:
             return error or Start(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
         return self._repair_whole(body)
 
-    def _repair_whole(self, body: bytes) -> Start | ErrorInside:
-        repaired = repair_answer(self._repairs, self._call, body)
-        if isinstance(repaired, ErrorInside):
+    def _repair_whole(self, body: bytes) -> Start | EmbeddedError:
+        repaired = repair_response(self._repairs, self._call, body)
+        if isinstance(repaired, EmbeddedError):
             return repaired
         if self._streams_whole:
             events = answer_to_stream(repaired, self._call)

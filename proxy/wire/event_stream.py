@@ -6,11 +6,9 @@ end with LF, CRLF or CR (https://html.spec.whatwg.org/multipage/server-sent-even
 
 import re
 from collections import deque
-from typing import Final, cast
+from typing import Final
 
 import msgspec
-
-from proxy.errors import ErrorEnvelope
 
 EVENT_STREAM: Final = b"text/event-stream"
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -153,28 +151,3 @@ def begins_like_events(body: bytes | bytearray) -> bool | None:
 def holds_error(events: bytes) -> bool:
     """Whether one of these events is an error in OpenAI's shape."""
     return _ERROR.search(events) is not None
-
-
-def error_body(envelope: ErrorEnvelope) -> bytes:
-    """An error as a whole answer."""
-    return msgspec.json.encode(envelope)
-
-
-def read_error(body: bytes) -> ErrorEnvelope | None:
-    """The error that a whole answer holds, in OpenAI's shape; None where it holds none."""
-    try:
-        held = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    error = held.get("error") if isinstance(held, dict) else None
-    return cast(ErrorEnvelope, {"error": error}) if isinstance(error, dict) else None
-
-
-def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:
-    """The one event that ends a broken stream.
-
-    Args:
-        envelope: OpenAI's error body.
-        named: Write `event: error` before it, as the Responses API's own errors do.
-    """
-    return (b"event: error\n" if named else b"") + b"data: " + msgspec.json.encode(envelope) + b"\n\n"

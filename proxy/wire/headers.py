@@ -1,12 +1,13 @@
-"""Which headers go up to the upstream, and which come down to the caller (pure).
+"""Which headers are forwarded to the upstream, and which are returned to the caller (pure).
 
-Header lists are lists of (name, value) in bytes, in the order of arrival, as ASGI and HTTP libraries hold
-them; names of a request are lower-case already.
+Headers are lists of (name, value) in bytes, in the order received, as in ASGI and in HTTP libraries. Names
+of request headers are in lower case.
 """
 
 import re
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import SplitResult, urljoin, urlsplit
 from uuid import uuid4
 
 Headers = list[tuple[bytes, bytes]]
@@ -28,25 +29,25 @@ HOP_BY_HOP: Final = frozenset(
 """RFC 9110 7.6.1, with the names that older proxies use."""
 
 FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip", b"via"})
-"""Headers that say a proxy stands in between, beside all of `x-forwarded-`."""
+"""Headers that a proxy adds, besides those that begin with `x-forwarded-`."""
 
 OPENAI_ACCOUNT: Final = frozenset({b"openai-organization", b"openai-project"})
-"""Name the caller's own account at OpenAI; they go up only to upstreams with `forward_openai_account`."""
+"""The caller's account at OpenAI. Forwarded only to upstreams with `forward_openai_account`."""
 
-_NEVER_UP: Final = HOP_BY_HOP | {
-    b"accept-encoding",  # asked anew: identity
+_NOT_FORWARDED: Final = HOP_BY_HOP | {
+    b"accept-encoding",  # replaced by identity
     b"api-key",
     b"authorization",
-    b"content-length",  # set anew from the body
+    b"content-length",  # set from the forwarded body
     b"cookie",
-    b"expect",  # answered here
+    b"expect",  # answered by the server
     b"forwarded",
     b"host",
     b"origin",
     b"referer",
     b"x-api-key",
-    b"x-request-id",  # ours is sent
-    # Servers take the caller's address from these,
+    b"x-request-id",  # replaced by ours
+    # Servers read the caller's address from these:
     b"cf-connecting-ip",
     b"fastly-client-ip",
     b"true-client-ip",
@@ -54,19 +55,19 @@ _NEVER_UP: Final = HOP_BY_HOP | {
     b"x-cluster-client-ip",
     b"x-forwarded",
     b"x-real-ip",
-    # and these replace the path or method that was checked here.
+    # Servers replace the path or the method, which we have checked, by these:
     b"x-http-method",
     b"x-http-method-override",
     b"x-method-override",
     b"x-rewrite-url",
 }
-_NEVER_UP_PREFIXES: Final = (b"access-control-request-", b"proxy-", b"x-forwarded-", b"x-original-")
+_NOT_FORWARDED_PREFIXES: Final = (b"access-control-request-", b"proxy-", b"x-forwarded-", b"x-original-")
 
-_NEVER_DOWN: Final = HOP_BY_HOP | {
+_NOT_RETURNED: Final = HOP_BY_HOP | {
     b"date",
     b"server",
     b"x-request-id",
-    # Meant for a browser that visits the upstream's own site:
+    # Instructions to a browser on the upstream's own site:
     b"alt-svc",
     b"clear-site-data",
     b"content-security-policy",
@@ -82,66 +83,70 @@ _NEVER_DOWN: Final = HOP_BY_HOP | {
     b"strict-transport-security",
     b"timing-allow-origin",
     b"x-content-type-options",
-    # Instructions to a web server in front, which would take them for ours:
+    # Instructions to a web server in front of us, which would obey them as ours:
     b"surrogate-control",
     b"x-lighttpd-send-file",
     b"x-reproxy-url",
     b"x-sendfile",
 }
-_NEVER_DOWN_PREFIXES: Final = (b"access-control-", b"x-accel-")
+_NOT_RETURNED_PREFIXES: Final = (b"access-control-", b"x-accel-")
 
 RELAYED_HEADERS: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox"),
 ]
-"""Keep a browser from running what an upstream sends as a page of this origin."""
+"""Keep a browser from running an upstream's response as a page of our origin."""
 EVENT_STREAM_HEADERS: Final[Headers] = [
     (b"cache-control", b"no-store, no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-"""Keep caches, compressors and nginx from holding a stream back."""
+"""Keep caches, compressors and nginx from delaying a stream."""
 _NOT_STORED: Final = (b"cache-control", b"no-store")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_HEADERS_WITH_URLS: Final = frozenset({b"location", b"content-location", b"link"})
+_URI_REFERENCE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
+"""No spaces, quotes, angle brackets or backslashes."""
+_ODD_SEGMENT: Final = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|//|%2f|%5c", re.IGNORECASE)
+_LINK_TARGET: Final = re.compile(rb"<([^<>]*)>")
+_PORTS: Final = {"http": 80, "https": 443}
 
 
-def request_headers(arrived: Iterable[tuple[bytes, bytes]], *, request_id: str) -> Headers:
-    """The caller's headers as they go up, without what belongs to this hop or to the caller alone."""
-    arrived = list(arrived)
-    dropped = _NEVER_UP | {with_hyphens(name) for name in _named_by_connection(arrived)}
-    up = []
-    for name, value in arrived:
-        spelled = with_hyphens(name)
-        if spelled not in dropped and not spelled.startswith(_NEVER_UP_PREFIXES):
-            up.append((name, value))
-    up.append((b"accept-encoding", b"identity"))
-    up.append((b"x-request-id", request_id.encode()))
-    return up
+def request_headers(received: Iterable[tuple[bytes, bytes]], *, request_id: str) -> Headers:
+    """Return the headers to send to the upstream: the caller's, without those meant for this proxy alone."""
+    received = list(received)
+    dropped = _NOT_FORWARDED | {with_hyphens(name) for name in _named_by_connection(received)}
+    forwarded = [
+        (name, value)
+        for name, value in received
+        if (spelled := with_hyphens(name)) not in dropped and not spelled.startswith(_NOT_FORWARDED_PREFIXES)
+    ]
+    return [*forwarded, (b"accept-encoding", b"identity"), (b"x-request-id", request_id.encode())]
 
 
-def response_headers(arrived: Iterable[tuple[bytes, bytes]], *, event_stream: bool) -> Headers:
-    """The upstream's headers as they come down; a stream's forbid every cache and buffer on the way.
+def response_headers(received: Iterable[tuple[bytes, bytes]], *, event_stream: bool) -> Headers:
+    """Return the headers to send to the caller: the upstream's, without those meant for this proxy alone.
 
-    Other answers are not stored either, unless the upstream says how.
+    Streams must be neither cached nor buffered. Other responses are not cached unless the upstream says how.
     """
-    arrived = [(name.lower(), value) for name, value in arrived]
-    dropped = _NEVER_DOWN | _named_by_connection(arrived)
+    received = [(name.lower(), value) for name, value in received]
+    dropped = _NOT_RETURNED | _named_by_connection(received)
     if event_stream:
         dropped |= {b"cache-control", b"content-length"}
-    down = [
+    returned = [
         (name, value)
-        for name, value in arrived
-        if name not in dropped and not name.startswith(_NEVER_DOWN_PREFIXES)
+        for name, value in received
+        if name not in dropped and not name.startswith(_NOT_RETURNED_PREFIXES)
     ]
     if event_stream:
-        down += EVENT_STREAM_HEADERS
-    elif find_header(down, b"cache-control") is None:
-        down.append(_NOT_STORED)
-    return down + RELAYED_HEADERS
+        returned += EVENT_STREAM_HEADERS
+    elif find_header(returned, b"cache-control") is None:
+        returned.append(_NOT_STORED)
+    return returned + RELAYED_HEADERS
 
 
 def find_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The first value of a header, by its lower-case name."""
+    """Return the first value of a header, by its name in lower case."""
     for key, value in headers:
         if key == name or key.lower() == name:
             return value
@@ -149,28 +154,28 @@ def find_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | 
 
 
 def with_hyphens(name: bytes) -> bytes:
-    """A header's name as servers read it that make no difference between `_` and `-` (CGI, WSGI)."""
+    """Return a header name as CGI and WSGI servers read it, which do not distinguish `_` from `-`."""
     return name.replace(b"_", b"-")
 
 
 def media_type(content_type: bytes | None) -> bytes:
-    """The type without its parameters, in lower case: `text/event-stream`."""
+    """Return the media type without parameters, in lower case, such as `text/event-stream`."""
     return (content_type or b"").partition(b";")[0].strip().lower()
 
 
 def is_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the request came through another proxy, by its own account."""
+    """Whether the headers say that the request passed through another proxy."""
     names = [with_hyphens(name) for name, _ in headers]
     return any(name in FORWARDING or name.startswith(b"x-forwarded-") for name in names)
 
 
 def is_preflight(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a browser asks whether a page may send a request (https://fetch.spec.whatwg.org/)."""
+    """Whether the request is a CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-request)."""
     return method == "OPTIONS" and find_header(headers, b"access-control-request-method") is not None
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The caller's `x-request-id` where it is harmless in a log, else a new one."""
+    """Return the caller's `x-request-id` if it is safe to log, otherwise a new one."""
     offered = find_header(headers, b"x-request-id")
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered.decode()
@@ -184,3 +189,64 @@ def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[by
         if name == b"connection"
         for token in value.split(b",")
     )
+
+
+# --- URLs in response headers
+
+
+def relocate(headers: Headers, base_url: str, path: bytes) -> Headers:
+    """Rewrite the URLs in an upstream's headers so that the caller can use them.
+
+    Such a URL names the upstream, whose address means nothing to the caller and should not be revealed. A URL
+    below the upstream's base URL becomes relative to the request; a header with any other URL is dropped.
+
+    Args:
+        headers: Of the response, with names in any case.
+        base_url: The upstream's base URL.
+        path: The path of the request below the base URL, with its leading slash.
+    """
+    if not any(name.lower() in _HEADERS_WITH_URLS for name, _ in headers):
+        return headers
+    kept: Headers = []
+    for name, value in headers:
+        new: bytes | None = value
+        if name.lower() == b"link":
+            new = _relocate_links(value, base_url, path)
+        elif name.lower() in _HEADERS_WITH_URLS:
+            new = relative_reference(value, base_url, path)
+        if new is not None:
+            kept.append((name, new))
+    return kept
+
+
+def relative_reference(value: bytes, base_url: str, path: bytes) -> bytes | None:
+    """Return a URL relative to the request; None if it is not below the base URL."""
+    reference, request = value.decode("latin-1").strip(" \t"), path.decode("latin-1")
+    if not _URI_REFERENCE.fullmatch(reference):
+        return None
+    try:
+        found, base = urlsplit(urljoin(base_url.rstrip("/") + request, reference)), urlsplit(base_url)
+        if _origin(found) != _origin(base):
+            return None
+    except ValueError:
+        return None
+    base_path = base.path.rstrip("/")
+    if not found.path.startswith(base_path + "/") or _ODD_SEGMENT.search(found.path):
+        return None
+    below = found.path[len(base_path) + 1 :]
+    up = "../" * (request.count("/") - 1)
+    rest = (f"?{found.query}" if found.query else "") + (f"#{found.fragment}" if found.fragment else "")
+    return ((up or "./") + below + rest).encode("latin-1")
+
+
+def _origin(url: SplitResult) -> tuple[str, str | None, str | None, int | None]:
+    return url.scheme, url.username, url.hostname, url.port or _PORTS.get(url.scheme)
+
+
+def _relocate_links(value: bytes, base_url: str, path: bytes) -> bytes | None:
+    """Make each target of a Link header (RFC 8288) relative; None if one is not below the base URL."""
+    targets = [relative_reference(target, base_url, path) for target in _LINK_TARGET.findall(value)]
+    if not targets or None in targets or b"//" in _LINK_TARGET.sub(b"", value):
+        return None
+    remaining = iter([target for target in targets if target is not None])
+    return _LINK_TARGET.sub(lambda _: b"<" + next(remaining) + b">", value)

@@ -62,7 +62,7 @@ class SeenRequest:
         return [model for model in named if model is not None]
 
 
-def find_doubt(request: SeenRequest) -> str | None:
+def find_ambiguity(request: SeenRequest) -> str | None:
     """Why it is not certain which model a request runs; None if it is."""
     place = request.endpoint.model
     if place is ModelPlace.HIDDEN:

@@ -34,7 +34,7 @@ class Close(NamedTuple):
     reason: str = ""
 
 
-def split_key(subprotocols: Iterable[str]) -> tuple[list[bytes], list[str]]:
+def split_subprotocols(subprotocols: Iterable[str]) -> tuple[list[bytes], list[str]]:
     """The keys that a browser hides among its subprotocols, and the subprotocols that go up."""
     keys, rest = [], []
     for name in subprotocols:
@@ -70,7 +70,7 @@ def without_handshake(headers: Headers) -> Headers:
     return [pair for pair in headers if not pair[0].lower().startswith(_HANDSHAKE)]
 
 
-def legal(close: Close) -> Close:
+def sendable_close(close: Close) -> Close:
     """A close as it may stand in a frame (RFC 6455 7.4): some codes only say what did not arrive."""
     reason = close.reason.encode()[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
     if close.code == NO_CODE:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.chat.deltas import DONE, EVENT_BYTES_MAX, Delta, DeltaReader, EventSplitter, Finish
 from proxy.chat.failures import Failure
 from proxy.errors import UpstreamTimeout
-from proxy.wire.event_stream import error_event
+from proxy.wire.error_envelope import error_event
 
 LINES = st.sampled_from(
     [

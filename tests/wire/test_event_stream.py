@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import Aborted
-from proxy.wire.event_stream import EventFramer, begins_like_events, error_event
+from proxy.wire.error_envelope import error_event
+from proxy.wire.event_stream import EventFramer, begins_like_events
 
 CAP = 1 << 20
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]

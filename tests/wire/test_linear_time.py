@@ -7,7 +7,8 @@ import pytest
 
 from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.answer_end import AnswerMeter, announced_idle_seconds
-from proxy.wire.event_stream import EventFramer, holds_error, read_error
+from proxy.wire.error_envelope import read_error
+from proxy.wire.event_stream import EventFramer, holds_error
 from proxy.wire.form_body import read_form, replace_form_model
 from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.headers import choose_request_id, find_header, media_type, request_headers, response_headers
@@ -17,7 +18,7 @@ from proxy.wire.request_json import MEMBERS_MAX, read_fields, replace_model
 from proxy.wire.retry_after import read_retry_after
 from proxy.wire.site import is_from_foreign_page, names_own_host
 from proxy.wire.usage import TAIL_BYTES, read_usage, read_usage_in_tail
-from proxy.wire.websocket import find_model, rename_model, split_key
+from proxy.wire.websocket import find_model, rename_model, split_subprotocols
 from tests.linear_time import KIB, MIB, UNITS, assert_linear, chunks
 
 FORM = b"multipart/form-data; boundary=b"
@@ -208,7 +209,9 @@ def test_a_header(name: bytes) -> None:
 
 
 def test_the_subprotocols_of_a_websocket() -> None:
-    assert_linear(lambda value: split_key(value.decode("latin-1").split(",")), limit=64 * KIB, memory=60)
+    assert_linear(
+        lambda value: split_subprotocols(value.decode("latin-1").split(",")), limit=64 * KIB, memory=60
+    )
 
 
 @pytest.mark.parametrize("size", [1, 64 * KIB])

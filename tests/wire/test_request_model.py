@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.errors import InvalidRequest
 from proxy.wire.form_body import NO_FORM, read_form
 from proxy.wire.request_json import NO_FIELDS, read_fields
-from proxy.wire.request_model import SeenRequest, find_doubt, named_models
+from proxy.wire.request_model import SeenRequest, find_ambiguity, named_models
 from tests.endpoints import endpoint_of
 
 TYPE = "application/json"
@@ -100,7 +100,7 @@ CERTAIN = {
 @pytest.mark.parametrize("name", CERTAIN)
 def test_the_models_of_plain_requests_are_certain(name: str) -> None:
     request, models = CERTAIN[name]
-    assert find_doubt(request) is None
+    assert find_ambiguity(request) is None
     assert request.models == models
 
 
@@ -173,7 +173,7 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_a_doubt_about_the_model_has_a_reason(name: str) -> None:
-    reason = find_doubt(DOUBTFUL[name])
+    reason = find_ambiguity(DOUBTFUL[name])
     assert reason is not None
     assert "dear" not in reason
 
@@ -215,7 +215,7 @@ def test_a_key_that_occurs_once_is_not_repeated(body: str) -> None:
 def test_where_there_is_no_doubt_every_parser_reads_the_same_model(members: list[tuple[str, str]]) -> None:
     body = "{" + ", ".join(f'"{key}": {value}' for key, value in members) + "}"
     request = seen(body=body)
-    if request.fields.repeated is not None or find_doubt(request) is not None:
+    if request.fields.repeated is not None or find_ambiguity(request) is not None:
         return
     first, last, caseless = dict[str, object](), json.loads(body), dict[str, object]()
     for key, value in json.loads(body, object_pairs_hook=list):

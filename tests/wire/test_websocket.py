@@ -3,12 +3,19 @@
 import pytest
 
 from proxy.errors import InvalidRequest
-from proxy.wire.websocket import Close, find_model, legal, rename_model, split_key, without_handshake
+from proxy.wire.websocket import (
+    Close,
+    find_model,
+    rename_model,
+    sendable_close,
+    split_subprotocols,
+    without_handshake,
+)
 
 
 def test_keys_and_accounts_are_taken_out_of_the_subprotocols() -> None:
     offered = ["realtime", "openai-insecure-api-key.k", "openai-organization.o", "openai-project.p", "other"]
-    assert split_key(offered) == ([b"k"], ["realtime", "other"])
+    assert split_subprotocols(offered) == ([b"k"], ["realtime", "other"])
 
 
 @pytest.mark.parametrize(
@@ -45,8 +52,8 @@ def test_headers_of_the_handshake_stay_on_their_hop() -> None:
     ("code", "sent"), [(1000, 1000), (1005, 1000), (1006, 1011), (1015, 1011), (1004, 1011), (0, 1011)]
 )
 def test_codes_that_may_not_be_sent_become_such_that_may(code: int, sent: int) -> None:
-    assert legal(Close(code)).code == sent
+    assert sendable_close(Close(code)).code == sent
 
 
 def test_a_long_reason_is_cut_at_a_character() -> None:
-    assert legal(Close(4000, "完" * 50)) == Close(4000, "完" * 41)
+    assert sendable_close(Close(4000, "完" * 50)) == Close(4000, "完" * 41)

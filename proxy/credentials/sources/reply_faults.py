@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from proxy.credentials.credential import LifetimeDoubt
 from proxy.credentials.sources.expiry import UNITS, Reply, duration, has_no_zone, life_of, read_lifetime
-from proxy.redaction import OAUTH_ERRORS
+from proxy.secret_detection import OAUTH_ERRORS
 
 DAY_SECONDS: Final = 86400.0
 _PLAUSIBLE_SECONDS: Final = (30.0, DAY_SECONDS)

@@ -15,17 +15,15 @@ from proxy.wire.repairs import (
     requests,
     rerank,
     streams,
-    token_ids,
 )
-from proxy.wire.repairs.answers import repair_answer
+from proxy.wire.repairs.answers import repair_response
 from proxy.wire.repairs.call import Call, read_call
 from proxy.wire.repairs.registry import ReadIds, Repair, Repairs, all_repairs, all_sets, resolve
-from proxy.wire.repairs.requests import repair_request
+from proxy.wire.repairs.requests import DECODE_TOKEN_IDS, refuse_ids, repair_request
 from proxy.wire.repairs.streams import StreamRepairer
-from proxy.wire.repairs.token_ids import DECODE_TOKEN_IDS, refuse_ids
-from proxy.wire.repairs.vendor_errors import ErrorInside
+from proxy.wire.repairs.vendor_errors import EmbeddedError
 
-DECLARED_IN: Final = (answers, chat, conversions, embeddings, requests, rerank, streams, token_ids)
+DECLARED_IN: Final = (answers, chat, conversions, embeddings, requests, rerank, streams)
 """The modules that declare repairs; importing them registers the repairs."""
 REPAIRS: Final[Mapping[str, Repair]] = MappingProxyType(all_repairs())
 """Every repair by its name, sorted."""
@@ -43,7 +41,7 @@ __all__ = [
     "REPAIRS",
     "SETS",
     "Call",
-    "ErrorInside",
+    "EmbeddedError",
     "ReadIds",
     "Repair",
     "Repairs",
@@ -51,7 +49,7 @@ __all__ = [
     "known_names",
     "read_call",
     "refuse_ids",
-    "repair_answer",
     "repair_request",
+    "repair_response",
     "resolve",
 ]

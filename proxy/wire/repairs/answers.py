@@ -24,7 +24,7 @@ from proxy.wire.repairs.shallow_json import (
 from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
     VENDOR_ERRORS,
-    ErrorInside,
+    EmbeddedError,
     read_error_beside,
     read_openai_error,
     read_vendor_error,
@@ -60,7 +60,7 @@ _ENVELOPES: Final = ("data", "result", "output", "response")
 _KEPT_OUTSIDE: Final = ("id", "object", "created", "model", "usage")
 
 
-def repair_answer(repairs: Repairs, call: Call, body: bytes) -> bytes | ErrorInside:
+def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | EmbeddedError:
     """Return a whole answer as clients read it: the same object if nothing changed.
 
     Args:
@@ -98,7 +98,7 @@ def repair_answer(repairs: Repairs, call: Call, body: bytes) -> bytes | ErrorIns
     return body if new is None else to_json(new)
 
 
-def find_error(repairs: Repairs, answer: Members) -> ErrorInside | None:
+def find_error(repairs: Repairs, answer: Members) -> EmbeddedError | None:
     """Return the error that an answer or an event is, in place of what was asked for."""
     error = None
     if TRUE_ERRORS in repairs:
@@ -195,7 +195,7 @@ def _check_answered(shape: Shape | None, answer: Members) -> None:
 # --- audio
 
 
-def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | ErrorInside:
+def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | EmbeddedError:
     """Find the error in place of speech or of a transcription, which may be text of any kind."""
     if TRUE_ERRORS not in repairs and VENDOR_ERRORS not in repairs:
         return body

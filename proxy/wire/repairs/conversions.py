@@ -10,7 +10,7 @@ from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.framing import read_payload, split_events
 from proxy.wire.repairs.registry import CLIENTS, Repair
 from proxy.wire.repairs.shallow_json import open_object, read_value, to_json
-from proxy.wire.repairs.vendor_errors import ErrorInside, read_openai_error
+from proxy.wire.repairs.vendor_errors import EmbeddedError, read_openai_error
 
 DONE: Final = b"data: [DONE]\n\n"
 _STREAMING: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
@@ -178,7 +178,7 @@ class _Choice:
         return {**closed, "message": message}
 
 
-def stream_to_answer(events: bytes, call: Call) -> bytes | ErrorInside:
+def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
     """Join the chunks of a stream into one answer.
 
     Returns:
@@ -191,7 +191,7 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | ErrorInside:
     whole: dict[str, Any] = {}
     choices: dict[int, _Choice] = {}
     for chunk in _chunks(events):
-        if isinstance(chunk, ErrorInside):
+        if isinstance(chunk, EmbeddedError):
             return chunk
         whole.update({name: value for name, value in chunk.items() if value is not None})
         listed = chunk.get("choices")
@@ -208,7 +208,7 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | ErrorInside:
     return to_json(whole)
 
 
-def _chunks(events: bytes) -> Iterator[dict[str, Any] | ErrorInside]:
+def _chunks(events: bytes) -> Iterator[dict[str, Any] | EmbeddedError]:
     for block in split_events(events):
         payload = read_payload(block)
         error = read_openai_error(open_object(payload) or {})

@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.errors import Aborted, InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.event_stream import error_event
+from proxy.wire.error_envelope import error_event
 from proxy.wire.repairs.answers import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.conversions import DONE
@@ -29,7 +29,7 @@ from proxy.wire.repairs.shallow_json import Members, is_null, is_text, open_list
 from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
     VENDOR_ERRORS,
-    ErrorInside,
+    EmbeddedError,
     read_minimax_refusal,
     read_text_beside,
 )
@@ -160,7 +160,7 @@ class StreamRepairer:
         """Whether the stream may end with neither an end marker nor a finish_reason."""
         return self._accepts_missing_end and self._answered
 
-    def first(self, whole_events: bytes) -> ErrorInside | None:
+    def first(self, whole_events: bytes) -> EmbeddedError | None:
         """Return the error that a stream begins with, so that it gets a true status; None if there is none.
 
         Events without data are skipped.
@@ -193,7 +193,7 @@ class StreamRepairer:
         lines = payload.split(b"\n") if self._data_lines else ()
         return _is_json(payload) or (len(lines) > 1 and all(map(open_object, lines[:1])))
 
-    def _first_of_another_kind(self, block: bytes) -> ErrorInside:
+    def _first_of_another_kind(self, block: bytes) -> EmbeddedError:
         error = find_error(self._error_repairs, open_object(block) or {})
         if error is None:
             raise InvalidResponse("something other than events in an event stream")
@@ -347,7 +347,7 @@ class StreamRepairer:
         beside = read_text_beside(chunk)
         return [*([] if beside is None else [beside]), self._as_event(error)]
 
-    def _as_event(self, error: ErrorInside) -> Members:
+    def _as_event(self, error: EmbeddedError) -> Members:
         """Write an error as an event. After text, its words must not make RAGFlow send the request again."""
         if self._answered:
             said = _OVERLOADED if _RETRIED_WORDS.search(error.message) else error.message

@@ -17,22 +17,93 @@ from proxy.wire.repairs.shallow_json import (
     to_json,
     write,
 )
-from proxy.wire.repairs.vendor_codes import (
-    BAIDU,
-    MINIMAX,
-    MINIMAX_UNSAFE,
-    SPARK,
-    SPARK_UNSAFE,
-    TYPES,
-    UNSAFE,
-    WORDS,
-    ZHIPU,
-    ZHIPU_UNSAFE,
+
+UNSAFE: Final = "content_filter"
+"""OpenAI's code for content that a filter stopped."""
+
+# A vendor that rejects the proxy's own token answers 401; the caller gets 502, as its key is not at fault.
+_BAD_GATEWAY: Final = 502
+
+_SPARK: Final[dict[int, int]] = {
+    **dict.fromkeys((10003, 10004, 10005, 10163, 10404, 10907), 400),
+    **dict.fromkeys((10006, 10007, 11201, 11202, 11203), 429),
+    **dict.fromkeys((10008, 10010, 10011, 10012, 10110), 503),
+    **dict.fromkeys((10013, 10014, 10019, 10021), 400),
+    **dict.fromkeys((10016, 11200), 403),
+}
+"""https://www.xfyun.cn/doc/spark/%E6%8E%A5%E5%8F%A3%E8%AF%B4%E6%98%8E.html"""
+_SPARK_UNSAFE: Final = frozenset({10013, 10014, 10019, 10021})
+
+_BAIDU: Final[dict[int, int]] = {
+    **dict.fromkeys((2, 336100), 503),
+    **dict.fromkeys((4, 17, 18, 19, 336501, 336502), 429),
+    6: 403,
+    **dict.fromkeys((100, *range(336001, 336010), 336103), 400),
+    **dict.fromkeys((13, 14, 15, 110, 111), _BAD_GATEWAY),
+}
+"""https://cloud.baidu.com/doc/WENXINWORKSHOP/s/tlmyncueh"""
+
+_MINIMAX: Final[dict[int, int]] = {
+    1001: 504,
+    **dict.fromkeys((1002, 1039, 1041, 2056), 429),
+    **dict.fromkeys((1004, 2049), _BAD_GATEWAY),
+    1008: 402,
+    **dict.fromkeys((1026, 1027, 1042, 2013), 400),
+}
+"""https://platform.minimaxi.com/document/error%20code"""
+_MINIMAX_UNSAFE: Final = frozenset({1026, 1027})
+
+_ZHIPU: Final[dict[int, int]] = {
+    **dict.fromkeys((*range(1000, 1005), *range(1110, 1113)), _BAD_GATEWAY),
+    1113: 402,
+    **dict.fromkeys((1210, 1212, 1213, 1214, 1215, 1261, 1301), 400),
+    1211: 404,
+    1220: 403,
+    **dict.fromkeys((1302, 1303, 1304, 1305, 1308), 429),
+}
+"""https://docs.bigmodel.cn/cn/faq/api-code"""
+_ZHIPU_UNSAFE: Final = frozenset({1301})
+
+_WORDS: Final = (
+    ("rate_limit", 429),
+    ("ratelimit", 429),
+    ("throttl", 429),
+    ("quota", 429),
+    ("too_many", 429),
+    ("toomany", 429),
+    ("authentication", _BAD_GATEWAY),
+    ("unauthorized", _BAD_GATEWAY),
+    ("api_key", _BAD_GATEWAY),
+    ("apikey", _BAD_GATEWAY),
+    ("not_found", 404),
+    ("notfound", 404),
+    ("permission", 403),
+    ("accessdenied", 403),
+    ("arrearage", 402),
+    ("overloaded", 503),
+    ("unavailable", 503),
+    ("timeout", 504),
+    ("filter", 400),
+    ("inspection", 400),
+    ("context_length", 400),
+    ("invalid", 400),
+    ("badrequest", 400),
 )
+"""Statuses by words in a type or a code, in lower case; the first match decides."""
+
+_TYPES: Final = {
+    400: "invalid_request_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "server_error",
+}
+"""OpenAI's error type by status; for any other status it is `upstream_error`."""
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorInside:
+class EmbeddedError:
     """An error from a successful response: the status that it should have had, and the fields of OpenAI."""
 
     status: int
@@ -72,7 +143,7 @@ VENDOR_ERRORS: Final = Repair(
 )
 
 
-def read_openai_error(answer: Members) -> ErrorInside | None:
+def read_openai_error(answer: Members) -> EmbeddedError | None:
     """Return the error of an answer `{"error": ...}` that answers nothing."""
     if is_empty(answer.get("error")) or _answers(answer):
         return None
@@ -83,7 +154,7 @@ def read_openai_error(answer: Members) -> ErrorInside | None:
     return _inside(_text(error, _whole(answer).get("message")), None, None)
 
 
-def read_error_beside(answer: Members) -> ErrorInside | None:
+def read_error_beside(answer: Members) -> EmbeddedError | None:
     """Return the error that ends an answer, beside or inside choices that say nothing or end with "error".
 
     OpenRouter writes `{"error": {...}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}`.
@@ -118,7 +189,7 @@ def _says_something(choice: Members) -> bool:
     return any(not is_empty(message.get(name)) for name in names)
 
 
-def read_vendor_error(answer: Members) -> ErrorInside | None:
+def read_vendor_error(answer: Members) -> EmbeddedError | None:
     """Return the error of an answer in the shape of a vendor that answers nothing."""
     if not is_empty(answer.get("error")) or _answers(answer):
         return None
@@ -126,7 +197,7 @@ def read_vendor_error(answer: Members) -> ErrorInside | None:
     return next((error for shape in _SHAPES if (error := shape(whole)) is not None), None)
 
 
-def read_minimax_refusal(answer: Members) -> ErrorInside | None:
+def read_minimax_refusal(answer: Members) -> EmbeddedError | None:
     """Return MiniMax's error beside choices, whose text comes before the error."""
     base = answer.get("base_resp")
     return None if base is None else _minimax({"base_resp": read_value(base)})
@@ -144,32 +215,32 @@ def _whole(answer: Members) -> dict[str, Any]:
 # --- shapes
 
 
-def _minimax(whole: dict[str, Any]) -> ErrorInside | None:
+def _minimax(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"base_resp": {"status_code": 1004, "status_msg": "..."}}`."""
     base = whole.get("base_resp")
     code = _number(base.get("status_code")) if isinstance(base, dict) else None
     if not code or not isinstance(base, dict):
         return None
-    status = MINIMAX.get(code, 502)
-    return _made(status, _text(base.get("status_msg")), UNSAFE if code in MINIMAX_UNSAFE else str(code))
+    status = _MINIMAX.get(code, 502)
+    return _made(status, _text(base.get("status_msg")), UNSAFE if code in _MINIMAX_UNSAFE else str(code))
 
 
-def _baidu(whole: dict[str, Any]) -> ErrorInside | None:
+def _baidu(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"error_code": 336003, "error_msg": "..."}`."""
     code = _number(whole.get("error_code"))
     if not code:
         return None
     text = _text(whole.get("error_msg"), whole.get("error_message"), whole.get("error_description"))
-    return _made(BAIDU.get(code, 502), text, str(code))
+    return _made(_BAIDU.get(code, 502), text, str(code))
 
 
-def _spark_header(whole: dict[str, Any]) -> ErrorInside | None:
+def _spark_header(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"header": {"code": 10013, "message": "...", "sid": "..."}}`, Spark's shape on WebSockets."""
     header = whole.get("header")
     return _flat(header) if isinstance(header, dict) else None
 
 
-def _tencent(whole: dict[str, Any]) -> ErrorInside | None:
+def _tencent(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"Response": {"Error": {"Code": "...", "Message": "..."}, "RequestId": "..."}}`."""
     response = whole.get("Response")
     error = response.get("Error") if isinstance(response, dict) else None
@@ -178,7 +249,7 @@ def _tencent(whole: dict[str, Any]) -> ErrorInside | None:
     return _inside(_text(error.get("Message")), error.get("Code"), None)
 
 
-def _flat(whole: dict[str, Any]) -> ErrorInside | None:
+def _flat(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"code": 10012, "message": "...", "sid": "..."}`, also with other names, or with a code in words."""
     code = next((whole[name] for name in _CODE_NAMES if whole.get(name) is not None), None)
     if code is None or isinstance(code, bool | dict | list) or str(code).lower() in _SUCCESS:
@@ -187,7 +258,7 @@ def _flat(whole: dict[str, Any]) -> ErrorInside | None:
     return _inside(text, code, whole.get("type")) if text else None
 
 
-def _failed(whole: dict[str, Any]) -> ErrorInside | None:
+def _failed(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"status": "error", "message": "..."}`, also with a number of HTTP."""
     status = whole.get("status")
     is_error = isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
@@ -197,13 +268,13 @@ def _failed(whole: dict[str, Any]) -> ErrorInside | None:
     return _inside(text, status if is_error else None, None) if text else None
 
 
-def _only_text(whole: dict[str, Any]) -> ErrorInside | None:
+def _only_text(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"message": "..."}` alone, or with the id of the request: API gateways write it."""
     names = {name for name in whole if "id" not in name.lower()}
     return _inside(_text(*whole.values()), None, None) if names in ({"message"}, {"msg"}) else None
 
 
-def _unsuccessful(whole: dict[str, Any]) -> ErrorInside | None:
+def _unsuccessful(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"success": false}`, `{"errors": [{"code", "message"}]}` or `{"object": "error", "message"}`."""
     errors = whole.get("errors")
     if whole.get("success") is not False and whole.get("object") != "error" and not errors:
@@ -213,7 +284,7 @@ def _unsuccessful(whole: dict[str, Any]) -> ErrorInside | None:
     return _inside(_text(first.get("message"), first.get("msg")), first.get("code"), first.get("type"))
 
 
-def _detail(whole: dict[str, Any]) -> ErrorInside | None:
+def _detail(whole: dict[str, Any]) -> EmbeddedError | None:
     """`{"detail": "..."}` alone; FastAPI writes a list of `{"loc", "msg"}` for a request it rejects."""
     if whole.keys() != {"detail"}:
         return None
@@ -223,7 +294,7 @@ def _detail(whole: dict[str, Any]) -> ErrorInside | None:
     return _inside(_text(detail), None, None)
 
 
-_Shape = Callable[[dict[str, Any]], ErrorInside | None]
+_Shape = Callable[[dict[str, Any]], EmbeddedError | None]
 _SHAPES: Final[tuple[_Shape, ...]] = (
     _minimax,
     _baidu,
@@ -251,9 +322,9 @@ _TEXT_NAMES: Final = (
 # --- fields
 
 
-def _inside(message: str, code: Any, kind: Any) -> ErrorInside:
+def _inside(message: str, code: Any, kind: Any) -> EmbeddedError:
     number = _number(code)
-    if number in SPARK_UNSAFE or number in ZHIPU_UNSAFE:
+    if number in _SPARK_UNSAFE or number in _ZHIPU_UNSAFE:
         return _made(400, message, UNSAFE)
     status = next(_statuses(number, f"{kind or ''} {code or ''}".lower()))
     name = None if code is None or isinstance(code, dict | list) else str(code)
@@ -263,18 +334,18 @@ def _inside(message: str, code: Any, kind: Any) -> ErrorInside:
 def _statuses(number: int | None, words: str) -> Iterator[int]:
     """Yield the statuses that the parts of an error suggest, the most certain first."""
     if number is not None:
-        known = SPARK.get(number) or ZHIPU.get(number)
+        known = _SPARK.get(number) or _ZHIPU.get(number)
         if known:
             yield known
         if 400 <= number <= 599:
             yield 502 if number in {401, 407} else number
-    yield from (status for word, status in WORDS if word in words)
+    yield from (status for word, status in _WORDS if word in words)
     yield 502
 
 
-def _made(status: int, message: str, code: str | None, kind: str | None = None) -> ErrorInside:
-    return ErrorInside(
-        status, message or UpstreamError.message, kind or TYPES.get(status, UpstreamError.type), code
+def _made(status: int, message: str, code: str | None, kind: str | None = None) -> EmbeddedError:
+    return EmbeddedError(
+        status, message or UpstreamError.message, kind or _TYPES.get(status, UpstreamError.type), code
     )
 
 

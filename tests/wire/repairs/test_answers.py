@@ -9,7 +9,7 @@ from hypothesis import example, given
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import REPAIRS, Call, ErrorInside, Repairs, repair_answer, resolve
+from proxy.wire.repairs import REPAIRS, Call, EmbeddedError, Repairs, repair_response, resolve
 from tests.wire.repairs.streams import JSON
 
 EVERYTHING = resolve(REPAIRS)
@@ -29,7 +29,7 @@ CHAT = Shape.CHAT
 )
 def test_html_nothing_and_no_json_are_invalid_responses_that_do_not_show_the_body(body: bytes) -> None:
     with pytest.raises(InvalidResponse) as raised:
-        repair_answer(resolve(["true_errors"]), Call(CHAT), body)
+        repair_response(resolve(["true_errors"]), Call(CHAT), body)
     assert str(raised.value).startswith(InvalidResponse.message)
     assert raised.value.headers == {"X-Should-Retry": "false"}
     assert "exploded" not in str(raised.value)
@@ -38,9 +38,9 @@ def test_html_nothing_and_no_json_are_invalid_responses_that_do_not_show_the_bod
 
 def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
     body = b'{"error":{"message":"slow down","type":"rate_limit_error","param":null,"code":"tpm"}}'
-    error = repair_answer(resolve(["true_errors"]), Call(CHAT), body)
-    assert error == ErrorInside(429, "slow down", "rate_limit_error", "tpm")
-    assert isinstance(error, ErrorInside)
+    error = repair_response(resolve(["true_errors"]), Call(CHAT), body)
+    assert error == EmbeddedError(429, "slow down", "rate_limit_error", "tpm")
+    assert isinstance(error, EmbeddedError)
     assert error.envelope() == {
         "error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "tpm"}
     }
@@ -48,14 +48,14 @@ def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
 
 def test_vendors_shapes_have_a_name_of_their_own() -> None:
     body = b'{"code":10012,"message":"EngineInternalError","sid":"cha000"}'
-    assert repair_answer(resolve(["utf8"]), Call(CHAT), body) is body
-    error = repair_answer(resolve(["vendor_errors"]), Call(CHAT), body)
-    assert error == ErrorInside(503, "EngineInternalError", "server_error", "10012")
+    assert repair_response(resolve(["utf8"]), Call(CHAT), body) is body
+    error = repair_response(resolve(["vendor_errors"]), Call(CHAT), body)
+    assert error == EmbeddedError(503, "EngineInternalError", "server_error", "10012")
 
 
 def test_text_that_is_not_utf8_is_a_bad_response() -> None:
     with pytest.raises(InvalidResponse):
-        repair_answer(resolve(["utf8"]), Call(CHAT), b'{"choices":[{"message":{"content":"\xe4\xbd"}}]}')
+        repair_response(resolve(["utf8"]), Call(CHAT), b'{"choices":[{"message":{"content":"\xe4\xbd"}}]}')
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_text_that_is_not_utf8_is_a_bad_response() -> None:
     ],
 )
 def test_sound_answers_pass(body: bytes) -> None:
-    assert repair_answer(EVERYTHING, Call(CHAT), body) is body
+    assert repair_response(EVERYTHING, Call(CHAT), body) is body
 
 
 @pytest.mark.parametrize(
@@ -78,34 +78,34 @@ def test_sound_answers_pass(body: bytes) -> None:
 @pytest.mark.parametrize("shape", [CHAT, Shape.COMPLETION, Shape.EMBEDDINGS])
 def test_json_without_an_answer_is_an_invalid_response(shape: Shape, body: bytes) -> None:
     with pytest.raises(InvalidResponse):
-        repair_answer(resolve(["true_errors"]), Call(shape), body)
+        repair_response(resolve(["true_errors"]), Call(shape), body)
 
 
 def test_a_list_of_ranks_is_left_to_the_client() -> None:
     body = b'[{"index": 0, "score": 0.5}]'
-    assert repair_answer(resolve(["true_errors"]), Call(Shape.RERANK), body) is body
+    assert repair_response(resolve(["true_errors"]), Call(Shape.RERANK), body) is body
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfb", b'{"error": {"message": "no"}}'])
 def test_answers_of_other_endpoints_pass(body: bytes) -> None:
-    assert repair_answer(EVERYTHING, Call(None), body) is body
+    assert repair_response(EVERYTHING, Call(None), body) is body
 
 
 def test_an_error_in_the_answer_to_get_is_still_an_error() -> None:
-    error = repair_answer(EVERYTHING, Call(Shape.MODELS), b'{"error": {"message": "no", "code": 404}}')
-    assert isinstance(error, ErrorInside)
+    error = repair_response(EVERYTHING, Call(Shape.MODELS), b'{"error": {"message": "no", "code": 404}}')
+    assert isinstance(error, EmbeddedError)
     assert error.status == 404
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "no"}', b"\xff"])
 def test_without_repairs_nothing_is_touched(body: bytes) -> None:
-    assert repair_answer(Repairs(), Call(CHAT), body) is body
+    assert repair_response(Repairs(), Call(CHAT), body) is body
 
 
 def test_an_error_inside_an_envelope_is_still_an_error() -> None:
     body = b'{"code": 0, "data": {"error": {"message": "no model"}, "choices": [null]}}'
-    error = repair_answer(EVERYTHING, Call(Shape.COMPLETION), body)
-    assert isinstance(error, ErrorInside)
+    error = repair_response(EVERYTHING, Call(Shape.COMPLETION), body)
+    assert isinstance(error, EmbeddedError)
     assert error.message == "no model"
 
 
@@ -115,12 +115,12 @@ def test_repairing_twice_is_repairing_once(value: Any) -> None:
     body = json.dumps(value).encode()
     for shape in Shape:
         with suppress(InvalidResponse):
-            once = repair_answer(EVERYTHING, Call(shape), body)
+            once = repair_response(EVERYTHING, Call(shape), body)
             if isinstance(once, bytes):
-                assert repair_answer(EVERYTHING, Call(shape), once) is once
+                assert repair_response(EVERYTHING, Call(shape), once) is once
 
 
 @given(JSON)
 def test_an_answer_of_another_kind_passes_byte_for_byte(value: Any) -> None:
     body = json.dumps({"id": value, "object": "list"}).encode()
-    assert repair_answer(EVERYTHING, Call(Shape.MODERATION), body) is body
+    assert repair_response(EVERYTHING, Call(Shape.MODERATION), body) is body

@@ -7,21 +7,21 @@ import pytest
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, repair_answer, resolve
+from proxy.wire.repairs import Call, repair_response, resolve
 
 CHAT = Shape.CHAT
 
 
 def repaired(name: str, answer: object, shape: Shape = CHAT) -> Any:
-    once = repair_answer(resolve([name]), Call(shape), json.dumps(answer).encode())
+    once = repair_response(resolve([name]), Call(shape), json.dumps(answer).encode())
     assert isinstance(once, bytes)
-    assert repair_answer(resolve([name]), Call(shape), once) is once
+    assert repair_response(resolve([name]), Call(shape), once) is once
     return json.loads(once)
 
 
 def untouched(name: str, answer: object, shape: Shape = CHAT) -> bool:
     body = json.dumps(answer).encode()
-    return repair_answer(resolve([name]), Call(shape), body) is body
+    return repair_response(resolve([name]), Call(shape), body) is body
 
 
 def answer(message: object, **more: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, ErrorInside
+from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.repairs.conversions import answer_to_stream, lines_to_stream, stream_to_answer
 from tests.wire.repairs.streams import DONE, chunk, event, payloads
 
@@ -93,7 +93,7 @@ def test_a_stream_that_was_cut_or_failed_is_no_answer() -> None:
     with pytest.raises(InvalidResponse):
         stream_to_answer(DONE, CHAT)
     failed = stream_to_answer(words + event({"error": {"message": "boom"}}), CHAT)
-    assert isinstance(failed, ErrorInside)
+    assert isinstance(failed, EmbeddedError)
     assert failed.message == "boom"
 
 

@@ -10,7 +10,7 @@ import pytest
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EventFramer, holds_event
-from proxy.wire.repairs import REPAIRS, SETS, Call, ErrorInside, StreamRepairer, resolve
+from proxy.wire.repairs import REPAIRS, SETS, Call, EmbeddedError, StreamRepairer, resolve
 from proxy.wire.repairs.registry import find_steps
 from tests.wire.repairs.comparison import Comparison, replaced
 from tests.wire.repairs.corpus import Sample, samples
@@ -34,7 +34,7 @@ def names_of(chosen: str) -> list[str]:
     return [name for name in (REPAIRS if chosen == "all" else SETS[chosen]) if name != APART]
 
 
-def relayed(sample: Sample, chosen: str) -> bytes | ErrorInside | InvalidResponse:
+def relayed(sample: Sample, chosen: str) -> bytes | EmbeddedError | InvalidResponse:
     """What a client gets: as the relay does it, but for the network."""
     repairs = resolve(names_of(chosen))
     repairer = StreamRepairer(repairs, Call(sample.shape, usage_asked=sample.usage_asked))

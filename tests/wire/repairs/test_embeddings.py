@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, read_call, repair_answer, resolve
+from proxy.wire.repairs import Call, read_call, repair_response, resolve
 from tests.integration.fault_table.calls import in_base64
 
 SORTED = resolve(["sort_embeddings"])
 
 
 def repaired(body: bytes) -> bytes:
-    once = repair_answer(SORTED, Call(Shape.EMBEDDINGS), body)
+    once = repair_response(SORTED, Call(Shape.EMBEDDINGS), body)
     assert isinstance(once, bytes)
-    assert repair_answer(SORTED, Call(Shape.EMBEDDINGS), once) is once
+    assert repair_response(SORTED, Call(Shape.EMBEDDINGS), once) is once
     return once
 
 
@@ -48,7 +48,7 @@ def test_without_an_order_of_their_own_the_place_is_the_index(index: str) -> Non
     ],
 )
 def test_what_is_in_order_or_no_list_of_embeddings_stays(body: bytes) -> None:
-    assert repair_answer(SORTED, Call(Shape.EMBEDDINGS), body) is body
+    assert repair_response(SORTED, Call(Shape.EMBEDDINGS), body) is body
 
 
 @given(st.lists(st.integers(-2, 5) | st.none(), max_size=6))
@@ -66,7 +66,7 @@ BAD_VECTORS: list[object] = [None, [], [None], ["0.5"], [[0.5], [1]], {}, "x", 1
 
 
 def vectors(answer: object, *names: str, call: Call = ASKED) -> Any:
-    repaired = repair_answer(resolve(names), call, json.dumps(answer).encode())
+    repaired = repair_response(resolve(names), call, json.dumps(answer).encode())
     assert isinstance(repaired, bytes)
     return [item["embedding"] for item in json.loads(repaired)["data"]]
 
@@ -121,7 +121,7 @@ def test_embeddings_that_cannot_be_those_of_the_inputs_are_an_error(items: objec
 
 def test_embeddings_of_numbers_pass_the_check_byte_for_byte() -> None:
     body = b'{"data": [{"embedding": [1.0e-05, -0.50, 3]}, {"embedding": [ 0 ]}]}'
-    assert repair_answer(resolve(["check_embeddings"]), ASKED, body) is body
+    assert repair_response(resolve(["check_embeddings"]), ASKED, body) is body
 
 
 @pytest.mark.parametrize(

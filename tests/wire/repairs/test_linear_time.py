@@ -8,7 +8,7 @@ import pytest
 from proxy.errors import InvalidRequest, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EventFramer
-from proxy.wire.repairs import Repairs, StreamRepairer, read_call, repair_answer, repair_request
+from proxy.wire.repairs import Repairs, StreamRepairer, read_call, repair_request, repair_response
 from proxy.wire.repairs.registry import all_repairs
 from tests.linear_time import KIB, MIB, assert_linear, chunks
 from tests.pace import paced
@@ -50,8 +50,7 @@ def test_a_request(shape: Shape, before: bytes, after: bytes) -> None:
         with contextlib.suppress(InvalidRequest):
             repair_request(ALL, shape, body)
 
-    limits = {"limit": 128 * KIB, "memory": 64, "seconds_per_mib": HOSTILE}
-    assert_linear(run, ITEMS, before=before, after=after, **limits)
+    assert_linear(run, ITEMS, before=before, after=after, limit=128 * KIB, memory=64, seconds_per_mib=HOSTILE)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +73,9 @@ def test_a_whole_answer(shape: Shape, before: bytes, after: bytes) -> None:
 
     def run(body: bytes) -> None:
         with contextlib.suppress(InvalidResponse):
-            repair_answer(ALL, call, body)
+            repair_response(ALL, call, body)
 
-    limits = {"limit": 32 * KIB, "memory": 400, "seconds_per_mib": HOSTILE}
-    assert_linear(run, ITEMS, before=before, after=after, **limits)
+    assert_linear(run, ITEMS, before=before, after=after, limit=32 * KIB, memory=400, seconds_per_mib=HOSTILE)
 
 
 @pytest.mark.parametrize("size", [200, 16 * KIB])
@@ -109,5 +107,5 @@ def test_a_large_answer_of_nothing_but_items_is_not_repaired_for_ever(
     body = before + unit * (8 * MIB // len(unit)) + b"1]}"
     began = time.thread_time()
     with contextlib.suppress(InvalidResponse):
-        repair_answer(ALL, call, body)
+        repair_response(ALL, call, body)
     assert time.thread_time() - began < paced(0.6)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, repair_answer, repair_request, resolve
+from proxy.wire.repairs import Call, repair_request, repair_response, resolve
 
 TEI = resolve(["tei_rerank"])
 
@@ -21,7 +21,7 @@ def asked(body: bytes) -> bytes:
 
 
 def answered(body: bytes, top_n: object = None, shape: Shape = Shape.RERANK) -> bytes:
-    answer = repair_answer(TEI, Call(shape, top_n=top_n), body)
+    answer = repair_response(TEI, Call(shape, top_n=top_n), body)
     assert isinstance(answer, bytes)
     return answer
 
@@ -109,14 +109,14 @@ def ranks(name: str) -> list[dict[str, Any]]:
     ],
 )
 def test_ranks_in_other_shapes_become_results(answer: object) -> None:
-    repaired = repair_answer(ALL, RANKED, json.dumps(answer).encode())
+    repaired = repair_response(ALL, RANKED, json.dumps(answer).encode())
     assert isinstance(repaired, bytes)
     assert json.loads(repaired)["results"] == ranks("relevance_score")
 
 
 def test_results_that_fit_pass_byte_for_byte() -> None:
     body = b'{"results": [{"index": 1, "relevance_score": 1.0e-05, "document": {"text": "b"}}]}'
-    assert repair_answer(ALL, RANKED, body) is body
+    assert repair_response(ALL, RANKED, body) is body
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_results_that_fit_pass_byte_for_byte() -> None:
 )
 def test_a_result_without_an_index_or_a_score_is_an_error(rank: object) -> None:
     with pytest.raises(InvalidResponse):
-        repair_answer(resolve(["check_rerank"]), RANKED, json.dumps({"results": [rank]}).encode())
+        repair_response(resolve(["check_rerank"]), RANKED, json.dumps({"results": [rank]}).encode())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import REPAIRS, Call, ErrorInside, Repairs, StreamRepairer, resolve
+from proxy.wire.repairs import REPAIRS, Call, EmbeddedError, Repairs, StreamRepairer, resolve
 from proxy.wire.repairs import streams as under_test
 from proxy.wire.repairs.shallow_json import open_object
 from tests.integration.ragflow import RETRIED, kind_of
@@ -127,20 +127,20 @@ def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
     [
         (
             event({"error": {"message": "busy", "type": "server_error", "code": 503}}),
-            ErrorInside(503, "busy", "server_error", "503"),
+            EmbeddedError(503, "busy", "server_error", "503"),
         ),
         (
             b": wait\n\ndata:\n\nevent: error\n" + SPARK,
-            ErrorInside(400, "audit", "invalid_request_error", "content_filter"),
+            EmbeddedError(400, "audit", "invalid_request_error", "content_filter"),
         ),
         (
             b'{"error": {"message": "no", "code": 404}}\n\n',
-            ErrorInside(404, "no", "invalid_request_error", "404"),
+            EmbeddedError(404, "no", "invalid_request_error", "404"),
         ),
     ],
 )
 def test_an_error_at_the_beginning_is_told_before_anything_went_down(
-    beginning: bytes, error: ErrorInside
+    beginning: bytes, error: EmbeddedError
 ) -> None:
     assert repairer().first(beginning) == error
 

@@ -6,17 +6,17 @@ import pytest
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, ErrorInside, repair_answer, resolve
+from proxy.wire.repairs import Call, EmbeddedError, repair_response, resolve
 
 ERRORS = resolve(["vendor_errors", "true_errors"])
 
 
-def read(body: str) -> ErrorInside | None:
+def read(body: str) -> EmbeddedError | None:
     try:
-        told = repair_answer(ERRORS, Call(Shape.CHAT), body.encode())
+        told = repair_response(ERRORS, Call(Shape.CHAT), body.encode())
     except InvalidResponse:  # neither an answer nor an error that says so
         return None
-    return told if isinstance(told, ErrorInside) else None
+    return told if isinstance(told, EmbeddedError) else None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def read(body: str) -> ErrorInside | None:
 def test_a_vendors_error_becomes_openais(
     body: str, status: int, message: str, kind: str, code: str | None
 ) -> None:
-    assert read(body) == ErrorInside(status, message, kind, code)
+    assert read(body) == EmbeddedError(status, message, kind, code)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.wire.denial import MESSAGE_CHARACTERS_MAX, denial
+from proxy.wire.error_envelope import MESSAGE_CHARACTERS_MAX, forbidden_error
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from proxy.wire.denial import MESSAGE_CHARACTERS_MAX, denial
     ],
 )
 def test_the_message_is_the_upstreams(body: bytes, message: str) -> None:
-    error = denial(401, body)
+    error = forbidden_error(401, body)
     assert error.envelope()["error"]["message"] == message
     assert error.envelope()["error"]["code"] == error.code == "upstream_forbidden"
     assert error.status == 403

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.redaction import is_harmless, is_harmless_reply, is_random, readable
 from proxy.secret import MASK
+from proxy.secret_detection import is_harmless, is_harmless_reply, is_random, readable
 
 RANDOM = "bX9k2Lq0Zt7Rw4Vn8Yc3"
 UUID = "7f3f0f6e-0b3a-4a57-9d1b-1c2d3e4f5a6b"

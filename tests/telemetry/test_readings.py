@@ -1,7 +1,7 @@
 """Totals of usage: added up, and bounded however many names callers invent."""
 
 from proxy.telemetry import Metrics, UsageTotals
-from proxy.telemetry.usage_totals import MODELS_MAX, OTHER_MODEL, UsageKey
+from proxy.telemetry.readings import MODELS_MAX, OTHER_MODEL, UsageKey
 
 
 def test_what_is_used_adds_up_by_caller_model_and_upstream() -> None:

@@ -1,0 +1,115 @@
+"""Plain numbers about credentials, upstreams and usage, from which the metrics are computed when scraped."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+# --- credentials
+
+
+@dataclass(slots=True)
+class TokenStats:
+    """Counters of one credential since start-up, and sums of seconds."""
+
+    served_fresh: int = 0
+    served_stale: int = 0
+    """Served although it was time to refresh them."""
+    waits: int = 0
+    wait_seconds: float = 0.0
+    fetches: int = 0
+    fetches_failed_passing: int = 0
+    fetches_failed_permanent: int = 0
+    fetch_seconds: float = 0.0
+    rejections: int = 0
+    """Rejections by an upstream that caused a fetch."""
+    rejections_without_effect: int = 0
+    """Rejections of tokens that were already replaced, or within the cool-down."""
+    early_deaths: int = 0
+    """Tokens that an upstream rejected before their expiry, and whose successors it accepted."""
+    adopted: int = 0
+    """Tokens that another process had fetched."""
+    lease_wait_seconds: float = 0.0
+    store_errors: int = 0
+
+    @property
+    def fetches_ok(self) -> int:
+        """Fetches that returned a token."""
+        return self.fetches - self.fetches_failed_passing - self.fetches_failed_permanent
+
+    def waited(self, seconds: float) -> None:
+        """Count one request that waited for a token."""
+        self.waits += 1
+        self.wait_seconds += seconds
+
+
+State = Literal["empty", "fresh", "stale", "suspect", "expired"]
+
+
+class TokenReading(NamedTuple):
+    """The state of one credential at one moment."""
+
+    credential: str
+    state: State
+    remaining_seconds: float
+    """How long the current token may still be sent."""
+    generation: int
+    waiters: int
+    backoff_seconds: float
+    """Time until the next fetch may begin."""
+    learned_life_seconds: float
+    """The observed lifetime of tokens, if it is used instead of the announced one; otherwise 0."""
+    counts: TokenStats
+
+
+# --- upstreams
+
+CIRCUIT_STATES: Final = ("closed", "opened", "half-opened")
+
+
+class UpstreamReading(NamedTuple):
+    """The state of one upstream at one moment."""
+
+    upstream: str
+    circuit: str | None
+    """One of `CIRCUIT_STATES`; None without a circuit breaker."""
+    attempts: Mapping[str, int]
+    """Attempts since start-up, by status class such as `2xx`, or by the code of the error."""
+
+
+# --- usage
+
+MODELS_MAX: Final = 200
+"""Callers choose model names, so further names are counted as `other`."""
+MODEL_CHARACTERS_MAX: Final = 128
+"""Longer names are counted as `other`."""
+OTHER_MODEL: Final = "other"
+
+
+class UsageKey(NamedTuple):
+    """The labels by which usage is counted."""
+
+    caller: str
+    model: str
+    upstream: str
+
+
+class UsageTotals:
+    """Prompt and completion tokens since start-up, by caller, model and upstream."""
+
+    def __init__(self) -> None:
+        self._totals: dict[UsageKey, tuple[int, int]] = {}
+        self._models: set[str] = set()
+
+    def add(self, caller: str, model: str, upstream: str, prompt: int, completion: int) -> None:
+        """Count the tokens of one exchange."""
+        if model not in self._models:
+            is_label = len(model) <= MODEL_CHARACTERS_MAX and model.isprintable()
+            if not is_label or len(self._models) >= MODELS_MAX:
+                model = OTHER_MODEL
+            self._models.add(model)
+        key = UsageKey(caller, model, upstream)
+        before = self._totals.get(key, (0, 0))
+        self._totals[key] = (before[0] + prompt, before[1] + completion)
+
+    def __iter__(self) -> Iterator[tuple[UsageKey, tuple[int, int]]]:
+        return iter([*self._totals.items()])

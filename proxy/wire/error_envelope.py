@@ -1,0 +1,62 @@
+"""Errors in OpenAI's envelope, as response bodies and as events of a stream (pure)."""
+
+import re
+from typing import Any, Final, cast
+
+import msgspec
+
+from proxy.errors import ErrorEnvelope, UpstreamForbidden
+
+MESSAGE_CHARACTERS_MAX: Final = 1000
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def error_body(envelope: ErrorEnvelope) -> bytes:
+    """Encode an error as a response body."""
+    return msgspec.json.encode(envelope)
+
+
+def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:
+    """Encode an error as the last event of a stream.
+
+    Args:
+        envelope: The error.
+        named: Write `event: error` before the data, as the Responses API does.
+    """
+    return (b"event: error\n" if named else b"") + b"data: " + error_body(envelope) + b"\n\n"
+
+
+def read_error(body: bytes) -> ErrorEnvelope | None:
+    """Return the error that a response body holds in OpenAI's envelope; None if it holds none."""
+    held = _decode(body)
+    error = held.get("error") if isinstance(held, dict) else None
+    return cast(ErrorEnvelope, {"error": error}) if isinstance(error, dict) else None
+
+
+def forbidden_error(status: int, body: bytes) -> UpstreamForbidden:
+    """Build the error for a request that the upstream rejects with every token.
+
+    Args:
+        status: The status of the upstream's response.
+        body: The beginning of its body, with our secrets masked.
+    """
+    text = body.decode("utf-8", "replace")
+    reason = f"the upstream answered {status}, and a newer token does not help"
+    held = _decode(text)
+    if isinstance(held, dict):
+        error = held.get("error")
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
+            return UpstreamForbidden(answer=error, reason=reason)
+        messages = (error, held.get("message"), held.get("detail"), held.get("msg"), held.get("error_msg"))
+        text = next((message for message in messages if isinstance(message, str)), "")
+    elif text.lstrip().startswith("<"):
+        text = ""  # an HTML page
+    message = _UNPRINTABLE.sub(" ", text).strip()[:MESSAGE_CHARACTERS_MAX]
+    return UpstreamForbidden(message or None, reason=reason)
+
+
+def _decode(body: bytes | str) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
