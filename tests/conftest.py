@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from proxy.generations import Generations
 from proxy.services import Services
 from proxy.settings import load_settings
 from tests.loopback import serve_on_loopback, until
+from tests.odd_gateway import create_odd_gateway
 from tests.pace import PACE, paced
 from tests.taking_turns import turn
 
@@ -235,6 +237,21 @@ async def gateway() -> AsyncIterator[RunningGateway]:
     app = create_gateway(GatewayOptions(word_delay=0.0))
     async with serve_on_loopback(app) as url:
         yield RunningGateway(url, app.extensions["gateway"])
+
+
+@dataclass(frozen=True)
+class RunningOddGateway(RunningGateway):
+    """The same with the oddities of `tests/odd_gateway.py`, and how often each was played."""
+
+    played: Counter[str]
+
+
+@pytest.fixture
+async def odd_gateway() -> AsyncIterator[RunningOddGateway]:
+    """A gateway without pauses that behaves oddly where a model name asks for it."""
+    app = create_odd_gateway(GatewayOptions(word_delay=0.0))
+    async with serve_on_loopback(app) as url:
+        yield RunningOddGateway(url, app.extensions["gateway"], app.extensions["oddities_played"])
 
 
 def require(part: str, found: bool) -> None:  # noqa: FBT001

@@ -8,14 +8,12 @@ from typing import Any, Final, get_args, get_origin
 import pytest
 from pydantic.fields import FieldInfo
 
-from proxy.gateway.oddities import ODDITIES
 from proxy.secret import Secret
 from proxy.settings import Credential, CredentialSection, Settings
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.section import Section
 from proxy.wire.endpoints import ENDPOINT_NAMES, TABLE
 from tests.documents import (
-    CHINESE,
     CODE,
     DOCUMENTS,
     READMES,
@@ -25,7 +23,6 @@ from tests.documents import (
     each_reference,
     fences,
     first_table,
-    rows,
 )
 from tests.settings.test_config_files import sections_in, surroundings_of
 
@@ -179,10 +176,3 @@ def completed(block: str) -> str:
     if "corp" not in tables.get("credentials", {}):
         text += '[credentials.corp]\nsource = "static"\nvalue = "sk-1"\n'
     return text
-
-
-@each_reference
-def test_every_oddity_of_the_gateway_has_its_row(name: str) -> None:
-    title = "别家网关的怪癖" if name.endswith(CHINESE) else "The oddities of others"
-    told = [row[0].strip("`") for row in rows(below(DOCUMENTS[name], title))]
-    assert told == [*ODDITIES, "status_N"]

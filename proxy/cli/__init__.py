@@ -139,9 +139,6 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cut-after", type=int, metavar="N", help="break a stream after N events")
     parser.add_argument("--stall-after", type=int, metavar="N", help="fall silent after N events")
     parser.add_argument("--reject-tokens", action="store_true", help="refuse every token")
-    parser.add_argument(
-        "--oddity", type=_oddity, metavar="NAME", help="answer oddly, as `azure_first_chunk` or `status_429`"
-    )
 
 
 def _seconds(text: str) -> float:
@@ -156,14 +153,6 @@ def _word_delay(text: str) -> float:
     if seconds > WORD_DELAY_SECONDS_MAX:
         raise argparse.ArgumentTypeError(f"must be {WORD_DELAY_SECONDS_MAX} at most")
     return seconds
-
-
-def _oddity(name: str) -> str:
-    from proxy.gateway.oddities import ODDITIES, is_known
-
-    if not is_known(name):
-        raise argparse.ArgumentTypeError(f"must be status_N or one of {', '.join(ODDITIES)}")
-    return name
 
 
 def _status(text: str) -> int:

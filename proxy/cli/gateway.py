@@ -35,7 +35,6 @@ def _serve_gateway(options: argparse.Namespace, signals: Signals) -> int:
         cut_after=options.cut_after,
         stall_after=options.stall_after,
         reject_tokens=options.reject_tokens,
-        oddity=options.oddity,
     )
     host, port = sockets[0].getsockname()[:2]
     print(f"demonstration gateway on http://{host}:{port}; tokens live {gateway.token_ttl:g} s", flush=True)

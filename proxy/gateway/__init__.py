@@ -1,11 +1,10 @@
-"""The demonstration gateway: an OpenAI-compatible echo server behind its own token endpoint.
+"""The demonstration gateway: an OpenAI-compatible echo server behind its own token endpoints.
 
-It knows nothing of the rest of the package. A test in the same process steers it through
-`app.extensions["gateway"]`: counters to read, tokens to revoke, options to replace.
+It imports nothing from the rest of the package. Tests in the same process control it through
+`app.extensions["gateway"]`: they read counters, revoke tokens and replace options.
 """
 
 from proxy.gateway.app import create_gateway
-from proxy.gateway.options import GatewayOptions
-from proxy.gateway.state import Gateway, GatewayStats
+from proxy.gateway.state import Gateway, GatewayOptions, GatewayStats
 
 __all__ = ["Gateway", "GatewayOptions", "GatewayStats", "create_gateway"]

@@ -1,22 +1,31 @@
-"""An answer as JSON: whole, or as the events of a stream, for chat and for plain completions."""
+"""An answer as JSON, whole or as an event stream that is paced, counted, and cut where the options say so."""
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 from uuid import uuid4
 
 import msgspec
+from quart import Response
+
+from proxy.gateway.state import Gateway, GatewayOptions, GatewayStats
 
 FINGERPRINT = "fp_b705f0c291"
 DONE = b"data: [DONE]\n\n"
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 JsonObject = dict[str, object]
 
 
+class StreamCut(Exception):
+    """Aborts the response that is being sent: no final chunk, the connection closes, nothing is logged."""
+
+
 class EventStream(NamedTuple):
-    """Encoded events, and the numbers of those that carry a piece of text."""
+    """Encoded events, and the indexes of those that carry a piece of text."""
 
     events: Iterator[bytes]
     pieces: range
@@ -24,17 +33,19 @@ class EventStream(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer(ABC):
-    """What is answered, before it has a shape.
+    """The content of an answer; subclasses define its JSON.
 
     Args:
-        model: The model asked for.
-        pieces: The text, cut.
-        truncated: Whether `max_tokens` cut it short.
-        prompt_tokens: Pieces of the question.
+        model: The requested model.
+        pieces: The text in pieces.
+        thoughts: How many of the first pieces are reasoning; only chat answers have any.
+        truncated: Whether `max_tokens` cut the text short.
+        prompt_tokens: Number of pieces in the question.
     """
 
     model: str
     pieces: list[str]
+    thoughts: int = 0
     truncated: bool
     prompt_tokens: int
     created: int = field(default_factory=lambda: int(time.time()))  # epoch seconds
@@ -46,12 +57,12 @@ class Answer(ABC):
 
     @property
     def finish_reason(self) -> str:
-        """Why the text ends."""
+        """OpenAI's reason why the text ends."""
         return "length" if self.truncated else "stop"
 
     @property
     def usage(self) -> JsonObject:
-        """OpenAI's token counts, a piece being a token."""
+        """OpenAI's token counts; a piece counts as a token."""
         completion = len(self.pieces)
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -60,15 +71,15 @@ class Answer(ABC):
         }
 
     def whole(self) -> JsonObject:
-        """The answer in one object."""
-        choice = _choice(self._whole_part("".join(self.pieces)), self.finish_reason)
+        """Return the answer as one object."""
+        choice = _choice(self._whole_part(), self.finish_reason)
         return {**self._head(self.kind), "choices": [choice], "usage": self.usage}
 
     def stream(self, *, include_usage: bool) -> EventStream:
-        """The answer as events, each encoded when its turn comes.
+        """Return the answer as events, each encoded when it is due.
 
         Args:
-            include_usage: OpenAI's `stream_options.include_usage`: `"usage": null` everywhere, then one
+            include_usage: OpenAI's `stream_options.include_usage`: `"usage": null` in every event, then one
                 more event with the counts and no choices.
         """
         opening = len(self._opening_parts())
@@ -97,7 +108,7 @@ class Answer(ABC):
         }
 
     @abstractmethod
-    def _whole_part(self, text: str) -> JsonObject: ...
+    def _whole_part(self) -> JsonObject: ...
 
     @abstractmethod
     def _opening_parts(self) -> list[JsonObject]: ...
@@ -110,34 +121,42 @@ class Answer(ABC):
 
 
 class ChatAnswer(Answer):
-    """https://platform.openai.com/docs/api-reference/chat/object and .../chat/streaming."""
+    """https://platform.openai.com/docs/api-reference/chat/object and .../chat/streaming.
+
+    Reasoning is in `reasoning_content`, as with DeepSeek and Spark.
+    """
 
     prefix = "chatcmpl"
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
 
-    def _whole_part(self, text: str) -> JsonObject:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def _whole_part(self) -> JsonObject:
+        text = "".join(self.pieces[self.thoughts :])
+        message: JsonObject = {"role": "assistant", "content": text, "refusal": None}
+        if self.thoughts:
+            message["reasoning_content"] = "".join(self.pieces[: self.thoughts])
+        return {"message": message}
 
     def _opening_parts(self) -> list[JsonObject]:
         return [{"delta": {"role": "assistant", "content": ""}}]
 
     def _piece_parts(self) -> list[JsonObject]:
-        return [{"delta": {"content": piece}} for piece in self.pieces]
+        kinds = ["reasoning_content"] * self.thoughts + ["content"] * (len(self.pieces) - self.thoughts)
+        return [{"delta": {kind: piece}} for kind, piece in zip(kinds, self.pieces, strict=True)]
 
     def _closing_part(self) -> JsonObject:
         return {"delta": {}}
 
 
 class TextAnswer(Answer):
-    """https://platform.openai.com/docs/api-reference/completions/object; a stream has the same kind."""
+    """https://platform.openai.com/docs/api-reference/completions/object; streams use the same object type."""
 
     prefix = "cmpl"
     kind = "text_completion"
     chunk_kind = "text_completion"
 
-    def _whole_part(self, text: str) -> JsonObject:
-        return {"text": text}
+    def _whole_part(self) -> JsonObject:
+        return {"text": "".join(self.pieces)}
 
     def _opening_parts(self) -> list[JsonObject]:
         return []
@@ -155,3 +174,38 @@ def _choice(part: JsonObject, finish_reason: str | None = None) -> JsonObject:
 
 def _event(chunk: JsonObject) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def stream_response(gateway: Gateway, stream: EventStream) -> Response:
+    """Return a response that sends the events one by one."""
+    body = _paced(gateway.stats, stream, gateway.options)
+    response = Response(body, headers=STREAM_HEADERS, content_type="text/event-stream")
+    response.timeout = None
+    return response
+
+
+async def _paced(stats: GatewayStats, stream: EventStream, options: GatewayOptions) -> AsyncIterator[bytes]:
+    """Yield the events with a pause between pieces, and count callers that disconnect early."""
+    pauses = stream.pieces[1:]
+    sent = 0
+    stats.streams_open += 1
+    try:
+        for event in stream.events:
+            await _break_off(options, sent)
+            if sent in pauses:
+                await asyncio.sleep(options.word_delay)  # even if 0, so that other tasks run
+            yield event
+            sent += 1
+        await _break_off(options, sent)
+    except (asyncio.CancelledError, GeneratorExit):
+        stats.streams_closed_early += 1
+        raise
+    finally:
+        stats.streams_open -= 1
+
+
+async def _break_off(options: GatewayOptions, sent: int) -> None:
+    if sent == options.cut_after:
+        raise StreamCut
+    if sent == options.stall_after:
+        await asyncio.Event().wait()  # until the caller disconnects and the task is cancelled

@@ -1,21 +1,95 @@
-"""Chat and plain completions: the last message comes back, whole or streamed, after some thought or none."""
+"""Chat and plain completions: their request bodies, and an echo of the last message as the answer."""
 
+from typing import Annotated, Final
+
+import msgspec
 from quart import Blueprint, Response
 
-from proxy.gateway.answers import Answer, ChatAnswer, TextAnswer
-from proxy.gateway.echo import echo_sentence, split_pieces
-from proxy.gateway.oddities import choose
-from proxy.gateway.request_bodies import ChatRequest, CompletionRequest, GenerationRequest, read_body
+from proxy.gateway.answers import Answer, ChatAnswer, TextAnswer, stream_response
+from proxy.gateway.echo import Turn, echo_sentence, split_pieces, think
+from proxy.gateway.http import json_response, read_body
 from proxy.gateway.state import current_gateway
-from proxy.gateway.streaming import stream_response
-from proxy.gateway.thinking import THINKING_MODELS, ThinkingAnswer, think
+
+CHAT_MODEL: Final = "mock-gpt-model"
+THINKING_MODELS: Final = frozenset({"x1", "mock-thinking-model"})
+"""Models that reason before they answer. They are not in the model list."""
 
 blueprint = Blueprint("completions", __name__, url_prefix="/v1")
 
 
+class StreamOptions(msgspec.Struct):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool | None = False
+
+
+class GenerationRequest(msgspec.Struct, kw_only=True):
+    """Fields that chat and plain completions share; the defaults are the echo article's."""
+
+    model: str = CHAT_MODEL
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = 512
+    temperature: float | None = 0.1
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with its token counts."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The dialogue so far."""
+        raise NotImplementedError
+
+
+class ContentPart(msgspec.Struct):
+    """A part of a message's content; only text is used."""
+
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(msgspec.Struct):
+    """A message; its content is a text, a list of parts, or absent (as with tool calls)."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+
+    @property
+    def text(self) -> str:
+        """All text of the message."""
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content if part.type == "text")
+        return self.content or ""
+
+
+class ChatRequest(GenerationRequest, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage]
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The messages as roles and texts."""
+        return [Turn(message.role, message.text) for message in self.messages]
+
+
+class CompletionRequest(GenerationRequest, kw_only=True):
+    """`POST /v1/completions`; if there are several prompts, the last one is echoed."""
+
+    prompt: str | list[str]
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Each prompt as a user's message."""
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        return [Turn("user", prompt) for prompt in prompts]
+
+
 @blueprint.post("/chat/completions")
 async def chat_completions() -> Response:
-    """Echo a dialogue's last message; a thinking model also shows what Markdown it knows."""
+    """Echo the last message; a thinking model answers with reasoning and a sample of Markdown."""
     current_gateway().stats.chat_requests += 1
     asked = await read_body(ChatRequest)
     return _respond(
@@ -30,38 +104,30 @@ async def completions() -> Response:
     return _respond(asked, compose(asked, TextAnswer))
 
 
-def _respond(asked: GenerationRequest, answer: Answer) -> Response:
-    gateway = current_gateway()
-    odd = choose(gateway, asked.model)
-    if asked.stream and odd.instead is None:
-        stream = odd.streamed(answer.stream(include_usage=asked.include_usage))
-        return stream_response(gateway, stream, odd.options(gateway.options))
-    return odd.respond(answer.whole())
-
-
 def compose(asked: GenerationRequest, shape: type[Answer]) -> Answer:
-    """Answer a request: `max_tokens` counts pieces."""
-    turns = asked.turns
-    pieces = split_pieces(echo_sentence(turns))
+    """Build the echo of the last message."""
+    return _compose(asked, shape, [], split_pieces(echo_sentence(asked.turns)))
+
+
+def compose_thinking(asked: ChatRequest) -> Answer:
+    """Build an answer that begins with reasoning."""
+    return _compose(asked, ChatAnswer, *think(asked.turns))
+
+
+def _compose(asked: GenerationRequest, shape: type[Answer], thoughts: list[str], words: list[str]) -> Answer:
+    """Build an answer; a piece counts as a token for `max_tokens` and usage."""
+    pieces = [*thoughts, *words]
     kept = pieces[: asked.max_tokens]
     return shape(
         model=asked.model,
         pieces=kept,
-        truncated=len(kept) < len(pieces),
-        prompt_tokens=sum(len(split_pieces(turn.text)) for turn in turns),
-    )
-
-
-def compose_thinking(asked: ChatRequest) -> ThinkingAnswer:
-    """Think first, then answer; `max_tokens` counts the pieces of both."""
-    turns = asked.turns
-    thoughts, answer = think(turns)
-    pieces = [*thoughts, *answer]
-    kept = pieces[: asked.max_tokens]
-    return ThinkingAnswer(
-        model=asked.model,
-        pieces=kept,
         thoughts=min(len(thoughts), len(kept)),
         truncated=len(kept) < len(pieces),
-        prompt_tokens=sum(len(split_pieces(turn.text)) for turn in turns),
+        prompt_tokens=sum(len(split_pieces(turn.text)) for turn in asked.turns),
     )
+
+
+def _respond(asked: GenerationRequest, answer: Answer) -> Response:
+    if asked.stream:
+        return stream_response(current_gateway(), answer.stream(include_usage=asked.include_usage))
+    return json_response(answer.whole())

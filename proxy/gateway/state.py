@@ -1,5 +1,6 @@
-"""What one running gateway holds: options, counters and tokens, reachable from its views and its tests."""
+"""The state of a running gateway: its options, its counters and the tokens it has issued."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,16 +9,49 @@ from typing import cast
 from quart import current_app
 from quart.wrappers import Request
 
-from proxy.gateway.issuer import TokenIssuer
-from proxy.gateway.options import GatewayOptions
+MAX_LIVE_TOKENS = 65_536
+"""Bounds the memory of a busy gateway: beyond this, the oldest token is revoked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayOptions:
+    """How the gateway behaves; times are in seconds, statuses are HTTP's.
+
+    Args:
+        token_ttl: Lifetime of an issued token.
+        word_delay: Pause between the pieces of a streamed answer.
+        api_key: A single key that `/v1` accepts instead of tokens.
+        app_id: Client id, the same for both token endpoints.
+        app_secret: Client secret.
+        first_byte_delay: Pause before the headers of a response under `/v1`.
+        token_delay: Pause before a token endpoint answers.
+        token_status: Any status other than 200 makes the token endpoints fail with it.
+        status: Any status other than 200 makes every path under `/v1` fail with it.
+        cut_after: Abort a stream after this many events, without the final chunk.
+        stall_after: Send nothing more after this many events, until the caller disconnects.
+        reject_tokens: Reject every token, even valid ones.
+    """
+
+    token_ttl: float = 300.0
+    word_delay: float = 0.1
+    api_key: str | None = None
+    app_id: str = "demo"
+    app_secret: str = "demo-secret"  # noqa: S105  the demonstration's documented secret
+    first_byte_delay: float = 0.0
+    token_delay: float = 0.0
+    token_status: int = 200
+    status: int = 200
+    cut_after: int | None = None
+    stall_after: int | None = None
+    reject_tokens: bool = False
 
 
 @dataclass(slots=True)
 class GatewayStats:
-    """Counters since the start, and the last request under `/v1` as it arrived.
+    """Counters since the start, and the most recent request under `/v1`.
 
-    `last_request_body` holds bodies that were read whole (chat, completions, embeddings), else nothing.
-    Header names are lower-case, the target is path and query before any decoding.
+    `last_request_body` holds only bodies that are read whole (chat, completions, embeddings, rerank).
+    Header names are lower-case; the target is path and query before decoding.
     """
 
     token_fetches: int = 0
@@ -28,24 +62,63 @@ class GatewayStats:
     embedding_requests: int = 0
     streams_open: int = 0
     streams_closed_early: int = 0
-    oddities_played: dict[str, int] = field(default_factory=dict)
     last_request_headers: list[tuple[str, str]] = field(default_factory=list)
     last_request_body: bytes = b""
     last_request_target: str = ""
 
     def counters(self) -> dict[str, int]:
-        """The numbers alone: what may be shown to anybody."""
+        """Return the counters alone, which anyone may see."""
         return {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), int)}
 
-    def note_arrival(self, request: Request) -> None:
-        """Keep how the request came in."""
+    def record_request(self, request: Request) -> None:
+        """Keep the headers and the target of a request."""
         self.last_request_headers = raw_headers(request)
         self.last_request_target = raw_target(request)
         self.last_request_body = b""
 
 
+class TokenIssuer:
+    """Issues random tokens that expire.
+
+    Args:
+        clock: A monotonic clock in seconds, such as `time.monotonic`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._expiry: dict[str, float] = {}  # in order of issue
+
+    def __len__(self) -> int:
+        return len(self._expiry)
+
+    def issue(self, ttl: float) -> str:
+        """Return a new token that is valid for `ttl` seconds."""
+        self._prune()
+        token = secrets.token_urlsafe(32)
+        self._expiry[token] = self._clock() + ttl
+        return token
+
+    def accepts(self, token: str) -> bool:
+        """Return whether the token was issued here and is neither expired nor revoked."""
+        expiry = self._expiry.get(token)
+        return expiry is not None and self._clock() < expiry
+
+    def revoke_all(self) -> None:
+        """Revoke every token."""
+        self._expiry.clear()
+
+    def _prune(self) -> None:
+        """Remove the oldest tokens while they are expired or there are too many."""
+        now = self._clock()
+        while self._expiry:
+            oldest = next(iter(self._expiry))
+            if self._expiry[oldest] > now and len(self._expiry) < MAX_LIVE_TOKENS:
+                return
+            del self._expiry[oldest]
+
+
 class Gateway:
-    """The state of one gateway. Replace `options` at any time: the next request sees them."""
+    """The state of one gateway. Assigning `options` takes effect with the next request."""
 
     def __init__(self, options: GatewayOptions, clock: Callable[[], float]) -> None:
         self.options = options
@@ -54,7 +127,7 @@ class Gateway:
 
     @contextmanager
     def counting_fetch(self) -> Iterator[None]:
-        """Count one request for a token, and how many run at once."""
+        """Count a token request, and how many are in flight at once."""
         stats = self.stats
         stats.token_fetches += 1
         stats.token_fetches_in_flight += 1
@@ -66,18 +139,18 @@ class Gateway:
 
 
 def current_gateway() -> Gateway:
-    """The gateway that the current request came to."""
+    """Return the gateway that is serving the current request."""
     return cast(Gateway, current_app.extensions["gateway"])
 
 
 def raw_headers(request: Request) -> list[tuple[str, str]]:
-    """Headers from the ASGI scope: Quart's own mapping adds a `Remote-Addr` and changes the case."""
+    """Return the headers from the ASGI scope; Quart's mapping adds `Remote-Addr` and changes the case."""
     return [
         (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.scope["headers"]
     ]
 
 
 def raw_target(request: Request) -> str:
-    """Path and query of the request line, `%2F` and the like as they came."""
+    """Return path and query of the request line, with escapes such as `%2F` unchanged."""
     path, query = request.scope["raw_path"], request.scope["query_string"]
     return (path + b"?" + query if query else path).decode("latin-1")

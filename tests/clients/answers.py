@@ -3,7 +3,7 @@
 import struct
 from typing import Final
 
-from proxy.gateway.embeddings import DIMENSIONS, pack_vector
+from proxy.gateway.models import DIMENSIONS, pack_vector
 
 ECHO: Final = "As a mock AI Assitant, I can only echo your last message:你是谁"
 PIECES: Final = 15

@@ -1,12 +1,13 @@
-"""The service before the demonstration gateway, which is odd where a client asks it to be."""
+"""The service in front of the test gateway, which behaves oddly where a model name asks for it."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
 
 from proxy.gateway import Gateway
-from tests.conftest import RECIPE, RunningGateway, RunningProxy, RunProxy
+from tests.conftest import RECIPE, RunningOddGateway, RunningProxy, RunProxy
 from tests.loopback import until
 
 # A rejection that a client asks for must not end the token of the others; and the credential that is always
@@ -42,6 +43,7 @@ class Place:
 
     proxy: RunningProxy
     gateway: Gateway
+    played: Counter[str]
 
     @property
     def url(self) -> str:
@@ -60,8 +62,8 @@ class Place:
 
 
 @pytest.fixture
-async def place(run_proxy: RunProxy, gateway: RunningGateway) -> AsyncIterator[Place]:
+async def place(run_proxy: RunProxy, odd_gateway: RunningOddGateway) -> AsyncIterator[Place]:
     """A running service with the gateway behind it."""
-    odd = ODD.format(url=gateway.url, recipe=RECIPE.format(issuer=gateway.url))
-    async with run_proxy(gateway.url, credential=gateway.credential, more=odd) as proxy:
-        yield Place(proxy, gateway.gateway)
+    odd = ODD.format(url=odd_gateway.url, recipe=RECIPE.format(issuer=odd_gateway.url))
+    async with run_proxy(odd_gateway.url, credential=odd_gateway.credential, more=odd) as proxy:
+        yield Place(proxy, odd_gateway.gateway, odd_gateway.played)

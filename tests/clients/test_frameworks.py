@@ -12,7 +12,7 @@ from tests.clients.answers import (
 )
 from tests.clients.client_process import NODE, find_environment, run_client
 from tests.clients.conftest import Place
-from tests.conftest import KEY, RunningGateway, RunProxy
+from tests.conftest import KEY, RunningOddGateway, RunProxy
 
 
 async def test_langchain(place: Place, subtests: pytest.Subtests) -> None:
@@ -34,7 +34,7 @@ async def test_langchain(place: Place, subtests: pytest.Subtests) -> None:
 
 
 async def test_the_token_ids_of_langchain_are_read_back_where_that_is_asked_for(
-    run_proxy: RunProxy, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+    run_proxy: RunProxy, odd_gateway: RunningOddGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (encodings,) = find_environment("frameworks").glob(
         "lib/*/site-packages/llama_index/core/_static/tiktoken_cache"
@@ -44,7 +44,7 @@ async def test_the_token_ids_of_langchain_are_read_back_where_that_is_asked_for(
     caller = (
         f'[[access.keys]]\nname = "langchain"\nkey = "{key}"\nrepairs = ["langchain", "decode_token_ids"]'
     )
-    async with run_proxy(gateway.url, credential=gateway.credential, more=caller) as proxy:
+    async with run_proxy(odd_gateway.url, credential=odd_gateway.credential, more=caller) as proxy:
         said = (await run_client("frameworks", "langchain_client.py", proxy.url, key))["embeddings"]
     assert said["by_tokens"] == said["by_texts"] == vectors("一", "two words")
 

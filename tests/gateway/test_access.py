@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.gateway.access import bearer_token
+from proxy.gateway.app import bearer_token
 from tests.gateway.caller import Caller
 
 REFUSED = {
@@ -86,7 +86,7 @@ async def test_the_first_byte_waits(caller: Caller, monkeypatch: pytest.MonkeyPa
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("proxy.gateway.access.asyncio.sleep", sleep)
+    monkeypatch.setattr("proxy.gateway.app.asyncio.sleep", sleep)
     caller.gateway.options = replace(caller.gateway.options, first_byte_delay=2.5)
     await caller.client.get("/v1/models", headers=caller.headers)
     await caller.client.get("/v1/models")

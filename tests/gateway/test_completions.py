@@ -1,9 +1,8 @@
 """Chat and plain completions, in process."""
 
 from proxy.gateway.answers import ChatAnswer
-from proxy.gateway.completions import compose
+from proxy.gateway.completions import ChatMessage, ChatRequest, compose
 from proxy.gateway.echo import LAST_MESSAGE, NO_MESSAGES
-from proxy.gateway.request_bodies import ChatMessage, ChatRequest
 from tests.gateway.caller import Caller
 
 HELLO = [{"role": "user", "content": "你好 world"}]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.gateway.embeddings import Item, items_of, pack_vector
-from proxy.gateway.errors import GatewayError
+from proxy.gateway.http import GatewayError
+from proxy.gateway.models import Item, items_of, pack_vector
 from tests.gateway.caller import Caller
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy.gateway import issuer
-from proxy.gateway.issuer import TokenIssuer
+from proxy.gateway import state
+from proxy.gateway.state import TokenIssuer
 from tests.gateway.caller import ManualClock
 
 
@@ -48,7 +48,7 @@ def test_dead_tokens_are_forgotten(clock: ManualClock) -> None:
 
 
 def test_live_tokens_are_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(issuer, "MAX_LIVE_TOKENS", 3)
+    monkeypatch.setattr(state, "MAX_LIVE_TOKENS", 3)
     tokens = TokenIssuer(clock)
     issued = [tokens.issue(300.0) for _ in range(5)]
     assert [tokens.accepts(token) for token in issued] == [False, False, True, True, True]

@@ -4,11 +4,11 @@ from hashlib import sha256
 
 import pytest
 
-from proxy.gateway.mirror import METHODS
+from proxy.gateway.app import MIRRORED_METHODS
 from tests.gateway.caller import Caller
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MIRRORED_METHODS)
 @pytest.mark.parametrize("path", ["/v1/echo", "/v1/echo/", "/v1/echo/a/b.c"])
 async def test_every_method_and_path_is_described(caller: Caller, method: str, path: str) -> None:
     body = b"\x00\xff" * 50_000

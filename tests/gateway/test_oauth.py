@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.gateway.oauth import FORM, Client, OAuthError, check_grant
+from proxy.gateway.tokens import FORM, Client, OAuthError, check_grant
 
 DEMO = Client("demo", "s3cret")
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from proxy.gateway.errors import GatewayError
-from proxy.gateway.request_bodies import ChatRequest, CompletionRequest, EmbeddingRequest, parse_body
+from proxy.gateway.completions import ChatRequest, CompletionRequest
+from proxy.gateway.http import GatewayError, parse_body
+from proxy.gateway.models import EmbeddingRequest
 
 
 def test_the_defaults_are_the_articles() -> None:

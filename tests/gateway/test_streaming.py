@@ -31,7 +31,7 @@ async def test_the_pause_stands_between_the_pieces(caller: Caller, monkeypatch: 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("proxy.gateway.streaming.asyncio.sleep", sleep)
+    monkeypatch.setattr("proxy.gateway.answers.asyncio.sleep", sleep)
     caller.gateway.options = replace(caller.gateway.options, word_delay=0.1)
     await caller.client.post("/v1/chat/completions", data=ASKED, headers=caller.headers)
     assert waits == [0.1] * (PIECES - 1)

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.gateway.completions import compose_thinking
-from proxy.gateway.echo import Turn
-from proxy.gateway.request_bodies import ChatMessage, ChatRequest
-from proxy.gateway.thinking import QUOTED_CHARACTERS, THINKING_MODELS, think
+from proxy.gateway.completions import THINKING_MODELS, ChatMessage, ChatRequest, compose_thinking
+from proxy.gateway.echo import QUOTED_CHARACTERS, Turn, think
 from tests.gateway.caller import Caller
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.gateway import GatewayOptions
-from proxy.gateway.oauth import FORM
+from proxy.gateway.tokens import FORM
 from tests.gateway.caller import Caller, ManualClock
 from tests.loopback import until
 from tests.pace import PATIENCE

@@ -14,8 +14,7 @@ import redis.asyncio
 
 from proxy.chat.paragraphs import ParagraphCutter
 from proxy.chat.render import Kind, render_block
-from proxy.gateway.echo import Turn
-from proxy.gateway.thinking import think
+from proxy.gateway.echo import Turn, think
 from tests.chat.visitor import Heard, Stream, Visitor, blocks, states, visitor
 from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, RunningGateway, RunProxy

@@ -1,4 +1,4 @@
-"""The demonstration gateway at its oddest behind the proxy: clients read the whole echo, or an error."""
+"""Odd gateways behind the proxy: clients read the whole echo, or an error."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from proxy.gateway.echo import LAST_MESSAGE
-from proxy.gateway.oddities import ODDITIES
-from tests.conftest import RunningGateway, RunProxy
+from tests.conftest import RunningOddGateway, RunProxy
 from tests.integration import ragflow
 from tests.integration.ragflow import CHAT, JSON, ErrorShown
+from tests.odd_gateway import ODDITIES
 from tests.raw_caller import RawAnswer, raw_caller
 
 ECHO = LAST_MESSAGE + "hi"
@@ -19,13 +19,13 @@ WHOLE = [name for name in ODDITIES if name not in {*BROKEN, *INSTEAD, "held", "f
 
 
 async def answer(
-    run_proxy: RunProxy, gateway: RunningGateway, oddity: str, repairs: str
+    run_proxy: RunProxy, odd_gateway: RunningOddGateway, oddity: str, repairs: str
 ) -> tuple[RawAnswer, bytes]:
     """A streamed chat with a model of that name."""
     body = {"model": f"odd:{oddity}", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     options = f'repairs = ["{repairs}"]'
     async with (
-        run_proxy(gateway.url, credential=gateway.credential, options=options) as proxy,
+        run_proxy(odd_gateway.url, credential=odd_gateway.credential, options=options) as proxy,
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", CHAT, JSON, body=json.dumps(body).encode())
@@ -60,22 +60,22 @@ READERS: list[tuple[str, Callable[[bytes], object], object]] = [
 @pytest.mark.parametrize("oddity", WHOLE)
 async def test_an_odd_stream_is_read_whole(
     run_proxy: RunProxy,
-    gateway: RunningGateway,
+    odd_gateway: RunningOddGateway,
     oddity: str,
     repairs: str,
     reader: Callable[[bytes], object],
     expected: object,
 ) -> None:
-    head, body = await answer(run_proxy, gateway, oddity, repairs)
+    head, body = await answer(run_proxy, odd_gateway, oddity, repairs)
     assert head.status == 200
     assert reader(body) == expected
 
 
 @pytest.mark.parametrize("oddity", sorted(BROKEN))
 async def test_a_stream_that_fails_shows_one_error(
-    run_proxy: RunProxy, gateway: RunningGateway, oddity: str
+    run_proxy: RunProxy, odd_gateway: RunningOddGateway, oddity: str
 ) -> None:
-    _, body = await answer(run_proxy, gateway, oddity, "ragflow")
+    _, body = await answer(run_proxy, odd_gateway, oddity, "ragflow")
     assert b"As " in body
     with pytest.raises(ErrorShown):
         ragflow.chat_stream(body)
@@ -84,8 +84,8 @@ async def test_a_stream_that_fails_shows_one_error(
 
 @pytest.mark.parametrize(("oddity", "status"), INSTEAD.items())
 async def test_a_200_that_is_no_answer_is_an_error(
-    run_proxy: RunProxy, gateway: RunningGateway, oddity: str, status: int
+    run_proxy: RunProxy, odd_gateway: RunningOddGateway, oddity: str, status: int
 ) -> None:
-    head, body = await answer(run_proxy, gateway, oddity, "ragflow")
+    head, body = await answer(run_proxy, odd_gateway, oddity, "ragflow")
     assert head.status == status
     assert json.loads(body)["error"]["message"]

@@ -1,20 +1,30 @@
-"""Oddities: each does what it says, chosen for all requests or by a model's name, and nothing else is odd."""
+"""The test gateway: each oddity changes what it says, and nothing else."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from quart import Quart
 
-from proxy.cli import main
+from proxy.gateway import GatewayOptions
 from proxy.gateway.echo import LAST_MESSAGE
-from proxy.gateway.oddities import ODDITIES, PREFIX, is_known
 from tests.gateway.caller import Caller
 from tests.loopback import until
+from tests.odd_gateway import ODDITIES, PREFIX, create_odd_gateway, is_known
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 HI = [{"role": "user", "content": "hi"}]
 WORDS = ["As ", "a "]
+
+
+@pytest.fixture
+def app() -> Quart:
+    return create_odd_gateway(GatewayOptions(word_delay=0.0))
+
+
+@pytest.fixture
+def caller(app: Quart) -> Caller:
+    return Caller(app.test_client(), app.extensions["gateway"])
 
 
 async def asked(caller: Caller, oddity: str, path: str = CHAT, **body: Any) -> tuple[int, bytes]:
@@ -113,40 +123,17 @@ async def test_a_200_is_no_answer(caller: Caller, path: str, oddity: str, begins
     assert body[: len(begins) or 1] == begins
 
 
-async def test_a_status_and_a_passing_fault(caller: Caller) -> None:
+async def test_a_status_and_a_passing_fault(app: Quart, caller: Caller) -> None:
     assert (await asked(caller, "status_429"))[0] == 429
     assert [(await asked(caller, "flaky"))[0] for _ in range(3)] == [500, 200, 200]
-    assert caller.gateway.stats.oddities_played == {"status_429": 1, "flaky": 3}
-
-
-async def test_an_oddity_of_the_options_is_that_of_every_model(caller: Caller) -> None:
-    caller.gateway.options = replace(caller.gateway.options, oddity="no_usage")
-    body = json.dumps({"model": "m", "messages": HI}).encode()
-    async with caller.asking(CHAT, body) as connection:
-        pass
-    assert "usage" not in json.loads(await (await connection.as_response()).get_data(as_text=False))
+    assert app.extensions["oddities_played"] == {"status_429": 1, "flaky": 3}
 
 
 @pytest.mark.parametrize("name", ["", "other", "status_", "status_200", "status_x", "status_99999"])
-async def test_an_unknown_oddity_is_refused(
-    caller: Caller, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_unknown_oddity_is_refused(caller: Caller, name: str) -> None:
     assert not is_known(name)
     assert (await asked(caller, name))[0] == 404
-    with pytest.raises(SystemExit) as left:
-        main(["gateway", f"--oddity={name}"])
-    assert left.value.code == 2
-    assert "azure_first_chunk" in capsys.readouterr().err
 
 
-def test_every_oddity_says_what_it_does() -> None:
-    assert all(oddity.says for oddity in ODDITIES.values())
+def test_every_oddity_is_known() -> None:
     assert all(map(is_known, ODDITIES))
-
-
-async def test_rerank_ranks_the_last_document_first(caller: Caller) -> None:
-    body = b'{"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1}'
-    async with caller.asking("/v1/rerank", body) as connection:
-        pass
-    answer = json.loads(await (await connection.as_response()).get_data(as_text=False))
-    assert answer["results"] == [{"index": 1, "relevance_score": 1.0}]
