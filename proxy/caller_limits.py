@@ -153,9 +153,13 @@ class CallerLimits:
         Raises:
             ModelForbidden
         """
-        key = self._keys.get(caller.name)
-        if key is not None and not any(fnmatchcase(model, allowed) for allowed in key.models):
+        if not self.may_use(caller, model):
             raise ModelForbidden
+
+    def may_use(self, caller: Caller, model: str) -> bool:
+        """Return whether the key of this caller allows a model."""
+        key = self._keys.get(caller.name)
+        return key is None or any(fnmatchcase(model, allowed) for allowed in key.models)
 
     @contextlib.contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:

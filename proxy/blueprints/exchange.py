@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
@@ -13,20 +14,20 @@ from werkzeug.datastructures import Headers
 
 from proxy.asgi import ProxyRequest
 from proxy.caller_limits import CallerLimits
-from proxy.errors import UpstreamError
+from proxy.errors import ModelForbidden, UpstreamError
 from proxy.generations import Generations
 from proxy.services import Services
-from proxy.telemetry import BodyLog, ExchangeRecord
+from proxy.telemetry import BodyLog
 from proxy.telemetry.readings import OTHER_MODEL
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamRequest
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.heartbeat import Heartbeat
-from proxy.upstream.model_list import ModelList
+from proxy.upstream.model_list import filter_answer
 from proxy.upstream.relay import Answer, Exchange
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.routing import Route
-from proxy.wire.endpoints import Endpoint
+from proxy.wire.endpoints import Endpoint, Shape
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form, replace_form_model
 from proxy.wire.headers import find_header, is_preflight, media_type, request_headers
@@ -71,7 +72,7 @@ async def relay_exchange() -> Response:
     if incoming.caller is not None:
         own.limits.check_endpoint(incoming.caller, target.endpoint)
     if own.models.answers(incoming.method, target):
-        return await _answer_models(own.models, target, record)
+        return await _answer_models(incoming, own, target)
     seen = await _see(incoming, own, target)
     held, fields = seen.body, seen.fields
     _check_limits(incoming, own.limits, seen)
@@ -95,6 +96,8 @@ async def relay_exchange() -> Response:
         raise
     if not isinstance(answer.body, bytes) and _is_event_stream(answer):
         _count_stream(incoming, own.limits)  # also one that was not seen to be asked for
+    if target.endpoint.shape is Shape.MODELS and _is_limited(incoming, own):
+        answer = await filter_answer(answer, partial(_may_use, incoming, own))
     return to_response(answer)
 
 
@@ -137,14 +140,26 @@ class _Preparation:
         )
 
 
-async def _answer_models(models: ModelList, target: Target, record: ExchangeRecord) -> Response:
-    """Answer with the list of models, or with one of them."""
+async def _answer_models(incoming: ProxyRequest, own: Services, target: Target) -> Response:
+    """Answer with the list of the models that the caller may use, or with one of them."""
+    record = incoming.record
     if target.model is None:
-        body = listing(await models.entries(record.request_id))
+        entries = await own.models.entries(record.request_id)
+        body = listing(entry for entry in entries if _may_use(incoming, own, entry.id))
+    elif _may_use(incoming, own, target.model):
+        body = single(await own.models.entry(target.model, record.request_id))
     else:
-        body = single(await models.entry(target.model, record.request_id))
+        raise ModelForbidden
     record.went_down(body)
     return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _may_use(incoming: ProxyRequest, own: Services, model: str) -> bool:
+    return incoming.caller is None or own.limits.may_use(incoming.caller, model)
+
+
+def _is_limited(incoming: ProxyRequest, own: Services) -> bool:
+    return incoming.caller is not None and own.limits.is_limited(incoming.caller)
 
 
 def _check_limits(incoming: ProxyRequest, limits: CallerLimits, seen: SeenRequest) -> None:
@@ -187,8 +202,7 @@ async def _see(incoming: ProxyRequest, own: Services, target: Target) -> SeenReq
     The form of a key that is limited to models is read to its end, because its last part may name a model.
     """
     kind, body, record = _media_type(incoming), incoming.body, incoming.record
-    is_limited = incoming.caller is not None and own.limits.is_limited(incoming.caller)
-    is_read = kind == JSON or (kind == MULTIPART_FORM and target.endpoint.form and is_limited)
+    is_read = kind == JSON or (kind == MULTIPART_FORM and target.endpoint.form and _is_limited(incoming, own))
     if kind == JSON:
         check_first_byte(await body.peek())
     caller = "" if incoming.caller is None else incoming.caller.name

@@ -1,17 +1,19 @@
 """Which models there are: those of the configuration, and those that the upstreams tell."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
-from proxy.errors import BadResponse, NotFound, ProxyError, UpstreamTimeout
+from proxy.errors import Aborted, BadResponse, InvalidResponse, NotFound, ProxyError, UpstreamTimeout
 from proxy.settings import Settings
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.upstream.relay import Answer
 from proxy.wire.endpoints import MODELS, ModelPlace, Shape
-from proxy.wire.model_list import ModelEntry, merge, read_entries
+from proxy.wire.model_list import ModelEntry, filter_listing, merge, read_entries
 from proxy.wire.paths import Target
 
 ASK_SECONDS: Final = 5.0
@@ -119,3 +121,37 @@ class ModelList:
     def _as_callers_know(self, entry: ModelEntry) -> ModelEntry:
         name = self._renamed.get(entry.id, entry.id)
         return ModelEntry(name, entry.created, entry.owned_by, entry.context_length)
+
+
+async def filter_answer(answer: Answer, may_use: Callable[[str], bool]) -> Answer:
+    """Drop the models that a caller may not use from the list of an upstream.
+
+    Raises:
+        BadResponse: the answer broke off, or cannot be filtered. A part of a list cannot.
+    """
+    if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        return answer
+    body = await _read_whole(answer)
+    if not body:  # of a HEAD request
+        return answer
+    try:
+        body = filter_listing(body, may_use)
+    except ValueError as error:
+        raise InvalidResponse("a list of models that cannot be read") from error
+    headers = [pair for pair in answer.headers if pair[0] != b"content-length"]
+    return Answer(answer.status, [*headers, (b"content-length", str(len(body)).encode())], body)
+
+
+async def _read_whole(answer: Answer) -> bytes:
+    if isinstance(answer.body, bytes):
+        return answer.body
+    body = b""
+    try:
+        async with contextlib.aclosing(answer.body) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > BYTES_MAX:
+                    raise InvalidResponse("a list of models that is too long")
+    except Aborted as error:
+        raise BadResponse(reason=error.reason) from error
+    return body

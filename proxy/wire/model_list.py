@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference/models/object. Strict clients ref
 some read how long a context is, though OpenAI does not say it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +49,41 @@ def read_entries(body: bytes) -> list[ModelEntry]:
     if not isinstance(listed, list):
         raise ValueError("no list of models")  # noqa: TRY004 - of an upstream's words, not of our types
     return [*_entries(listed)]
+
+
+def filter_listing(body: bytes, may_use: Callable[[str], bool]) -> bytes:
+    """Drop the models that a caller may not use from an upstream's answer.
+
+    Models that the caller may use and the scalars beside the list keep their bytes. Whatever else may name a
+    model is dropped.
+
+    Raises:
+        ValueError: the body is not a list or an object.
+    """
+    try:
+        if _begins(body, b"["):
+            return msgspec.json.encode(_usable(body, may_use))
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        kept = {
+            name: _usable(value, may_use) if _begins(value, b"[") else value
+            for name, value in members.items()
+            if not _begins(value, b"{")
+        }
+        return msgspec.json.encode(kept)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _begins(text: bytes | msgspec.Raw, byte: bytes) -> bool:
+    return bytes(text).lstrip().startswith(byte)
+
+
+def _usable(listed: bytes | msgspec.Raw, may_use: Callable[[str], bool]) -> list[msgspec.Raw]:
+    """The items of a list, as they are written, that name a model which the caller may use."""
+    items = msgspec.json.decode(listed, type=list[msgspec.Raw])
+    return [
+        item for item in items if any(may_use(entry.id) for entry in _entries([msgspec.json.decode(item)]))
+    ]
 
 
 def merge(lists: Iterable[Iterable[ModelEntry]]) -> list[ModelEntry]:

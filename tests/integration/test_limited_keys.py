@@ -12,7 +12,7 @@ from tests.conftest import KEY, RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
-from tests.raw_upstream import Conversation, raw_upstream
+from tests.raw_upstream import Conversation, Script, raw_upstream
 from tests.socket_upstream import socket_upstream
 
 LIMITED_KEY = "sk-limited-5d21-90ab"
@@ -263,6 +263,92 @@ async def test_the_own_list_of_models_is_an_endpoint_like_any_other(run_proxy: R
     ):
         assert (await asked(caller, "GET", "/v1/models")).status == 403
         assert (await asked(caller, "GET", "/v1/models", key=KEY)).status == 200
+
+
+# --- the list of models
+
+
+LISTED = b'{"object": "list", "data": [%s], "models": ["dear", "cheap"]}'
+CHEAP_ENTRY = b'{"id": "cheap-1",  "root": null, "permission": [1.10]}'
+DEAR_ENTRIES = b'{"id": "dear"}, {"name": "dear"}, {"id": 1}, "dear"'
+
+
+def answering(body: bytes, *headers: str, status: str = "200 OK") -> Script:
+    """An upstream that answers anything with this."""
+
+    async def answer(talk: Conversation) -> None:
+        await talk.answer(body, JSON, *headers, status=status)
+
+    return answer
+
+
+async def listed(caller: RawCaller, *request: str, key: str = LIMITED_KEY) -> tuple[int, bytes]:
+    """Status and body of an answer."""
+    await caller.send("GET", *request, key=key)
+    answer = await caller.answer()
+    return answer.status, await caller.body(answer)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/models", "/v1/MODELS", "/v1/models;x", "/v1/models?limit=9"]
+)
+async def test_a_relayed_list_holds_only_the_models_of_the_key(run_proxy: RunProxy, path: str) -> None:
+    body = LISTED % (CHEAP_ENTRY + b", " + DEAR_ENTRIES)
+    async with (
+        raw_upstream(answering(body)) as upstream,
+        run_proxy(upstream.url, more=LIMITED) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        status, told = await listed(caller, path)
+        assert status == 200
+        assert told == b'{"object":"list","data":[' + CHEAP_ENTRY + b'],"models":["cheap"]}'
+        assert await listed(caller, path, key=KEY) == (200, body)
+
+
+@pytest.mark.parametrize(
+    ("upstream_answer", "status"),
+    [
+        (answering(b'["dear", "cheap"]'), 200),
+        (answering(b'{"models": {"dear": {"id": "cheap"}}, "data": [["dear"], {"id": "cheap"}]}'), 200),
+        (answering(b'"dear"'), 502),
+        (answering(b"<p>dear</p>"), 502),
+        (answering(gzip.compress(LISTED % DEAR_ENTRIES), "Content-Encoding: gzip"), 502),
+        (
+            answering(
+                b'{"data": [{"id": "dear"', "Content-Range: bytes 0-21/99", status="206 Partial Content"
+            ),
+            502,
+        ),
+        (answering(LISTED % (b'{"id": "dear"},' * 400_000 + b"0")), 502),
+        (answering(b"[" * 100_000), 502),
+    ],
+)
+async def test_no_other_form_of_a_list_shows_another_model(
+    run_proxy: RunProxy, upstream_answer: Script, status: int
+) -> None:
+    async with (
+        raw_upstream(upstream_answer) as upstream,
+        run_proxy(upstream.url, more=LIMITED) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        found, told = await listed(caller, "/v1/models", "Range: bytes=0-21")
+    assert found == status
+    assert b"dear" not in told
+
+
+@pytest.mark.parametrize("source", ["configured", "merged"])
+async def test_the_own_list_holds_only_the_models_of_the_key(run_proxy: RunProxy, source: str) -> None:
+    more = f'[models]\nlist = "{source}"\nknown = [{{ id = "cheap" }}, {{ id = "dear" }}]\n' + LIMITED
+    async with (
+        raw_upstream(answering(LISTED % b"")) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        _, told = await listed(caller, "/v1/models")
+        assert [model["id"] for model in json.loads(told)["data"]] == ["cheap"]
+        assert (await listed(caller, "/v1/models/cheap"))[0] == 200
+        assert (await listed(caller, "/v1/models/dear"))[0] == 403
+        assert (await listed(caller, "/v1/models/dear", key=KEY))[0] == 200
 
 
 # --- streams at once
