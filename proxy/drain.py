@@ -10,6 +10,8 @@ class Drain:
     """Whether the service is on its way out, and the exchanges that still run."""
 
     def __init__(self) -> None:
+        self.announced = False
+        """Whether callers should go elsewhere; those that come in spite of it are served."""
         self._started = self._stopped = False
         self._clocks: set[ExchangeClock] = set()
         self._told: list[Callable[[], object]] = []
@@ -23,6 +25,7 @@ class Drain:
     def started(self, started: bool) -> None:
         tell = started and not self._started
         self._started = started
+        self.announced |= started
         for act in self._told if tell else ():
             act()
 

@@ -97,7 +97,7 @@ class Services:
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here: not draining, the default credential not known broken."""
-        if self.drain.started:
+        if self.drain.announced:
             return False
         default = self.settings.routes.default
         names = [default] if isinstance(default, str) else [*default]

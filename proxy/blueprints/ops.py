@@ -24,7 +24,7 @@ async def readyz() -> Response:
     """503 while draining, or while the default credential has no token and its last fetch failed."""
     if services().ready:
         return _plain("ok", HTTPStatus.OK)
-    return _plain("draining" if services().drain.started else "no token", HTTPStatus.SERVICE_UNAVAILABLE)
+    return _plain("draining" if services().drain.announced else "no token", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @blueprint.get("/metrics")

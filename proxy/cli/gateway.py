@@ -5,11 +5,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from hypercorn.config import Config
-
-from proxy.cli.server import load_server_config, open_sockets, run, run_server
+from proxy.cli.server import load_server_config, open_sockets, run
 from proxy.cli.signals import Signals, handled_signals
 from proxy.gateway import GatewayOptions, create_gateway
+from proxy.server.config import ServerConfig
+from proxy.server.serve import serve
 from proxy.settings import Settings, resolve_embedded
 
 DEFAULT_BIND = "127.0.0.1:5003"
@@ -40,7 +40,7 @@ def _serve_gateway(options: argparse.Namespace, signals: Signals) -> int:
     print(f"demonstration gateway on http://{host}:{port}; tokens live {gateway.token_ttl:g} s", flush=True)
 
     async def main() -> None:
-        await run_server(create_gateway(gateway), server, sockets, signals.stop().wait)
+        await serve(create_gateway(gateway), server, sockets, signals.stop().requested.wait)
 
     run(main)
     return 0
@@ -61,13 +61,13 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Callable[[Settin
     )
     sockets = open_sockets(["127.0.0.1:0"], backlog=1024)
     origin = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-    server = Config()
+    server = ServerConfig()
     server.accesslog, server.errorlog = None, None
     server.graceful_timeout = 1.0
     server.keep_alive_timeout = 75.0
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(run_server(create_gateway(options), server, sockets, stop.wait))
+        group.create_task(serve(create_gateway(options), server, sockets, stop.wait))
         try:
             yield lambda settings: resolve_embedded(settings, origin)
         finally:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from hypercorn.config import Config
-
 from proxy.access import is_loopback, uses_default_keys, uses_original_key
 from proxy.app import create_app, reload
 from proxy.cli.gateway import embedded_gateway
@@ -24,11 +22,12 @@ from proxy.cli.server import (
     load_server_config,
     open_sockets,
     run,
-    run_server,
 )
-from proxy.cli.signals import Signals, handled_signals
+from proxy.cli.signals import Signals, Stop, handled_signals
 from proxy.drain import Drain
 from proxy.errors import SettingsError
+from proxy.server.config import ServerConfig
+from proxy.server.serve import serve as serve_application
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
 from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger, writing_to
@@ -49,7 +48,7 @@ def serve(options: argparse.Namespace) -> int:
         return _serve(options, settings, server)
 
 
-def _serve(options: argparse.Namespace, settings: Settings, server: Config) -> int:
+def _serve(options: argparse.Namespace, settings: Settings, server: ServerConfig) -> int:
     binds = tuple(server.bind)  # the server puts descriptors in their place
 
     def load() -> Settings:
@@ -80,7 +79,7 @@ def check_binds(settings: Settings, binds: Sequence[str]) -> None:
 
 async def serve_until_stopped(
     settings: Settings,
-    server: Config,
+    server: ServerConfig,
     sockets: list[socket.socket],
     hard_stop_seconds: float = HARD_STOP_SECONDS,
     load: Callable[[], Settings] | None = None,
@@ -91,7 +90,7 @@ async def serve_until_stopped(
 
     Args:
         settings: What to serve.
-        server: Hypercorn's knobs; `graceful_timeout` is the time that running exchanges get.
+        server: The server's knobs; `graceful_timeout` is the time that running exchanges get.
         sockets: Where to listen.
         hard_stop_seconds: After that time more, whatever still hangs is left behind.
         load: Reads the settings again, at SIGHUP.
@@ -101,8 +100,9 @@ async def serve_until_stopped(
     drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
     stopped = functools.partial(
-        _stopped, signals.stop(), drain, server.graceful_timeout, hard_stop, hard_stop_seconds
-    )
+        _stopped, signals.stop(), drain, server.readiness_delay, server.graceful_timeout,
+        hard_stop, hard_stop_seconds,
+    )  # fmt: skip
     # We end streams politely at that time; then Hypercorn cuts what is left, on Python 3.11 at least.
     server.graceful_timeout += hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
@@ -114,20 +114,29 @@ async def serve_until_stopped(
         )
         try:
             async with hard_stop, reloads:
-                await run_server(app, server, sockets, stopped, resolved.limits.max_connections)
+                await serve_application(
+                    app, server, sockets, stopped,
+                    max_connections=resolved.limits.max_connections, is_leaving=lambda: drain.announced,
+                )  # fmt: skip
         except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
 
 
 async def _stopped(
-    stop: asyncio.Event, drain: Drain, grace: float, hard_stop: asyncio.Timeout, hard_stop_seconds: float
+    stop: Stop, drain: Drain, delay: float, grace: float, hard_stop: asyncio.Timeout, hard_stop_seconds: float
 ) -> None:
-    """Wait for the signal, and set the clocks of the end."""
+    """Wait for the signal, then until nobody sends new callers here, and set the clocks of the end."""
     # What exists now lives to the end. A full collection that walks it again and again stalls every stream.
     gc.collect()
     gc.freeze()
-    await stop.wait()
+    await stop.requested.wait()
+    if delay and not stop.hurried.is_set():
+        drain.announced = True
+        get_logger("proxy").info("not_ready", running=drain.running, delay_s=delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await stop.hurried.wait()
     drain.started = True
     get_logger("proxy").info("draining", running=drain.running, grace_s=grace)
     loop = asyncio.get_running_loop()

@@ -8,17 +8,15 @@ from a whole one.
 import asyncio
 import errno
 import logging
+import math
 import socket
 import tomllib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
-
-from hypercorn.config import Config
-from hypercorn.typing import ASGIFramework
+from typing import Any, Final, cast
 
 from proxy.errors import SettingsError
-from proxy.server.serve import serve
+from proxy.server.config import ServerConfig
 from proxy.shipped import nearest
 
 HARD_STOP_SECONDS: Final = 5.0
@@ -36,11 +34,11 @@ _BIND_CURES: Final = {
 }
 
 
-def load_server_config(bind: str | None, path: Path | None = None) -> Config:
-    """Hypercorn's configuration from its file, with the address of the command line.
+def load_server_config(bind: str | None, path: Path | None = None) -> ServerConfig:
+    """The server's configuration from its file, with the address of the command line.
 
     Raises:
-        SettingsError: no such file, no TOML, or a key that Hypercorn does not know.
+        SettingsError: no such file, no TOML, an unknown key, or a delay that is none.
     """
     path = nearest("hypercorn.toml") if path is None else path
     try:
@@ -49,10 +47,13 @@ def load_server_config(bind: str | None, path: Path | None = None) -> Config:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
-    unknown = [key for key in values if not hasattr(Config, key)]
+    unknown = [key for key in values if not hasattr(ServerConfig, key)]
     if unknown:  # Hypercorn itself takes any key in silence
         raise SettingsError(*(f"{path}: {key}: unknown key" for key in unknown))
-    config = Config.from_mapping(values)
+    delay = values.get("readiness_delay", 0)
+    if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+        raise SettingsError(f"{path}: readiness_delay: must be a number of seconds")
+    config = cast(ServerConfig, ServerConfig.from_mapping(values))
     if bind is not None:
         config.bind = [bind]
     config.workers = 1
@@ -102,20 +103,6 @@ def _bind_unix(listener: socket.socket, path: Path) -> None:
 def _bind_tcp(listener: socket.socket, host: str, port: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
-
-
-async def run_server(
-    app: ASGIFramework,
-    config: Config,
-    sockets: list[socket.socket],
-    stopped: Callable[[], Awaitable[object]],
-    max_connections: int | None = None,
-) -> None:
-    """Serve until `stopped` returns, then let running requests end within the configured time.
-
-    The sockets are handed over: the server closes them.
-    """
-    await serve(app, config, sockets, stopped, max_connections=max_connections)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -11,33 +13,51 @@ _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _HANGUP: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The wish that a service ends."""
+
+    requested: asyncio.Event = field(default_factory=asyncio.Event)
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by SIGINT, which somebody sends who waits for the end, and by a second signal."""
+
+    def signalled(self, number: int) -> None:
+        """Take SIGTERM or SIGINT."""
+        if number == signal.SIGINT or self.requested.is_set():
+            self.hurried.set()
+        self.requested.set()
+
+
 class Signals:
     """Turns signals into events. A signal that arrives before the event loop runs sets its event later."""
 
     def __init__(self) -> None:
-        self._early: set[int] = set()
+        self._early: list[int] = []
 
     def remember(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal while no event loop runs."""
-        self._early.add(number)
+        self._early.append(number)
 
-    def stop(self) -> asyncio.Event:
-        """Return an event that SIGTERM and SIGINT set; needs a running loop."""
-        return self._event(*_STOP)
+    def stop(self) -> Stop:
+        """Return the events that SIGTERM and SIGINT set; needs a running loop."""
+        stop = Stop()
+        self._handle(_STOP, stop.signalled)
+        return stop
 
     def hangup(self) -> asyncio.Event:
         """Return an event that SIGHUP sets; needs a running loop."""
-        return self._event(*_HANGUP)
-
-    def _event(self, *numbers: int) -> asyncio.Event:
         event = asyncio.Event()
+        self._handle(_HANGUP, lambda _: event.set())
+        return event
+
+    def _handle(self, numbers: tuple[int, ...], act: Callable[[int], None]) -> None:
         loop = asyncio.get_running_loop()
         for number in numbers:
             with contextlib.suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, event.set)
-        if self._early.intersection(numbers):
-            event.set()
-        return event
+                loop.add_signal_handler(number, partial(act, number))
+        for number in self._early:
+            if number in numbers:
+                act(number)
 
 
 @contextlib.contextmanager

@@ -109,9 +109,13 @@ class Host(Protocol):
     """What a connection needs of the server that it belongs to."""
 
     limits: Limits
-    draining: bool
     state: dict[str, Any]
     root_path: str
+
+    @property
+    def draining(self) -> bool:
+        """Whether a connection ends with the response that it waits for."""
+        ...
 
     def app(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
         """Serve one ASGI scope."""

@@ -18,9 +18,9 @@ from uuid import uuid4
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config
 from hypercorn.typing import LifespanState
 
+from proxy.server.config import ServerConfig
 from proxy.server.http1 import Connection, Headers, Limits, Refusal
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
@@ -46,11 +46,18 @@ class Server:
         config: Of `hypercorn.toml`.
         limits: Of each connection.
         max_connections: At once; a further one is answered 503.
+        is_leaving: Whether callers should go elsewhere; then each response ends its connection.
     """
 
-    def __init__(self, app: Any, config: Config, limits: Limits, max_connections: int | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        config: ServerConfig,
+        limits: Limits,
+        max_connections: int | None = None,
+        is_leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.limits = limits
-        self.draining = False
         self.state: dict[str, Any] = {}
         self.root_path = config.root_path
         self.connections: set[Connection] = set()
@@ -62,6 +69,8 @@ class Server:
         self.context = WorkerContext(None)
         self._app = app
         self._max_connections = max_connections
+        self._is_draining = False
+        self._is_leaving = is_leaving
         self._log = get_logger("server")
         self._common = b""
         self._loop = asyncio.get_running_loop()
@@ -154,9 +163,14 @@ class Server:
 
     # --- the end
 
+    @property
+    def draining(self) -> bool:
+        """Whether a connection ends with the response that it waits for."""
+        return self._is_draining or self._is_leaving()
+
     async def drain(self, seconds: float) -> None:
         """Close idle connections, and wait until the others have ended, for some seconds at most."""
-        self.draining = True
+        self._is_draining = True
         await self.context.terminated.set()
         for connection in [*self.connections]:
             connection.begin_drain()
@@ -181,11 +195,12 @@ class Server:
 
 async def serve(
     app: Any,
-    config: Config,
+    config: ServerConfig,
     sockets: list[socket],
     stopped: Callable[[], Awaitable[object]],
     limits: Limits | None = None,
     max_connections: int | None = None,
+    is_leaving: Callable[[], bool] = lambda: False,
 ) -> None:
     """Serve until `stopped` returns; then let requests end, within `graceful_timeout` of the configuration.
 
@@ -193,16 +208,17 @@ async def serve(
         app: An ASGI application.
         config: Of `hypercorn.toml`.
         sockets: Bound and listening; they are closed.
-        stopped: Returns when the service should end.
+        stopped: Returns when the service should accept no more connections.
         limits: Of each connection; by default those of the configuration.
         max_connections: At once.
+        is_leaving: Whether callers should go elsewhere, which begins before `stopped` returns.
 
     Raises:
         Exception: the application did not start.
     """
     loop = asyncio.get_running_loop()
     state: LifespanState = {}
-    server = Server(app, config, limits or limits_of(config), max_connections)
+    server = Server(app, config, limits or limits_of(config), max_connections, is_leaving)
     lifespan = Lifespan(server.wrapped, config, loop, state)
     lifespan_task = loop.create_task(lifespan.handle_lifespan())
     try:
@@ -218,7 +234,7 @@ async def serve(
 
 
 async def _accept_until(
-    server: Server, config: Config, sockets: list[socket], stopped: Callable[[], Awaitable[object]]
+    server: Server, config: ServerConfig, sockets: list[socket], stopped: Callable[[], Awaitable[object]]
 ) -> None:
     loop = asyncio.get_running_loop()
     secure = config.create_ssl_context() if config.ssl_enabled else None
@@ -245,7 +261,7 @@ async def _accept_until(
             await server.abort()
 
 
-def limits_of(config: Config) -> Limits:
+def limits_of(config: ServerConfig) -> Limits:
     """The limits that Hypercorn's configuration has keys for; the defaults for the rest."""
     return Limits(
         head_bytes=config.h11_max_incomplete_size,

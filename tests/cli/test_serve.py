@@ -8,19 +8,23 @@ import shlex
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypercorn.config import Config
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.cli.serve import announce, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.errors import SettingsError
-from proxy.settings import load_settings
+from proxy.server.config import ServerConfig
+from proxy.settings import Settings, load_settings
 from tests.cli.processes import ROOT, read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
+from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
@@ -40,7 +44,7 @@ async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_p
             SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
         )
         server = load_server_config(None)
-        server.graceful_timeout = 0.3
+        server.graceful_timeout, server.readiness_delay = 0.3, 0
         sockets = open_sockets(["127.0.0.1:0"], backlog=10)
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         service = group.create_task(serve_until_stopped(load_settings(path, {}), server, sockets))
@@ -61,9 +65,9 @@ IMPATIENT = """
 import functools, pathlib, sys
 from proxy.cli.serve import serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets, run
-from proxy.settings import load_settings
+from proxy.settings import Settings, load_settings
 server = load_server_config(None)
-server.graceful_timeout = 0.3
+server.graceful_timeout, server.readiness_delay = 0.3, 0
 sockets = open_sockets(["127.0.0.1:0"], backlog=10)
 print(sockets[0].getsockname()[1], flush=True)
 settings = load_settings(pathlib.Path(sys.argv[1]), {})
@@ -92,10 +96,150 @@ async def test_a_caller_who_never_reads_does_not_keep_the_service_alive(tmp_path
                     assert await service.wait() == 0
 
 
+@dataclass
+class Draining:
+    """A service that has been told to end."""
+
+    url: str
+    stop: Callable[[], object]
+    task: asyncio.Task[None]
+    lines: list[EventDict]
+
+    @property
+    def calls(self) -> list[EventDict]:
+        """The log lines of the exchanges that asked the upstream."""
+        return [line for line in self.lines if line["event"] == "exchange" and line["method"] == "POST"]
+
+
+def settings_for(folder: Path, upstream: str) -> Settings:
+    """Settings with one upstream."""
+    path = folder / "proxy.toml"
+    path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=STATIC, options="", more=""))
+    return load_settings(path, {})
+
+
+@asynccontextmanager
+async def draining(settings: Settings, *, delay: float, grace: float = 30) -> AsyncIterator[Draining]:
+    """Serve in this process; the block begins before the signal, which is `stop`."""
+    server = load_server_config(None)
+    server.readiness_delay, server.graceful_timeout = delay, grace
+    sockets = open_sockets(["127.0.0.1:0"], backlog=10)
+    url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+    with capture_logs() as lines:
+        async with asyncio.TaskGroup() as group:
+            service = group.create_task(serve_until_stopped(settings, server, sockets, 1.0))
+            await until(lambda: any(line["event"] == "serving" for line in lines))
+            async with raw_caller(url) as caller:
+                await caller.send("GET", "/livez", key=None)
+                await caller.answer()
+            yield Draining(url, lambda: os.kill(os.getpid(), signal.SIGTERM), service, lines)
+
+
+async def status(url: str, method: str, path: str) -> tuple[int, list[str]]:
+    """The status of a request on a connection of its own, and whether the connection is closed behind it."""
+    async with raw_caller(url) as caller:
+        await caller.send(method, path, body=b"{}" if method == "POST" else b"")
+        answer = await caller.answer()
+        await caller.body(answer)
+        return answer.status, answer.header("connection")
+
+
+async def test_readiness_turns_before_the_port_closes_and_all_is_served_meanwhile(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(answer_at_once) as upstream,
+        draining(settings_for(tmp_path, upstream.url), delay=3600) as service,
+        raw_caller(service.url) as kept,
+    ):
+        assert await status(service.url, "GET", "/readyz") == (200, [])
+        await kept.send("GET", "/livez", key=None)
+        await kept.body(await kept.answer())
+        service.stop()
+        await until(lambda: service.lines[-1]["event"] == "not_ready")
+        assert await status(service.url, "GET", "/readyz") == (503, ["close"])
+        assert await status(service.url, "GET", "/livez") == (200, ["close"])
+        assert await status(service.url, "POST", "/v1/chat/completions") == (200, ["close"])
+        await kept.send("POST", "/v1/chat/completions", body=b"{}")
+        assert (await kept.answer()).header("connection") == ["close"]
+        service.stop()  # a second signal skips the rest of the delay
+        async with asyncio.timeout(PATIENCE):
+            await service.task
+        with pytest.raises(ConnectionRefusedError):
+            await status(service.url, "GET", "/readyz")
+    events = [line["event"] for line in service.lines if line["event"] != "exchange"]
+    assert events[-3:] == ["not_ready", "draining", "stopped"]
+
+
+async def test_the_port_closes_when_the_readiness_delay_is_over(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(answer_at_once) as upstream,
+        draining(settings_for(tmp_path, upstream.url), delay=0.3) as service,
+    ):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        service.stop()
+        async with asyncio.timeout(PATIENCE):
+            await service.task
+        assert loop.time() - began >= 0.3
+        with pytest.raises(ConnectionRefusedError):
+            await status(service.url, "GET", "/readyz")
+
+
+async def test_streams_go_on_through_the_delay_and_the_drain(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def held(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b'data: {"choices": []}\n\n')
+        await go_on.wait()
+        await talk.chunk(b"data: [DONE]\n\n")
+        await talk.end()
+
+    async with (
+        raw_upstream(held) as upstream,
+        draining(settings_for(tmp_path, upstream.url), delay=0.2) as service,
+        raw_caller(service.url) as caller,
+    ):
+        await caller.send("POST", "/v1/chat/completions", body=b'{"stream": true}')
+        answer = await caller.answer()
+        service.stop()
+        await until(lambda: service.lines[-1]["event"] == "draining")
+        go_on.set()
+        assert (await caller.body(answer)).endswith(b"data: [DONE]\n\n")
+        async with asyncio.timeout(PATIENCE):
+            await service.task
+        (line,) = service.calls
+        assert line["outcome"] == "ok"
+
+
+async def test_a_reader_that_the_drain_cuts_is_logged_as_our_doing(tmp_path: Path) -> None:
+    async def flood(talk: Conversation) -> None:
+        await talk.start_stream()
+        while True:
+            await talk.chunk(b"data: " + b"x" * 60_000 + b"\n\n")
+
+    async with (
+        raw_upstream(flood) as upstream,
+        draining(settings_for(tmp_path, upstream.url), delay=0, grace=0.3) as service,
+        raw_caller(service.url) as stuck,
+    ):
+        stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads
+        await stuck.send("POST", "/v1/chat/completions", body=b"{}")
+        await until(lambda: len(upstream.requests) == 1)
+        service.stop()
+        async with asyncio.timeout(PATIENCE):
+            await service.task
+    (line,) = service.calls
+    assert line["outcome"] == "shutdown"
+    assert [line for line in service.lines if "exc_info" in line] == []
+
+
 def test_unknown_server_knobs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "hypercorn.toml"
     path.write_text("keep_alive_timeut = 3\n")
     with pytest.raises(SettingsError, match="keep_alive_timeut: unknown key"):
+        load_server_config(None, path)
+    path.write_text('readiness_delay = "5 s"\n')
+    with pytest.raises(SettingsError, match="readiness_delay: must be a number of seconds"):
         load_server_config(None, path)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_server_config(None, tmp_path / "absent.toml")
@@ -105,8 +249,8 @@ def test_the_projects_server_file_is_sound() -> None:
     config = load_server_config("127.0.0.1:6000")
     assert config.bind == ["127.0.0.1:6000"]
     assert config.keep_alive_timeout == 75
-    assert config.graceful_timeout == 25
-    assert isinstance(config, Config)
+    assert (config.readiness_delay, config.graceful_timeout) == (5, 25)
+    assert isinstance(config, ServerConfig)
 
 
 def test_sockets_of_every_kind(tmp_path: Path) -> None:
@@ -123,7 +267,7 @@ async def test_a_hangup_puts_new_settings_in_force_and_refuses_wrong_ones(tmp_pa
     async def ok(talk: Conversation) -> None:
         await talk.answer(b"{}")
 
-    async def status(url: str, key: str) -> int:
+    async def status_by(url: str, key: str) -> int:
         async with raw_caller(url) as caller:
             await caller.send("POST", "/v1/chat/completions", body=b"{}", key=key)
             return (await caller.answer()).status
@@ -142,16 +286,16 @@ async def test_a_hangup_puts_new_settings_in_force_and_refuses_wrong_ones(tmp_pa
         async with running("sh", "-c", f"exec {serve} 2>&1") as service:
             said = await read_until(service, r"http://127\.0\.0\.1:\d+")
             url = re.findall(r"http://127\.0\.0\.1:\d+", said)[0]
-            assert [await status(url, KEY), await status(url, "sk-new-key-91")] == [200, 401]
+            assert [await status_by(url, KEY), await status_by(url, "sk-new-key-91")] == [200, 401]
             write("sk-new-key-91")
             service.send_signal(signal.SIGHUP)
             await read_until(service, "reloaded")
-            assert [await status(url, KEY), await status(url, "sk-new-key-91")] == [401, 200]
+            assert [await status_by(url, KEY), await status_by(url, "sk-new-key-91")] == [401, 200]
             path.write_text("[access]\nkeys = 1")
             service.send_signal(signal.SIGHUP)
             said = await read_until(service, "reload_refused")
             assert "access.keys" in said
-            assert await status(url, "sk-new-key-91") == 200
+            assert await status_by(url, "sk-new-key-91") == 200
 
 
 async def test_a_hangup_as_soon_as_it_serves_reloads_the_runnable_default() -> None:
@@ -178,7 +322,7 @@ async def test_a_hangup_as_soon_as_the_port_accepts_does_not_end_the_service() -
         service.send_signal(signal.SIGHUP)
         assert "reloaded" in await read_until(service, "reload")
         writer.close()
-        service.send_signal(signal.SIGTERM)
+        service.send_signal(signal.SIGINT)
         await read_until(service, "stopped")
 
 
@@ -269,7 +413,7 @@ async def test_a_dead_log_changes_nothing_for_callers_and_the_service_still_ends
                         answer = await caller.answer()
                         assert answer.status == 200
                         await caller.body(answer)
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGINT)
                 assert await process.wait() == 0
         finally:
             with contextlib.suppress(ProcessLookupError):

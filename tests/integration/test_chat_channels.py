@@ -6,6 +6,7 @@ A handful here; `PROXY_TEST_CHANNELS=2000` opens as many as one worker shall car
 import asyncio
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -79,7 +80,7 @@ async def test_an_open_channel_costs_little(tmp_path: Path, broker: str) -> None
             opened += await open_channels(address, CHANNELS)
             each = (resident_kib(process) - before) / CHANNELS
             print(f"{CHANNELS} channels, {broker}: {each:.1f} KiB each")  # noqa: T201  seen with -s
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # without the readiness delay
             async with asyncio.timeout(PATIENCE):
                 ends = [await reader.read() for reader, _ in opened]  # each is told that it is over
                 assert await process.wait() == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ async def test_a_dialogue_finishes_while_its_process_drains(fleet: Fleet, gatewa
         async with other.listen() as stream, someone.listen() as drained:
             await someone.ask("数一数")
             heard = await stream.until("thinking")
-            fleet.posting.terminate()
+            fleet.posting.send_signal(signal.SIGINT)  # without the readiness delay
             with pytest.raises(EOFError):
                 await drained.until("done")
             heard += await stream.turn()

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvloop
-from hypercorn.config import Config
 
+from proxy.server.config import ServerConfig
 from proxy.server.http1 import Limits
 from proxy.server.serve import serve
 from tests.pace import PATIENCE
@@ -117,18 +117,25 @@ class Caller:
 
 @asynccontextmanager
 async def served(
-    app: App, limits: Limits | None = None, *, graceful: float = 1.0, max_connections: int | None = None
+    app: App,
+    limits: Limits | None = None,
+    *,
+    graceful: float = 1.0,
+    max_connections: int | None = None,
+    is_leaving: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Served]:
     """Serve an application on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = Config()
+    config = ServerConfig()
     config.errorlog = logging.getLogger("tests.server")
     config.include_server_header = False
     config.graceful_timeout = graceful
     running = Served(listener.getsockname()[1], asyncio.Event())
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(
-            serve(with_lifespan(app), config, [listener], running.stop.wait, limits, max_connections)
+            serve(
+                with_lifespan(app), config, [listener], running.stop.wait, limits, max_connections, is_leaving
+            )
         )
         try:
             yield running

@@ -607,6 +607,19 @@ async def test_a_drain_closes_idle_connections_and_lets_requests_end() -> None:
             await server.connect()
 
 
+async def test_a_server_that_is_about_to_end_serves_on_and_closes_each_connection() -> None:
+    leaving = False
+    async with served(Echo(), is_leaving=lambda: leaving) as server:
+        kept = await server.connect()
+        kept.writer.write(GET)
+        assert b"connection: close" not in await kept.head()
+        leaving = True
+        assert b"connection: close" in await server.talk(GET)
+        kept.writer.write(GET)
+        assert (await kept.rest()).count(b"connection: close") == 1
+        kept.writer.close()
+
+
 async def test_what_outlives_the_drain_is_cut_and_hears_why() -> None:
     app = Holding(start(), part(b"abc"))
     async with served(app, graceful=0.3) as server:

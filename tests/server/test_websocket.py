@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from proxy.cli.server import load_server_config, open_sockets, run_server
+from proxy.cli.server import load_server_config, open_sockets
+from proxy.server.serve import serve
 from tests.pace import PATIENCE
 
 Message = dict[str, Any]
@@ -35,7 +36,7 @@ async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue
     (listener,) = open_sockets(config.bind, 8)
     address = "http://{}:{}".format(*listener.getsockname())
     async with asyncio.TaskGroup() as group:
-        group.create_task(run_server(app, config, [listener], stop.wait))
+        group.create_task(serve(app, config, [listener], stop.wait))
         yield address, told
         stop.set()
 

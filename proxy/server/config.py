@@ -1,0 +1,10 @@
+"""The server's configuration: Hypercorn's keys, and one that it lacks."""
+
+from hypercorn.config import Config
+
+
+class ServerConfig(Config):
+    """What `hypercorn.toml` may hold."""
+
+    readiness_delay: float = 0.0
+    """Seconds between SIGTERM and the end of the listener. `/readyz` is 503 meanwhile, and all is served."""
