@@ -1,6 +1,6 @@
-"""Named repairs of what clients and gateways get wrong; each is off until the settings name it.
+"""Named repairs for faults of clients and gateways. A repair is off unless the settings name it.
 
-Without repairs, bytes are untouched. So is whatever none of the named repairs changes. All take linear time.
+Bytes that no enabled repair changes are forwarded untouched. All repairs take linear time.
 """
 
 from collections.abc import Mapping
@@ -8,31 +8,32 @@ from types import MappingProxyType
 from typing import Final
 
 from proxy.wire.repairs import (
-    answers,
     chat,
     conversions,
     embeddings,
     requests,
     rerank,
+    responses,
     streams,
+    usage,
 )
-from proxy.wire.repairs.answers import repair_response
 from proxy.wire.repairs.call import Call, read_call
 from proxy.wire.repairs.registry import ReadIds, Repair, Repairs, all_repairs, all_sets, resolve
 from proxy.wire.repairs.requests import DECODE_TOKEN_IDS, refuse_ids, repair_request
+from proxy.wire.repairs.responses import repair_response
 from proxy.wire.repairs.streams import StreamRepairer
 from proxy.wire.repairs.vendor_errors import EmbeddedError
 
-DECLARED_IN: Final = (answers, chat, conversions, embeddings, requests, rerank, streams)
-"""The modules that declare repairs; importing them registers the repairs."""
+DECLARED_IN: Final = (responses, chat, conversions, embeddings, requests, rerank, streams, usage)
+"""The modules that declare repairs. Importing them registers the repairs."""
 REPAIRS: Final[Mapping[str, Repair]] = MappingProxyType(all_repairs())
-"""Every repair by its name, sorted."""
+"""All repairs by name, sorted."""
 SETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(all_sets())
-"""The repairs that each client needs, by the name of the client."""
+"""The names of the repairs that each client needs, by the name of the client."""
 
 
 def known_names() -> tuple[str, ...]:
-    """Return every name that the settings may use: sets first, then single repairs."""
+    """Return the names that the settings may use: the sets, then the single repairs."""
     return (*SETS, *REPAIRS)
 
 

@@ -1,4 +1,4 @@
-"""What a caller asked for, as far as repairs depend on it."""
+"""The properties of a caller's request that repairs of the response depend on."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,17 +13,17 @@ _ABSENT: Final = msgspec.Raw(b"")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a caller asked for, as far as repairs depend on it.
+    """The properties of a caller's request that repairs of the response depend on.
 
     Args:
-        shape: Of the request and its answer; None if no repair applies.
-        streams: Whether the caller asked for an event stream; None if the request's `stream` is no boolean.
+        shape: The shape of request and response; None if no repair applies.
+        streams: Whether the caller asked for an event stream; None if `stream` is not a boolean.
         usage_asked: Whether the caller set `stream_options.include_usage`.
         base64: Whether the caller asked for embeddings in base64.
-        inputs: How many embeddings the caller asked for; None if that is not known.
-        documents: How many documents a rerank request holds; None if that is not known.
-        top_n: How many results a rerank request asked for.
-        tools: Whether the request names tools.
+        inputs: The number of texts to embed; None if unknown.
+        documents: The number of documents to rerank; None if unknown.
+        top_n: The number of rerank results that the caller asked for.
+        tools: Whether the request has tools.
     """
 
     shape: Shape | None
@@ -38,8 +38,6 @@ class Call:
 
 
 class _Request(msgspec.Struct):
-    """The members of a request that a `Call` is made of."""
-
     model: Any = None
     stream: Any = None
     stream_options: Any = None
@@ -55,7 +53,7 @@ _DECODER: Final = msgspec.json.Decoder(_Request)
 
 
 def read_call(shape: Shape | None, body: bytes) -> Call:
-    """Read what a request asks for; a body that is not a JSON object asks for nothing in particular."""
+    """Read the properties of a request; a body that is not a JSON object has the defaults."""
     try:
         request = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -79,7 +77,7 @@ def _read_flag(value: object) -> bool | None:
 
 
 def _count_inputs(written: msgspec.Raw) -> int | None:
-    """Count the texts, or lists of token ids, of an embedding request."""
+    """Count the texts, or the lists of token ids, in an embedding request."""
     if first_byte(written) == b'"':
         return 1
     items = open_list(written)

@@ -1,9 +1,9 @@
-"""Repairs of chat answers and completions: whole answers, and the chunks of streams.
+"""Repairs of chat completions and completions: whole responses, and the chunks of streams.
 
-A whole answer holds `choices[].message`, a chunk `choices[].delta`. Both are called a message here.
+A whole response holds `choices[].message`, a chunk `choices[].delta`. Both are called a message here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -25,11 +25,10 @@ from proxy.wire.repairs.shallow_json import (
     write,
 )
 from proxy.wire.repairs.tool_calls import PartChange, ToolCall, ToolCalls, read_index
-from proxy.wire.repairs.vendor_errors import read_vendor_error
 
 _FIRST: Final = msgspec.Raw(b"0")
 _CHOICES_MAX: Final = 64
-"""How many choices of one stream have their tool calls remembered."""
+"""How many choices of one stream have their tool calls tracked."""
 
 _Change = Callable[[Members], Members | None]
 
@@ -45,10 +44,10 @@ FILL_MESSAGE: Final = Repair(
 )
 
 
-@FILL_MESSAGE.on_answers(Shape.CHAT)
-def fill_message(answer: Members, _: Call) -> Members | None:
-    """Write the message that a choice lacks, if it stands elsewhere."""
-    return _change_choices(answer, lambda choice: _move(choice, "message", ("delta", "text")))
+@FILL_MESSAGE.on_responses(Shape.CHAT)
+def fill_message(response: Members, _: Call) -> Members | None:
+    """Add the message to each choice that holds it under another name."""
+    return _change_choices(response, lambda choice: _move(choice, "message", ("delta", "text")))
 
 
 FILL_DELTA: Final = Repair(
@@ -60,8 +59,8 @@ FILL_DELTA: Final = Repair(
 
 
 @FILL_DELTA.on_chunks(Shape.CHAT)
-def fill_delta(chunk: Members, _: StreamState) -> list[Members] | None:
-    """Write the delta that a choice lacks, empty if there is none anywhere."""
+def fill_delta(chunk: Members, _: StreamState) -> Members | None:
+    """Add a delta to each choice without one; it is empty if the choice holds none under another name."""
 
     def fill(choice: Members) -> Members | None:
         moved = _move(choice, "delta", ("message", "text"))
@@ -69,11 +68,11 @@ def fill_delta(chunk: Members, _: StreamState) -> list[Members] | None:
             moved = {**choice, "delta": write({})}
         return moved
 
-    return _one(_change_choices(chunk, fill))
+    return _change_choices(chunk, fill)
 
 
 def _move(choice: Members, name: str, others: tuple[str, str]) -> Members | None:
-    """Write a message from where it stands instead; None if there is nothing to move."""
+    """Move a message to `name` from one of the other members; None if there is nothing to move."""
     if open_object(choice.get(name)) is not None:
         return None
     message, text = (choice.get(other) for other in others)
@@ -91,16 +90,16 @@ FLAT_CONTENT: Final = Repair(
 )
 
 
-@FLAT_CONTENT.on_answers(Shape.CHAT)
-def flat_answer_content(answer: Members, _: Call) -> Members | None:
-    """Write the content of each message as a text."""
-    return _change_messages(answer, "message", _flatten)
+@FLAT_CONTENT.on_responses(Shape.CHAT)
+def flat_response_content(response: Members, _: Call) -> Members | None:
+    """Write the content of each message as one string."""
+    return _change_messages(response, "message", _flatten)
 
 
 @FLAT_CONTENT.on_chunks(Shape.CHAT)
-def flat_chunk_content(chunk: Members, _: StreamState) -> list[Members] | None:
-    """Write the content of each delta as a text."""
-    return _one(_change_messages(chunk, "delta", _flatten))
+def flat_chunk_content(chunk: Members, _: StreamState) -> Members | None:
+    """Write the content of each delta as one string."""
+    return _change_messages(chunk, "delta", _flatten)
 
 
 def _flatten(message: Members) -> Members | None:
@@ -118,7 +117,7 @@ def _flatten(message: Members) -> Members | None:
 
 
 def _text_of(part: object, *names: str) -> str:
-    """Return the text of a part, `{"type": "text", "text": "..."}`; Mistral nests thoughts a level deeper."""
+    """Return the text of a part, `{"type": "text", "text": "..."}`; Mistral nests thinking a level deeper."""
     if isinstance(part, dict):
         found = next((part[name] for name in names if name in part), None)
         inner = found if isinstance(found, list) else [found]
@@ -143,18 +142,18 @@ FUNCTION_CALL: Final = Repair(
 )
 
 
-@FUNCTION_CALL.on_answers(Shape.CHAT)
-def answer_function_call(answer: Members, call: Call) -> Members | None:
+@FUNCTION_CALL.on_responses(Shape.CHAT)
+def response_function_call(response: Members, call: Call) -> Members | None:
     """Write the function call of a message as a tool call."""
-    return _change_choices(answer, lambda choice: _as_tool_call(choice, "message")) if call.tools else None
+    return _change_choices(response, lambda choice: _as_tool_call(choice, "message")) if call.tools else None
 
 
 @FUNCTION_CALL.on_chunks(Shape.CHAT)
-def chunk_function_call(chunk: Members, state: StreamState) -> list[Members] | None:
+def chunk_function_call(chunk: Members, state: StreamState) -> Members | None:
     """Write the function call of a delta as a tool call."""
     if not state.call.tools:
         return None
-    return _one(_change_choices(chunk, lambda choice: _as_tool_call(choice, "delta")))
+    return _change_choices(chunk, lambda choice: _as_tool_call(choice, "delta"))
 
 
 def _as_tool_call(choice: Members, name: str) -> Members | None:
@@ -186,10 +185,10 @@ INDEX_TOOL_CALLS: Final = Repair(
 )
 
 
-@INDEX_TOOL_CALLS.on_answers(Shape.CHAT)
-def index_answer_tool_calls(answer: Members, _: Call) -> Members | None:
-    """Write the position of each tool call as its index."""
-    return _change_messages(answer, "message", _index_calls)
+@INDEX_TOOL_CALLS.on_responses(Shape.CHAT)
+def index_response_tool_calls(response: Members, _: Call) -> Members | None:
+    """Give each tool call its position as index."""
+    return _change_messages(response, "message", _index_calls)
 
 
 def _index_calls(message: Members) -> Members | None:
@@ -203,9 +202,9 @@ def _index_calls(message: Members) -> Members | None:
 
 
 @INDEX_TOOL_CALLS.on_chunks(Shape.CHAT)
-def index_chunk_tool_calls(chunk: Members, state: StreamState) -> list[Members] | None:
-    """Write an index into each part of a tool call."""
-    return _one(_change_calls(chunk, state, "index", lambda part, call, _: _write_index(part, call)))
+def index_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
+    """Give each part of a tool call the index of the call."""
+    return _change_calls(chunk, state, "index", lambda part, call, _: _write_index(part, call))
 
 
 def _write_index(part: Members, call: ToolCall) -> Members | None:
@@ -220,26 +219,26 @@ FILL_TOOL_CALLS: Final = Repair(
 )
 
 
-@FILL_TOOL_CALLS.on_answers(Shape.CHAT)
-def fill_answer_tool_calls(answer: Members, _: Call) -> Members | None:
-    """Write the id and the type of each tool call."""
-    return _change_messages(answer, "message", lambda message: _fill_calls(answer, message))
+@FILL_TOOL_CALLS.on_responses(Shape.CHAT)
+def fill_response_tool_calls(response: Members, _: Call) -> Members | None:
+    """Add the id and the type that a tool call lacks."""
+    return _change_messages(response, "message", lambda message: _fill_calls(response, message))
 
 
-def _fill_calls(answer: Members, message: Members) -> Members | None:
+def _fill_calls(response: Members, message: Members) -> Members | None:
     calls, changed = _listed(message.get("tool_calls"))
     for position, written in enumerate(calls):
         call = open_object(written)
         if call is not None and not (is_text(call.get("id")) and is_text(call.get("type"))):
-            calls[position] = write(_named(call, answer, position))
+            calls[position] = write(_named(call, response, position))
             changed = True
     return {**message, "tool_calls": write(calls)} if changed else None
 
 
-def _named(call: Members, answer: Members, position: object) -> Members:
-    """Write an id, which has to be unique in one conversation, and a type."""
-    answer_id = read_value(answer.get("id"))
-    made = f"call_{answer_id if isinstance(answer_id, str) else ''}_{position}"
+def _named(call: Members, response: Members, position: object) -> Members:
+    """Add an id, which has to be unique in one conversation, and a type."""
+    response_id = read_value(response.get("id"))
+    made = f"call_{response_id if isinstance(response_id, str) else ''}_{position}"
     named = dict(call)
     if not is_text(call.get("id")):
         named["id"] = write(made)
@@ -249,8 +248,8 @@ def _named(call: Members, answer: Members, position: object) -> Members:
 
 
 @FILL_TOOL_CALLS.on_chunks(Shape.CHAT)
-def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> list[Members] | None:
-    """Write the id and the type of each tool call that begins, and drop null members of those that go on."""
+def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
+    """Add id and type to the first part of each tool call, and drop null members of the later parts."""
 
     def fill(part: Members, call: ToolCall, begins: bool) -> Members | None:  # noqa: FBT001
         filled = _named(part, chunk, call.index) if begins else _without_nulls(part)
@@ -263,7 +262,7 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> list[Members] |
             call.name = bytes(function["name"])
         return filled if filled != part else None
 
-    return _one(_change_calls(chunk, state, "fill", fill))
+    return _change_calls(chunk, state, "fill", fill)
 
 
 def _without_nulls(part: Members) -> Members:
@@ -278,10 +277,10 @@ TEXT_ARGUMENTS: Final = Repair(
 )
 
 
-@TEXT_ARGUMENTS.on_answers(Shape.CHAT)
-def text_answer_arguments(answer: Members, _: Call) -> Members | None:
-    """Write the arguments of each tool call as text."""
-    return _change_messages(answer, "message", _write_arguments)
+@TEXT_ARGUMENTS.on_responses(Shape.CHAT)
+def text_response_arguments(response: Members, _: Call) -> Members | None:
+    """Write the arguments of each tool call as a string."""
+    return _change_messages(response, "message", _write_arguments)
 
 
 def _write_arguments(message: Members) -> Members | None:
@@ -302,14 +301,14 @@ def _whole_arguments(function: Members) -> Members | None:
 
 
 @TEXT_ARGUMENTS.on_chunks(Shape.CHAT)
-def text_chunk_arguments(chunk: Members, state: StreamState) -> list[Members] | None:
-    """Write arguments as text, and `{}` for calls that end without any."""
+def text_chunk_arguments(chunk: Members, state: StreamState) -> Members | list[Members] | None:
+    """Write arguments as a string, and add `{}` to calls that end without arguments."""
     new = _change_calls(chunk, state, "arguments", _part_arguments)
     current = chunk if new is None else new
-    choices = _choices(current)
+    choices = open_choices(current)
     ends = [_end_calls(choice, state) for choice in choices]
     if not any(ends):
-        return _one(new)
+        return new
     last = {**current, "choices": write([end for end in ends if end is not None])}
     before = [
         choice if end is None else {**choice, "finish_reason": NULL}
@@ -334,7 +333,7 @@ def _part_arguments(part: Members, call: ToolCall, _: bool) -> Members | None:  
 
 
 def _end_calls(choice: Members, state: StreamState) -> Members | None:
-    """Write a choice that gives `{}` to each tool call without arguments, if the choice ends here."""
+    """Return a last choice with `{}` for each tool call without arguments; None if none is needed."""
     calls = state.tool_calls.get(("arguments", bytes(choice.get("index", _FIRST))))
     if calls is None or not is_text(choice.get("finish_reason")):
         return None
@@ -364,7 +363,7 @@ def _change_function(call: Members, change: _Change) -> Members | None:
 
 
 def _listed(written: msgspec.Raw | None) -> tuple[list[msgspec.Raw], bool]:
-    """Return the tool calls, and whether they were one call without a list."""
+    """Return the tool calls, and whether the upstream wrote a single call without a list."""
     if written is not None and open_object(written) is not None:
         return [written], True
     return open_list(written) or [], False
@@ -376,8 +375,9 @@ def _change_calls(chunk: Members, state: StreamState, purpose: str, change: Part
     Args:
         chunk: The chunk.
         state: Of the stream.
-        purpose: Each repair remembers the tool calls for itself, as it sees them after the repairs before it.
-        change: Given a part, its call, and whether the call begins with it, returns the new part or None.
+        purpose: The name of the repair. Each repair tracks the calls separately, because it sees the parts
+            as the repairs before it have changed them.
+        change: Returns the new part, or None to keep it.
     """
 
     def change_choice(choice: Members) -> Members | None:
@@ -412,17 +412,17 @@ FILL_CONTENT: Final = Repair(
 )
 
 
-@FILL_CONTENT.on_answers(Shape.CHAT)
-def fill_content(answer: Members, _: Call) -> Members | None:
-    """Write an empty text into messages that have neither content nor tool calls."""
-    return _change_messages(answer, "message", _fill_content)
+@FILL_CONTENT.on_responses(Shape.CHAT)
+def fill_content(response: Members, _: Call) -> Members | None:
+    """Write an empty string into messages that have neither content nor tool calls."""
+    return _change_messages(response, "message", _fill_content)
 
 
 def _fill_content(message: Members) -> Members | None:
     if not is_null(message.get("content")):
         return None
     if not (is_empty(message.get("tool_calls")) and is_empty(message.get("function_call"))):
-        return None  # null is right beside a call
+        return None  # Null is correct next to a tool call.
     return {**message, "content": write("")}
 
 
@@ -434,10 +434,10 @@ FILL_FINISH: Final = Repair(
 )
 
 
-@FILL_FINISH.on_answers(Shape.CHAT, Shape.COMPLETION)
-def fill_finish(answer: Members, _: Call) -> Members | None:
-    """Write the finish_reason that a choice lacks: `tool_calls` if it has some, else `stop`."""
-    return _change_choices(answer, _finish)
+@FILL_FINISH.on_responses(Shape.CHAT, Shape.COMPLETION)
+def fill_finish(response: Members, _: Call) -> Members | None:
+    """Add the finish_reason that a choice lacks: `tool_calls` if it has tool calls, otherwise `stop`."""
+    return _change_choices(response, _finish)
 
 
 def _finish(choice: Members) -> Members | None:
@@ -456,12 +456,12 @@ SPLIT_FINISH: Final = Repair(
 
 
 @SPLIT_FINISH.on_chunks(Shape.CHAT)
-def split_finish(chunk: Members, _: StreamState) -> list[Members] | None:
-    """Return the content first, then the finish_reason with the usage."""
+def split_finish(chunk: Members, _: StreamState) -> Members | list[Members] | None:
+    """Return a chunk with the content, then a chunk with the finish_reason and the usage."""
     content = change_items(chunk.get("choices"), _without_finish)
     if content is None:
         return None
-    ended = [_finish_alone(choice) for choice in _choices(chunk) if _without_finish(choice) is not None]
+    ended = [_finish_alone(choice) for choice in open_choices(chunk) if _without_finish(choice) is not None]
     first = {**chunk, "choices": content}
     if "usage" in chunk:
         first["usage"] = NULL
@@ -478,130 +478,14 @@ def _without_finish(choice: Members) -> Members | None:
 def _finish_alone(choice: Members) -> Members:
     end = {**choice, "delta": write({})}
     if "logprobs" in choice:
-        end["logprobs"] = NULL  # they belong to the content
+        end["logprobs"] = NULL  # They belong to the content.
     return end
-
-
-# --- usage
-
-
-FILL_USAGE: Final = Repair(
-    "fill_usage",
-    "Writes whole numbers where the usage is absent, null, text or named otherwise.",
-    clients=("RAGFlow, embeddings and vision", "Dify", "Cherry Studio, embeddings"),
-    sets=("ragflow", "dify", "cherry_studio"),
-)
-_PROMPT, _COMPLETION, _TOTAL = "prompt_tokens", "completion_tokens", "total_tokens"
-USAGE_OF_CHAT: Final = (_PROMPT, _COMPLETION, _TOTAL)
-USAGE_OF_EMBEDDINGS: Final = (_PROMPT, _TOTAL)
-_OTHER_NAMES: Final = {_PROMPT: "input_tokens", _COMPLETION: "output_tokens"}
-
-
-@FILL_USAGE.on_answers(Shape.CHAT, Shape.COMPLETION)
-def fill_answer_usage(answer: Members, _: Call) -> Members | None:
-    """Write the usage that a whole answer lacks."""
-    if is_null(answer.get("choices")):
-        return None
-    return fill_usage(answer, USAGE_OF_CHAT)
-
-
-@FILL_USAGE.on_chunks(Shape.CHAT, Shape.COMPLETION)
-def fill_chunk_usage(chunk: Members, _: StreamState) -> list[Members] | None:
-    """Correct the numbers of a usage that a chunk holds."""
-    if not open_object(chunk.get("usage")):
-        return None
-    return _one(fill_usage(chunk, USAGE_OF_CHAT))
-
-
-def fill_usage(answer: Members, names: Sequence[str]) -> Members | None:
-    """Write whole numbers for these names: from what is there, and the total as the sum of its parts."""
-    written = answer.get("usage")
-    usage = open_object(written) or {}
-    counts = {name: _count(usage.get(name)) for name in names}
-    if all(count is not None and _is_count(usage[name]) for name, count in counts.items()):
-        return None
-    for name, other in _OTHER_NAMES.items():
-        if name in counts and counts[name] is None:
-            counts[name] = _count(usage.get(other))
-    parts = (counts.get(_PROMPT) or 0) + (counts.get(_COMPLETION) or 0)
-    filled = {
-        name: usage[name]
-        if name in usage and _is_count(usage[name])
-        else write(parts if name == _TOTAL and count is None else count or 0)
-        for name, count in counts.items()
-    }
-    return {**answer, "usage": write({**usage, **filled})}
-
-
-def _is_count(written: msgspec.Raw) -> bool:
-    return bytes(written).isdigit()
-
-
-def _count(written: msgspec.Raw | None) -> int | None:
-    """Return a number of tokens, also from text or a fraction; None if there is none."""
-    value = read_value(written)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 <= value < 1 << 53 else None
-
-
-USAGE_ONCE: Final = Repair(
-    "usage_once",
-    "Leaves usage on the last chunk alone, where an upstream writes it on every chunk.",
-    clients=("RAGFlow, which adds them up", "Continue, which loses the text beside it"),
-    sets=("ragflow", "continue"),
-)
-
-
-@USAGE_ONCE.on_chunks(Shape.CHAT, Shape.COMPLETION)
-def usage_once(chunk: Members, state: StreamState) -> list[Members] | None:
-    """Take usage out of every chunk but the last.
-
-    If no later chunk carries usage, the stream ends with a chunk that does, provided that the caller asked.
-    """
-    if open_object(chunk.get("usage")) is None:
-        return None
-    choices = _choices(chunk)
-    if not choices or any(is_text(choice.get("finish_reason")) for choice in choices):
-        state.withheld_usage = None
-        return None
-    if state.call.usage_asked:
-        state.withheld_usage = {**chunk, "choices": write([])}
-    return [{**chunk, "usage": NULL}]
-
-
-DROP_UNASKED_CHUNKS: Final = Repair(
-    "drop_unasked_chunks",
-    "Drops chunks without choices, such as pings, except for the usage that the client asked for.",
-    clients=("RAGFlow, vision", "Dify"),
-    sets=("ragflow", "dify"),
-)
-
-
-@DROP_UNASKED_CHUNKS.on_chunks(Shape.CHAT, Shape.COMPLETION)
-def drop_unasked_chunks(chunk: Members, state: StreamState) -> list[Members] | None:
-    """Drop a chunk without choices, unless it is an error or holds the usage that the caller asked for."""
-    choices = chunk.get("choices")
-    if not (is_null(choices) or open_list(choices) == []):
-        return None
-    if not is_null(chunk.get("error")) or read_vendor_error(chunk) is not None:
-        return None
-    if state.call.usage_asked and not is_null(choices):
-        return None
-    has_usage = state.call.usage_asked and open_object(chunk.get("usage")) is not None
-    return [{**chunk, "choices": write([])}] if has_usage else []
 
 
 # --- choices
 
 
-def _one(chunk: Members | None) -> list[Members] | None:
-    return None if chunk is None else [chunk]
-
-
-def _choices(chunk: Members) -> list[Members]:
+def open_choices(chunk: Members) -> list[Members]:
     return [
         choice
         for written in open_list(chunk.get("choices")) or ()
@@ -609,12 +493,12 @@ def _choices(chunk: Members) -> list[Members]:
     ]
 
 
-def _change_choices(answer: Members, change: _Change) -> Members | None:
-    choices = change_items(answer.get("choices"), change)
-    return None if choices is None else {**answer, "choices": choices}
+def _change_choices(response: Members, change: _Change) -> Members | None:
+    choices = change_items(response.get("choices"), change)
+    return None if choices is None else {**response, "choices": choices}
 
 
-def _change_messages(answer: Members, name: str, change: _Change) -> Members | None:
+def _change_messages(response: Members, name: str, change: _Change) -> Members | None:
     """Change the message or the delta of each choice."""
 
     def change_choice(choice: Members) -> Members | None:
@@ -622,4 +506,4 @@ def _change_messages(answer: Members, name: str, change: _Change) -> Members | N
         new = None if message is None else change(message)
         return None if new is None else {**choice, name: write(new)}
 
-    return _change_choices(answer, change_choice)
+    return _change_choices(response, change_choice)

@@ -1,4 +1,4 @@
-"""Repairs for a stream where a whole answer was asked for, and the other way round."""
+"""Repairs for a stream sent instead of a whole response, and the other way round."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,39 +22,39 @@ ANSWER_TO_STREAM: Final = Repair(
     "Sends a whole answer, or lines of JSON, as a stream where the client asked for one.",
     clients=("RAGFlow, which takes it for an empty answer", "Dify", "all that ask for a stream"),
     sets=CLIENTS,
-    stages=("answer",),
+    stages=("response",),
 )
 STREAM_TO_ANSWER: Final = Repair(
     "stream_to_answer",
     "Joins a stream into one answer where the client did not ask for a stream.",
     clients=("all",),
     sets=CLIENTS,
-    stages=("answer",),
+    stages=("response",),
 )
 LABEL_ANSWER: Final = Repair(
     "label_answer",
     "Writes the Content-Type of a stream or of JSON that an upstream labels as something else.",
     clients=("Open WebUI 0.12.4, which knows a stream by it", "all that do"),
     sets=CLIENTS,
-    stages=("answer", "stream"),
+    stages=("response", "stream"),
 )
 
 
 def is_chat(call: Call) -> bool:
-    """Whether an answer to the call can be a stream of chunks."""
+    """Whether the response to a request can be a stream of chunks."""
     return call.shape in _STREAMING
 
 
-# --- a whole answer as a stream
+# --- from a whole response to a stream
 
 
-def answer_to_stream(answer: bytes, call: Call) -> bytes | None:
-    """Write a whole answer as chunks: the content, the finish_reason, the usage if it was asked for.
+def answer_to_stream(response: bytes, call: Call) -> bytes | None:
+    """Convert a whole response into chunks: the content, the finish_reason, and the usage if asked for.
 
     Returns:
-        The stream; None if the body is no answer.
+        The stream; None if the body has no choices.
     """
-    whole = read_value(answer)
+    whole = read_value(response)
     listed = whole.get("choices") if isinstance(whole, dict) else None
     choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
     if not choices:
@@ -84,16 +84,16 @@ def _delta(choice: dict[str, Any], call: Call) -> dict[str, Any]:
 
 
 def _end(choice: dict[str, Any], call: Call) -> dict[str, Any]:
-    said: dict[str, object] = {"delta": {}} if call.shape == Shape.CHAT else {"text": ""}
+    content: dict[str, object] = {"delta": {}} if call.shape == Shape.CHAT else {"text": ""}
     return {
         "index": choice.get("index", 0),
-        **said,
+        **content,
         "finish_reason": choice.get("finish_reason") or "stop",
     }
 
 
 def lines_to_stream(body: bytes) -> bytes | None:
-    """Write lines of JSON, each a chunk, as events; None if the body is something else."""
+    """Convert lines of JSON, each a chunk, into events; None if the body is something else."""
     lines = [line for line in body.splitlines() if line.strip()]
     if not lines or not all(
         "choices" in (open_object(line) or {}) or line.strip() == b"[DONE]" for line in lines
@@ -103,19 +103,19 @@ def lines_to_stream(body: bytes) -> bytes | None:
     return events if lines[-1].strip() == b"[DONE]" else events + DONE
 
 
-# --- a stream as a whole answer
+# --- from a stream to a whole response
 
 
 @dataclass
-class _Call:
-    """A tool call whose parts are being joined."""
+class _JoinedToolCall:
+    """A tool call that is joined from its parts."""
 
     members: dict[str, Any] = field(default_factory=dict)
     function: dict[str, Any] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
 
     def add(self, part: dict[str, Any]) -> None:
-        """Add a part."""
+        """Append a part."""
         self.members.update({name: value for name, value in part.items() if value and name not in _OF_PARTS})
         function = part.get("function")
         for name, value in function.items() if isinstance(function, dict) else ():
@@ -130,16 +130,16 @@ class _Call:
 
 
 @dataclass
-class _Choice:
-    """A choice whose parts are being joined: texts are joined at the end, since each join copies them."""
+class _JoinedChoice:
+    """A choice that is joined from its parts. Strings are joined at the end, since each join copies them."""
 
     members: dict[str, Any] = field(default_factory=lambda: {"finish_reason": None})
     message: dict[str, Any] | None = None
     texts: dict[str, list[str]] = field(default_factory=dict)
-    calls: dict[int, _Call] = field(default_factory=dict)
+    calls: dict[int, _JoinedToolCall] = field(default_factory=dict)
 
     def add(self, part: dict[str, Any]) -> None:
-        """Add a choice of a chunk."""
+        """Append the choice of a chunk."""
         for name, value in part.items():
             if name == "delta" and isinstance(value, dict):
                 self._add_delta(value)
@@ -160,7 +160,7 @@ class _Choice:
                     if isinstance(part, dict):
                         index = part.get("index")
                         key = index if isinstance(index, int) else place
-                        self.calls.setdefault(key, _Call()).add(part)
+                        self.calls.setdefault(key, _JoinedToolCall()).add(part)
             elif value is not None:
                 self.message[name] = value
 
@@ -179,17 +179,17 @@ class _Choice:
 
 
 def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
-    """Join the chunks of a stream into one answer.
+    """Join the chunks of a stream into a whole response.
 
     Returns:
-        The answer, or the error that the stream contains.
+        The response, or the error that the stream contains.
 
     Raises:
-        InvalidResponse: There is no chunk in the stream.
-        BadResponse: The stream was cut.
+        InvalidResponse: The stream contains no chunk.
+        BadResponse: The stream was cut off.
     """
     whole: dict[str, Any] = {}
-    choices: dict[int, _Choice] = {}
+    choices: dict[int, _JoinedChoice] = {}
     for chunk in _chunks(events):
         if isinstance(chunk, EmbeddedError):
             return chunk
@@ -198,7 +198,7 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
         for part in listed if isinstance(listed, list) else ():
             if isinstance(part, dict):
                 index = part.get("index")
-                choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(part)
+                choices.setdefault(index if isinstance(index, int) else 0, _JoinedChoice()).add(part)
     if not choices:
         raise InvalidResponse("an event stream without an answer")
     if DONE.strip() not in events and not all(each.members["finish_reason"] for each in choices.values()):
@@ -220,7 +220,7 @@ def _chunks(events: bytes) -> Iterator[dict[str, Any] | EmbeddedError]:
 
 
 def _extend(whole: dict[str, Any], part: dict[str, Any]) -> None:
-    """Add lists, such as those of logprobs, to the lists of the same name."""
+    """Append the lists of a part, such as logprobs, to the lists of the same name."""
     for name, value in part.items():
         if isinstance(value, list) and isinstance(whole.get(name), list):
             whole[name].extend(value)

@@ -10,7 +10,6 @@ import msgspec
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.chat import FILL_USAGE, USAGE_OF_EMBEDDINGS, fill_usage
 from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair
 from proxy.wire.repairs.shallow_json import (
     Members,
@@ -22,6 +21,7 @@ from proxy.wire.repairs.shallow_json import (
     read_value,
     write,
 )
+from proxy.wire.repairs.usage import FILL_USAGE, USAGE_OF_EMBEDDINGS, fill_usage
 
 _NOT_OF_NUMBERS: Final = b"0123456789.,eE+- \t\r\n"
 _DIGIT: Final = re.compile(rb"\d")
@@ -36,24 +36,24 @@ EMBEDDING_SHAPES: Final = Repair(
 )
 
 
-@EMBEDDING_SHAPES.on_answers(Shape.EMBEDDINGS)
-def embedding_shapes(answer: Members, call: Call) -> Members | None:
+@EMBEDDING_SHAPES.on_responses(Shape.EMBEDDINGS)
+def embedding_shapes(response: Members, call: Call) -> Members | None:
     """Write each vector as an item of `data`."""
-    name, found = _find_vectors(answer)
+    name, found = _find_vectors(response)
     if not found:
         return None
     items = [_item(written, place) for place, written in enumerate(found)]
-    if items == open_list(answer.get("data")):
+    if items == open_list(response.get("data")):
         return None
-    kept = {key: value for key, value in answer.items() if key not in {name, BARE_LIST}}
+    kept = {key: value for key, value in response.items() if key not in {name, BARE_LIST}}
     kept.setdefault("object", write("list"))
     kept.setdefault("model", write(call.model or ""))
     return {**kept, "data": write(items)}
 
 
-def _find_vectors(answer: Members) -> tuple[str, list[msgspec.Raw]]:
+def _find_vectors(response: Members) -> tuple[str, list[msgspec.Raw]]:
     for name in ("data", "embeddings", "embedding", BARE_LIST):
-        written = answer.get(name)
+        written = response.get(name)
         members = open_object(written)
         if members is not None and "float" in members:  # {"float": [[...]]}, as Cohere writes it
             written = members["float"]
@@ -67,7 +67,7 @@ def _find_vectors(answer: Members) -> tuple[str, list[msgspec.Raw]]:
 
 
 def _item(written: msgspec.Raw, place: int) -> msgspec.Raw:
-    """Return an item with its vector under `embedding`."""
+    """Return an item that holds its vector under `embedding`."""
     members = open_object(written)
     if members is None:
         return write({"object": "embedding", "index": place, "embedding": written})
@@ -88,11 +88,11 @@ FLOAT_EMBEDDINGS: Final = Repair(
 )
 
 
-@FLOAT_EMBEDDINGS.on_answers(Shape.EMBEDDINGS)
-def float_embeddings(answer: Members, call: Call) -> Members | None:
+@FLOAT_EMBEDDINGS.on_responses(Shape.EMBEDDINGS)
+def float_embeddings(response: Members, call: Call) -> Members | None:
     """Write each vector as a list of numbers."""
-    items = change_items(answer.get("data"), lambda item: _with_numbers(item, call))
-    return None if items is None else {**answer, "data": items}
+    items = change_items(response.get("data"), lambda item: _with_numbers(item, call))
+    return None if items is None else {**response, "data": items}
 
 
 def _with_numbers(item: Members, call: Call) -> Members | None:
@@ -110,7 +110,7 @@ def _with_numbers(item: Members, call: Call) -> Members | None:
 
 
 def _decode(text: object) -> list[float] | None:
-    """Read base64 of 32-bit floats, little-endian, as OpenAI writes it; or a list of numbers in a text."""
+    """Decode OpenAI's base64 of little-endian 32-bit floats, or a list of numbers in a string."""
     if not isinstance(text, str):
         return None
     if text.lstrip().startswith("["):
@@ -136,13 +136,13 @@ SORT_EMBEDDINGS: Final = Repair(
 )
 
 
-@SORT_EMBEDDINGS.on_answers(Shape.EMBEDDINGS)
-def sort_embeddings(answer: Members, _: Call) -> Members | None:
-    """Sort the items by their index, and write one into each.
+@SORT_EMBEDDINGS.on_responses(Shape.EMBEDDINGS)
+def sort_embeddings(response: Members, _: Call) -> Members | None:
+    """Sort the items by index.
 
-    If indexes are absent or not all different, they show no order, and the position becomes the index.
+    If indexes are missing or repeated, they define no order, so each item gets its position as index.
     """
-    items = [open_object(item) for item in open_list(answer.get("data")) or ()]
+    items = [open_object(item) for item in open_list(response.get("data")) or ()]
     found = [item for item in items if item is not None]
     if len(found) != len(items):
         return None  # not a list of objects
@@ -150,12 +150,12 @@ def sort_embeddings(answer: Members, _: Call) -> Members | None:
     given = {index for index in indexes if index is not None}
     if len(given) != len(found):
         filled = [{**item, "index": write(place)} for place, item in enumerate(found)]
-        return {**answer, "data": write(filled)}
+        return {**response, "data": write(filled)}
     order = sorted(range(len(found)), key=lambda place: indexes[place] or 0)
     in_text = any(first_byte(item["index"]) == b'"' for item in found)
     if order == [*range(len(found))] and not in_text:
         return None
-    return {**answer, "data": write([{**found[place], "index": write(indexes[place])} for place in order])}
+    return {**response, "data": write([{**found[place], "index": write(indexes[place])} for place in order])}
 
 
 def _index(item: Members) -> int | None:
@@ -165,10 +165,10 @@ def _index(item: Members) -> int | None:
     return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
-@FILL_USAGE.on_answers(Shape.EMBEDDINGS)
-def fill_embedding_usage(answer: Members, _: Call) -> Members | None:
-    """Write the usage that embeddings lack."""
-    return None if is_null(answer.get("data")) else fill_usage(answer, USAGE_OF_EMBEDDINGS)
+@FILL_USAGE.on_responses(Shape.EMBEDDINGS)
+def fill_embedding_usage(response: Members, _: Call) -> Members | None:
+    """Add the usage that a response lacks."""
+    return None if is_null(response.get("data")) else fill_usage(response, USAGE_OF_EMBEDDINGS)
 
 
 CHECK_EMBEDDINGS: Final = Repair(
@@ -179,14 +179,14 @@ CHECK_EMBEDDINGS: Final = Repair(
 )
 
 
-@CHECK_EMBEDDINGS.on_answers(Shape.EMBEDDINGS)
-def check_embeddings(answer: Members, call: Call) -> None:
-    """Reject embeddings that cannot be those of the inputs.
+@CHECK_EMBEDDINGS.on_responses(Shape.EMBEDDINGS)
+def check_embeddings(response: Members, call: Call) -> None:
+    """Reject embeddings that do not match the inputs.
 
     Raises:
-        InvalidResponse: There are fewer or more than inputs, or one holds something other than numbers.
+        InvalidResponse: Their number differs from that of the inputs, or one is not a list of numbers.
     """
-    items = open_list(answer.get("data"))
+    items = open_list(response.get("data"))
     if items is None:
         return
     if call.inputs is not None and len(items) != call.inputs:
@@ -199,5 +199,5 @@ def check_embeddings(answer: Members, call: Call) -> None:
 
 
 def _is_of_numbers(vector: bytes) -> bool:
-    """Whether valid JSON is a list of at least one number, and of nothing else."""
+    """Whether valid JSON is a list of one or more numbers."""
     return vector.translate(None, _NOT_OF_NUMBERS) == b"[]" and _DIGIT.search(vector) is not None

@@ -1,4 +1,4 @@
-"""Event streams taken apart into blocks and lines, and put together again.
+"""Split event streams into blocks and lines, and join them again.
 
 Lines end with LF, CRLF or CR, and a blank line ends a block
 (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
@@ -8,18 +8,18 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-# As in the framer: "\r\n" is one line end, hence the possessive "?+".
+# "\r\n" is one line end and must not match as two, so "?+" is possessive.
 _BLOCK_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
 _AT_BLOCK_END: Final = re.compile(_BLOCK_END.pattern + rb"\Z")
 _LINE_END: Final = re.compile(rb"\r\n?+|\n")
 _DATA: Final = re.compile(rb"data(?::|$)")
 _EVENT: Final = re.compile(rb"(?:event|id|retry)(?::|$)")
 EVENT_LINES_SIGN: Final = re.compile(rb"(?:^|[\r\n])(?:event|id|retry|:)")
-"""Without it there is no line that `drop_event_lines` would touch."""
+"""A block that does not match has no line that `drop_event_lines` would change."""
 
 
 def split_events(whole_events: bytes) -> list[bytes]:
-    """The blocks, each with its end; joined they are the input."""
+    """Split a stream into blocks, each with the blank line that ends it."""
     blocks, start = [], 0
     for end in _BLOCK_END.finditer(whole_events):
         blocks.append(whole_events[start : end.end()])
@@ -30,20 +30,20 @@ def split_events(whole_events: bytes) -> list[bytes]:
 
 
 def ends_block(piece: bytes) -> bool:
-    """Whether the last block of a piece has its end."""
+    """Whether a piece of a stream ends with a whole block."""
     return not piece or _AT_BLOCK_END.search(piece[-4:]) is not None
 
 
 def read_payload(block: bytes) -> bytes | None:
-    """What the `data:` lines of a block say; None where it has none."""
-    said = [line[5:].removeprefix(b" ") for line in _lines(block) if _DATA.match(line)]
-    return b"\n".join(said) if said else None
+    """Return the joined `data:` lines of a block; None if it has none."""
+    data = [line[5:].removeprefix(b" ") for line in _lines(block) if _DATA.match(line)]
+    return b"\n".join(data) if data else None
 
 
 def rewrite(block: bytes, payloads: Sequence[bytes]) -> bytes:
-    """A block with other data: none, or several, which become blocks of their own.
+    """Return a block with other data. Each payload becomes one block.
 
-    Its other lines stay before the first; of a block without data only the comments stay.
+    The lines without data stay in the first block. Without any payload only the comments stay.
     """
     others = [line for line in _lines(block) if not _DATA.match(line)]
     if not payloads:
@@ -53,7 +53,7 @@ def rewrite(block: bytes, payloads: Sequence[bytes]) -> bytes:
 
 
 def drop_event_lines(block: bytes) -> bytes:
-    """A block without `event:`, `id:` and `retry:`; its comments stand in a block before it."""
+    """Drop the `event:`, `id:` and `retry:` lines of a block, and move its comments to a block before it."""
     lines = _lines(block)
     comments = [line for line in lines if line.startswith(b":")]
     fields = [line for line in lines if not line.startswith(b":")]
@@ -64,11 +64,11 @@ def drop_event_lines(block: bytes) -> bytes:
 
 
 def lf_newlines(piece: bytes, *, after_cr: bool) -> bytes:
-    """Every line end as LF.
+    """Replace every line end by LF.
 
     Args:
-        piece: Some of the stream.
-        after_cr: Whether the piece before ended with a CR, which a LF at the beginning belongs to.
+        piece: The next part of the stream.
+        after_cr: Whether the part before ended with a CR, to which a leading LF belongs.
     """
     if after_cr:
         piece = piece.removeprefix(b"\n")
@@ -89,7 +89,7 @@ def is_utf8(piece: bytes) -> bool:
 
 
 def _lines(block: bytes) -> list[bytes]:
-    """The lines without their ends and without blank ones."""
+    """Split a block into its lines, without line ends and blank lines."""
     return [line for line in _LINE_END.split(block) if line]
 
 

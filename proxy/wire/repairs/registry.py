@@ -1,17 +1,17 @@
-"""The repairs by name, and the sets of repairs that clients need.
+"""The registry of repairs by name, and of the sets of repairs that clients need.
 
-A repair is declared beside the functions that do its work, and decorates them:
+A repair is declared beside its functions, which it decorates:
 
     FILL_DELTA = Repair("fill_delta", "Writes the delta ...", clients=("RAGFlow",), sets=("ragflow",))
 
     @FILL_DELTA.on_chunks(Shape.CHAT)
-    def fill_delta(chunk: Members, state: StreamState) -> list[Members] | None: ...
+    def fill_delta(chunk: Members, state: StreamState) -> Members | None: ...
 
-The functions of one stage run in the order in which they are declared.
+The functions of one stage run in the order of their declaration.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeVar
@@ -24,11 +24,11 @@ from proxy.wire.repairs.tool_calls import ToolCalls
 ReadIds = Callable[[list[int]], str]
 """Returns the text of token ids; raises InvalidRequest if they are not known."""
 
-Stage = Literal["request", "answer", "stream"]
+Stage = Literal["request", "response", "stream"]
 _Change = TypeVar("_Change", bound=Callable[..., object])
 
 BARE_LIST: Final = ""
-"""Where the items of an answer stand that is a list and not an object."""
+"""The member that holds the items of a response that is a list instead of an object."""
 CLIENTS: Final = (
     "common",
     "ragflow",
@@ -40,32 +40,28 @@ CLIENTS: Final = (
     "cherry_studio",
     "continue",
 )
-"""The names of the sets: one for each client, and `common` for what every client needs."""
+"""The names of the sets: one for each client, and `common` for repairs that every client needs."""
 
 
 RequestChange = Callable[[Members, ReadIds], Members | None]
 """Returns the new request, or None if nothing changes."""
-AnswerChange = Callable[[Members, Call], Members | None]
-"""Returns the new answer, or None if nothing changes."""
+ResponseChange = Callable[[Members, Call], Members | None]
+"""Returns the new response, or None if nothing changes."""
 
 
 @dataclass
 class StreamState:
-    """What the repairs of one stream remember from chunk to chunk.
-
-    Args:
-        call: What the caller asked for.
-    """
+    """State that the repairs of one stream share from chunk to chunk."""
 
     call: Call
     tool_calls: dict[tuple[str, bytes], ToolCalls] = field(default_factory=dict)
-    """The tool calls so far, as each repair sees them in each choice."""
+    """The tool calls so far, by the repair that tracks them and the index of the choice."""
     withheld_usage: Members | None = None
-    """A chunk with the usage that the caller asked for and has not been sent yet."""
+    """A chunk with the usage that the caller asked for and that has not been sent yet."""
 
 
-ChunkChange = Callable[[Members, StreamState], Sequence[Members] | None]
-"""Returns the chunks that replace a chunk, or None if nothing changes."""
+ChunkChange = Callable[[Members, StreamState], Members | list[Members] | None]
+"""Returns the chunk or the chunks that replace a chunk, or None if nothing changes."""
 
 
 class Step(NamedTuple):
@@ -75,7 +71,7 @@ class Step(NamedTuple):
     stage: Stage
     shapes: frozenset[Shape]
     sign: re.Pattern[bytes]
-    """Of requests: a body without a match is not parsed."""
+    """A request body that does not match is not parsed."""
     change: Callable[..., Any]
 
 
@@ -87,11 +83,11 @@ class Repair:
     """One repair.
 
     Args:
-        name: As it is written in the settings.
+        name: The name that the settings use.
         cures: What it does, in one sentence.
-        clients: The clients that need it, with versions where they are known.
+        clients: The clients that need it, with versions if known.
         sets: The sets that it belongs to.
-        stages: What it looks at, if that does not follow from the functions that it decorates.
+        stages: The stages of a repair that decorates no function for them.
     """
 
     def __init__(
@@ -112,18 +108,18 @@ class Repair:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """What it looks at: requests, whole answers, streams."""
+        """The stages at which it runs."""
         found = self._stages | {step.stage for step in _STEPS if step.repair == self.name}
-        order: tuple[Stage, ...] = ("request", "answer", "stream")
+        order: tuple[Stage, ...] = ("request", "response", "stream")
         return tuple(stage for stage in order if stage in found)
 
     def on_requests(self, *shapes: Shape, sign: bytes = b"") -> Callable[[RequestChange], RequestChange]:
-        """Register a function that changes request bodies; a body without the sign is not parsed."""
+        """Register a function that changes request bodies that match the regular expression `sign`."""
         return self._register("request", shapes, sign)
 
-    def on_answers(self, *shapes: Shape) -> Callable[[AnswerChange], AnswerChange]:
-        """Register a function that changes whole answers."""
-        return self._register("answer", shapes)
+    def on_responses(self, *shapes: Shape) -> Callable[[ResponseChange], ResponseChange]:
+        """Register a function that changes whole responses."""
+        return self._register("response", shapes)
 
     def on_chunks(self, *shapes: Shape) -> Callable[[ChunkChange], ChunkChange]:
         """Register a function that changes the chunks of streams."""
@@ -141,13 +137,10 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
-    """The repairs that are on; falsy without any.
-
-    Args:
-        names: Sorted, without sets.
-    """
+    """The repairs that are enabled; falsy if there are none."""
 
     names: tuple[str, ...] = ()
+    """The names of single repairs, sorted."""
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -157,18 +150,18 @@ class Repairs:
 
     @property
     def change_responses(self) -> bool:
-        """Whether any of them looks at whole answers or streams."""
+        """Whether any of them applies to whole responses or streams."""
         return _change_responses(self.names)
 
 
 @lru_cache(maxsize=512)
 def _change_responses(names: tuple[str, ...]) -> bool:
-    return any({"answer", "stream"} & {*_REPAIRS[name].stages} for name in names)
+    return any({"response", "stream"} & {*_REPAIRS[name].stages} for name in names)
 
 
 @lru_cache(maxsize=512)
 def find_steps(repairs: Repairs, stage: Stage, shape: Shape | None) -> tuple[Step, ...]:
-    """Return the functions that repairs run at a stage for a shape, in their order."""
+    """Return the functions of the repairs for one stage and shape, in the order in which they run."""
     return tuple(
         step
         for step in _STEPS
@@ -177,12 +170,12 @@ def find_steps(repairs: Repairs, stage: Stage, shape: Shape | None) -> tuple[Ste
 
 
 def all_repairs() -> Mapping[str, Repair]:
-    """Return every repair by its name, sorted."""
+    """Return all repairs by name, sorted."""
     return dict(sorted(_REPAIRS.items()))
 
 
 def all_sets() -> Mapping[str, tuple[str, ...]]:
-    """Return the names of the repairs that each client needs, sorted."""
+    """Return the sorted names of the repairs of each set."""
     return {
         client: tuple(name for name, repair in all_repairs().items() if client in repair.sets)
         for client in CLIENTS
@@ -190,7 +183,7 @@ def all_sets() -> Mapping[str, tuple[str, ...]]:
 
 
 def resolve(names: Iterable[str]) -> Repairs:
-    """Turn on repairs by name, sets included.
+    """Return the repairs that these names of sets and single repairs stand for.
 
     Raises:
         KeyError: A name is neither a set nor a repair.

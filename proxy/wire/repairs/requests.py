@@ -46,11 +46,11 @@ def refuse_ids(_: list[int]) -> str:
 def repair_request(
     repairs: Repairs, shape: Shape | None, body: bytes, read_ids: ReadIds = refuse_ids
 ) -> bytes:
-    """Return a JSON request body as the upstream accepts it: the same object if nothing changed.
+    """Repair a JSON request body. Returns the same object if nothing changed.
 
     Args:
-        repairs: Those that are on.
-        shape: Of the request; None if no repair applies.
+        repairs: The repairs that are enabled.
+        shape: The shape of the request; None if no repair applies.
         body: The whole body.
         read_ids: Returns the text of token ids, for `decode_token_ids`.
 
@@ -130,7 +130,7 @@ FILL_HISTORY: Final = Repair(
 
 @FILL_HISTORY.on_requests(Shape.CHAT, sign=rb":\s*null")
 def fill_history(request: Members, _: ReadIds) -> Members | None:
-    """Leave no null in the messages and their tool calls."""
+    """Remove nulls from the messages and their tool calls."""
     return _change_messages(request, _without_nulls)
 
 
@@ -188,7 +188,7 @@ DECODE_TOKEN_IDS: Final = Repair(
 
 @DECODE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, sign=_IDS_SIGN)
 def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
-    """Write texts in place of token ids; lists of anything else are left to the upstream."""
+    """Replace token ids by their texts. Lists of other things are left to the upstream."""
     items = open_list(request.get("input"))
     if not items:
         return None
@@ -210,7 +210,7 @@ REFUSE_TOKEN_IDS: Final = Repair(
 @REFUSE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, sign=_IDS_SIGN)
 def refuse_token_ids(request: Members, _: ReadIds) -> None:
     """Reject a request that holds token ids."""
-    # One list of ids, or a list of such lists: a JSON text begins with a quote.
+    # Token ids are a list of numbers, or a list of such lists. A JSON string begins with a quote.
     if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input")) or ()):
         refuse_ids([])
 
@@ -221,7 +221,7 @@ def _text(item: msgspec.Raw, read_ids: ReadIds) -> msgspec.Raw:
 
 
 def _ids(value: object) -> list[int] | None:
-    """Return a list of nothing but whole numbers."""
+    """Return the value if it is a list of whole numbers."""
     if not isinstance(value, list) or not value:
         return None
     return value if all(type(number) is int and number >= 0 for number in value) else None

@@ -1,7 +1,7 @@
-"""Repairs of rerank requests and answers.
+"""Repairs of rerank requests and responses.
 
 Clients expect the shape of Cohere and Jina: https://docs.cohere.com/reference/rerank. Hugging Face's Text
-Embeddings Inference (TEI) has another: https://huggingface.github.io/text-embeddings-inference/
+Embeddings Inference (TEI) uses another: https://huggingface.github.io/text-embeddings-inference/
 """
 
 from typing import Final
@@ -34,9 +34,9 @@ TEI_RERANK: Final = Repair(
 
 @TEI_RERANK.on_requests(Shape.RERANK, sign=rb'"documents"')
 def to_tei(request: Members, _: ReadIds) -> Members | None:
-    """Return TEI's request; None if the documents are not texts.
+    """Translate a request for TEI; None if the documents are not texts.
 
-    Texts that are too long are cut, as Cohere and Jina do by default and TEI only on request.
+    TEI is asked to truncate texts that are too long, as Cohere and Jina do by default.
     """
     documents = open_list(request.get("documents"))
     if documents is None or "query" not in request:
@@ -54,10 +54,10 @@ def _text(document: msgspec.Raw) -> msgspec.Raw:
     return document if members is None else members.get("text", NULL)
 
 
-@TEI_RERANK.on_answers(Shape.RERANK)
-def from_tei(answer: Members, call: Call) -> Members | None:
-    """Write TEI's answer, `[{"index", "score", "text"?}]`, as results, the best first."""
-    items = open_list(answer.get(BARE_LIST))
+@TEI_RERANK.on_responses(Shape.RERANK)
+def from_tei(response: Members, call: Call) -> Members | None:
+    """Translate TEI's response, `[{"index", "score", "text"?}]`, into results, the best first."""
+    items = open_list(response.get(BARE_LIST))
     if items is None:
         return None
     ranks = [open_object(item) for item in items]
@@ -65,7 +65,7 @@ def from_tei(answer: Members, call: Call) -> Members | None:
     if len(found) != len(items):
         return None
     found.sort(key=_score, reverse=True)
-    # A top_n of true is not a number.
+    # The type is compared because `true` is an int in Python.
     wanted = call.top_n if type(call.top_n) is int and call.top_n > 0 else None
     return {"results": write([_tei_result(rank) for rank in found[:wanted]])}
 
@@ -89,17 +89,17 @@ RERANK_SHAPES: Final = Repair(
 )
 
 
-@RERANK_SHAPES.on_answers(Shape.RERANK)
-def rerank_shapes(answer: Members, _: Call) -> Members | None:
+@RERANK_SHAPES.on_responses(Shape.RERANK)
+def rerank_shapes(response: Members, _: Call) -> Members | None:
     """Write each rank as an item of `results`."""
     for name in ("results", "data", "rankings", "ranks", "scores", BARE_LIST):
-        items = open_list(answer.get(name))
+        items = open_list(response.get(name))
         if not items:
             continue
         results = [_result(item, place) for place, item in enumerate(items)]
         if name == "results" and results == items:
             return None
-        kept = {key: value for key, value in answer.items() if key != name}
+        kept = {key: value for key, value in response.items() if key != name}
         return {**kept, "results": write(results)}
     return None
 
@@ -120,7 +120,7 @@ def _result(written: msgspec.Raw, place: int) -> msgspec.Raw:
 
 
 def _number(written: msgspec.Raw) -> msgspec.Raw:
-    """Return a number that stands in a text without its quotes."""
+    """Turn a number in a string into a number; return any other value as it is."""
     text = read_value(written)
     number = read_value(text.encode()) if isinstance(text, str) else None
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
@@ -135,14 +135,14 @@ CHECK_RERANK: Final = Repair(
 )
 
 
-@CHECK_RERANK.on_answers(Shape.RERANK)
-def check_rerank(answer: Members, call: Call) -> None:
+@CHECK_RERANK.on_responses(Shape.RERANK)
+def check_rerank(response: Members, call: Call) -> None:
     """Reject results that do not rank the documents.
 
     Raises:
-        InvalidResponse: A result has no index of a document, or no number as its score.
+        InvalidResponse: The index of a result is not that of a document, or its score is not a number.
     """
-    for written in open_list(answer.get("results")) or ():
+    for written in open_list(response.get("results")) or ():
         rank = open_object(written) or {}
         index, score = read_value(rank.get("index")), read_value(rank.get("relevance_score"))
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:

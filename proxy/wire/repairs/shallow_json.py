@@ -1,4 +1,4 @@
-"""JSON opened one level at a time, so that values that do not change keep their bytes."""
+"""Parse JSON one level at a time, so that values that do not change keep their bytes."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -6,15 +6,15 @@ from typing import Any, Final
 import msgspec
 
 Members = dict[str, msgspec.Raw]
-"""An object whose values are still bytes."""
+"""A JSON object whose values are not parsed yet."""
 
 NULL: Final = msgspec.Raw(b"null")
 ITEMS_MAX: Final = 25_000
-"""A list of more items is not opened: no request or answer has so many, and each item costs time."""
+"""A longer list is not parsed: no real request or response has so many items, and each one takes time."""
 OBJECTS_MAX: Final = 10_000
-"""A short body with more objects is not repaired: each object costs microseconds."""
+"""A short body with more objects is not repaired, because each object takes microseconds."""
 OBJECT_BYTES: Final = 100
-"""A long body is not repaired if it has more than one object for so many bytes."""
+"""A long body is not repaired if its objects are shorter than this on average."""
 _COMMAS_MAX: Final = 1_000_000
 _DENSE_BYTES: Final = 6
 _MEMBERS: Final = msgspec.json.Decoder(Members)
@@ -22,7 +22,7 @@ _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def open_object(written: bytes | None) -> Members | None:
-    """Return the members of an object; None if the bytes are no JSON object."""
+    """Return the members of an object; None if the bytes are not a JSON object."""
     if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"{"):
         return None
     try:
@@ -32,7 +32,7 @@ def open_object(written: bytes | None) -> Members | None:
 
 
 def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
-    """Return the items of a list; None if the bytes are no JSON list, or a list of too many items."""
+    """Return the items of a list; None if the bytes are not a JSON list, or the list is too long."""
     if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"["):
         return None
     if len(memoryview(written)) > _COMMAS_MAX and _is_dense(bytes(written)):
@@ -45,18 +45,18 @@ def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
 
 
 def has_too_many_objects(body: bytes) -> bool:
-    """Whether the objects in a body are too many to look at each."""
+    """Whether a body has too many objects to parse."""
     return body.count(b"{") > max(OBJECTS_MAX, len(body) // OBJECT_BYTES)
 
 
 def _is_dense(written: bytes) -> bool:
-    """Whether the items of a list are so short that they would take many times the memory of the text."""
+    """Whether the items of a list are so short that parsing them takes many times the memory of the text."""
     commas = written.count(b",")
     return commas > _COMMAS_MAX and len(written) < _DENSE_BYTES * commas
 
 
 def read_value(written: bytes | None) -> Any:
-    """Return the whole value; None if it is null, absent or not JSON."""
+    """Parse a whole value; None if it is null, absent or not JSON."""
     try:
         return None if written is None else msgspec.json.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -64,17 +64,17 @@ def read_value(written: bytes | None) -> Any:
 
 
 def to_json(value: object) -> bytes:
-    """Return a value, or opened members and items, as bytes."""
+    """Encode a value, which may contain unparsed members and items."""
     return msgspec.json.encode(value)
 
 
 def write(value: object) -> msgspec.Raw:
-    """Return a value as a member or an item."""
+    """Encode a value as a member or an item."""
     return msgspec.Raw(to_json(value))
 
 
 def first_byte(written: bytes | msgspec.Raw | None) -> bytes:
-    """Return the first byte of a member, which shows its type; nothing if the member is absent."""
+    """Return the first byte of a member, which shows its type; empty if the member is absent."""
     return b"" if written is None else bytes(memoryview(written)[:1])
 
 
@@ -99,11 +99,11 @@ def is_text(written: bytes | msgspec.Raw | None) -> bool:
 
 
 def change_items(written: bytes | None, change: Callable[[Members], Members | None]) -> msgspec.Raw | None:
-    """Change the objects of a list.
+    """Change the objects in a list.
 
     Args:
         written: The list.
-        change: Returns the new members of an object, or None to leave it.
+        change: Returns the new members of an object, or None to keep it.
 
     Returns:
         The new list, or None if nothing changed.

@@ -1,4 +1,4 @@
-"""Repairs of event streams, event by event: no event waits for a later one."""
+"""Repairs of event streams, event by event. No event is delayed until a later one."""
 
 import json
 import re
@@ -11,7 +11,6 @@ import msgspec
 from proxy.errors import Aborted, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.error_envelope import error_event
-from proxy.wire.repairs.answers import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.conversions import DONE
 from proxy.wire.repairs.framing import (
@@ -25,6 +24,7 @@ from proxy.wire.repairs.framing import (
     split_events,
 )
 from proxy.wire.repairs.registry import CLIENTS, Repair, Repairs, StreamState, find_steps
+from proxy.wire.repairs.responses import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
 from proxy.wire.repairs.shallow_json import Members, is_null, is_text, open_list, open_object, to_json, write
 from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
@@ -87,7 +87,7 @@ _CUT: Final = "the response was cut off: the upstream sent "
 
 
 class _Delta(msgspec.Struct):
-    """A delta that no repair changes: only text."""
+    """A delta that no repair changes, because it holds only text."""
 
     content: str | None = None
     tool_calls: None = None
@@ -114,11 +114,11 @@ _PLAIN: Final = msgspec.json.Decoder(_Chunk)
 
 
 class StreamRepairer:
-    """Repair one stream. An event that no repair changes is passed byte for byte.
+    """Repairs one stream. Events that no repair changes are forwarded byte for byte.
 
     Args:
-        repairs: Those that are on.
-        call: What the caller asked for.
+        repairs: The repairs that are enabled.
+        call: The caller's request.
     """
 
     def __init__(self, repairs: Repairs, call: Call) -> None:
@@ -153,7 +153,7 @@ class StreamRepairer:
         self._finished = False
         self._marked = False
         self.ended = False
-        """Whether an error of ours has ended the stream: nothing more comes out of it."""
+        """Whether we have ended the stream with an error; `feed` then returns nothing more."""
 
     @property
     def accepts_missing_end(self) -> bool:
@@ -161,15 +161,15 @@ class StreamRepairer:
         return self._accepts_missing_end and self._answered
 
     def first(self, whole_events: bytes) -> EmbeddedError | None:
-        """Return the error that a stream begins with, so that it gets a true status; None if there is none.
+        """Return the error that a stream begins with; None if there is none.
 
-        Events without data are skipped.
+        Such an error can still be sent with its own status. Events without data are skipped.
 
         Args:
-            whole_events: What will be fed first. Nothing of it is remembered.
+            whole_events: The first events, which have to be fed as well.
 
         Raises:
-            InvalidResponse: The stream is none, or holds no answer.
+            InvalidResponse: This is not an event stream, or it contains no result.
         """
         for block in split_events(whole_events.removeprefix(_BOM)):
             valid = block if not self._utf8 or is_utf8(block) else self._valid(block)
@@ -205,7 +205,7 @@ class StreamRepairer:
         return Repairs(tuple(repair.name for is_on, repair in on if is_on))
 
     def feed(self, whole_events: bytes) -> bytes:
-        """Return whole events as clients read them: the same object if nothing changed."""
+        """Repair whole events. Returns the same object if nothing changed."""
         if self.ended or not self._repairs:
             return b"" if self.ended else whole_events
         if not self._begun and whole_events:
@@ -222,7 +222,7 @@ class StreamRepairer:
         return whole_events
 
     def finish(self) -> bytes:
-        """Return what is still to be sent at a proper end."""
+        """Return the bytes to send at the end of a complete stream."""
         if self.ended:
             return b""
         end = self._withheld()
@@ -244,7 +244,7 @@ class StreamRepairer:
             if valid is None:
                 return self._abort("text that is not UTF-8")
             block = valid
-        if self._event_lines and EVENT_LINES_SIGN.search(block):  # comments become a block of their own
+        if self._event_lines and EVENT_LINES_SIGN.search(block):  # Comments are moved to a separate block.
             return b"".join([self._change_event(part) for part in split_events(drop_event_lines(block))])
         return self._change_event(block)
 
@@ -311,7 +311,7 @@ class StreamRepairer:
         return any(step.repair == "drop_unasked_chunks" for step in self._steps)
 
     def _change(self, chunk: Members) -> Sequence[Members] | None:
-        """Return the chunks that replace an event; None if it stays."""
+        """Return the chunks that replace an event; None if nothing changes."""
         errors = self._as_errors(chunk)
         changed = errors is not None
         chunks: list[Members] = [chunk] if errors is None else [*errors]
@@ -321,8 +321,10 @@ class StreamRepairer:
             done: list[Members] = []
             for each in chunks:
                 new = step.change(each, self._state)
-                done += [each] if new is None else new
                 changed = changed or new is not None
+                if new is None:
+                    new = each
+                done += new if isinstance(new, list) else [new]
             chunks = done
         for each in chunks:
             self._note(each)
@@ -337,7 +339,7 @@ class StreamRepairer:
         )
 
     def _as_errors(self, chunk: Members) -> list[Members] | None:
-        """Return an error as clients read it, after the text beside it; None if the event can stay."""
+        """Return an error event, after the text of the same event; None if the event needs no change."""
         if self._vendor_errors and (refusal := read_minimax_refusal(chunk)) is not None:
             rest = {name: value for name, value in chunk.items() if name != "base_resp"}
             return [*([rest] if open_list(rest.get("choices")) else []), self._as_event(refusal)]
@@ -348,15 +350,15 @@ class StreamRepairer:
         return [*([] if beside is None else [beside]), self._as_event(error)]
 
     def _as_event(self, error: EmbeddedError) -> Members:
-        """Write an error as an event. After text, its words must not make RAGFlow send the request again."""
+        """Write an error as an event. After text, its words must not make RAGFlow retry the request."""
         if self._answered:
-            said = _OVERLOADED if _RETRIED_WORDS.search(error.message) else error.message
-            error = replace(error, message=f"{_BROKEN_OFF}: {said}")
+            message = _OVERLOADED if _RETRIED_WORDS.search(error.message) else error.message
+            error = replace(error, message=f"{_BROKEN_OFF}: {message}")
         return {name: write(value) for name, value in error.envelope().items()}
 
 
 def _is_json(payload: bytes) -> bool:
-    """Whether Python reads it as JSON, which is more than the standard allows."""
+    """Whether Python's parser, which accepts more than the standard, reads it as JSON."""
     try:
         json.loads(payload)
     except (ValueError, RecursionError):
@@ -365,6 +367,6 @@ def _is_json(payload: bytes) -> bool:
 
 
 def _has_message(chunk: Members) -> bool:
-    """Whether an error has a text that clients show."""
+    """Whether a chunk has an error with a message, which clients show."""
     error = open_object(chunk.get("error"))
     return error is not None and is_text(error.get("message"))

@@ -1,4 +1,4 @@
-"""Which tool call the parts of a stream belong to."""
+"""Find the tool call that each part in a stream belongs to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Final
 from proxy.wire.repairs.shallow_json import NULL, Members, is_text, open_object, read_value
 
 CALLS_MAX: Final = 1024
-"""How many tool calls of one choice are remembered; beyond that, memory begins anew."""
+"""How many tool calls of one choice are tracked. After that, tracking starts over."""
 
 
 @dataclass
 class ToolCall:
-    """One tool call of a stream, as far as its parts have arrived."""
+    """The parts of one tool call that have been received so far."""
 
     index: int
     id: bytes = b""
@@ -21,7 +21,7 @@ class ToolCall:
 
 
 PartChange = Callable[[Members, ToolCall, bool], Members | None]
-"""Given a part, its tool call, and whether the call begins with it: the new part, or None to leave it."""
+"""Takes a part, its tool call, and whether the part begins the call; returns the new part or None."""
 
 
 @dataclass
@@ -31,15 +31,15 @@ class ToolCalls:
     calls: list[ToolCall] = field(default_factory=list)
     _by_id: dict[bytes, ToolCall] = field(default_factory=dict)
     _by_index: dict[int, ToolCall] = field(default_factory=dict)
-    """By the index that the upstream writes, the latest call."""
+    """The latest call by the upstream's index."""
     _next: int = 0
 
     def find(self, part: Members) -> tuple[ToolCall, bool]:
-        """Return the tool call that a part belongs to, and whether the call begins with it.
+        """Return the tool call that a part belongs to, and whether the part begins it.
 
-        The index decides. But some upstreams write the index 0 into every call, so a part that has both
-        another id and a name begins another call. Without an index a known id continues its call, another id
-        or a name begins one, and anything else continues the last one.
+        The index decides. But some upstreams write the index 0 into every call, so a part with both another
+        id and a name begins another call. Without an index, a known id continues its call, another id or a
+        name begins one, and any other part continues the last call.
         """
         identity = bytes(part["id"]) if is_text(part.get("id")) else b""
         is_named = is_text((open_object(part.get("function")) or {}).get("name"))

@@ -1,4 +1,4 @@
-"""Errors in successful responses, in the shape of OpenAI and in those of vendors."""
+"""Find errors in successful responses, in OpenAI's shape and in those of vendors."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -104,7 +104,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedError:
-    """An error from a successful response: the status that it should have had, and the fields of OpenAI."""
+    """An error in a successful response: the status that it should have had, and OpenAI's fields."""
 
     status: int
     message: str
@@ -112,14 +112,14 @@ class EmbeddedError:
     code: str | None = None
 
     def envelope(self) -> ErrorEnvelope:
-        """Return the error as OpenAI's clients read it."""
+        """Return the error in OpenAI's envelope."""
         return {"error": {"message": self.message, "type": self.type, "param": None, "code": self.code}}
 
 
-# If any of these is there, the response answers something, whatever stands beside it.
-_ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings")
+# A response with any of these members has a result, whatever other members it has.
+_RESULTS: Final = ("choices", "data", "results", "result", "output", "embeddings")
 _SUCCESS: Final = frozenset({"", "0", "200", "success", "ok", "none"})
-# Clients decide by the words and digits of an error, so ids must not stand in it.
+# Clients decide by the words and digits of a message whether to retry, so ids are removed.
 _ID: Final = re.compile(
     r"(?:(?<!\s)\s++)?[(\[（](?:sid|(?:cid|request)[ _-]?id|traceid)\b[^)\]）]{0,200}[)\]）]", re.IGNORECASE
 )
@@ -132,48 +132,48 @@ TRUE_ERRORS: Final = Repair(
     "true status, and an event that is not JSON into an error event.",
     clients=("RAGFlow, which takes them for an empty answer", "Dify", "Open WebUI", "FastGPT", "LangChain"),
     sets=CLIENTS,
-    stages=("answer", "stream"),
+    stages=("response", "stream"),
 )
 VENDOR_ERRORS: Final = Repair(
     "vendor_errors",
     "Turns the error shapes of Spark, Baidu, MiniMax and others in a successful response into OpenAI errors.",
     clients=("all",),
     sets=CLIENTS,
-    stages=("answer", "stream"),
+    stages=("response", "stream"),
 )
 
 
-def read_openai_error(answer: Members) -> EmbeddedError | None:
-    """Return the error of an answer `{"error": ...}` that answers nothing."""
-    if is_empty(answer.get("error")) or _answers(answer):
+def read_openai_error(response: Members) -> EmbeddedError | None:
+    """Return the error of a response `{"error": ...}` without a result."""
+    if is_empty(response.get("error")) or _has_result(response):
         return None
-    error = read_value(answer.get("error"))
+    error = read_value(response.get("error"))
     if isinstance(error, dict):
         kind = error.get("type") or error.get("status")
-        return _inside(_text(error.get("message"), error.get("msg")), error.get("code"), kind)
-    return _inside(_text(error, _whole(answer).get("message")), None, None)
+        return _classified(_text(error.get("message"), error.get("msg")), error.get("code"), kind)
+    return _classified(_text(error, _whole(response).get("message")), None, None)
 
 
-def read_error_beside(answer: Members) -> EmbeddedError | None:
-    """Return the error that ends an answer, beside or inside choices that say nothing or end with "error".
+def read_error_beside(response: Members) -> EmbeddedError | None:
+    """Return the error beside or inside choices that are empty or have the finish_reason "error".
 
     OpenRouter writes `{"error": {...}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}`.
     """
-    choices = [open_object(choice) or {} for choice in open_list(answer.get("choices")) or ()]
+    choices = [open_object(choice) or {} for choice in open_list(response.get("choices")) or ()]
     failed = [choice for choice in choices if bytes(choice.get("finish_reason", NULL)) == b'"error"']
     inside = next((choice["error"] for choice in choices if not is_empty(choice.get("error"))), None)
-    error = answer["error"] if not is_empty(answer.get("error")) else inside
+    error = response["error"] if not is_empty(response.get("error")) else inside
     if error is None:
-        return None if not failed else _made(502, "", "error")
-    if failed or inside is not None or not any(map(_says_something, choices)):
+        return None if not failed else _error(502, "", "error")
+    if failed or inside is not None or not any(map(_has_content, choices)):
         return read_openai_error({"error": error})
     return None
 
 
 def read_text_beside(chunk: Members) -> Members | None:
-    """Return the text of a chunk that also holds an error; None if there is none."""
+    """Return a chunk without its error if it also holds text; otherwise None."""
     choices = [open_object(choice) or {} for choice in open_list(chunk.get("choices")) or ()]
-    if not any(map(_says_something, choices)):
+    if not any(map(_has_content, choices)):
         return None
     open_choices = [
         {**{name: value for name, value in choice.items() if name != "error"}, "finish_reason": NULL}
@@ -183,32 +183,32 @@ def read_text_beside(chunk: Members) -> Members | None:
     return {**kept, "choices": write(open_choices)}
 
 
-def _says_something(choice: Members) -> bool:
+def _has_content(choice: Members) -> bool:
     message = open_object(choice.get("message")) or open_object(choice.get("delta")) or choice
     names = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "text")
     return any(not is_empty(message.get(name)) for name in names)
 
 
-def read_vendor_error(answer: Members) -> EmbeddedError | None:
-    """Return the error of an answer in the shape of a vendor that answers nothing."""
-    if not is_empty(answer.get("error")) or _answers(answer):
+def read_vendor_error(response: Members) -> EmbeddedError | None:
+    """Return the error of a response without a result, in the shape of a vendor."""
+    if not is_empty(response.get("error")) or _has_result(response):
         return None
-    whole = _whole(answer)
+    whole = _whole(response)
     return next((error for shape in _SHAPES if (error := shape(whole)) is not None), None)
 
 
-def read_minimax_refusal(answer: Members) -> EmbeddedError | None:
-    """Return MiniMax's error beside choices, whose text comes before the error."""
-    base = answer.get("base_resp")
+def read_minimax_refusal(response: Members) -> EmbeddedError | None:
+    """Return MiniMax's error beside choices, whose text precedes the error."""
+    base = response.get("base_resp")
     return None if base is None else _minimax({"base_resp": read_value(base)})
 
 
-def _answers(answer: Members) -> bool:
-    return any(not is_empty(answer.get(name)) for name in _ANSWERED)
+def _has_result(response: Members) -> bool:
+    return any(not is_empty(response.get(name)) for name in _RESULTS)
 
 
-def _whole(answer: Members) -> dict[str, Any]:
-    read = read_value(to_json(answer))
+def _whole(response: Members) -> dict[str, Any]:
+    read = read_value(to_json(response))
     return read if isinstance(read, dict) else {}
 
 
@@ -222,7 +222,7 @@ def _minimax(whole: dict[str, Any]) -> EmbeddedError | None:
     if not code or not isinstance(base, dict):
         return None
     status = _MINIMAX.get(code, 502)
-    return _made(status, _text(base.get("status_msg")), UNSAFE if code in _MINIMAX_UNSAFE else str(code))
+    return _error(status, _text(base.get("status_msg")), UNSAFE if code in _MINIMAX_UNSAFE else str(code))
 
 
 def _baidu(whole: dict[str, Any]) -> EmbeddedError | None:
@@ -231,7 +231,7 @@ def _baidu(whole: dict[str, Any]) -> EmbeddedError | None:
     if not code:
         return None
     text = _text(whole.get("error_msg"), whole.get("error_message"), whole.get("error_description"))
-    return _made(_BAIDU.get(code, 502), text, str(code))
+    return _error(_BAIDU.get(code, 502), text, str(code))
 
 
 def _spark_header(whole: dict[str, Any]) -> EmbeddedError | None:
@@ -246,32 +246,32 @@ def _tencent(whole: dict[str, Any]) -> EmbeddedError | None:
     error = response.get("Error") if isinstance(response, dict) else None
     if not isinstance(error, dict):
         return None
-    return _inside(_text(error.get("Message")), error.get("Code"), None)
+    return _classified(_text(error.get("Message")), error.get("Code"), None)
 
 
 def _flat(whole: dict[str, Any]) -> EmbeddedError | None:
-    """`{"code": 10012, "message": "...", "sid": "..."}`, also with other names, or with a code in words."""
+    """`{"code": 10012, "message": "...", "sid": "..."}`, also with other names or with a string as code."""
     code = next((whole[name] for name in _CODE_NAMES if whole.get(name) is not None), None)
     if code is None or isinstance(code, bool | dict | list) or str(code).lower() in _SUCCESS:
         return None
     text = _text(*(whole.get(name) for name in _TEXT_NAMES))
-    return _inside(text, code, whole.get("type")) if text else None
+    return _classified(text, code, whole.get("type")) if text else None
 
 
 def _failed(whole: dict[str, Any]) -> EmbeddedError | None:
-    """`{"status": "error", "message": "..."}`, also with a number of HTTP."""
+    """`{"status": "error", "message": "..."}`, also with an HTTP status."""
     status = whole.get("status")
     is_error = isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
     if not is_error and str(status).lower() not in {"error", "fail", "failed", "failure"}:
         return None
     text = _text(*(whole.get(name) for name in _TEXT_NAMES))
-    return _inside(text, status if is_error else None, None) if text else None
+    return _classified(text, status if is_error else None, None) if text else None
 
 
 def _only_text(whole: dict[str, Any]) -> EmbeddedError | None:
-    """`{"message": "..."}` alone, or with the id of the request: API gateways write it."""
+    """`{"message": "..."}` alone or with a request id, as API gateways write it."""
     names = {name for name in whole if "id" not in name.lower()}
-    return _inside(_text(*whole.values()), None, None) if names in ({"message"}, {"msg"}) else None
+    return _classified(_text(*whole.values()), None, None) if names in ({"message"}, {"msg"}) else None
 
 
 def _unsuccessful(whole: dict[str, Any]) -> EmbeddedError | None:
@@ -281,17 +281,17 @@ def _unsuccessful(whole: dict[str, Any]) -> EmbeddedError | None:
         return None
     first = errors[0] if isinstance(errors, list) and errors else whole
     first = first if isinstance(first, dict) else {"message": first}
-    return _inside(_text(first.get("message"), first.get("msg")), first.get("code"), first.get("type"))
+    return _classified(_text(first.get("message"), first.get("msg")), first.get("code"), first.get("type"))
 
 
 def _detail(whole: dict[str, Any]) -> EmbeddedError | None:
-    """`{"detail": "..."}` alone; FastAPI writes a list of `{"loc", "msg"}` for a request it rejects."""
+    """`{"detail": "..."}` alone. For an invalid request FastAPI writes a list of `{"loc", "msg"}`."""
     if whole.keys() != {"detail"}:
         return None
     detail = whole["detail"]
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        return _inside(_text(detail[0].get("msg")), 422, None)
-    return _inside(_text(detail), None, None)
+        return _classified(_text(detail[0].get("msg")), 422, None)
+    return _classified(_text(detail), None, None)
 
 
 _Shape = Callable[[dict[str, Any]], EmbeddedError | None]
@@ -322,17 +322,17 @@ _TEXT_NAMES: Final = (
 # --- fields
 
 
-def _inside(message: str, code: Any, kind: Any) -> EmbeddedError:
+def _classified(message: str, code: Any, kind: Any) -> EmbeddedError:
     number = _number(code)
     if number in _SPARK_UNSAFE or number in _ZHIPU_UNSAFE:
-        return _made(400, message, UNSAFE)
+        return _error(400, message, UNSAFE)
     status = next(_statuses(number, f"{kind or ''} {code or ''}".lower()))
     name = None if code is None or isinstance(code, dict | list) else str(code)
-    return _made(status, message, name, kind if isinstance(kind, str) and kind else None)
+    return _error(status, message, name, kind if isinstance(kind, str) and kind else None)
 
 
 def _statuses(number: int | None, words: str) -> Iterator[int]:
-    """Yield the statuses that the parts of an error suggest, the most certain first."""
+    """Yield the statuses that an error suggests, the most certain first."""
     if number is not None:
         known = _SPARK.get(number) or _ZHIPU.get(number)
         if known:
@@ -343,14 +343,14 @@ def _statuses(number: int | None, words: str) -> Iterator[int]:
     yield 502
 
 
-def _made(status: int, message: str, code: str | None, kind: str | None = None) -> EmbeddedError:
+def _error(status: int, message: str, code: str | None, kind: str | None = None) -> EmbeddedError:
     return EmbeddedError(
         status, message or UpstreamError.message, kind or _TYPES.get(status, UpstreamError.type), code
     )
 
 
 def _text(*offered: Any) -> str:
-    """Return the first text that is not empty, without ids."""
+    """Return the first string that is not empty, without ids."""
     for text in offered:
         if isinstance(text, str) and text.strip():
             return _ID.sub("", text[: 2 * _MESSAGE_CHARS_MAX]).strip()[:_MESSAGE_CHARS_MAX]

@@ -48,14 +48,14 @@ def test_only_repairs_of_requests_leave_responses_alone() -> None:
 
 def test_steps_are_those_of_the_repairs_that_are_on_for_one_shape() -> None:
     repairs = resolve(["fill_usage", "sort_embeddings", "drop_params"])
-    names = [step.repair for step in find_steps(repairs, "answer", Shape.EMBEDDINGS)]
+    names = [step.repair for step in find_steps(repairs, "response", Shape.EMBEDDINGS)]
     assert names == ["sort_embeddings", "fill_usage"]  # in the order in which they are declared
-    assert find_steps(repairs, "answer", None) == ()
-    assert find_steps(Repairs(), "answer", Shape.EMBEDDINGS) == ()
+    assert find_steps(repairs, "response", None) == ()
+    assert find_steps(Repairs(), "response", Shape.EMBEDDINGS) == ()
 
 
 def test_every_step_belongs_to_a_repair_that_looks_at_its_stage() -> None:
-    for stage in ("request", "answer", "stream"):
+    for stage in ("request", "response", "stream"):
         for shape in Shape:
             for step in find_steps(resolve(REPAIRS), stage, shape):
                 repair: Repair = REPAIRS[step.repair]

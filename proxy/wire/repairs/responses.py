@@ -1,4 +1,4 @@
-"""Repairs of whole answers: first the errors in them, then what clients miss."""
+"""Repairs of whole responses: errors in successful responses first, then the members that clients need."""
 
 import json
 import re
@@ -39,7 +39,7 @@ _MAIN_MEMBERS: Final = {
     Shape.EMBEDDINGS: ("data", "embeddings", "embedding"),
     Shape.RERANK: ("results", "data", "rankings", "scores"),
 }
-"""The members that hold an answer; the first name is that of OpenAI, or of Cohere."""
+"""The members that hold the result. The first name is OpenAI's, or Cohere's for reranking."""
 
 
 UTF8: Final = Repair(
@@ -47,32 +47,32 @@ UTF8: Final = Repair(
     "Turns an answer or event that is not valid UTF-8 into an error, or elsewhere writes U+FFFD.",
     clients=("all",),
     sets=CLIENTS,
-    stages=("answer", "stream"),
+    stages=("response", "stream"),
 )
 UNWRAP_ANSWER: Final = Repair(
     "unwrap_answer",
     'Takes an answer out of an envelope such as `{"code": 0, "data": {...}}` or DashScope\'s `output`.',
     clients=("all",),
     sets=CLIENTS,
-    stages=("answer", "stream"),
+    stages=("response", "stream"),
 )
 _ENVELOPES: Final = ("data", "result", "output", "response")
 _KEPT_OUTSIDE: Final = ("id", "object", "created", "model", "usage")
 
 
 def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | EmbeddedError:
-    """Return a whole answer as clients read it: the same object if nothing changed.
+    """Repair the body of a whole response.
 
     Args:
-        repairs: Those that are on.
-        call: What the caller asked for.
+        repairs: The repairs that are enabled.
+        call: The caller's request.
         body: The whole uncompressed body of a successful response.
 
     Returns:
-        The body, or the error that it contains.
+        The repaired body, the same object if nothing changed, or the error that the body contains.
 
     Raises:
-        InvalidResponse: The body is no answer to the call, or not valid UTF-8 (`utf8`).
+        InvalidResponse: The body does not answer the request, or is not valid UTF-8 (`utf8`).
     """
     if not repairs or call.shape is None:
         return body
@@ -80,69 +80,69 @@ def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | Embedd
         return _check_audio(repairs, call.shape, body)
     if UTF8 in repairs and not is_utf8(body):
         body = _valid(call.shape, body)
-    answer = open_object(body)
-    if answer is None and TRUE_ERRORS in repairs and _is_lenient_object(body):
+    response = open_object(body)
+    if response is None and TRUE_ERRORS in repairs and _is_lenient_object(body):
         body = _write_strictly(body)
-        answer = open_object(body)
-        if answer is None:
-            return body  # such as half of a surrogate pair, which has no encoding: the client decides
+        response = open_object(body)
+        if response is None:
+            return body  # A lone surrogate cannot be encoded. The client has to deal with it.
     if has_too_many_objects(body):
         return body
-    if answer is None:
-        answer = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
-    inner = unwrap(call.shape, answer) if UNWRAP_ANSWER in repairs else None
-    error = find_error(repairs, answer) or (find_error(repairs, inner) if inner is not None else None)
+    if response is None:
+        response = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
+    inner = unwrap(call.shape, response) if UNWRAP_ANSWER in repairs else None
+    error = find_error(repairs, response) or (find_error(repairs, inner) if inner is not None else None)
     if error is not None:
         return error
-    new = _change(repairs, call, answer if inner is None else inner) or inner
+    new = _change(repairs, call, response if inner is None else inner) or inner
     return body if new is None else to_json(new)
 
 
-def find_error(repairs: Repairs, answer: Members) -> EmbeddedError | None:
-    """Return the error that an answer or an event is, in place of what was asked for."""
+def find_error(repairs: Repairs, response: Members) -> EmbeddedError | None:
+    """Return the error that a response or an event contains; None if there is none."""
     error = None
     if TRUE_ERRORS in repairs:
-        error = read_openai_error(answer) or read_error_beside(answer)
-    return error or (read_vendor_error(answer) if VENDOR_ERRORS in repairs else None)
+        error = read_openai_error(response) or read_error_beside(response)
+    return error or (read_vendor_error(response) if VENDOR_ERRORS in repairs else None)
 
 
-def unwrap(shape: Shape | None, answer: Members) -> Members | None:
-    """Take an answer out of an envelope; None if there is none."""
+def unwrap(shape: Shape | None, response: Members) -> Members | None:
+    """Take a response out of its envelope; None if it has none."""
     names = () if shape is None else _MAIN_MEMBERS.get(shape, ())
-    if not names or any(not is_null(answer.get(name)) for name in names if name not in _ENVELOPES):
+    if not names or any(not is_null(response.get(name)) for name in names if name not in _ENVELOPES):
         return None
     for envelope in _ENVELOPES:
-        inner = open_object(answer.get(envelope))
+        inner = open_object(response.get(envelope))
         if inner is not None and any(not is_null(inner.get(name)) for name in names):
-            return {**{name: answer[name] for name in _KEPT_OUTSIDE if name in answer}, **inner}
+            return {**{name: response[name] for name in _KEPT_OUTSIDE if name in response}, **inner}
     return None
 
 
-def _change(repairs: Repairs, call: Call, answer: Members) -> Members | None:
-    """Return what replaces an answer; None if it stays."""
+def _change(repairs: Repairs, call: Call, response: Members) -> Members | None:
+    """Return the changed response; None if no repair changes it."""
     new = None
-    for step in find_steps(repairs, "answer", call.shape):
-        changed = step.change(answer if new is None else new, call)
+    for step in find_steps(repairs, "response", call.shape):
+        changed = step.change(response if new is None else new, call)
         new = new if changed is None else changed
     if TRUE_ERRORS in repairs:
-        _check_answered(call.shape, answer if new is None else new)
+        _check_answered(call.shape, response if new is None else new)
     return new
 
 
 def replace_invalid(shape: Shape, text: bytes, read: Callable[[bytes], bytes | None] = bytes) -> bytes | None:
-    """Write U+FFFD for bytes that are not valid UTF-8; None if they stand in the answer itself.
+    """Replace invalid UTF-8 by U+FFFD; None if the result itself, such as `choices`, is affected.
 
     Args:
-        shape: Of the answer.
-        text: A whole answer, or an event.
+        shape: The shape of the response.
+        text: A whole response, or an event.
         read: Returns the JSON in the text, or None if there is none.
     """
     valid = text.decode("utf-8", "replace").encode()
     payload = read(valid)
     if payload is None:
         return valid
-    answer, names = open_object(payload), _MAIN_MEMBERS.get(shape, ())
-    written = [bytes(answer[name]) for name in names if name in answer] if answer is not None else []
+    response, names = open_object(payload), _MAIN_MEMBERS.get(shape, ())
+    written = [bytes(response[name]) for name in names if name in response] if response is not None else []
     return valid if written and not any(_REPLACEMENT in each for each in written) else None
 
 
@@ -154,7 +154,7 @@ def _valid(shape: Shape, body: bytes) -> bytes:
 
 
 def _is_lenient_object(body: bytes) -> bool:
-    """Whether a body is an object that Python reads as JSON, although it holds NaN or a byte order mark.
+    """Whether Python reads a body as a JSON object although it is not strict JSON, because of NaN or a BOM.
 
     Raises:
         InvalidResponse: Python cannot read it either.
@@ -169,19 +169,19 @@ def _is_lenient_object(body: bytes) -> bool:
 
 
 def _write_strictly(body: bytes) -> bytes:
-    """Write such an object as JSON, with null in place of NaN; the same body if that is impossible."""
+    """Rewrite a lenient object as strict JSON, with null for NaN; return the body itself if that fails."""
     try:
         return to_json(json.loads(body, parse_constant=lambda _: None))
     except (UnicodeEncodeError, RecursionError):
         return body
 
 
-def _check_answered(shape: Shape | None, answer: Members) -> None:
-    """Reject an answer without what was asked for."""
+def _check_answered(shape: Shape | None, response: Members) -> None:
+    """Reject a response that lacks the requested result."""
     name = "" if shape is None else _MAIN_MEMBERS.get(shape, ("",))[0]
-    if not name or (shape == Shape.RERANK and BARE_LIST in answer):
+    if not name or (shape == Shape.RERANK and BARE_LIST in response):
         return
-    items = open_list(answer.get(name))
+    items = open_list(response.get(name))
     if not items:
         raise InvalidResponse(f"an answer without {name}")
     if shape is Shape.CHAT:
@@ -196,24 +196,24 @@ def _check_answered(shape: Shape | None, answer: Members) -> None:
 
 
 def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | EmbeddedError:
-    """Find the error in place of speech or of a transcription, which may be text of any kind."""
+    """Return the error that was sent instead of audio or a transcription, or else the body."""
     if TRUE_ERRORS not in repairs and VENDOR_ERRORS not in repairs:
         return body
-    answer = open_object(body)
-    error = None if answer is None else find_error(repairs, answer)
+    response = open_object(body)
+    error = None if response is None else find_error(repairs, response)
     if error is not None or TRUE_ERRORS not in repairs:
         return error or body
-    if shape == Shape.SPEECH and (answer is not None or _is_text(body)):
+    if shape == Shape.SPEECH and (response is not None or _is_text(body)):
         raise InvalidResponse("text in place of audio")
     if body.lstrip()[:1] == b"<":
         raise InvalidResponse("HTML")
-    if answer is not None and "text" in answer and is_null(answer["text"]):
+    if response is not None and "text" in response and is_null(response["text"]):
         raise InvalidResponse("a transcription without a text")
     return body
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether bytes are text: audio holds bytes that text does not."""
+    """Whether the bytes are text. Audio contains control characters or invalid UTF-8."""
     try:
         body.decode()
     except UnicodeDecodeError:

@@ -1,0 +1,130 @@
+"""Repairs of the usage that responses and chunks report."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.chat import open_choices
+from proxy.wire.repairs.registry import Repair, StreamState
+from proxy.wire.repairs.shallow_json import (
+    NULL,
+    Members,
+    is_null,
+    is_text,
+    open_list,
+    open_object,
+    read_value,
+    write,
+)
+from proxy.wire.repairs.vendor_errors import read_vendor_error
+
+FILL_USAGE: Final = Repair(
+    "fill_usage",
+    "Writes whole numbers where the usage is absent, null, text or named otherwise.",
+    clients=("RAGFlow, embeddings and vision", "Dify", "Cherry Studio, embeddings"),
+    sets=("ragflow", "dify", "cherry_studio"),
+)
+_PROMPT, _COMPLETION, _TOTAL = "prompt_tokens", "completion_tokens", "total_tokens"
+USAGE_OF_CHAT: Final = (_PROMPT, _COMPLETION, _TOTAL)
+USAGE_OF_EMBEDDINGS: Final = (_PROMPT, _TOTAL)
+_OTHER_NAMES: Final = {_PROMPT: "input_tokens", _COMPLETION: "output_tokens"}
+
+
+@FILL_USAGE.on_responses(Shape.CHAT, Shape.COMPLETION)
+def fill_response_usage(response: Members, _: Call) -> Members | None:
+    """Add the usage that a response lacks."""
+    if is_null(response.get("choices")):
+        return None
+    return fill_usage(response, USAGE_OF_CHAT)
+
+
+@FILL_USAGE.on_chunks(Shape.CHAT, Shape.COMPLETION)
+def fill_chunk_usage(chunk: Members, _: StreamState) -> Members | None:
+    """Correct the numbers in the usage of a chunk."""
+    if not open_object(chunk.get("usage")):
+        return None
+    return fill_usage(chunk, USAGE_OF_CHAT)
+
+
+def fill_usage(response: Members, names: Sequence[str]) -> Members | None:
+    """Write the counts of these names as whole numbers, and a missing total as the sum of the others."""
+    written = response.get("usage")
+    usage = open_object(written) or {}
+    counts = {name: _count(usage.get(name)) for name in names}
+    if all(count is not None and _is_count(usage[name]) for name, count in counts.items()):
+        return None
+    for name, other in _OTHER_NAMES.items():
+        if name in counts and counts[name] is None:
+            counts[name] = _count(usage.get(other))
+    parts = (counts.get(_PROMPT) or 0) + (counts.get(_COMPLETION) or 0)
+    filled = {
+        name: usage[name]
+        if name in usage and _is_count(usage[name])
+        else write(parts if name == _TOTAL and count is None else count or 0)
+        for name, count in counts.items()
+    }
+    return {**response, "usage": write({**usage, **filled})}
+
+
+def _is_count(written: msgspec.Raw) -> bool:
+    return bytes(written).isdigit()
+
+
+def _count(written: msgspec.Raw | None) -> int | None:
+    """Read a number of tokens, also one written as a string or a fraction; None if there is none."""
+    value = read_value(written)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < 1 << 53 else None
+
+
+USAGE_ONCE: Final = Repair(
+    "usage_once",
+    "Leaves usage on the last chunk alone, where an upstream writes it on every chunk.",
+    clients=("RAGFlow, which adds them up", "Continue, which loses the text beside it"),
+    sets=("ragflow", "continue"),
+)
+
+
+@USAGE_ONCE.on_chunks(Shape.CHAT, Shape.COMPLETION)
+def usage_once(chunk: Members, state: StreamState) -> Members | None:
+    """Remove the usage from every chunk but the last.
+
+    If no later chunk carries usage and the caller asked for it, a chunk with the usage ends the stream.
+    """
+    if open_object(chunk.get("usage")) is None:
+        return None
+    choices = open_choices(chunk)
+    if not choices or any(is_text(choice.get("finish_reason")) for choice in choices):
+        state.withheld_usage = None
+        return None
+    if state.call.usage_asked:
+        state.withheld_usage = {**chunk, "choices": write([])}
+    return {**chunk, "usage": NULL}
+
+
+DROP_UNASKED_CHUNKS: Final = Repair(
+    "drop_unasked_chunks",
+    "Drops chunks without choices, such as pings, except for the usage that the client asked for.",
+    clients=("RAGFlow, vision", "Dify"),
+    sets=("ragflow", "dify"),
+)
+
+
+@DROP_UNASKED_CHUNKS.on_chunks(Shape.CHAT, Shape.COMPLETION)
+def drop_unasked_chunks(chunk: Members, state: StreamState) -> Members | list[Members] | None:
+    """Drop a chunk without choices, unless it is an error or holds the usage that the caller asked for."""
+    choices = chunk.get("choices")
+    if not (is_null(choices) or open_list(choices) == []):
+        return None
+    if not is_null(chunk.get("error")) or read_vendor_error(chunk) is not None:
+        return None
+    if state.call.usage_asked and not is_null(choices):
+        return None
+    has_usage = state.call.usage_asked and open_object(chunk.get("usage")) is not None
+    return {**chunk, "choices": write([])} if has_usage else []
