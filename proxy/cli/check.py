@@ -13,7 +13,7 @@ from proxy.credentials.sources.expiry import duration
 from proxy.errors import SettingsError
 from proxy.settings import Logs, Settings, describe, load_settings
 from proxy.settings.access import weak_keys
-from proxy.settings.problems import dotted
+from proxy.settings.section import dotted
 from proxy.telemetry import configure_logs
 
 EXIT_FAILED: Final = 1

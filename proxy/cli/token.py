@@ -14,7 +14,7 @@ from proxy.credentials.credential import FetchedToken, mint
 from proxy.credentials.sources.expiry import duration
 from proxy.errors import SettingsError
 from proxy.settings import Credential, Logs, Settings, load_settings
-from proxy.settings.problems import dotted, suggestion
+from proxy.settings.section import dotted, suggestion
 from proxy.telemetry import configure_logs
 
 EXIT_FAILED: Final = 1

@@ -20,9 +20,8 @@ from proxy.recipe import outline
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.secret import Secret
 from proxy.secret_detection import is_harmless
-from proxy.settings import Credential, Settings, Shared
+from proxy.settings import EMBEDDED, Credential, Settings, Shared
 from proxy.settings.interpolation import LateText
-from proxy.settings.urls import EMBEDDED
 from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import explain, origin_of
 from proxy.upstream.client import UpstreamClient, UpstreamRequest, wrong_base_url

@@ -11,7 +11,7 @@ from proxy.recipe.phrases import Translate
 from proxy.recipe.reply import Reading
 from proxy.recipe.secrets_out import Draft, Variable
 from proxy.secret import MASK
-from proxy.settings.problems import dotted, quoted
+from proxy.settings.section import dotted, quoted
 
 MAX_TTL_SECONDS: Final = 31 * 86400
 """The settings' own bound, above which a life is not believed."""

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from proxy.recipe.block import toml
 from proxy.recipe.reply import Reading
-from proxy.settings.problems import dotted
+from proxy.settings.section import dotted
 
 SCRIPT_NAME: Final = "get-token.sh"
 HMAC_NAME: Final = "hmac-token.py"

@@ -9,7 +9,7 @@ from proxy.credentials.sources.reply_body import embedded
 from proxy.credentials.sources.reply_faults import is_html_text
 from proxy.secret import MASK
 from proxy.secret_detection import is_explanation, is_harmless_reply, is_random, readable
-from proxy.settings.problems import quoted
+from proxy.settings.section import quoted
 
 LINES_MAX: Final = 60
 _KEY_LENGTH_MAX: Final = 40

@@ -1,49 +1,42 @@
-"""Settings: a TOML file with the environment laid over it, checked once at start and immutable after.
+"""Settings: a TOML file overridden by the environment, validated at start and immutable from then on.
 
-    load_settings    file + environment -> Settings, or SettingsError: every problem with key, file and line
-    resolve_embedded `embedded:` URLs -> those of the running demonstration gateway
-    describe         Settings -> text to show, secrets masked
+    load_settings      reads file and environment; SettingsError lists every problem with key, file and line
+    resolve_embedded   replaces `embedded:` URLs by those of the running demonstration gateway
+    describe           prints the settings with secrets masked
 
-The way of the text: locations (lines) -> environment (overrides) -> interpolation (`${env:}`) -> references
-(names across sections) -> models (types, ranges) -> translation (pydantic's errors in our words).
+How a text becomes settings: locations (lines) -> environment (overrides) -> interpolation (`${env:}`) ->
+references (names across sections) -> sections (types, ranges) -> load (pydantic's errors in our words).
 """
 
-from proxy.settings.access import ANY_MODEL, DEFAULT_CALLER_KEYS, Access, CallerKey
+from proxy.settings.access import ANY_MODEL, DEFAULT_CALLER_KEYS, Access, CallerKey, Cors
 from proxy.settings.chat import Chat
-from proxy.settings.cors import Cors
-from proxy.settings.credentials import (
-    AzureCredential,
-    BedrockCredential,
-    Credential,
-    CredentialSection,
-    ExecCredential,
-    Expiry,
-    FileCredential,
-    GoogleCredential,
-    HttpCredential,
-    Inject,
-    Invalidation,
-    JwtCredential,
-    OAuth2Credential,
-    StaticCredential,
-    Success,
-)
+from proxy.settings.credentials import Credential
+from proxy.settings.credentials.cloud import AzureCredential, BedrockCredential, GoogleCredential
+from proxy.settings.credentials.http import Expiry, HttpCredential, Success
+from proxy.settings.credentials.jwt import JwtCredential
+from proxy.settings.credentials.local import ExecCredential, FileCredential, StaticCredential
+from proxy.settings.credentials.oauth2 import OAuth2Credential
+from proxy.settings.credentials.section import CredentialSection, Inject, Invalidation
 from proxy.settings.describe import describe
+from proxy.settings.fields import EMBEDDED
 from proxy.settings.load import load_settings
-from proxy.settings.model_list import KnownModel, Models
-from proxy.settings.models import (
+from proxy.settings.recipe_values import Json
+from proxy.settings.sections import (
+    Breaker,
     Gateway,
+    KnownModel,
     Limits,
     Logs,
     ModelRoute,
+    Models,
+    Retries,
     Routes,
     Settings,
+    Timeouts,
+    Upstream,
     resolve_embedded,
 )
-from proxy.settings.recipe_values import Json
 from proxy.settings.shared import Shared
-from proxy.settings.upstreams import Breaker, Retries, Timeouts, Upstream
-from proxy.settings.urls import EMBEDDED
 
 __all__ = [
     "ANY_MODEL",

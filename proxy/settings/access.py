@@ -1,9 +1,9 @@
-"""`[access]`: who may call, and with which keys."""
+"""`[access]`: who may call, and with which keys; `[cors]`: which pages may call from a browser."""
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from proxy.settings.fields import (
     Count,
@@ -16,70 +16,67 @@ from proxy.settings.fields import (
     RepairName,
     Seconds,
     Sha256,
+    origin,
 )
-from proxy.settings.problems import Problem
-from proxy.settings.section import Section, refuse, refuse_all
+from proxy.settings.section import Problem, Section, refuse, refuse_all, refuse_together
 from proxy.wire.endpoints import TABLE, ModelPlace
 
 ORIGINAL_KEY = "fake key"
-"""What callers of the Flask original send."""
+"""The key that callers of the original Flask proxy send."""
 DEFAULT_CALLER_KEYS: frozenset[str] = frozenset({"sk-local", ORIGINAL_KEY})
-"""The keys of the runnable default. They are public, so good for direct loopback callers only."""
-
-
+"""The keys of the default configuration. They are public, so only direct loopback callers may use them."""
 STRONG_KEY_LENGTH = 16
 ANY_MODEL: tuple[str, ...] = ("*",)
+ANY_ORIGIN = "*"
 
 
 class CallerKey(Section):
-    """One caller: its name in logs, and its key, in clear or as a digest."""
+    """A caller: its name in logs, its key in clear or as a digest, and its limits."""
 
     name: Name
     key: KeyText | None = None
     sha256: Sha256 | None = None
     models: tuple[Name, ...] = ANY_MODEL
-    """Names, or patterns with `*`, `?` and `[...]`, of the models that it may use."""
+    """The models that it may use: names, or patterns with `*`, `?` and `[...]`."""
     endpoints: tuple[EndpointName, ...] | None = None
-    """The endpoints that it may use, with all that is below them. By default it may use all of them, or, if
-    `models` limits it, those whose requests show which model they run."""
+    """The endpoints that it may use, including all paths below them. By default all of them; if `models` is
+    limited, those whose requests name their model."""
     rate: Rate | None = None
-    """Requests in a time, such as `600/minute`."""
+    """The rate limit for requests, such as `600/minute`."""
     tokens: Rate | None = None
-    """Tokens in a time, as upstreams count them, such as `1000000/day`; it begins with the first of them."""
+    """The token budget, as upstreams count, such as `1000000/day`. A period starts with the first token."""
     max_streams: Count | None = None
-    """Streams at once."""
+    """The number of concurrent streams."""
     heartbeat: Seconds | None = None
-    """Instead of the upstream's `heartbeat`, for this caller."""
+    """Overrides the upstream's `heartbeat` for this caller."""
     repairs: tuple[RepairName, ...] = ()
-    """What is cured for this caller, beside what its upstream has cured."""
+    """Repairs for this caller, in addition to those of the upstream."""
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the key, whichever way it was given."""
+        """SHA-256 of the key."""
         return self.key.digest() if self.key else bytes.fromhex(self.sha256 or "")
 
     @model_validator(mode="after")
     def _has_one_key(self) -> Self:
-        if self.key is None and self.sha256 is None:
-            refuse("is required: the caller's key, or its digest as sha256", "key")
-        if self.key is not None and self.sha256 is not None:
-            refuse("stands beside key: give one of the two", "sha256")
+        missing = "is required: the caller's key, or its digest as sha256"
+        refuse_together({"key": self.key, "sha256": self.sha256}, missing)
         return self
 
     @model_validator(mode="after")
-    def _can_hold_to_its_models(self) -> Self:
+    def _can_enforce_its_models(self) -> Self:
         for name in () if self.models == ANY_MODEL else self.endpoints or ():
             below = [row for row in TABLE if name == "*" or row.is_in([name])]
             if all(row.model is ModelPlace.HIDDEN for row in below):
-                words = f"{name} cannot stand beside models: its requests do not show which model they run"
+                words = f"{name} cannot be combined with models: its requests do not name their model"
                 refuse(words, "endpoints")
         return self
 
 
 def weak_keys(access: "Access") -> list[str]:
-    """The names of callers whose own keys are so short that they could be guessed.
+    """Return the names of callers whose keys are short enough to guess.
 
-    The public default keys are not meant: they have rules of their own.
+    The public default keys are excluded, because separate rules apply to them.
     """
     return [
         caller.name
@@ -91,39 +88,51 @@ def weak_keys(access: "Access") -> list[str]:
 
 
 class Access(Section):
-    """Mode "keys" asks every caller for one of the keys; "open" asks nothing."""
+    """Mode "keys" requires a key from every caller; "open" requires none."""
 
     mode: Literal["keys", "open"] = "keys"
     keys: tuple[CallerKey, ...] = ()
     sharing: Literal["local", "redis"] = "local"
-    """Who counts what callers use: each process, or all at one Redis together."""
+    """Where usage is counted: in each process, or in Redis for all processes together."""
     trusted_proxies: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
-    """Whose X-Forwarded-For is believed, where it matters who a visitor of the chat is."""
+    """The proxies whose X-Forwarded-For identifies the visitors of the chat."""
 
     hosts: tuple[HostName, ...] = ()
-    """Names, beside loopback ones, that `Host` may hold where loopback callers need no key of their own.
+    """Host names, besides loopback names, that loopback callers may use without a key of their own.
 
-    `"*"` accepts every name, and with it DNS rebinding.
+    `"*"` accepts every name, and thereby permits DNS rebinding.
     """
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
-        problems = [*self._repetitions()]
+        problems = [*self._duplicates()]
         if self.mode == "keys" and not self.keys:
-            words = 'nobody could call: add [[access.keys]] with name and key, or set mode = "open"'
+            words = 'no caller would be accepted: add [[access.keys]] with name and key, or set mode = "open"'
             problems.append(Problem(("keys",), words))
-        if problems:
-            refuse_all(problems)
+        refuse_all(problems)
         return self
 
-    def _repetitions(self) -> Iterator[Problem]:
+    def _duplicates(self) -> Iterator[Problem]:
         names: dict[str, int] = {}
         digests: dict[bytes, int] = {}
         for index, caller in enumerate(self.keys):
             first = names.setdefault(caller.name, index)
             if first != index:
-                yield Problem(("keys", index, "name"), f"is the name of access.keys.{first} as well")
+                yield Problem(("keys", index, "name"), f"is also the name of access.keys.{first}")
             first = digests.setdefault(caller.digest, index)
             if first != index:
                 field = "key" if caller.key else "sha256"
-                yield Problem(("keys", index, field), f"is the same key as that of access.keys.{first}")
+                yield Problem(("keys", index, field), f"is also the key of access.keys.{first}")
+
+
+def _page(value: str) -> str:
+    return value if value == ANY_ORIGIN else origin(value)
+
+
+class Cors(Section):
+    """Cross-origin calls. Without this section they are forbidden, and OPTIONS requests are relayed."""
+
+    origins: Annotated[tuple[Annotated[str, AfterValidator(_page)], ...], Field(min_length=1)]
+    """Such as `https://app.example`; `*` allows all. Callers need a key in any case."""
+    max_age: Seconds = 600
+    """Seconds for which a browser caches the answer to a preflight request."""

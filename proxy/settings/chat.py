@@ -1,4 +1,4 @@
-"""`[chat]`: the web chat, what it asks its model, and what a visitor may do."""
+"""`[chat]`: the web chat, its requests to the model, and the limits for visitors."""
 
 from collections.abc import Iterator
 from typing import Annotated, Self
@@ -6,14 +6,21 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy.secret import Secret
-from proxy.settings.fields import Count, Name, PlainText, PositiveSeconds, Rate, WholeNumber, secret
-from proxy.settings.problems import Problem
+from proxy.settings.fields import (
+    Count,
+    Name,
+    PlainText,
+    PositiveSeconds,
+    Rate,
+    WholeNumber,
+    origin,
+    secret,
+)
 from proxy.settings.recipe_values import Json, json_value
-from proxy.settings.section import Checked, Section, Table, refuse, refuse_all
-from proxy.settings.urls import origin
+from proxy.settings.section import Checked, Problem, Section, Table, refuse, refuse_all
 
-_OWN_FIELDS = ("messages", "model", "stream", "tools", "user")
-"""What the chat writes into its requests itself, or has a key of its own for."""
+_RESERVED_OPTIONS = ("messages", "model", "stream", "tools", "user")
+"""Fields of the request that the chat sets itself, or that have a key of their own."""
 
 
 def _optional_secret(value: object) -> Secret | None:
@@ -31,50 +38,48 @@ Origin = Annotated[str, AfterValidator(origin)]
 
 
 class Chat(Section):
-    """The web chat at /chat. Without this section there is none."""
+    """The web chat at /chat. It exists only if this section does."""
 
     upstream: str | None = None
-    """A name in `[upstreams]`; unset, `[routes]` decides as for everybody."""
+    """A name in `[upstreams]`; by default `[routes]` decides."""
     model: Name = "x1"
     rate: Rate = "2/second"
-    """What a visitor may send in a time, counted by session and by address."""
+    """The rate limit for messages, per session and per address."""
     secret: OptionalSecret = None
-    """Signs the sessions. Unset or empty, one is drawn at every start."""
+    """Signs the sessions. If it is unset or empty, a random one is generated at every start."""
     system: PlainText | None = None
-    """A system prompt that stands before every dialogue."""
+    """The system prompt of every dialogue."""
     turns: WholeNumber = 6
-    """How many questions with their answers the model is told again; 0 is none."""
+    """The number of previous questions and answers that are sent to the model again."""
     user: PlainText | None = None
     tools: tuple[Annotated[Json, Checked(_tool)], ...] = ()
     options: Table[str, Annotated[Json, Checked(json_value)]] = Field(default_factory=dict)
-    """Any other field of the request, such as temperature."""
+    """Other fields of the request, such as temperature."""
     max_prompt_chars: Count = 8000
     max_streams: Count = 200
-    """Streams of one address at once: an office may share one."""
+    """Concurrent streams per address. An office may share one address."""
     max_dialogues: Count = 20
-    """Answers for one address at once."""
+    """Concurrent answers per address."""
     max_seconds: PositiveSeconds = 600
-    """How long one answer may take."""
+    """The time limit for an answer."""
     keep: Count = 500
-    """Events of a channel that are kept, so that a page that comes back shows them."""
+    """The number of events per channel that a reconnecting page can receive again."""
     keep_seconds: PositiveSeconds = 3600
-    """How long they are kept after the last one, and with them the memory of the dialogue."""
+    """How long they, and the history of the dialogue, are kept after the last event."""
     public_channels: tuple[Name, ...] = ()
-    """Channels that everybody may read and nobody asks in: what a flask-sse site tells all its visitors."""
+    """Read-only channels that all visitors may read, such as the announcements of a flask-sse site."""
     origins: tuple[Origin, ...] = ()
-    """Pages of other origins that may use the chat, beside those of its own host."""
+    """Other origins whose pages may use the chat."""
 
     @model_validator(mode="after")
     def _writes_each_field_once(self) -> Self:
-        problems = [*self._doubled()]
-        if problems:
-            refuse_all(problems)
+        refuse_all(self._reserved_options())
         return self
 
-    def _doubled(self) -> Iterator[Problem]:
-        for name in _OWN_FIELDS:
+    def _reserved_options(self) -> Iterator[Problem]:
+        for name in _RESERVED_OPTIONS:
             if name in self.options:
-                words = (
-                    "is a key of [chat] itself" if name in type(self).model_fields else "is the chat's own"
+                is_key = name in type(self).model_fields
+                yield Problem(
+                    ("options", name), "is a key of [chat]" if is_key else "is set by the chat itself"
                 )
-                yield Problem(("options", name), words)

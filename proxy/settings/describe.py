@@ -1,4 +1,4 @@
-"""The resolved settings as TOML-like text that can be shown: every secret in it is masked."""
+"""Print the resolved settings as TOML-like text with every secret masked."""
 
 import json
 import re
@@ -7,14 +7,13 @@ from urllib.parse import urlsplit
 
 from proxy.secret import MASK, Secret
 from proxy.secret_detection import is_harmless, is_random
+from proxy.settings.fields import EMBEDDED
 from proxy.settings.interpolation import Interpolated, LateReference, LateText
-from proxy.settings.models import Routes, Settings
-from proxy.settings.problems import dotted, quoted
-from proxy.settings.section import Section
-from proxy.settings.urls import EMBEDDED
+from proxy.settings.section import Section, dotted, quoted
+from proxy.settings.sections import Routes, Settings
 
 FREE_TABLES = frozenset({"claims", "env", "form", "headers", "json", "options", "params", "query", "tools"})
-"""Fields whose keys the user names, and which are sent or handed on: any of their values may be a secret."""
+"""Tables with keys chosen by the user, whose values are sent or passed on: any of them may be a secret."""
 _OPTION = re.compile(r"--?[A-Za-z][A-Za-z-]*")
 _SCHEME = re.compile(r"[\s:;,.-]*+(?:Bearer|Basic|Token)?[\s:;,.-]*+", re.IGNORECASE)
 _URL = re.compile(rf"https?:|{EMBEDDED}", re.IGNORECASE)
@@ -24,8 +23,8 @@ _QUERY_VALUE = re.compile(r"([?&][^=?&#]*=)[^&#]+")
 def describe(settings: Settings) -> str:
     """Print the settings with their defaults and with secrets as `********`.
 
-    Masked are secrets by type; the values of `FREE_TABLES` and the arguments of commands, unless they are
-    known to be harmless; in URLs the user, the query's values and random-looking steps of the path.
+    Secrets are masked by type. Values in `FREE_TABLES` and arguments of commands are masked unless they are
+    known to be harmless. In URLs the user, the query values and random-looking path segments are masked.
     """
     return "\n\n".join(_blocks(settings)) + "\n"
 
@@ -43,7 +42,7 @@ def _blocks(settings: Settings) -> Iterator[str]:
 
 
 def _fields(section: Section) -> dict[str, object]:
-    """The fields that are set, under the names they have in the file."""
+    """Return the fields that are set, under their names in the file."""
     fields = {
         field.alias or name: getattr(section, name) for name, field in type(section).model_fields.items()
     }
@@ -51,7 +50,7 @@ def _fields(section: Section) -> dict[str, object]:
 
 
 def _table(path: tuple[str, ...], fields: Mapping[str, object]) -> Iterator[str]:
-    """One block for the table itself, and one for each table in its arrays."""
+    """Write one block for the table itself, and one for each table in its arrays."""
     arrays = {key: value for key, value in fields.items() if isinstance(value, tuple) and value}
     arrays = {key: value for key, value in arrays.items() if isinstance(value[0], Section)}
     yield _block(f"[{dotted(path)}]", {key: value for key, value in fields.items() if key not in arrays})
@@ -70,7 +69,7 @@ def _pairs(fields: Mapping[str, object]) -> Iterator[str]:
 
 
 def _field(key: str, value: object) -> str:
-    """The value of a field, masked by what is known of the field."""
+    """Write the value of a field, masked according to the field."""
     if key == "sha256":
         return quoted(MASK)
     if key == "json" or (key in FREE_TABLES and isinstance(value, Mapping | tuple)):
@@ -105,7 +104,7 @@ def _value(value: object) -> str:
 
 
 def _free_value(name: str, value: object) -> str:
-    """A value of a table whose keys the user names; an item of a list counts by the list's name."""
+    """Write a value of a free table; items of a list are masked according to the key of the list."""
     if isinstance(value, Mapping):
         return _inline(f"{dotted((key,))} = {_free_value(key, item)}" for key, item in value.items())
     if isinstance(value, tuple):
@@ -116,12 +115,12 @@ def _free_value(name: str, value: object) -> str:
 
 
 def _argument(value: object) -> str:
-    """An argument of a command: the names of options show."""
+    """Write an argument of a command; only names of options are shown."""
     return quoted(value if isinstance(value, str) and _OPTION.fullmatch(value) else MASK)
 
 
 def _references(text: LateText) -> str:
-    """A text with references as it is written, but for what stands between them."""
+    """Write a text with its late references, and mask the text between them."""
     return "".join(
         f"${{{part.kind}{f':{part.name}' if part.name else ''}}}"
         if isinstance(part, LateReference)
@@ -149,7 +148,7 @@ def _without_url_secrets(text: str) -> str:
 
 
 def _without_path_secrets(url: str) -> str:
-    """Some issuers give a key as a step of the URL's path."""
+    """Mask random-looking path segments: some issuers expect a key there."""
     before, question, query = url.partition("?")
-    steps = [MASK if is_random(step) else step for step in before.split("/")]
-    return "/".join(steps) + question + query
+    segments = [MASK if is_random(segment) else segment for segment in before.split("/")]
+    return "/".join(segments) + question + query

@@ -1,4 +1,4 @@
-"""`PROXY__SECTION__KEY` variables of the environment, laid over what the file says."""
+"""Environment variables `PROXY__SECTION__KEY`, which override the settings file."""
 
 import json
 import re
@@ -6,8 +6,8 @@ import tomllib
 from collections.abc import Mapping
 
 from proxy.settings.interpolation import Interpolated, is_text
-from proxy.settings.locations import KeyPath, Place
-from proxy.settings.problems import Problem
+from proxy.settings.locations import Place
+from proxy.settings.section import KeyPath, Problem
 
 _PREFIX = "PROXY__"
 _PUNCTUATION = re.compile(r"\W")
@@ -16,15 +16,15 @@ _PUNCTUATION = re.compile(r"\W")
 def apply_overrides(
     tree: dict[str, object], places: dict[KeyPath, Place], environ: Mapping[str, str]
 ) -> list[Problem]:
-    """Set in `tree` what `PROXY__` variables say, and note in `places` that they said it.
+    """Apply `PROXY__` variables to `tree`, and record in `places` which variable set which key.
 
-    `PROXY__UPSTREAMS__CHAT__BASE_URL` is `upstreams.chat.base_url`; a key that the file has is found whatever
-    its case and punctuation. `PROXY__ACCESS__KEYS__0__KEY` reaches into a list; the index after the last
-    appends. A value that reads as a TOML or JSON array or table is taken as one and replaces the file's; any
-    other is a string.
+    `PROXY__UPSTREAMS__CHAT__BASE_URL` sets `upstreams.chat.base_url`. Existing keys are matched regardless of
+    case and punctuation. `PROXY__ACCESS__KEYS__0__KEY` sets an item of a list; the index after the last item
+    appends one. A value that parses as a TOML or JSON array or table replaces the one in the file; any other
+    value is a string.
 
     Returns:
-        A problem for each variable that leads nowhere. Whether its key is known is judged with the rest.
+        A problem for each variable whose path does not fit the tree. Unknown keys are reported by validation.
     """
     problems = []
     names = [name for name in environ if name.startswith(_PREFIX)]
@@ -48,7 +48,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _order(parts: list[str]) -> list[tuple[int, str]]:
-    """Parents before what is below them, list indexes by number."""
+    """Sort parents before their children, and list indexes as numbers."""
     return [(int(part) if _is_index(part) else -1, part) for part in parts]
 
 
@@ -57,10 +57,10 @@ def _is_index(part: str) -> bool:
 
 
 def _with_value(node: object, parts: list[str], value: object) -> tuple[object, KeyPath]:
-    """Return `node` with `value` set below it, and the path at which it now stands.
+    """Return `node` with `value` set below it, and the path of the value.
 
     Raises:
-        ValueError: The path leads through something that is neither table nor list.
+        ValueError: A part of the path is neither a table nor a list.
     """
     if not parts:
         return value, ()
@@ -76,15 +76,15 @@ def _with_value(node: object, parts: list[str], value: object) -> tuple[object, 
     if isinstance(node, list):
         index = int(part) if _is_index(part) else -1
         if not 0 <= index <= len(node):
-            raise ValueError(f"stands in a list of {len(node)}: give an index from 0 to {len(node)}")
+            raise ValueError(f"is an item of a list of {len(node)}: give an index from 0 to {len(node)}")
         item, path = _with_value(node[index] if index < len(node) else None, below, value)
         node[index : index + 1] = [item]
         return node, (index, *path)
-    raise ValueError("stands below a single value, not in a table")
+    raise ValueError("is below a single value, which is not a table")
 
 
 def _as_spelled(table: dict[str, object], part: str) -> str:
-    """Find the table's own spelling of a key: `appSecret` for `appsecret`, `chat/completions` likewise."""
+    """Return the key as the table spells it: `appSecret` for `appsecret`; likewise `chat/completions`."""
     for key in table:
         if _PUNCTUATION.sub("_", key).lower() == _PUNCTUATION.sub("_", part):
             return key

@@ -1,4 +1,4 @@
-"""The single values that settings are made of, and what each kind refuses."""
+"""The types of single values: names, numbers, URLs, files and secrets, with their validation."""
 
 import ipaddress
 import re
@@ -6,15 +6,19 @@ import ssl
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from proxy.secret import Secret
-from proxy.settings.problems import suggestion
-from proxy.settings.section import Checked, frozen, refuse
-from proxy.wire.endpoints import ENDPOINT_NAMES
+from proxy.settings.section import Checked, frozen, refuse, suggestion
+from proxy.wire.endpoints import ENDPOINT_NAMES, Shape
 from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
+
+EMBEDDED: Final = "embedded:"
+"""Begins the URLs of the demonstration gateway, whose address is known only when it runs."""
+WEIGHT_MAX: Final = 1000
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _HOST_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
@@ -30,10 +34,7 @@ _PLACEHOLDERS = {
     '"my key" or "your key"': r"(sk)?(your|my)(api)?(key|secret|token)(here)?",
     'the word "secret", "password", "todo" or "placeholder"': r"secret|password|todo|placeholder",
 }
-"""Texts that examples use where the real key belongs, compared in lower case without spaces, "-" and "_"."""
-
-
-WEIGHT_MAX = 1000
+"""Placeholders in examples, matched against the key in lower case without spaces, "-" and "_"."""
 
 
 def _number(value: object) -> object:
@@ -67,22 +68,22 @@ def _header_name(value: str) -> str:
 
 
 def _plain_text(value: object) -> str:
-    """Accept any string; an `Interpolated` stays one, to be masked when shown."""
+    """Accept any string. An `Interpolated` stays one, so that it is masked when shown."""
     if not isinstance(value, str):
         refuse("must be a string")
     return value
 
 
 def header_text(value: object) -> str:
-    """Accept what may stand as a header's value; an `Interpolated` stays one."""
+    """Accept the value of a header. An `Interpolated` stays one."""
     value = _plain_text(value)
     if not _fits_header(value):
-        refuse("has characters that cannot stand in an HTTP header (control or not Latin-1)")
+        refuse("has characters that an HTTP header cannot carry (control characters, or outside Latin-1)")
     return value
 
 
 def _fits_header(text: str) -> bool:
-    """Latin-1 is all that a header can carry; `isprintable` keeps out CR, LF and other controls."""
+    """Whether a text is Latin-1 without CR, LF and other control characters."""
     return text.isprintable() and all(ord(character) < 256 for character in text)
 
 
@@ -94,7 +95,7 @@ def _template(value: str) -> str:
 
 def _rate(value: str) -> str:
     if not _RATE.fullmatch(value):
-        refuse('must be requests in a time, such as "600/minute" or "10/5 seconds"')
+        refuse('must be a rate, such as "600/minute" or "10/5 seconds"')
     return value
 
 
@@ -113,7 +114,7 @@ def _endpoint_name(value: str) -> str:
 
 
 def _target(value: object) -> str | Mapping[str, int]:
-    """Accept an upstream's name, or a table of names with their weights."""
+    """Accept the name of an upstream, or a table of names and weights."""
     if not isinstance(value, Mapping):
         if not isinstance(value, str):
             refuse("must be the name of an upstream, or a table of several with their weights")
@@ -122,7 +123,7 @@ def _target(value: object) -> str | Mapping[str, int]:
         refuse("names no upstream")
     for name, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int) or not 0 < weight <= WEIGHT_MAX:
-            refuse(f"must be a whole number from 1 to {WEIGHT_MAX}: the upstream's weight", str(name))
+            refuse(f"must be the weight of the upstream, a whole number from 1 to {WEIGHT_MAX}", str(name))
     return frozen(value)
 
 
@@ -154,8 +155,69 @@ def _sha256(value: str) -> str:
     return value.lower()
 
 
+# --- URLs
+
+_EMBEDDED_PATH = re.compile(rf"{EMBEDDED}/(?!/)")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")  # urlsplit silently drops some of these
+
+
+def origin(value: str) -> str:
+    """Return the origin of a page as browsers write it: scheme, host, and the port unless it is the default.
+
+    Raises:
+        ValidationError: The value is not an origin.
+    """
+    _check_url(value)
+    parts = urlsplit(value.lower())
+    if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query:
+        refuse("must be an origin: scheme, host and port, without a path")
+    default_port = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{parts.netloc.removesuffix(f':{default_port}')}"
+
+
+def _base_url(url: str) -> str:
+    if "?" in url:
+        refuse("must not have a query")
+    base = _endpoint_url(url).rstrip("/")
+    for endpoint in Shape:
+        if base.endswith(f"/{endpoint}"):
+            refuse(f"must not include /{endpoint}: the caller's path is appended")
+    return base
+
+
+def _endpoint_url(url: str) -> str:
+    if url.startswith(EMBEDDED):
+        if not _EMBEDDED_PATH.match(url):
+            refuse("must have a path after embedded: such as embedded:/v1")
+        _check_url(f"http://gateway{url.removeprefix(EMBEDDED)}")
+    else:
+        _check_url(url)
+    if "@" in urlsplit(url).netloc:
+        refuse("must not contain a user name or password: use a credential")
+    return url
+
+
+def _check_url(url: str) -> str:
+    """Refuse anything but an absolute http URL. The URL is not repeated: it may contain a password."""
+    if _UNSAFE.search(url):
+        refuse("must not contain spaces, backslashes or control characters")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        refuse("is not a valid URL")
+    if parts.scheme not in {"http", "https"} or not host:
+        refuse("must be an http:// or https:// URL with a host")
+    if "#" in url:
+        refuse("must not have a fragment (#)")
+    return url
+
+
+# --- secrets
+
+
 def secret(value: object) -> Secret:
-    """Wrap a nonempty string."""
+    """Wrap a non-empty string."""
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str):
         refuse("must be a string")
@@ -165,32 +227,35 @@ def secret(value: object) -> Secret:
 
 
 def _key(value: object) -> Secret:
-    """Wrap a string that can be shown in a header and is no left-over of an example."""
+    """Wrap a string that fits in a header and is not a placeholder from an example."""
     wrapped = secret(value)
     text = wrapped.reveal()
     if not text.isascii() or not text.isprintable() or text != text.strip():
-        # A header's bytes beyond ASCII are read one way here and another there.
-        refuse("does not fit in an HTTP header: it has spaces around it, control or non-ASCII characters")
+        # Servers disagree on how to decode header bytes outside ASCII.
+        refuse("does not fit in an HTTP header: it has surrounding spaces, control or non-ASCII characters")
     plain = re.sub(r"[\s_-]", "", text.lower())
     for kind, pattern in _PLACEHOLDERS.items():
         if re.fullmatch(pattern, plain):
-            refuse(f"is a placeholder ({kind}): put the real key here")
+            refuse(f"is a placeholder ({kind}): replace it by the real key")
     return wrapped
 
 
+# --- files
+
+
 def _readable(path: Path, info: ValidationInfo) -> Path:
-    """Resolve against the folder of the settings file (validation context `folder`) and try to open it."""
+    """Resolve a path against the settings folder (validation context `folder`) and check it can be read."""
     located: Path = (info.context or {}).get("folder", Path()) / path
     try:
         located.open("rb").close()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not the path of a file"
+        reason = error.strerror if isinstance(error, OSError) else "it is not the path of a file"
         refuse(f"{_named(path, located)} cannot be read: {reason}")
     return located
 
 
 def _named(written: Path, located: Path) -> str:
-    """Name a file, unless what is written may be a secret in the wrong place rather than a path."""
+    """Name a file in a message, unless the text could be a secret in the wrong place."""
     text = str(written)
     is_path = "/" in text or _SUFFIX.fullmatch(written.suffix) is not None
     is_other = not text.isprintable() or "@" in text or re.match("[a-z]+:", text)
@@ -201,7 +266,7 @@ def _certificates(path: Path) -> Path:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        refuse(f"{_named(path, path)} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+        refuse(f"{_named(path, path)} contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
     return path
 
 
@@ -222,9 +287,9 @@ Template = Annotated[str, AfterValidator(_template)]
 Rate = Annotated[str, AfterValidator(_rate)]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
 EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
-"""One of the table in `proxy.wire.endpoints`, or `*` for all paths."""
+"""An endpoint of `proxy.wire.endpoints`, or `*` for all paths."""
 Target = Annotated[str | Mapping[str, int], Checked(_target)]
-"""One upstream by its name, or several with their weights."""
+"""The name of an upstream, or several names with weights."""
 HostName = Annotated[str, AfterValidator(_host_name)]
 Network = Annotated[str, AfterValidator(_network)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
@@ -232,3 +297,6 @@ SecretText = Annotated[Secret, Checked(secret)]
 KeyText = Annotated[Secret, Checked(_key)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_certificates)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+ProxyUrl = Annotated[str, AfterValidator(_check_url)]

@@ -1,7 +1,7 @@
 """`${env:NAME}`, `${env:NAME:-default}` and `${file:PATH}` inside the strings of the settings.
 
-What a request to a token endpoint sends may also hold `${credential:NAME}`, `${now}`, `${now_ms}` and
-`${uuid}`, which have a value only when it is sent.
+Requests to a token endpoint may also contain late references, which are resolved with each request:
+`${credential:NAME}`, `${now}`, `${now_ms}` and `${uuid}`.
 """
 
 import re
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from proxy.settings.locations import KeyPath
-from proxy.settings.problems import Problem
+from proxy.settings.section import KeyPath, Problem
 
 _REFERENCE = re.compile(
     r"\$(?P<escaped>\$\{)"
@@ -24,45 +23,57 @@ _LAST_NEWLINE = re.compile(r"\r?\n\Z")
 
 
 class Interpolated(str):
-    """A string that came, wholly or in part, from the environment or a file: masked when shown."""
+    """A string that comes, wholly or in part, from the environment or a file. It is masked when shown."""
 
     __slots__ = ()
 
 
 class LateReference(NamedTuple):
-    """What has a value only when a request is written: the epoch in `now` or `now_ms`, a `uuid`, a token."""
+    """A reference resolved with each request: `now`, `now_ms`, `uuid` or the token of a `credential`."""
 
     kind: str
     name: str = ""
-    """Of a `credential`."""
+    """The name of the credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateText:
-    """A string that is finished when the request is written."""
+    """A string with late references."""
 
     written: str
-    """As it stands in the file, with its references: fit to be shown."""
+    """The text in the file."""
     parts: tuple[str | LateReference, ...] = field(repr=False)
 
     @property
     def credentials(self) -> Iterator[str]:
-        """The names of the credentials whose tokens it holds."""
+        """The names of the credentials whose tokens it contains."""
         return (part.name for part in self.parts if isinstance(part, LateReference) and part.name)
 
 
+def late_texts(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, LateText]]:
+    """Find the texts with late references in a tree, with their paths."""
+    if isinstance(value, LateText):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from late_texts(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from late_texts(item, (*path, index))
+
+
 LATE_KEYS = frozenset({"json", "form", "query", "headers", "basic", "params", "subject_token", "actor_token"})
-"""The keys of a credential that may hold late references: what its request sends."""
+"""The keys of a credential that may contain late references, because its request sends them."""
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """Expands the strings of a tree of settings.
+    """Resolves the references in a tree of settings.
 
     Args:
-        environ: Where `${env:}` looks.
-        folder: What a relative `${file:}` starts from.
-        problems: Filled with what could not be expanded; the text then stays as it was written.
+        environ: The environment for `${env:}`.
+        folder: The folder that a relative `${file:}` is resolved against.
+        problems: Collects the references that could not be resolved; their text stays unchanged.
     """
 
     environ: Mapping[str, str]
@@ -70,7 +81,7 @@ class Interpolation:
     problems: list[Problem] = field(default_factory=list)
 
     def tree(self, value: object, path: KeyPath = ()) -> object:
-        """Expand every string below `value`; a string with a reference comes back as `Interpolated`."""
+        """Resolve every string below `value`; a string with a reference becomes an `Interpolated`."""
         if isinstance(value, dict):
             return {key: self.tree(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
@@ -90,16 +101,16 @@ class Interpolation:
         ):
             reference = next(part for part in text.parts if isinstance(part, LateReference))
             raise ValueError(
-                f"${{{reference.kind}}} has a value only when a token is asked for: it can stand in "
+                f"${{{reference.kind}}} is resolved only when a token is requested: use it in "
                 f"{', '.join(sorted(LATE_KEYS))} of a credential"
             )
         return text
 
     def text(self, text: str) -> str | LateText:
-        """Expand one string. What a reference yields is not looked at again.
+        """Resolve the references in a string. The results are not scanned for further references.
 
         Raises:
-            ValueError: A reference is malformed or leads nowhere; its words hold no value.
+            ValueError: A reference is malformed or cannot be resolved. The message contains no value.
         """
         parts: list[str | LateReference] = []
         end = 0
@@ -122,9 +133,9 @@ class Interpolation:
             return LateReference(reference["kind"], reference["of"] or "")
         if reference["malformed"] or reference["kind"]:
             raise ValueError(
-                "${...} is not understood: write ${env:NAME}, ${env:NAME:-default} or ${file:PATH}, "
-                "in requests for a token also ${credential:NAME}, ${now}, ${now_ms} or ${uuid}, "
-                "and $${ for a plain ${"
+                "${...} is not a valid reference: write ${env:NAME}, ${env:NAME:-default} or ${file:PATH}, "
+                "in requests for a token also ${credential:NAME}, ${now}, ${now_ms} or ${uuid}; "
+                "write $${ for a literal ${"
             )
         if reference["file"]:
             return _file_text(self.folder / reference["file"])
@@ -136,14 +147,14 @@ class Interpolation:
         if reference["fallback"]:
             value = value or reference["default"]
         if value is None:
-            raise ValueError(f"the environment variable {name} is not set, and no default is given")
+            raise ValueError(f"the environment variable {name} is not set and has no default")
         if not is_text(value):
             raise ValueError(f"the environment variable {name} is not valid UTF-8")
         return value
 
 
 def is_text(value: str) -> bool:
-    """Say whether a string can be encoded; one of the environment may hold undecodable bytes."""
+    """Whether a string can be encoded; environment variables may contain undecodable bytes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -152,7 +163,7 @@ def is_text(value: str) -> bool:
 
 
 def _file_text(path: Path) -> str:
-    """Read a file, without its last newline."""
+    """Read a file without its final newline."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:

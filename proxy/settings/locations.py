@@ -1,18 +1,18 @@
-"""Where each key of a TOML text stands, so that an error can name the line (tomllib keeps no positions)."""
+"""The line of every key in a TOML text, so that errors can name it: tomllib keeps no positions."""
 
 import re
 import tomllib
 from bisect import bisect_right
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-KeyPath: TypeAlias = tuple[str | int, ...]
+from proxy.settings.section import KeyPath, Problem, dotted
 
 _BLANK = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
 _BETWEEN = re.compile(r"(?:[ \t\r\n,]++|#[^\n]*+)*+")
 _KEY = re.compile(r"""[ \t]*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)[ \t]*(\.?)""")
 _SCALAR = re.compile(
-    r'''"""(?:\\.|[^\\])*?"{3,5}'''  # up to two quotes more than the closing three belong to the text
+    r'''"""(?:\\.|[^\\])*?"{3,5}'''  # up to two quotes before the closing three belong to the text
     r"""|'''.*?'{3,5}"""
     r'''|"(?:\\.|[^"\\])*"'''
     r"""|'[^']*'"""
@@ -22,7 +22,7 @@ _SCALAR = re.compile(
 
 
 class Place(NamedTuple):
-    """Where a value was written: a file (as the user named it) and its line, or an environment variable."""
+    """Where a value comes from: a file (as the user named it) and a line, or an environment variable."""
 
     source: str
     line: int = 0
@@ -34,20 +34,26 @@ class Place(NamedTuple):
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Map every key path of a valid TOML text, array indexes included, to its line, counted from 1.
 
-    A table counts from its header; one that is only implied (`a` in `[a.b]`) from where it first shows.
+    A table has the line of its header; an implied one (`a` in `[a.b]`) that of its first mention.
     """
     return _Scanner(text).scan()
 
 
 def nearest(places: Mapping[KeyPath, Place], path: KeyPath) -> Place:
-    """Find the place of `path`, or else that of its closest ancestor; the root `()` must be there."""
+    """Return the place of `path`, or that of its closest ancestor; the root `()` must be present."""
     while path not in places:
         path = path[:-1]
     return places[path]
 
 
+def report(problems: Iterable[Problem], places: Mapping[KeyPath, Place]) -> list[str]:
+    """Write one line per problem, in the order of the file: `config/x.toml:12: upstreams.chat: words`."""
+    located = sorted((nearest(places, path), dotted(path), words) for path, words in problems)
+    return [*dict.fromkeys(f"{place}: {key}: {words}" for place, key, words in located)]
+
+
 class _Scanner:
-    """One walk over a text that tomllib has accepted: it need not judge, only find its way."""
+    """One pass over a text that tomllib has accepted, so that its syntax need not be checked again."""
 
     def __init__(self, text: str) -> None:
         self._text = text

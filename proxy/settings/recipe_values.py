@@ -1,4 +1,4 @@
-"""What a request for a token sends: JSON and text in which interpolated strings are secrets."""
+"""JSON and text that requests send. Strings from the environment or from files become secrets."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,37 +9,33 @@ from pydantic import BeforeValidator
 from proxy.secret import Secret
 from proxy.settings.fields import header_text, secret
 from proxy.settings.interpolation import Interpolated, LateText
-from proxy.settings.locations import KeyPath
-from proxy.settings.problems import Problem
-from proxy.settings.section import Checked, frozen, refuse, refuse_all
+from proxy.settings.section import Checked, KeyPath, Problem, frozen, refuse, refuse_all
 
 Json: TypeAlias = (
     bool | int | float | str | Secret | LateText | tuple["Json", ...] | Mapping[str, "Json"] | None
 )
-"""A JSON value, read-only: objects are mappings, arrays are tuples; some strings are secret or come late."""
+"""A read-only JSON value: objects are mappings, arrays are tuples, strings may be secret or late."""
 
 
 def json_value(value: object) -> Json:
-    """Freeze what JSON can say; an `Interpolated` string becomes a secret."""
-    problems = [*_without_json_form(value, ())]
-    if problems:
-        refuse_all(problems)
+    """Validate and freeze a JSON value; an `Interpolated` string becomes a secret."""
+    refuse_all(_json_problems(value, ()))
     return _frozen_json(value)
 
 
-def _without_json_form(value: object, path: KeyPath) -> Iterator[Problem]:
+def _json_problems(value: object, path: KeyPath) -> Iterator[Problem]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _without_json_form(item, (*path, key))
+            yield from _json_problems(item, (*path, key))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _without_json_form(item, (*path, index))
+            yield from _json_problems(item, (*path, index))
     elif isinstance(value, Interpolated) and not value:
         yield Problem(path, "is empty")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(path, "must be a finite number")
     elif not isinstance(value, bool | int | float | str | Secret | LateText | None):
-        yield Problem(path, "has no JSON form: write it as a string")
+        yield Problem(path, "cannot be represented in JSON: write it as a string")
 
 
 def _frozen_json(value: object) -> Json:
@@ -65,15 +61,13 @@ def _text(value: object) -> str | Secret | LateText:
 
 
 def _header(value: object) -> str | Secret | LateText:
-    for part in _written_parts(value):
-        header_text(part)
-    return _text(value)
-
-
-def _written_parts(value: object) -> list[object]:
     if isinstance(value, LateText):
-        return [part for part in value.parts if isinstance(part, str)]
-    return [value.reveal() if isinstance(value, Secret) else value]
+        for part in value.parts:
+            if isinstance(part, str):
+                header_text(part)
+    else:
+        header_text(value.reveal() if isinstance(value, Secret) else value)
+    return _text(value)
 
 
 def _secret_or_late(value: object) -> Secret | LateText:

@@ -1,147 +1,118 @@
-"""What one section says about another: names that must exist, and the default that follows from them.
+"""References between sections: names that must exist, and the default route that follows from them.
 
-These checks read the tree itself, not the models, so that they report along with every other problem.
+The checks read plain tables, so that their problems can be reported along with those of validation. They read
+`Settings` as well, for a reload that combines parts of two configurations.
 """
 
 from collections.abc import Iterator, Mapping
 
-from proxy.settings.interpolation import LateText
-from proxy.settings.locations import KeyPath
-from proxy.settings.problems import Problem, listed, suggestion
-from proxy.settings.urls import EMBEDDED
+from proxy.settings.fields import EMBEDDED
+from proxy.settings.interpolation import late_texts
+from proxy.settings.section import KeyPath, Problem, Section, listed, suggestion
 from proxy.wire.endpoints import ENDPOINT_NAMES
 
+Tree = Mapping[str, object]
 
-def with_routes(tree: Mapping[str, object]) -> dict[str, object]:
-    """Give `[routes]` the shape of its model: the endpoints stand below a key of their own.
 
-    A sole upstream is the default. `models` is an endpoint where it names an upstream, and holds the routes
-    of models where it is an array of tables.
+def with_routes(tree: Tree) -> dict[str, object]:
+    """Give `[routes]` the structure of its model, with the endpoints below a key of their own.
+
+    A sole upstream is the default. `models` is an endpoint if it names an upstream, and the routes of models
+    if it is an array of tables.
     """
     routes = tree.get("routes", {})
     if not isinstance(routes, dict):
         return dict(tree)
-    endpoints, models = _endpoints_and_models(routes)
     upstreams = [*_table(tree, "upstreams")]
     default = routes.get("default", upstreams[0] if len(upstreams) == 1 else "")
-    return {**tree, "routes": {"default": default, "endpoints": endpoints, "models": models}}
-
-
-def _endpoints_and_models(routes: Mapping[str, object]) -> tuple[dict[str, object], list[object]]:
     models = routes.get("models")
     apart = {"default", "models"} if isinstance(models, list) else {"default"}
     endpoints = {key: value for key, value in routes.items() if key not in apart}
-    return endpoints, models if isinstance(models, list) else []
+    models = models if isinstance(models, list) else []
+    return {**tree, "routes": {"default": default, "endpoints": endpoints, "models": models}}
 
 
-def check_references(tree: Mapping[str, object]) -> Iterator[Problem]:
-    """Find the names and `embedded:` URLs that lead nowhere."""
-    yield from _check_routes(tree)
-    credentials = _table(tree, "credentials")
-    for name, upstream in _table(tree, "upstreams").items():
-        credential = upstream.get("credential") if isinstance(upstream, dict) else None
-        if isinstance(credential, str) and credential not in credentials:
-            words = f"names no credential, {suggestion(credential, credentials)}"
-            yield Problem(("upstreams", name, "credential"), words)
-    yield from _check_fallbacks(_table(tree, "upstreams"))
-    yield from _check_late(credentials)
-    yield from _check_sharing(tree)
-    yield from _check_chat(tree)
-    if "gateway" not in tree:
-        yield from _check_embedded(tree)
+def reference_problems(tree: Tree | Section) -> Iterator[Problem]:
+    """Find names and `embedded:` URLs that refer to nothing.
+
+    Args:
+        tree: What `with_routes` returns, or complete settings.
+    """
+    upstreams, credentials = _table(tree, "upstreams"), _table(tree, "credentials")
+    yield from _route_problems(tree, upstreams)
+    yield from _upstream_problems(upstreams, credentials)
+    yield from _late_problems(credentials)
+    yield from _sharing_problems(tree, credentials)
+    yield from _chat_problems(tree, upstreams)
+    if _get(tree, "gateway") is None:
+        for section, tables in (("upstreams", upstreams), ("credentials", credentials)):
+            for name, table in tables.items():
+                for key in ("base_url", "url", "token_url"):
+                    url = _get(table, key)
+                    if isinstance(url, str) and url.startswith(EMBEDDED):
+                        yield Problem((section, name, key), "an embedded: URL needs a [gateway] section")
 
 
-def _check_routes(tree: Mapping[str, object]) -> Iterator[Problem]:
-    upstreams = _table(tree, "upstreams")
-    if tree.get("upstreams") == {}:
+def _route_problems(tree: Tree | Section, upstreams: Tree) -> Iterator[Problem]:
+    if _get(tree, "upstreams") == {}:
         yield Problem(("upstreams",), "is required: add [upstreams.NAME] with a base_url")
-    routes = _table(tree, "routes")
-    if "default" not in routes and len(upstreams) > 1:
+    routes = _get(tree, "routes")
+    default, models = _get(routes, "default"), _get(routes, "models")
+    if default == "" and len(upstreams) > 1:
         yield Problem(("routes", "default"), f"is required: one of {listed(upstreams)}")
-    endpoints, models = _endpoints_and_models(routes)
-    for number, route in enumerate(models):
-        target = route.get("upstream") if isinstance(route, dict) else None
-        yield from _check_target(target, upstreams, ("routes", "models", number, "upstream"))
-    default = {"default": routes["default"]} if "default" in routes else {}
-    for key, target in {**default, **endpoints}.items():
-        if key != "default" and key not in ENDPOINT_NAMES:
+    elif default != "" or len(upstreams) == 1:
+        yield from _target_problems(default, upstreams, ("routes", "default"))
+    for number, route in enumerate(models if isinstance(models, list | tuple) else ()):
+        path = ("routes", "models", number, "upstream")
+        yield from _target_problems(_get(route, "upstream"), upstreams, path)
+    for key, target in _table(routes, "endpoints").items():
+        if key not in ENDPOINT_NAMES:
             yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINT_NAMES)}")
         else:
-            yield from _check_target(target, upstreams, ("routes", key))
+            yield from _target_problems(target, upstreams, ("routes", key))
 
 
-def _check_target(target: object, upstreams: Mapping[str, object], path: KeyPath) -> Iterator[Problem]:
-    """One upstream, or a table of several with their weights."""
-    names = [target] if isinstance(target, str) else [*target] if isinstance(target, dict) else []
+def _target_problems(target: object, upstreams: Tree, path: KeyPath) -> Iterator[Problem]:
+    """Check an upstream, or a table of several with weights."""
+    names = [target] if isinstance(target, str) else [*target] if isinstance(target, Mapping) else []
     for name in names if upstreams else []:
         if name not in upstreams:
-            place = path if isinstance(target, str) else (*path, name)
-            yield Problem(place, f"names no upstream, {suggestion(name, upstreams)}")
+            yield _no_upstream(path if isinstance(target, str) else (*path, name), name, upstreams)
 
 
-def _check_fallbacks(upstreams: Mapping[str, object]) -> Iterator[Problem]:
-    """Each must exist, and none may lead back to where it began."""
-    next_of = {
-        name: upstream["fallback"]
-        for name, upstream in upstreams.items()
-        if isinstance(upstream, dict) and isinstance(upstream.get("fallback"), str)
-    }
-    for name, fallback in next_of.items():
-        place = ("upstreams", name, "fallback")
+def _no_upstream(path: KeyPath, name: str, upstreams: Tree) -> Problem:
+    return Problem(path, f"is not the name of an upstream, {suggestion(name, upstreams)}")
+
+
+def _upstream_problems(upstreams: Tree, credentials: Tree) -> Iterator[Problem]:
+    fallbacks: dict[str, set[str]] = {}
+    for name, upstream in upstreams.items():
+        credential, fallback = _get(upstream, "credential"), _get(upstream, "fallback")
+        if isinstance(credential, str) and credential not in credentials:
+            words = f"is not the name of a credential, {suggestion(credential, credentials)}"
+            yield Problem(("upstreams", name, "credential"), words)
+        if isinstance(fallback, str):
+            fallbacks[name] = {fallback}
+    for name, (fallback,) in fallbacks.items():
+        path = ("upstreams", name, "fallback")
         if fallback not in upstreams:
-            yield Problem(place, f"names no upstream, {suggestion(fallback, upstreams)}")
-        elif name in _reachable(fallback, {key: {value} for key, value in next_of.items()}):
-            yield Problem(place, "leads back to this upstream")
+            yield _no_upstream(path, fallback, upstreams)
+        elif name in _reachable(fallback, fallbacks):
+            yield Problem(path, "leads back to this upstream")
 
 
-def _check_late(credentials: Mapping[str, object]) -> Iterator[Problem]:
-    """Tokens that requests for other tokens hold: each must exist, and no token may need itself."""
+def _late_problems(credentials: Tree) -> Iterator[Problem]:
+    """Check credentials whose requests contain other tokens: no token may depend on itself."""
     needed: dict[str, set[str]] = {}
     for name, table in credentials.items():
-        for path, text in _late_texts(table, ("credentials", name)):
+        for path, text in late_texts(table, ("credentials", name)):
             for other in text.credentials:
                 needed.setdefault(name, set()).add(other)
                 if other not in credentials:
-                    words = f"${{credential:...}} names no credential, {suggestion(other, credentials)}"
-                    yield Problem(path, words)
+                    words = "${credential:...} is not the name of a credential, "
+                    yield Problem(path, words + suggestion(other, credentials))
                 elif name in _reachable(other, needed):
-                    yield Problem(path, f"goes round in a circle: {listed({name, other})} need each other")
-
-
-def _check_sharing(tree: Mapping[str, object]) -> Iterator[Problem]:
-    if _table(tree, "access").get("sharing") == "redis" and "shared" not in tree:
-        yield Problem(("access", "sharing"), "needs a [shared] section with a redis_url")
-    for name, table in _table(tree, "credentials").items():
-        if not isinstance(table, dict) or table.get("sharing") not in {"redis", "redis_required"}:
-            continue
-        place = ("credentials", name, "sharing")
-        if table.get("source") in {"static", "file"}:
-            yield Problem(place, "there is nothing to share: each process reads this token for itself")
-        elif "shared" not in tree:
-            yield Problem(place, "needs a [shared] section with a redis_url")
-
-
-def _check_chat(tree: Mapping[str, object]) -> Iterator[Problem]:
-    if not isinstance(tree.get("chat"), dict):
-        return
-    chat, upstreams = _table(tree, "chat"), _table(tree, "upstreams")
-    upstream = chat.get("upstream")
-    if upstreams and isinstance(upstream, str) and upstream not in upstreams:
-        yield Problem(("chat", "upstream"), f"names no upstream, {suggestion(upstream, upstreams)}")
-    if "shared" in tree and not chat.get("secret"):
-        words = "is required beside [shared]: the processes of a fleet must take each other's sessions"
-        yield Problem(("chat", "secret"), words)
-
-
-def _late_texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, LateText]]:
-    if isinstance(value, LateText):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _late_texts(item, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _late_texts(item, (*path, index))
+                    yield Problem(path, f"is circular: {listed({name, other})} need each other")
 
 
 def _reachable(start: str, needed: Mapping[str, set[str]]) -> set[str]:
@@ -154,15 +125,37 @@ def _reachable(start: str, needed: Mapping[str, set[str]]) -> set[str]:
     return found
 
 
-def _check_embedded(tree: Mapping[str, object]) -> Iterator[Problem]:
-    for section in ("upstreams", "credentials"):
-        for name, table in _table(tree, section).items():
-            for key in ("base_url", "url", "token_url"):
-                url = table.get(key) if isinstance(table, dict) else None
-                if isinstance(url, str) and url.startswith(EMBEDDED):
-                    yield Problem((section, name, key), "an embedded: URL needs a [gateway] section")
+def _sharing_problems(tree: Tree | Section, credentials: Tree) -> Iterator[Problem]:
+    has_redis = _get(tree, "shared") is not None
+    if _get(_get(tree, "access"), "sharing") == "redis" and not has_redis:
+        yield Problem(("access", "sharing"), "needs a [shared] section with a redis_url")
+    for name, table in credentials.items():
+        if _get(table, "sharing") not in ("redis", "redis_required"):
+            continue
+        path = ("credentials", name, "sharing")
+        if _get(table, "source") in ("static", "file"):
+            yield Problem(path, "cannot be shared: each process reads this token for itself")
+        elif not has_redis:
+            yield Problem(path, "needs a [shared] section with a redis_url")
 
 
-def _table(tree: Mapping[str, object], key: str) -> Mapping[str, object]:
-    table = tree.get(key)
-    return table if isinstance(table, dict) else {}
+def _chat_problems(tree: Tree | Section, upstreams: Tree) -> Iterator[Problem]:
+    chat = _get(tree, "chat")
+    if not isinstance(chat, Mapping | Section):
+        return
+    upstream = _get(chat, "upstream")
+    if upstreams and isinstance(upstream, str) and upstream not in upstreams:
+        yield _no_upstream(("chat", "upstream"), upstream, upstreams)
+    if _get(tree, "shared") is not None and not _get(chat, "secret"):
+        words = "is required with [shared]: all processes of a fleet must accept the same sessions"
+        yield Problem(("chat", "secret"), words)
+
+
+def _get(table: object, key: str) -> object:
+    """Return a key of a plain table or of a section; None if there is none."""
+    return table.get(key) if isinstance(table, Mapping) else getattr(table, key, None)
+
+
+def _table(tree: object, key: str) -> Tree:
+    table = _get(tree, key)
+    return table if isinstance(table, Mapping) else {}

@@ -1,16 +1,23 @@
-"""What every table of the settings is built on: closed, immutable, and silent about its input."""
+"""The base of every table of the settings, and the problems that validation reports.
 
-from collections.abc import Callable, Iterable, Mapping
+Tables are closed and immutable, and no message repeats a value, which may be a secret.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from proxy.settings.problems import Problem
+KeyPath: TypeAlias = tuple[str | int, ...]
 
-REFUSED = "refused"  # pydantic's type of an error whose words are ours
+REFUSED = "refused"
+"""Pydantic's error type for problems with our own message."""
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -24,7 +31,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Checked:
-    """Annotation: the value is whatever `check` returns for the input, which it may refuse.
+    """Annotation: `check` receives the input and returns the value, or refuses it.
 
     Unlike pydantic's PlainValidator it leaves the annotated type alone, which may be recursive or foreign.
     """
@@ -32,7 +39,7 @@ class Checked:
     check: Callable[[object], object]
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        """Pydantic's hook: see its documentation on custom types."""
+        """Implement pydantic's hook for custom types."""
         return core_schema.no_info_plain_validator_function(self.check)
 
 
@@ -42,26 +49,132 @@ def frozen(table: Mapping[K, V]) -> Mapping[K, V]:
 
 
 Table = Annotated[Mapping[K, V], AfterValidator(frozen)]
-"""A table whose keys the user names; read-only."""
+"""A read-only table whose keys are chosen by the user."""
+
+
+# --- refusing values
+
+
+class Problem(NamedTuple):
+    """What is wrong with the value at a key path."""
+
+    path: KeyPath
+    words: str
 
 
 def refuse(words: str, *path: str | int) -> NoReturn:
-    """Fail validation with words of our own, at a key path below the value at hand.
+    """Fail validation with a message of our own, at a path relative to the value being validated.
 
     Raises:
         ValidationError: Always.
     """
-    refuse_all([Problem(path, words)])
+    raise _validation_error([Problem(path, words)])
 
 
-def refuse_all(problems: Iterable[Problem]) -> NoReturn:
-    """Fail validation with several problems, their paths below the value at hand.
+def refuse_all(problems: Iterable[Problem]) -> None:
+    """Fail validation if there are any problems; paths are relative to the value being validated.
 
     Raises:
-        ValidationError: Always; pydantic sets the paths below the one that it is at.
+        ValidationError: There is at least one problem.
     """
+    found = [*problems]
+    if found:
+        raise _validation_error(found)
+
+
+def _validation_error(problems: Iterable[Problem]) -> ValidationError:
     details = [
         InitErrorDetails(type=PydanticCustomError(REFUSED, "{words}", {"words": words}), loc=path, input=None)
         for path, words in problems
     ]
-    raise ValidationError.from_exception_data("settings", details, hide_input=True)
+    return ValidationError.from_exception_data("settings", details, hide_input=True)
+
+
+def refuse_together(keys: Mapping[str, object], missing: str = "") -> None:
+    """Refuse more than one of several keys, and none of them if `missing` says why one is required.
+
+    Args:
+        keys: The values of the keys; None for a key that is not set.
+        missing: The message for the first key if none is set; empty if all may be absent.
+
+    Raises:
+        ValidationError: Two keys are set, or none.
+    """
+    given = [key for key, value in keys.items() if value is not None]
+    if missing and not given:
+        refuse(missing, next(iter(keys)))
+    if len(given) > 1:
+        refuse(f"cannot be combined with {given[0]}: give only one of them", given[1])
+
+
+class Choice(NamedTuple):
+    """The keys that go with one value of a deciding key, such as `method = "cli"`."""
+
+    key: str
+    value: str
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f'{self.key} = "{self.value}"'
+
+
+def problems_of_choices(
+    section: Section, choices: Sequence[Choice], hints: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Problem]:
+    """Find keys that the chosen values require, and keys that have no effect with them.
+
+    Keys that no choice mentions are left alone.
+
+    Args:
+        section: The section to check.
+        choices: Every value of every deciding key.
+        hints: By key, an explanation to append when the key is missing.
+    """
+    users: dict[str, list[Choice]] = {}
+    for choice in choices:
+        for key in (*choice.required, *choice.optional):
+            users.setdefault(key, []).append(choice)
+    chosen = [choice for choice in choices if getattr(section, choice.key) == choice.value]
+    for key, choices_with_key in users.items():
+        requiring = next((choice for choice in chosen if key in choice.required), None)
+        if requiring is not None and getattr(section, key) is None:
+            yield Problem((key,), f"is required for {requiring}{hints.get(key, '')}")
+        elif key in section.model_fields_set and not any(choice in chosen for choice in choices_with_key):
+            yield Problem((key,), f"is only used with {' or '.join(map(str, choices_with_key))}")
+
+
+# --- words
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a key path as TOML does: `routes."chat/completions"`; an index as in `access.keys.0.key`."""
+    return ".".join(
+        str(part) if isinstance(part, int) or _BARE_KEY.fullmatch(part) else quoted(part) for part in path
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write `"a", "b"`."""
+    return ", ".join(f'"{name}"' for name in sorted(names))
+
+
+def suggestion(written: str, known: Collection[str]) -> str:
+    """Suggest the known name nearest to the one written, or list all of them."""
+    near = get_close_matches(written, known, n=1)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"known: {listed(known)}" if known else "there are none"
+
+
+def quoted(text: str) -> str:
+    """Write a TOML string, escaping every character that is invisible or could control a terminal."""
+    return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in {'"', "\\"}:
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"

@@ -1,4 +1,4 @@
-"""`[shared]`: the Redis in which a fleet shares its tokens, and the keys that seal them there."""
+"""`[shared]`: the Redis in which a fleet shares its tokens, and the keys that encrypt them there."""
 
 import base64
 from typing import Annotated, Self
@@ -8,8 +8,7 @@ from pydantic import model_validator
 
 from proxy.secret import Secret
 from proxy.settings.fields import CaFile, PositiveSeconds, SecretText, secret
-from proxy.settings.problems import suggestion
-from proxy.settings.section import Checked, Section, refuse
+from proxy.settings.section import Checked, Section, refuse, suggestion
 
 KEY_BYTES = 32
 _PARAMETERS = frozenset({"client_name", "db", "protocol"})
@@ -29,25 +28,25 @@ def _redis_url(value: object) -> Secret:
 
 
 def _check_query(query: str, path: str) -> None:
-    """What else stands in a Redis URL would reach its client unread."""
+    """Accept only known parameters: the Redis client would apply any other without a check."""
     parameters = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(parameters.keys() - _PARAMETERS)
     if unknown:
         refuse(f"has an unknown parameter, {suggestion(unknown[0], _PARAMETERS)}")
     for number in (parameters.get("db", "0"), path.strip("/") or "0"):
         if not number.isdigit():
-            refuse("must name the database by a number")
+            refuse("must give the database as a number")
 
 
-def _sealing_key(value: object) -> Secret:
+def _encryption_key(value: object) -> Secret:
     wrapped = secret(value)
     if len(_key_bytes(wrapped)) != KEY_BYTES:
-        refuse("must be 32 bytes in base64 or hexadecimal: `openssl rand -base64 32` makes one")
+        refuse("must be 32 bytes in base64 or hexadecimal: `openssl rand -base64 32` generates one")
     return wrapped
 
 
 def _key_bytes(key: Secret) -> bytes:
-    """The bytes of a key, or nothing where it is none."""
+    """Return the bytes of a key; empty if it is not valid."""
     text = key.reveal()
     try:
         if len(text) == 2 * KEY_BYTES:
@@ -59,7 +58,7 @@ def _key_bytes(key: Secret) -> bytes:
         return b""
 
 
-def _watcher(value: object) -> str:
+def _sentinel(value: object) -> str:
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not host or not port.isdigit():
         refuse('must be "host:port"')
@@ -67,37 +66,37 @@ def _watcher(value: object) -> str:
 
 
 RedisUrl = Annotated[Secret, Checked(_redis_url)]
-SealingKey = Annotated[Secret, Checked(_sealing_key)]
-Watcher = Annotated[str, Checked(_watcher)]
+EncryptionKey = Annotated[Secret, Checked(_encryption_key)]
+Sentinel = Annotated[str, Checked(_sentinel)]
 
 
 class Shared(Section):
-    """What the processes of a fleet have in common."""
+    """The Redis of a fleet."""
 
     redis_url: RedisUrl
-    """With Sentinel its host is the name of the master."""
-    encryption_key: SealingKey
-    """Seals what lies in Redis: 32 bytes in base64 or hexadecimal."""
-    decryption_keys: tuple[SealingKey, ...] = ()
-    """Keys that open as well, while the fleet changes from one to another."""
-    name_key: SealingKey | None = None
-    """Makes the names of records. It stays when `encryption_key` is exchanged, and so the fleet stays one."""
-    sentinels: tuple[Watcher, ...] = ()
-    """`host:port` of each Sentinel, where there are any."""
+    """With Sentinel, the host is the name of the master."""
+    encryption_key: EncryptionKey
+    """Encrypts the tokens in Redis: 32 bytes in base64 or hexadecimal."""
+    decryption_keys: tuple[EncryptionKey, ...] = ()
+    """Further keys that can decrypt, while the fleet changes its key."""
+    name_key: EncryptionKey | None = None
+    """Derives the names of records. It stays when `encryption_key` is replaced, so the fleet stays one."""
+    sentinels: tuple[Sentinel, ...] = ()
+    """`host:port` of each Sentinel."""
     sentinel_password: SecretText | None = None
     redis_ca_file: CaFile | None = None
-    """PEM certificates to trust at rediss:// instead of the system's."""
+    """PEM certificates to trust for rediss:// instead of the system's."""
     redis_timeout: PositiveSeconds = 0.5
-    """Seconds for one call; then Redis counts as absent for a while."""
+    """The time limit for one call; after that Redis is not used for a while."""
 
     @property
     def keys(self) -> list[bytes]:
-        """The bytes of the keys, the sealing one first."""
+        """The bytes of all keys, `encryption_key` first."""
         return [_key_bytes(key) for key in (self.encryption_key, *self.decryption_keys)]
 
     @property
     def naming_key(self) -> bytes | None:
-        """The bytes of `name_key`, where there is one."""
+        """The bytes of `name_key`, if it is set."""
         return None if self.name_key is None else _key_bytes(self.name_key)
 
     @model_validator(mode="after")

@@ -31,7 +31,10 @@ def test_a_key_stands_in_clear_or_as_a_digest(load: Load) -> None:
 
 
 def test_keys_are_asked_for_unless_access_is_open(load: Load, problems: Problems) -> None:
-    told = 'access.keys: nobody could call: add [[access.keys]] with name and key, or set mode = "open"'
+    told = (
+        "access.keys: no caller would be accepted: "
+        'add [[access.keys]] with name and key, or set mode = "open"'
+    )
 
     assert load(UPSTREAM + "[access]\nmode = 'open'").access.keys == ()
     assert problems(UPSTREAM) == [f"x.toml: {told}"]
@@ -70,7 +73,7 @@ def test_an_endpoint_that_hides_its_models_is_refused_beside_models(
     both = with_keys(f'{{ name = "a", key = "k2", models = ["cheap"], endpoints = ["files", "{name}"] }}')
     alone = with_keys(f'{{ name = "a", key = "k2", endpoints = ["{name}"] }}')
 
-    words = f"{name} cannot stand beside models: its requests do not show which model they run"
+    words = f"{name} cannot be combined with models: its requests do not name their model"
     assert problems(both) == [f"x.toml:4: access.keys.0.endpoints: {words}"]
     assert load(alone).access.keys[0].endpoints == (name,)
 
@@ -102,14 +105,14 @@ def test_a_placeholder_is_rejected_with_the_rule_it_matches(
 ) -> None:
     for key in keys:
         assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
-            f"x.toml:4: access.keys.0.key: is a placeholder ({kind}): put the real key here"
+            f"x.toml:4: access.keys.0.key: is a placeholder ({kind}): replace it by the real key"
         ]
 
 
 @pytest.mark.parametrize("key", ["a\\nb", "a\\u0000", "\\u2026", " a", "a ", "a\\u00a0b", "\\u007f", "密"])
 def test_a_key_must_fit_in_a_header(problems: Problems, key: str) -> None:
     assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
-        "x.toml:4: access.keys.0.key: does not fit in an HTTP header: it has spaces around it, control or "
+        "x.toml:4: access.keys.0.key: does not fit in an HTTP header: it has surrounding spaces, control or "
         "non-ASCII characters"
     ]
 
@@ -120,7 +123,10 @@ def test_a_key_must_fit_in_a_header(problems: Problems, key: str) -> None:
         ('name = "a"', "key: is required: the caller's key, or its digest as sha256"),
         ('name = "a", key = ""', "key: is empty"),
         ('name = "a", key = 1', "key: must be a string"),
-        (f'name = "a", key = "k", sha256 = "{DIGEST}"', "sha256: stands beside key: give one of the two"),
+        (
+            f'name = "a", key = "k", sha256 = "{DIGEST}"',
+            "sha256: cannot be combined with key: give only one of them",
+        ),
         ('name = "a", sha256 = "abc"', "sha256: must be 64 hexadecimal digits: the SHA-256 of the key"),
         ('key = "k"', "name: is required"),
         ('name = "", key = "k"', "name: must be a name: printable, without spaces around it"),
@@ -140,9 +146,9 @@ def test_every_repetition_is_told(problems: Problems) -> None:
     )
 
     assert problems(text) == [
-        "x.toml:4: access.keys.1.name: is the name of access.keys.0 as well",
-        "x.toml:4: access.keys.2.key: is the same key as that of access.keys.0",
-        "x.toml:4: access.keys.3.sha256: is the same key as that of access.keys.0",
+        "x.toml:4: access.keys.1.name: is also the name of access.keys.0",
+        "x.toml:4: access.keys.2.key: is also the key of access.keys.0",
+        "x.toml:4: access.keys.3.sha256: is also the key of access.keys.0",
     ]
 
 

@@ -63,18 +63,18 @@ def test_an_origin_is_kept_as_browsers_write_it(load: Load, written: str, kept: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('upstream = "chta"', 'chat.upstream: names no upstream, did you mean "chat"?'),
-        ('rate = "often"', "chat.rate: must be requests in a time"),
+        ('upstream = "chta"', 'chat.upstream: is not the name of an upstream, did you mean "chat"?'),
+        ('rate = "often"', "chat.rate: must be a rate"),
         ("turns = -1", "chat.turns: "),
         ("keep = 0", "chat.keep: "),
         ('origins = ["blog.example"]', "chat.origins.0: must be an http:// or https:// URL with a host"),
-        ('origins = ["https://blog.example/x"]', "chat.origins.0: must be an origin alone"),
-        ('origins = ["https://me@blog.example"]', "chat.origins.0: must be an origin alone"),
+        ('origins = ["https://blog.example/x"]', "chat.origins.0: must be an origin"),
+        ('origins = ["https://me@blog.example"]', "chat.origins.0: must be an origin"),
         ('origins = ["https://blog.example:x"]', "chat.origins.0: is not a valid URL"),
         ('tools = ["web_search"]', "chat.tools.0: must be a table"),
-        ("options = { day = 2026-11-24 }", "chat.options.day: has no JSON form"),
-        ('options = { model = "x" }', "chat.options.model: is a key of [chat] itself"),
-        ("options = { messages = [] }", "chat.options.messages: is the chat's own"),
+        ("options = { day = 2026-11-24 }", "chat.options.day: cannot be represented in JSON"),
+        ('options = { model = "x" }', "chat.options.model: is a key of [chat]"),
+        ("options = { messages = [] }", "chat.options.messages: is set by the chat itself"),
         ("secret = 1", "chat.secret: must be a string"),
         ("sekret = 1", "chat.sekret: unknown key"),
     ],
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_told(problems: Problems, text: str, words: str) -> No
 def test_a_fleet_needs_one_secret(problems: Problems, load: Load) -> None:
     for text in ("", 'secret = ""'):
         (told,) = problems(f"{MINIMAL}{SHARED}[chat]\n{text}")
-        assert "chat.secret: is required beside [shared]" in told
+        assert "chat.secret: is required with [shared]" in told
     assert load(f'{MINIMAL}{SHARED}[chat]\nsecret = "s"').chat is not None
 
 

@@ -160,7 +160,7 @@ def test_bedrock_with_and_without_its_defaults(load: Load) -> None:
             '"managed_identity" or "cli"',
         ),
         (
-            AZURE + 'method = "client_secret"\nclient_id = "id"',
+            AZURE + 'method = "client_secret"\nclient_id = "id"\nclient_secret = "s"',
             '-1 tenant_id: is required for method = "client_secret", such as "${env:AZURE_TENANT_ID}"',
         ),
         (
@@ -176,10 +176,11 @@ def test_bedrock_with_and_without_its_defaults(load: Load) -> None:
             '-1 token_file: is required for method = "workload_identity", '
             'such as "${env:AZURE_FEDERATED_TOKEN_FILE}"',
         ),
-        (AZURE + 'client_secret = "s"', '2 client_secret: is of no use to method = "default"'),
+        (AZURE + 'client_secret = "s"', '2 client_secret: is only used with method = "client_secret"'),
         (
             AZURE + 'method = "managed_identity"\ntenant_id = "t"',
-            '3 tenant_id: is of no use to method = "managed_identity"',
+            '3 tenant_id: is only used with method = "default" or method = "client_secret" or '
+            'method = "certificate" or method = "workload_identity" or method = "cli"',
         ),
         (
             AZURE + 'token_file = "nowhere"',
@@ -198,7 +199,7 @@ def test_bedrock_with_and_without_its_defaults(load: Load) -> None:
         ),
         (AZURE + "tenant = 1", '2 tenant: unknown key, did you mean "tenant_id"?'),
         (AZURE + 'trust_env = "perhaps"', "2 trust_env: must be true or false"),
-        (GOOGLE + "scopes = []", "1 scopes: is empty: name one scope at least"),
+        (GOOGLE + "scopes = []", "1 scopes: is empty: name at least one scope"),
         *(
             (
                 GOOGLE + f'file = "{file}"',
@@ -208,13 +209,13 @@ def test_bedrock_with_and_without_its_defaults(load: Load) -> None:
         ),
         (
             GOOGLE + 'audience = "a"\nscopes = ["b"]',
-            "1 audience: stands beside scopes: an ID token has none",
+            "1 audience: cannot be combined with scopes: an ID token has none",
         ),
         (
             GOOGLE + 'file = "service_account.json"\naudience = "a"\nsubject = "b"',
-            "3 subject: stands beside audience: give one of the two",
+            "3 subject: cannot be combined with audience: give only one of them",
         ),
-        (GOOGLE + 'subject = "b"', "1 subject: needs file beside it, that of a service account"),
+        (GOOGLE + 'subject = "b"', "1 subject: requires file as well: that of a service account"),
         (
             GOOGLE + 'file = "external_account.json"\naudience = "b"',
             "2 audience: needs the file of a service account",

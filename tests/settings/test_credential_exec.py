@@ -119,13 +119,13 @@ def test_a_program_in_a_folder_starts_from_the_settings_file_and_not_from_cwd(
         ),
         (
             'source = "exec"\ncommand = ["./missing"]',
-            "1 command.0: is not a program that can be run: there is none, or it is not executable",
+            "1 command.0: is not a program that can be run: it does not exist or is not executable",
         ),
         ('source = "exec"\ncommand = ["./x.toml"]', "1 command.0: is not a program that can be run"),
         ('source = "exec"\ncommand = ["/"]', "1 command.0: is not a program that can be run"),
         (
             'source = "exec"\ncommand = ["no-such-program"]',
-            "1 command.0: is not found on PATH: give its path, or install it",
+            "1 command.0: was not found on PATH: give its path, or install it",
         ),
         (EXEC + 'cwd = "missing"', "2 cwd: is not a folder"),
         (EXEC + 'cwd = "helper"', "2 cwd: is not a folder"),
@@ -140,20 +140,24 @@ def test_a_program_in_a_folder_starts_from_the_settings_file_and_not_from_cwd(
         ),
         (
             EXEC + 'format = "json"',
-            '-1 token: is required: the path of the token in the JSON, such as "data.token"',
+            '-1 token: is required for format = "json": '
+            'the path of the token in the JSON, such as "data.token"',
         ),
-        (EXEC + 'format = "git"\ntoken = "a"', '3 token: has no meaning with format = "git"'),
+        (
+            EXEC + 'format = "git"\ntoken = "a"',
+            '3 token: is only used with format = "auto" or format = "json"',
+        ),
         (
             EXEC + 'format = "text"\nexpires = [{ path = "a", as = "jwt" }]',
-            '3 expires: has no meaning with format = "text"',
+            '3 expires: is only used with format = "auto" or format = "json"',
         ),
         (
             EXEC + 'expires = [{ path = "a", as = "jwt" }]',
-            "2 expires: needs token beside it: only JSON has such places",
+            "2 expires: requires token as well: both are paths in JSON",
         ),
         (
             EXEC + 'env = { A = "${now}" }',
-            "2 env.A: ${now} has a value only when a token is asked for",
+            "2 env.A: ${now} is resolved only when a token is requested",
         ),
         (EXEC + "shell = true", "2 shell: unknown key, "),
     ],

@@ -82,15 +82,16 @@ def test_a_static_token_in_a_file(load: Load) -> None:
         (FILE + 'format = "yaml"', '2 format: must be "auto", "text" or "json"'),
         (
             FILE + 'format = "json"',
-            '-1 token: is required: the path of the token in the JSON, such as "data.token"',
+            '-1 token: is required for format = "json": '
+            'the path of the token in the JSON, such as "data.token"',
         ),
         (
             FILE + 'format = "text"\ntoken = "a"',
-            '3 token: has no meaning with format = "text": the whole file is the token',
+            '3 token: is only used with format = "auto" or format = "json"',
         ),
         (
             FILE + 'expires = [{ path = "a", as = "jwt" }]',
-            "2 expires: needs token beside it: only JSON has such places",
+            "2 expires: requires token as well: both are paths in JSON",
         ),
         (FILE + 'token = "a..b"', '2 token: must be a path into the reply, such as "data.token"'),
         (FILE + "max_age = 2", "2 max_age: must be at least 3"),

@@ -94,7 +94,7 @@ def test_a_key_may_have_any_usual_form(
 
 
 NO_PEM = "is not a private key in PEM form, such as -----BEGIN PRIVATE KEY-----"
-SHORT = "which takes RSA with at least 2048 bits"
+SHORT = "which needs RSA with at least 2048 bits"
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ SHORT = "which takes RSA with at least 2048 bits"
         ("RS256", lambda: "s3cret", NO_PEM),
         ("RS256", lambda: pem("rsa")[:-200], NO_PEM),
         ("RS256", lambda: public_pem("rsa"), NO_PEM),
-        ("RS256", lambda: encrypted_pem("rsa"), "is encrypted: give the key without its pass phrase"),
+        ("RS256", lambda: encrypted_pem("rsa"), "is encrypted: give the key without a pass phrase"),
         ("PS256", lambda: pem("rsa-1024"), f"is not a key for PS256, {SHORT}"),
         ("RS512", lambda: pem("p256"), f"is not a key for RS512, {SHORT}"),
-        ("ES256", lambda: pem("p384"), "is not a key for ES256, which takes one on the curve P-256"),
-        ("ES384", lambda: pem("rsa"), "is not a key for ES384, which takes one on the curve P-384"),
-        ("EdDSA", lambda: pem("p256"), "is not a key for EdDSA, which takes Ed25519 or Ed448"),
-        ("HS256", lambda: pem("rsa"), "is a PEM, yet HS256 signs with a secret that both sides know"),
+        ("ES256", lambda: pem("p384"), "is not a key for ES256, which needs a key on the curve P-256"),
+        ("ES384", lambda: pem("rsa"), "is not a key for ES384, which needs a key on the curve P-384"),
+        ("EdDSA", lambda: pem("p256"), "is not a key for EdDSA, which needs Ed25519 or Ed448"),
+        ("HS256", lambda: pem("rsa"), "is a PEM, but HS256 signs with a shared secret"),
     ],
 )
 def test_a_key_that_does_not_fit_is_refused_at_start(
@@ -138,22 +138,25 @@ def test_a_key_that_does_not_fit_is_refused_at_start(
         ('key = "k"\nunit = "s"', ['unit: must be "seconds" or "milliseconds"']),
         ('key = "k"\nclaims = "a"', ["claims: must be a table"]),
         ('key = "k"\nclaims = { a = [nan] }', ["claims.a.0: must be a finite number"]),
-        ('key = "k"\nclaims = { exp = 1 }', ["claims.exp: is written by expiry_claim"]),
-        ('key = "k"\nclaims = { t = 1 }\nissued_claim = "t"', ["claims.t: is written by issued_claim"]),
-        ('key = "k"\nclaims = { jti = "1" }\njti = true', ["claims.jti: is written by jti"]),
+        ('key = "k"\nclaims = { exp = 1 }', ["claims.exp: is set by expiry_claim"]),
+        ('key = "k"\nclaims = { t = 1 }\nissued_claim = "t"', ["claims.t: is set by issued_claim"]),
+        ('key = "k"\nclaims = { jti = "1" }\njti = true', ["claims.jti: is set by jti"]),
         ('key = "k"\nissued_claim = "exp"', ["expiry_claim: is the same as issued_claim"]),
-        ('key = "k"\nheaders = { alg = "none" }', ["headers.alg: is written by algorithm"]),
-        ('key = "k"\nheaders = { kid = "1" }', ["headers.kid: is written by key_id"]),
+        ('key = "k"\nheaders = { alg = "none" }', ["headers.alg: is set by algorithm"]),
+        ('key = "k"\nheaders = { kid = "1" }', ["headers.kid: is set by key_id"]),
         ('key = "k"\nheaders = { b64 = false }', ["headers.b64: is not supported"]),
-        ('key = "k"\nheaders = { typ = 1 }', ["headers.typ: must be a string that is no secret"]),
+        ('key = "k"\nheaders = { typ = 1 }', ["headers.typ: must be a string that is not a secret"]),
         (
             'key = "k"\nheaders = { a = [{ b = "${now}" }] }',
-            ["headers.a.0.b: cannot hold what has a value only when a token is asked for"],
+            ["headers.a.0.b: cannot contain a reference that is resolved with each request"],
         ),
-        ('key = "k"\ndefault_ttl = 60', ["default_ttl: has no meaning here: ttl is the token's life"]),
+        (
+            'key = "k"\ndefault_ttl = 60',
+            ["default_ttl: has no effect here: ttl is the lifetime of the token"],
+        ),
         (
             'key = "k"\nclaims = { iat = 1, a = 1 }\nheaders = { alg = "x" }',
-            ["claims.iat: is written by issued_claim", "headers.alg: is written by algorithm"],
+            ["claims.iat: is set by issued_claim", "headers.alg: is set by algorithm"],
         ),
         ('key = "k"\nkid = "1"', ['kid: unknown key, did you mean "key_id"?']),
     ],

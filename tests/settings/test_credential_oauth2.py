@@ -200,31 +200,29 @@ def test_what_a_combination_lacks_is_told(problems: Problems, text: str, words: 
 def test_what_a_combination_has_too_much_is_told(problems: Problems, text: str, key: str, users: str) -> None:
     name = key.partition(" ")[0]
 
-    assert told(problems, text + key, KEY=pem("rsa")) == [
-        f"{name}: belongs to {users}: take it out or choose that"
-    ]
+    assert told(problems, text + key, KEY=pem("rsa")) == [f"{name}: is only used with {users}"]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (EXCHANGE + 'actor_token_type = "t"', "actor_token_type: needs actor_token beside it"),
+        (EXCHANGE + 'actor_token_type = "t"', "actor_token_type: requires actor_token as well"),
         (
             'grant = "jwt_bearer"\nauth = "none"\n' + KEY,
-            "issuer: is required where there is no client_id",
+            "issuer: is required if there is no client_id",
         ),
         (
             CLIENT + 'grant = "jwt_bearer"\nauth = "client_secret_jwt"\n' + KEY,
-            'auth: cannot be "client_secret_jwt" beside grant = "jwt_bearer", which signs with private_key',
+            'auth: cannot be "client_secret_jwt" with grant = "jwt_bearer", which signs with private_key',
         ),
         (
             CLIENT + 'auth = "client_secret_jwt"\nalgorithm = "RS256"',
             'algorithm: must be "HS256", "HS384" or "HS512" for auth = "client_secret_jwt"',
         ),
-        (BY_KEY + 'algorithm = "HS256"', "algorithm: cannot be HS256, which takes no private_key"),
-        (BEARER + 'claims = { iss = "a" }', "claims.iss: is written by issuer"),
-        (BEARER + 'claims = { aud = "a" }', "claims.aud: is written by assertion_audience"),
-        (BEARER + 'claims = { jti = "a" }', "claims.jti: is written by the proxy, anew for each request"),
+        (BY_KEY + 'algorithm = "HS256"', "algorithm: cannot be HS256, which does not use private_key"),
+        (BEARER + 'claims = { iss = "a" }', "claims.iss: is set by issuer"),
+        (BEARER + 'claims = { aud = "a" }', "claims.aud: is set by assertion_audience"),
+        (BEARER + 'claims = { jti = "a" }', "claims.jti: is set by the proxy, differently for each request"),
         (BEARER + "claims = { a = inf }", "claims.a: must be a finite number"),
         (CLIENT + 'grant = "implicit"', 'grant: must be "client_credentials", "password", "jwt_bearer" or '
          '"token_exchange"'),
@@ -236,8 +234,8 @@ def test_a_senseless_value_is_told(problems: Problems, text: str, words: str) ->
 
 
 NO_PEM = "private_key: is not a private key in PEM form, such as -----BEGIN PRIVATE KEY-----"
-NO_RSA = "private_key: is not a key for RS256, which takes RSA with at least 2048 bits"
-NO_P521 = "private_key: is not a key for ES512, which takes one on the curve P-521"
+NO_RSA = "private_key: is not a key for RS256, which needs RSA with at least 2048 bits"
+NO_P521 = "private_key: is not a key for ES512, which needs a key on the curve P-521"
 NO_CERTIFICATE = "certificate: is not a certificate in PEM form: -----BEGIN CERTIFICATE-----"
 WITH_CERTIFICATE = 'certificate = "${env:OTHER}"'
 
@@ -251,7 +249,7 @@ WITH_CERTIFICATE = 'certificate = "${env:OTHER}"'
         (
             "",
             lambda: encrypted_pem("rsa"),
-            "private_key: is encrypted: give the key without its pass phrase",
+            "private_key: is encrypted: give the key without a pass phrase",
         ),
         ('algorithm = "ES512"', lambda: pem("p256"), NO_P521),
         ('certificate = "x"', lambda: pem("rsa"), NO_CERTIFICATE),

@@ -152,9 +152,9 @@ def test_a_token_goes_into_a_header_or_the_query(
         ("source = 1", f"0 source: must be one of {', '.join(SOURCES)}"),
         (
             'source = "static"',
-            "-1 value: is required: the token itself, or file, the path of one that holds it",
+            "-1 value: is required: the token itself, or file with the path of a file that contains it",
         ),
-        (STATIC + 'file = "x.toml"', "2 file: stands beside value: give one of the two"),
+        (STATIC + 'file = "x.toml"', "2 file: cannot be combined with value: give only one of them"),
         (
             'source = "static"\nfile = "missing"',
             "1 file: the file cannot be read: No such file or directory",
@@ -162,7 +162,7 @@ def test_a_token_goes_into_a_header_or_the_query(
         ('source = "static"\nvalue = ""', "1 value: is empty"),
         (
             'source = "static"\nvalue = "your-key"',
-            '1 value: is a placeholder ("my key" or "your key"): put the real key here',
+            '1 value: is a placeholder ("my key" or "your key"): replace it by the real key',
         ),
         (
             STATIC + 'clientid = "x"',
@@ -174,7 +174,7 @@ def test_a_token_goes_into_a_header_or_the_query(
         (STATIC + 'sharing = "fleet"', '2 sharing: must be "local", "redis" or "redis_required"'),
         (
             STATIC + 'sharing = "redis"',
-            "2 sharing: there is nothing to share: each process reads this token for itself",
+            "2 sharing: cannot be shared: each process reads this token for itself",
         ),
         (OAUTH2 + 'sharing = "redis"', "4 sharing: needs a [shared] section with a redis_url"),
         (OAUTH2 + "invalidate_on = [{}]", "4 invalidate_on.0.status: is required"),
@@ -184,19 +184,19 @@ def test_a_token_goes_into_a_header_or_the_query(
         ),
         (
             OAUTH2 + "invalidate_on = [{ status = 200 }]",
-            "4 invalidate_on.0.status: would take every answer for a refusal: say which with path and in",
+            "4 invalidate_on.0.status: would match every response: restrict it with path and in",
         ),
         (
             OAUTH2 + 'invalidate_on = [{ status = 200, path = "error_code" }]',
-            "4 invalidate_on.0.in: is required beside path: the values that mean a refusal",
+            "4 invalidate_on.0.in: is required with path: the values that mean a rejection",
         ),
         (
             OAUTH2 + "invalidate_on = [{ status = 200, in = [110] }]",
-            "4 invalidate_on.0.path: is required beside in: where the body holds the value",
+            "4 invalidate_on.0.path: is required with in: where the body holds the value",
         ),
         (
             STATIC + 'inject = { header = "Host" }',
-            "2 inject.header: is a header that belongs to the connection: a token cannot stand in it",
+            "2 inject.header: controls the connection and cannot carry a token",
         ),
         (
             STATIC + 'reissue = "x"',
@@ -204,13 +204,14 @@ def test_a_token_goes_into_a_header_or_the_query(
         ),
         (
             STATIC + 'inject = { header = "a", query = "b" }',
-            "2 inject.query: stands beside header: give one of the two",
+            "2 inject.query: cannot be combined with header: give only one of them",
         ),
         (STATIC + 'inject = { header = "a b" }', "2 inject.header: is not a valid header name"),
         (STATIC + 'inject = { template = "Bearer" }', "2 inject.template: must contain {token}"),
         (
             STATIC + 'inject = { template = "{token}\\n" }',
-            "2 inject.template: has characters that cannot stand in an HTTP header (control or not Latin-1)",
+            "2 inject.template: has characters that an HTTP header cannot carry "
+            "(control characters, or outside Latin-1)",
         ),
         (STATIC + 'inject = "Bearer"', "2 inject: must be a table"),
         (OAUTH2 + "client_ids = 1", '4 client_ids: unknown key, did you mean "client_id"?'),
@@ -222,16 +223,20 @@ def test_a_token_goes_into_a_header_or_the_query(
         (HTTP, '-1 token: is required: the path of the token in the reply, such as "data.token"'),
         (
             HTTP + 'token = "a"\ntoken_header = "b"',
-            "3 token_header: stands beside token: give one of the two",
+            "3 token_header: cannot be combined with token: give only one of them",
         ),
         (HTTP + 'token = "a..b"', '2 token: must be a path into the reply, such as "data.token"'),
-        (RECIPE + "json = {}\nform = {}", "4 form: stands beside json: give one of the two"),
-        (RECIPE + "json = { a = [1979-05-27] }", "3 json.a.0: has no JSON form: write it as a string"),
+        (RECIPE + "json = {}\nform = {}", "4 form: cannot be combined with json: give only one of them"),
+        (
+            RECIPE + "json = { a = [1979-05-27] }",
+            "3 json.a.0: cannot be represented in JSON: write it as a string",
+        ),
         (RECIPE + "json = [nan]", "3 json.0: must be a finite number"),
         (RECIPE + "form = { a = 1 }", "3 form.a: must be a string"),
         (
             RECIPE + 'headers = { a = "\\n" }',
-            "3 headers.a: has characters that cannot stand in an HTTP header (control or not Latin-1)",
+            "3 headers.a: has characters that an HTTP header cannot carry "
+            "(control characters, or outside Latin-1)",
         ),
         (RECIPE + 'basic = ["id"]', '3 basic: must be a pair: ["id", "secret"]'),
         (RECIPE + 'basic = ["id", 1]', "3 basic.1: must be a string"),
@@ -241,7 +246,8 @@ def test_a_token_goes_into_a_header_or_the_query(
         ),
         (
             RECIPE + 'expires = { path = "a", as = "jwt" }',
-            "3 expires: must be an array; one of tables is written with double brackets, as [[access.keys]]",
+            "3 expires: must be an array; "
+            "write an array of tables with double brackets, such as [[access.keys]]",
         ),
         (
             RECIPE + 'expires = [{ path = "a", as = "s" }]',
@@ -251,7 +257,7 @@ def test_a_token_goes_into_a_header_or_the_query(
         (RECIPE + 'expires = [{ as = "seconds" }]', "3 expires.0.path: is required"),
         (
             RECIPE + 'expires = [{ path = "a", as = "epoch", offset = "+08:00" }]',
-            '3 expires.0.offset: is of no use to this unit: it belongs to as = "iso8601"',
+            '3 expires.0.offset: is only used with as = "iso8601"',
         ),
         *(
             (

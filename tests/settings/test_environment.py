@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from proxy.settings.environment import apply_overrides
 from proxy.settings.interpolation import Interpolated
-from proxy.settings.locations import KeyPath, Place
+from proxy.settings.locations import Place
+from proxy.settings.section import KeyPath
 from tests.settings.conftest import MINIMAL, Load, Problems
 
 
@@ -117,11 +118,11 @@ def test_anything_else_is_a_string(text: str) -> None:
         ("PROXY__LOG__LEVEL", 'log: unknown key, did you mean "logs"?'),
         (
             "PROXY__UPSTREAMS__CHAT__BASE_URL__X",
-            "upstreams.chat.base_url.x: stands below a single value, not in a table",
+            "upstreams.chat.base_url.x: is below a single value, which is not a table",
         ),
         (
             "PROXY__ACCESS__KEYS__1__KEY",
-            "access.keys.1.key: stands in a list of 0: give an index from 0 to 0",
+            "access.keys.1.key: is an item of a list of 0: give an index from 0 to 0",
         ),
         ("PROXY____LEVEL", '"".level: names no key: write PROXY__SECTION__KEY'),
         ("PROXY__LOGS__", 'logs."": names no key: write PROXY__SECTION__KEY'),
@@ -148,7 +149,8 @@ def test_what_a_variable_leaves_out_is_told_of_the_variable(problems: Problems) 
 
     assert problems(MINIMAL + "[routes]\ndefault = 'chat'\n", environ) == [
         "environment PROXY__UPSTREAMS__CHAT: upstreams.chat.base_url: is required",
-        "environment PROXY__UPSTREAMS__CHAT: upstreams.chat.credential: names no credential, there are none",
+        "environment PROXY__UPSTREAMS__CHAT: upstreams.chat.credential: "
+        "is not the name of a credential, there are none",
         "environment PROXY__UPSTREAMS__NEW__MAX_CONNECTIONS: upstreams.new.base_url: is required",
     ]
 

@@ -83,7 +83,7 @@ def test_a_file_loses_one_newline(tmp_path: Path, content: bytes, expanded: str)
     "text", ["${HOME}", "${env:}", "${env:A B}", "${env:A", "${", "${file:}", "${env:A:default}"]
 )
 def test_a_malformed_reference_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not understood: write \$\{env:NAME\}"):
+    with pytest.raises(ValueError, match=r"is not a valid reference: write \$\{env:NAME\}"):
         expand(text, {"A": "a"})
 
 

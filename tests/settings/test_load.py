@@ -40,16 +40,16 @@ max_body_bytes = "lots"
 def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Problems) -> None:
     assert problems(TORN, {"PROXY__LOGS__LEVL": "info"}) == [
         'environment PROXY__LOGS__LEVL: logs.levl: unknown key, did you mean "level"?',
-        "x.toml:1: colour: the environment variable NO is not set, and no default is given",
+        "x.toml:1: colour: the environment variable NO is not set and has no default",
         'x.toml:3: access.mode: must be "keys" or "open"',
         'x.toml:6: access.keys.0.kee: unknown key, did you mean "key"?',
         'x.toml:7: routes.default: is required: one of "a b", "chat"',
         'x.toml:8: routes."chat/completion": unknown endpoint, did you mean "chat/completions"?',
         "x.toml:9: upstreams.chat.base_url: is required",
         'x.toml:10: upstreams.chat.base_ur: unknown key, did you mean "base_url"?',
-        'x.toml:11: upstreams.chat.credential: names no credential, did you mean "corp"?',
+        'x.toml:11: upstreams.chat.credential: is not the name of a credential, did you mean "corp"?',
         'x.toml:13: upstreams."a b".base_url: the file absent cannot be read: No such file or directory',
-        "x.toml:16: credentials.corp.value: the environment variable NO is not set, and no default is given",
+        "x.toml:16: credentials.corp.value: the environment variable NO is not set and has no default",
         "x.toml:17: credentials.corp.default_ttl: must be greater than 0",
         "x.toml:19: limits.max_body_bytes: must be a whole number",
     ]
@@ -60,7 +60,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Proble
     [
         (
             "",
-            "x.toml: access.keys: nobody could call: add [[access.keys]] with name and key, "
+            "x.toml: access.keys: no caller would be accepted: add [[access.keys]] with name and key, "
             'or set mode = "open"',
         ),
         ("", "x.toml: upstreams: is required: add [upstreams.NAME] with a base_url"),
@@ -68,8 +68,8 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Proble
         ("[upstreams]\nchat = 'https://x'", "x.toml:2: upstreams.chat: must be a table"),
         (
             "[access.keys]\nname = 'a'",
-            "x.toml:1: access.keys: must be an array; one of tables is written with double brackets, "
-            "as [[access.keys]]",
+            "x.toml:1: access.keys: must be an array; write an array of tables with double brackets, "
+            "such as [[access.keys]]",
         ),
         ("routes = []", "x.toml:1: routes: must be a table"),
         ("[credentials]\na = 1", "x.toml:2: credentials.a: must be a table"),

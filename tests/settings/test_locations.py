@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.settings.locations import KeyPath, Place, key_lines, nearest
+from proxy.settings.locations import Place, key_lines, nearest
+from proxy.settings.section import KeyPath
 
 
 def paths_of(value: object, path: KeyPath = ()) -> Iterator[KeyPath]:

@@ -35,13 +35,16 @@ def test_every_known_endpoint_can_be_routed(load: Load) -> None:
     ("line", "told"),
     [
         ("", '7: routes.default: is required: one of "chat", "embed"'),
-        ("default = 'chta'", '8: routes.default: names no upstream, did you mean "chat"?'),
-        ("default = 'x'", '8: routes.default: names no upstream, known: "chat", "embed"'),
+        ("default = 'chta'", '8: routes.default: is not the name of an upstream, did you mean "chat"?'),
+        ("default = 'x'", '8: routes.default: is not the name of an upstream, known: "chat", "embed"'),
         (
             "default = 1",
             "8: routes.default: must be the name of an upstream, or a table of several with their weights",
         ),
-        ("default = 'chat'\nrerank = 'embd'", '9: routes.rerank: names no upstream, did you mean "embed"?'),
+        (
+            "default = 'chat'\nrerank = 'embd'",
+            '9: routes.rerank: is not the name of an upstream, did you mean "embed"?',
+        ),
         (
             "default = 'chat'\nrerank = 1",
             "9: routes.rerank: must be the name of an upstream, or a table of several with their weights",
@@ -64,7 +67,7 @@ def test_a_credential_must_exist(problems: Problems) -> None:
     text = TWO + 'default = "chat"\n[credentials.corp]\nsource = "static"\nvalue = "v"\n'
 
     assert problems(text.replace("[upstreams.embed]", 'credential = "crop"\n[upstreams.embed]')) == [
-        'x.toml:5: upstreams.chat.credential: names no credential, did you mean "corp"?'
+        'x.toml:5: upstreams.chat.credential: is not the name of a credential, did you mean "corp"?'
     ]
 
 
@@ -123,7 +126,10 @@ def test_the_endpoint_of_models_is_one_like_any_other(load: Load) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (('upstream = "embed"', 'upstream = "embd"'), 'upstream: names no upstream, did you mean "embed"?'),
+        (
+            ('upstream = "embed"', 'upstream = "embd"'),
+            'upstream: is not the name of an upstream, did you mean "embed"?',
+        ),
         (('upstream = "embed"', ""), "upstream: is required"),
         (('match = "bge-*"', ""), "match: is required"),
         (("rename", "renaem"), 'renaem: unknown key, did you mean "rename"?'),

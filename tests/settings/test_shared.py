@@ -64,8 +64,8 @@ def test_nothing_secret_is_shown(load: Load) -> None:
         ('redis_url = "http://redis.example"\n' + KEY, "redis_url: must be a redis://, rediss:// (TLS)"),
         ('redis_url = "redis://"\n' + KEY, "redis_url: must be a redis://"),
         ('redis_url = "redis://h:x"\n' + KEY, "redis_url: is not a valid URL"),
-        (URL.replace("/2", "/x") + KEY, "redis_url: must name the database by a number"),
-        (URL.replace("/2", "?db=zz") + KEY, "redis_url: must name the database by a number"),
+        (URL.replace("/2", "/x") + KEY, "redis_url: must give the database as a number"),
+        (URL.replace("/2", "?db=zz") + KEY, "redis_url: must give the database as a number"),
         (URL.replace("/2", "?nonsense=1") + KEY, "redis_url: has an unknown parameter"),
         (URL + 'encryption_key = "short"', "encryption_key: must be 32 bytes in base64 or hexadecimal"),
         (URL + f'encryption_key = "{HEX}00"', "encryption_key: must be 32 bytes"),
@@ -75,7 +75,7 @@ def test_nothing_secret_is_shown(load: Load) -> None:
         (URL + KEY + "redis_timeout = 0", "redis_timeout: must be greater than 0"),
         (
             URL + KEY + 'redis_ca_file = "x.toml"',
-            "redis_ca_file: the file x.toml holds no certificate in PEM form",
+            "redis_ca_file: the file x.toml contains no certificate in PEM form",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from proxy.settings import CallerKey, Settings
-from proxy.settings.translation import problems_of
+from proxy.settings.load import problems_of
 
 
 def test_every_kind_of_error_has_words() -> None:

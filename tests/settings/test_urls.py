@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from proxy.settings.urls import BaseUrl, EndpointUrl, ProxyUrl, resolved
+from proxy.settings.fields import BaseUrl, EndpointUrl, ProxyUrl
+from proxy.settings.sections import resolved
 
 BASE: TypeAdapter[str] = TypeAdapter(BaseUrl)
 ENDPOINT: TypeAdapter[str] = TypeAdapter(EndpointUrl)
@@ -51,15 +52,15 @@ def test_a_proxy_may_hold_a_password() -> None:
         ("https://[::1/v1", "is not a valid URL"),
         ("https://llm.example:99999", "is not a valid URL"),
         ("https://llm.example:http", "is not a valid URL"),
-        ("https://u:p@llm.example", "must not hold a user name or password"),
-        ("https://@llm.example", "must not hold a user name or password"),
+        ("https://u:p@llm.example", "must not contain a user name or password"),
+        ("https://@llm.example", "must not contain a user name or password"),
         ("https://llm.example/#x", "must not have a fragment"),
         ("https://llm.example\\@evil.example", "must not contain spaces"),
         ("https://llm.example/a b", "must not contain spaces"),
         ("https://llm.ex\nample/", "must not contain spaces"),
-        ("embedded:v1", "must be a path after embedded:"),
-        ("embedded:", "must be a path after embedded:"),
-        ("embedded://host/v1", "must be a path after embedded:"),
+        ("embedded:v1", "must have a path after embedded:"),
+        ("embedded:", "must have a path after embedded:"),
+        ("embedded://host/v1", "must have a path after embedded:"),
         ("embedded:/v1#x", "must not have a fragment"),
     ],
 )

@@ -8,7 +8,7 @@ from proxy.credentials.sources.request_values import Moment
 from proxy.credentials.sources.signature import Signer
 from proxy.secret import Secret
 from proxy.settings import Json, OAuth2Credential
-from proxy.settings.credentials.signing import thumbprint
+from proxy.settings.credentials.jwt import thumbprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

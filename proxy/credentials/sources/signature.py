@@ -8,7 +8,7 @@ from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 
 from proxy.secret import Secret
-from proxy.settings.credentials.signing import PrivateKey, is_symmetric, load_private_key
+from proxy.settings.credentials.jwt import PrivateKey, is_symmetric, load_private_key
 
 
 class Signer:

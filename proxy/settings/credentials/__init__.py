@@ -1,19 +1,14 @@
-"""`[credentials.NAME]`: where the token for an upstream comes from, one module a source."""
+"""`[credentials.NAME]`: where the token for an upstream comes from. Each source has a section of its own."""
 
 from typing import Annotated, TypeAlias
 
 from pydantic import Discriminator
 
-from proxy.settings.credentials.azure import AzureCredential
-from proxy.settings.credentials.bedrock import BedrockCredential
-from proxy.settings.credentials.exec import ExecCredential
-from proxy.settings.credentials.file import FileCredential
-from proxy.settings.credentials.google import GoogleCredential
-from proxy.settings.credentials.http import Expiry, HttpCredential, Success
+from proxy.settings.credentials.cloud import AzureCredential, BedrockCredential, GoogleCredential
+from proxy.settings.credentials.http import HttpCredential
 from proxy.settings.credentials.jwt import JwtCredential
+from proxy.settings.credentials.local import ExecCredential, FileCredential, StaticCredential
 from proxy.settings.credentials.oauth2 import OAuth2Credential
-from proxy.settings.credentials.section import CredentialSection, Inject, Invalidation
-from proxy.settings.credentials.static import StaticCredential
 
 Credential: TypeAlias = Annotated[
     StaticCredential
@@ -26,22 +21,4 @@ Credential: TypeAlias = Annotated[
     | BedrockCredential
     | HttpCredential,
     Discriminator("source"),
-]
-
-__all__ = [
-    "AzureCredential",
-    "BedrockCredential",
-    "Credential",
-    "CredentialSection",
-    "ExecCredential",
-    "Expiry",
-    "FileCredential",
-    "GoogleCredential",
-    "HttpCredential",
-    "Inject",
-    "Invalidation",
-    "JwtCredential",
-    "OAuth2Credential",
-    "StaticCredential",
-    "Success",
 ]

@@ -1,23 +1,26 @@
-"""What the credentials of the clouds have beside: an SDK that must be there, and a way to its issuer."""
+"""`source = "azure"`, `"google"` and `"bedrock"`: tokens from the clouds' own SDKs."""
 
+import json
+import re
 from importlib.util import find_spec
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from proxy.settings.credentials.section import CredentialSection
-from proxy.settings.fields import CaFile
-from proxy.settings.section import refuse
-from proxy.settings.urls import ProxyUrl
+from proxy.settings.fields import CaFile, Count, Name, ProxyUrl, ReadableFile, SecretText
+from proxy.settings.section import Choice, problems_of_choices, refuse, refuse_all, refuse_together
 
 
 class CloudSection(CredentialSection):
-    """A source that stands on a cloud's own SDK: an extra of the distribution, of the source's name."""
+    """A source that needs an SDK, which is an extra of the distribution with the source's name."""
 
     package: ClassVar[str]
-    """The distribution that brings the SDK,"""
+    """The distribution that contains the SDK."""
     modules: ClassVar[tuple[str, ...]]
-    """and the packages that it consists of."""
+    """The modules that must be installed."""
 
     @field_validator("source")
     @classmethod
@@ -28,19 +31,177 @@ class CloudSection(CredentialSection):
 
 
 class IssuerSection(CloudSection):
-    """A source whose SDK asks an issuer over HTTP."""
+    """A source whose SDK sends requests to an issuer."""
 
     ca_file: CaFile | None = None
-    """PEM certificates to trust at the issuer instead of the system's."""
+    """PEM certificates to trust for the issuer instead of the system's."""
     proxy: ProxyUrl | None = None
-    """An HTTP proxy to go through to https:// issuers; an identity endpoint on the host is asked directly."""
+    """The HTTP proxy for https:// issuers. Identity endpoints on the host are connected to directly."""
     trust_env: bool = False
-    """Go through the proxies that the environment names (HTTPS_PROXY, NO_PROXY)."""
+    """Use the proxies that the environment names (HTTPS_PROXY, NO_PROXY)."""
 
 
 def _is_installed(module: str) -> bool:
-    """Whether it can be found; only the packages above it are imported."""
+    """Whether a module can be found. Only its parent packages are imported."""
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package above it is there
+    except ModuleNotFoundError:  # a parent package is missing
         return False
+
+
+# --- Azure
+
+_SCOPE = re.compile(r"[A-Za-z0-9._:/-]+")
+_TENANT = re.compile(r"[A-Za-z0-9.-]+")
+_APPLICATION: Final = ("tenant_id", "client_id")
+_METHODS: Final = (
+    Choice("method", "default", (), (*_APPLICATION, "authority")),
+    Choice("method", "client_secret", (*_APPLICATION, "client_secret"), ("authority",)),
+    Choice(
+        "method", "certificate", (*_APPLICATION, "certificate_file"), ("certificate_password", "authority")
+    ),
+    Choice("method", "workload_identity", (*_APPLICATION, "token_file"), ("authority",)),
+    Choice("method", "managed_identity", (), ("client_id",)),
+    Choice("method", "cli", (), ("tenant_id",)),
+)
+_HINTS: Final = {
+    "tenant_id": ', such as "${env:AZURE_TENANT_ID}"',
+    "client_id": ', such as "${env:AZURE_CLIENT_ID}"',
+    "token_file": ', such as "${env:AZURE_FEDERATED_TOKEN_FILE}"',
+}
+
+
+def _scope(value: str) -> str:
+    if not _SCOPE.fullmatch(value):
+        refuse('must be one scope, such as "https://cognitiveservices.azure.com/.default"')
+    return value
+
+
+def _tenant(value: str) -> str:
+    if not _TENANT.fullmatch(value):
+        refuse("must be the id or a domain of a tenant: letters, digits, dots and hyphens")
+    return value
+
+
+def _authority(value: str) -> str:
+    """Accept a host or its https URL; the SDK takes nothing else."""
+    try:
+        parts = urlsplit(value if "://" in value else f"https://{value}")
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme != "https" or "@" in parts.netloc or parts.query or parts.fragment:
+        refuse('must be a host or its https:// URL, such as "login.microsoftonline.us"')
+    return value
+
+
+class AzureCredential(IssuerSection):
+    """A token of Microsoft Entra ID."""
+
+    package: ClassVar[str] = "azure-identity"
+    modules: ClassVar[tuple[str, ...]] = ("azure.identity", "aiohttp")
+
+    source: Literal["azure"]
+    scope: Annotated[Name, AfterValidator(_scope)]
+    """What the token is for, such as `https://cognitiveservices.azure.com/.default`."""
+    method: Literal[
+        "default", "client_secret", "certificate", "workload_identity", "managed_identity", "cli"
+    ] = "default"
+    """How to authenticate; `default` tries everything that the environment offers, in order."""
+    tenant_id: Annotated[Name, AfterValidator(_tenant)] | None = None
+    client_id: Name | None = None
+    """The id of the application; with `managed_identity`, that of a user-assigned identity."""
+    client_secret: SecretText | None = None
+    certificate_file: ReadableFile | None = None
+    """PEM or PKCS #12 file with the certificate and its RSA key."""
+    certificate_password: SecretText | None = None
+    token_file: ReadableFile | None = None
+    """With `workload_identity`: the file with the token that Kubernetes issues and renews."""
+    authority: Annotated[Name, AfterValidator(_authority)] | None = None
+    """The login host of another cloud; by default the public one."""
+
+    @model_validator(mode="after")
+    def _has_the_keys_of_its_method(self) -> Self:
+        refuse_all(problems_of_choices(self, _METHODS, _HINTS))
+        return self
+
+
+# --- Google
+
+_SERVICE_ACCOUNT: Final = "service_account"
+
+
+def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        refuse("is empty: name at least one scope")
+    return value
+
+
+def _key_file(path: Path) -> Path:
+    if _kind_of_key(path) not in {_SERVICE_ACCOUNT, "external_account"}:
+        refuse("must be the JSON file of a service account or of an external account")
+    return path
+
+
+def _kind_of_key(path: Path) -> object:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get("type") if isinstance(content, dict) else None
+
+
+class GoogleCredential(IssuerSection):
+    """An access token or ID token of Google, for a service account or a federated identity."""
+
+    package: ClassVar[str] = "google-auth"
+    modules: ClassVar[tuple[str, ...]] = ("google.auth", "requests")
+
+    source: Literal["google"]
+    scopes: Annotated[tuple[Name, ...], AfterValidator(_scopes)] = (
+        "https://www.googleapis.com/auth/cloud-platform",
+    )
+    file: Annotated[ReadableFile, AfterValidator(_key_file)] | None = None
+    """JSON file of a service account or an external account; by default the application's credentials."""
+    audience: Name | None = None
+    """Request an ID token for this audience instead of an access token."""
+    subject: Name | None = None
+    """The user whom a service account impersonates (domain-wide delegation)."""
+
+    @model_validator(mode="after")
+    def _fits_its_file(self) -> Self:
+        if self.audience is not None and "scopes" in self.model_fields_set:
+            refuse("cannot be combined with scopes: an ID token has none", "audience")
+        refuse_together({"audience": self.audience, "subject": self.subject})
+        if self.subject is not None and self.file is None:
+            refuse("requires file as well: that of a service account", "subject")
+        for key in ("audience", "subject"):
+            if getattr(self, key) is not None and self.file and _kind_of_key(self.file) != _SERVICE_ACCOUNT:
+                refuse("needs the file of a service account", key)
+        return self
+
+
+# --- Bedrock
+
+_TWELVE_HOURS: Final = 12 * 3600
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+
+
+def _region(value: str) -> str:
+    if not _REGION.fullmatch(value):
+        refuse('must be a region, such as "us-east-1"')
+    return value
+
+
+class BedrockCredential(CloudSection):
+    """A short-term key for Amazon Bedrock, signed on this machine with AWS credentials."""
+
+    package: ClassVar[str] = "aws-bedrock-token-generator"
+    modules: ClassVar[tuple[str, ...]] = ("aws_bedrock_token_generator", "botocore")
+
+    source: Literal["bedrock"]
+    region: Annotated[Name, AfterValidator(_region)]
+    ttl: Annotated[Count, Field(le=_TWELVE_HOURS)] = _TWELVE_HOURS
+    """The lifetime of a key in seconds; temporary AWS credentials may end it earlier."""
+    profile: Name | None = None
+    """A profile of the AWS configuration files; by default whatever botocore finds."""

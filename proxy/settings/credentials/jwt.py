@@ -1,21 +1,125 @@
-"""`source = "jwt"`: a token that we sign ourselves, for gateways that know our key (RFC 7519)."""
+"""`source = "jwt"`: a token that the proxy signs itself (RFC 7519). Keys and claims of all signed JWTs."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 from pydantic import Field, model_validator
 
+from proxy.secret import Secret
 from proxy.settings.credentials.section import CredentialSection
-from proxy.settings.credentials.signing import claim_problems, json_table, key_problems
 from proxy.settings.fields import Count, Name, SecretText
-from proxy.settings.interpolation import LateText
-from proxy.settings.problems import Problem
-from proxy.settings.recipe_values import Json
-from proxy.settings.section import Checked, refuse_all
+from proxy.settings.interpolation import late_texts
+from proxy.settings.recipe_values import Json, json_value
+from proxy.settings.section import Checked, Problem, refuse, refuse_all
+
+PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448PrivateKey
+
+RSA_BITS_MIN: Final = 2048
+"""RFC 7518 3.3 and 3.5 forbid shorter keys."""
+_CURVES: Final[Mapping[str, tuple[str, str]]] = {  # RFC 7518 3.4: the name in the library, and the usual one
+    "ES256": ("secp256r1", "P-256"),
+    "ES384": ("secp384r1", "P-384"),
+    "ES512": ("secp521r1", "P-521"),
+}
+_PEM: Final = "-----BEGIN "
+
+
+def is_symmetric(algorithm: str) -> bool:
+    """Whether a JWS algorithm (RFC 7518 3.1) signs with a shared secret."""
+    return algorithm.startswith("HS")
+
+
+def load_private_key(pem: Secret, algorithm: str) -> PrivateKey:
+    """Read a private key and check that the algorithm can sign with it.
+
+    Args:
+        pem: PKCS #8, PKCS #1 or SEC 1, not encrypted.
+        algorithm: Any asymmetric JWS algorithm.
+
+    Raises:
+        ValueError: The key cannot be used. The message reveals nothing of the key.
+    """
+    try:
+        key = load_pem_private_key(_lines(pem.reveal()), password=None)
+    except TypeError:
+        raise ValueError("is encrypted: give the key without a pass phrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"is not a private key in PEM form, such as {_PEM}PRIVATE KEY-----") from None
+    if isinstance(key, RSAPrivateKey) and algorithm.startswith(("RS", "PS")):
+        if key.key_size >= RSA_BITS_MIN:
+            return key
+    elif isinstance(key, EllipticCurvePrivateKey) and algorithm in _CURVES:
+        if key.curve.name == _CURVES[algorithm][0]:
+            return key
+    elif isinstance(key, Ed25519PrivateKey | Ed448PrivateKey) and algorithm == "EdDSA":
+        return key
+    if algorithm in _CURVES:
+        needed = f"a key on the curve {_CURVES[algorithm][1]}"
+    else:
+        needed = "Ed25519 or Ed448" if algorithm == "EdDSA" else f"RSA with at least {RSA_BITS_MIN} bits"
+    raise ValueError(f"is not a key for {algorithm}, which needs {needed}")
+
+
+def thumbprint(certificate: str, pem: Secret, algorithm: str) -> str:
+    """Return the SHA-256 thumbprint of a certificate in the form of a JOSE header (RFC 7515 4.1.8).
+
+    Raises:
+        ValueError: It is not a certificate, or not that of the key. The message reveals nothing of either.
+    """
+    try:
+        read = load_pem_x509_certificate(_lines(certificate))
+        public = read.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"is not a certificate in PEM form: {_PEM}CERTIFICATE-----") from None
+    if public != load_private_key(pem, algorithm).public_key():
+        raise ValueError("is not the certificate of private_key")
+    return base64.urlsafe_b64encode(read.fingerprint(SHA256())).rstrip(b"=").decode()
+
+
+def _lines(pem: str) -> bytes:
+    """Restore the line breaks: in environment variables a PEM is often one line with `\\n` in it."""
+    return pem.replace("\\r", "").replace("\\n", "\n").encode()
+
+
+def key_problems(name: str, key: Secret, algorithm: str) -> Iterator[Problem]:
+    """Explain why an algorithm cannot sign with the key that is set under a name."""
+    if is_symmetric(algorithm):
+        if key.reveal().lstrip().startswith(_PEM):
+            yield Problem((name,), f"is a PEM, but {algorithm} signs with a shared secret")
+        return
+    try:
+        load_private_key(key, algorithm)
+    except ValueError as error:
+        yield Problem((name,), str(error))
+
+
+def claim_problems(
+    table: str, claims: Mapping[str, Json], reserved: Iterable[tuple[str, str]]
+) -> Iterator[Problem]:
+    """Find claims that the proxy writes itself; `reserved` pairs each with the key that sets it."""
+    for claim, key in reserved:
+        if claim in claims:
+            yield Problem((table, claim), f"is set by {key}")
+
+
+def json_table(value: object) -> Json:
+    """Freeze a JSON object; strings from the environment or from files become secrets."""
+    if not isinstance(value, Mapping):
+        refuse("must be a table")
+    return json_value(value)
 
 
 class JwtCredential(CredentialSection):
-    """A key, and what the tokens say that are signed with it."""
+    """A key, and the headers and claims of the tokens that it signs."""
 
     source: Literal["jwt"]
     algorithm: Literal[
@@ -24,59 +128,41 @@ class JwtCredential(CredentialSection):
     key: SecretText
     """The secret itself, or a private key in PEM form."""
     key_id: Name | None = None
-    """Tells the gateway which key it is: the header `kid`."""
+    """The header `kid`, which tells the gateway which key to verify with."""
     headers: Annotated[Mapping[str, Json], Checked(json_table)] = Field(default_factory=dict)
-    """More JOSE headers. An empty `typ` leaves that one out, which else is `JWT`."""
+    """More JOSE headers. An empty `typ` removes that header, which is otherwise `JWT`."""
     claims: Annotated[Mapping[str, Json], Checked(json_table)] = Field(default_factory=dict)
     ttl: Count = 300
-    """Seconds that a token lives."""
+    """The lifetime of a token in seconds."""
     unit: Literal["seconds", "milliseconds"] = "seconds"
-    """In which the two times below are written, since 1970."""
+    """The unit of the two times below, which count from 1970."""
     issued_claim: str = "iat"
-    """Holds when the token was made; empty: none does."""
+    """The claim for the time of issue; empty for none."""
     expiry_claim: str = "exp"
-    """Holds when it ends; empty: none does."""
+    """The claim for the expiry; empty for none."""
     jti: bool = False
-    """Give each token an id of its own, in the claim `jti`."""
+    """Give each token an id, in the claim `jti`."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        problems = [
-            *key_problems("key", self.key, self.algorithm),
-            *claim_problems("claims", self.claims, self._written_claims()),
-            *claim_problems("headers", self.headers, [("alg", "algorithm"), ("kid", "key_id")]),
-            *self._unfit_headers(),
-        ]
-        if self.issued_claim and self.issued_claim == self.expiry_claim:
-            problems.append(Problem(("expiry_claim",), "is the same as issued_claim"))
-        if "default_ttl" in self.model_fields_set:
-            problems.append(Problem(("default_ttl",), "has no meaning here: ttl is the token's life"))
-        if problems:
-            refuse_all(problems)
+        refuse_all(self._problems())
         return self
 
-    def _written_claims(self) -> Iterator[tuple[str, str]]:
-        yield self.issued_claim, "issued_claim"
-        yield self.expiry_claim, "expiry_claim"
+    def _problems(self) -> Iterator[Problem]:
+        written = [(self.issued_claim, "issued_claim"), (self.expiry_claim, "expiry_claim")]
         if self.jti:
-            yield "jti", "jti"
-
-    def _unfit_headers(self) -> Iterator[Problem]:
+            written.append(("jti", "jti"))
+        yield from key_problems("key", self.key, self.algorithm)
+        yield from claim_problems("claims", self.claims, written)
+        yield from claim_problems("headers", self.headers, [("alg", "algorithm"), ("kid", "key_id")])
         for name, value in self.headers.items():
-            if name in {"b64", "crit"}:  # RFC 7797 and the like change what is signed
+            if name in {"b64", "crit"}:  # these change what is signed (RFC 7797)
                 yield Problem(("headers", name), "is not supported")
             elif name == "typ" and not isinstance(value, str):
-                yield Problem(("headers", name), "must be a string that is no secret")
-            for path in _late(value, ("headers", name)):
-                yield Problem(path, "cannot hold what has a value only when a token is asked for")
-
-
-def _late(value: Json, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
-    if isinstance(value, LateText):
-        yield path
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _late(item, (*path, index))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _late(item, (*path, key))
+                yield Problem(("headers", name), "must be a string that is not a secret")
+            for path, _ in late_texts(value, ("headers", name)):
+                yield Problem(path, "cannot contain a reference that is resolved with each request")
+        if self.issued_claim and self.issued_claim == self.expiry_claim:
+            yield Problem(("expiry_claim",), "is the same as issued_claim")
+        if "default_ttl" in self.model_fields_set:
+            yield Problem(("default_ttl",), "has no effect here: ttl is the lifetime of the token")

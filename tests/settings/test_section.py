@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.settings.locations import KeyPath, Place
-from proxy.settings.problems import Problem, dotted, report, suggestion
+from proxy.settings.locations import Place, report
+from proxy.settings.section import KeyPath, Problem, dotted, suggestion
 
 
 @pytest.mark.parametrize(
