@@ -86,7 +86,7 @@ SETUPS = [
     Setup("a CA file that is not there", upstream("https://127.0.0.1:9/v1", 'ca_file = "corp-ca.pem"'), ("upstreams.chat.ca_file: the file", "corp-ca.pem cannot be read: No such file")),
     Setup("a CA file without a certificate", upstream("https://127.0.0.1:9/v1", 'ca_file = "my.toml"'), ("my.toml contains no certificate in PEM form", "-----BEGIN CERTIFICATE-----")),
     Setup("a placeholder for a key", SOUND.replace("sk-a-long-key-of-mine", "your-api-key"), ("my.toml:3: access.keys.0.key: is a placeholder", "replace it by the real")),
-    Setup("a base_url with the endpoint", upstream("http://127.0.0.1:9/v1/chat/completions"), ("base_url: must not include /chat/completions", "is appended to it")),
+    Setup("a base_url with the endpoint", upstream("http://127.0.0.1:9/v1/chat/completions"), ("base_url: must not include /chat/completions", "is appended")),
     Setup("a base_url without a scheme", upstream("llm.corp.example/v1"), ("base_url: must be an http:// or https:// URL with a host",)),
     Setup("a credential of an unknown kind", SOUND.replace('"static"', '"https"'), ("credentials.corp.source: must be one of", "http")),
     Setup("a command that is not there", ACCESS + UPSTREAM + '[credentials.corp]\nsource = "exec"\ncommand = ["no-such-helper"]\n', ("was not found on PATH", "give its path, or install it")),
@@ -118,7 +118,7 @@ SETUPS = [
     token("a time without a zone", "http://127.0.0.1:{nested}", 'expires at "data.end" names no time zone', 'offset = "+08:00"', more=('expires = [{{ path = "data.end", as = "iso8601" }}]', "max_ttl = 1e12"), status=0),
     token("an outbound proxy that is down", "https://auth.corp.example", "http://127.0.0.1:{closed}: connection refused (this is the proxy to https://auth.corp.example:443)", "check the host and the port", more=('proxy = "http://u:canary-secret-91bc@127.0.0.1:{closed}"',)),
     Setup("a command that fails", ACCESS + UPSTREAM + '[credentials.corp]\nsource = "exec"\ncommand = ["sh", "-c", "exit 7"]\n', ("credentials.corp: the command ended with status 7", "run it by hand"), ("token", "corp"), 1),
-    Setup("a credential of another name", SOUND, ("crop: is not the name of a credential", 'did you mean "corp"?'), ("token", "crop")),
+    Setup("a credential of another name", SOUND, ("crop: names no credential", 'did you mean "corp"?'), ("token", "crop")),
     Setup("a Redis that is down", ACCESS + UPSTREAM + '[credentials.corp]\nsource = "exec"\ncommand = ["echo", "a-token"]\nsharing = "redis_required"\n[shared]\nredis_url = "redis://:canary-secret-91bc@127.0.0.1:{closed}/0"\nencryption_key = "' + "ab" * 32 + '"\n', ("warning: shared: redis://127.0.0.1:{closed}: connection refused", "the service gives no token until Redis is back"), ("token", "corp"), 1),
     # --- the upstream
     online("an upstream that is down", "http://127.0.0.1:{closed}/v1", "FAILED  upstreams.chat: http://127.0.0.1:{closed}: connection refused", "check the host and the port"),
