@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.errors import SettingsError
+from proxy.server.certificates import Certificates
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 
@@ -63,6 +64,7 @@ async def reloading(
     load: Callable[[], Settings],
     resolve: Callable[[Settings], Settings],
     file: Path | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[None]:
     """Reload at every SIGHUP, for as long as the block runs.
 
@@ -72,10 +74,11 @@ async def reloading(
         load: Reads and checks the settings. It may take its time: it runs beside the event loop.
         resolve: Makes them point to the demonstration gateway.
         file: What `load` reads; it must have stopped changing before.
+        certificates: Read again too; whichever of the two is wrong, the other is reloaded.
     """
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(_reload_forever(serve_by, load, resolve, hangup, file))
+        task = group.create_task(_reload_forever(serve_by, load, resolve, hangup, file, certificates))
         try:
             yield
         except Exception as error:  # out of the group it would come wrapped
@@ -92,11 +95,17 @@ async def _reload_forever(
     resolve: Callable[[Settings], Settings],
     hangup: asyncio.Event,
     file: Path | None,
+    certificates: Certificates | None,
 ) -> None:
     log = get_logger("proxy")
     while True:
         await hangup.wait()
         hangup.clear()
+        if certificates is not None:
+            try:
+                await asyncio.to_thread(certificates.reload)
+            except SettingsError as error:
+                log.error("certificate_refused", problems=error.problems, meaning="the old one stays")
         try:
             if file is not None:
                 await wait_until_stable(file)

@@ -26,6 +26,7 @@ from proxy.cli.server import (
 from proxy.cli.signals import Signals, Stop, handled_signals
 from proxy.drain import Drain
 from proxy.errors import SettingsError
+from proxy.server.certificates import Certificates, open_certificates
 from proxy.server.config import ServerConfig
 from proxy.server.serve import serve as serve_application
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
@@ -57,11 +58,13 @@ def _serve(options: argparse.Namespace, settings: Settings, server: ServerConfig
         return loaded
 
     with handled_signals() as signals, contextlib.ExitStack() as stack:
+        certificates = open_certificates(server)
         sockets = [stack.enter_context(opened) for opened in open_sockets(server.bind, server.backlog)]
         run(
             functools.partial(
                 serve_until_stopped,
                 settings, server, sockets, load=load, file=options.config, signals=signals,
+                certificates=certificates,
             )
         )  # fmt: skip
     return 0
@@ -85,6 +88,7 @@ async def serve_until_stopped(
     load: Callable[[], Settings] | None = None,
     file: Path | None = None,
     signals: Signals | None = None,
+    certificates: Certificates | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -96,6 +100,7 @@ async def serve_until_stopped(
         load: Reads the settings again, at SIGHUP.
         file: What `load` reads.
         signals: Handled since before the sockets were opened.
+        certificates: With them TLS is spoken.
     """
     drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
@@ -107,16 +112,18 @@ async def serve_until_stopped(
     server.graceful_timeout += hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
-        announce(resolved, sockets)
+        announce(resolved, sockets, "http" if certificates is None else "https")
         app = create_app(resolved, drain)
         reloads = reloading(
-            signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file
-        )
+            signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
+            certificates,
+        )  # fmt: skip
         try:
             async with hard_stop, reloads:
                 await serve_application(
                     app, server, sockets, stopped,
                     max_connections=resolved.limits.max_connections, is_leaving=lambda: drain.announced,
+                    certificates=certificates,
                 )  # fmt: skip
         except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
@@ -144,10 +151,10 @@ async def _stopped(
     hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
 
 
-def announce(settings: Settings, sockets: list[socket.socket]) -> None:
+def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "http") -> None:
     """Log where the service listens and what is unsafe about its settings; greet a newcomer."""
     log = get_logger("proxy")
-    addresses = [_url(listener) for listener in sockets]
+    addresses = [_url(listener, scheme) for listener in sockets]
     log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})
     if settings.access.mode == "open":
         log.warning("access_open", meaning="no key is asked: whoever reaches this address uses the upstream")
@@ -220,8 +227,8 @@ Try it:
 """
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str) -> str:
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import AF_UNIX, socket
+from ssl import SSLContext
 from typing import Any, Final
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 
+from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
 from proxy.server.http1 import Connection, Headers, Limits, Refusal
 from proxy.server.websocket import serve_websocket
@@ -201,6 +203,7 @@ async def serve(
     limits: Limits | None = None,
     max_connections: int | None = None,
     is_leaving: Callable[[], bool] = lambda: False,
+    certificates: Certificates | None = None,
 ) -> None:
     """Serve until `stopped` returns; then let requests end, within `graceful_timeout` of the configuration.
 
@@ -212,6 +215,7 @@ async def serve(
         limits: Of each connection; by default those of the configuration.
         max_connections: At once.
         is_leaving: Whether callers should go elsewhere, which begins before `stopped` returns.
+        certificates: With them TLS is spoken.
 
     Raises:
         Exception: the application did not start.
@@ -226,7 +230,8 @@ async def serve(
         if lifespan_task.done() and (error := lifespan_task.exception()) is not None:
             raise error
         server.state = dict(state)
-        await _accept_until(server, config, sockets, stopped)
+        secure = None if certificates is None else certificates.context
+        await _accept_until(server, config, sockets, secure, stopped)
         await lifespan.wait_for_shutdown()
     finally:
         lifespan_task.cancel()
@@ -234,10 +239,13 @@ async def serve(
 
 
 async def _accept_until(
-    server: Server, config: ServerConfig, sockets: list[socket], stopped: Callable[[], Awaitable[object]]
+    server: Server,
+    config: ServerConfig,
+    sockets: list[socket],
+    secure: SSLContext | None,
+    stopped: Callable[[], Awaitable[object]],
 ) -> None:
     loop = asyncio.get_running_loop()
-    secure = config.create_ssl_context() if config.ssl_enabled else None
     server.start_clock()
     listeners: list[asyncio.AbstractServer] = []
 
