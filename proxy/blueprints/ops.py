@@ -5,7 +5,7 @@ from http import HTTPStatus
 from quart import Blueprint, Response
 
 from proxy.access import public
-from proxy.blueprints.exchange import services
+from proxy.blueprints.exchange import arrived, services
 
 blueprint = Blueprint("ops", __name__)
 
@@ -30,7 +30,13 @@ async def readyz() -> Response:
 @blueprint.get("/metrics")
 @public
 async def metrics() -> Response:
-    """Numbers for Prometheus: names of credentials stand there, no key and no token."""
+    """Numbers for Prometheus: names of credentials stand there, no key and no token.
+
+    Raises:
+        SiteForbidden: a page of another site could read them, by rebinding its host name to this machine.
+    """
+    request = arrived()
+    services().access.sites.check_host(request.raw_headers, request.local_address)
     text, content_type = services().metrics.render()
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import httpx2
 
@@ -13,6 +13,9 @@ from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.transport import CLOSE_SECONDS, ArrivingMessages
 from proxy.wire.usage import read_event_usage
 from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, sendable_close
+
+ERROR: Final = "error"
+"""A message that holds this word may be an error, which may quote the request."""
 
 
 class CallerMessages(Protocol):
@@ -37,7 +40,7 @@ class Duplex:
     clock: ExchangeClock
     record: ExchangeRecord
     redact: Callable[[bytes], bytes] = bytes
-    """Masks secrets in what the upstream gives as its reason to close."""
+    """Masks secrets in the upstream's reason to close, and in messages that may be errors."""
     check: Callable[[str | bytes], None] = lambda _: None
     """Raises a `CallerError` for a message that the caller may not send."""
 
@@ -93,9 +96,14 @@ class Duplex:
                 usage = read_event_usage(message.encode())
                 if usage is not None:
                     self.record.add_usage(*usage)
-            await self.caller.send(message)
+            await self.caller.send(self._without_secrets(message))
             self.record.bytes_down += _size(message)
         return message
+
+    def _without_secrets(self, message: str | bytes) -> str | bytes:
+        if isinstance(message, bytes):
+            return self.redact(message) if ERROR.encode() in message else message
+        return self.redact(message.encode()).decode() if ERROR in message else message
 
     async def _closed_by_upstream(self, close: Close) -> None:
         close = Close(close.code, self.redact(close.reason.encode()).decode(errors="replace"))

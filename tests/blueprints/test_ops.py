@@ -104,3 +104,25 @@ async def test_a_probe_takes_no_other_method(run_proxy: RunProxy, method: str) -
             assert answer.status == 405
             assert answer.header("allow") == ["GET, HEAD, OPTIONS"]
             assert b'"method_not_allowed"' in await caller.body(answer)
+
+
+@pytest.mark.parametrize(
+    ("host", "access", "status"),
+    [
+        ("evil.example", "", 403),
+        ("evil.example:80", "", 403),
+        ("127.0.0.1.evil.example", "", 403),
+        ("localhost", "", 200),
+        ("127.0.0.1:9", "", 200),
+        ("metrics.corp.example", 'hosts = ["metrics.corp.example"]', 200),
+    ],
+)
+async def test_metrics_are_not_for_a_page_that_rebinds_its_name(
+    run_proxy: RunProxy, host: str, access: str, status: int
+) -> None:
+    async with run_proxy(NOWHERE, access=access) as proxy, raw_caller(proxy.url) as caller:
+        await caller.write(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        answer = await caller.answer()
+        body = await caller.body(answer)
+    assert answer.status == status
+    assert (b"llm_proxy_" in body) is (status == 200)

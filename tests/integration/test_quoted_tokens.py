@@ -5,6 +5,7 @@ import base64
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -228,3 +229,27 @@ async def test_a_refused_handshake_and_a_closed_websocket_do_not_tell_it(run_pro
             message = await caller.receive()
             assert (message.type, message.data) == (WSMsgType.CLOSE, 4001)
             assert message.extra == "bad " + "*" * len(TOKEN)
+
+
+@pytest.mark.parametrize(
+    "error",
+    ['{"type": "error", "error": {"message": "bad %s"}}', '{"response": {"error": {"message": "é %s"}}}'],
+)
+@pytest.mark.parametrize("kind", [str, str.encode], ids=["text", "binary"])
+async def test_an_error_on_a_websocket_does_not_tell_it(
+    run_proxy: RunProxy, error: str, kind: Callable[[str], str | bytes]
+) -> None:
+    async def script(socket: web.WebSocketResponse) -> None:
+        for text in ('{"type": "session.created"}', error % TOKEN, error % FORMS["in JSON"]):
+            message = kind(text)
+            await (socket.send_bytes(message) if isinstance(message, bytes) else socket.send_str(message))
+        await socket.close()
+
+    async with (
+        socket_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        connected(proxy) as caller,
+    ):
+        assert (await caller.receive()).data == kind('{"type": "session.created"}')
+        assert (await caller.receive()).data == kind(error % ("*" * len(TOKEN)))
+        assert (await caller.receive()).data == kind(error % ("*" * len(FORMS["in JSON"])))
