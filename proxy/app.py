@@ -13,12 +13,13 @@ from proxy.access import is_public
 from proxy.asgi import Application
 from proxy.blueprints import chat, index, llm_proxy, ops
 from proxy.blueprints.chat_session import install_sessions
-from proxy.blueprints.exchange import arrived, services
+from proxy.blueprints.exchange import current_request
 from proxy.blueprints.realtime import RealtimeConnection
+from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
 from proxy.cors import allow_pages
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
-from proxy.generations import Generations, merge_settings, open_generations
+from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
@@ -61,8 +62,8 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
 
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
-        async with open_generations(settings, drain or Drain()) as generations:
-            app.extensions["proxy"] = generations
+        async with open_snapshots(settings, drain or Drain()) as snapshots:
+            app.extensions["proxy"] = snapshots
             serving.set()
             yield
 
@@ -70,17 +71,17 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
 
 
 async def reload(app: Quart, settings: Settings) -> None:
-    """Serve requests that begin now by other settings; those that run go on by theirs.
+    """Serve new requests by other settings; running requests keep theirs.
 
-    It waits for the service to have begun.
+    It waits until the service has started.
 
     Raises:
-        Exception: they cannot be served by; then nothing has changed.
+        Exception: the settings cannot be used; then nothing has changed.
     """
     await app.extensions["serving"].wait()
-    generations: Generations = app.extensions["proxy"]
-    settings = merge_settings(generations.current.settings, settings)
-    await generations.begin(settings)
+    snapshots: ConfigSnapshots = app.extensions["proxy"]
+    settings = merge_settings(snapshots.current.settings, settings)
+    await snapshots.replace(settings)
     _bound_bodies(app, settings)
 
 
@@ -91,8 +92,8 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 
 async def check_request() -> None:
     """Refuse a malformed request before anything else looks at it."""
-    request = arrived()
-    request.record.quiet = _is_exempt(request.endpoint)
+    request = current_request()
+    request.exchange.record.quiet = _is_exempt(request.endpoint)
     names = {name for name, _ in request.raw_headers}
     if b"transfer-encoding" in names and b"content-length" in names:
         # RFC 9112 6.1: two framings may be an attempt to smuggle a request past one of two servers.
@@ -103,12 +104,12 @@ async def check_request() -> None:
 
 
 async def identify() -> None:
-    """Refuse unknown callers, and those who ask too often."""
-    request = arrived()
+    """Refuse unknown callers, and callers who send too many requests."""
+    request = current_request()
     if not _is_exempt(request.endpoint) and request.routing_exception is None:
-        request.caller = services().access.identify(request.raw_headers, request.peer, request.local_address)
-        request.record.caller = request.caller.name
-        await services().limits.count_request(request.caller)
+        access = request.exchange.services.access
+        caller = access.identify(request.raw_headers, request.peer, request.local_address)
+        await admit_caller(request.exchange, caller)
 
 
 def _is_exempt(endpoint: str | None) -> bool:
@@ -116,8 +117,8 @@ def _is_exempt(endpoint: str | None) -> bool:
 
 
 async def finish_headers(response: Response) -> Response:
-    """Every answer names its request, and every record its status."""
-    record = arrived().record
+    """Name the request in every response, and the status in every record."""
+    record = current_request().exchange.record
     record.status = response.status_code
     response.headers["X-Request-Id"] = record.request_id
     return response
@@ -125,8 +126,8 @@ async def finish_headers(response: Response) -> Response:
 
 async def answer_proxy_error(error: ProxyError) -> Response:
     """OpenAI's envelope with a true status."""
-    request = arrived()
-    request.record.fail(error)
+    request = current_request()
+    request.exchange.record.fail(error)
     if not isinstance(error, BodyTimeout):
         await request.body.discard(DISCARD_SECONDS)
     headers = {"Cache-Control": "no-store", **error.headers}

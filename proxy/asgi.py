@@ -1,7 +1,7 @@
 """The HTTP connection between server and application, where it must differ from Quart's own.
 
-It owns the exchange: whatever was opened for a request is closed when its task ends, also when the caller
-leaves before the body began; then the one log line is written. A body that breaks aborts the connection.
+It runs each request inside its `ExchangeScope`, so that whatever was opened for it is closed when its task
+ends, also when the caller leaves before the body began. A body that breaks aborts the connection.
 """
 
 import asyncio
@@ -10,25 +10,26 @@ from typing import Any, Final, cast
 
 import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from quart import Quart, Request, Response
+from quart import Quart, Request, Response, current_app
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
 from quart.wrappers import BaseRequestWebsocket
 from werkzeug.datastructures import Headers
 from werkzeug.routing import MapAdapter
 
-from proxy.access import Caller
-from proxy.errors import InternalError, ProxyError
+from proxy.config_snapshots import ConfigSnapshots
+from proxy.errors import InternalError
+from proxy.lifecycle import CallerGone, ExchangeScope
 from proxy.request_body import BoundedBody
 from proxy.services import Services
-from proxy.telemetry import ExchangeRecord, get_logger, request_context
+from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.wire.headers import choose_request_id
 
 _log: Final = get_logger("exchange")
 
 
 class ProxyRequest(Request):
-    """A request with its record, and a stack that closes whatever its exchange opened."""
+    """A request with the bytes that arrived, and the scope of its exchange."""
 
     body_class = BoundedBody  # type: ignore[assignment]  # the same public interface, but no subclass of Quart's
     body: BoundedBody  # type: ignore[assignment]
@@ -42,20 +43,12 @@ class ProxyRequest(Request):
         self.local_address = (scope.get("server") or (None,))[0]
         self.body.timeout = self.body_timeout
         self.body.withheld = any(name == b"expect" for name, _ in self.raw_headers)
-        self.disconnect_reason = "client_gone"
-        """Why the connection ended before the answer did: the caller's doing, or the server's."""
-        self.closing = contextlib.AsyncExitStack()
         self.answered = False
         """Whether all of the answer has been handed to the server."""
         self.group: asyncio.TaskGroup
-        """Of whatever runs for this request beside its own task; set before it is handled."""
-        self.services: Services | None = None
-        """What it is served with, from the first look on."""
-        self.caller: Caller | None = None
-        """Who is calling, once that is known."""
-        self.is_counted_stream = False
-        """Whether it counts as one of the streams that its caller may have at once."""
-        self.record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
+        """Runs whatever this request needs beside its own task; set before the request is handled."""
+        record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
+        self.exchange = ExchangeScope(record, _current_services)
 
 
 class ProxyConnection(ASGIHTTPConnection):
@@ -80,7 +73,7 @@ class ProxyConnection(ASGIHTTPConnection):
                 listener.cancel()
 
     def _request(self) -> ProxyRequest:
-        """Build the request from any target and any header bytes; what is malformed is refused later."""
+        """Build the request from any target and any header bytes; malformed ones are refused later."""
         scope, config = self.scope, self.app.config
         headers = Headers(
             [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in scope["headers"]]
@@ -101,45 +94,32 @@ class ProxyConnection(ASGIHTTPConnection):
         )
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
-        """Answer, close whatever was opened, write the log line."""
+        """Answer the request inside its scope."""
         request = cast(ProxyRequest, request)
-        record = request.record
-        with request_context(record.request_id):
-            try:
-                async with request.closing:
-                    await super().handle_request(request, _to_caller(request, send))
-                    request.answered = True
-                record.outcome = record.outcome or "ok"
-            except CallerGone:
-                pass
-            except ProxyError as error:
-                # The status is spent: to end without a last chunk is the only way left to say so.
-                record.fail(error)
-            except Exception as error:
-                _log.exception("response_failed")
-                record.fail(InternalError(reason=type(error).__name__))
-            finally:
-                # Neither answered nor failed: this task was cancelled, which is how a caller's leaving looks.
-                record.outcome = record.outcome or request.disconnect_reason
-                write = _log.debug if record.quiet else _log.info
-                write("exchange", **record.fields())
+        # An error here has been logged, and the status has been sent: only a body without an end can still
+        # show that something failed.
+        with contextlib.suppress(Exception):
+            async with request.exchange:
+                await super().handle_request(request, _to_caller(request, send))
+                request.answered = True
 
 
-class CallerGone(Exception):
-    """Nothing can be written to the caller any more."""
+def _current_services() -> Services:
+    snapshots: ConfigSnapshots = current_app.extensions["proxy"]
+    return snapshots.current
 
 
 def _to_caller(request: ProxyRequest, send: ASGISendCallable) -> ASGISendCallable:
-    """Send headers as they came, and tell a connection that broke under a write from every other error.
+    """Send headers as received, and raise `CallerGone` where the connection breaks during a write.
 
-    A caller who takes nothing is cut by the kernel, and the write fails with a TimeoutError, which Quart
-    would take for one of its own and pass over in silence.
+    The kernel cuts a caller who reads nothing, and the write fails with a TimeoutError, which Quart would
+    take for one of its own and ignore.
     """
 
     async def write(message: Any) -> None:
         if message["type"] == "http.response.start":
             request.body.wanted.set()  # An answer has begun: whatever arrives now asks for no 100.
-            message["headers"] = [(name, _as_it_came(value)) for name, value in message["headers"]]
+            message["headers"] = [(name, _as_received(value)) for name, value in message["headers"]]
         try:
             await send(message)
         except OSError as error:
@@ -148,7 +128,7 @@ def _to_caller(request: ProxyRequest, send: ASGISendCallable) -> ASGISendCallabl
     return write
 
 
-def _as_it_came(value: bytes) -> bytes:
+def _as_received(value: bytes) -> bytes:
     """The bytes of a header that we hold as Latin-1 text, one character a byte; Quart writes UTF-8."""
     return value if value.isascii() else value.decode().encode("latin-1")
 
@@ -162,10 +142,11 @@ async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence:
         if message["type"] == "http.request":
             await request.body.put(message.get("body", b""), last=not message.get("more_body", False))
         elif message["type"] == "http.disconnect":
-            reason = message.get("reason", request.disconnect_reason)
+            exchange = request.exchange
+            reason = message.get("reason", exchange.interrupted)
             # After the last byte, only our own bookkeeping remains, so do not cancel it.
             if not request.answered and reason != "complete":
-                request.disconnect_reason = reason
+                exchange.interrupted = reason
                 presence.reschedule(0)
             return
 
@@ -199,6 +180,6 @@ class Application(Quart):
         except Exception as error:
             _log.exception("defect")
             failure = InternalError(reason=type(error).__name__)
-            cast(ProxyRequest, request).record.fail(failure)
+            cast(ProxyRequest, request).exchange.record.fail(failure)
             body = msgspec.json.encode(failure.envelope())
             return Response(body, status=failure.status, content_type="application/json")

@@ -2,8 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from proxy.upstream.clock import ExchangeClock
+
+class Stoppable(Protocol):
+    """What ends an exchange; see `proxy.upstream.clock.ExchangeClock`."""
+
+    def stop(self) -> None:
+        """End the exchange now."""
 
 
 class Drain:
@@ -13,7 +19,7 @@ class Drain:
         self.announced = False
         """Whether callers should go elsewhere; those that come in spite of it are served."""
         self._started = self._stopped = False
-        self._clocks: set[ExchangeClock] = set()
+        self._clocks: set[Stoppable] = set()
         self._told: list[Callable[[], object]] = []
 
     @property
@@ -36,7 +42,7 @@ class Drain:
             act()
 
     @contextlib.contextmanager
-    def watch(self, clock: ExchangeClock) -> Iterator[None]:
+    def watch(self, clock: Stoppable) -> Iterator[None]:
         """Count an exchange for as long as it runs."""
         self._clocks.add(clock)
         if self._stopped:  # too late to begin

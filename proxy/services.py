@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from proxy.access import AccessControl
-from proxy.caller_limits import Accounts, CallerLimits
-from proxy.counting import Counting
+from proxy.access import AccessControl, CallerLimits
+from proxy.access.counting import Counting
 from proxy.credentials import CredentialRegistry, MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.sharing.fleet import Fleet
@@ -16,62 +15,62 @@ from proxy.redis_connection import RedisConnection
 from proxy.request_body import HeldBytes
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
-from proxy.token_ids import TokenTexts, open_token_texts
+from proxy.token_ids import open_token_texts
+from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
 
 
-class Users:
-    """Who still works with something that may be closed when nobody does any more."""
+class RefCount:
+    """Reference count for an object that must not be closed while in use."""
 
     def __init__(self) -> None:
         self._count = 0
         self._is_retired = False
-        self._gone = asyncio.Event()
+        self._unused = asyncio.Event()
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Count one for as long as it runs."""
+    def acquire(self) -> None:
+        """Begin to use the object; `release` must follow."""
         self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-            self._look()
+
+    def release(self) -> None:
+        """End one use of the object."""
+        self._count -= 1
+        self._check()
 
     def retire(self) -> None:
-        """No new ones will come: let it be closed when the last one has gone."""
+        """Allow the object to be closed as soon as its last user has released it."""
         self._is_retired = True
-        self._look()
+        self._check()
 
-    def dismiss(self) -> None:
-        """Let it be closed now."""
-        self._gone.set()
+    def close_now(self) -> None:
+        """Allow the object to be closed although it may be in use."""
+        self._unused.set()
 
     @property
-    def are_gone(self) -> bool:
-        """Whether it may be closed."""
-        return self._gone.is_set()
+    def may_close(self) -> bool:
+        """Whether the object may be closed."""
+        return self._unused.is_set()
 
-    async def gone(self) -> None:
-        """Wait until it may be closed."""
-        await self._gone.wait()
+    async def wait_until_unused(self) -> None:
+        """Wait until the object may be closed."""
+        await self._unused.wait()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._is_retired and not self._count:
-            self._gone.set()
+            self._unused.set()
 
 
 @dataclass(frozen=True, slots=True)
-class Lasting:
-    """What goes over from one generation of services to the next."""
+class WorkerState:
+    """What one worker keeps for its whole life, across all configurations."""
 
     store: MemoryTokenStore
     redis: RedisConnection | None
     """The one connection to the Redis of `[shared]`, where there is one."""
     fleet: Fleet | None
-    accounts: Accounts
+    limits: CallerLimits
     usage: UsageTotals
     drain: Drain
     held: HeldBytes = field(default_factory=HeldBytes)
@@ -79,20 +78,20 @@ class Lasting:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What requests are served with."""
+    """The objects that serve requests, built from one snapshot of the configuration."""
 
     settings: Settings
     access: AccessControl
     limits: CallerLimits
     credentials: CredentialRegistry
     routing: Routing
+    attempts: Attempts
     models: ModelList
     drain: Drain
     metrics: Metrics
     usage: UsageTotals
-    token_texts: TokenTexts
     held: HeldBytes
-    users: Users = field(default_factory=Users)
+    users: RefCount = field(default_factory=RefCount)
 
     @property
     def ready(self) -> bool:
@@ -108,7 +107,7 @@ class Services:
 
 
 @contextlib.asynccontextmanager
-async def open_lasting(settings: Settings, drain: Drain) -> AsyncIterator[Lasting]:
+async def open_worker_state(settings: Settings, drain: Drain) -> AsyncIterator[WorkerState]:
     """Build what one worker has once, on the running event loop."""
     async with contextlib.AsyncExitStack() as stack:
         store = MemoryTokenStore()
@@ -120,41 +119,42 @@ async def open_lasting(settings: Settings, drain: Drain) -> AsyncIterator[Lastin
             fleet = Fleet(settings.shared, redis)
             stack.push_async_callback(fleet.close)
         counting = Counting(redis if settings.access.sharing == "redis" else None)
-        yield Lasting(store, redis, fleet, Accounts(counting), UsageTotals(), drain)
+        yield WorkerState(store, redis, fleet, CallerLimits(counting), UsageTotals(), drain)
 
 
 @contextlib.asynccontextmanager
 async def open_services(
-    settings: Settings, lasting: Lasting, before: Services | None = None
+    settings: Settings, state: WorkerState, previous: Services | None = None
 ) -> AsyncIterator[Services]:
-    """Build what one generation of settings is served with.
+    """Build the services of one configuration.
 
     Args:
-        settings: To serve by.
-        lasting: What the worker has once.
-        before: Whose credentials go on where they are the same.
+        settings: The configuration.
+        state: What the worker keeps across configurations.
+        previous: The services of the configuration before; credentials that are the same are taken over.
     """
     async with contextlib.AsyncExitStack() as stack:
-        known = None if before is None else before.credentials
+        known = None if previous is None else previous.credentials
         credentials = CredentialRegistry()
         stack.push_async_callback(credentials.close)
-        build_credentials(settings.credentials, lasting.store, lasting.fleet, known, credentials)
+        build_credentials(settings.credentials, state.store, state.fleet, known, credentials)
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]
             clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
         credentials.prefetch()
-        routing = Routing(settings, clients, None if before is None else before.routing)
+        token_texts = await open_token_texts(settings)
+        routing = Routing(settings, clients, None if previous is None else previous.routing)
         yield Services(
             settings=settings,
             access=AccessControl(settings.access, () if settings.cors is None else settings.cors.origins),
-            limits=CallerLimits(settings.access.keys, lasting.accounts),
+            limits=state.limits,
             credentials=credentials,
             routing=routing,
+            attempts=Attempts(settings.limits, state.drain, token_texts),
             models=ModelList(settings, clients),
-            drain=lasting.drain,
-            metrics=Metrics(credentials.readings, lasting.usage, routing.readings),
-            usage=lasting.usage,
-            token_texts=await open_token_texts(settings),
-            held=lasting.held,
+            drain=state.drain,
+            metrics=Metrics(credentials.readings, state.usage, routing.readings),
+            usage=state.usage,
+            held=state.held,
         )

@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.app import create_app
+from proxy.config_snapshots import ConfigSnapshots
 from proxy.drain import Drain
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
-from proxy.generations import Generations
 from proxy.services import Services
 from proxy.settings import load_settings
 from tests.loopback import serve_on_loopback, until
@@ -129,9 +129,9 @@ class RunningProxy:
     @property
     def services(self) -> Services:
         """Its long-lived objects."""
-        generations = self.app.extensions["proxy"]
-        assert isinstance(generations, Generations)
-        return generations.current
+        snapshots = self.app.extensions["proxy"]
+        assert isinstance(snapshots, ConfigSnapshots)
+        return snapshots.current
 
     @property
     def exchanges(self) -> list[EventDict]:

@@ -93,7 +93,7 @@ class Exchange:
         return line
 
 
-def arrived() -> ProxyRequest:
+def current_request() -> ProxyRequest:
     """The request of this context."""
     return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]
 
@@ -113,7 +113,7 @@ def exchange() -> Iterator[Exchange]:
 def opens(exchange: Exchange) -> None:
     """Open something for the request that wants to be closed."""
     exchange.steps.append("opened")
-    arrived().closing.callback(exchange.steps.append, "closed")
+    current_request().exchange.closing.callback(exchange.steps.append, "closed")
 
 
 def streamed(body: AsyncIterator[bytes]) -> Response:
@@ -127,7 +127,9 @@ async def test_what_was_opened_is_closed_after_the_answer_and_before_the_line(ex
     @exchange.app.post("/")
     async def view() -> str:
         opens(exchange)
-        arrived().closing.callback(lambda: exchange.steps.append(f"{len(exchange.lines)} lines"))
+        current_request().exchange.closing.callback(
+            lambda: exchange.steps.append(f"{len(exchange.lines)} lines")
+        )
         return "hello"
 
     exchange.arrives()
@@ -207,7 +209,7 @@ async def test_a_withheld_body_is_asked_for_when_it_is_read(exchange: Exchange) 
         for _ in range(20):
             await asyncio.sleep(0)
         exchange.steps.append(f"asked {exchange.asked} times")
-        return await arrived().body.read(1 << 20)
+        return await current_request().body.read(1 << 20)
 
     exchange.arrives(b"body")
     await exchange.run(headers=[(b"host", b"x"), (b"expect", b"100-continue")])
@@ -293,7 +295,7 @@ async def test_a_caller_who_leaves_in_the_middle_of_the_request_cancels_the_view
     @exchange.app.post("/")
     async def view() -> str:
         opens(exchange)
-        await arrived().body.read(1 << 20)
+        await current_request().body.read(1 << 20)
         return "not reached"
 
     exchange.arrives(b"half", more=True)
@@ -343,7 +345,7 @@ async def test_every_line_of_a_request_carries_its_id(exchange: Exchange) -> Non
     @exchange.app.post("/")
     async def view() -> str:
         get_logger("view").info("in_view")
-        arrived().closing.callback(lambda: get_logger("view").info("closing"))
+        current_request().exchange.closing.callback(lambda: get_logger("view").info("closing"))
         return ""
 
     exchange.arrives()
@@ -358,7 +360,7 @@ async def test_every_line_of_a_request_carries_its_id(exchange: Exchange) -> Non
 async def test_a_quiet_exchange_is_written_at_debug_level(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
-        arrived().record.quiet = True
+        current_request().exchange.record.quiet = True
         return ""
 
     exchange.arrives()
@@ -369,7 +371,7 @@ async def test_a_quiet_exchange_is_written_at_debug_level(exchange: Exchange) ->
 async def test_an_outcome_that_was_noted_stays(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
-        arrived().record.fail(BadResponse(reason="garbage"))
+        current_request().exchange.record.fail(BadResponse(reason="garbage"))
         return "in an envelope"
 
     exchange.arrives()
@@ -383,7 +385,7 @@ async def test_path_headers_and_peer_are_kept_as_they_came(exchange: Exchange) -
 
     @exchange.app.post("/a b")
     async def view() -> str:
-        own = arrived()
+        own = current_request()
         seen.extend([own.raw_path, own.raw_headers, own.peer])
         return ""
 
@@ -411,7 +413,7 @@ async def test_a_peer_without_an_address_is_nobody(exchange: Exchange, client: t
 
     @exchange.app.post("/")
     async def view() -> str:
-        seen.append(arrived().peer)
+        seen.append(current_request().peer)
         return ""
 
     exchange.arrives()
@@ -426,7 +428,7 @@ async def test_the_request_is_not_taken_in_faster_than_it_is_read(exchange: Exch
     @exchange.app.post("/")
     async def view() -> str:
         await go_on.wait()
-        return str(sum([len(piece) async for piece in arrived().body]))
+        return str(sum([len(piece) async for piece in current_request().body]))
 
     for _ in range(count):
         exchange.arrives(chunk, more=True)

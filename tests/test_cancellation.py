@@ -18,12 +18,12 @@ import pytest
 from limits import parse
 
 import proxy
+from proxy.access.counting import Counting
 from proxy.chat.event import Event
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.readers import Readers
 from proxy.chat.redis_channels import RedisChannels
-from proxy.counting import Counting
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sharing import Known
 from proxy.request_body import BoundedBody
@@ -36,7 +36,7 @@ from tests.credentials.sharing.fleet_members import fleet_of
 from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
-from tests.upstream.build import build_client, build_record, build_request
+from tests.upstream.build import build_client, build_record, build_request, first_byte
 
 PACKAGE: Final = Path(proxy.__file__).parent
 TIMES: Final = 10_000
@@ -149,7 +149,7 @@ async def of_a_first_byte() -> None:
     """An answer begins in time."""
     arrived = asyncio.Event()
     await soon(arrived.set)
-    await ExchangeClock(Timeouts(first_byte=60)).first_byte(arrived.wait())
+    await first_byte(ExchangeClock(Timeouts(first_byte=60)), arrived.wait())
 
 
 async def of_a_reader() -> None:

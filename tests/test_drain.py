@@ -10,6 +10,7 @@ from proxy.settings import Timeouts
 from proxy.upstream.clock import ExchangeClock
 from tests.loopback import until
 from tests.pace import PATIENCE
+from tests.upstream.build import first_byte
 
 
 async def test_exchanges_count_for_as_long_as_they_run() -> None:
@@ -36,7 +37,7 @@ async def test_every_exchange_that_waits_is_ended() -> None:
         clock = ExchangeClock(Timeouts())
         with drain.watch(clock):
             try:
-                await clock.first_byte(asyncio.Event().wait())
+                await first_byte(clock, asyncio.Event().wait())
             except Draining as error:
                 ended.append(error)
 
@@ -96,4 +97,4 @@ async def test_what_begins_after_the_end_is_ended_too() -> None:
     drain.stop_all()
     clock = ExchangeClock(Timeouts())
     with drain.watch(clock), pytest.raises(Draining):
-        await clock.first_byte(asyncio.sleep(10))
+        await first_byte(clock, asyncio.sleep(10))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from limits import parse
 
-from proxy.counting import Counting
+from proxy.access.counting import Counting
 from proxy.redis_connection import COMMANDS_AT_ONCE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from tests.pace import PATIENCE, paced

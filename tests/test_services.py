@@ -8,7 +8,7 @@ import pytest
 
 from proxy.credentials import CachedTokenSource, MemoryTokenStore
 from proxy.drain import Drain
-from proxy.services import Services, open_lasting, open_services
+from proxy.services import Services, open_services, open_worker_state
 from proxy.settings import Settings, load_settings
 from proxy.upstream.client import UpstreamClient
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS
@@ -29,10 +29,10 @@ def settings(folder: Path, credential: str = STATIC, more: str = "", upstream: s
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, drain: Drain | None = None) -> AsyncIterator[Services]:
-    """One generation of services, and what lasts."""
+    """The services of one configuration, and the state of the worker."""
     async with (
-        open_lasting(settings, drain or Drain()) as lasting,
-        open_services(settings, lasting) as services,
+        open_worker_state(settings, drain or Drain()) as state,
+        open_services(settings, state) as services,
     ):
         yield services
 

@@ -24,7 +24,7 @@ from proxy.blueprints.chat_guard import (
 )
 from proxy.blueprints.chat_guard import chat_service as chat
 from proxy.blueprints.chat_session import PATH, visitor_session
-from proxy.blueprints.exchange import arrived
+from proxy.blueprints.exchange import current_request
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.page_files import PageFile
 from proxy.errors import ProxyError
@@ -52,11 +52,13 @@ async def stream() -> Response:
     if await is_over(after):
         return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
     channel, ownership = await readable_channel()
-    request = arrived()
+    request = current_request()
     response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")
     if request.method == "GET":
-        request.closing.enter_context(chat().places.one(visitor_address()))
-        subscription = await request.closing.enter_async_context(chat().broker.subscribe(channel, after))
+        request.exchange.closing.enter_context(chat().places.one(visitor_address()))
+        subscription = await request.exchange.closing.enter_async_context(
+            chat().broker.subscribe(channel, after)
+        )
         session, channels = visitor_session(), chat().channels
         watch = None
         if ownership == "free" and channel not in chat().settings.public_channels:
@@ -80,7 +82,11 @@ async def dialogue() -> Response:
     """Ask; the answer is published on the channel."""
     channel = await own_channel(counted=True, claims=True)
     prompt = await read_prompt(chat().settings.max_prompt_chars)
-    return reply(await chat().dialogues.ask(channel, prompt, arrived().record.request_id, visitor_address()))
+    return reply(
+        await chat().dialogues.ask(
+            channel, prompt, current_request().exchange.record.request_id, visitor_address()
+        )
+    )
 
 
 @blueprint.post("/regenerate")
@@ -88,7 +94,11 @@ async def dialogue() -> Response:
 async def regenerate() -> Response:
     """Answer the last question again."""
     channel = await own_channel(counted=True, claims=True)
-    return reply(await chat().dialogues.regenerate(channel, arrived().record.request_id, visitor_address()))
+    return reply(
+        await chat().dialogues.regenerate(
+            channel, current_request().exchange.record.request_id, visitor_address()
+        )
+    )
 
 
 @blueprint.post("/stop")
@@ -112,7 +122,7 @@ async def session() -> Response:
     """Return the visitor's own channel, and whether an answer is being written there or in `?channel=`."""
     own = visitor_session()
     await chat().visits.count(own, visitor_address())
-    asked = arrived().args.get("channel")
+    asked = current_request().args.get("channel")
     channel = own if asked is None else (await readable_channel())[0]
     return reply(channel=own, busy=await chat().channels.busy(channel))
 
@@ -121,7 +131,7 @@ async def session() -> Response:
 @public
 async def page() -> Response:
     """The page."""
-    if not arrived().raw_path.endswith(b"/"):
+    if not current_request().raw_path.endswith(b"/"):
         return redirect(f"{PATH}/")  # type: ignore[return-value]  # the names of its files are relative
     return _file(chat().page.get("index.html"))
 
@@ -142,7 +152,7 @@ async def page_file(name: str) -> Response:
 
 def _after() -> str | None:
     """Where a reader was: a browser that reconnects says it in a header, a page that reloads in its query."""
-    request = arrived()
+    request = current_request()
     return request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or None
 
 
@@ -150,6 +160,6 @@ def _file(file: PageFile | None) -> Response:
     if file is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "no such file")
     headers = {"ETag": f'"{file.etag}"', "Cache-Control": "no-cache"}
-    if arrived().if_none_match.contains(file.etag):
+    if current_request().if_none_match.contains(file.etag):
         return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(file.body, headers=headers, content_type=file.content_type)

@@ -10,14 +10,14 @@ import msgspec
 from quart import Response, current_app
 
 from proxy.blueprints.chat_session import visitor_session
-from proxy.blueprints.exchange import arrived
+from proxy.blueprints.exchange import current_request
 from proxy.chat import words
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.channels import Ownership
 from proxy.chat.event import START, parse_id
 from proxy.chat.service import ChatService
+from proxy.config_snapshots import ConfigSnapshots
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
-from proxy.generations import Generations
 from proxy.redis_connection import StoreUnavailable
 from proxy.wire.headers import media_type
 
@@ -72,8 +72,8 @@ class _Prompt(msgspec.Struct):
 
 def chat_service() -> ChatService:
     """The chat of this worker; its routes are there only where it is."""
-    generations: Generations = current_app.extensions["proxy"]
-    found = generations.chat
+    snapshots: ConfigSnapshots = current_app.extensions["proxy"]
+    found = snapshots.chat
     assert found is not None, "the routes are registered with the section"  # noqa: S101
     return found
 
@@ -84,7 +84,7 @@ async def check_site() -> None:
     Raises:
         Refusal: 403.
     """
-    request = arrived()
+    request = current_request()
     try:
         chat_service().sites.check_host(request.raw_headers, request.local_address)
     except SiteForbidden as error:
@@ -152,7 +152,7 @@ def _channel_name() -> str:
 
 def visitor_address() -> str:
     """Where this visitor is, behind the proxies that are trusted."""
-    request = arrived()
+    request = current_request()
     return chat_service().proxies.visitor(request.peer, request.raw_headers)
 
 
@@ -171,7 +171,7 @@ async def is_over(after: str | None) -> bool:
 
 
 def _asked_channel() -> str:
-    return arrived().args.get("channel") or DEFAULT_CHANNEL
+    return current_request().args.get("channel") or DEFAULT_CHANNEL
 
 
 async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -191,7 +191,7 @@ async def read_prompt(max_chars: int) -> str:
         Refusal: 415 or 400, no JSON object with a text.
         BodyTooLarge, BodyTimeout
     """
-    request = arrived()
+    request = current_request()
     if media_type((request.headers.get("Content-Type") or "").encode()) != b"application/json":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
     limit = BYTES_A_CHARACTER * max_chars + _BODY_SPARE_BYTES
@@ -214,7 +214,7 @@ def reply(message: str = "", **body: object) -> Response:
 
 async def answer_refusal(refusal: Refusal) -> Response:
     """A refusal in the article's shape."""
-    await arrived().body.discard(_DISCARD_SECONDS)
+    await current_request().body.discard(_DISCARD_SECONDS)
     return _json({"code": 0, "msg": str(refusal)}, refusal.status)
 
 
@@ -226,8 +226,8 @@ async def answer_unavailable(error: StoreUnavailable | BrokerClosed) -> Response
 
 async def answer_error(error: ProxyError) -> Response:
     """An error in the article's shape."""
-    request = arrived()
-    request.record.fail(error)
+    request = current_request()
+    request.exchange.record.fail(error)
     await request.body.discard(_DISCARD_SECONDS)
     message = words.TOO_MANY if isinstance(error, RateLimited) else str(error)
     response = _json({"code": 0, "msg": message}, HTTPStatus(error.status))
@@ -238,7 +238,7 @@ async def answer_error(error: ProxyError) -> Response:
 async def finish_answer(response: Response) -> Response:
     """The headers of every answer; a page of an allowed origin may read it."""
     response.headers.extend(PAGE_HEADERS)
-    origin = arrived().headers.get("Origin")
+    origin = current_request().headers.get("Origin")
     if origin is not None and origin.lower() in chat_service().settings.origins:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Credentials"] = "true"

@@ -9,7 +9,7 @@ from quart import Quart, Request, session
 from quart.sessions import SecureCookieSession, SecureCookieSessionInterface
 from quart.wrappers.base import BaseRequestWebsocket
 
-from proxy.blueprints.exchange import arrived
+from proxy.blueprints.exchange import current_request
 from proxy.settings import Settings
 from proxy.wire.forwarded import TrustedProxies
 
@@ -56,7 +56,7 @@ class ChatSessions(SecureCookieSessionInterface):
 
     def get_cookie_secure(self, _app: Quart) -> bool:
         """Over TLS, never without it again."""
-        request = arrived()
+        request = current_request()
         return self._proxies.is_secure(request.scheme, request.peer, request.raw_headers)
 
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SecureCookieSession | None:

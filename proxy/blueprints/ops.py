@@ -5,7 +5,7 @@ from http import HTTPStatus
 from quart import Blueprint, Response
 
 from proxy.access import public
-from proxy.blueprints.exchange import arrived, services
+from proxy.blueprints.exchange import current_request, current_services
 
 blueprint = Blueprint("ops", __name__)
 
@@ -22,9 +22,11 @@ async def livez() -> Response:
 @public
 async def readyz() -> Response:
     """503 while draining, or while the default credential has no token and its last fetch failed."""
-    if services().ready:
+    if current_services().ready:
         return _plain("ok", HTTPStatus.OK)
-    return _plain("draining" if services().drain.announced else "no token", HTTPStatus.SERVICE_UNAVAILABLE)
+    return _plain(
+        "draining" if current_services().drain.announced else "no token", HTTPStatus.SERVICE_UNAVAILABLE
+    )
 
 
 @blueprint.get("/metrics")
@@ -35,9 +37,9 @@ async def metrics() -> Response:
     Raises:
         SiteForbidden: a page of another site could read them, by rebinding its host name to this machine.
     """
-    request = arrived()
-    services().access.sites.check_host(request.raw_headers, request.local_address)
-    text, content_type = services().metrics.render()
+    request = current_request()
+    current_services().access.sites.check_host(request.raw_headers, request.local_address)
+    text, content_type = current_services().metrics.render()
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 

@@ -2,27 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
-from proxy.access import Caller
+from proxy.config_snapshots import ConfigSnapshots
 from proxy.errors import InternalError, NotFound, ProxyError
-from proxy.generations import Generations
+from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.services import Services
-from proxy.telemetry import ExchangeRecord, get_logger, request_context
-from proxy.upstream.client import UpstreamRequest, UpstreamResponse
+from proxy.task_groups import task_group
+from proxy.telemetry import ExchangeRecord, get_logger
+from proxy.upstream.client import UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
-from proxy.wire.endpoints import Endpoint
+from proxy.upstream.requests import IncomingRequest, UpstreamRequest
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
 from proxy.wire.paths import Target, check_target, find_target
-from proxy.wire.request_model import SeenRequest
 from proxy.wire.websocket import (
     INTERNAL,
     LOST,
@@ -32,8 +31,6 @@ from proxy.wire.websocket import (
     split_subprotocols,
     without_handshake,
 )
-
-_log: Final = get_logger("exchange")
 
 
 class CallerSocket:
@@ -91,83 +88,78 @@ class RealtimeConnection(ASGIWebsocketConnection):
     """Serve one WebSocket in the task that the server gave it; Quart's own queues without a bound."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer the handshake, relay, close whatever was opened, write the log line."""
+        """Answer the handshake, and relay messages until one side closes."""
         record = ExchangeRecord(choose_request_id(self.scope["headers"]), "GET", self.scope["path"])
         caller = CallerSocket(receive, send)
-        with request_context(record.request_id):
+        async with ExchangeScope(record, self._current_services) as exchange:
             try:
-                async with contextlib.AsyncExitStack() as closing:
-                    await self._serve(caller, record, closing)
-                record.outcome = record.outcome or "ok"
+                async with (
+                    exchange.closing
+                ):  # An upstream's connection must not wait for a refusal to be read.
+                    await self._serve(caller, exchange)
             except ProxyError as error:
                 await _refuse(caller, record, error)
-            except Exception as error:  # our own fault: the log gets the traceback, the caller a plain 500
+            except Exception as error:  # Our own fault: the log gets the traceback, the caller a plain 500.
                 get_logger("proxy").exception("defect")
                 await _refuse(caller, record, InternalError(reason=type(error).__name__))
-            finally:
-                record.outcome = record.outcome or "client_gone"
-                _log.info("exchange", **record.fields())
 
-    async def _serve(
-        self, caller: CallerSocket, record: ExchangeRecord, closing: contextlib.AsyncExitStack
-    ) -> None:
-        generations: Generations = self.app.extensions["proxy"]
-        own = generations.current
-        closing.enter_context(own.users.one())
-        target = self._target()
-        record.endpoint = target.endpoint.name
-        admitted, subprotocols = await self._admit(own, record, target, closing)
-        route = own.routing.choose(target.endpoint, record.model, record.caller)
+    def _current_services(self) -> Services:
+        snapshots: ConfigSnapshots = self.app.extensions["proxy"]
+        return snapshots.current
+
+    async def _serve(self, caller: CallerSocket, exchange: ExchangeScope) -> None:
+        services, record, closing = exchange.services, exchange.record, exchange.closing
+        request, subprotocols = await self._admit(exchange)
+        route = services.routing.choose(request.endpoint, request.model, request.caller)
         record.upstream = route.upstream
         clock = ExchangeClock(route.timeouts)
-        closing.enter_context(own.drain.watch(clock))
-        query = self.scope["query_string"]
-        headers = request_headers(self.scope["headers"], request_id=record.request_id)
-        request = UpstreamRequest(
-            method="GET",
-            path=target.path,
+        closing.enter_context(services.drain.watch(clock))
+        query = request.query
+        outgoing = UpstreamRequest(
+            method=request.method,
+            path=request.path,
             query=query if route.rename is None else rename_model(query, route.rename),
-            headers=without_handshake(headers),
+            headers=without_handshake(request_headers(self.scope["headers"], request_id=record.request_id)),
             body=b"",
             clock=clock,
             subprotocols=subprotocols,
-            endpoint=target.endpoint,
-            model=record.model,
+            caller=request.caller.name,
+            endpoint=request.endpoint,
+            model=request.model,
         )
-        opening = clock.first_byte(_open(route.client.open(request, record), closing))
-        response = await _unless_gone(caller, opening)
+        response = await _unless_gone(caller, _open(route.client.open(outgoing, record), clock, closing))
         if response is None:
-            record.outcome = "client_gone"
+            record.end("client_gone")
             return
         record.headers_at = record.first_byte_at = record.now()
         record.status = response.status
-        check = partial(own.limits.check_message, admitted)
-        await _answer(caller, response, clock, record, check)
+        await _answer(caller, response, clock, record, request.caller.check_message)
 
-    async def _admit(
-        self, own: Services, record: ExchangeRecord, target: Target, closing: contextlib.AsyncExitStack
-    ) -> tuple[Caller, Sequence[str]]:
-        """Check key and limits as those of every request; return the caller and the subprotocols to send."""
-        scope = self.scope
+    async def _admit(self, exchange: ExchangeScope) -> tuple[IncomingRequest, Sequence[str]]:
+        """Check key, limits and permissions; return the request and the subprotocols to send."""
+        scope, record = self.scope, exchange.record
+        target = self._target()
+        record.endpoint = target.endpoint.name
         keys, subprotocols = split_subprotocols(scope["subprotocols"])
         presented = [*scope["headers"], *((b"x-api-key", key) for key in keys)]
         peer = (scope.get("client") or (None,))[0]
         local = (scope.get("server") or (None,))[0]
-        caller = own.access.identify(presented, peer, local)
-        record.caller = caller.name
-        await own.limits.count_request(caller)
-        own.limits.check_endpoint(caller, target.endpoint)
-        record.model = find_model(scope["query_string"])
-        seen = SeenRequest(
-            endpoint=target.endpoint,
-            outer_model=record.model,
+        caller = exchange.services.access.identify(presented, peer, local)
+        await admit_caller(exchange, caller)
+        model = find_model(scope["query_string"])
+        request = IncomingRequest(
+            request_id=record.request_id,
+            method="GET",
+            path=target.path,
             query=scope["query_string"],
             headers=without_handshake([*scope["headers"]]),
+            caller=caller,
+            endpoint=target.endpoint,
+            model=model,
+            outer_model=model,
         )
-        own.limits.check_models(caller, seen)
-        closing.enter_context(own.limits.stream(caller))
-        closing.push_async_callback(_count_usage, own, caller, record, target.endpoint)
-        return caller, subprotocols
+        admit_request(exchange, request)
+        return request, subprotocols
 
     def _target(self) -> Target:
         check_target(self.scope["raw_path"], self.scope["query_string"])
@@ -177,43 +169,32 @@ class RealtimeConnection(ASGIWebsocketConnection):
         return target
 
 
-async def _count_usage(own: Services, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
-    if record.prompt_tokens is not None:
-        names = (caller.name, record.model or "", record.upstream or "")
-        own.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
-    await own.limits.count_usage(caller, record, endpoint)
+async def _open(
+    opening: Awaitable[UpstreamResponse], clock: ExchangeClock, closing: contextlib.AsyncExitStack
+) -> UpstreamResponse:
+    async with clock.first_byte():
+        response = await opening
+        closing.push_async_callback(response.aclose)
+        return response
 
 
-async def _open(opening: Any, closing: contextlib.AsyncExitStack) -> UpstreamResponse:
-    response: UpstreamResponse = await opening
-    closing.push_async_callback(response.aclose)
-    return response
-
-
-async def _unless_gone(caller: CallerSocket, opening: Any) -> UpstreamResponse | None:
-    """What the upstream answers; nothing if the caller leaves before."""
+async def _unless_gone(caller: CallerSocket, opening: Awaitable[UpstreamResponse]) -> UpstreamResponse | None:
+    """Return the upstream's answer; None if the caller leaves before it."""
     presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
-    response: UpstreamResponse | None = None
-    error: ProxyError | None = None
 
     async def listen() -> None:
-        await caller.receive()  # before the handshake is answered only a disconnect can come
+        await caller.receive()  # Before the handshake is answered only a disconnect can arrive.
         presence.reschedule(0)
 
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         listener = group.create_task(listen())
         try:
             async with presence:
-                response = await opening
+                return await opening
         except TimeoutError:
             return None
-        except ProxyError as failure:  # out of the group it would be wrapped
-            error = failure
         finally:
             listener.cancel()
-    if error is not None:
-        raise error
-    return response
 
 
 async def _answer(
@@ -231,7 +212,7 @@ async def _answer(
         body = b""
         while chunk := await response.read():
             body += chunk
-        record.went_down(body)
+        record.count_bytes_sent(body)
         await caller.refuse(response.status, headers, body)
         return
     record.status = HTTPStatus.SWITCHING_PROTOCOLS

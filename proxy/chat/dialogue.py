@@ -125,8 +125,8 @@ class Dialogue:
             else:
                 failure = await self._hear_whole(answer)
             if failure is not None:
-                if answer.status == HTTPStatus.OK and not answer.record.outcome:
-                    answer.record.outcome, answer.record.reason = "error_inside", failure.code
+                if answer.status == HTTPStatus.OK:
+                    answer.record.end("error_inside", failure.code)
                 return failure.message
         return None if self.speaker.spoke else words.SILENT
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.access import SiteRules
+from proxy.access.counting import Counting
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
@@ -14,11 +15,11 @@ from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.places import Places
 from proxy.chat.readers import Readers
 from proxy.chat.stores import open_stores
-from proxy.chat.upstream import ChatUpstream, Serving
+from proxy.chat.upstream import ChatUpstream
 from proxy.chat.visitor_rate import VisitorRate
-from proxy.counting import Counting
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
+from proxy.services import Services
 from proxy.settings import Chat, Settings
 from proxy.wire.forwarded import TrustedProxies
 
@@ -51,7 +52,7 @@ class ChatService:
 
 @contextlib.asynccontextmanager
 async def open_chat(
-    settings: Settings, current: Callable[[], Serving], drain: Drain, redis: RedisConnection | None = None
+    settings: Settings, current: Callable[[], Services], drain: Drain, redis: RedisConnection | None = None
 ) -> AsyncIterator[ChatService | None]:
     """Open the chat, if there is one: in memory, or over the fleet's Redis where there is one.
 
@@ -65,7 +66,7 @@ async def open_chat(
     if chat is None:
         yield None
         return
-    upstream = ChatUpstream(chat, current, drain)
+    upstream = ChatUpstream(chat, current)
     proxies = TrustedProxies(settings.access.trusted_proxies)
     # One turn at least is remembered, since it may have to be answered again; how many of them the model is
     # told is decided where they are told.

@@ -3,39 +3,34 @@
 All that the chat knows of the relay is known here.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypedDict
+from typing import Final, TypedDict
 
 import msgspec
 
 from proxy.access import Caller
-from proxy.caller_limits import CallerLimits
-from proxy.drain import Drain
 from proxy.errors import ProxyError
+from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.secret import Secret
-from proxy.settings import Chat, Json, Logs, Settings
-from proxy.telemetry import BodyLog, ExchangeRecord, UsageTotals, get_logger, request_context
-from proxy.upstream.attempts import Attempts
-from proxy.upstream.client import UpstreamRequest
-from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.relay import Answer, Exchange
-from proxy.upstream.repaired import AnswerRepairs
-from proxy.upstream.routing import Route, Routing
+from proxy.services import Services
+from proxy.settings import Chat, Json
+from proxy.telemetry import ExchangeRecord
+from proxy.upstream.relay import Answer
+from proxy.upstream.requests import IncomingRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.headers import Headers, find_header, media_type
-from proxy.wire.repairs import Call, repair_request
+from proxy.wire.request_json import read_fields
 
-CALLER: Final = Caller("chat")
+CALLER: Final = "chat"
 """Who asks, in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
 PATH: Final = "/chat/dialogue"
 SILENCE_SECONDS: Final = 0.3
 """After so much of it a sentence that has ended is shown without a look at what follows."""
 
-_log: Final = get_logger("exchange")
+_HEADERS: Final[Headers] = [(b"content-type", b"application/json"), (b"accept", EVENT_STREAM)]
 
 
 class Message(TypedDict):
@@ -62,40 +57,17 @@ class ModelAnswer:
     record: ExchangeRecord
 
 
-class Users(Protocol):
-    """Who works with them."""
-
-    def one(self) -> contextlib.AbstractContextManager[None]: ...
-
-
-class Serving(Protocol):
-    """What exchanges are served with at the moment: see `proxy.services.Services`."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def routing(self) -> Routing: ...
-    @property
-    def limits(self) -> CallerLimits: ...
-    @property
-    def usage(self) -> UsageTotals: ...
-    @property
-    def users(self) -> Users: ...
-
-
 class ChatUpstream:
     """Asks the model.
 
     Args:
         chat: The `[chat]` section.
-        current: What exchanges that begin now are served with.
-        drain: Told of what runs.
+        current: Returns the services of the current configuration.
     """
 
-    def __init__(self, chat: Chat, current: Callable[[], Serving], drain: Drain) -> None:
+    def __init__(self, chat: Chat, current: Callable[[], Services]) -> None:
         self._chat = chat
         self._current = current
-        self._drain = drain
 
     @contextlib.asynccontextmanager
     async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
@@ -105,86 +77,53 @@ class ChatUpstream:
             ProxyError: there is no answer; inside, the answer broke off.
         """
         record = ExchangeRecord(request_id, "POST", PATH)
-        record.caller, record.endpoint, record.model = CALLER.name, CHAT_COMPLETIONS.name, self._chat.model
-        own = self._current()
-        with request_context(request_id), own.users.one():
+        failure: Exception | None = None
+        async with ExchangeScope(record, self._current, interrupted="stopped") as exchange:
+            answer = await self._open(messages, exchange)
             try:
-                async with contextlib.AsyncExitStack() as closing:
-                    yield await self._open(own, messages, record, closing)
-                record.outcome = record.outcome or "ok"
-            except ProxyError as error:
-                record.fail(error)
+                yield answer
+            except ProxyError:
                 raise
-            finally:
-                try:
-                    await _count_usage(own, record)
-                finally:
-                    record.outcome = record.outcome or "stopped"
-                    _log.info("exchange", **record.fields())
+            except Exception as error:  # The dialogue failed, not the exchange.
+                record.end("stopped")
+                failure = error
+        if failure is not None:
+            raise failure
 
-    async def _open(
-        self,
-        own: Serving,
-        messages: Sequence[Message],
-        record: ExchangeRecord,
-        closing: contextlib.AsyncExitStack,
-    ) -> ModelAnswer:
-        model = self._chat.model
-        own.limits.check_endpoint(CALLER, CHAT_COMPLETIONS)
-        own.limits.check_model(CALLER, model)
-        await own.limits.count_request(CALLER)
-        closing.enter_context(own.limits.stream(CALLER))
-        plan = own.routing.plan(CHAT_COMPLETIONS, model, CALLER.name, at=self._chat.upstream)
-        _log_bodies(own.settings.logs, record, self._body(messages, plan[0]), closing)
-
-        since = asyncio.get_running_loop().time()
-
-        def prepare(route: Route, closing: contextlib.AsyncExitStack) -> Exchange:
-            clock = ExchangeClock(route.timeouts, since)
-            closing.enter_context(self._drain.watch(clock))
-            request = UpstreamRequest(
-                method="POST",
-                path=f"/{CHAT_COMPLETIONS.name}".encode(),
-                query=b"",
-                headers=_headers(record.request_id),
-                body=self._body(messages, route),
-                clock=clock,
-                endpoint=route.endpoint,
-                model=model,
-            )
-            repairs = AnswerRepairs(route.repairs, Call(route.endpoint.shape, streams=True))
-            limits = own.settings.limits
-            return Exchange(request, route, clock, record, limits, repairs, heartbeat=SILENCE_SECONDS)
-
-        answer = await Attempts(plan, prepare, record, again=True).open(closing)
+    async def _open(self, messages: Sequence[Message], exchange: ExchangeScope) -> ModelAnswer:
+        services, record, model = exchange.services, exchange.record, self._chat.model
+        caller = services.access.named(CALLER)
+        request = self._request(messages, caller, record.request_id)
+        await admit_caller(exchange, caller)
+        admit_request(exchange, request)
+        plan = services.routing.plan(CHAT_COMPLETIONS, model, caller, at=self._chat.upstream)
+        answer = await services.attempts.open(
+            request, plan, record, exchange.closing, heartbeat=SILENCE_SECONDS
+        )
         record.status = answer.status
         return _model_answer(answer, record)
 
-    def _body(self, messages: Sequence[Message], route: Route) -> bytes:
+    def _request(self, messages: Sequence[Message], caller: Caller, request_id: str) -> IncomingRequest:
         chat = self._chat
-        fields: dict[str, object] = {"model": route.rename or chat.model}
+        fields: dict[str, object] = {"model": chat.model}
         if chat.user is not None:
             fields["user"] = str(chat.user)
         fields |= {"messages": messages, "stream": True}
         if chat.tools:
             fields["tools"] = plain(chat.tools)
         fields |= {name: plain(value) for name, value in chat.options.items()}
-        return repair_request(route.repairs, route.endpoint.shape, msgspec.json.encode(fields))
-
-
-def _log_bodies(logs: Logs, record: ExchangeRecord, body: bytes, closing: contextlib.AsyncExitStack) -> None:
-    record.bytes_up = len(body)
-    if logs.bodies:
-        record.bodies = BodyLog(logs.body_bytes)
-        record.bodies.request(body, whole=True)
-        closing.callback(record.bodies.close)
-
-
-async def _count_usage(own: Serving, record: ExchangeRecord) -> None:
-    if record.prompt_tokens is not None:
-        prompt, completion = record.prompt_tokens, record.completion_tokens or 0
-        own.usage.add(CALLER.name, record.model or "", record.upstream or "", prompt, completion)
-    await own.limits.count_usage(CALLER, record, CHAT_COMPLETIONS)
+        body = msgspec.json.encode(fields)
+        return IncomingRequest(
+            request_id=request_id,
+            method="POST",
+            path=f"/{CHAT_COMPLETIONS.name}".encode(),
+            headers=_HEADERS,
+            body=body,
+            fields=read_fields(body),
+            caller=caller,
+            endpoint=CHAT_COMPLETIONS,
+            model=chat.model,
+        )
 
 
 def plain(value: Json) -> object:
@@ -194,15 +133,6 @@ def plain(value: Json) -> object:
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     return value.reveal() if isinstance(value, Secret) else value
-
-
-def _headers(request_id: str) -> Headers:
-    return [
-        (b"content-type", b"application/json"),
-        (b"accept", EVENT_STREAM),
-        (b"accept-encoding", b"identity"),
-        (b"x-request-id", request_id.encode()),
-    ]
 
 
 def _model_answer(answer: Answer, record: ExchangeRecord) -> ModelAnswer:

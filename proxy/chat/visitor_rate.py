@@ -4,7 +4,7 @@ import time
 
 from limits import parse
 
-from proxy.counting import Counting
+from proxy.access.counting import Counting
 from proxy.errors import RateLimited
 
 

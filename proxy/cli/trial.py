@@ -24,7 +24,8 @@ from proxy.settings import EMBEDDED, Credential, Settings, Shared
 from proxy.settings.interpolation import LateText
 from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import explain, origin_of
-from proxy.upstream.client import UpstreamClient, UpstreamRequest, wrong_base_url
+from proxy.upstream.client import UpstreamClient, wrong_base_url
+from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.headers import Headers
 
 _OUR_OWN: Final = frozenset({"source", "token", "token_header", "refresh_in", "sharing", "reissue", "auth"})

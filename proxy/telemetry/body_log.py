@@ -33,8 +33,8 @@ class BodyLog:
         self._answer_bytes += len(chunk)
         self._answer += chunk[: self._limit - len(self._answer)]
 
-    def take_back(self) -> None:
-        """Nothing of it came down after all."""
+    def discard_answer(self) -> None:
+        """Forget the answer so far: none of it was sent."""
         self._answer.clear()
         self._answer_bytes = 0
 

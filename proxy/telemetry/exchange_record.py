@@ -1,4 +1,8 @@
-"""The record of one exchange: filled in on its way through the rooms, written as one log line at its end."""
+"""The record of one exchange, written as one log line at its end.
+
+Every part of the service writes to it, and none decides by it while the exchange runs. At the end it is the
+log line, and the basis of the token count.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -29,8 +33,7 @@ class ExchangeRecord:
     first_byte_at: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
-    bytes_beaten: int = 0
-    """Of heartbeats."""
+    bytes_of_heartbeats: int = 0
     events: int | None = None
     """Of an event stream: how many blocks came down."""
     generation: int | None = None
@@ -52,11 +55,11 @@ class ExchangeRecord:
     """Where bodies are logged, if they are."""
 
     def now(self) -> float:
-        """The clock that every moment here is read from."""
+        """Return the time on the clock of all times in this record."""
         return time.monotonic()
 
     def begin_attempt(self, upstream: str) -> None:
-        """An upstream is asked: whatever an earlier attempt left is void."""
+        """Note that an upstream is asked, and forget the result of an earlier attempt."""
         self.upstream = upstream
         self.attempts += 1
         if self.attempts > 1:
@@ -65,20 +68,20 @@ class ExchangeRecord:
             self.prompt_tokens = self.completion_tokens = self.events = self.generation = None
             self.answered = False
             self.replays = 0
-            self.take_back()
+            self.discard_attempt()
 
-    def take_back(self) -> None:
-        """What was counted as answered does not go down after all."""
+    def discard_attempt(self) -> None:
+        """Subtract bytes that were counted but never sent."""
         self.bytes_down = 0
         if self.bodies is not None:
-            self.bodies.take_back()
+            self.bodies.discard_answer()
 
-    def beaten(self, comment: bytes) -> None:
-        """Count a heartbeat: it goes down whatever is answered."""
-        self.bytes_beaten += len(comment)
+    def count_heartbeat(self, comment: bytes) -> None:
+        """Count a heartbeat, which is sent to the caller whatever follows."""
+        self.bytes_of_heartbeats += len(comment)
 
-    def went_down(self, chunk: bytes) -> None:
-        """Count bytes of the answer as they go to the caller."""
+    def count_bytes_sent(self, chunk: bytes) -> None:
+        """Count bytes of the answer as they are sent to the caller."""
         self.bytes_down += len(chunk)
         if self.bodies is not None:
             self.bodies.answered(chunk)
@@ -90,9 +93,12 @@ class ExchangeRecord:
 
     def fail(self, error: ProxyError) -> None:
         """Note the error that ended the exchange; the first one counts."""
+        self.end(error.code, error.reason)
+
+    def end(self, outcome: str, reason: str | None = None) -> None:
+        """Note how the exchange ended; the first outcome counts."""
         if not self.outcome:
-            self.outcome = error.code
-            self.reason = error.reason
+            self.outcome, self.reason = outcome, reason
 
     def fields(self) -> dict[str, Any]:
         """The line's fields: what is known, durations in milliseconds."""
@@ -105,7 +111,7 @@ class ExchangeRecord:
             "outcome": self.outcome,
             "duration_ms": _milliseconds(now - self.started),
             "bytes_up": self.bytes_up,
-            "bytes_down": self.bytes_down + self.bytes_beaten,
+            "bytes_down": self.bytes_down + self.bytes_of_heartbeats,
         }
         known = {
             "caller": self.caller,

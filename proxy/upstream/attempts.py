@@ -11,126 +11,190 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
+from proxy.drain import Drain
 from proxy.errors import CredentialError, Draining, InternalError, ProxyError, Unreachable, UpstreamError
+from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord, get_logger
-from proxy.upstream.relay import Answer, Exchange
+from proxy.token_ids import TokenTexts
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.relay import Answer, Attempt
+from proxy.upstream.repaired import AnswerRepairs
+from proxy.upstream.requests import IncomingRequest, UpstreamRequest
 from proxy.upstream.routing import Route
+from proxy.wire.form_body import MULTIPART_FORM, replace_form_model
+from proxy.wire.headers import find_header, media_type, request_headers
+from proxy.wire.repairs import read_call, repair_request
+from proxy.wire.request_json import NO_FIELDS, replace_model
 from proxy.wire.retry_after import read_retry_after
 
 PAUSE_SECONDS: Final = 0.1
 """Before the first retry after no connection; doubled each time, and drawn from half of it to all of it."""
-
-Prepare = Callable[[Route, contextlib.AsyncExitStack], Exchange]
-"""Makes the exchange with one upstream; the stack closes what it needs."""
 
 
 class Attempts:
     """Try one upstream after the other.
 
     Args:
-        plan: Where to, in order; not empty.
-        prepare: Makes the exchange with one of them.
-        record: Of the request; it names the upstream that was tried last.
-        again: Whether the request can be sent more than once: its body is held.
+        limits: The `[limits]` section.
+        drain: Learns which exchanges run, and ends them when the service stops.
+        token_texts: Decodes token ids, for the repair that needs it.
     """
 
-    def __init__(
-        self, plan: Sequence[Route], prepare: Prepare, record: ExchangeRecord, *, again: bool
-    ) -> None:
-        self._plan = plan if again else plan[:1]
-        self._prepare = prepare
-        self._record = record
-        self._again = again
+    def __init__(self, limits: Limits, drain: Drain, token_texts: TokenTexts) -> None:
+        self._limits = limits
+        self._drain = drain
+        self._token_texts = token_texts
 
-    async def open(self, closing: contextlib.AsyncExitStack) -> Answer:
-        """The first answer that is no failure; of the last upstream whatever it answers.
+    async def open(
+        self,
+        request: IncomingRequest,
+        plan: Sequence[Route],
+        record: ExchangeRecord,
+        closing: contextlib.AsyncExitStack,
+        *,
+        heartbeat: float | None = None,
+    ) -> Answer:
+        """Return the first answer that is no failure, or whatever the last upstream answers.
 
         Args:
-            closing: Gets what must be closed when the exchange ends: see `Exchange.open`.
+            request: If the rest of its body is still to be read, it is sent once only.
+            plan: The upstreams, in order; not empty.
+            record: Of the exchange; it names the upstream that was tried last.
+            closing: Receives what must be closed when the exchange ends: see `Attempt.open`.
+            heartbeat: Replaces that of the routes.
 
         Raises:
             ProxyError: how the last attempt ended, if without an answer.
         """
-        for route in self._plan[:-1]:
-            answer = await self._ask(route, closing, is_last=False)
-            if answer is not None:
-                return answer
-        answer = await self._ask(self._plan[-1], closing, is_last=True)
-        if answer is None:
-            raise InternalError(reason="the last upstream neither answered nor failed")
-        return answer
-
-    async def _ask(self, route: Route, closing: contextlib.AsyncExitStack, *, is_last: bool) -> Answer | None:
-        """The answer of one upstream; None where the next one is to be asked."""
-        route.health.budget.deposit()
-        wait = 0.0
-        for retries in itertools.count():
-            if is_last and not self._may_retry(route, retries):
-                # Nothing comes after it, and so nothing of it has to be put away before the end.
-                return _answer_of(await self._attempt(route, wait, closing))
-            async with contextlib.AsyncExitStack() as own:
-                outcome = await self._attempt(route, wait, own)
-                again = self._wait_before_retry(route, outcome, retries, is_last=is_last)
-                if again is None and (is_last or not _is_failure(route, outcome)):
-                    answer = _answer_of(outcome)
-                    closing.push_async_exit(own.pop_all())
-                    return answer
-            _tell(route, outcome, again)
-            if again is None:
-                break
-            wait = again
-        return None
+        begun = asyncio.get_running_loop().time()
+        can_repeat = request.rest is None
+        for route in plan if can_repeat else plan[:1]:
+            is_last = route is plan[-1] or not can_repeat
+            route.health.budget.deposit()
+            wait = 0.0
+            for retries in itertools.count():
+                may_retry = can_repeat and retries < route.health.retries.attempts
+                if is_last and not may_retry:
+                    # Nothing comes after this attempt, so its resources stay open until the exchange ends.
+                    return await self._attempt(request, route, record, closing, begun, wait, heartbeat)
+                outcome: Answer | ProxyError
+                async with contextlib.AsyncExitStack() as opened:
+                    try:
+                        outcome = await self._attempt(request, route, record, opened, begun, wait, heartbeat)
+                    except ProxyError as error:
+                        outcome = error
+                    again = (
+                        _wait_before_retry(route, outcome, retries, is_last=is_last) if may_retry else None
+                    )
+                    if again is None and (is_last or not _is_failure(route, outcome)):
+                        if isinstance(outcome, ProxyError):
+                            raise outcome
+                        closing.push_async_exit(opened.pop_all())
+                        return outcome
+                _log_failure(route, outcome, again)
+                if again is None:
+                    break
+                wait = again
+        raise InternalError(reason="the last upstream neither answered nor failed")
 
     async def _attempt(
-        self, route: Route, wait: float, closing: contextlib.AsyncExitStack
-    ) -> Answer | ProxyError:
-        """How an attempt ends before its first byte reaches the caller."""
-        exchange = self._prepare(route, closing)
-        try:
-            if wait:
-                await exchange.clock.first_byte(asyncio.sleep(wait))
-            with route.health.attempt() as end:
-                self._record.begin_attempt(route.upstream)
-                try:
-                    answer = await exchange.open(closing)
-                except ProxyError as error:
-                    end.error = error
-                    raise
-                end.status = answer.status
-                return answer
-        except ProxyError as error:
-            return error
+        self,
+        request: IncomingRequest,
+        route: Route,
+        record: ExchangeRecord,
+        closing: contextlib.AsyncExitStack,
+        begun: float,
+        wait: float,
+        heartbeat: float | None,
+    ) -> Answer:
+        """Send the request to one upstream, and wait for the first byte of its answer."""
+        clock = ExchangeClock(route.timeouts, begun)
+        closing.enter_context(self._drain.watch(clock))
+        attempt = Attempt(
+            self._write_request(request, route, clock, record),
+            route,
+            clock,
+            record,
+            self._limits,
+            AnswerRepairs(
+                route.repairs, read_call(route.endpoint.shape, request.body if route.repairs else b"")
+            ),
+            heartbeat=route.heartbeat if heartbeat is None else heartbeat,
+        )
+        if wait:
+            async with clock.first_byte():
+                await asyncio.sleep(wait)
+        with route.health.attempt() as end:
+            record.begin_attempt(route.upstream)
+            answer = await attempt.open(closing)
+            end.status = answer.status
+            return answer
 
-    def _may_retry(self, route: Route, retries: int) -> bool:
-        return self._again and retries < route.health.retries.attempts
+    def _write_request(
+        self, request: IncomingRequest, route: Route, clock: ExchangeClock, record: ExchangeRecord
+    ) -> UpstreamRequest:
+        """Return the request as this upstream gets it."""
+        body = self._write_body(request, route)
+        length = request.content_length
+        if length is not None:
+            length += len(body) - len(request.body)
+        return UpstreamRequest(
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request_headers(request.headers, request_id=request.request_id),
+            body=body if request.rest is None else _upload(body, request.rest, clock, record),
+            content_length=length,
+            clock=clock,
+            caller=request.caller.name,
+            endpoint=route.endpoint,
+            model=request.model,
+        )
 
-    def _wait_before_retry(
-        self, route: Route, outcome: Answer | ProxyError, retries: int, *, is_last: bool
-    ) -> float | None:
-        """Seconds until the same upstream is asked again; None where it is not."""
-        if not self._may_retry(route, retries):
-            return None
-        most = min(route.health.retries.longest_wait, route.timeouts.first_byte or math.inf)
-        wait: float | None = None
-        if isinstance(outcome, Unreachable):  # nothing was sent
-            pause = PAUSE_SECONDS * 2**retries * random.uniform(0.5, 1)  # noqa: S311  spreads callers out
-            wait = min(pause, most / 2)
-        elif is_last and isinstance(outcome, Answer) and outcome.status >= HTTPStatus.BAD_REQUEST:
-            wait = read_retry_after(outcome.headers, time.time())
-            wait = None if wait is None else max(wait, PAUSE_SECONDS)
-        if wait is None or wait >= most or not route.health.budget.withdraw():
-            return None
-        return wait
+    def _write_body(self, request: IncomingRequest, route: Route) -> bytes:
+        """Return the body with the upstream's name of the model, repaired for this upstream and caller."""
+        body = request.body
+        content_type = find_header(request.headers, b"content-type") or b""
+        if route.rename is not None and media_type(content_type) == MULTIPART_FORM:
+            return replace_form_model(content_type, body, route.rename)
+        if request.fields is NO_FIELDS or not request.is_whole:  # not JSON
+            return body
+        if route.rename is not None:
+            body = replace_model(body, route.rename)
+        read_ids = self._token_texts.reader(request.model)
+        return repair_request(route.repairs, route.endpoint.shape, body, read_ids)
 
 
-def _answer_of(outcome: Answer | ProxyError) -> Answer:
-    if isinstance(outcome, ProxyError):
-        raise outcome
-    return outcome
+async def _upload(
+    head: bytes, rest: AsyncIterator[bytes], clock: ExchangeClock, record: ExchangeRecord
+) -> AsyncIterator[bytes]:
+    """Yield what has been read, then what still arrives; each piece restarts the first-byte timeout."""
+    yield head
+    async for chunk in rest:
+        record.bytes_up += len(chunk)
+        clock.sent()
+        yield chunk
+
+
+def _wait_before_retry(
+    route: Route, outcome: Answer | ProxyError, retries: int, *, is_last: bool
+) -> float | None:
+    """Return the seconds until the same upstream is asked again; None if it is not."""
+    most = min(route.health.retries.longest_wait, route.timeouts.first_byte or math.inf)
+    wait: float | None = None
+    if isinstance(outcome, Unreachable):  # nothing was sent
+        pause = PAUSE_SECONDS * 2**retries * random.uniform(0.5, 1)  # noqa: S311  spreads callers out
+        wait = min(pause, most / 2)
+    elif is_last and isinstance(outcome, Answer) and outcome.status >= HTTPStatus.BAD_REQUEST:
+        wait = read_retry_after(outcome.headers, time.time())
+        wait = None if wait is None else max(wait, PAUSE_SECONDS)
+    if wait is None or wait >= most or not route.health.budget.withdraw():
+        return None
+    return wait
 
 
 def _is_failure(route: Route, outcome: Answer | ProxyError) -> bool:
@@ -140,7 +204,7 @@ def _is_failure(route: Route, outcome: Answer | ProxyError) -> bool:
     return isinstance(outcome, UpstreamError | CredentialError) and not isinstance(outcome, Draining)
 
 
-def _tell(route: Route, outcome: Answer | ProxyError, wait: float | None) -> None:
+def _log_failure(route: Route, outcome: Answer | ProxyError, wait: float | None) -> None:
     failed = (
         {"status": outcome.status}
         if isinstance(outcome, Answer)

@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import functools
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -33,8 +32,9 @@ from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.redacted import RedactedBody, SentSecrets, without_coding
+from proxy.upstream.requests import SendClock, UpstreamRequest
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
-from proxy.wire.endpoints import OTHER, Endpoint
+from proxy.wire.endpoints import OTHER
 from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
 from proxy.wire.redaction import Redactor
@@ -43,44 +43,6 @@ Explain = Callable[[Exception], TransportFailure]
 
 REJECTION_SECONDS: Final = 1.0
 """For the body of an answer that rejects our token, which is needed only if no other token helps."""
-
-
-class SendClock(Protocol):
-    """Bounds the wait for an upstream."""
-
-    def hold(self) -> None:
-        """Something else is waited for."""
-
-    def sent(self) -> None:
-        """The request goes out: the wait begins."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
-    """One request as it goes up, but for the credential.
-
-    Args:
-        method: The HTTP method.
-        path: Raw path below the upstream's base URL, with its leading slash.
-        query: Raw query without its question mark.
-        headers: What goes up, see `proxy.wire.headers.request_headers`.
-        body: Held bytes, which can be sent again, or a stream, which cannot.
-        content_length: Of a streamed body, where the caller announced it.
-        clock: Told when the upstream's time begins, which a wait for a token is not.
-        subprotocols: Of a WebSocket, for whose handshake this request is then.
-        endpoint, model: What the request is for; a token may be good for some of it only.
-    """
-
-    method: str
-    path: bytes
-    query: bytes
-    headers: Headers
-    body: bytes | AsyncIterator[bytes]
-    content_length: int | None = None
-    clock: SendClock | None = None
-    subprotocols: Sequence[str] | None = None
-    endpoint: Endpoint = OTHER
-    model: str | None = None
 
 
 class UpstreamClient(AsyncOpenAI):
@@ -151,7 +113,7 @@ class UpstreamClient(AsyncOpenAI):
         # Unknown endpoints are told apart by their paths.
         endpoint = request.path.decode("latin-1") if request.endpoint is OTHER else request.endpoint.name
         purpose = Purpose.of(request.method, endpoint, request.model)
-        use, answer = TokenUse(self._credential.source, record.caller, purpose), (0, b"")
+        use, answer = TokenUse(self._credential.source, request.caller, purpose), (0, b"")
         while (token := await _token(use, request.clock)) is not None:
             record.generation, record.replays = token.generation, use.sends - 1
             response = await self._send(request, token)

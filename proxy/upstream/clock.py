@@ -1,13 +1,11 @@
 """The clocks of one exchange: first byte, gap between bytes, whole, and the drain of the service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 from proxy.errors import Draining, ProxyError, UpstreamTimeout
 from proxy.settings import Timeouts
-
-T = TypeVar("T")
 
 
 class ExchangeClock:
@@ -33,8 +31,9 @@ class ExchangeClock:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
 
-    async def first_byte(self, wait: Awaitable[T]) -> T:
-        """Await the beginning of the answer.
+    @contextlib.asynccontextmanager
+    async def first_byte(self) -> AsyncIterator[None]:
+        """Bound everything inside: the wait for the beginning of the answer.
 
         Raises:
             UpstreamTimeout: it did not come in time.
@@ -42,7 +41,7 @@ class ExchangeClock:
         """
         try:
             async with asyncio.timeout_at(self._first_byte_due()) as self._before:
-                return await wait
+                yield
         except TimeoutError as error:
             raise Draining if self._stopped else UpstreamTimeout(reason="no first byte in time") from error
         finally:

@@ -76,7 +76,7 @@ class UpstreamHealth:
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator["AttemptEnd"]:
-        """Watch an attempt; how it ended is to be noted inside. One without a note tells nothing.
+        """Watch an attempt; its status is to be noted inside. Without a status or an error it proves nothing.
 
         Raises:
             CircuitOpen: it may not be made.
@@ -86,6 +86,9 @@ class UpstreamHealth:
         end = AttemptEnd()
         try:
             yield end
+        except ProxyError as error:
+            end.error = error
+            raise
         finally:
             if breaker is not None and ticket is not None:
                 _tell(breaker, ticket, end)

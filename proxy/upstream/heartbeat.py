@@ -67,7 +67,7 @@ class Heartbeat:
     async def _beat(self, task: "asyncio.Task[Answer | ProxyError]") -> AsyncGenerator[bytes]:
         done: set[asyncio.Task[Answer | ProxyError]] = set()
         while not done:
-            self._record.beaten(HEARTBEAT)
+            self._record.count_heartbeat(HEARTBEAT)
             yield HEARTBEAT
             done, _ = await asyncio.wait({task}, timeout=self._seconds)
         outcome = task.result()
@@ -91,14 +91,14 @@ class Heartbeat:
                     body += chunk
                     if len(body) > _WHOLE_BYTES_MAX:
                         break
-        self._record.take_back()
+        self._record.discard_attempt()
         error = BadResponse(reason=f"no stream but a {answer.status}, after a heartbeat")
         return self._failed(error, read_error(body))
 
     def _failed(self, error: ProxyError, envelope: ErrorEnvelope | None = None) -> bytes:
         self._record.fail(error)
         event = error_event(envelope or error.envelope(), named=self._endpoint.stream is StreamEnd.RESPONSE)
-        self._record.went_down(event)
+        self._record.count_bytes_sent(event)
         return event
 
 

@@ -10,8 +10,9 @@ from typing import Final
 from proxy.errors import Aborted, BadResponse, InvalidResponse, NotFound, ProxyError, UpstreamTimeout
 from proxy.settings import Settings
 from proxy.telemetry import ExchangeRecord, get_logger
-from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.upstream.client import UpstreamClient
 from proxy.upstream.relay import Answer
+from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.endpoints import MODELS, ModelPlace, Shape
 from proxy.wire.model_list import ModelEntry, filter_listing, merge, read_entries
 from proxy.wire.paths import Target

@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.client import UpstreamRequest, UpstreamResponse
+from proxy.upstream.client import UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.repaired import AnswerRepairs, Start
+from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
@@ -49,8 +50,8 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request on its way: what it asks, where it goes, its clocks, its record."""
+class Attempt:
+    """One try at one upstream: what is asked, where, how long that may take, and what the caller gets."""
 
     request: UpstreamRequest
     route: Route
@@ -59,44 +60,41 @@ class Exchange:
     limits: Limits
     repairs: AnswerRepairs = NO_ANSWER_REPAIRS
     heartbeat: float = 0.0
-    """Seconds of silence in an event stream after which the caller hears from us; 0 is never."""
+    """Seconds of silence in an event stream after which the caller gets a comment; 0 is never."""
 
     async def open(self, closing: contextlib.AsyncExitStack) -> Answer:
         """Send the request and wait for the first byte of the answer.
 
         Args:
-            closing: Gets what must be closed when the exchange ends, however it ends: it belongs to the
+            closing: Receives what must be closed when the exchange ends, however it ends: it belongs to the
                 task that serves the request, since a caller who leaves early never starts the body.
 
         Raises:
             ProxyError: whatever went wrong before the first byte.
         """
-        response, first, start = await self.clock.first_byte(self._first_byte(closing))
-        record = self.record
+        record, max_event_bytes = self.record, self.limits.max_event_bytes
+        start: Start | EmbeddedError | None = None
+        async with self.clock.first_byte():
+            response = await self.route.client.open(self.request, record)
+            closing.push_async_callback(response.aclose)
+            record.headers_at = record.now()
+            beginning = self.repairs.beginning(self.request.method, response.status, response.headers)
+            try:
+                first = chunk = await response.read()
+                if beginning is not None:
+                    beginning.feed(chunk)
+                    while chunk and not beginning.has_enough(max_event_bytes):
+                        chunk = await response.read()
+                        beginning.feed(chunk)
+            except Aborted as error:
+                raise BadResponse(reason=error.reason) from error
+            if beginning is not None:
+                start = beginning.start(max_event_bytes)
+                first = b"" if isinstance(start, EmbeddedError) else start.body
         record.first_byte_at = record.now()
         upstream_id = find_header(response.headers, b"x-request-id")
         record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
         return self._answer(response, first, start, closing)
-
-    async def _first_byte(
-        self, closing: contextlib.AsyncExitStack
-    ) -> tuple[UpstreamResponse, bytes, Start | EmbeddedError | None]:
-        response = await self.route.client.open(self.request, self.record)
-        closing.push_async_callback(response.aclose)
-        self.record.headers_at = self.record.now()
-        beginning = self.repairs.beginning(self.request.method, response.status, response.headers)
-        try:
-            first = chunk = await response.read()
-            if beginning is None:
-                return response, first, None
-            beginning.feed(chunk)
-            while chunk and not beginning.has_enough(self.limits.max_event_bytes):
-                chunk = await response.read()
-                beginning.feed(chunk)
-        except Aborted as error:
-            raise BadResponse(reason=error.reason) from error
-        start = beginning.start(self.limits.max_event_bytes)
-        return response, b"" if isinstance(start, EmbeddedError) else start.body, start
 
     def _answer(
         self,
@@ -127,7 +125,7 @@ class Exchange:
         if watched and not first and self._says_when_done and not is_head:
             raise InvalidResponse("an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
-            self.record.went_down(first)
+            self.record.count_bytes_sent(first)
             self._note_usage(read_usage, first)
             return Answer(response.status, headers, first)
         self.clock.watch(response.fail)
@@ -142,7 +140,7 @@ class Exchange:
     def _whole(self, status: int, headers: Headers, body: bytes) -> Answer:
         """An answer of another length than the upstream's."""
         kept = [pair for pair in headers if pair[0] != b"content-length"]
-        self.record.went_down(body)
+        self.record.count_bytes_sent(body)
         return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
 
     def _error_answer(self, error: EmbeddedError, response: UpstreamResponse) -> Answer:
@@ -162,7 +160,7 @@ class Exchange:
     ) -> AsyncGenerator[bytes]:
         """Whole events as they come; a broken stream ends with one error event."""
         repairer = self.repairs.stream() if self.repairs else None
-        record, told = self.record, False
+        record, clock, told = self.record, self.clock, False
         try:
             chunk = first
             while chunk:
@@ -173,7 +171,7 @@ class Exchange:
                 if _ERROR in whole:
                     whole = response.redact(whole)
                 if whole:
-                    record.went_down(whole)
+                    record.count_bytes_sent(whole)
                     record.events = framer.events
                     yield whole
                 if repairer is not None and repairer.ended:
@@ -182,11 +180,16 @@ class Exchange:
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
                 if whole.endswith(_END) and framer.marked:
-                    self.clock.ending(END_SECONDS)
-                while (arrived := await self._next_or_silence(response, framer)) is None:
-                    record.beaten(HEARTBEAT)
-                    yield HEARTBEAT
-                chunk = arrived
+                    clock.ending(END_SECONDS)
+                clock.waiting()
+                if not self.heartbeat or framer.marked:
+                    chunk = await response.read()
+                else:
+                    while (arrived := await self._next_unless_silent(response)) is None:
+                        record.count_heartbeat(HEARTBEAT)
+                        yield HEARTBEAT
+                    chunk = arrived
+                clock.arrived()
             tail = framer.flush(drop_cut=self._says_when_done)
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
@@ -198,7 +201,7 @@ class Exchange:
                 tail = response.redact(tail) if _ERROR in tail else tail
                 # Clients ignore an event without a blank line after it, so an error must have one.
                 tail = tail if not holds_error(tail) else tail.rstrip(b"\r\n") + b"\n\n"
-                record.went_down(tail)
+                record.count_bytes_sent(tail)
                 yield tail
         except ProxyError as error:
             if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
@@ -208,25 +211,19 @@ class Exchange:
         """Any other body, as it comes."""
         chunk, tail = first, b""
         while chunk:
-            self.record.went_down(chunk)
+            self.record.count_bytes_sent(chunk)
             yield chunk
             tail = (tail + chunk)[-TAIL_BYTES:] if self._is_counted else b""
-            chunk = await self._next(response)
+            self.clock.waiting()
+            chunk = await response.read()
+            self.clock.arrived()
         self._note_usage(read_usage_in_tail, tail)
 
-    async def _next(self, response: UpstreamResponse) -> bytes:
-        self.clock.waiting()
-        chunk = await response.read()
-        self.clock.arrived()
-        return chunk
-
-    async def _next_or_silence(self, response: UpstreamResponse, framer: EventFramer) -> bytes | None:
-        """What arrives next; None after so much silence that the caller should hear from us."""
-        if not self.heartbeat or framer.marked:
-            return await self._next(response)
+    async def _next_unless_silent(self, response: UpstreamResponse) -> bytes | None:
+        """Return what arrives next; None after so much silence that the caller should get a heartbeat."""
         try:
             async with asyncio.timeout(self.heartbeat):
-                return await self._next(response)
+                return await response.read()
         except TimeoutError:
             return None
 
@@ -247,5 +244,5 @@ class Exchange:
         self.record.fail(error)
         told = Aborted() if isinstance(error, UpstreamTimeout) else error
         event = error_event(told.envelope(), named=self.route.endpoint.stream is StreamEnd.RESPONSE)
-        self.record.went_down(event)
+        self.record.count_bytes_sent(event)
         return event

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
+from proxy.access import Caller
 from proxy.settings import Settings, Timeouts, Upstream
 from proxy.telemetry import UpstreamReading
 from proxy.upstream.balance import Balance
@@ -13,6 +14,8 @@ from proxy.upstream.health import UpstreamHealth
 from proxy.wire.endpoints import Endpoint
 from proxy.wire.repairs import Repairs, resolve
 
+ANYBODY: Final = Caller("")
+"""A caller without a key, and so without repairs or limits of its own."""
 NO_REPAIRS: Final = Repairs()
 Target = str | Mapping[str, int]
 
@@ -54,8 +57,7 @@ class Routing:
         routes = settings.routes
         self._upstreams = settings.upstreams
         self._clients = clients
-        self._callers = {key.name: key for key in settings.access.keys}
-        self._repairs: dict[tuple[str, str | None], Repairs] = {}
+        self._repairs: dict[tuple[str, str], Repairs] = {}
         self._of_model = [(route, _balance(route.upstream)) for route in routes.models]
         self._of_endpoint = {name: _balance(target) for name, target in routes.endpoints.items()}
         self._default = _balance(routes.default)
@@ -73,30 +75,26 @@ class Routing:
         if before is not None:
             self._health |= {name: kept for name, kept in before._health.items() if self._same(name, kept)}
 
-    def choose(self, endpoint: Endpoint, model: str | None = None, caller: str | None = None) -> Route:
-        """The route of a request that has one try.
-
-        Args:
-            endpoint: One below a named one goes the same way.
-            model: As the request names it, where it does.
-            caller: By its name; its repairs count beside those of the upstream.
-        """
+    def choose(self, endpoint: Endpoint, model: str | None = None, caller: Caller = ANYBODY) -> Route:
+        """Return the route of a request that is sent once only; see `plan`."""
         return self.plan(endpoint, model, caller)[0]
 
     def plan(
         self,
         endpoint: Endpoint,
         model: str | None = None,
-        caller: str | None = None,
+        caller: Caller = ANYBODY,
         *,
         at: str | None = None,
     ) -> Sequence[Route]:
-        """Where to try a request, one after the other: its turn's upstream, its peers, their fallbacks.
+        """Return the upstreams to try, in order: the one whose turn it is, its peers, their fallbacks.
 
-        Those whose circuit is open are left out, unless it is that of every one.
+        Those whose circuit is open are left out, unless every circuit is open.
 
         Args:
-            endpoint, model, caller: See `choose`.
+            endpoint: One below a named endpoint takes the same route.
+            model: That the request names.
+            caller: Whose request it is; the caller's repairs are added to those of the upstream.
             at: An upstream that is asked first, whatever the routes say.
         """
         if at is not None and at in self._upstreams:
@@ -117,10 +115,9 @@ class Routing:
         return [health.reading() for health in self._health.values()]
 
     def _route(
-        self, name: str, endpoint: Endpoint, model: str | None, rename: str | None, caller: str | None
+        self, name: str, endpoint: Endpoint, model: str | None, rename: str | None, caller: Caller
     ) -> Route:
-        upstream, key = self._upstreams[name], self._callers.get(caller or "")
-        beat = upstream.heartbeat if key is None or key.heartbeat is None else key.heartbeat
+        upstream = self._upstreams[name]
         return Route(
             endpoint=endpoint,
             upstream=name,
@@ -128,17 +125,15 @@ class Routing:
             timeouts=upstream.timeouts,
             rename=rename or _renamed(upstream, model),
             repairs=self._repairs_of(name, caller),
-            heartbeat=beat,
+            heartbeat=upstream.heartbeat if caller.heartbeat is None else caller.heartbeat,
             health=self._health[name],
             fallback_statuses=self._fallback_statuses[name],
         )
 
-    def _repairs_of(self, upstream: str, caller: str | None) -> Repairs:
-        key = self._callers.get(caller or "")
-        pair = (upstream, None if key is None else key.name)
+    def _repairs_of(self, upstream: str, caller: Caller) -> Repairs:
+        pair = (upstream, caller.name)
         if pair not in self._repairs:  # at most one for each pair of names in the configuration
-            of_caller = () if key is None else key.repairs
-            self._repairs[pair] = resolve([*self._upstreams[upstream].repairs, *of_caller])
+            self._repairs[pair] = resolve([*self._upstreams[upstream].repairs, *caller.repairs])
         return self._repairs[pair]
 
     def _matching(self, model: str | None) -> tuple[str | None, Balance] | None:

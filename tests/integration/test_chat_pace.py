@@ -8,7 +8,7 @@ from tests.chat.visitor import blocks, states
 from tests.conftest import RunProxy
 from tests.integration.test_chat import CHAT, DONE, chatting, chunk, first_of, held, says
 from tests.raw_upstream import Conversation, raw_upstream
-from tests.test_generations import settings
+from tests.test_config_snapshots import settings
 
 
 async def test_a_sentence_is_shown_while_the_model_pauses_behind_it(run_proxy: RunProxy) -> None:

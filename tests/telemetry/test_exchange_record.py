@@ -64,7 +64,7 @@ def test_its_clock_is_the_one_that_durations_are_counted_by() -> None:
 def test_bytes_are_counted_as_they_go_down() -> None:
     exchange = record()
     for chunk in (b"abc", b"", b"defgh"):
-        exchange.went_down(chunk)
+        exchange.count_bytes_sent(chunk)
     assert exchange.fields()["bytes_down"] == 8
 
 
@@ -77,8 +77,8 @@ def test_bytes_that_go_down_are_kept_where_bodies_are_logged() -> None:
 
     exchange = record()
     exchange.bodies = Keeping(10)
-    exchange.went_down(b"abc")
-    exchange.went_down(b"def")
+    exchange.count_bytes_sent(b"abc")
+    exchange.count_bytes_sent(b"def")
     assert kept == [b"abc", b"def"]
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart import Response
 
-from proxy import asgi
 from proxy.app import create_app
+from proxy.lifecycle import exchange as exchange_scope
 from proxy.secret import MASK, Secret
 from proxy.settings import Logs, load_settings
 from proxy.telemetry import body_log, configure_logs, get_logger, request_context
@@ -333,7 +333,7 @@ async def test_the_service_tells_neither_token_nor_key_nor_prompt(
 ) -> None:
     stream = log_to(io.StringIO(), format="json", level="debug")
     # A logger keeps the stream of its first use: these are for this test alone.
-    monkeypatch.setattr(asgi, "_log", get_logger("exchange"))
+    monkeypatch.setattr(exchange_scope, "_log", get_logger("exchange"))
     monkeypatch.setattr(body_log, "_log", get_logger("bodies"))
     path = tmp_path / "proxy.toml"
     credential = RECIPE.format(issuer=gateway.url)
@@ -378,7 +378,7 @@ async def test_a_defect_is_logged_with_its_cause_and_without_what_the_request_he
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     stream = log_to(io.StringIO(), format="json", level="debug")
-    monkeypatch.setattr(asgi, "_log", get_logger("exchange"))
+    monkeypatch.setattr(exchange_scope, "_log", get_logger("exchange"))
     path = tmp_path / "proxy.toml"
     static = f'source = "static"\nvalue = "{CANARY}"'
     path.write_text(

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import httpx2
 
@@ -13,7 +14,9 @@ from proxy.credentials import UpstreamCredential
 from proxy.credentials.upstream_credential import Injection
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.client import UpstreamClient, UpstreamRequest, UpstreamResponse
+from proxy.upstream.client import UpstreamClient, UpstreamResponse
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.transport import AiohttpTransport, ArrivingBody
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import FakeIssuer, build_machine
@@ -21,6 +24,7 @@ from tests.loopback import until
 from tests.pace import PATIENCE as PATIENCE
 from tests.raw_upstream import Conversation
 
+T = TypeVar("T")
 GIVE_UP = struct.pack("ii", 1, 0)
 """SO_LINGER without a wait: closing resets the connection."""
 
@@ -52,6 +56,12 @@ def build_client(
     """The client of an upstream that listens there."""
     section = Upstream.model_validate({"base_url": f"{url}/v1", **settings})
     return UpstreamClient("chat", section, credential)
+
+
+async def first_byte(clock: ExchangeClock, wait: Awaitable[T]) -> T:
+    """Await the beginning of an answer, bounded by the clock."""
+    async with clock.first_byte():
+        return await wait
 
 
 async def read_all(response: UpstreamResponse) -> bytes:

@@ -22,7 +22,8 @@ from proxy.errors import (
     UpstreamForbidden,
     UpstreamTimeout,
 )
-from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from tests.credentials.fakes import DOWN, FakeIssuer
 from tests.loopback import until

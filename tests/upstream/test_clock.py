@@ -9,6 +9,7 @@ from proxy.errors import Draining, ProxyError, UpstreamTimeout
 from proxy.settings import Timeouts
 from proxy.upstream.clock import ExchangeClock
 from tests.credentials.fakes import virtually
+from tests.upstream.build import first_byte
 
 NONE = Timeouts(first_byte=0, idle=0, total=0)
 HOUR = 3600.0
@@ -28,7 +29,7 @@ async def expiry_of(clock: ExchangeClock) -> tuple[float, str | None]:
     """After how many seconds the wait for a first byte that never comes ends, and in which words."""
     begun = now()
     with pytest.raises(UpstreamTimeout) as caught:
-        await clock.first_byte(asyncio.Event().wait())
+        await first_byte(clock, asyncio.Event().wait())
     return now() - begun, caught.value.reason
 
 
@@ -78,7 +79,7 @@ async def test_a_first_byte_in_time_is_given_on_and_leaves_no_timer() -> None:
         return b"x"
 
     clock = clock_of(first_byte=120, total=HOUR)
-    assert await clock.first_byte(answer()) == b"x"
+    assert await first_byte(clock, answer()) == b"x"
     assert not has_timers()
 
 
@@ -97,7 +98,7 @@ async def test_without_bounds_the_wait_for_the_first_byte_is_endless() -> None:
     clock = ExchangeClock(NONE)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1000 * HOUR):
-            await clock.first_byte(asyncio.Event().wait())
+            await first_byte(clock, asyncio.Event().wait())
 
 
 @virtually
@@ -112,7 +113,7 @@ async def test_an_upload_under_way_pushes_the_first_byte_clock() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(UpstreamTimeout):
-        await clock.first_byte(upload())
+        await first_byte(clock, upload())
     assert now() - begun == 20 * 9 + 10
 
 
@@ -127,7 +128,7 @@ async def test_an_upload_does_not_push_the_total() -> None:
             clock.sent()
 
     with pytest.raises(UpstreamTimeout):
-        await clock.first_byte(upload())
+        await first_byte(clock, upload())
     assert now() - begun == 50
 
 
@@ -151,7 +152,7 @@ async def test_an_upload_that_goes_on_while_the_wait_is_ended_disturbs_nothing()
             clock.sent()
 
     with pytest.raises(UpstreamTimeout):
-        await clock.first_byte(upload())
+        await first_byte(clock, upload())
 
 
 @virtually
@@ -160,7 +161,7 @@ async def test_an_error_of_the_wait_itself_passes() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await clock_of(first_byte=10).first_byte(fail())
+        await first_byte(clock_of(first_byte=10), fail())
     assert not has_timers()
 
 
@@ -269,7 +270,7 @@ async def test_a_stop_ends_the_wait_for_the_first_byte_at_once() -> None:
     begun = now()
     asyncio.get_running_loop().call_later(5, clock.stop)
     with pytest.raises(Draining):
-        await clock.first_byte(asyncio.Event().wait())
+        await first_byte(clock, asyncio.Event().wait())
     assert now() - begun == 5
 
 
@@ -278,7 +279,7 @@ async def test_a_stop_ends_an_unbounded_wait_too() -> None:
     clock = ExchangeClock(NONE)
     asyncio.get_running_loop().call_later(5, clock.stop)
     with pytest.raises(Draining):
-        await clock.first_byte(asyncio.Event().wait())
+        await first_byte(clock, asyncio.Event().wait())
 
 
 @virtually
@@ -287,7 +288,7 @@ async def test_a_stop_before_the_wait_lets_it_not_begin() -> None:
     begun = now()
     clock.stop()
     with pytest.raises(Draining):
-        await clock.first_byte(asyncio.Event().wait())
+        await first_byte(clock, asyncio.Event().wait())
     assert now() == begun
 
 
@@ -299,7 +300,7 @@ async def test_an_upload_does_not_push_a_stop() -> None:
     loop.call_later(5, clock.stop)
     loop.call_later(5, clock.sent)
     with pytest.raises(Draining):
-        await clock.first_byte(asyncio.Event().wait())
+        await first_byte(clock, asyncio.Event().wait())
     assert now() - begun == 5
 
 
@@ -319,7 +320,7 @@ async def test_a_stop_between_first_byte_and_watch_fails_the_first_read() -> Non
         return b"x"
 
     clock = clock_of(first_byte=120)
-    assert await clock.first_byte(answer()) == b"x"
+    assert await first_byte(clock, answer()) == b"x"
     clock.stop()
     assert [type(error) for error in Reader(clock).errors] == [Draining]
 
@@ -342,6 +343,6 @@ def test_a_stop_while_the_wait_is_being_ended_disturbs_nothing(end: Callable[[Ex
                 clock.stop()
 
         with pytest.raises(Draining):
-            await clock.first_byte(slow_to_leave())
+            await first_byte(clock, slow_to_leave())
 
     run()

@@ -12,10 +12,11 @@ import pytest
 from proxy.errors import Aborted, BadResponse, Draining, ProxyError, Unreachable, UpstreamTimeout
 from proxy.settings import Limits, Timeouts, Upstream
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.client import UpstreamClient, UpstreamRequest
+from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.health import UpstreamHealth
-from proxy.upstream.relay import Answer, Exchange
+from proxy.upstream.relay import Answer, Attempt
+from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import Route
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import virtually
@@ -106,11 +107,11 @@ class Relayed:
             health=UpstreamHealth("chat", Upstream(base_url="http://chat.test/v1")),
         )
         limits = Limits(max_event_bytes=max_event_bytes)
-        self.exchange = Exchange(build_request(method), route, self.clock, self.record, limits)
+        self.attempt = Attempt(build_request(method), route, self.clock, self.record, limits)
 
     async def answer(self) -> Answer:
         """The beginning of the answer."""
-        return await self.exchange.open(self.closing)
+        return await self.attempt.open(self.closing)
 
     async def chunks(self) -> list[bytes]:
         """A streamed answer to its end, closed after it."""

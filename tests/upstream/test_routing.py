@@ -5,11 +5,12 @@ from typing import cast
 
 import pytest
 
+from proxy.access import Caller
 from proxy.errors import Unreachable
 from proxy.secret import Secret
 from proxy.settings import Access, CallerKey, ModelRoute, Routes, Settings, Timeouts, Upstream
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.routing import Route, Routing
+from proxy.upstream.routing import ANYBODY, Route, Routing
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, OTHER, Endpoint
 from tests.endpoints import endpoint_of
 
@@ -194,7 +195,15 @@ def test_models_have_other_names_at_other_upstreams() -> None:
         assert [route.rename for route in routing.plan(CHAT_COMPLETIONS, model)] == [None, rename]
 
 
-@pytest.mark.parametrize(("caller", "seconds"), [(None, 15), ("somebody", 15), ("slow", 0), ("calm", 9)])
-def test_a_heartbeat_is_the_callers_or_else_the_upstreams(caller: str | None, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("caller", "seconds"),
+    [
+        (ANYBODY, 15),
+        (Caller("somebody"), 15),
+        (Caller("slow", heartbeat=0), 0),
+        (Caller("calm", heartbeat=9), 9),
+    ],
+)
+def test_a_heartbeat_is_the_callers_or_else_the_upstreams(caller: Caller, seconds: float) -> None:
     routing = plan_of({"a": {"heartbeat": 15}}, "a")
     assert routing.choose(CHAT_COMPLETIONS, None, caller).heartbeat == seconds

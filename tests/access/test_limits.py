@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from limits import RateLimitItem
 
-from proxy.counting import Counting
+from proxy.access.counting import Counting
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller

@@ -9,8 +9,8 @@ import pytest
 from limits import parse
 from structlog.testing import capture_logs
 
-from proxy import counting as module
-from proxy.counting import Counting
+from proxy.access import counting as module
+from proxy.access.counting import Counting
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared

@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.app import create_app, reload
+from proxy.config_snapshots import NEEDS_RESTART, ConfigSnapshots
 from proxy.drain import Drain
 from proxy.errors import SettingsError
-from proxy.generations import NEEDS_RESTART, Generations
 from proxy.settings import Settings, load_settings
 from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
@@ -87,10 +87,10 @@ async def test_a_stream_goes_on_by_the_settings_that_it_began_with(
         await put_in_force(proxy, settings(tmp_path, after.url))
         assert await status_of(caller) == 200
         assert len(after.requests) == 1
-        assert not old.users.are_gone
+        assert not old.users.may_close
         go_on.set()
         assert await streaming.body(answer) == b"data: [DONE]\n\n"
-        await until(lambda: old.users.are_gone)
+        await until(lambda: old.users.may_close)
         await until(lambda: before.connections == 0)  # its connections are closed with it
 
 
@@ -176,18 +176,18 @@ async def test_what_a_running_service_cannot_change_is_told(run_proxy: RunProxy,
         assert {*NEEDS_RESTART} <= {*Settings.model_fields}
 
 
-async def test_all_generations_are_closed_at_the_end_whoever_still_streams(tmp_path: Path) -> None:
+async def test_all_snapshots_are_closed_at_the_end_whoever_still_streams(tmp_path: Path) -> None:
     async with raw_upstream(ok) as upstream:
         app = create_app(settings(tmp_path, upstream.url), Drain())
         async with app.test_app():
-            generations: Generations = app.extensions["proxy"]
-            first = generations.current
-            with first.users.one():
-                await reload(app, settings(tmp_path, upstream.url, key="sk-new-key-91"))
-                assert generations.current is not first
-                async with asyncio.timeout(PATIENCE):
-                    generations.dismiss()
-                    await first.users.gone()
+            snapshots: ConfigSnapshots = app.extensions["proxy"]
+            first = snapshots.current
+            first.users.acquire()
+            await reload(app, settings(tmp_path, upstream.url, key="sk-new-key-91"))
+            assert snapshots.current is not first
+            async with asyncio.timeout(PATIENCE):
+                snapshots.close_all()
+                await first.users.wait_until_unused()
 
 
 CLUSTER = """

@@ -1,0 +1,112 @@
+"""A caller, with everything that its key allows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, Self
+
+from limits import RateLimitItem, parse
+
+from proxy.errors import EndpointForbidden, ModelForbidden
+from proxy.settings import ANY_MODEL, CallerKey
+from proxy.wire.endpoints import Endpoint, ModelPlace
+from proxy.wire.request_model import SeenRequest, find_ambiguity, named_models
+
+ANY_ENDPOINT: Final = "*"
+
+_SHOWS_NO_MODEL: Final = (
+    "this key is limited to models, and requests to this endpoint can run a model that they do not name"
+)
+_NOT_BY_DEFAULT: Final = (
+    "this key is limited to models, and such keys may use this endpoint only if their `endpoints` name it"
+)
+_HIDDEN: Final = "this key is limited to models, and it is not certain which model this request runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling, by the name that the key has in the configuration, and what the key allows.
+
+    Args:
+        name: In logs, metrics and accounts.
+        models: Patterns of the models that it may use.
+        endpoints: Names of the endpoints that it may use; None for the default, see `check_endpoint`.
+        rate: Requests in a period; None for no limit, as below.
+        budget: Tokens in a period.
+        max_streams: Event streams at the same time.
+        heartbeat: Replaces the upstream's `heartbeat`, in seconds.
+        repairs: Names of repairs for this caller, beside those of the upstream.
+    """
+
+    name: str
+    models: tuple[str, ...] = ANY_MODEL
+    endpoints: tuple[str, ...] | None = None
+    rate: RateLimitItem | None = None
+    budget: RateLimitItem | None = None
+    max_streams: int | None = None
+    heartbeat: float | None = None
+    repairs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, key: CallerKey) -> Self:
+        """Return the caller that has this key."""
+        return cls(
+            name=key.name,
+            models=key.models,
+            endpoints=key.endpoints,
+            rate=None if key.rate is None else parse(key.rate),
+            budget=None if key.tokens is None else parse(key.tokens),
+            max_streams=key.max_streams,
+            heartbeat=key.heartbeat,
+            repairs=key.repairs,
+        )
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether this caller may use certain models only."""
+        return self.models != ANY_MODEL
+
+    def check_endpoint(self, endpoint: Endpoint) -> None:
+        """Refuse an endpoint that this caller may not use.
+
+        Raises:
+            EndpointForbidden: it is not listed, or a key that is limited to models may not use it by default.
+        """
+        if self.endpoints is not None:
+            if ANY_ENDPOINT not in self.endpoints and not endpoint.is_in(self.endpoints):
+                raise EndpointForbidden
+        elif self.is_limited and not endpoint.limited:
+            hidden = endpoint.model is ModelPlace.HIDDEN
+            raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
+
+    def check_models(self, request: SeenRequest) -> None:
+        """Refuse a request for a model that this caller may not use, or whose model is not certain.
+
+        Raises:
+            ModelForbidden
+        """
+        if self.is_limited:
+            ambiguity = find_ambiguity(request)
+            if ambiguity is not None:
+                raise ModelForbidden(f"{_HIDDEN}: {ambiguity}")
+            self._check(request.models)
+
+    def check_message(self, message: str | bytes) -> None:
+        """Refuse a message of a WebSocket that names a model that this caller may not use.
+
+        Raises:
+            ModelForbidden: it does, or it may.
+        """
+        if self.is_limited:
+            models = named_models(message.encode() if isinstance(message, str) else message)
+            if models is None:
+                raise ModelForbidden(f"{_HIDDEN}: a message may name another one")
+            self._check(models)
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key allows a model."""
+        return any(fnmatchcase(model, allowed) for allowed in self.models)
+
+    def _check(self, models: Iterable[str]) -> None:
+        if not all(map(self.may_use, models)):
+            raise ModelForbidden

@@ -1,0 +1,120 @@
+"""Count the requests, tokens and streams of each caller, and refuse what exceeds its limits."""
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, TypedDict
+
+from limits import RateLimitItem, WindowStats
+
+from proxy.access.caller import Caller
+from proxy.access.counting import Counting
+from proxy.errors import RateLimited
+from proxy.telemetry import ExchangeRecord
+from proxy.wire.endpoints import Charge, Endpoint
+from proxy.wire.usage import Usage, estimate_usage
+
+_REQUESTS: Final = "requests"
+_TOKENS: Final = "tokens"
+_WRITING: Final = frozenset({"POST", "PUT", "PATCH"})
+_BUDGET_SPENT: Final = "token quota of this key used up"
+
+
+class CallerLimits:
+    """Counts what callers use, and refuses what exceeds the limits of their keys.
+
+    It outlives every configuration, so that a reload resets no count.
+
+    Args:
+        counting: Counts requests and tokens: in this process by default.
+    """
+
+    def __init__(self, counting: Counting | None = None) -> None:
+        self._counting = counting or Counting()
+        self._streams: Counter[str] = Counter()
+        """How many run now, by caller."""
+
+    async def count_request(self, caller: Caller) -> None:
+        """Count a request.
+
+        Raises:
+            RateLimited: it is one too many, or the tokens are used up.
+        """
+        account, counting = caller.name, self._counting
+        rate, budget = caller.rate, caller.budget
+        if rate is not None and not await counting.hit(rate, _REQUESTS, account):
+            window = await counting.requests_left(rate, _REQUESTS, account)
+            raise RateLimited(**_told(rate, window), reason="requests in a time")
+        if budget is not None and await counting.is_spent(budget, _TOKENS, account):
+            told = _told(budget, await counting.amount_left(budget, _TOKENS, account))
+            told["headers"]["X-Should-Retry"] = "false"
+            raise RateLimited(_BUDGET_SPENT, **told, reason="tokens in a time")
+
+    async def count_usage(self, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
+        """Count what an exchange used. The last one may exceed the budget: nobody knows its cost before.
+
+        If the upstream did not report the usage, or the caller did not wait for it, an estimate is counted
+        and noted in the record.
+
+        Args:
+            caller: Whose exchange it was.
+            record: Of the exchange, which has ended.
+            endpoint: Of the request.
+        """
+        budget = caller.budget
+        if budget is None:
+            return
+        if record.prompt_tokens is None and _ran(record, endpoint):
+            record.prompt_tokens, record.completion_tokens = _estimate(record, endpoint)
+            record.usage_estimated = True
+        tokens = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
+        if tokens:
+            await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
+
+    @contextlib.contextmanager
+    def stream(self, caller: Caller) -> Iterator[None]:
+        """Count a stream for as long as it runs.
+
+        Raises:
+            RateLimited: so many run already.
+        """
+        if caller.max_streams is not None and self._streams[caller.name] >= caller.max_streams:
+            raise RateLimited(reason="streams at once")
+        self._streams[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._streams[caller.name] -= 1
+
+
+def _estimate(record: ExchangeRecord, endpoint: Endpoint) -> Usage:
+    if endpoint.websocket:  # most of its bytes are sound
+        return Usage(1, record.events or 0)
+    sent = 0 if endpoint.form else record.bytes_up  # the size of a file says nothing about tokens
+    received = record.bytes_down if record.answered else 0
+    return estimate_usage(endpoint.charge, sent, received, record.events or 0)
+
+
+def _ran(record: ExchangeRecord, endpoint: Endpoint) -> bool:
+    """Whether an exchange may have run a model: it was answered, or its caller left before it could be."""
+    if endpoint.charge is Charge.NOTHING or not (record.bytes_up or record.method in _WRITING):
+        return False
+    return record.answered or (record.attempts > 0 and record.headers_at is None and not record.outcome)
+
+
+class _Told(TypedDict):
+    retry_after: float
+    headers: dict[str, str]
+
+
+def _told(limit: RateLimitItem, window: WindowStats) -> _Told:
+    """When more is allowed, and how much (draft-ietf-httpapi-ratelimit-headers, as of its version 03)."""
+    seconds = max(window.reset_time - time.time(), 0.0)
+    headers = {
+        "RateLimit-Limit": str(limit.amount),
+        "RateLimit-Remaining": str(window.remaining),
+        "RateLimit-Reset": str(math.ceil(seconds)),
+    }
+    return {"retry_after": seconds, "headers": headers}

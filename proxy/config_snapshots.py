@@ -1,0 +1,136 @@
+"""The services of the current configuration, and their replacement by a reload without cutting a stream.
+
+Each snapshot of the configuration has services of its own, opened and closed by one task. A request uses the
+snapshot that was current when it began; a replaced one is closed when its last request has ended.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from proxy.chat.service import ChatService, open_chat
+from proxy.drain import Drain
+from proxy.errors import SettingsError
+from proxy.services import Services, WorkerState, open_services, open_worker_state
+from proxy.settings import EMBEDDED, Settings
+from proxy.task_groups import task_group
+from proxy.telemetry import get_logger
+
+NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs")
+"""Sections that are read at start-up only."""
+_ACCESS_NEEDS_RESTART: Final = ("sharing", "trusted_proxies")
+_log: Final = get_logger("proxy")
+
+
+class ConfigSnapshots:
+    """The services of the current configuration, and replaced ones that are still in use.
+
+    Args:
+        state: What all of them share.
+        group: Runs the tasks that open and close them.
+    """
+
+    def __init__(self, state: WorkerState, group: asyncio.TaskGroup) -> None:
+        self._state = state
+        self._group = group
+        self._current: Services | None = None
+        self.chat: ChatService | None = None
+        """One for the whole life of the worker: its readers and dialogues outlive any configuration."""
+        self._open: list[Services] = []
+        self._closes_all = False
+
+    async def replace(self, settings: Settings) -> None:
+        """Serve new requests by another configuration from now on.
+
+        Raises:
+            Exception: the services cannot be built; then nothing has changed.
+        """
+        opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
+        group = self._group
+        group.create_task(_keep_open(settings, self._state, self._current, opened))
+        services = await opened
+        previous, self._current = self._current, services
+        services.credentials.take_charge()
+        self._open = [other for other in self._open if not other.users.may_close] + [services]
+        if previous is not None:
+            previous.users.retire()
+        if self._closes_all:
+            services.users.close_now()
+
+    @property
+    def current(self) -> Services:
+        """The services for requests that begin now."""
+        if self._current is None:
+            raise RuntimeError("no configuration has been opened yet")
+        return self._current
+
+    def close_all(self) -> None:
+        """Close the services of every snapshot, also those that are in use."""
+        self._closes_all = True
+        for services in self._open:
+            services.users.close_now()
+
+
+async def _keep_open(
+    settings: Settings, state: WorkerState, previous: Services | None, opened: "asyncio.Future[Services]"
+) -> None:
+    """Open services, and close them in the same task when nothing uses them any more."""
+    try:
+        async with open_services(settings, state, previous) as services:
+            if not opened.cancelled():
+                opened.set_result(services)
+            await services.users.wait_until_unused()
+    except Exception as error:  # In the task group it would end the whole service.
+        if opened.cancelled():
+            pass  # Nothing waits for the services any more.
+        elif opened.done():
+            _log.exception("services_not_closed")
+        else:
+            opened.set_exception(error)
+
+
+@contextlib.asynccontextmanager
+async def open_snapshots(settings: Settings, drain: Drain) -> AsyncIterator[ConfigSnapshots]:
+    """Serve by this configuration until another replaces it.
+
+    Raises:
+        Exception: the services cannot be built.
+    """
+    async with open_worker_state(settings, drain) as state, task_group() as group:
+        snapshots = ConfigSnapshots(state, group)
+        try:
+            await snapshots.replace(settings)
+            async with open_chat(settings, lambda: snapshots.current, drain, state.redis) as snapshots.chat:
+                yield snapshots
+        finally:
+            snapshots.close_all()
+
+
+def merge_settings(running: Settings, new: Settings) -> Settings:
+    """Return the new settings with the running ones in place of those that need a restart, and log which.
+
+    Raises:
+        SettingsError: the combination is not valid.
+    """
+    access = {name: getattr(running.access, name) for name in _ACCESS_NEEDS_RESTART}
+    kept = {name: getattr(running, name) for name in NEEDS_RESTART}
+    changed = [name for name, value in kept.items() if value != getattr(new, name)]
+    changed += [f"access.{name}" for name, value in access.items() if value != getattr(new.access, name)]
+    if changed:
+        _log.warning(
+            "restart_needed", sections=sorted(changed), meaning="the rest of the settings is in force"
+        )
+    merged = new.model_copy(update={**kept, "access": new.access.model_copy(update=access)})
+    _check(merged)
+    return merged
+
+
+def _check(merged: Settings) -> None:
+    sharing = [name for name, section in merged.credentials.items() if section.sharing != "local"]
+    if sharing and merged.shared is None:
+        raise SettingsError(f"credentials.{sharing[0]}.sharing: needs a [shared] section, and that a restart")
+    if merged.chat is not None and merged.chat.upstream not in {None, *merged.upstreams}:
+        raise SettingsError("upstreams: that of [chat] is gone, which needs a restart")
+    if any(upstream.base_url.startswith(EMBEDDED) for upstream in merged.upstreams.values()):
+        raise SettingsError("gateway: an embedded: URL needs a [gateway] section, and that a restart")

@@ -1,0 +1,47 @@
+"""What every exchange has to pass before an upstream hears of it: rates, permissions, streams."""
+
+from proxy.access import Caller
+from proxy.lifecycle.exchange import ExchangeScope
+from proxy.upstream.requests import IncomingRequest
+from proxy.wire.request_json import NO_FIELDS
+from proxy.wire.request_model import check_unambiguous
+
+
+async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
+    """Note who is calling, and count the request.
+
+    Raises:
+        RateLimited: the caller has used up its requests or tokens.
+    """
+    exchange.caller = caller
+    exchange.record.caller = caller.name
+    await exchange.services.limits.count_request(caller)
+
+
+def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> None:
+    """Check that the caller may send this request, and note what is to be counted and logged of it.
+
+    Raises:
+        EndpointForbidden, ModelForbidden: the caller may not use the endpoint or the model.
+        InvalidRequest: two servers could read two models in the request.
+        RateLimited: the caller has too many streams.
+    """
+    caller, record = request.caller, exchange.record
+    record.endpoint, record.model, record.bytes_up = request.endpoint.name, request.model, len(request.body)
+    caller.check_endpoint(request.endpoint)
+    caller.check_models(request)
+    check_unambiguous(request)
+    if request.endpoint.websocket or _may_stream(request):
+        exchange.count_stream(caller)
+    if not request.endpoint.websocket:
+        exchange.log_bodies(request.body, whole=request.is_whole)
+    exchange.count_usage(caller, request.endpoint)
+
+
+def _may_stream(request: IncomingRequest) -> bool:
+    """Whether the request may ask for an event stream; a body that is not JSON can ask for one unseen."""
+    if request.fields.streams or request.fields.is_ambiguous("stream"):
+        return True
+    if request.fields is not NO_FIELDS or request.endpoint.stream is None:
+        return False
+    return b"stream" in request.body if request.endpoint.form else bool(request.body)

@@ -1,0 +1,121 @@
+"""The scope of one exchange: its record, what must be closed at its end, and its one log line."""
+
+import contextlib
+from collections.abc import Callable
+from http import HTTPStatus
+from types import TracebackType
+from typing import Final, Self
+
+from proxy.access import Caller
+from proxy.errors import InternalError, ProxyError
+from proxy.services import Services
+from proxy.telemetry import BodyLog, ExchangeRecord, get_logger, request_context
+from proxy.telemetry.readings import OTHER_MODEL
+from proxy.wire.endpoints import Endpoint
+
+_ANSWERED: Final = frozenset({HTTPStatus.OK, HTTPStatus.SWITCHING_PROTOCOLS})
+
+_log: Final = get_logger("exchange")
+
+
+class CallerGone(Exception):
+    """Nothing can be written to the caller any more."""
+
+
+class ExchangeScope:
+    """One exchange with a caller; an async context manager around all that is done for it.
+
+    At the end, it closes whatever the exchange opened, last opened first, and writes one log line, whether
+    the exchange succeeded, failed or was cancelled. Errors pass through.
+
+    Args:
+        record: Written to while the exchange runs, and read at its end only.
+        current: Returns the services of the current configuration.
+        interrupted: The outcome if the exchange is cancelled.
+    """
+
+    def __init__(
+        self, record: ExchangeRecord, current: Callable[[], Services], *, interrupted: str = "client_gone"
+    ) -> None:
+        self.record = record
+        self.closing = contextlib.AsyncExitStack()
+        self.caller: Caller | None = None
+        """Set once the caller is known."""
+        self._current = current
+        self._services: Services | None = None
+        self.interrupted = interrupted
+        self._context = request_context(record.request_id)
+        self._is_counted_stream = False
+
+    @property
+    def services(self) -> Services:
+        """The services of the configuration that was current at the first access, held until the end."""
+        if self._services is None:
+            self._services = self._current()
+            self._services.users.acquire()
+            self.closing.callback(self._services.users.release)
+        return self._services
+
+    def count_stream(self, caller: Caller) -> None:
+        """Count the exchange as a stream of its caller, once, until its end.
+
+        Raises:
+            RateLimited: the caller has too many streams.
+        """
+        if not self._is_counted_stream:
+            self.closing.enter_context(self.services.limits.stream(caller))
+            self._is_counted_stream = True
+
+    def count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
+        """Have the tokens of the exchange counted at its end."""
+        self.closing.push_async_callback(self._count_usage, caller, endpoint)
+
+    def log_bodies(self, request: bytes, *, whole: bool) -> None:
+        """Log the body of the request now and that of the response at the end, if `[logs]` asks for it."""
+        logs = self.services.settings.logs
+        if logs.bodies:
+            bodies = self.record.bodies = BodyLog(logs.body_bytes)
+            bodies.request(request, whole=whole)
+            self.closing.callback(bodies.close)
+
+    async def _count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
+        record = self.record
+        if record.prompt_tokens is not None:
+            # Only a model that the upstream answered for becomes a label of the metrics.
+            model = (record.model or "") if record.status in _ANSWERED else OTHER_MODEL
+            names = (caller.name, model, record.upstream or "")
+            self.services.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+        await self.services.limits.count_usage(caller, record, endpoint)
+
+    async def __aenter__(self) -> Self:
+        self._context.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.closing.__aexit__(kind, error, traceback)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._note_outcome(error)
+            write = _log.debug if self.record.quiet else _log.info
+            write("exchange", **self.record.fields())
+            self._context.__exit__(None, None, None)
+
+    def _note_outcome(self, error: BaseException | None) -> None:
+        record = self.record
+        if isinstance(error, ProxyError):
+            record.fail(error)
+        elif error is None:
+            record.outcome = record.outcome or "ok"
+        elif isinstance(error, Exception) and not isinstance(error, CallerGone):
+            _log.error("response_failed", exc_info=error)
+            record.fail(InternalError(reason=type(error).__name__))
+        else:
+            record.outcome = record.outcome or self.interrupted

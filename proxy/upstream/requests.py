@@ -1,0 +1,78 @@
+"""A request as the caller sent it, and as it goes to one upstream."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.access import Caller
+from proxy.wire.endpoints import OTHER, Endpoint
+from proxy.wire.headers import Headers
+from proxy.wire.request_model import SeenRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingRequest(SeenRequest):
+    """One request of a caller. `query`, `headers` and `body` are the caller's own bytes.
+
+    Args:
+        request_id: The caller's, or one of ours.
+        method: The HTTP method.
+        path: The raw path below mount and version, with its leading slash.
+        caller: Who sent it, and what this caller may do.
+        model: The model that the request names, by which it is routed.
+        rest: What follows `body`, if the body is not read as a whole; such a request can be sent once only.
+        content_length: Of the whole body, if it is not read as a whole and the caller announced its length.
+    """
+
+    request_id: str
+    method: str
+    path: bytes
+    caller: Caller
+    model: str | None = None
+    rest: AsyncIterator[bytes] | None = None
+    content_length: int | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the JSON body asks for an event stream."""
+        return self.fields.stream
+
+
+class SendClock(Protocol):
+    """Bounds the wait for an upstream."""
+
+    def hold(self) -> None:
+        """Something else is waited for."""
+
+    def sent(self) -> None:
+        """The request goes out: the wait begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """One request as it goes to one upstream, without the credential.
+
+    Args:
+        method: The HTTP method.
+        path: Raw path below the upstream's base URL, with its leading slash.
+        query: Raw query without its question mark.
+        headers: See `proxy.wire.headers.request_headers`.
+        body: Held bytes, which can be sent again, or a stream, which cannot.
+        content_length: Of a streamed body, if the caller announced it.
+        clock: Learns when the upstream's time begins, which does not include a wait for a token.
+        subprotocols: Of a WebSocket; the request is its handshake.
+        caller: The name of the caller, who pays for fetches of tokens that do not help.
+        endpoint, model: What the request is for; a token may be valid for some requests only.
+    """
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: Headers
+    body: bytes | AsyncIterator[bytes]
+    content_length: int | None = None
+    clock: SendClock | None = None
+    subprotocols: Sequence[str] | None = None
+    caller: str = ""
+    endpoint: Endpoint = OTHER
+    model: str | None = None
