@@ -1,0 +1,127 @@
+"""What HTTP costs below the application: stock Hypercorn beside our server, on uvloop, in the same run.
+
+`python -m tests.benchmarks.http_layer` prints CPU microseconds for each request, and the ratio.
+"""
+
+import argparse
+import asyncio
+import socket
+import statistics
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import hypercorn.asyncio
+import uvloop
+from hypercorn.config import Config
+from quart import Quart
+
+from proxy.server.config import ServerConfig
+from proxy.server.serve import serve
+from tests.benchmarks.load import build_request, connect
+from tests.benchmarks.process import BenchError, cpu_ns
+
+SERVERS: Final = ("hypercorn", "ours")
+APPS: Final = ("ASGI", "Quart")
+BAR: Final = 0.6
+"""What a bare Quart answer may cost at most, beside stock Hypercorn."""
+_BODY: Final = b'{"ok": true}'
+
+
+async def bare(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+    """The smallest application: a short answer to everything."""
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    length = (b"content-length", b"%d" % len(_BODY))
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": _BODY})
+
+
+def quart_app() -> Quart:
+    """The smallest application on Quart."""
+    app = Quart(__name__)
+
+    @app.get("/")
+    async def index() -> bytes:
+        return _BODY
+
+    return app
+
+
+async def _serve(server: str, app: str, listener: socket.socket) -> None:
+    answering: Any = bare if app == "ASGI" else quart_app()
+    config = ServerConfig() if server == "ours" else Config()
+    config.keep_alive_max_requests = 1_000_000
+    if isinstance(config, ServerConfig):
+        await serve(answering, config, [listener], asyncio.Event().wait)
+    else:
+        config.bind = [f"fd://{listener.fileno()}"]
+        await hypercorn.asyncio.serve(answering, config, shutdown_trigger=asyncio.Event().wait)
+
+
+async def measure(app: str, requests: int, rounds: int) -> dict[str, float]:
+    """CPU microseconds of one request by server, the median of rounds that alternate."""
+    measured: dict[str, list[float]] = {name: [] for name in SERVERS}
+    async with AsyncExitStack() as stack:
+        processes = {name: await _start(name, app, stack) for name in SERVERS}
+        for number in range(rounds + 1):
+            for name, (pid, url) in processes.items():
+                cost = await _round(pid, url, requests)
+                if number:  # the first round warms up
+                    measured[name].append(cost)
+    return {name: statistics.median(costs) for name, costs in measured.items()}
+
+
+async def _start(server: str, app: str, stack: AsyncExitStack) -> tuple[int, str]:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __spec__.name, "--serve", server, app, str(listener.fileno()),
+        pass_fds=[listener.fileno()], stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    stack.push_async_callback(process.wait)
+    stack.callback(process.kill)
+    return process.pid, "http://{}:{}/".format(*listener.getsockname())
+
+
+async def _round(pid: int, url: str, requests: int) -> float:
+    request = build_request("GET", url, {})
+    connection = await connect(url)
+    try:
+        if await connection.exchange(request, len) != 200:
+            raise BenchError(f"{url} fails")
+        began = cpu_ns([pid])
+        for _ in range(requests):
+            await connection.exchange(request, len)
+        return (cpu_ns([pid]) - began) / 1000 / requests
+    finally:
+        connection.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; exit 1 with `--check` where Quart's ratio is over the bar."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=3000, help="a round (3000)")
+    parser.add_argument("--rounds", type=int, default=5, help="that count (5)")
+    parser.add_argument("--check", action="store_true", help=f"exit 1 where Quart's ratio is over {BAR}")
+    parser.add_argument("--serve", nargs=3, metavar=("SERVER", "APP", "FD"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve is not None:
+        server, app, descriptor = options.serve
+        uvloop.run(_serve(server, app, socket.socket(fileno=int(descriptor))))
+        return 0
+    ratio = 1.0
+    print(f"{'application':<12} {'hypercorn':>10} {'ours':>8} {'ratio':>6}   CPU us a request")
+    for app in APPS:
+        costs = uvloop.run(measure(app, options.requests, options.rounds))
+        ratio = costs["ours"] / costs["hypercorn"]
+        print(f"{app:<12} {costs['hypercorn']:>10.1f} {costs['ours']:>8.1f} {ratio:>5.2f}x")
+    return 1 if options.check and ratio > BAR else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

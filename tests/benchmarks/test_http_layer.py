@@ -1,0 +1,25 @@
+"""Our HTTP layer costs a fraction of stock Hypercorn's, in the same run."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.http_layer import BAR
+from tests.pace import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.alone
+async def test_a_bare_quart_answer_costs_at_most_its_share_of_stock_hypercorns() -> None:
+    bench = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.benchmarks.http_layer", "--requests", "500", "--rounds", "3",
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE):
+        said, _ = await bench.communicate()
+    quart = said.decode().splitlines()[-1].split()
+    assert quart[0] == "Quart", said.decode()
+    assert float(quart[3].removesuffix("x")) <= BAR, said.decode()

@@ -1,0 +1,38 @@
+"""Connections that their callers close cost no descriptor, however few there are."""
+
+import asyncio
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from tests.cli.processes import read_until, running
+from tests.loopback import until
+
+CALLS = 2000
+DESCRIPTORS = 256
+
+
+async def call(port: int) -> bytes:
+    """Ask once on a connection of its own, and close it; the status line."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    status = await reader.readline()
+    await reader.readuntil(b"ok\n")
+    writer.close()
+    return status
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len([*Path(f"/proc/{pid}/fd").iterdir()])
+
+
+async def test_two_thousand_callers_in_a_row_are_served_with_few_descriptors() -> None:
+    serve = shlex.join([sys.executable, "-m", "proxy", "serve", "--bind", "127.0.0.1:0"])
+    async with running("sh", "-c", f"ulimit -n {DESCRIPTORS}; exec {serve}") as service:
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", await read_until(service, "curl -N"))[0])
+        await call(port)
+        before = descriptors(service.pid)
+        assert {await call(port) for _ in range(CALLS)} == {b"HTTP/1.1 200 OK\r\n"}
+        await until(lambda: descriptors(service.pid) <= before, seconds=5)
