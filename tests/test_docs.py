@@ -37,6 +37,7 @@ from tests.documents import (
 IN_A_STREAM: Final = {"stream", "流中"}
 README_LINES_MAX: Final = 150
 IMAGE_BYTES_MAX: Final = 150_000
+NAMED_FILE: Final = re.compile(r"^(?:proxy|tests|config)/[\w./:-]+$", re.MULTILINE)
 COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
 
 
@@ -113,12 +114,13 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert not anchor or anchor in anchors(DOCUMENTS[path]), f"{name}: {target}"
 
 
-def test_every_named_test_exists() -> None:
-    for name, text in DOCUMENTS.items():
-        for test in ", ".join(NAMED_TESTS.findall(text)).replace("\n", " ").split(", "):
-            path, _, function = test.strip().partition("::")
-            source = (ROOT / path).read_text() if path else ""
-            assert not function or re.search(rf"\bdef {re.escape(function)}\(", source), f"{name}: {test}"
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_file_and_test_that_is_named_exists(name: str) -> None:
+    in_comments = " ".join(NAMED_TESTS.findall(DOCUMENTS[name])).replace(",", " ").split()
+    for named in [*in_comments, *NAMED_FILE.findall(commands(DOCUMENTS[name]))]:
+        path, _, function = named.partition("::")
+        assert (ROOT / path).exists(), named
+        assert not function or re.search(rf"\bdef {function}\(", (ROOT / path).read_text()), named
 
 
 def beside(name: str, file: str) -> str:
