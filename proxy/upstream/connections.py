@@ -49,7 +49,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 
 from proxy.telemetry import get_logger
-from proxy.wire.answer_end import AnswerMeter, End, announced_idle_seconds
+from proxy.wire.response_end import End, ResponseMeter, announced_idle_seconds
 
 # Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection.
 KEEP_ALIVE_SECONDS: Final = 4.0
@@ -94,7 +94,7 @@ class _Turn:
     reused: bool
     acknowledged: int
     """Bytes that the upstream's TCP had acknowledged before the request; 0 if the kernel does not say."""
-    meter: AnswerMeter = field(default_factory=AnswerMeter)
+    meter: ResponseMeter = field(default_factory=ResponseMeter)
     written: bool = False
     early: bool = False
     """Whether the answer began before the request was sent completely."""

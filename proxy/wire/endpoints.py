@@ -1,8 +1,8 @@
-"""The one table of API endpoints: every fact that the proxy needs to know about a path.
+"""The table of API endpoints: everything that the proxy knows about a path.
 
 Routing, access, limits, usage, relay, repairs, heartbeats and documentation read this table and nothing else.
-A path becomes an endpoint exactly once, in `proxy.wire.paths.find_target`; everything behind it works with
-the `Endpoint` and never looks at the path again.
+Only `proxy.wire.paths.find_target` maps a path to an endpoint. All later code uses the `Endpoint` and never
+looks at the path again.
 
 https://platform.openai.com/docs/api-reference, and the paths of Cohere and Jina for `rerank`.
 """
@@ -13,20 +13,20 @@ from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
 COHERE_RERANK: Final = "v2/rerank"
-"""Where Cohere's client posts; its body and its answer are those of `rerank`."""
+"""The path that Cohere's client uses. Its requests and responses are those of `rerank`."""
 
 
 class ModelPlace(Enum):
     """Where a request names the model that it runs."""
 
     NONE = "none"
-    """Nowhere: the request runs no model."""
+    """The request runs no model."""
     BODY = "body"
     """In `model`, a field of the JSON body or of the form."""
     PATH = "path"
-    """In the path, as its last part."""
+    """In the last part of the path."""
     QUERY = "query"
-    """In `model`, a parameter of the query."""
+    """In `model`, a query parameter."""
     HIDDEN = "hidden"
     """The request may run a model that it does not name, or names where the proxy does not look."""
 
@@ -37,26 +37,26 @@ class StreamEnd(Enum):
     FINISH = "finish"
     """With `[DONE]`, or at least with a choice that has a `finish_reason`."""
     RESPONSE = "response"
-    """With `response.completed`, `.incomplete` or `.failed`; errors are events named `error`."""
+    """With `response.completed`, `.incomplete` or `.failed`. Errors are events named `error`."""
     CLOSE = "close"
-    """With the end of the body alone."""
+    """With the end of the body."""
 
 
 class Charge(Enum):
-    """What an answer costs of a token budget where the upstream does not report its usage."""
+    """What is charged to a token budget if the upstream does not report usage."""
 
     NOTHING = "nothing"
-    """No model runs."""
+    """Nothing, because no model runs."""
     PROMPT = "prompt"
-    """The request alone: the answer is vectors or scores."""
+    """The request only, because the response holds vectors or scores."""
     TEXT = "text"
-    """The request and the text of the answer."""
+    """The request and the text of the response."""
     MEDIA = "media"
     """The request, and a flat amount for an image, a sound or a video."""
 
 
 class Shape(StrEnum):
-    """The kind of request and answer that named repairs know."""
+    """The kinds of requests and responses that have repairs."""
 
     CHAT = "chat/completions"
     COMPLETION = "completions"
@@ -71,74 +71,58 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What the proxy knows about the requests to some paths."""
+    """The properties of requests to certain paths and methods."""
 
     name: str
-    """The path below the version, without ids: how settings, logs and metrics call it."""
+    """The path below the version, without ids, as used in settings, logs and metrics."""
     paths: tuple[str, ...] = ()
-    """Patterns of segments, the name alone by default: `*` is any one segment and `**` any rest. `{model}`
-    and `{model}**` are the same where the id of a model is expected."""
+    """Patterns for the path, by default the name itself. `*` matches one segment and `**` the rest. `{model}`
+    and `{model}**` match the same, as the id of a model."""
     methods: frozenset[str] = frozenset()
-    """Empty: any method that is not in another row."""
+    """If empty, all methods that no other row has."""
     model: ModelPlace = ModelPlace.HIDDEN
     form: bool = False
     """Whether the body may be a multipart form instead of JSON."""
     stream: StreamEnd | None = None
-    """How an event stream of it ends; None where it never sends one."""
+    """How an event stream ends; None if responses are never event streams."""
     heartbeats: bool = False
-    """Whether `"stream": true` in the JSON body asks for an event stream, so that comments may precede it."""
+    """Whether `"stream": true` in the JSON body requests an event stream, so that comments may precede it."""
     charge: Charge = Charge.TEXT
     shape: Shape | None = None
-    """None where no named repair applies."""
+    """None if no named repair applies."""
     limited: bool = False
     """Whether a key that is limited to models may use it, unless `keys[].endpoints` says otherwise."""
     bare: bool = True
     """Whether it is also served without `/v1`."""
     websocket: bool = False
     nested_models: bool = False
-    """Whether tools in the body run models of their own, which they name there."""
+    """Whether tools in the body can name further models to run."""
 
     def is_in(self, names: Iterable[str]) -> bool:
-        """Whether one of these names is that of this endpoint or of one above it."""
+        """Whether the names include this endpoint or one above it."""
         return any(self.name == name or self.name.startswith(name + "/") for name in names)
 
 
 GET: Final = frozenset({"GET"})
 POST: Final = frozenset({"POST"})
 
-CHAT_COMPLETIONS: Final = Endpoint(
-    name="chat/completions",
-    methods=POST,
-    model=ModelPlace.BODY,
-    stream=StreamEnd.FINISH,
-    heartbeats=True,
-    shape=Shape.CHAT,
-    limited=True,
-)
-EMBEDDINGS: Final = Endpoint(
-    name="embeddings",
-    methods=POST,
-    model=ModelPlace.BODY,
-    charge=Charge.PROMPT,
-    shape=Shape.EMBEDDINGS,
-    limited=True,
-)
-RERANK: Final = Endpoint(
-    name="rerank",
-    methods=POST,
-    model=ModelPlace.BODY,
-    charge=Charge.PROMPT,
-    shape=Shape.RERANK,
-    limited=True,
-)
-MODELS: Final = Endpoint(
-    name="models",
-    methods=GET,
+_CREATE: Final = Endpoint(name="", methods=POST, model=ModelPlace.BODY, limited=True)
+"""The common properties of requests that run the model named in their body."""
+_STORED: Final = Endpoint(
+    name="",
+    methods=frozenset({"GET", "DELETE"}),
     model=ModelPlace.NONE,
     charge=Charge.NOTHING,
-    shape=Shape.MODELS,
     limited=True,
 )
+"""The common properties of requests that read or delete stored objects."""
+
+CHAT_COMPLETIONS: Final = replace(
+    _CREATE, name="chat/completions", stream=StreamEnd.FINISH, heartbeats=True, shape=Shape.CHAT
+)
+EMBEDDINGS: Final = replace(_CREATE, name="embeddings", charge=Charge.PROMPT, shape=Shape.EMBEDDINGS)
+RERANK: Final = replace(_CREATE, name="rerank", charge=Charge.PROMPT, shape=Shape.RERANK)
+MODELS: Final = replace(_STORED, name="models", methods=GET, shape=Shape.MODELS)
 REALTIME: Final = Endpoint(
     name="realtime",
     methods=GET,
@@ -150,238 +134,110 @@ REALTIME: Final = Endpoint(
 
 
 def _stored(name: str, *, limited: bool = False) -> Endpoint:
-    """What only stores and lists things, with all that is below it."""
-    return Endpoint(
-        name=name,
-        paths=(name, f"{name}/**"),
-        model=ModelPlace.NONE,
-        charge=Charge.NOTHING,
-        limited=limited,
-    )
+    """Return an endpoint that only stores and lists objects, including all paths below it."""
+    return replace(_STORED, name=name, paths=(name, f"{name}/**"), methods=frozenset(), limited=limited)
 
 
-def _opaque(name: str, *, bare: bool = True) -> Endpoint:
-    """What runs models that its requests do not show, with all that is below it."""
-    return Endpoint(name=name, paths=(name, f"{name}/**"), stream=StreamEnd.CLOSE, bare=bare)
+def _opaque(name: str) -> Endpoint:
+    """Return an endpoint that can run models its requests do not name, including all paths below it."""
+    return Endpoint(name=name, paths=(name, f"{name}/**"), stream=StreamEnd.CLOSE)
 
 
 TABLE: Final = (
     CHAT_COMPLETIONS,
-    Endpoint(  # stored completions
+    replace(
+        _STORED,
         name="chat/completions",
         paths=("chat/completions", "chat/completions/*", "chat/completions/*/messages"),
-        methods=frozenset({"GET", "DELETE"}),
-        model=ModelPlace.NONE,
-        charge=Charge.NOTHING,
-        limited=True,
     ),
-    Endpoint(
-        name="completions",
-        methods=POST,
-        model=ModelPlace.BODY,
-        stream=StreamEnd.FINISH,
-        heartbeats=True,
-        shape=Shape.COMPLETION,
-        limited=True,
-    ),
+    replace(_CREATE, name="completions", stream=StreamEnd.FINISH, heartbeats=True, shape=Shape.COMPLETION),
     EMBEDDINGS,
     RERANK,
-    Endpoint(
-        name="moderations",
-        methods=POST,
-        model=ModelPlace.BODY,
-        charge=Charge.PROMPT,
-        shape=Shape.MODERATION,
-        limited=True,
-    ),
+    replace(_CREATE, name="moderations", charge=Charge.PROMPT, shape=Shape.MODERATION),
     MODELS,
-    Endpoint(
-        name="models",
-        paths=("models/{model}**",),
-        methods=GET,
-        model=ModelPlace.PATH,
-        charge=Charge.NOTHING,
-        limited=True,
-    ),
+    replace(_STORED, name="models", paths=("models/{model}**",), methods=GET, model=ModelPlace.PATH),
     Endpoint(name="models", paths=("models/{model}**",), stream=StreamEnd.CLOSE),
-    Endpoint(
-        name="responses",
-        methods=POST,
-        model=ModelPlace.BODY,
-        stream=StreamEnd.RESPONSE,
-        heartbeats=True,
-        nested_models=True,
-        limited=True,
+    replace(_CREATE, name="responses", stream=StreamEnd.RESPONSE, heartbeats=True, nested_models=True),
+    replace(
+        _CREATE, name="responses", paths=("responses/compact", "responses/input_tokens"), nested_models=True
     ),
-    Endpoint(
-        name="responses",
-        paths=("responses/compact", "responses/input_tokens"),
-        methods=POST,
-        model=ModelPlace.BODY,
-        nested_models=True,
-        limited=True,
-    ),
-    Endpoint(  # stored responses; `?stream=true` sends one again
+    replace(
+        _STORED,
         name="responses",
         paths=("responses/*", "responses/*/input_items", "responses/*/cancel"),
-        methods=frozenset({"GET", "DELETE"}),
-        model=ModelPlace.NONE,
-        stream=StreamEnd.RESPONSE,
-        charge=Charge.NOTHING,
-        limited=True,
+        stream=StreamEnd.RESPONSE,  # `?stream=true` sends a stored response as a stream.
     ),
-    Endpoint(
-        name="responses",
-        paths=("responses/*/cancel",),
-        methods=POST,
-        model=ModelPlace.NONE,
-        charge=Charge.NOTHING,
-        limited=True,
+    replace(_STORED, name="responses", paths=("responses/*/cancel",), methods=POST),
+    replace(_CREATE, name="audio/speech", stream=StreamEnd.CLOSE, charge=Charge.MEDIA, shape=Shape.SPEECH),
+    replace(
+        _CREATE, name="audio/transcriptions", form=True, stream=StreamEnd.CLOSE, shape=Shape.TRANSCRIPTION
     ),
-    Endpoint(
-        name="audio/speech",
-        methods=POST,
-        model=ModelPlace.BODY,
-        stream=StreamEnd.CLOSE,
-        charge=Charge.MEDIA,
-        shape=Shape.SPEECH,
-        limited=True,
-    ),
-    Endpoint(
-        name="audio/transcriptions",
-        methods=POST,
-        model=ModelPlace.BODY,
-        form=True,
-        stream=StreamEnd.CLOSE,
-        shape=Shape.TRANSCRIPTION,
-        limited=True,
-    ),
-    Endpoint(
-        name="audio/translations",
-        methods=POST,
-        model=ModelPlace.BODY,
-        form=True,
-        shape=Shape.TRANSLATION,
-        limited=True,
-    ),
+    replace(_CREATE, name="audio/translations", form=True, shape=Shape.TRANSLATION),
     _stored("audio/voices"),
     _stored("audio/voice_consents"),
-    Endpoint(
-        name="images/generations",
-        methods=POST,
-        model=ModelPlace.BODY,
-        stream=StreamEnd.CLOSE,
-        charge=Charge.MEDIA,
-        limited=True,
-    ),
-    Endpoint(
-        name="images/edits",
-        methods=POST,
-        model=ModelPlace.BODY,
-        form=True,
-        stream=StreamEnd.CLOSE,
-        charge=Charge.MEDIA,
-        limited=True,
-    ),
-    Endpoint(
-        name="images/variations",
-        methods=POST,
-        model=ModelPlace.BODY,
-        form=True,
-        charge=Charge.MEDIA,
-        limited=True,
-    ),
-    Endpoint(
-        name="videos",
-        methods=POST,
-        model=ModelPlace.BODY,
-        form=True,
-        charge=Charge.MEDIA,
-        limited=True,
-    ),
-    Endpoint(
-        name="videos",
-        paths=("videos", "videos/**"),
-        methods=frozenset({"GET", "DELETE"}),
-        model=ModelPlace.NONE,
-        charge=Charge.NOTHING,
-        limited=True,
-    ),
+    replace(_CREATE, name="images/generations", stream=StreamEnd.CLOSE, charge=Charge.MEDIA),
+    replace(_CREATE, name="images/edits", form=True, stream=StreamEnd.CLOSE, charge=Charge.MEDIA),
+    replace(_CREATE, name="images/variations", form=True, charge=Charge.MEDIA),
+    replace(_CREATE, name="videos", form=True, charge=Charge.MEDIA),
+    replace(_STORED, name="videos", paths=("videos", "videos/**")),
     Endpoint(name="videos", paths=("videos/**",), methods=POST, charge=Charge.MEDIA),
     _stored("files", limited=True),
     _stored("uploads", limited=True),
-    _stored("containers"),
-    _stored("content_provenance_checks"),
-    _stored("conversations"),
-    _stored("organization"),
-    _stored("projects"),
-    _stored("safety"),
-    _stored("skills"),
-    _stored("vaults"),
-    _stored("vector_stores"),
-    _stored("webhook_endpoints"),
-    _stored("webhook_event_types"),
+    *map(_stored, ("containers", "content_provenance_checks", "conversations", "organization", "projects")),
+    *map(
+        _stored, ("safety", "skills", "vaults", "vector_stores", "webhook_endpoints", "webhook_event_types")
+    ),
     REALTIME,
-    _opaque("realtime"),
-    _opaque("agents"),
-    _opaque("assistants"),
-    _opaque("audio"),
-    _opaque("batches"),
-    _opaque("chatkit"),
-    _opaque("decisions"),
-    _opaque("evals"),
     Endpoint(name="fine_tuning", paths=("fine_tuning/checkpoints/{model}/**",)),
-    _opaque("fine_tuning"),
-    _opaque("images"),
-    _opaque("live"),
-    _opaque("threads"),
-    # Older and foreign paths that name a model in the middle; the body may name another one.
+    *map(_opaque, ("agents", "assistants", "audio", "batches", "chatkit", "decisions", "evals")),
+    *map(_opaque, ("fine_tuning", "images", "live", "realtime", "threads")),
+    # Older and foreign paths that name a model in the middle. The body may name another one.
     Endpoint(name="deployments", paths=("deployments/{model}/**",), stream=StreamEnd.CLOSE, bare=False),
     Endpoint(name="engines", paths=("engines/{model}/**",), stream=StreamEnd.CLOSE, bare=False),
 )
-"""Of several rows that fit, the one with the more particular path serves a request."""
+"""If several rows match, the most specific path wins."""
 
 OTHER: Final = Endpoint(name="other", stream=StreamEnd.CLOSE, bare=False)
-"""Any path that is not in the table: relayed below `/v1`, and trusted with nothing."""
+"""All paths that are not in the table. They are relayed below `/v1`, but have no permissions by default."""
 
 ENDPOINT_NAMES: Final = frozenset(endpoint.name for endpoint in TABLE)
-"""What `[routes]` and `keys[].endpoints` may name."""
+"""The names that `[routes]` and `keys[].endpoints` may use."""
 
 BARE_SEGMENTS: Final = tuple(
     sorted({endpoint.name.partition("/")[0] for endpoint in TABLE if endpoint.bare} - {"chat"})
 )
-"""First segments that are served without `/v1`. Of `chat`, only `chat/completions` is: the rest of `/chat/`
-is the web chat's."""
+"""First segments that are served without `/v1`. `chat` is not among them, because only `chat/completions` is
+relayed: other paths below `/chat/` belong to the web chat."""
 
 
 class Match(NamedTuple):
-    """What a path stands for."""
+    """The endpoint that a path belongs to."""
 
     endpoint: Endpoint
     model: slice | None = None
-    """The segments that are the id of a model."""
+    """The segments that hold the id of a model."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """A place in the tree of all patterns."""
+    """A node in the tree of all patterns."""
 
     children: "dict[str, _Node]" = field(default_factory=dict)
     here: dict[str, Endpoint] = field(default_factory=dict)
-    """By method; `""` is any other one."""
+    """The endpoints of a path that ends here, by method; `""` is any other method."""
     below: dict[str, Endpoint] = field(default_factory=dict)
-    """What a final `**` stands for."""
+    """The endpoints of a final `**`, by method."""
     below_is_model: bool = False
     unknown: Endpoint | None = None
-    """For what is named like a known endpoint, but asked in another way."""
+    """The endpoint for paths and methods below a known name that no row has."""
 
 
 def match(method: str, segments: Sequence[str]) -> Match:
-    """The endpoint of a request.
+    """Find the endpoint of a request.
 
     Args:
-        method: HEAD is served like GET.
-        segments: Of the path below the version, decoded and in lower case.
+        method: The method. HEAD is treated like GET.
+        segments: The segments of the path below the version, decoded and in lower case.
     """
     method = "GET" if method == "HEAD" else method
     node, found = _TREE, Match(OTHER)
@@ -438,4 +294,4 @@ FIXED_PATHS: Final = {
     for method in endpoint.methods
     if "*" not in path and "{" not in path
 }
-"""Most requests are for one of these paths, as written: `match` would find the same endpoint, but slower."""
+"""The paths without patterns, for a faster look-up than by `match`. Most requests use one of them."""

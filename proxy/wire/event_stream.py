@@ -1,7 +1,7 @@
-"""Event-stream framing, bytes in and bytes out: cut at event ends, cap an event, see how the stream ended.
+"""Event-stream framing: cut a byte stream after whole events, limit their size, see how the stream ended.
 
-Nothing is decoded or rewritten: what comes out, joined, is what went in. An event ends at a blank line; lines
-end with LF, CRLF or CR (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+The bytes themselves do not change. An event ends at a blank line; lines end with LF, CRLF or CR
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
 """
 
 import re
@@ -12,14 +12,14 @@ import msgspec
 
 EVENT_STREAM: Final = b"text/event-stream"
 HEARTBEAT: Final = b": heartbeat\n\n"
-"""A comment in a block of its own: says that somebody is still there, and means nothing."""
+"""A comment, which clients ignore; it shows that the connection is alive."""
 
-# "\r\n" is one line end and must not be read as two: hence the possessive "?+".
+# "\r\n" is one line end and must not match as two, so "?+" is possessive.
 _EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
 _END_MARKER: Final = b"[DONE]"
 _BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
-# An error of the upstream's own ends a stream as well; `"error": null` is none.
+# The upstream's own error also ends a stream; `"error": null` is not an error.
 _ERROR: Final = re.compile(rb'(?:^|[\r\n])data: ?\s*\{\s*"error"\s*:\s*[^\sn]')
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -28,15 +28,15 @@ _FIELDS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
 _FIELD: Final = re.compile(rb"|".join(_FIELDS))
 _FIELD_BYTES_MAX: Final = max(map(len, _FIELDS))
 _BLANK_BYTES_MAX: Final = 4096
-# How a stream ended is asked once, at its end: these are kept by reference, and nothing is searched before.
+# Only the last pieces are kept, and searched once, at the end of the stream.
 _RECENT_PIECES: Final = 8
 
 
 class EventFramer:
-    """Cut a byte stream into whole events.
+    """Cuts a byte stream into whole events.
 
     Args:
-        max_event_bytes: The cap of one event.
+        max_event_bytes: The size limit of one event.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -44,18 +44,18 @@ class EventFramer:
         self._tail = bytearray()
         self._recent: deque[bytes] = deque(maxlen=_RECENT_PIECES)
         self.events = 0
-        """Blocks that ended so far, comment blocks among them."""
+        """The number of whole blocks so far, including comments."""
         self.cut = False
         """Whether `flush` dropped the beginning of an event."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take bytes as they came; give all that is whole, as one piece, possibly empty.
+        """Add received bytes; return the whole events so far that were not returned yet, possibly none.
 
-        Look at `too_large` afterwards: beyond the cap nothing more should be fed.
+        Check `too_large` afterwards. If it is true, stop feeding.
         """
         if not self._tail and chunk.endswith(b"\n\n"):
-            return self._count(chunk)  # the common case: whole events, nothing copied
-        searched = max(0, len(self._tail) - 3)  # an end may straddle two chunks
+            return self._count(chunk)  # The common case: whole events, nothing is copied.
+        searched = max(0, len(self._tail) - 3)  # The blank line may straddle two chunks.
         self._tail += chunk
         end = self._last_end(searched)
         if not end:
@@ -66,15 +66,15 @@ class EventFramer:
 
     @property
     def too_large(self) -> bool:
-        """Whether the unfinished event is over the cap."""
+        """Whether the unfinished event exceeds the size limit."""
         return len(self._tail) > self._max_event_bytes
 
     def flush(self, *, drop_cut: bool = False) -> bytes:
-        """Return the bytes after the last blank line, once the body has ended properly.
+        """Return the bytes after the last blank line, once the body is complete.
 
         Args:
-            drop_cut: Drop these bytes if they are the beginning of an event that was cut. Nothing is dropped
-                after an end marker.
+            drop_cut: Drop these bytes if they are an event that was cut off. After an end marker nothing is
+                dropped.
         """
         tail = bytes(self._tail)
         self._tail.clear()
@@ -92,7 +92,7 @@ class EventFramer:
 
     @property
     def recent(self) -> bytes:
-        """The last events, as much of them as was kept."""
+        """The last events of the stream."""
         return b"".join(self._recent)
 
     @property
@@ -103,7 +103,7 @@ class EventFramer:
 
     @property
     def marked(self) -> bool:
-        """Whether the end marker was among the last events: nothing of worth can follow."""
+        """Whether the end marker was among the last events."""
         recent = self.recent
         marker = recent.rfind(_END_MARKER)
         return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
@@ -115,7 +115,7 @@ class EventFramer:
 
 
 def _is_whole(tail: bytes) -> bool:
-    """Whether events lack nothing but the blank line after them, or also those between them."""
+    """Whether these events are whole, except for missing blank lines after or between them."""
     lines = [line.strip() for line in _DATA.findall(tail)]
     if not any(lines):
         return not tail.strip(b"\r\n") or tail.startswith(b":")
@@ -130,14 +130,14 @@ def _is_payload(payload: bytes) -> bool:
 
 
 def holds_event(body: bytes | bytearray) -> bool:
-    """Whether some event of a stream's beginning has ended."""
+    """Whether the beginning of a stream contains a whole event."""
     return b"\n\n" in body or _EVENT_END.search(body) is not None
 
 
 def begins_like_events(body: bytes | bytearray) -> bool | None:
-    """Whether the first bytes of a body are those of an event stream; None if too few bytes are there.
+    """Whether the first bytes of a body are those of an event stream; None if there are too few bytes.
 
-    Blank lines and a byte order mark before the first field are ignored, as event stream parsers do.
+    Like event-stream parsers, skip blank lines and a byte order mark before the first field.
     """
     before = _BEFORE_FIELDS.match(body)
     start = before.end() if before else 0

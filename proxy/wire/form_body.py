@@ -1,6 +1,6 @@
-"""Look into the beginning of a multipart form (RFC 7578): which model it names, and where.
+"""Find the model in the beginning of a multipart form (RFC 7578).
 
-Every step moves forward through the bytes, and both the number and the size of the parts are bounded.
+It takes linear time, since every step moves forward and the number and headers of the parts are bounded.
 """
 
 import re
@@ -12,13 +12,13 @@ from werkzeug.http import parse_options_header
 
 MULTIPART_FORM: Final = b"multipart/form-data"
 PARTS_MAX: Final = 200
-"""The model of a form with more parts is not looked for."""
+"""In a form with more parts the model is not searched."""
 
 _PREAMBLE_BYTES_MAX: Final = 1024
 _HEADER_BYTES_MAX: Final = 8 * 1024
 _LINE_END: Final = re.compile(rb"[ \t]*+(?:\r\n|--)")
 _BLANK_LINE: Final = b"\r\n\r\n"
-# What OpenAI's SDKs, httpx, requests, curl and browsers write, and nothing that parsers disagree about.
+# The forms that OpenAI's SDKs, httpx, requests, curl and browsers write. All parsers read them alike.
 _PLAIN_TYPE: Final = re.compile(
     rb'multipart/form-data; ?boundary=(?:"[\w\'()+,./:=? -]{1,70}"|[\w\'+.-]{1,70})', re.IGNORECASE
 )
@@ -32,14 +32,14 @@ _PLAIN_HEADERS: Final = frozenset({"content-disposition", "content-type", "conte
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form says about its model."""
+    """The fields of a form that matter to the proxy."""
 
     model: str | None = None
-    """The value of its one field `model`, if that is within the bytes that were looked at."""
+    """The value of the single field `model`; None if the bytes do not contain it."""
     span: tuple[int, int] = (0, 0)
-    """Where the value stands."""
+    """Start and end of the value."""
     is_plain: bool = False
-    """Whether the bytes are a whole form that every parser reads in the same way.
+    """Whether the bytes are a whole form that all parsers read alike.
 
     If so, `model` is what the upstream reads, and None means that the form has no model.
     """
@@ -57,10 +57,10 @@ class _Part(NamedTuple):
 
 
 def read_form(content_type: bytes, head: bytes) -> Form:
-    """Look for the model of a form.
+    """Find the model of a form.
 
     Args:
-        content_type: With its boundary; without one no field is found.
+        content_type: The Content-Type. Without a boundary in it, no field is found.
         head: The body, or its beginning.
     """
     boundary = _boundary(content_type)
@@ -89,7 +89,7 @@ def read_form(content_type: bytes, head: bytes) -> Form:
 
 
 def replace_form_model(content_type: bytes, head: bytes, name: str) -> bytes:
-    """Give the one model of a form another name, and leave every other byte as it is."""
+    """Replace the model of a form, and keep all other bytes."""
     form = read_form(content_type, head)
     if form.model is None:
         return head
@@ -102,7 +102,7 @@ def _boundary(content_type: bytes) -> bytes:
 
 
 def _parts(delimiter: bytes, head: bytes) -> Iterator[_Part]:
-    """The parts that end within these bytes, and at most one more than are looked at."""
+    """Yield the parts that are whole, `PARTS_MAX` and one more at most."""
     place = head.find(delimiter, 0, _PREAMBLE_BYTES_MAX)
     if place < 0 or head[max(place - 2, 0) : place] not in {b"", b"\r\n"}:
         return
@@ -111,7 +111,7 @@ def _parts(delimiter: bytes, head: bytes) -> Iterator[_Part]:
         if line_end is None or line_end[0].endswith(b"--"):
             return
         headers = line_end.end()
-        # The line end of the delimiter also begins a blank line, if there are no headers.
+        # Without headers, the line end of the delimiter also belongs to the blank line.
         blank = head.find(_BLANK_LINE, headers - 2, headers + _HEADER_BYTES_MAX)
         following = _find_delimiter(delimiter, head, blank + 2)
         if blank < 0 or following < 0:
@@ -123,7 +123,7 @@ def _parts(delimiter: bytes, head: bytes) -> Iterator[_Part]:
 
 
 def _find_delimiter(delimiter: bytes, head: bytes, place: int) -> int:
-    """Where the next delimiter begins, with the line end before it; -1 if there is none."""
+    """Return the position of the next delimiter, including the line end before it; -1 if there is none."""
     while (place := head.find(b"\r\n" + delimiter, place)) >= 0:
         if _LINE_END.match(head, place + 2 + len(delimiter)):
             return place
@@ -138,7 +138,7 @@ def _headers(part: _Part) -> Iterator[tuple[str, str]]:
 
 
 def _field_name(part: _Part) -> str | None:
-    """The name of a field; empty for a file, None for a part that is neither."""
+    """Return the name of a field; empty for a file, None for a part that is neither."""
     values = [value for name, value in _headers(part) if name == "content-disposition"]
     if len(values) != 1:
         return None
@@ -162,7 +162,7 @@ def _is_plain_part(part: _Part) -> bool:
 
 
 def _is_plain_frame(delimiter: bytes, head: bytes, parts: list[_Part]) -> bool:
-    """Whether the form begins and ends with its delimiters, and its parts hold nothing that resembles one."""
+    """Whether the form begins and ends with delimiters, and no part contains anything like one."""
     last = parts[-1].end + 2 if parts else 0
     return (
         head.startswith(delimiter + b"\r\n")

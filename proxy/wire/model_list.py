@@ -1,7 +1,7 @@
-"""Lists of models: read from whatever an upstream answers, written as strict clients want them (pure).
+"""Read lists of models from upstreams leniently, and write them as strict clients expect them (pure).
 
-https://platform.openai.com/docs/api-reference/models/object. Strict clients refuse nulls and other types, and
-some read how long a context is, though OpenAI does not say it.
+https://platform.openai.com/docs/api-reference/models/object. Strict clients reject nulls and unexpected
+types. Some read the length of the context, which is not part of OpenAI's API.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ _CONTEXT_KEYS: Final = ("context_length", "max_model_len", "context_window", "ma
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One model; `created` is in seconds since the epoch, the context in tokens."""
+    """One model. `created` is in seconds since the epoch, `context_length` in tokens."""
 
     id: str
     created: int = 0
@@ -23,7 +23,7 @@ class ModelEntry:
     context_length: int | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The entry without nulls; the context under the names that clients look for."""
+        """Return the entry without nulls, and with the context under each name that clients read."""
         entry: dict[str, object] = {
             "id": self.id,
             "object": "model",
@@ -36,18 +36,18 @@ class ModelEntry:
 
 
 def read_entries(body: bytes) -> list[ModelEntry]:
-    """The models of an upstream's answer: `{"data": [...]}`, or a list, of objects or of names.
+    """Read the models in an upstream's response: `{"data": [...]}`, or a list, of objects or of names.
 
     Raises:
-        ValueError: it is no such answer.
+        ValueError: The body is not a list of models.
     """
     try:
-        answer = msgspec.json.decode(body)
+        response = msgspec.json.decode(body)
     except RecursionError:
-        raise ValueError("nested without end") from None
-    listed = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+        raise ValueError("nested too deeply") from None
+    listed = response.get("data", response.get("models")) if isinstance(response, dict) else response
     if not isinstance(listed, list):
-        raise ValueError("no list of models")  # noqa: TRY004 - of an upstream's words, not of our types
+        raise ValueError("no list of models")  # noqa: TRY004 - the upstream's error, not the caller's
     return [*_entries(listed)]
 
 
@@ -87,7 +87,7 @@ def _usable(listed: bytes | msgspec.Raw, may_use: Callable[[str], bool]) -> list
 
 
 def merge(lists: Iterable[Iterable[ModelEntry]]) -> list[ModelEntry]:
-    """One list, each model once: the first that names it counts, and later ones tell what it leaves open."""
+    """Merge lists. The first entry of a model counts; a later one only adds a missing context length."""
     found: dict[str, ModelEntry] = {}
     for entry in (entry for entries in lists for entry in entries):
         known = found.get(entry.id)
@@ -99,12 +99,12 @@ def merge(lists: Iterable[Iterable[ModelEntry]]) -> list[ModelEntry]:
 
 
 def listing(entries: Iterable[ModelEntry]) -> bytes:
-    """The answer to `GET /v1/models`."""
+    """Encode the response to `GET /v1/models`."""
     return msgspec.json.encode({"object": "list", "data": [entry.as_json() for entry in entries]})
 
 
 def single(entry: ModelEntry) -> bytes:
-    """The answer to `GET /v1/models/{id}`."""
+    """Encode the response to `GET /v1/models/{id}`."""
     return msgspec.json.encode(entry.as_json())
 
 

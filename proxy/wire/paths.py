@@ -1,8 +1,8 @@
-"""Which public path becomes which upstream path, and which endpoint it is.
+"""Map a public path to the upstream's path and to an endpoint.
 
-Routes hang at two mounts, `/agent/api/llm_proxy` and the root. At each, OpenAI's paths are served under
-`/v1`, under `/v1/v1` (some clients append "v1" to a base URL that ends with it) and bare (others never append
-it). Cohere's `/v2/rerank` is served beside them. The path that goes up is the caller's, byte for byte.
+Routes are served at two mounts, `/agent/api/llm_proxy` and the root. At each, OpenAI's paths are served under
+`/v1`, under `/v1/v1` (some clients append "v1" to a base URL that already ends with it), and bare (others
+never append it). Cohere's `/v2/rerank` is served too. The bytes of the path do not change on the way.
 """
 
 import re
@@ -14,48 +14,48 @@ from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, FIXED_PATHS, Endpoint, match
 
 ORIGINAL_MOUNT: Final = "/agent/api/llm_proxy"
-"""Where the Flask original hung its blueprint."""
+"""The mount of the original Flask proxy."""
 
 _MOUNT: Final = ORIGINAL_MOUNT.encode()
 _COHERE_RERANK: Final = f"/{COHERE_RERANK}".encode()
 _ENDING_IN_A_SLASH: Final = frozenset({b"/", b"/chat/"})
-"""Nothing is relayed there: the chat's page, and nothing at all."""
+"""Paths with a trailing slash that are allowed, because they are not relayed."""
 _PLAIN: Final = re.compile(rb"(?:/(?![.])[A-Za-z0-9._~:@!$&'()*+,=-]++)++")
-"""Paths that every server reads in the same way."""
+"""Paths that all servers read alike."""
 _NOT_VISIBLE: Final = re.compile(rb"[^\x21-\x7e]")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\\#]")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _END_OF_NAME: Final = re.compile("[;?]")
-"""Where some servers end the name of a segment: at its parameters, or at a query that was encoded."""
+"""Characters that end the name of a segment for some servers: parameters, or an encoded query."""
 _LOOKALIKES: Final = str.maketrans({
     "\u2024": ".", "\u2025": "..", "\u2026": "...", "\u3002": ".", "\ufe52": ".", "\uff0e": ".",
     "\uff61": ".", "\u2044": "/", "\u2215": "/", "\uff0f": "/", "\ufe68": "\\", "\uff3c": "\\",
     "\uff1b": ";",
 })  # fmt: skip
-"""What servers that normalise Unicode (NFKC, or Windows' best fit) take for dots, slashes and semicolons."""
+"""Characters that become dots, slashes and semicolons by Unicode normalisation (NFKC, Windows' best fit)."""
 _DECODINGS_MAX: Final = 3
 _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
 
 
 class Target(NamedTuple):
-    """Where a request goes, seen from the upstream's base URL."""
+    """The endpoint and the upstream path of a request."""
 
     endpoint: Endpoint
     path: bytes
-    """The path as the caller sent it, without mount and version, and with its leading slash."""
+    """The caller's path without mount and version, with its leading slash."""
     model: str | None = None
-    """The model that the path names."""
+    """The model in the path."""
 
 
 def check_target(raw_path: bytes, query: bytes) -> None:
-    """Refuse a path that some server could read as another one, or as one outside of the base URL.
+    """Reject a path that some server could read as another path, or as one outside the base URL.
 
-    The rules hold for the path as it was sent and for what is left when a server decodes it, also repeatedly.
+    The rules apply to the path as sent and to each result of decoding it repeatedly.
 
     Raises:
-        InvalidRequest: an absolute form, a dot segment (also before path parameters), an empty segment, a
-            backslash, a control character, a fragment, a broken or too often repeated escape, or bytes that
-            are not UTF-8 (RFC 3986 2.1, 3.3, 3.5 and 5.2.4).
+        InvalidRequest: The path has an absolute form, a dot segment (also before path parameters), an empty
+            segment, a backslash, a control character, a fragment, a broken or too often repeated escape, or
+            bytes that are not UTF-8 (RFC 3986 2.1, 3.3, 3.5 and 5.2.4).
     """
     if _NOT_VISIBLE.search(query) or b"#" in query:
         raise InvalidRequest("the query contains a fragment or a character that must be percent-encoded")
@@ -72,7 +72,7 @@ def check_target(raw_path: bytes, query: bytes) -> None:
 
 
 def _readings(path: bytes) -> Iterator[bytes]:
-    """The path, and what is left of it after each decoding."""
+    """Yield the path, and the result of each decoding."""
     yield path
     for _ in range(_DECODINGS_MAX):
         decoded = unquote_to_bytes(path)
@@ -100,14 +100,14 @@ def _check_reading(path: bytes) -> None:
 
 
 def find_target(method: str, raw_path: bytes) -> Target:
-    """Strip mount and version from a checked path, and look its endpoint up.
+    """Strip mount and version from a checked path, and find its endpoint.
 
-    Servers read the same path differently: some ignore the case of letters, decode escapes or drop path
-    parameters (`;x`) first. The endpoint is the one that the most lenient of them sees.
+    Some servers ignore case, decode escapes or drop path parameters (`;x`) first. The endpoint is the one
+    that the most lenient server would choose.
 
     Raises:
-        InvalidRequest: a slash is encoded outside the id of a model.
-        NotFound: nothing is relayed there.
+        InvalidRequest: A slash is encoded outside the id of a model.
+        NotFound: The path is not relayed.
     """
     path = raw_path.removeprefix(_MOUNT)
     if path.startswith(b"/v1/"):

@@ -1,7 +1,7 @@
-"""Replace secrets in what an upstream sends back, in any form in which servers quote them (pure).
+"""Mask secrets in an upstream's responses, in any form in which servers quote them (pure).
 
-A secret is replaced by as many asterisks as it had bytes: no length changes, neither that of a header nor of
-a body, and JSON stays JSON.
+Each byte of a secret becomes an asterisk, so the lengths of headers and bodies do not change, and JSON stays
+valid.
 """
 
 import base64
@@ -13,11 +13,11 @@ from typing import Final, Self
 from urllib.parse import quote
 
 SECRET_BYTES_MIN: Final = 8
-"""A shorter one is no secret, and would be found everywhere."""
+"""Shorter values are not masked, because they would match too often."""
 PIECE_BYTES_MAX: Final = 256 * 1024
-"""A compressed body is expanded in pieces of this size."""
+"""The maximum size of a piece of an expanded body."""
 _NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9._~-]+")
-"""What no encoder escapes (RFC 3986 2.3)."""
+"""Characters that no encoder escapes (RFC 3986 2.3)."""
 _NAMED: Final = {
     "&": ("amp",), "<": ("lt",), ">": ("gt",), '"': ("quot",), "'": ("apos",), "/": ("sol",), "+": ("plus",),
     "=": ("equals",),
@@ -27,11 +27,7 @@ _WINDOW_BITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
 class Redactor:
-    """Masks some secrets; falsy where there are none.
-
-    Args:
-        secrets: What is masked.
-    """
+    """Masks secrets in responses; falsy if there are no secrets."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {secret for secret in secrets if len(secret.encode()) >= SECRET_BYTES_MIN}
@@ -40,13 +36,13 @@ class Redactor:
         self._literals = literals.union(*(_in_base64(secret.encode()) for secret in known))
         self._special = [_Special(secret) for secret in special]
         self.longest = max([*map(_longest, special), *map(len, self._literals)], default=0)
-        """The length of the longest form of a secret."""
+        """The maximum length of any form of a secret."""
 
     def __bool__(self) -> bool:
         return self.longest > 0
 
     def redact(self, data: bytes) -> bytes:
-        """Mask every secret; the same object where there is none."""
+        """Mask the secrets in data; return the same object if there are none."""
         for literal in self._literals:
             data = data.replace(literal, b"*" * len(literal))
         for secret in self._special:
@@ -54,19 +50,19 @@ class Redactor:
         return data
 
     def redact_values(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Mask the secrets in the values of headers."""
+        """Mask the secrets in header values."""
         joined = b"\n".join([value for _, value in headers])
         if self.redact(joined) is joined:
             return headers
         return [(name, self.redact(value)) for name, value in headers]
 
     def stream(self) -> "RedactedStream":
-        """A body that arrives in pieces."""
+        """Return a redactor for one body that is received in pieces."""
         return RedactedStream(self)
 
 
 def _in_base64(secret: bytes) -> set[bytes]:
-    """What stands for the secret in the base64 of any longer text, by the number of bytes before it."""
+    """Return the base64 forms of a secret inside a longer text, which depend on its offset modulo 3."""
     found = set[bytes]()
     for offset in range(3):
         encoded = base64.b64encode(bytes(offset) + secret)
@@ -77,7 +73,7 @@ def _in_base64(secret: bytes) -> set[bytes]:
 
 
 class _Special:
-    """A secret with characters that encoders escape, each of them in a way of its own."""
+    """A secret with characters that encoders escape in different ways."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -90,13 +86,13 @@ class _Special:
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[bytes]:
-        """Compiled when it is needed, which takes some milliseconds."""
+        """The pattern is compiled on first use, because that takes milliseconds."""
         parts = (re.escape(c.encode()) if _NEVER_ESCAPED.match(c) else _escaped(c) for c in self._secret)
         return re.compile(b"".join(parts))
 
 
 def _escaped(char: str) -> bytes:
-    """Match one special character: as it is, or as JSON, JavaScript, HTML, a shell or a URL writes it."""
+    """Match one character, as it is or as escaped in JSON, JavaScript, HTML, a shell or a URL."""
     percents = b"".join(b"%%(?:25)?%s" % _hex(byte, 2) for byte in char.encode())
     units = char.encode("utf-16-be")
     in_json = b"".join(
@@ -110,7 +106,7 @@ def _escaped(char: str) -> bytes:
         b"&#0{0,3}%d;" % number,
         b"&#[xX]0{0,3}%s;" % _hex(number, 1),
         *(b"&%s;" % name.encode() for name in _NAMED.get(char, ())),
-        rb"\\{0,3}" + re.escape(char.encode()),  # last: every escape of a backslash begins with one
+        rb"\\{0,3}" + re.escape(char.encode()),  # Last, because the escapes of a backslash begin with one.
     ]
     return b"(?:" + b"|".join(ways) + b")"
 
@@ -124,33 +120,33 @@ def _hex(number: int, digits: int) -> bytes:
 
 
 def _longest(text: str) -> int:
-    """As many bytes as a match can have."""
+    """Return the maximum length of a match, in bytes."""
     special = sum(len(char.encode()) for char in text if not _NEVER_ESCAPED.match(char))
     return len(text.encode()) + _ESCAPE_BYTES_MAX * special
 
 
 class RedactedStream:
-    """Masks the secrets of one body, wherever its pieces are cut."""
+    """Masks the secrets in one body, also those that are split between pieces."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """All but the last bytes, which may be the beginning of a secret."""
+        """Add a piece; return the masked bytes except the last ones, which may begin a secret."""
         seen = self._redactor.redact(self._held + piece)
         cut = max(0, len(seen) - self._redactor.longest + 1)
         self._held = seen[cut:]
         return seen[:cut]
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Return the remaining bytes at the end of the body."""
         held, self._held = self._held, b""
         return held
 
 
 class Expansion:
-    """Expands a compressed body, a bounded piece at a time."""
+    """Decompresses a body in pieces of bounded size."""
 
     def __init__(self, window_bits: int) -> None:
         self._inflate = zlib.decompressobj(window_bits)
@@ -158,20 +154,20 @@ class Expansion:
 
     @classmethod
     def of(cls, coding: bytes) -> Self | None:
-        """The one for a content coding; None for any other."""
+        """Return the decompressor for a content coding; None if the coding is not supported."""
         bits = _WINDOW_BITS.get(coding.strip().lower())
         return None if bits is None else cls(bits)
 
     @property
     def has_more(self) -> bool:
-        """Whether there is more to come of what was fed."""
+        """Whether `expand` can return more without further input."""
         return bool(self._rest)
 
     def expand(self, piece: bytes = b"") -> bytes:
-        """The next bytes.
+        """Add a piece of the compressed body; return the next bytes of the expanded one.
 
         Raises:
-            ValueError: this is not what the coding says.
+            ValueError: The body is not in the content coding.
         """
         try:
             expanded = self._inflate.decompress(self._rest + piece, PIECE_BYTES_MAX)

@@ -1,7 +1,7 @@
-"""Look into a JSON request body in one pass, without building it: is it sound, which model, is it a stream.
+"""Validate a JSON request body and read `model` and `stream` in one pass, without building its objects.
 
-A tree of Python objects takes up to a hundred times the bytes of the text, and building it holds the event
-loop. So msgspec validates values and skips them, and only scalars are built.
+A tree of Python objects can take a hundred times the memory of the text, and building it blocks the event
+loop. So msgspec validates and skips the values, and only short scalars are built.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from proxy.errors import InvalidRequest
 
 JSON: Final = b"application/json"
 MEMBERS_MAX: Final = 2_000
-"""An object with more top-level members is not rewritten: finding a span takes a step for each of them."""
+"""An object with more top-level members is not rewritten, because each one takes a step."""
 
 _NAMES: Final = frozenset({"model", "stream"})
 _NAME_CHARACTERS_MAX: Final = max(map(len, _NAMES)) * 3  # folding case shortens a string to a third at most
@@ -25,37 +25,36 @@ _SCALAR_BYTES_MAX: Final = 64
 _NO_SHORT_SCALAR: Final = object()
 _DECODED_AT_ONCE: Final = 64 * 1024
 _FIRST: Final = re.compile(rb"[ \t\r\n]*+(.)", re.DOTALL)
-# From the end of a member to the next value. The quantifiers are possessive, so that a match takes no memory.
+# From the end of a member to the next value. The quantifiers are possessive, so matching takes no memory.
 _KEY: Final = re.compile(rb'[\s,]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+')
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFields:
-    """The fields that matter here. The upstream refuses a field of the wrong type."""
+    """The fields of a request that matter to the proxy. The upstream rejects fields of the wrong type."""
 
     model: str | None = None
     stream: bool = False
     """Whether `stream` is true."""
     streams: bool = False
-    """Whether a stream may be the answer: some servers also read `1` or `"true"` as true."""
+    """Whether the response may be a stream. Some servers also read `1` or `"true"` as true."""
     other_model_key: str | None = None
-    """A top-level key beside `model` that some servers take a model from, such as `models` or `fallbacks`."""
+    """A top-level key other than `model` from which some servers take a model, such as `fallbacks`."""
     spellings: tuple[str, ...] = ()
-    """The top-level keys that are one of these names, without regard to case and escapes. Repeated keys are
-    here twice.
+    """The top-level keys `model` and `stream` as written, in any case; a repeated key is listed twice.
 
-    JSON leaves open what a repeated key means, and some parsers ignore case. So two servers can read two
-    different values where a name occurs here twice, or in another case.
+    Two servers can read different values if a key is repeated, which JSON leaves undefined, or if it is
+    written in another case, which some parsers ignore.
     """
 
     def is_ambiguous(self, name: str) -> bool:
-        """Whether two servers could read two values of this field, or only one of them a value."""
+        """Whether two servers could read different values of this field."""
         alike = [key for key in self.spellings if key.casefold() == name]
         return alike not in ([], [name])
 
     @property
     def repeated(self) -> str | None:
-        """Which of `model` and `stream` occurs more than once, also written with escapes."""
+        """Whichever of `model` and `stream` occurs more than once, also if written with escapes."""
         for name in ("model", "stream"):
             if self.spellings.count(name) > 1:
                 return name
@@ -68,8 +67,8 @@ NO_FIELDS: Final = RequestFields()
 class _Member:
     """A key of the outermost object.
 
-    msgspec calls a function for each key of a type that it does not know. That makes repeated keys visible,
-    and keeps a dictionary of millions of keys from being built.
+    Because msgspec does not know this type, it calls a function for each key. So repeated keys are visible,
+    and all keys that do not matter can share one object instead of filling a dictionary.
     """
 
     __slots__ = ("name", "occurrences")
@@ -83,21 +82,21 @@ _Members = dict[_Member, msgspec.Raw]
 
 
 def check_first_byte(head: bytes) -> None:
-    """Refuse a body by its beginning if it cannot be a JSON object.
+    """Reject a body whose beginning shows that it is not a JSON object.
 
     Raises:
-        InvalidRequest: the first byte that is no white space does not open an object.
+        InvalidRequest: The first byte after white space is not an opening brace.
     """
     if (first := _FIRST.match(head)) is not None and first[1] != b"{":
         raise InvalidRequest("the request body is not a JSON object")
 
 
 def read_fields(body: bytes) -> RequestFields:
-    """Validate a JSON body and read the fields that matter here.
+    """Validate a JSON body and read its `model` and `stream`.
 
     Raises:
-        InvalidRequest: not UTF-8, not JSON (RFC 8259: no NaN, no lone surrogate), no object, or nested too
-            deeply.
+        InvalidRequest: The body is not UTF-8, not JSON (RFC 8259: no NaN, no lone surrogate), not an object,
+            or nested too deeply.
     """
     check_first_byte(body)
     _check_encoding(body)
@@ -130,13 +129,13 @@ def read_fields(body: bytes) -> RequestFields:
 
 
 def may_name_model(name: str) -> bool:
-    """Whether some server may take a model from a header, a parameter or a member of this name."""
+    """Whether some server may take a model from a header, a query parameter or a member of this name."""
     folded = name.casefold()
     return any(word in folded for word in ("model", "engine", "deployment", "fallback"))
 
 
 def _open(body: bytes, find: Callable[[type, str], _Member]) -> _Members:
-    """The members of the outermost object, by what `find` makes of their keys."""
+    """Parse the outermost object; `find` returns the member for a key."""
     try:
         return msgspec.json.decode(body, type=_Members, dec_hook=find)
     except msgspec.DecodeError as error:
@@ -164,7 +163,7 @@ def _text(value: memoryview | None) -> str | None:
 
 
 def _scalar(value: memoryview | None) -> object:
-    """A short scalar, or an object that is not null and not false for anything else."""
+    """Return a short scalar; for any other value, an object that is neither None nor False."""
     if value is None:
         return None
     is_short = len(value) <= _SCALAR_BYTES_MAX and value[0] not in b"[{"
@@ -172,14 +171,14 @@ def _scalar(value: memoryview | None) -> object:
 
 
 def replace_model(body: bytes, name: str) -> bytes:
-    """Give the model of a request another name, and leave every other byte as it is.
+    """Replace the model of a request, and keep all other bytes.
 
     Args:
-        body: Checked by `read_fields`; only a string at the top level's `model` is replaced.
+        body: A body that `read_fields` has checked. Only a top-level `model` that is a string is replaced.
         name: The new name.
 
     Raises:
-        InvalidRequest: the object has too many members.
+        InvalidRequest: The object has too many members.
     """
     new = msgspec.json.encode(name)
     pieces, end = [], 0
@@ -190,7 +189,7 @@ def replace_model(body: bytes, name: str) -> bytes:
 
 
 def _model_values(body: bytes) -> Iterator[tuple[int, int]]:
-    """The spans of strings that are values of `model` in the outermost object."""
+    """Yield start and end of each string that is the value of `model` in the outermost object."""
     number = 0
 
     def count(_type: type, name: str) -> _Member:

@@ -1,7 +1,7 @@
-"""Which model a request runs, as far as every server that could receive it agrees (pure).
+"""Decide whether it is certain which model a request runs (pure).
 
-A key that is limited to models is only as good as this. Its requests are refused if two servers could read
-two models in them, or if they can name a model where nobody looks.
+Keys that are limited to models depend on it. Their requests are rejected if two servers could read different
+models in them, or if they can name a model in a place that the proxy does not check.
 """
 
 import re
@@ -19,11 +19,11 @@ from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, may_name_mod
 
 _PLAIN_JSON: Final = re.compile(rb"application/json(?:; ?charset=\"?utf-8\"?)?", re.IGNORECASE)
 _OTHER_METHOD: Final = re.compile(r"_method|x[-_]http[-_]method(?:[-_]override)?|x[-_]method[-_]override")
-# The value of a key with "model" in it, wherever it stands; a quote inside of a string has a backslash.
+# The value of any key that contains "model", at any depth. A quote inside a string has a backslash.
 _MODEL_VALUE: Final = re.compile(
     rb'model[^"\\]{0,64}+"\s*+:\s*+("(?:[^"\\]|\\.)*+"|.)', re.IGNORECASE | re.DOTALL
 )
-# No encoder writes letters like this, except to hide a key.
+# Encoders do not escape letters, so an escaped letter may be meant to hide a key.
 _ESCAPED_LETTER: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*+\\u00(?:4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])", re.IGNORECASE
 )
@@ -31,17 +31,17 @@ _ESCAPED_LETTER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenRequest:
-    """What the proxy has seen of a request.
+    """The parts of a request that the proxy has inspected.
 
     Args:
-        endpoint: Of its path.
-        outer_model: The model that the path or the query names, where the endpoint takes it from there.
-        query: Raw.
-        headers: As they arrived, names in lower case.
-        body: The held body.
-        is_whole: Whether that is all of it.
-        fields: Of a JSON body.
-        form: Of a multipart form.
+        endpoint: The endpoint of its path.
+        outer_model: The model in the path or the query, if the endpoint takes it from there.
+        query: The raw query.
+        headers: The received headers, with names in lower case.
+        body: The part of the body that is held.
+        is_whole: Whether that is the whole body.
+        fields: The fields of a JSON body.
+        form: The fields of a multipart form.
     """
 
     endpoint: Endpoint
@@ -55,7 +55,7 @@ class SeenRequest:
 
     @property
     def models(self) -> list[str]:
-        """Every model that the request names; meaningful only without a doubt."""
+        """Every model that the request names. Reliable only if `find_ambiguity` returns None."""
         named = [self.outer_model, self.fields.model, self.form.model]
         if self.endpoint.nested_models:
             named += named_models(self.body) or []
@@ -63,15 +63,15 @@ class SeenRequest:
 
 
 def find_ambiguity(request: SeenRequest) -> str | None:
-    """Why it is not certain which model a request runs; None if it is."""
+    """Return why it is uncertain which model a request runs; None if it is certain."""
     place = request.endpoint.model
     if place is ModelPlace.HIDDEN:
         return "requests to this endpoint can run a model that they do not name"
-    doubt = _doubt_about_headers(request.headers) or _doubt_about_query(request.query, place)
-    if doubt is not None:
-        return doubt
+    ambiguity = _ambiguity_of_headers(request.headers) or _ambiguity_of_query(request.query, place)
+    if ambiguity is not None:
+        return ambiguity
     if place is ModelPlace.BODY:
-        return _doubt_about_body(request)
+        return _ambiguity_of_body(request)
     if place is ModelPlace.PATH and ";" in (request.outer_model or ""):
         return "the path has parameters"
     if place is not ModelPlace.NONE and request.outer_model is None:
@@ -80,9 +80,9 @@ def find_ambiguity(request: SeenRequest) -> str | None:
 
 
 def named_models(text: bytes) -> list[str] | None:
-    """The models that JSON names at any depth, such as those of tools; None if that is not certain.
+    """Return the models that JSON names at any depth, for example in tools; None if that is uncertain.
 
-    A key for models whose value is an object is taken for a part of a JSON schema.
+    A model key whose value is an object is assumed to be part of a JSON schema.
     """
     values = [found[1] for found in _MODEL_VALUE.finditer(text)]
     texts = [value for value in values if value.startswith(b'"')]
@@ -95,10 +95,10 @@ def named_models(text: bytes) -> list[str] | None:
 
 
 def check_unambiguous(request: SeenRequest) -> None:
-    """Refuse a request that two servers could read in two ways, whoever sends it.
+    """Reject a request of any caller that two servers could read differently.
 
     Raises:
-        InvalidRequest: it has several Content-Types, or repeats `model` or `stream`.
+        InvalidRequest: It has several Content-Types, or repeats `model` or `stream`.
     """
     if len(content_types(request.headers)) > 1:
         raise InvalidRequest("the request has more than one Content-Type header")
@@ -108,11 +108,11 @@ def check_unambiguous(request: SeenRequest) -> None:
 
 
 def content_types(headers: Headers) -> list[bytes]:
-    """The values of all Content-Type headers."""
+    """Return the values of all Content-Type headers."""
     return [value for name, value in headers if name == b"content-type"]
 
 
-def _doubt_about_headers(headers: Headers) -> str | None:
+def _ambiguity_of_headers(headers: Headers) -> str | None:
     for raw, value in headers:
         name = raw.decode("latin-1")
         if may_name_model(name):
@@ -124,7 +124,7 @@ def _doubt_about_headers(headers: Headers) -> str | None:
     return None
 
 
-def _doubt_about_query(query: bytes, place: ModelPlace) -> str | None:
+def _ambiguity_of_query(query: bytes, place: ModelPlace) -> str | None:
     names = [unquote_plus(pair.partition(b"=")[0].decode("latin-1")) for pair in _pairs(query)]
     if place is ModelPlace.QUERY and names.count("model") == 1:
         names.remove("model")
@@ -139,14 +139,14 @@ def _pairs(query: bytes) -> list[bytes]:
     return re.split(b"[&;]", query) if query else []
 
 
-def _doubt_about_body(request: SeenRequest) -> str | None:
+def _ambiguity_of_body(request: SeenRequest) -> str | None:
     types = content_types(request.headers)
     if len(types) != 1:
         return f"the request has {len(types) or 'no'} Content-Type headers; send one, application/json"
     (content_type,) = types
     kind = media_type(content_type)
     if kind == JSON:
-        return _doubt_about_json(request, content_type)
+        return _ambiguity_of_json(request, content_type)
     if kind == MULTIPART_FORM and request.endpoint.form:
         if not (request.is_whole and request.form.is_plain):
             return "the form is longer than the limit, or is not written plainly"
@@ -155,7 +155,7 @@ def _doubt_about_body(request: SeenRequest) -> str | None:
     return f"the Content-Type is not {known}"
 
 
-def _doubt_about_json(request: SeenRequest, content_type: bytes) -> str | None:
+def _ambiguity_of_json(request: SeenRequest, content_type: bytes) -> str | None:
     fields = request.fields
     if not _PLAIN_JSON.fullmatch(content_type.strip()):
         return "the Content-Type has parameters other than charset=utf-8"

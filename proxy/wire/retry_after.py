@@ -1,4 +1,4 @@
-"""When an answer asks for the request to be sent again (pure)."""
+"""Read when a response asks for a retry (pure)."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -10,13 +10,13 @@ _DAY: Final = 86400.0
 
 
 def read_retry_after(headers: Headers, now: float) -> float | None:
-    """Seconds after which an answer asks to be asked again; None where it does not, or cannot be understood.
+    """Return the seconds after which a response asks for a retry; None if it does not.
 
-    `Retry-After` holds seconds or a date (RFC 9110 10.2.3), OpenAI's `retry-after-ms` milliseconds and counts
-    before it; `x-should-retry` decides outright, as in OpenAI's clients.
+    As in OpenAI's clients, `x-should-retry: false` forbids a retry, and `retry-after-ms` has precedence over
+    `Retry-After`, which holds seconds or a date (RFC 9110 10.2.3).
 
     Args:
-        headers: Of the answer.
+        headers: The headers of the response.
         now: Seconds since the epoch.
     """
     decided = (find_header(headers, b"x-should-retry") or b"").strip().lower()
@@ -37,7 +37,7 @@ def _number(value: bytes | None) -> float | None:
         number = float(value or b"")
     except ValueError:
         return None
-    return number if 0 <= number < _DAY * 365_000 else None  # neither negative nor infinite nor "nan"
+    return number if 0 <= number < _DAY * 365_000 else None  # Not negative, infinite or NaN.
 
 
 def _seconds_until(value: bytes, now: float) -> float | None:

@@ -1,11 +1,11 @@
-"""Which host a request names and which page sent it, as far as a browser says so (pure).
+"""Check which host a browser's request names, and which page sent it (pure).
 
-A service on a loopback address is reachable by every page that a browser on that machine opens. Two headers
-that pages cannot forge protect it:
+Any page that a browser opens can send requests to services on the browser's own machine. Two headers that
+pages cannot forge protect such a service:
 
 - `Host` holds the name in the address bar. A page that rebinds its own DNS name to 127.0.0.1 still sends that
-  name, so a loopback service accepts loopback names and the names that its operator lists.
-- `Origin` (or, where a browser omits it, `Sec-Fetch-Site`) says whose page sends the request.
+  name, so a loopback service accepts only loopback names and the names that its operator lists.
+- `Origin` (or, if a browser omits it, `Sec-Fetch-Site`) identifies the page that sends the request.
 
 See https://fetch.spec.whatwg.org/#origin-header and https://www.w3.org/TR/fetch-metadata/.
 """
@@ -40,7 +40,7 @@ def parse_origin(value: bytes) -> Site | None:
 
 
 def is_loopback_name(name: str) -> bool:
-    """Return whether every browser resolves a name to its own machine: `localhost` or a loopback address."""
+    """Whether every browser resolves a name to its own machine: `localhost` or a loopback address."""
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 6.3
         return True
     try:
@@ -50,7 +50,7 @@ def is_loopback_name(name: str) -> bool:
 
 
 def names_own_host(headers: Iterable[tuple[bytes, bytes]], hosts: Collection[str]) -> bool:
-    """Return whether a request names a loopback host or one of `hosts`. `"*"` in `hosts` accepts any name."""
+    """Whether a request names a loopback host or one of `hosts`. `"*"` in `hosts` accepts any name."""
     if ANY in hosts:
         return True
     values = [value for name, value in headers if name == b"host"]
@@ -61,12 +61,12 @@ def names_own_host(headers: Iterable[tuple[bytes, bytes]], hosts: Collection[str
 
 
 def is_from_foreign_page(headers: Headers, origins: Collection[str], *, trusts_loopback: bool) -> bool:
-    """Return whether a browser sends the request for a page of another site.
+    """Whether a browser sends the request for a page of another site.
 
     Args:
-        headers: Of the request, names in lower case. Its Host has been checked.
+        headers: The request headers, with names in lower case. The Host has been checked.
         origins: Further origins whose pages may send requests. `"*"` accepts every page.
-        trusts_loopback: Whether pages served by this machine may, whatever their port.
+        trusts_loopback: Whether pages served by this machine, on any port, may send requests.
     """
     if ANY in origins:
         return False

@@ -1,8 +1,8 @@
-"""How many tokens an answer cost: read from it without building it, or else estimated (pure).
+"""Read the tokens that a response reports, without building its objects, or estimate them (pure).
 
-Only the usage that the upstream itself reports counts: a member of the answer's outermost object, or of the
-`response` in an event of the Responses API. A member of that name elsewhere does not, such as one in a tool
-that the caller sent and the upstream repeats.
+Only a `usage` that the upstream itself reports counts: a member of the outermost object, or of `response` in
+an event of the Responses API. A member of that name elsewhere can come from the caller, for example in a tool
+that the upstream repeats.
 """
 
 import re
@@ -13,55 +13,55 @@ import msgspec
 from proxy.wire.endpoints import Charge
 
 TAIL_BYTES: Final = 16 * 1024
-"""As much of the end of a long answer is searched: usage follows everything that is long."""
+"""How much of the end of a long response is searched. Usage follows the long members."""
 MEDIA_TOKENS: Final = 1000
 """The estimate for an image, a sound or a video."""
 
 _BYTES_PER_TOKEN: Final = 4
 _FRAME_BYTES: Final = 250
-"""About what the JSON around the text of an answer, or of a chunk, takes."""
+"""The approximate size of the JSON around the text of a response or a chunk."""
 _TOKENS_MAX: Final = 1 << 53
-# In reversed JSON a quote inside of a string is followed by its backslash. The quantifiers are possessive,
-# and a string that has no beginning reaches to the end: the search takes linear time.
+# In reversed JSON a quote inside a string is followed by its backslash. The quantifiers are possessive, and a
+# string without a beginning extends to the end, so the search takes linear time.
 _REVERSED_TOKEN: Final = re.compile(rb'"(?:[^"]++|"(?=\\))*+(?:"(?!\\)|\Z)|[][{},:]')
 _REVERSED_KEY: Final = b'"usage"'[::-1]
 
 
 class Usage(NamedTuple):
-    """Tokens of an exchange."""
+    """The tokens of an exchange."""
 
     prompt: int
     completion: int
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
 
 class _Event(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
-    response: _Answer | msgspec.UnsetType | None = msgspec.UNSET
+    response: _Response | msgspec.UnsetType | None = msgspec.UNSET
 
 
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_RESPONSE: Final = msgspec.json.Decoder(_Response)
 _EVENT: Final = msgspec.json.Decoder(_Event)
 
 
 def read_usage(body: bytes) -> Usage | None:
-    """The usage that a whole JSON answer reports; None if it reports none, or zeros only."""
+    """Return the usage that a whole JSON response reports; None if it reports none, or only zeros."""
     try:
-        return _read_counts(_ANSWER.decode(body).usage)
+        return _read_counts(_RESPONSE.decode(body).usage)
     except (msgspec.DecodeError, RecursionError):
         return None
 
 
 def read_usage_in_tail(tail: bytes) -> Usage | None:
-    """The usage in the end of a long JSON answer, or of events that the upstream did not label as such."""
+    """Return the usage in the end of a long JSON response, or of events with another Content-Type."""
     return _read_last_member(tail) or read_stream_usage(tail)
 
 
 def _read_last_member(tail: bytes) -> Usage | None:
-    """The usage of the outermost object, found from its end because its beginning is cut off."""
+    """Return the usage of the outermost object, searching from the end because the beginning is missing."""
     reversed_tail = tail[-TAIL_BYTES:].rstrip()[::-1]
     depth, value_at, colon_at = 0, 1, 0
     for token in _REVERSED_TOKEN.finditer(reversed_tail):
@@ -82,7 +82,7 @@ def _read_last_member(tail: bytes) -> Usage | None:
 
 
 def read_stream_usage(events: bytes) -> Usage | None:
-    """The last usage that one of these events reports."""
+    """Return the last usage that these events report."""
     for line in reversed(events.splitlines()):
         if (
             line.startswith(b"data:")
@@ -94,13 +94,15 @@ def read_stream_usage(events: bytes) -> Usage | None:
 
 
 def estimate_usage(charge: Charge, prompt_bytes: int, answer_bytes: int, events: int) -> Usage:
-    """About what an exchange cost whose usage is not known; never nothing, unless nothing is charged.
+    """Estimate the usage of an exchange that does not report it.
+
+    The estimate is zero only if the endpoint charges nothing.
 
     Args:
-        charge: Of the endpoint.
-        prompt_bytes: Of the request, if its size says something about its tokens.
-        answer_bytes: Of the answer, as far as it was received.
-        events: Of an event stream; 0 for any other answer.
+        charge: How the endpoint charges.
+        prompt_bytes: The size of the request, if it depends on the number of tokens.
+        answer_bytes: The number of response bytes received.
+        events: The number of events received; 0 if the response is not an event stream.
     """
     if charge is Charge.NOTHING:
         return Usage(0, 0)
@@ -114,11 +116,11 @@ def estimate_usage(charge: Charge, prompt_bytes: int, answer_bytes: int, events:
 
 
 def read_event_usage(payload: bytes) -> Usage | None:
-    """The usage in the JSON of one event: a chunk, or an event of the Responses or the Realtime API."""
+    """Return the usage in the JSON of one event: a chunk, or an event of the Responses or Realtime API."""
     try:
         event = _EVENT.decode(payload)
         usage = _read_counts(event.usage)
-        if usage is None and isinstance(event.response, _Answer):
+        if usage is None and isinstance(event.response, _Response):
             usage = _read_counts(event.response.usage)
     except (msgspec.DecodeError, RecursionError):
         return None
@@ -126,7 +128,7 @@ def read_event_usage(payload: bytes) -> Usage | None:
 
 
 def _read_counts(value: msgspec.Raw | bytes) -> Usage | None:
-    """OpenAI's names, those of its Responses API, and the sum alone, which some rerankers report."""
+    """Read usage by OpenAI's names, those of its Responses API, or the total that some rerankers report."""
     if not bytes(value).lstrip().startswith(b"{"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Rules about WebSockets: keys among subprotocols, the model in a query, headers, close codes (pure)."""
+"""Rules for WebSockets: keys in subprotocols, the model in a query, headers, close codes (pure)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
@@ -8,7 +8,7 @@ from proxy.errors import InvalidRequest
 from proxy.wire.headers import Headers
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Of one message, either way; Hypercorn's own bound is the same."""
+"""The size limit of a message in either direction, the same as Hypercorn's."""
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
@@ -19,7 +19,7 @@ TOO_BIG: Final = 1009
 INTERNAL: Final = 1011
 
 _KEY: Final = "openai-insecure-api-key."
-# They name the caller's account at OpenAI, as the headers of these names do, which do not go up either.
+# The caller's account at OpenAI, which is not forwarded, like the headers of these names.
 _ACCOUNT: Final = ("openai-organization.", "openai-project.")
 _REASON_BYTES_MAX: Final = 123
 _HANDSHAKE: Final = b"sec-websocket-"
@@ -28,14 +28,14 @@ _CODES: Final = range(1000, 5000)
 
 
 class Close(NamedTuple):
-    """How one side closed, or would have."""
+    """The code and the reason with which a connection is closed."""
 
     code: int
     reason: str = ""
 
 
 def split_subprotocols(subprotocols: Iterable[str]) -> tuple[list[bytes], list[str]]:
-    """The keys that a browser hides among its subprotocols, and the subprotocols that go up."""
+    """Separate the keys that browsers send as subprotocols from the subprotocols to forward."""
     keys, rest = [], []
     for name in subprotocols:
         if name.startswith(_KEY):
@@ -46,10 +46,10 @@ def split_subprotocols(subprotocols: Iterable[str]) -> tuple[list[bytes], list[s
 
 
 def find_model(query: bytes) -> str | None:
-    """The model that a query names.
+    """Return the model in a query.
 
     Raises:
-        InvalidRequest: it names two: another server might take the other one.
+        InvalidRequest: The query names several models, and servers differ in which one they take.
     """
     models = [_decode(value) for name, value in map(_split, query.split(b"&")) if _decode(name) == "model"]
     if len(models) > 1:
@@ -58,7 +58,7 @@ def find_model(query: bytes) -> str | None:
 
 
 def rename_model(query: bytes, name: str) -> bytes:
-    """Put another model's name into a query, and leave the rest byte for byte."""
+    """Replace the model in a query, and keep all other bytes."""
     return b"&".join(
         b"model=" + quote(name, safe="").encode() if _decode(_split(pair)[0]) == "model" else pair
         for pair in query.split(b"&")
@@ -66,12 +66,12 @@ def rename_model(query: bytes, name: str) -> bytes:
 
 
 def without_handshake(headers: Headers) -> Headers:
-    """Headers but for those of the handshake itself, which each hop makes anew."""
+    """Drop the headers of the handshake, which each hop sends itself."""
     return [pair for pair in headers if not pair[0].lower().startswith(_HANDSHAKE)]
 
 
 def sendable_close(close: Close) -> Close:
-    """A close as it may stand in a frame (RFC 6455 7.4): some codes only say what did not arrive."""
+    """Return a close with a code that may be sent (RFC 6455 7.4). Some codes are only reported locally."""
     reason = close.reason.encode()[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
     if close.code == NO_CODE:
         return Close(NORMAL)

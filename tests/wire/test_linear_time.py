@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from proxy.errors import InvalidRequest, NotFound
-from proxy.wire.answer_end import AnswerMeter, announced_idle_seconds
 from proxy.wire.error_envelope import read_error
 from proxy.wire.event_stream import EventFramer, holds_error
 from proxy.wire.form_body import read_form, replace_form_model
@@ -15,6 +14,7 @@ from proxy.wire.headers import choose_request_id, find_header, media_type, reque
 from proxy.wire.model_list import listing, merge, read_entries
 from proxy.wire.paths import check_target, find_target
 from proxy.wire.request_json import MEMBERS_MAX, read_fields, replace_model
+from proxy.wire.response_end import ResponseMeter, announced_idle_seconds
 from proxy.wire.retry_after import read_retry_after
 from proxy.wire.site import is_from_foreign_page, names_own_host
 from proxy.wire.usage import TAIL_BYTES, read_usage, read_usage_in_tail
@@ -217,7 +217,7 @@ def test_the_subprotocols_of_a_websocket() -> None:
 @pytest.mark.parametrize("size", [1, 64 * KIB])
 def test_the_raw_bytes_of_an_answer(size: int) -> None:
     def run(body: bytes) -> None:
-        meter = AnswerMeter()
+        meter = ResponseMeter()
         for chunk in chunks(body, size):
             meter.feed(chunk)
 

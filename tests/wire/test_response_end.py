@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.answer_end import HEAD_BYTES_MAX, AnswerMeter, End, announced_idle_seconds
+from proxy.wire.response_end import HEAD_BYTES_MAX, End, ResponseMeter, announced_idle_seconds
 
 Pairs = list[tuple[bytes, bytes]]
 FRAMINGS: list[tuple[Pairs, bytes]] = [
@@ -24,9 +24,9 @@ def written(headers: Pairs, body: bytes, status: int = 200) -> bytes:
     return b"HTTP/1.1 %d X\r\n%s\r\n%s" % (status, lines, body)
 
 
-def measured(data: bytes, cuts: list[int]) -> AnswerMeter:
+def measured(data: bytes, cuts: list[int]) -> ResponseMeter:
     """A meter that got the bytes in these pieces."""
-    meter, ends = AnswerMeter(), [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    meter, ends = ResponseMeter(), [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(ends):
         if start < end:
             meter.feed(data[start:end])

@@ -1,7 +1,7 @@
-"""Where an HTTP/1.1 answer ends on the wire, and whether anything follows it (pure).
+"""Find where an HTTP/1.1 response ends in the bytes received, and whether more bytes follow (pure).
 
-HTTP libraries report that a message is complete, but not whether its last read held more bytes. Those bytes
-belong to nobody, and must not become the beginning of the next caller's answer.
+HTTP libraries report that a response is complete, but not whether the last read returned more bytes. Such
+bytes must not become the beginning of the response to the next caller.
 """
 
 import re
@@ -19,15 +19,15 @@ _TIMEOUT: Final = re.compile(rb"(?:^|[,;\s])timeout=(\d{1,6})(?=$|[,;\s])", re.I
 
 
 class End(Enum):
-    """How the bytes received so far compare with one complete answer."""
+    """How the number of bytes received compares with the length of the response."""
 
     EXACT = "exact"
     SURPLUS = "surplus"
     UNCLEAR = "unclear"
 
 
-class AnswerMeter:
-    """Counts the raw bytes of one answer."""
+class ResponseMeter:
+    """Counts the raw bytes of one response."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -48,21 +48,23 @@ class AnswerMeter:
         end = self._head.find(_HEAD_END, searched)
         if end >= 0:
             head = bytes(self._head[: end + len(_HEAD_END)])
-            # A lenient parser also ends lines at a bare LF, and skips empty lines before the answer.
-            sound = head.startswith(b"HTTP/1.1 ") and head.count(b"\n") == head.count(b"\r\n")
-            self._head_length = len(head) if sound and len(head) <= HEAD_BYTES_MAX else 0
+            # A lenient parser also ends lines at a bare LF, and skips empty lines before the response.
+            is_strict = head.startswith(b"HTTP/1.1 ") and head.count(b"\n") == head.count(b"\r\n")
+            self._head_length = len(head) if is_strict and len(head) <= HEAD_BYTES_MAX else 0
         elif len(self._head) > HEAD_BYTES_MAX:
             self._head_length = 0
         if self._head_length is not None:
             self._head.clear()
 
     def end(self, method: str, status: int, headers: Iterable[tuple[bytes, bytes]]) -> End:
-        """Compare what was received with the answer, once the parser reports that it is complete.
+        """Compare the number of bytes received with the length of the response.
+
+        Call it when the parser reports that the response is complete.
 
         Args:
-            method: Of the request: the answer to a HEAD has no body.
-            status: Of the answer.
-            headers: Of the answer, as received.
+            method: The method of the request. The response to a HEAD has no body.
+            status: The status of the response.
+            headers: The headers of the response, unchanged.
         """
         if not self._head_length:
             return End.UNCLEAR
@@ -84,7 +86,7 @@ class AnswerMeter:
 
 
 def announced_idle_seconds(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
-    """How long the server keeps an idle connection, where `Keep-Alive: timeout=N` says so."""
+    """Return the N of `Keep-Alive: timeout=N`, after which the server closes an idle connection."""
     for name, value in headers:
         if name.lower() == b"keep-alive" and (found := _TIMEOUT.search(value)) is not None:
             return float(found.group(1))
