@@ -1,4 +1,4 @@
-"""Every error of the service, whose fault it is, and the words in which a caller is told.
+"""All errors of the service, by whose fault they are, with the messages that callers receive.
 
     ProxyError                          status  code
       CallerError                               the caller's side
@@ -13,7 +13,7 @@
         BodyTooLarge                    413     request_too_large
         RateLimited                     429     rate_limit_exceeded
         ServerOverloaded                503     server_overloaded
-      CredentialError                           no usable token could be had
+      CredentialError                           no usable token
         TokenUnavailable                503     upstream_unavailable
         TokenRejected                   502     upstream_auth_failed
         IssuerRefuses                   502     upstream_auth_failed
@@ -30,12 +30,13 @@
       InternalError                     500     internal_error
     SettingsError                       start-up only: exit status 2
 
-An HTTP error status of the upstream is a response, not one of these: it is relayed with its body.
+An HTTP error status of the upstream is not one of these errors: it is relayed with its body.
 
-Messages are chosen with care, since clients decide by the words of an error whether to retry it
-(RAGFlow looks for "auth", "key", "rate limit", 429, 503): they hold no ids, no secrets and no addresses.
+Clients such as RAGFlow search a message for words and digits ("auth", "key", "rate limit", 429, 503) to
+decide whether to retry, so choose the words with care. A message holds no ids, secrets or addresses.
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, TypedDict, cast
 
@@ -56,22 +57,21 @@ class ErrorEnvelope(TypedDict):
 
 
 class ProxyError(Exception):
-    """An exchange that ends with an error of ours.
+    """An error of ours that ends an exchange.
 
     Args:
-        message: Words for the caller; the class's own by default. Never a secret or an id.
-        param: The request field at fault, where there is one.
-        headers: Response headers that go with the error.
-        retry_after: Seconds until another try is worth while (RFC 9110 10.2.3).
-        reason: Words for the log alone.
+        message: The message for the caller, without secrets and ids; by default that of the class.
+        param: The request field at fault, if there is one.
+        headers: Response headers to send with the error.
+        retry_after: Seconds after which the caller should retry (RFC 9110 10.2.3).
+        reason: The reason for the log, which the caller does not receive.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal_error"
     code: ClassVar[str] = "internal_error"
     message: ClassVar[str] = "the proxy failed to handle the request"
-    passes_in: ClassVar[float | None] = None
-    """The `retry_after` of most errors of a class."""
+    default_retry_after: ClassVar[float | None] = None
 
     def __init__(
         self,
@@ -84,26 +84,25 @@ class ProxyError(Exception):
     ) -> None:
         super().__init__(message or self.message)
         self.param = param
-        seconds = self.passes_in if retry_after is None else retry_after
-        # Whole seconds, rounded up, one at least.
-        wait = {} if seconds is None else {"Retry-After": str(max(1, int(-(-seconds // 1))))}
+        seconds = self.default_retry_after if retry_after is None else retry_after
+        wait = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
         self.headers: Mapping[str, str] = {**wait, **(headers or {})}
         self.reason = reason
 
     def envelope(self) -> ErrorEnvelope:
-        """The error as OpenAI's clients read it."""
+        """Return the error in OpenAI's envelope."""
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
 
 
 class InternalError(ProxyError):
-    """A defect of ours: what no other class names."""
+    """A defect of the proxy."""
 
 
 # --- the caller's side
 
 
 class CallerError(ProxyError):
-    """The request cannot be relayed as it is."""
+    """The request cannot be relayed."""
 
     status = 400
     type = "invalid_request_error"
@@ -127,7 +126,7 @@ class Unauthenticated(CallerError):
 
 
 class NotFound(CallerError):
-    """No such route here."""
+    """No route has this path."""
 
     status = 404
     code = "not_found"
@@ -135,7 +134,7 @@ class NotFound(CallerError):
 
 
 class MethodNotAllowed(CallerError):
-    """The path is there, the method is not."""
+    """The path exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
@@ -151,7 +150,7 @@ class BodyTimeout(CallerError):
 
 
 class BodyTooLarge(CallerError):
-    """The request body is over the limit, whether announced or streamed."""
+    """The request body exceeds the limit, by its Content-Length or while it is received."""
 
     status = 413
     code = "request_too_large"
@@ -161,7 +160,7 @@ class BodyTooLarge(CallerError):
 
 
 class ModelForbidden(CallerError):
-    """The caller's key is not for this model."""
+    """The caller's key does not allow this model."""
 
     status = 403
     type = "permission_error"
@@ -173,7 +172,7 @@ class ModelForbidden(CallerError):
 
 
 class SiteForbidden(CallerError):
-    """A browser sends the request for a page that may not use this service."""
+    """A browser sent the request for a page that may not use this service."""
 
     status = 403
     type = "permission_error"
@@ -184,7 +183,7 @@ class SiteForbidden(CallerError):
 
 
 class EndpointForbidden(CallerError):
-    """The caller's key is not for this endpoint."""
+    """The caller's key does not allow this endpoint."""
 
     status = 403
     type = "permission_error"
@@ -193,9 +192,9 @@ class EndpointForbidden(CallerError):
 
 
 class RateLimited(CallerError):
-    """The caller's key has used up what it may use at the moment.
+    """The caller has reached a limit.
 
-    Its headers say how much is allowed (draft-ietf-httpapi-ratelimit-headers, as of its version 03).
+    The headers report the limits of its key (draft-ietf-httpapi-ratelimit-headers-03).
     """
 
     status = 429
@@ -206,7 +205,7 @@ class RateLimited(CallerError):
 
 
 class ServerOverloaded(CallerError):
-    """This service holds as much for its callers as it may."""
+    """The service has reached a limit on the memory that all callers share."""
 
     status = 503
     type = "server_error"
@@ -219,17 +218,17 @@ class ServerOverloaded(CallerError):
 
 
 class CredentialError(ProxyError):
-    """No usable token could be had for the upstream."""
+    """There is no usable token for the upstream."""
 
     type = "upstream_error"
 
 
 class TokenUnavailable(CredentialError):
-    """The token endpoint gave no token; worth a retry soon.
+    """No token could be fetched. A retry may help.
 
     Args:
-        retry_after: Seconds until the next attempt is due.
-        reason: Words for the log alone.
+        retry_after: Seconds until the next fetch.
+        reason: The reason for the log.
     """
 
     status = 503
@@ -243,7 +242,7 @@ class TokenUnavailable(CredentialError):
 
 
 class TokenRejected(CredentialError):
-    """The upstream rejects the only token there is, and never accepted it; a retry cannot help."""
+    """The upstream rejects the current token and has never accepted it. A retry cannot help."""
 
     status = 502
     code = "upstream_auth_failed"
@@ -254,7 +253,7 @@ class TokenRejected(CredentialError):
 
 
 class IssuerRefuses(TokenRejected):
-    """The token endpoint refuses our credentials: only an operator can help."""
+    """The token endpoint rejects our credentials. An operator has to correct them."""
 
     message = "the token endpoint refused the proxy's own credentials; the proxy's operator must correct them"
 
@@ -263,7 +262,7 @@ class IssuerRefuses(TokenRejected):
 
 
 class UpstreamError(ProxyError):
-    """The upstream failed before it answered, or while it did."""
+    """The upstream failed before or during its response."""
 
     status = 502
     type = "upstream_error"
@@ -272,27 +271,27 @@ class UpstreamError(ProxyError):
 
 
 class Unreachable(UpstreamError):
-    """No connection: refused, unknown name, TLS failure."""
+    """No connection, because of a refusal, an unknown name or a TLS failure."""
 
     code = "upstream_unreachable"
     message = "the upstream could not be reached"
 
 
 class BadResponse(UpstreamError):
-    """No answer that could be relayed: reset, garbage, a redirect."""
+    """No response that can be relayed: the connection broke, or the response is malformed."""
 
     code = "upstream_bad_response"
     message = "the upstream gave no valid answer"
 
 
 class InvalidResponse(BadResponse):
-    """A complete response that is not a valid answer, such as a redirect or HTML; a retry cannot help.
+    """A complete response of the wrong kind, such as a redirect or HTML. A retry cannot help.
 
-    RAGFlow retries a 502 unless the message holds a word such as "invalid"; OpenAI's SDKs read the header.
+    RAGFlow retries a 502 unless the message contains a word such as "invalid"; OpenAI's SDKs read the header.
 
     Args:
-        what: What the upstream sent, for the caller and the log. Never text of the response.
-        reason: More about it, for the log alone.
+        what: What the upstream sent, in our own words, for the caller and the log.
+        reason: A more detailed reason for the log.
     """
 
     message = "the upstream sent an invalid response"
@@ -304,14 +303,14 @@ class InvalidResponse(BadResponse):
 
 
 class UpstreamForbidden(UpstreamError):
-    """The upstream rejects this request whatever the token: its 401 is the answer, as a 403.
+    """The upstream rejects this request with every token.
 
-    A 401 would tell the caller to get another key, and its own key is not at fault.
+    Its 401 is returned as a 403, because the caller's own key is not at fault.
 
     Args:
-        answer: The upstream's own error, where it is one in OpenAI's shape; its `code` becomes ours.
-        message: The upstream's own words, where it is not.
-        reason: Words for the log alone.
+        answer: The upstream's error, if it is in OpenAI's envelope. Its `code` is replaced by ours.
+        message: The upstream's message, if it is not.
+        reason: The reason for the log.
     """
 
     status = 403
@@ -330,13 +329,13 @@ class UpstreamForbidden(UpstreamError):
         self.answer = answer
 
     def envelope(self) -> ErrorEnvelope:
-        """The upstream's own error, with our code."""
+        """Return the upstream's own error with our code."""
         own = super().envelope()["error"]
         return {"error": cast(ErrorDetail, {**own, **(self.answer or {}), "code": self.code})}
 
 
 class UpstreamTimeout(UpstreamError):
-    """One of the clocks of the exchange ran out before the first byte."""
+    """A timeout of the exchange expired before the first byte."""
 
     status = 504
     code = "upstream_timeout"
@@ -353,7 +352,7 @@ class Overloaded(UpstreamError):
 
 
 class CircuitOpen(UpstreamError):
-    """The upstream failed time after time, and is left alone for a while."""
+    """The upstream has failed repeatedly, so no requests are sent to it for a while."""
 
     status = 503
     type = "server_error"
@@ -363,9 +362,9 @@ class CircuitOpen(UpstreamError):
 
 
 class Aborted(UpstreamError):
-    """The answer broke off after its first byte.
+    """The response broke off after its first byte.
 
-    Its words must not look worth a retry: a client that starts again would show the text twice.
+    The message must not make clients retry, because they would show the text twice.
     """
 
     code = "upstream_aborted"
@@ -373,7 +372,7 @@ class Aborted(UpstreamError):
 
 
 class Draining(UpstreamError):
-    """The exchange outlived the drain of the service."""
+    """The exchange was still running at the end of the drain."""
 
     status = 503
     code = "shutting_down"
@@ -385,7 +384,7 @@ class Draining(UpstreamError):
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used. One line a problem, each with key, file and line."""
+    """The configuration is invalid. Each problem is one line with key, file and line number."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))

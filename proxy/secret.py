@@ -1,4 +1,4 @@
-"""A secret that does not show itself: masked in repr, logs, tracebacks and dumps of the settings."""
+"""A string that is masked in repr, logs, tracebacks and dumps of the settings."""
 
 import hashlib
 import hmac
@@ -8,9 +8,9 @@ MASK = "********"
 
 
 class Secret:
-    """A string that is unwrapped only where it is written into a request, or compared.
+    """A string that is revealed only to write it into a request or to compare it.
 
-    Equality takes constant time; a hash, a copy through pickle or a format specification gives nothing away.
+    Comparison takes constant time. Neither repr nor formatting reveals the value, and it cannot be pickled.
     """
 
     __slots__ = ("_value",)
@@ -19,11 +19,11 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The secret itself. Call it where the header is written, nowhere else."""
+        """Return the secret. Call this only where the secret is written into a request."""
         return self._value
 
     def digest(self) -> bytes:
-        """SHA-256 of the secret, for comparison."""
+        """Return the SHA-256 of the secret, for comparison."""
         return hashlib.sha256(self._value.encode()).digest()
 
     def __bool__(self) -> bool:
@@ -44,4 +44,4 @@ class Secret:
         return MASK
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled")
+        raise TypeError("a Secret cannot be pickled")

@@ -1,6 +1,6 @@
-"""Files that come with the program: the runnable default, the example configurations, the server's settings.
+"""Find the files that come with the program: default and example configurations, the server's settings.
 
-A wheel holds them in a folder of the package. In a checkout they are at its root.
+In a wheel they are in a folder of the package, in a checkout at its root.
 """
 
 from pathlib import Path

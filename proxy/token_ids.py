@@ -1,12 +1,12 @@
-"""The one door to tiktoken: what token ids say, by the encoding of the model that they were made for.
+"""Decode token ids to text with tiktoken, by the encoding of the model that the caller names.
 
-Encodings are read once, at the start, from the folder that TIKTOKEN_CACHE_DIR names or else from the network
-(https://github.com/openai/tiktoken); no request ever waits for one.
+Encodings are loaded once, at start-up, from the folder in TIKTOKEN_CACHE_DIR or from the network
+(https://github.com/openai/tiktoken), so no request waits for one.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 DEFAULT_ENCODING: Final = "cl100k_base"
-"""Of OpenAI's embedding models, and LangChain's where it does not know a model."""
+"""The encoding of OpenAI's embedding models, which LangChain also uses for models that it does not know."""
 LOAD_SECONDS: Final = 60.0
-"""How long the start waits for an encoding."""
+"""How long start-up waits for an encoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTexts:
-    """Encodings that were read, by name; falsy without any."""
+    """The loaded encodings by name; falsy if there are none."""
 
     encodings: Mapping[str, "Encoding"] = field(default_factory=dict)
 
@@ -33,10 +33,10 @@ class TokenTexts:
         return bool(self.encodings)
 
     def reader(self, model: str | None) -> ReadIds:
-        """What reads the ids of a model's tokens; without encodings, what refuses them.
+        """Return a function that decodes token ids; without encodings, one that rejects them.
 
         Args:
-            model: As the caller names it: by it the caller has chosen the encoding.
+            model: The model that the caller names, which determined the encoding of the ids.
         """
         if not self:
             return refuse_ids
@@ -63,7 +63,7 @@ NO_TEXTS: Final = TokenTexts()
 
 
 def encoding_of(model: str | None) -> str | None:
-    """The name of a model's encoding; None where tiktoken does not know the model."""
+    """Return the name of a model's encoding; None if tiktoken does not know the model."""
     import tiktoken
 
     try:
@@ -73,12 +73,12 @@ def encoding_of(model: str | None) -> str | None:
 
 
 def load_token_texts(settings: Settings) -> TokenTexts:
-    """Read the encodings that may be needed, if `decode_token_ids` is on anywhere.
+    """Load the encodings that requests may need, if any settings enable `decode_token_ids`.
 
-    It blocks: for the start alone. tiktoken keeps what was read, so that a second call costs nothing.
+    This blocks, so call it only at start-up. tiktoken caches encodings, so a second call is cheap.
 
     Raises:
-        SettingsError: an encoding is not to be had.
+        SettingsError: An encoding could not be loaded.
     """
     holders = _holders(settings)
     if not holders:
@@ -88,12 +88,12 @@ def load_token_texts(settings: Settings) -> TokenTexts:
 
 
 async def open_token_texts(settings: Settings) -> TokenTexts:
-    """The same in a thread, where there is anything to read."""
+    """Load the encodings in a thread, if any are needed."""
     return await asyncio.to_thread(load_token_texts, settings) if _holders(settings) else NO_TEXTS
 
 
 def _holders(settings: Settings) -> list[str]:
-    """The keys of the settings that name `decode_token_ids`."""
+    """Return the keys of the settings that enable `decode_token_ids`."""
     return [
         *(f"upstreams.{name}.repairs" for name, one in settings.upstreams.items() if _decodes(one.repairs)),
         *(
@@ -109,14 +109,14 @@ def _decodes(repairs: Iterable[str]) -> bool:
 
 
 def _models(settings: Settings) -> list[str]:
-    """The models that the settings name."""
+    """Return the models that the settings name."""
     routes = [route.match for route in settings.routes.models]
     known = [model.id for model in settings.models.known]
     return [*routes, *known, *(model for key in settings.access.keys for model in key.models)]
 
 
 def _load(name: str, holder: str) -> "Encoding":
-    """Read an encoding; the thread is left behind where the network is silent, as tiktoken has no clock."""
+    """Load an encoding in a thread, which is abandoned after a while because tiktoken has no timeout."""
     import tiktoken
 
     found: list[Encoding] = []
@@ -125,10 +125,12 @@ def _load(name: str, holder: str) -> "Encoding":
     def load() -> None:
         try:
             found.append(tiktoken.get_encoding(name))
-        except Exception as error:  # of the file system, the network, or the file itself
+        except Exception as error:  # The file system, the network, or the file itself.
             failed[:] = [type(error).__name__]
 
-    _run(load)
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    thread.join(LOAD_SECONDS)
     if not found:
         raise SettingsError(
             f"{holder}: {DECODE_TOKEN_IDS.name} needs the encoding {name}, which could not be read "
@@ -136,9 +138,3 @@ def _load(name: str, holder: str) -> "Encoding":
             "reach openaipublic.blob.core.windows.net"
         )
     return found[0]
-
-
-def _run(load: Callable[[], None]) -> None:
-    thread = threading.Thread(target=load, daemon=True)
-    thread.start()
-    thread.join(LOAD_SECONDS)

@@ -1,7 +1,7 @@
-"""Explain why a request got no answer: what was asked, what happened, and what to do about it (pure).
+"""Explain why a request got no response: which server, what happened, and what to do about it (pure).
 
-Token endpoints are asked through httpx2, upstreams through aiohttp behind httpx2's interface. Either way the
-chain of causes ends at the error of the socket or of TLS, which decides.
+Requests to token endpoints use httpx2, those to upstreams aiohttp behind httpx2's interface. In both cases
+the chain of causes ends with an error of the socket or of TLS, which decides.
 """
 
 import errno
@@ -21,7 +21,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379
 
 
 class FailureKind(StrEnum):
-    """What stood between the request and its answer."""
+    """Why a request got no response."""
 
     REFUSED = "refused"
     UNKNOWN_NAME = "unknown_name"
@@ -64,7 +64,7 @@ _WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
         "a firewall may drop the packets: check host, port and network, or raise the timeout",
     ),
     _K.READ_TIMEOUT: ("connected, but no answer in time", "look at the server, or raise the timeout"),
-    _K.CERTIFICATE_EXPIRED: ("its certificate has expired", "whoever runs the server must renew it"),
+    _K.CERTIFICATE_EXPIRED: ("its certificate has expired", "the server's operator must renew it"),
     _K.CERTIFICATE_NOT_YET_VALID: ("its certificate is not valid yet", "check the clocks of both machines"),
     _K.CERTIFICATE_SELF_SIGNED: (
         "its certificate is self-signed",
@@ -78,7 +78,7 @@ _WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
         "its certificate is for another host name",
         "write the name that the certificate has, or have it issued for this one",
     ),
-    _K.CERTIFICATE_INVALID: ("its certificate is not valid", "whoever runs the server must replace it"),
+    _K.CERTIFICATE_INVALID: ("its certificate is not valid", "the server's operator must replace it"),
     _K.CLIENT_CERTIFICATE: (
         "the server refused the TLS handshake, as if it wants a client certificate",
         "set client_cert and client_key, or check that they are the right ones",
@@ -91,7 +91,7 @@ _WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
     ),
     _K.PROXY_REFUSED: ("the proxy did not open the connection", "check its password and what it allows"),
     _K.CLOSED: ("the connection was closed before an answer", "try again, and look at the server's log"),
-    _K.RESET: ("the connection was reset", "look at the server's log and at whatever is in between"),
+    _K.RESET: ("the connection was reset", "look at the logs of the server and of any proxy in between"),
     _K.CUT_OFF: ("the answer broke off", "look at the server's log"),
     _K.TLS_EXPECTED: ("the port speaks TLS", "write https:// instead of http://"),
     _K.NOT_HTTP: ("the answer is not HTTP", "check the port: another kind of server listens there"),
@@ -133,56 +133,56 @@ _ERRNOS: Final = {
     errno.ETIMEDOUT: _K.CONNECT_TIMEOUT,
 }
 _ABOUT_THE_PROXY: Final = frozenset({_K.REFUSED, _K.UNKNOWN_NAME, _K.NAME_SERVER_SILENT, _K.UNREACHABLE})
-"""Behind a forward proxy, this machine looks up and connects to the proxy alone."""
+"""With a forward proxy, these are failures of the connection to that proxy."""
 _TLS_ALERT: Final = re.compile(r"x15\\+x03|illegal request line")
-"""What a TLS server sends to a client that does not speak TLS begins with 15 03 (RFC 8446 5.1, 6), as the
-libraries quote it; h11 has its own words for an answer that begins with a control character."""
+"""A TLS server answers plain HTTP with a record that begins with 15 03 (RFC 8446 5.1, 6), which the libraries
+quote. h11 has its own message for a response that begins with a control character."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransportFailure:
-    """Why a request got no answer. Its words hold no query, no user name and no byte of an answer."""
+    """Why a request got no response, without the query, user name or any byte of a response."""
 
     kind: FailureKind
-    asked: str
-    """Scheme, host and port."""
+    origin: str
+    """Scheme, host and port of the server."""
     happened: str
     cure: str
 
     def __str__(self) -> str:
-        return f"{self.asked}: {self.happened}; {self.cure}"
+        return f"{self.origin}: {self.happened}; {self.cure}"
 
 
 def explain(error: BaseException, url: str, proxy: str | None = None) -> TransportFailure:
     """Explain an error of the HTTP library.
 
     Args:
-        error: What was raised, with its chain of causes.
-        url: What was asked; only its scheme, host and port are shown.
-        proxy: URL of the forward proxy in between, if there is one.
+        error: The exception, with its chain of causes.
+        url: The URL of the request. Only its scheme, host and port are shown.
+        proxy: The URL of the forward proxy, if there is one.
     """
-    asked = origin_of(url)
-    is_tls = asked.startswith(("https:", "rediss:"))
+    origin = origin_of(url)
+    is_tls = origin.startswith(("https:", "rediss:"))
     kind = _kind(error, is_tls=is_tls)
     happened, cure = _WORDS[kind]
     if kind is _K.OTHER:
         happened = f"{happened} ({type(error).__name__})"
-    if kind in {_K.CLOSED, _K.RESET} and asked.startswith("http"):
+    if kind in {_K.CLOSED, _K.RESET} and origin.startswith("http"):
         cure = f"{_MAYBE_MUTUAL_TLS if is_tls else _MAYBE_TLS}, else {cure}"
     elif kind is _K.CONNECT_TIMEOUT and is_tls:
         cure = f"{cure}, and check that this port speaks TLS"
     if proxy is not None and kind in _ABOUT_THE_PROXY:
-        return TransportFailure(kind, origin_of(proxy), f"{happened} (this is the proxy to {asked})", cure)
+        return TransportFailure(kind, origin_of(proxy), f"{happened} (this is the proxy to {origin})", cure)
     if proxy is not None:
         happened = f"{happened} (through the proxy {origin_of(proxy)})"
         status = _proxy_status(error)
         if kind is _K.PROXY_REFUSED and status:
             happened = f"{happened}: it answered {status}"
-    return TransportFailure(kind, asked, happened, cure)
+    return TransportFailure(kind, origin, happened, cure)
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL: `https://auth.corp.example:443`."""
+    """Return scheme, host and port of a URL, such as `https://auth.corp.example:443`."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -205,9 +205,9 @@ def _kind(error: BaseException, *, is_tls: bool) -> FailureKind:
 
 
 def _kind_of_socket(cause: BaseException) -> FailureKind | None:
-    """What the socket or TLS itself reports, where that leaves no doubt."""
+    """Classify an error of the socket or of TLS; None if it is not specific enough."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        code = getattr(cause, "verify_code", None)  # aiohttp's subclasses lack these attributes
+        code = getattr(cause, "verify_code", None)  # aiohttp's subclasses lack this attribute.
         return None if code is None else _VERIFY_CODES.get(code, _K.CERTIFICATE_INVALID)
     if isinstance(cause, ssl.SSLError):
         reason = getattr(cause, "reason", None) or ""
@@ -220,7 +220,7 @@ def _kind_of_socket(cause: BaseException) -> FailureKind | None:
 
 
 def _kind_of_http(cause: BaseException) -> FailureKind | None:
-    """What the HTTP library reports."""
+    """Classify an error of the HTTP library."""
     match cause:
         case httpx2.ConnectTimeout():
             return _K.CONNECT_TIMEOUT
@@ -231,23 +231,23 @@ def _kind_of_http(cause: BaseException) -> FailureKind | None:
         case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():
             return _K.BAD_URL
         case httpx2.RemoteProtocolError() | httpx2.DecodingError():
-            return _kind_of_answer(str(cause))
+            return _kind_of_message(str(cause))
         case TimeoutError():
             return _K.READ_TIMEOUT
     return None
 
 
-def _kind_of_answer(words: str) -> FailureKind:
-    """What was wrong with an answer, by the library's words, which may quote it and are not shown."""
-    if "disconnected" in words:
+def _kind_of_message(message: str) -> FailureKind:
+    """Classify by the library's message, which is not shown because it may quote the response."""
+    if "disconnected" in message:
         return _K.CLOSED
-    if _TLS_ALERT.search(words):
+    if _TLS_ALERT.search(message):
         return _K.TLS_EXPECTED
-    return _K.CUT_OFF if "peer closed" in words or "not completed" in words else _K.NOT_HTTP
+    return _K.CUT_OFF if "peer closed" in message or "not completed" in message else _K.NOT_HTTP
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, the alternatives of a group one after the other."""
+    """Yield the error and the chain of its causes; the errors of a group one after the other."""
     waiting: list[BaseException] = [error]
     for _ in range(CAUSES_MAX):
         if not waiting:
@@ -256,16 +256,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(cause, BaseExceptionGroup):
             waiting = [*cause.exceptions, *waiting]
             continue
-        # These two are how TLS says that it waits for the network: no fault.
+        # These two are not failures: TLS raises them while it waits for the network.
         if not isinstance(cause, ssl.SSLWantReadError | ssl.SSLWantWriteError):
             yield cause
-        following = cause.__cause__ or cause.__context__  # httpx2 raises some of its errors `from None`
+        following = cause.__cause__ or cause.__context__  # httpx2 raises some errors `from None`.
         if following is not None:
             waiting.insert(0, following)
 
 
 def _proxy_status(error: BaseException) -> str:
-    """The status with which the proxy refused: httpcore2 says "407 Proxy Authentication Required"."""
+    """Return the forward proxy's status; httpcore2's message is "407 Proxy Authentication Required"."""
     for cause in _causes(error):
         number = getattr(cause, "status", None) or str(cause)[:3]
         if str(number).isdigit():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.secret import MASK
-from proxy.secret_detection import is_harmless, is_harmless_reply, is_random, readable
+from proxy.secret_detection import is_harmless, is_harmless_reply, is_random, mask_explanation
 
 RANDOM = "bX9k2Lq0Zt7Rw4Vn8Yc3"
 UUID = "7f3f0f6e-0b3a-4a57-9d1b-1c2d3e4f5a6b"
@@ -82,12 +82,12 @@ def test_a_code_is_a_password_in_a_request_and_an_answer_in_a_reply() -> None:
     ],
 )
 def test_an_explanation_shows_without_what_may_be_a_secret(text: str, shown: str) -> None:
-    assert readable(text, ["hunter2", "no"]) == shown
+    assert mask_explanation(text, ["hunter2", "no"]) == shown
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_no_secret_that_was_sent_shows(before: str, after: str) -> None:
-    assert "hunter2!" not in readable(f"{before} hunter2! {after}", ["hunter2!"])
+    assert "hunter2!" not in mask_explanation(f"{before} hunter2! {after}", ["hunter2!"])
 
 
 @given(st.text(max_size=30), st.integers() | st.text() | st.none() | st.booleans())

@@ -1,6 +1,7 @@
 """tiktoken at the start and in a request: the encoding is there, or the start fails."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,9 +103,14 @@ def test_the_command_says_so_before_it_listens(
 def test_a_silent_network_does_not_hold_the_start_for_ever(
     nothing_read: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.token_ids._run", lambda load: None)  # it never ends
-    with pytest.raises(SettingsError, match="no answer in time"):
-        load_token_texts(settings(tmp_path))
+    end_of_test = threading.Event()
+    monkeypatch.setattr("tiktoken.get_encoding", lambda _: end_of_test.wait())
+    monkeypatch.setattr("proxy.token_ids.LOAD_SECONDS", 0.01)
+    try:
+        with pytest.raises(SettingsError, match="no answer in time"):
+            load_token_texts(settings(tmp_path))
+    finally:
+        end_of_test.set()
 
 
 def test_a_missing_package_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def told(error: BaseException, url: str, proxy: str | None = None) -> tuple[Fail
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
-        ("expired", FailureKind.CERTIFICATE_EXPIRED, "has expired; whoever runs the server must renew it"),
+        ("expired", FailureKind.CERTIFICATE_EXPIRED, "has expired; the server's operator must renew it"),
         ("early", FailureKind.CERTIFICATE_NOT_YET_VALID, "not valid yet; check the clocks"),
         ("self-signed", FailureKind.CERTIFICATE_SELF_SIGNED, "in ca_file"),
         ("unknown CA", FailureKind.CERTIFICATE_UNKNOWN_ISSUER, "in ca_file"),

@@ -1,6 +1,6 @@
-"""Commands: `python -m proxy [serve]`, `check`, `token`, `recipe`, `gateway`.
+"""The commands `python -m proxy [serve]`, `check`, `token`, `recipe` and `gateway`.
 
-Exit status 0: fine, 2: wrong use or settings, 1: anything else.
+The exit status is 0 for success, 2 for wrong usage or settings, and 1 for any other failure.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _COMMANDS: Final = ("serve", "check", "token", "recipe", "gateway")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return the exit status."""
     arguments = list(arguments)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in {"-h", "--help", "--version"}):
         arguments.insert(0, "serve")
@@ -35,18 +35,18 @@ def main(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return EXIT_USAGE
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # The reader of our output has exited.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def script() -> int:
-    """Run the command line of this process; the exit status."""
+    """Run the command of this process's command line and return the exit status."""
     return main(sys.argv[1:])
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Imported here: `check` needs no server, and `--help` nothing at all.
+    # Imported here because most commands need only some of these modules, and `--help` needs none.
     if options.command == "check":
         from proxy.cli.check import check
 
@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate the settings and print them, secrets masked")
     check.add_argument("--online", action="store_true", help="also try Redis, every credential and upstream")
     _add_config(check)
-    token = commands.add_parser("token", help="fetch a credential once and tell its life, never the token")
-    token.add_argument("name", metavar="NAME", help="of [credentials.NAME]")
+    token = commands.add_parser("token", help="fetch a token once and print its lifetime, never the token")
+    token.add_argument("name", metavar="NAME", help="the name in [credentials.NAME]")
     _add_config(token)
     _add_recipe(commands.add_parser("recipe", help="turn the curl line that gets a token into settings"))
     gateway = commands.add_parser("gateway", help="serve the demonstration gateway alone")
@@ -104,41 +104,41 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--curl", metavar="LINE", help="the line in quotes (default: standard input)")
     parser.add_argument(
-        "--offline", type=Path, metavar="FILE", help="read this saved reply instead of asking the endpoint"
+        "--offline", type=Path, metavar="FILE", help="read this saved reply instead of sending the request"
     )
-    parser.add_argument("--name", default="corp", help="of the credential (default corp)")
+    parser.add_argument("--name", default="corp", help="name of the credential (default: corp)")
     parser.add_argument(
-        "--utc-offset", metavar="+HH:MM", help="of the issuer's clock, for times that name no zone"
+        "--utc-offset", metavar="+HH:MM", help="UTC offset of the issuer, for times without a time zone"
     )
     parser.add_argument(
-        "--yes", action="store_true", help="never ask: take the likeliest, and mark it unsure"
+        "--yes", action="store_true", help="ask no questions: choose the most likely, and mark it as unsure"
     )
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bind", metavar="HOST:PORT", help="address (default: hypercorn.toml's)")
+    parser.add_argument("--bind", metavar="HOST:PORT", help="address (default: the one in hypercorn.toml)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1 for now)")
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--token-ttl", type=_seconds, default=300.0, metavar="S", help="life of a token")
+    parser.add_argument("--token-ttl", type=_seconds, default=300.0, metavar="S", help="lifetime of tokens")
     parser.add_argument(
         "--word-delay", type=_word_delay, default=0.1, metavar="S", help="pause between words, 0 to 0.5"
     )
-    parser.add_argument("--api-key", metavar="KEY", help="check this key instead of tokens")
+    parser.add_argument("--api-key", metavar="KEY", help="require this key instead of tokens")
     parser.add_argument(
-        "--first-byte-delay", type=_seconds, default=0.0, metavar="S", help="pause before each answer"
+        "--first-byte-delay", type=_seconds, default=0.0, metavar="S", help="pause before each response"
     )
     parser.add_argument(
         "--token-delay", type=_seconds, default=0.0, metavar="S", help="pause before each token"
     )
     parser.add_argument(
-        "--token-status", type=_status, default=200, metavar="N", help="answer of the token endpoint"
+        "--token-status", type=_status, default=200, metavar="N", help="status of the token endpoint"
     )
-    parser.add_argument("--status", type=_status, default=200, metavar="N", help="answer of every API path")
-    parser.add_argument("--cut-after", type=int, metavar="N", help="break a stream after N events")
-    parser.add_argument("--stall-after", type=int, metavar="N", help="fall silent after N events")
-    parser.add_argument("--reject-tokens", action="store_true", help="refuse every token")
+    parser.add_argument("--status", type=_status, default=200, metavar="N", help="status of every API path")
+    parser.add_argument("--cut-after", type=int, metavar="N", help="break off streams after N events")
+    parser.add_argument("--stall-after", type=int, metavar="N", help="stall streams after N events")
+    parser.add_argument("--reject-tokens", action="store_true", help="reject every token")
 
 
 def _seconds(text: str) -> float:

@@ -1,4 +1,4 @@
-"""`check`: validate the settings and print them resolved; with `--online`, try what they name."""
+"""`check`: validate the settings and print them; with `--online`, also try what they refer to."""
 
 import asyncio
 import os
@@ -20,30 +20,30 @@ EXIT_FAILED: Final = 1
 
 
 def check(config: Path, *, online: bool = False) -> int:
-    """Print what the service would run with, secrets masked, and that it is sound; the exit status."""
+    """Print the settings with secrets masked, and whether they are valid; return the exit status."""
     settings = load_settings(config, os.environ)
     print(describe(settings))
     for warning in warnings(settings):
         print(f"warning: {warning}", file=sys.stderr)
     if online:
         configure_logs(Logs(level="error"))
-        faults = asyncio.run(_try_all(settings))
-        if faults:
-            print(f"FAILED: {faults} of what {config} names does not work, see above", file=sys.stderr)
+        failures = asyncio.run(_try_all(settings))
+        if failures:
+            print(f"FAILED: {_count(failures, 'problem')} with {config}, see above", file=sys.stderr)
             return EXIT_FAILED
     print(f"OK: {config}: {summary(settings)}")
     return 0
 
 
 def summary(settings: Settings) -> str:
-    """How many keys, upstreams and credentials there are."""
-    keys = "no key asked" if settings.access.mode == "open" else _count(len(settings.access.keys), "key")
+    """Return the numbers of keys, upstreams and credentials."""
+    keys = "no key required" if settings.access.mode == "open" else _count(len(settings.access.keys), "key")
     upstreams = _count(len(settings.upstreams), "upstream")
     return f"{keys}, {upstreams}, {_count(len(settings.credentials), 'credential')}"
 
 
 def warnings(settings: Settings) -> Iterator[str]:
-    """What is valid, and still likely to be a mistake."""
+    """Yield warnings about settings that are valid but probably mistakes."""
     for name in weak_keys(settings.access):
         yield (
             f'access.keys: the key of "{name}" has fewer than 16 characters and could be guessed; '
@@ -56,19 +56,19 @@ def _count(number: int, noun: str) -> str:
 
 
 async def _try_all(settings: Settings) -> int:
-    """Try Redis, every credential and every upstream, print a line for each; how many failed."""
-    faults = 0
+    """Try Redis, every credential and every upstream, and print a line for each; return how many failed."""
+    failures = 0
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
         if resolved.shared is not None:
             fault = await try_redis(resolved.shared)
-            faults += _tell("shared", fault or "Redis answers", good=not fault)
+            failures += _print_result("shared", fault or "Redis answers", good=not fault)
         for name in resolved.credentials:
-            faults += await _try_credential(resolved, name)
+            failures += await _try_credential(resolved, name)
         for name in resolved.upstreams:
             trial = await try_upstream(resolved, name)
-            faults += _tell(f"upstreams.{dotted((name,))}", trial.words, good=trial.good)
-    return faults
+            failures += _print_result(f"upstreams.{dotted((name,))}", trial.words, good=trial.good)
+    return failures
 
 
 async def _try_credential(settings: Settings, name: str) -> int:
@@ -76,18 +76,18 @@ async def _try_credential(settings: Settings, name: str) -> int:
     try:
         trial = await try_credential(settings.credentials, name)
     except SettingsError as error:
-        return _tell(label, str(error), good=False)
+        return _print_result(label, str(error), good=False)
     if trial.token is None:
-        return _tell(label, f"{trial.reason}; `token {name}` shows more", good=False)
+        return _print_result(label, f"{trial.reason}; `token {name}` shows more", good=False)
     if trial.token.doubt is not None:
         print(f"warning: {label}: {trial.token.doubt.reason}", file=sys.stderr)
     life = trial.token.lifetime
-    return _tell(
+    return _print_result(
         label, f"a token that lives {duration(life)}" if life < 1e12 else "a token without end", good=True
     )
 
 
-def _tell(label: str, words: str, *, good: bool) -> int:
-    """Print one line; 1 for a failure."""
+def _print_result(label: str, words: str, *, good: bool) -> int:
+    """Print one line; return 1 for a failure, otherwise 0."""
     print(f"{'ok    ' if good else 'FAILED'}  {label}: {words}", file=sys.stdout if good else sys.stderr)
     return int(not good)

@@ -1,4 +1,4 @@
-"""`gateway`: the demonstration gateway alone; and beside the proxy, on a loopback port of its own."""
+"""`gateway`: serve the demonstration gateway alone, or next to the proxy on a separate loopback port."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ DEFAULT_BIND = "127.0.0.1:5003"
 
 
 def serve_gateway(options: argparse.Namespace) -> int:
-    """Serve the gateway until a signal."""
+    """Serve the gateway until a signal stops it."""
     with handled_signals() as signals:
         return _serve_gateway(options, signals)
 
@@ -48,7 +48,7 @@ def _serve_gateway(options: argparse.Namespace, signals: Signals) -> int:
 
 @contextlib.asynccontextmanager
 async def embedded_gateway(settings: Settings) -> AsyncIterator[Callable[[Settings], Settings]]:
-    """Serve the gateway of `[gateway]`, if there is one, and give what makes settings point to it."""
+    """Serve the gateway of `[gateway]`, if there is one; yield a function that points settings to it."""
     if settings.gateway is None:
         yield lambda settings: settings
         return

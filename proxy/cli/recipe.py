@@ -1,6 +1,6 @@
-"""`recipe`: from the curl line that gets a token today to a `[credentials.NAME]` block that has been tried.
+"""`recipe`: turn a curl line that fetches a token into a tested `[credentials.NAME]` block.
 
-The block goes to standard output; what to export, questions and complaints to standard error.
+The block is printed to standard output; questions, errors and the variables to export to standard error.
 """
 
 import argparse
@@ -65,7 +65,7 @@ credential = "{name}"
 
 
 def recipe(options: argparse.Namespace) -> int:
-    """Print the block; the exit status."""
+    """Print the block and return the exit status."""
     try:
         return _recipe(options)
     except SettingsError as error:
@@ -96,7 +96,7 @@ def _recipe(options: argparse.Namespace) -> int:
     if not reading.tokens or (reading.refused and reading.unsure_token):
         return _failed("the reply holds nothing that looks like a token", reply, secrets)
     if not options.yes and sys.stdin.isatty():
-        reading = _decided(reading, reply)
+        reading = _ask_user(reading, reply)
     reading = _with_zone(reading, reply, options)
     block = credential_block(options.name, draft, reading, translator(language_of(os.environ)))
     section = _loaded(block, options.name, environ)
@@ -116,7 +116,7 @@ def _draft(options: argparse.Namespace) -> Draft:
 
 
 def _offer_exec(options: argparse.Namespace, reason: str) -> int:
-    """Print a block that runs a script; it could not be tried."""
+    """Print a block that runs a script, which could not be tested."""
     reading = None if options.offline is None else read_reply(_saved(options.offline))
     print(exec_block(options.name, reading), end="")
     _tell(f'the curl line: {reason}. source = "exec" gets such a token:', *STEPS, "", hmac_script().rstrip())
@@ -124,7 +124,7 @@ def _offer_exec(options: argparse.Namespace, reason: str) -> int:
 
 
 def _read_line() -> str:
-    """The line from standard input; on a terminal it ends where a shell would run it."""
+    """Read the line from standard input; on a terminal it ends where a shell would run it."""
     terminal = sys.stdin.isatty()
     if terminal:
         _tell("Paste the curl line that gets a token:")
@@ -147,12 +147,12 @@ def _is_complete(text: str) -> bool:
     except CurlLineError:
         return bool(_BEGUN.search(text))
     if not _BEGUN.search(text) or text.count("@{") > text.count("}"):
-        return False  # variables before the command, or a table of PowerShell
+        return False  # Variables before the command, or a hash table of PowerShell.
     return not text.rstrip("\r\n").endswith(("\\", "^", "`"))
 
 
 def _with_absolute_files(request: CurlRequest) -> CurlRequest:
-    """curl's paths start from here, the settings' from their own folder."""
+    """Make paths absolute: curl resolves them from the current folder, the settings from their own."""
     return dataclasses.replace(
         request,
         ca_file=_absolute(request.ca_file),
@@ -166,7 +166,7 @@ def _absolute(file: str | None) -> str | None:
 
 
 def _environment(draft: Draft, *, offline: bool) -> dict[str, str]:
-    """What the block's references stand for, now."""
+    """Return the values of the variables that the block refers to."""
     environ = {}
     for variable in draft.variables:
         value = os.environ.get(variable.name) if variable.value is None else variable.value.reveal()
@@ -179,10 +179,10 @@ def _environment(draft: Draft, *, offline: bool) -> dict[str, str]:
 
 
 def _reply(options: argparse.Namespace, draft: Draft, environ: dict[str, str]) -> Reply:
-    """The saved reply, or that of the endpoint, which is asked once."""
+    """Return the saved reply, or send the request once."""
     section = _loaded(request_block(options.name, draft), options.name, environ)
     if options.offline is None:
-        return asyncio.run(_ask(section))
+        return asyncio.run(_send(section))
     return _saved(options.offline)
 
 
@@ -195,7 +195,7 @@ def _saved(file: Path) -> Reply:
 
 
 def _loaded(block: str, name: str, environ: dict[str, str]) -> Credential:
-    """The block as the service would load it."""
+    """Load the block as the service would."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recipe.toml")
         path.write_text(block + _AROUND.format(name=name), encoding="utf-8")
@@ -210,11 +210,11 @@ def _source(section: Credential) -> HttpTokenSource:
         source = build_source(section)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise SettingsError(f"the certificates cannot be used: {type(error).__name__}") from None
-    assert isinstance(source, HttpTokenSource)  # noqa: S101 - the blocks that are written here are such
+    assert isinstance(source, HttpTokenSource)  # noqa: S101 - this command writes no other blocks
     return source
 
 
-async def _ask(section: Credential) -> Reply:
+async def _send(section: Credential) -> Reply:
     source = _source(section)
     try:
         return await source.ask()
@@ -231,7 +231,7 @@ async def _read(section: Credential, reply: Reply) -> FetchedToken:
 
 
 def _check(section: Credential, reply: Reply, secrets: list[str]) -> int:
-    """Read the same reply with the finished block, as the service would."""
+    """Read the same reply with the finished block, as the service would; return the exit status."""
     try:
         token = asyncio.run(_read(section, reply))
     except TokenFetchError as error:
@@ -242,8 +242,8 @@ def _check(section: Credential, reply: Reply, secrets: list[str]) -> int:
     return 0
 
 
-def _decided(reading: Reading, reply: Reply) -> Reading:
-    """Ask somebody what is not sure."""
+def _ask_user(reading: Reading, reply: Reply) -> Reading:
+    """Ask the user about anything that is uncertain."""
     if reading.unsure_token:
         chosen = _choice("Which of these is the token?", reading.tokens)
         reading = reading_for(reply, chosen)
@@ -254,7 +254,7 @@ def _decided(reading: Reading, reply: Reply) -> Reading:
 
 
 def _with_zone(reading: Reading, reply: Reply, options: argparse.Namespace) -> Reading:
-    """Ask for the offset of a local time; it is never guessed."""
+    """Ask for the UTC offset of a local time, which is never guessed."""
     if not reading.expiries or not reading.expiries[0].local:
         return reading
     best, *others = reading.expiries
@@ -276,7 +276,7 @@ def _with_zone(reading: Reading, reply: Reply, options: argparse.Namespace) -> R
 
 
 def _choice(question: str, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """The findings with the chosen one first; an empty answer is the first."""
+    """Ask the user to choose; return the findings with the chosen one first. Enter chooses the first."""
     if len(findings) == 1:
         return findings
     _tell(question)

@@ -1,4 +1,4 @@
-"""The signals that a service handles, from before its port opens until it has ended."""
+"""Handle signals from before the port opens until the service has stopped."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""`token NAME`: fetch one credential once, and say what the service would make of it, never the token."""
+"""`token NAME`: fetch a token once, and print how the service would use it, but never the token."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ EXIT_FAILED: Final = 1
 
 
 def token(options: argparse.Namespace) -> int:
-    """Print lifetime, refresh, expiry and the redacted reply; the exit status."""
+    """Print lifetime, refresh, expiry and the redacted reply; return the exit status."""
     settings = load_settings(options.config, os.environ)
     name = options.name
     if name not in settings.credentials:
@@ -29,10 +29,10 @@ def token(options: argparse.Namespace) -> int:
             f"{options.config}: {dotted((name,))}: names no credential, "
             f"{suggestion(name, settings.credentials)}"
         )
-    configure_logs(Logs(level="error"))  # warnings are printed below, in words for a person
+    configure_logs(Logs(level="error"))  # Warnings are printed below, worded for people.
     section = settings.credentials[name]
     if section.reissue == "revokes_previous":
-        _warn("this fetch ends the token that a running service holds; it will get a new one")
+        _warn("this fetch revokes the token of a running service, which will then fetch a new one")
     shared = asyncio.run(_redis_fault(settings, section))
     if shared:
         _warn(f"shared: {shared}")
@@ -54,15 +54,15 @@ def _warn(words: str) -> None:
 
 
 async def _redis_fault(settings: Settings, section: Credential) -> str:
-    """What is wrong with the Redis that shares this credential, and what follows from it."""
+    """Return the fault of the Redis that shares this credential, and its consequence; empty if none."""
     if section.sharing == "local" or settings.shared is None:
         return ""
     fault = await try_redis(settings.shared)
     if not fault:
         return ""
     if section.sharing == "redis_required":
-        return f"{fault}; with sharing = redis_required the service gives no token until Redis is back"
-    return f"{fault}; until Redis is back, each process fetches a token of its own"
+        return f"{fault}; with sharing = redis_required the service has no token until Redis is back"
+    return f"{fault}; until Redis is back, each process fetches its own token"
 
 
 async def _try(settings: Settings, name: str) -> TokenTrial:
@@ -78,7 +78,7 @@ async def _try(settings: Settings, name: str) -> TokenTrial:
 
 
 def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedToken) -> str:
-    """What the service would make of the token, in lines."""
+    """Describe in lines how the service would use the token."""
     earliest, latest = (mint(fetched, generation=1, obtained=0.0, uniform=pick) for pick in (min, max))
     lines = [("credential", name), ("source", section.source)]
     if math.isinf(fetched.lifetime):
@@ -86,21 +86,21 @@ def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedTo
     else:
         soft = f"{_moment(earliest.soft, trial.asked)} to {_moment(latest.soft, trial.asked)}"
         lines += [
-            ("lifetime", f"{duration(fetched.lifetime)} from the moment it was asked for"),
+            ("lifetime", f"{duration(fetched.lifetime)} from the moment of the request"),
             (
                 "refreshed",
-                f"after {duration(earliest.soft)} to {duration(latest.soft)} (drawn anew each time): {soft}",
+                f"after {duration(earliest.soft)} to {duration(latest.soft)} (random each time): {soft}",
             ),
             ("not sent", f"after {duration(earliest.hard)}: {_moment(earliest.hard, trial.asked)}"),
         ]
-    lines.append(("fingerprint", f"{earliest.fingerprint} (of this process: another one names it otherwise)"))
+    lines.append(("fingerprint", f"{earliest.fingerprint} (in this process; it differs in others)"))
     if trial.reply is not None:
         lines.append(("reply", outline_of(trial.reply, section, fetched)))
     return "\n".join(f"{label:<12} {value}" for label, value in lines)
 
 
 def _moment(after: float, asked: float) -> str:
-    """Local time, with the date where it is another day."""
+    """Return the local time, with the date if it is another day."""
     start = datetime.fromtimestamp(asked).astimezone()
     moment = start + timedelta(seconds=after)
     return moment.strftime("%H:%M:%S" if moment.date() == start.date() else "%Y-%m-%d %H:%M:%S")

@@ -30,13 +30,13 @@ from proxy.wire.headers import Headers
 
 _OUR_OWN: Final = frozenset({"source", "token", "token_header", "refresh_in", "sharing", "reissue", "auth"})
 """Keys of a credential whose values are never sent."""
-CLOCK_MARGIN_SECONDS: Final = 1.0
-"""Sources have clocks of their own, which know what was slow; this one is for sources that have none."""
+TIMEOUT_MARGIN_SECONDS: Final = 1.0
+"""Most sources have their own timeout, whose error is more specific, so ours expires later."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTrial:
-    """One fetch of a credential: the token or the reason, and the reply where the source has one."""
+    """The result of one fetch: the token or the reason for its failure, and the reply if there is one."""
 
     asked: float
     """Seconds since the epoch."""
@@ -46,9 +46,9 @@ class TokenTrial:
 
 
 def with_needed(settings: Settings, name: str) -> Settings:
-    """Settings with a credential and those whose tokens its request holds, and no other.
+    """Return settings with only one credential and those that its request needs.
 
-    The embedded gateway stays only where one of them asks it.
+    The embedded gateway is kept only if one of them uses it.
     """
     names = needed_by(name, settings.credentials)
     credentials = {needed: settings.credentials[needed] for needed in names}
@@ -59,7 +59,7 @@ def with_needed(settings: Settings, name: str) -> Settings:
 
 
 def needed_by(name: str, sections: Mapping[str, Credential]) -> list[str]:
-    """The credential and those whose tokens its request holds, at any distance."""
+    """Return a credential and all those that its request needs, directly or indirectly."""
     found: list[str] = []
     waiting = [name]
     while waiting:
@@ -71,10 +71,10 @@ def needed_by(name: str, sections: Mapping[str, Credential]) -> list[str]:
 
 
 async def try_credential(sections: Mapping[str, Credential], name: str) -> TokenTrial:
-    """Fetch a credential once, and with it those that its request needs.
+    """Fetch a credential once, after those that its request needs.
 
     Raises:
-        SettingsError: its files cannot be used.
+        SettingsError: Its files cannot be used.
     """
     store = MemoryTokenStore()
     needed = {other: sections[other] for other in needed_by(name, sections) if other != name}
@@ -83,13 +83,13 @@ async def try_credential(sections: Mapping[str, Credential], name: str) -> Token
     try:
         source = build_source(sections[name], others)
         try:
-            async with asyncio.timeout(sections[name].timeout + CLOCK_MARGIN_SECONDS):
+            async with asyncio.timeout(sections[name].timeout + TIMEOUT_MARGIN_SECONDS):
                 return await _fetch(source, asked)
         finally:
             await source.close()
     except SettingsError:
         raise
-    except Exception as error:  # whatever a source raises is explained as the service would
+    except Exception as error:  # A source may raise anything; explain it as the service would.
         return TokenTrial(asked, reason=as_fetch_error(error).reason)
     finally:
         await others.close()
@@ -107,7 +107,7 @@ async def _fetch(source: TokenSource, asked: float) -> TokenTrial:
 
 
 def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) -> str:
-    """The reply with everything masked that may be a secret, and its size."""
+    """Describe a reply: its status, its size, and its body with everything masked that may be a secret."""
     secrets = [*_sent(dict(section))]
     headers: dict[str, str] = {}
     if token is not None:
@@ -116,11 +116,11 @@ def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) ->
         headers = {name: value for name, value in reply.headers.items() if value == secret}
     size = len(reply.text.encode())
     shown = outline(reply.body, reply.text, headers, secrets)
-    return f"status {reply.status}, {size} bytes; what may be a secret is masked\n{shown}"
+    return f"status {reply.status}, {size} bytes; possible secrets are masked\n{shown}"
 
 
 def _sent(value: Any, name: str = "") -> Iterator[str]:
-    """What a section sends that may be a secret, so that an endpoint's words about it can be masked."""
+    """Yield the values that a section sends and that may be secrets, which an endpoint may repeat."""
     if isinstance(value, Secret):
         yield value.reveal()
     elif isinstance(value, LateText):
@@ -136,7 +136,7 @@ def _sent(value: Any, name: str = "") -> Iterator[str]:
 
 
 async def try_redis(shared: Shared) -> str:
-    """Ask Redis for a sign of life; returns the fault, or nothing."""
+    """Send a PING to Redis; return the fault, or an empty string."""
     connection = RedisConnection(shared)
     try:
         await connection.run("PING")
@@ -149,14 +149,14 @@ async def try_redis(shared: Shared) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTrial:
-    """One question to an upstream: whether it would take requests, and why."""
+    """Whether an upstream would accept requests, and why."""
 
     good: bool
     words: str
 
 
 async def try_upstream(settings: Settings, name: str) -> UpstreamTrial:
-    """Ask an upstream for its list of models, with its token."""
+    """Request the list of models from an upstream, with a token."""
     section, store = settings.upstreams[name], MemoryTokenStore()
     names = [] if section.credential is None else needed_by(section.credential, settings.credentials)
     registry = build_credentials({needed: settings.credentials[needed] for needed in names}, store)
@@ -169,7 +169,7 @@ async def try_upstream(settings: Settings, name: str) -> UpstreamTrial:
             asyncio.timeout(section.timeouts.first_byte or None),
             contextlib.aclosing(await client.open(request, record)) as response,
         ):
-            return _judged(section.base_url, response.status, response.headers)
+            return _judge(section.base_url, response.status, response.headers)
     except ProxyError as error:
         return UpstreamTrial(good=False, words=error.reason or str(error))
     except TimeoutError as error:
@@ -179,8 +179,8 @@ async def try_upstream(settings: Settings, name: str) -> UpstreamTrial:
         await store.close()
 
 
-def _judged(base_url: str, status: int, headers: Headers) -> UpstreamTrial:
-    """What a status means for the requests to come."""
+def _judge(base_url: str, status: int, headers: Headers) -> UpstreamTrial:
+    """Judge by the response to the list of models whether other requests would succeed."""
     answered = f"{origin_of(base_url)} answered {status} to GET models"
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         refused = f"{answered}: it refuses our token; check the credential and what it is allowed to do"

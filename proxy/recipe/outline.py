@@ -8,7 +8,7 @@ from typing import Any, Final
 from proxy.credentials.sources.reply_body import embedded
 from proxy.credentials.sources.reply_faults import is_html_text
 from proxy.secret import MASK
-from proxy.secret_detection import is_explanation, is_harmless_reply, is_random, readable
+from proxy.secret_detection import is_explanation, is_harmless_reply, is_random, mask_explanation
 from proxy.settings.section import quoted
 
 LINES_MAX: Final = 60
@@ -79,7 +79,7 @@ def _value(path: tuple[str, ...], value: Any, secrets: Collection[str]) -> str:
     if not is_secret and is_harmless_reply(name, value):
         return quoted(value) if isinstance(value, str) else json.dumps(value)
     if isinstance(value, str) and is_explanation(name):
-        return quoted(readable(value, secrets))
+        return quoted(mask_explanation(value, secrets))
     return _masked(value)
 
 
@@ -91,5 +91,5 @@ def _text(text: str, secrets: Collection[str]) -> str:
     if not is_html_text(text):
         return _masked(text)
     title = _TITLE.search(text[:_HEAD_CHARACTERS])
-    titled = f", titled {quoted(readable(title[1], secrets))}" if title else ""
+    titled = f", titled {quoted(mask_explanation(title[1], secrets))}" if title else ""
     return f"an HTML page of {len(text)} characters{titled}"

@@ -160,7 +160,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "{}: connected, but no answer in time; look at the server, or raise the timeout": (
         "{}：已连接，但没有按时响应；请检查服务端，或者调大超时"
     ),
-    "{}: its certificate has expired; whoever runs the server must renew it": "{}：证书已过期；请服务方更新证书",
+    "{}: its certificate has expired; the server's operator must renew it": "{}：证书已过期；请服务方更新证书",
     "{}: its certificate is self-signed; name that certificate, or the one of your company's CA, in ca_file": (
         "{}：证书是自签名的；请在 ca_file 里指定这张证书或公司 CA 的证书"
     ),

@@ -1,4 +1,4 @@
-"""What the service says about itself: logs, and the record of each exchange."""
+"""Logs, metrics, and the record of each exchange."""
 
 from proxy.telemetry.body_log import BodyLog
 from proxy.telemetry.exchange_record import ExchangeRecord

@@ -1,4 +1,4 @@
-"""What callers ask and what they are answered, in the log: for debugging only, and off unless asked for."""
+"""Log the bodies of requests and responses, for debugging. It is off by default."""
 
 from typing import Final
 
@@ -8,10 +8,10 @@ _log: Final = get_logger("bodies")
 
 
 class BodyLog:
-    """The beginnings of one exchange's two bodies, as two lines.
+    """Logs the beginning of the request body and of the response body of one exchange.
 
     Args:
-        limit: Bytes of each that are kept.
+        limit: The number of bytes of each body to log.
     """
 
     def __init__(self, limit: int) -> None:
@@ -20,26 +20,26 @@ class BodyLog:
         self._answer_bytes = 0
 
     def request(self, head: bytes, *, whole: bool) -> None:
-        """Write what is asked, at once: whatever then goes wrong, the line is there.
+        """Log the request body immediately, so that the line exists even if the exchange fails.
 
         Args:
-            head: The body, or as much of it as was read.
-            whole: Whether that is all of it.
+            head: The body, or its beginning.
+            whole: Whether this is the whole body.
         """
         _write("request_body", head[: self._limit], truncated=not whole or len(head) > self._limit)
 
     def answered(self, chunk: bytes) -> None:
-        """Keep what comes down, up to the limit."""
+        """Add bytes of the response, up to the limit."""
         self._answer_bytes += len(chunk)
         self._answer += chunk[: self._limit - len(self._answer)]
 
     def discard_answer(self) -> None:
-        """Forget the answer so far: none of it was sent."""
+        """Discard the response so far, because none of it was sent."""
         self._answer.clear()
         self._answer_bytes = 0
 
     def close(self) -> None:
-        """Write what was answered."""
+        """Log the response body."""
         _write("response_body", bytes(self._answer), truncated=self._answer_bytes > self._limit)
 
 

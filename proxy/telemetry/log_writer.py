@@ -1,4 +1,4 @@
-"""Write the log from a thread of its own, so that a slow, full or dead log never blocks a request."""
+"""Write the log in a separate thread, so that a slow or broken log never blocks a request."""
 
 import contextlib
 import io
@@ -11,23 +11,23 @@ from typing import Final, TextIO
 
 LINES_MAX: Final = 10_000
 BYTES_MAX: Final = 8 << 20
-"""Lines that wait for a log that takes none are bounded in number and in bytes; further lines are dropped."""
+"""Limits on the lines that wait to be written. Further lines are dropped."""
 CLOSE_SECONDS: Final = 1.0
 _BATCH_BYTES: Final = 64 << 10
 _PAUSE_SECONDS: Final = 0.1
 
 
 class LogWriter(io.TextIOBase):
-    """A text stream whose `write` returns at once.
+    """A text stream whose `write` returns immediately.
 
     Args:
-        stream: Where the lines go. Lines for a stream that is closed or absent are dropped.
+        stream: The stream to write to. If it is closed or None, lines are dropped.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
         self.dropped = 0
-        """Writes that were lost, because the log was full, or too slow for too long."""
+        """The number of writes that were dropped, because the log was full or too slow."""
         self._target = _descriptor_of(stream)
         self._is_terminal = self._target is not None and os.isatty(self._target)
         self._waiting: deque[bytes] = deque()
@@ -37,11 +37,11 @@ class LogWriter(io.TextIOBase):
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
 
     def start(self) -> None:
-        """Begin to write; until then lines wait."""
+        """Start writing. Lines written before wait."""
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue text; drop it if too much waits already."""
+        """Queue text, or drop it if the queue is full."""
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
             is_full = len(self._waiting) >= LINES_MAX or self._waiting_bytes + len(data) > BYTES_MAX
@@ -58,14 +58,14 @@ class LogWriter(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        """Whether the lines go to a terminal."""
+        """Whether the stream is a terminal."""
         return self._is_terminal
 
     def flush(self) -> None:
-        """Do nothing: nobody may wait for the log."""
+        """Do nothing, because no request may wait for the log."""
 
     def finish(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write what still waits, for some seconds at most; then drop what comes."""
+        """Write the lines that still wait, for a limited time, and drop all later lines."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -82,7 +82,7 @@ class LogWriter(io.TextIOBase):
             os.close(self._target)
 
     def _next(self) -> list[bytes]:
-        """The next lines; none at the end."""
+        """Wait for lines and return the next ones; none at the end."""
         batch, size = [], 0
         with self._changed:
             while not self._waiting and not self._closing:
@@ -95,7 +95,7 @@ class LogWriter(io.TextIOBase):
         return batch
 
     def _write_batch(self, data: bytes) -> bool:
-        """Whether the data could be written. A full pipe is waited for, other errors are not."""
+        """Write data; return whether that succeeded. Wait while a pipe is full, but not for other errors."""
         target = self._target
         view = memoryview(data)
         while view and target is not None and not self._abandoned:
@@ -103,14 +103,14 @@ class LogWriter(io.TextIOBase):
                 view = view[os.write(target, view) :]
             except BlockingIOError:
                 time.sleep(_PAUSE_SECONDS)
-            except OSError:  # closed, no reader, no space: the next lines may fare better
+            except OSError:  # Closed, no reader or no space. The next lines may succeed.
                 time.sleep(_PAUSE_SECONDS)
                 return False
         return not view
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
-    """A descriptor of our own, which nobody closes while the thread writes."""
+    """Duplicate the descriptor, so that it stays open while the thread writes."""
     try:
         return None if stream is None else os.dup(stream.fileno())
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _descriptor_of(stream: TextIO | None) -> int | None:
 
 @contextlib.contextmanager
 def writing_to(stream: TextIO | None) -> Iterator[LogWriter]:
-    """Write to a stream from a thread, until the end."""
+    """Write to a stream from a thread until the block ends."""
     writer = LogWriter(stream)
     writer.start()
     try:

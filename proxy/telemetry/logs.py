@@ -1,4 +1,4 @@
-"""Set structlog up: one JSON line an event, secrets masked, no local variables in tracebacks."""
+"""Configure structlog: one JSON line per event, masked secrets, no local variables in tracebacks."""
 
 import contextlib
 import json
@@ -36,11 +36,11 @@ _SENSITIVE: Final = frozenset(
 )
 
 FIELD_CHARACTERS_MAX: Final = 1000
-_OF_LINES: Final = frozenset({"exception", "stack"})
+_MULTILINE_FIELDS: Final = frozenset({"exception", "stack"})
 _LONG_FIELDS: Final = {
     "exception": 16_000,
     "stack": 16_000,
-    "body": None,  # has a limit of its own
+    "body": None,  # BodyLog limits it.
 }
 # C0 and C1 controls, line separators, bidirectional marks, invisible characters, lone surrogates.
 _UNSAFE_RANGES: Final = (
@@ -51,16 +51,16 @@ _UNSAFE_IN_TRACEBACK: Final = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSAFE_RANGES}]"
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose lines carry `component=name`. Event names are constants in snake_case."""
+    """Return a logger whose lines have `component=name`. Event names are constants in snake_case."""
     return cast(FilteringBoundLogger, structlog.get_logger(component=name))
 
 
 def configure_logs(settings: Logs, stream: TextIO | LogWriter | None = None) -> None:
-    """Send every log line, the standard library's too, to one stream.
+    """Send every log line, including those of the standard library, to one stream.
 
     Args:
-        settings: The `[logs]` section. `format = "auto"` is JSON unless the stream is a terminal.
-        stream: Standard error by default, so that standard output stays free.
+        settings: The `[logs]` section. `format = "auto"` means JSON unless the stream is a terminal.
+        stream: The stream; by default standard error.
     """
     stream = stream or sys.stderr
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -69,7 +69,7 @@ def configure_logs(settings: Logs, stream: TextIO | LogWriter | None = None) -> 
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # Formatted as plain text: a structured traceback would carry local variables, tokens among them.
+        # As plain text, because a structured traceback contains local variables, which may hold tokens.
         structlog.processors.format_exc_info,
         redact,
         shorten,
@@ -92,25 +92,25 @@ def configure_logs(settings: Logs, stream: TextIO | LogWriter | None = None) -> 
 
 
 def dropped_lines() -> int:
-    """How many lines were lost, because the log was full, or too slow for too long."""
+    """Return how many lines were dropped, because the log was full or too slow."""
     streams = [getattr(handler, "stream", None) for handler in logging.getLogger().handlers]
     return sum(stream.dropped for stream in streams if isinstance(stream, LogWriter))
 
 
 @contextlib.contextmanager
 def request_context(request_id: str) -> Iterator[None]:
-    """Bind the request id to every line that is written inside."""
+    """Add the request id to every line that is logged in the block."""
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         yield
 
 
 def bind_context(**values: str) -> None:
-    """Bind values to every line that is written in the current context, for good."""
+    """Add values to every further line that is logged in the current context."""
     structlog.contextvars.bind_contextvars(**values)
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask the values of sensitive names, one level deep into mappings."""
+    """Mask the values of sensitive fields, also one level deep in mappings."""
     for name, value in event.items():
         if name.lower() in _SENSITIVE:
             event[name] = MASK
@@ -122,7 +122,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Cut long texts: callers and upstreams choose paths, models, reasons and more."""
+    """Truncate long strings, because callers and upstreams choose many of them."""
     for name, value in event.items():
         longest = _LONG_FIELDS.get(name, FIELD_CHARACTERS_MAX)
         if isinstance(value, str) and longest is not None and len(value) > longest:
@@ -131,10 +131,10 @@ def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 
 
 def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what a terminal would obey or reorder, such as ESC, C1 controls and bidirectional marks."""
+    """Escape characters that control or reorder terminal output, such as ESC and bidirectional marks."""
     for name, value in event.items():
         if isinstance(value, str):
-            unsafe = _UNSAFE_IN_TRACEBACK if name in _OF_LINES else _UNSAFE
+            unsafe = _UNSAFE_IN_TRACEBACK if name in _MULTILINE_FIELDS else _UNSAFE
             event[name] = unsafe.sub(lambda found: ascii(found[0])[1:-1], value)
     return event
 
@@ -151,9 +151,9 @@ def _renderers(stream: TextIO | LogWriter, *, as_json: bool) -> list[Processor]:
 def _to_json(event: EventDict, **_options: Any) -> str:
     try:
         line = msgspec.json.encode(event, enc_hook=repr).decode()
-    except UnicodeEncodeError:  # a lone surrogate, such as the operating system makes of an odd file name
+    except UnicodeEncodeError:  # A lone surrogate, for example in a file name that is not UTF-8.
         return json.dumps(event, default=repr)
-    # Below U+0020 the encoder has escaped everything. A log is also read on terminals.
+    # The encoder escapes only characters below U+0020, but terminals obey others too.
     return line if line.isascii() and "\x7f" not in line else _UNSAFE.sub(_escape_in_json, line)
 
 

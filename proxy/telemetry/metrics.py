@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text format: every name in one place, read from plain numbers when scraped.
+"""Metrics in Prometheus' text format, computed from plain numbers when they are scraped.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -22,23 +22,23 @@ PREFIX: Final = "llm_proxy_"
 
 _GAUGES: Final[dict[str, tuple[str, Callable[[TokenReading], float]]]] = {
     "token_remaining_seconds": (
-        "Seconds that the token in hand may still be sent.",
+        "Seconds for which the current token may still be sent.",
         lambda reading: reading.remaining_seconds,
     ),
     "token_generation": ("Number of the newest token.", lambda reading: reading.generation),
-    "token_waiters": ("Requests that wait for a token.", lambda reading: reading.waiters),
+    "token_waiters": ("Requests that are waiting for a token.", lambda reading: reading.waiters),
     "token_backoff_seconds": (
         "Seconds until the next fetch may begin, after a failure.",
         lambda reading: reading.backoff_seconds,
     ),
     "token_learned_life_seconds": (
-        "Life that tokens are observed to have, while it is believed over the announced one; else 0.",
+        "Observed lifetime of tokens, if it is used instead of the announced one, otherwise 0.",
         lambda reading: reading.learned_life_seconds,
     ),
 }
 _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], float]]]]] = {
     "token_served": (
-        "Tokens handed out without a wait.",
+        "Tokens served without waiting.",
         "state",
         {
             "fresh": lambda reading: reading.counts.served_fresh,
@@ -46,7 +46,7 @@ _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], fl
         },
     ),
     "token_fetch": (
-        "Fetches from the token source, by how they ended.",
+        "Fetches from the token source by result.",
         "result",
         {
             "ok": lambda reading: reading.counts.fetches_ok,
@@ -55,7 +55,7 @@ _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], fl
         },
     ),
     "token_invalidations": (
-        "Refusals by an upstream, by whether they led to a fetch.",
+        "Token rejections by an upstream, by whether they caused a fetch.",
         "effective",
         {
             "true": lambda reading: reading.counts.rejections,
@@ -63,29 +63,29 @@ _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], fl
         },
     ),
     "token_early_deaths": (
-        "Tokens that an upstream rejected before their announced end.",
+        "Tokens that an upstream rejected before their announced expiry.",
         "",
         {"": lambda reading: reading.counts.early_deaths},
     ),
     "token_adopted": (
-        "Tokens taken over from another process of the fleet.",
+        "Tokens adopted from another process of the fleet.",
         "",
         {"": lambda reading: reading.counts.adopted},
     ),
     "token_store_errors": (
-        "Times that the shared store could not be asked.",
+        "Failed operations of the shared store.",
         "",
         {"": lambda reading: reading.counts.store_errors},
     ),
     "token_lease_wait_seconds": (
-        "Seconds spent on waiting for another process's fetch.",
+        "Seconds spent waiting for a fetch by another process.",
         "",
         {"": lambda reading: reading.counts.lease_wait_seconds},
     ),
 }
 _SUMMARIES: Final[dict[str, tuple[str, Callable[[TokenReading], tuple[int, float]]]]] = {
     "token_fetch_seconds": (
-        "Time of fetches.",
+        "Duration of fetches.",
         lambda reading: (reading.counts.fetches, reading.counts.fetch_seconds),
     ),
     "token_wait_seconds": (
@@ -96,12 +96,12 @@ _SUMMARIES: Final[dict[str, tuple[str, Callable[[TokenReading], tuple[int, float
 
 
 class Metrics:
-    """The registry of one worker.
+    """The metrics of one worker.
 
     Args:
-        tokens: Gives how each credential stands.
-        usage: What callers used.
-        upstreams: Gives how each upstream stands.
+        tokens: Returns the state of each credential.
+        usage: The tokens used so far.
+        upstreams: Returns the state of each upstream.
     """
 
     def __init__(
@@ -111,78 +111,63 @@ class Metrics:
         upstreams: Callable[[], Iterable[UpstreamReading]] = tuple,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_TokenCollector(tokens))
-        self._registry.register(_UpstreamCollector(upstreams))
-        self._registry.register(_UsageCollector(usage or UsageTotals()))
-        self._registry.register(_LogCollector())
+        self._registry.register(_Collector(lambda: _collect_tokens([*tokens()])))
+        self._registry.register(_Collector(lambda: _collect_upstreams(upstreams())))
+        self._registry.register(_Collector(lambda: _collect_usage(usage or UsageTotals())))
+        self._registry.register(_Collector(_collect_logs))
         ProcessCollector(registry=self._registry)
 
     def render(self) -> tuple[bytes, str]:
-        """The metrics as text, and its content type."""
+        """Return the metrics as text, and the content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
 
-class _TokenCollector(Collector):
-    def __init__(self, tokens: Callable[[], Iterable[TokenReading]]) -> None:
-        self._tokens = tokens
+class _Collector(Collector):
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
 
-    def collect(self) -> Iterator[Metric]:
-        """The families, from the numbers of this moment."""
-        readings = [*self._tokens()]
-        yield _states(readings)
-        for name in _GAUGES:
-            yield _gauge(name, readings)
-        for name in _COUNTERS:
-            yield _counter(name, readings)
-        for name in _SUMMARIES:
-            yield _summary(name, readings)
+    def collect(self) -> Iterable[Metric]:
+        """Return the current metrics."""
+        return self._collect()
 
 
-class _UpstreamCollector(Collector):
-    def __init__(self, upstreams: Callable[[], Iterable[UpstreamReading]]) -> None:
-        self._upstreams = upstreams
-
-    def collect(self) -> Iterator[Metric]:
-        """The families, from the numbers of this moment."""
-        readings = [*self._upstreams()]
-        text = "Requests to upstreams, by the class of their status or the code of their error."
-        attempts = CounterMetricFamily(PREFIX + "upstream_attempts", text, labels=["upstream", "result"])
-        text = "State of an upstream's circuit: 1 for the one that it is in."
-        circuit = GaugeMetricFamily(PREFIX + "upstream_circuit", text, labels=["upstream", "state"])
-        for reading in readings:
-            for result, count in reading.attempts.items():
-                attempts.add_metric([reading.upstream, result], count)
-            for state in CIRCUIT_STATES if reading.circuit else ():
-                circuit.add_metric([reading.upstream, state], float(state == reading.circuit))
-        yield attempts
-        yield circuit
+def _collect_tokens(readings: list[TokenReading]) -> Iterator[Metric]:
+    yield _states(readings)
+    yield from (_gauge(name, readings) for name in _GAUGES)
+    yield from (_counter(name, readings) for name in _COUNTERS)
+    yield from (_summary(name, readings) for name in _SUMMARIES)
 
 
-class _UsageCollector(Collector):
-    def __init__(self, usage: UsageTotals) -> None:
-        self._usage = usage
+def _collect_upstreams(readings: Iterable[UpstreamReading]) -> Iterator[Metric]:
+    text = "Requests to upstreams, by the class of their status or the code of their error."
+    attempts = CounterMetricFamily(PREFIX + "upstream_attempts", text, labels=["upstream", "result"])
+    text = "State of an upstream's circuit breaker: 1 for the current state."
+    circuit = GaugeMetricFamily(PREFIX + "upstream_circuit", text, labels=["upstream", "state"])
+    for reading in readings:
+        for result, count in reading.attempts.items():
+            attempts.add_metric([reading.upstream, result], count)
+        for state in CIRCUIT_STATES if reading.circuit else ():
+            circuit.add_metric([reading.upstream, state], float(state == reading.circuit))
+    yield attempts
+    yield circuit
 
-    def collect(self) -> Iterator[Metric]:
-        """One family, from the sums of this moment."""
-        text = "Tokens of models that were used, as upstreams count them."
-        labels = ["caller", "model", "upstream", "kind"]
-        family = CounterMetricFamily(PREFIX + "tokens", text, labels=labels)
-        for key, (prompt, completion) in self._usage:
-            family.add_metric([*key, "prompt"], prompt)
-            family.add_metric([*key, "completion"], completion)
-        yield family
+
+def _collect_usage(usage: UsageTotals) -> Iterator[Metric]:
+    text = "LLM tokens used, as reported by upstreams."
+    family = CounterMetricFamily(PREFIX + "tokens", text, labels=["caller", "model", "upstream", "kind"])
+    for key, (prompt, completion) in usage:
+        family.add_metric([*key, "prompt"], prompt)
+        family.add_metric([*key, "completion"], completion)
+    yield family
 
 
-class _LogCollector(Collector):
-    def collect(self) -> Iterator[Metric]:
-        """One family, from the number of this moment."""
-        text = "Log lines that were lost: the log was full, or took none for too long."
-        yield CounterMetricFamily(PREFIX + "log_lines_dropped", text, value=dropped_lines())
+def _collect_logs() -> Iterator[Metric]:
+    text = "Log lines dropped because the log was full or too slow."
+    yield CounterMetricFamily(PREFIX + "log_lines_dropped", text, value=dropped_lines())
 
 
 def _states(readings: Iterable[TokenReading]) -> Metric:
-    """One series a state, 1 for the one that is."""
-    text = "State of the token in hand: 1 for the one that it is in."
+    text = "State of the current token: 1 for the current state."
     family = GaugeMetricFamily(PREFIX + "token_state", text, labels=["credential", "state"])
     for reading in readings:
         for state in get_args(State):

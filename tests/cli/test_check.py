@@ -65,7 +65,7 @@ def test_open_mode_counts_no_keys(tmp_path: Path, capsys: Printed) -> None:
     path = tmp_path / "open.toml"
     path.write_text('[access]\nmode = "open"\n[upstreams.a]\nbase_url = "http://127.0.0.1:9/v1"\n')
     assert main(["check", "--config", str(path)]) == 0
-    assert capsys.readouterr().out.endswith("no key asked, 1 upstream, 0 credentials\n")
+    assert capsys.readouterr().out.endswith("no key required, 1 upstream, 0 credentials\n")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_online_names_what_does_not_work(tmp_path: Path, capsys: Printed, 
     said = capsys.readouterr().err
     assert f"FAILED  credentials.corp: the token endpoint {issuer}: connection refused; " in said
     assert f"FAILED  upstreams.chat: the token endpoint {issuer}: connection refused; " in said
-    assert "FAILED: 2 of what " in said
+    assert "FAILED: 2 problems with " in said
     assert SECRET not in said
 
 

@@ -275,7 +275,7 @@ async def test_a_reply_without_an_end_is_cut_by_the_clock(capsys: Printed) -> No
         ),
         (
             ["--curl", f"curl --cacert {__file__} https://a.example"],
-            "holds no certificate",
+            "contains no certificate",
         ),
         (
             ["--offline", "nowhere.json", "--curl", "curl https://a.example"],

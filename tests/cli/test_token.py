@@ -121,7 +121,7 @@ async def test_even_a_short_token_does_not_show(tmp_path: Path, capsys: Printed)
 def test_an_issuer_that_revokes_is_warned_of(tmp_path: Path, capsys: Printed) -> None:
     fixed = f'[credentials.corp]\nsource = "static"\nvalue = "{TOKEN}"\nreissue = "revokes_previous"\n'
     assert main(["token", "corp", "--config", write(tmp_path, fixed)]) == 0
-    assert "ends the token that a running service holds" in capsys.readouterr().err
+    assert "revokes the token of a running service" in capsys.readouterr().err
 
 
 async def test_a_failure_exits_1_with_the_reason_in_words(tmp_path: Path, capsys: Printed) -> None:

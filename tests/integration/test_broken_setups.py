@@ -103,7 +103,7 @@ SETUPS = [
     token("a port that never answers", "http://127.0.0.1:{silent}", "connected, but no answer in time", "look at the server, or raise the timeout"),
     token("TLS to a plain port", "https://127.0.0.1:{plain}", "the port does not speak TLS", "write http:// instead of https://"),
     token("plain HTTP to a TLS port", "http://127.0.0.1:{tls}", "the connection was closed before an answer", "if this port speaks TLS, write https:// instead of http://"),
-    token("a certificate that has expired", "https://127.0.0.1:{expired}", "its certificate has expired", "whoever runs the server must renew it", more=('ca_file = "{expired_ca}"',)),
+    token("a certificate that has expired", "https://127.0.0.1:{expired}", "its certificate has expired", "the server's operator must renew it", more=('ca_file = "{expired_ca}"',)),
     token("a self-signed certificate", "https://127.0.0.1:{tls}", "its certificate is self-signed", "name that certificate, or the one of your company's CA, in ca_file"),
     token("a certificate for another name", "https://127.0.0.1:{other}", "its certificate is for another host name", "write the name that the certificate has", more=('ca_file = "{other_ca}"',)),
     token("another kind of server", "http://127.0.0.1:{ssh}", "the answer is not HTTP", "another kind of server listens there"),
@@ -119,7 +119,7 @@ SETUPS = [
     token("an outbound proxy that is down", "https://auth.corp.example", "http://127.0.0.1:{closed}: connection refused (this is the proxy to https://auth.corp.example:443)", "check the host and the port", more=('proxy = "http://u:canary-secret-91bc@127.0.0.1:{closed}"',)),
     Setup("a command that fails", ACCESS + UPSTREAM + '[credentials.corp]\nsource = "exec"\ncommand = ["sh", "-c", "exit 7"]\n', ("credentials.corp: the command ended with status 7", "run it by hand"), ("token", "corp"), 1),
     Setup("a credential of another name", SOUND, ("crop: names no credential", 'did you mean "corp"?'), ("token", "crop")),
-    Setup("a Redis that is down", ACCESS + UPSTREAM + '[credentials.corp]\nsource = "exec"\ncommand = ["echo", "a-token"]\nsharing = "redis_required"\n[shared]\nredis_url = "redis://:canary-secret-91bc@127.0.0.1:{closed}/0"\nencryption_key = "' + "ab" * 32 + '"\n', ("warning: shared: redis://127.0.0.1:{closed}: connection refused", "the service gives no token until Redis is back"), ("token", "corp"), 1),
+    Setup("a Redis that is down", ACCESS + UPSTREAM + '[credentials.corp]\nsource = "exec"\ncommand = ["echo", "a-token"]\nsharing = "redis_required"\n[shared]\nredis_url = "redis://:canary-secret-91bc@127.0.0.1:{closed}/0"\nencryption_key = "' + "ab" * 32 + '"\n', ("warning: shared: redis://127.0.0.1:{closed}: connection refused", "the service has no token until Redis is back"), ("token", "corp"), 1),
     # --- the upstream
     online("an upstream that is down", "http://127.0.0.1:{closed}/v1", "FAILED  upstreams.chat: http://127.0.0.1:{closed}: connection refused", "check the host and the port"),
     online("an upstream with a certificate of its own", "https://127.0.0.1:{tls}/v1", "its certificate is self-signed", "in ca_file"),
