@@ -201,7 +201,7 @@ class RateLimited(CallerError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     message = "rate limit of this key reached, too many requests"
-    passes_in = 1.0
+    default_retry_after = 1.0
 
 
 class ServerOverloaded(CallerError):
@@ -211,7 +211,7 @@ class ServerOverloaded(CallerError):
     type = "server_error"
     code = "server_overloaded"
     message = "the service is overloaded, try again soon"
-    passes_in = 1.0
+    default_retry_after = 1.0
 
 
 # --- our credentials
@@ -348,7 +348,7 @@ class Overloaded(UpstreamError):
     status = 503
     code = "upstream_overloaded"
     message = "too many requests at once for this upstream, try again soon"
-    passes_in = 1.0
+    default_retry_after = 1.0
 
 
 class CircuitOpen(UpstreamError):
@@ -358,7 +358,7 @@ class CircuitOpen(UpstreamError):
     type = "server_error"
     code = "upstream_unavailable"
     message = "upstream temporarily unavailable"
-    passes_in = 1.0
+    default_retry_after = 1.0
 
 
 class Aborted(UpstreamError):
@@ -377,7 +377,7 @@ class Draining(UpstreamError):
     status = 503
     code = "shutting_down"
     message = "the response was cut off: the proxy is shutting down"
-    passes_in = 1.0
+    default_retry_after = 1.0
 
 
 # --- start-up
