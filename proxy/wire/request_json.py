@@ -105,9 +105,8 @@ def read_fields(body: bytes) -> RequestFields:
 
     def find(_type: type, name: str) -> _Member:
         nonlocal other_model_key
-        folded = name.casefold() if len(name) <= _NAME_CHARACTERS_MAX else ""
-        if folded not in _NAMES:
-            if "model" in folded or "engine" in folded or "deployment" in folded or "fallback" in folded:
+        if len(name) > _NAME_CHARACTERS_MAX or name.casefold() not in _NAMES:
+            if may_name_model(name):
                 other_model_key = name
             return other
         member = members.setdefault(name, _Member(name))
@@ -131,7 +130,7 @@ def read_fields(body: bytes) -> RequestFields:
 def may_name_model(name: str) -> bool:
     """Whether some server may take a model from a header, a query parameter or a member of this name."""
     folded = name.casefold()
-    return any(word in folded for word in ("model", "engine", "deployment", "fallback"))
+    return "model" in folded or "engine" in folded or "deployment" in folded or "fallback" in folded
 
 
 def _open(body: bytes, find: Callable[[type, str], _Member]) -> _Members:

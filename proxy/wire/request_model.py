@@ -164,7 +164,7 @@ def _ambiguity_of_json(request: SeenRequest, content_type: bytes) -> str | None:
     if _ESCAPED_LETTER.search(request.body):
         return "letters are written as escapes, which can hide a key"
     if fields.other_model_key is not None:
-        return f"`{fields.other_model_key}` may name another one"
+        return f"`{fields.other_model_key[:64]}` may name another one"
     if fields.model is None:
         return "the body names none as a string"
     if request.endpoint.nested_models and named_models(request.body) is None:

@@ -115,6 +115,10 @@ DOUBTFUL = {
     "another case with an escape": seen(body='{"model": "cheap", "\\u004dodel": "dear"}'),
     "a list of models": seen(body='{"model": "cheap", "models": ["dear"]}'),
     "fallbacks": seen(body='{"model": "cheap", "fallbacks": ["dear"]}'),
+    "fallbacks by a long name": seen(
+        body='{"model": "cheap", "context_window_fallback_dict": {"cheap": "dear"}}'
+    ),
+    "a very long name": seen(body='{"model": "cheap", "%smodel": "dear"}' % ("x" * 100_000)),
     "an engine": seen(body='{"model": "cheap", "engine": "dear"}'),
     "a deployment": seen(body='{"model": "cheap", "deployment_id": "dear"}'),
     "a model id": seen(body='{"model": "cheap", "model_id": "dear"}'),
