@@ -105,7 +105,10 @@ class Caller:
 
     def may_use(self, model: str) -> bool:
         """Whether the key allows a model."""
-        return any(fnmatchcase(model, allowed) for allowed in self.models)
+        if not self.is_limited:
+            return True
+        # A server may take a control character for the end of a name.
+        return model.isprintable() and any(fnmatchcase(model, allowed) for allowed in self.models)
 
     def _check(self, models: Iterable[str]) -> None:
         if not all(map(self.may_use, models)):

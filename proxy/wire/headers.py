@@ -104,7 +104,9 @@ EVENT_STREAM_HEADERS: Final[Headers] = [
 _NOT_STORED: Final = (b"cache-control", b"no-store")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_HEADERS_WITH_URLS: Final = frozenset({b"location", b"content-location", b"link"})
+_HEADERS_WITH_URLS: Final = frozenset(
+    {b"location", b"content-location", b"link", b"operation-location", b"azure-asyncoperation", b"sourcemap"}
+)
 _URI_REFERENCE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """No spaces, quotes, angle brackets or backslashes."""
 _ODD_SEGMENT: Final = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|//|%2f|%5c", re.IGNORECASE)

@@ -33,7 +33,7 @@ class Redactor:
         known = {secret for secret in secrets if len(secret.encode()) >= SECRET_BYTES_MIN}
         special = {secret for secret in known if not _NEVER_ESCAPED.fullmatch(secret)}
         literals = {secret.encode() for secret in known - special}
-        self._literals = literals.union(*(_in_base64(secret.encode()) for secret in known))
+        self._literals = literals.union(*(_encoded(secret.encode()) for secret in known))
         self._special = [_Special(secret) for secret in special]
         self.longest = max([*map(_longest, special), *map(len, self._literals)], default=0)
         """The maximum length of any form of a secret."""
@@ -59,6 +59,13 @@ class Redactor:
     def stream(self) -> "RedactedStream":
         """Return a redactor for one body that is received in pieces."""
         return RedactedStream(self)
+
+
+def _encoded(secret: bytes) -> set[bytes]:
+    """The forms of a secret that do not depend on what its characters mean: wide, hexadecimal, base64."""
+    wide = {zeros.join(secret[at : at + 1] for at in range(len(secret))) for zeros in (b"\0", b"\0\0\0")}
+    digits = secret.hex().encode()
+    return wide | {digits, digits.upper()} | _in_base64(secret)
 
 
 def _in_base64(secret: bytes) -> set[bytes]:

@@ -14,7 +14,7 @@ import msgspec
 from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
-from proxy.wire.headers import Headers, media_type
+from proxy.wire.headers import Headers, media_type, with_hyphens
 from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, may_name_model
 
 _PLAIN_JSON: Final = re.compile(rb"application/json(?:; ?charset=\"?utf-8\"?)?", re.IGNORECASE)
@@ -108,8 +108,8 @@ def check_unambiguous(request: SeenRequest) -> None:
 
 
 def content_types(headers: Headers) -> list[bytes]:
-    """Return the values of all Content-Type headers."""
-    return [value for name, value in headers if name == b"content-type"]
+    """Return the values of all Content-Type headers, as a server reads them that takes `_` for `-`."""
+    return [value for name, value in headers if with_hyphens(name) == b"content-type"]
 
 
 def _ambiguity_of_headers(headers: Headers) -> str | None:
@@ -119,7 +119,7 @@ def _ambiguity_of_headers(headers: Headers) -> str | None:
             return f"the header {name[:64]} may name another one"
         if _OTHER_METHOD.fullmatch(name):
             return f"the header {name} asks for another method"
-        if name == "content-encoding" and value.strip().lower() != b"identity":
+        if with_hyphens(raw) == b"content-encoding" and value.strip().lower() != b"identity":
             return "the body is compressed"
     return None
 

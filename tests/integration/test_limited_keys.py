@@ -69,6 +69,12 @@ EVASIONS: dict[str, tuple[tuple[str, ...], bytes]] = {
     "in the query": (("POST", "/v1/chat/completions?model=dear", JSON), CHEAP),
     "in a header": (("POST", "/v1/chat/completions", JSON, "X-Model: dear"), CHEAP),
     "in a tool": (("POST", "/v1/responses", JSON), b'{"model": "cheap", "tools": [{"model": "dear"}]}'),
+    "a name that some servers cut": (
+        ("POST", "/v1/chat/completions", JSON),
+        b'{"model": "cheap\\u0000dear"}',
+    ),
+    "a type with an underscore": (("POST", "/v1/chat/completions", JSON, f"Content_{FORM[8:]}"), CHEAP),
+    "a coding with an underscore": (("POST", "/v1/chat/completions", JSON, "Content_Encoding: gzip"), CHEAP),
     "a prompt that names it": (("POST", "/v1/responses", JSON), b'{"prompt": {"id": "p"}}'),
     "a path": (("GET", "/v1/models/dear"), b""),
     "an encoded path": (("GET", "/v1/models/d%65ar"), b""),
@@ -157,6 +163,7 @@ async def test_plain_requests_of_a_limited_key_pass_byte_for_byte(run_proxy: Run
     [
         (("POST", "/v1/chat/completions", JSON, FORM), CHEAP),
         (("POST", "/v1/chat/completions", JSON, JSON), CHEAP),
+        (("POST", "/v1/chat/completions", JSON, f"Content_{FORM[8:]}"), CHEAP),
         (("GET", "/v1/files", JSON, "content-type: text/plain"), b""),
         (("POST", "/v1/some/new/api", JSON), b'{"model": "a", "model": "b"}'),
         (("POST", "/v1/chat/completions", JSON), b'{"model": "a", "mod\\u0065l": "a"}'),

@@ -252,7 +252,13 @@ def test_a_relative_url_stays_one(value: bytes) -> None:
 )
 def test_any_other_url_is_dropped(value: bytes) -> None:
     assert relative_reference(value, BASE, b"/files") is None
-    for name in (b"Location", b"content-location"):
+    for name in (
+        b"Location",
+        b"content-location",
+        b"Operation-Location",
+        b"Azure-AsyncOperation",
+        b"SourceMap",
+    ):
         assert relocate([(b"a", b"1"), (name, value)], BASE, b"/files") == [(b"a", b"1")]
 
 

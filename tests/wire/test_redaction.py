@@ -62,6 +62,23 @@ def in_some_way(data: st.DataObject, char: str) -> str:
     return data.draw(st.sampled_from(ways))
 
 
+@pytest.mark.parametrize("secret", SECRETS[:1] + SECRETS[2:])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_secret_in_wide_characters_is_masked(secret: str, encoding: str) -> None:
+    before, after = "Zugriff für ".encode(encoding), " verweigert".encode(encoding)
+    redacted = Redactor([secret]).redact(before + secret.encode(encoding) + after)
+    assert len(redacted) == len(before + secret.encode(encoding) + after)
+    for letter in {*secret[1:-1]}:
+        assert letter.encode(encoding) not in redacted[len(before) + 4 : -len(after) - 4]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_in_hexadecimal_is_masked(secret: str) -> None:
+    digits = secret.encode().hex()
+    assert masked(secret, digits.encode())
+    assert masked(secret, digits.upper().encode())
+
+
 @given(st.data())
 def test_any_mixture_of_escapes_is_masked(data: st.DataObject) -> None:
     secret = data.draw(
