@@ -1,7 +1,7 @@
-"""A request body that is counted as it arrives, bounded, and read with backpressure.
+"""A request body of limited size that is read with backpressure.
 
-Quart's own body buffers whatever arrives, however slowly the application reads. A slow upstream would fill
-the memory, and a streamed body of any size would pass the limit.
+Quart's own body buffers everything that it receives. So a slow upstream would fill the memory, and a streamed
+body could exceed the limit.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, Se
 from proxy.settings import Limits
 
 BUFFER_BYTES: Final = 256 * 1024
-"""Unread bytes that may wait here. Beyond it we stop reading from the caller's connection."""
+"""With more unread bytes than this, we stop reading from the caller's connection."""
 
 
 class HeldBytes:
@@ -27,10 +27,11 @@ class HeldBytes:
 
     @contextlib.contextmanager
     def holding(self, caller: str, limits: Limits) -> Iterator[Callable[[int], None]]:
-        """Give a function that counts further bytes of one request, and forget them at the end.
+        """Yield a function that counts bytes of one request, and subtract them at the end of the block.
 
         The function raises:
-            ServerOverloaded, RateLimited: the total, or that of the caller, would exceed its limit.
+            ServerOverloaded: The total would exceed its limit.
+            RateLimited: The total of the caller would exceed its limit.
         """
         held = 0
 
@@ -63,7 +64,7 @@ class BoundedBody:
     it, iterates over it, awaits it, and calls `clear` and `set_result`.
 
     Args:
-        expected_content_length: From the Content-Length header, if there is one.
+        expected_content_length: The value of the Content-Length header, if there is one.
         max_content_length: The limit in bytes.
     """
 
@@ -72,11 +73,11 @@ class BoundedBody:
         self.timeout: float | None = None
         """Seconds that the reader waits for the next chunk."""
         self.failure: CallerError | None = None
-        """Why the body cannot be read to its end, once it cannot."""
+        """Why the rest of the body cannot be read."""
         self.withheld = False
-        """Whether the caller sends it only after it is asked to (`Expect: 100-continue`)."""
+        """Whether the caller waits for `100 Continue` before it sends the body."""
         self.wanted = asyncio.Event()
-        """Set when somebody first reads; a body that is withheld is asked for then."""
+        """Set by the first read, so that the server then sends `100 Continue` for a withheld body."""
         self.received = 0
         self._unread = bytearray()
         self._whole: bytes | None = None
@@ -128,7 +129,7 @@ class BoundedBody:
         return data
 
     async def peek(self) -> bytes:
-        """Return up to 64 bytes of the beginning without taking them out; no bytes if the body is empty.
+        """Return up to 64 bytes of the beginning without consuming them; no bytes if the body is empty.
 
         Raises:
             BodyTooLarge, BodyTimeout
@@ -150,7 +151,7 @@ class BoundedBody:
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Read to the end of the body, or until more than `limit` bytes are read.
 
-        `finished` says afterwards which of the two happened.
+        Check `finished` afterwards to distinguish the two cases.
 
         Args:
             limit: In bytes.
@@ -179,7 +180,7 @@ class BoundedBody:
         self._whole = b""
 
     async def discard(self, seconds: float) -> None:
-        """Drop what arrives from now on, for a while: a caller that still sends does not read an answer."""
+        """Drop all further bytes for a while, because a caller that is still sending reads no response."""
         if self.withheld and not self.wanted.is_set():
             return  # Nothing arrives, and the caller waits for the answer.
         self._discarding = True
@@ -191,7 +192,7 @@ class BoundedBody:
 
     @property
     def unread(self) -> int:
-        """Bytes that have arrived and wait for the reader."""
+        """The number of received bytes that were not read yet."""
         return len(self._unread)
 
     @property

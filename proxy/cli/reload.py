@@ -1,4 +1,4 @@
-"""SIGHUP: read the settings again, and serve by them from then on."""
+"""Reload the settings and certificates at SIGHUP."""
 
 import asyncio
 import contextlib
@@ -15,20 +15,20 @@ from proxy.telemetry import get_logger
 ServeBy = Callable[[Settings], Awaitable[None]]
 
 QUIET_SECONDS: Final = 0.5
-"""A settings file that has not changed for this long is taken as complete."""
+"""A settings file that has not changed for this long is considered complete."""
 UNSTABLE_SECONDS: Final = 10.0
 """A settings file that still changes after this long is not loaded."""
 _POLL_SECONDS: Final = 0.1
 
 
 async def wait_until_stable(path: Path) -> None:
-    """Wait until nobody is writing a file any more.
+    """Wait until a file is no longer being written.
 
-    Half of a TOML file is often valid TOML, with limits missing. Only a file that is replaced by a rename is
-    safe from that; for any other, wait until its size, time and inode have stayed the same for a moment.
+    Half of a TOML file is often valid TOML, but lacks limits. A file that is replaced by a rename is always
+    complete. For any other file, wait until its size, time and inode have not changed for a moment.
 
     Raises:
-        SettingsError: the file keeps changing.
+        SettingsError: The file keeps changing.
     """
     clock = asyncio.get_running_loop().time
     end, seen, since = clock() + UNSTABLE_SECONDS, None, 0.0
@@ -36,7 +36,7 @@ async def wait_until_stable(path: Path) -> None:
         state = _state(path)
         if state != seen:
             seen, since = state, clock()
-        # The age does for files of this host's clock; on a network file system it may be wrong.
+        # The age decides at once if the file is old. On a network file system its clock may be wrong.
         if _age(state) >= QUIET_SECONDS or clock() >= since + QUIET_SECONDS:
             return
         await asyncio.sleep(_POLL_SECONDS)
@@ -66,22 +66,22 @@ async def reloading(
     file: Path | None = None,
     certificates: Certificates | None = None,
 ) -> AsyncIterator[None]:
-    """Reload at every SIGHUP, for as long as the block runs.
+    """Reload at every SIGHUP until the block ends.
 
     Args:
         hangup: Set by the signal.
-        serve_by: Puts settings in force.
-        load: Reads and checks the settings. It may take its time: it runs beside the event loop.
-        resolve: Makes them point to the demonstration gateway.
-        file: What `load` reads; it must have stopped changing before.
-        certificates: Read again too; whichever of the two is wrong, the other is reloaded.
+        serve_by: Puts settings into effect.
+        load: Reads and checks the settings. It runs in a thread.
+        resolve: Points the settings to the demonstration gateway.
+        file: The file that `load` reads, once it has stopped changing.
+        certificates: Reloaded as well, independently of the settings.
     """
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         task = group.create_task(_reload_forever(serve_by, load, resolve, hangup, file, certificates))
         try:
             yield
-        except Exception as error:  # out of the group it would come wrapped
+        except Exception as error:  # The task group would wrap it into an exception group.
             failure = error
         finally:
             task.cancel()
@@ -111,8 +111,8 @@ async def _reload_forever(
                 await wait_until_stable(file)
             await serve_by(resolve(await asyncio.to_thread(load)))
         except SettingsError as error:
-            log.error("reload_refused", problems=error.problems, meaning="all is served as before")
-        except Exception:  # whatever it is, the service goes on as it was
-            log.exception("reload_failed", meaning="all is served as before")
+            log.error("reload_refused", problems=error.problems, meaning="the old settings stay in effect")
+        except Exception:  # Nothing may stop the service.
+            log.exception("reload_failed", meaning="the old settings stay in effect")
         else:
             log.info("reloaded")

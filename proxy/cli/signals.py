@@ -15,21 +15,21 @@ _HANGUP: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The wish that a service ends."""
+    """A request that the service stops."""
 
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by SIGINT, which somebody sends who waits for the end, and by a second signal."""
+    """Set by SIGINT, which people send and then wait, and by any second signal."""
 
     def signalled(self, number: int) -> None:
-        """Take SIGTERM or SIGINT."""
+        """Handle SIGTERM or SIGINT."""
         if number == signal.SIGINT or self.requested.is_set():
             self.hurried.set()
         self.requested.set()
 
 
 class Signals:
-    """Turns signals into events. A signal that arrives before the event loop runs sets its event later."""
+    """Turns signals into events. A signal received before the event loop runs sets its event later."""
 
     def __init__(self) -> None:
         self._early: list[int] = []

@@ -38,8 +38,8 @@ _Change = Callable[[Members], Members | None]
 
 FILL_MESSAGE: Final = Repair(
     "fill_message",
-    "Writes the message of a choice that stands under `delta` or `text`.",
-    clients=("RAGFlow", "Dify", "LangChain", "all that read `message` unasked"),
+    "Adds the `message` to a choice that holds it under `delta` or `text`.",
+    clients=("RAGFlow", "Dify", "LangChain", "all that read `message` without a check"),
     sets=CLIENTS,
 )
 
@@ -52,7 +52,7 @@ def fill_message(response: Members, _: Call) -> Members | None:
 
 FILL_DELTA: Final = Repair(
     "fill_delta",
-    "Writes the delta of a chunk that is null, absent, or stands under `message` or `text`.",
+    "Adds a `delta` to a chunk that lacks it, from `message` or `text` if one of them is there.",
     clients=("RAGFlow", "Dify"),
     sets=("ragflow", "dify", "open_webui", "llamaindex"),
 )
@@ -84,7 +84,7 @@ def _move(choice: Members, name: str, others: tuple[str, str]) -> Members | None
 
 FLAT_CONTENT: Final = Repair(
     "flat_content",
-    "Writes content that is a list of parts or an object as one text.",
+    "Joins content that is a list of parts or an object into one string.",
     clients=("RAGFlow", "Dify", "FastGPT", "Continue"),
     sets=CLIENTS,
 )
@@ -136,8 +136,8 @@ def _plain(value: object) -> str:
 
 FUNCTION_CALL: Final = Repair(
     "function_call_as_tool_call",
-    "Writes a `function_call` as a tool call, if the request has `tools`.",
-    clients=("RAGFlow, tools", "Dify, tools"),
+    "Converts a `function_call` into a tool call if the request has `tools`.",
+    clients=("RAGFlow, with tools", "Dify, with tools"),
     sets=CLIENTS,
 )
 
@@ -174,9 +174,9 @@ def _as_tool_call(choice: Members, name: str) -> Members | None:
 
 INDEX_TOOL_CALLS: Final = Repair(
     "index_tool_calls",
-    "Gives each tool call an index of its own, and puts a tool call without a list into one.",
+    "Gives each tool call its own index, and wraps a single tool call into a list.",
     clients=(
-        "RAGFlow (streams; up to v0.24 whole answers too)",
+        "RAGFlow (streams; up to v0.24 also whole responses)",
         "Dify",
         "Open WebUI 0.12.4",
         "LlamaIndex (llms-openai 0.8.3)",
@@ -213,7 +213,7 @@ def _write_index(part: Members, call: ToolCall) -> Members | None:
 
 FILL_TOOL_CALLS: Final = Repair(
     "fill_tool_calls",
-    "Writes the id and the type that tool calls lack, and takes null members out of their later parts.",
+    "Adds missing ids and types to tool calls, and drops null members from their later parts.",
     clients=("RAGFlow, which sends the id back to the upstream", "Dify, which rejects null members"),
     sets=CLIENTS,
 )
@@ -271,8 +271,8 @@ def _without_nulls(part: Members) -> Members:
 
 TEXT_ARGUMENTS: Final = Repair(
     "text_arguments",
-    "Writes the arguments of a tool call that are an object, null or left out as JSON text.",
-    clients=("RAGFlow, tools", "Dify, tools", "all that parse the arguments as text"),
+    "Writes the arguments of a tool call as JSON text if they are an object, null or missing.",
+    clients=("RAGFlow, with tools", "Dify, with tools", "all that parse the arguments as text"),
     sets=CLIENTS,
 )
 
@@ -406,8 +406,8 @@ def _change_calls(chunk: Members, state: StreamState, purpose: str, change: Part
 
 FILL_CONTENT: Final = Repair(
     "fill_content",
-    "Writes an empty text where a message without tool calls has null or no content.",
-    clients=("RAGFlow, tools and vision", "Dify"),
+    "Writes an empty string as the content of a message that has neither content nor tool calls.",
+    clients=("RAGFlow, with tools and vision", "Dify"),
     sets=("ragflow", "dify"),
 )
 
@@ -428,7 +428,7 @@ def _fill_content(message: Members) -> Members | None:
 
 FILL_FINISH: Final = Repair(
     "fill_finish",
-    "Writes the finish_reason that a whole answer lacks.",
+    "Adds a missing finish_reason to a whole response.",
     clients=("RAGFlow", "LangChain"),
     sets=CLIENTS,
 )
@@ -450,7 +450,7 @@ def _finish(choice: Members) -> Members | None:
 SPLIT_FINISH: Final = Repair(
     "split_finish",
     "Splits a chunk with both content and a finish_reason into two.",
-    clients=("RAGFlow, vision", "Continue, which holds back chunks with usage"),
+    clients=("RAGFlow, for vision", "Continue, which delays chunks with usage"),
     sets=("ragflow", "continue"),
 )
 

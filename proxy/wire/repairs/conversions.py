@@ -19,22 +19,22 @@ _OF_PARTS: Final = frozenset({"index", "function"})
 
 ANSWER_TO_STREAM: Final = Repair(
     "answer_to_stream",
-    "Sends a whole answer, or lines of JSON, as a stream where the client asked for one.",
-    clients=("RAGFlow, which takes it for an empty answer", "Dify", "all that ask for a stream"),
+    "Converts a whole response, or lines of JSON, into a stream if the client asked for a stream.",
+    clients=("RAGFlow, which reads it as an empty response", "Dify", "all that ask for a stream"),
     sets=CLIENTS,
     stages=("response",),
 )
 STREAM_TO_ANSWER: Final = Repair(
     "stream_to_answer",
-    "Joins a stream into one answer where the client did not ask for a stream.",
+    "Joins a stream into a whole response if the client did not ask for a stream.",
     clients=("all",),
     sets=CLIENTS,
     stages=("response",),
 )
 LABEL_ANSWER: Final = Repair(
     "label_answer",
-    "Writes the Content-Type of a stream or of JSON that an upstream labels as something else.",
-    clients=("Open WebUI 0.12.4, which knows a stream by it", "all that do"),
+    "Corrects the Content-Type of a stream or of JSON that the upstream labels as something else.",
+    clients=("Open WebUI 0.12.4, which recognises a stream by it", "all others that do"),
     sets=CLIENTS,
     stages=("response", "stream"),
 )

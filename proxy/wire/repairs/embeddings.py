@@ -30,7 +30,7 @@ _VECTOR_NAMES: Final = ("embedding", "vector", "values")
 
 EMBEDDING_SHAPES: Final = Repair(
     "embedding_shapes",
-    "Writes embeddings in the shapes of Ollama, llama.cpp, TEI, Cohere and others as a list under `data`.",
+    "Converts the embeddings of Ollama, llama.cpp, TEI, Cohere and others to OpenAI's list under `data`.",
     clients=("all",),
     sets=CLIENTS,
 )
@@ -82,8 +82,9 @@ def _item(written: msgspec.Raw, place: int) -> msgspec.Raw:
 
 FLOAT_EMBEDDINGS: Final = Repair(
     "float_embeddings",
-    "Writes embeddings in base64, in a text or in a list of one list as numbers, unless base64 is asked for.",
-    clients=("RAGFlow", "Dify", "Open WebUI 0.12.4", "all that ask for `float`"),
+    "Converts embeddings in base64, in a string or in a nested list to numbers, unless the client "
+    "asked for base64.",
+    clients=("RAGFlow", "Dify", "Open WebUI 0.12.4", "all that request `float`"),
     sets=CLIENTS,
 )
 
@@ -125,7 +126,7 @@ def _decode(text: object) -> list[float] | None:
 
 SORT_EMBEDDINGS: Final = Repair(
     "sort_embeddings",
-    "Sorts embeddings by index, and fills the index in.",
+    "Sorts embeddings by index, and adds missing indexes.",
     clients=(
         "RAGFlow (needs the index; up to v0.25.6 also the order)",
         "Dify",
@@ -173,8 +174,8 @@ def fill_embedding_usage(response: Members, _: Call) -> Members | None:
 
 CHECK_EMBEDDINGS: Final = Repair(
     "check_embeddings",
-    "Turns embeddings that are fewer or more than the inputs, or not numbers, into an error.",
-    clients=("RAGFlow and Dify, which take them for those of other texts",),
+    "Turns embeddings whose number differs from that of the inputs, or that are not numbers, into an error.",
+    clients=("RAGFlow and Dify, which assign them to the wrong texts",),
     sets=CLIENTS,
 )
 

@@ -71,7 +71,7 @@ def repair_request(
 
 DROP_PARAMS: Final = Repair(
     "drop_params",
-    "Drops the field `drop_params` from a request, which strict gateways answer with 400.",
+    "Drops the field `drop_params` from a request, which strict gateways reject with 400.",
     clients=("RAGFlow v0.21.0 to v0.27.0, embeddings (ragflow#18584)",),
     sets=("ragflow",),
 )
@@ -85,8 +85,8 @@ def drop_params(request: Members, _: ReadIds) -> Members | None:
 
 DROP_EMPTY_TOOLS: Final = Repair(
     "drop_empty_tools",
-    "Drops an empty `tools` from a request, with `tool_choice` and `parallel_tool_calls`.",
-    clients=("RAGFlow v0.27 and later, models flagged as supporting tools",),
+    "Drops an empty `tools` from a request, together with `tool_choice` and `parallel_tool_calls`.",
+    clients=("RAGFlow v0.27 and later, with models marked as supporting tools",),
     sets=("ragflow",),
 )
 
@@ -99,8 +99,8 @@ def drop_empty_tools(request: Members, _: ReadIds) -> Members | None:
 
 DROP_TOOL_CALL_INDEX: Final = Repair(
     "drop_tool_call_index",
-    "Drops `index`, null or a number, from the tool calls that a client sends back in its history.",
-    clients=("RAGFlow, agents and models with tools",),
+    "Drops `index` from the tool calls that a client sends back in its history.",
+    clients=("RAGFlow, with agents and models with tools",),
     sets=("ragflow",),
 )
 
@@ -121,9 +121,9 @@ def _without_index(message: Members) -> Members | None:
 
 FILL_HISTORY: Final = Repair(
     "fill_history",
-    "Writes an empty text where a message that a client sends has null content, and drops its other null "
-    "members, which strict gateways answer with 400.",
-    clients=("RAGFlow, agents and models with tools",),
+    "Replaces null content in a client's messages by an empty string, and drops their other null "
+    "members, which strict gateways reject with 400.",
+    clients=("RAGFlow, with agents and models with tools",),
     sets=("ragflow",),
 )
 
@@ -153,8 +153,10 @@ def _call_without_nulls(call: Members) -> Members | None:
 
 ASK_USAGE: Final = Repair(
     "ask_usage",
-    "Asks for the usage of every stream, so that it can be counted.",
-    clients=("all, where keys have a budget of tokens; drop_unasked_chunks hides it from other clients",),
+    "Requests the usage of every stream, so that it can be counted.",
+    clients=(
+        "all, if keys have a token budget; drop_unasked_chunks hides the usage from clients that did not ask",
+    ),
 )
 
 
@@ -181,7 +183,7 @@ def _change_messages(request: Members, change: Callable[[Members], Members | Non
 
 DECODE_TOKEN_IDS: Final = Repair(
     "decode_token_ids",
-    "Writes texts where an embedding request holds token ids; needs the extra `tiktoken`.",
+    "Replaces token ids in an embedding request by their text; needs the extra `tiktoken`.",
     clients=_LANGCHAIN,
 )
 
@@ -201,7 +203,7 @@ def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
 
 REFUSE_TOKEN_IDS: Final = Repair(
     "refuse_token_ids",
-    "Answers token ids in place of text in an embedding request with a 400 that names the option.",
+    "Rejects token ids in an embedding request with a 400 that names the option to change.",
     clients=_LANGCHAIN,
     sets=("langchain",),
 )

@@ -27,8 +27,8 @@ _SCORES: Final = ("relevance_score", "score", "relevanceScore", "similarity", "l
 
 TEI_RERANK: Final = Repair(
     "tei_rerank",
-    "Translates rerank requests into those of Hugging Face's TEI, and its answers back.",
-    clients=("all, at an upstream that is TEI (ragflow#10012)",),
+    "Translates rerank requests for Hugging Face's TEI, and its responses back.",
+    clients=("all, if the upstream is TEI (ragflow#10012)",),
 )
 
 
@@ -82,9 +82,9 @@ def _tei_result(rank: Members) -> Members:
 
 RERANK_SHAPES: Final = Repair(
     "rerank_shapes",
-    "Writes ranks under `data`, `rankings`, `scores` or in a bare list, and scores with other names, as "
-    "`results` with `relevance_score`.",
-    clients=("RAGFlow, which takes them for scores of zero", "Dify", "Open WebUI 0.12.4", "FastGPT"),
+    "Converts ranks under `data`, `rankings`, `scores` or in a bare list, and scores under other "
+    "names, to `results` with `relevance_score`.",
+    clients=("RAGFlow, which reads them as scores of zero", "Dify", "Open WebUI 0.12.4", "FastGPT"),
     sets=CLIENTS,
 )
 
@@ -129,8 +129,8 @@ def _number(written: msgspec.Raw) -> msgspec.Raw:
 
 CHECK_RERANK: Final = Repair(
     "check_rerank",
-    "Turns rerank results without an index or a score for the documents into an error.",
-    clients=("RAGFlow, which takes them for scores of zero",),
+    "Turns rerank results without a score or a valid document index into an error.",
+    clients=("RAGFlow, which reads them as scores of zero",),
     sets=CLIENTS,
 )
 

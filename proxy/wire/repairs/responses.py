@@ -44,14 +44,14 @@ _MAIN_MEMBERS: Final = {
 
 UTF8: Final = Repair(
     "utf8",
-    "Turns an answer or event that is not valid UTF-8 into an error, or elsewhere writes U+FFFD.",
+    "Turns invalid UTF-8 in a result into an error, and replaces it by U+FFFD elsewhere.",
     clients=("all",),
     sets=CLIENTS,
     stages=("response", "stream"),
 )
 UNWRAP_ANSWER: Final = Repair(
     "unwrap_answer",
-    'Takes an answer out of an envelope such as `{"code": 0, "data": {...}}` or DashScope\'s `output`.',
+    'Takes a response out of an envelope such as `{"code": 0, "data": {...}}` or DashScope\'s `output`.',
     clients=("all",),
     sets=CLIENTS,
     stages=("response", "stream"),

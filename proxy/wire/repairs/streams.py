@@ -36,37 +36,40 @@ from proxy.wire.repairs.vendor_errors import (
 
 ACCEPT_MISSING_END: Final = Repair(
     "accept_missing_end",
-    "Accepts a chat or completion stream that ends with neither `[DONE]` nor a finish_reason; adds `[DONE]`.",
-    clients=("all, at an upstream that never sends either; the proxy can then not detect every cut answer",),
+    "Accepts a chat or completion stream that ends with neither `[DONE]` nor a finish_reason, and "
+    "adds `[DONE]`.",
+    clients=(
+        "all, if the upstream never sends either; the proxy then cannot detect every truncated response",
+    ),
     stages=("stream",),
 )
 DROP_EVENT_LINES: Final = Repair(
     "drop_event_lines",
-    "Drops `event:`, `id:` and `retry:` lines from a stream, and gives comments blocks of their own.",
-    clients=("Dify, openai_api_compatible 0.0.63, which ends at a line that is not JSON",),
+    "Drops `event:`, `id:` and `retry:` lines from a stream, and moves comments to separate blocks.",
+    clients=("Dify, openai_api_compatible 0.0.63, which stops at a line that is not JSON",),
     sets=("dify",),
     stages=("stream",),
 )
 END_STREAM: Final = Repair(
     "end_stream",
-    "Writes the blank line after the last event of a stream, and the end marker as `[DONE]`.",
-    clients=("all with an OpenAI SDK, which ignores an event without its blank line",),
+    "Adds a missing blank line after the last event of a stream, and writes the end marker as `[DONE]`.",
+    clients=("all with an OpenAI SDK, which ignores an event without a blank line after it",),
     sets=CLIENTS,
     stages=("stream",),
 )
 LF_NEWLINES: Final = Repair(
     "lf_newlines",
-    "Writes the line ends of a stream, CRLF or CR, as LF.",
-    clients=("Dify, openai_api_compatible 0.0.63, which splits events at two LF",),
+    "Replaces CRLF and CR as line ends of a stream by LF.",
+    clients=("Dify, openai_api_compatible 0.0.63, which splits events only at two LF",),
     sets=("dify",),
     stages=("stream",),
 )
 
 DATA_LINES: Final = Repair(
     "data_lines",
-    "Writes each event as one `data:` line, where an upstream leaves out the blank lines between events or "
-    "breaks the JSON of one event into several lines.",
-    clients=("all with an OpenAI SDK", "Dify and Continue, which read one line"),
+    "Writes each event as one `data:` line if the upstream omits the blank lines between events or "
+    "splits the JSON of one event over several lines.",
+    clients=("all with an OpenAI SDK", "Dify and Continue, which read single lines"),
     sets=CLIENTS,
     stages=("stream",),
 )

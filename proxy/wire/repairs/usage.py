@@ -23,8 +23,8 @@ from proxy.wire.repairs.vendor_errors import read_vendor_error
 
 FILL_USAGE: Final = Repair(
     "fill_usage",
-    "Writes whole numbers where the usage is absent, null, text or named otherwise.",
-    clients=("RAGFlow, embeddings and vision", "Dify", "Cherry Studio, embeddings"),
+    "Writes the usage as whole numbers if it is missing, null, a string or under other names.",
+    clients=("RAGFlow, for embeddings and vision", "Dify", "Cherry Studio, for embeddings"),
     sets=("ragflow", "dify", "cherry_studio"),
 )
 _PROMPT, _COMPLETION, _TOTAL = "prompt_tokens", "completion_tokens", "total_tokens"
@@ -85,8 +85,8 @@ def _count(written: msgspec.Raw | None) -> int | None:
 
 USAGE_ONCE: Final = Repair(
     "usage_once",
-    "Leaves usage on the last chunk alone, where an upstream writes it on every chunk.",
-    clients=("RAGFlow, which adds them up", "Continue, which loses the text beside it"),
+    "Keeps the usage only on the last chunk if the upstream writes it on every chunk.",
+    clients=("RAGFlow, which adds them up", "Continue, which loses the text of such a chunk"),
     sets=("ragflow", "continue"),
 )
 
@@ -110,8 +110,8 @@ def usage_once(chunk: Members, state: StreamState) -> Members | None:
 
 DROP_UNASKED_CHUNKS: Final = Repair(
     "drop_unasked_chunks",
-    "Drops chunks without choices, such as pings, except for the usage that the client asked for.",
-    clients=("RAGFlow, vision", "Dify"),
+    "Drops chunks without choices, such as pings, but keeps the usage that the client asked for.",
+    clients=("RAGFlow, for vision", "Dify"),
     sets=("ragflow", "dify"),
 )
 

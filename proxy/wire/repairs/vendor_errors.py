@@ -128,15 +128,16 @@ _MESSAGE_CHARS_MAX: Final = 2000
 
 TRUE_ERRORS: Final = Repair(
     "true_errors",
-    "Turns a successful response with an error, HTML, no JSON, no answer or nothing into an error with a "
-    "true status, and an event that is not JSON into an error event.",
-    clients=("RAGFlow, which takes them for an empty answer", "Dify", "Open WebUI", "FastGPT", "LangChain"),
+    "Turns a successful response that contains an error, HTML, no JSON, no result or nothing into an "
+    "error with the right status, and an event that is not JSON into an error event.",
+    clients=("RAGFlow, which reads them as an empty response", "Dify", "Open WebUI", "FastGPT", "LangChain"),
     sets=CLIENTS,
     stages=("response", "stream"),
 )
 VENDOR_ERRORS: Final = Repair(
     "vendor_errors",
-    "Turns the error shapes of Spark, Baidu, MiniMax and others in a successful response into OpenAI errors.",
+    "Turns errors in the shapes of Spark, Baidu, MiniMax and others in a successful response into "
+    "OpenAI errors.",
     clients=("all",),
     sets=CLIENTS,
     stages=("response", "stream"),
