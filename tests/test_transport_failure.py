@@ -37,13 +37,12 @@ async def ask_by_httpx2(url: str, *, trust: ssl.SSLContext | bool) -> BaseExcept
 async def ask_by_aiohttp(url: str, *, trust: ssl.SSLContext | bool) -> BaseException:
     """As the upstreams are asked."""
     async with AiohttpTransport(tls=trust) as transport:
-        extensions = {"target": f"/v1/x?token={CANARY}".encode(), "timeout": {"connect": SHORT}}
-        request = httpx2.Request("POST", url, content=b"{}", extensions=extensions)
+        target = f"/v1/x?token={CANARY}".encode()
         try:
             async with asyncio.timeout(PATIENCE):
-                response = await transport.handle_async_request(request)
+                response = await transport.send("POST", url, target, [], b"{}", connect=SHORT)
                 async with contextlib.aclosing(response):
-                    while await response.extensions["body"].read():
+                    while await response.read():
                         pass
         except httpx2.TransportError as error:
             return error
@@ -273,9 +272,8 @@ async def test_a_proxy_that_refuses_is_named_with_its_status() -> None:
             with pytest.raises(httpx2.ProxyError) as by_httpx2:
                 await client.get(url)
         async with AiohttpTransport(tls=ssl.create_default_context(), proxy=proxy) as transport:
-            extensions = {"target": b"/", "timeout": {"connect": PATIENCE}}
             with pytest.raises(httpx2.ProxyError) as by_aiohttp:
-                await transport.handle_async_request(httpx2.Request("GET", url, extensions=extensions))
+                await transport.send("GET", url, b"/", [], b"", connect=PATIENCE)
         for caught in (by_httpx2, by_aiohttp):
             _, said = told(caught.value, url, proxy)
             assert f"through the proxy {origin_of(proxy)}): it answered 407" in said

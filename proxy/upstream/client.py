@@ -1,12 +1,11 @@
 """The only room that knows AsyncOpenAI: send one request with a live token, hand back an unread response."""
 
 import asyncio
-import contextlib
 import functools
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -33,7 +32,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import TransportFailure, explain, origin_of
 from proxy.upstream.redacted import RedactedBody, SentSecrets, without_coding
 from proxy.upstream.requests import SendClock, UpstreamRequest
-from proxy.upstream.transport import AiohttpTransport, ArrivingBody, ArrivingMessages
+from proxy.upstream.transport import AiohttpTransport, ArrivingMessages, TransportResponse
 from proxy.wire.endpoints import OTHER
 from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
@@ -41,6 +40,7 @@ from proxy.wire.redaction import Redactor
 
 Explain = Callable[[Exception], TransportFailure]
 
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0
 """For the body of an answer that rejects our token, which is needed only if no other token helps."""
 
@@ -49,7 +49,7 @@ class UpstreamClient(AsyncOpenAI):
     """The SDK's client for one upstream, without its retries, redirects and error handling.
 
     The SDK's own request path raises on statuses, reads bodies, adds headers and cannot carry every method
-    and path; so a request is built here from raw bytes and goes out through the client's own HTTP client.
+    and path; so a request is built here from raw bytes and handed to the client's own transport.
 
     Args:
         name: The upstream's name in the configuration.
@@ -67,23 +67,24 @@ class UpstreamClient(AsyncOpenAI):
         if not settings.forward_openai_account:
             self._never_up |= OPENAI_ACCOUNT
         self._secrets = SentSecrets(settings.headers)
-        self._timeout = {"connect": settings.timeouts.connect or None}
+        self._connect_seconds = settings.timeouts.connect or None
         self._explain = functools.partial(explain, url=settings.base_url, proxy=settings.proxy)
-        transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
-        self._http = httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+        self._transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
         super().__init__(
             api_key="unused: the live token is written into each request",
             base_url=settings.base_url,
             max_retries=0,
-            http_client=self._http,
+            http_client=httpx2.AsyncClient(transport=self._transport, trust_env=False),
         )
-        self._url = httpx2.URL(settings.base_url)
-        self._base_path = self._url.raw_path.rstrip(b"/")
+        url = httpx2.URL(settings.base_url)
+        self._base_url_text = str(url)
+        self._origin = f"{url.scheme}://{url.netloc.decode()}"
+        self._base_path = url.raw_path.rstrip(b"/")
 
     async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> "UpstreamResponse":
         """Send a request; the response is unread, and must be closed.
 
-        A 401 against our own token is repaired unseen: the token is refreshed and a held body sent once more.
+        If the upstream rejects the token, the request is sent again with a newer one, if its body is held.
 
         Raises:
             CredentialError: no token, or none that the upstream accepts.
@@ -94,9 +95,29 @@ class UpstreamClient(AsyncOpenAI):
             raise Overloaded
         self._open += 1
         try:
-            response = await self._send_with_credential(request, record)
-            record.reason = wrong_base_url(str(self._url), response.status_code, response.headers.raw)
-            headers = relocate(response.headers.raw, str(self._url), request.path)
+            use = self._use_token(request)
+            if use is None:
+                response = await self._send(request, None)
+            else:
+                rejection = (0, b"")
+                while (token := await _token(use, request.clock)) is not None:
+                    record.generation, record.replays = token.generation, use.sends - 1
+                    response = await self._send(request, token)
+                    if not await self._rejects(response):
+                        break
+                    rejection = response.status, await self._read_rejection(response)
+                    if not use.rejected(f"the upstream answered {response.status}"):
+                        raise self._denied(use, rejection)
+                    if not isinstance(request.body, bytes):
+                        await _token(use, request.clock)  # the caller's next try finds a newer one, if any
+                        reason = "the token was rejected, and a streamed upload cannot be sent again"
+                        raise TokenUnavailable(reason=reason)
+                else:
+                    raise self._denied(use, rejection)
+                if response.status < HTTPStatus.BAD_REQUEST:
+                    use.accepted()
+            record.reason = wrong_base_url(self._base_url_text, response.status, response.headers)
+            headers = relocate(response.headers, self._base_url_text, request.path)
             return UpstreamResponse(response, headers, self._secrets.redactor, self._closed, self._explain)
         except BaseException:
             self._closed()
@@ -105,38 +126,25 @@ class UpstreamClient(AsyncOpenAI):
     def _closed(self) -> None:
         self._open -= 1
 
-    async def _send_with_credential(
-        self, request: UpstreamRequest, record: ExchangeRecord
-    ) -> httpx2.Response:
+    def _use_token(self, request: UpstreamRequest) -> TokenUse | None:
         if self._credential is None:
-            return await self._send(request, None)
+            return None
         # Unknown endpoints are told apart by their paths.
         endpoint = request.path.decode("latin-1") if request.endpoint is OTHER else request.endpoint.name
         purpose = Purpose.of(request.method, endpoint, request.model)
-        use, answer = TokenUse(self._credential.source, request.caller, purpose), (0, b"")
-        while (token := await _token(use, request.clock)) is not None:
-            record.generation, record.replays = token.generation, use.sends - 1
-            response = await self._send(request, token)
-            if not await self._rejects(response):
-                if response.status_code < HTTPStatus.BAD_REQUEST:
-                    use.accepted()
-                return response
-            answer = response.status_code, await self._read_rejection(response)
-            if not use.rejected(f"the upstream answered {response.status_code}"):
-                break
-            if not isinstance(request.body, bytes):
-                await _token(use, request.clock)  # the caller's next try finds a newer one, if there is one
-                reason = "the token was rejected, and a streamed upload cannot be sent again"
-                raise TokenUnavailable(reason=reason)
+        return TokenUse(self._credential.source, request.caller, purpose)
+
+    def _denied(self, use: TokenUse, rejection: tuple[int, bytes]) -> ProxyError:
+        """Return the error of a request that is rejected whatever the token."""
         if not use.ever_accepted:
-            raise TokenRejected(
-                reason=f"{origin_of(str(self._url))} refuses the token, and its successor as well; "
+            return TokenRejected(
+                reason=f"{origin_of(self._base_url_text)} refuses the token, and its successor as well; "
                 "check the credential: its scope, its audience, and which upstreams it is for"
             )
-        status, body = answer
-        raise forbidden_error(status, self._secrets.redactor.redact(body))
+        status, body = rejection
+        return forbidden_error(status, self._secrets.redactor.redact(body))
 
-    async def _send(self, request: UpstreamRequest, credential: Credential | None) -> httpx2.Response:
+    async def _send(self, request: UpstreamRequest, credential: Credential | None) -> TransportResponse:
         headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._never_up]
         headers += self._extra
         query = request.query
@@ -146,52 +154,67 @@ class UpstreamClient(AsyncOpenAI):
         if request.content_length is not None:
             headers.append((b"content-length", str(request.content_length).encode()))
         target = self._base_path + request.path + (b"?" + query if query else b"")
-        extensions: dict[str, Any] = {"target": target, "timeout": self._timeout}
-        if request.subprotocols is not None:
-            extensions["subprotocols"] = request.subprotocols
-        with _translated_errors(self._explain):
-            response = await self._http.send(
-                httpx2.Request(
-                    request.method, self._url, headers=headers, content=request.body, extensions=extensions
-                ),
-                stream=True,
-            )
-        if response.status_code < HTTPStatus.OK and "socket" not in response.extensions:
+        transport, connect = self._transport, self._connect_seconds
+        try:
+            if request.subprotocols is None:
+                response = await transport.send(
+                    request.method, self._origin, target, headers, request.body, connect=connect
+                )
+            else:
+                response = await transport.open_socket(
+                    self._origin, target, headers, request.subprotocols, connect=connect
+                )
+        except (httpx2.TransportError, httpx2.InvalidURL, UnicodeDecodeError) as error:
+            raise self._translate(error) from error
+        if response.status < HTTPStatus.OK and response.socket is None:
             await response.aclose()
             raise InvalidResponse("a change of protocol that was not asked for")
-        if response.has_redirect_location:
+        if _is_redirect(response):
             await response.aclose()
-            asked = origin_of(str(self._url))
+            asked = origin_of(self._base_url_text)
             raise InvalidResponse(
                 "a redirect, which the proxy does not follow",
-                reason=f"{asked} answered {response.status_code}, a redirect, which is not followed; "
+                reason=f"{asked} answered {response.status}, a redirect, which is not followed; "
                 "write the final address in base_url",
             )
         return response
 
-    async def _rejects(self, response: httpx2.Response) -> bool:
+    def _translate(self, error: Exception) -> ProxyError:
+        """Return our own error for an error of the transport; the log gets the explanation."""
+        if isinstance(error, UnicodeDecodeError):
+            return InvalidRequest("a request header is not valid UTF-8")
+        if isinstance(error, httpx2.PoolTimeout):
+            return Overloaded()
+        reason = str(self._explain(error))
+        if isinstance(error, httpx2.ConnectTimeout):
+            return UpstreamTimeout(reason=reason)
+        if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
+            return Unreachable(reason=reason)
+        return BadResponse(reason=reason)
+
+    async def _rejects(self, response: TransportResponse) -> bool:
         """Whether an answer rejects our token."""
         if self._credential is None:
             return False
-        status, headers, rules = response.status_code, response.headers.raw, self._credential.refusal
+        status, headers, rules = response.status, response.headers, self._credential.refusal
         if rules.fit_head(status, headers):
             return True
         if not rules.ask_for_body(status, headers):
             return False
-        body: ArrivingBody = response.extensions["body"]
         try:
-            with _translated_errors(self._explain):
-                return rules.fit_body(status, headers, await body.peek(BODY_BYTES_MAX))
+            return rules.fit_body(status, headers, await response.peek(BODY_BYTES_MAX))
+        except httpx2.TransportError as error:
+            await response.aclose()
+            raise self._translate(error) from error
         except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
             await response.aclose()
             raise
 
-    async def _read_rejection(self, response: httpx2.Response) -> bytes:
+    async def _read_rejection(self, response: TransportResponse) -> bytes:
         """Read the answer that rejects our token, as far as it comes soon, and close it."""
-        body: ArrivingBody = response.extensions["body"]
         try:
             async with asyncio.timeout(REJECTION_SECONDS):
-                return await body.peek(BODY_BYTES_MAX)
+                return await response.peek(BODY_BYTES_MAX)
         except (httpx2.TransportError, TimeoutError):
             return b""
         finally:
@@ -225,24 +248,23 @@ class UpstreamResponse:
 
     def __init__(
         self,
-        response: httpx2.Response,
+        response: TransportResponse,
         headers: Headers,
         redactor: Redactor,
         closed: Callable[[], None],
         explain: Explain,
     ) -> None:
-        self.status = response.status_code
+        self.status = response.status
         self.headers = redactor.redact_values(headers)
         self.redact = redactor.redact
         """Masks the secrets in bytes of this answer."""
-        self._redacted: RedactedBody | None = None
-        if redactor and self.status >= HTTPStatus.BAD_REQUEST:
-            self._redacted = RedactedBody(self._read, redactor, headers)
-            self.headers = without_coding(self.headers)
         self._response = response
-        self._body: ArrivingBody = response.extensions["body"]
-        self.socket: ArrivingMessages | None = response.extensions.get("socket")
-        """What a handshake opened, where it did."""
+        self._body: TransportResponse | RedactedBody = response
+        if redactor and self.status >= HTTPStatus.BAD_REQUEST:
+            self._body = RedactedBody(response.read, redactor, headers)
+            self.headers = without_coding(self.headers)
+        self.socket: ArrivingMessages | None = response.socket
+        """The WebSocket that a handshake has opened."""
         self._closed = closed
         self._explain = explain
 
@@ -252,9 +274,6 @@ class UpstreamResponse:
         Raises:
             Aborted: the connection broke, or the answer ended before its announced length.
         """
-        return await (self._read() if self._redacted is None else self._redacted.read())
-
-    async def _read(self) -> bytes:
         try:
             return await self._body.read()
         except httpx2.TransportError as error:
@@ -262,7 +281,7 @@ class UpstreamResponse:
 
     def fail(self, error: ProxyError) -> None:
         """Make the read that waits, or the next one, raise this error."""
-        self._body.fail(error)
+        self._response.fail(error)
 
     async def aclose(self) -> None:
         """Let go of the connection; one whose answer was not read to its end is closed."""
@@ -270,21 +289,8 @@ class UpstreamResponse:
         await self._response.aclose()
 
 
-@contextlib.contextmanager
-def _translated_errors(explain: Explain) -> Iterator[None]:
-    """Turn the HTTP library's errors, before there is an answer, into ours; the log gets the explanation."""
-    try:
-        yield
-    except httpx2.ConnectTimeout as error:
-        raise UpstreamTimeout(reason=str(explain(error))) from error
-    except httpx2.PoolTimeout as error:
-        raise Overloaded from error
-    except (httpx2.ConnectError, httpx2.ProxyError) as error:
-        raise Unreachable(reason=str(explain(error))) from error
-    except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        raise BadResponse(reason=str(explain(error))) from error
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("a request header is not valid UTF-8") from error
+def _is_redirect(response: TransportResponse) -> bool:
+    return response.status in _REDIRECTS and find_header(response.headers, b"location") is not None
 
 
 def _tls_context(settings: Upstream) -> ssl.SSLContext | bool:

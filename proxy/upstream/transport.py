@@ -1,8 +1,9 @@
-"""The connection pool under the SDK's client: aiohttp, spoken to as an httpx2 transport.
+"""Send requests to one upstream through aiohttp.
 
-The SDK ships such a transport too; this one differs where a relay must: the request target goes out as it
-came (the SDK's decodes `%2F`), a lost connection is not reported as a timeout, no header is added, and each
-read gives all that has arrived.
+The relay calls `AiohttpTransport.send`; the SDK's own methods use the same connections, through the interface
+of an httpx2 transport. The SDK ships such a transport too. This one differs where a relay must: the request
+target goes out as received (the SDK's decodes `%2F`), a lost connection is not reported as a timeout, no
+header is added, and each read returns all that has arrived.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import errno
 import io
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -21,6 +22,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.upstream.connections import UpstreamConnector, UpstreamHttpRequest, send_again_if_stale
+from proxy.wire.headers import Headers
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -31,12 +33,13 @@ HEARTBEAT_SECONDS: Final = 50.0
 CLOSE_SECONDS: Final = 2.0
 _MESSAGES: Final = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 _ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _URL: Final = re.compile(r"https?://\S+")
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """Send httpx2 requests over one aiohttp session. Make it where the event loop runs.
+    """Send requests over one aiohttp session. Construct it where the event loop runs.
 
     Args:
         tls: The TLS context for https upstreams.
@@ -64,34 +67,61 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             max_field_size=HEADER_BYTES_MAX,
         )
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request; the response's body is unread.
+    async def send(
+        self,
+        method: str,
+        origin: str,
+        target: bytes,
+        headers: Headers,
+        body: bytes | AsyncIterable[bytes],
+        *,
+        connect: float | None,
+    ) -> "TransportResponse":
+        """Send one request; the body of the response is unread.
 
-        The extension `target` (bytes) is the raw request target, `timeout` holds seconds under `connect`.
-        With `subprotocols` it is a WebSocket's handshake; where it succeeds the response's extensions hold
-        the `socket`.
+        Args:
+            method: The HTTP method.
+            origin: Scheme, host and port of the upstream.
+            target: The raw request target.
+            headers: As they go out; Host and the framing of the body are added.
+            body: A whole body, or a stream.
+            connect: Seconds until the connection must be open.
+
+        Raises:
+            httpx2.TransportError: there is no response.
         """
-        if "subprotocols" in request.extensions:
-            return await self._open_socket(request)
-        content = _content(request)  # before the headers are read: it takes one away
+        data: bytes | io.BytesIO | AsyncIterable[bytes] | None = body
+        if isinstance(body, bytes):
+            data = io.BytesIO(body) if len(body) > WHOLE_BODY_BYTES_MAX else body or None
         try:
-            response = await self._session.request(
-                request.method,
-                _url(request),
-                headers=_headers(request),
-                data=content,
+            answer = await self._session.request(
+                method,
+                URL(f"{origin}{target.decode()}", encoded=True),
+                headers=_decode(headers),
+                data=data,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=request.extensions["timeout"]["connect"]),
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
                 proxy=self._proxy,
             )
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
-        body = ArrivingBody(response)
-        return _response(response, request, body, body=body)
+        return TransportResponse(answer)
 
-    async def _open_socket(self, request: httpx2.Request) -> httpx2.Response:
+    async def open_socket(
+        self,
+        origin: str,
+        target: bytes,
+        headers: Headers,
+        subprotocols: Sequence[str],
+        *,
+        connect: float | None,
+    ) -> "TransportResponse":
+        """Send the handshake of a WebSocket; if it succeeds, the response has a `socket`.
+
+        Raises:
+            httpx2.TransportError: there is no response.
+        """
         answers: list[tuple[aiohttp.ClientResponse, bytes]] = []
-        connect = request.extensions["timeout"]["connect"]
         try:
             async with aiohttp.ClientSession(  # of this handshake alone: it catches an answer that refuses
                 connector=self._session.connector,
@@ -107,9 +137,9 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 trace_configs=[_keep_answers(answers)],
             ) as session:
                 socket = await session.ws_connect(
-                    _url(request, scheme="wss" if request.url.scheme == "https" else "ws"),
-                    headers=_headers(request),
-                    protocols=request.extensions["subprotocols"],
+                    URL(f"ws{origin.removeprefix('http')}{target.decode()}", encoded=True),
+                    headers=_decode(headers),
+                    protocols=subprotocols,
                     proxy=self._proxy,
                     heartbeat=HEARTBEAT_SECONDS,
                     max_msg_size=MESSAGE_BYTES_MAX,
@@ -119,30 +149,58 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             if not answers or answers[0][0].status == HTTPStatus.SWITCHING_PROTOCOLS:
                 raise _translated(error) from error
             answer, held = answers[0]
-            body = ArrivingBody(answer, held)
-            return _response(answer, request, body, body=body)
-        arriving = ArrivingMessages(socket)
+            return TransportResponse(answer, whole=held)
         answer, _ = answers[0]
-        return _response(answer, request, arriving, body=ArrivingBody(answer), socket=arriving)
+        return TransportResponse(answer, socket=ArrivingMessages(socket))
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request of the SDK's own methods."""
+        url = request.url
+        headers = [pair for pair in request.headers.raw if pair[0].lower() not in _FRAMING]
+        try:
+            body: bytes | AsyncIterable[bytes] = request.content
+        except httpx2.RequestNotRead:
+            body = cast(httpx2.AsyncByteStream, request.stream)
+        response = await self.send(
+            request.method,
+            f"{url.scheme}://{url.netloc.decode()}",
+            url.raw_path,
+            headers,
+            body,
+            connect=request.extensions["timeout"]["connect"],
+        )
+        return httpx2.Response(response.status, headers=response.headers, stream=response, request=request)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._session.close()
 
 
-class ArrivingBody(httpx2.AsyncByteStream):
-    """A response body, read as it arrives. Also in the response's extensions, as `body`.
+class TransportResponse(httpx2.AsyncByteStream):
+    """A response whose body is read as it arrives; also the stream of an httpx2 response, for the SDK.
 
-    The iterator serves the SDK's own readers; a relay calls `read`, which saves it three generators an event.
+    Args:
+        answer: Of aiohttp.
+        whole: The whole body, if it has been read.
+        socket: The WebSocket that a handshake has opened.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, whole: bytes | None = None) -> None:
-        self._response = response
+    def __init__(
+        self,
+        answer: aiohttp.ClientResponse,
+        *,
+        whole: bytes | None = None,
+        socket: "ArrivingMessages | None" = None,
+    ) -> None:
+        self.status = answer.status
+        self.headers: Headers = list(answer.raw_headers)
+        self.socket = socket
+        self._answer = answer
         self._peeked = whole or b""
         self._ended = whole is not None
 
     async def peek(self, limit: int) -> bytes:
-        """The beginning of the body, up to its end or some way beyond `limit`; it is still to be read."""
+        """Return the beginning of the body, up to its end or some way beyond `limit`; it stays unread."""
         seen = bytearray()
         while len(seen) <= limit and (chunk := await self.read()):
             seen += chunk
@@ -150,32 +208,39 @@ class ArrivingBody(httpx2.AsyncByteStream):
         return self._peeked
 
     async def read(self) -> bytes:
-        """All that has arrived, after a wait for the first of it; nothing at the proper end."""
+        """Return all that has arrived, after a wait for the first of it; nothing at the proper end.
+
+        Raises:
+            httpx2.TransportError: the connection broke, or the body ended before its announced length.
+        """
         if self._peeked:
             peeked, self._peeked = self._peeked, b""
             return peeked
         if self._ended:
             return b""
         try:
-            return await self._response.content.readany()
+            return await self._answer.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
 
     def fail(self, error: Exception) -> None:
         """Make the read that waits, or the next one, raise this error."""
-        self._response.content.set_exception(error)
+        self._answer.content.set_exception(error)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while chunk := await self.read():
             yield chunk
 
     async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end, close it if not."""
-        self._response.release()
+        """Close the WebSocket, or return the connection to the pool if the body was read to its end."""
+        if self.socket is not None:
+            await self.socket.aclose()
+        else:
+            self._answer.release()
 
 
-class ArrivingMessages(httpx2.AsyncByteStream):
-    """A WebSocket to an upstream. Also in the response's extensions, as `socket`."""
+class ArrivingMessages:
+    """A WebSocket to an upstream."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -213,10 +278,6 @@ class ArrivingMessages(httpx2.AsyncByteStream):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._socket.close(code=close.code, message=close.reason.encode())
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while isinstance(message := await self.receive(), bytes):
-            yield message
-
     async def aclose(self) -> None:
         """Close it, if that has not happened."""
         await self.close(Close(GOING_AWAY))
@@ -247,33 +308,8 @@ def _keep_answers(answers: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohtt
     return trace
 
 
-def _url(request: httpx2.Request, scheme: str | None = None) -> URL:
-    url, target = request.url, cast(bytes, request.extensions["target"])
-    return URL(f"{scheme or url.scheme}://{url.netloc.decode()}{target.decode()}", encoded=True)
-
-
-def _headers(request: httpx2.Request) -> CIMultiDict[str]:
-    return CIMultiDict((name.decode(), value.decode()) for name, value in request.headers.raw)
-
-
-def _response(
-    answer: aiohttp.ClientResponse,
-    request: httpx2.Request,
-    stream: httpx2.AsyncByteStream,
-    **extensions: object,
-) -> httpx2.Response:
-    return httpx2.Response(
-        answer.status, headers=answer.raw_headers, stream=stream, request=request, extensions=extensions
-    )
-
-
-def _content(request: httpx2.Request) -> bytes | io.BytesIO | httpx2.AsyncByteStream | None:
-    try:
-        content = request.content
-    except httpx2.RequestNotRead:
-        request.headers.pop("transfer-encoding", None)  # aiohttp frames the body itself
-        return cast(httpx2.AsyncByteStream, request.stream)
-    return io.BytesIO(content) if len(content) > WHOLE_BODY_BYTES_MAX else content or None
+def _decode(headers: Headers) -> CIMultiDict[str]:
+    return CIMultiDict((name.decode(), value.decode()) for name, value in headers)
 
 
 def _translated(error: Exception) -> httpx2.TransportError:

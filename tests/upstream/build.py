@@ -8,8 +8,6 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-import httpx2
-
 from proxy.credentials import UpstreamCredential
 from proxy.credentials.upstream_credential import Injection
 from proxy.settings import Upstream
@@ -17,7 +15,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.requests import UpstreamRequest
-from proxy.upstream.transport import AiohttpTransport, ArrivingBody
+from proxy.upstream.transport import AiohttpTransport, TransportResponse
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import FakeIssuer, build_machine
 from tests.loopback import until
@@ -116,29 +114,15 @@ async def send(
     headers: list[tuple[bytes, bytes]] | None = None,
     content: bytes | AsyncIterator[bytes] = b"",
     connect: float | None = PATIENCE,
-) -> httpx2.Response:
+) -> TransportResponse:
     """Send a request the way the client does."""
-    request = httpx2.Request(
-        method,
-        url,
-        headers=headers,
-        content=content,
-        extensions={"target": target, "timeout": {"connect": connect}},
-    )
     async with asyncio.timeout(PATIENCE):
-        return await transport.handle_async_request(request)
+        return await transport.send(method, url, target, headers or [], content, connect=connect)
 
 
-def body_of(response: httpx2.Response) -> ArrivingBody:
-    """The body as the client finds it."""
-    body = response.extensions["body"]
-    assert isinstance(body, ArrivingBody)
-    return body
-
-
-async def finish(response: httpx2.Response) -> bytes:
+async def finish(response: TransportResponse) -> bytes:
     """Read to the end and close."""
     try:
-        return b"".join([chunk async for chunk in body_of(response)])
+        return b"".join([chunk async for chunk in response])
     finally:
         await response.aclose()

@@ -615,3 +615,14 @@ async def test_no_token_gives_the_place_back() -> None:
             with pytest.raises(TokenUnavailable):
                 await client.open(build_request(), build_record())
     assert upstream.requests == []
+
+
+async def test_the_sdks_own_methods_use_the_same_transport() -> None:
+    async def models(talk: Conversation) -> None:
+        await talk.answer(
+            b'{"object": "list", "data": [{"id": "m", "object": "model"}]}', "Content-Type: application/json"
+        )
+
+    async with raw_upstream(models) as upstream, build_client(upstream.url) as client:
+        assert [model.id for model in (await client.models.list()).data] == ["m"]
+    assert upstream.requests[0].target == b"/v1/models"

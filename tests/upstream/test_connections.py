@@ -23,7 +23,7 @@ from proxy.upstream.connections import (
     GuardedConnection,
     UpstreamConnector,
 )
-from proxy.upstream.transport import AiohttpTransport, ArrivingMessages
+from proxy.upstream.transport import AiohttpTransport, ArrivingMessages, TransportResponse
 from tests.loopback import until
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 from tests.socket_upstream import socket_upstream
@@ -214,25 +214,20 @@ async def test_a_flood_of_interim_answers_ends_the_request() -> None:
 
 
 async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
-    async def shake_hands(transport: AiohttpTransport, url: str) -> httpx2.Response:
-        extensions = {
-            "target": b"/v1/realtime",
-            "timeout": {"connect": PATIENCE},
-            "subprotocols": ["realtime"],
-        }
-        return await transport.handle_async_request(httpx2.Request("GET", url, extensions=extensions))
+    async def shake_hands(transport: AiohttpTransport, url: str) -> TransportResponse:
+        return await transport.open_socket(url, b"/v1/realtime", [], ["realtime"], connect=PATIENCE)
 
     refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
     async with raw_upstream(says(OK, refusal, OK)) as upstream, eager() as transport:
         await finish(await send(transport, upstream.url))
         response = await shake_hands(transport, upstream.url)
-        assert response.status_code == 403
+        assert response.status == 403
         assert await finish(response) == b"no"
         assert upstream.accepted == 2
         await until(lambda: upstream.connections == 1)
     async with socket_upstream() as upstream_socket, eager() as transport:
         response = await shake_hands(transport, upstream_socket.url)
-        messages = response.extensions["socket"]
+        messages = response.socket
         assert isinstance(messages, ArrivingMessages)
         await messages.send("hello")
         assert await messages.receive() == "hello"

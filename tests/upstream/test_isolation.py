@@ -12,7 +12,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from proxy.upstream.transport import AiohttpTransport, ArrivingBody
+from proxy.upstream.transport import AiohttpTransport
 from tests.misbehaving_upstreams import MISBEHAVIOURS, NONCE, UNREADABLE, Script, honest, misbehaving_upstream
 
 REQUESTS: Final = int(os.environ.get("PROXY_TEST_ISOLATION_REQUESTS", "60"))
@@ -30,20 +30,13 @@ async def ask(transport: AiohttpTransport, url: str, nonce: bytes, draw: random.
         content = (PLANTED % nonce) * draw.choice([1, 1, 2, 200])
     if method == "POST" and draw.random() < 0.1:
         content = _pieces(PLANTED % nonce)
-    request = httpx2.Request(
-        method,
-        url,
-        content=content,
-        extensions={"target": b"/v1/x?nonce=" + nonce, "timeout": {"connect": 5.0}},
-    )
     arrived = b""
     try:
         async with asyncio.timeout(GIVE_UP_SECONDS):
-            response = await transport.handle_async_request(request)
+            response = await transport.send(method, url, b"/v1/x?nonce=" + nonce, [], content, connect=5.0)
             try:
-                arrived += b"\n".join(name + b":" + value for name, value in response.headers.raw)
-                body: ArrivingBody = response.extensions["body"]
-                while chunk := await body.read():
+                arrived += b"\n".join(name + b":" + value for name, value in response.headers)
+                while chunk := await response.read():
                     arrived += chunk
             finally:
                 await response.aclose()
