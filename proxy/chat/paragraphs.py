@@ -1,286 +1,352 @@
-"""Cut a streamed Markdown text into pieces that can be shown one by one (pure).
+"""Split a streamed Markdown text into pieces that a page can show one by one.
 
-A piece is a sentence, a heading, a list item with all that belongs to it, a quotation, a table, a block of
-code or a formula. Each is rendered alone, so nothing that Markdown must see as a whole is torn. Joined, the
-pieces are the text. They do not depend on how it was split into deltas: each decision is made at a character.
+A piece is a sentence, a heading, a list item with everything inside it, a quotation, a table, a code block or
+a formula. Each piece is rendered alone, so no Markdown construct is split. Joined, the pieces are the text.
+They do not depend on how the text was split into deltas: a decision depends only on the text before it.
+
+markdown-it says which block a line begins or continues. To keep the cost linear, it is not given the whole
+block again with every line, but an excerpt: the first line of the block, and the line in question.
 """
 
-from typing import Final
+import re
+from typing import Final, Literal
 
-from proxy.chat.line_kinds import (
-    PREFIX_CHARS_MAX,
-    Fence,
-    LineKind,
-    columns_of,
-    fence_of,
-    is_decided,
-    is_table_rule,
-    item_columns,
-    kind_of,
-)
-from proxy.chat.sentence_ends import SentenceEnds
+from proxy.chat.markdown import OpenSpans, find_blocks
 
 PIECE_CHARS_MAX: Final = 16_384
-"""At most 64 KiB: longer blocks are cut all the same."""
+"""At most 64 KiB: longer blocks are split anywhere."""
 PIECE_CHARS_SOFT: Final = 12_288
-"""From here on a block is cut at the end of a line."""
+"""A longer block is split at the end of a line."""
 FORMULA_CHARS_MAX: Final = 2_000
-"""A formula that is not closed within these is none."""
-LINE_CHARS_KEPT: Final = 1_024
-_ENDED_BY_A_LINE: Final = frozenset({LineKind.PARAGRAPH, LineKind.HEADING})
+"""A formula that is not closed within this length is not treated as one."""
+HELD_CHARS_MAX: Final = 400
+"""How far back an unclosed inline construct prevents the end of a sentence."""
+PREFIX_CHARS_MAX: Final = 512
+"""The length of a line's beginning that decides which block it belongs to."""
+_EXCERPT_CHARS: Final = 1_024
+
+# The beginning of a line of which it is not clear yet which block it begins.
+_UNDECIDED: Final = re.compile(r"[^\S\n]*(?:#{1,6}|`{1,2}|~{1,2}|[-+*]|\d{1,9}[.)]?|\$|\\)?")
+_TABLE_ROW: Final = re.compile(r"[^\S\n]*\|")
+_FORMULA: Final = re.compile(r"\s*(\$\$|\\\[)")
+_FORMULA_ENDS: Final = {"$$": "$$", "\\[": "\\]"}
+
+_FULL_WIDTH_MARKS: Final = frozenset("。！？｡")
+_MARKS: Final = _FULL_WIDTH_MARKS | frozenset("!?")
+_CLOSERS: Final = frozenset("”’）)】》〉」』〕］]}»")
+_EMPHASIS: Final = re.compile(r"([*_~])\1*")
+# At the beginning of a piece these would begin a list or a quotation that the text does not have.
+_BLOCK_MARKS: Final = frozenset("-+>|")
+# A heading in the middle of a line, as the article's model writes them, or the end of a sentence.
+_EVENT: Final = re.compile(r"###|[!?。！？｡]")
+_HEADING: Final = "###"
+_URL: Final = re.compile(r"://[^\s<>\"'()（），、；：。！？｡“”‘’《》「」『』【】]*$")
+
+BlockType = Literal["paragraph", "list_item", "blockquote", "table", "fence", "formula", "line"]
+"""`line` is a block that ends with its line: a heading, a rule, or the last line of a fence or a formula."""
 
 
-class ParagraphCutter:
-    """Cut one text; after `flush` it may cut another."""
+class ParagraphSplitter:
+    """Split one text; after `flush`, another."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        self._sentences = SentenceEnds()
-        self._begin("\n")
+        self._text = ""  # not returned yet
+        self._quoted = False
+        self._begin_block()
 
     def feed(self, text: str) -> list[str]:
-        """Take more of the text; give the pieces that are whole."""
-        at = 0
-        while at < len(text):
-            end = self._skip(text, at)
-            if end == at:
-                self._step(text[at])
-                end += 1
-            at = end
-        return self._taken()
+        """Take more of the text, and return the pieces that are complete."""
+        start = 0
+        while start < len(text):
+            end = start + self._limit() - len(self._text)
+            self._text += text[start:end]
+            start = end
+            self._read()
+            if len(self._text) >= self._limit():
+                self._split_block(self._limit())
+        return self._take_pieces()
 
     def pause(self) -> list[str]:
-        """What is whole as far as can be seen, when nothing has come for a while; the text may go on."""
-        table = self._sentences.pipes or self._loose_table
-        if self._kind in _ENDED_BY_A_LINE and self._deciding and not table and not self._line:
-            end = self._cut_at
+        """Return what looks complete when no text has arrived for a while; the text may still go on."""
+        length = len(self._text)
+        if self._line == length and self._text.strip():
+            complete = self._block in {"paragraph", "line"} and not self._awaits_table()
         else:
-            end = self._sentences.seen if self._kind is LineKind.PARAGRAPH and not self._deciding else None
-        if end is not None and end == self._length and "".join(self._parts).strip():
-            self._cut(end)
-        return self._taken()
+            ended = self._end is not None and self._sure and self._at == length
+            complete = ended and not self._open_spans(length)
+        if complete:
+            self._cut(length)
+        return self._take_pieces()
 
     def flush(self) -> list[str]:
-        """The rest, when nothing more comes."""
-        if self._deciding and self._cut_at is not None and self._line.strip():
-            self._decide()
-        if self._length:
-            self._pieces.append("".join(self._parts))
-        self._begin("\n")
-        return self._taken()
+        """Return the rest of a text that is complete."""
+        if not self._decided and self._block and self._text[self._line :].strip():
+            self._place(self._text[self._line :])
+            self._read()
+        if self._text:
+            self._cut(len(self._text))
+        self._quoted = False
+        return self._take_pieces()
 
-    def _taken(self) -> list[str]:
+    def _take_pieces(self) -> list[str]:
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _begin(self, before: str) -> None:
-        """Begin a piece, as Markdown reads it: at the beginning of a line."""
-        self._sentences.begin(before)
-        self._parts: list[str] = []
-        self._length = 0
-        self._cut_at: int | None = None
-        self._begin_line()
-        self._kind: LineKind | None = None
-        self._fence: Fence | None = None
-        self._item = 0
-        self._formula_end = ""
+    # --- pieces
+
+    def _begin_block(self) -> None:
+        self._block: BlockType | None = None
+        self._excerpt = ""
         self._formula_start = 0
-        self._formula_opens = False
-        self._loose_table = False
+        self._formula_end = ""
+        self._begin_line(0)
 
-    def _begin_line(self) -> None:
-        self._deciding = True
+    def _begin_line(self, start: int) -> None:
+        self._line = self._at = start
+        self._decided = False
         self._blank = False
-        self._line = ""
-        self._sentences.begin_line()
+        self._end: int | None = None
+        self._sure = False
+        self._held_until = start
 
-    def _skip(self, text: str, at: int) -> int:
-        """Take at once what decides nothing; give where it ends."""
-        if self._deciding:
-            return at
-        most = at + self._most() - 1 - self._length
-        if self._kind is not LineKind.PARAGRAPH:
-            end = text.find("\n", at, most)
-            end = min(len(text), most) if end < 0 else end
-            self._keep_line(text[at:end])
-        else:
-            end = self._sentences.skip(text, at, max(at, most))
-        if end > at:
-            self._parts.append(text[at:end])
-            self._length += end - at
-        return max(at, end)
+    def _cut(self, end: int) -> None:
+        """End a piece here; the next piece begins a block."""
+        self._return(end)
+        self._begin_block()
 
-    def _keep_line(self, text: str) -> None:
-        self._line += text[: max(0, LINE_CHARS_KEPT - len(self._line))]
+    def _split_block(self, end: int) -> None:
+        """End a piece here because it is too long, and continue in the same block."""
+        if self._block == "formula":
+            self._block, self._excerpt, self._formula_end = "paragraph", "", ""
+        self._return(end)
+        self._line, self._at, self._end, self._held_until = 0, 0, None, 0
 
-    def _step(self, char: str) -> None:
-        self._parts.append(char)
-        self._length += 1
-        if char == "\n":
-            self._end_line()
-        elif self._deciding:
-            self._line += char
-            if self._is_decided():
-                self._decide()
-        elif self._kind is LineKind.PARAGRAPH:
-            self._read(char, self._length)
-        else:
-            self._keep_line(char)
-        if self._length >= self._most():
-            self._give_all()
+    def _return(self, end: int) -> None:
+        piece, self._text = self._text[:end], self._text[end:]
+        if not piece:
+            return
+        self._pieces.append(piece)
+        odd = piece.count('"') % 2 == 1
+        self._quoted = self._quoted != odd and not piece.endswith("\n")
 
-    def _most(self) -> int:
-        """How long the piece may become."""
-        if self._kind is LineKind.FORMULA:
+    def _limit(self) -> int:
+        if self._block == "formula":
             return min(PIECE_CHARS_MAX, self._formula_start + FORMULA_CHARS_MAX)
         return PIECE_CHARS_MAX
 
     # --- lines
 
-    def _is_decided(self) -> bool:
-        if self._sentences.pipes or self._loose_table:  # this line as a whole tells whether there is a table
-            return len(self._line) >= PREFIX_CHARS_MAX
-        return is_decided(self._line)
+    def _read(self) -> None:
+        """Read as far as the text allows decisions."""
+        advanced = True
+        while advanced:
+            if not self._decided:
+                advanced = self._read_line_beginning()
+            elif self._block == "paragraph":
+                advanced = self._read_sentence()
+            else:
+                advanced = self._read_line_end()
 
-    def _end_line(self) -> None:
-        if self._deciding:
-            if not self._line.strip():
-                self._end_blank_line()
-                return
-            self._line += "\n"
-            if self._decide(ended=True):
-                return
-        match self._kind:
-            case LineKind.PARAGRAPH:
-                self._end_paragraph()
-            case LineKind.ITEM:
-                self._end_item_line()
-            case LineKind.FENCE:
-                self._end_fence_line()
-            case LineKind.FORMULA:
-                self._end_formula_line()
-            case _:
-                self._end_block_line()
-
-    def _end_blank_line(self) -> None:
-        """Blank lines belong to what stands before them."""
-        self._line = ""
-        self._blank = True
-        if self._cut_at is not None:
-            self._cut_at = self._length
-
-    def _decide(self, *, ended: bool = False) -> bool:
-        """Say what a line begins. Gives whether the piece was cut before it, and the line read anew."""
-        kind = kind_of(self._line)
-        goes_on = self._cut_at is not None and self._goes_on(kind)
-        if self._cut_at is not None and not goes_on:
-            self._cut(self._cut_at)
-            return True
-        self._cut_at = None
-        self._deciding = False
-        if goes_on:
-            return False
-        line, self._kind = self._line, kind
-        if kind is LineKind.ITEM:
-            self._item = item_columns(line)
-        elif kind is LineKind.FORMULA:
-            self._formula_end = "$$" if line.lstrip().startswith("$$") else "\\]"
-            self._formula_start = self._length - len(line)
-            self._formula_opens = True
-        elif kind is LineKind.PARAGRAPH:
-            return self._read_again(line.removesuffix("\n") if ended else line, self._length - len(line))
-        return False
-
-    def _read_again(self, line: str, start: int) -> bool:
-        """Read the beginning of a paragraph's line for sentences. Gives whether the piece was cut in it."""
-        for place in range(len(line) - len(line.lstrip(" \t\r")), len(line)):
-            if self._read(line[place], start + place + 1):
-                return True
-        return False
-
-    def _goes_on(self, kind: LineKind) -> bool:
-        """Whether a line belongs to the block before it."""
-        if self._kind is LineKind.ITEM:
-            return columns_of(self._line) >= self._item
-        if self._blank:
-            return False
-        if self._sentences.pipes and is_table_rule(self._line):
-            self._kind, self._sentences.pipes, self._loose_table = LineKind.TABLE, False, True
-            return True
-        if self._loose_table:
-            return "|" in self._line
-        return kind is self._kind and kind in {LineKind.QUOTE, LineKind.TABLE}
-
-    def _end_paragraph(self) -> None:
-        formula_end = self._sentences.end_line()
-        if formula_end:
-            self._kind, self._formula_end = LineKind.FORMULA, formula_end
-            self._formula_start = self._length
-            self._cut_at, self._line = None, ""
+    def _read_line_beginning(self) -> bool:
+        text, start = self._text, self._line
+        if self._awaits_table() or self._block == "table" or _TABLE_ROW.match(text, start):
+            newline = text.find("\n", self._at)
+            self._at = end = newline + 1 or len(text)
+            undecided = newline < 0
         else:
-            self._end_block_line()
-
-    def _end_block_line(self) -> None:
-        """The piece may end here: what comes next tells."""
-        self._begin_line()
-        if self._length >= PIECE_CHARS_SOFT:
-            self._cut(self._length)
-        else:
-            self._cut_at = self._length
-
-    def _end_item_line(self) -> None:
-        self._fence = fence_of(self._line.removesuffix("\n"))
-        if self._fence is None:
-            self._end_block_line()
-        else:
-            self._kind, self._line = LineKind.FENCE, ""
-
-    def _end_fence_line(self) -> None:
-        line, self._line = self._line, ""
-        if self._fence is None:
-            self._fence = fence_of(line.removesuffix("\n"))
-            if self._fence is None:  # inline code
-                self._end_block_line()
-        elif self._fence.is_closed_by(line):
-            self._fence = None
-            if self._item:
-                self._kind = LineKind.ITEM
-            self._end_block_line()
-        elif self._length >= PIECE_CHARS_SOFT:
-            self._give_all()
-
-    def _end_formula_line(self) -> None:
-        line, self._line = self._line, ""
-        body = line.lstrip()[2:] if self._formula_opens else line
-        self._formula_opens = False
-        if self._formula_end in body or not line.strip():
-            self._end_block_line()
-
-    # --- pieces
-
-    def _read(self, char: str, place: int) -> bool:
-        """Take a character of a paragraph; `place` is the one behind it. Gives whether the piece was cut."""
-        end = self._sentences.take(char, place)
-        if end is None or not "".join(self._parts)[:end].strip():
+            match = _UNDECIDED.match(text, start)
+            end = start if match is None else match.end()
+            undecided = end == len(text)
+            end += 1
+        if undecided and len(text) - start < PREFIX_CHARS_MAX:
             return False
-        self._cut(end)
+        prefix = text[start:end]
+        if prefix.endswith("\n") and not prefix.strip():  # blank lines belong to the block before them
+            self._begin_line(end)
+            self._blank = True
+        else:
+            self._place(prefix)
         return True
 
-    def _cut(self, place: int) -> None:
-        """Give what stands before a place, and read what stands after it anew."""
-        whole = "".join(self._parts)
-        piece = whole[:place]
-        self._pieces.append(piece)
-        self._begin(piece)
-        for char in whole[place:]:
-            self._step(char)
+    def _place(self, line: str) -> None:
+        """Assign a line to a block, given enough of its beginning."""
+        if self._block is None:
+            self._block = _block_type(line)
+            if self._block == "formula":
+                self._formula_start = self._line
+        elif not self._continues(line):
+            self._cut(self._line)
+            return
+        self._decided = True
+        # A row that may be the head of a table has no sentences.
+        self._at = self._line + (len(line) - 1 if _TABLE_ROW.match(line) else 0)
 
-    def _give_all(self) -> None:
-        """Give a piece that became too long, and go on in the same block."""
-        piece = "".join(self._parts)
-        self._pieces.append(piece)
-        self._parts, self._length, self._cut_at, self._formula_start = [], 0, None, 0
-        self._sentences.begin(piece)
-        if self._kind in {None, LineKind.FORMULA}:
-            self._kind = LineKind.PARAGRAPH
-        self._deciding = False
+    def _continues(self, line: str) -> bool:
+        """Return whether a line belongs to the block before it."""
+        if self._block == "list_item":
+            return len(find_blocks(self._excerpt + _shorten(line))) == 1
+        if self._blank:
+            return False
+        if self._block == "blockquote":
+            return len(find_blocks(self._excerpt + _shorten(line))) == 1
+        if self._block == "table":  # models forget the blank line after a table: a row has a pipe
+            return "|" in line and len(find_blocks(self._excerpt + _shorten(line))) == 1
+        if self._awaits_table() and find_blocks(self._excerpt + _shorten(line))[0].type == "table":
+            self._block = "table"
+            self._excerpt += _shorten(line)
+            return True
+        return False
+
+    def _awaits_table(self) -> bool:
+        """Return whether the block is a paragraph that may turn out to be the head of a table."""
+        return self._block == "paragraph" and "|" in self._excerpt and not self._blank
+
+    def _read_line_end(self) -> bool:
+        newline = self._text.find("\n", self._at, self._limit())
+        if newline >= 0:
+            self._end_line(newline + 1)
+        elif len(self._text) > self._limit():
+            self._split_block(self._limit())
+        else:
+            self._at = len(self._text)
+            return False
+        return True
+
+    def _end_line(self, end: int) -> None:
+        line = self._text[self._line : end]
+        if self._block == "formula":
+            self._end_formula_line(line)
+        elif self._block == "fence" and self._excerpt:
+            mark = self._excerpt.lstrip()[:3]
+            if mark in line and len(find_blocks(self._excerpt + _shorten(line) + "x\n")) > 1:
+                self._block = "line"
+        elif not self._excerpt:
+            self._end_first_line(line, end)
+        block = self._block
+        self._begin_line(end)
+        self._decided = block in {"fence", "formula"}
+        if end >= PIECE_CHARS_SOFT:
+            self._split_block(end)
+
+    def _end_first_line(self, line: str, end: int) -> None:
+        """Choose the excerpt that stands for the block when the next line is read."""
+        if self._block != "paragraph":
+            self._block = _block_type(line)
+        self._excerpt = _shorten(line)
+        if self._block == "list_item":
+            # Content, and then a blank line: otherwise the next line could continue a paragraph in the item
+            # without being indented, which models do not mean.
+            self._excerpt = f"{self._excerpt.rstrip()} x\n\n"
+        elif self._block == "blockquote":
+            self._excerpt = ">\n"  # for the same reason
+        elif self._block == "paragraph":
+            self._formula_end = self._open_spans(end - 1).formula
+            if self._formula_end:
+                self._block, self._formula_start = "formula", end
+
+    def _end_formula_line(self, line: str) -> None:
+        opening = None if self._formula_end else _FORMULA.match(line)
+        if opening is not None:
+            self._formula_end = _FORMULA_ENDS[opening[1]]
+            line = line[opening.end() :]
+        if self._formula_end in line or not (line.strip() or opening):
+            self._block = "line"
+
+    # --- sentences
+
+    def _read_sentence(self) -> bool:
+        """Find the next place where a sentence of a paragraph may end, or the end of the line."""
+        if self._end is not None:
+            return self._read_sentence_end()
+        event = _EVENT.search(self._text, self._at)
+        newline = self._text.find("\n", self._at, event.start() if event else len(self._text))
+        if newline >= 0:
+            self._at = newline + 1
+            self._end_line(newline + 1)
+        elif event is None:
+            self._at = max(self._at, len(self._text) - len(_HEADING) + 1)
+            return False
+        elif event.start() < self._held_until or self._is_in_url(event.start()):
+            self._at = event.end()
+        elif event[0] == _HEADING:
+            self._at = event.end()
+            self._cut_sentence(event.start())
+        else:
+            self._end = self._at = event.start()
+            self._sure = False
+        return True
+
+    def _read_sentence_end(self) -> bool:
+        """Read the end of a sentence: marks, blanks, and closing quotes, brackets and emphasis."""
+        while self._at < len(self._text):
+            char = self._text[self._at]
+            emphasis = _EMPHASIS.match(self._text, self._at)
+            after = self._at + 1 if emphasis is None else emphasis.end()
+            if emphasis is not None and after == len(self._text):
+                return False  # the run may go on
+            if char == "\n":
+                self._end = None
+                return True
+            if char in _MARKS:
+                self._sure = self._sure or char in _FULL_WIDTH_MARKS
+            elif char.isspace():
+                self._sure = True
+            elif emphasis is not None:
+                opens = self._text[self._at - 1].isspace()
+                if opens or char not in self._open_spans(self._at).emphasis:
+                    is_list = emphasis[0] == "*" and self._text[after].isspace()
+                    return self._begin_sentence("-" if is_list else char)
+            elif not (char in _CLOSERS or self._closes_quote(char)):
+                return self._begin_sentence(char)
+            self._at = after
+        return False
+
+    def _begin_sentence(self, char: str) -> bool:
+        """Cut before the character that follows the end of a sentence, if it really is one.
+
+        A half-width mark only counts before a blank or a wide character: `!=`, `![` and `?q=` do not count.
+        """
+        start, end, self._end = self._end, self._at, None
+        if char == "[" and self._text[end - 1] == "!":  # an image
+            end -= 1
+        sure = self._sure or not char.isascii()
+        is_link = char == "(" and self._text[end - 1] == "]"
+        if end != start and sure and char not in _BLOCK_MARKS and not is_link:
+            self._cut_sentence(end)
+        return True
+
+    def _cut_sentence(self, end: int) -> None:
+        if not self._text[:end].strip():
+            return
+        if self._open_spans(end):
+            # To keep the cost linear, do not look again after each of many short sentences.
+            self._held_until = end + (end - self._line) // 8
+        else:
+            self._cut(end)
+
+    def _open_spans(self, end: int) -> OpenSpans:
+        return OpenSpans(self._text[max(self._line, end - HELD_CHARS_MAX) : end])
+
+    def _closes_quote(self, char: str) -> bool:
+        return char == '"' and self._quoted != (self._text.count('"', self._line, self._at) % 2 == 1)
+
+    def _is_in_url(self, place: int) -> bool:
+        return _URL.search(self._text, max(self._line, place - HELD_CHARS_MAX), place) is not None
+
+
+def _block_type(line: str) -> BlockType:
+    """Return the type of block that a line begins."""
+    if _FORMULA.match(line):
+        return "formula"
+    blocks = find_blocks(_shorten(line))
+    match blocks[0].type if blocks else "paragraph":
+        case "paragraph" | "list_item" | "blockquote" | "fence" as found:
+            return found
+        case _:
+            return "line"
+
+
+def _shorten(line: str) -> str:
+    """Return the beginning of a line, which is enough to know its block."""
+    return f"{line[:_EXCERPT_CHARS].rstrip()}\n"

@@ -1,12 +1,12 @@
 """Answers with all that an answer can hold, cut and rendered as the service does it."""
 
-from proxy.chat.paragraphs import ParagraphCutter
+from proxy.chat.paragraphs import ParagraphSplitter
 from proxy.chat.render import Kind, render_block
 
 
 def blocks(kind: Kind, markdown: str) -> tuple[str, ...]:
     """The messages that a text becomes."""
-    cutter = ParagraphCutter()
+    cutter = ParagraphSplitter()
     pieces = (*cutter.feed(markdown), *cutter.flush())
     return tuple(render_block(kind, piece) for piece in pieces)
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.chat.open_spans import HELD_CHARS_MAX
-from proxy.chat.paragraphs import FORMULA_CHARS_MAX, PIECE_CHARS_MAX, ParagraphCutter
+from proxy.chat.paragraphs import FORMULA_CHARS_MAX, HELD_CHARS_MAX, PIECE_CHARS_MAX, ParagraphSplitter
 from tests.pace import paced
 
 WORDS = r"""
@@ -37,7 +36,7 @@ TEXTS = st.lists(MARKS | st.text(max_size=4), max_size=80).map("".join)
 
 def cut(text: str, *sizes: int) -> list[str]:
     """The pieces of a text that came in deltas of these sizes, over and over."""
-    cutter = ParagraphCutter()
+    cutter = ParagraphSplitter()
     pieces: list[str] = []
     at = turn = 0
     while at < len(text):
@@ -176,7 +175,7 @@ def test_a_list_goes_item_by_item(text: str, pieces: list[str]) -> None:
 
 
 def test_a_sentence_goes_out_with_the_character_after_it() -> None:
-    cutter = ParagraphCutter()
+    cutter = ParagraphSplitter()
     assert cutter.feed("你好。") == []
     assert cutter.feed("世") == ["你好。"]
     assert cutter.flush() == ["世"]
@@ -184,7 +183,7 @@ def test_a_sentence_goes_out_with_the_character_after_it() -> None:
 
 
 def test_a_cutter_begins_anew_after_a_flush() -> None:
-    cutter = ParagraphCutter()
+    cutter = ParagraphSplitter()
     cutter.feed("```\n没有关。\n")
     assert cutter.flush() == ["```\n没有关。\n"]
     assert cutter.feed("你好。世界") == ["你好。"]
@@ -263,7 +262,7 @@ def test_time_grows_with_the_text_alone(unit: str) -> None:
     ],
 )
 def test_in_a_pause_goes_out_what_has_ended(text: str, pieces: list[str]) -> None:
-    cutter = ParagraphCutter()
+    cutter = ParagraphSplitter()
     said = cutter.feed(text) + cutter.pause()
     assert said == pieces
     assert "".join([*said, *cutter.pause(), *cutter.flush()]) == text
@@ -272,7 +271,7 @@ def test_in_a_pause_goes_out_what_has_ended(text: str, pieces: list[str]) -> Non
 @given(TEXTS, st.lists(st.integers(1, 9), min_size=1, max_size=8))
 @settings(max_examples=200)
 def test_pauses_lose_nothing(text: str, sizes: list[int]) -> None:
-    cutter = ParagraphCutter()
+    cutter = ParagraphSplitter()
     pieces: list[str] = []
     at = turn = 0
     while at < len(text):

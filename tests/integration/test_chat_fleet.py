@@ -13,7 +13,7 @@ import flask_sse  # type: ignore[import-untyped]
 import pytest
 import redis.asyncio
 
-from proxy.chat.paragraphs import ParagraphCutter
+from proxy.chat.paragraphs import ParagraphSplitter
 from proxy.chat.render import Kind, render_block
 from proxy.gateway.echo import Turn, think
 from tests.chat.visitor import Heard, Stream, Visitor, blocks, states, visitor
@@ -103,7 +103,7 @@ def expected(prompt: str) -> list[str]:
     parts: list[tuple[Kind, str]] = [("describe", thoughts), ("left", answer)]
     shown = [render_block("right", prompt)]
     for kind, text in parts:
-        cutter = ParagraphCutter()
+        cutter = ParagraphSplitter()
         shown += [render_block(kind, piece) for piece in [*cutter.feed(text), *cutter.flush()]]
     return shown
 
