@@ -119,6 +119,8 @@ DOUBTFUL = {
         body='{"model": "cheap", "context_window_fallback_dict": {"cheap": "dear"}}'
     ),
     "a very long name": seen(body='{"model": "cheap", "%smodel": "dear"}' % ("x" * 100_000)),
+    "options that a gateway merges": seen(body='{"model": "cheap", "extra_body": {"model": "dear"}}'),
+    "a gateway's own options": seen(body='{"model": "cheap", "litellm_params": {"model": "dear"}}'),
     "an engine": seen(body='{"model": "cheap", "engine": "dear"}'),
     "a deployment": seen(body='{"model": "cheap", "deployment_id": "dear"}'),
     "a model id": seen(body='{"model": "cheap", "model_id": "dear"}'),
