@@ -70,9 +70,10 @@ def test_every_error_is_in_the_table_with_its_status(name: str) -> None:
 
 
 @each_readme
-@pytest.mark.parametrize("command", ["make run", "make test"])
-def test_the_readmes_name_the_two_commands_to_know(name: str, command: str) -> None:
-    assert re.search(rf"^{command}\b", "\n".join(fences(DOCUMENTS[name], "sh")), re.MULTILINE)
+def test_the_readmes_name_exactly_the_two_commands_to_know(name: str) -> None:
+    shown = "\n".join(fences(DOCUMENTS[name], "sh"))
+
+    assert re.findall(r"^make \w+", shown, re.MULTILINE) == ["make run", "make test"]
 
 
 def test_every_make_target_exists() -> None:
