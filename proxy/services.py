@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from proxy.access import AccessControl, CallerLimits
 from proxy.access.counting import Counting
-from proxy.credentials import CredentialRegistry, MemoryTokenStore
-from proxy.credentials.build import build_credentials
+from proxy.credentials import MemoryTokenStore
+from proxy.credentials.build import CredentialRegistry, build_credentials
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection

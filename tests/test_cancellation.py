@@ -25,7 +25,7 @@ from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.readers import Readers
 from proxy.chat.redis_channels import RedisChannels
 from proxy.credentials.credential import FetchedToken
-from proxy.credentials.sharing import Known
+from proxy.credentials.sharing import FlightContext
 from proxy.request_body import BoundedBody
 from proxy.secret import Secret
 from proxy.settings import Timeouts
@@ -114,7 +114,7 @@ async def waits_for_redis(home: Path) -> AsyncIterator[dict[str, Wait]]:
             "a script": partial(redis.run_script, "return 1", [], within=5.0),
             "a count": partial(counting.hit, limit, "requests", "a"),
             "a feed": listen,
-            "a flight": lambda: member.sharing.bring(fetch, Known(0, None, frozenset(), 0)),
+            "a flight": lambda: member.sharing.obtain(fetch, FlightContext(0, None, frozenset(), 0)),
         }
 
 

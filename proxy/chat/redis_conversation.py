@@ -7,7 +7,7 @@ import json
 from typing import Final
 
 from proxy.chat.conversation import TURNS_SECONDS, Turn
-from proxy.credentials.sharing.seal import Seal, SealBroken
+from proxy.credentials.sharing.record import Seal, SealBroken
 from proxy.redis_connection import NAMESPACE, RedisConnection
 from proxy.telemetry import get_logger
 

@@ -13,7 +13,7 @@ from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.redis_broker import RedisBroker
 from proxy.chat.redis_channels import RedisChannels
 from proxy.chat.redis_conversation import RedisConversation
-from proxy.credentials.sharing.seal import Seal
+from proxy.credentials.sharing.record import Seal
 from proxy.redis_connection import RedisConnection
 from proxy.settings import Shared
 

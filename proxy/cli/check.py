@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import try_credential, try_redis, try_upstream
-from proxy.credentials.sources.expiry import duration
+from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
 from proxy.settings import Logs, Settings, describe, load_settings
 from proxy.settings.access import weak_keys

@@ -18,8 +18,8 @@ from typing import Final
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.expiry import Reply
-from proxy.credentials.sources.http_recipe import HttpTokenSource
+from proxy.credentials.sources.http import HttpTokenSource
+from proxy.credentials.sources.reply import Reply
 from proxy.errors import SettingsError
 from proxy.recipe import (
     STEPS,

@@ -11,7 +11,7 @@ from typing import Final
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import TokenTrial, outline_of, try_credential, try_redis, with_needed
 from proxy.credentials.credential import FetchedToken, mint
-from proxy.credentials.sources.expiry import duration
+from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
 from proxy.settings import Credential, Logs, Settings, load_settings
 from proxy.settings.section import dotted, suggestion
@@ -84,14 +84,18 @@ def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedTo
     if math.isinf(fetched.lifetime):
         lines.append(("lifetime", "does not expire"))
     else:
-        soft = f"{_moment(earliest.soft, trial.asked)} to {_moment(latest.soft, trial.asked)}"
+        soft = f"{_moment(earliest.refresh_at, trial.asked)} to {_moment(latest.refresh_at, trial.asked)}"
         lines += [
             ("lifetime", f"{duration(fetched.lifetime)} from the moment of the request"),
             (
                 "refreshed",
-                f"after {duration(earliest.soft)} to {duration(latest.soft)} (random each time): {soft}",
+                f"after {duration(earliest.refresh_at)} to {duration(latest.refresh_at)} "
+                f"(random each time): {soft}",
             ),
-            ("not sent", f"after {duration(earliest.hard)}: {_moment(earliest.hard, trial.asked)}"),
+            (
+                "not sent",
+                f"after {duration(earliest.expires_at)}: {_moment(earliest.expires_at, trial.asked)}",
+            ),
         ]
     lines.append(("fingerprint", f"{earliest.fingerprint} (in this process; it differs in others)"))
     if trial.reply is not None:

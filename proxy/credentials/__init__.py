@@ -8,16 +8,13 @@ UpstreamCredential     a cached source and where its token is written      upstr
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
 from proxy.credentials.refresh_policy import RefreshPolicy
-from proxy.credentials.registry import CredentialRegistry
 from proxy.credentials.sharing import Sharing
-from proxy.credentials.sharing.local import LocalSharing
-from proxy.credentials.store import MemoryTokenStore
+from proxy.credentials.sharing.local import LocalSharing, MemoryTokenStore
 from proxy.credentials.upstream_credential import UpstreamCredential
 
 __all__ = [
     "CachedTokenSource",
     "Credential",
-    "CredentialRegistry",
     "LocalSharing",
     "MemoryTokenStore",
     "RefreshPolicy",

@@ -1,28 +1,24 @@
-"""From the `[credentials]` section to running sources: one builder a kind of section."""
+"""Build the credentials of a configuration, and keep those that did not change across a reload."""
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.refresh_policy import RefreshPolicy
-from proxy.credentials.refusal import RefusalRules
-from proxy.credentials.registry import CredentialRegistry, Others
+from proxy.credentials.rejections import Purpose
 from proxy.credentials.sharing import Sharing
 from proxy.credentials.sharing.fleet import Fleet
-from proxy.credentials.sharing.identity import identity_of
-from proxy.credentials.sharing.local import LocalSharing
+from proxy.credentials.sharing.local import LocalSharing, MemoryTokenStore
+from proxy.credentials.sharing.record import identity_of
 from proxy.credentials.sources import OtherCredentials, TokenSource
-from proxy.credentials.sources.azure import AzureTokenSource
-from proxy.credentials.sources.bedrock import BedrockTokenSource
+from proxy.credentials.sources.cloud import AzureTokenSource, BedrockTokenSource, GoogleTokenSource
 from proxy.credentials.sources.exec import ExecTokenSource
-from proxy.credentials.sources.file import FileTokenSource
-from proxy.credentials.sources.google import GoogleTokenSource
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.jwt import JwtTokenSource
+from proxy.credentials.sources.local import FileTokenSource, static_source
 from proxy.credentials.sources.oauth2 import oauth2_recipe
-from proxy.credentials.sources.static import static_source
-from proxy.credentials.store import MemoryTokenStore
-from proxy.credentials.upstream_credential import Injection, UpstreamCredential
+from proxy.credentials.upstream_credential import RejectionRules, TokenUse, UpstreamCredential
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
@@ -35,8 +31,90 @@ from proxy.settings import (
     OAuth2Credential,
     StaticCredential,
 )
-from proxy.settings.credentials.http import candidates_of
-from proxy.telemetry import TokenStats
+from proxy.telemetry import TokenReading, TokenStats
+
+
+class LiveTokens:
+    """Gives a token source access to the tokens of other credentials, which its request contains."""
+
+    def __init__(self, registry: "CredentialRegistry") -> None:
+        self.registry = registry
+        """The current registry; a reload replaces it."""
+
+    def use(self, name: str, endpoint: str) -> TokenUse:
+        """Begin to use a token for a request to a token endpoint."""
+        return self.registry.use(name, endpoint)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A credential, and the number of registries that contain it."""
+
+    credential: UpstreamCredential
+    recipe: object
+    """Equal for credentials that are built in the same way."""
+    tokens: LiveTokens
+    registries: int = 1
+
+
+class CredentialRegistry:
+    """The credentials of a configuration by name. Two registries may share a credential during a reload."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+
+    def add(
+        self,
+        name: str,
+        credential: UpstreamCredential,
+        recipe: object = None,
+        tokens: LiveTokens | None = None,
+    ) -> None:
+        """Add a new credential, and make its token available to other credentials."""
+        self._entries[name] = _Entry(credential, recipe, tokens or LiveTokens(self))
+
+    def share(self, name: str, recipe: object, before: "CredentialRegistry") -> bool:
+        """Share the credential, and its token, of an earlier registry if the recipe is the same.
+
+        Returns:
+            Whether there is such a credential.
+        """
+        entry = before._entries.get(name)
+        if entry is None or entry.recipe != recipe:
+            return False
+        entry.registries += 1
+        self._entries[name] = entry
+        return True
+
+    def take_charge(self) -> None:
+        """Make shared credentials use the tokens of this registry from now on."""
+        for entry in self._entries.values():
+            entry.tokens.registry = self
+
+    def __getitem__(self, name: str) -> UpstreamCredential:
+        return self._entries[name].credential
+
+    def use(self, name: str, endpoint: str) -> TokenUse:
+        """Begin to use a token for a request to a token endpoint."""
+        return TokenUse(self[name].source, f"credentials of {endpoint}", Purpose.of("POST", endpoint, None))
+
+    def readings(self) -> list[TokenReading]:
+        """Return the current state of each credential."""
+        return [entry.credential.source.reading() for entry in self._entries.values()]
+
+    def prefetch(self) -> None:
+        """Start to fetch the tokens that are missing, without waiting for them."""
+        for entry in self._entries.values():
+            if entry.credential.source.remaining is None:
+                entry.credential.source.prefetch()
+
+    async def close(self) -> None:
+        """Close all credentials that no other registry shares."""
+        entries, self._entries = [*self._entries.values()], {}
+        for entry in entries:
+            entry.registries -= 1
+            if not entry.registries:
+                await entry.credential.source.close()
 
 
 def build_credentials(
@@ -46,73 +124,55 @@ def build_credentials(
     before: CredentialRegistry | None = None,
     registry: CredentialRegistry | None = None,
 ) -> CredentialRegistry:
-    """Build every credential of the configuration, but for those that did not change.
+    """Build every credential of the configuration that has changed.
 
     Args:
-        sections: By name.
+        sections: The sections by name.
         store: The memory of this process.
-        fleet: Of those that share over Redis; without one each is for this process alone.
-        before: Those of the configuration before this one.
-        registry: To be filled; whoever gives one closes it, also where this fails half-way.
+        fleet: For credentials that are shared over Redis; without it, each is used by this process alone.
+        before: The credentials of the previous configuration.
+        registry: The registry to fill. The caller closes it, even if this function fails half-way.
 
     Raises:
-        Exception: the files or the SDK of one cannot be used.
+        Exception: The files or the SDK of a credential cannot be used.
     """
     registry = CredentialRegistry() if registry is None else registry
     for name, section in sections.items():
-        # Hashed, since it holds secrets and is kept.
-        recipe = (hashlib.sha256(identity_of(name, sections)).hexdigest(), section)
-        if before is not None and registry.take_over(name, recipe, before):
+        identity = identity_of(name, sections)
+        digest = hashlib.sha256(identity).hexdigest()  # the identity contains secrets
+        recipe = (digest, section)
+        if before is not None and registry.share(name, recipe, before):
             continue
-        policy, stats, others = _policy(section), TokenStats(), Others(registry)
-        sharing = _sharing(name, sections, f"{name}:{recipe[0]}", store, fleet, policy, stats)
-        source = CachedTokenSource(name, build_source(section, others), sharing, policy, stats)
-        inject = section.inject
-        injection = Injection(header=inject.header, template=inject.template, query=inject.query)
-        credential = UpstreamCredential(source, injection, RefusalRules(section.invalidate_on))
-        registry.add(name, credential, recipe, others)
+        policy, stats, tokens = _policy(section), TokenStats(), LiveTokens(registry)
+        if fleet is None or section.sharing == "local":
+            sharing: Sharing = LocalSharing(f"{name}:{digest}", store, policy)
+        else:
+            # If a new token revokes the previous one, processes must not fetch independently.
+            required = section.sharing == "redis_required" or policy.exclusive
+            sharing = fleet.sharing(identity, policy, stats, required=required)
+        source = CachedTokenSource(name, build_source(section, tokens), sharing, policy, stats)
+        credential = UpstreamCredential(source, section.inject, RejectionRules(section.invalidate_on))
+        registry.add(name, credential, recipe, tokens)
     return registry
-
-
-def _sharing(
-    name: str,
-    sections: Mapping[str, Credential],
-    place: str,
-    store: MemoryTokenStore,
-    fleet: Fleet | None,
-    policy: RefreshPolicy,
-    stats: TokenStats,
-) -> Sharing:
-    section = sections[name]
-    if fleet is None or section.sharing == "local":
-        return LocalSharing(place, store, policy)
-    required = _needs_the_fleet(section)
-    return fleet.sharing(identity_of(name, sections), policy, stats, required=required)
 
 
 def _policy(section: Credential) -> RefreshPolicy:
     # A flight may have to wait for another process's fetch, and then fetch itself.
     flight = section.timeout + 1 if section.sharing == "local" else 2 * section.timeout + 5
-    wait = max(2 * section.timeout, flight)
     return RefreshPolicy(
         fetch_timeout=section.timeout,
         flight_timeout=flight,
-        wait_timeout=wait,
+        wait_timeout=max(2 * section.timeout, flight),
         exclusive=section.reissue == "revokes_previous",
     )
 
 
-def _needs_the_fleet(section: Credential) -> bool:
-    """Where a new token kills the old, processes that fetch for themselves would take it from each other."""
-    return section.sharing == "redis_required" or section.reissue == "revokes_previous"
-
-
 def build_source(section: Credential, others: OtherCredentials | None = None) -> TokenSource:
-    """The token source that a section describes.
+    """Build the token source of a section.
 
     Args:
-        section: Of any kind.
-        others: Where the tokens come from that its own request holds.
+        section: A section of any source.
+        others: The tokens that its request may contain.
     """
     match section:
         case StaticCredential():
@@ -132,31 +192,4 @@ def build_source(section: Credential, others: OtherCredentials | None = None) ->
         case BedrockCredential():
             return BedrockTokenSource(section)
         case HttpCredential():
-            return HttpTokenSource(http_recipe(section), others)
-
-
-def http_recipe(section: HttpCredential) -> Recipe:
-    """The recipe as it stands in the configuration."""
-    return Recipe(
-        url=section.url,
-        method=section.method,
-        query=section.query,
-        headers=section.headers,
-        json=section.json_body,
-        form=section.form,
-        basic=section.basic,
-        success=(section.success.path, section.success.equals) if section.success else None,
-        token=section.token,
-        token_header=section.token_header,
-        token_text=section.token_text,
-        expires=candidates_of(section.expires),
-        refresh_in=section.refresh_in,
-        default_ttl=section.default_ttl,
-        max_ttl=section.max_ttl,
-        timeout=section.timeout,
-        connect_timeout=section.connect_timeout,
-        ca_file=section.ca_file,
-        client_cert=section.client_cert,
-        client_key=section.client_key,
-        proxy=section.proxy,
-    )
+            return HttpTokenSource(section, others)

@@ -1,11 +1,11 @@
-"""One token shared by all requests: fetched once at a time, refreshed ahead of expiry, replaced after a 401.
+"""One token shared by all requests: single flight, refresh ahead of expiry, replacement after a 401.
 
-A state machine on one event loop. Every change of state is a synchronous function, so no lock is held across
-an await: the "lock" is the existence of the flight, a task that no caller owns. Its states are those of the
-token (empty, fresh, stale, suspect, expired) crossed with those of the fetching (idle, flying, backing off).
+A state machine on one event loop. Every change of state is synchronous, so no lock is held across an await:
+the lock is the flight itself, a task that no caller owns. The state is that of the token (empty, fresh,
+stale, suspect, expired) together with that of fetching (idle, in flight, backing off).
 
-A rejected token is suspect: whoever had it rejected waits for a newer one, and everybody else keeps using it
-until there is one. `suspicion.py` decides what such a rejection may cost.
+A rejected token is suspect: the rejected request waits for a newer token, and all others keep using it until
+there is one. `rejections.py` decides which rejections may cause a fetch.
 """
 
 import asyncio
@@ -16,30 +16,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy.credentials.credential import Credential, skew_of
-from proxy.credentials.learned_life import LearnedLife
-from proxy.credentials.metered_source import MeteredSource, state_of
-from proxy.credentials.refresh_policy import RefreshPolicy, is_in_use, next_fetch, retry_delay
-from proxy.credentials.sharing import Known, Sharing
+from proxy.credentials.credential import Credential, FetchedToken, skew_of
+from proxy.credentials.refresh_policy import LearnedLife, RefreshPolicy, is_in_use, next_fetch, retry_delay
+from proxy.credentials.rejections import Purpose, RejectionHistory
+from proxy.credentials.sharing import FlightContext, Sharing
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
-from proxy.credentials.suspicion import Purpose, Suspicion
-from proxy.credentials.tasks import OwnedTasks
-from proxy.credentials.waiters import Waiters
+from proxy.credentials.tasks import OwnedTasks, Waiters
 from proxy.errors import CredentialError, IssuerRefuses, TokenUnavailable
-from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
+from proxy.telemetry import State, TokenReading, TokenStats, bind_context, get_logger
 
 RATION_PATIENCE_SECONDS: Final = 1.0
-"""A rejected request waits so long for its turn to cause a fetch; with a longer wait it is answered 503."""
+"""How long a rejected request waits until it may cause a fetch; a longer wait is answered 503."""
 MOMENT_SECONDS: Final = 0.4
-"""By our count, a token with a shorter life is over before its fetch is. It serves those who waited for it
-all the same. If any other token is past its end when it comes, this process slept, and the token is dead."""
-_SERVED_MAX: Final = 8
-"""Tokens whose last accepted request is remembered."""
+"""A token with a shorter lifetime may expire during its fetch, but its waiters use it anyway. If any other
+token has expired on arrival, this process was suspended, and the token is dead."""
+_LAST_ACCEPTED_MAX: Final = 8
+"""The number of tokens whose last accepted request is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An upstream's rejection of a token. Times are those of the machine's clock."""
+    """A token that an upstream rejected, and when. Times are those of the source's clock."""
 
     token: Credential
     sent_at: float
@@ -47,14 +44,14 @@ class Rejection:
 
 
 class CachedTokenSource:
-    """A token source whose token is shared, as `get` returns it.
+    """A token source whose current token is shared by all callers of `get`.
 
     Args:
-        name: The credential's name in the configuration.
-        source: Where tokens come from.
-        sharing: Who shares them.
-        policy: Clocks and bounds.
-        stats: Where it counts.
+        name: The name of the credential in the configuration.
+        source: Fetches tokens.
+        sharing: Shares tokens with other parts of the process, or with other processes.
+        policy: Time limits and other bounds.
+        stats: Counters.
     """
 
     def __init__(
@@ -63,26 +60,26 @@ class CachedTokenSource:
         self.name = name
         self.stats = stats
         self.clock = policy.clock
-        self._source = MeteredSource(source, self.stats, policy.fetch_timeout, policy.clock)
+        self._source = source
         self._sharing = sharing
         self._policy = policy
         self._log = get_logger("credentials").bind(credential=name)
-        # A flight outlives the request that started it: it must not carry that request's context along.
+        # A flight outlives the request that started it, so it must not run in that request's context.
         self._context = contextvars.Context()
         self._context.run(bind_context, credential=name)
         self._current: Credential | None = None
         self._generation = 0
         self._suspect: bytes | None = None
-        """Digest of the token that an upstream has rejected, while it is not known why."""
+        """The digest of a token that an upstream has rejected, while the reason is unknown."""
         self._suspect_since = -math.inf
         self._dead: deque[bytes] = deque(maxlen=8)
-        """Digests of tokens whose successors were accepted where they were rejected."""
-        self._served: OrderedDict[bytes, float] = OrderedDict()
-        """By digest, when the last request was sent that the upstream accepted."""
-        self._suspicion = Suspicion()
+        """Digests of tokens that were rejected for requests for which their successors were accepted."""
+        self._last_accepted: OrderedDict[bytes, float] = OrderedDict()
+        """By digest, when the last request that the upstream accepted was sent."""
+        self._history = RejectionHistory()
         self._life = LearnedLife()
         self._charged_for: bytes | None = None
-        """Digest of the token for which the last rationed fetch was made."""
+        """The digest of the token that the last rationed fetch was meant to replace."""
         self._tasks = OwnedTasks()
         self._flight: asyncio.Task[Credential] | None = None
         self._flight_started = 0.0
@@ -96,45 +93,45 @@ class CachedTokenSource:
         self._closed = False
 
     async def get(self) -> Credential:
-        """Return a credential that may be sent now; without a wait if there is one.
+        """Return a credential that may be sent now; wait only if there is none.
 
         Raises:
-            CredentialError: there is none, and none can be had now.
+            CredentialError: No token is available.
         """
         self._last_used = now = self.clock()
         current = self._current
-        if current is None or now >= current.hard:
+        if current is None or now >= current.expires_at:
             try:
                 return await self._wait()
             finally:
                 self.stats.waited(self.clock() - now)
-        if now >= current.soft:
+        if now >= current.refresh_at:
             self.stats.served_stale += 1
             self._refresh(now)
         else:
             self.stats.served_fresh += 1
         return current
 
-    # --- what upstreams say of tokens
+    # --- accepted and rejected tokens
 
     def accepted(
         self, token: Credential, sent_at: float, purpose: Purpose, before: Rejection | None = None
     ) -> None:
-        """Note that an upstream accepted a token.
+        """Record that an upstream accepted a token.
 
         Args:
-            token: It.
+            token: The token.
             sent_at: When the request was sent.
-            purpose: Of the request.
-            before: How another token was rejected for the same request.
+            purpose: The purpose of the request.
+            before: The rejection of an earlier token for the same request.
         """
-        served = self._served
-        served[token.digest] = max(sent_at, served.get(token.digest, -math.inf))
-        served.move_to_end(token.digest)
-        if len(served) > _SERVED_MAX:
-            served.popitem(last=False)
+        last = self._last_accepted
+        last[token.digest] = max(sent_at, last.get(token.digest, -math.inf))
+        last.move_to_end(token.digest)
+        if len(last) > _LAST_ACCEPTED_MAX:
+            last.popitem(last=False)
         if self._current is None or token.digest == self._current.digest:
-            self._suspicion.accepted(purpose, sent_at)
+            self._history.accepted(purpose, sent_at)
             if sent_at > self._suspect_since:
                 self._suspect = None
         if before is not None and before.token.digest != token.digest:
@@ -149,14 +146,14 @@ class CachedTokenSource:
         before: Sequence[Rejection],
         reason: str,
     ) -> bool:
-        """Note that an upstream rejected a token, and return whether another one may help.
+        """Record that an upstream rejected a token, and return whether another token may help.
 
         Args:
-            rejection: What was rejected, and when.
-            caller: Whose request it was.
-            purpose: Of the request.
+            rejection: The rejected token, and when it was rejected.
+            caller: The caller who sent the request.
+            purpose: The purpose of the request.
             before: The earlier rejections of the same request.
-            reason: Words for the log.
+            reason: The reason for the log.
         """
         now, token = rejection.at, rejection.token
         current = self._valid(now)
@@ -164,9 +161,9 @@ class CachedTokenSource:
             self._deny(token, caller, purpose, now)
             return False
         if current is None or current.digest != token.digest:
-            self.stats.rejections_without_effect += 1  # there is a newer one already, or none
+            self.stats.rejections_without_effect += 1  # there is already a newer one, or none
             return True
-        if self._suspicion.explains(purpose, caller, now):
+        if self._history.explains(purpose, caller, now):
             self.stats.rejections_without_effect += 1
             return False
         if self._suspect != token.digest:
@@ -176,44 +173,39 @@ class CachedTokenSource:
             )
         wait = self._force(caller, purpose, now)
         if wait > 0:
-            self._suspicion.postponed(purpose, now)
+            self._history.postponed(purpose, now)
             self.stats.rejections_without_effect += 1
         else:
             self.stats.rejections += 1
         return True
 
     def _proves_denial(self, rejection: Rejection, purpose: Purpose, before: Sequence[Rejection]) -> bool:
-        """Whether the rejection of a token fetched since the first one proves that no token would help.
+        """Whether the rejection of a token fetched after the first rejection proves that no token would help.
 
-        It does if the token is known to work, if the purpose never worked, or if it is the second such token:
-        otherwise the issuer may have revoked its tokens again.
+        It does if the token is known to work, if the purpose never worked, or if it is the second such token.
+        Otherwise the issuer may have revoked its tokens again.
         """
-        works = self._served.get(rejection.token.digest, -math.inf) > rejection.sent_at
+        works = self._last_accepted.get(rejection.token.digest, -math.inf) > rejection.sent_at
         is_second = len(before) > 1 and before[-1].token.obtained >= before[0].at
-        return works or is_second or not self._suspicion.has_worked(purpose)
+        return works or is_second or not self._history.has_worked(purpose)
 
     async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Credential | None:
-        """Return another token than the one that was rejected.
+        """Return a token other than the rejected one.
 
         Returns:
-            None if the issuer gives the rejected token again, or only that one.
+            None if the issuer returned the rejected token again.
 
         Raises:
-            CredentialError: there is no other one now.
+            CredentialError: No other token is available.
         """
         deadline = self.clock() + self._policy.wait_timeout
-        refused = rejection.token
         while True:
             now = self.clock()
             current = self._valid(now)
-            if current is not None and current.digest != refused.digest:
+            if current is not None and current.digest != rejection.token.digest:
                 return current
-            if (
-                current is not None
-                and current.generation > refused.generation
-                and (current.obtained >= rejection.at)
-            ):
-                return None
+            if current is not None and _is_newer(current, rejection):
+                return None  # the issuer returned the same token again
             if current is None:
                 self._refresh(now)
             if self._flight is None:
@@ -225,21 +217,21 @@ class CachedTokenSource:
                         wait, reason=f"the token was rejected, and fetches are rationed for {wait:.1f} s"
                     )
                 if wait > 0:
-                    await asyncio.sleep(max(wait, 0.01))  # a loop may be early by its own resolution
+                    await asyncio.sleep(max(wait, 0.01))  # timers may fire slightly early
                     continue
             await self._waiters.join(deadline - now)
 
     @property
     def ever_accepted(self) -> bool:
-        """Whether an upstream has accepted any token so far."""
-        return bool(self._served)
+        """Whether an upstream has ever accepted a token of this credential."""
+        return bool(self._last_accepted)
 
     def deny(self, token: Credential, caller: str, purpose: Purpose) -> None:
-        """Note that the issuer has nothing better than a token that was rejected for a purpose."""
+        """Record that no newer token helps with a purpose."""
         self._deny(token, caller, purpose, self.clock())
 
     def _deny(self, token: Credential, caller: str, purpose: Purpose, now: float) -> None:
-        self._suspicion.denied(purpose, caller, now)
+        self._history.denied(purpose, caller, now)
         if self._suspect == token.digest:
             self._suspect = None
         self.stats.rejections_without_effect += 1
@@ -248,75 +240,76 @@ class CachedTokenSource:
         )
 
     def _force(self, caller: str, purpose: Purpose, now: float) -> float:
-        """Start a fetch because of a rejection; return the seconds to wait if that is not possible now."""
+        """Start a fetch because of a rejection, or return the number of seconds until that is possible."""
         self._follow_loop()
         if self._flight is not None or self._closed:
             return 0.0
         if now < self._backoff_until:
             return self._backoff_until - now
-        wait = self._suspicion.wait(caller, purpose, now)
+        wait = self._history.wait(caller, purpose, now)
         if wait > 0:
             return wait
-        self._suspicion.spend(caller, purpose, now)
+        self._history.spend(caller, purpose, now)
         self._charged_for = None if self._current is None else self._current.digest
         self._launch(now)
         return 0.0
 
     def _refund(self) -> None:
-        """A flight ended without a fetch that the issuer answered with a token."""
+        """Return the ration of a flight that ended without a token from the issuer."""
         if self._charged_for is not None:
-            self._suspicion.refund()
+            self._history.refund()
         self._charged_for = None
 
     def _learn(self, rejection: Rejection, accepted: Credential) -> None:
-        """A token was rejected and its successor accepted: it is dead, unless it served somebody since."""
+        """Learn from a rejected token whose successor was accepted: it is dead unless it was accepted
+        since."""
         token = rejection.token
-        if token.digest in self._dead or self._served.get(token.digest, -math.inf) > rejection.at:
+        if token.digest in self._dead or self._last_accepted.get(token.digest, -math.inf) > rejection.at:
             return
         self._dead.append(token.digest)
         if token.digest == self._charged_for:
-            self._suspicion.refund()
+            self._history.refund()
         reissued = self._policy.exclusive and (accepted.adopted or accepted.obtained < rejection.sent_at)
-        if reissued or rejection.sent_at >= token.hard:
+        if reissued or rejection.sent_at >= token.expires_at:
             return
         age = rejection.sent_at - token.obtained
         self.stats.early_deaths += 1
         if self._life.died(age, certain=token.certain):
             self._log.warning(
                 "token_life_learned", announced_s=_shown(token.announced), observed_s=_shown(age),
-                meaning="tokens die before their announced end; they are refreshed by the observed life",
+                meaning="tokens expire earlier than announced; they are refreshed by their observed lifetime",
             )  # fmt: skip
             self._shorten()
 
     def _shorten(self) -> None:
-        """Give the current token no longer than the learned life."""
+        """Shorten the current token to the learned lifetime."""
         current, longest = self._current, self._life.longest
-        if current is not None and current.obtained + longest < current.hard:
-            hard = current.obtained + longest - skew_of(longest)
-            soft = min(current.soft, current.obtained + 0.6 * longest)
-            self._current = replace(current, hard=hard, soft=soft)
+        if current is not None and current.obtained + longest < current.expires_at:
+            expires_at = current.obtained + longest - skew_of(longest)
+            refresh_at = min(current.refresh_at, current.obtained + 0.6 * longest)
+            self._current = replace(current, expires_at=expires_at, refresh_at=refresh_at)
             self._arm()
 
-    # --- how things stand
+    # --- state
 
     def prefetch(self) -> None:
-        """Start a fetch now, without waiting for it: a first caller should find a token."""
+        """Start a fetch without waiting for it, so that the first caller finds a token."""
         self._refresh(self.clock())
 
     @property
     def healthy(self) -> bool:
-        """False only while there is no valid token and the last fetch failed. Cold is healthy."""
+        """Whether there is a valid token, or the last fetch did not fail. An idle credential is healthy."""
         return self._failures == 0 or self._valid(self.clock()) is not None
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that the token in hand may still be sent, None without one."""
+        """Seconds for which the current token may still be sent; None without a token."""
         now = self.clock()
         current = self._valid(now)
-        return None if current is None else current.hard - now
+        return None if current is None else current.expires_at - now
 
     def reading(self) -> TokenReading:
-        """How things stand now."""
+        """Return the current state for metrics."""
         now = self.clock()
         return TokenReading(
             credential=self.name,
@@ -330,7 +323,7 @@ class CachedTokenSource:
         )
 
     async def close(self) -> None:
-        """Stop fetching and close the source; whoever still waits gets an error."""
+        """Stop fetching, fail all waiters, and close the source."""
         self._closed = True
         self._disarm()
         self._follow_loop()
@@ -350,7 +343,7 @@ class CachedTokenSource:
             self._refresh(now)
             if self._flight is None:
                 raise self._unavailable(now)
-            # What lands may be too short-lived to pass the check above: it is new, and used once.
+            # A new token may be too short-lived to pass the check above, but may be used once.
             return await self._waiters.join(deadline - now)
 
     def _unavailable(self, now: float) -> CredentialError:
@@ -362,20 +355,22 @@ class CachedTokenSource:
     # --- the flight
 
     def _refresh(self, now: float) -> None:
-        """Start a flight, unless one is under way, a failure is fresh, or the service is closing."""
+        """Start a flight, unless there is one, or the back-off has not ended, or the source is closed."""
         self._follow_loop()
         if self._flight is None and now >= self._backoff_until and not self._closed:
             self._launch(now)
 
     def _launch(self, now: float) -> None:
         self._flight_started = now
-        task = self._tasks.start(self._fly(), name=f"token-flight:{self.name}", context=self._context)
-        task.add_done_callback(self._landed, context=self._context)
+        task = self._tasks.start(
+            self._fetch_shared(), name=f"token-flight:{self.name}", context=self._context
+        )
+        task.add_done_callback(self._end_flight, context=self._context)
         self._flight = task
 
-    async def _fly(self) -> Credential:
+    async def _fetch_shared(self) -> Credential:
         rejected = {*self._dead, *([] if self._suspect is None else [self._suspect])}
-        known = Known(
+        known = FlightContext(
             generation=self._generation,
             current=self._valid(self.clock()),
             rejected=frozenset(rejected),
@@ -383,40 +378,56 @@ class CachedTokenSource:
             longest=self._life.longest,
         )
         async with asyncio.timeout(self._policy.flight_timeout):
-            return await self._sharing.bring(self._source.fetch, known)
+            return await self._sharing.obtain(self._fetch, known)
 
-    def _landed(self, flight: asyncio.Task[Credential]) -> None:
+    async def _fetch(self) -> FetchedToken:
+        """Fetch one token in bounded time, and count it."""
+        started = self.clock()
+        try:
+            async with asyncio.timeout(self._policy.fetch_timeout):
+                return await self._source.fetch()
+        except Exception as error:
+            if as_fetch_error(error).permanent:
+                self.stats.fetches_failed_permanent += 1
+            else:
+                self.stats.fetches_failed_passing += 1
+            raise
+        finally:
+            self.stats.fetches += 1
+            self.stats.fetch_seconds += self.clock() - started
+
+    def _end_flight(self, flight: asyncio.Task[Credential]) -> None:
         if flight is not self._flight:
             if not flight.cancelled():
-                flight.exception()  # of a loop that is gone; looked at, so that nothing warns
+                flight.exception()  # retrieved so that asyncio does not warn; its event loop is gone
             return
         self._flight = None
-        if flight.cancelled() and flight.cancelling():  # by `close`, or by a loop that ends
+        if flight.cancelled() and flight.cancelling():  # by `close`, or because the event loop ends
             self._waiters.fail(_closing)
             return
         error = asyncio.CancelledError() if flight.cancelled() else flight.exception()
         if error is None:
-            self._accept(flight.result())
+            self._install(flight.result())
         else:
             self._back_off(as_fetch_error(error))
         self._arm()
 
-    def _accept(self, credential: Credential) -> None:
+    def _install(self, credential: Credential) -> None:
         now = self.clock()
         self._generation = credential.generation
         if credential.adopted:
             self._refund()
-        if credential.hard <= now and credential.lifetime > MOMENT_SECONDS:
-            self._back_off(TokenFetchError("the token was past its end when it came"))
+        if credential.expires_at <= now and credential.lifetime > MOMENT_SECONDS:
+            self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
         self._failures, self._failure, self._backoff_until = 0, None, -1.0
         before, self._current = self._current, credential
-        again = before is not None and before.digest == credential.digest
-        if not again:
-            self._suspicion.token_changed()
+        is_same = before is not None and before.digest == credential.digest
+        if not is_same:
+            self._history.token_changed()
             if before is not None:
                 self._end_life(before)
-        write = self._log.debug if again else self._log.info  # a file is read again every minute
+        write = self._log.debug if is_same else self._log.info  # a file is read again every minute
         write(
             "token_adopted" if credential.adopted else "token_fetched",
             generation=credential.generation, fingerprint=credential.fingerprint,
@@ -425,12 +436,12 @@ class CachedTokenSource:
         self._waiters.publish(credential)
 
     def _end_life(self, token: Credential) -> None:
-        """A token was replaced. If it worked until late in its life, that life was healthy."""
+        """Learn from a replaced token: if it worked until late in its lifetime, that lifetime was true."""
         is_rejected = self._suspect == token.digest or token.digest in self._dead
         if self._suspect == token.digest:
             self._suspect = None
         middle = token.obtained + token.lifetime / 2
-        if is_rejected or self._served.get(token.digest, -math.inf) < middle:
+        if is_rejected or self._last_accepted.get(token.digest, -math.inf) < middle:
             return
         if self._life.lived(token.announced):
             self._log.info(
@@ -444,7 +455,7 @@ class CachedTokenSource:
         self._refund()
         self._failures += 1
         self._failure = error
-        remaining = None if current is None else current.hard - now
+        remaining = None if current is None else current.expires_at - now
         delay = retry_delay(error, self._failures, remaining, self._policy.uniform)
         self._backoff_until = now + delay
         self._log.warning(
@@ -456,7 +467,7 @@ class CachedTokenSource:
     # --- the timer
 
     def _arm(self) -> None:
-        """Plan the next fetch that nobody has to ask for."""
+        """Schedule the next fetch that no caller triggers."""
         self._disarm()
         now = self.clock()
         due = next_fetch(
@@ -471,7 +482,7 @@ class CachedTokenSource:
             self._timer = loop.call_later(max(due - now, 0), self._on_timer, due, context=self._context)
 
     def _on_timer(self, due: float) -> None:
-        now = max(self.clock(), due)  # a loop may be early by its own resolution
+        now = max(self.clock(), due)  # timers may fire slightly early
         if self._failures or is_in_use(self._valid(now), now - self._last_used):
             self._refresh(now)
 
@@ -482,18 +493,23 @@ class CachedTokenSource:
 
     def _valid(self, now: float) -> Credential | None:
         current = self._current
-        return None if current is None or now >= current.hard else current
+        return None if current is None or now >= current.expires_at else current
 
     def _follow_loop(self) -> None:
-        """Drop a flight that belongs to another event loop: nobody could ever await it here."""
+        """Forget a flight of another event loop, which cannot be awaited in this one."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._flight, self._timer = loop, None, None
             self._waiters = Waiters(self._policy.max_waiters)
 
 
+def _is_newer(token: Credential, rejection: Rejection) -> bool:
+    """Whether a token was fetched after the rejection of another one."""
+    return token.generation > rejection.token.generation and token.obtained >= rejection.at
+
+
 def _error_for(error: TokenFetchError, wait: float, reason: str) -> CredentialError:
-    """The error that callers get: whether a retry makes sense depends on who failed."""
+    """Return the error for callers. A retry makes no sense if the issuer itself refuses."""
     if error.permanent and error.certain:
         return IssuerRefuses(reason=reason)
     return TokenUnavailable(wait, reason=reason)
@@ -505,3 +521,20 @@ def _closing() -> CredentialError:
 
 def _shown(seconds: float) -> float:
     return round(seconds, 3)
+
+
+def state_of(current: Credential | None, now: float, *, suspect: bytes | None) -> State:
+    """Return the state of a token.
+
+    Args:
+        current: The newest token.
+        now: The time on the clock of its deadlines.
+        suspect: The digest of the token that an upstream has rejected for an unknown reason.
+    """
+    if current is None:
+        return "empty"
+    if now >= current.expires_at:
+        return "expired"
+    if current.digest == suspect:
+        return "suspect"
+    return "stale" if now >= current.refresh_at else "fresh"

@@ -1,4 +1,4 @@
-"""When a token is fetched: the clocks and bounds of a cached source, and its pauses after failures (pure)."""
+"""When a token is fetched: time limits, back-off after failures, and learning of real lifetimes (pure)."""
 
 import math
 import random
@@ -13,49 +13,48 @@ from proxy.credentials.sources import TokenFetchError
 FIRST_DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 15.0
 DELAY_WITHOUT_TOKEN_SECONDS: Final = (1.0, 1.5)
-"""Callers are failing: try about once a second, so that service is back soon after the issuer."""
+"""Without a token, requests fail: try about once a second, to recover soon after the issuer does."""
 REFUSALS_IN_A_ROW: Final = 8
-"""So often a refused request is repeated soon: issuers that start up refuse what they accept a moment later.
-Then the pauses double."""
+"""The number of refusals after which the delays start to double. Issuers that are starting up may refuse a
+request that they accept a moment later."""
 DELAY_REFUSED_SECONDS: Final = 0.8
 DELAY_REFUSED_SECONDS_MAX: Final = 60.0
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
-"""An issuer is not left alone for longer than this, whatever its Retry-After says."""
+"""The longest delay that Retry-After may cause."""
 
 IDLE_LIFETIMES: Final = 2
-"""A credential that nobody asked for in so many lifetimes is not refreshed: it goes cold."""
+"""A credential that was not used for this many lifetimes is not refreshed any more."""
 IDLE_SECONDS: Final = 60.0
-"""The same, where there is no token whose lifetime could be counted; then also the pace of further probes."""
-
+"""The same if there is no token; also the interval of further attempts for an unused credential."""
 
 Uniform = Callable[[float, float], float]
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
-    """The clocks and bounds of a cached source; all times in seconds."""
+    """The time limits and bounds of a cached source, in seconds."""
 
     fetch_timeout: float = 15.0
-    """One fetch, from start to end."""
+    """The time limit for one fetch."""
     flight_timeout: float = 15.0
-    """One flight: the fetch, or the wait for somebody else's."""
+    """The time limit for one flight: the fetch, or the wait for that of another process."""
     wait_timeout: float = 20.0
-    """What a caller waits at most for a token that is not there."""
+    """The longest wait of a caller for a token."""
     lease_seconds: float = 2.0
-    """A process of the fleet that is gone while it fetches is missed for no longer than this."""
+    """How long a process that died during a fetch can block the rest of the fleet."""
     exclusive: bool = False
-    """Whether a new token revokes the one before: then two processes must never fetch at once."""
+    """Whether a new token revokes the previous one, so that two processes must never fetch at once."""
     max_waiters: int = 20_000
     clock: Callable[[], float] = time.monotonic
     uniform: Uniform = random.uniform
 
 
 def is_in_use(current: Credential | None, idle: float) -> bool:
-    """Whether somebody wanted a credential lately enough for it to be renewed.
+    """Whether a credential was used recently enough to be refreshed.
 
     Args:
-        current: The one that may be sent, if there is one.
-        idle: Seconds since it was last asked for.
+        current: The credential that may be sent, if there is one.
+        idle: Seconds since it was last used.
     """
     return idle <= (IDLE_SECONDS if current is None else IDLE_LIFETIMES * current.lifetime)
 
@@ -63,25 +62,29 @@ def is_in_use(current: Credential | None, idle: float) -> bool:
 def next_fetch(
     current: Credential | None, now: float, *, idle: float, failures: int, backoff_until: float
 ) -> float:
-    """When the next fetch is due: at the soft end of the token, or at the end of the back-off.
+    """Return when the next fetch is due: at the refresh time of the token, or at the end of the back-off.
 
-    A failure is probed for ever, if seldom while nobody asks: a service that is not ready gets no requests
-    that would. Infinite where nothing is due.
+    Failed fetches are repeated even if no caller needs the token, because a service that is not ready
+    receives no requests. The result is infinite if no fetch is due.
     """
     if failures == 0:
-        return current.soft if current is not None and current.soft < current.hard else math.inf
-    due = max(backoff_until, current.soft if current else now)
+        return (
+            current.refresh_at
+            if current is not None and current.refresh_at < current.expires_at
+            else math.inf
+        )
+    due = max(backoff_until, current.refresh_at if current else now)
     return due if is_in_use(current, idle) else max(due, now + IDLE_SECONDS)
 
 
 def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, uniform: Uniform) -> float:
-    """Return the seconds until the next attempt.
+    """Return the number of seconds until the next attempt.
 
     Args:
         error: The failure.
-        failures: How many in a row, this one included.
-        remaining: Seconds that the token in hand may still be sent; None or less than 0 without one.
-        uniform: Draws between two bounds.
+        failures: The number of consecutive failures, including this one.
+        remaining: Seconds for which the current token may still be sent; None or negative without one.
+        uniform: Returns a random number between two bounds.
     """
     if error.retry_after is not None:
         return min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
@@ -91,7 +94,81 @@ def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, 
         return uniform(0.65 * longest, longest)
     if remaining is None or remaining <= 0:
         return uniform(*DELAY_WITHOUT_TOKEN_SECONDS)
-    # A quarter of what remains, again and again, would make more and more attempts up to the end.
+    # A quarter of the remaining time alone would make attempts more and more frequent towards the end.
     longest = min(DELAY_SECONDS_MAX, FIRST_DELAY_SECONDS * 2.0 ** min(failures, 16), remaining / 4)
     longest = max(longest, FIRST_DELAY_SECONDS)
     return uniform(longest / 2, longest)
+
+
+EARLY_DEATHS: Final = 2
+HEALTHY_TOKENS: Final = 5
+"""The number of healthy tokens after which a longer lifetime is tried; doubled after each failed try."""
+HEALTHY_TOKENS_MAX: Final = 80
+GROWTH: Final = 1.5
+SECONDS_MIN: Final = 1.0
+
+
+class LearnedLife:
+    """The real lifetime of a credential's tokens, for issuers whose tokens expire earlier than announced.
+
+    Issuers restart, gateways limit sessions, and clocks differ: a token announced to live for five minutes
+    may be rejected after eight seconds. After two early deaths in a row, the observed lifetime decides when
+    a token is refreshed and for how long it is sent. After some healthy tokens a longer lifetime is tried
+    again.
+
+    The caller leaves out deaths that prove little: if another process fetched a token in the meantime, or if
+    the upstream accepts the token again.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        """The observed lifetime, if it overrides the announced one."""
+        self._deaths: list[float] = []
+        self._healthy = 0
+        self._patience = HEALTHY_TOKENS
+
+    @property
+    def longest(self) -> float:
+        """The upper bound for the lifetime of a token."""
+        return math.inf if self.seconds is None else self.seconds
+
+    def died(self, age: float, *, certain: bool = True) -> bool:
+        """Record a token that died early, and return whether the bound has changed.
+
+        Args:
+            age: The age at which the upstream rejected it, in seconds.
+            certain: Whether the expiry depends on the issuer's clock alone. Otherwise one early death is
+                enough to show that the clocks differ.
+        """
+        age = max(age, SECONDS_MIN)
+        self._healthy = 0
+        if self.seconds is not None:
+            self._patience = min(2 * self._patience, HEALTHY_TOKENS_MAX)
+            shorter = min(self.seconds, age)
+            changed, self.seconds = shorter != self.seconds, shorter
+            return changed
+        self._deaths.append(age)
+        if certain and len(self._deaths) < EARLY_DEATHS:
+            return False
+        self.seconds = min(self._deaths)
+        return True
+
+    def lived(self, announced: float) -> bool:
+        """Record a token that worked to its end, and return whether the bound has changed.
+
+        Args:
+            announced: The lifetime that the issuer announced, in seconds.
+        """
+        self._deaths.clear()
+        if self.seconds is None:
+            return False
+        self._healthy += 1
+        if self._healthy < self._patience:
+            return False
+        self._healthy = 0
+        longer = GROWTH * self.seconds
+        if longer < announced:
+            self.seconds = longer
+        else:
+            self.seconds, self._patience = None, HEALTHY_TOKENS
+        return True

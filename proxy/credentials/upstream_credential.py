@@ -1,51 +1,184 @@
-"""A credential as an upstream uses it: the shared token, and the place of a request where it is written."""
+"""A credential as an upstream uses it: the shared token, where it is written, and how it is rejected."""
 
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 from urllib.parse import quote, unquote_plus
 
-from proxy.credentials.cached_source import CachedTokenSource
+from proxy.credentials.cached_source import CachedTokenSource, Rejection
 from proxy.credentials.credential import Credential
-from proxy.credentials.refusal import RefusalRules
-from proxy.settings import Invalidation
+from proxy.credentials.rejections import Purpose
+from proxy.credentials.sources.reply import find_path
+from proxy.errors import TokenUnavailable
+from proxy.settings import Inject, Invalidation
 from proxy.wire.headers import with_hyphens
 
-Headers = list[tuple[bytes, bytes]]
+BODY_BYTES_MAX: Final = 64 * 1024
+"""The number of bytes of a body to search for an error."""
+SENDS_MAX: Final = 3
+"""A request is sent again with another token. If that token may have been revoked as well, because it is
+older than the first rejection or because the purpose worked until then, the request is sent a last time."""
+_CONTENT_TYPE: Final = b"content-type"
+_JSON: Final = b"application/json"
+
+HeaderList = list[tuple[bytes, bytes]]
+Headers = Iterable[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """Where the token goes: a header made from a template, or a query parameter."""
+class RejectionRules:
+    """The `invalidate_on` rules of a credential: a response that matches one of them rejects the token.
 
-    header: str | None = "Authorization"
-    template: str = "Bearer {token}"
-    query: str | None = None
+    Args:
+        rules: The rules.
+    """
 
-    def apply(self, credential: Credential, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
-        """Write the token, over anything of that name that the caller sent."""
-        value = self.template.replace("{token}", credential.secret.reveal())
-        if self.query is not None:
-            return headers, _replace_parameter(query, self.query, value)
-        name = (self.header or "").encode().lower()
-        spelled = with_hyphens(name)
-        kept = [pair for pair in headers if with_hyphens(pair[0]) != spelled]
-        kept.append((name, value.encode()))
-        return kept, query
+    def __init__(self, rules: Sequence[Invalidation]) -> None:
+        self._head_rules = [rule for rule in rules if rule.path is None]
+        self._body_rules = [rule for rule in rules if rule.path is not None]
+        self._statuses = frozenset(rule.status for rule in rules)
+
+    def match_head(self, status: int, headers: Headers) -> bool:
+        """Whether status and headers match a rule."""
+        return status in self._statuses and any(_matches(rule, status, headers) for rule in self._head_rules)
+
+    def need_body(self, status: int, headers: Headers) -> bool:
+        """Whether a rule has to look at the beginning of the body, and the body is JSON."""
+        return (
+            status in self._statuses
+            and any(_matches(rule, status, headers) for rule in self._body_rules)
+            and _is_json(headers)
+        )
+
+    def match_body(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Whether status, headers and body match a rule."""
+        try:
+            parsed = json.loads(body)
+        except (ValueError, RecursionError):
+            return False
+        return any(
+            _matches(rule, status, headers) and _is_among(find_path(parsed, rule.path or ""), rule.values)
+            for rule in self._body_rules
+        )
+
+
+def _is_json(headers: Headers) -> bool:
+    """Whether the body is a single JSON value; streams such as NDJSON must not be held back."""
+    types = [
+        value.partition(b";")[0].strip().lower() for name, value in headers if name.lower() == _CONTENT_TYPE
+    ]
+    return any(kind == _JSON or (kind.endswith(b"+json") and b"stream" not in kind) for kind in types)
+
+
+def _matches(rule: Invalidation, status: int, headers: Headers) -> bool:
+    if rule.status != status:
+        return False
+    challenge = rule.www_authenticate
+    return challenge is None or any(
+        name.lower() == b"www-authenticate" and challenge.lower().encode() in value.lower()
+        for name, value in headers
+    )
+
+
+def _is_among(found: Any, values: Sequence[object]) -> bool:
+    """Compare type and value: 1 is not true, and 110 is not "110"."""
+    return any(type(found) is type(value) and found == value for value in values)
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCredential:
-    """A cached source, where its token is written, and how an upstream refuses it."""
+    """A token source, where its token is written, and which responses reject it."""
 
     source: CachedTokenSource
-    injection: Injection
-    refusal: RefusalRules = field(default_factory=lambda: RefusalRules((Invalidation(status=401),)))
+    inject: Inject = field(default_factory=Inject)
+    rejection: RejectionRules = field(default_factory=lambda: RejectionRules((Invalidation(status=401),)))
+
+
+def write_token(
+    inject: Inject, credential: Credential, headers: HeaderList, query: bytes
+) -> tuple[HeaderList, bytes]:
+    """Write a token into a request, and remove any header or parameter of that name from the caller."""
+    value = inject.template.replace("{token}", credential.secret.reveal())
+    if inject.query is not None:
+        return headers, _replace_parameter(query, inject.query, value)
+    name = (inject.header or "").encode().lower()
+    normalized = with_hyphens(name)
+    kept = [pair for pair in headers if with_hyphens(pair[0]) != normalized]
+    kept.append((name, value.encode()))
+    return kept, query
 
 
 def _replace_parameter(query: bytes, name: str, value: str) -> bytes:
-    """Set one query parameter and leave the rest byte for byte."""
+    """Set one query parameter, and keep all others byte for byte."""
     others = [
         pair
         for pair in query.split(b"&")
         if pair and unquote_plus(pair.partition(b"=")[0].decode("latin-1")) != name
     ]
     return b"&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}".encode()])
+
+
+class TokenUse:
+    """The tokens that one request is sent with, until one is accepted or no other can help.
+
+    Args:
+        source: The shared token.
+        caller: The caller who sent the request.
+        purpose: The purpose of the request.
+    """
+
+    __slots__ = ("_before", "_caller", "_purpose", "_sent_at", "_source", "_token", "sends")
+
+    def __init__(self, source: CachedTokenSource, caller: str | None, purpose: Purpose) -> None:
+        self._source = source
+        self._caller = caller or ""
+        self._purpose = purpose
+        self._token: Credential | None = None
+        self._sent_at = 0.0
+        self._before: list[Rejection] = []
+        self.sends = 0
+
+    @property
+    def ever_accepted(self) -> bool:
+        """Whether an upstream has ever accepted a token of this credential. If not, its tokens are wrong."""
+        return self._source.ever_accepted
+
+    async def token(self) -> Credential | None:
+        """Return the token to send now; None if no other token would be accepted either.
+
+        Raises:
+            CredentialError: No token is available.
+        """
+        source, last = self._source, self._last
+        if last is None:
+            token: Credential | None = await source.get()
+        elif self.sends >= SENDS_MAX:
+            raise TokenUnavailable(reason="tokens were rejected while they were replaced")
+        else:
+            token = await source.newer(last, self._caller, self._purpose)
+        if token is None and last is not None:
+            source.deny(last.token, self._caller, self._purpose)
+        self._token = token
+        self.sends += 1
+        self._sent_at = source.clock()
+        return token
+
+    def accepted(self) -> None:
+        """Record that the upstream accepted the token."""
+        if self._token is not None:
+            self._source.accepted(self._token, self._sent_at, self._purpose, self._last)
+
+    def rejected(self, reason: str) -> bool:
+        """Record that the upstream rejected the token, and return whether another token may help."""
+        if self._token is None:
+            return False
+        rejection = Rejection(self._token, self._sent_at, self._source.clock())
+        may_help = self._source.rejected(
+            rejection, self._caller, self._purpose, before=self._before, reason=reason
+        )
+        self._before.append(rejection)
+        return may_help
+
+    @property
+    def _last(self) -> Rejection | None:
+        return self._before[-1] if self._before else None

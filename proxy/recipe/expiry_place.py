@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from proxy.credentials.sources.expiry import COOKIE, HEADER, Reply, has_no_zone, read_lifetime
+from proxy.credentials.sources.reply import COOKIE, HEADER, Reply, has_no_zone, read_lifetime
 from proxy.recipe.finding import Finding, path_leaves
 from proxy.secret_detection import is_jwt, words_of
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from proxy.credentials.sources.reply_body import embedded
+from proxy.credentials.sources.reply import embedded
 from proxy.credentials.sources.reply_faults import is_html_text
 from proxy.secret import MASK
 from proxy.secret_detection import is_explanation, is_harmless_reply, is_random, mask_explanation

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from proxy.credentials.sources.expiry import COOKIE, Reply
-from proxy.credentials.sources.reply_body import cookies_of, embedded, parse_body
+from proxy.credentials.sources.reply import COOKIE, Reply, cookies_of, embedded, parse_body
 from proxy.recipe.expiry_place import find_expiries, find_refresh_hint
 from proxy.recipe.finding import Finding, path_leaves
 from proxy.secret_detection import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of

@@ -12,9 +12,8 @@ import httpx2
 from openai import AsyncOpenAI
 
 from proxy.credentials import Credential, UpstreamCredential
-from proxy.credentials.refusal import BODY_BYTES_MAX
-from proxy.credentials.suspicion import Purpose
-from proxy.credentials.token_use import TokenUse
+from proxy.credentials.rejections import Purpose
+from proxy.credentials.upstream_credential import BODY_BYTES_MAX, TokenUse, write_token
 from proxy.errors import (
     Aborted,
     BadResponse,
@@ -149,7 +148,7 @@ class UpstreamClient(AsyncOpenAI):
         headers += self._extra
         query = request.query
         if credential is not None and self._credential is not None:
-            headers, query = self._credential.injection.apply(credential, headers, query)
+            headers, query = write_token(self._credential.inject, credential, headers, query)
             self._secrets.add(credential)
         if request.content_length is not None:
             headers.append((b"content-length", str(request.content_length).encode()))
@@ -196,13 +195,13 @@ class UpstreamClient(AsyncOpenAI):
         """Whether an answer rejects our token."""
         if self._credential is None:
             return False
-        status, headers, rules = response.status, response.headers, self._credential.refusal
-        if rules.fit_head(status, headers):
+        status, headers, rules = response.status, response.headers, self._credential.rejection
+        if rules.match_head(status, headers):
             return True
-        if not rules.ask_for_body(status, headers):
+        if not rules.need_body(status, headers):
             return False
         try:
-            return rules.fit_body(status, headers, await response.peek(BODY_BYTES_MAX))
+            return rules.match_body(status, headers, await response.peek(BODY_BYTES_MAX))
         except httpx2.TransportError as error:
             await response.aclose()
             raise self._translate(error) from error

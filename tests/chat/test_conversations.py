@@ -2,7 +2,7 @@
 
 from proxy.chat.conversation import MemoryConversation, Turn
 from proxy.chat.redis_conversation import RedisConversation
-from proxy.credentials.sharing.seal import Seal
+from proxy.credentials.sharing.record import Seal
 from tests.chat.conftest import OpenStores, open_redis, processes, shared
 from tests.redis_server import RedisServer
 

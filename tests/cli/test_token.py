@@ -134,9 +134,12 @@ async def test_a_failure_exits_1_with_the_reason_in_words(tmp_path: Path, capsys
         assert await run("corp", "--config", config) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert f"credentials.other: the reply of the token endpoint {url} has no success at 'code'" in printed.err
+    assert (
+        f"credentials.other: the reply of the token endpoint {url} signals no success at 'code'"
+        in printed.err
+    )
     assert f"credentials.other: the token endpoint {url} answered 403" in printed.err
-    assert "credentials.corp: a credential that the request holds has no token" in printed.err
+    assert "credentials.corp: a credential in the request has no token" in printed.err
     assert TOKEN not in printed.err
 
 
@@ -147,7 +150,7 @@ async def test_a_failure_of_the_embedded_gateway_is_told_alike(tmp_path: Path, c
     path = tmp_path / "proxy.toml"
     path.write_text(text)
     assert await run("corp", "--config", str(path)) == 1
-    assert "has no success at 'code'" in capsys.readouterr().err
+    assert "signals no success at 'code'" in capsys.readouterr().err
 
 
 def test_an_unknown_name_exits_2_with_the_nearest(tmp_path: Path, capsys: Printed) -> None:
@@ -187,7 +190,7 @@ async def test_a_reply_of_failure_shows_with_the_endpoints_own_words(tmp_path: P
         endpoint.status = 401
         assert await run("corp", "--config", config) == 1
     printed = capsys.readouterr()
-    assert "has no success at 'ret': it is 4003, and 0 is expected" in printed.err
+    assert "signals no success at 'ret': it is 4003, but 0 is expected" in printed.err
     assert f"the token endpoint {url} answered 401; it refuses the request" in printed.err
     assert printed.err.count('  errmsg    "bad signature of ********"') == 2
     assert "  data.sid  ******** (4 characters)" in printed.err
@@ -211,7 +214,7 @@ async def test_a_login_page_is_recognised(tmp_path: Path, capsys: Printed) -> No
         (
             '{ path = "data.end", as = "epoch" }',
             300,
-            'expires at "data.end" as epoch: the reply has nothing there',
+            'expires at "data.end" as epoch: the reply has no such value',
         ),
         ('{ path = "life", as = "seconds" }', 300_000, 'as = "milliseconds" would make it 5 min'),
         ('{ path = "life", as = "milliseconds" }', 7200, 'as = "seconds" would make it 2 h'),

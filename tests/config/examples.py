@@ -12,6 +12,7 @@ from typing import Any
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials, build_source
 from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.upstream_credential import write_token
 from proxy.settings import Settings, load_settings
 from tests.signing_keys import certificate_pem, pem
 
@@ -135,7 +136,7 @@ async def bring(settings: Settings, name: str) -> Brought:
     try:
         fetched = await source.fetch()
         credential = mint(fetched, generation=1, obtained=0.0, uniform=min)
-        headers, query = others[name].injection.apply(credential, [], b"")
+        headers, query = write_token(others[name].inject, credential, [], b"")
     finally:
         await source.close()
         await others.close()

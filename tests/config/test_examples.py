@@ -6,9 +6,7 @@ import tomllib
 import pytest
 
 from proxy.credentials.build import build_source
-from proxy.credentials.sources.azure import AzureTokenSource
-from proxy.credentials.sources.bedrock import BedrockTokenSource
-from proxy.credentials.sources.google import GoogleTokenSource
+from proxy.credentials.sources.cloud import AzureTokenSource, BedrockTokenSource, GoogleTokenSource
 from proxy.settings import describe
 from tests.config.examples import FOLDER, NAMES, VARIABLE, Surroundings, value_of
 

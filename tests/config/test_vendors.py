@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials.refusal import RefusalRules
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.upstream_credential import RejectionRules
 from tests.config.examples import Brought, Surroundings, bring, value_of
 from tests.config.vendor import Says, Vendor, form_of, json_of, path_of, query_of
 
@@ -228,17 +228,17 @@ async def played(case: Case, vendor: Vendor, around: Surroundings) -> Brought:
 
 @pytest.mark.parametrize("case", [str(case) for case in cases() if case.refusals], indirect=True)
 def test_a_refused_token_is_recognised_and_a_good_answer_is_not(case: Case, around: Surroundings) -> None:
-    rules = RefusalRules(around.example(case.example).credentials[case.credential].invalidate_on)
+    rules = RejectionRules(around.example(case.example).credentials[case.credential].invalidate_on)
 
     assert all(
-        rules.fit_head(status, JSON)
-        or (rules.ask_for_body(status, JSON) and rules.fit_body(status, JSON, body))
+        rules.match_head(status, JSON)
+        or (rules.need_body(status, JSON) and rules.match_body(status, JSON, body))
         for status, body in case.refusals
     )
     for status in (200, 400):
-        assert not rules.fit_head(status, JSON)
+        assert not rules.match_head(status, JSON)
         for answer in (b'{"id": "a", "result": "hello"}', b'{"code": 0}', b'{"error_code": 18}'):
-            assert not rules.fit_body(status, JSON, answer)
+            assert not rules.match_body(status, JSON, answer)
 
 
 async def test_the_second_of_two_vault_requests_shows_what_the_first_brought(

@@ -8,9 +8,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from proxy.credentials import CachedTokenSource, Credential, LocalSharing, MemoryTokenStore, RefreshPolicy
 from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources import TokenFetchError, TokenSource
-from proxy.credentials.suspicion import Purpose
-from proxy.credentials.token_use import TokenUse
+from proxy.credentials.upstream_credential import TokenUse
 from proxy.errors import CredentialError
 from proxy.secret import Secret
 from proxy.telemetry import TokenStats

@@ -7,15 +7,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from proxy.credentials import MemoryTokenStore
-from proxy.credentials.build import build_credentials, build_source, http_recipe
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.build import build_credentials, build_source
+from proxy.credentials.sources.http import HttpTokenSource
+from proxy.credentials.sources.local import StaticTokenSource
 from proxy.credentials.sources.oauth2 import oauth2_recipe
-from proxy.credentials.sources.static import StaticTokenSource
-from proxy.credentials.upstream_credential import Injection
 from proxy.secret import Secret
-from proxy.settings import Credential, HttpCredential, OAuth2Credential
+from proxy.settings import Credential, HttpCredential, Inject, OAuth2Credential
 from proxy.settings.interpolation import Interpolated
-from tests.credentials.sources.token_endpoint import TokenEndpoint
+from tests.credentials.sources.token_endpoint import TokenEndpoint, recipe_of
 from tests.loopback import serve_on_loopback
 from tests.signing_keys import certificate_pem
 
@@ -35,13 +34,13 @@ def section(values: dict[str, Any]) -> Credential:
     return checked
 
 
-def http(**more: Any) -> Recipe:
+def http(**more: Any) -> HttpCredential:
     checked = section({**HTTP, **more})
     assert isinstance(checked, HttpCredential)
-    return http_recipe(checked)
+    return checked
 
 
-def oauth2(**more: Any) -> Recipe:
+def oauth2(**more: Any) -> HttpCredential:
     checked = section({**OAUTH2, **more})
     assert isinstance(checked, OAuth2Credential)
     return oauth2_recipe(checked)
@@ -58,8 +57,8 @@ async def test_each_source_has_its_kind(values: dict[str, Any], kind: type) -> N
 
 def test_an_http_section_with_every_default() -> None:
     recipe = http()
-    assert recipe == Recipe(url="https://auth.example/token", token="data.token")
-    assert (recipe.method, recipe.json, recipe.form, recipe.timeout) == ("POST", None, None, 10.0)
+    assert recipe == recipe_of(url="https://auth.example/token", token="data.token")
+    assert (recipe.method, recipe.json_body, recipe.form, recipe.timeout) == ("POST", None, None, 10.0)
 
 
 def test_an_http_section_with_everything(tmp_path: Path) -> None:
@@ -77,7 +76,7 @@ def test_an_http_section_with_everything(tmp_path: Path) -> None:
         timeout=3,
         ca_file=tmp_path / "ca.pem",
     )
-    assert recipe == Recipe(
+    assert recipe == recipe_of(
         url="https://auth.example/token",
         method="GET",
         json={"appSecret": Secret("s3cret"), "deep": (1, {"a": None})},
@@ -102,7 +101,7 @@ def test_an_http_section_with_a_form_and_a_token_in_a_header() -> None:
 
 def test_client_credentials_by_basic() -> None:
     recipe = oauth2(client_id="i d", client_secret="s&=:+", default_ttl=60, timeout=3)
-    assert recipe == Recipe(
+    assert recipe == recipe_of(
         url="https://auth.example/token",
         form={"grant_type": "client_credentials"},
         basic=("i+d", Secret("s%26%3D%3A%2B")),
@@ -149,8 +148,8 @@ async def test_the_registry_has_every_credential_under_its_name() -> None:
             MemoryTokenStore(),
         )
         assert registry["fixed"].source.name == "fixed"
-        assert registry["fixed"].injection == Injection(header="X-Key", template="{token}")
-        assert registry["corp"].injection == Injection(header=None, template="{token}", query="access_token")
+        assert registry["fixed"].inject == Inject(header="X-Key", template="{token}")
+        assert registry["corp"].inject == Inject(header=None, template="{token}", query="access_token")
         assert (await registry["fixed"].source.get()).secret == Secret("s3cret-static-token")
         assert (await registry["corp"].source.get()).secret == Secret("s3cret")
         await registry.close()

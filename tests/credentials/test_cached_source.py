@@ -6,7 +6,7 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
-from proxy.credentials.sharing import Fetch, Known
+from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.errors import TokenUnavailable
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
@@ -140,7 +140,7 @@ async def test_too_many_waiters_are_turned_away_and_the_others_served() -> None:
         waiting = [group.create_task(machine.get()) for _ in range(3)]
         await pass_time(0.1)
         error = await failure_of(machine.get())
-    assert error.reason == "too many callers wait for a token"
+    assert error.reason == "too many callers are waiting for a token"
     assert [task.result().generation for task in waiting] == [1, 1, 1]
 
 
@@ -169,7 +169,7 @@ async def test_a_token_that_is_past_its_end_when_it_comes_is_a_failed_fetch(line
     issuer = FakeIssuer(lifetime=5.0, delay=6.0)
     machine = build_machine(issuer)
     error = await failure_of(machine.get())
-    assert error.reason == "the token was past its end when it came"
+    assert error.reason == "the token had already expired when it arrived"
     with pytest.raises(TokenUnavailable):
         at_once(machine.get())
     assert issuer.fetches == 1
@@ -182,7 +182,7 @@ async def test_a_process_that_slept_through_a_tokens_life_does_not_send_it(lifet
     issuer = FakeIssuer(lifetime=lifetime, delay=lifetime + 1.0)  # the reply lay there while it slept
     machine = build_machine(issuer)
     error = await failure_of(machine.get())
-    assert (error.status, error.reason) == (503, "the token was past its end when it came")
+    assert (error.status, error.reason) == (503, "the token had already expired when it arrived")
     issuer.delay = 0.1
     await pass_time(2.0)
     assert (await machine.get()).generation > 1
@@ -205,7 +205,7 @@ async def test_a_store_that_hangs_does_not_hang_the_source_for_ever() -> None:
     class HangingSharing:
         """Never answers."""
 
-        async def bring(self, fetch: Fetch, known: Known) -> Credential:
+        async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
             await asyncio.sleep(1e6)
             raise AssertionError
 

@@ -10,10 +10,10 @@ from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
 from proxy.credentials.credential import mint
-from proxy.credentials.sharing import Fetch, Known
+from proxy.credentials.rejections import SPACING_SECONDS, Purpose
+from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.suspicion import SPACING_SECONDS, Purpose
-from proxy.credentials.token_use import TokenUse
+from proxy.credentials.upstream_credential import TokenUse
 from proxy.errors import CredentialError
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
@@ -335,7 +335,7 @@ async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
     class Adopting:
         """Gives another process's token each time."""
 
-        async def bring(self, fetch: Fetch, known: Known) -> Credential:
+        async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
             now, generation = asyncio.get_running_loop().time(), known.generation + 1
             credential = mint(await fetch(), generation=generation, obtained=now, uniform=lowest)
             return replace(credential, adopted=True)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.credentials import CachedTokenSource, Credential
+from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.suspicion import Purpose
-from proxy.credentials.token_use import TokenUse
+from proxy.credentials.upstream_credential import TokenUse
 from proxy.errors import CredentialError
 from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, at_once, build_machine
 from tests.virtual_time import run_virtually
@@ -35,7 +35,7 @@ class Walk:
         if self.machine.remaining is None:
             self._start(self._get())
         else:
-            assert asyncio.get_running_loop().time() < at_once(self.machine.get()).hard
+            assert asyncio.get_running_loop().time() < at_once(self.machine.get()).expires_at
 
     async def _get(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -45,7 +45,9 @@ class Walk:
         except CredentialError:
             assert self.machine.remaining is None
         else:
-            assert clock() < credential.hard or clock() > came  # a token of a moment serves who waited for it
+            assert (
+                clock() < credential.expires_at or clock() > came
+            )  # a token of a moment serves who waited for it
         assert clock() - came <= WAIT_SECONDS + 1e-6
 
     def reject(self, number: int) -> None:

@@ -37,8 +37,8 @@ def test_the_deadlines_of_a_token(
     for uniform, expected in ((lowest, soft[0]), (highest, soft[1])):
         fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
         credential = mint(fetched, generation=7, obtained=1000.0, uniform=uniform)
-        assert credential.soft == pytest.approx(1000.0 + expected)
-        assert credential.hard == pytest.approx(1000.0 + hard)
+        assert credential.refresh_at == pytest.approx(1000.0 + expected)
+        assert credential.expires_at == pytest.approx(1000.0 + hard)
         assert credential.lifetime == pytest.approx(hard)
         assert (credential.generation, credential.obtained) == (7, 1000.0)
         assert credential.secret == Secret("t")
@@ -47,7 +47,7 @@ def test_the_deadlines_of_a_token(
 def test_soft_lies_at_60_to_75_percent_and_spreads() -> None:
     draw = random.Random(16).uniform
     drawn = [
-        mint(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).soft / 300.0
+        mint(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).refresh_at / 300.0
         for _ in range(10_000)
     ]
     assert 0.60 <= min(drawn) < 0.601
@@ -68,8 +68,8 @@ def test_soft_comes_before_hard_and_hard_before_the_end(
     credential = mint(
         fetched, generation=1, obtained=obtained, uniform=lambda low, high: low + fraction * (high - low)
     )
-    assert obtained < credential.soft <= credential.hard < obtained + lifetime
-    assert (credential.soft < credential.hard) == (lifetime >= 2.0)
+    assert obtained < credential.refresh_at <= credential.expires_at < obtained + lifetime
+    assert (credential.refresh_at < credential.expires_at) == (lifetime >= 2.0)
 
 
 @given(st.floats(2.0, 1e9), st.floats(0.0, 1.0), st.floats(0.0, 1e6))
@@ -82,9 +82,9 @@ def test_a_token_without_an_end_is_looked_at_again_before_the_hint_and_serves_on
         obtained=obtained,
         uniform=lambda low, high: low + fraction * (high - low),
     )
-    assert obtained + 0.79 * refresh_in < credential.soft
-    assert credential.soft <= (obtained + refresh_in) * (1 + 1e-12)
-    assert credential.hard == math.inf
+    assert obtained + 0.79 * refresh_in < credential.refresh_at
+    assert credential.refresh_at <= (obtained + refresh_in) * (1 + 1e-12)
+    assert credential.expires_at == math.inf
 
 
 def test_a_fingerprint_stands_for_the_token_and_nothing_else() -> None:

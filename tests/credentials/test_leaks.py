@@ -13,24 +13,23 @@ import structlog
 from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, UpstreamCredential
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
-from proxy.credentials.sources.static import StaticTokenSource
-from proxy.credentials.upstream_credential import Injection
+from proxy.credentials.sources.http import HttpTokenSource
+from proxy.credentials.sources.local import StaticTokenSource
 from proxy.errors import CredentialError, TokenUnavailable
 from proxy.secret import Secret
-from proxy.settings import Logs
+from proxy.settings import HttpCredential, Inject, Logs
 from proxy.telemetry import configure_logs
 from tests.credentials.fakes import build_credential, local_machine, reject, serve
-from tests.credentials.sources.token_endpoint import TokenEndpoint
+from tests.credentials.sources.token_endpoint import TokenEndpoint, recipe_of
 from tests.loopback import serve_on_loopback
 
 TOKEN = "canary-token-7f3a"
 SECRET = "canary-secret-91bc"
 
 
-def recipe(url: str) -> Recipe:
+def recipe(url: str) -> HttpCredential:
     """A recipe with a secret in every place that may hold one."""
-    return Recipe(
+    return recipe_of(
         url=url,
         query={"key": Secret(SECRET)},
         headers={"X-Key": Secret(SECRET)},
@@ -63,7 +62,7 @@ async def test_no_object_shows_what_it_holds() -> None:
         static,
         store,
         machine,
-        UpstreamCredential(machine, Injection()),
+        UpstreamCredential(machine, Inject()),
         TokenUnavailable(reason="down"),
         TokenFetchError("down"),
     )

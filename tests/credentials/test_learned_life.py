@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.learned_life import GROWTH, HEALTHY_LIVES, SECONDS_MIN, LearnedLife
+from proxy.credentials.refresh_policy import GROWTH, HEALTHY_TOKENS, SECONDS_MIN, LearnedLife
 
 
 def test_one_death_is_no_rule_and_two_are() -> None:
@@ -42,7 +42,7 @@ def test_a_longer_life_is_tried_after_some_healthy_ones_and_less_often_each_time
         waits.append(count)
         assert life.died(8.0)
         assert life.seconds == 8.0
-    assert waits == [HEALTHY_LIVES, 2 * HEALTHY_LIVES, 4 * HEALTHY_LIVES, 8 * HEALTHY_LIVES]
+    assert waits == [HEALTHY_TOKENS, 2 * HEALTHY_TOKENS, 4 * HEALTHY_TOKENS, 8 * HEALTHY_TOKENS]
 
 
 def test_healthy_lives_lead_back_to_the_announced_one() -> None:
@@ -52,7 +52,7 @@ def test_healthy_lives_lead_back_to_the_announced_one() -> None:
     while life.seconds is not None:
         life.lived(300.0)
         count += 1
-    assert count == HEALTHY_LIVES * math.ceil(math.log(300.0 / 8.0) / math.log(GROWTH))
+    assert count == HEALTHY_TOKENS * math.ceil(math.log(300.0 / 8.0) / math.log(GROWTH))
 
 
 @given(st.lists(st.floats(0.0, 1e4) | st.none(), max_size=100), st.floats(1.0, 1e4))

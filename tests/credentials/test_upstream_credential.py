@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials import CredentialRegistry, UpstreamCredential
-from proxy.credentials.upstream_credential import Injection
+from proxy.credentials import UpstreamCredential
+from proxy.credentials.build import CredentialRegistry
+from proxy.credentials.upstream_credential import write_token
+from proxy.settings import Inject
 from tests.credentials.fakes import FakeIssuer, build_credential, build_machine, pass_time, reject, virtually
 
 Headers = list[tuple[bytes, bytes]]
@@ -17,15 +19,15 @@ Headers = list[tuple[bytes, bytes]]
 @pytest.mark.parametrize(
     ("injection", "written"),
     [
-        (Injection(), (b"authorization", b"Bearer s3cret")),
-        (Injection(header="X-Auth-Token", template="{token}"), (b"x-auth-token", b"s3cret")),
-        (Injection(header="Cookie", template="a={token}; b={token}"), (b"cookie", b"a=s3cret; b=s3cret")),
-        (Injection(template="{x} {token} {}"), (b"authorization", b"{x} s3cret {}")),
+        (Inject(), (b"authorization", b"Bearer s3cret")),
+        (Inject(header="X-Auth-Token", template="{token}"), (b"x-auth-token", b"s3cret")),
+        (Inject(header="Cookie", template="a={token}; b={token}"), (b"cookie", b"a=s3cret; b=s3cret")),
+        (Inject(template="{x} {token} {}"), (b"authorization", b"{x} s3cret {}")),
     ],
 )
-def test_a_header_is_made_from_the_template(injection: Injection, written: tuple[bytes, bytes]) -> None:
+def test_a_header_is_made_from_the_template(injection: Inject, written: tuple[bytes, bytes]) -> None:
     before: Headers = [(b"accept", b"*/*"), (b"x-trace", b"1")]
-    headers, query = injection.apply(build_credential(), before, b"a=1")
+    headers, query = write_token(injection, build_credential(), before, b"a=1")
     assert headers == [*before, written]
     assert query == b"a=1"
     assert len(before) == 2  # the caller's list is left alone
@@ -33,7 +35,7 @@ def test_a_header_is_made_from_the_template(injection: Injection, written: tuple
 
 def test_whatever_the_caller_sent_under_that_name_is_gone() -> None:
     sent = [(b"x-auth", b"mine"), (b"accept", b"*/*"), (b"x-auth", b"mine too")]
-    headers, _ = Injection(header="X-Auth", template="{token}").apply(build_credential(), sent, b"")
+    headers, _ = write_token(Inject(header="X-Auth", template="{token}"), build_credential(), sent, b"")
     assert headers == [(b"accept", b"*/*"), (b"x-auth", b"s3cret")]
 
 
@@ -51,16 +53,16 @@ def test_whatever_the_caller_sent_under_that_name_is_gone() -> None:
     ],
 )
 def test_a_query_parameter_replaces_the_callers_own(query: bytes, expected: bytes) -> None:
-    injection = Injection(header=None, query="access_token", template="{token}")
-    headers, written = injection.apply(build_credential(), [(b"accept", b"*/*")], query)
+    injection = Inject(header=None, query="access_token", template="{token}")
+    headers, written = write_token(injection, build_credential(), [(b"accept", b"*/*")], query)
     assert written == expected
     assert headers == [(b"accept", b"*/*")]
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1))
 def test_any_token_arrives_in_the_query_as_it_is(token: str) -> None:
-    injection = Injection(header=None, query="key[]", template="{token}")
-    _, query = injection.apply(build_credential(token), [], b"key%5B%5D=mine&a=1")
+    injection = Inject(header=None, query="key[]", template="{token}")
+    _, query = write_token(injection, build_credential(token), [], b"key%5B%5D=mine&a=1")
     assert parse_qsl(query.decode()) == [("a", "1"), ("key[]", token)]
 
 
@@ -69,7 +71,7 @@ async def test_all_credentials_are_fetched_and_closed_together() -> None:
     issuers = {name: FakeIssuer(delay=1.0) for name in ("one", "two")}
     registry = CredentialRegistry()
     for name, issuer in issuers.items():
-        registry.add(name, UpstreamCredential(build_machine(issuer), Injection()))
+        registry.add(name, UpstreamCredential(build_machine(issuer), Inject()))
     registry.prefetch()
     await pass_time(2.0)
     assert [(await registry[name].source.get()).generation for name in issuers] == [1, 1]

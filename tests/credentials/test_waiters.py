@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.credentials.credential import Credential
-from proxy.credentials.waiters import Waiters
+from proxy.credentials.tasks import Waiters
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import build_credential, failure_of, pass_time, virtually
 
@@ -66,7 +66,7 @@ async def test_whoever_leaves_makes_room() -> None:
     waiters = Waiters(2)
     gone, patient = start(waiters, 2)
     await pass_time(1.0)
-    assert (await failure_of(waiters.join(10.0))).reason == "too many callers wait for a token"
+    assert (await failure_of(waiters.join(10.0))).reason == "too many callers are waiting for a token"
     gone.cancel()
     await pass_time(0.0)
     late = start(waiters, 1)

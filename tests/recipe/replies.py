@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.reply import Reply
 
 NOW = 1_764_000_000.0
 DATE = "Mon, 24 Nov 2025 16:00:00 GMT"

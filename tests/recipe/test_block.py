@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.build import build_source
-from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.reply import Reply
 from proxy.gateway import GatewayOptions, create_gateway
 from proxy.recipe import (
     CurlRequest,

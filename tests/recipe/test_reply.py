@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.sources.expiry import Reply
+from proxy.credentials.sources.reply import Reply
 from proxy.recipe import Reading, parse_reply, read_reply, with_offset
 from tests.recipe import replies
 from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply

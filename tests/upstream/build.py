@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from proxy.credentials import UpstreamCredential
-from proxy.credentials.upstream_credential import Injection
-from proxy.settings import Upstream
+from proxy.settings import Inject, Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient, UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
@@ -43,9 +42,9 @@ def build_request(
     return UpstreamRequest(method=method, path=path, query=query, headers=headers or [], body=body)
 
 
-def build_credential(issuer: FakeIssuer, injection: Injection | None = None) -> UpstreamCredential:
+def build_credential(issuer: FakeIssuer, injection: Inject | None = None) -> UpstreamCredential:
     """A credential whose tokens the issuer makes."""
-    return UpstreamCredential(build_machine(issuer), injection or Injection())
+    return UpstreamCredential(build_machine(issuer), injection or Inject())
 
 
 def build_client(

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.credentials.upstream_credential import Injection
 from proxy.errors import (
     Aborted,
     BadResponse,
@@ -22,6 +21,7 @@ from proxy.errors import (
     UpstreamForbidden,
     UpstreamTimeout,
 )
+from proxy.settings import Inject
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
@@ -153,7 +153,7 @@ async def test_the_callers_openai_account_goes_up_only_where_that_is_set(name: b
 
 async def test_no_other_spelling_of_a_header_reaches_an_upstream_that_may_not_tell_them_apart() -> None:
     theirs = [(b"x_team", b"theirs"), (b"x_token", b"theirs"), (b"x_other", b"kept")]
-    credential = build_credential(FakeIssuer(), Injection(header="X-Token", template="{token}"))
+    credential = build_credential(FakeIssuer(), Inject(header="X-Token", template="{token}"))
     async with (
         raw_upstream(ok) as upstream,
         build_client(upstream.url, credential, headers={"X-Team": "ours"}) as client,
@@ -193,7 +193,7 @@ async def test_the_token_wins_over_everybodys_header() -> None:
 
 
 async def test_a_token_goes_into_the_query_and_the_rest_of_it_stays() -> None:
-    place = Injection(header=None, template="{token}", query="key")
+    place = Inject(header=None, template="{token}", query="key")
     async with (
         raw_upstream(ok) as upstream,
         build_client(upstream.url, build_credential(FakeIssuer(token="a/b&c"), place)) as client,
@@ -473,7 +473,7 @@ async def test_the_reason_in_the_log_does_not_tell_a_token_in_the_query() -> Non
         await talk.say(b"garbage\r\n\r\n")
         await talk.caller_left()
 
-    place = Injection(header=None, template="{token}", query="key")
+    place = Inject(header=None, template="{token}", query="key")
     async with (
         raw_upstream(garbage) as upstream,
         build_client(upstream.url, build_credential(FakeIssuer(token="canary"), place)) as client,

@@ -1,6 +1,7 @@
-"""Who shares a token: the requests of one process, or all processes of a fleet.
+"""Sharing of a token: among the requests of one process, or among all processes of a fleet.
 
-A flight asks its sharing for a credential, which was either fetched, or fetched by another process meanwhile.
+A flight obtains its credential from a `Sharing`, which fetches it, or adopts one that another process
+fetched.
 """
 
 import math
@@ -14,41 +15,41 @@ Fetch = Callable[[], Awaitable[FetchedToken]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a cached source knows when a flight leaves."""
+class FlightContext:
+    """The state of a cached source at the start of a flight."""
 
     generation: int = 0
-    """Of the newest credential that it has seen; the next one gets a higher number."""
+    """The number of the newest credential; the next one receives a higher number."""
     current: Credential | None = None
-    """The credential that may still be sent."""
+    """The credential that may still be sent, if there is one."""
     rejected: frozenset[bytes] = frozenset()
-    """Digests of tokens that are dead, or that a rejection made suspect."""
+    """Digests of tokens that are dead or suspect."""
     failures: int = 0
-    """Flights that failed in a row."""
+    """The number of consecutive failed flights."""
     longest: float = math.inf
-    """Seconds that a token is believed to live at most."""
+    """The upper bound for the lifetime of a token, in seconds."""
 
-    def is_news(self, credential: Credential, now: float) -> bool:
-        """Whether a credential that another process fetched is better than the one in hand."""
-        if now >= credential.hard or credential.digest in self.rejected:
+    def is_better(self, credential: Credential, now: float) -> bool:
+        """Whether a credential from another process is better than the current one."""
+        if now >= credential.expires_at or credential.digest in self.rejected:
             return False
         current = self.current
         if current is None:
             return True
         if current.digest in self.rejected:
             return credential.obtained > current.obtained
-        return credential.digest != current.digest and credential.hard > current.hard
+        return credential.digest != current.digest and credential.expires_at > current.expires_at
 
 
 class Sharing(Protocol):
-    """Where a flight gets its credential."""
+    """Obtains credentials for flights."""
 
-    async def bring(self, fetch: Fetch, known: Known) -> Credential:
-        """Return a credential that is not the one in hand, as a generation of its own.
+    async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
+        """Return a credential other than the current one, with a new generation number.
 
         Raises:
-            TokenFetchError: there is none to be had now.
+            TokenFetchError: No token is available.
         """
 
 
-__all__ = ["Fetch", "Known", "Sharing"]
+__all__ = ["Fetch", "FlightContext", "Sharing"]

@@ -1,10 +1,10 @@
-"""A fleet that shares a token over Redis: one process fetches, the others adopt.
+"""Sharing of a token over Redis: one process of a fleet fetches it, and the others adopt it.
 
-Only flights use Redis, never a request that finds a token in its own process. What is stored there is sealed,
-and Redis' own clock says how long a token still lives, so that the hosts' clocks do not matter.
+Only flights use Redis, never a request that finds a token in its process. Records are encrypted. The
+remaining lifetime of a token is measured by Redis, so that the clocks of the hosts do not matter.
 
-A member's own trouble stays its own. What it hears from the issuer stops others only once a second member has
-heard it too; a fetch without an answer loses its lease; and a Redis that is slow is left out.
+A process cannot block the others: failures of the issuer apply to the fleet only after a second process has
+seen one, a fetch without a response loses its lease, and a process stops waiting for a slow Redis.
 """
 
 import asyncio
@@ -20,10 +20,9 @@ from proxy.credentials.credential import (
     mint,
 )
 from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
-from proxy.credentials.sharing import Fetch, Known
-from proxy.credentials.sharing.record import adopt, read_record, usable_life, write_record
+from proxy.credentials.sharing import Fetch, FlightContext
+from proxy.credentials.sharing.record import Seal, adopt, read_record, usable_life, write_record
 from proxy.credentials.sharing.scripts import ACQUIRE, FAIL, KEEP, LOOK, PARTS, RELEASE, STORE
-from proxy.credentials.sharing.seal import Seal
 from proxy.credentials.sources import TokenFetchError, as_fetch_error
 from proxy.credentials.tasks import OwnedTasks
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
@@ -31,66 +30,66 @@ from proxy.settings import Shared
 from proxy.telemetry import TokenStats, get_logger
 
 RENEW_FRACTION: Final = 0.3
-"""A holder that lives renews its lease in time, even if one renewal is lost."""
+"""The part of a lease after which it is renewed. One renewal may fail."""
 POLL_SECONDS: Final = (0.05, 0.15)
 LOOK_SECONDS: Final = 0.25
-"""A fetch that is late looks so often whether another member was faster."""
+"""How often a late fetch checks whether another process was faster."""
 HOLD_MARGIN_SECONDS: Final = 0.3
 HOLD_SECONDS_MIN: Final = 0.8
-"""Where tokens are independent a lease lasts as long as the last fetch took, and a margin; `lease_seconds` at
-most, or if no fetch is known. Nobody renews it: another member may fetch when it is over."""
+"""If tokens are independent, a lease lasts as long as the last fetch took, plus a margin, and
+`lease_seconds` at most. It is not renewed: another process may fetch when it has expired."""
 SUCCESSOR_SECONDS: Final = 0.4
-"""The lease after one that ended without an answer: a second fetch that hangs must not cost as much again."""
+"""A lease that follows a late fetch is shorter, because the second fetch may hang as well."""
 BUSY_SECONDS: Final = 0.5
-"""Members wait so long after one of them, and only one, has heard from the issuer that it is busy."""
+"""How long other processes wait if only one of them was told that the issuer is busy."""
 WITNESS_SECONDS: Final = 60.0
 UNUSED_SECONDS: Final = 40 * 86400
-"""A counter that was not raised for so long is forgotten."""
+"""How long an unused counter is kept."""
 REDIS_SECONDS: Final = 1.0
-"""All calls to Redis of a flight take no longer than this together; then the process goes on alone."""
-REST_SECONDS: Final = 5.0
-"""Redis is left alone for so long after a failure, or every flight would wait for it in vain."""
+"""The time limit for all Redis calls of a flight; after that the process continues without Redis."""
+REDIS_PAUSE_SECONDS: Final = 5.0
+"""How long Redis is not used after a failure."""
 CERTAIN_FAILURES: Final = 3
-"""A fleet of one has no second member: so many refusals in a row are believed as well."""
+"""The number of consecutive refusals that count as confirmed without a second process."""
 
 
 class Lease(NamedTuple):
-    """The right to fetch."""
+    """The exclusive right to fetch."""
 
     owner: str
     epoch: bytes
-    """Of the counter that the number comes from."""
+    """The epoch of the counter."""
     number: int
-    """Of the token that is fetched under it."""
+    """The number of the token that is fetched under the lease: its fence."""
     seconds: float
     failures: int
-    """How often the issuer has failed in a row."""
+    """The number of consecutive failures of the issuer."""
 
 
 class _Flight:
-    """What one flight knows, and the Redis time that it has left."""
+    """The state of one flight, and the Redis time that it has left."""
 
-    def __init__(self, fetch: Fetch, known: Known, seconds: float) -> None:
+    def __init__(self, fetch: Fetch, known: FlightContext, seconds: float) -> None:
         self.fetch = fetch
         self.known = known
         self.owner = secrets.token_hex(8)
         self.seconds_left = seconds
         self.seen = b""
-        """The tag of the record that was looked at last."""
+        """The tag of the last record that was read."""
 
 
 class FleetSharing:
-    """Shares one credential between all processes whose recipe and keys are the same.
+    """Shares one credential between all processes with the same recipe and encryption keys.
 
     Args:
-        record: The name of its record in Redis, the same for the whole fleet and no other recipe.
-        redis: The service's connection to Redis.
-        tasks: Hold what runs beside a flight.
-        seal: Seals what is stored.
-        policy: Clock, dice and bounds.
-        stats: Where it counts.
-        required: Whether a token may be fetched only while Redis can be used. Otherwise each process fetches
-            for itself without it.
+        record: The name of the record in Redis, which is unique for the recipe.
+        redis: The connection to Redis.
+        tasks: Starts the tasks of a flight.
+        seal: Encrypts records.
+        policy: Time limits, the clock and the random source.
+        stats: Counters.
+        required: Whether a token may be fetched only if Redis is available. Otherwise each process fetches
+            tokens for itself without Redis.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class FleetSharing:
         *,
         required: bool,
     ) -> None:
-        # The braces keep all parts on one node of a cluster.
+        # The braces place all parts on the same node of a cluster.
         self._keys = [f"{NAMESPACE}:{{{record}}}:{part}" for part in PARTS]
         self._redis = redis
         self._tasks = tasks
@@ -112,25 +111,25 @@ class FleetSharing:
         self._policy = policy
         self._clock = policy.clock
         self._required = required
-        self._member = secrets.token_hex(8)
+        self._process = secrets.token_hex(8)
         self._fetch_seconds: float | None = None
-        """How long the last fetch of this process took."""
-        self._rest_until = -1.0
+        """The duration of the last fetch of this process."""
+        self._redis_pause_until = -1.0
         self._log = get_logger("credentials")
         self.stats = stats
 
-    async def bring(self, fetch: Fetch, known: Known) -> Credential:
-        """Return what the fleet has, or else what this process fetches for it.
+    async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
+        """Adopt the token of the fleet, or fetch one for it.
 
         Raises:
-            TokenFetchError: the fetch failed, here or in other members.
+            TokenFetchError: The fetch failed, here or in other processes.
         """
-        if self._clock() >= self._rest_until:
+        if self._clock() >= self._redis_pause_until:
             flight = _Flight(fetch, known, math.inf if self._required else REDIS_SECONDS)
             try:
-                return await self._bring(flight)
+                return await self._obtain(flight)
             except StoreUnavailable as error:
-                self._rest_until = self._clock() + REST_SECONDS
+                self._redis_pause_until = self._clock() + REDIS_PAUSE_SECONDS
                 self.stats.store_errors += 1
                 self._log.warning("token_store_unavailable", reason=str(error), required=self._required)
         if self._required:
@@ -138,7 +137,7 @@ class FleetSharing:
         started = self._clock()
         return self._mint(await fetch(), started, known)
 
-    async def _bring(self, flight: _Flight) -> Credential:
+    async def _obtain(self, flight: _Flight) -> Credential:
         waiting_since = self._clock()
         try:
             found = await self._acquire(flight)
@@ -149,7 +148,7 @@ class FleetSharing:
             return found
         return await self._fetch(flight, found)
 
-    # --- a token of the fleet, or the right to fetch one
+    # --- the token of the fleet, or the lease to fetch one
 
     async def _acquire(self, flight: _Flight) -> Credential | Lease:
         while True:
@@ -167,24 +166,24 @@ class FleetSharing:
                     continue
                 case [b"failure", bytes(why), int(left)]:
                     if why.startswith(b"1 "):
-                        raise self._failure_of_others(why[2:].decode(), left / 1000)
+                        raise self._fleet_failure(why[2:].decode(), left / 1000)
                 case [b"lease", bytes(epoch), int(number), int(held), int(failures)]:
                     return Lease(flight.owner, epoch, number, held / 1000, failures)
             await asyncio.sleep(self._policy.uniform(*POLL_SECONDS))
 
     def _hold(self) -> float:
-        """Return how long a lease of this process lasts unless it is renewed."""
+        """Return the duration of a lease in seconds."""
         if self._policy.exclusive or self._fetch_seconds is None:
             return self._policy.lease_seconds
         wanted = max(self._fetch_seconds + HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN)
         return min(wanted, self._policy.lease_seconds)
 
     def _open(self, flight: _Flight, raw: bytes, asked: float, remaining: float) -> Credential | None:
-        """Return a stored token if it is news; remember that it was looked at."""
+        """Return the token of a record if it is better than the current one."""
         flight.seen = raw.partition(b" ")[0]
         fetched = read_record(raw, self._seal, self._keys[0])
         if fetched is None:
-            self._log.warning("shared_token_unreadable", meaning="sealed with a key that is not known here")
+            self._log.warning("shared_token_unreadable", meaning="it is encrypted with an unknown key")
             return None
         credential = adopt(
             fetched,
@@ -194,13 +193,13 @@ class FleetSharing:
             uniform=self._policy.uniform,
             longest=flight.known.longest,
         )
-        return credential if flight.known.is_news(credential, self._clock()) else None
+        return credential if flight.known.is_better(credential, self._clock()) else None
 
     @staticmethod
-    def _failure_of_others(kind: str, seconds: float) -> TokenFetchError:
+    def _fleet_failure(kind: str, seconds: float) -> TokenFetchError:
         refused = kind == "refused"
-        said = "refuses the request" if refused else "is in trouble"
-        reason = f"the token endpoint {said}, as two other processes have seen"
+        problem = "refuses the request" if refused else "is failing"
+        reason = f"the token endpoint {problem}, according to two other processes"
         return TokenFetchError(reason, permanent=refused, retry_after=seconds)
 
     # --- the fetch
@@ -219,14 +218,14 @@ class FleetSharing:
             await asyncio.wait({fetching})
             try:
                 fetched = fetching.result()
-            except Exception as error:  # whatever it is: the lease ends, and the fleet may have to know
+            except Exception as error:  # any error ends the lease, and may concern the fleet
                 ended = True
                 raise await self._failed(flight, lease, as_fetch_error(error)) from error
             ended = True
             self._fetch_seconds = self._clock() - started
             return await self._store(flight, lease, fetched, started)
         finally:
-            # Nothing waits for what is dropped here: the end of a flight does not depend on it.
+            # The flight must not wait for these tasks.
             self._tasks.drop(watching)
             if not fetching.done():
                 self._tasks.drop(fetching)
@@ -235,15 +234,15 @@ class FleetSharing:
                     await self._run(flight, RELEASE, lease.owner)
 
     async def _keep(self, flight: _Flight, lease: Lease) -> None:
-        """Renew the lease for as long as a fetch may take, and no longer."""
+        """Renew the lease until the time limit of the fetch."""
         pause = RENEW_FRACTION * lease.seconds
-        with contextlib.suppress(StoreUnavailable):  # then it lapses, and the fence keeps order
+        with contextlib.suppress(StoreUnavailable):  # the lease expires, and the fence protects the record
             for _ in range(math.ceil(self._policy.fetch_timeout / pause)):
                 await asyncio.sleep(pause)
                 await self._run(flight, KEEP, lease.owner, _ms(lease.seconds))
 
     async def _watch(self, flight: _Flight, lease: Lease) -> Credential | None:
-        """Return what another member has fetched, once the lease is over and it was faster."""
+        """Return the token of another process that was faster after the lease expired."""
         await asyncio.sleep(lease.seconds)
         with contextlib.suppress(StoreUnavailable):
             for _ in range(math.ceil(self._policy.fetch_timeout / LOOK_SECONDS)):
@@ -269,21 +268,21 @@ class FleetSharing:
             answer = await self._run(
                 flight, STORE, lease.owner, lease.number, lease.epoch, sealed, _ms(left), _ms(UNUSED_SECONDS)
             )
-        except StoreUnavailable as error:  # the token is good all the same, for this process
+        except StoreUnavailable as error:  # this process can use the token anyway
             self.stats.store_errors += 1
             self._log.warning("token_not_shared", reason=str(error))
             return credential
         match answer:
             case [bytes(raw), int(remaining)]:
-                self._log.warning("token_not_shared", reason="a later one was there", number=lease.number)
-                # A later fetch has revoked this token, where tokens revoke each other.
+                self._log.warning("token_not_shared", reason="there is a later one", number=lease.number)
+                # If a new token revokes the previous one, the later fetch has revoked this token.
                 return self._open(flight, raw, asked, remaining / 1000) or credential
         return credential
 
     async def _failed(self, flight: _Flight, lease: Lease, error: TokenFetchError) -> TokenFetchError:
-        """End the lease of a fetch that failed; return the failure as this process should take it."""
+        """Release the lease after a failed fetch, and return the error for this process."""
         known = flight.known
-        remaining = None if known.current is None else known.current.hard - self._clock()
+        remaining = None if known.current is None else known.current.expires_at - self._clock()
         failures = max(lease.failures, known.failures) + 1
         delay = retry_delay(error, failures, remaining, self._policy.uniform)
         confirmed = False
@@ -291,12 +290,12 @@ class FleetSharing:
             if error.answered:
                 kind, brief = ("refused", 0.0) if error.permanent else ("busy", min(BUSY_SECONDS, delay))
                 pauses = _ms(delay), _ms(brief), _ms(WITNESS_SECONDS + delay)
-                confirmed = bool(await self._run(flight, FAIL, lease.owner, self._member, kind, *pauses))
+                confirmed = bool(await self._run(flight, FAIL, lease.owner, self._process, kind, *pauses))
             else:
                 await self._run(flight, RELEASE, lease.owner)
         except StoreUnavailable:
-            pass  # the lease lapses
-        # Others come first: this process has just failed.
+            pass  # the lease expires
+        # Other processes should try first, because this one has just failed.
         return TokenFetchError(
             error.reason,
             permanent=error.permanent,
@@ -305,7 +304,7 @@ class FleetSharing:
             certain=error.certain and (confirmed or failures >= CERTAIN_FAILURES),
         )
 
-    def _mint(self, fetched: FetchedToken, started: float, known: Known) -> Credential:
+    def _mint(self, fetched: FetchedToken, started: float, known: FlightContext) -> Credential:
         return mint(
             fetched,
             generation=known.generation + 1,
@@ -316,10 +315,10 @@ class FleetSharing:
         )
 
     async def _run(self, flight: _Flight, script: str, *arguments: str | int | bytes) -> Any:
-        """Run a script in what is left of the flight's Redis time.
+        """Run a script within the remaining Redis time of the flight.
 
         Raises:
-            StoreUnavailable: no answer in time, an error, or no time left.
+            StoreUnavailable: There was no answer in time, or an error, or no time is left.
         """
         if flight.seconds_left <= 0:
             raise StoreUnavailable("too slow for this flight")
@@ -332,11 +331,11 @@ class FleetSharing:
 
 
 class Fleet:
-    """What all credentials of one process share by: the connection to Redis, and the seal.
+    """Builds the sharing of all credentials of one process.
 
     Args:
         settings: The `[shared]` section.
-        redis: The service's connection to the Redis of that section.
+        redis: The connection to the Redis of that section.
     """
 
     def __init__(self, settings: Shared, redis: RedisConnection) -> None:
@@ -350,10 +349,10 @@ class Fleet:
         """Build the sharing of one credential.
 
         Args:
-            identity: See `identity.identity_of`.
-            policy: Clock, dice and bounds.
-            stats: Where it counts.
-            required: Whether a token may be fetched only while Redis can be used.
+            identity: See `record.identity_of`.
+            policy: Time limits, the clock and the random source.
+            stats: Counters.
+            required: Whether a token may be fetched only if Redis is available.
         """
         record = self._seal.name(identity)
         return FleetSharing(record, self._redis, self._tasks, self._seal, policy, stats, required=required)

@@ -1,16 +1,136 @@
-"""What a fleet shares of a token: the token, its whole life, the issuer's hint; sealed, as JSON (pure).
+"""The records of a fleet in Redis: their names, their encryption and their content (pure).
 
-How much of the life is left is not written: the expiry of the record in the store says it.
+A record contains the token, its whole lifetime and the issuer's hint as JSON, encrypted with AES-256-GCM. The
+remaining lifetime is the expiry of the record in Redis.
 """
 
+import base64
+import hashlib
+import hmac
+import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.credentials.credential import FOLLOWER_FRACTION, Credential, FetchedToken, mint, skew_of
-from proxy.credentials.sharing.seal import Seal, SealBroken
 from proxy.secret import Secret
+from proxy.settings import Credential as CredentialSettings
+from proxy.settings.interpolation import LateReference, LateText
+from proxy.settings.section import Section
+
+_NOT_IDENTIFYING: Final = frozenset(
+    {
+        "ca_file",
+        "connect_timeout",
+        "inject",
+        "invalidate_on",
+        "proxy",
+        "reissue",
+        "sharing",
+        "timeout",
+        "trust_env",
+    }
+)
+_PATHS_ONLY: Final = frozenset({"cwd", "token_file"})
+"""Paths whose content changes, so that only the path identifies them. Key files are identified by content."""
+
+
+def identity_of(name: str, sections: Mapping[str, CredentialSettings]) -> bytes:
+    """Serialize everything that determines which token a credential receives, including secrets.
+
+    The result must be hashed with a key. A changed secret, URL, scope or audience changes it; the name of the
+    credential, and the use of its token, do not.
+    """
+    return json.dumps(_plain(sections[name], sections), sort_keys=True).encode()
+
+
+def _plain(value: Any, sections: Mapping[str, CredentialSettings]) -> Any:
+    match value:
+        case Secret():
+            return {"secret": value.reveal()}
+        case LateText():
+            return {"late": [_part(part, sections) for part in value.parts]}
+        case Section():
+            return {
+                field: _identifying(field, getattr(value, field), sections)
+                for field in type(value).model_fields
+                if field not in _NOT_IDENTIFYING
+            }
+        case Mapping():
+            return {"table": {str(key): _plain(item, sections) for key, item in value.items()}}
+        case list() | tuple():
+            return [_plain(item, sections) for item in value]
+        case _:
+            return value
+
+
+def _identifying(field: str, value: Any, sections: Mapping[str, CredentialSettings]) -> Any:
+    if not isinstance(value, Path):
+        return _plain(value, sections)
+    path = value.absolute()
+    if field in _PATHS_ONLY or not path.is_file():
+        return {"path": str(path)}
+    return {"content": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _part(part: str | LateReference, sections: Mapping[str, CredentialSettings]) -> Any:
+    if isinstance(part, str):
+        return part
+    # Another token in the request is identified by its recipe, not by its name.
+    return [part.kind, _plain(sections[part.name], sections) if part.name else ""]
+
+
+_NONCE_BYTES: Final = 12
+_ID_BYTES: Final = 4
+
+
+class SealBroken(Exception):
+    """The bytes were not encrypted for this place with a known key."""
+
+
+class Seal:
+    """Encrypts with one key, and decrypts with that key and further ones.
+
+    Args:
+        keys: 32 bytes each; the first one encrypts.
+        name_key: Derives the names of records; by default the first key. If it stays the same while the other
+            keys are replaced, all processes continue to share the same records.
+    """
+
+    def __init__(self, keys: Sequence[bytes], name_key: bytes | None = None) -> None:
+        self._ciphers = {hashlib.sha256(b"id" + key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
+        self._key_id = next(iter(self._ciphers))
+        self._naming_key = hashlib.sha256(b"names" + (name_key or keys[0])).digest()
+
+    def name(self, text: bytes) -> str:
+        """Return the HMAC-SHA-256 of a text in hexadecimal, which reveals nothing about it."""
+        return hmac.digest(self._naming_key, text, hashlib.sha256).hex()
+
+    def close(self, plain: bytes, place: str) -> bytes:
+        """Encrypt bytes for one place. They cannot be decrypted for another place."""
+        nonce = os.urandom(_NONCE_BYTES)
+        cipher = self._ciphers[self._key_id].encrypt(nonce, plain, place.encode())
+        return base64.b64encode(self._key_id + nonce + cipher)
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Decrypt bytes.
+
+        Raises:
+            SealBroken: The key is unknown, the place is another one, or the bytes were altered.
+        """
+        try:
+            raw = base64.b64decode(sealed, validate=True)
+            cipher = self._ciphers[raw[:_ID_BYTES]]
+            nonce, rest = raw[_ID_BYTES:][:_NONCE_BYTES], raw[_ID_BYTES + _NONCE_BYTES :]
+            return cipher.decrypt(nonce, rest, place.encode())
+        except (KeyError, ValueError, InvalidTag) as error:
+            raise SealBroken from error
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -21,14 +141,14 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 def write_record(fetched: FetchedToken, seal: Seal, place: str) -> bytes:
-    """Seal a token for its key in the store."""
+    """Encrypt a token for its key in Redis."""
     lifetime = fetched.lifetime if math.isfinite(fetched.lifetime) else None
     stored = _Stored(fetched.secret.reveal(), lifetime, fetched.refresh_in, fetched.certain)
     return seal.close(msgspec.json.encode(stored), place)
 
 
 def read_record(raw: bytes, seal: Seal, place: str) -> FetchedToken | None:
-    """Open a record as it is in the store, `TAG SEALED`; None if it cannot be read."""
+    """Decrypt a record in the form `TAG SEALED`; return None if that is not possible."""
     try:
         stored = msgspec.json.decode(seal.open(raw.partition(b" ")[2], place), type=_Stored)
     except (SealBroken, msgspec.DecodeError):
@@ -38,7 +158,7 @@ def read_record(raw: bytes, seal: Seal, place: str) -> FetchedToken | None:
 
 
 def usable_life(fetched: FetchedToken) -> float:
-    """Return the seconds from its request in which a token may be sent, by what its issuer says."""
+    """Return for how many seconds after its request a token may be sent, according to its issuer."""
     return fetched.lifetime - skew_of(fetched.lifetime, certain=fetched.certain)
 
 
@@ -51,23 +171,23 @@ def adopt(
     uniform: Callable[[float, float], float],
     longest: float = math.inf,
 ) -> Credential:
-    """Make another process's token a credential of this one.
+    """Turn another process's token into a credential of this process.
 
     Args:
-        fetched: As it was stored.
-        asked: When the store was asked for it, on this process's clock.
-        remaining: Seconds until the store forgets it, which is its hard end.
-        generation: Its number here.
-        uniform: Draws this process's own moment for the next refresh.
-        longest: Seconds that a token is believed to live at most.
+        fetched: The token in the record.
+        asked: When Redis was asked for it, by this process's clock.
+        remaining: Seconds until the record expires, which is when the token must no longer be sent.
+        generation: Its number in this process.
+        uniform: Returns a random number between two bounds, for this process's next refresh.
+        longest: An upper bound for the lifetime in seconds.
     """
     life = fetched.lifetime
-    # What is sealed bounds what is not: the store's clock may shorten a life, never lengthen it.
-    gone = 0.0 if math.isinf(life) else max(usable_life(fetched) - remaining, 0.0)
+    # The expiry in Redis is not encrypted, so it may shorten the lifetime but never extend it.
+    elapsed = 0.0 if math.isinf(life) else max(usable_life(fetched) - remaining, 0.0)
     return mint(
         fetched,
         generation=generation,
-        obtained=asked - gone,
+        obtained=asked - elapsed,
         uniform=uniform,
         spread=FOLLOWER_FRACTION,
         longest=longest,

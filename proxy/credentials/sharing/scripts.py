@@ -1,24 +1,24 @@
-"""What must be one step in Redis, in Lua: take a token or the right to fetch one, and end a fetch.
+"""The Lua scripts of a fleet, each atomic: get a token or the lease to fetch one, and end a fetch.
 
-A record is `EPOCH.NUMBER SEALED`. The number is the fence: it comes from a counter, and whoever holds a lower
-one overwrites nothing. The epoch says whether the counter is still the same: an emptied or replaced Redis
-begins another one.
+A record is `EPOCH.NUMBER SEALED`. The number is a fencing token from a counter: a process with a lower
+number cannot overwrite the record. The epoch identifies the counter: an emptied or replaced Redis starts a
+new one.
 
-KEYS are always those of `PARTS`, in this order. Every script that ends a fetch also ends its lease: a call of
-its own for that could time out.
+KEYS are always those of `PARTS`, in this order. Every script that ends a fetch also releases its lease,
+because a separate call could time out.
 """
 
 from typing import Final
 
 PARTS: Final = ("record", "lease", "counter", "epoch", "failure", "witness", "failures", "late")
-"""record   the newest token, until its end
-lease    who fetches now
+"""record   the newest token, until it expires
+lease    the owner of the lease
 counter  the number of the newest lease
-epoch    of the counter
-failure  why nobody may fetch for a while
-witness  which member saw the issuer fail; `*` once a second one did
-failures how often the issuer failed in a row
-late     a fetch has begun and not ended, or not yet
+epoch    the epoch of the counter
+failure  why no process may fetch for a while
+witness  the process that saw the issuer fail; `*` if a second one did, too
+failures the number of consecutive failures of the issuer
+late     set while a fetch has started but not ended
 """
 
 _RELEASE: Final = """
@@ -45,10 +45,10 @@ redis.call('pexpire', KEYS[4], ARGV[6])
 local failures = tonumber(redis.call('get', KEYS[7]) or '0')
 return {'lease', redis.call('get', KEYS[4]), number, tonumber(hold), failures}
 """
-"""ARGV: owner, tag of the record that is known, ms of the lease, ms of one that follows a late fetch (empty:
-the same), a new epoch, ms that unused counters stay, ms that a fetch may be late.
+"""ARGV: owner, tag of the known record, ms of the lease, ms of a lease after a late fetch (empty: the
+same), a new epoch, ms to keep unused counters, ms that a fetch may be late.
 
-Returns one of: `record`, the record, ms left; `failure`, why, ms left; `held`, nothing, ms left;
+Returns one of: `record`, the record, ms left; `failure`, the reason, ms left; `held`, nothing, ms left;
 `lease`, epoch, number, ms, failures so far.
 """
 
@@ -57,13 +57,13 @@ local record = redis.call('get', KEYS[1])
 if record and string.match(record, '^%S+') ~= ARGV[2] then return {record, redis.call('pttl', KEYS[1])} end
 return {}
 """
-"""ARGV: owner, tag of the record that is known. Returns another record and ms left, or nothing."""
+"""ARGV: owner, tag of the known record. Returns another record and ms left, or nothing."""
 
 KEEP: Final = """
 if redis.call('get', KEYS[2]) == ARGV[1] then return redis.call('pexpire', KEYS[2], ARGV[2]) end
 return 0
 """
-"""ARGV: owner, ms. Returns whether the lease is still the owner's."""
+"""ARGV: owner, ms. Returns whether the owner still has the lease."""
 
 STORE: Final = (
     _RELEASE
@@ -86,10 +86,10 @@ redis.call('del', KEYS[5], KEYS[6], KEYS[7], KEYS[8])
 return {tag}
 """
 )
-"""ARGV: owner, number, epoch, sealed, ms, ms that unused counters stay.
+"""ARGV: owner, number, epoch, sealed token, ms, ms to keep unused counters.
 
-Returns the record's tag; or the record that was there, if it is a later one, and ms left. A Redis that was
-emptied in the meantime, and has no record yet, takes the token under its own epoch.
+Returns the tag of the record; or the existing record and ms left, if that is a later one. If Redis was
+emptied in the meantime and has no record yet, it stores the token under its new epoch.
 """
 
 FAIL: Final = (
@@ -107,8 +107,8 @@ end
 return confirmed and 1 or 0
 """
 )
-"""ARGV: owner, member, kind of the failure, ms of pause once a second member has seen the issuer fail, ms
-before that, ms that a witness is remembered. Returns whether a second member has."""
+"""ARGV: owner, process, kind of the failure, ms of the pause if a second process has seen the issuer fail,
+ms of the pause otherwise, ms to remember the witness. Returns whether a second process has seen it fail."""
 
 RELEASE: Final = _RELEASE + "return 1\n"
 """ARGV: owner."""

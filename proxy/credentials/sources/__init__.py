@@ -1,4 +1,4 @@
-"""Token sources: each asks one kind of issuer for one token, and knows nothing of caching or sharing."""
+"""Token sources: each fetches a token from one kind of issuer, without caching or sharing it."""
 
 from typing import Protocol
 
@@ -9,13 +9,13 @@ class TokenFetchError(Exception):
     """A token source returned no token.
 
     Args:
-        reason: Words for the log: what was asked, what happened, what to do. Never a secret, never text of a
-            reply.
-        permanent: The issuer refuses the request. It is sent again all the same, but callers are told.
-        retry_after: Seconds that the issuer asks to wait.
-        answered: Whether there was an answer, from the issuer or from something on the way to it. Two
-            processes that get one speak for the issuer; a broken connection speaks for one process alone.
-        certain: Whether a refusal comes from the issuer itself, as far as can be known.
+        reason: An explanation for the log: what failed, why, and what to do. It contains no secret and no
+            text of a reply.
+        permanent: The issuer refuses the request. It is sent again, but callers receive a different error.
+        retry_after: The delay in seconds that the issuer asks for.
+        answered: Whether there was a response, from the issuer or an intermediary. If two processes receive
+            one, it applies to the whole fleet; a broken connection concerns only one process.
+        certain: Whether a refusal is known to come from the issuer itself.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TokenFetchError(Exception):
 
 
 def as_fetch_error(error: BaseException) -> TokenFetchError:
-    """Turn whatever a token source raised into words for the log."""
+    """Convert any exception of a token source to a TokenFetchError."""
     if isinstance(error, TokenFetchError):
         return error
     if isinstance(error, TimeoutError):
@@ -45,38 +45,38 @@ def as_fetch_error(error: BaseException) -> TokenFetchError:
 
 
 class TokenSource(Protocol):
-    """Anything that gives a token when asked."""
+    """Fetches tokens from an issuer."""
 
     async def fetch(self) -> FetchedToken:
-        """Ask for a token.
+        """Fetch a token.
 
         Raises:
-            TokenFetchError: there is none to be had now.
+            TokenFetchError: No token is available.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
 
 
 class TokenInUse(Protocol):
-    """Another credential's token, for one request that holds it: see `token_use.TokenUse`."""
+    """The token of another credential, as part of one request: see `upstream_credential.TokenUse`."""
 
     async def token(self) -> Credential | None:
         """Return the token to send now; after a rejection another one, or None if no other helps.
 
         Raises:
-            CredentialError: there is none to be had now.
+            CredentialError: No token is available.
         """
 
     def accepted(self) -> None:
-        """Note that the endpoint accepted it."""
+        """Record that the endpoint accepted the token."""
 
     def rejected(self, reason: str) -> bool:
-        """Note that the endpoint rejected it, and return whether another one may help."""
+        """Record that the endpoint rejected the token, and return whether another one may help."""
 
 
 class OtherCredentials(Protocol):
-    """The live tokens of other credentials, for a request that holds one to get another."""
+    """The tokens of other credentials, for requests that contain them."""
 
     def use(self, name: str, endpoint: str) -> TokenInUse:
-        """Begin to use a credential's token at an endpoint."""
+        """Begin to use a token for a request to a token endpoint."""

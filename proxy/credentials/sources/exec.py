@@ -1,24 +1,35 @@
-"""A token that a command writes: any credential helper, run without a shell."""
+"""A token that a command prints: credential helpers and their output formats."""
 
+import math
 import time
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.command_output import read_output
-from proxy.credentials.sources.process import Ended, run_command
+from proxy.credentials.sources.local import (
+    as_json,
+    as_text,
+    as_token,
+    doubt_time_left,
+    time_left,
+)
+from proxy.credentials.sources.process import Result, run_command
+from proxy.credentials.sources.reply import Reply
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
+from proxy.settings.credentials.http import candidates_of
 from proxy.telemetry import get_logger
 
-_CURE: Final = "run it by hand, as the service's user and with its env, to see what it says"
+_ADVICE: Final = "run it by hand, as the user of the service and with its env, to see its messages"
 
 
 class ExecTokenSource:
-    """Runs the command anew at each fetch.
+    """Runs a command for each fetch.
 
     Args:
-        section: What is run, and how its output is read.
+        section: The command, and how to read its output.
     """
 
     def __init__(self, section: ExecCredential) -> None:
@@ -29,7 +40,7 @@ class ExecTokenSource:
         """Run the command and read the token from its output.
 
         Raises:
-            TokenFetchError: it could not be run, failed, or brought no token that is still good.
+            TokenFetchError: The command failed, or printed no valid token.
         """
         section = self._section
         ended = await run_command(
@@ -45,18 +56,146 @@ class ExecTokenSource:
         return fetched
 
     async def close(self) -> None:
-        """Nothing to let go of: each command is over with its fetch."""
+        """Do nothing: no command outlives its fetch."""
 
-    def _check(self, ended: Ended) -> None:
+    def _check(self, ended: Result) -> None:
         if ended.status == 0:
             return
-        # How much it said, never what: a helper may print its secrets when it fails.
+        # Log only how much it printed: a helper may print secrets when it fails.
         self._log.warning("token_command_failed", status=ended.status, stderr_bytes=ended.error_bytes)
         end = f"ended with status {ended.status}"
         if ended.status < 0:
             end = f"was killed by signal {-ended.status}"
-        raise TokenFetchError(f"the command {end}; {_CURE}")
+        raise TokenFetchError(f"the command {end}; {_ADVICE}")
 
 
 def _plain(value: str | Secret) -> str:
     return value.reveal() if isinstance(value, Secret) else value
+
+
+_WHENCE: Final = "the command's output"
+_EXEC_CREDENTIAL_VERSIONS: Final = frozenset(
+    {"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A token, and where its expiry may be."""
+
+    token: str
+    body: Any = None
+    expires: tuple[tuple[str, str], ...] = ()
+    permanent: bool = False
+    """Whether the format defines that a token without an expiry does not expire."""
+
+
+def read_output(output: bytes, section: ExecCredential, now: float) -> FetchedToken:
+    """Find the token in the output of a command.
+
+    The command is run again after `default_ttl` even if the token does not expire. If that fails, the token
+    remains in use.
+
+    Args:
+        output: The output.
+        section: How to read it.
+        now: Seconds since the epoch.
+
+    Raises:
+        TokenFetchError: There is no token in this format, or it has expired.
+    """
+    text = as_text(output, _WHENCE)
+    if not text.strip():
+        raise TokenFetchError(f"{_WHENCE} is empty")
+    name = _format_of(text, section) if section.format == "auto" else section.format
+    found = _READERS[name](text, section)
+    secret = Secret(found.token)
+    left = time_left(found.token, found.body, found.expires, since=now, now=now, whence=_WHENCE)
+    if left is None and found.permanent:
+        return FetchedToken(secret, math.inf, section.default_ttl)
+    doubt = doubt_time_left(
+        found.token, found.body, found.expires, since=now, default_ttl=section.default_ttl
+    )
+    return FetchedToken(secret, section.default_ttl if left is None else left, doubt=doubt)
+
+
+def _format_of(text: str, section: ExecCredential) -> str:
+    """Detect the format of an output. No token begins like a JSON object."""
+    if text.lstrip().startswith("{"):
+        body = as_json(text, _WHENCE)
+        if "Version" in body and "AccessKeyId" in body:
+            return "credential_process"
+        if section.token is not None:
+            return "json"
+        if body.get("kind") == "ExecCredential":
+            return "exec_credential"
+        raise TokenFetchError(f"{_WHENCE} is JSON of unknown format: set token to the path of the token")
+    if section.token is not None:
+        return "json"
+    lines = text.split("\n")
+    return "git" if any(line.startswith("password=") for line in lines) else "text"
+
+
+def _exec_credential(text: str, _section: ExecCredential) -> _Found:
+    """Read a Kubernetes ExecCredential of client.authentication.k8s.io."""
+    body = as_json(text, _WHENCE)
+    reply = Reply(body, {}, 0.0)
+    if reply.find("kind") != "ExecCredential":
+        raise TokenFetchError(f"{_WHENCE} is not an ExecCredential")
+    version = reply.find("apiVersion")
+    if not isinstance(version, str) or version not in _EXEC_CREDENTIAL_VERSIONS:
+        raise TokenFetchError(f"{_WHENCE} is an ExecCredential of an unknown apiVersion")
+    token = as_token(reply.find("status.token"), f"{_WHENCE}, at 'status.token',")
+    end = "status.expirationTimestamp"
+    return _Found(token, body, ((end, "iso8601"),), permanent=reply.find(end) is None)
+
+
+def _credential_process(text: str, section: ExecCredential) -> _Found:
+    """Read the output of a `credential_process` of the AWS SDKs, version 1."""
+    body = as_json(text, _WHENCE)
+    reply = Reply(body, {}, 0.0)
+    version = reply.find("Version")
+    if version != 1 or isinstance(version, bool):
+        raise TokenFetchError(f"{_WHENCE} is not a credential_process reply of version 1")
+    path = section.token or "SessionToken"
+    token = as_token(reply.find(path), f"{_WHENCE}, at {path!r},")
+    expires = (*candidates_of(section.expires), ("Expiration", "iso8601"))
+    return _Found(token, body, expires, permanent=all(reply.find(path) is None for path, _ in expires))
+
+
+def _git(text: str, _section: ExecCredential) -> _Found:
+    """Read the attributes of a git credential helper (git-credential, INPUT/OUTPUT FORMAT)."""
+    attributes: dict[str, str] = {}
+    for line in text.split("\n"):
+        key, equals, value = line.removesuffix("\r").partition("=")
+        if not key and not equals:
+            break  # a blank line ends the list
+        if not equals:
+            raise TokenFetchError(f"{_WHENCE} has a line that is not key=value")
+        attributes[key] = value  # the last value of a name counts
+    token = as_token(attributes.get("password"), f"{_WHENCE}, at 'password',")
+    end = "password_expiry_utc"
+    return _Found(token, attributes, ((end, "epoch"),) if end in attributes else ())
+
+
+def _json(text: str, section: ExecCredential) -> _Found:
+    path = section.token or ""
+    body = as_json(text, _WHENCE)
+    return _Found(
+        as_token(Reply(body, {}, 0.0).find(path), f"{_WHENCE}, at {path!r},"),
+        body,
+        candidates_of(section.expires),
+    )
+
+
+def _text(text: str, _section: ExecCredential) -> _Found:
+    return _Found(as_token(text.strip(), _WHENCE))
+
+
+_READERS: Final[Mapping[str, Callable[[str, ExecCredential], _Found]]] = {
+    "exec_credential": _exec_credential,
+    "credential_process": _credential_process,
+    "git": _git,
+    "json": _json,
+    "text": _text,
+}

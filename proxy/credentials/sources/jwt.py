@@ -1,25 +1,77 @@
-"""Tokens that we sign ourselves (RFC 7519): nobody is asked for them."""
+"""Sign JWTs (RFC 7515, RFC 7519): tokens that the proxy issues itself, and assertions."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
+from jwt import PyJWS
+from jwt.algorithms import HMACAlgorithm
+
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.request_values import Moment
-from proxy.credentials.sources.signature import Signer
 from proxy.secret import Secret
 from proxy.settings import JwtCredential
+from proxy.settings.credentials.jwt import PrivateKey, is_symmetric, load_private_key
+
+
+class Signer:
+    """Signs with one key by one algorithm.
+
+    Args:
+        key: A PEM, or the secret for HMAC.
+        algorithm: Any JWS algorithm (RFC 7518 3.1) that the settings accept.
+
+    Raises:
+        ValueError: The key does not fit the algorithm.
+    """
+
+    def __init__(self, key: Secret, algorithm: str) -> None:
+        self._algorithm = algorithm
+        self._key: Secret | PrivateKey = key
+        if not is_symmetric(algorithm):
+            self._key = load_private_key(key, algorithm)
+        self._jws = _jws()
+
+    def sign(self, claims: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+        """Return the compact serialization; `typ` and `alg` are added to the header."""
+        key = self._key.reveal().encode() if isinstance(self._key, Secret) else self._key
+        payload = json.dumps(claims, separators=(",", ":")).encode()
+        return self._jws.encode(payload, key, self._algorithm, {**header})
+
+
+class _SecretOfAnyLength(HMACAlgorithm):
+    """HMAC with any secret. The issuer decides on its length; the library would warn about short ones."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return key.encode() if isinstance(key, str) else key
+
+    def check_key_length(self, key: bytes) -> None:  # noqa: ARG002 - the library's signature
+        return None
+
+
+def _jws() -> PyJWS:
+    jws = PyJWS()
+    for name, digest in (
+        ("HS256", HMACAlgorithm.SHA256),
+        ("HS384", HMACAlgorithm.SHA384),
+        ("HS512", HMACAlgorithm.SHA512),
+    ):
+        jws.unregister_algorithm(name)
+        jws.register_algorithm(name, _SecretOfAnyLength(digest))
+    return jws
+
 
 _UNITS_A_SECOND: Final[Mapping[str, int]] = {"seconds": 1, "milliseconds": 1000}
 
 
 class JwtTokenSource:
-    """Signs a token whenever it is asked for one.
+    """Signs a new token for each fetch.
 
     Args:
-        section: What it says, and the key.
-        clock: Seconds since the epoch.
+        section: The key, and the headers and claims of the tokens.
+        clock: Returns seconds since the epoch.
 
     Raises:
         ValueError: The key does not fit the algorithm.
@@ -31,7 +83,7 @@ class JwtTokenSource:
         self._signer = Signer(section.key, section.algorithm)
 
     async def fetch(self) -> FetchedToken:
-        """Sign one that begins now."""
+        """Sign a token that is valid from now on."""
         now = self._clock()
         section = self._section
         scale = _UNITS_A_SECOND[section.unit]
@@ -43,11 +95,11 @@ class JwtTokenSource:
         }
         if section.jti:
             claims["jti"] = str(uuid4())
-        # The end that is written is cut to whole units: that one counts.
+        # The expiry in the token is cut to whole units.
         return FetchedToken(Secret(self._signed(claims, now)), expires / scale - now)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no connections."""
 
     def _signed(self, claims: Mapping[str, Any], now: float) -> str:
         headers = self._filled(self._section.headers, now)

@@ -1,22 +1,64 @@
-"""OAuth 2.0 token endpoints as recipes of the HTTP source: each grant is one form."""
+"""OAuth 2.0 token endpoints as HTTP sections: each grant is a form, and may contain a signed assertion."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote_plus
+from uuid import uuid4
 
-from proxy.credentials.sources.assertion import Assertion, client_assertion, grant_assertion
-from proxy.credentials.sources.http_recipe import Recipe
+from proxy.credentials.sources.jwt import Signer
+from proxy.credentials.sources.request_values import Moment
 from proxy.secret import Secret
-from proxy.settings import OAuth2Credential
+from proxy.settings import Expiry, HttpCredential, Json, OAuth2Credential
+from proxy.settings.credentials.jwt import thumbprint
+from proxy.settings.credentials.section import RequestSection
 from proxy.settings.interpolation import LateText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assertion:
+    """A short-lived JWT that is signed for each request (RFC 7523).
+
+    Args:
+        signer: Signs the JWT.
+        header: The JOSE headers other than `typ` and `alg`.
+        issuer: The claim `iss`.
+        subject: The claim `sub`, if there is one.
+        audience: The claim `aud`.
+        ttl: The number of seconds from `iat` to `exp`.
+        claims: More claims.
+    """
+
+    signer: Signer = field(repr=False)
+    header: Mapping[str, str]
+    issuer: str
+    subject: str | None
+    audience: str
+    ttl: int
+    claims: Mapping[str, Json] = field(default_factory=dict)
+
+    def make(self, moment: Moment) -> str:
+        """Sign an assertion that is valid from this moment."""
+        issued = int(moment.now)
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "iat": issued,
+            "exp": issued + self.ttl,
+            "jti": str(uuid4()),  # prevents replay (RFC 7523 3)
+        }
+        if self.subject:
+            claims["sub"] = self.subject
+        return self.signer.sign({**claims, **moment.fill_json(self.claims)}, self.header)
+
 
 Form = Mapping[str, str | Secret | LateText | Assertion | None]
 
 CLIENT_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
-def oauth2_recipe(section: OAuth2Credential) -> Recipe:
-    """The form of the grant, and the client's authentication in it or beside it."""
+def oauth2_recipe(section: OAuth2Credential) -> HttpCredential:
+    """Build the section of the HTTP source for a grant and the client's authentication."""
     form = {
         **_grant(section),
         "scope": section.scope,
@@ -25,20 +67,16 @@ def oauth2_recipe(section: OAuth2Credential) -> Recipe:
         **_client(section),
         **section.params,
     }
-    return Recipe(
+    common = {name: getattr(section, name) for name in RequestSection.model_fields if name != "source"}
+    return HttpCredential.model_construct(
+        **common,
+        source="http",
         url=section.token_url,
         form={name: value for name, value in form.items() if value is not None},
         basic=_basic(section),
         token="access_token",  # noqa: S106 - a path in the reply
-        expires=(("expires_in", "seconds"),),
+        expires=(Expiry.model_construct(path="expires_in", unit="seconds"),),
         refresh_in="refresh_in",
-        default_ttl=section.default_ttl,
-        timeout=section.timeout,
-        connect_timeout=section.connect_timeout,
-        ca_file=section.ca_file,
-        client_cert=section.client_cert,
-        client_key=section.client_key,
-        proxy=section.proxy,
     )
 
 
@@ -87,5 +125,45 @@ def _client(section: OAuth2Credential) -> Form:
 def _basic(section: OAuth2Credential) -> tuple[str, Secret] | None:
     if section.auth != "basic" or section.client_id is None or section.client_secret is None:
         return None
-    # RFC 6749 2.3.1: both halves are form-encoded before they are joined and put into base64.
+    # Both halves are form-encoded first (RFC 6749 2.3.1).
     return quote_plus(section.client_id), Secret(quote_plus(section.client_secret.reveal()))
+
+
+def client_assertion(section: OAuth2Credential) -> Assertion:
+    """Build the assertion that authenticates the client: RFC 7523 2.2, OpenID Connect Core 9."""
+    client = section.client_id or ""
+    is_shared = section.auth == "client_secret_jwt"
+    return Assertion(
+        signer=_signer(section, section.client_secret if is_shared else section.private_key),
+        header=_header(section),
+        issuer=client,
+        subject=client,
+        audience=section.assertion_audience or section.token_url,
+        ttl=section.assertion_ttl,
+    )
+
+
+def grant_assertion(section: OAuth2Credential) -> Assertion:
+    """Build the assertion that is exchanged for a token: RFC 7523 2.1."""
+    return Assertion(
+        signer=_signer(section, section.private_key),
+        header=_header(section),
+        issuer=section.issuer or section.client_id or "",
+        subject=section.subject,
+        audience=section.assertion_audience or section.token_url,
+        ttl=section.assertion_ttl,
+        claims=section.claims,
+    )
+
+
+def _signer(section: OAuth2Credential, key: Secret | None) -> Signer:
+    return Signer(key or Secret(""), section.signing_algorithm)
+
+
+def _header(section: OAuth2Credential) -> Mapping[str, str]:
+    header = {}
+    if section.key_id is not None:
+        header["kid"] = section.key_id
+    if section.certificate is not None and section.private_key is not None:
+        header["x5t#S256"] = thumbprint(section.certificate, section.private_key, section.signing_algorithm)
+    return header

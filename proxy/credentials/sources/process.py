@@ -1,4 +1,4 @@
-"""Run a command once, without a shell: what it writes up to a cap, and nothing of it left when it is over."""
+"""Run a command without a shell, limit its output, and leave no process of it behind."""
 
 import asyncio
 import contextlib
@@ -13,38 +13,38 @@ from proxy.credentials.sources import TokenFetchError
 
 OUTPUT_BYTES_MAX: Final = 1 << 20
 ERROR_BYTES_MAX: Final = 64 << 20
-"""Diagnostics are thrown away as they come; whoever writes so many never ends."""
+"""Diagnostics are discarded. A command that prints this many will not finish by itself."""
 GRACE_SECONDS: Final = 0.5
-"""What a killed process may take to be gone, and a descendant that left the group to close its pipe."""
+"""How long to wait for a killed process to end, and for a descendant outside the group to close its pipe."""
 _OUTPUT: Final = 1  # file descriptor
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A command that has ended by itself."""
+class Result:
+    """The result of a command."""
 
     status: int
-    """Exit status; below 0 the signal that killed it."""
+    """The exit status; negative if a signal killed the command."""
     output: bytes
     error_bytes: int
-    """How much it wrote to its standard error."""
+    """The number of bytes on its standard error."""
 
 
 async def run_command(
     command: Sequence[str], *, environment: Mapping[str, str], folder: Path, timeout: float
-) -> Ended:
-    """Run it in a session of its own, and kill whatever is left of its process group: on every way out.
+) -> Result:
+    """Run a command in a new session, and kill its process group in any case.
 
-    The command is over when its first process has exited, even where a descendant holds the pipe open.
+    The command has ended when its first process has exited, even if a descendant keeps a pipe open.
 
     Args:
         command: The program, absolute or on PATH, and its arguments.
         environment: All of its environment variables.
-        folder: Where it starts.
-        timeout: Seconds until it is killed.
+        folder: The working directory.
+        timeout: The number of seconds after which it is killed.
 
     Raises:
-        TokenFetchError: it could not be started, did not end in time, or wrote too much.
+        TokenFetchError: The command could not be started, did not end in time, or printed too much.
     """
     child = _Child()
     try:
@@ -53,30 +53,30 @@ async def run_command(
             await child.finished
     except TimeoutError as error:
         raise TokenFetchError(
-            "the command did not end in time; see what it waits for, or raise timeout"
+            "the command did not end in time; find out what it waits for, or increase timeout"
         ) from error
-    except OSError as error:  # its message may hold arguments
+    except OSError as error:  # its message may contain arguments
         raise TokenFetchError(f"the command could not be started: {error.strerror}") from None
     finally:
-        # Shielded: a second cancellation leaves at once, and the end goes on without us.
+        # Shielded, so that a second cancellation does not stop the clean-up.
         await asyncio.shield(child.end())
-    if child.wrote_too_much:
-        raise TokenFetchError("the command wrote too much; it must print the token and little else")
+    if child.printed_too_much:
+        raise TokenFetchError("the command printed too much; it must print the token and little else")
     return child.result()
 
 
 class _Child(asyncio.SubprocessProtocol):
-    """Listens to one process.
+    """Receives the events of one process.
 
-    A protocol instead of streams: it is told of the exit even while a pipe is held open, and what nobody
-    wants never fills a buffer at which the process would stop.
+    Unlike asyncio's streams, a protocol learns of the exit even if a pipe stays open, and no unread buffer
+    can block the process.
     """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = loop.create_future()
-        """The first process has exited, or wrote more than is taken in."""
-        self.wrote_too_much = False
+        """Resolved when the first process has exited, or has printed too much."""
+        self.printed_too_much = False
         self._started: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._transport: asyncio.SubprocessTransport | None = None
@@ -84,10 +84,7 @@ class _Child(asyncio.SubprocessProtocol):
         self._error_bytes = 0
 
     async def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Start the process.
-
-        Shielded: who is cancelled between the fork and the news of it would leave a group without a name.
-        """
+        """Start the process. Shielded, because a cancellation after the fork would lose the process id."""
         await asyncio.shield(self._spawn(command, environment, folder))
 
     async def _spawn(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
@@ -106,24 +103,24 @@ class _Child(asyncio.SubprocessProtocol):
             self._started.set_result(None)
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
-        """Keep the output, and only count the diagnostics: they may hold anything."""
-        if self.wrote_too_much:
+        """Keep the output, and only count the diagnostics, which may contain secrets."""
+        if self.printed_too_much:
             return
         if fd == _OUTPUT and isinstance(data, bytes):
             self._output += data
         else:
             self._error_bytes += len(data)
         if len(self._output) > OUTPUT_BYTES_MAX or self._error_bytes > ERROR_BYTES_MAX:
-            self.wrote_too_much = True
+            self.printed_too_much = True
             self._output.clear()
             self._finish()
 
     def process_exited(self) -> None:
-        """The first process has exited; its pipes may still hold something."""
+        """Note that the first process has exited; its pipes may still contain data."""
         self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
-        """It has exited, and every pipe is at its end."""
+        """Note that the process has exited and all pipes are closed."""
         self._gone.set_result(None)
 
     def _finish(self) -> None:
@@ -131,20 +128,20 @@ class _Child(asyncio.SubprocessProtocol):
             self.finished.set_result(None)
 
     async def end(self) -> None:
-        """Kill what is left of the group, and see it off; all that was written before has been read then."""
+        """Kill the process group, and wait until all output has been read."""
         await asyncio.wait({self._started})
         if self._transport is None:
             return
-        # The group's id is that of its first process, which began a session.
+        # The first process started a session, so its id is that of the group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._transport.get_pid(), signal.SIGKILL)
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
         self._transport.close()
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
 
-    def result(self) -> Ended:
-        """What came of it."""
+    def result(self) -> Result:
+        """Return the exit status and the output."""
         status = None if self._transport is None else self._transport.get_returncode()
         if status is None:
             raise TokenFetchError("the command ended in an unknown way")
-        return Ended(status, bytes(self._output), self._error_bytes)
+        return Result(status, bytes(self._output), self._error_bytes)

@@ -1,7 +1,7 @@
-"""Explain what is wrong with a token endpoint's reply, and what to do about it (pure).
+"""Explain what is wrong with the reply of a token endpoint, and what to do about it (pure).
 
-The words go into logs. They hold no text of the reply, except numbers where a code is expected and the error
-words that OAuth 2.0 defines.
+The explanations are logged. They contain no text of the reply, except for numeric codes and the error codes
+that OAuth 2.0 defines.
 """
 
 import math
@@ -11,25 +11,25 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from proxy.credentials.credential import LifetimeDoubt
-from proxy.credentials.sources.expiry import UNITS, Reply, duration, has_no_zone, life_of, read_lifetime
+from proxy.credentials.sources.reply import UNITS, Reply, duration, has_no_zone, life_of, read_lifetime
 from proxy.secret_detection import OAUTH_ERRORS
 
 DAY_SECONDS: Final = 86400.0
 _PLAUSIBLE_SECONDS: Final = (30.0, DAY_SECONDS)
-"""What short-lived tokens live: a life outside these bounds may be a mistake of units."""
+"""The usual lifetime of short-lived tokens; any other may be a mistake in the unit."""
 
-_CREDENTIALS: Final = "it refuses the request: check the id, the secret and every field that is sent"
+_CREDENTIALS: Final = "it refuses the request: check the id, the secret and all other fields of the request"
 _ADVICE: Final[dict[int, str]] = {
     HTTPStatus.BAD_REQUEST: _CREDENTIALS,
     HTTPStatus.UNAUTHORIZED: _CREDENTIALS,
     HTTPStatus.FORBIDDEN: f"{_CREDENTIALS}, and that this machine's address is allowed",
     HTTPStatus.NOT_FOUND: "check the path of the URL",
-    HTTPStatus.METHOD_NOT_ALLOWED: "check the method: another one may be wanted",
+    HTTPStatus.METHOD_NOT_ALLOWED: "check the method: the endpoint may expect another one",
     HTTPStatus.NOT_ACCEPTABLE: "check the Accept header",
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "the proxy in between wants a user name and password",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "check how the body is sent: json or form",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "the HTTP proxy requires a user name and password",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "check the format of the body: json or form",
     HTTPStatus.UNPROCESSABLE_ENTITY: _CREDENTIALS,
-    HTTPStatus.TOO_MANY_REQUESTS: "it is asked too often: try again later",
+    HTTPStatus.TOO_MANY_REQUESTS: "there are too many requests: try again later",
 }
 _HTML: Final = re.compile(
     r"\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
@@ -38,56 +38,55 @@ _HEAD_CHARACTERS: Final = 2048
 
 
 def status_fault(reply: Reply) -> str:
-    """Explain a status that is no success: "answered 401 (invalid_client); check ..."."""
+    """Explain an error status: "answered 401 (invalid_client); check ..."."""
     status = reply.status
     error = reply.find("error")
     said = f" ({error})" if isinstance(error, str) and error in OAUTH_ERRORS else ""
     if 300 <= status < 400:
-        advice = "redirects are not followed, since they would carry the secret elsewhere: set the final URL"
+        advice = "redirects are not followed, because they could leak the secret: set the final URL"
     elif status >= 500:
-        advice = "the fault is on the endpoint's side: try again later, or ask its owner"
+        advice = "the endpoint has failed: try again later, or ask its operator"
     else:
         advice = _ADVICE.get(status, _CREDENTIALS)
     return f"answered {status}{said}; {advice}"
 
 
 def success_fault(reply: Reply, path: str, expected: object) -> str:
-    """Explain a reply without its sign of success."""
+    """Explain a reply that does not signal success."""
     if reply.body is None:
-        return f"has no success at {path!r}: {form_fault(reply)}"
+        return f"signals no success at {path!r}: {form_fault(reply)}"
     found = reply.find(path)
     is_code = isinstance(found, int | float) or (
         isinstance(found, str) and re.fullmatch(r"[0-9]{1,10}", found)
     )
-    shown = "nothing is there" if found is None else f"it is {found}" if is_code else "another value is there"
+    shown = "it is missing" if found is None else f"it is {found}" if is_code else "it has another value"
     return (
-        f"has no success at {path!r}: {shown}, and {expected!r} is expected; "
-        "`token NAME` shows what it says itself"
+        f"signals no success at {path!r}: {shown}, but {expected!r} is expected; `token NAME` shows the reply"
     )
 
 
 def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
-    """Explain a reply without a token in its place."""
+    """Explain a reply without a token at the configured place."""
     if in_body and reply.body is None:
         return f"has no token at {place!r}: {form_fault(reply)}"
-    return f"has no token at {place!r}: check the path; `token NAME` shows what the reply holds"
+    return f"has no token at {place!r}: check the path; `token NAME` shows the reply"
 
 
 def form_fault(reply: Reply) -> str:
-    """Say what a reply is that is not JSON."""
+    """Explain a reply that is not JSON."""
     if not reply.text.strip():
         return "it is empty"
     if is_html(reply):
         return "it is an HTML page, such as a login or an error page: check the URL"
     if reply.text.lstrip().startswith("<"):
         return (
-            'it is XML that cannot be read (malformed, or with a DTD): ask for JSON, or use source = "exec"'
+            'it is XML that cannot be parsed (malformed, or with a DTD): request JSON, or use source = "exec"'
         )
-    return "it is not JSON: check the URL, or set token_text if all of it is the token"
+    return "it is not JSON: check the URL, or set token_text if the whole reply is the token"
 
 
 def is_html(reply: Reply) -> bool:
-    """Whether a reply is a page for people."""
+    """Whether a reply is an HTML page."""
     media = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     return is_html_text(reply.text) or (
         reply.body is None and media in {"text/html", "application/xhtml+xml"}
@@ -95,7 +94,7 @@ def is_html(reply: Reply) -> bool:
 
 
 def is_html_text(text: str) -> bool:
-    """Whether a text begins as HTML does."""
+    """Whether a text begins like HTML."""
     return bool(_HTML.match(text[:_HEAD_CHARACTERS]))
 
 
@@ -107,14 +106,14 @@ def doubt_lifetime(
     default_ttl: float,
     max_ttl: float,
 ) -> LifetimeDoubt | None:
-    """Explain a life that cannot be read, or that looks wrong, in a sentence that names its path.
+    """Explain a lifetime that cannot be read, or that looks wrong, in a sentence that names its path.
 
     Args:
-        candidates: Pairs of (path, unit), in order of trust.
+        candidates: Pairs of (path, unit), in order of preference.
         reply: The reply.
         token: The token, for the unit `jwt` without a path.
-        default_ttl: Seconds that the token is believed to live where its life cannot be read.
-        max_ttl: A longer life is not believed.
+        default_ttl: The lifetime in seconds if none can be read.
+        max_ttl: A longer lifetime is considered an error.
     """
     for path, unit in candidates:
         seconds = read_lifetime([(path, unit)], reply, token, max_ttl)
@@ -125,15 +124,15 @@ def doubt_lifetime(
         return None
     found = "; ".join(_unreadable(path, unit, reply, max_ttl) for path, unit in candidates)
     reason = (
-        f"the token's life cannot be read ({found}); it is taken as {duration(default_ttl)} (default_ttl)"
+        f"the token's lifetime cannot be read ({found}); {duration(default_ttl)} is assumed (default_ttl)"
     )
     return LifetimeDoubt(readable=False, reason=reason)
 
 
 def life_over(candidates: Sequence[tuple[str, str]], reply: Reply, token: str, max_ttl: float) -> str | None:
-    """Explain a life that is not above 0: the token is dead already. None if it is not so.
+    """Explain a token that has already expired; None if it has not.
 
-    The first candidate that can be read decides: others may be there for other replies.
+    The first candidate that can be read decides, because others may be meant for other replies.
     """
     for path, unit in candidates:
         seconds = life_of(reply.find(path) if path else token, unit, reply)
@@ -142,7 +141,7 @@ def life_over(candidates: Sequence[tuple[str, str]], reply: Reply, token: str, m
         if seconds > 0:
             return None
         place = _unreadable(path, unit, reply, max_ttl) if path else "its exp claim is in the past"
-        return f"holds a token whose life is over ({place})"
+        return f"contains a token that has expired ({place})"
     return None
 
 
@@ -152,10 +151,10 @@ def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:
     place = f'expires at "{path}" as {unit}'
     value = reply.find(path)
     if value is None:
-        return f"{place}: the reply has nothing there"
+        return f"{place}: the reply has no such value"
     seconds = life_of(value, unit, reply)
     if seconds is None:
-        fault = "what is there cannot be read so"
+        fault = "the value cannot be read in this unit"
     elif seconds <= 0:
         fault = "that is in the past" if unit not in {"seconds", "milliseconds"} else "that is not above 0"
     else:
@@ -166,12 +165,12 @@ def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:
 def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
     if path and unit == "iso8601" and has_no_zone(reply.find(path)):
         return (
-            f'expires at "{path}" names no time zone and is read as UTC, {duration(seconds)} from now; set '
-            'the offset of that clock, such as offset = "+08:00", or "+00:00" if this is right'
+            f'expires at "{path}" has no time zone and is read as UTC, {duration(seconds)} from now; set '
+            'the UTC offset, such as offset = "+08:00", or "+00:00" if this is right'
         )
     likelier = _likelier(reply.find(path), unit, reply) if path else ""
     shortest, longest = _PLAUSIBLE_SECONDS
-    place = f'expires at "{path}" as {unit}' if path else "the end in the token itself"
+    place = f'expires at "{path}" as {unit}' if path else "the exp claim of the token"
     if seconds > longest:
         return f"{place} is {duration(seconds)}, more than 24 h{likelier or ': check that this is right'}"
     if seconds < shortest and likelier:
@@ -180,7 +179,7 @@ def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
 
 
 def _likelier(value: Any, unit: str, reply: Reply) -> str:
-    """Another unit in which the value is a usual life."""
+    """Suggest another unit in which the value is a usual lifetime."""
     shortest, longest = _PLAUSIBLE_SECONDS
     for other in UNITS:
         seconds = None if other == unit else life_of(value, other, reply)

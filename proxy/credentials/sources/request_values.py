@@ -1,7 +1,7 @@
-"""What a request for a token holds, filled in at the moment that it is written.
+"""Fill in the values of a request for a token when it is sent.
 
-Leaves are strings, Secrets, texts with late references (`${now}`, `${credential:NAME}`), and values that are
-made anew for each request, such as signed assertions.
+Values are strings, Secrets, texts with late references (`${now}`, `${credential:NAME}`), and values that are
+generated for each request, such as signed assertions.
 """
 
 import time
@@ -12,23 +12,23 @@ from uuid import uuid4
 
 from proxy.credentials.credential import Credential
 from proxy.secret import Secret
-from proxy.settings.interpolation import LateReference, LateText
+from proxy.settings.interpolation import LateReference, LateText, late_texts
 
 
 @runtime_checkable
-class MadeForEachRequest(Protocol):
-    """A value that no two requests share."""
+class GeneratedValue(Protocol):
+    """A value that is generated for each request."""
 
     def make(self, moment: "Moment") -> str:
-        """The value for a request at this moment."""
+        """Return the value for a request at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What late references stand for in one request.
+    """The values of late references in one request.
 
     Args:
-        tokens: The other credentials that the request holds, by name.
+        tokens: The other credentials that the request contains, by name.
         now: Seconds since the epoch.
     """
 
@@ -36,7 +36,7 @@ class Moment:
     now: float = field(default_factory=time.time)
 
     def fill(self, value: Any) -> Any:
-        """The value as it is sent; secrets are unwrapped here and nowhere before."""
+        """Return a value in the form in which it is sent, with secrets revealed."""
         if isinstance(value, Secret):
             return value.reveal()
         if isinstance(value, LateText):
@@ -45,12 +45,12 @@ class Moment:
             return {key: self.fill(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self.fill(item) for item in value)
-        if isinstance(value, MadeForEachRequest):
+        if isinstance(value, GeneratedValue):
             return value.make(self)
         return value
 
     def fill_json(self, value: Any) -> Any:
-        """The same for JSON, where `"${now}"` and `"${now_ms}"` alone are numbers."""
+        """Return a JSON value, in which `"${now}"` and `"${now_ms}"` alone become numbers."""
         if isinstance(value, Mapping):
             return {key: self.fill_json(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -74,12 +74,6 @@ class Moment:
 
 
 def credentials_in(value: Any) -> Iterator[str]:
-    """The names of the credentials whose tokens a value holds."""
-    if isinstance(value, LateText):
-        yield from value.credentials
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from credentials_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from credentials_in(item)
+    """Find the names of the credentials whose tokens a value contains."""
+    for _, text in late_texts(value):
+        yield from text.credentials

@@ -1,7 +1,7 @@
-"""Run what blocks beside the event loop, in threads that a process does not wait for when it ends.
+"""Run blocking calls in daemon threads.
 
-The loop's own pool is no place for a vendor's SDK: one that hangs would keep a thread of the few that name
-look-ups and files need too, and would keep the process from ending.
+The event loop's thread pool is not suitable for vendors' SDKs: a call that hangs would occupy a thread that
+name look-ups and files need, and would prevent the process from exiting.
 """
 
 import asyncio
@@ -16,35 +16,35 @@ T = TypeVar("T")
 
 
 class SideThread:
-    """One blocking call at a time, for one token source."""
+    """Runs one blocking call at a time for one token source."""
 
     def __init__(self) -> None:
         self._is_busy = False
 
     async def run(self, call: Callable[[], T]) -> T:
-        """The outcome of a call. A caller who gives up leaves it behind.
+        """Return the result of a call. A cancellation abandons the call.
 
         Raises:
-            TokenFetchError: the last call, which was given up, has not come back yet.
+            TokenFetchError: An abandoned call has not returned yet.
         """
         if self._is_busy:
-            raise TokenFetchError("the last attempt still hangs")
+            raise TokenFetchError("the last attempt has not returned yet")
         self._is_busy = True
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
 
-        def tell(method: Callable[[Any], None], value: Any) -> None:
+        def deliver(method: Callable[[Any], None], value: Any) -> None:
             self._is_busy = False
-            with contextlib.suppress(RuntimeError):  # the loop has ended since
-                loop.call_soon_threadsafe(lambda: None if outcome.done() else method(value))
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(lambda: None if future.done() else method(value))
 
         def work() -> None:
             try:
                 result = call()
-            except Exception as error:  # of a thread nobody joins: it goes to whoever waits for the result
-                tell(outcome.set_exception, error)
+            except Exception as error:  # nothing joins the thread, so the caller must receive any error
+                deliver(future.set_exception, error)
             else:
-                tell(outcome.set_result, result)
+                deliver(future.set_result, result)
 
         threading.Thread(target=work, name="token-source", daemon=True).start()
-        return await outcome
+        return await future

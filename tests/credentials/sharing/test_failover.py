@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from proxy.credentials.sharing import Known
+from proxy.credentials.sharing import FlightContext
 from tests.credentials.fakes import FakeIssuer
 from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
 from tests.pace import PATIENCE, paced
@@ -42,7 +42,7 @@ async def test_a_failover_costs_nobody_an_error(tmp_path: Path) -> None:
         await renewed(members, issuer)  # in the middle of it: everybody gets a token, from whomever
         await is_master(watcher, replica)
         for member in members:
-            member.sharing._rest_until = -1.0  # its rest is over
+            member.sharing._redis_pause_until = -1.0  # its rest is over
         before = issuer.fetches
         assert len({*await renewed(members, issuer)}) == 1  # one for all of them again
         assert issuer.fetches == before + 1
@@ -53,7 +53,9 @@ async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
     held = [await member.machine.get() for member in members]
     brought = await asyncio.gather(
         *(
-            member.sharing.bring(issuer.fetch, Known(one.generation, rejected=frozenset({one.digest})))
+            member.sharing.obtain(
+                issuer.fetch, FlightContext(one.generation, rejected=frozenset({one.digest}))
+            )
             for member, one in zip(members, held, strict=True)
         )
     )

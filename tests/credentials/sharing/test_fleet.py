@@ -9,7 +9,7 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials.credential import FetchedToken
-from proxy.credentials.sharing import Known
+from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.fleet import HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN, SUCCESSOR_SECONDS
 from proxy.credentials.sources import TokenFetchError
 from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of, highest
@@ -26,7 +26,7 @@ from tests.pace import paced
 from tests.redis_server import RedisServer
 
 LEASE = paced(0.3)
-COLD = Known()
+COLD = FlightContext()
 SLOW = paced(1.0) - 1.0
 """What this machine may add to any second."""
 
@@ -56,10 +56,12 @@ async def test_who_comes_late_adopts_the_life_that_is_left_whatever_its_clock_sa
         began = now()
         fetched = await first.machine.get()
         adopted = await late.machine.get()
-        assert adopted.hard - 3600.0 == pytest.approx(fetched.hard, abs=now() - began + 0.01)
+        assert adopted.expires_at - 3600.0 == pytest.approx(fetched.expires_at, abs=now() - began + 0.01)
     assert adopted.secret == fetched.secret
     assert adopted.lifetime == pytest.approx(fetched.lifetime, abs=0.01)
-    assert adopted.soft - adopted.obtained != fetched.soft - fetched.obtained  # each draws its own moment
+    assert (
+        adopted.refresh_at - adopted.obtained != fetched.refresh_at - fetched.obtained
+    )  # each draws its own moment
 
 
 async def test_a_fleet_whose_token_is_revoked_fetches_once_more(store: RedisServer) -> None:
@@ -75,8 +77,8 @@ async def test_a_rejected_token_in_the_store_is_not_adopted_again(store: RedisSe
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer) as (member,):
         credential = await member.machine.get()
-        known = Known(credential.generation, rejected=frozenset({credential.digest}))
-        brought = await member.sharing.bring(issuer.fetch, known)
+        known = FlightContext(credential.generation, rejected=frozenset({credential.digest}))
+        brought = await member.sharing.obtain(issuer.fetch, known)
     assert brought.secret.reveal() == "token-2"
     assert brought.generation == 2
 
@@ -87,8 +89,8 @@ async def test_a_stale_member_adopts_what_another_has_renewed(store: RedisServer
         held = await one.machine.get()
         await two.machine.get()
         issuer.lifetime = 200.0
-        renewed = await one.sharing.bring(issuer.fetch, Known(1, held))
-        adopted = await two.sharing.bring(never, Known(1, held))
+        renewed = await one.sharing.obtain(issuer.fetch, FlightContext(1, held))
+        adopted = await two.sharing.obtain(never, FlightContext(1, held))
     assert renewed.secret == adopted.secret
     assert issuer.fetches == 2
 
@@ -218,10 +220,10 @@ async def test_a_lease_is_as_long_as_the_last_fetch_took_and_no_longer(store: Re
         await member.machine.get()
         assert member.sharing._hold() == HOLD_SECONDS_MIN
         issuer.delay = 0.8
-        await member.sharing.bring(issuer.fetch, Known())
+        await member.sharing.obtain(issuer.fetch, FlightContext())
         assert member.sharing._hold() == HOLD_SECONDS_MIN  # it found the record
         rejected = frozenset({(await member.machine.get()).digest})
-        await member.sharing.bring(issuer.fetch, Known(rejected=rejected))
+        await member.sharing.obtain(issuer.fetch, FlightContext(rejected=rejected))
         assert 0.8 + HOLD_MARGIN_SECONDS <= member.sharing._hold() < 2.0
 
 
@@ -230,7 +232,7 @@ async def test_who_fetched_last_refreshes_first(store: RedisServer) -> None:
         await tokens_of(members)
         held = [await member.machine.get() for member in members]
         leader = next(one for one in held if not one.adopted)
-        assert all(leader.soft < one.soft for one in held if one.adopted)
+        assert all(leader.refresh_at < one.refresh_at for one in held if one.adopted)
 
 
 async def test_where_tokens_revoke_each_other_a_fetch_is_never_overtaken(store: RedisServer) -> None:
@@ -252,7 +254,7 @@ async def test_a_lease_is_renewed_no_longer_than_a_fetch_may_take(store: RedisSe
     async with fleet_of(
         1, store.url, hanging, lease_seconds=LEASE, exclusive=True, required=True, fetch_timeout=1.0
     ) as (member,):
-        flight = asyncio.ensure_future(member.sharing.bring(hanging.fetch, COLD))  # noqa: TID251
+        flight = asyncio.ensure_future(member.sharing.obtain(hanging.fetch, COLD))  # noqa: TID251
         await until(lambda: hanging.flying == 1)
         began = time.monotonic()
         while any(key.endswith(b"lease") for key in await store.dump()):
@@ -268,7 +270,7 @@ async def test_a_holder_that_dies_in_mid_fetch_is_missed_for_a_lease(store: Redi
         fleet_of(1, store.url, hanging, lease_seconds=LEASE) as (dying,),
         fleet_of(1, store.url, issuer, lease_seconds=LEASE) as (other,),
     ):
-        flight = asyncio.ensure_future(dying.sharing.bring(hanging.fetch, COLD))  # noqa: TID251
+        flight = asyncio.ensure_future(dying.sharing.obtain(hanging.fetch, COLD))  # noqa: TID251
         await until(lambda: hanging.flying == 1)
         await cut_off(dying)
         began = time.monotonic()
@@ -286,7 +288,7 @@ async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_late
         fleet_of(1, store.url, slow, exclusive=True, required=True) as (sleeper,),
         fleet_of(1, store.url, issuer, exclusive=True, required=True) as (other,),
     ):
-        flight = asyncio.ensure_future(sleeper.sharing.bring(slow.fetch, COLD))  # noqa: TID251
+        flight = asyncio.ensure_future(sleeper.sharing.obtain(slow.fetch, COLD))  # noqa: TID251
         await until(lambda: slow.flying == 1)
         await store.delete("*lease")  # it lapses, as if the holder had slept
         await other.machine.get()
@@ -294,7 +296,7 @@ async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_late
         assert (await flight).secret.reveal() == "later"  # its own is dead, where tokens revoke each other
         assert await store.dump() == before
     assert [line["reason"] for line in lines if line["event"] == "token_not_shared"] == [
-        "a later one was there"
+        "there is a later one"
     ]
 
 

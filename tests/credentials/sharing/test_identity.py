@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from proxy.credentials.sharing.identity import identity_of
+from proxy.credentials.sharing.record import identity_of
 from proxy.settings import Credential
 from proxy.settings.interpolation import Interpolation
 

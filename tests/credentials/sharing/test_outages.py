@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials.sharing import Known
+from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.fleet import REDIS_SECONDS
 from tests.credentials.fakes import FakeIssuer, failure_of, reject, replaced
 from tests.credentials.sharing.fleet_members import fleet_of, replacements, tokens_of
@@ -38,8 +38,8 @@ async def test_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisSer
         store.pause()
         credential = await member.machine.get()
         for _ in range(3):  # while it rests, flights do not even try
-            known = Known(credential.generation, rejected=frozenset({credential.digest}))
-            credential = await member.sharing.bring(issuer.fetch, known)
+            known = FlightContext(credential.generation, rejected=frozenset({credential.digest}))
+            credential = await member.sharing.obtain(issuer.fetch, known)
         assert member.sharing.stats.store_errors == 1
         store.resume()
     assert issuer.fetches == 4
@@ -61,7 +61,7 @@ async def test_once_redis_is_back_one_fetch_is_enough_again(store: RedisServer) 
         await tokens_of(members)
         await store.start()
         for member in members:
-            member.sharing._rest_until = -1.0  # its rest is over
+            member.sharing._redis_pause_until = -1.0  # its rest is over
         assert len({*await replacements(members)}) == 1
     assert issuer.fetches == 4
 
@@ -82,8 +82,8 @@ async def test_a_connection_that_redis_closed_is_opened_again(store: RedisServer
         credential = await member.machine.get()
         await store.stop()
         await store.start()  # the pooled connection is dead now, and nobody has noticed
-        known = Known(1, rejected=frozenset({credential.digest}))
-        await member.sharing.bring(issuer.fetch, known)
+        known = FlightContext(1, rejected=frozenset({credential.digest}))
+        await member.sharing.obtain(issuer.fetch, known)
         assert member.sharing.stats.store_errors == 0
         assert any(key.endswith(b"record") for key in await store.dump())
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.credential import FOLLOWER_FRACTION, FetchedToken, mint
-from proxy.credentials.sharing.record import adopt, read_record, write_record
-from proxy.credentials.sharing.seal import Seal
+from proxy.credentials.sharing.record import Seal, adopt, read_record, write_record
 from proxy.secret import Secret
 from tests.credentials.fakes import lowest
 
@@ -35,9 +34,9 @@ def test_what_cannot_be_read_is_none(raw: bytes) -> None:
 def test_the_end_is_where_the_store_says(lifetime: float, gone: float) -> None:
     fetched = FetchedToken(Secret("t"), lifetime)
     minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
-    remaining = minted.hard * (1 - gone)
+    remaining = minted.expires_at * (1 - gone)
     adopted = adopt(fetched, asked=5000.0, remaining=remaining, generation=4, uniform=lowest)
-    assert adopted.hard == pytest.approx(5000.0 + remaining)
-    assert adopted.soft == pytest.approx(adopted.obtained + FOLLOWER_FRACTION[0] * lifetime)
+    assert adopted.expires_at == pytest.approx(5000.0 + remaining)
+    assert adopted.refresh_at == pytest.approx(adopted.obtained + FOLLOWER_FRACTION[0] * lifetime)
     assert adopted.adopted
     assert adopted.generation == 4

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.sharing.seal import Seal, SealBroken
+from proxy.credentials.sharing.record import Seal, SealBroken
 
 OLD, NEW = b"o" * 32, b"n" * 32
 keys = st.binary(min_size=32, max_size=32)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.sources.assertion import Assertion, client_assertion, grant_assertion
+from proxy.credentials.sources.oauth2 import Assertion, client_assertion, grant_assertion
 from proxy.credentials.sources.request_values import Moment
 from proxy.settings.interpolation import Interpolated
 from tests.credentials.sources.sections import oauth2

@@ -280,7 +280,7 @@ async def test_a_chain_that_breaks_on_the_way_may_do_better_soon(monkeypatch: py
 
     error = await failure_of(section(authority="https://127.0.0.1:1"))
 
-    assert (error.reason, error.permanent) == ("azure gave no token: ClientAuthenticationError", False)
+    assert (error.reason, error.permanent) == ("azure returned no token: ClientAuthenticationError", False)
 
 
 async def test_the_command_line_tool_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ async def test_without_the_command_line_tool_there_is_no_token(
 
     error = await failure_of(section(method="cli"))
 
-    assert error.reason == "azure gave no token: CredentialUnavailableError"
+    assert error.reason == "azure returned no token: CredentialUnavailableError"
     assert error.permanent
 
 
@@ -322,7 +322,7 @@ async def test_a_refusal_lasts_and_a_fault_passes_and_neither_is_asked_twice(
 
     error = await failure_of(client_secret(authority))
 
-    assert error.reason == "azure gave no token: ClientAuthenticationError"
+    assert error.reason == "azure returned no token: ClientAuthenticationError"
     assert error.permanent is permanent
     assert len(authority.asked) == 1
 
@@ -355,7 +355,7 @@ async def test_a_reply_without_a_token_is_a_failure_in_words_of_ours(
 
     error = await failure_of(client_secret(authority))
 
-    assert error.reason.startswith(("azure gave no token: ", "the SDK gave "))
+    assert error.reason.startswith(("azure returned no token: ", "the SDK returned "))
     assert "canary" not in "".join(traceback.format_exception(error))
     assert len(authority.asked) == 1
 
@@ -367,7 +367,7 @@ async def test_an_unknown_certificate_is_refused_before_the_secret_is_told(
 
     error = await failure_of(known.model_copy(update={"ca_file": None}))
 
-    assert error.reason == "azure gave no token: ServiceRequestError"
+    assert error.reason == "azure returned no token: ServiceRequestError"
     assert not error.permanent
     assert authority.asked == []
 
@@ -384,7 +384,7 @@ async def test_an_authority_that_does_not_answer_is_left_at_the_timeout(
         error = await failure_of(section(method="managed_identity", timeout=0.05))
         await until(lambda: issuer.connections == 0)
 
-    assert error.reason == "azure gave no token: ServiceResponseTimeoutError"
+    assert error.reason == "azure returned no token: ServiceResponseTimeoutError"
     assert not error.permanent
 
 

@@ -120,7 +120,7 @@ async def test_a_profile_is_chosen_by_its_name(tmp_path: Path) -> None:
     assert query_of(await fetch(section()))["X-Amz-Credential"].startswith("AKIDdefault/")
     assert query_of(await fetch(section(profile="prod")))["X-Amz-Credential"].startswith("AKIDprod/")
     missing = await failure_of(section(profile="test"))
-    assert (missing.reason, missing.permanent) == ("bedrock gave no token: ProfileNotFound", True)
+    assert (missing.reason, missing.permanent) == ("bedrock returned no token: ProfileNotFound", True)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_session_credentials_of_the_environment_may_tell_their_end(
 async def test_no_credentials_at_all() -> None:
     error = await failure_of(section())
 
-    assert error.reason == "bedrock needs AWS credentials, and botocore finds none"
+    assert error.reason == "bedrock needs AWS credentials, but botocore found none"
     assert error.permanent
 
 
@@ -195,7 +195,7 @@ async def test_half_a_pair_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
     error = await failure_of(section())
 
-    assert (error.reason, error.permanent) == ("bedrock gave no token: PartialCredentialsError", True)
+    assert (error.reason, error.permanent) == ("bedrock returned no token: PartialCredentialsError", True)
 
 
 @pytest.mark.parametrize("status", [403, 500])
@@ -208,7 +208,7 @@ async def test_an_endpoint_that_gives_no_credentials_may_give_them_later(
 
     error = await failure_of(section())
 
-    assert (error.reason, error.permanent) == ("bedrock gave no token: CredentialRetrievalError", False)
+    assert (error.reason, error.permanent) == ("bedrock returned no token: CredentialRetrievalError", False)
     assert "canary" not in "".join(traceback.format_exception(error))
 
 
@@ -249,7 +249,7 @@ async def test_a_role_that_is_refused_stays_so_and_a_fault_passes_and_neither_is
 
     error = await failure_of(section(profile="prod"))
 
-    assert (error.reason, error.permanent) == ("bedrock gave no token: ClientError", permanent)
+    assert (error.reason, error.permanent) == ("bedrock returned no token: ClientError", permanent)
     assert "canary" not in "".join(traceback.format_exception(error))
     assert len(assumed_role.asked) == 1
 

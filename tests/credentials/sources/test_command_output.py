@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.command_output import read_output
+from proxy.credentials.sources.exec import read_output
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from tests.credentials.sources.sections import command
@@ -125,7 +125,7 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
         (
             "auto",
             {"token": "s3cret"},
-            "the command's output is JSON of no known form: say with token where the token stands",
+            "the command's output is JSON of unknown format: set token to the path of the token",
         ),
         (
             "auto",
@@ -133,8 +133,8 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
             "the command's output has a token that is not one line of printable ASCII",
         ),
         ("exec_credential", "s3cret", "the command's output is not valid JSON"),
-        ("exec_credential", ["s3cret"], "the command's output is no ExecCredential"),
-        ("exec_credential", session(), "the command's output is no ExecCredential"),
+        ("exec_credential", ["s3cret"], "the command's output is not an ExecCredential"),
+        ("exec_credential", session(), "the command's output is not an ExecCredential"),
         (
             "auto",
             exec_credential("v1alpha1"),
@@ -149,17 +149,21 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
         (
             "auto",
             exec_credential(expirationTimestamp=iso(0)),
-            "the command's output has a token that is past its end",
+            "the command's output has a token that has expired",
         ),
         (
             "credential_process",
             exec_credential(),
-            "the command's output is no credential_process reply of version 1",
+            "the command's output is not a credential_process reply of version 1",
         ),
-        ("auto", session(Version=2), "the command's output is no credential_process reply of version 1"),
-        ("auto", session(Version=True), "the command's output is no credential_process reply of version 1"),
+        ("auto", session(Version=2), "the command's output is not a credential_process reply of version 1"),
+        (
+            "auto",
+            session(Version=True),
+            "the command's output is not a credential_process reply of version 1",
+        ),
         ("auto", session(SessionToken=None), "the command's output, at 'SessionToken', has no token"),
-        ("auto", session(Expiration=iso(-1)), "the command's output has a token that is past its end"),
+        ("auto", session(Expiration=iso(-1)), "the command's output has a token that has expired"),
         ("git", "username=s3cret\n", "the command's output, at 'password', has no token"),
         ("git", "\npassword=s3cret", "the command's output, at 'password', has no token"),
         ("git", "password=", "the command's output, at 'password', has no token"),
@@ -167,9 +171,9 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
         (
             "git",
             "password=s3cret\npassword_expiry_utc=1",
-            "the command's output has a token that is past its end",
+            "the command's output has a token that has expired",
         ),
-        ("text", jwt({"exp": NOW}), "the command's output has a token that is past its end"),
+        ("text", jwt({"exp": NOW}), "the command's output has a token that has expired"),
     ],
 )
 def test_an_output_without_a_token_is_a_passing_failure(name: str, output: object, told: str) -> None:

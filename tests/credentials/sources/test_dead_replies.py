@@ -8,13 +8,13 @@ import pytest
 
 from proxy.credentials.credential import mint
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.expiry import Reply, is_certain
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
-from proxy.credentials.sources.local_token import as_token
-from proxy.credentials.sources.token_text import TOKEN_BYTES_MAX
-from proxy.credentials.sources.vendor_sdk import checked_token
+from proxy.credentials.sources.cloud import checked_token
+from proxy.credentials.sources.http import HttpTokenSource
+from proxy.credentials.sources.local import as_token
+from proxy.credentials.sources.reply import TOKEN_BYTES_MAX, Reply, is_certain
 from tests.credentials.fakes import lowest
 from tests.credentials.sources.test_expiry import jwt
+from tests.credentials.sources.token_endpoint import recipe_of
 
 NOW = 1_700_000_000.0
 
@@ -22,7 +22,7 @@ NOW = 1_700_000_000.0
 @pytest.fixture
 async def source() -> AsyncIterator[HttpTokenSource]:
     """Reads replies with the life at `life`."""
-    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=(("life", "seconds"),)))
+    source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=(("life", "seconds"),)))
     yield source
     await source.close()
 
@@ -34,7 +34,7 @@ def reply(body: Any, *, dated: bool = True) -> Reply:
 
 @pytest.mark.parametrize("life", [0, -1, "0", "-300", -0.5, "-1.5"])
 def test_a_life_that_is_not_positive_is_a_failed_fetch(source: HttpTokenSource, life: Any) -> None:
-    with pytest.raises(TokenFetchError, match=r"life is over .*\"life\" as seconds") as caught:
+    with pytest.raises(TokenFetchError, match=r"has expired .*\"life\" as seconds") as caught:
         source.read(reply({"t": "token", "life": life}))
     assert caught.value.answered
 
@@ -50,17 +50,17 @@ def test_a_life_that_is_not_positive_is_a_failed_fetch(source: HttpTokenSource, 
     ],
 )
 async def test_an_end_in_the_past_is_a_failed_fetch(unit: str, life: Any) -> None:
-    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
-    with pytest.raises(TokenFetchError, match="life is over"):
+    source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
+    with pytest.raises(TokenFetchError, match="has expired"):
         source.read(reply({"t": "token", "life": life}))
     await source.close()
 
 
 async def test_the_first_life_that_can_be_read_decides() -> None:
     expires = (("missing", "seconds"), ("soon", "seconds"), ("life", "seconds"), ("other", "seconds"))
-    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=expires))
+    source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=expires))
     assert source.read(reply({"t": "t1", "soon": "soon", "life": 60, "other": 0})).lifetime == 60
-    with pytest.raises(TokenFetchError, match="life is over"):
+    with pytest.raises(TokenFetchError, match="has expired"):
         source.read(reply({"t": "t1", "soon": "soon", "life": 0, "other": 60}))
     await source.close()
 
@@ -100,8 +100,8 @@ async def test_an_end_by_our_own_clock_leaves_a_margin(
     unit: str, value: Any, *, dated: bool, certain: bool
 ) -> None:
     assert is_certain([("life", unit)], reply({"life": value}, dated=dated), "t", 1e6) is certain
-    source = HttpTokenSource(Recipe(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
+    source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
     fetched = source.read(reply({"t": "token", "life": value}, dated=dated))
     minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
-    assert fetched.lifetime - minted.hard == pytest.approx(10.0 if certain else 30.0, abs=0.2)
+    assert fetched.lifetime - minted.expires_at == pytest.approx(10.0 if certain else 30.0, abs=0.2)
     await source.close()

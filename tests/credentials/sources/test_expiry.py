@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.credential import FetchedToken, mint
-from proxy.credentials.sources.expiry import Reply, find_path, read_lifetime
+from proxy.credentials.sources.reply import Reply, find_path, read_lifetime
 from proxy.secret import Secret
 from tests.credentials.fakes import lowest
 
@@ -102,7 +102,7 @@ def test_what_vendors_write_becomes_a_hard_end(value: Any, unit: str, expected: 
     assert life == (None if expected is None else pytest.approx(expected))
     believed = 60.0 if life is None else life  # the default, as the recipe has it
     credential = mint(FetchedToken(Secret("t"), believed), generation=1, obtained=0.0, uniform=lowest)
-    assert credential.hard == pytest.approx(
+    assert credential.expires_at == pytest.approx(
         57.0 if expected is None else expected - min(10.0, 0.05 * expected)
     )
 

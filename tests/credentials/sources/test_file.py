@@ -17,8 +17,7 @@ from proxy.credentials import CachedTokenSource, RefreshPolicy
 from proxy.credentials.build import build_source
 from proxy.credentials.credential import FetchedToken, mint
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.file import FileTokenSource
-from proxy.credentials.sources.static import static_source
+from proxy.credentials.sources.local import FileTokenSource, static_source
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings import FileCredential, StaticCredential
@@ -99,7 +98,7 @@ async def test_a_duration_counts_from_the_files_last_change(tmp_path: Path) -> N
         os.utime(file.path, (0, time.time() - ago))
         assert (await fetch(file)).lifetime == pytest.approx(life, abs=5.0)
     os.utime(file.path, (0, time.time() - 3601))
-    assert await failure_of(file) == "the token file has a token that is past its end"
+    assert await failure_of(file) == "the token file has a token that has expired"
 
 
 async def test_a_jwt_lives_until_its_own_end_by_this_hosts_clock(tmp_path: Path) -> None:
@@ -150,7 +149,7 @@ def test_each_section_has_its_source(tmp_path: Path) -> None:
         ("s3cr\u00e9t".encode(), "the token file has a token that is not one line of printable ASCII"),
         (b"s3cret\0", "the token file has a token that is not one line of printable ASCII"),
         (b"x" * (1 << 20) + b"y", "the token file is too large"),
-        (jwt({"exp": 1_700_000_000}).encode(), "the token file has a token that is past its end"),
+        (jwt({"exp": 1_700_000_000}).encode(), "the token file has a token that has expired"),
     ],
 )
 async def test_what_is_no_token_is_a_passing_failure(tmp_path: Path, content: bytes, told: str) -> None:
@@ -252,7 +251,7 @@ def test_a_file_is_looked_at_again_within_its_max_age(tmp_path: Path, life: floa
     fetched = asyncio.run(fetch(write(tmp_path / "token", jwt(claims))))
 
     credential = mint(fetched, generation=1, obtained=1000.0, uniform=highest)
-    assert 1000.0 + 20.0 < credential.soft <= 1000.0 + 60.0
+    assert 1000.0 + 20.0 < credential.refresh_at <= 1000.0 + 60.0
 
 
 @virtually
@@ -294,7 +293,7 @@ async def test_without_a_file_the_last_good_token_serves_until_its_end(
         clock.now += 60.0
         assert (await machine.get()).secret == Secret(token)
     await until(lambda: any(line["event"] == "token_fetch_failed" for line in lines))
-    clock.now = first.hard
+    clock.now = first.expires_at
     with pytest.raises(TokenUnavailable):
         await machine.get()
     replaced(path, "s3cret")

@@ -280,7 +280,7 @@ async def test_a_refusal_lasts_and_a_fault_passes_and_neither_is_asked_twice(
 
     error = await failure_of(section(file=account))
 
-    assert (error.reason, error.permanent) == (f"google gave no token: {reason}", permanent)
+    assert (error.reason, error.permanent) == (f"google returned no token: {reason}", permanent)
     assert len(endpoint.asked) == 1
 
 
@@ -293,7 +293,7 @@ async def test_an_assertion_is_not_carried_elsewhere(
         endpoint.status, endpoint.headers["Location"] = status, elsewhere.url + "/token"
         error = await failure_of(section(file=account))
 
-    assert (error.reason, error.permanent) == ("google gave no token: ResponseError", False)
+    assert (error.reason, error.permanent) == ("google returned no token: ResponseError", False)
     assert elsewhere.asked == []
 
 
@@ -317,7 +317,7 @@ async def test_a_reply_without_a_token_is_a_failure_in_words_of_ours(
 
     error = await failure_of(section(file=account))
 
-    assert error.reason.startswith(("google gave no token: ", "the SDK gave "))
+    assert error.reason.startswith(("google returned no token: ", "the SDK returned "))
     assert "canary" not in "".join(traceback.format_exception(error))
     assert len(endpoint.asked) == 1
 
@@ -328,7 +328,7 @@ async def test_a_file_that_is_gone_or_broken_is_a_failure(account: Path) -> None
     broken = await failure_of(whole)
     gone = await failure_of(whole.model_copy(update={"file": account.with_suffix(".gone")}))
 
-    assert (gone.reason, gone.permanent) == ("google gave no token: FileNotFoundError", True)
+    assert (gone.reason, gone.permanent) == ("google returned no token: FileNotFoundError", True)
     assert broken.permanent
     assert "canary" not in "".join(traceback.format_exception(broken))
 
@@ -336,7 +336,7 @@ async def test_a_file_that_is_gone_or_broken_is_a_failure(account: Path) -> None
 async def test_nobody_listens(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
     error = await failure_of(section(file=account_file(tmp_path, key, "http://127.0.0.1:1/token")))
 
-    assert (error.reason, error.permanent) == ("google gave no token: TransportError", False)
+    assert (error.reason, error.permanent) == ("google returned no token: TransportError", False)
 
 
 async def test_an_endpoint_that_does_not_answer_is_left_at_the_timeout(
@@ -349,7 +349,7 @@ async def test_an_endpoint_that_does_not_answer_is_left_at_the_timeout(
         error = await failure_of(section(file=account_file(tmp_path, key, issuer.url), timeout=0.5))
         await until(lambda: issuer.connections == 0)
 
-    assert (error.reason, error.permanent) == ("google gave no token: TransportError", False)
+    assert (error.reason, error.permanent) == ("google returned no token: TransportError", False)
     assert len(issuer.requests) == 1
 
 
@@ -362,7 +362,7 @@ async def test_a_proxy_is_gone_through_to_an_issuer_over_tls(tmp_path: Path, key
         error = await failure_of(section(file=file, proxy=proxy.url))
 
     assert proxy.requests[0].head.startswith(b"CONNECT token.example:443 ")
-    assert (error.reason, error.permanent) == ("google gave no token: TransportError", False)
+    assert (error.reason, error.permanent) == ("google returned no token: TransportError", False)
 
 
 async def test_proxies_of_the_environment_are_used_where_that_is_asked_for(

@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import pytest
 
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
 from proxy.secret import Secret
 from proxy.settings import OAuth2Credential
-from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
 from tests.loopback import serve_on_loopback
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -28,7 +28,7 @@ async def test_json_arrives_with_its_secrets_at_any_depth(endpoint: TokenEndpoin
             "deep": MappingProxyType({"list": ("a", Secret("b"), 1, 1.5, True, None)}),
         }
     )
-    await fetch(Recipe(url=endpoint.url + "/token", json=body))
+    await fetch(recipe_of(url=endpoint.url + "/token", json=body))
     asked = endpoint.asked[0]
     assert (asked.method, asked.target) == ("POST", "/token")
     assert asked.headers["content-type"] == "application/json"
@@ -40,8 +40,8 @@ async def test_json_arrives_with_its_secrets_at_any_depth(endpoint: TokenEndpoin
 
 
 async def test_an_empty_json_body_is_sent_and_an_absent_one_is_not(endpoint: TokenEndpoint) -> None:
-    await fetch(Recipe(url=endpoint.url, json={}))
-    await fetch(Recipe(url=endpoint.url))
+    await fetch(recipe_of(url=endpoint.url, json={}))
+    await fetch(recipe_of(url=endpoint.url))
     assert [asked.body for asked in endpoint.asked] == [b"{}", b""]
     assert "content-type" not in endpoint.asked[1].headers
     assert endpoint.asked[1].headers["content-length"] == "0"
@@ -49,7 +49,7 @@ async def test_an_empty_json_body_is_sent_and_an_absent_one_is_not(endpoint: Tok
 
 async def test_a_form_arrives_urlencoded(endpoint: TokenEndpoint) -> None:
     form = {"grant_type": "client_credentials", "client_secret": Secret(SECRET), "scope": "a b"}
-    await fetch(Recipe(url=endpoint.url, method="PUT", form=form))
+    await fetch(recipe_of(url=endpoint.url, method="PUT", form=form))
     asked = endpoint.asked[0]
     assert asked.method == "PUT"
     assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
@@ -63,7 +63,7 @@ async def test_a_form_arrives_urlencoded(endpoint: TokenEndpoint) -> None:
 @pytest.mark.parametrize("own", ["", "?tenant=a%20b&flag"])
 async def test_a_query_is_added_to_the_urls_own(endpoint: TokenEndpoint, own: str) -> None:
     query = {"client_secret": Secret(SECRET), "grant": "x/y"}
-    await fetch(Recipe(url=f"{endpoint.url}/oauth/2.0/token{own}", method="GET", query=query))
+    await fetch(recipe_of(url=f"{endpoint.url}/oauth/2.0/token{own}", method="GET", query=query))
     path, _, sent = endpoint.asked[0].target.partition("?")
     assert (endpoint.asked[0].method, path) == ("GET", "/oauth/2.0/token")
     own_pairs = [("tenant", "a b"), ("flag", "")] if own else []
@@ -75,13 +75,15 @@ async def test_a_query_is_added_to_the_urls_own(endpoint: TokenEndpoint, own: st
 
 
 async def test_a_url_with_nothing_to_add_is_asked_byte_for_byte(endpoint: TokenEndpoint) -> None:
-    await fetch(Recipe(url=endpoint.url + "/a%2Fb/?x=%20+&flag&y=%e4"))
+    await fetch(recipe_of(url=endpoint.url + "/a%2Fb/?x=%20+&flag&y=%e4"))
     assert endpoint.asked[0].target == "/a%2Fb/?x=%20+&flag&y=%e4"
 
 
 async def test_headers_arrive_and_none_that_tells_of_another_fetch(endpoint: TokenEndpoint) -> None:
     endpoint.headers["Set-Cookie"] = "session=1"
-    recipe = Recipe(url=endpoint.url, headers={"X-Api-Key": Secret("s3cret"), "Accept": "application/json"})
+    recipe = recipe_of(
+        url=endpoint.url, headers={"X-Api-Key": Secret("s3cret"), "Accept": "application/json"}
+    )
     source = HttpTokenSource(recipe)
     await source.fetch()
     await source.fetch()
@@ -94,18 +96,18 @@ async def test_headers_arrive_and_none_that_tells_of_another_fetch(endpoint: Tok
 
 
 async def test_a_cookie_of_the_recipe_arrives(endpoint: TokenEndpoint) -> None:
-    await fetch(Recipe(url=endpoint.url, headers={"Cookie": Secret("session=s3cret")}))
+    await fetch(recipe_of(url=endpoint.url, headers={"Cookie": Secret("session=s3cret")}))
     assert endpoint.asked[0].headers["cookie"] == "session=s3cret"
 
 
 async def test_basic_authorization_is_the_pair_as_it_stands(endpoint: TokenEndpoint) -> None:
-    await fetch(Recipe(url=endpoint.url, basic=("i d", Secret(SECRET))))
+    await fetch(recipe_of(url=endpoint.url, basic=("i d", Secret(SECRET))))
     scheme, _, pair = endpoint.asked[0].headers["authorization"].partition(" ")
     assert (scheme, base64.b64decode(pair).decode()) == ("Basic", f"i d:{SECRET}")
 
 
 async def test_secrets_are_unwrapped_in_the_request_only(endpoint: TokenEndpoint) -> None:
-    recipe = Recipe(
+    recipe = recipe_of(
         url=endpoint.url,
         headers={"X-Key": Secret("s3cret")},
         form={"key": Secret("s3cret")},
@@ -183,7 +185,7 @@ async def test_a_configured_proxy_is_asked_and_those_of_the_environment_are_not(
     async with raw_upstream(forward) as proxy, raw_upstream(refuse) as other:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, other.url)
-        fetched = await fetch(Recipe(url="http://auth.test/token", proxy=proxy.url))
+        fetched = await fetch(recipe_of(url="http://auth.test/token", proxy=proxy.url))
     assert fetched.secret.reveal() == "through-the-proxy"
     assert proxy.requests[0].target == b"http://auth.test/token"
     assert other.requests == []

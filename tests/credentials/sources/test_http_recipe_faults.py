@@ -6,9 +6,9 @@ import traceback
 
 import pytest
 
-from proxy.credentials.sources.http_recipe import REPLY_BYTES_MAX, HttpTokenSource, Recipe
+from proxy.credentials.sources.http import REPLY_BYTES_MAX, HttpTokenSource
 from proxy.secret import Secret
-from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
 from tests.loopback import serve_on_loopback, until
 from tests.pace import PATIENCE
 from tests.ports import free_port
@@ -21,7 +21,7 @@ async def test_a_redirect_is_not_followed(endpoint: TokenEndpoint, status: int) 
     async with serve_on_loopback(elsewhere.app()) as elsewhere.url:
         endpoint.status, endpoint.headers["Location"] = status, elsewhere.url + "/s3cret"
         error = await failure_of(
-            Recipe(
+            recipe_of(
                 url=endpoint.url,
                 form={"client_secret": Secret("s3cret")},
                 headers={"X-Key": Secret("s3cret")},
@@ -36,7 +36,7 @@ async def test_a_redirect_is_not_followed(endpoint: TokenEndpoint, status: int) 
 
 async def test_a_redirect_to_nowhere_is_a_passing_failure(endpoint: TokenEndpoint) -> None:
     endpoint.status, endpoint.headers["Location"] = 302, "http://[s3cret"
-    error = await failure_of(Recipe(url=endpoint.url))
+    error = await failure_of(recipe_of(url=endpoint.url))
     assert not error.permanent
     assert "s3cret" not in str(error)
 
@@ -57,7 +57,7 @@ async def test_a_reply_without_end_is_refused_and_no_longer_read() -> None:
             raise
 
     async with raw_upstream(pour) as issuer:
-        error = await failure_of(Recipe(url=issuer.url))
+        error = await failure_of(recipe_of(url=issuer.url))
         async with asyncio.timeout(PATIENCE):
             await gone.wait()
     assert error.reason == f"the reply of the token endpoint {issuer.url} is too large: check the URL"
@@ -67,26 +67,26 @@ async def test_a_reply_without_end_is_refused_and_no_longer_read() -> None:
 
 async def test_ten_megabytes_are_refused(endpoint: TokenEndpoint) -> None:
     endpoint.body = b'{"access_token": "t", "padding": "' + b"x" * 10_000_000 + b'"}'
-    assert (await failure_of(Recipe(url=endpoint.url))).reason.endswith("is too large: check the URL")
+    assert (await failure_of(recipe_of(url=endpoint.url))).reason.endswith("is too large: check the URL")
 
 
 async def test_the_bound_holds_for_what_a_compressed_reply_unfolds_to(endpoint: TokenEndpoint) -> None:
     endpoint.body = gzip.compress(b'{"access_token": "t"}' + b" " * 10_000_000)
     endpoint.headers["Content-Encoding"] = "gzip"
-    assert (await failure_of(Recipe(url=endpoint.url))).reason.endswith("is too large: check the URL")
+    assert (await failure_of(recipe_of(url=endpoint.url))).reason.endswith("is too large: check the URL")
     endpoint.body = gzip.compress(b'{"access_token": "t"}')
-    assert (await fetch(Recipe(url=endpoint.url))).secret.reveal() == "t"
+    assert (await fetch(recipe_of(url=endpoint.url))).secret.reveal() == "t"
 
 
 async def test_a_reply_of_the_largest_size_is_read(endpoint: TokenEndpoint) -> None:
     body = b'{"access_token": "t"}'
     endpoint.body = body + b" " * (REPLY_BYTES_MAX - len(body))
-    assert (await fetch(Recipe(url=endpoint.url))).secret.reveal() == "t"
+    assert (await fetch(recipe_of(url=endpoint.url))).secret.reveal() == "t"
 
 
 async def test_nobody_listens() -> None:
     port = free_port()
-    error = await failure_of(Recipe(url=f"http://127.0.0.1:{port}/token"))
+    error = await failure_of(recipe_of(url=f"http://127.0.0.1:{port}/token"))
     assert error.reason.startswith(f"the token endpoint http://127.0.0.1:{port}: connection refused; ")
     assert not error.permanent
 
@@ -98,7 +98,7 @@ async def test_an_answer_that_does_not_come(begun: bytes) -> None:
         await conversation.caller_left()
 
     async with raw_upstream(stall) as issuer:
-        error = await failure_of(Recipe(url=issuer.url, timeout=0.05))
+        error = await failure_of(recipe_of(url=issuer.url, timeout=0.05))
     assert error.reason.startswith(f"the token endpoint {issuer.url}: connected, but no answer in time; ")
     assert not error.permanent
 
@@ -122,7 +122,7 @@ async def test_what_is_not_http_is_a_passing_failure_and_is_not_repeated(answer:
         raise ConnectionError
 
     async with raw_upstream(babble) as issuer:
-        error = await failure_of(Recipe(url=issuer.url, form={"client_secret": Secret("s3cret")}))
+        error = await failure_of(recipe_of(url=issuer.url, form={"client_secret": Secret("s3cret")}))
     assert error.reason.startswith(f"the token endpoint {issuer.url}: ")
     assert not error.permanent
     assert "s3cret" not in "".join(traceback.format_exception_only(error)) + repr(error)
@@ -133,7 +133,7 @@ async def test_a_fetch_that_is_cancelled_lets_go_of_its_connection() -> None:
         await conversation.caller_left()
 
     async with raw_upstream(stall) as issuer:
-        source = HttpTokenSource(Recipe(url=issuer.url))
+        source = HttpTokenSource(recipe_of(url=issuer.url))
         task = asyncio.get_running_loop().create_task(source.fetch())
         await until(lambda: bool(issuer.requests))
         task.cancel()

@@ -7,8 +7,7 @@ import jwt
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials.sources.http_recipe import Recipe
-from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
 from tests.raw_upstream import Conversation, raw_upstream
 
 IN_A_WHILE = 1000.0
@@ -17,7 +16,7 @@ IN_A_WHILE = 1000.0
 async def test_the_token_and_its_life_stand_at_any_path(endpoint: TokenEndpoint) -> None:
     endpoint.says({"code": 0, "data": {"tokens": [{"value": "t-0"}, {"value": "t-1"}], "ms": "120000"}})
     fetched = await fetch(
-        Recipe(
+        recipe_of(
             url=endpoint.url,
             success=("code", 0),
             token="data.tokens.1.value",
@@ -31,7 +30,7 @@ async def test_the_token_may_be_a_header(endpoint: TokenEndpoint) -> None:
     endpoint.status, endpoint.headers["X-Subject-Token"] = 201, "t-1"
     endpoint.says({"token": {"expires_at": "2099-01-01T00:00:00Z"}})
     fetched = await fetch(
-        Recipe(
+        recipe_of(
             url=endpoint.url,
             token=None,
             token_header="x-subject-token",
@@ -47,21 +46,21 @@ async def test_a_token_in_a_header_may_tell_its_own_end(endpoint: TokenEndpoint)
     token = jwt.encode({"exp": int(time.time()) + 600}, "k" * 32, algorithm="HS256")
     endpoint.headers["X-Subject-Token"] = token
     fetched = await fetch(
-        Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token", expires=(("", "jwt"),))
+        recipe_of(url=endpoint.url, token=None, token_header="X-Subject-Token", expires=(("", "jwt"),))
     )
     assert fetched.lifetime == pytest.approx(600, abs=2)
 
 
 async def test_a_header_needs_no_body(endpoint: TokenEndpoint) -> None:
     endpoint.body, endpoint.headers["X-Subject-Token"] = b"", "t-1"
-    fetched = await fetch(Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token"))
+    fetched = await fetch(recipe_of(url=endpoint.url, token=None, token_header="X-Subject-Token"))
     assert (fetched.secret.reveal(), fetched.lifetime) == ("t-1", 300.0)
 
 
 async def test_the_issuers_hint_is_read(endpoint: TokenEndpoint) -> None:
     endpoint.says({"access_token": "t", "expires_in": 86400, "refresh_in": 43200})
     fetched = await fetch(
-        Recipe(url=endpoint.url, expires=(("expires_in", "seconds"),), refresh_in="refresh_in")
+        recipe_of(url=endpoint.url, expires=(("expires_in", "seconds"),), refresh_in="refresh_in")
     )
     assert (fetched.lifetime, fetched.refresh_in) == (86400.0, 43200.0)
 
@@ -70,7 +69,7 @@ async def test_a_life_that_cannot_be_read_is_the_default_and_is_told(
     endpoint: TokenEndpoint, lines: list[EventDict]
 ) -> None:
     endpoint.says({"access_token": "s3cret", "expires_in": "s3cret"})
-    recipe = Recipe(url=endpoint.url, expires=(("expires_in", "seconds"),), default_ttl=60.0)
+    recipe = recipe_of(url=endpoint.url, expires=(("expires_in", "seconds"),), default_ttl=60.0)
     assert (await fetch(recipe)).lifetime == 60.0
     assert [line["event"] for line in lines] == ["token_lifetime_unreadable"]
     assert "s3cret" not in repr(lines)
@@ -101,14 +100,14 @@ async def test_a_life_that_cannot_be_read_is_the_default_and_is_told(
 )
 async def test_a_200_without_a_token_is_a_passing_failure(endpoint: TokenEndpoint, body: bytes) -> None:
     endpoint.body = body
-    error = await failure_of(Recipe(url=endpoint.url))
+    error = await failure_of(recipe_of(url=endpoint.url))
     assert f"{endpoint.url} has no token at 'access_token': " in error.reason
     assert "s3cret" not in error.reason
     assert (error.permanent, error.retry_after) == (False, None)
 
 
 async def test_a_reply_without_the_header_has_no_token(endpoint: TokenEndpoint) -> None:
-    error = await failure_of(Recipe(url=endpoint.url, token=None, token_header="X-Subject-Token"))
+    error = await failure_of(recipe_of(url=endpoint.url, token=None, token_header="X-Subject-Token"))
     assert "has no token at 'X-Subject-Token'" in error.reason
 
 
@@ -129,12 +128,12 @@ async def test_the_sign_of_success_decides(
     endpoint: TokenEndpoint, *, equals: object, said: object, good: bool
 ) -> None:
     endpoint.says({"result": {"code": said}, "access_token": "t"})
-    recipe = Recipe(url=endpoint.url, success=("result.code", equals))
+    recipe = recipe_of(url=endpoint.url, success=("result.code", equals))
     if good:
         assert (await fetch(recipe)).secret.reveal() == "t"
     else:
         error = await failure_of(recipe)
-        assert "has no success at 'result.code': " in error.reason
+        assert "signals no success at 'result.code': " in error.reason
         assert "s3cret" not in error.reason
         assert not error.permanent
 
@@ -143,7 +142,7 @@ async def test_the_sign_of_success_decides(
 async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status, endpoint.headers["Retry-After"] = status, "5"
     endpoint.says({"access_token": "s3cret", "error": "s3cret"})
-    error = await failure_of(Recipe(url=endpoint.url))
+    error = await failure_of(recipe_of(url=endpoint.url))
     assert error.reason.startswith(f"the token endpoint {endpoint.url} answered {status}")
     assert (error.permanent, error.retry_after) == (True, None)
 
@@ -151,7 +150,7 @@ async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpo
 @pytest.mark.parametrize("status", [404, 405, 408, 422, 425, 429, 500, 502, 503, 504])
 async def test_trouble_of_the_endpoint_passes(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status = status
-    error = await failure_of(Recipe(url=endpoint.url))
+    error = await failure_of(recipe_of(url=endpoint.url))
     assert error.reason.startswith(f"the token endpoint {endpoint.url} answered {status}")
     assert (error.permanent, error.retry_after) == (False, None)
 
@@ -177,13 +176,13 @@ async def test_the_endpoint_says_when_to_come_again(
     endpoint: TokenEndpoint, status: int, header: str, seconds: float | None
 ) -> None:
     endpoint.status, endpoint.headers["Retry-After"] = status, header
-    assert (await failure_of(Recipe(url=endpoint.url))).retry_after == seconds
+    assert (await failure_of(recipe_of(url=endpoint.url))).retry_after == seconds
 
 
 async def test_it_may_say_so_by_a_date(endpoint: TokenEndpoint) -> None:
     endpoint.status = 503
     endpoint.headers["Retry-After"] = formatdate(time.time() + 60.0, usegmt=True)
-    retry_after = (await failure_of(Recipe(url=endpoint.url))).retry_after
+    retry_after = (await failure_of(recipe_of(url=endpoint.url))).retry_after
     assert retry_after is not None
     assert 50.0 < retry_after <= 60.0
 
@@ -196,7 +195,7 @@ async def test_an_issuer_whose_clock_is_off_is_believed_by_its_own_date(offset: 
         await conversation.answer(body, f"Date: {formatdate(there, usegmt=True)}")
 
     async with raw_upstream(answer) as issuer:
-        fetched = await fetch(Recipe(url=issuer.url, expires=(("at", "epoch"),)))
+        fetched = await fetch(recipe_of(url=issuer.url, expires=(("at", "epoch"),)))
     assert fetched.lifetime == pytest.approx(IN_A_WHILE, abs=2.5)
 
 
@@ -208,5 +207,5 @@ async def test_without_a_date_that_can_be_read_our_own_clock_serves(headers: lis
         await conversation.answer(b'{"access_token": "t", "at": %d}' % (time.time() + IN_A_WHILE), *headers)
 
     async with raw_upstream(answer) as issuer:
-        fetched = await fetch(Recipe(url=issuer.url, expires=(("at", "epoch"),)))
+        fetched = await fetch(recipe_of(url=issuer.url, expires=(("at", "epoch"),)))
     assert fetched.lifetime == pytest.approx(IN_A_WHILE, abs=2.5)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.credentials.sources.http_recipe import Recipe
 from proxy.secret import Secret
 from tests.conftest import require
-from tests.credentials.sources.token_endpoint import failure_of, fetch
+from tests.credentials.sources.token_endpoint import failure_of, fetch, recipe_of
 
 REPLY = b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"access_token": "t"}'
 
@@ -76,14 +75,14 @@ async def mutual_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
 
 async def test_a_client_certificate_is_shown(mutual_endpoint: TlsEndpoint) -> None:
     own = mutual_endpoint.certificate
-    recipe = Recipe(
+    recipe = recipe_of(
         url=f"https://127.0.0.1:{mutual_endpoint.port}/",
         ca_file=own,
         client_cert=own,
         client_key=own.with_suffix(".key"),
     )
     assert (await fetch(recipe)).secret.reveal() == "t"
-    error = await failure_of(replace(recipe, client_cert=None, client_key=None))
+    error = await failure_of(recipe.model_copy(update={"client_cert": None, "client_key": None}))
     assert "client certificate" in error.reason
     assert mutual_endpoint.asked == 1
 
@@ -93,7 +92,7 @@ async def test_an_unknown_certificate_is_refused_however_the_scheme_is_written(
     tls_endpoint: TlsEndpoint, scheme: str
 ) -> None:
     url = f"{scheme}://127.0.0.1:{tls_endpoint.port}/"
-    error = await failure_of(Recipe(url=url, basic=("id", Secret("s3cret"))))
+    error = await failure_of(recipe_of(url=url, basic=("id", Secret("s3cret"))))
     asked = f"https://127.0.0.1:{tls_endpoint.port}"
     assert error.reason.startswith(f"the token endpoint {asked}: its certificate is self-signed; ")
     assert not error.permanent
@@ -102,12 +101,12 @@ async def test_an_unknown_certificate_is_refused_however_the_scheme_is_written(
 
 async def test_a_certificate_that_is_named_is_trusted(tls_endpoint: TlsEndpoint) -> None:
     url = f"https://127.0.0.1:{tls_endpoint.port}/"
-    fetched = await fetch(Recipe(url=url, ca_file=tls_endpoint.certificate))
+    fetched = await fetch(recipe_of(url=url, ca_file=tls_endpoint.certificate))
     assert fetched.secret.reveal() == "t"
 
 
 async def test_it_is_trusted_for_the_name_that_it_bears(tls_endpoint: TlsEndpoint) -> None:
     url = f"https://localhost:{tls_endpoint.port}/"
-    error = await failure_of(Recipe(url=url, ca_file=tls_endpoint.certificate))
+    error = await failure_of(recipe_of(url=url, ca_file=tls_endpoint.certificate))
     assert "its certificate is for another host name" in error.reason
     assert tls_endpoint.asked == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.local_token import as_json, as_text, as_token, time_left
+from proxy.credentials.sources.local import as_json, as_text, as_token, time_left
 from tests.credentials.sources.test_expiry import JSON, UNITS, jwt
 
 NOW = 1_700_000_000.0
@@ -65,7 +65,7 @@ def test_a_token_past_its_end_is_a_failure(ago: float) -> None:
     ):
         with pytest.raises(TokenFetchError) as failure:
             left(body, *expires, token=token, since=NOW - 10.0 - ago)
-        assert failure.value.reason == "the file has a token that is past its end"
+        assert failure.value.reason == "the file has a token that has expired"
         assert not failure.value.permanent
 
 

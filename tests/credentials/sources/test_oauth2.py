@@ -11,8 +11,8 @@ import jwt
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials import CredentialRegistry, MemoryTokenStore
-from proxy.credentials.build import build_credentials, build_source
+from proxy.credentials import MemoryTokenStore
+from proxy.credentials.build import CredentialRegistry, build_credentials, build_source
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.oauth2 import CLIENT_ASSERTION_TYPE, oauth2_recipe
 from proxy.errors import IssuerRefuses

@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.sources.expiry import Reply, find_path, has_no_zone, life_of
-from proxy.credentials.sources.http_recipe import Recipe
-from proxy.credentials.sources.reply_body import cookies_of, parse_body
+from proxy.credentials.sources.reply import Reply, cookies_of, find_path, has_no_zone, life_of, parse_body
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 from tests.credentials.sources.test_expiry import JSON
-from tests.credentials.sources.token_endpoint import TokenEndpoint, fetch
+from tests.credentials.sources.token_endpoint import TokenEndpoint, fetch, recipe_of
 
 NOW = 1_795_536_000.0  # 2026-11-24T16:00:00Z
 SOAP = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -120,14 +118,14 @@ def test_a_local_time_without_an_offset_is_doubted() -> None:
     doubt = doubt_lifetime([("end", "iso8601")], reply, "t", default_ttl=1, max_ttl=1e7)
     assert doubt is not None
     assert doubt.readable
-    assert 'expires at "end" names no time zone and is read as UTC, 8 h 5 min from now' in doubt.reason
+    assert 'expires at "end" has no time zone and is read as UTC, 8 h 5 min from now' in doubt.reason
     assert 'offset = "+08:00"' in doubt.reason
     assert doubt_lifetime([("end", "iso8601+08:00")], reply, "t", default_ttl=1, max_ttl=1e7) is None
 
 
 async def test_an_endpoint_may_answer_in_xml_with_a_life_in_a_header(endpoint: TokenEndpoint) -> None:
     endpoint.body, endpoint.headers["X-Token-TTL"] = SOAP, "120"
-    recipe = Recipe(
+    recipe = recipe_of(
         url=endpoint.url,
         success=("Envelope.Body.login.@code", "0"),
         token="Envelope.Body.login.token",
@@ -139,6 +137,6 @@ async def test_an_endpoint_may_answer_in_xml_with_a_life_in_a_header(endpoint: T
 
 async def test_a_token_may_be_a_cookie(endpoint: TokenEndpoint) -> None:
     endpoint.headers["Set-Cookie"] = "SID=t-1; Path=/; Max-Age=600; Secure"
-    recipe = Recipe(url=endpoint.url, token="cookie:SID", expires=(("cookie:SID;max-age", "seconds"),))
+    recipe = recipe_of(url=endpoint.url, token="cookie:SID", expires=(("cookie:SID;max-age", "seconds"),))
     fetched = await fetch(recipe)
     assert (fetched.secret.reveal(), fetched.lifetime) == ("t-1", 600.0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials.sources.expiry import Reply, duration
+from proxy.credentials.sources.reply import Reply, duration
 from proxy.credentials.sources.reply_faults import (
     doubt_lifetime,
     is_html,
@@ -35,11 +35,11 @@ def reply(body: Any = None, text: str = "", status: int = 200, **headers: str) -
         (405, None, "check the method"),
         (407, None, "proxy"),
         (415, None, "json or form"),
-        (429, None, "too often"),
+        (429, None, "too many requests"),
         (499, None, "answered 499; it refuses the request"),
         (302, None, "set the final URL"),
-        (500, None, "on the endpoint's side"),
-        (999, None, "on the endpoint's side"),
+        (500, None, "the endpoint has failed"),
+        (999, None, "the endpoint has failed"),
     ],
 )
 def test_statuses(status: int, body: Any, words: str) -> None:
@@ -52,11 +52,11 @@ def test_statuses(status: int, body: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"ret": 4003}, "has no success at 'ret': it is 4003, and 0 is expected"),
-        ({"ret": "4003"}, "it is 4003, and 0 is expected"),
-        ({"ret": True}, "it is True, and 0 is expected"),
-        ({"ret": CANARY}, "another value is there, and 0 is expected"),
-        ({"other": 1}, "nothing is there, and 0 is expected"),
+        ({"ret": 4003}, "signals no success at 'ret': it is 4003, but 0 is expected"),
+        ({"ret": "4003"}, "it is 4003, but 0 is expected"),
+        ({"ret": True}, "it is True, but 0 is expected"),
+        ({"ret": CANARY}, "it has another value, but 0 is expected"),
+        ({"other": 1}, "it is missing, but 0 is expected"),
     ],
 )
 def test_signs_of_success(body: Any, words: str) -> None:
@@ -90,15 +90,19 @@ def test_html_is_recognised_by_its_media_type() -> None:
 @pytest.mark.parametrize(
     ("candidates", "body", "words"),
     [
-        ([("d.x", "epoch_ms")], {"d": {}}, 'expires at "d.x" as epoch_ms: the reply has nothing there'),
-        ([("x", "seconds")], {"x": CANARY}, 'expires at "x" as seconds: what is there cannot be read so'),
+        ([("d.x", "epoch_ms")], {"d": {}}, 'expires at "d.x" as epoch_ms: the reply has no such value'),
+        (
+            [("x", "seconds")],
+            {"x": CANARY},
+            'expires at "x" as seconds: the value cannot be read in this unit',
+        ),
         ([("x", "seconds")], {"x": 0}, "not above 0"),
         ([("x", "epoch")], {"x": NOW - 5}, "in the past"),
         ([("x", "epoch")], {"x": 300}, 'in the past; as = "seconds" would make it 5 min'),
         ([("x", "seconds")], {"x": NOW + 300}, 'more than max_ttl = 31 d; as = "epoch" would make it 5 min'),
         ([("x", "epoch")], {"x": (NOW + 300) * 1000}, 'as = "epoch_ms" would make it 5 min'),
         ([("x", "epoch_ms")], {"x": NOW + 300}, 'in the past; as = "epoch" would make it 5 min'),
-        ([("a", "seconds"), ("b", "epoch")], {}, 'has nothing there; expires at "b" as epoch: the reply has'),
+        ([("a", "seconds"), ("b", "epoch")], {}, 'has no such value; expires at "b" as epoch: the reply has'),
         ([("", "jwt")], {}, "not a JWT with an exp claim"),
     ],
 )  # fmt: skip
@@ -107,7 +111,7 @@ def test_a_life_that_cannot_be_read(candidates: list[tuple[str, str]], body: Any
     assert doubt is not None
     assert (doubt.readable, doubt.event) == (False, "token_lifetime_unreadable")
     assert words in doubt.reason
-    assert doubt.reason.endswith("it is taken as 1 min 17 s (default_ttl)")
+    assert doubt.reason.endswith("1 min 17 s is assumed (default_ttl)")
     assert CANARY not in doubt.reason
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from proxy.credentials.credential import Credential
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.request_values import Moment, credentials_in
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings.interpolation import Interpolation, LateText
 from tests.credentials.fakes import build_credential
-from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of
+from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, recipe_of
 from tests.pace import PATIENCE
 
 MOMENT = Moment({"k8s": build_credential("t0ken")}, now=1_700_000_000.7)
@@ -90,7 +90,7 @@ def test_nothing_secret_shows() -> None:
 
 
 async def test_a_request_shows_another_credentials_token(endpoint: TokenEndpoint) -> None:
-    recipe = Recipe(
+    recipe = recipe_of(
         url=endpoint.url + "/token",
         headers={"X-Subject": late("Bearer ${credential:k8s}")},
         json={"sent": late("${now}")},
@@ -108,7 +108,7 @@ async def test_after_a_refusal_the_next_request_holds_another_token(
     endpoint: TokenEndpoint, status: int
 ) -> None:
     others, url = Others(), endpoint.url + "/token"
-    source = HttpTokenSource(Recipe(url=url, form={"subject_token": late("${credential:k8s}")}), others)
+    source = HttpTokenSource(recipe_of(url=url, form={"subject_token": late("${credential:k8s}")}), others)
     for endpoint.status in (status, 503, 200, 200):
         with contextlib.suppress(TokenFetchError):
             await source.fetch()
@@ -124,8 +124,8 @@ async def test_after_a_refusal_the_next_request_holds_another_token(
 
 
 async def test_without_the_other_token_nothing_is_sent(endpoint: TokenEndpoint) -> None:
-    recipe = Recipe(url=endpoint.url + "/token", form={"subject_token": late("${credential:k8s}")})
+    recipe = recipe_of(url=endpoint.url + "/token", form={"subject_token": late("${credential:k8s}")})
     error = await failure_of(recipe, Others(TokenUnavailable()))
-    assert error.reason == "a credential that the request holds has no token"
+    assert error.reason == "a credential in the request has no token"
     assert not error.permanent
     assert endpoint.asked == []

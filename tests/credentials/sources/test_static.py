@@ -2,7 +2,7 @@
 
 import math
 
-from proxy.credentials.sources.static import StaticTokenSource
+from proxy.credentials.sources.local import StaticTokenSource
 from proxy.secret import Secret
 
 

@@ -9,7 +9,8 @@ from quart import Quart, Response, request
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import OtherCredentials, TokenFetchError
-from proxy.credentials.sources.http_recipe import HttpTokenSource, Recipe
+from proxy.credentials.sources.http import HttpTokenSource
+from proxy.settings import Expiry, HttpCredential, Success
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class TokenEndpoint:
         return Response(self.body, self.status, self.headers, content_type="application/json")
 
 
-async def fetch(recipe: Recipe, others: OtherCredentials | None = None) -> FetchedToken:
+async def fetch(recipe: HttpCredential, others: OtherCredentials | None = None) -> FetchedToken:
     """Run a recipe once."""
     source = HttpTokenSource(recipe, others)
     try:
@@ -68,10 +69,26 @@ async def fetch(recipe: Recipe, others: OtherCredentials | None = None) -> Fetch
         await source.close()
 
 
-async def failure_of(recipe: Recipe, others: OtherCredentials | None = None) -> TokenFetchError:
+async def failure_of(recipe: HttpCredential, others: OtherCredentials | None = None) -> TokenFetchError:
     """The error of a recipe that must fail."""
     try:
         fetched = await fetch(recipe, others)
     except TokenFetchError as error:
         return error
     raise AssertionError(f"it brought {fetched}")
+
+
+def recipe_of(
+    *,
+    json: Any = None,
+    success: tuple[str, Any] | None = None,
+    expires: tuple[tuple[str, str], ...] = (),
+    **keys: Any,
+) -> HttpCredential:
+    """A section of the HTTP source without validation, with places as pairs of path and unit."""
+    places = (Expiry.model_construct(path=path or None, unit=unit) for path, unit in expires)
+    sign = success and Success.model_construct(path=success[0], equals=success[1])
+    given = {"token": "access_token", **keys}
+    return HttpCredential.model_construct(
+        source="http", json_body=json, success=sign, expires=tuple(places), **given
+    )

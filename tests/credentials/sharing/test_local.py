@@ -75,5 +75,5 @@ def test_nothing_of_aiocache_is_used_but_its_memory_cache() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiocache"):
                 imported.setdefault(path.name, []).extend(alias.name for alias in node.names)
             assert not isinstance(node, ast.Import) or "aiocache" not in {alias.name for alias in node.names}
-    assert imported == {"store.py": ["SimpleMemoryCache"]}
+    assert imported == {"local.py": ["SimpleMemoryCache"]}
     assert aiocache.SimpleMemoryCache is not None

@@ -7,31 +7,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.refusal import RefusalRules
+from proxy.credentials.upstream_credential import RejectionRules
 from proxy.settings import Invalidation
 
 JSON = [(b"Content-Type", b"application/json; charset=utf-8")]
 BAIDU = {"status": 200, "path": "error_code", "in": [110, 111]}
 
 
-def rules(*values: dict[str, Any]) -> RefusalRules:
+def rules(*values: dict[str, Any]) -> RejectionRules:
     """Rules as the settings read them."""
-    return RefusalRules([Invalidation.model_validate(value) for value in values])
+    return RejectionRules([Invalidation.model_validate(value) for value in values])
 
 
-def refused(of: RefusalRules, status: int, headers: list[tuple[bytes, bytes]], body: Any = None) -> bool:
+def refused(of: RejectionRules, status: int, headers: list[tuple[bytes, bytes]], body: Any = None) -> bool:
     """What the rules say to an answer."""
-    if of.fit_head(status, headers):
+    if of.match_head(status, headers):
         return True
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return of.ask_for_body(status, headers) and of.fit_body(status, headers, raw)
+    return of.need_body(status, headers) and of.match_body(status, headers, raw)
 
 
 def test_a_status_alone() -> None:
     of = rules({"status": 401})
     assert refused(of, 401, [])
     assert not refused(of, 403, [])
-    assert not of.ask_for_body(401, JSON)
+    assert not of.need_body(401, JSON)
 
 
 def test_a_status_with_a_challenge() -> None:
@@ -64,14 +64,14 @@ def test_an_error_inside_a_200(body: Any, expected: bool) -> None:  # noqa: FBT0
 
 def test_a_body_is_looked_into_only_where_a_rule_and_its_type_ask_for_it() -> None:
     of = rules({"status": 401}, BAIDU)
-    assert of.ask_for_body(200, JSON)
-    assert of.ask_for_body(200, [(b"content-type", b"application/problem+json")])
-    assert not of.ask_for_body(200, [(b"content-type", b"text/event-stream")])
+    assert of.need_body(200, JSON)
+    assert of.need_body(200, [(b"content-type", b"application/problem+json")])
+    assert not of.need_body(200, [(b"content-type", b"text/event-stream")])
     for kind in (b"application/x-ndjson", b"application/jsonl", b"application/stream+json", b"text/json5"):
-        assert not of.ask_for_body(200, [(b"content-type", kind)])
-    assert not of.ask_for_body(200, [])
-    assert not of.ask_for_body(500, JSON)
-    assert not rules({"status": 401}).ask_for_body(200, JSON)
+        assert not of.need_body(200, [(b"content-type", kind)])
+    assert not of.need_body(200, [])
+    assert not of.need_body(500, JSON)
+    assert not rules({"status": 401}).need_body(200, JSON)
 
 
 def test_a_deep_path_and_text_values() -> None:

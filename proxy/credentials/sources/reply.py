@@ -1,7 +1,8 @@
-"""Read from a token reply how long the token lives (pure).
+"""The reply of a token endpoint: its values by path, the token, and the token's lifetime (pure).
 
-Vendors write it as seconds, milliseconds, epochs in either, ISO 8601 or inside a JWT; as numbers or strings.
-Instants become lifetimes against the reply's own Date header, so that this host's clock does not matter.
+Vendors give lifetimes in seconds, milliseconds, epoch seconds or milliseconds, ISO 8601 or inside a JWT, as
+numbers or strings. Points in time are compared with the Date header of the reply, so that this host's clock
+does not matter.
 """
 
 import base64
@@ -13,40 +14,117 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
+from xml.etree import ElementTree as ET
 
-from proxy.credentials.sources.reply_body import embedded
+_DEPTH_MAX: Final = 50
+_DTD: Final = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+_COOKIE: Final = re.compile(r"\s*([^=;\s]+)\s*=\s*(\"[^\"]*\"|[^;]*)")
+_ATTRIBUTE: Final = re.compile(r";\s*(max-age|expires)\s*=\s*([^;]*)", re.IGNORECASE)
 
+
+def parse_body(body: bytes) -> Any:
+    """Parse JSON, or else XML; None for anything else.
+
+    An XML element becomes a table of its children by name, without namespaces. Several children of the same
+    name become a list. Attributes begin with `@`. The root element is the only key of the result.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        pass
+    if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") or _DTD.search(body):
+        return None
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - nothing expands without a DTD
+    except (ET.ParseError, ValueError, LookupError):
+        return None
+    name = _local(root.tag)
+    return None if name.lower() == "html" else {name: _value(root, 0)}
+
+
+def embedded(text: str) -> Any:
+    """Parse a string that contains a JSON object or array; return None for any other."""
+    if text.lstrip()[:1] not in {"{", "["}:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def cookies_of(set_cookies: Iterable[str]) -> dict[str, str]:
+    """Return cookies as `cookie:NAME`, `cookie:NAME;max-age` and `cookie:NAME;expires` (RFC 6265)."""
+    found: dict[str, str] = {}
+    for line in set_cookies:
+        cookie = _COOKIE.match(line)
+        if cookie:
+            found[f"cookie:{cookie[1]}"] = cookie[2].strip().strip('"')
+            for attribute in _ATTRIBUTE.finditer(line, cookie.end()):
+                found[f"cookie:{cookie[1]};{attribute[1].lower()}"] = attribute[2].strip()
+    return found
+
+
+def _value(element: ET.Element, depth: int) -> Any:
+    """Return the text of an element, or a table of its attributes and children."""
+    if depth > _DEPTH_MAX:
+        return None
+    inside: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
+    for child in element:
+        name, value = _local(child.tag), _value(child, depth + 1)
+        before = inside.get(name)
+        if name not in inside:
+            inside[name] = value
+        elif isinstance(before, list):
+            before.append(value)
+        else:
+            inside[name] = [before, value]
+    text = (element.text or "").strip()
+    if not inside:
+        return text
+    return {**inside, "#text": text} if text else inside
+
+
+def _local(name: str) -> str:
+    """Return a name such as `{http://...}name` without its namespace."""
+    return name.rpartition("}")[2]
+
+
+# --- paths and tokens
+
+TOKEN_BYTES_MAX: Final = 64 * 1024
+"""Servers do not accept longer headers."""
 HEADER: Final = "header:"
 COOKIE: Final = "cookie:"
-"""How paths begin that do not lead into the body."""
+"""Prefixes of paths that do not refer to the body."""
 _MISSING: Final = object()
 _LOCAL: Final = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)[T ]?(\d\d):?(\d\d):?(\d\d)(\.\d{1,6})?")
-"""A point in time without a zone, in the ways that vendors write one: `20261126180500`, too."""
+"""A point in time without a time zone, in any notation of vendors, such as `20261126180500`."""
 _PLAIN: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _OFFSET: Final = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A token endpoint's answer, as far as it is looked at."""
+    """The reply of a token endpoint."""
 
     body: Any
-    """Parsed JSON or XML, or None where it is neither."""
+    """Parsed JSON or XML; None if it is neither."""
     headers: Mapping[str, str]
-    """By their names in lower case; cookies as `cookie:NAME`."""
+    """Values by name in lower case; cookies as `cookie:NAME`."""
     received: float
-    """This host's wall clock, seconds since the epoch: the last resort."""
+    """When the reply arrived, by this host's clock, in seconds since the epoch."""
     text: str = field(default="", repr=False)
     """The body as text."""
     status: int = 200
 
     @property
     def server_time(self) -> float:
-        """The issuer's clock (RFC 9110 6.6.1), or ours where it does not say.
+        """The time by the issuer's Date header (RFC 9110 6.6.1), or by our clock without one.
 
-        Its Date is cut to whole seconds. Where our clock agrees with it, ours tells the fraction; where it
-        does not, the second counts as over, so that no token is believed to live longer than it does.
+        Date has whole seconds. If our clock agrees with it, our clock supplies the fraction. Otherwise the
+        second is assumed to be over, so that the lifetime is never overestimated.
         """
         date = self._date
         if date is None:
@@ -55,7 +133,7 @@ class Reply:
 
     @property
     def has_clock(self) -> bool:
-        """Whether the reply says what time it is for the issuer."""
+        """Whether the reply has a valid Date header."""
         return self._date is not None
 
     @property
@@ -66,9 +144,9 @@ class Reply:
             return None
 
     def find(self, path: str) -> Any:
-        """The value at a path; None where there is nothing.
+        """Return the value at a path, or None.
 
-        A path has dots between its steps and digits for list positions, or it is `header:NAME`,
+        A path consists of keys and list indexes with dots between them, or it is `header:NAME`,
         `cookie:NAME`, `cookie:NAME;max-age` or `cookie:NAME;expires`.
         """
         if path.startswith(HEADER):
@@ -80,7 +158,7 @@ class Reply:
 
 
 def find_path(value: Any, path: str) -> Any:
-    """Walk a dotted path through parsed JSON, and through strings that are JSON themselves."""
+    """Follow a dotted path through parsed JSON, and through strings that contain JSON."""
     for step in path.split("."):
         if isinstance(value, str):
             value = embedded(value)
@@ -93,16 +171,30 @@ def find_path(value: Any, path: str) -> Any:
     return value
 
 
+def is_token(value: object) -> TypeGuard[str]:
+    """Whether a value is one line of printable ASCII of limited length, without surrounding spaces."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= TOKEN_BYTES_MAX
+        and value.isascii()
+        and value.isprintable()
+        and value.strip() == value
+    )
+
+
+# --- lifetimes
+
+
 def read_lifetime(
     candidates: Iterable[tuple[str, str]], reply: Reply, token: str, max_ttl: float
 ) -> float | None:
-    """The first plausible lifetime among the candidates, in seconds; None where there is none.
+    """Return the first plausible lifetime among the candidates, in seconds; None if there is none.
 
     Args:
-        candidates: Pairs of (path, unit), in order of trust.
-        reply: The answer.
+        candidates: Pairs of (path, unit), in order of preference.
+        reply: The reply.
         token: The token itself, for the unit `jwt` without a path.
-        max_ttl: What is longer is taken for a mistake of units.
+        max_ttl: A longer lifetime is considered an error.
     """
     for path, unit in candidates:
         value = reply.find(path) if path else token
@@ -113,21 +205,21 @@ def read_lifetime(
 
 
 def life_of(value: Any, unit: str, reply: Reply) -> float | None:
-    """Seconds of life that a value means in a unit; None where it cannot be read so.
+    """Convert a value of a unit to a lifetime in seconds; None if that is not possible.
 
-    `iso8601` may have the offset of the issuer's clock behind it, `iso8601+08:00`, for times without a zone.
+    `iso8601` may be followed by the UTC offset of times without a time zone, as in `iso8601+08:00`.
     """
     offset = unit.removeprefix("iso8601") if unit.startswith("iso8601") else ""
     return _iso8601(value, reply, offset) if offset else UNITS[unit](value, reply)
 
 
 def has_no_zone(value: Any) -> bool:
-    """Whether a value is a point in time that does not say in which zone."""
+    """Whether a value is a point in time without a time zone."""
     return isinstance(value, str | int) and _LOCAL.fullmatch(str(value).strip()) is not None
 
 
 def is_certain(candidates: Iterable[tuple[str, str]], reply: Reply, token: str, max_ttl: float) -> bool:
-    """Whether the lifetime that `read_lifetime` returns is independent of this host's clock."""
+    """Whether the result of `read_lifetime` is independent of this host's clock."""
     if reply.has_clock:
         return True
     for path, unit in candidates:
@@ -138,7 +230,7 @@ def is_certain(candidates: Iterable[tuple[str, str]], reply: Reply, token: str, 
 
 
 def _number(value: Any) -> float | None:
-    """A plain number: "300" is as good as 300; "300s", "1_000", NaN and true are none."""
+    """Return a finite number, given as a number or a string; "300s", "1_000" and true are none."""
     if isinstance(value, str):
         return float(value) if _PLAIN.fullmatch(value.strip()) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -170,7 +262,7 @@ def _epoch_ms(value: Any, reply: Reply) -> float | None:
 
 
 def _iso8601(value: Any, reply: Reply, offset: str = "+00:00") -> float | None:
-    """Also without a zone, which `offset` then gives, and in HTTP's own form (RFC 9110 5.6.7)."""
+    """Accept HTTP dates as well (RFC 9110 5.6.7); `offset` applies to times without a time zone."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         return None
     text = str(value).strip()
@@ -202,7 +294,7 @@ def _zone(offset: str) -> timezone:
 
 
 def _jwt(value: Any, reply: Reply) -> float | None:
-    """RFC 7519 4.1.4; read, not verified: the upstream verifies it."""
+    """Read the expiry of a JWT (RFC 7519 4.1.4), without verifying it."""
     claims = _claims(value)
     expires, issued = _number(claims.get("exp")), _number(claims.get("iat"))
     if expires is None:
@@ -229,11 +321,11 @@ UNITS: Final[Mapping[str, Callable[[Any, Reply], float | None]]] = {
     "iso8601": _iso8601,
     "jwt": _jwt,
 }
-"""How each unit of `as` turns a value into seconds of life."""
+"""The conversion of each unit of `as` to a lifetime in seconds."""
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time with its two largest units: `4 min 50 s`."""
+    """Write a duration with its two largest units: `4 min 50 s`."""
     left = round(seconds)
     if left < 10:
         return f"{seconds:.3g} s"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.credentials.suspicion import (
+from proxy.credentials.rejections import (
     CALLERS_MAX,
     COOLDOWN_SECONDS,
     COOLDOWN_SECONDS_MAX,
@@ -16,7 +16,7 @@ from proxy.credentials.suspicion import (
     RECENT_SECONDS,
     SPACING_SECONDS,
     Purpose,
-    Suspicion,
+    RejectionHistory,
 )
 
 CALLERS = st.sampled_from(["a", "b", "c"])
@@ -29,7 +29,7 @@ class Memory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.suspicion = Suspicion()
+        self.history = RejectionHistory()
         self.now = 1000.0
         self.denied_to: set[tuple[Purpose, str]] = set()
         self.touched: set[Purpose] = set()
@@ -42,40 +42,40 @@ class Memory(RuleBasedStateMachine):
 
     @rule(purpose=PURPOSES)
     def accepted(self, purpose: Purpose) -> None:
-        self.suspicion.accepted(purpose, self.now)
+        self.history.accepted(purpose, self.now)
         self.last_accepted = self.now
         self.touched.discard(purpose)
         self.denied_to = {pair for pair in self.denied_to if pair[0] != purpose}
 
     @rule(purpose=PURPOSES, caller=CALLERS)
     def denied(self, purpose: Purpose, caller: str) -> None:
-        self.suspicion.denied(purpose, caller, self.now)
+        self.history.denied(purpose, caller, self.now)
         self.denied_to.add((purpose, caller))
         self.touched.add(purpose)
 
     @rule(purpose=PURPOSES)
     def postponed(self, purpose: Purpose) -> None:
-        self.suspicion.postponed(purpose, self.now)
+        self.history.postponed(purpose, self.now)
         self.touched.add(purpose)
 
     @rule()
     def token_changed(self) -> None:
-        self.suspicion.token_changed()
+        self.history.token_changed()
         self.last_accepted = -math.inf
 
     @rule(purpose=PURPOSES, caller=CALLERS)
     def force(self, purpose: Purpose, caller: str) -> None:
-        if self.suspicion.wait(caller, purpose, self.now) == 0:
-            self.suspicion.spend(caller, purpose, self.now)
+        if self.history.wait(caller, purpose, self.now) == 0:
+            self.history.spend(caller, purpose, self.now)
             self.forced.append((self.now, caller))
 
     @rule()
     def refund(self) -> None:
-        self.suspicion.refund()
+        self.history.refund()
 
     @rule(purpose=PURPOSES, caller=CALLERS)
     def is_never_denied_without_evidence(self, purpose: Purpose, caller: str) -> None:
-        if not self.suspicion.explains(purpose, caller, self.now):
+        if not self.history.explains(purpose, caller, self.now):
             return
         assert purpose in self.touched
         # Either this caller got that answer before, or the token is seen to work at this moment.
@@ -91,7 +91,7 @@ class Memory(RuleBasedStateMachine):
     @precondition(lambda self: True)
     def nobody_waits_longer_than_the_longest_cooldown(self) -> None:
         for caller in ("a", "b", "c"):
-            assert 0 <= self.suspicion.wait(caller, CHAT, self.now) <= COOLDOWN_SECONDS_MAX
+            assert 0 <= self.history.wait(caller, CHAT, self.now) <= COOLDOWN_SECONDS_MAX
 
 
 TestMemory = Memory.TestCase
@@ -99,45 +99,45 @@ TestMemory = Memory.TestCase
 
 @given(st.integers(1, 50), st.floats(0.0, 1e6))
 def test_one_callers_fruitless_fetches_delay_nobody_else_beyond_the_spacing(times: int, now: float) -> None:
-    suspicion = Suspicion()
+    history = RejectionHistory()
     for _ in range(times):
-        now += suspicion.wait("greedy", CHAT, now)
-        suspicion.spend("greedy", CHAT, now)
-    assert suspicion.wait("greedy", CHAT, now) >= COOLDOWN_SECONDS
-    assert suspicion.wait("other", CHAT, now) <= SPACING_SECONDS
+        now += history.wait("greedy", CHAT, now)
+        history.spend("greedy", CHAT, now)
+    assert history.wait("greedy", CHAT, now) >= COOLDOWN_SECONDS
+    assert history.wait("other", CHAT, now) <= SPACING_SECONDS
 
 
 def test_a_purpose_that_worked_before_has_a_ration_of_its_own() -> None:
-    suspicion, now = Suspicion(), 0.0
-    suspicion.accepted(OTHER, now)
+    history, now = RejectionHistory(), 0.0
+    history.accepted(OTHER, now)
     for _ in range(20):
-        now += suspicion.wait("all", CHAT, now)
-        suspicion.spend("all", CHAT, now)
-    assert suspicion.wait("all", CHAT, now) == COOLDOWN_SECONDS_MAX
-    assert suspicion.wait("all", OTHER, now) <= SPACING_SECONDS
+        now += history.wait("all", CHAT, now)
+        history.spend("all", CHAT, now)
+    assert history.wait("all", CHAT, now) == COOLDOWN_SECONDS_MAX
+    assert history.wait("all", OTHER, now) <= SPACING_SECONDS
     for _ in range(20):
-        now += suspicion.wait("all", OTHER, now)
-        suspicion.spend("all", OTHER, now)
-    assert suspicion.wait("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests hold
+        now += history.wait("all", OTHER, now)
+        history.spend("all", OTHER, now)
+    assert history.wait("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests hold
 
 
 def test_a_fetch_that_helped_costs_no_ration() -> None:
-    suspicion, now = Suspicion(), 0.0
+    history, now = RejectionHistory(), 0.0
     for _ in range(20):
-        assert suspicion.wait("a", CHAT, now) == 0
-        suspicion.spend("a", CHAT, now)
-        suspicion.refund()
+        assert history.wait("a", CHAT, now) == 0
+        history.spend("a", CHAT, now)
+        history.refund()
         now += SPACING_SECONDS
-    suspicion.refund()  # there is nothing to take back any more
-    assert suspicion.wait("a", CHAT, now) == 0
+    history.refund()  # there is nothing to take back any more
+    assert history.wait("a", CHAT, now) == 0
 
 
 def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
-    suspicion, now, lasts = Suspicion(), 0.0, []
+    history, now, lasts = RejectionHistory(), 0.0, []
     for _ in range(8):
-        suspicion.denied(CHAT, "a", now)
+        history.denied(CHAT, "a", now)
         began = now
-        while suspicion.explains(CHAT, "a", now):
+        while history.explains(CHAT, "a", now):
             now += 1.0
         lasts.append(now - began)
     assert lasts[:3] == [DENIED_SECONDS, 2 * DENIED_SECONDS, 4 * DENIED_SECONDS]
@@ -145,30 +145,30 @@ def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
 
 
 def test_a_denial_to_one_caller_is_believed_for_another_only_while_the_token_works() -> None:
-    suspicion = Suspicion()
-    suspicion.denied(CHAT, "a", 10.0)
-    assert suspicion.explains(CHAT, "a", 10.1)
-    assert not suspicion.explains(CHAT, "b", 10.1)
-    suspicion.accepted(OTHER, 9.9)  # sent before
-    assert not suspicion.explains(CHAT, "b", 10.2)
-    suspicion.accepted(OTHER, 10.5)
-    assert suspicion.explains(CHAT, "b", 10.6)
-    assert not suspicion.explains(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may be revoked since
+    history = RejectionHistory()
+    history.denied(CHAT, "a", 10.0)
+    assert history.explains(CHAT, "a", 10.1)
+    assert not history.explains(CHAT, "b", 10.1)
+    history.accepted(OTHER, 9.9)  # sent before
+    assert not history.explains(CHAT, "b", 10.2)
+    history.accepted(OTHER, 10.5)
+    assert history.explains(CHAT, "b", 10.6)
+    assert not history.explains(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may be revoked since
 
 
 def test_a_flood_of_names_and_callers_is_bounded() -> None:
-    suspicion = Suspicion()
-    suspicion.denied(CHAT, "a", 0.0)
+    history = RejectionHistory()
+    history.denied(CHAT, "a", 0.0)
     for number in range(5 * PURPOSES_MAX):
         purpose = Purpose.of("POST", "x" * 1000 + str(number), "y" * 100_000 + str(number))
         assert sum(len(part or "") for part in purpose) < 200
-        suspicion.accepted(purpose, 0.0)
-        suspicion.postponed(purpose, 0.0)
-        suspicion.spend(f"caller {number}", purpose, 0.0)
-    assert suspicion.explains(CHAT, "a", 1.0)  # rejections that wait for their turn push out no denial
+        history.accepted(purpose, 0.0)
+        history.postponed(purpose, 0.0)
+        history.spend(f"caller {number}", purpose, 0.0)
+    assert history.explains(CHAT, "a", 1.0)  # rejections that wait for their turn push out no denial
     for number in range(5 * PURPOSES_MAX):
-        suspicion.denied(Purpose.of("GET", str(number), None), f"caller {number}", 0.0)
-    assert suspicion.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX
+        history.denied(Purpose.of("GET", str(number), None), f"caller {number}", 0.0)
+    assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX
 
 
 def test_long_names_are_told_apart() -> None:

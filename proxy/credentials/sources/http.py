@@ -1,0 +1,238 @@
+"""Fetch a token from an HTTP endpoint that the settings describe.
+
+Only the cached source retries. Redirects are not followed, because they could send the client's secret to
+another host. Replies are limited in size and never logged.
+"""
+
+import asyncio
+import http.cookiejar
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import httpx2
+
+from proxy.credentials.credential import Credential, FetchedToken
+from proxy.credentials.sources import OtherCredentials, TokenFetchError, TokenInUse
+from proxy.credentials.sources.reply import Reply, cookies_of, is_certain, is_token, parse_body, read_lifetime
+from proxy.credentials.sources.reply_faults import (
+    doubt_lifetime,
+    life_over,
+    status_fault,
+    success_fault,
+    token_fault,
+)
+from proxy.credentials.sources.request_values import Moment, credentials_in
+from proxy.errors import CredentialError
+from proxy.secret import Secret
+from proxy.settings import HttpCredential
+from proxy.settings.credentials.http import candidates_of
+from proxy.telemetry import get_logger
+from proxy.transport_failure import explain, origin_of
+
+REPLY_BYTES_MAX: Final = 1 << 20
+CLOCK_MARGIN: Final = 0.95
+"""The part of the timeout that a request may take. It ends before the time limit of the whole fetch, whose
+error could not name the endpoint."""
+CONNECT_FRACTION: Final = 0.9
+_PROXY_STATUSES: Final = frozenset(
+    {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED}
+)
+"""Statuses that only a proxy near this machine sends (RFC 9110 15.5.8, RFC 6585 6)."""
+_REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+
+class HttpTokenSource:
+    """Sends the request of a section, on a connection pool separate from that of the upstreams.
+
+    Args:
+        section: The request, and how to read the reply. For values in the request, see `request_values`.
+        others: The tokens of other credentials that the request contains.
+    """
+
+    def __init__(self, section: HttpCredential, others: OtherCredentials | None = None) -> None:
+        self._section = section
+        self._others = others
+        self._needed = {
+            *credentials_in((section.query, section.headers, section.json_body, section.form, section.basic))
+        }
+        self._client = httpx2.AsyncClient(
+            verify=_tls_context(section),
+            timeout=httpx2.Timeout(
+                section.timeout, connect=min(section.connect_timeout, CONNECT_FRACTION * section.timeout)
+            ),
+            follow_redirects=False,
+            trust_env=False,
+            proxy=section.proxy,
+            # Cookies of one fetch must not affect the next: their session may have ended.
+            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+        )
+        self._uses: dict[str, TokenInUse] = {}
+        self._log = get_logger("credentials")
+        self._asked = f"the token endpoint {origin_of(section.url)}"
+
+    async def fetch(self) -> FetchedToken:
+        """Send the request and read the token from the reply."""
+        return self.read(await self.ask())
+
+    async def ask(self) -> Reply:
+        """Send the request once, and return the reply with any status.
+
+        Raises:
+            TokenFetchError: There is no reply, or it is too large.
+        """
+        moment = Moment(await self._tokens())
+        try:
+            async with (
+                asyncio.timeout(CLOCK_MARGIN * self._section.timeout),
+                self._client.stream(**self._request(moment)) as response,
+            ):
+                self._record(response.status_code)
+                body = await self._read_capped(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                headers |= cookies_of(response.headers.get_list("set-cookie"))
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+            failure = explain(error, self._section.url, self._section.proxy)
+            raise TokenFetchError(f"the token endpoint {failure}") from error
+        text = body.decode("utf-8", "replace")
+        return Reply(parse_body(body), headers, time.time(), text, response.status_code)
+
+    async def _read_capped(self, response: httpx2.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > REPLY_BYTES_MAX:
+                if response.is_success:
+                    raise TokenFetchError(
+                        f"the reply of {self._asked} is too large: check the URL", answered=True
+                    )
+                break  # the status is enough
+        return bytes(body)
+
+    async def close(self) -> None:
+        """Close the connection pool."""
+        await self._client.aclose()
+
+    async def _tokens(self) -> dict[str, Credential]:
+        """Return the tokens that the request contains, but none that was rejected the last time."""
+        tokens: dict[str, Credential] = {}
+        if self._others is None:
+            return tokens
+        for name in sorted(self._needed):
+            use = self._uses.pop(name, None) or self._others.use(name, self._section.url)
+            try:
+                token = await use.token()
+            except CredentialError as error:
+                raise TokenFetchError("a credential in the request has no token") from error
+            if token is None:
+                raise TokenFetchError(f"{self._asked} rejects the token of the credential {name}")
+            self._uses[name], tokens[name] = use, token
+        return tokens
+
+    def _record(self, status: int) -> None:
+        """Record whether the tokens in the request were accepted. Rejected ones are replaced next time."""
+        for name, use in [*self._uses.items()]:
+            if status in _REFUSALS:
+                use.rejected(f"a token endpoint answered {status}")
+                continue
+            if status < HTTPStatus.MULTIPLE_CHOICES:
+                use.accepted()
+            del self._uses[name]
+
+    def _request(self, moment: Moment) -> dict[str, Any]:
+        section = self._section
+        url = httpx2.URL(section.url)
+        request: dict[str, Any] = {
+            "method": section.method,
+            # Merging rewrites the query of the URL, so it is only done if necessary.
+            "url": url.copy_merge_params(moment.fill(section.query)) if section.query else url,
+            "headers": moment.fill(section.headers),
+        }
+        if section.json_body is not None:
+            request["json"] = moment.fill_json(section.json_body)
+        if section.form is not None:
+            request["data"] = moment.fill(section.form)
+        if section.basic is not None:
+            request["auth"] = moment.fill(section.basic)
+        return request
+
+    def read(self, reply: Reply) -> FetchedToken:
+        """Read the token from a reply.
+
+        Raises:
+            TokenFetchError: The reply is a failure, or contains no valid token.
+        """
+        section = self._section
+        self._check_status(reply)
+        success = section.success
+        if success is not None and reply.find(success.path) != success.equals:
+            fault = success_fault(reply, success.path, success.equals)
+            raise TokenFetchError(f"the reply of {self._asked} {fault}", answered=True)
+        token = self._token_of(reply)
+        if not is_token(token):
+            place = section.token_header or section.token or "its text"
+            fault = token_fault(reply, place, in_body=section.token_header is None and not section.token_text)
+            raise TokenFetchError(f"the reply of {self._asked} {fault}", answered=True)
+        expires = candidates_of(section.expires)
+        over = life_over(expires, reply, token, section.max_ttl)
+        if over is not None:
+            raise TokenFetchError(f"the reply of {self._asked} {over}", answered=True)
+        lifetime = read_lifetime(expires, reply, token, section.max_ttl)
+        doubt = doubt_lifetime(
+            expires, reply, token, default_ttl=section.default_ttl, max_ttl=section.max_ttl
+        )
+        if doubt is not None:
+            self._log.warning(doubt.event, reason=doubt.reason)
+        hint = [(section.refresh_in, "seconds")] if section.refresh_in else []
+        refresh_in = read_lifetime(hint, reply, token, section.max_ttl)
+        certain = is_certain(expires, reply, token, section.max_ttl)
+        return FetchedToken(Secret(token), lifetime or section.default_ttl, refresh_in, doubt, certain)
+
+    def _check_status(self, reply: Reply) -> None:
+        """Raise an error for any status other than success."""
+        if HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
+            return
+        # If the request contains another token, a refusal may be due to that token, and the next attempt uses
+        # a new one. Any other status, even 404, may come from an intermediary that is being restarted.
+        permanent = reply.status in _REFUSALS and not self._needed
+        raise TokenFetchError(
+            f"{self._asked} {status_fault(reply)}",
+            permanent=permanent,
+            retry_after=None if permanent else _retry_after(reply.headers.get("retry-after")),
+            answered=reply.status not in _PROXY_STATUSES,
+        )
+
+    def _token_of(self, reply: Reply) -> Any:
+        section = self._section
+        if section.token_header is not None:
+            return reply.headers.get(section.token_header.lower())
+        if section.token_text:
+            return reply.text.strip()
+        return reply.find(section.token or "")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Parse seconds or a date (RFC 9110 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        return max(float(value), 0.0) if value.strip().isdigit() else _until(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _until(date: str) -> float:
+    return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)
+
+
+def _tls_context(section: HttpCredential) -> ssl.SSLContext | bool:
+    if httpx2.URL(section.url).scheme == "http":
+        return False  # a context takes tens of milliseconds to build
+    if section.ca_file is None and section.client_cert is None:
+        return True
+    context = ssl.create_default_context(cafile=None if section.ca_file is None else str(section.ca_file))
+    if section.client_cert is not None:
+        context.load_cert_chain(section.client_cert, section.client_key)
+    return context
