@@ -273,5 +273,5 @@ async def test_an_error_inside_a_200_is_no_token(
     around.origin = vendor.url
     vendor.replies[named(f"{example}:{credential}").path] = Says(reply)
 
-    with pytest.raises(TokenFetchError, match=r"has no (success|token) at "):
+    with pytest.raises(TokenFetchError, match=r"(signals no success|has no token) at "):
         await bring(around.example(example), credential)
