@@ -120,7 +120,7 @@ class Beginning:
             return self._start_whole(body)
         whole_events = EventFramer(max_event_bytes).feed(body)
         stream = StreamRepairer(self._repairs, self._call)
-        error = stream.first(whole_events)
+        error = stream.first_error(whole_events)
         if error is not None:
             return error
         if not self._joins:
@@ -161,7 +161,7 @@ class Beginning:
         events = lines_to_stream(body) if self._streams_whole else None
         if events is not None:
             stream = StreamRepairer(self._repairs, self._call)
-            error = stream.first(events)
+            error = stream.first_error(events)
             repaired = _repair_all(stream, events)
             return error or Start(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
         return self._repair_whole(body)

@@ -188,27 +188,21 @@ INDEX_TOOL_CALLS: Final = Repair(
 @INDEX_TOOL_CALLS.on_responses(Shape.CHAT)
 def index_response_tool_calls(response: Members, _: Call) -> Members | None:
     """Give each tool call its position as index."""
-    return _change_messages(response, "message", _index_calls)
 
+    def add_index(call: Members, position: int) -> Members | None:
+        return {**call, "index": write(position)} if read_index(call) is None else None
 
-def _index_calls(message: Members) -> Members | None:
-    calls, changed = _listed(message.get("tool_calls"))
-    for position, written in enumerate(calls):
-        call = open_object(written)
-        if call is not None and read_index(call) is None:
-            calls[position] = write({**call, "index": position})
-            changed = True
-    return {**message, "tool_calls": write(calls)} if changed else None
+    return _change_messages(response, "message", lambda message: _change_calls(message, add_index))
 
 
 @INDEX_TOOL_CALLS.on_chunks(Shape.CHAT)
 def index_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
     """Give each part of a tool call the index of the call."""
-    return _change_calls(chunk, state, "index", lambda part, call, _: _write_index(part, call))
 
+    def add_index(part: Members, call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
+        return None if read_index(part) == call.index else {**part, "index": write(call.index)}
 
-def _write_index(part: Members, call: ToolCall) -> Members | None:
-    return None if read_index(part) == call.index else {**part, "index": write(call.index)}
+    return _change_parts(chunk, state, "index", add_index)
 
 
 FILL_TOOL_CALLS: Final = Repair(
@@ -222,29 +216,23 @@ FILL_TOOL_CALLS: Final = Repair(
 @FILL_TOOL_CALLS.on_responses(Shape.CHAT)
 def fill_response_tool_calls(response: Members, _: Call) -> Members | None:
     """Add the id and the type that a tool call lacks."""
-    return _change_messages(response, "message", lambda message: _fill_calls(response, message))
+
+    def fill(call: Members, position: int) -> Members | None:
+        filled = _identify(call, response, position)
+        return filled if filled != call else None
+
+    return _change_messages(response, "message", lambda message: _change_calls(message, fill))
 
 
-def _fill_calls(response: Members, message: Members) -> Members | None:
-    calls, changed = _listed(message.get("tool_calls"))
-    for position, written in enumerate(calls):
-        call = open_object(written)
-        if call is not None and not (is_text(call.get("id")) and is_text(call.get("type"))):
-            calls[position] = write(_named(call, response, position))
-            changed = True
-    return {**message, "tool_calls": write(calls)} if changed else None
-
-
-def _named(call: Members, response: Members, position: object) -> Members:
+def _identify(call: Members, response: Members, position: int) -> Members:
     """Add an id, which has to be unique in one conversation, and a type."""
     response_id = read_value(response.get("id"))
-    made = f"call_{response_id if isinstance(response_id, str) else ''}_{position}"
-    named = dict(call)
+    filled = dict(call)
     if not is_text(call.get("id")):
-        named["id"] = write(made)
+        filled["id"] = write(f"call_{response_id if isinstance(response_id, str) else ''}_{position}")
     if not is_text(call.get("type")):
-        named["type"] = write("function")
-    return named
+        filled["type"] = write("function")
+    return filled
 
 
 @FILL_TOOL_CALLS.on_chunks(Shape.CHAT)
@@ -252,7 +240,7 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
     """Add id and type to the first part of each tool call, and drop null members of the later parts."""
 
     def fill(part: Members, call: ToolCall, begins: bool) -> Members | None:  # noqa: FBT001
-        filled = _named(part, chunk, call.index) if begins else _without_nulls(part)
+        filled = _identify(part, chunk, call.index) if begins else _without_nulls(part)
         function = open_object(filled.get("function"))
         if function is None:
             filled["function"] = write({"arguments": ""})
@@ -262,7 +250,7 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
             call.name = bytes(function["name"])
         return filled if filled != part else None
 
-    return _change_calls(chunk, state, "fill", fill)
+    return _change_parts(chunk, state, "fill", fill)
 
 
 def _without_nulls(part: Members) -> Members:
@@ -303,7 +291,7 @@ def _whole_arguments(function: Members) -> Members | None:
 @TEXT_ARGUMENTS.on_chunks(Shape.CHAT)
 def text_chunk_arguments(chunk: Members, state: StreamState) -> Members | list[Members] | None:
     """Write arguments as a string, and add `{}` to calls that end without arguments."""
-    new = _change_calls(chunk, state, "arguments", _part_arguments)
+    new = _change_parts(chunk, state, "arguments", _part_arguments)
     current = chunk if new is None else new
     choices = open_choices(current)
     ends = [_end_calls(choice, state) for choice in choices]
@@ -316,7 +304,7 @@ def text_chunk_arguments(chunk: Members, state: StreamState) -> Members | list[M
         if end is None or not is_empty(choice.get("delta"))
     ]
     if not before:
-        return [last]
+        return last
     usage = {"usage": NULL} if "usage" in current else {}
     return [{**current, **usage, "choices": write(before)}, last]
 
@@ -362,21 +350,27 @@ def _change_function(call: Members, change: _Change) -> Members | None:
     return None if new is None else {**call, "function": write(new)}
 
 
-def _listed(written: msgspec.Raw | None) -> tuple[list[msgspec.Raw], bool]:
-    """Return the tool calls, and whether the upstream wrote a single call without a list."""
-    if written is not None and open_object(written) is not None:
-        return [written], True
-    return open_list(written) or [], False
+def _change_calls(message: Members, change: Callable[[Members, int], Members | None]) -> Members | None:
+    """Change the tool calls of a message, and wrap a single call without a list into one."""
+    written = message.get("tool_calls")
+    changed = written is not None and open_object(written) is not None
+    calls = [written] if changed else open_list(written) or []
+    for position, each in enumerate(calls):
+        call = open_object(each)
+        new = None if call is None else change(call, position)
+        if new is not None:
+            calls[position], changed = write(new), True
+    return {**message, "tool_calls": write(calls)} if changed else None
 
 
-def _change_calls(chunk: Members, state: StreamState, purpose: str, change: PartChange) -> Members | None:
+def _change_parts(chunk: Members, state: StreamState, repair: str, change: PartChange) -> Members | None:
     """Change the parts of tool calls in a chunk.
 
     Args:
         chunk: The chunk.
-        state: Of the stream.
-        purpose: The name of the repair. Each repair tracks the calls separately, because it sees the parts
-            as the repairs before it have changed them.
+        state: The state of the stream.
+        repair: The repair. Each repair tracks the calls separately, because it sees the parts as the repairs
+            before it have changed them.
         change: Returns the new part, or None to keep it.
     """
 
@@ -384,19 +378,14 @@ def _change_calls(chunk: Members, state: StreamState, purpose: str, change: Part
         delta = open_object(choice.get("delta"))
         if delta is None or is_null(delta.get("tool_calls")):
             return None
-        parts, changed = _listed(delta["tool_calls"])
-        key = (purpose, bytes(choice.get("index", _FIRST)))
-        calls = state.tool_calls.get(key)
-        if calls is None:
+        key = (repair, bytes(choice.get("index", _FIRST)))
+        if key not in state.tool_calls:
             if len(state.tool_calls) >= _CHOICES_MAX:
                 state.tool_calls.clear()
-            calls = state.tool_calls[key] = ToolCalls()
-        for position, written in enumerate(parts):
-            part = open_object(written)
-            new = None if part is None else change(part, *calls.find(part))
-            if new is not None:
-                parts[position], changed = write(new), True
-        return {**choice, "delta": write({**delta, "tool_calls": parts})} if changed else None
+            state.tool_calls[key] = ToolCalls()
+        calls = state.tool_calls[key]
+        new = _change_calls(delta, lambda part, _: change(part, *calls.find(part)))
+        return None if new is None else {**choice, "delta": write(new)}
 
     return _change_choices(chunk, change_choice)
 
@@ -443,8 +432,8 @@ def fill_finish(response: Members, _: Call) -> Members | None:
 def _finish(choice: Members) -> Members | None:
     if is_text(choice.get("finish_reason")):
         return None
-    calls = is_empty((open_object(choice.get("message")) or {}).get("tool_calls"))
-    return {**choice, "finish_reason": write("stop" if calls else "tool_calls")}
+    has_no_calls = is_empty((open_object(choice.get("message")) or {}).get("tool_calls"))
+    return {**choice, "finish_reason": write("stop" if has_no_calls else "tool_calls")}
 
 
 SPLIT_FINISH: Final = Repair(
@@ -486,6 +475,7 @@ def _finish_alone(choice: Members) -> Members:
 
 
 def open_choices(chunk: Members) -> list[Members]:
+    """Return the choices of a chunk that are objects."""
     return [
         choice
         for written in open_list(chunk.get("choices")) or ()

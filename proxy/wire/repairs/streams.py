@@ -9,10 +9,9 @@ from typing import Final
 import msgspec
 
 from proxy.errors import Aborted, InvalidResponse
-from proxy.wire.endpoints import Shape
 from proxy.wire.error_envelope import error_event
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.conversions import DONE
+from proxy.wire.repairs.conversions import DONE, is_chat
 from proxy.wire.repairs.framing import (
     EVENT_LINES_SIGN,
     drop_event_lines,
@@ -26,6 +25,7 @@ from proxy.wire.repairs.framing import (
 from proxy.wire.repairs.registry import CLIENTS, Repair, Repairs, StreamState, find_steps
 from proxy.wire.repairs.responses import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
 from proxy.wire.repairs.shallow_json import Members, is_null, is_text, open_list, open_object, to_json, write
+from proxy.wire.repairs.usage import DROP_UNASKED_CHUNKS
 from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
     VENDOR_ERRORS,
@@ -74,7 +74,7 @@ DATA_LINES: Final = Repair(
     stages=("stream",),
 )
 
-_CHUNKED: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
+
 _BOM: Final = b"\xef\xbb\xbf"
 _FIELD: Final = re.compile(rb"(?:data|event|id|retry)?:|data[\r\n]")
 _END_MARKER: Final = b"[DONE]"
@@ -128,17 +128,18 @@ class StreamRepairer:
         self._repairs = repairs
         self._steps = find_steps(repairs, "stream", call.shape)
         self._state = StreamState(call)
-        is_chunked, is_known = call.shape in _CHUNKED, call.shape is not None
         self._shape = call.shape
-        self._is_chunked = is_chunked
+        self._is_chunked = is_chunked = is_chat(call)
+        self._error_repairs = Repairs() if call.shape is None else repairs
         self._lf = LF_NEWLINES in repairs
         self._utf8 = UTF8 in repairs
         self._event_lines = DROP_EVENT_LINES in repairs and is_chunked
-        self._vendor_errors = VENDOR_ERRORS in repairs and is_known
-        self._true_errors = TRUE_ERRORS in repairs and is_known
+        self._vendor_errors = VENDOR_ERRORS in self._error_repairs
+        self._true_errors = TRUE_ERRORS in self._error_repairs
         self._end = END_STREAM in repairs and is_chunked
-        self._unwrap = UNWRAP_ANSWER in repairs
+        self._unwrap = UNWRAP_ANSWER in repairs and is_chunked
         self._data_lines = DATA_LINES in repairs and is_chunked
+        self._drops_pings = DROP_UNASKED_CHUNKS in repairs and is_chunked
         self._accepts_missing_end = ACCEPT_MISSING_END in repairs and is_chunked
         self._parses = bool(
             self._steps
@@ -163,7 +164,7 @@ class StreamRepairer:
         """Whether the stream may end with neither an end marker nor a finish_reason."""
         return self._accepts_missing_end and self._answered
 
-    def first(self, whole_events: bytes) -> EmbeddedError | None:
+    def first_error(self, whole_events: bytes) -> EmbeddedError | None:
         """Return the error that a stream begins with; None if there is none.
 
         Such an error can still be sent with its own status. Events without data are skipped.
@@ -175,13 +176,13 @@ class StreamRepairer:
             InvalidResponse: This is not an event stream, or it contains no result.
         """
         for block in split_events(whole_events.removeprefix(_BOM)):
-            valid = block if not self._utf8 or is_utf8(block) else self._valid(block)
+            valid = block if not self._utf8 or is_utf8(block) else self._replace_invalid(block)
             if valid is None:
                 raise InvalidResponse("text that is not valid UTF-8")
             payload = read_payload(valid)
             if not payload or not payload.strip():
                 if self._true_errors and block.strip() and not _FIELD.match(block.lstrip(b"\r\n")):
-                    return self._first_of_another_kind(block)
+                    return self._error_without_events(block)
                 continue
             if self._true_errors and self._is_chunked:
                 if payload.strip().lower() in _END_WORDS:
@@ -196,16 +197,11 @@ class StreamRepairer:
         lines = payload.split(b"\n") if self._data_lines else ()
         return _is_json(payload) or (len(lines) > 1 and all(map(open_object, lines[:1])))
 
-    def _first_of_another_kind(self, block: bytes) -> EmbeddedError:
+    def _error_without_events(self, block: bytes) -> EmbeddedError:
         error = find_error(self._error_repairs, open_object(block) or {})
         if error is None:
             raise InvalidResponse("something other than events in an event stream")
         return error
-
-    @property
-    def _error_repairs(self) -> Repairs:
-        on = ((self._true_errors, TRUE_ERRORS), (self._vendor_errors, VENDOR_ERRORS))
-        return Repairs(tuple(repair.name for is_on, repair in on if is_on))
 
     def feed(self, whole_events: bytes) -> bytes:
         """Repair whole events. Returns the same object if nothing changed."""
@@ -228,14 +224,14 @@ class StreamRepairer:
         """Return the bytes to send at the end of a complete stream."""
         if self.ended:
             return b""
-        end = self._withheld()
+        end = self._take_withheld_usage()
         has_end = self._marked or self._finished or self._failed
         if self.accepts_missing_end and not has_end:
             end += DONE
         is_open = not ends_block(self._last) and bool(self._last.strip())
         return b"\n\n" + end if is_open and (end or self._end) else end
 
-    def _withheld(self) -> bytes:
+    def _take_withheld_usage(self) -> bytes:
         chunk, self._state.withheld_usage = self._state.withheld_usage, None
         return b"" if chunk is None else rewrite(b"", [to_json(chunk)])
 
@@ -243,7 +239,7 @@ class StreamRepairer:
         if self.ended:
             return b""
         if self._utf8 and not is_utf8(block):
-            valid = self._valid(block)
+            valid = self._replace_invalid(block)
             if valid is None:
                 return self._abort("text that is not UTF-8")
             block = valid
@@ -251,7 +247,7 @@ class StreamRepairer:
             return b"".join([self._change_event(part) for part in split_events(drop_event_lines(block))])
         return self._change_event(block)
 
-    def _valid(self, block: bytes) -> bytes | None:
+    def _replace_invalid(self, block: bytes) -> bytes | None:
         return None if self._shape is None else replace_invalid(self._shape, block, read_payload)
 
     def _abort(self, what: str) -> bytes:
@@ -292,7 +288,7 @@ class StreamRepairer:
             return self._abort(_NO_ANSWER)
         self._marked = True
         end = rewrite(block, [_END_MARKER]) if self._end and payload != _END_MARKER else block
-        return self._withheld() + end
+        return self._take_withheld_usage() + end
 
     def _change_other(self, block: bytes, payload: bytes) -> bytes:
         """Change an event that holds no object."""
@@ -309,16 +305,12 @@ class StreamRepairer:
             return rewrite(block, [])
         return self._abort("an event that is not JSON")
 
-    @property
-    def _drops_pings(self) -> bool:
-        return any(step.repair == "drop_unasked_chunks" for step in self._steps)
-
     def _change(self, chunk: Members) -> Sequence[Members] | None:
         """Return the chunks that replace an event; None if nothing changes."""
         errors = self._as_errors(chunk)
         changed = errors is not None
         chunks: list[Members] = [chunk] if errors is None else [*errors]
-        if self._unwrap and self._is_chunked and (inner := unwrap(self._shape, chunks[0])) is not None:
+        if self._unwrap and (inner := unwrap(self._shape, chunks[0])) is not None:
             chunks[0], changed = inner, True
         for step in self._steps:
             done: list[Members] = []
@@ -330,10 +322,10 @@ class StreamRepairer:
                 done += new if isinstance(new, list) else [new]
             chunks = done
         for each in chunks:
-            self._note(each)
+            self._observe(each)
         return chunks if changed else None
 
-    def _note(self, chunk: Members) -> None:
+    def _observe(self, chunk: Members) -> None:
         choices = open_list(chunk.get("choices"))
         self._failed = self._failed or not is_null(chunk.get("error"))
         self._answered = self._answered or self._failed or bool(choices)

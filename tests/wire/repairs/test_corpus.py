@@ -45,7 +45,7 @@ def relayed(sample: Sample, chosen: str) -> bytes | EmbeddedError | InvalidRespo
         if holds_event(beginning):
             break
     try:
-        error = repairer.first(EventFramer(1 << 24).feed(beginning))
+        error = repairer.first_error(EventFramer(1 << 24).feed(beginning))
     except InvalidResponse as invalid:
         return invalid
     if error is not None:

@@ -69,7 +69,7 @@ def test_of_many_events_only_those_with_more_than_text_are_opened(monkeypatch: p
 )
 def test_without_repairs_any_bytes_pass(events: list[bytes], at: list[int]) -> None:
     none = StreamRepairer(Repairs(), Call(CHAT, usage_asked=False))
-    assert none.first(b"".join(events)) is None
+    assert none.first_error(b"".join(events)) is None
     for piece in cut(events, at):
         assert none.feed(piece) is piece
     assert none.finish() == b""
@@ -114,7 +114,7 @@ def test_repairing_twice_is_repairing_once(events: list[bytes], usage_asked: boo
 def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
     stream = b"".join(events)
     with suppress(InvalidResponse):
-        repairer().first(stream)
+        repairer().first_error(stream)
     once = repair([*REPAIRS], *events)
     assert repair([*REPAIRS], once) == once
 
@@ -142,7 +142,7 @@ def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
 def test_an_error_at_the_beginning_is_told_before_anything_went_down(
     beginning: bytes, error: EmbeddedError
 ) -> None:
-    assert repairer().first(beginning) == error
+    assert repairer().first_error(beginning) == error
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_error_at_the_beginning_is_told_before_anything_went_down(
     [b"", b": wait\n\n", HELLO + SPARK, event({"code": 0, "message": "ok"}), b"data: null\n\n"],
 )
 def test_any_other_beginning_is_none(beginning: bytes) -> None:
-    assert repairer().first(beginning) is None
+    assert repairer().first_error(beginning) is None
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_any_other_beginning_is_none(beginning: bytes) -> None:
 )
 def test_a_beginning_that_cannot_become_an_answer_is_an_invalid_response(beginning: bytes) -> None:
     with pytest.raises(InvalidResponse):
-        repairer().first(beginning)
+        repairer().first_error(beginning)
 
 
 def test_looking_at_the_beginning_leaves_no_trace() -> None:
     stream = event(chunk({"tool_calls": [{"id": "a", "function": {"name": "f"}}]}))
     looked = repairer()
-    looked.first(stream)
+    looked.first_error(stream)
     assert looked.feed(stream) == repairer().feed(stream)
 
 
@@ -235,7 +235,7 @@ def test_a_byte_order_mark_hides_no_event_and_does_not_come_out() -> None:
     mark, first = b"\xef\xbb\xbf", event(chunk(None))
     assert repair(["fill_delta"], mark + first) == repair(["fill_delta"], first)
     assert repair(["dify"], mark + b"event: message\n" + HELLO, mark + HELLO) == HELLO + mark + HELLO
-    assert repairer().first(mark + SPARK) == repairer().first(SPARK)
+    assert repairer().first_error(mark + SPARK) == repairer().first_error(SPARK)
 
 
 def test_an_error_without_words_gets_some() -> None:
