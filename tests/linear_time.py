@@ -10,13 +10,13 @@ from typing import Final
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 SECONDS_PER_MIB: Final = 0.05
-"""How long an input may hold the event loop."""
+"""How long an input may block the event loop."""
 _SECONDS_OF_OVERHEAD: Final = 0.01
 _NOISE: Final = 3.0
-"""Caches and clock rates differ by so much between two runs."""
+"""How much the time of two runs may differ because of caches and clock rates."""
 _RUNS_MAX: Final = 10
 _SECONDS_THAT_COUNT: Final = 0.001
-"""Shorter times say nothing about growth: a garbage collection takes longer."""
+"""Shorter times are not compared, because a garbage collection takes longer."""
 _DOUBLINGS: Final = 3
 """A quadratic cost grows eight times as fast as a linear one in three doublings."""
 
@@ -32,11 +32,11 @@ UNITS: Final = (
     b'--b\r\n', b'\r\n--b', b'--b\r\na:b\r\n\r\n', b'<think>', b'</think>', b'<thi', b'https://',
     b'bearer ',
 )  # fmt: skip
-"""What parsers stumble over, to be repeated."""
+"""Inputs that are hard for parsers when repeated."""
 
 
 def chunks(data: bytes, size: int) -> Iterator[bytes]:
-    """The data in pieces, as a connection delivers it."""
+    """Split data into pieces, as a connection delivers it."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
 
@@ -55,14 +55,14 @@ def assert_linear(
 
     Args:
         run: The function.
-        units: What the inputs are made of, one at a time.
-        before: What each input begins with.
-        after: What each input ends with.
+        units: The inputs to repeat, one at a time.
+        before: The beginning of each input.
+        after: The end of each input.
         limit: The size of the largest input.
-        memory: How many times its input the function may allocate.
+        memory: How many times the size of its input the function may allocate.
         seconds_per_mib: How long the function may take.
     """
-    gc.freeze()  # as the service does: what the tests hold is not searched for garbage
+    gc.freeze()  # As the service does, so that the collector skips existing objects.
     for unit in units:
         best: list[float] = []
         size = KIB
@@ -80,7 +80,7 @@ def assert_linear(
 
 
 def _best_seconds(run: Callable[[bytes], object], data: bytes, allowed: float) -> float:
-    """The shortest of some runs: a busy machine makes single ones slower, and a quadratic cost makes all."""
+    """Return the shortest time of several runs, since a busy machine slows down only some of them."""
     best = math.inf
     for _ in range(_RUNS_MAX):
         began = time.thread_time()

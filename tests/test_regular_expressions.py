@@ -20,11 +20,11 @@ PACKAGE: Final = Path(proxy.__file__).parent
 SCANNING: Final = {"findall", "finditer", "search", "split", "sub", "subn"}
 SIZES: Final = (16, 32, 256, 1 << 10, 1 << 12, 1 << 14)
 SECONDS_MAX: Final = 0.02
-"""Linear time for 16 KiB is a twentieth of this; quadratic time is twenty times as much."""
+"""Linear time for 16 KiB is a twentieth of this, quadratic time twenty times as much."""
 
 
 def expressions() -> Iterator[tuple[str, re.Pattern[Any], bool]]:
-    """Each expression with the name it has in its module, and whether it is searched for or only matched."""
+    """Yield each expression with its name, and whether the module searches or only matches it."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         scanned = {
@@ -48,7 +48,7 @@ def expressions() -> Iterator[tuple[str, re.Pattern[Any], bool]]:
 
 
 def patterns_in(value: object) -> Iterator[re.Pattern[Any]]:
-    """The expressions in a constant."""
+    """Yield the expressions in a constant."""
     waiting = deque([value])
     while waiting:
         item = waiting.popleft()
@@ -68,7 +68,7 @@ def test_the_expressions_are_found() -> None:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """The shortest of some runs."""
+    """Return the shortest time of several runs."""
     best = 1e9
     for _ in range(5):
         began = time.thread_time()

@@ -1,4 +1,4 @@
-"""The request body: counted, bounded, read with backpressure, and never waited for without end."""
+"""The request body: its size is limited, it is read with backpressure, and every wait has a timeout."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,18 +16,18 @@ from tests.pace import PATIENCE
 from tests.virtual_time import run_virtually
 
 ALL = 1 << 40
-"""More than any body here."""
+"""More than the size of any body in these tests."""
 
 
 async def feed(body: BoundedBody, *chunks: bytes) -> None:
-    """Put chunks in as the server does: the end is an empty message of its own."""
+    """Add chunks as the server does, which ends a body with an empty message."""
     for chunk in chunks:
         await body.put(chunk, last=False)
     await body.put(b"", last=True)
 
 
 async def read_fed(body: BoundedBody, chunks: list[bytes], limit: int = ALL) -> bytes:
-    """Read while the chunks come."""
+    """Read while chunks are added."""
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *chunks))
         return await body.read(limit)
@@ -97,7 +97,7 @@ async def test_a_reader_who_waits_is_told_that_the_limit_is_passed() -> None:
 
 
 async def anext_or_error(body: BoundedBody) -> bytes | Exception:
-    """The next chunk, or why there is none."""
+    """Return the next chunk, or the reason why there is none."""
     try:
         return await anext(body)
     except Exception as error:
@@ -118,7 +118,7 @@ async def test_the_server_waits_until_the_reader_has_taken_what_is_there() -> No
         await until(lambda: body.received > BUFFER_BYTES)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert steps == ["full"]  # up to the mark at once, and not one byte more
+        assert steps == ["full"]  # Up to the mark at once, but not more.
         assert len(await anext(body)) == BUFFER_BYTES + 1
         await task
     assert steps == ["full", "room"]
@@ -131,7 +131,7 @@ async def test_a_body_of_any_size_never_fills_the_memory() -> None:
         group.create_task(feed(body, *[chunk] * 200))
         async for piece in body:
             taken += len(piece)
-            for _ in range(10):  # a slow reader: the server runs ahead as far as it may
+            for _ in range(10):  # The reader is slow, so the server fills the buffer.
                 await asyncio.sleep(0)
             most = max(most, body.unread)
     assert taken == 200 * len(chunk)
@@ -198,7 +198,7 @@ def test_a_body_that_stops_coming_times_out() -> None:
         passed = asyncio.get_running_loop().time() - began
         assert not body.finished
         await body.put(b"late", last=True)
-        with pytest.raises(BodyTimeout):  # and it stays so, whatever comes late
+        with pytest.raises(BodyTimeout):  # Late chunks do not change that.
             await anext(body)
         return passed
 
@@ -243,14 +243,14 @@ def test_a_discarded_body_is_taken_in_and_dropped() -> None:
         body = BoundedBody(None, None)
         began = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            group.create_task(feed(body, *[b"x" * BUFFER_BYTES] * 10))  # waits for room at the second
+            group.create_task(feed(body, *[b"x" * BUFFER_BYTES] * 10))  # The second chunk waits for room.
             await asyncio.sleep(0)
             await body.discard(5.0)
         assert body.received == 10 * BUFFER_BYTES
         assert body.unread == 0
         return asyncio.get_running_loop().time() - began
 
-    assert in_virtual_time(main()) == 0.0  # it ends with the body, not with the clock
+    assert in_virtual_time(main()) == 0.0  # It ends with the body, not with the timeout.
 
 
 def test_a_body_that_does_not_end_is_not_discarded_for_ever() -> None:
@@ -270,7 +270,7 @@ def test_a_refused_body_that_fills_the_buffer_lets_its_server_go_on() -> None:
         async with asyncio.TaskGroup() as group:
             server = group.create_task(feed(body, *[b"x" * (BUFFER_BYTES + 1)] * 3))
             await asyncio.sleep(0)
-            assert not server.done()  # the first chunk fills the buffer
+            assert not server.done()  # The first chunk fills the buffer.
             await body.discard(5.0)
             assert server.done()
         with pytest.raises(BodyTooLarge):
@@ -285,7 +285,7 @@ async def test_a_body_that_is_awaited_whole_may_be_larger_than_the_buffer() -> N
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *chunks))
         assert await body == b"".join(chunks)
-    assert await body == b"".join(chunks)  # it stays, for the next one who asks
+    assert await body == b"".join(chunks)  # It stays available.
 
 
 async def test_a_body_that_is_awaited_whole_keeps_to_the_limit() -> None:

@@ -1,4 +1,4 @@
-"""What is shown is known to be harmless: names of secrets cannot be listed."""
+"""Only values that are known to be harmless are shown."""
 
 import json
 

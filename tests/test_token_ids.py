@@ -1,4 +1,4 @@
-"""tiktoken at the start and in a request: the encoding is there, or the start fails."""
+"""Token ids: encodings are loaded at start-up, or start-up fails."""
 
 import json
 import threading
@@ -46,7 +46,7 @@ def settings(tmp_path: Path, repairs: str = DECODE, more: str = "") -> Settings:
 
 @pytest.fixture
 def nothing_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No encoding in memory or on disk, and no network."""
+    """Remove all encodings from memory and disk, and block the network."""
 
     def refuse(_: str) -> bytes:
         raise OSError("no network here")
@@ -58,7 +58,7 @@ def nothing_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny encoding in the place of the default one."""
+    """Replace the default encoding by the tiny one."""
     monkeypatch.setattr(registry, "ENCODINGS", {"cl100k_base": BYTES})
 
 

@@ -1,4 +1,4 @@
-"""Every way in which a request gets no answer is named, with a cure, and nothing secret is quoted."""
+"""Every reason for a request without a response is explained, with a cure and without secrets."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ Ask = Callable[..., Awaitable[BaseException]]
 
 
 async def ask_by_httpx2(url: str, *, trust: ssl.SSLContext | bool) -> BaseException:
-    """As the token sources ask."""
+    """Send a request as the token sources do."""
     timeout = httpx2.Timeout(SHORT)
     async with httpx2.AsyncClient(verify=trust, timeout=timeout, trust_env=False) as client:
         try:
@@ -35,7 +35,7 @@ async def ask_by_httpx2(url: str, *, trust: ssl.SSLContext | bool) -> BaseExcept
 
 
 async def ask_by_aiohttp(url: str, *, trust: ssl.SSLContext | bool) -> BaseException:
-    """As the upstreams are asked."""
+    """Send a request as to an upstream."""
     async with AiohttpTransport(tls=trust) as transport:
         target = f"/v1/x?token={CANARY}".encode()
         try:
@@ -91,7 +91,7 @@ async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 def told(error: BaseException, url: str, proxy: str | None = None) -> tuple[FailureKind, str]:
-    """The explanation, checked for what each of them must have and must not have."""
+    """Explain a failure, and check what every explanation must and must not contain."""
     failure = explain(error, f"{url}/v1?key={CANARY}", proxy)
     words = str(failure)
     assert failure.happened
@@ -252,7 +252,7 @@ def test_every_kind_has_words_of_its_own() -> None:
 
 @asynccontextmanager
 async def behind_a_proxy(answer: bytes) -> AsyncIterator[str]:
-    """A forward proxy that answers every CONNECT alike."""
+    """A forward proxy that sends the same response to every CONNECT."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

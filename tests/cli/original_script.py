@@ -1,4 +1,4 @@
-"""The verification script of the Flask original, as its author ran it against his proxy."""
+"""The verification script that came with the original Flask proxy."""
 
 from openai import OpenAI
 

@@ -1,4 +1,4 @@
-"""Commands as processes of their own, read line by line, gone when the test is over."""
+"""Run commands as processes, read their output line by line, and end them with the test."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a command of ours; whatever happens, it is gone afterwards."""
+    """Run one of our commands, and kill it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,
@@ -28,7 +28,7 @@ async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.su
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it may end at this moment
+        with contextlib.suppress(ProcessLookupError):  # It may have just ended.
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -36,7 +36,7 @@ async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.su
 
 
 async def read_until(process: asyncio.subprocess.Process, pattern: str) -> str:
-    """Lines of the output until one matches; all of it as text."""
+    """Read lines of the output until one matches, and return them."""
     assert process.stdout is not None
     text = ""
     async with asyncio.timeout(PATIENCE):

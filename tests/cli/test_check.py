@@ -1,4 +1,4 @@
-"""`check`: what it prints at its end, what it warns of, and `--online`."""
+"""`check`: its result, its warnings, and `--online`."""
 
 import asyncio
 from pathlib import Path
@@ -47,7 +47,7 @@ def write(
 
 
 async def run(*arguments: str) -> int:
-    """The command beside the servers of the test, which run on its loop."""
+    """Run the command in a thread, next to the servers of the test."""
     return await asyncio.to_thread(main, ["check", *arguments])
 
 

@@ -1,4 +1,4 @@
-"""The commands: exit statuses, words, and the original's script against `make run`."""
+"""The commands: exit statuses, messages, and the original script against `make run`."""
 
 import asyncio
 import re
@@ -117,7 +117,9 @@ async def test_make_run_serves_the_originals_script() -> None:
     assert "".join(said) == "As a mock AI Assitant, I can only echo your last message:你是谁"
     for field in ("id", "created", "model", "system_fingerprint", "logprobs", "finish_reason", "object"):
         assert f'"{field}":' in text
-    assert moments[-1] - moments[0] > 0.5  # ten words and more, a tenth of a second each: not all at once
+    assert (
+        moments[-1] - moments[0] > 0.5
+    )  # Ten words or more at intervals of a tenth of a second do not come all at once.
 
 
 def test_make_run_listens_where_the_originals_script_asks() -> None:
@@ -139,7 +141,7 @@ async def test_sigterm_lets_a_stream_end_and_exits_0() -> None:
             first = await response.content.readany()
             service.send_signal(signal.SIGTERM)
             rest = await response.read()
-        service.send_signal(signal.SIGTERM)  # no need to wait for the readiness delay
+        service.send_signal(signal.SIGTERM)  # The readiness delay would only slow the test down.
         assert (first + rest).endswith(b"data: [DONE]\n\n")
         async with asyncio.timeout(PATIENCE):
             assert await service.wait() == 0

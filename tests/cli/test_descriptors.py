@@ -1,4 +1,4 @@
-"""Connections that their callers close cost no descriptor, however few there are."""
+"""Connections that their callers have closed use no descriptors."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ DESCRIPTORS = 256
 
 
 async def call(port: int) -> bytes:
-    """Ask once on a connection of its own, and close it; the status line."""
+    """Send one request on a new connection and close it; return the status line."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     status = await reader.readline()
@@ -24,7 +24,7 @@ async def call(port: int) -> bytes:
 
 
 def descriptors(pid: int) -> int:
-    """How many descriptors a process has open."""
+    """Return the number of open descriptors of a process."""
     return len([*Path(f"/proc/{pid}/fd").iterdir()])
 
 

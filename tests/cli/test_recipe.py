@@ -1,4 +1,4 @@
-"""`recipe`: from a curl line to a block that has been tried, and no secret on the way."""
+"""`recipe`: turn a curl line into a tested block, without printing a secret."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ Printed = pytest.CaptureFixture[str]
 
 
 class Terminal(io.StringIO):
-    """Standard input with somebody at it."""
+    """Standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -41,7 +41,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def types(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Somebody at a terminal types this."""
+    """Type this at a terminal."""
     return lambda text: monkeypatch.setattr(sys, "stdin", Terminal(text))
 
 
@@ -71,7 +71,7 @@ def reply(tmp_path: Path) -> Callable[[Any], str]:
 
 
 async def run(*arguments: str) -> int:
-    """The command beside the servers of the test, which run on its loop."""
+    """Run the command in a thread, next to the servers of the test."""
     return await asyncio.to_thread(main, ["recipe", *arguments])
 
 

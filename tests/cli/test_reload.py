@@ -1,4 +1,4 @@
-"""A settings file is loaded when it has stopped changing, never half of it."""
+"""A settings file is loaded only when it has stopped changing."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""`token NAME`: one fetch, its life and the masked reply; never the token."""
+"""`token NAME`: print the lifetime and the masked reply of one fetch, but never the token."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ def write(tmp_path: Path, credentials: str) -> str:
 
 
 async def run(*arguments: str) -> int:
-    """The command beside the servers of the test, which run on its loop."""
+    """Run the command in a thread, next to the servers of the test."""
     return await asyncio.to_thread(main, ["token", *arguments])
 
 
@@ -170,7 +170,7 @@ encryption_key = "00000000000000000000000000000000000000000000000000000000000000
 
 
 def corp(url: str, **more: str) -> str:
-    """A credential that one endpoint gives."""
+    """Return the settings of a credential from one endpoint."""
     keys = {
         "source": '"http"',
         "url": f'"{url}/token?secret={SECRET}"',

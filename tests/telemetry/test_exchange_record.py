@@ -1,4 +1,4 @@
-"""The record of an exchange: what is known makes one line, and the first failure counts."""
+"""The record of an exchange: the known fields make one line, and the first failure counts."""
 
 import time
 
@@ -12,7 +12,7 @@ ALWAYS = {"request_id", "method", "path", "status", "outcome", "duration_ms", "b
 
 
 def record() -> ExchangeRecord:
-    """A record as it is when a request has just arrived."""
+    """Return the record of a request that was just received."""
     return ExchangeRecord("id-1", "POST", "/v1/chat/completions")
 
 
@@ -41,7 +41,7 @@ def test_what_was_found_out_on_the_way_stands_in_the_line() -> None:
     for name, value in found.items():
         setattr(exchange, name, value)
     line = exchange.fields()
-    assert {name: line[name] for name in found} == found  # an event stream without an event says 0
+    assert {name: line[name] for name in found} == found  # An event stream without events has 0.
     assert set(line) == ALWAYS | set(found)
 
 

@@ -1,4 +1,4 @@
-"""The writer of the log: nobody waits for it, and what it loses is counted."""
+"""The log writer: no request waits for it, and dropped lines are counted."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ LINE = "x" * 99 + "\n"
 
 
 def until_dropped(writer: LogWriter) -> None:
-    """Wait until a line is lost."""
+    """Wait until a line is dropped."""
     end = time.monotonic() + PATIENCE
     while not writer.dropped:
         assert time.monotonic() < end

@@ -1,4 +1,4 @@
-"""Logs: one JSON line an event, whoever writes it, and nothing in it that must not be told."""
+"""Logs: one JSON line per event from any logger, without secrets."""
 
 import asyncio
 import io
@@ -30,20 +30,20 @@ PROMPT = "canary-prompt-77aa"
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def log_to(stream: io.StringIO, **settings: Any) -> io.StringIO:
-    """Set the logs up on a stream."""
+    """Configure the logs to write to a stream."""
     configure_logs(Logs(**settings), stream)
     return stream
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    """What was written, each line by itself JSON; a line ends with LF and nothing else."""
+    """Return the written lines, each parsed as JSON and ended by LF."""
     text = stream.getvalue()
     assert text.endswith("\n") or not text
     return [json.loads(line) for line in text.split("\n")[:-1]]
@@ -116,7 +116,7 @@ def test_what_is_below_the_level_is_not_written(level: str) -> None:
     own = [line["level"] for line in lines(stream) if line["event"] == "own"]
     foreign = [line["level"] for line in lines(stream) if line["event"] == "foreign"]
     assert own == list(LEVELS[LEVELS.index(level) :])
-    # Libraries are talkative below warning, and what they tell there is not ours to vouch for.
+    # Below warning, libraries log a lot, and may log secrets.
     assert foreign == [name for name in own if name in {"warning", "error"}]
 
 
@@ -174,7 +174,7 @@ def test_any_text_makes_exactly_one_line_that_parses(event: str, value: str) -> 
 
 
 def test_text_that_is_not_unicode_does_not_break_the_one_who_logs_it() -> None:
-    """A file name in another encoding comes out of the operating system as lone surrogates."""
+    """The operating system returns a file name in another encoding with lone surrogates."""
     stream = log_to(io.StringIO(), format="json")
     get_logger("room").error("failed", path="caf\udce9", secret=CANARY, wrapped=Secret(CANARY))
     (line,) = lines(stream)
@@ -332,7 +332,7 @@ async def test_the_service_tells_neither_token_nor_key_nor_prompt(
     tmp_path: Path, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = log_to(io.StringIO(), format="json", level="debug")
-    # A logger keeps the stream of its first use: these are for this test alone.
+    # A logger keeps the stream of its first use, so these loggers are only for this test.
     monkeypatch.setattr(exchange_scope, "_log", get_logger("exchange"))
     monkeypatch.setattr(body_log, "_log", get_logger("bodies"))
     path = tmp_path / "proxy.toml"
@@ -368,7 +368,7 @@ async def test_the_service_tells_neither_token_nor_key_nor_prompt(
 
 
 def gateway_tokens(gateway: RunningGateway) -> list[str]:
-    """The beginning that all tokens of the gateway share."""
+    """The common beginning of all tokens of the gateway."""
     token = gateway.gateway.tokens.issue(60.0)
     return [token, token[:8]]
 

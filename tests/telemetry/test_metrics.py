@@ -1,4 +1,4 @@
-"""Metrics: every number has a name, every credential its series, and nothing is secret."""
+"""Metrics: every number has a name, every credential its series, and no series shows a secret."""
 
 from dataclasses import fields
 
@@ -15,7 +15,7 @@ READING = TokenReading("corp", "stale", 42.5, 3, 4, 5.5, 8.25, STATS)
 
 
 def samples(readings: list[TokenReading]) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and labels, without those of the process."""
+    """Return the samples by name and labels, without those of the process."""
     text, content_type = Metrics(lambda: readings).render()
     assert content_type.startswith("text/plain")
     return {

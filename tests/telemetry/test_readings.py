@@ -1,4 +1,4 @@
-"""Totals of usage: added up, and bounded however many names callers invent."""
+"""Totals of usage: tokens are added up, and the number of model names is limited."""
 
 from proxy.telemetry import Metrics, UsageTotals
 from proxy.telemetry.readings import MODELS_MAX, OTHER_MODEL, UsageKey
@@ -19,7 +19,7 @@ def test_invented_names_do_not_grow_without_end() -> None:
     totals = UsageTotals()
     for number in range(MODELS_MAX + 100):
         totals.add("c", f"model-{number}", "u", 1, 1)
-    totals.add("c", "model-0", "u", 1, 1)  # a known one is still counted by its name
+    totals.add("c", "model-0", "u", 1, 1)  # A known model is still counted by its name.
     found = dict(totals)
     assert len(found) == MODELS_MAX + 1
     assert found[UsageKey("c", OTHER_MODEL, "u")] == (100, 100)

@@ -1,4 +1,4 @@
-"""The table of endpoints: every row can be reached, and the facts that depend on each other agree."""
+"""The endpoint table: every row can be reached, and its properties are consistent."""
 
 import pytest
 
@@ -22,7 +22,7 @@ ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.name}-{'-'.j
 
 
 def example(pattern: str) -> str:
-    """A path that fits a pattern."""
+    """Return a path that matches a pattern."""
     return pattern.replace("**", "/below/it").replace("//", "/").replace("*", "id-1").replace("{model}", "a")
 
 
@@ -34,7 +34,7 @@ def test_every_row_serves_the_paths_that_it_names(row: Endpoint) -> None:
             assert found.name == row.name
             assert found is row or (
                 not row.methods and found.methods
-            )  # a row for that very method comes first
+            )  # A row with this method takes precedence.
 
 
 @ROWS
@@ -119,7 +119,7 @@ def test_a_name_covers_what_is_below_it() -> None:
 
 
 def test_openais_first_segments_are_served_bare() -> None:
-    """Those of OpenAI's specification and of the SDK; `chat` is the web chat's but for one path."""
+    """OpenAI's specification and SDK. Of `chat`, all but one path belongs to the web chat."""
     assert set(BARE_SEGMENTS) >= {
         "agents", "assistants", "audio", "batches", "chatkit", "completions", "containers",
         "content_provenance_checks", "conversations", "decisions", "embeddings", "evals", "files",

@@ -1,4 +1,4 @@
-"""The upstream's own words, whatever their form."""
+"""Errors of requests that the upstream rejects: its message is returned, whatever the form of the body."""
 
 import pytest
 

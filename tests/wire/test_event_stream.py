@@ -1,4 +1,4 @@
-"""The framer: only whole events leave, and joined they are what came."""
+"""The framer: it returns only whole events, and does not change the bytes."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ def frame(chunks: list[bytes], cap: int = CAP) -> tuple[list[bytes], EventFramer
 
 
 def reference_ends(stream: bytes) -> set[int]:
-    """Offsets at which an event may have ended, by walking the bytes line by line."""
+    """Return the offsets at which an event can end, found line by line."""
     ends, position, line_start = set(), 0, 0
     while position < len(stream):
         if stream[position] in b"\r\n":
@@ -64,7 +64,7 @@ def test_output_always_stops_at_an_event_end(stream: bytes, at: list[int]) -> No
     out, _ = frame(cuts(stream, at))
     for piece in out:
         given_so_far += len(piece)
-        # A lone CR ends a line; a LF right behind it belongs to the same end and may come a chunk later.
+        # A CR ends a line. A LF after it belongs to the same line end, even if it is in the next chunk.
         assert given_so_far in ends or (
             stream[given_so_far - 1 :][:2] == b"\r\n" and given_so_far + 1 in ends
         )
@@ -74,7 +74,7 @@ def test_output_always_stops_at_an_event_end(stream: bytes, at: list[int]) -> No
 def test_nothing_whole_is_held_back(stream: bytes) -> None:
     out, _ = frame([stream])
     left = len(b"".join(out))
-    # A stray line end may wait for what comes behind it; an event never does.
+    # An extra line end may be held until the next chunk, but a whole event may not.
     assert not any(stream[left:end].strip(b"\r\n") for end in reference_ends(stream) if end > left)
 
 
@@ -131,7 +131,7 @@ def test_an_event_over_the_cap_is_seen_and_the_ones_before_it_are_not_lost() -> 
 
 def test_one_byte_at_a_time_takes_linear_time() -> None:
     framer = EventFramer(1 << 22)
-    for _ in range(200_000):  # quadratic: 20 thousand million bytes copied
+    for _ in range(200_000):  # Quadratic time would copy 20 GB.
         framer.feed(b"x")
     assert framer.feed(b"\n\n") == b"x" * 200_000 + b"\n\n"
 

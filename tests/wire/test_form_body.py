@@ -1,4 +1,4 @@
-"""Multipart forms: the model is found and renamed, every other byte stays."""
+"""Multipart forms: the model is found and replaced, and no other byte changes."""
 
 import httpx2
 import pytest
@@ -76,7 +76,7 @@ QUOTED = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\nm\r\n'
         b"",
         b"no form",
         MODEL + MODEL + END,
-        MODEL + FILE + END,  # the file holds something like a delimiter
+        MODEL + FILE + END,  # The file contains something like a delimiter.
         MODEL,
         b"\r\n" + MODEL + END,
         MODEL + END + b"x",

@@ -1,4 +1,4 @@
-"""Who a visitor is, behind proxies that are trusted and others that are not."""
+"""The address of a visitor behind trusted and untrusted proxies."""
 
 import pytest
 from hypothesis import given
@@ -19,9 +19,9 @@ def forwarded(*values: str) -> Headers:
     ("peer", "values", "visitor"),
     [
         ("192.0.2.7", [], "192.0.2.7"),
-        ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),  # a caller of its own, who writes what he likes
+        ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),  # An untrusted peer, whose header is ignored.
         ("127.0.0.1", ["198.51.100.1"], "198.51.100.1"),
-        ("127.0.0.1", ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),  # the left part is the caller's forgery
+        ("127.0.0.1", ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),  # The caller forged the left part.
         ("127.0.0.1", ["6.6.6.6", "198.51.100.1"], "198.51.100.1"),
         ("127.0.0.1", ["6.6.6.6, 198.51.100.1, 127.0.0.1"], "198.51.100.1"),
         ("127.0.0.1", ["6.6.6.6, nonsense"], "127.0.0.1"),
@@ -31,7 +31,7 @@ def forwarded(*values: str) -> Headers:
         ("::1", ["[2001:db8:1:2:3::4]:4711"], "2001:db8:1:2::/64"),
         ("::ffff:127.0.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("127.0.0.1", [""], "127.0.0.1"),
-        ("", ["198.51.100.1"], "198.51.100.1"),  # at a Unix socket
+        ("", ["198.51.100.1"], "198.51.100.1"),  # A Unix socket.
         (None, [], UNKNOWN),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every rule of the wire costs linear time and bounded memory, whatever a caller or an upstream sends."""
+"""Every rule of the wire takes linear time and bounded memory for any input."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Lists of models: read from anything, written for the strictest."""
+"""Lists of models: lenient reading, strict writing."""
 
 import json
 

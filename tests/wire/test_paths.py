@@ -1,4 +1,4 @@
-"""Paths: which are refused, and what is left of the others for the upstream."""
+"""Paths: which are rejected, and which path and endpoint the others become."""
 
 import contextlib
 import time
@@ -123,7 +123,7 @@ def test_escapes_and_case_never_change_the_endpoint(data: st.DataObject) -> None
 
 @st.composite
 def spelling(draw: st.DrawFn, segment: str) -> str:
-    """A segment with some letters in another case, some escaped, and perhaps a path parameter."""
+    """Return a segment with some letters in another case, some escaped, and perhaps a path parameter."""
     written = ""
     for letter in segment:
         cased = draw(st.sampled_from([letter, letter.upper()]))
@@ -216,7 +216,7 @@ SOUND_PATHS = (
 
 
 def accepted(path: str) -> bytes | None:
-    """The path that goes up for a request; None where it is refused."""
+    """Return the path sent to the upstream; None if the request is rejected."""
     raw = path.encode("latin-1")
     try:
         check_target(raw, b"")
@@ -232,7 +232,7 @@ def test_hostile_paths_are_many() -> None:
 @pytest.mark.parametrize("normalise", [like_tomcat, like_two_tomcats, like_go])
 def test_no_hostile_path_leaves_the_base_url_by_any_normaliser(normalise: Callable[[bytes], bytes]) -> None:
     raw = [BASE + path.encode("latin-1").removeprefix(b"/v1") for path in HOSTILE_PATHS]
-    assert sum(leaves(BASE, normalise(path)) for path in raw) > 40  # what the checks are there for
+    assert sum(leaves(BASE, normalise(path)) for path in raw) > 40  # The purpose of the checks.
     sent = [BASE + path for text in HOSTILE_PATHS if (path := accepted(text)) is not None]
     assert [path for path in sent if leaves(BASE, normalise(path))] == []
 
@@ -282,7 +282,7 @@ def test_a_query_is_visible_ascii_without_a_fragment(query: bytes) -> None:
     "unit", [b"%25", b"/a", b";a", b"%2e", b"%2f.a", b".", b"%c3%a9", b"%e2%80%a4x", b"a"]
 )
 def test_the_time_to_check_a_path_grows_with_its_length(unit: bytes) -> None:
-    """A path of 64 KiB takes no longer than a whole request may: nothing looks at it again and again."""
+    """A path of 64 KiB takes no longer than a whole request may, so the checks are linear."""
     path = b"/v1/models/x" + unit * ((64 << 10) // len(unit))
     since = time.process_time()
     with contextlib.suppress(InvalidRequest):

@@ -1,4 +1,4 @@
-"""Secrets in what an upstream sends back: found in any form, wherever the reads end, no length changed."""
+"""Secrets in responses are masked in any form and at any split, and no length changes."""
 
 import base64
 import gzip
@@ -21,7 +21,7 @@ SECRETS = [JWT, ODD, "sk-0123456789abcdef==", "12345678"]
 
 
 def masked(secret: str, data: bytes) -> bool:
-    """Whether all of this is masked, without a change of its length."""
+    """Whether everything is masked and the length does not change."""
     redacted = Redactor([secret]).redact(data)
     return redacted == b"*" * len(data)
 
@@ -147,7 +147,7 @@ def test_a_secret_is_masked_wherever_the_reads_end(
 
 
 def test_masking_costs_linear_time() -> None:
-    redactor = Redactor(["a" * 4000 + "b"])  # what it looks for begins everywhere, and ends nowhere
+    redactor = Redactor(["a" * 4000 + "b"])  # The secret seems to begin everywhere and ends nowhere.
     assert redactor.redact(b"a" * (4 << 20)) == b"a" * (4 << 20)
 
 

@@ -1,4 +1,4 @@
-"""JSON bodies: two fields are read, unsound bodies are refused by name."""
+"""JSON bodies: two fields are read, and invalid bodies are rejected."""
 
 import contextlib
 import json
@@ -90,7 +90,7 @@ def test_every_sound_object_passes(value: Any) -> None:
 
 
 def reads_strictly(body: bytes) -> bool:
-    """Whether the standard library reads an object, by RFC 8259 to the letter."""
+    """Whether the standard library reads the body as a JSON object, strictly by RFC 8259."""
 
     def refuse(word: str) -> None:
         raise ValueError(word)
@@ -98,7 +98,7 @@ def reads_strictly(body: bytes) -> bool:
     try:
         text = body.decode()
         value = json.loads(text, parse_constant=refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates
+        json.dumps(value, ensure_ascii=False).encode()  # Fails for lone surrogates.
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict)

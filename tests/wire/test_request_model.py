@@ -1,4 +1,4 @@
-"""Which requests leave a doubt about their model, and which do not."""
+"""Whether it is certain which model a request runs."""
 
 import json
 import time
@@ -18,7 +18,7 @@ CHEAP = '{"model": "cheap"}'
 
 
 def form(*fields: tuple[str, str]) -> str:
-    """A form as clients write it."""
+    """Return a form as clients write it."""
     parts = [
         f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in fields
     ]
@@ -40,7 +40,7 @@ def seen(
     outer_model: str | None = None,
     is_whole: bool = True,
 ) -> SeenRequest:
-    """A request as the proxy sees it."""
+    """Return the parts of a request that the proxy inspects."""
     pairs = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     if content_type is not None:
         pairs.append((b"content-type", content_type.encode()))

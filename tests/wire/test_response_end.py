@@ -1,4 +1,4 @@
-"""Where an answer ends, and whether anything follows it."""
+"""Where a response ends, and whether more bytes follow."""
 
 import itertools
 
@@ -19,13 +19,13 @@ CUTS = st.lists(st.integers(0, 120), max_size=8)
 
 
 def written(headers: Pairs, body: bytes, status: int = 200) -> bytes:
-    """The answer on the wire."""
+    """Return the bytes of a response."""
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
     return b"HTTP/1.1 %d X\r\n%s\r\n%s" % (status, lines, body)
 
 
 def measured(data: bytes, cuts: list[int]) -> ResponseMeter:
-    """A meter that got the bytes in these pieces."""
+    """Return a meter that was fed these pieces."""
     meter, ends = ResponseMeter(), [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(ends):
         if start < end:
@@ -45,7 +45,7 @@ def test_no_surplus_goes_unseen_however_it_is_cut(
 ) -> None:
     headers, body = framing
     if headers[0][0] == b"Transfer-Encoding" and surplus.endswith(b"0\r\n\r\n"):
-        return  # a parser has read that as another message, or has failed
+        return  # A parser reads that as another message, or fails.
     assert measured(written(headers, body) + surplus, cuts).end("GET", 200, headers) is not End.EXACT
 
 

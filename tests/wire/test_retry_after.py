@@ -1,4 +1,4 @@
-"""When an answer asks for another try: seconds, a date, milliseconds, a plain yes or no."""
+"""When a response asks for a retry: seconds, a date, milliseconds, or yes or no."""
 
 from email.utils import formatdate
 

@@ -69,7 +69,7 @@ def test_every_host_header_must_be_own_and_there_must_be_one() -> None:
 
 
 def page(origin: bytes | None, host: bytes = b"127.0.0.1:5002", *, site: bytes | None = None) -> bool:
-    """Whether a page with this origin counts as foreign, where the service is on a loopback address."""
+    """Whether a page with this origin is foreign to a service on a loopback address."""
     headers = [(b"host", host)]
     headers += [] if origin is None else [(b"origin", origin)]
     headers += [] if site is None else [(b"sec-fetch-site", site)]
@@ -88,7 +88,7 @@ def page(origin: bytes | None, host: bytes = b"127.0.0.1:5002", *, site: bytes |
 )
 def test_pages_of_this_machine_and_listed_ones_are_not_foreign(origin: bytes) -> None:
     assert not page(origin)
-    assert not page(origin, site=b"cross-site")  # The origin says more than the relation.
+    assert not page(origin, site=b"cross-site")  # Origin is more precise than Sec-Fetch-Site.
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,11 @@ def test_elsewhere_a_page_must_be_of_the_very_host() -> None:
         (b"https://llm.corp", b"llm.corp", False),
         (b"https://llm.corp", b"llm.corp:443", False),
         (b"http://llm.corp", b"llm.corp:443", True),
-        (b"https://llm.corp:8443", b"llm.corp", False),  # a proxy in front forwards the name alone
+        (
+            b"https://llm.corp:8443",
+            b"llm.corp",
+            False,
+        ),  # A proxy in front forwards the name without the port.
         (b"http://llm.corp:9090", b"llm.corp:8080", True),
         (b"http://localhost", b"llm.corp", True),
         (b"http://sub.llm.corp", b"llm.corp", True),

@@ -1,4 +1,4 @@
-"""Usage: what an upstream reports is read wherever the answer was cut, and what it does not is estimated."""
+"""Usage: reported usage is read even if the beginning of the response is missing, and otherwise estimated."""
 
 import json
 import time
@@ -108,7 +108,7 @@ COMPLETED = {"type": "response.completed", "response": {"tools": [{"usage": OPEN
 )
 def test_the_last_usage_of_a_stream_is_read(events: bytes, expected: Usage | None) -> None:
     assert read_stream_usage(events) == expected
-    assert read_usage_in_tail(events) == expected  # a stream that is not labelled as one
+    assert read_usage_in_tail(events) == expected  # A stream without the Content-Type of events.
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_estimate_is_never_nothing_unless_nothing_is_charged(charge: Charge) 
 def test_an_estimate_grows_with_what_was_sent_and_answered() -> None:
     assert estimate_usage(Charge.TEXT, 4000, 0, 0) == (1000, 0)
     assert estimate_usage(Charge.TEXT, 4000, 300, 0) == (1000, 13)
-    assert estimate_usage(Charge.TEXT, 4000, 50 * 220, 50) == (1000, 50)  # about a token in each chunk
-    assert estimate_usage(Charge.TEXT, 4000, 20_250, 1) == (1000, 5001)  # all in one
+    assert estimate_usage(Charge.TEXT, 4000, 50 * 220, 50) == (1000, 50)  # About one token per chunk.
+    assert estimate_usage(Charge.TEXT, 4000, 20_250, 1) == (1000, 5001)  # Everything in one chunk.
     assert estimate_usage(Charge.PROMPT, 4000, 1 << 20, 0) == (1000, 0)
     assert estimate_usage(Charge.MEDIA, 400, 1 << 20, 0) == (100, MEDIA_TOKENS)

@@ -1,4 +1,4 @@
-"""Rules about WebSockets: keys among subprotocols, the model in a query, close codes."""
+"""Rules for WebSockets: keys in subprotocols, the model in a query, close codes."""
 
 import pytest
 

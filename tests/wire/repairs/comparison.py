@@ -1,4 +1,4 @@
-"""What repairs may make of a stream, by their documents: nothing here is the proxy's."""
+"""What repairs may change in a stream according to their documentation, written without the proxy's code."""
 
 import json
 from collections.abc import Iterator
@@ -22,25 +22,25 @@ from tests.wire.repairs.reading import (
 
 @dataclass(frozen=True)
 class Expected:
-    """What must stand in the place of one event: the same text, these chunks, an error, in this order."""
+    """What must replace one event: the same text, these chunks, an error, in this order."""
 
     same: str | None = None
     chunks: tuple[Json, ...] = ()
     error: bool = False
     last: bool = False
-    """Whether nothing may come after it."""
+    """Whether nothing may follow."""
 
 
 @dataclass
 class Seen:
-    """What the events so far have shown."""
+    """The state after the events so far."""
 
     answered: bool = False
     ended: bool = False
 
 
 def expand(data: str, names: frozenset[str]) -> list[str]:
-    """The events in one block's data: one a line, where the blank lines between them are missing."""
+    """Return the events in the data of one block: one per line if blank lines between them are missing."""
     lines = [line for line in data.split("\n") if line.strip()]
     if "data_lines" not in names or len(lines) < 2 or _reads_as_json(data):
         return [data]
@@ -48,7 +48,7 @@ def expand(data: str, names: frozenset[str]) -> list[str]:
 
 
 def expect(data: str, names: frozenset[str], seen: Seen, *, asked: bool, chat: bool) -> Expected:
-    """Read one event's data as the documents of the repairs say."""
+    """Return what one event must become according to the documentation of the repairs."""
     if not data.strip():
         return Expected() if "drop_unasked_chunks" in names else Expected(same=data)
     if data.strip().lower() in END_WORDS:
@@ -124,7 +124,7 @@ def _ends_with_content(choice: Any) -> bool:
 
 
 def _plain(chunk: Json, *, chat: bool = True) -> Json:
-    """A chunk in one spelling, whether it was repaired or not."""
+    """Return a chunk in a normal form that is the same with and without repairs."""
     choices = chunk.get("choices")
     if choices is None and isinstance(chunk.get("usage"), dict):
         return {**chunk, "choices": []}
@@ -154,7 +154,7 @@ def _plain_choice(choice: Any) -> Any:
 
 
 def _plain_call(call: Any) -> Any:
-    """A part of a tool call without what repairs add, and without what they leave out of later parts."""
+    """Return a part of a tool call without the members that repairs add or drop."""
     if not isinstance(call, dict):
         return call
     function = call.get("function")
@@ -168,14 +168,14 @@ def _plain_call(call: Any) -> Any:
     return {**kept, "function": {**others, "arguments": function.get("arguments") or ""}}
 
 
-# --- two streams compared
+# --- compare two streams
 
 
 class Comparison:
-    """What went in beside what came out.
+    """Compares a stream with the repaired one.
 
     Args:
-        names: The repairs that are on.
+        names: The repairs that are enabled.
         asked: Whether the client asked for usage.
     """
 
@@ -185,10 +185,10 @@ class Comparison:
         self._chat = chat
 
     def check(self, before: bytes, after: bytes) -> None:
-        """Walk through both.
+        """Compare both streams.
 
         Raises:
-            AssertionError: they do not say the same.
+            AssertionError: They differ.
         """
         arrived, left = read_blocks(before), read_blocks(after)
         if "utf8" in self._names:
@@ -214,7 +214,7 @@ class Comparison:
             _check_indexes(left)
 
     def _walk(self, arrived: list[Block], left: list[Block], *, whole: bool) -> bool:
-        """Compare event by event; returns whether no error of ours has ended the stream."""
+        """Compare event by event; return whether the stream was not ended by an error of ours."""
         out = iter([block for block in left if block.data is not None])
         seen, ended = Seen(), False
         for block in arrived:
@@ -238,7 +238,7 @@ class Comparison:
         if expected.same is not None:
             found = self._next(out, marker=expected.same.strip() == DONE)
             assert found.data == expected.same
-            if block is not None:  # of several events in one block the first alone has its name
+            if block is not None:  # Of several events in one block only the first has its name.
                 self._check_name(block, found)
         for chunk in expected.chunks:
             self._check_chunk(chunk, self._next(out))
@@ -262,7 +262,7 @@ class Comparison:
         self._check_cured(found)
 
     def _check_cured(self, chunk: Json) -> None:
-        """What the repairs are for is gone from a chunk that came out."""
+        """Check that a repaired chunk no longer has the faults that the repairs cure."""
         choices = chunk.get("choices")
         choices = (
             [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
@@ -285,7 +285,7 @@ class Comparison:
         return not self._names & {"usage_once", "split_finish"}
 
     def _is_owed(self, block: Block) -> bool:
-        """Usage that stood on content only, for a client who asked."""
+        """Check the usage that only chunks with content had, if the client asked for it."""
         chunk = read_object(block.data)
         return (
             self._asked
@@ -297,7 +297,7 @@ class Comparison:
 
 
 def replaced(block: Block) -> Block:
-    """The block with U+FFFD for what is not UTF-8, if that leaves its choices as they are."""
+    """Return the block with U+FFFD for invalid UTF-8, if that does not affect its choices."""
     valid = Block(tuple(line.decode("utf-8", "replace").encode() for line in block.lines))
     choices = (read_object(valid.data) or {}).get("choices")
     broken = choices is None or "\ufffd" in json.dumps(choices, ensure_ascii=False)
@@ -305,7 +305,7 @@ def replaced(block: Block) -> Block:
 
 
 def _fits(before: Any, after: Any) -> bool:
-    """Whether usage is the same but for the numbers that `fill_usage` adds."""
+    """Whether the usage is the same except for the numbers that `fill_usage` adds."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return bool(before == after)
     added = {name for name in after.keys() - before.keys() if name.endswith("_tokens")}
@@ -346,7 +346,7 @@ def _check_indexes(left: list[Block]) -> None:
 
 
 def _calls(blocks: list[Block]) -> Iterator[tuple[str, Json, str]]:
-    """Every tool call's part, with the choice that it belongs to and its arguments."""
+    """Yield the parts of all tool calls, with their choice and arguments."""
     for block in blocks:
         chunk = read_object(block.data) or {}
         choices = chunk.get("choices")

@@ -1,4 +1,4 @@
-"""What becomes of vendors' event streams on a bad day: the same for the same seed."""
+"""Vendors' event streams with random faults, reproducible by seed."""
 
 import itertools
 import random
@@ -12,7 +12,7 @@ from tests.wire.repairs.vendor_streams import DONE, TEXT, VENDORS
 
 @dataclass(frozen=True)
 class Sample:
-    """One stream as it comes over the network."""
+    """One stream as received from the network."""
 
     number: int
     vendor: str
@@ -21,17 +21,17 @@ class Sample:
 
     @property
     def shape(self) -> Shape:
-        """Where it is streamed."""
+        """The shape of its chunks."""
         return Shape.COMPLETION if self.vendor == TEXT else Shape.CHAT
 
     @property
     def whole(self) -> bytes:
-        """All bytes."""
+        """The whole stream."""
         return b"".join(self.pieces)
 
 
 def samples(numbers: Iterable[int], seed: int = 20261124) -> Iterator[Sample]:
-    """The streams of these numbers, each drawn from its own number and the seed."""
+    """Yield the streams with these numbers, each determined by its number and the seed."""
     names = list(VENDORS)
     for number in numbers:
         draw = random.Random(f"{seed}/{number}")
@@ -43,7 +43,7 @@ def samples(numbers: Iterable[int], seed: int = 20261124) -> Iterator[Sample]:
 
 
 def _mutated(draw: random.Random, blocks: list[str]) -> bytes:
-    """The stream after none to four mishaps; a fifth of them stay whole."""
+    """Return the stream with up to four faults; a fifth of the streams have none."""
     mishaps = 0 if draw.random() < 0.2 else draw.randint(1, 4)
     for _ in range(mishaps):
         draw.choice(_TO_BLOCKS)(draw, blocks)
@@ -73,14 +73,14 @@ def _swap(draw: random.Random, blocks: list[str]) -> None:
 
 
 def _merge(draw: random.Random, blocks: list[str]) -> None:
-    """Take a blank line away: two `data:` lines are one event."""
+    """Remove a blank line, so that two `data:` lines become one event."""
     if blocks:
         place = draw.randrange(len(blocks))
         blocks[place] = blocks[place].removesuffix("\n")
 
 
 def _spread(draw: random.Random, blocks: list[str]) -> None:
-    """JSON over several `data:` lines."""
+    """Split JSON over several `data:` lines."""
     if blocks:
         place = draw.randrange(len(blocks))
         blocks[place] = blocks[place].replace(", ", ",\ndata: ")
@@ -112,7 +112,7 @@ def _insert(draw: random.Random, blocks: list[str]) -> None:
 
 
 def _other_value(draw: random.Random, blocks: list[str]) -> None:
-    """Other values, and the same key twice."""
+    """Return other values, or the same key twice."""
     if not blocks:
         return
     place = draw.randrange(len(blocks))
@@ -172,7 +172,7 @@ _TO_BYTES: Final = (_truncate, _without_end, _flip, _no_utf8)
 
 
 def _cut(draw: random.Random, stream: bytes) -> list[bytes]:
-    """In one piece, by the byte, or cut at any places."""
+    """Split the stream: not at all, into bytes, or at random positions."""
     how = draw.random()
     if how < 0.2 or not stream:
         return [stream]

@@ -1,7 +1,7 @@
-"""Event streams read by the standard alone: nothing here is the proxy's.
+"""Read event streams as the standard says, without the proxy's code.
 
 The reader follows https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation,
-but for an event that the end of the stream leaves unfinished: clients that read line by line see that, too.
+except that it also reads an unfinished last event, as clients do that read line by line.
 """
 
 import json
@@ -19,13 +19,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two blank lines."""
+    """The lines between two blank lines."""
 
     lines: tuple[bytes, ...]
 
     @property
     def sound(self) -> bool:
-        """Whether it is UTF-8."""
+        """Whether the block is valid UTF-8."""
         try:
             b"\n".join(self.lines).decode()
         except UnicodeDecodeError:
@@ -34,30 +34,33 @@ class Block:
 
     @property
     def comments(self) -> list[bytes]:
-        """Its comment lines."""
+        """Return the comment lines."""
         return [line for line in self.lines if line.startswith(b":")]
 
     def fields(self, name: str) -> list[str]:
-        """The values of one field."""
+        """Return the values of one field."""
         pairs = (line.decode("utf-8", "replace").partition(":") for line in self.lines)
         return [value.removeprefix(" ") for key, _, value in pairs if key == name]
 
     @property
     def data(self) -> str | None:
-        """The event's data; None where it is no event."""
+        """Return the data of the event; None if the block is not an event."""
         said = self.fields("data")
         return "\n".join(said) if said else None
 
     @property
     def name(self) -> str:
-        """The event's type."""
+        """Return the type of the event."""
         return (self.fields("event") or [""])[-1]
 
 
 def read_blocks(stream: bytes) -> list[Block]:
-    """A stream's blocks that hold a line."""
+    """Return the blocks of a stream that are not empty."""
     blocks, lines = [], []
-    for line in (*stream.removeprefix(b"\xef\xbb\xbf").splitlines(), b""):  # LF, CRLF, CR: of bytes no other
+    for line in (
+        *stream.removeprefix(b"\xef\xbb\xbf").splitlines(),
+        b"",
+    ):  # For bytes this splits only at LF, CRLF and CR.
         if line:
             lines.append(line)
         elif lines:
@@ -68,11 +71,11 @@ def read_blocks(stream: bytes) -> list[Block]:
 
 @lru_cache(maxsize=1000)
 def read_object(data: str | None) -> Json | None:
-    """The JSON object that an event carries, if it does; not to be changed."""
+    """Return the JSON object in the data of an event, or None. Do not change it."""
     try:
         value = json.loads(data or "", parse_constant=_no_constant)
         if "\\u" in (data or ""):
-            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()  # Fails for a lone surrogate.
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -82,7 +85,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-# --- what is an error, by the documents of the vendors
+# --- errors, according to the vendors' documentation
 
 
 def _is_code(code: object) -> bool:
@@ -102,13 +105,13 @@ def _whole_number(code: object) -> int:
 
 
 def refusal(chunk: Json) -> bool:
-    """MiniMax's error, beside choices or alone."""
+    """Return MiniMax's error, with or without choices."""
     base = chunk.get("base_resp")
     return isinstance(base, dict) and _whole_number(base.get("status_code")) != 0
 
 
 def tells_error(chunk: Json) -> bool:
-    """Whether an event is an error and no answer."""
+    """Whether an event is an error without a result."""
     if any(something(chunk.get(name)) for name in _ANSWERED):
         return False
     header, response = chunk.get("header"), chunk.get("Response")
@@ -127,5 +130,5 @@ def tells_error(chunk: Json) -> bool:
 
 
 def something(value: object) -> bool:
-    """Whether a field is there and not empty."""
+    """Whether a field exists and is not empty."""
     return value not in (None, [], {}, "")

@@ -1,4 +1,4 @@
-"""What the tests of streams share: chunks written and read, a stream repaired, arbitrary streams."""
+"""Helpers for tests of streams: write and read chunks, repair a stream, generate streams."""
 
 import itertools
 import json
@@ -32,12 +32,12 @@ JSON = st.recursive(
 
 
 def event(value: object) -> bytes:
-    """One event that carries JSON."""
+    """Return one event with JSON as its data."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
 def chunk(delta: object, finish_reason: str | None = None, **more: object) -> dict[str, Any]:
-    """A chunk of a chat answer with one choice."""
+    """Return a chunk with one choice."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return {"id": "c", "object": "chat.completion.chunk", "choices": [choice], **more}
 
@@ -48,19 +48,19 @@ def repair(
     shape: Shape = Shape.CHAT,
     usage_asked: bool = False,
 ) -> bytes:
-    """A whole stream through the repairs of these names."""
+    """Repair a whole stream with the repairs of these names."""
     repairer = StreamRepairer(resolve(names), Call(shape, usage_asked=usage_asked))
     return b"".join([*map(repairer.feed, pieces), repairer.finish()])
 
 
 def payloads(stream: bytes) -> list[Any]:
-    """The JSON of a stream's events."""
+    """Return the JSON of a stream's events."""
     said = [read_payload(block) for block in split_events(stream)]
     return [json.loads(payload) for payload in said if payload not in {None, b"[DONE]"} and payload]
 
 
 def cut(events: list[bytes], at: list[int]) -> list[bytes]:
-    """The same stream in pieces of one event or several."""
+    """Split a stream into pieces of one or more events."""
     places = sorted({0, len(events), *(place % (len(events) + 1) for place in at)})
     return [b"".join(events[a:b]) for a, b in itertools.pairwise(places)]
 

@@ -1,4 +1,4 @@
-"""Chunks: what breaks clients is gone, and no word of the answer with it."""
+"""Chunks: faults that break clients are repaired, and no text is lost."""
 
 import json
 from typing import Any
@@ -130,7 +130,7 @@ def more(text: str, **more: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stream", "expected"),
     [
-        # ids at the beginnings, bare continuations
+        # Ids only at the beginning of calls.
         (
             [
                 calls(named("f", id="a")),
@@ -141,7 +141,7 @@ def more(text: str, **more: object) -> dict[str, Any]:
             ],
             [[0], [0], [0], [1], [1]],
         ),
-        # the id on every chunk, interleaved
+        # The id on every chunk, calls interleaved.
         (
             [
                 calls(named("f", id="a"), named("g", id="b")),
@@ -150,16 +150,16 @@ def more(text: str, **more: object) -> dict[str, Any]:
             ],
             [[0, 1], [1], [0]],
         ),
-        # no ids at all, whole calls
+        # Whole calls without ids.
         ([calls(named("f")), calls(named("g"))], [[0], [1]]),
-        # null and empty
+        # Null and empty ids.
         ([calls(named("f", id="a", index=None)), calls(more("{}", id="", index=None))], [[0], [0]]),
-        # told at first, then not
+        # An index only at the beginning.
         (
             [calls(named("f", id="a", index=3)), calls(more("{}", id="a")), calls(named("g", id="b"))],
             [[3], [3], [4]],
         ),
-        # told out of order: the next is a new one
+        # Indexes out of order: the next call gets a new one.
         (
             [
                 calls(named("f", id="a", index=3)),
@@ -168,7 +168,7 @@ def more(text: str, **more: object) -> dict[str, Any]:
             ],
             [[3], [1], [4]],
         ),
-        # a continuation before any beginning
+        # A continuation before any beginning.
         ([calls(more("{}"))], [[0]]),
     ],
 )
@@ -193,7 +193,7 @@ def test_indexed_tool_calls_stay() -> None:
 
 
 def said(stream: bytes) -> dict[tuple[int, str], str]:
-    """All text of an answer, by choice and kind, and every call's arguments in their order."""
+    """Return the text by choice and kind, and the arguments of each call in order."""
     told: dict[tuple[int, str], str] = {}
     for each in payloads(stream):
         for choice in each.get("choices") or ():

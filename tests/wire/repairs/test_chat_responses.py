@@ -1,4 +1,4 @@
-"""Whole chat answers: what clients read without looking is there."""
+"""Whole chat responses: members that clients read without a check exist."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A stream where a whole answer was asked for, and the other way round."""
+"""A stream instead of a whole response, and the other way round."""
 
 import json
 from typing import Any
@@ -89,7 +89,7 @@ def test_a_stream_that_was_cut_or_failed_is_no_answer() -> None:
     words = event(chunk({"content": "Hi"}))
     with pytest.raises(BadResponse) as cut:
         stream_to_answer(words, CHAT)
-    assert "X-Should-Retry" not in cut.value.headers  # a connection that broke is worth another try
+    assert "X-Should-Retry" not in cut.value.headers  # After a broken connection a retry may help.
     with pytest.raises(InvalidResponse):
         stream_to_answer(DONE, CHAT)
     failed = stream_to_answer(words + event({"error": {"message": "boom"}}), CHAT)
@@ -98,7 +98,7 @@ def test_a_stream_that_was_cut_or_failed_is_no_answer() -> None:
 
 
 def test_long_streams_join_in_linear_time() -> None:
-    """A hundred thousand pieces: joining them one by one would copy gigabytes."""
+    """Joining a hundred thousand pieces one by one would copy gigabytes."""
     piece = event(chunk({"content": "x" * 50}))
     joined = stream_to_answer(piece * 100_000 + event(chunk({}, "stop")), CHAT)
     assert isinstance(joined, bytes)

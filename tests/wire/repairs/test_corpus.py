@@ -1,6 +1,6 @@
-"""Thousands of broken streams through the repairs: an independent reader finds the same, or one error.
+"""Repair thousands of broken streams: an independent reader finds the same content, or one error.
 
-`PROXY_TEST_STREAMS=50000` takes that many instead of 2,000, each through every set.
+`PROXY_TEST_STREAMS=50000` repairs that many instead of 2,000, each with every set.
 """
 
 import os
@@ -24,10 +24,10 @@ OF_CHAT = frozenset(
     if not any(step.repair == name for step in find_steps(resolve(REPAIRS), "stream", Shape.COMPLETION))
     and any(step.repair == name for step in find_steps(resolve(REPAIRS), "stream", Shape.CHAT))
 )
-"""These leave plain completions alone."""
+"""These do not change plain completions."""
 CHOSEN = [*SETS, "all"]
 APART = "text_arguments"
-"""It adds parts to calls without arguments, which the comparison does not follow; it has tests of its own."""
+"""It adds parts to calls without arguments, which the comparison does not support; other tests cover it."""
 
 
 def names_of(chosen: str) -> list[str]:
@@ -35,7 +35,7 @@ def names_of(chosen: str) -> list[str]:
 
 
 def relayed(sample: Sample, chosen: str) -> bytes | EmbeddedError | InvalidResponse:
-    """What a client gets: as the relay does it, but for the network."""
+    """Return what a client receives, as the relay does but without the network."""
     repairs = resolve(names_of(chosen))
     repairer = StreamRepairer(repairs, Call(sample.shape, usage_asked=sample.usage_asked))
     framer = EventFramer(1 << 24)

@@ -1,4 +1,4 @@
-"""Embeddings: in order, each with its index, vectors byte for byte."""
+"""Embeddings: in order, each with its index, vectors unchanged."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Blocks and lines: taken apart without loss, and LF alone where that is asked."""
+"""Blocks and lines: split without loss, and all line ends replaced by LF."""
 
 import pytest
 from hypothesis import given
@@ -28,7 +28,7 @@ LINES = st.lists(
 
 
 def meaning(stream: bytes) -> list[bytes]:
-    """The data of every event, as a reader sees it."""
+    """Return the data of every event."""
     return [payload for block in split_events(stream) if (payload := read_payload(block)) is not None]
 
 

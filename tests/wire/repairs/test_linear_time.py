@@ -1,4 +1,4 @@
-"""Every repair costs linear time and bounded memory, whatever a caller or an upstream sends."""
+"""Every repair takes linear time and bounded memory for any input."""
 
 import contextlib
 import time

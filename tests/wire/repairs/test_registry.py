@@ -1,4 +1,4 @@
-"""Names: each repair says what it cures and for whom, and sets hold known ones."""
+"""The registry: each repair has a description and clients, and sets contain known repairs."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_only_repairs_of_requests_leave_responses_alone() -> None:
 def test_steps_are_those_of_the_repairs_that_are_on_for_one_shape() -> None:
     repairs = resolve(["fill_usage", "sort_embeddings", "drop_params"])
     names = [step.repair for step in find_steps(repairs, "response", Shape.EMBEDDINGS)]
-    assert names == ["sort_embeddings", "fill_usage"]  # in the order in which they are declared
+    assert names == ["sort_embeddings", "fill_usage"]  # In the order of their declaration.
     assert find_steps(repairs, "response", None) == ()
     assert find_steps(Repairs(), "response", Shape.EMBEDDINGS) == ()
 

@@ -1,4 +1,4 @@
-"""Request bodies: what strict gateways refuse is gone, and everything else stays as it was sent."""
+"""Request bodies: fields that strict gateways reject are dropped, and nothing else changes."""
 
 import json
 from typing import Any
@@ -167,7 +167,7 @@ def test_a_history_without_nulls_stays_byte_for_byte() -> None:
 
 
 def spell(ids: list[int]) -> str:
-    """An encoding in which every id is a character."""
+    """Decode token ids in an encoding in which every id is a character."""
     return "".join(map(chr, ids))
 
 
@@ -187,7 +187,7 @@ def decoded(sent: Any, *more: str, shape: Shape = Shape.EMBEDDINGS) -> Any:
 )
 def test_token_ids_become_the_texts_that_they_stand_for(sent: object, text: object) -> None:
     assert decoded(sent) == text
-    assert decoded(sent, "refuse_token_ids") == text  # nothing is left to refuse
+    assert decoded(sent, "refuse_token_ids") == text  # No token ids are left to reject.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rerank at TEI: asked in its words, answered in Cohere's and Jina's."""
+"""Reranking: requests and responses are translated between Cohere's shape and TEI's."""
 
 import json
 from typing import Any

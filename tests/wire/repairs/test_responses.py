@@ -1,4 +1,4 @@
-"""Answers with status 200 that are none become errors; every other one passes as it is."""
+"""Errors with status 200 are found, and other responses do not change."""
 
 import json
 from contextlib import suppress

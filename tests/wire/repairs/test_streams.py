@@ -1,4 +1,4 @@
-"""Streams: what no repair changes is untouched and unparsed, and nothing is held back."""
+"""Streams: events that no repair changes are not parsed, and nothing is delayed."""
 
 from contextlib import suppress
 
@@ -25,7 +25,7 @@ def repairer(repairs: Repairs = EVERYTHING, shape: Shape | None = CHAT) -> Strea
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
-    """What is parsed from now on."""
+    """Return the list of payloads that are parsed from now on."""
     seen: list[bytes | None] = []
 
     def count(written: bytes | None) -> object:
@@ -93,7 +93,7 @@ def test_an_unchanged_event_keeps_its_bytes_beside_a_changed_one() -> None:
     assert repair(["ragflow"], odd + changed + odd) == odd + changed.replace(b"null", b"{}") + odd
 
 
-# --- at once, and once
+# --- without delay
 
 
 @given(EVENTS, st.booleans())
@@ -305,7 +305,7 @@ def test_a_stream_without_a_choice_is_an_error() -> None:
 
 
 def test_repairs_of_a_long_stream_take_linear_time() -> None:
-    """Ten thousand parts of tool calls, each with an id of its own; anything quadratic would take minutes."""
+    """Ten thousand parts of tool calls with different ids would take minutes in quadratic time."""
     call = {"index": 0, "function": {"arguments": "x"}}
     piece = b"".join(event(chunk({"tool_calls": [{**call, "id": str(n)}]})) for n in range(500))
     stream = repairer()

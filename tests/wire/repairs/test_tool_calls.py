@@ -1,4 +1,4 @@
-"""Tool calls in streams: each with an id, a type, an index and arguments, its parts in their call."""
+"""Tool calls in streams: each gets an id, a type, an index and arguments, and its parts stay together."""
 
 import json
 from typing import Any

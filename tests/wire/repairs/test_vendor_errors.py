@@ -1,4 +1,4 @@
-"""Errors inside a 200, in the shapes that vendors write."""
+"""Errors with status 200 in the shapes of vendors."""
 
 import json
 
@@ -14,7 +14,7 @@ ERRORS = resolve(["vendor_errors", "true_errors"])
 def read(body: str) -> EmbeddedError | None:
     try:
         told = repair_response(ERRORS, Call(Shape.CHAT), body.encode())
-    except InvalidResponse:  # neither an answer nor an error that says so
+    except InvalidResponse:  # Neither a result nor an explicit error.
         return None
     return told if isinstance(told, EmbeddedError) else None
 

@@ -1,6 +1,6 @@
-"""Streams as vendors write them, by block.
+"""Streams as vendors write them, block by block.
 
-The vendors' peculiarities are those that their documents and clients' bug reports tell: Azure's first chunk,
+The peculiarities are from the vendors' documentation and clients' bug reports: Azure's first chunk,
 DeepSeek's comments, Spark's missing space and its codes, usage in odd places, calls without an index.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 TEXT: Final = "text"
-"""The one that streams plain completions; all others chat."""
+"""The stream of plain completions; all others are chats."""
 DONE: Final = "data: [DONE]\n\n"
 USAGE: Final = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 WORDS: Final = ("Hello", " world", "你好", "，世界", "🙂", "\n", '"quoted"', "data: [DONE]", "<b>", "")
