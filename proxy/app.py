@@ -1,4 +1,4 @@
-"""The application: wiring, error handlers, lifespan. Importing it does nothing."""
+"""The application: wiring, error handlers, lifespan. Importing this module has no effect."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -25,7 +25,7 @@ from proxy.telemetry import get_logger
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
 DISCARD_SECONDS: Final = 1.0
-"""How long the rest of a refused request is taken in, so that its caller can read the answer."""
+"""How long the rest of a refused request is read and dropped, so that its caller can read the answer."""
 
 
 def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
@@ -33,11 +33,11 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
 
     Args:
         settings: Loaded and checked.
-        drain: Shared with whoever stops the server, so that streams can be ended politely.
+        drain: Shared with the code that stops the server, so that each stream gets its error event.
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
-    # Clocks of our own bound every exchange; Quart's would cut streams in silence.
+    # Every exchange has timeouts of its own; Quart's would cut streams silently.
     app.config["RESPONSE_TIMEOUT"] = None
     _bound_bodies(app, settings)
     app.url_map.strict_slashes = False
@@ -50,7 +50,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
     app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)
     app.register_blueprint(llm_proxy.blueprint, name="api_llm_proxy_at_root")
     app.before_request(check_request)
-    if settings.cors is not None:  # a browser's question is sound, and has no key
+    if settings.cors is not None:  # Preflights are well-formed, and have no key.
         allow_pages(app, settings.cors)
     app.before_request(identify)
     app.after_request(finish_headers)
@@ -91,7 +91,7 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 
 
 async def check_request() -> None:
-    """Refuse a malformed request before anything else looks at it."""
+    """Refuse a malformed request before anything else reads it."""
     request = current_request()
     request.exchange.record.quiet = _is_exempt(request.endpoint)
     names = {name for name, _ in request.raw_headers}
@@ -125,7 +125,7 @@ async def finish_headers(response: Response) -> Response:
 
 
 async def answer_proxy_error(error: ProxyError) -> Response:
-    """OpenAI's envelope with a true status."""
+    """Answer an error in OpenAI's envelope."""
     request = current_request()
     request.exchange.record.fail(error)
     if not isinstance(error, BodyTimeout):
@@ -136,7 +136,7 @@ async def answer_proxy_error(error: ProxyError) -> Response:
 
 
 async def answer_http_exception(error: HTTPException) -> Response:
-    """Quart's own refusals, in the envelope."""
+    """Answer an error of Quart in the envelope."""
     if error.code == HTTPStatus.NOT_FOUND:
         return await answer_proxy_error(NotFound())
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -144,11 +144,11 @@ async def answer_http_exception(error: HTTPException) -> Response:
         return await answer_proxy_error(MethodNotAllowed(headers={"Allow": allowed}))
     if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return await answer_proxy_error(InvalidRequest(reason=type(error).__name__))
-    # Quart wraps in one of these what broke outside a view.
+    # Quart wraps exceptions that were raised outside a view.
     return await answer_defect(getattr(error, "original_exception", None) or error)
 
 
 async def answer_defect(error: Exception) -> Response:
-    """Our own fault: the log gets the traceback, the caller a plain 500."""
+    """Answer a defect: the log gets the traceback, the caller a plain 500."""
     get_logger("proxy").error("defect", exc_info=error)
     return await answer_proxy_error(InternalError(reason=type(error).__name__))

@@ -52,7 +52,7 @@ class ProxyRequest(Request):
 
 
 class ProxyConnection(ASGIHTTPConnection):
-    """Serve one request in the task that the server gave it, beside one listener.
+    """Serve one request in the task of the server, next to one task that listens for the caller.
 
     Quart's own makes a task for each and ends when the first of them does, or, from 0.23 on, when both have;
     neither can abort a response.
@@ -129,12 +129,12 @@ def _to_caller(request: ProxyRequest, send: ASGISendCallable) -> ASGISendCallabl
 
 
 def _as_received(value: bytes) -> bytes:
-    """The bytes of a header that we hold as Latin-1 text, one character a byte; Quart writes UTF-8."""
+    """Return the bytes of a header that is held as Latin-1 text; Quart would write UTF-8."""
     return value if value.isascii() else value.decode().encode("latin-1")
 
 
 async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence: asyncio.Timeout) -> None:
-    """Feed the body with backpressure; when the caller leaves, cancel whatever is done for it."""
+    """Feed the body with backpressure; when the caller leaves, cancel the request."""
     if request.body.withheld:
         await request.body.wanted.wait()  # The server asks the caller for the body when it is received.
     while True:

@@ -17,28 +17,28 @@ EXPOSED: Final = (
     "RateLimit-Reset",
     "X-Should-Retry",
 )
-"""What a page may read of an answer beside its body."""
+"""Headers of a response that a page may read."""
 
 
 def allow_pages(app: Quart, settings: Cors) -> None:
-    """Let pages call the API, and nothing else that is served here: call it when every route is there.
+    """Let web pages call the API, but no other route. Call this when all routes are registered.
 
-    OPTIONS is answered here then instead of being relayed: a browser's question comes without a key.
+    OPTIONS is then answered here instead of being relayed, because browsers send preflights without a key.
     """
     for endpoint, view in app.view_functions.items():
         if not _is_api(endpoint):
             cors_exempt(cast(Any, view))
-    app.after_request(_for_the_api_alone)  # runs after those that stand below
+    app.after_request(_limit_to_api)  # runs after the functions registered below
     cors(
         app,
         allow_origin=settings.origins,
-        allow_headers=["*"],  # the headers that were asked for
+        allow_headers=["*"],  # whatever headers the preflight names
         allow_methods=llm_proxy.METHODS,
         expose_headers=EXPOSED,
         max_age=settings.max_age,
     )
     app.before_request(_answer_preflight)
-    app.after_request(_drop_upstreams_own)  # runs before those that stand above
+    app.after_request(_drop_cors_headers)  # runs before the functions registered above
 
 
 async def _answer_preflight() -> Response | None:
@@ -47,13 +47,13 @@ async def _answer_preflight() -> Response | None:
     return Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(llm_proxy.METHODS)})
 
 
-async def _for_the_api_alone(response: Response) -> Response:
-    """What has no view of its own, a 405 say, would be open to pages."""
-    return response if _is_api(request.endpoint) else await _drop_upstreams_own(response)
+async def _limit_to_api(response: Response) -> Response:
+    """Drop CORS headers elsewhere: responses without a view (such as 405) would otherwise have them."""
+    return response if _is_api(request.endpoint) else await _drop_cors_headers(response)
 
 
-async def _drop_upstreams_own(response: Response) -> Response:
-    """Who may read the answer is said here alone."""
+async def _drop_cors_headers(response: Response) -> Response:
+    """Drop the upstream's CORS headers: only `[cors]` decides which pages may read a response."""
     for name in [name for name in response.headers.keys() if name.lower().startswith("access-control-")]:  # noqa: SIM118  they have no `in`
         del response.headers[name]
     return response

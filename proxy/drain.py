@@ -1,4 +1,4 @@
-"""The end of a worker's life: what still runs, and how it is told to stop."""
+"""The end of a worker: which exchanges still run, and how they are stopped."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,39 +13,39 @@ class Stoppable(Protocol):
 
 
 class Drain:
-    """Whether the service is on its way out, and the exchanges that still run."""
+    """Whether the service is shutting down, and the exchanges that still run."""
 
     def __init__(self) -> None:
         self.announced = False
-        """Whether callers should go elsewhere; those that come in spite of it are served."""
+        """Whether readiness is 503, so that callers are sent elsewhere; requests are still served."""
         self._started = self._stopped = False
         self._clocks: set[Stoppable] = set()
-        self._told: list[Callable[[], object]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
     @property
     def started(self) -> bool:
-        """Whether it has begun; setting it begins it, and tells whoever wants to know."""
+        """Whether the drain has started. Setting it starts the drain and runs the callbacks."""
         return self._started
 
     @started.setter
     def started(self, started: bool) -> None:
-        tell = started and not self._started
+        starts = started and not self._started
         self._started = started
         self.announced |= started
-        for act in self._told if tell else ():
-            act()
+        for callback in self._callbacks if starts else ():
+            callback()
 
-    def when_started(self, act: Callable[[], object]) -> None:
-        """Let somebody know when it begins; at once where it has begun."""
-        self._told.append(act)
+    def when_started(self, callback: Callable[[], object]) -> None:
+        """Run a callback when the drain starts; at once if it has started."""
+        self._callbacks.append(callback)
         if self._started:
-            act()
+            callback()
 
     @contextlib.contextmanager
     def watch(self, clock: Stoppable) -> Iterator[None]:
-        """Count an exchange for as long as it runs."""
+        """Count an exchange while it runs, and stop it when the drain is over."""
         self._clocks.add(clock)
-        if self._stopped:  # too late to begin
+        if self._stopped:  # The exchange began too late.
             clock.stop()
         try:
             yield
@@ -54,11 +54,11 @@ class Drain:
 
     @property
     def running(self) -> int:
-        """How many exchanges still run."""
+        """The number of exchanges that still run."""
         return len(self._clocks)
 
     def stop_all(self) -> None:
-        """End what still runs, and what still begins, each with its error event."""
+        """End all exchanges that run, and those that still begin, each with its error event."""
         self._stopped = True
         for clock in list(self._clocks):
             clock.stop()

@@ -1,4 +1,4 @@
-"""Count requests and tokens in a time: in this process, or for a whole fleet in Redis."""
+"""Count requests and tokens per period: in this process, or for a whole fleet in Redis."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from proxy.telemetry import get_logger
 T = TypeVar("T")
 
 AWAY_SECONDS: Final = 5.0
-"""How long an absent Redis is not asked again: meanwhile each process counts for itself."""
+"""How long Redis is not asked after a failure; meanwhile each process counts for itself."""
 
 
 class _Limiters(NamedTuple):
@@ -46,11 +46,11 @@ class Counting:
         self._away_until = -math.inf
 
     async def hit(self, limit: RateLimitItem, *account: str) -> bool:
-        """Count one request; whether it still fits."""
+        """Count one request, and return whether it is within the limit."""
         return await self._ask(lambda limiters: limiters.requests.hit(limit, *account))
 
     async def add(self, limit: RateLimitItem, *account: str, amount: int) -> None:
-        """Count an amount, also if it does not fit any more."""
+        """Count an amount, also if it exceeds the limit."""
         await self._ask(lambda limiters: limiters.amounts.hit(limit, *account, cost=amount))
 
     async def is_spent(self, limit: RateLimitItem, *account: str) -> bool:
@@ -58,11 +58,11 @@ class Counting:
         return not await self._ask(lambda limiters: limiters.amounts.test(limit, *account))
 
     async def requests_left(self, limit: RateLimitItem, *account: str) -> WindowStats:
-        """When an account of requests is empty again (seconds since the epoch), and what is left of it."""
+        """Return when an account of requests is reset (seconds since the epoch), and how many are left."""
         return await self._ask(lambda limiters: limiters.requests.get_window_stats(limit, *account))
 
     async def amount_left(self, limit: RateLimitItem, *account: str) -> WindowStats:
-        """The same of an account of amounts."""
+        """Return the same for an account of amounts."""
         return await self._ask(lambda limiters: limiters.amounts.get_window_stats(limit, *account))
 
     async def _ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:

@@ -34,26 +34,26 @@ class CallerLimits:
     def __init__(self, counting: Counting | None = None) -> None:
         self._counting = counting or Counting()
         self._streams: Counter[str] = Counter()
-        """How many run now, by caller."""
+        """The number of running streams, by caller."""
 
     async def count_request(self, caller: Caller) -> None:
         """Count a request.
 
         Raises:
-            RateLimited: it is one too many, or the tokens are used up.
+            RateLimited: too many requests, or the token budget is used up.
         """
         account, counting = caller.name, self._counting
         rate, budget = caller.rate, caller.budget
         if rate is not None and not await counting.hit(rate, _REQUESTS, account):
             window = await counting.requests_left(rate, _REQUESTS, account)
-            raise RateLimited(**_told(rate, window), reason="requests in a time")
+            raise RateLimited(**_rate_limit(rate, window), reason="requests in a time")
         if budget is not None and await counting.is_spent(budget, _TOKENS, account):
-            told = _told(budget, await counting.amount_left(budget, _TOKENS, account))
-            told["headers"]["X-Should-Retry"] = "false"
-            raise RateLimited(_BUDGET_SPENT, **told, reason="tokens in a time")
+            spent = _rate_limit(budget, await counting.amount_left(budget, _TOKENS, account))
+            spent["headers"]["X-Should-Retry"] = "false"
+            raise RateLimited(_BUDGET_SPENT, **spent, reason="tokens in a time")
 
     async def count_usage(self, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
-        """Count what an exchange used. The last one may exceed the budget: nobody knows its cost before.
+        """Count the tokens of an exchange. The last one may exceed the budget: its cost is not known before.
 
         If the upstream did not report the usage, or the caller did not wait for it, an estimate is counted
         and noted in the record.
@@ -75,10 +75,10 @@ class CallerLimits:
 
     @contextlib.contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
-        """Count a stream for as long as it runs.
+        """Count a stream while it runs.
 
         Raises:
-            RateLimited: so many run already.
+            RateLimited: the caller has too many streams.
         """
         if caller.max_streams is not None and self._streams[caller.name] >= caller.max_streams:
             raise RateLimited(reason="streams at once")
@@ -104,13 +104,13 @@ def _ran(record: ExchangeRecord, endpoint: Endpoint) -> bool:
     return record.answered or (record.attempts > 0 and record.headers_at is None and not record.outcome)
 
 
-class _Told(TypedDict):
+class _RateLimit(TypedDict):
     retry_after: float
     headers: dict[str, str]
 
 
-def _told(limit: RateLimitItem, window: WindowStats) -> _Told:
-    """When more is allowed, and how much (draft-ietf-httpapi-ratelimit-headers, as of its version 03)."""
+def _rate_limit(limit: RateLimitItem, window: WindowStats) -> _RateLimit:
+    """Describe a limit in headers (draft-ietf-httpapi-ratelimit-headers, as of its version 03)."""
     seconds = max(window.reset_time - time.time(), 0.0)
     headers = {
         "RateLimit-Limit": str(limit.amount),

@@ -1,4 +1,4 @@
-"""The page at `/`: it tells a browser what this service is, and where to go."""
+"""The page at `/`: what this service is, and links to its pages."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ class _Words(NamedTuple):
     title: str
     about: str
     links: dict[str, tuple[str, str]]
-    """By path: the text of the link, and what is there."""
+    """By path: the text of the link, and a description."""
 
 
 _ENGLISH: Final = _Words(
@@ -81,7 +81,7 @@ _CHINESE: Final = _Words(
 @blueprint.route("/", methods=_METHODS, provide_automatic_options=False)
 @public
 async def index() -> Response:
-    """A page of links for browsers; for everything else there is nothing here."""
+    """Return a page of links to browsers, and 404 to everything else."""
     asked_for_page = any(media == "text/html" and quality > 0 for media, quality in request.accept_mimetypes)
     if request.method not in {"GET", "HEAD"} or not asked_for_page:
         raise NotFound

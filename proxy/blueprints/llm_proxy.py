@@ -10,32 +10,32 @@ from proxy.wire.endpoints import BARE_SEGMENTS, CHAT_COMPLETIONS, COHERE_RERANK,
 
 blueprint = Blueprint("api_llm_proxy", __name__)
 
-# TRACE and CONNECT are for the proxies in between, not for an API.
+# TRACE and CONNECT are for proxies, not for an API.
 METHODS: Final = sorted(set(HTTPMethod) - {HTTPMethod.TRACE, HTTPMethod.CONNECT})
 _BARE: Final = f"<any({', '.join(BARE_SEGMENTS)}):_segment>"
 
 
 @blueprint.post(f"/v1/{CHAT_COMPLETIONS.name}", provide_automatic_options=False)
 async def chat_completions() -> Response:
-    """Chat, streamed or not, by the upstream that `[routes]` names for it."""
+    """Relay a chat completion, streamed or not."""
     return await relay_exchange()
 
 
 @blueprint.post(f"/v1/{EMBEDDINGS.name}", provide_automatic_options=False)
 async def embeddings() -> Response:
-    """Embeddings, by an upstream of their own."""
+    """Relay an embeddings request."""
     return await relay_exchange()
 
 
 @blueprint.post(f"/{COHERE_RERANK}", provide_automatic_options=False)
 async def cohere_rerank() -> Response:
-    """Cohere's rerank, which has the same body and answer, by the upstream for `rerank`."""
+    """Relay Cohere's rerank, which has the same body and answer as `rerank`."""
     return await relay_exchange()
 
 
 @blueprint.route("/v1/<path:_path>", methods=METHODS, provide_automatic_options=False)
 async def any_v1_path(_path: str) -> Response:
-    """Every other path below /v1, with any method, query and body."""
+    """Relay every other path below /v1, with any method, query and body."""
     return await relay_exchange()
 
 
@@ -44,5 +44,5 @@ async def any_v1_path(_path: str) -> Response:
 @blueprint.route(f"/{_BARE}", methods=METHODS, provide_automatic_options=False)
 @blueprint.route(f"/{_BARE}/<path:_path>", methods=METHODS, provide_automatic_options=False)
 async def bare_path(_segment: str = "", _path: str = "") -> Response:
-    """OpenAI's paths without /v1, for clients whose base URL has none."""
+    """Relay OpenAI's paths without /v1, for clients whose base URL has none."""
     return await relay_exchange()

@@ -1,4 +1,4 @@
-"""Operations: is the process alive, should it get requests. Never behind a caller's key."""
+"""Operations: liveness, readiness and metrics. None of them needs a key."""
 
 from http import HTTPStatus
 
@@ -13,7 +13,7 @@ blueprint = Blueprint("ops", __name__)
 @blueprint.get("/livez")
 @public
 async def livez() -> Response:
-    """The process runs and its loop turns; nothing else is asked."""
+    """Answer 200 while the event loop runs; nothing else is checked."""
     return _plain("ok", HTTPStatus.OK)
 
 
@@ -21,7 +21,7 @@ async def livez() -> Response:
 @blueprint.get("/healthz")
 @public
 async def readyz() -> Response:
-    """503 while draining, or while the default credential has no token and its last fetch failed."""
+    """Answer 503 while draining, or while the default credential has no token and its last fetch failed."""
     if current_services().ready:
         return _plain("ok", HTTPStatus.OK)
     return _plain(
@@ -32,10 +32,10 @@ async def readyz() -> Response:
 @blueprint.get("/metrics")
 @public
 async def metrics() -> Response:
-    """Numbers for Prometheus: names of credentials stand there, no key and no token.
+    """Return metrics for Prometheus. They name credentials, and contain no key and no token.
 
     Raises:
-        SiteForbidden: a page of another site could read them, by rebinding its host name to this machine.
+        SiteForbidden: a page of another site has rebound its host name to this machine.
     """
     request = current_request()
     current_services().access.sites.check_host(request.raw_headers, request.local_address)

@@ -1,4 +1,4 @@
-"""The WebSocket between server and application: `/v1/realtime`, authenticated here, relayed both ways."""
+"""The WebSocket connection between server and application: `/v1/realtime`."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ from proxy.wire.websocket import (
 
 
 class CallerSocket:
-    """The caller's side of a WebSocket, as ASGI has it."""
+    """The caller's side of a WebSocket, over ASGI."""
 
     def __init__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         self._receive, self._send = receive, cast(Any, send)
@@ -42,7 +42,7 @@ class CallerSocket:
         self._accepted = self._ended = False
 
     async def receive(self) -> str | bytes | Close:
-        """The next message, or how the caller closed, then and ever after."""
+        """Return the next message, or how the caller closed, also when called again."""
         while self._gone is None:
             event: Any = await self._receive()
             if event["type"] == "websocket.receive":
@@ -58,18 +58,18 @@ class CallerSocket:
         await self._write({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message, once the caller has taken those before."""
+        """Send a message after the caller has taken the previous ones."""
         kind = "text" if isinstance(message, str) else "bytes"
         await self._write({"type": "websocket.send", kind: message})
 
     async def close(self, close: Close) -> None:
-        """Close it; after the first time nothing happens."""
+        """Close the WebSocket; further calls do nothing."""
         if not self._ended:
             self._ended = True
             await self._write({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
     async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer the handshake with an HTTP answer, or close what was accepted."""
+        """Answer the handshake with an HTTP response, or close an accepted WebSocket."""
         if self._accepted:
             await self.close(Close(INTERNAL))
             return
@@ -80,7 +80,7 @@ class CallerSocket:
         await self._write({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
     async def _write(self, event: object) -> None:
-        with contextlib.suppress(OSError):  # gone; `receive` says so as well
+        with contextlib.suppress(OSError):  # The caller has left; `receive` reports it.
             await self._send(event)
 
 

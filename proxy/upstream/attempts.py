@@ -176,7 +176,7 @@ async def _upload(
     yield head
     async for chunk in rest:
         record.bytes_up += len(chunk)
-        clock.sent()
+        clock.restart()
         yield chunk
 
 

@@ -1,4 +1,4 @@
-"""The only room that knows AsyncOpenAI: send one request with a live token, hand back an unread response."""
+"""Send one request with a live token, and return the unread response. Only this module uses AsyncOpenAI."""
 
 import asyncio
 import functools
@@ -41,7 +41,7 @@ Explain = Callable[[Exception], TransportFailure]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0
-"""For the body of an answer that rejects our token, which is needed only if no other token helps."""
+"""For the body of a response that rejects our token; it is needed only if no other token helps."""
 
 
 class UpstreamClient(AsyncOpenAI):
@@ -108,7 +108,7 @@ class UpstreamClient(AsyncOpenAI):
                     if not use.rejected(f"the upstream answered {response.status}"):
                         raise self._denied(use, rejection)
                     if not isinstance(request.body, bytes):
-                        await _token(use, request.clock)  # the caller's next try finds a newer one, if any
+                        await _token(use, request.clock)  # so that the caller's next try finds a newer one
                         reason = "the token was rejected, and a streamed upload cannot be sent again"
                         raise TokenUnavailable(reason=reason)
                 else:
@@ -128,7 +128,7 @@ class UpstreamClient(AsyncOpenAI):
     def _use_token(self, request: UpstreamRequest) -> TokenUse | None:
         if self._credential is None:
             return None
-        # Unknown endpoints are told apart by their paths.
+        # Unknown endpoints differ by their paths.
         endpoint = request.path.decode("latin-1") if request.endpoint is OTHER else request.endpoint.name
         purpose = Purpose.of(request.method, endpoint, request.model)
         return TokenUse(self._credential.source, request.caller, purpose)
@@ -192,7 +192,7 @@ class UpstreamClient(AsyncOpenAI):
         return BadResponse(reason=reason)
 
     async def _rejects(self, response: TransportResponse) -> bool:
-        """Whether an answer rejects our token."""
+        """Whether a response rejects our token."""
         if self._credential is None:
             return False
         status, headers, rules = response.status, response.headers, self._credential.rejection
@@ -205,12 +205,12 @@ class UpstreamClient(AsyncOpenAI):
         except httpx2.TransportError as error:
             await response.aclose()
             raise self._translate(error) from error
-        except BaseException:  # a caller who leaves meanwhile, too: nobody else knows of this answer yet
+        except BaseException:  # also if the caller leaves meanwhile: nothing else closes this response
             await response.aclose()
             raise
 
     async def _read_rejection(self, response: TransportResponse) -> bytes:
-        """Read the answer that rejects our token, as far as it comes soon, and close it."""
+        """Read what arrives in time of a response that rejects our token, and close it."""
         try:
             async with asyncio.timeout(REJECTION_SECONDS):
                 return await response.peek(BODY_BYTES_MAX)
@@ -232,18 +232,18 @@ def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
 
 
 async def _token(use: TokenUse, clock: SendClock | None) -> Credential | None:
-    """A token; the wait for it has bounds of its own."""
+    """Get a token; the wait for it has its own timeouts."""
     if clock is None:
         return await use.token()
-    clock.hold()
+    clock.suspend()
     try:
         return await use.token()
     finally:
-        clock.sent()
+        clock.restart()
 
 
 class UpstreamResponse:
-    """An answer whose body is read as it arrives, without the secrets that the upstream was sent."""
+    """A response whose body is read as it arrives, without the secrets that were sent to the upstream."""
 
     def __init__(
         self,
@@ -268,10 +268,10 @@ class UpstreamResponse:
         self._explain = explain
 
     async def read(self) -> bytes:
-        """All that has arrived, after a wait for the first of it; nothing at the proper end.
+        """Return all that has arrived, after a wait for the first of it; nothing at the proper end.
 
         Raises:
-            Aborted: the connection broke, or the answer ended before its announced length.
+            Aborted: the connection broke, or the body ended before its announced length.
         """
         try:
             return await self._body.read()
@@ -283,7 +283,7 @@ class UpstreamResponse:
         self._response.fail(error)
 
     async def aclose(self) -> None:
-        """Let go of the connection; one whose answer was not read to its end is closed."""
+        """Release the connection; it is closed unless the body was read to its end."""
         self._closed()
         await self._response.aclose()
 

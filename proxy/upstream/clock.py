@@ -1,4 +1,4 @@
-"""The clocks of one exchange: first byte, gap between bytes, whole, and the drain of the service."""
+"""The timeouts of one exchange: first byte, gap between bytes, total, and the drain of the service."""
 
 import asyncio
 import contextlib
@@ -9,13 +9,13 @@ from proxy.settings import Timeouts
 
 
 class ExchangeClock:
-    """Bounds every wait of one exchange for its upstream; 0 in the settings means no bound.
+    """Bounds every wait of one exchange for its upstream; 0 in the settings means no timeout.
 
-    Until the first byte the wait itself is bounded. After it one timer watches the gaps: it looks when the
-    current wait began, so that an event costs two attributes and no timer of its own.
+    Until the first byte, the wait itself is bounded. After it, one timer watches the gaps: it checks when the
+    current wait began, so that an event costs two attributes and no timer.
 
     Args:
-        timeouts: Seconds, as the upstream's section has them.
+        timeouts: In seconds, from the upstream's section.
         since: When the exchange began, on the loop's clock; now by default.
     """
 
@@ -36,8 +36,8 @@ class ExchangeClock:
         """Bound everything inside: the wait for the beginning of the answer.
 
         Raises:
-            UpstreamTimeout: it did not come in time.
-            Draining: the service shuts down.
+            UpstreamTimeout: no answer in time.
+            Draining: the service is shutting down.
         """
         try:
             async with asyncio.timeout_at(self._first_byte_due()) as self._before:
@@ -47,40 +47,40 @@ class ExchangeClock:
         finally:
             self._before = None
 
-    def hold(self) -> None:
-        """Something else is waited for, with a bound of its own: only the whole exchange goes on to count."""
+    def suspend(self) -> None:
+        """Suspend the first-byte timeout during a wait that has its own; the total timeout keeps running."""
         if self._before is not None and not self._before.expired() and not self._stopped:
             self._before.reschedule(self._total_due)
 
-    def sent(self) -> None:
-        """The request goes out, or a part of it: the upstream could not have answered before."""
+    def restart(self) -> None:
+        """Restart the first-byte timeout: a part of the request goes out, so no answer was due before."""
         if self._before is not None and not self._before.expired():
             self._before.reschedule(self._first_byte_due())
 
     def watch(self, fail: Callable[[ProxyError], None]) -> None:
-        """Watch the gaps from now on; `fail` makes the read that waits raise an error. `close` ends it."""
+        """Watch the gaps until `close` is called; `fail` makes the current read raise an error."""
         self._fail = fail
         if self._stopped:
             fail(Draining())
         self._arm(self._loop.time())
 
-    def ending(self, seconds: float) -> None:
-        """All has been said: from now on a wait may take no longer than this."""
+    def expect_end(self, seconds: float) -> None:
+        """Shorten the gap timeout: the answer is complete, and only the end of its body is missing."""
         self._idle = seconds if self._idle is None else min(self._idle, seconds)
         self.close()
         self._arm(self._loop.time())
 
-    def waiting(self) -> None:
-        """A wait for the upstream begins, or goes on."""
+    def start_waiting(self) -> None:
+        """Begin or continue a wait for the upstream."""
         if self._waiting_since is None:
             self._waiting_since = self._loop.time()
 
-    def arrived(self) -> None:
-        """It is over: what follows is the caller's time."""
+    def stop_waiting(self) -> None:
+        """End the wait for the upstream: what follows is the caller's time."""
         self._waiting_since = None
 
     def stop(self) -> None:
-        """End the exchange now: the service has drained as long as it may."""
+        """End the exchange now, because the time for the drain is over."""
         self._stopped = True
         if self._fail is not None:
             self._fail(Draining())

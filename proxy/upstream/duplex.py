@@ -1,4 +1,4 @@
-"""A WebSocket's two ways: messages up and messages down, until one side closes or the clock does."""
+"""Relay the messages of a WebSocket in both directions, until one side closes or a timeout ends it."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,13 +19,13 @@ ERROR: Final = "error"
 
 
 class CallerMessages(Protocol):
-    """The caller's side of it."""
+    """The caller's side of a WebSocket."""
 
     async def receive(self) -> str | bytes | Close:
-        """The next message, or how the caller closed, then and ever after."""
+        """Return the next message, or how the caller closed, also when called again."""
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message, once the caller has taken those before."""
+        """Send a message after the caller has taken the previous ones."""
 
     async def close(self, close: Close) -> None:
         """Close it."""
@@ -33,7 +33,7 @@ class CallerMessages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Duplex:
-    """Both sides of one WebSocket; no message waits here but the one on its way in each direction."""
+    """Both sides of one WebSocket; at most one message is held in each direction."""
 
     caller: CallerMessages
     upstream: ArrivingMessages
@@ -45,7 +45,7 @@ class Duplex:
     """Raises a `CallerError` for a message that the caller may not send."""
 
     async def relay(self) -> None:
-        """Relay until it ends, then close whichever side is still open."""
+        """Relay until one side closes, then close the other side."""
         stopped = asyncio.get_running_loop().create_future()
 
         def stop(error: ProxyError) -> None:
@@ -64,8 +64,8 @@ class Duplex:
                         await self._closed_by_caller(up.result())
                     else:
                         await self._stop(stopped.result())
-                    # Take in what the caller still says until it closes too: a connection that is
-                    # closed over unread bytes is reset, and the close frame lost with it.
+                    # Read what the caller still sends until it closes too: closing a connection over unread
+                    # bytes resets it, and the close frame is lost.
                     await asyncio.wait((up,), timeout=CLOSE_SECONDS)
                 finally:
                     up.cancel()
@@ -116,7 +116,7 @@ class Duplex:
 
     async def _closed_by_caller(self, close: Close) -> None:
         if close.code == LOST:
-            self.record.outcome = self.record.outcome or "client_gone"
+            self.record.end("client_gone")
             close = Close(GOING_AWAY)
         await self.upstream.close(sendable_close(close))
 

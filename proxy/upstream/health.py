@@ -1,34 +1,37 @@
-"""How one upstream is doing: its circuit, its budget of retries, and how attempts ended."""
+"""The health of one upstream: its circuit breaker, its retry budget, and the results of attempts."""
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
-from proxy.errors import BadResponse, ProxyError, Unreachable, UpstreamForbidden, UpstreamTimeout
+from purgatory.domain.messages.events import ContextChanged
+from purgatory.domain.model import OPENED, Context, HalfOpenedState, OpenedState
+
+from proxy.errors import BadResponse, CircuitOpen, ProxyError, Unreachable, UpstreamForbidden, UpstreamTimeout
 from proxy.settings import Breaker, Upstream
-from proxy.telemetry import UpstreamReading
-from proxy.upstream.breaker import CircuitBreaker, Ticket
+from proxy.telemetry import UpstreamReading, get_logger
 
 RETRIES_MIN: Final = 5.0
-"""Retries to begin with."""
+"""Retries that are allowed at first."""
 RETRIES_MAX: Final = 50.0
-"""No good time saves up more than this."""
+"""Unused retries accumulate up to this number."""
 FAILURES: Final = (Unreachable, BadResponse, UpstreamTimeout)
-"""What tells of an upstream in trouble. A token that cannot be had does not."""
+"""Errors that show that the upstream is in trouble. A missing token does not."""
 FAILING: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
-"""Statuses that do; a 500 is an answer to one request, and a 429 comes from an upstream that works."""
+"""Statuses that do. A 500 may concern one request only, and a 429 comes from an upstream that works."""
 
 
 class RetryBudget:
-    """Allows retries in proportion to first attempts: a bucket that those fill and these empty.
+    """Allows retries in proportion to first attempts, which fill a bucket that retries empty.
 
     Args:
-        share: Retries beside every first attempt.
+        share: Retries for each first attempt.
     """
 
     def __init__(self, share: float) -> None:
@@ -36,24 +39,106 @@ class RetryBudget:
         self._saved = RETRIES_MIN if share else 0.0
 
     def deposit(self) -> None:
-        """A first attempt was made."""
+        """Count a first attempt."""
         self._saved = min(self._saved + self._share, RETRIES_MAX)
 
     def withdraw(self) -> bool:
-        """Whether one more retry may be made; then it is counted."""
+        """Count one more retry if it is allowed, and return whether it is."""
         if self._saved < 1:
             return False
         self._saved -= 1
         return True
 
 
-class UpstreamHealth:
-    """What is remembered of one upstream from request to request.
+class Ticket(NamedTuple):
+    """An attempt, and the state of the circuit in which it started."""
+
+    period: int
+    """The number of state changes so far; results of attempts from before the last one are ignored."""
+
+
+class CircuitBreaker:
+    """The circuit breaker of one upstream: after failures in a row it opens, then one request tries again.
+
+    The library has the states and counts failures. Time is measured here, because the library reads the wall
+    clock, which may be set back; and one probe is admitted here, because the library admits every request to
+    a half-open circuit.
 
     Args:
-        name: The upstream's.
+        upstream: Its name, for the log.
+        settings: How many failures open the circuit, and for how long.
+    """
+
+    def __init__(self, upstream: str, settings: Breaker) -> None:
+        self._upstream = upstream
+        self._context = Context(upstream, settings.failures, settings.cool_down)
+        self._opened_at = 0.0
+        self._period = 0
+        self._probing = False
+        self._log = get_logger("upstreams")
+
+    @property
+    def state(self) -> str:
+        """`closed`, `opened` or `half-opened`."""
+        return self._context.state
+
+    @property
+    def opens_in(self) -> float:
+        """Seconds until an attempt may be made; 0 if it may now."""
+        if self.state == OPENED:
+            return max(self._opened_at + self._context.ttl - time.monotonic(), 0.0)
+        return 1.0 if self._probing else 0.0
+
+    def begin(self) -> Ticket:
+        """Begin an attempt; `end` or `abandon` must follow.
+
+        Raises:
+            CircuitOpen: the circuit is open, or another request is probing the upstream.
+        """
+        wait = self.opens_in
+        if wait:
+            raise CircuitOpen(retry_after=wait, reason="the circuit is open")
+        if self.state == OPENED:
+            self._context.set_state(HalfOpenedState())
+            self._log_changes()
+            self._probing = True
+        return Ticket(self._period)
+
+    def end(self, ticket: Ticket, failure: Exception | None) -> None:
+        """End an attempt with an answer, or with a failure of the upstream."""
+        if ticket.period != self._period:
+            return
+        self._probing = False
+        if failure is not None:
+            self._context.handle_exception(failure)
+        else:
+            self._context.handle_end_request()
+        self._log_changes()
+
+    def abandon(self, ticket: Ticket) -> None:
+        """End an attempt that proves nothing about the upstream, such as one whose caller left."""
+        if ticket.period == self._period and self._probing:
+            self._probing = False
+            self._context.set_state(OpenedState(self._upstream))  # the next request may probe
+            self._context.messages.clear()
+
+    def _log_changes(self) -> None:
+        for message in self._context.messages:
+            if isinstance(message, ContextChanged):
+                self._period += 1
+                if message.state == OPENED:
+                    self._opened_at = time.monotonic()
+                self._log.warning("circuit", upstream=self._upstream, state=message.state)
+        self._context.messages.clear()
+
+
+class UpstreamHealth:
+    """The state of one upstream across requests.
+
+    Args:
+        name: Of the upstream.
         settings: Its section.
-        has_alternative: Whether another one can be asked instead: then there is a breaker by default.
+        has_alternative: Whether another upstream can be asked instead: then it has a breaker by default.
     """
 
     def __init__(self, name: str, settings: Upstream, *, has_alternative: bool = False) -> None:
@@ -66,12 +151,12 @@ class UpstreamHealth:
         self._results: Counter[str] = Counter()
 
     def is_like(self, other: "UpstreamHealth") -> bool:
-        """Whether both watch the same upstream in the same way."""
+        """Whether both belong to the same upstream with the same settings."""
         return self._name == other._name and self._made_of == other._made_of
 
     @property
     def opens_in(self) -> float:
-        """Seconds until it may be asked; 0 if it may now."""
+        """Seconds until the upstream may be asked; 0 if it may be asked now."""
         return 0.0 if self._breaker is None else self._breaker.opens_in
 
     @contextlib.contextmanager
@@ -91,7 +176,7 @@ class UpstreamHealth:
             raise
         finally:
             if breaker is not None and ticket is not None:
-                _tell(breaker, ticket, end)
+                _report(breaker, ticket, end)
             self._count(end)
 
     def _count(self, end: "AttemptEnd") -> None:
@@ -102,21 +187,21 @@ class UpstreamHealth:
             self._results[f"{status // 100}xx"] += 1
 
     def reading(self) -> UpstreamReading:
-        """How it stands, for `/metrics`."""
+        """Return the state for `/metrics`."""
         state = None if self._breaker is None else self._breaker.state
         return UpstreamReading(self._name, state, dict(self._results))
 
 
 @dataclass(slots=True)
 class AttemptEnd:
-    """How an attempt ended: with an error, or with a status."""
+    """The end of an attempt: an error, or a status."""
 
     error: ProxyError | None = None
     status: int | None = None
 
 
-def _tell(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
-    """What an attempt tells of the upstream, if anything."""
+def _report(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
+    """Tell the circuit breaker how an attempt ended."""
     if isinstance(end.error, FAILURES) or end.status in FAILING:
         breaker.end(ticket, end.error or BadResponse())
     elif end.status is not None or isinstance(end.error, UpstreamForbidden):  # the upstream answered

@@ -1,7 +1,7 @@
-"""Let a caller hear something while the upstream still thinks about its first byte.
+"""Send a caller heartbeats while the upstream has not sent its first byte.
 
-The first heartbeat commits the status 200 and the headers of an event stream: what fails afterwards can only
-be told by an event. So this is for callers that would rather have that than silence.
+The first heartbeat commits status 200 and the headers of an event stream; a later failure can only be
+reported by an event. So this is for callers who prefer that to silence.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 
 _WHOLE_BYTES_MAX: Final = 64 * 1024
-"""As much of an error's body as is looked at."""
+"""An error's body is read up to this length."""
 _HEADERS: Final[Headers] = [(b"content-type", EVENT_STREAM + b"; charset=utf-8")]
 
 
 class Heartbeat:
-    """Wait for an answer, and beat if that takes long.
+    """Waits for an answer, and sends heartbeats if that takes long.
 
     Args:
-        seconds: Of silence before each beat.
-        endpoint: Of the request; it decides what an error event looks like.
+        seconds: Of silence before each heartbeat.
+        endpoint: Of the request; it decides the format of an error event.
         record: Of the request.
     """
 
@@ -43,47 +43,45 @@ class Heartbeat:
         group: asyncio.TaskGroup,
         closing: contextlib.AsyncExitStack,
     ) -> Answer:
-        """The answer, if it comes before the first beat is due; else a stream that beats until it does.
+        """Return the answer if it arrives before a heartbeat is due, else a stream of heartbeats before it.
 
         Args:
-            opening: What waits for the answer.
-            group: Runs it beside the stream.
-            closing: Of the exchange; ends it.
+            opening: Waits for the answer.
+            group: Runs it next to the stream.
+            closing: Of the exchange; ends the wait.
 
         Raises:
-            ProxyError: it failed before the first beat was due.
+            ProxyError: the request failed before the first heartbeat was due.
         """
-        task = group.create_task(_outcome(opening))
-        closing.push_async_callback(_cancelled, task)
-        done, _ = await asyncio.wait({task}, timeout=self._seconds)
-        if done:
-            outcome = task.result()
-            if isinstance(outcome, ProxyError):
-                raise outcome
-            return outcome
+        opened: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        task = group.create_task(_open(opening, opened))
+        closing.push_async_callback(_cancel, task, opened)
+        await asyncio.wait({opened}, timeout=self._seconds)
+        if opened.done():
+            return opened.result()
         headers = response_headers(_HEADERS, event_stream=True)
-        return Answer(HTTPStatus.OK, headers, self._beat(task))
+        return Answer(HTTPStatus.OK, headers, self._beat(opened))
 
-    async def _beat(self, task: "asyncio.Task[Answer | ProxyError]") -> AsyncGenerator[bytes]:
-        done: set[asyncio.Task[Answer | ProxyError]] = set()
-        while not done:
+    async def _beat(self, opened: "asyncio.Future[Answer]") -> AsyncGenerator[bytes]:
+        while not opened.done():
             self._record.count_heartbeat(HEARTBEAT)
             yield HEARTBEAT
-            done, _ = await asyncio.wait({task}, timeout=self._seconds)
-        outcome = task.result()
-        if isinstance(outcome, ProxyError):
-            yield self._failed(outcome)
+            await asyncio.wait({opened}, timeout=self._seconds)
+        try:
+            answer = opened.result()
+        except ProxyError as error:
+            yield self._failed(error)
             return
-        content_type = find_header(outcome.headers, b"content-type")
-        if outcome.status == HTTPStatus.OK and media_type(content_type) == EVENT_STREAM:
-            async with contextlib.aclosing(_pieces(outcome)) as pieces:
+        content_type = find_header(answer.headers, b"content-type")
+        if answer.status == HTTPStatus.OK and media_type(content_type) == EVENT_STREAM:
+            async with contextlib.aclosing(_pieces(answer)) as pieces:
                 async for chunk in pieces:
                     yield chunk
             return
-        yield await self._told(outcome)
+        yield await self._as_event(answer)
 
-    async def _told(self, answer: Answer) -> bytes:
-        """An answer that is no stream, as an event: its own error where it holds one."""
+    async def _as_event(self, answer: Answer) -> bytes:
+        """Return an answer that is no stream as an error event, with its own error if it has one."""
         body = b""
         with contextlib.suppress(ProxyError):
             async with contextlib.aclosing(_pieces(answer)) as pieces:
@@ -102,21 +100,23 @@ class Heartbeat:
         return event
 
 
-async def _outcome(opening: Coroutine[None, None, Answer]) -> Answer | ProxyError:
-    """Errors as values: out of a task group they would come wrapped, and would end what runs beside it."""
+async def _open(opening: Coroutine[None, None, Answer], opened: "asyncio.Future[Answer]") -> None:
+    """Pass the answer or the error to a future: an error in the task group would end the whole request."""
     try:
-        return await opening
+        opened.set_result(await opening)
     except ProxyError as error:
-        return error
+        opened.set_exception(error)
     except Exception as error:
         get_logger("proxy").exception("defect")
-        return InternalError(reason=type(error).__name__)
+        opened.set_exception(InternalError(reason=type(error).__name__))
 
 
-async def _cancelled(task: "asyncio.Task[Answer | ProxyError]") -> None:
+async def _cancel(task: "asyncio.Task[None]", opened: "asyncio.Future[Answer]") -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task})
+    if opened.done():
+        opened.exception()  # A caller who has left reads no error.
 
 
 async def _pieces(answer: Answer) -> AsyncGenerator[bytes]:

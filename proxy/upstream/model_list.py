@@ -1,4 +1,4 @@
-"""Which models there are: those of the configuration, and those that the upstreams tell."""
+"""The list of models: those of the configuration, and those that the upstreams list."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ from proxy.wire.model_list import ModelEntry, filter_listing, merge, read_entrie
 from proxy.wire.paths import Target
 
 ASK_SECONDS: Final = 5.0
-"""For one upstream: RAGFlow gives the whole list ten."""
+"""For one upstream; RAGFlow waits ten seconds for the whole list."""
 KEEP_SECONDS: Final = 10.0
-"""How long a merged list is told again without asking: clients ask for one model after the other."""
+"""How long a merged list is reused: clients ask for one model after the other."""
 BYTES_MAX: Final = 4 << 20
 
 
 class ModelList:
-    """Answers instead of an upstream, where `[models]` says so.
+    """Answers requests for the list of models itself, if `[models]` says so.
 
     Args:
         settings: The whole configuration.
-        clients: One client an upstream, by name.
+        clients: One client for each upstream, by name.
     """
 
     def __init__(self, settings: Settings, clients: Mapping[str, UpstreamClient]) -> None:
@@ -44,15 +44,15 @@ class ModelList:
         self._log = get_logger("models")
 
     def answers(self, method: str, target: Target) -> bool:
-        """Whether the proxy answers a request itself."""
+        """Whether the proxy itself answers a request."""
         is_list = target.endpoint.shape is Shape.MODELS or target.endpoint.model is ModelPlace.PATH
         return self._source != "relayed" and method == "GET" and is_list
 
     async def entries(self, request_id: str) -> list[ModelEntry]:
-        """All models. Of several upstreams those that answer are enough.
+        """Return all models of the upstreams that answer.
 
         Raises:
-            ProxyError: none answers, and the configuration names none.
+            ProxyError: no upstream answers, and the configuration lists no model.
         """
         if self._source == "configured":
             return self._known
@@ -72,10 +72,10 @@ class ModelList:
         return merge([self._known, *lists])
 
     async def entry(self, name: str, request_id: str) -> ModelEntry:
-        """One of them.
+        """Return one model.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is no model of that name.
         """
         for entry in await self.entries(request_id):
             if entry.id == name:
@@ -93,7 +93,7 @@ class ModelList:
         except ProxyError as failed:
             error = failed
         else:
-            # A model that has another name for callers is listed by that one.
+            # A renamed model is listed by the name that callers use.
             return [self._as_callers_know(entry) for entry in entries]
         self._log.warning("models_not_told", upstream=name, reason=error.reason, code=error.code)
         return error

@@ -1,4 +1,4 @@
-"""What an upstream sends back, without the secrets that it was sent.
+"""Remove from an upstream's responses the secrets that were sent to it.
 
 Upstreams quote requests in their errors, and with them the live token. It is masked in all headers, in the
 bodies of errors (status 400 and above), in error events of streams, and in the reason of a WebSocket's close.
@@ -16,13 +16,13 @@ from proxy.wire.headers import Headers, find_header
 from proxy.wire.redaction import Expansion, Redactor
 
 TOKENS_REMEMBERED: Final = 3
-"""A token stays good for a while after it has been replaced, and an upstream may quote an earlier one."""
+"""A replaced token is valid for a while, so an upstream may quote one of the last tokens."""
 _NOT_CODED: Final = frozenset({b"", b"identity"})
 _SECRET_NAME: Final = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE)
 
 
 class SentSecrets:
-    """The secrets that one upstream has been sent.
+    """The secrets that were sent to one upstream.
 
     Args:
         headers: Those that are set on every request.
@@ -35,7 +35,7 @@ class SentSecrets:
         self.redactor = Redactor(self._fixed)
 
     def add(self, credential: Credential) -> None:
-        """A request is sent with this token."""
+        """Note that a request is sent with this token."""
         if any(known.digest == credential.digest for known in self._tokens):
             return
         self._tokens.append(credential)
@@ -43,7 +43,7 @@ class SentSecrets:
 
 
 def without_coding(headers: Headers) -> Headers:
-    """The headers of a body once it has been expanded."""
+    """Return the headers of a body after it has been decompressed."""
     if _coding(headers) in _NOT_CODED:
         return headers
     return [pair for pair in headers if pair[0].lower() not in {b"content-encoding", b"content-length"}]
@@ -54,7 +54,7 @@ def _coding(headers: Headers) -> bytes:
 
 
 class RedactedBody:
-    """The body of an error.
+    """The body of an error response.
 
     Args:
         read: Gives the next bytes, or nothing at the end.
@@ -71,7 +71,7 @@ class RedactedBody:
         self._is_readable = self._expansion is not None or coding in _NOT_CODED
 
     async def read(self) -> bytes:
-        """The next bytes that can hold no secret any more; nothing at the end.
+        """Return the next bytes, without secrets; nothing at the end.
 
         Raises:
             BadResponse: the body is not what its headers say, or is compressed in a way that cannot be read.

@@ -1,4 +1,4 @@
-"""One exchange with an upstream: bytes and headers in, an answer out, whole or as a stream.
+"""One attempt at an upstream: a request goes out, an answer comes back, whole or as a stream.
 
 Nothing reaches the caller before the upstream's first body byte, so that a failure before it has a true
 status. After it, a broken event stream ends with one error event and without an end marker; any other broken
@@ -34,15 +34,15 @@ from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, r
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
-"""How long the end of the body may take after the end marker."""
+"""For the end of the body after the end marker."""
 NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
 _ERROR: Final = b"error"
-"""An event that holds this word may be an error, in the shape of some vendor."""
+"""An event with this word may be an error, in the format of some vendor."""
 
 
 class Answer(NamedTuple):
-    """What goes down to the caller: either bytes, or a generator whose failure must abort the connection."""
+    """What the caller gets: bytes, or a generator whose failure must abort the connection."""
 
     status: int
     headers: Headers
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one upstream: what is asked, where, how long that may take, and what the caller gets."""
+    """One try at one upstream: the request, the route, the timeouts, and the repairs of the answer."""
 
     request: UpstreamRequest
     route: Route
@@ -70,7 +70,7 @@ class Attempt:
                 task that serves the request, since a caller who leaves early never starts the body.
 
         Raises:
-            ProxyError: whatever went wrong before the first byte.
+            ProxyError: the attempt failed before the first byte.
         """
         record, max_event_bytes = self.record, self.limits.max_event_bytes
         start: Start | EmbeddedError | None = None
@@ -138,14 +138,14 @@ class Attempt:
         return Answer(response.status, headers, self._events(first, response, framer))
 
     def _whole(self, status: int, headers: Headers, body: bytes) -> Answer:
-        """An answer of another length than the upstream's."""
+        """Return an answer whose length differs from the upstream's."""
         kept = [pair for pair in headers if pair[0] != b"content-length"]
         self.record.count_bytes_sent(body)
         return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
 
     def _error_answer(self, error: EmbeddedError, response: UpstreamResponse) -> Answer:
-        """The status that an error inside a 200 should have had."""
-        self.record.outcome, self.record.reason = "error_inside", error.code
+        """Return an error inside a 200 with the status that it should have had."""
+        self.record.end("error_inside", error.code)
         self.record.answered = False
         headers = response_headers([(b"content-type", b"application/json")], event_stream=False)
         if error.status == HTTPStatus.BAD_GATEWAY:
@@ -158,16 +158,16 @@ class Attempt:
     async def _events(
         self, first: bytes, response: UpstreamResponse, framer: EventFramer
     ) -> AsyncGenerator[bytes]:
-        """Whole events as they come; a broken stream ends with one error event."""
+        """Yield whole events as they arrive; a broken stream ends with one error event."""
         repairer = self.repairs.stream() if self.repairs else None
-        record, clock, told = self.record, self.clock, False
+        record, clock, has_error = self.record, self.clock, False
         try:
             chunk = first
             while chunk:
                 whole = framer.feed(chunk)
                 if repairer is not None:
                     whole = repairer.feed(whole)
-                    told = told or holds_error(whole)
+                    has_error = has_error or holds_error(whole)
                 if _ERROR in whole:
                     whole = response.redact(whole)
                 if whole:
@@ -175,13 +175,13 @@ class Attempt:
                     record.events = framer.events
                     yield whole
                 if repairer is not None and repairer.ended:
-                    record.outcome = "error_inside"
+                    record.end("error_inside")
                     return
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
                 if whole.endswith(_END) and framer.marked:
-                    clock.ending(END_SECONDS)
-                clock.waiting()
+                    clock.expect_end(END_SECONDS)
+                clock.start_waiting()
                 if not self.heartbeat or framer.marked:
                     chunk = await response.read()
                 else:
@@ -189,13 +189,13 @@ class Attempt:
                         record.count_heartbeat(HEARTBEAT)
                         yield HEARTBEAT
                     chunk = arrived
-                clock.arrived()
+                clock.stop_waiting()
             tail = framer.flush(drop_cut=self._says_when_done)
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
-                told = told or holds_error(tail)
+                has_error = has_error or holds_error(tail)
             accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut
-            if self._says_when_done and not (framer.finished or told or accepted):
+            if self._says_when_done and not (framer.finished or has_error or accepted):
                 raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
             if tail:
                 tail = response.redact(tail) if _ERROR in tail else tail
@@ -204,19 +204,19 @@ class Attempt:
                 record.count_bytes_sent(tail)
                 yield tail
         except ProxyError as error:
-            if not framer.marked:  # else all is said: a connection that stays open, or breaks now, is no loss
+            if not framer.marked:  # After the end marker, an open or broken connection loses nothing.
                 yield self._last_event(error)
 
     async def _bytes(self, first: bytes, response: UpstreamResponse) -> AsyncGenerator[bytes]:
-        """Any other body, as it comes."""
+        """Yield any other body as it arrives."""
         chunk, tail = first, b""
         while chunk:
             self.record.count_bytes_sent(chunk)
             yield chunk
             tail = (tail + chunk)[-TAIL_BYTES:] if self._is_counted else b""
-            self.clock.waiting()
+            self.clock.start_waiting()
             chunk = await response.read()
-            self.clock.arrived()
+            self.clock.stop_waiting()
         self._note_usage(read_usage_in_tail, tail)
 
     async def _next_unless_silent(self, response: UpstreamResponse) -> bytes | None:
@@ -242,7 +242,7 @@ class Attempt:
 
     def _last_event(self, error: ProxyError) -> bytes:
         self.record.fail(error)
-        told = Aborted() if isinstance(error, UpstreamTimeout) else error
-        event = error_event(told.envelope(), named=self.route.endpoint.stream is StreamEnd.RESPONSE)
+        shown = Aborted() if isinstance(error, UpstreamTimeout) else error
+        event = error_event(shown.envelope(), named=self.route.endpoint.stream is StreamEnd.RESPONSE)
         self.record.count_bytes_sent(event)
         return event

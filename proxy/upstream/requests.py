@@ -39,13 +39,13 @@ class IncomingRequest(SeenRequest):
 
 
 class SendClock(Protocol):
-    """Bounds the wait for an upstream."""
+    """Bounds the wait for an upstream; see `proxy.upstream.clock.ExchangeClock`."""
 
-    def hold(self) -> None:
-        """Something else is waited for."""
+    def suspend(self) -> None:
+        """Suspend the timeout during a wait that has its own."""
 
-    def sent(self) -> None:
-        """The request goes out: the wait begins."""
+    def restart(self) -> None:
+        """Restart the timeout: the request goes out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class UpstreamRequest:
         headers: See `proxy.wire.headers.request_headers`.
         body: Held bytes, which can be sent again, or a stream, which cannot.
         content_length: Of a streamed body, if the caller announced it.
-        clock: Learns when the upstream's time begins, which does not include a wait for a token.
+        clock: Its timeout is suspended during a wait for a token.
         subprotocols: Of a WebSocket; the request is its handshake.
         caller: The name of the caller, who pays for fetches of tokens that do not help.
         endpoint, model: What the request is for; a token may be valid for some requests only.

@@ -1,6 +1,6 @@
 """Which upstreams serve which request: by its model, by its endpoint, or the default one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -8,7 +8,6 @@ from typing import Final
 from proxy.access import Caller
 from proxy.settings import Settings, Timeouts, Upstream
 from proxy.telemetry import UpstreamReading
-from proxy.upstream.balance import Balance
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.health import UpstreamHealth
 from proxy.wire.endpoints import Endpoint
@@ -22,7 +21,7 @@ Target = str | Mapping[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where one request goes."""
+    """One upstream for one request, with everything that the attempt needs to know."""
 
     endpoint: Endpoint
     upstream: str
@@ -30,22 +29,50 @@ class Route:
     timeouts: Timeouts
     health: UpstreamHealth
     rename: str | None = None
-    """The model's name up there, where it is another one."""
+    """The upstream's own name of the model, if it differs."""
     repairs: Repairs = NO_REPAIRS
     """Those of the upstream and those of the caller."""
     heartbeat: float = 0.0
-    """Seconds of silence after which a caller of a stream hears from us; 0 is never."""
+    """Seconds of silence after which the caller of a stream gets a comment; 0 is never."""
     fallback_statuses: frozenset[int] = frozenset()
-    """Answers that count as a failure, where there is another upstream to ask."""
+    """Statuses that count as a failure if another upstream can be asked."""
+
+
+class Balance:
+    """Distributes requests among several upstreams by weight: smooth weighted round robin, as in nginx.
+
+    Args:
+        weights: Of each upstream, by its name.
+    """
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self._weights = dict(weights)
+        self.names = tuple(self._weights)
+        self._current = dict.fromkeys(self._weights, 0)
+
+    def order(self, available: Container[str]) -> Sequence[str]:
+        """Return all upstreams: the one whose turn it is, then those to try if it fails.
+
+        Args:
+            available: Those that take turns; the others come last, and lose no turn.
+        """
+        if len(self.names) == 1:
+            return self.names
+        among = [name for name in self.names if name in available] or self.names
+        for name in among:
+            self._current[name] += self._weights[name]
+        order = sorted(among, key=lambda name: self._current[name], reverse=True)
+        self._current[order[0]] -= sum(self._weights[name] for name in among)
+        return [*order, *(name for name in self.names if name not in among)]
 
 
 class Routing:
-    """Choose as `[routes]` says: the first route of models that fits, then by endpoint; else the default.
+    """Chooses upstreams by `[routes]`: the first matching route of models, else the endpoint, else default.
 
     Args:
         settings: The whole configuration.
-        clients: One client an upstream, by name.
-        before: That of the settings before these: of upstreams that are the same its memory goes on.
+        clients: One client for each upstream, by name.
+        before: That of the previous configuration: the health of upstreams that are the same is kept.
     """
 
     def __init__(
@@ -101,8 +128,8 @@ class Routing:
             rename, balance = None, _balance(at)
         else:
             rename, balance = self._matching(model) or (None, self._at(endpoint.name))
-        able = [name for name in balance.names if not self._health[name].opens_in]
-        names = [*_with_fallbacks(balance.order(able), self._upstreams)]
+        available = [name for name in balance.names if not self._health[name].opens_in]
+        names = [*_with_fallbacks(balance.order(available), self._upstreams)]
         if len(names) > 1:
             names = [name for name in names if not self._health[name].opens_in] or names
         return [self._route(name, endpoint, model, rename, caller) for name in names]
@@ -111,7 +138,7 @@ class Routing:
         return name in self._health and kept.is_like(self._health[name])
 
     def readings(self) -> list[UpstreamReading]:
-        """How each upstream stands."""
+        """Return the state of each upstream, for `/metrics`."""
         return [health.reading() for health in self._health.values()]
 
     def _route(
@@ -137,7 +164,7 @@ class Routing:
         return self._repairs[pair]
 
     def _matching(self, model: str | None) -> tuple[str | None, Balance] | None:
-        """The first route that fits: the model's name up there, and who takes it."""
+        """Return the first matching route: the upstream's name of the model, and the upstreams."""
         for route, balance in self._of_model if model is not None else ():
             if fnmatchcase(model or "", route.match):
                 return route.rename, balance
@@ -156,7 +183,7 @@ def _balance(target: Target) -> Balance:
 
 
 def _with_fallbacks(names: Iterable[str], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
-    """Peers come before the fallbacks of any of them; each upstream once."""
+    """Yield each upstream once, peers before the fallbacks of any of them."""
     waiting, seen = [*names], set[str]()
     while waiting:
         later: list[str] = []
@@ -170,7 +197,7 @@ def _with_fallbacks(names: Iterable[str], upstreams: Mapping[str, Upstream]) -> 
 
 
 def _with_alternative(balances: Iterable[Balance], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
-    """Whoever is last in a plan has none, and is asked whatever its circuit says."""
+    """Yield the upstreams that are not last in a plan: the last one is asked even if its circuit is open."""
     for balance in balances:
         *names, last = _with_fallbacks(balance.names, upstreams)
         yield from names

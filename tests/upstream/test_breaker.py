@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from proxy.errors import BadResponse, CircuitOpen
 from proxy.settings import Breaker
-from proxy.upstream.breaker import CircuitBreaker
+from proxy.upstream.health import CircuitBreaker
 
 
 class Clock:

@@ -109,7 +109,7 @@ async def test_an_upload_under_way_pushes_the_first_byte_clock() -> None:
     async def upload() -> None:
         for _ in range(20):
             await asyncio.sleep(9)
-            clock.sent()
+            clock.restart()
         await asyncio.Event().wait()
 
     with pytest.raises(UpstreamTimeout):
@@ -125,7 +125,7 @@ async def test_an_upload_does_not_push_the_total() -> None:
     async def upload() -> None:
         while True:
             await asyncio.sleep(9)
-            clock.sent()
+            clock.restart()
 
     with pytest.raises(UpstreamTimeout):
         await first_byte(clock, upload())
@@ -135,9 +135,9 @@ async def test_an_upload_does_not_push_the_total() -> None:
 @virtually
 async def test_an_upload_outside_the_wait_moves_nothing() -> None:
     clock = clock_of(first_byte=10)
-    clock.sent()
+    clock.restart()
     assert (await expiry_of(clock))[0] == 10
-    clock.sent()
+    clock.restart()
     assert not has_timers()
 
 
@@ -149,7 +149,7 @@ async def test_an_upload_that_goes_on_while_the_wait_is_ended_disturbs_nothing()
         try:
             await asyncio.Event().wait()
         finally:
-            clock.sent()
+            clock.restart()
 
     with pytest.raises(UpstreamTimeout):
         await first_byte(clock, upload())
@@ -173,11 +173,11 @@ async def test_the_gap_is_measured_from_the_beginning_of_the_current_wait() -> N
     clock = clock_of(idle=60)
     reader = Reader(clock)
     for _ in range(10):  # waits of 59 s each; a timer that began with the first would fire in the second
-        clock.waiting()
+        clock.start_waiting()
         await asyncio.sleep(59)
-        clock.arrived()
+        clock.stop_waiting()
     await asyncio.sleep(7)
-    clock.waiting()
+    clock.start_waiting()
     assert await reader.outcome() == (10 * 59 + 7 + 60, "silence in mid-answer")
 
 
@@ -185,11 +185,11 @@ async def test_the_gap_is_measured_from_the_beginning_of_the_current_wait() -> N
 async def test_the_callers_own_time_is_no_gap() -> None:
     clock = clock_of(idle=60)
     reader = Reader(clock)
-    clock.waiting()
-    clock.arrived()
+    clock.start_waiting()
+    clock.stop_waiting()
     await asyncio.sleep(10 * HOUR)  # the caller takes its time
     assert reader.errors == []
-    clock.waiting()
+    clock.start_waiting()
     assert await reader.outcome() == (10 * HOUR + 60, "silence in mid-answer")
 
 
@@ -197,7 +197,7 @@ async def test_the_callers_own_time_is_no_gap() -> None:
 async def test_a_gap_of_exactly_the_bound_is_too_long() -> None:
     clock = clock_of(idle=60)
     reader = Reader(clock)
-    clock.waiting()
+    clock.start_waiting()
     await asyncio.sleep(59.999)
     assert reader.errors == []
     assert (await reader.outcome())[0] == 60
@@ -207,7 +207,7 @@ async def test_a_gap_of_exactly_the_bound_is_too_long() -> None:
 async def test_without_an_idle_bound_silence_goes_on() -> None:
     clock = clock_of(total=10 * HOUR)
     reader = Reader(clock)
-    clock.waiting()
+    clock.start_waiting()
     assert await reader.outcome() == (10 * HOUR, "the whole exchange took too long")
 
 
@@ -218,11 +218,11 @@ def test_the_total_ends_it_whoever_is_waited_for(waits: bool) -> None:  # noqa: 
         clock = clock_of(idle=60, total=100)
         await asyncio.sleep(30)
         reader = Reader(clock)
-        clock.waiting()
+        clock.start_waiting()
         await asyncio.sleep(45)
-        clock.arrived()
+        clock.stop_waiting()
         if waits:
-            clock.waiting()
+            clock.start_waiting()
         assert await reader.outcome() == (70, "the whole exchange took too long")
 
     end()
@@ -232,7 +232,7 @@ def test_the_total_ends_it_whoever_is_waited_for(waits: bool) -> None:  # noqa: 
 async def test_without_bounds_no_timer_is_set() -> None:
     clock = ExchangeClock(NONE)
     Reader(clock)
-    clock.waiting()
+    clock.start_waiting()
     assert not has_timers()
 
 
@@ -242,8 +242,8 @@ async def test_an_event_costs_no_timer_of_its_own() -> None:
     Reader(clock)
     before = clock._timer
     for _ in range(1000):
-        clock.waiting()
-        clock.arrived()
+        clock.start_waiting()
+        clock.stop_waiting()
     assert clock._timer is before
     clock.close()
 
@@ -252,7 +252,7 @@ async def test_an_event_costs_no_timer_of_its_own() -> None:
 async def test_a_closed_clock_leaves_no_timer_and_never_fails() -> None:
     clock = clock_of(idle=60, total=100)
     reader = Reader(clock)
-    clock.waiting()
+    clock.start_waiting()
     await asyncio.sleep(59)
     clock.close()
     assert not has_timers()
@@ -298,7 +298,7 @@ async def test_an_upload_does_not_push_a_stop() -> None:
     begun = now()
     loop = asyncio.get_running_loop()
     loop.call_later(5, clock.stop)
-    loop.call_later(5, clock.sent)
+    loop.call_later(5, clock.restart)
     with pytest.raises(Draining):
         await first_byte(clock, asyncio.Event().wait())
     assert now() - begun == 5

@@ -1,0 +1,109 @@
+"""The scope of an exchange: whatever happens inside, it closes everything and then writes one line."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from proxy.errors import BadResponse
+from proxy.lifecycle import CallerGone, ExchangeScope
+from proxy.services import Services
+from proxy.telemetry import ExchangeRecord
+
+
+def no_services() -> NoReturn:
+    """Stand for services that nothing here uses."""
+    raise AssertionError("an exchange without a caller needs no services")
+
+
+@pytest.fixture
+def exchange() -> ExchangeScope:
+    """A scope that has not been entered."""
+    return ExchangeScope(ExchangeRecord("id", "POST", "/v1/models"), no_services)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[EventDict]]:
+    """What is logged."""
+    with capture_logs() as lines:
+        yield lines
+
+
+async def test_the_line_comes_after_everything_is_closed_in_reverse(
+    exchange: ExchangeScope, lines: list[EventDict]
+) -> None:
+    steps: list[str] = []
+    async with exchange:
+        exchange.closing.callback(lambda: steps.append(f"first, {len(lines)} lines"))
+        exchange.closing.callback(steps.append, "second")
+    assert steps == ["second", "first, 0 lines"]
+    assert [(line["event"], line["outcome"]) for line in lines] == [("exchange", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "events"),
+    [
+        (BadResponse(reason="garbage"), "upstream_bad_response", ["exchange"]),
+        (CallerGone(), "client_gone", ["exchange"]),
+        (LookupError(), "internal_error", ["response_failed", "exchange"]),
+        (asyncio.CancelledError(), "client_gone", ["exchange"]),
+    ],
+)
+async def test_an_error_passes_and_is_the_outcome(
+    exchange: ExchangeScope, lines: list[EventDict], error: BaseException, outcome: str, events: list[str]
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        async with exchange:
+            raise error
+    assert caught.value is error
+    assert [line["event"] for line in lines] == events
+    assert lines[-1]["outcome"] == outcome
+
+
+async def test_an_error_during_the_closing_is_the_outcome(
+    exchange: ExchangeScope, lines: list[EventDict]
+) -> None:
+    def fail() -> NoReturn:
+        raise LookupError
+
+    steps: list[str] = []
+    exchange.closing.callback(steps.append, "closed")
+    exchange.closing.callback(fail)
+    with pytest.raises(LookupError):
+        async with exchange:
+            pass
+    assert steps == ["closed"]
+    assert lines[-1]["outcome"] == "internal_error"
+
+
+async def test_the_first_outcome_counts(exchange: ExchangeScope, lines: list[EventDict]) -> None:
+    exchange.record.end("error_inside", "1002")
+    with pytest.raises(BadResponse):
+        async with exchange:
+            raise BadResponse
+    assert (lines[-1]["outcome"], lines[-1]["reason"]) == ("error_inside", "1002")
+
+
+async def test_services_are_held_from_the_first_use_to_the_end() -> None:
+    class Users:
+        count = 0
+
+        def acquire(self) -> None:
+            self.count += 1
+
+        def release(self) -> None:
+            self.count -= 1
+
+    users, counts = Users(), list[int]()
+    services = Services.__new__(Services)
+    object.__setattr__(services, "users", users)
+    async with ExchangeScope(ExchangeRecord("id", "GET", "/"), lambda: services) as exchange:
+        assert users.count == 0
+        assert exchange.services is services
+        assert exchange.services is services
+        assert users.count == 1
+        exchange.closing.callback(lambda: counts.append(users.count))
+    assert (counts, users.count) == ([1], 0)
