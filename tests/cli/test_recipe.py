@@ -95,7 +95,9 @@ async def test_the_demonstration_gateway_gives_a_block_that_serves(
     assert gateway.gateway.stats.token_fetches == 1
 
 
-async def test_the_endpoint_is_asked_once_and_as_curl_would(endpoint: TokenEndpoint, capsys: Printed) -> None:
+async def test_the_endpoint_gets_one_request_like_that_of_curl(
+    endpoint: TokenEndpoint, capsys: Printed
+) -> None:
     line = f"curl -X PUT '{endpoint.url}/t?a=b' -d 'password={SECRET}' -H 'X-Key: {SECRET}'"
     assert await run("--name", "my-idp", "--curl", line) == 0
     (asked,) = endpoint.asked
@@ -107,7 +109,7 @@ async def test_the_endpoint_is_asked_once_and_as_curl_would(endpoint: TokenEndpo
     assert "token-1" not in printed.out + printed.err
 
 
-async def test_the_line_may_come_by_standard_input(
+async def test_the_line_can_be_read_from_standard_input(
     endpoint: TokenEndpoint, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"curl {endpoint.url} \\\n  -d a=1\n"))
@@ -138,7 +140,7 @@ async def test_shell_variables_are_taken_from_the_environment(
     assert SECRET not in printed.out + printed.err
 
 
-async def test_offline_asks_nobody(
+async def test_offline_sends_no_request(
     endpoint: TokenEndpoint, capsys: Printed, reply: Callable[[Any], str]
 ) -> None:
     saved = reply(f"HTTP/1.1 201 Created\r\nX-Subject-Token: {RANDOM}\r\n\r\n{{}}")
@@ -159,7 +161,7 @@ def test_a_saved_replys_moment_is_that_of_the_file(capsys: Printed, reply: Calla
 BOTH = {"token": RANDOM, "jwt": jwt(), "expires_in": 300000}
 
 
-def test_doubts_are_asked_about_at_a_terminal(
+def test_uncertain_findings_are_asked_about_at_a_terminal(
     capsys: Printed, reply: Callable[[Any], str], types: Callable[[str], None]
 ) -> None:
     types("nine\n9\n2\n")
@@ -189,7 +191,7 @@ def test_a_unit_in_doubt_is_asked_about(
 
 
 @pytest.mark.parametrize("yes", [True, False])
-def test_nobody_is_asked_where_nobody_is_or_with_yes(
+def test_no_question_is_asked_without_a_terminal_or_with_yes(
     capsys: Printed, reply: Callable[[Any], str], types: Callable[[str], None], *, yes: bool
 ) -> None:
     if yes:
@@ -230,7 +232,7 @@ async def test_a_failure_exits_1_with_the_masked_reply(
     assert ("invalid_client" in printed.err) == (status == 401)
 
 
-async def test_an_endpoint_that_is_not_there_or_silent_exits_1(capsys: Printed, unused_tcp_port: int) -> None:
+async def test_an_unreachable_or_silent_endpoint_exits_1(capsys: Printed, unused_tcp_port: int) -> None:
     assert await run("--curl", f"curl http://127.0.0.1:{unused_tcp_port}/") == 1
     assert "connection refused" in capsys.readouterr().err
 
@@ -380,7 +382,7 @@ SPOKEN = [
 
 
 @pytest.mark.parametrize(("line", "said", "status"), SPOKEN)
-def test_where_the_locale_is_chinese_so_are_the_words(
+def test_a_chinese_locale_gets_chinese_messages(
     capsys: Printed,
     reply: Callable[[Any], str],
     monkeypatch: pytest.MonkeyPatch,

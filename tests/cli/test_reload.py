@@ -40,7 +40,7 @@ async def test_a_file_that_was_renamed_into_place_is_taken_at_once(tmp_path: Pat
         await wait_until_stable(path)
 
 
-async def test_a_file_that_never_rests_is_refused_with_the_cure(
+async def test_a_file_that_keeps_changing_is_rejected_with_a_cure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "proxy.toml"

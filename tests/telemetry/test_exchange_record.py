@@ -25,7 +25,7 @@ def test_a_line_holds_only_what_is_known() -> None:
     assert (line["bytes_up"], line["bytes_down"]) == (0, 0)
 
 
-def test_what_was_found_out_on_the_way_stands_in_the_line() -> None:
+def test_values_set_during_the_exchange_are_in_the_line() -> None:
     found = {
         "caller": "tester",
         "endpoint": "chat/completions",
@@ -45,7 +45,7 @@ def test_what_was_found_out_on_the_way_stands_in_the_line() -> None:
     assert set(line) == ALWAYS | set(found)
 
 
-def test_moments_are_told_in_milliseconds_since_the_request_came() -> None:
+def test_moments_are_milliseconds_since_the_request() -> None:
     exchange = record()
     exchange.started = time.monotonic() - 10.0
     exchange.headers_at = exchange.started + 0.0123456
@@ -85,7 +85,7 @@ def test_bytes_that_go_down_are_kept_where_bodies_are_logged() -> None:
 @pytest.mark.parametrize(
     "error", [BadResponse(reason="reset"), UpstreamTimeout(reason="silence"), TokenUnavailable(reason="down")]
 )
-def test_a_failure_is_told_by_its_code_and_its_reason(error: ProxyError) -> None:
+def test_a_failure_has_its_code_and_reason(error: ProxyError) -> None:
     exchange = record()
     exchange.fail(error)
     line = exchange.fields()

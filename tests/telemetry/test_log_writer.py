@@ -69,7 +69,7 @@ def test_a_few_enormous_lines_are_bounded_as_well() -> None:
         assert writer.dropped >= 5
 
 
-def test_what_waits_is_written_once_it_can_be() -> None:
+def test_waiting_lines_are_written_when_possible() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as log, writing_to(stream) as writer:

@@ -173,7 +173,7 @@ def test_any_text_makes_exactly_one_line_that_parses(event: str, value: str) -> 
     assert (line["event"], line["value"]) == (event, value)
 
 
-def test_text_that_is_not_unicode_does_not_break_the_one_who_logs_it() -> None:
+def test_text_that_is_not_unicode_can_be_logged() -> None:
     """The operating system returns a file name in another encoding with lone surrogates."""
     stream = log_to(io.StringIO(), format="json")
     get_logger("room").error("failed", path="caf\udce9", secret=CANARY, wrapped=Secret(CANARY))
@@ -328,7 +328,7 @@ async def test_requests_at_once_never_mix_their_ids() -> None:
     assert told == {number: f"id-{number}" for number in range(20)}
 
 
-async def test_the_service_tells_neither_token_nor_key_nor_prompt(
+async def test_the_log_has_no_token_key_or_prompt(
     tmp_path: Path, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = log_to(io.StringIO(), format="json", level="debug")
@@ -374,7 +374,7 @@ def gateway_tokens(gateway: RunningGateway) -> list[str]:
 
 
 @pytest.mark.parametrize("place", ["in_the_view", "after_the_view"])
-async def test_a_defect_is_logged_with_its_cause_and_without_what_the_request_held(
+async def test_a_defect_is_logged_with_its_cause_but_without_the_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     stream = log_to(io.StringIO(), format="json", level="debug")

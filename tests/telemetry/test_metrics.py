@@ -59,7 +59,7 @@ def test_a_credential_has_all_its_numbers() -> None:
     }
 
 
-def test_every_count_that_is_kept_is_told() -> None:
+def test_every_counter_has_a_metric() -> None:
     before = samples([READING])
     for field in fields(TokenStats):
         changed = TokenStats(**{name: getattr(STATS, name) for name in TokenStats.__slots__})

@@ -4,7 +4,7 @@ from proxy.telemetry import Metrics, UsageTotals
 from proxy.telemetry.readings import MODELS_MAX, OTHER_MODEL, UsageKey
 
 
-def test_what_is_used_adds_up_by_caller_model_and_upstream() -> None:
+def test_usage_adds_up_by_caller_model_and_upstream() -> None:
     totals = UsageTotals()
     totals.add("ragflow", "gpt-4o", "chat", 10, 5)
     totals.add("ragflow", "gpt-4o", "chat", 1, 2)
@@ -15,7 +15,7 @@ def test_what_is_used_adds_up_by_caller_model_and_upstream() -> None:
     }
 
 
-def test_invented_names_do_not_grow_without_end() -> None:
+def test_the_number_of_invented_names_is_bounded() -> None:
     totals = UsageTotals()
     for number in range(MODELS_MAX + 100):
         totals.add("c", f"model-{number}", "u", 1, 1)

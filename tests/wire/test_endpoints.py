@@ -27,7 +27,7 @@ def example(pattern: str) -> str:
 
 
 @ROWS
-def test_every_row_serves_the_paths_that_it_names(row: Endpoint) -> None:
+def test_every_row_is_found_by_its_paths(row: Endpoint) -> None:
     for pattern in row.paths or (row.name,):
         for method in row.methods or {"GET", "POST", "PUT", "PATCH", "DELETE"}:
             found = endpoint_of(example(pattern), method)
@@ -38,13 +38,13 @@ def test_every_row_serves_the_paths_that_it_names(row: Endpoint) -> None:
 
 
 @ROWS
-def test_a_head_is_served_as_a_get_is(row: Endpoint) -> None:
+def test_head_is_treated_like_get(row: Endpoint) -> None:
     for pattern in row.paths or (row.name,):
         assert endpoint_of(example(pattern), "HEAD") is endpoint_of(example(pattern), "GET")
 
 
 @ROWS
-def test_the_facts_of_a_row_agree(row: Endpoint) -> None:
+def test_the_properties_of_a_row_are_consistent(row: Endpoint) -> None:
     assert not row.heartbeats or row.stream is not None
     assert not row.form or row.model is ModelPlace.BODY
     assert not row.limited or row.model is not ModelPlace.HIDDEN
@@ -71,7 +71,7 @@ def test_named_repairs_apply_at_one_endpoint_of_their_shape(shape: Shape) -> Non
         ("OPTIONS", "completions"),
     ],
 )
-def test_another_method_or_a_path_below_has_none_of_an_endpoints_facts(method: str, path: str) -> None:
+def test_another_method_or_a_path_below_has_no_properties_of_the_endpoint(method: str, path: str) -> None:
     found = endpoint_of(path, method)
     assert (found.shape, found.heartbeats) == (None, False)
     assert found.stream is not StreamEnd.FINISH
@@ -104,7 +104,7 @@ def test_another_method_or_a_path_below_has_none_of_an_endpoints_facts(method: s
         ("POST", ""),
     ],
 )
-def test_what_may_run_a_model_unseen_is_closed_to_limited_keys(method: str, path: str) -> None:
+def test_endpoints_with_hidden_models_are_closed_to_limited_keys(method: str, path: str) -> None:
     found = endpoint_of(path, method)
     assert found.model is ModelPlace.HIDDEN
     assert not found.limited
@@ -140,13 +140,13 @@ def test_a_model_in_the_path_is_found_where_the_pattern_has_it() -> None:
 @pytest.mark.parametrize(
     "path", ["models/a", "models/a/b", "engines/a/x", "fine_tuning/checkpoints/a/permissions"]
 )
-def test_the_id_of_a_model_is_known_whatever_the_method(method: str, path: str) -> None:
+def test_the_id_of_a_model_is_found_for_every_method(method: str, path: str) -> None:
     segments = path.split("/")
     place = match(method, segments).model
     assert place is not None
     assert "a" in segments[place]
 
 
-def test_the_short_way_to_an_endpoint_leads_to_the_same_one() -> None:
+def test_the_fast_look_up_finds_the_same_endpoint() -> None:
     for (method, path), endpoint in FIXED_PATHS.items():
         assert match(method, path.decode()[1:].split("/")).endpoint is endpoint

@@ -22,7 +22,7 @@ from proxy.wire.error_envelope import MESSAGE_CHARACTERS_MAX, forbidden_error
         (b"\xff\x00two\r\nlines", "\ufffd two lines"),
     ],
 )
-def test_the_message_is_the_upstreams(body: bytes, message: str) -> None:
+def test_the_message_is_that_of_the_upstream(body: bytes, message: str) -> None:
     error = forbidden_error(401, body)
     assert error.envelope()["error"]["message"] == message
     assert error.envelope()["error"]["code"] == error.code == "upstream_forbidden"

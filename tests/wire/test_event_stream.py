@@ -71,14 +71,14 @@ def test_output_always_stops_at_an_event_end(stream: bytes, at: list[int]) -> No
 
 
 @given(STREAMS)
-def test_nothing_whole_is_held_back(stream: bytes) -> None:
+def test_whole_events_are_not_delayed(stream: bytes) -> None:
     out, _ = frame([stream])
     left = len(b"".join(out))
     # An extra line end may be held until the next chunk, but a whole event may not.
     assert not any(stream[left:end].strip(b"\r\n") for end in reference_ends(stream) if end > left)
 
 
-def test_events_that_arrived_together_leave_together() -> None:
+def test_events_received_together_are_returned_together() -> None:
     out, framer = frame([b"data: 1\n\ndata: 2\n\ndata: 3", b"\n\n"])
     assert out == [b"data: 1\n\ndata: 2\n\n", b"data: 3\n\n"]
     assert framer.events == 3
@@ -101,7 +101,7 @@ def test_the_unfinished_tail_is_kept_until_the_end() -> None:
         b'data: {"choices":[{"finish_reason" : "length"}]}\n\n',
     ],
 )
-def test_a_stream_that_says_it_is_done_is_finished(ending: bytes) -> None:
+def test_a_stream_with_an_end_marker_is_finished(ending: bytes) -> None:
     _, framer = frame([b"data: {}\n\n", ending])
     assert framer.finished
 
@@ -121,7 +121,7 @@ def test_a_stream_that_only_talks_about_the_end_is_not_finished(ending: bytes) -
     assert not framer.finished
 
 
-def test_an_event_over_the_cap_is_seen_and_the_ones_before_it_are_not_lost() -> None:
+def test_an_event_over_the_limit_is_detected_and_the_ones_before_it_are_returned() -> None:
     framer = EventFramer(16)
     assert framer.feed(b"data: 1\n\ndata: 23456789") == b"data: 1\n\n"
     assert not framer.too_large

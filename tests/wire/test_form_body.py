@@ -32,7 +32,7 @@ END = b"--b--\r\n"
         part("models", b"x") + part("prompt", b"model") + MODEL + END,
     ],
 )
-def test_the_model_is_found_and_renamed_alone(body: bytes) -> None:
+def test_only_the_model_is_found_and_replaced(body: bytes) -> None:
     assert read_form(TYPE, body).model == "whisper-1"
     assert replace_form_model(TYPE, body, "corp\\1") == body.replace(b"whisper-1", b"corp\\1")
 
@@ -54,7 +54,7 @@ def test_the_model_is_found_and_renamed_alone(body: bytes) -> None:
         b"--b\r\n" + b"a: b\r\n" * 20_000 + MODEL.removeprefix(b"--b\r\n") + END,
     ],
 )
-def test_a_form_without_one_whole_model_stays(body: bytes) -> None:
+def test_a_form_without_one_whole_model_does_not_change(body: bytes) -> None:
     assert read_form(TYPE, body).model is None
     assert replace_form_model(TYPE, body, "corp") is body
 
@@ -100,7 +100,7 @@ QUOTED = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\nm\r\n'
         part("x", b"y") * 300 + END,
     ],
 )
-def test_a_form_that_two_parsers_may_read_in_two_ways_is_not_plain(body: bytes) -> None:
+def test_a_form_that_parsers_may_read_differently_is_not_plain(body: bytes) -> None:
     assert not read_form(TYPE, body).is_plain
 
 
@@ -141,7 +141,7 @@ def test_httpx_sends_plain_forms() -> None:
 
 
 @given(st.binary(max_size=60), st.text(max_size=8), st.booleans())
-def test_any_model_is_renamed_there_and_back(file: bytes, model: str, first: bool) -> None:  # noqa: FBT001
+def test_replacing_a_model_twice_restores_the_form(file: bytes, model: str, first: bool) -> None:  # noqa: FBT001
     if b"--b" in file or "--b" in model:
         return
     parts = [part("model", model.encode()), part("file", file, '; filename="f"')]

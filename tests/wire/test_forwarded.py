@@ -35,7 +35,7 @@ def forwarded(*values: str) -> Headers:
         (None, [], UNKNOWN),
     ],
 )
-def test_the_visitor_is_the_rightmost_address_that_is_no_proxy_of_ours(
+def test_the_visitor_is_the_rightmost_address_that_is_not_a_trusted_proxy(
     peer: str | None, values: list[str], visitor: str
 ) -> None:
     assert LOOPBACK.visitor(peer, forwarded(*values)) == visitor
@@ -46,13 +46,13 @@ def test_a_chain_of_trusted_proxies_is_followed() -> None:
     assert LOOPBACK.visitor("127.0.0.1", forwarded("198.51.100.1, 10.0.0.9")) == "10.0.0.9"
 
 
-def test_nobody_is_believed_where_nobody_is_trusted() -> None:
+def test_without_trusted_proxies_headers_are_ignored() -> None:
     assert TrustedProxies([]).visitor("127.0.0.1", forwarded("198.51.100.1")) == "127.0.0.1"
     assert TrustedProxies([]).visitor(None, forwarded("198.51.100.1")) == UNKNOWN
 
 
 @given(forged=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n")))
-def test_no_forgery_changes_whom_the_proxy_saw(forged: str) -> None:
+def test_no_forged_header_changes_the_visitor(forged: str) -> None:
     headers = [(b"x-forwarded-for", forged.encode("latin-1") + b", 198.51.100.1")]
 
     assert LOOPBACK.visitor("127.0.0.1", headers) == "198.51.100.1"
@@ -68,7 +68,7 @@ def test_no_forgery_changes_whom_the_proxy_saw(forged: str) -> None:
         ("http", "192.0.2.7", b"https", False),
     ],
 )
-def test_tls_is_what_the_connection_or_a_trusted_proxy_says(
+def test_the_connection_or_a_trusted_proxy_decides_about_tls(
     scheme: str, peer: str, proto: bytes | None, *, secure: bool
 ) -> None:
     headers = [] if proto is None else [(b"x-forwarded-proto", proto)]

@@ -42,7 +42,7 @@ def names(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
 @pytest.mark.parametrize(
     "spell", [bytes, lambda name: name.replace(b"-", b"_"), lambda n: n.replace(b"-", b"_", 1)]
 )
-def test_what_belongs_to_the_caller_or_the_hop_does_not_go_up(
+def test_headers_of_the_caller_or_the_hop_are_not_forwarded(
     name: bytes, spell: Callable[[bytes], bytes]
 ) -> None:
     up = request_headers([(spell(name), b"callers-own")], request_id="r1")
@@ -61,7 +61,7 @@ def test_what_belongs_to_the_caller_or_the_hop_does_not_go_up(
         b"x-custom",
     ],
 )
-def test_everything_else_goes_up_in_order_and_unchanged(name: bytes) -> None:
+def test_all_other_headers_are_forwarded_in_order_and_unchanged(name: bytes) -> None:
     sent = [(name, b"one"), (b"x-other", b"two"), (name, b"three")]
     assert request_headers(sent, request_id="r1")[:3] == sent
 
@@ -71,7 +71,7 @@ def test_identity_encoding_and_our_request_id_are_asked() -> None:
     assert up == [(b"accept-encoding", b"identity"), (b"x-request-id", b"r1")]
 
 
-def test_headers_named_by_connection_stay_here() -> None:
+def test_headers_named_by_connection_are_not_forwarded() -> None:
     sent = [(b"connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"x-end", b"2")]
     assert b"x-hop" not in names(request_headers(sent, request_id="r"))
     assert b"x-end" in names(request_headers(sent, request_id="r"))
@@ -105,7 +105,7 @@ def test_headers_named_by_connection_stay_here() -> None:
     ],
 )
 @pytest.mark.parametrize("event_stream", [True, False])
-def test_what_belongs_to_the_upstreams_site_does_not_come_down(name: bytes, event_stream: bool) -> None:  # noqa: FBT001
+def test_headers_of_the_upstreams_site_are_not_returned(name: bytes, event_stream: bool) -> None:  # noqa: FBT001
     arrived = [(name, b"of the upstream"), (b"retry-after", b"3")]
     down = response_headers(arrived, event_stream=event_stream)
     assert down[0] == (b"retry-after", b"3")
@@ -173,7 +173,7 @@ def test_request_ids_differ() -> None:
 @pytest.mark.parametrize(
     "name", [b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto"]
 )
-def test_a_forwarded_request_is_seen_as_such(name: bytes) -> None:
+def test_a_forwarded_request_is_detected(name: bytes) -> None:
     assert is_forwarded([(name, b"x")])
     assert not is_forwarded([(b"user-agent", b"x")])
 
@@ -204,9 +204,7 @@ MOUNTED = "http://proxy/agent/api/llm_proxy/v1"
         (" /v1/x\t", "/x"),
     ],
 )
-def test_a_url_below_the_base_leads_to_the_same_place_below_the_mount(
-    value: str, target: str, path: str
-) -> None:
+def test_a_url_below_the_base_becomes_the_same_below_the_mount(value: str, target: str, path: str) -> None:
     relative = relative_reference(value.encode(), BASE, path.encode())
     assert relative is not None
     assert "corp" not in relative.decode()

@@ -31,12 +31,12 @@ def test_what_upstreams_answer_is_read(answer: object, expected: list[ModelEntry
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"data": {}}', b"5", b"[" * 100_000, b"\xff"])
-def test_what_is_no_list_is_told_apart(body: bytes) -> None:
+def test_a_body_that_is_not_a_list_is_an_error(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of whatever kind
         read_entries(body)
 
 
-def test_each_model_stands_once_and_gaps_are_filled() -> None:
+def test_each_model_is_listed_once_and_gaps_are_filled() -> None:
     ours = [ModelEntry("a", owned_by="us"), ModelEntry("b", context_length=5)]
     theirs = [ModelEntry("a", 7, "them", 4096), ModelEntry("b", context_length=6), ModelEntry("c")]
     assert merge([ours, theirs]) == [
@@ -57,7 +57,7 @@ def test_each_model_stands_once_and_gaps_are_filled() -> None:
         )
     )
 )
-def test_what_is_written_has_no_null_and_is_read_back(entries: list[ModelEntry]) -> None:
+def test_a_written_list_has_no_nulls_and_can_be_read(entries: list[ModelEntry]) -> None:
     body = listing(entries)
     answer = json.loads(body)
     assert set(answer) == {"object", "data"}

@@ -186,12 +186,12 @@ def test_a_fragment_in_the_query_is_refused() -> None:
 @pytest.mark.parametrize(
     "path", [b"/", b"/v1/models/gpt-4.1", b"/v1/files/a..b", b"/v1/x/%E4%BD%A0", b"/v1/a%2Fb"]
 )
-def test_sound_targets_pass(path: bytes) -> None:
+def test_valid_targets_are_accepted(path: bytes) -> None:
     check_target(path, b"a=1&b=%23")
 
 
 @given(st.sampled_from(["GET", "POST"]), st.binary(max_size=40))
-def test_no_path_ever_climbs_out(method: str, tail: bytes) -> None:
+def test_no_path_leaves_the_base_url(method: str, tail: bytes) -> None:
     path = b"/v1/" + tail
     try:
         check_target(path, b"")
@@ -246,7 +246,7 @@ async def test_no_hostile_path_leaves_the_base_url_in_nginx(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("path", HOSTILE_PATHS)
-def test_hostile_paths_are_refused_or_name_no_folder_above(path: str) -> None:
+def test_hostile_paths_are_rejected_or_name_no_parent_folder(path: str) -> None:
     sent = accepted(path)
     while sent is not None:
         assert not any(set(part.partition(b";")[0]) <= set(b". ") for part in sent[1:].split(b"/"))
@@ -255,7 +255,7 @@ def test_hostile_paths_are_refused_or_name_no_folder_above(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", SOUND_PATHS)
-def test_sound_paths_go_up_byte_for_byte(path: str) -> None:
+def test_valid_paths_are_forwarded_byte_for_byte(path: str) -> None:
     sent = accepted(path)
     assert sent is not None
     assert path.encode().endswith(sent)

@@ -102,12 +102,12 @@ def test_everything_around_a_secret_stays() -> None:
     assert Redactor([JWT]).redact(body % (JWT.encode(), JWT.encode())) == body % (stars, stars)
 
 
-def test_what_holds_no_secret_is_the_same_object() -> None:
+def test_data_without_secrets_is_the_same_object() -> None:
     body = b"nothing to hide"
     assert Redactor([JWT]).redact(body) is body
 
 
-def test_what_is_too_short_to_be_a_secret_is_not_looked_for() -> None:
+def test_short_secrets_are_not_masked() -> None:
     assert not Redactor(["x" * (SECRET_BYTES_MIN - 1)])
     assert not Redactor()
 

@@ -23,7 +23,7 @@ def test_model_and_stream_are_read() -> None:
     assert read_fields(b'{"stream": true, "x": [1], "model": "m"}') == fields
 
 
-def test_fields_of_another_type_are_the_upstreams_to_refuse() -> None:
+def test_fields_of_another_type_are_left_to_the_upstream() -> None:
     fields = RequestFields(streams=True, spellings=("model", "stream"))
     assert read_fields(b'{"model": 7, "stream": "yes"}') == fields
 
@@ -41,7 +41,9 @@ def test_fields_of_another_type_are_the_upstreams_to_refuse() -> None:
         (b"1" * 100, True),
     ],
 )
-def test_whatever_some_server_may_read_as_true_counts_as_a_stream(stream: bytes, *, may_stream: bool) -> None:
+def test_every_value_that_a_server_may_read_as_true_counts_as_a_stream(
+    stream: bytes, *, may_stream: bool
+) -> None:
     assert read_fields(b'{"stream": %b}' % stream).streams == may_stream
 
 
@@ -83,7 +85,7 @@ def test_the_spellings_of_endlessly_repeated_fields_are_bounded() -> None:
 
 
 @given(JSON)
-def test_every_sound_object_passes(value: Any) -> None:
+def test_every_valid_object_is_accepted(value: Any) -> None:
     body = json.dumps({"value": value}, ensure_ascii=True)
     if not any(0xD800 <= ord(char) <= 0xDFFF for char in str(value)):
         read_fields(body.encode())
@@ -126,7 +128,7 @@ def reads_strictly(body: bytes) -> bool:
     )
 )
 @example(['{"a":', '"\\u', "d8", "00", '"}'])
-def test_exactly_what_the_standard_reads_as_an_object_passes(pieces: list[str]) -> None:
+def test_only_objects_of_the_standard_are_accepted(pieces: list[str]) -> None:
     for body in ("".join(pieces).encode(), ('{"a":' + "".join(pieces) + "}").encode()):
         try:
             read_fields(body)
@@ -137,7 +139,7 @@ def test_exactly_what_the_standard_reads_as_an_object_passes(pieces: list[str]) 
 
 
 @pytest.mark.parametrize("depth", [1, 10, 100, 800, 900, 950, 990, 1000, 5_000, 20_000, 1_000_000])
-def test_no_depth_breaks_it(depth: int) -> None:
+def test_any_depth_is_accepted_or_rejected(depth: int) -> None:
     for body in (b'{"a":' + b"[" * depth + b"]" * depth + b"}", b'{"model":' * depth + b"1" + b"}" * depth):
         try:
             fields = read_fields(body)
@@ -156,7 +158,7 @@ def test_an_object_with_too_many_members_is_not_rewritten() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_pass_or_are_refused(body: bytes) -> None:
+def test_any_bytes_are_accepted_or_rejected(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         read_fields(body)
 
@@ -192,12 +194,12 @@ def test_any_bytes_pass_or_are_refused(body: bytes) -> None:
         (b"\xef\xbb\xbf{}", "not a JSON object"),
     ],
 )
-def test_unsound_bodies_are_refused(body: bytes, words: str) -> None:
+def test_invalid_bodies_are_rejected(body: bytes, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words.replace("(", r"\(").replace(")", r"\)")):
         read_fields(body)
 
 
-def test_an_escaped_backslash_is_no_surrogate() -> None:
+def test_an_escaped_backslash_is_not_a_surrogate() -> None:
     read_fields(b'{"a": "\\\\ud800", "b": "\\ud83d\\ude00"}')
 
 
@@ -219,7 +221,7 @@ def test_an_escaped_backslash_is_no_surrogate() -> None:
         (b'{"\\"model":"b","model":"a"}', b'{"\\"model":"b","model":"new"}'),
     ],
 )  # fmt: skip
-def test_a_model_gets_its_other_name_and_nothing_else_changes(body: bytes, expected: bytes) -> None:
+def test_only_the_model_is_replaced(body: bytes, expected: bytes) -> None:
     assert replace_model(body, "new") == expected
 
 
@@ -233,7 +235,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text() | st.just("model"), json_values, max_size=6), st.text())
-def test_of_any_object_the_outermost_model_alone_is_renamed(body: dict[str, object], name: str) -> None:
+def test_only_the_outermost_model_of_an_object_is_replaced(body: dict[str, object], name: str) -> None:
     renamed = json.loads(replace_model(json.dumps(body).encode(), name))
     expected = {**body, "model": name} if isinstance(body.get("model"), str) else body
     assert renamed == expected

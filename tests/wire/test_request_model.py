@@ -218,7 +218,7 @@ def test_a_key_that_occurs_once_is_not_repeated(body: str) -> None:
         max_size=5,
     )
 )
-def test_where_there_is_no_doubt_every_parser_reads_the_same_model(members: list[tuple[str, str]]) -> None:
+def test_all_parsers_read_the_same_model_if_it_is_certain(members: list[tuple[str, str]]) -> None:
     body = "{" + ", ".join(f'"{key}": {value}' for key, value in members) + "}"
     request = seen(body=body)
     if request.fields.repeated is not None or find_ambiguity(request) is not None:
@@ -259,6 +259,6 @@ def test_the_search_for_models_takes_linear_time(unit: str) -> None:
     assert time.process_time() - since < 1
 
 
-def test_what_is_not_json_at_all_is_refused_before() -> None:
+def test_other_bodies_than_json_are_rejected_earlier() -> None:
     with pytest.raises(InvalidRequest):
         seen(body="[]")

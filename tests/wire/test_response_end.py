@@ -34,13 +34,13 @@ def measured(data: bytes, cuts: list[int]) -> ResponseMeter:
 
 
 @given(st.sampled_from(FRAMINGS), CUTS)
-def test_an_answer_ends_exactly_however_it_is_cut(framing: tuple[Pairs, bytes], cuts: list[int]) -> None:
+def test_a_response_ends_exactly_however_it_is_split(framing: tuple[Pairs, bytes], cuts: list[int]) -> None:
     headers, body = framing
     assert measured(written(headers, body), cuts).end("GET", 200, headers) is End.EXACT
 
 
 @given(st.sampled_from(FRAMINGS), CUTS, st.binary(min_size=1, max_size=40))
-def test_no_surplus_goes_unseen_however_it_is_cut(
+def test_surplus_bytes_are_detected_however_they_are_split(
     framing: tuple[Pairs, bytes], cuts: list[int], surplus: bytes
 ) -> None:
     headers, body = framing
@@ -50,7 +50,7 @@ def test_no_surplus_goes_unseen_however_it_is_cut(
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
-def test_some_answers_have_no_body_whatever_they_announce(method: str, status: int) -> None:
+def test_some_responses_never_have_a_body(method: str, status: int) -> None:
     headers = [(b"Content-Length", b"5")]
     assert measured(written(headers, b"", status), []).end(method, status, headers) is End.EXACT
     assert measured(written(headers, b"hello", status), []).end(method, status, headers) is End.SURPLUS
@@ -87,7 +87,7 @@ def test_an_odd_head_is_unclear(data: bytes) -> None:
     assert meter.end("GET", 200, [(b"Content-Length", b"0")]) is End.UNCLEAR
 
 
-def test_an_answer_that_is_still_arriving_is_unclear() -> None:
+def test_an_incomplete_response_is_unclear() -> None:
     headers = [(b"Content-Length", b"5")]
     assert measured(written(headers, b"hell"), []).end("GET", 200, headers) is End.UNCLEAR
 

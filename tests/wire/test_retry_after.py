@@ -38,12 +38,12 @@ NOW = 1_790_000_000.0
         ([(b"x-should-retry", b"maybe")], None),
     ],
 )
-def test_what_an_answer_asks_for(headers: Headers, seconds: float | None) -> None:
+def test_the_delay_that_a_response_asks_for(headers: Headers, seconds: float | None) -> None:
     assert read_retry_after(headers, NOW) == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 
 @given(st.binary(max_size=60))
-def test_whatever_stands_there_is_seconds_or_nothing(value: bytes) -> None:
+def test_any_value_is_seconds_or_none(value: bytes) -> None:
     for name in (b"retry-after", b"retry-after-ms"):
         seconds = read_retry_after([(name, value)], NOW)
         assert seconds is None or 0 <= seconds < 1e15

@@ -61,7 +61,7 @@ def test_the_usage_of_the_outermost_object_is_read(
 
 
 @given(JSON, JSON, st.integers(1, 1 << 40))
-def test_nothing_else_in_an_answer_passes_for_its_usage(before: Any, after: Any, prompt: int) -> None:
+def test_nothing_else_in_a_response_counts_as_usage(before: Any, after: Any, prompt: int) -> None:
     answer = {"before": before, "usage": {"prompt_tokens": prompt}, "after": after}
     for indent in (None, 1):
         body = json.dumps(answer, indent=indent).encode()
@@ -73,9 +73,7 @@ def test_nothing_else_in_an_answer_passes_for_its_usage(before: Any, after: Any,
 
 
 @given(JSON, st.integers(1, 1 << 40), st.integers(0, 400))
-def test_it_is_found_in_the_tail_of_an_answer_whose_beginning_is_cut(
-    before: Any, prompt: int, cut: int
-) -> None:
+def test_usage_is_found_in_the_tail_of_a_response(before: Any, prompt: int, cut: int) -> None:
     body = json.dumps({"data": before, "usage": {"prompt_tokens": prompt}}).encode()
     usage_at = body.rindex(b'"usage"')
     assert read_usage_in_tail(body[min(cut, usage_at) :]) == Usage(prompt, 0)
@@ -124,7 +122,7 @@ def test_no_answer_takes_long_to_search(read: Callable[[bytes], Usage | None], u
 
 
 @pytest.mark.parametrize("charge", Charge)
-def test_an_estimate_is_never_nothing_unless_nothing_is_charged(charge: Charge) -> None:
+def test_an_estimate_is_zero_only_if_nothing_is_charged(charge: Charge) -> None:
     for prompt, answer, events in ((0, 0, 0), (0, 100, 0), (400, 0, 0), (400, 100_000, 7)):
         usage = estimate_usage(charge, prompt, answer, events)
         assert (sum(usage) == 0) is (charge is Charge.NOTHING)

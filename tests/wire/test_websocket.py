@@ -41,7 +41,7 @@ def test_a_rename_leaves_the_rest_byte_for_byte() -> None:
     assert rename_model(b"a=%2f&&model=x&b=+;c", "n/w&") == b"a=%2f&&model=n%2Fw%26&b=+;c"
 
 
-def test_headers_of_the_handshake_stay_on_their_hop() -> None:
+def test_headers_of_the_handshake_are_not_forwarded() -> None:
     kept = (b"openai-beta", b"realtime=v1")
     assert without_handshake([(b"Sec-WebSocket-Key", b"k"), kept, (b"sec-websocket-protocol", b"p")]) == [
         kept
@@ -51,7 +51,7 @@ def test_headers_of_the_handshake_stay_on_their_hop() -> None:
 @pytest.mark.parametrize(
     ("code", "sent"), [(1000, 1000), (1005, 1000), (1006, 1011), (1015, 1011), (1004, 1011), (0, 1011)]
 )
-def test_codes_that_may_not_be_sent_become_such_that_may(code: int, sent: int) -> None:
+def test_codes_that_may_not_be_sent_are_replaced(code: int, sent: int) -> None:
     assert sendable_close(Close(code)).code == sent
 
 

@@ -18,7 +18,7 @@ def test_a_null_delta_becomes_an_empty_one() -> None:
     assert payloads(repair(["fill_delta"], event(chunk(None)))) == [chunk({})]
 
 
-def test_a_chunk_with_content_and_finish_is_parted_and_usage_goes_with_the_end() -> None:
+def test_a_chunk_with_content_and_finish_is_split_and_the_second_has_the_usage() -> None:
     whole = event(chunk({"role": "assistant", "content": "Hi"}, "stop", usage=USAGE))
     assert payloads(repair(["split_finish"], whole)) == [
         chunk({"role": "assistant", "content": "Hi"}, usage=None),
@@ -26,7 +26,7 @@ def test_a_chunk_with_content_and_finish_is_parted_and_usage_goes_with_the_end()
     ]
 
 
-def test_only_the_choices_that_end_come_twice() -> None:
+def test_only_the_choices_that_end_are_in_both_chunks() -> None:
     going = {"index": 0, "delta": {"content": "a"}, "finish_reason": None}
     ending = {"index": 1, "delta": {"content": "b"}, "finish_reason": "stop", "logprobs": {"content": []}}
     assert payloads(repair(["split_finish"], event({"choices": [going, ending]}))) == [
@@ -48,7 +48,7 @@ def test_an_end_without_content_stays_whole(delta: object) -> None:
         {"choices": [], "prompt_filter_results": [{}], "id": "", "model": ""},
     ],
 )
-def test_chunks_with_empty_choices_go_unless_usage_was_asked(empty: object) -> None:
+def test_chunks_with_empty_choices_are_dropped_unless_usage_was_asked(empty: object) -> None:
     stream = event(chunk({"content": "x"})) + event(empty) + DONE
     names = ["drop_unasked_chunks"]
     assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
@@ -57,7 +57,9 @@ def test_chunks_with_empty_choices_go_unless_usage_was_asked(empty: object) -> N
 
 @pytest.mark.parametrize("usage", [USAGE, None])
 @pytest.mark.parametrize("choices", [{"choices": None}, {}])
-def test_chunks_without_choices_go_and_asked_usage_gets_some(choices: Json, usage: Json | None) -> None:
+def test_chunks_without_choices_are_dropped_and_requested_usage_gets_choices(
+    choices: Json, usage: Json | None
+) -> None:
     stream = event(chunk({"content": "x"})) + event({**choices, "usage": usage}) + DONE
     names = ["drop_unasked_chunks"]
     assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
@@ -78,7 +80,7 @@ def test_errors_and_content_are_never_dropped(kept: object) -> None:
     assert repair(["drop_unasked_chunks"], event(kept)) == event(kept)
 
 
-def test_usage_on_every_chunk_is_told_by_the_last_alone() -> None:
+def test_usage_on_every_chunk_is_kept_only_on_the_last() -> None:
     stream = b"".join(event(chunk({"content": str(n)}, usage=USAGE)) for n in range(4))
     stream += event(chunk({}, "stop", usage=USAGE)) + DONE
     told = payloads(repair(["usage_once"], stream))
@@ -86,14 +88,14 @@ def test_usage_on_every_chunk_is_told_by_the_last_alone() -> None:
     assert [each["choices"][0]["delta"] for each in told] == [*({"content": str(n)} for n in range(4)), {}]
 
 
-def test_an_empty_finish_reason_is_no_end() -> None:
+def test_an_empty_finish_reason_does_not_end_a_choice() -> None:
     stream = b"".join(event(chunk({"content": str(n)}, "", usage=USAGE)) for n in range(3))
     assert repair(["split_finish"], stream) == stream
     told = payloads(repair(["usage_once"], stream + event(chunk({}, "stop", usage=USAGE))))
     assert [each["usage"] for each in told] == [None, None, None, USAGE]
 
 
-def test_usage_that_was_asked_and_stands_on_content_alone_comes_before_the_end_marker() -> None:
+def test_requested_usage_on_content_chunks_is_sent_before_the_end_marker() -> None:
     stream = [event(chunk({"content": "a"}, usage=USAGE)), event(chunk({}, "stop")), DONE]
     out = repair(["usage_once"], *stream, usage_asked=True)
     owed = {**chunk({}), "choices": [], "usage": USAGE}
@@ -103,7 +105,7 @@ def test_usage_that_was_asked_and_stands_on_content_alone_comes_before_the_end_m
     assert payloads(repair(["usage_once"], *stream[:2]))[-1] == chunk({}, "stop")
 
 
-def test_usage_in_a_chunk_of_its_own_is_not_told_twice() -> None:
+def test_usage_in_a_separate_chunk_is_not_sent_twice() -> None:
     own = event({"choices": [], "usage": USAGE})
     stream = event(chunk({"content": "a"}, usage=USAGE)) + own + DONE
     assert repair(["usage_once"], stream, usage_asked=True).count(b'"total_tokens": 12') == 1
@@ -172,11 +174,11 @@ def more(text: str, **more: object) -> dict[str, Any]:
         ([calls(more("{}"))], [[0]]),
     ],
 )
-def test_tool_calls_are_joined_by_the_index_they_get(stream: list[bytes], expected: list[list[int]]) -> None:
+def test_tool_calls_are_joined_by_their_new_index(stream: list[bytes], expected: list[list[int]]) -> None:
     assert indexes(repair(["index_tool_calls"], *stream)) == expected
 
 
-def test_choices_count_their_tool_calls_apart() -> None:
+def test_tool_calls_are_counted_per_choice() -> None:
     both = {"choices": [{"index": n, "delta": {"tool_calls": [named("f", id="a")]}} for n in (0, 1)]}
     told = payloads(repair(["index_tool_calls"], event(both)))[0]["choices"]
     assert [choice["delta"]["tool_calls"][0]["index"] for choice in told] == [0, 0]
@@ -209,7 +211,7 @@ def said(stream: bytes) -> dict[tuple[int, str], str]:
 
 
 @given(EVENTS, st.lists(st.integers(0, 20), max_size=4), st.booleans())
-def test_nothing_that_was_said_is_lost(events: list[bytes], at: list[int], usage_asked: bool) -> None:  # noqa: FBT001
+def test_no_text_is_lost_by_repairs(events: list[bytes], at: list[int], usage_asked: bool) -> None:  # noqa: FBT001
     stream = b"".join(events)
     out = repair(CHUNK_REPAIRS, *cut(events, at), usage_asked=usage_asked)
     assert said(out) == said(stream)
@@ -217,7 +219,7 @@ def test_nothing_that_was_said_is_lost(events: list[bytes], at: list[int], usage
 
 
 @given(EVENTS, st.booleans())
-def test_usage_is_told_in_the_end_if_it_was_asked(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
+def test_requested_usage_is_sent_at_the_end(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
     told = payloads(repair(CHUNK_REPAIRS, *events, usage_asked=usage_asked))
     if usage_asked and any(each.get("usage") for each in payloads(b"".join(events))):
         assert any(each.get("usage") for each in told)

@@ -52,11 +52,11 @@ def test_null_content_becomes_an_empty_text(message: dict[str, object]) -> None:
         None,
     ],
 )
-def test_content_and_null_beside_a_tool_call_stay(message: object) -> None:
+def test_content_and_null_next_to_a_tool_call_stay(message: object) -> None:
     assert untouched("fill_content", answer(message))
 
 
-def test_tool_calls_get_their_place_as_index() -> None:
+def test_tool_calls_get_their_position_as_index() -> None:
     calls = [
         {"id": "a", "function": {"arguments": "{}"}},
         {"id": "b", "index": None},
@@ -109,7 +109,7 @@ def test_the_total_is_the_sum_of_its_parts() -> None:
     assert repaired("fill_usage", answer({}, usage=usage))["usage"]["total_tokens"] == 7
 
 
-def test_usage_stays_where_it_is_whole_or_nothing_was_answered() -> None:
+def test_complete_usage_and_responses_without_choices_do_not_change() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "details": None}
     assert untouched("fill_usage", answer({}, usage=usage))
     assert untouched("fill_usage", {"error": {"message": "no"}})
@@ -137,7 +137,7 @@ def test_content_in_parts_becomes_a_text() -> None:
     assert untouched("flat_content", answer({"content": None}))
 
 
-def test_a_message_elsewhere_is_moved_and_one_that_is_nowhere_is_not_made_up() -> None:
+def test_a_message_under_another_name_is_moved_but_never_invented() -> None:
     choice = {"index": 0, "finish_reason": "stop"}
     expected = {"choices": [{**choice, "message": {"content": "Hi"}}]}
     for elsewhere in ({"delta": {"content": "Hi"}}, {"text": "Hi"}, {"message": None, "text": "Hi"}):
@@ -147,7 +147,7 @@ def test_a_message_elsewhere_is_moved_and_one_that_is_nowhere_is_not_made_up() -
         repaired("true_errors", {"choices": [{**choice, "message": None}]})
 
 
-def test_a_finish_reason_is_written_where_there_is_none() -> None:
+def test_a_missing_finish_reason_is_added() -> None:
     for message, reason in (({"content": "x"}, "stop"), ({"tool_calls": [{"id": "a"}]}, "tool_calls")):
         found = repaired("fill_finish", {"choices": [{"message": message}]})
         assert found["choices"][0]["finish_reason"] == reason
@@ -167,7 +167,7 @@ def test_tool_calls_get_ids_types_and_arguments() -> None:
 
 
 @pytest.mark.parametrize("envelope", ["data", "result", "output", "response"])
-def test_an_answer_comes_out_of_its_envelope(envelope: str) -> None:
+def test_a_response_is_taken_out_of_its_envelope(envelope: str) -> None:
     assert repaired("unwrap_answer", {"code": 0, "id": "r", envelope: answer({"content": "x"})}) == {
         "id": "r",
         **answer({"content": "x"}),

@@ -46,7 +46,7 @@ def test_usage_is_sent_only_if_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"choices": []}', b'{"choices": null}', b"<html>"])
-def test_what_is_no_answer_is_no_stream(body: bytes) -> None:
+def test_a_body_without_choices_is_not_converted(body: bytes) -> None:
     assert answer_to_stream(body, CHAT) is None
 
 
@@ -85,7 +85,7 @@ def test_parts_of_tool_calls_are_joined() -> None:
     ]
 
 
-def test_a_stream_that_was_cut_or_failed_is_no_answer() -> None:
+def test_a_stream_that_was_cut_or_failed_is_not_converted() -> None:
     words = event(chunk({"content": "Hi"}))
     with pytest.raises(BadResponse) as cut:
         stream_to_answer(words, CHAT)

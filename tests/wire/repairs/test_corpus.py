@@ -82,7 +82,7 @@ def check(sample: Sample, chosen: str) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.timeout(1800)
-def test_a_broken_stream_says_the_same_repaired_or_is_an_error(part: int) -> None:
+def test_a_broken_stream_keeps_its_content_or_becomes_an_error(part: int) -> None:
     thorough = STREAMS > 2000
     for sample in samples(range(part, STREAMS, PARTS)):
         mine = CHOSEN if thorough else ["all", [*SETS][sample.number // PARTS % len(SETS)]]

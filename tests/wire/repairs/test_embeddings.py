@@ -30,7 +30,7 @@ def test_reversed_embeddings_are_sorted_and_their_numbers_kept() -> None:
 
 
 @pytest.mark.parametrize("index", ["", '"index":null,', '"index":0,', '"index":"0",'])
-def test_without_an_order_of_their_own_the_place_is_the_index(index: str) -> None:
+def test_without_usable_indexes_the_position_becomes_the_index(index: str) -> None:
     body = f'{{"data":[{{{index}"embedding":[1]}},{{{index}"embedding":[2]}}]}}'.encode()
     items = json.loads(repaired(body))["data"]
     assert [(item["index"], item["embedding"]) for item in items] == [(0, [1]), (1, [2])]
@@ -47,7 +47,7 @@ def test_without_an_order_of_their_own_the_place_is_the_index(index: str) -> Non
         b"[1]",
     ],
 )
-def test_what_is_in_order_or_no_list_of_embeddings_stays(body: bytes) -> None:
+def test_sorted_embeddings_and_other_responses_do_not_change(body: bytes) -> None:
     assert repair_response(SORTED, Call(Shape.EMBEDDINGS), body) is body
 
 

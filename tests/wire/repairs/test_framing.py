@@ -82,7 +82,7 @@ def test_a_rewritten_block_keeps_its_other_lines() -> None:
         (b"\n\n", b"\n\n"),
     ],
 )
-def test_event_lines_go_and_comments_stand_alone(block: bytes, left: bytes) -> None:
+def test_event_lines_are_dropped_and_comments_get_separate_blocks(block: bytes, left: bytes) -> None:
     assert drop_event_lines(block) == left
 
 
@@ -103,7 +103,7 @@ def test_all_line_ends_become_lf_whatever_the_cuts(lines: list[bytes], at: list[
 
 
 @given(LINES)
-def test_what_dify_reads_is_data_and_comments_alone(lines: list[bytes]) -> None:
+def test_dify_reads_only_data_and_comments(lines: list[bytes]) -> None:
     stream = b"".join(lines)
     for_dify = ["lf_newlines", "drop_event_lines"]
     out = repair(for_dify, stream)
@@ -116,5 +116,5 @@ def test_what_dify_reads_is_data_and_comments_alone(lines: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(("piece", "valid"), [(b"x", True), ("你".encode(), True), (b"\xe4\xbd", False)])
-def test_utf8_is_known(piece: bytes, valid: bool) -> None:  # noqa: FBT001 - a table
+def test_invalid_utf8_is_detected(piece: bytes, valid: bool) -> None:  # noqa: FBT001 - a table
     assert is_utf8(piece) is valid

@@ -34,7 +34,7 @@ def test_an_unknown_name_is_an_error() -> None:
         resolve(["ragflow", "ragflows"])
 
 
-def test_nothing_named_is_falsy_and_what_is_named_can_be_a_key() -> None:
+def test_repairs_are_falsy_if_empty_and_hashable() -> None:
     assert not resolve([])
     assert resolve([]) == Repairs()
     assert resolve(["utf8"])

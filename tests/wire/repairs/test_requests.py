@@ -22,20 +22,20 @@ def repaired(name: str, shape: Shape, body: bytes) -> bytes:
     return once
 
 
-def test_drop_params_goes_and_numbers_stay_as_they_were_written() -> None:
+def test_drop_params_is_dropped_and_numbers_do_not_change() -> None:
     body = '{"input":["你好"],"model":"bge","encoding_format":"float","drop_params":true,"x":[1.0e-05, 10]}'
     assert repaired("drop_params", EMBEDDINGS, body.encode()) == (
         '{"input":["你好"],"model":"bge","encoding_format":"float","x":[1.0e-05, 10]}'.encode()
     )
 
 
-def test_drop_params_is_looked_for_at_the_top_alone() -> None:
+def test_drop_params_is_dropped_only_at_the_top_level() -> None:
     body = b'{"metadata": {"drop_params": true}}'
     assert repair_request(resolve(["drop_params"]), EMBEDDINGS, body) is body
 
 
 @pytest.mark.parametrize("empty", ["[]", "[ ]", "null"])
-def test_empty_tools_go_with_what_belongs_to_them(empty: str) -> None:
+def test_empty_tools_are_dropped_with_their_options(empty: str) -> None:
     body = f'{{"model":"m","tools":{empty},"tool_choice":"auto","parallel_tool_calls":true,"messages":[]}}'
     assert repaired("drop_empty_tools", CHAT, body.encode()) == b'{"model":"m","messages":[]}'
 
@@ -82,7 +82,7 @@ def test_usage_is_asked_for_in_every_stream(options: str, asked: str) -> None:
         b'{"messages": [{"stream": true}]}',
     ],
 )
-def test_usage_is_not_asked_for_twice_nor_where_nothing_streams(body: bytes) -> None:
+def test_usage_is_requested_once_and_only_for_streams(body: bytes) -> None:
     assert repair_request(resolve(["ask_usage"]), CHAT, body) is body
 
 
@@ -124,12 +124,12 @@ def test_without_repairs_nothing_is_touched() -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"a": tru', b"", b"\xff", b'{"x": "drop params"}', b'["drop_params"'])
-def test_what_is_no_json_or_has_no_sign_passes(body: bytes) -> None:
+def test_other_bodies_do_not_change(body: bytes) -> None:
     assert repair_request(resolve(REPAIRS), CHAT, body) is body
 
 
 @given(JSON)
-def test_a_body_changes_in_nothing_but_what_is_repaired(value: Any) -> None:
+def test_only_the_repaired_fields_of_a_body_change(value: Any) -> None:
     body = json.dumps(value).encode()
     for endpoint in (CHAT, EMBEDDINGS):
         once = repair_request(ALL_BUT_REFUSAL, endpoint, body)
@@ -185,7 +185,7 @@ def decoded(sent: Any, *more: str, shape: Shape = Shape.EMBEDDINGS) -> Any:
         ([[72, 105]], ["Hi"]),
     ],
 )
-def test_token_ids_become_the_texts_that_they_stand_for(sent: object, text: object) -> None:
+def test_token_ids_become_their_texts(sent: object, text: object) -> None:
     assert decoded(sent) == text
     assert decoded(sent, "refuse_token_ids") == text  # No token ids are left to reject.
 
@@ -193,14 +193,14 @@ def test_token_ids_become_the_texts_that_they_stand_for(sent: object, text: obje
 @pytest.mark.parametrize(
     "sent", ["text", ["a", "b"], [], [[]], [1.5, 2], [[1], [True]], [-1, 2], {"a": 1}, None]
 )
-def test_what_is_no_list_of_ids_stays(sent: object) -> None:
+def test_other_inputs_than_token_ids_do_not_change(sent: object) -> None:
     if sent == [[1], [True]]:
         assert decoded(sent) == ["\x01", [True]]
     else:
         assert decoded(sent) == sent
 
 
-def test_only_embeddings_are_read_and_only_where_it_is_on() -> None:
+def test_only_embeddings_are_decoded_and_only_if_enabled() -> None:
     body = b'{"input":[[72]],"n":1.50}'
     assert repair_request(resolve(["decode_token_ids"]), Shape.CHAT, body, spell) is body
     assert repair_request(resolve(["ragflow"]), Shape.EMBEDDINGS, body, spell) is body
@@ -210,7 +210,7 @@ def test_only_embeddings_are_read_and_only_where_it_is_on() -> None:
     )
 
 
-def test_without_an_encoding_ids_are_refused_and_never_passed_on_in_silence() -> None:
+def test_without_an_encoding_token_ids_are_rejected() -> None:
     with pytest.raises(InvalidRequest, match="check_embedding_ctx_length"):
         repair_request(resolve(["decode_token_ids"]), Shape.EMBEDDINGS, b'{"input":[1,2]}')
 

@@ -29,7 +29,7 @@ def answered(body: bytes, top_n: object = None, shape: Shape = Shape.RERANK) -> 
 @pytest.mark.parametrize(
     ("return_documents", "return_text"), [("true", "true"), ("false", "false"), ("null", "false")]
 )
-def test_a_request_becomes_teis(return_documents: str, return_text: str) -> None:
+def test_a_request_is_translated_for_tei(return_documents: str, return_text: str) -> None:
     body = (
         f'{{"model": "m", "query": "问?", "documents": ["\\u4e00", {{"text": "b"}}], "top_n": 1,'
         f' "return_documents": {return_documents}}}'
@@ -49,11 +49,11 @@ def test_a_request_becomes_teis(return_documents: str, return_text: str) -> None
         b'{"query": "q", "texts": ["documents"]}',
     ],
 )
-def test_a_request_without_texts_is_the_upstreams_to_refuse(body: bytes) -> None:
+def test_a_request_without_texts_is_left_to_the_upstream(body: bytes) -> None:
     assert asked(body) is body
 
 
-def test_an_answer_becomes_coheres_the_best_first_and_its_numbers_as_they_were_written() -> None:
+def test_a_response_becomes_coheres_with_the_best_first_and_unchanged_numbers() -> None:
     body = b'[{"index": 1, "score": 1.0e-05, "text": "b"}, {"index": 0, "score": 0.90, "text": "a"}]'
     assert answered(body) == (
         b'{"results":[{"index":0,"relevance_score":0.90,"document":{"text":"a"}},'
@@ -78,7 +78,7 @@ def test_a_list_from_another_endpoint_stays() -> None:
     st.lists(st.floats(allow_nan=False, allow_infinity=False)),
     st.none() | st.integers() | st.text(max_size=3) | st.booleans(),
 )
-def test_the_best_are_told_as_many_as_were_asked_for(scores: list[float], top_n: Any) -> None:
+def test_top_n_limits_the_results(scores: list[float], top_n: Any) -> None:
     ranks = [{"index": index, "score": score} for index, score in enumerate(scores)]
     results = json.loads(answered(json.dumps(ranks).encode(), top_n))["results"]
     wanted = top_n if type(top_n) is int and top_n > 0 else len(scores)
@@ -114,7 +114,7 @@ def test_ranks_in_other_shapes_become_results(answer: object) -> None:
     assert json.loads(repaired)["results"] == ranks("relevance_score")
 
 
-def test_results_that_fit_pass_byte_for_byte() -> None:
+def test_valid_results_stay_byte_for_byte() -> None:
     body = b'{"results": [{"index": 1, "relevance_score": 1.0e-05, "document": {"text": "b"}}]}'
     assert repair_response(ALL, RANKED, body) is body
 

@@ -46,7 +46,7 @@ def test_an_error_inside_a_200_becomes_one_with_its_status() -> None:
     }
 
 
-def test_vendors_shapes_have_a_name_of_their_own() -> None:
+def test_the_shapes_of_vendors_need_their_own_repair() -> None:
     body = b'{"code":10012,"message":"EngineInternalError","sid":"cha000"}'
     assert repair_response(resolve(["utf8"]), Call(CHAT), body) is body
     error = repair_response(resolve(["vendor_errors"]), Call(CHAT), body)
@@ -68,7 +68,7 @@ def test_text_that_is_not_utf8_is_a_bad_response() -> None:
         b'{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}',
     ],
 )
-def test_sound_answers_pass(body: bytes) -> None:
+def test_valid_responses_do_not_change(body: bytes) -> None:
     assert repair_response(EVERYTHING, Call(CHAT), body) is body
 
 

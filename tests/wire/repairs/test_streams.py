@@ -49,7 +49,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
         b"",
     ],
 )
-def test_chunks_with_nothing_but_text_are_passed_without_a_look_at_their_members(
+def test_chunks_with_only_text_are_forwarded_without_opening_their_members(
     piece: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = opened(monkeypatch)
@@ -82,7 +82,7 @@ def test_events_of_another_endpoint_pass(events: list[bytes], at: list[int]) -> 
 
 
 @given(st.lists(st.sampled_from([b"data: {}", b"data:[1]", b": c", b"\xe4\xbd\xa0"]), max_size=8))
-def test_line_ends_stay_where_nobody_asked_for_others(lines: list[bytes]) -> None:
+def test_line_ends_stay_without_lf_newlines(lines: list[bytes]) -> None:
     stream = b"".join(line + b"\r\n\r\n" for line in lines)
     assert repair(["open_webui"], stream) == stream
 
@@ -97,7 +97,7 @@ def test_an_unchanged_event_keeps_its_bytes_beside_a_changed_one() -> None:
 
 
 @given(EVENTS, st.booleans())
-def test_each_event_leaves_as_soon_as_it_is_whole(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
+def test_each_event_is_returned_as_soon_as_it_is_whole(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
     one_by_one = StreamRepairer(EVERYTHING, Call(CHAT, usage_asked=usage_asked))
     joined = StreamRepairer(EVERYTHING, Call(CHAT, usage_asked=usage_asked))
     assert b"".join(map(one_by_one.feed, events)) == joined.feed(b"".join(events))
@@ -111,7 +111,7 @@ def test_repairing_twice_is_repairing_once(events: list[bytes], usage_asked: boo
 
 
 @given(st.lists(JSON.map(event) | st.binary(max_size=30).map(lambda line: line + b"\n\n"), max_size=6))
-def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
+def test_any_stream_is_repaired_without_an_exception(events: list[bytes]) -> None:
     stream = b"".join(events)
     with suppress(InvalidResponse):
         repairer().first_error(stream)
@@ -139,7 +139,7 @@ def test_any_stream_is_repaired_without_a_fault(events: list[bytes]) -> None:
         ),
     ],
 )
-def test_an_error_at_the_beginning_is_told_before_anything_went_down(
+def test_an_error_at_the_beginning_is_found_before_anything_is_sent(
     beginning: bytes, error: EmbeddedError
 ) -> None:
     assert repairer().first_error(beginning) == error
@@ -149,7 +149,7 @@ def test_an_error_at_the_beginning_is_told_before_anything_went_down(
     "beginning",
     [b"", b": wait\n\n", HELLO + SPARK, event({"code": 0, "message": "ok"}), b"data: null\n\n"],
 )
-def test_any_other_beginning_is_none(beginning: bytes) -> None:
+def test_any_other_beginning_is_not_an_error(beginning: bytes) -> None:
     assert repairer().first_error(beginning) is None
 
 
@@ -170,7 +170,7 @@ def test_a_beginning_that_cannot_become_an_answer_is_an_invalid_response(beginni
         repairer().first_error(beginning)
 
 
-def test_looking_at_the_beginning_leaves_no_trace() -> None:
+def test_checking_the_beginning_changes_nothing() -> None:
     stream = event(chunk({"tool_calls": [{"id": "a", "function": {"name": "f"}}]}))
     looked = repairer()
     looked.first_error(stream)
@@ -191,7 +191,7 @@ def test_a_vendors_error_in_the_middle_becomes_openais() -> None:
 
 
 @pytest.mark.parametrize("words", ["rate limit hit", "Error 429", "Too many requests", "server error"])
-def test_an_error_after_text_has_no_words_that_make_ragflow_begin_again(words: str) -> None:
+def test_an_error_after_text_has_no_words_that_make_ragflow_retry(words: str) -> None:
     for error in ({"error": {"msg": words}}, {"code": 10012, "message": words}):
         told = payloads(repair(["common"], HELLO + event(error)))[1]["error"]["message"]
         assert kind_of(told) not in RETRIED
@@ -199,7 +199,7 @@ def test_an_error_after_text_has_no_words_that_make_ragflow_begin_again(words: s
     assert alone["message"] == words
 
 
-def test_what_a_chunk_says_stands_before_the_error_beside_it() -> None:
+def test_the_text_of_a_chunk_precedes_the_error_in_it() -> None:
     refused = chunk({"content": "x"}, base_resp={"status_code": 1027, "status_msg": "sensitive"})
     told = payloads(repair(["vendor_errors"], event(refused)))
     assert told[0] == chunk({"content": "x"})
@@ -231,7 +231,7 @@ def test_valid_utf8_is_the_same_object() -> None:
 # --- found by the corpus
 
 
-def test_a_byte_order_mark_hides_no_event_and_does_not_come_out() -> None:
+def test_a_byte_order_mark_hides_no_event_and_is_dropped() -> None:
     mark, first = b"\xef\xbb\xbf", event(chunk(None))
     assert repair(["fill_delta"], mark + first) == repair(["fill_delta"], first)
     assert repair(["dify"], mark + b"event: message\n" + HELLO, mark + HELLO) == HELLO + mark + HELLO
@@ -251,7 +251,7 @@ def test_a_comment_stays_a_block_of_its_own_when_the_event_beside_it_changes() -
     assert payloads(out) == [chunk({})]
 
 
-def test_what_is_owed_is_not_glued_to_an_event_that_was_left_without_its_end() -> None:
+def test_withheld_usage_does_not_join_an_event_without_a_blank_line() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     counted, bare = event(chunk({"content": "a"}, usage=usage)), event(chunk({"content": "b"}))
     for end in (b"\n\n", b"\n", b""):

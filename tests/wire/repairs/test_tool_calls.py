@@ -30,7 +30,7 @@ def arguments(stream: bytes) -> dict[int, str]:
     return joined
 
 
-def test_calls_that_share_an_index_are_told_apart_by_id_and_name() -> None:
+def test_calls_with_the_same_index_are_distinguished_by_id_and_name() -> None:
     stream = part("{}", "f", index=0, id="a") + part("{", "g", index=0, id="b") + part("}", index=0)
     assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
 
@@ -47,7 +47,7 @@ def test_a_call_gets_an_id_and_a_type_and_its_later_parts_lose_nulls() -> None:
     assert second == {"index": 0, "function": {"arguments": "{}"}}
 
 
-def test_sound_parts_stay_byte_for_byte() -> None:
+def test_valid_parts_stay_byte_for_byte() -> None:
     stream = part("", "f", index=0, id="a", type="function") + part("{}", index=0)
     assert repair(["fill_tool_calls", "index_tool_calls", "text_arguments"], stream) == stream
 
@@ -77,7 +77,7 @@ def test_a_function_call_becomes_a_tool_call_where_tools_were_sent(tools: bool) 
     assert (payloads(out)[-1]["choices"][0]["finish_reason"] == "tool_calls") is tools
 
 
-def test_memory_of_calls_is_bounded() -> None:
+def test_the_number_of_tracked_calls_is_bounded() -> None:
     calls = ToolCalls()
     for number in range(3 * CALLS_MAX):
         calls.find({"id": json.dumps(str(number)).encode()})  # type: ignore[dict-item]

@@ -170,7 +170,7 @@ def test_a_vendors_error_becomes_openais(
         "[]",
     ],
 )
-def test_success_and_answers_with_an_error_beside_them_are_none(body: str) -> None:
+def test_successes_and_results_with_an_error_are_not_errors(body: str) -> None:
     assert read(body) is None
 
 
