@@ -16,7 +16,7 @@ app_id, secret = os.environ["APP_ID"], os.environ["APP_SECRET"]
 timestamp, nonce = str(int(time.time() * 1000)), uuid.uuid4().hex
 
 signed = (
-    f"appId={app_id}&nonce={nonce}&timestamp={timestamp}"  # exactly the text that your endpoint requires to be signed
+    f"appId={app_id}&nonce={nonce}&timestamp={timestamp}"  # exactly the text that your endpoint wants signed
 )
 signature = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
 
