@@ -19,6 +19,7 @@ from proxy.chat.speaker import Speaker, State
 from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
+from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 from proxy.wire.event_stream import HEARTBEAT
 
@@ -83,17 +84,12 @@ class Dialogue:
         return "done" if self._ending is None else "stopped"
 
     async def _watched(self, upstream: ChatUpstream, channels: Channels) -> str | None:
-        trouble, failure = None, None
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             watch = group.create_task(self._watch(channels))
             try:
-                trouble = await self._bounded(upstream)
-            except Exception as error:  # whatever it is: out of the group it would come wrapped
-                failure = error
-            watch.cancel()
-        if failure is not None:
-            raise failure
-        return trouble
+                return await self._bounded(upstream)
+            finally:
+                watch.cancel()
 
     async def _watch(self, channels: Channels) -> None:
         """Hear when somebody asks to stop."""

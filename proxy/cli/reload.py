@@ -10,6 +10,7 @@ from typing import Final
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates
 from proxy.settings import Settings
+from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 
 ServeBy = Callable[[Settings], Awaitable[None]]
@@ -76,17 +77,12 @@ async def reloading(
         file: The file that `load` reads, once it has stopped changing.
         certificates: Reloaded as well, independently of the settings.
     """
-    failure: BaseException | None = None
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         task = group.create_task(_reload_forever(serve_by, load, resolve, hangup, file, certificates))
         try:
             yield
-        except Exception as error:  # The task group would wrap it into an exception group.
-            failure = error
         finally:
             task.cancel()
-    if failure is not None:
-        raise failure
 
 
 async def _reload_forever(
