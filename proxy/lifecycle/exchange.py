@@ -75,8 +75,8 @@ class ExchangeScope:
         logs = self.services.settings.logs
         if logs.bodies:
             bodies = self.record.bodies = BodyLog(logs.body_bytes)
-            bodies.request(request, whole=whole)
-            self.closing.callback(bodies.close)
+            bodies.log_request(request, whole=whole)
+            self.closing.callback(bodies.log_response)
 
     async def _count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
         record = self.record

@@ -1,7 +1,6 @@
 """Logs, metrics, and the record of each exchange."""
 
-from proxy.telemetry.body_log import BodyLog
-from proxy.telemetry.exchange_record import ExchangeRecord
+from proxy.telemetry.exchange_record import BodyLog, ExchangeRecord
 from proxy.telemetry.log_writer import writing_to
 from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
 from proxy.telemetry.metrics import Metrics

@@ -1,20 +1,58 @@
 """The record of one exchange, written as one log line at its end.
 
-Every part of the service writes to it, and none decides by it while the exchange runs. At the end it is the
-log line, and the basis of the token count.
+Every part of the service writes to it, but no part bases a decision on it while the exchange runs. At the end
+it becomes the log line and the token count.
 """
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from proxy.errors import ProxyError
-from proxy.telemetry.body_log import BodyLog
+from proxy.telemetry.logs import get_logger
+
+_log: Final = get_logger("bodies")
+
+
+class BodyLog:
+    """Logs the beginning of the request body and of the response body, for debugging. Off by default.
+
+    Args:
+        limit: The number of bytes of each body to log.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._response = bytearray()
+        self._response_bytes = 0
+
+    def log_request(self, head: bytes, *, whole: bool) -> None:
+        """Log the request body immediately, so that the line exists even if the exchange fails.
+
+        Args:
+            head: The body, or its beginning.
+            whole: Whether this is the whole body.
+        """
+        _log_body("request_body", head[: self._limit], truncated=not whole or len(head) > self._limit)
+
+    def add_response(self, chunk: bytes) -> None:
+        """Add bytes of the response, up to the limit."""
+        self._response_bytes += len(chunk)
+        self._response += chunk[: self._limit - len(self._response)]
+
+    def discard_response(self) -> None:
+        """Discard the response so far, because none of it was sent."""
+        self._response.clear()
+        self._response_bytes = 0
+
+    def log_response(self) -> None:
+        """Log the response body."""
+        _log_body("response_body", bytes(self._response), truncated=self._response_bytes > self._limit)
 
 
 @dataclass(slots=True)
 class ExchangeRecord:
-    """What one exchange was and how it ended. Times are monotonic seconds; sizes are bytes."""
+    """The properties and the outcome of one exchange. Times are monotonic seconds, sizes are bytes."""
 
     request_id: str
     method: str
@@ -28,38 +66,38 @@ class ExchangeRecord:
     outcome: str = ""
     """`ok`, why the connection ended early, such as `client_gone`, or the code of the error that ended it."""
     reason: str | None = None
-    """Words for the log alone."""
+    """The reason for the log, which the caller does not receive."""
     headers_at: float | None = None
     first_byte_at: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
     bytes_of_heartbeats: int = 0
     events: int | None = None
-    """Of an event stream: how many blocks came down."""
+    """The number of event-stream blocks sent to the caller; None if the response is not an event stream."""
     generation: int | None = None
-    """Of the credential that was used last."""
+    """The generation of the last token used."""
     replays: int = 0
     attempts: int = 0
-    """How often an upstream was asked, replays with another token aside."""
+    """The number of attempts, without replays with another token."""
     upstream_request_id: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    """As the upstream reported them, or estimated."""
+    """The tokens that the upstream reported, or an estimate."""
     usage_estimated: bool = False
     """Whether the tokens are an estimate, because the upstream did not report them or the caller left."""
     answered: bool = False
-    """Whether the upstream answered with a status of success."""
+    """Whether the upstream's status was a success."""
     quiet: bool = False
-    """Write the line at debug level: probes of orchestrators would drown the rest."""
+    """Whether to log at debug level, because probes of orchestrators would drown the other lines."""
     bodies: BodyLog | None = None
-    """Where bodies are logged, if they are."""
+    """Logs the bodies, if the settings enable it."""
 
     def now(self) -> float:
-        """Return the time on the clock of all times in this record."""
+        """Return the current time on the clock of this record."""
         return time.monotonic()
 
     def begin_attempt(self, upstream: str) -> None:
-        """Note that an upstream is asked, and forget the result of an earlier attempt."""
+        """Start an attempt at an upstream, and forget the result of the previous one."""
         self.upstream = upstream
         self.attempts += 1
         if self.attempts > 1:
@@ -74,34 +112,34 @@ class ExchangeRecord:
         """Subtract bytes that were counted but never sent."""
         self.bytes_down = 0
         if self.bodies is not None:
-            self.bodies.discard_answer()
+            self.bodies.discard_response()
 
     def count_heartbeat(self, comment: bytes) -> None:
-        """Count a heartbeat, which is sent to the caller whatever follows."""
+        """Count a heartbeat, which was sent to the caller in any case."""
         self.bytes_of_heartbeats += len(comment)
 
     def count_bytes_sent(self, chunk: bytes) -> None:
-        """Count bytes of the answer as they are sent to the caller."""
+        """Count bytes of the response that are sent to the caller."""
         self.bytes_down += len(chunk)
         if self.bodies is not None:
-            self.bodies.answered(chunk)
+            self.bodies.add_response(chunk)
 
     def add_usage(self, prompt: int, completion: int) -> None:
-        """Count tokens that the upstream reports in several parts."""
+        """Add tokens, if the upstream reports them in several parts."""
         self.prompt_tokens = (self.prompt_tokens or 0) + prompt
         self.completion_tokens = (self.completion_tokens or 0) + completion
 
     def fail(self, error: ProxyError) -> None:
-        """Note the error that ended the exchange; the first one counts."""
+        """Set the error that ended the exchange. The first one counts."""
         self.end(error.code, error.reason)
 
     def end(self, outcome: str, reason: str | None = None) -> None:
-        """Note how the exchange ended; the first outcome counts."""
+        """Set how the exchange ended. The first outcome counts."""
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
 
     def fields(self) -> dict[str, Any]:
-        """The line's fields: what is known, durations in milliseconds."""
+        """Return the known fields of the log line, with durations in milliseconds."""
         now = time.monotonic()
         line: dict[str, Any] = {
             "request_id": self.request_id,
@@ -139,3 +177,7 @@ class ExchangeRecord:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 2)
+
+
+def _log_body(event: str, body: bytes, *, truncated: bool) -> None:
+    _log.info(event, body=body.decode(errors="replace"), truncated=truncated)

@@ -61,18 +61,18 @@ def test_its_clock_is_the_one_that_durations_are_counted_by() -> None:
     assert exchange.started <= exchange.now() <= time.monotonic()
 
 
-def test_bytes_are_counted_as_they_go_down() -> None:
+def test_bytes_are_counted_as_they_are_sent() -> None:
     exchange = record()
     for chunk in (b"abc", b"", b"defgh"):
         exchange.count_bytes_sent(chunk)
     assert exchange.fields()["bytes_down"] == 8
 
 
-def test_bytes_that_go_down_are_kept_where_bodies_are_logged() -> None:
+def test_bytes_that_are_sent_are_kept_if_bodies_are_logged() -> None:
     kept = list[bytes]()
 
     class Keeping(BodyLog):
-        def answered(self, chunk: bytes) -> None:
+        def add_response(self, chunk: bytes) -> None:
             kept.append(chunk)
 
     exchange = record()

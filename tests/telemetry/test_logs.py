@@ -18,7 +18,7 @@ from proxy.app import create_app
 from proxy.lifecycle import exchange as exchange_scope
 from proxy.secret import MASK, Secret
 from proxy.settings import Logs, load_settings
-from proxy.telemetry import body_log, configure_logs, get_logger, request_context
+from proxy.telemetry import configure_logs, exchange_record, get_logger, request_context
 from proxy.telemetry.logs import redact
 from tests.conftest import KEY, RECIPE, SETTINGS, RunningGateway
 from tests.loopback import serve_on_loopback
@@ -334,7 +334,7 @@ async def test_the_log_has_no_token_key_or_prompt(
     stream = log_to(io.StringIO(), format="json", level="debug")
     # A logger keeps the stream of its first use, so these loggers are only for this test.
     monkeypatch.setattr(exchange_scope, "_log", get_logger("exchange"))
-    monkeypatch.setattr(body_log, "_log", get_logger("bodies"))
+    monkeypatch.setattr(exchange_record, "_log", get_logger("bodies"))
     path = tmp_path / "proxy.toml"
     credential = RECIPE.format(issuer=gateway.url)
     path.write_text(
