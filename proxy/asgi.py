@@ -1,4 +1,4 @@
-"""The HTTP connection between server and application, where it must differ from Quart's own.
+"""The HTTP connection between server and application, where it must differ from Quart's.
 
 It runs each request inside its `ExchangeScope`, so that whatever was opened for it is closed when its task
 ends, also when the caller leaves before the body began. A body that breaks aborts the connection.
@@ -46,7 +46,7 @@ class ProxyRequest(Request):
         self.answered = False
         """Whether all of the answer has been handed to the server."""
         self.group: asyncio.TaskGroup
-        """Runs whatever this request needs beside its own task; set before the request is handled."""
+        """Runs further tasks of this request; set before the request is handled."""
         record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
         self.exchange = ExchangeScope(record, _current_services)
 
@@ -54,7 +54,7 @@ class ProxyRequest(Request):
 class ProxyConnection(ASGIHTTPConnection):
     """Serve one request in the task of the server, next to one task that listens for the caller.
 
-    Quart's own makes a task for each and ends when the first of them does, or, from 0.23 on, when both have;
+    Quart's connection runs two tasks and ends when the first of them ends, or, from 0.23 on, when both have;
     neither can abort a response.
     """
 

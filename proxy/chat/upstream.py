@@ -1,6 +1,6 @@
-"""The chat's way to its model: the same upstreams, credentials, limits, clocks and log line as everybody's.
+"""Send the chat's questions to its model, with the same upstreams, limits, timeouts and log line as the API.
 
-All that the chat knows of the relay is known here.
+This is the only module of the chat that uses the relay.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from proxy.upstream.requests import IncomingRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.headers import Headers, find_header, media_type
-from proxy.wire.request_json import read_fields
+from proxy.wire.request_json import RequestFields
 
 CALLER: Final = "chat"
-"""Who asks, in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
+"""The caller in logs and limits; `[[access.keys]]` may give this name a rate, streams and repairs."""
 PATH: Final = "/chat/dialogue"
 SILENCE_SECONDS: Final = 0.3
-"""After so much of it a sentence that has ended is shown without a look at what follows."""
+"""After this much silence, a complete sentence is shown without waiting for what follows."""
 
 _HEADERS: Final[Headers] = [(b"content-type", b"application/json"), (b"accept", EVENT_STREAM)]
 
 
 class Message(TypedDict):
-    """One message of the dialogue, as the model is told it."""
+    """One message of the dialogue, as the model receives it."""
 
     role: str
     content: str
@@ -42,13 +42,13 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """What the model says.
+    """The model's answer.
 
     Args:
-        status: HTTP's; anything but 200 comes with an error in the body.
-        streamed: Whether the body is an event stream, else it is one JSON object.
-        body: Bytes as they come. It raises a `ProxyError` where it breaks off.
-        record: Of this exchange; whoever reads an error in the body notes it as the outcome.
+        status: The HTTP status; with any other than 200, the body is an error.
+        streamed: Whether the body is an event stream instead of one JSON object.
+        body: The bytes as they arrive. It raises a `ProxyError` if it breaks off.
+        record: Of the exchange; the reader of an error in the body notes it as the outcome.
     """
 
     status: int
@@ -58,7 +58,7 @@ class ModelAnswer:
 
 
 class ChatUpstream:
-    """Asks the model.
+    """Sends questions to the model.
 
     Args:
         chat: The `[chat]` section.
@@ -71,10 +71,10 @@ class ChatUpstream:
 
     @contextlib.asynccontextmanager
     async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
-        """Send the messages; the answer is read inside, and its exchange is logged at the end.
+        """Send the messages; the answer is read inside the block, and the exchange is logged at its end.
 
         Raises:
-            ProxyError: there is no answer; inside, the answer broke off.
+            ProxyError: there is no answer, or, inside the block, the answer broke off.
         """
         record = ExchangeRecord(request_id, "POST", PATH)
         failure: Exception | None = None
@@ -112,14 +112,14 @@ class ChatUpstream:
         if chat.tools:
             fields["tools"] = plain(chat.tools)
         fields |= {name: plain(value) for name, value in chat.options.items()}
-        body = msgspec.json.encode(fields)
         return IncomingRequest(
             request_id=request_id,
             method="POST",
             path=f"/{CHAT_COMPLETIONS.name}".encode(),
             headers=_HEADERS,
-            body=body,
-            fields=read_fields(body),
+            body=msgspec.json.encode(fields),
+            # Not read from the body: the operator's own options cannot hide a model.
+            fields=RequestFields(model=chat.model, stream=True, streams=True),
             caller=caller,
             endpoint=CHAT_COMPLETIONS,
             model=chat.model,
@@ -127,7 +127,7 @@ class ChatUpstream:
 
 
 def plain(value: Json) -> object:
-    """A JSON value of the settings as an encoder takes it, its secrets told."""
+    """Return a JSON value of the settings for an encoder, with its secrets revealed."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple):

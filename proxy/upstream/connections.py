@@ -17,7 +17,7 @@ request only if all of this holds:
 * The next request is written in one piece. Larger bodies and uploads get a new connection.
 
 What remains: an upstream that sends unasked bytes later than that, while another request waits for its
-answer, cannot be told from one that answers this request.
+answer, cannot be distinguished from an answer to this request.
 
 A connection that dies before the first byte of an answer is replaced by a new one if the request is safe to
 send again: its method is idempotent (RFC 9110 9.2.2), or the upstream closed the connection before any byte
@@ -54,11 +54,11 @@ from proxy.wire.response_end import End, ResponseMeter, announced_idle_seconds
 # Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection.
 KEEP_ALIVE_SECONDS: Final = 4.0
 REST_SECONDS: Final = 0.2
-"""How long a connection rests after an answer, with an upstream that has passed its probation."""
+"""How long a connection rests after an answer if the upstream has passed its probation."""
 PROBATION_SECONDS: Final = 1.0
-"""How long it rests with any other upstream."""
+"""How long it rests if the upstream has not."""
 PROBATION_RESTS: Final = 8
-"""So many connections have to rest for that long without a byte."""
+"""How many connections must rest for that long without receiving a byte."""
 DISTRUST_SECONDS: Final = 600.0
 """How long an upstream that sent unasked bytes gets a new connection for each request."""
 RESTING_MAX: Final = 256
@@ -392,7 +392,7 @@ class ConnectionPool:
 class UpstreamHttpRequest(aiohttp.ClientRequest):
     """aiohttp's request, which also says on which connection it goes out.
 
-    aiohttp pools connections by `connection_key`. Here each connection has a key of its own, its lane, so
+    aiohttp pools connections by `connection_key`. Here each connection has its own key, its lane, so
     that `UpstreamConnector` chooses the connection and aiohttp merely holds it.
     """
 
@@ -484,7 +484,7 @@ class UpstreamConnector(aiohttp.TCPConnector):
 async def send_again_if_stale(
     req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Send a request anew where a used connection turned out to be dead; a middleware of aiohttp's."""
+    """Send a request again if a used connection turned out to be dead; a middleware for aiohttp."""
     request = cast(UpstreamHttpRequest, req)
     try:
         return await handler(request)

@@ -105,21 +105,23 @@ class Attempt:
     ) -> Answer:
         if isinstance(start, EmbeddedError):
             return self._error_answer(start, response)
-        arrived = response.headers
+        upstream_headers = response.headers
         self.record.answered = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
-        is_events = media_type(find_header(arrived, b"content-type")) == EVENT_STREAM
+        is_events = media_type(find_header(upstream_headers, b"content-type")) == EVENT_STREAM
         if start is not None:
             is_events = start.is_events
             if start.content_type is not None:
-                arrived = [pair for pair in arrived if pair[0].lower() != b"content-type"]
-                arrived.append((b"content-type", start.content_type))
-        headers = response_headers(arrived, event_stream=is_events)
+                upstream_headers = [pair for pair in upstream_headers if pair[0].lower() != b"content-type"]
+                upstream_headers.append((b"content-type", start.content_type))
+        headers = response_headers(upstream_headers, event_stream=is_events)
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)
             return self._whole(response.status, headers, first)
-        length = find_header(arrived, b"content-length")
+        length = find_header(upstream_headers, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
-        compressed = (find_header(arrived, b"content-encoding") or b"identity").lower() != b"identity"
+        compressed = (
+            find_header(upstream_headers, b"content-encoding") or b"identity"
+        ).lower() != b"identity"
         watched = is_events and response.status == HTTPStatus.OK and not compressed
         is_head = self.request.method == "HEAD"  # has no body to expect an event in
         if watched and not first and self._says_when_done and not is_head:

@@ -1,4 +1,4 @@
-"""How repairs apply to one exchange: how much of a response they need, and what the caller gets."""
+"""Apply repairs to one response: how much of it they need, and what the caller gets."""
 
 from http import HTTPStatus
 from typing import Final, NamedTuple

@@ -26,9 +26,9 @@ from proxy.wire.headers import Headers
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 
 HEADER_BYTES_MAX: Final = 64 * 1024
-# A larger body is written piece by piece: as one it would hold up the event loop, and aiohttp warns of it.
+# A larger body is written in pieces: as a whole it would block the event loop, and aiohttp warns about it.
 WHOLE_BODY_BYTES_MAX: Final = 1024 * 1024
-# A WebSocket that is silent for so long is asked for a sign of life, and lost without one after half of that.
+# A WebSocket gets a ping after this much silence, and counts as lost without a pong after half of it.
 HEARTBEAT_SECONDS: Final = 50.0
 CLOSE_SECONDS: Final = 2.0
 _MESSAGES: Final = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
@@ -39,7 +39,7 @@ _URL: Final = re.compile(r"https?://\S+")
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """Send requests over one aiohttp session. Construct it where the event loop runs.
+    """Sends requests over one aiohttp session. Construct it where the event loop runs.
 
     Args:
         tls: The TLS context for https upstreams.
@@ -247,21 +247,21 @@ class ArrivingMessages:
         self.subprotocol = socket.protocol
 
     async def receive(self) -> str | bytes | Close:
-        """The next message, or how the upstream closed; a connection that was lost is code 1006."""
+        """Return the next message, or how the upstream closed; a lost connection is code 1006."""
         message = await self._socket.receive()
         if message.type in _MESSAGES:
             return cast(str | bytes, message.data)
         if message.type is aiohttp.WSMsgType.CLOSE:
             return Close(message.data or NO_CODE, message.extra or "")
         if message.type is aiohttp.WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
-            return Close(message.data.code)  # what it sent is no message: the words may quote it
+            return Close(message.data.code)  # without the text, which may quote what the upstream sent
         return Close(LOST)
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message, once the upstream has taken enough of those before.
+        """Send a message after the upstream has taken enough of the previous ones.
 
         Raises:
-            httpx2.TransportError: it is gone.
+            httpx2.TransportError: the connection is lost.
         """
         try:
             if isinstance(message, str):
@@ -272,19 +272,19 @@ class ArrivingMessages:
             raise _translated(error) from error
 
     async def close(self, close: Close) -> None:
-        """Say how it ends, and wait a moment for the upstream to say so too."""
+        """Close the WebSocket, and wait a moment for the upstream to close it too."""
         with contextlib.suppress(TimeoutError):
-            # aiohttp's own bound begins anew with each message that still comes.
+            # aiohttp restarts its own timeout with each message that still arrives.
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._socket.close(code=close.code, message=close.reason.encode())
 
     async def aclose(self) -> None:
-        """Close it, if that has not happened."""
+        """Close the WebSocket if it is open."""
         await self.close(Close(GOING_AWAY))
 
 
 def _keep_answers(answers: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohttp.TraceConfig:
-    """Read what refuses a handshake, which is gone afterwards, and follow no redirect."""
+    """Read the response that refuses a handshake before aiohttp drops it, and follow no redirect."""
     trace = aiohttp.TraceConfig()
 
     async def keep(_session: object, _context: object, ended: aiohttp.TraceRequestEndParams) -> None:
@@ -313,7 +313,7 @@ def _decode(headers: Headers) -> CIMultiDict[str]:
 
 
 def _translated(error: Exception) -> httpx2.TransportError:
-    """The SDK's side of an aiohttp error, by its cause."""
+    """Return the httpx2 error for an error of aiohttp."""
     kind = next((to for of, to in _ERRORS if isinstance(error, of)), httpx2.ReadError)
     if getattr(error, "errno", None) in _NO_DESCRIPTORS:
         kind = httpx2.PoolTimeout  # our own limit, not the upstream's fault
@@ -321,11 +321,11 @@ def _translated(error: Exception) -> httpx2.TransportError:
 
 
 def _words(error: Exception) -> str:
-    """What an error says, but for the URLs in it: a query may hold a token, and a proxy's URL a password."""
+    """Return the text of an error without URLs: a query may hold a token, and a proxy's URL a password."""
     return _URL.sub("(URL)", str(error))
 
 
-# The first that fits counts: subclasses before their bases.
+# The first match counts, so subclasses come before their bases.
 _ERRORS: Final[list[tuple[type[Exception], type[httpx2.TransportError]]]] = [
     (aiohttp.ConnectionTimeoutError, httpx2.ConnectTimeout),
     (aiohttp.ServerTimeoutError, httpx2.ReadTimeout),

@@ -1,0 +1,130 @@
+"""Admission: what every exchange has to pass, and what is counted of it until its end."""
+
+from types import SimpleNamespace
+from typing import Final, cast
+
+import pytest
+from limits import parse
+
+from proxy.access import Caller, CallerLimits
+from proxy.errors import EndpointForbidden, InvalidRequest, ModelForbidden, RateLimited
+from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
+from proxy.services import RefCount, Services
+from proxy.settings import Logs
+from proxy.telemetry import ExchangeRecord, UsageTotals
+from proxy.telemetry.readings import OTHER_MODEL, UsageKey
+from proxy.upstream.requests import IncomingRequest
+from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, REALTIME, Endpoint
+from proxy.wire.request_json import read_fields
+
+JSON: Final = (b"content-type", b"application/json")
+
+
+@pytest.fixture
+def services() -> Services:
+    """The services that an admission needs."""
+    return cast(
+        Services,
+        SimpleNamespace(
+            limits=CallerLimits(),
+            usage=UsageTotals(),
+            settings=SimpleNamespace(logs=Logs()),
+            users=RefCount(),
+        ),
+    )
+
+
+def scope(services: Services) -> ExchangeScope:
+    """The scope of a new exchange."""
+    return ExchangeScope(ExchangeRecord("id", "POST", "/"), lambda: services)
+
+
+def request_of(
+    caller: Caller, body: bytes = b'{"model": "m"}', endpoint: Endpoint = CHAT_COMPLETIONS
+) -> IncomingRequest:
+    """A request with a JSON body."""
+    fields = read_fields(body)
+    return IncomingRequest(
+        request_id="id",
+        method="POST",
+        path=f"/{endpoint.name}".encode(),
+        headers=[JSON],
+        body=body,
+        fields=fields,
+        caller=caller,
+        endpoint=endpoint,
+        model=fields.model,
+    )
+
+
+async def test_the_record_names_caller_endpoint_and_model(services: Services) -> None:
+    caller = Caller("alice")
+    async with scope(services) as exchange:
+        await admit_caller(exchange, caller)
+        admit_request(exchange, request_of(caller))
+    record = exchange.record
+    assert exchange.caller is caller
+    assert (record.caller, record.endpoint, record.model) == ("alice", "chat/completions", "m")
+    assert record.bytes_up == len(b'{"model": "m"}')
+
+
+@pytest.mark.parametrize(
+    ("caller", "body", "error"),
+    [
+        (Caller("a", endpoints=("embeddings",)), b'{"model": "m"}', EndpointForbidden),
+        (Caller("a", models=("other",)), b'{"model": "m"}', ModelForbidden),
+        (Caller("a", models=("m",)), b'{"model": "m", "Model": "n"}', ModelForbidden),
+        (Caller("a"), b'{"model": "m", "model": "n"}', InvalidRequest),
+        (Caller("a", max_streams=0), b'{"model": "m", "stream": true}', RateLimited),
+    ],
+)
+async def test_what_a_caller_may_not_send_is_refused(
+    services: Services, caller: Caller, body: bytes, error: type[Exception]
+) -> None:
+    async with scope(services) as exchange:
+        with pytest.raises(error):
+            admit_request(exchange, request_of(caller, body))
+
+
+async def test_a_rate_counts_requests_of_all_scopes(services: Services) -> None:
+    caller = Caller("a", rate=parse("2/hour"))
+    for _ in range(2):
+        async with scope(services) as exchange:
+            await admit_caller(exchange, caller)
+    async with scope(services) as exchange:
+        with pytest.raises(RateLimited):
+            await admit_caller(exchange, caller)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"), [(CHAT_COMPLETIONS, b'{"model": "m", "stream": true}'), (REALTIME, b"{}")]
+)
+async def test_a_stream_counts_once_and_until_the_end_of_its_scope(
+    services: Services, endpoint: Endpoint, body: bytes
+) -> None:
+    caller = Caller("a", max_streams=1)
+    async with scope(services) as exchange:
+        admit_request(exchange, request_of(caller, body, endpoint))
+        exchange.count_stream(caller)
+        async with scope(services) as other:
+            with pytest.raises(RateLimited):
+                admit_request(other, request_of(caller, body, endpoint))
+    async with scope(services) as exchange:
+        admit_request(exchange, request_of(caller, body, endpoint))
+
+
+@pytest.mark.parametrize(("status", "label"), [(200, "m"), (101, "m"), (400, OTHER_MODEL)])
+async def test_tokens_are_counted_at_the_end_by_the_models_that_were_answered(
+    services: Services, status: int, label: str
+) -> None:
+    caller = Caller("a", budget=parse("10/hour"))
+    async with scope(services) as exchange:
+        await admit_caller(exchange, caller)
+        admit_request(exchange, request_of(caller, endpoint=EMBEDDINGS))
+        exchange.record.upstream, exchange.record.status = "u", status
+        exchange.record.add_usage(8, 2)
+        assert [*services.usage] == []
+    assert [*services.usage] == [(UsageKey("a", label, "u"), (8, 2))]
+    async with scope(services) as exchange:
+        with pytest.raises(RateLimited, match="token quota"):
+            await admit_caller(exchange, caller)
