@@ -17,6 +17,7 @@ from proxy.blueprints.exchange import current_request
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
 from proxy.cors import allow_pages
+from proxy.credentials.sharing.host import Host
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.lifecycle import admit_caller
@@ -28,12 +29,13 @@ DISCARD_SECONDS: Final = 1.0
 """How long the rest of a refused request is read and dropped, so that its caller can read the answer."""
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
+def create_app(settings: Settings, drain: Drain | None = None, host: Host | None = None) -> Quart:
     """Build the application.
 
     Args:
         settings: Loaded and checked.
         drain: Shared with the code that stops the server, so that each stream gets its error event.
+        host: What this process shares with the other workers of the service, if there are several.
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
@@ -62,7 +64,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Quart:
 
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
-        async with open_snapshots(settings, drain or Drain()) as snapshots:
+        async with open_snapshots(settings, drain or Drain(), host) as snapshots:
             app.extensions["proxy"] = snapshots
             serving.set()
             yield

@@ -10,6 +10,7 @@ from proxy.access.counting import Counting
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import CredentialRegistry, build_credentials
 from proxy.credentials.sharing.fleet import Fleet
+from proxy.credentials.sharing.host import Host
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
 from proxy.request_body import HeldBytes
@@ -73,6 +74,8 @@ class WorkerState:
     limits: CallerLimits
     usage: UsageTotals
     drain: Drain
+    host: Host | None = None
+    """What the workers of this host share, where there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
 
 
@@ -91,6 +94,8 @@ class Services:
     metrics: Metrics
     usage: UsageTotals
     held: HeldBytes
+    host: Host | None = None
+    """What the workers of this host share, where there are several."""
     users: RefCount = field(default_factory=RefCount)
 
     @property
@@ -107,7 +112,9 @@ class Services:
 
 
 @contextlib.asynccontextmanager
-async def open_worker_state(settings: Settings, drain: Drain) -> AsyncIterator[WorkerState]:
+async def open_worker_state(
+    settings: Settings, drain: Drain, host: Host | None = None
+) -> AsyncIterator[WorkerState]:
     """Build what one worker has once, on the running event loop."""
     async with contextlib.AsyncExitStack() as stack:
         store = MemoryTokenStore()
@@ -119,7 +126,7 @@ async def open_worker_state(settings: Settings, drain: Drain) -> AsyncIterator[W
             fleet = Fleet(settings.shared, redis)
             stack.push_async_callback(fleet.close)
         counting = Counting(redis if settings.access.sharing == "redis" else None)
-        yield WorkerState(store, redis, fleet, CallerLimits(counting), UsageTotals(), drain)
+        yield WorkerState(store, redis, fleet, CallerLimits(counting), UsageTotals(), drain, host)
 
 
 @contextlib.asynccontextmanager
@@ -137,7 +144,7 @@ async def open_services(
         known = None if previous is None else previous.credentials
         credentials = CredentialRegistry()
         stack.push_async_callback(credentials.close)
-        build_credentials(settings.credentials, state.store, state.fleet, known, credentials)
+        build_credentials(settings.credentials, state.store, state.fleet, known, credentials, state.host)
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]
@@ -157,4 +164,5 @@ async def open_services(
             metrics=Metrics(credentials.readings, state.usage, routing.readings),
             usage=state.usage,
             held=state.held,
+            host=state.host,
         )

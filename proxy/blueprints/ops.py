@@ -39,6 +39,8 @@ async def metrics() -> Response:
     """
     request = current_request()
     current_services().access.sites.check_host(request.raw_headers, request.local_address)
+    if current_services().host is not None:  # One worker's figures would be taken for all.
+        return _plain("metrics: not with several workers: run one", HTTPStatus.NOT_IMPLEMENTED)
     text, content_type = current_services().metrics.render()
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 

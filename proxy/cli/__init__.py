@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve (the default)")
     _add_config(serve)
     _add_server(serve)
+    serve.add_argument(
+        "--workers", type=_workers, metavar="N", help="processes, or auto: one a core (default 1)"
+    )
+    serve.add_argument("--assignment", type=int, help=argparse.SUPPRESS)  # of a worker process
     check = commands.add_parser("check", help="validate the settings and print them, secrets masked")
     check.add_argument("--online", action="store_true", help="also try Redis, every credential and upstream")
     _add_config(check)
@@ -117,7 +121,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bind", metavar="HOST:PORT", help="address (default: the one in hypercorn.toml)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1 for now)")
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +142,16 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cut-after", type=int, metavar="N", help="break off streams after N events")
     parser.add_argument("--stall-after", type=int, metavar="N", help="stall streams after N events")
     parser.add_argument("--reject-tokens", action="store_true", help="reject every token")
+
+
+def _workers(text: str) -> int:
+    """Read `--workers`: a number, or `auto` for one a core."""
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = int(text)
+    if workers < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more, or auto")
+    return workers
 
 
 def _seconds(text: str) -> float:

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from proxy.cli.server import load_server_config, open_sockets, run
-from proxy.cli.signals import Signals, handled_signals
 from proxy.gateway import GatewayOptions, create_gateway
 from proxy.server.config import ServerConfig
 from proxy.server.serve import serve
+from proxy.server.signals import Signals, handled_signals
 from proxy.settings import Settings, resolve_embedded
 
 DEFAULT_BIND = "127.0.0.1:5003"

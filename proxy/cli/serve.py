@@ -5,8 +5,10 @@ import asyncio
 import contextlib
 import functools
 import gc
+import itertools
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -17,18 +19,23 @@ from proxy.access import is_loopback, uses_default_keys, uses_original_key
 from proxy.app import create_app, reload
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.reload import reloading
+from proxy.cli.serve_workers import check_workers, supervise
 from proxy.cli.server import (
     HARD_STOP_SECONDS,
+    address_of,
+    inherited_sockets,
     load_server_config,
-    open_sockets,
+    open_slots,
     run,
 )
-from proxy.cli.signals import Signals, Stop, handled_signals
+from proxy.credentials.sharing.host import Host
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates, open_certificates
 from proxy.server.config import ServerConfig
 from proxy.server.serve import serve as serve_application
+from proxy.server.signals import Signals, Stop, handled_signals
+from proxy.server.supervisor import Lifeline
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
 from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger, writing_to
@@ -37,34 +44,47 @@ from proxy.token_ids import load_token_texts
 
 def serve(options: argparse.Namespace) -> int:
     """Serve the proxy; returns when it has drained."""
-    if options.workers != 1:
-        raise SettingsError("--workers: several workers are not supported yet; run with --workers 1")
     settings = load_settings(options.config, os.environ)
     server = load_server_config(options.bind)
-    check_binds(settings, server.bind)
-    load_token_texts(settings)  # what is missing is told before anything listens; tiktoken keeps it
-    with writing_to(sys.stderr) as log, contextlib.redirect_stderr(log):
+    workers = options.workers or server.workers
+    with contextlib.ExitStack() as stack:
+        lifeline = host = None
+        inherited = inherited_sockets(os.environ)
+        if options.assignment is not None:
+            lifeline = stack.enter_context(Lifeline(options.assignment))
+            assignment = lifeline.read_assignment()
+            workers = assignment.workers
+            inherited = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
+            host = Host(Path(assignment.folder), assignment.sealing_key)
+        binds = [*map(address_of, inherited)] or [*server.bind]
+        check_workers(settings, workers)
+        check_binds(settings, binds)
+        load_token_texts(settings)  # what is missing is told before anything listens; tiktoken keeps it
+        log = stack.enter_context(writing_to(sys.stderr))
+        stack.enter_context(contextlib.redirect_stderr(log))
         configure_logs(settings.logs, log)
         logging.captureWarnings(capture=True)
-        return _serve(options, settings, server)
-
-
-def _serve(options: argparse.Namespace, settings: Settings, server: ServerConfig) -> int:
-    binds = tuple(server.bind)  # the server puts descriptors in their place
-
-    def load() -> Settings:
-        loaded = load_settings(options.config, os.environ)
-        check_binds(loaded, binds)
-        return loaded
-
-    with handled_signals() as signals, contextlib.ExitStack() as stack:
+        signals = stack.enter_context(handled_signals())
         certificates = open_certificates(server)
-        sockets = [stack.enter_context(opened) for opened in open_sockets(server.bind, server.backlog)]
+        slots = [inherited] * workers if inherited else open_slots(server.bind, server.backlog, workers)
+        for listener in {*itertools.chain(*slots)}:
+            stack.enter_context(listener)
+        if workers > 1 and lifeline is None:
+            announce(settings, slots[0], "http" if certificates is None else "https")
+            return supervise(options, server, slots, signals)
+
+        def load() -> Settings:
+            loaded = load_settings(options.config, os.environ)
+            check_workers(loaded, workers)
+            check_binds(loaded, binds)
+            return loaded
+
         run(
             functools.partial(
                 serve_until_stopped,
-                settings, server, sockets, load=load, file=options.config, signals=signals,
-                certificates=certificates,
+                settings, server, slots[0], load=load, file=options.config, signals=signals,
+                certificates=certificates, lifeline=lifeline,
+                host=host,
             )
         )  # fmt: skip
     return 0
@@ -89,6 +109,8 @@ async def serve_until_stopped(
     file: Path | None = None,
     signals: Signals | None = None,
     certificates: Certificates | None = None,
+    lifeline: Lifeline | None = None,
+    host: Host | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -101,19 +123,25 @@ async def serve_until_stopped(
         file: What `load` reads.
         signals: Handled since before the sockets were opened.
         certificates: With them TLS is spoken.
+        lifeline: Of one worker among several.
+        host: What it shares with the others.
     """
     drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
+    stop = signals.stop()
+    if lifeline is not None:
+        lifeline.watch(functools.partial(stop.signalled, signal.SIGTERM))
     stopped = functools.partial(
-        _stopped, signals.stop(), drain, server.readiness_delay, server.graceful_timeout,
-        hard_stop, hard_stop_seconds,
+        _stopped, stop, drain, server.readiness_delay, server.graceful_timeout,
+        hard_stop, hard_stop_seconds, lifeline,
     )  # fmt: skip
     # We end streams politely at that time; then Hypercorn cuts what is left, on Python 3.11 at least.
     server.graceful_timeout += hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
-        announce(resolved, sockets, "http" if certificates is None else "https")
-        app = create_app(resolved, drain)
+        if lifeline is None:
+            announce(resolved, sockets, "http" if certificates is None else "https")
+        app = create_app(resolved, drain, host)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
             certificates,
@@ -131,12 +159,20 @@ async def serve_until_stopped(
 
 
 async def _stopped(
-    stop: Stop, drain: Drain, delay: float, grace: float, hard_stop: asyncio.Timeout, hard_stop_seconds: float
+    stop: Stop,
+    drain: Drain,
+    delay: float,
+    grace: float,
+    hard_stop: asyncio.Timeout,
+    hard_stop_seconds: float,
+    lifeline: Lifeline | None,
 ) -> None:
     """Wait for the signal, then until nobody sends new callers here, and set the clocks of the end."""
     # What exists now lives to the end. A full collection that walks it again and again stalls every stream.
     gc.collect()
     gc.freeze()
+    if lifeline is not None:
+        lifeline.report_ready()
     await stop.requested.wait()
     if delay and not stop.hurried.is_set():
         drain.announced = True
@@ -228,7 +264,5 @@ Try it:
 
 
 def _url(listener: socket.socket, scheme: str) -> str:
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    address = address_of(listener)
+    return address if listener.family == socket.AF_UNIX else f"{scheme}://{address}"

@@ -9,9 +9,10 @@ import asyncio
 import errno
 import logging
 import math
+import os
 import socket
 import tomllib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,6 +21,8 @@ from proxy.server.config import ServerConfig
 from proxy.shipped import nearest
 
 HARD_STOP_SECONDS: Final = 5.0
+FIRST_INHERITED: Final = 3
+"""The first descriptor of socket activation."""
 
 
 _BIND_CURES: Final = {
@@ -56,10 +59,59 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     config = cast(ServerConfig, ServerConfig.from_mapping(values))
     if bind is not None:
         config.bind = [bind]
-    config.workers = 1
     config.accesslog = None  # one line an exchange is written by the application itself
     config.errorlog = logging.getLogger("hypercorn.error")
     return config
+
+
+def inherited_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
+    """Return the listening sockets that systemd passed to this process, in the manner of sd_listen_fds(3).
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    try:
+        first, count = FIRST_INHERITED, int(environment.get("LISTEN_FDS", ""))
+        listeners = [socket.socket(fileno=descriptor) for descriptor in range(first, first + count)]
+        for listener in listeners:
+            listener.setblocking(False)  # noqa: FBT003 - the name says it
+            listener.set_inheritable(False)
+    except (OSError, ValueError) as error:
+        raise SettingsError("LISTEN_FDS: must be the number of inherited sockets, from 3 on") from error
+    return listeners
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the address of a listening socket as `bind` takes it."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def open_slots(binds: list[str], backlog: int, workers: int) -> list[list[socket.socket]]:
+    """Open the sockets of each worker: TCP sockets of its own, over which the kernel spreads the connections.
+
+    Raises:
+        SettingsError: an address that cannot be had, with the address and the reason.
+    """
+    first = open_sockets(binds, backlog)  # A socket with SO_REUSEPORT would not notice that one is taken.
+    if workers == 1:
+        return [first]
+    slots: list[list[socket.socket]] = [[] for _ in range(workers)]
+    for bind, listener in zip(binds, first, strict=True):
+        if listener.family == socket.AF_UNIX:
+            opened = [listener] * workers
+        else:
+            port = listener.getsockname()[1]  # which the kernel chose if the address has none
+            listener.close()
+            place = f"{bind.rpartition(':')[0]}:{port}"
+            opened = [_open_socket(place, backlog, reuse_port=True) for _ in range(workers)]
+        for slot, each in zip(slots, opened, strict=True):
+            slot.append(each)
+    return slots
 
 
 def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
@@ -71,7 +123,7 @@ def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
     return [_open_socket(bind, backlog) for bind in binds]
 
 
-def _open_socket(bind: str, backlog: int) -> socket.socket:
+def _open_socket(bind: str, backlog: int, *, reuse_port: bool = False) -> socket.socket:
     is_unix = bind.startswith("unix:")
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
@@ -83,7 +135,7 @@ def _open_socket(bind: str, backlog: int) -> socket.socket:
         if is_unix:
             _bind_unix(listener, Path(bind.removeprefix("unix:")))
         else:
-            _bind_tcp(listener, host, int(port))
+            _bind_tcp(listener, host, int(port), reuse_port=reuse_port)
         listener.listen(backlog)
         listener.setblocking(False)  # noqa: FBT003 - the name says it
     except (OSError, ValueError, OverflowError) as error:
@@ -100,8 +152,10 @@ def _bind_unix(listener: socket.socket, path: Path) -> None:
     listener.bind(str(path))
 
 
-def _bind_tcp(listener: socket.socket, host: str, port: int) -> None:
+def _bind_tcp(listener: socket.socket, host: str, port: int, *, reuse_port: bool) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))
 
 

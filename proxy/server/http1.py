@@ -43,6 +43,9 @@ REQUEST_LINE_SPARE: Final = 64
 PROBE_SECONDS: Final = 0.05
 """How long the kernel of a caller that has closed its connection takes to answer a probe with a reset."""
 
+FIRST_REQUEST_SECONDS: Final = 1.0
+"""A connection that was opened just before a drain may take this long to send its request."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _METHOD: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
@@ -416,7 +419,7 @@ class Connection(asyncio.Protocol):
         # The transport.
         self._upgraded: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[], None] | None = None
-        self._closing = self._lost = self._eof = False
+        self._closing = self._lost = self._eof = self._ends_idle = False
         self._reason: DisconnectReason = ""
         self._lingered = -1
         self._linger_until = 0.0
@@ -758,8 +761,9 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def begin_drain(self) -> None:
-        """Close the connection if no request is under way."""
-        if self._cycle is None and self._upgraded is None and not self._head_bytes:
+        """Close the connection if no request is under way; a new one gets a moment to send its first."""
+        self._ends_idle = True
+        if self._requests and self._cycle is None and self._upgraded is None and not self._head_bytes:
             self._close_politely(linger=False)
 
     def close(self) -> None:
@@ -858,8 +862,13 @@ class Connection(asyncio.Protocol):
             pass
         elif self._head_bytes and now - self._head_since > limits.head_seconds:
             self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request head arrives too slowly"))
-        elif now - self._head_since > (limits.idle_seconds if self._requests else limits.head_seconds):
+        elif now - self._head_since > self._idle_seconds():
             self._close_politely(linger=False)
+
+    def _idle_seconds(self) -> float:
+        if self._ends_idle:
+            return FIRST_REQUEST_SECONDS
+        return self.limits.idle_seconds if self._requests else self.limits.head_seconds
 
     def _is_slow_body(self, cycle: Cycle, now: float) -> bool:
         since, received = self._body_window

@@ -62,7 +62,9 @@ def test_wrong_settings_stop_with_status_2_and_name_the_key(
 
 def test_several_workers_are_refused_in_a_clear_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--workers", "2"]) == 2
-    assert "--workers" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "chat: needs a [shared] section: the workers share channels over Redis; or run one worker, not 2\n"
+    )
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "unix:/nowhere/x.sock"])

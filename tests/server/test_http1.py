@@ -607,6 +607,21 @@ async def test_a_drain_closes_idle_connections_and_lets_requests_end() -> None:
             await server.connect()
 
 
+async def test_a_connection_that_was_opened_just_before_a_drain_is_served() -> None:
+    async with served(Echo(), graceful=30) as server:
+        callers = new, silent, idle = [await server.connect() for _ in range(3)]
+        for caller in (idle, idle):
+            caller.writer.write(GET)
+            await caller.exactly(len(await caller.head()) and len(b"GET /a|"))
+        server.stop.set()
+        assert await idle.rest() == b""
+        new.writer.write(GET)
+        assert (await new.rest()).endswith(b"GET /a|")
+        assert await silent.rest() == b""
+        for caller in callers:
+            caller.writer.close()
+
+
 async def test_a_server_that_is_about_to_end_serves_on_and_closes_each_connection() -> None:
     leaving = False
     async with served(Echo(), is_leaving=lambda: leaving) as server:

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Final
 
-_STOP: Final = (signal.SIGTERM, signal.SIGINT)
-_HANGUP: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
+HANGUP: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,17 @@ class Signals:
     def stop(self) -> Stop:
         """Return the events that SIGTERM and SIGINT set; needs a running loop."""
         stop = Stop()
-        self._handle(_STOP, stop.signalled)
+        self.handle(STOP, stop.signalled)
         return stop
 
     def hangup(self) -> asyncio.Event:
         """Return an event that SIGHUP sets; needs a running loop."""
         event = asyncio.Event()
-        self._handle(_HANGUP, lambda _: event.set())
+        self.handle(HANGUP, lambda _: event.set())
         return event
 
-    def _handle(self, numbers: tuple[int, ...], act: Callable[[int], None]) -> None:
+    def handle(self, numbers: Sequence[int], act: Callable[[int], None]) -> None:
+        """Call back at each of these signals; needs a running loop."""
         loop = asyncio.get_running_loop()
         for number in numbers:
             with contextlib.suppress(NotImplementedError):  # Windows
@@ -67,7 +68,7 @@ def handled_signals() -> Iterator[Signals]:
     By default SIGHUP ends a process, so a reload that follows the first successful connection would kill it.
     """
     signals = Signals()
-    before = {number: signal.signal(number, signals.remember) for number in (*_STOP, *_HANGUP)}
+    before = {number: signal.signal(number, signals.remember) for number in (*STOP, *HANGUP)}
     try:
         yield signals
     finally:

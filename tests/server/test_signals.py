@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from proxy.cli.signals import Stop, handled_signals
+from proxy.server.signals import Stop, handled_signals
 from tests.pace import PATIENCE
 
 

@@ -1,0 +1,207 @@
+"""The worker processes of one service: started, replaced when they die, signalled and ended together.
+
+The supervisor keeps every listening socket open. The connections that arrive for a worker that has died wait
+there for its successor, and none is refused.
+"""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Self
+
+from proxy.errors import SettingsError
+from proxy.server.signals import HANGUP, STOP, Signals
+from proxy.telemetry import get_logger
+
+STEADY_SECONDS: Final = 10.0
+"""A worker that died after more than this is replaced at once."""
+PAUSE_SECONDS: Final = 0.5
+PAUSE_SECONDS_MAX: Final = 5.0
+ASSIGNMENT_SECONDS: Final = 30.0
+_READY: Final = b"ready\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker learns from its supervisor when it starts."""
+
+    worker: int
+    workers: int
+    descriptors: list[int]
+    """Of the sockets on which it accepts connections."""
+    folder: str
+    """For files that the workers share; nobody else can read it."""
+    key: str
+    """Seals those files; 32 bytes in base64. It is kept in the memory of the processes alone."""
+
+    @property
+    def sealing_key(self) -> bytes:
+        """The key as bytes."""
+        return base64.b64decode(self.key)
+
+
+class Lifeline:
+    """A worker's connection to its supervisor. Its end means that the supervisor has died.
+
+    Args:
+        descriptor: Inherited from the supervisor.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+
+    def read_assignment(self) -> Assignment:
+        """Return what the supervisor assigns.
+
+        Raises:
+            SettingsError: nothing in time: no supervisor has started this process.
+        """
+        self._socket.settimeout(ASSIGNMENT_SECONDS)
+        try:
+            line = self._socket.makefile("rb").readline()
+            return Assignment(**json.loads(line))
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError("--assignment: is for worker processes only") from error
+        finally:
+            self._socket.setblocking(False)  # noqa: FBT003 - the name says it
+
+    def report_ready(self) -> None:
+        """Let the supervisor know that connections are accepted."""
+        with contextlib.suppress(OSError):
+            self._socket.send(_READY)
+
+    def watch(self, act: Callable[[], None]) -> None:
+        """Call back when the supervisor has died; needs a running loop."""
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            with contextlib.suppress(BlockingIOError):
+                if not self._socket.recv(1):
+                    loop.remove_reader(self._socket)
+                    act()
+
+        loop.add_reader(self._socket, look)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+class Supervisor:
+    """Keeps one worker process running for each set of sockets.
+
+    Args:
+        command: Starts a worker; the number of its lifeline is appended.
+        slots: The sockets of each worker.
+        folder: See `Assignment`.
+        key: See `Assignment`.
+        stop_seconds: After that time more, workers that were told to end are killed.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        slots: Sequence[Sequence[socket.socket]],
+        folder: str,
+        key: bytes,
+        stop_seconds: float,
+    ) -> None:
+        self._command = command
+        self._slots = slots
+        self._folder = folder
+        self._key = base64.b64encode(key).decode()
+        self._stop_seconds = stop_seconds
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._ready: set[int] = set()
+        self._stopping = asyncio.Event()
+        self._status = 0
+        self._log = get_logger("supervisor")
+
+    async def run(self, signals: Signals) -> int:
+        """Keep the workers running until a signal ends them all; return the exit status of the service."""
+        signals.handle([*STOP, *HANGUP], self._signalled)
+        async with asyncio.TaskGroup() as group:
+            killing = group.create_task(self._kill_late())
+            try:
+                await self._keep_all()
+            finally:
+                killing.cancel()
+        self._log.info("stopped", status=self._status)
+        return self._status
+
+    async def _keep_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for worker in range(len(self._slots)):
+                group.create_task(self._keep(worker))
+
+    def _signalled(self, number: int) -> None:
+        if number in STOP:
+            self._stopping.set()
+            for listener in {*itertools.chain(*self._slots)}:
+                listener.close()  # The workers have theirs, and close them when they should.
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def _kill_late(self) -> None:
+        await self._stopping.wait()
+        await asyncio.sleep(self._stop_seconds)
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def _keep(self, worker: int) -> None:
+        loop = asyncio.get_running_loop()
+        pause, starts = 0.0, 0
+        while not self._stopping.is_set():
+            began, starts = loop.time(), starts + 1
+            status, was_ready = await self._work(worker)
+            if self._stopping.is_set():
+                if status and was_ready:  # One that had not begun yet dies of the signal.
+                    self._status = self._status or 1
+                return
+            self._log.error("worker_died", worker=worker, status=status, ready=was_ready)
+            if starts == 1 and not was_ready:
+                self._status = status if status > 0 else 1
+                self._signalled(signal.SIGTERM)
+                return
+            steady = was_ready and loop.time() - began > STEADY_SECONDS
+            pause = 0.0 if starts == 1 or steady else min(max(2 * pause, PAUSE_SECONDS), PAUSE_SECONDS_MAX)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+
+    async def _work(self, worker: int) -> tuple[int, bool]:
+        """Run one worker to its end; return its status, and whether it ever accepted connections."""
+        sockets = self._slots[worker]
+        ours, theirs = socket.socketpair()
+        assignment = Assignment(
+            worker, len(self._slots), [listener.fileno() for listener in sockets], self._folder, self._key
+        )
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, str(theirs.fileno()), pass_fds=[theirs.fileno(), *assignment.descriptors]
+            )
+        self._running[worker] = process
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            if self._stopping.is_set():
+                process.terminate()
+            writer.write(json.dumps(asdict(assignment)).encode() + b"\n")
+            was_ready = False
+            with contextlib.suppress(ConnectionError):
+                was_ready = await reader.readline() == _READY
+            if was_ready:
+                self._log.info("worker_ready", worker=worker, pid=process.pid)
+            return await process.wait(), was_ready
+        finally:
+            del self._running[worker]
+            writer.close()

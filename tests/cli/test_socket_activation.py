@@ -1,0 +1,85 @@
+"""Sockets that another process opened: a new program takes over, and no connection is refused."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from proxy.cli.server import inherited_sockets
+from proxy.errors import SettingsError
+from tests.cli.processes import ROOT, read_until
+from tests.pace import PATIENCE
+from tests.raw_caller import raw_caller
+
+START = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(1, 2)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "proxy", "serve", "--config", "config/proxy.toml"])
+"""
+
+
+@asynccontextmanager
+async def activated(listener: socket.socket) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Serve the runnable default on this socket, as systemd would start it."""
+    descriptor = listener.fileno()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", START, str(descriptor),
+        cwd=ROOT, pass_fds=[descriptor], stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def test_an_upgrade_on_a_socket_that_is_passed_on_refuses_no_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "http://{}:{}".format(*listener.getsockname())
+        async with activated(listener) as old, activated(listener) as new, asyncio.TaskGroup() as group:
+            for service in (old, new):
+                assert address in await read_until(service, "base URL")
+            calls, ended = 0, asyncio.Event()
+
+            async def call() -> None:
+                nonlocal calls
+                while not ended.is_set():
+                    async with raw_caller(address) as caller:
+                        await caller.send("GET", "/livez", key=None)
+                        assert (await caller.answer()).status == 200
+                    calls += 1
+
+            callers = [group.create_task(call()) for _ in range(4)]
+            old.send_signal(signal.SIGINT)
+            async with asyncio.timeout(PATIENCE):
+                assert await old.wait() == 0
+            before = calls
+            while calls < before + 20:
+                await asyncio.sleep(0)
+                assert not any(task.done() for task in callers)
+            ended.set()
+
+
+def test_only_sockets_that_are_meant_for_this_process_are_taken() -> None:
+    assert inherited_sockets({}) == []
+    assert inherited_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "1"}) == []
+    with pytest.raises(SettingsError, match="LISTEN_FDS"):
+        inherited_sockets({"LISTEN_FDS": "x", "LISTEN_PID": str(os.getpid())})
+
+
+async def test_public_keys_are_refused_on_an_inherited_socket_that_others_reach() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        async with activated(listener) as service:
+            said = await read_until(service, "\n")
+            assert re.search(r"default keys are known to everybody and refused on 0\.0\.0\.0:", said)
+            async with asyncio.timeout(PATIENCE):
+                assert await service.wait() == 2

@@ -1,0 +1,133 @@
+"""Workers of one host: one of them fetches a token, and the others adopt it over a sealed file."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.credentials import Credential, RefreshPolicy
+from proxy.credentials.sharing import FlightContext
+from proxy.credentials.sharing.host import Host, HostSharing
+from proxy.credentials.sources import TokenFetchError
+from proxy.telemetry import TokenStats
+from tests.credentials.fakes import DOWN, FakeIssuer
+from tests.virtual_time import run_virtually
+
+RECIPE = b"one recipe"
+KEY = bytes(32)
+NOTHING = FlightContext()
+
+
+def member(folder: Path, recipe: bytes = RECIPE, key: bytes = KEY) -> HostSharing:
+    """The sharing of one worker."""
+    policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
+    return Host(folder, key).sharing(recipe, policy, TokenStats())
+
+
+def has(credential: Credential) -> FlightContext:
+    """What a worker knows that has this credential."""
+    return FlightContext(generation=credential.generation, current=credential)
+
+
+def virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a test's coroutine in virtual time."""
+    run_virtually(main)
+
+
+def test_workers_that_start_together_fetch_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer(delay=1.0)
+        found = await asyncio.gather(*(member(tmp_path).obtain(issuer.fetch, NOTHING) for _ in range(8)))
+        assert (issuer.fetches, {credential.secret.reveal() for credential in found}) == (1, {"token-1"})
+        assert [credential.adopted for credential in found].count(False) == 1
+        assert len({credential.obtained for credential in found}) == 1  # by the clock that they share
+
+    virtually(main)
+
+
+def test_the_worker_that_fetched_refreshes_first_and_the_others_adopt(tmp_path: Path) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer(lifetime=100.0)
+        first, second = member(tmp_path), member(tmp_path)
+        fetched = await first.obtain(issuer.fetch, NOTHING)
+        adopted = await second.obtain(issuer.fetch, NOTHING)
+        assert fetched.refresh_at < adopted.refresh_at
+        await asyncio.sleep(fetched.refresh_at - fetched.obtained)
+        renewed = await first.obtain(issuer.fetch, has(fetched))
+        assert (await second.obtain(issuer.fetch, has(adopted))).secret.reveal() == renewed.secret.reveal()
+        assert issuer.fetches == 2
+
+    virtually(main)
+
+
+def test_a_rejected_token_is_not_adopted_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer()
+        first, second = member(tmp_path), member(tmp_path)
+        old = await first.obtain(issuer.fetch, NOTHING)
+        rejected = FlightContext(generation=1, current=old, rejected=frozenset({old.digest}))
+        await asyncio.sleep(1.0)
+        new = await second.obtain(issuer.fetch, rejected)
+        assert (new.secret.reveal(), issuer.fetches) == ("token-2", 2)
+        assert (await first.obtain(issuer.fetch, rejected)).secret.reveal() == "token-2"
+        assert issuer.fetches == 2
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("ends", ["fails", "cancelled"])
+def test_a_fetch_that_ends_without_a_token_lets_another_worker_fetch(tmp_path: Path, ends: str) -> None:
+    async def main() -> None:
+        broken, sound = FakeIssuer(delay=5.0, error=DOWN), FakeIssuer()
+        async with asyncio.TaskGroup() as group:
+            flight = group.create_task(_outcome(member(tmp_path).obtain(broken.fetch, NOTHING)))
+            await asyncio.sleep(1.0)
+            waiting = group.create_task(member(tmp_path).obtain(sound.fetch, NOTHING))
+            await asyncio.sleep(1.0)
+            assert sound.fetches == 0
+            if ends == "cancelled":
+                flight.cancel()
+            assert (await waiting).secret.reveal() == "token-1"
+
+    virtually(main)
+
+
+async def _outcome(flight: Coroutine[Any, Any, Credential]) -> None:
+    with pytest.raises(TokenFetchError):
+        await flight
+
+
+def record_in(folder: Path) -> Path:
+    """The only record in a folder."""
+    (record,) = [path for path in folder.iterdir() if path.suffix == ""]
+    return record
+
+
+@pytest.mark.parametrize("other", ["recipe", "key", "garbage", "cut"])
+def test_a_record_that_is_not_ours_is_left_alone(tmp_path: Path, other: str) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer()
+        await member(tmp_path).obtain(issuer.fetch, NOTHING)
+        record = record_in(tmp_path)
+        second = member(tmp_path)
+        if other == "recipe":
+            second = member(tmp_path, recipe=b"another")
+        elif other == "key":
+            second = member(tmp_path, key=bytes(31) + b"x")
+        else:
+            record.write_bytes(b"garbage" if other == "garbage" else record.read_bytes()[:40])
+        assert (await second.obtain(issuer.fetch, NOTHING)).secret.reveal() == "token-2"
+
+    virtually(main)
+
+
+def test_no_file_holds_the_token_in_plain_text_or_is_readable_by_others(tmp_path: Path) -> None:
+    async def main() -> None:
+        await member(tmp_path).obtain(FakeIssuer(token="sk-canary").fetch, NOTHING)
+
+    virtually(main)
+    files = [*tmp_path.iterdir()]
+    assert len(files) == 2
+    assert all(b"sk-canary" not in path.read_bytes() for path in files)
