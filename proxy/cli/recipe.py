@@ -94,7 +94,7 @@ def _recipe(options: argparse.Namespace) -> int:
         return _failed(f"the endpoint answered {reply.status}{followed}", reply, secrets)
     reading = read_reply(reply)
     if not reading.tokens or (reading.refused and reading.unsure_token):
-        return _failed("the reply holds nothing that looks like a token", reply, secrets)
+        return _failed("the reply contains nothing that looks like a token", reply, secrets)
     if not options.yes and sys.stdin.isatty():
         reading = _ask_user(reading, reply)
     reading = _with_zone(reading, reply, options)
@@ -119,7 +119,7 @@ def _offer_exec(options: argparse.Namespace, reason: str) -> int:
     """Print a block that runs a script, which could not be tested."""
     reading = None if options.offline is None else read_reply(_saved(options.offline))
     print(exec_block(options.name, reading), end="")
-    _tell(f'the curl line: {reason}. source = "exec" gets such a token:', *STEPS, "", hmac_script().rstrip())
+    _tell(f'the curl line: {reason}. Use source = "exec" instead:', *STEPS, "", hmac_script().rstrip())
     return EXIT_FAILED
 
 
@@ -235,10 +235,12 @@ def _check(section: Credential, reply: Reply, secrets: list[str]) -> int:
     try:
         token = asyncio.run(_read(section, reply))
     except TokenFetchError as error:
-        return _failed(f"the block does not read this reply: {error.reason}", reply, secrets)
+        return _failed(f"the block cannot read this reply: {error.reason}", reply, secrets)
     size = len(token.secret.reveal())
     life = span(token.lifetime)
-    _tell(f"# tried: with this block the reply gives a token of {size} characters that lives {life}")
+    _tell(
+        f"# tested: with this block the reply yields a token of {size} characters with a lifetime of {life}"
+    )
     return 0
 
 
@@ -248,7 +250,7 @@ def _ask_user(reading: Reading, reply: Reply) -> Reading:
         chosen = _choice("Which of these is the token?", reading.tokens)
         reading = reading_for(reply, chosen)
     if reading.unsure_expiry:
-        chosen = _choice("Which of these tells how long it lives?", reading.expiries)
+        chosen = _choice("Which of these is its lifetime?", reading.expiries)
         reading = dataclasses.replace(reading, expiries=chosen)
     return reading
 
@@ -260,12 +262,14 @@ def _with_zone(reading: Reading, reply: Reply, options: argparse.Namespace) -> R
     best, *others = reading.expiries
     offset: str | None = options.utc_offset
     if offset is None and not options.yes and sys.stdin.isatty():
-        _tell(f"{best.path} is a local time, and the reply does not name its zone. It would mean a life of:")
+        _tell(
+            f"{best.path} is a local time without a time zone. For these UTC offsets the lifetime would be:"
+        )
         for known in ("+00:00", "+08:00", "-05:00"):
             life = with_offset(reply, best, known).lifetime
             _tell(f"  {known}  {span(life) if life else 'in the past'}")
         while offset is None or not OFFSET.fullmatch(offset):
-            print("offset of the issuer's clock, as +08:00: ", end="", file=sys.stderr, flush=True)
+            print("UTC offset of the issuer's clock, such as +08:00: ", end="", file=sys.stderr, flush=True)
             offset = sys.stdin.readline()
             if not offset:
                 return reading
@@ -296,7 +300,7 @@ def _choice(question: str, findings: tuple[Finding, ...]) -> tuple[Finding, ...]
 def _failed(words: str, reply: Reply | None = None, secrets: list[str] | None = None) -> int:
     _tell(words)
     if reply is not None:
-        _tell("its reply, masked:", outline(reply.body, reply.text, secrets=secrets or []))
+        _tell("the masked reply:", outline(reply.body, reply.text, secrets=secrets or []))
     return EXIT_FAILED
 
 

@@ -1,33 +1,33 @@
-"""Write a `[credentials.NAME]` block: TOML with comments that say what is believed, and why (pure)."""
+"""Write a `[credentials.NAME]` block: TOML with comments that explain each choice (pure)."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote_plus
 
-from proxy.recipe.expiry_place import span
-from proxy.recipe.finding import Finding
-from proxy.recipe.oauth2_grant import oauth2_table
+from proxy.recipe.draft import Draft, Variable
+from proxy.recipe.expiries import Finding, span
 from proxy.recipe.phrases import Translate
 from proxy.recipe.reply import Reading
-from proxy.recipe.secrets_out import Draft, Variable
 from proxy.secret import MASK
 from proxy.settings.section import dotted, quoted
 
 MAX_TTL_SECONDS: Final = 31 * 86400
-"""The settings' own bound, above which a life is not believed."""
-_REISSUE: Final = 'if a new token ends the one before, as with WeChat: reissue = "revokes_previous"'
+"""The default of max_ttl in the settings."""
+_REISSUE: Final = 'if a new token revokes the previous one, as with WeChat: reissue = "revokes_previous"'
 _WIDTH: Final = 108
 _EXPIRES_MAX: Final = 3
 _OTHERS_MAX: Final = 3
 
 
 def request_block(name: str, draft: Draft) -> str:
-    """The block as far as the request goes: enough to send it, not to read the reply."""
+    """Write a block that is sufficient to send the request."""
     return _block(name, {"source": "http", **draft.table, "token": "access_token"}, {}, [])
 
 
 def credential_block(name: str, draft: Draft, reading: Reading, translate: Translate = str) -> str:
-    """The whole block. `reading` has at least one token; the first of its tokens and expiries are taken."""
+    """Write the complete block, with the first token and the first expiry of `reading`."""
     comments: dict[str, list[str]] = {}
     table: dict[str, Any] = {"source": "http", **draft.table}
     _add_success(table, comments, reading)
@@ -43,11 +43,11 @@ def credential_block(name: str, draft: Draft, reading: Reading, translate: Trans
 
 
 def exports(variables: Iterable[Variable]) -> list[str]:
-    """One line for each variable to set, its value masked."""
+    """Write one line for each variable to set, with the value masked."""
     lines = []
     for variable in variables:
         if variable.value is None:
-            lines.append(f"# {variable.name} is read from the environment, as in the line")
+            lines.append(f"# {variable.name} is read from the environment, as in the command line")
         else:
             size = len(variable.value.reveal())
             lines.append(f"export {variable.name}='{MASK}'  # {_plain(variable.where)}, {size} characters")
@@ -55,7 +55,7 @@ def exports(variables: Iterable[Variable]) -> list[str]:
 
 
 def _opening(draft: Draft) -> Iterator[str]:
-    yield "Made from a curl line. Above each key stands what is believed, and why."
+    yield "Generated from a curl command. The comments above the keys give the reasons."
     if draft.variables:
         yield f"Set in the environment: {', '.join(variable.name for variable in draft.variables)}"
 
@@ -64,24 +64,22 @@ def _add_success(table: dict[str, Any], comments: dict[str, list[str]], reading:
     if reading.success is None:
         return
     table["success"] = {"path": reading.success.path, "equals": reading.success.value}
-    comments["success"] = [_doubted(reading.success.why, unsure=reading.success.confidence < 60)]
+    comments["success"] = [_marked(reading.success.why, unsure=reading.success.confidence < 60)]
 
 
 def _add_token(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
     token, *others = reading.tokens
     key = {"path": "token", "header": "token_header", "text": "token_text"}[token.kind]
     table[key] = True if token.kind == "text" else token.path
-    comments[key] = [_doubted(token.why, unsure=reading.unsure_token)]
+    comments[key] = [_marked(token.why, unsure=reading.unsure_token)]
     if reading.unsure_token:
         comments[key] += _alternatives(others)
     if " " in str(token.value):
         table["inject"] = {"header": "Authorization", "template": "{token}"}
-        comments["inject"] = ['the reply says "Bearer" itself']
+        comments["inject"] = ['the token in the reply already begins with "Bearer"']
     elif token.kind == "header" and token.path.lower() == "x-subject-token":
         table["inject"] = {"header": "X-Auth-Token", "template": "{token}"}
-        comments["inject"] = [
-            "unsure: where X-Subject-Token is given, X-Auth-Token is what upstreams ask for"
-        ]
+        comments["inject"] = ["unsure: issuers that return X-Subject-Token usually expect X-Auth-Token"]
 
 
 def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
@@ -96,30 +94,30 @@ def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: 
     same = [other for other in others if other.agrees_with(best) and other.path != best.path]
     chosen = [best, *same][:_EXPIRES_MAX]
     table["expires"] = [_entry(finding) for finding in chosen if not finding.local]
-    comments["expires"] = [_doubted(best.why, unsure=reading.unsure_expiry)]
+    comments["expires"] = [_marked(best.why, unsure=reading.unsure_expiry)]
     if reading.unsure_expiry:
         comments["expires"] += _alternatives(other for other in others if other not in same)
     if best.lifetime is not None and best.lifetime > MAX_TTL_SECONDS:
         table["max_ttl"] = int(best.lifetime * 1.1)
-        comments["max_ttl"] = ["more than the 31 days that are believed otherwise"]
+        comments["max_ttl"] = ["more than the default limit of 31 days"]
     if reading.refresh_in is not None:
         table["refresh_in"] = reading.refresh_in.path
         comments["refresh_in"] = [reading.refresh_in.why]
 
 
 def _entry(finding: Finding) -> dict[str, str]:
-    """One entry of `expires`; an offset is behind its unit."""
+    """Write an entry of `expires`. The unit may be followed by an offset."""
     offset = finding.unit.removeprefix("iso8601") if finding.unit.startswith("iso8601") else ""
     entry = {"path": finding.path, "as": "iso8601" if offset else finding.unit}
     return {**entry, "offset": offset} if offset else entry
 
 
 def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], finding: Finding) -> None:
-    """A time whose zone nobody has named yet: it is not guessed."""
+    """Add a placeholder for a local time, whose UTC offset cannot be guessed."""
     table["default_ttl"] = 300
     comments["default_ttl"] = [
-        f"unsure: {quoted(finding.path)} is a local time that names no zone, so five minutes are assumed; "
-        "name the offset of the issuer's clock with --utc-offset, or write here instead:",
+        f"unsure: {quoted(finding.path)} is a local time without a time zone, so five minutes are assumed; "
+        "name the UTC offset with --utc-offset, or write instead:",
         f'expires = [{{ path = {quoted(finding.path)}, as = "iso8601", offset = "+08:00" }}]',
     ]
 
@@ -127,16 +125,16 @@ def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], findi
 def _add_default_life(
     table: dict[str, Any], comments: dict[str, list[str]], expiries: tuple[Finding, ...]
 ) -> None:
-    """Where no path leads to the life: what a JWT outside of the JSON says, or a guess to be checked."""
-    own = next((finding.lifetime for finding in expiries if finding.lifetime), None)
-    table["default_ttl"] = 300 if own is None else max(int(own), 1)
+    """Add a default lifetime: the one in a JWT outside the JSON, or a guess that the user has to check."""
+    known = next((finding.lifetime for finding in expiries if finding.lifetime), None)
+    table["default_ttl"] = 300 if known is None else max(int(known), 1)
     comments["default_ttl"] = [
-        "unsure: nothing in the reply tells the token's life; five minutes are assumed: ask its issuer"
-        if own is None
-        else f"{expiries[0].why}; no path leads there, so it is fixed here"
+        "unsure: the reply has no lifetime; five minutes are assumed: ask the issuer"
+        if known is None
+        else f"{expiries[0].why}; no path refers to it, so it is fixed here"
     ]
-    if own is not None and own > MAX_TTL_SECONDS:
-        comments["default_ttl"].append(f"that is {span(own)}")
+    if known is not None and known > MAX_TTL_SECONDS:
+        comments["default_ttl"].append(f"that is {span(known)}")
 
 
 def _alternatives(others: Iterable[Finding]) -> list[str]:
@@ -146,7 +144,7 @@ def _alternatives(others: Iterable[Finding]) -> list[str]:
     ]
 
 
-def _doubted(why: str, *, unsure: bool) -> str:
+def _marked(why: str, *, unsure: bool) -> str:
     return f"unsure: {why}" if unsure else why
 
 
@@ -162,7 +160,7 @@ def _block(
 
 
 def _comment(text: str) -> list[str]:
-    """Comment lines: a reply's own names stand in them, and must not end one."""
+    """Wrap a comment. It may contain names from the reply, which must not end the line."""
     return textwrap.wrap(
         _plain(text), _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False
     )
@@ -173,7 +171,7 @@ def _plain(text: str) -> str:
 
 
 def toml(value: Any) -> str:
-    """One value in one line of TOML."""
+    """Write a value as one line of TOML."""
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{dotted((key,))} = {toml(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
@@ -182,3 +180,111 @@ def toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value) if isinstance(value, int | float) else quoted(value)
+
+
+_KEYS: Final = {"source", "url", "method", "headers", "form", "basic", "token", "expires", "default_ttl"}
+_CARRIED: Final = ("ca_file", "client_cert", "client_key", "proxy", "timeout")
+_GRANT_FIELDS: Final = {"grant_type", "client_id", "client_secret", "scope", "audience"}
+_EXPECTED: Final = {"expires_in", "access_token"}
+
+
+def oauth2_table(table: Mapping[str, Any], draft: Draft) -> dict[str, Any] | None:
+    """Return the equivalent section for `source = "oauth2"`; None if the request is not plain OAuth 2.0."""
+    form = table.get("form")
+    if form is None or not _is_plain(table):
+        return None
+    client = _client_of(table, form, draft)
+    if client is None:
+        return None
+    grant: dict[str, Any] = {"source": "oauth2", "token_url": table["url"], **client}
+    grant |= {key: form[key] for key in ("scope", "audience") if form.get(key)}
+    params = {key: value for key, value in form.items() if key not in _GRANT_FIELDS}
+    if params:
+        grant["params"] = params
+    grant |= {key: table[key] for key in (*_CARRIED, "default_ttl") if key in table}
+    return grant
+
+
+def _is_plain(table: Mapping[str, Any]) -> bool:
+    if table["method"] != "POST" or table.get("token") != "access_token":
+        return False
+    if not set(table) <= _KEYS | {*_CARRIED}:
+        return False
+    headers = {key.lower(): value for key, value in table.get("headers", {}).items()}
+    if not set(headers.items()) <= {("accept", "application/json")}:
+        return False
+    expires = table.get("expires", [])
+    first = expires[:1] == [{"path": "expires_in", "as": "seconds"}] or not expires
+    return first and {step["path"] for step in expires} <= _EXPECTED
+
+
+def _client_of(table: Mapping[str, Any], form: Mapping[str, Any], draft: Draft) -> dict[str, str] | None:
+    """Return id, secret and authentication; None if they do not conform to RFC 6749 2.3.1."""
+    if form.get("grant_type") != "client_credentials":
+        return None
+    basic = table.get("basic")
+    if basic is None:
+        if not form.get("client_id") or not form.get("client_secret"):
+            return None
+        return {"client_id": form["client_id"], "client_secret": form["client_secret"], "auth": "post"}
+    if {"client_id", "client_secret"} & set(form):
+        return None
+    client_id, secret = basic
+    sent = [variable.value for variable in draft.variables if f"${{env:{variable.name}}}" == secret]
+    # OAuth 2.0 form-encodes both halves, but curl does not: they must be the same in both forms.
+    is_same = all(value is not None and quote_plus(value.reveal()) == value.reveal() for value in sent)
+    if not sent or not is_same or quote_plus(client_id) != client_id:
+        return None
+    return {"client_id": client_id, "client_secret": secret, "auth": "basic"}
+
+
+SCRIPT_NAME: Final = "get-token.sh"
+HMAC_NAME: Final = "hmac-token.py"
+HMAC_SCRIPT: Final = Path(__file__).with_name("hmac_token.txt")
+"""A script that signs with HMAC-SHA256; it is also in config/credentials/."""
+STEPS: Final = (
+    f"  1. Save the line as {SCRIPT_NAME} next to your settings. It must print the whole reply,",
+    "     so remove jq and similar filters. Read secrets from the environment; env of the block sets it.",
+    "  2. Or use the script below, which signs with HMAC-SHA256, and adapt the signed text and the request:",
+    f'     save it as {HMAC_NAME}, and write command = ["python3", "{HMAC_NAME}"].',
+    "  3. Check the paths in the block, then try it: python -m proxy token NAME --config FILE",
+)
+
+
+def exec_block(name: str, reading: Reading | None) -> str:
+    """Write a block that runs the command as a script, for commands that compute something, such as a
+    signature.
+
+    Args:
+        name: The name of the credential.
+        reading: The reading of a saved reply, which supplies the paths.
+    """
+    comments = ["# The line computes a value for each request, so a script has to send it."]
+    token, expires = "data.token", [{"path": "data.expireTime", "as": "epoch_ms"}]
+    placed = [] if reading is None else [found for found in reading.tokens if found.kind == "path"]
+    if reading is None or not placed:
+        comments.append("# unsure: token and expires are examples; replace them by the paths in the reply")
+    else:
+        token = placed[0].path
+        expires = [
+            {"path": found.path, "as": found.unit} for found in reading.expiries if found.kind == "path"
+        ]
+    table: dict[str, Any] = {
+        "source": "exec",
+        "command": ["bash", SCRIPT_NAME],
+        "env": {"APP_SECRET": f"${{env:{_variable(name)}_APP_SECRET}}"},
+        "format": "json",
+        "token": token,
+        "expires": expires[:1],
+    }
+    lines = [*comments, f"[credentials.{dotted((name,))}]"]
+    return "\n".join([*lines, *(f"{key} = {toml(value)}" for key, value in table.items())]) + "\n"
+
+
+def hmac_script() -> str:
+    """Return the example script that signs."""
+    return HMAC_SCRIPT.read_text(encoding="utf-8")
+
+
+def _variable(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name).upper()

@@ -1,38 +1,51 @@
-"""Read a curl command line, as copied from a shell or a browser, into the request that it sends.
+"""Parse a curl command, as copied from a shell or a browser, into the request that it sends.
 
-What curl does with each option is in its manual page, https://curl.se/docs/manpage.html. The line is never
-handed to a shell. Strings may hold references to shell variables, as `shell_words` marks them.
+For the options, see https://curl.se/docs/manpage.html. The command is never passed to a shell. Strings may
+contain references to shell variables, as `shell_words` marks them.
 """
 
 import base64
 import binascii
+import json
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from proxy.recipe.curl_options import Options, read_options
-from proxy.recipe.request_body import FORM, ReadFile, joined, pairs_of, parse_json, without_repeats
-from proxy.recipe.shell_words import OPEN, REFERENCE, ComputedLine, CurlLineError, Words, split_words
-from proxy.recipe.windows_words import windows_words
+from proxy.recipe.shell_words import (
+    CLOSE,
+    OPEN,
+    REFERENCE,
+    ComputedLine,
+    CurlLineError,
+    Words,
+    split_words,
+    windows_words,
+)
 
+Pairs = tuple[tuple[str, str], ...]
+ReadFile = Callable[[str], bytes]
+
+FORM: Final = "application/x-www-form-urlencoded"
 _CURL: Final = re.compile(r"\bcurl\b")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
-_OF_THE_CONNECTION: Final = frozenset(
+_CONNECTION_HEADERS: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding"}
 )
-_ONCE: Final = frozenset({"authorization", "content-type", "host", "referer", "user-agent"})
-_BROWSER_NOISE: Final = ("sec-", "upgrade-insecure-requests", "dnt", "priority", "pragma", "cache-control")
+_SINGLE_HEADERS: Final = frozenset({"authorization", "content-type", "host", "referer", "user-agent"})
+_BROWSER_HEADERS: Final = ("sec-", "upgrade-insecure-requests", "dnt", "priority", "pragma", "cache-control")
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class CurlRequest:
-    """One request for a token. Its repr shows nothing, for it holds secrets."""
+    """A request for a token. It has no repr, because it contains secrets."""
 
     method: str
     url: str
-    """Without user, query and fragment."""
+    """The URL without user, query and fragment."""
     query: dict[str, str]
     headers: dict[str, str]
     json: Any = None
@@ -45,18 +58,18 @@ class CurlRequest:
     timeout: float | None = None
     """Seconds."""
     notes: tuple[str, ...] = ()
-    """What is not carried over as it stands, and why: sentences without a byte of the request."""
+    """What was ignored or changed, and why; without any text of the request."""
 
 
 def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_bytes()) -> CurlRequest:
-    """Read a line.
+    """Parse a command.
 
     Args:
-        line: With or without `$`, `curl` or `TOKEN=$(` in front.
-        read_file: For `--data @file`.
+        line: The command, with or without `$`, `curl` or `TOKEN=$(` at the beginning.
+        read_file: Reads the file of `--data @file`.
 
     Raises:
-        CurlLineError: one sentence that names what is wrong.
+        CurlLineError: The command cannot be converted; the message explains why.
     """
     copied = windows_words(line)
     words, left_out = split_words(line) if copied is None else Words(copied, left_out=False)
@@ -65,15 +78,15 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
         words = words[1:]
     elif words and "://" not in words[0] and not words[0].startswith("-"):
         if _CURL.search(line):
-            raise ComputedLine  # it sets variables, or pipes a body into curl
-        raise CurlLineError('this is no curl command: it must begin with "curl"')
+            raise ComputedLine  # it sets variables, or pipes a body to curl
+        raise CurlLineError('this is not a curl command: it must begin with "curl"')
     options = read_options(words)
-    notes = ["what follows the command in the line is left out"] if left_out else []
-    return _Reader(options, read_file, notes).request()
+    notes = ["everything after the curl command is ignored"] if left_out else []
+    return _Parser(options, read_file, notes).request()
 
 
-class _Reader:
-    """One line being read."""
+class _Parser:
+    """Parses one command."""
 
     def __init__(self, options: Options, read_file: ReadFile, notes: list[str]) -> None:
         self._options = options
@@ -113,11 +126,11 @@ class _Reader:
         flags = self._options.flags
         if "insecure" in flags:
             self._notes.append(
-                "-k is not carried over: certificates are always checked; name the issuer's in ca_file"
+                "-k is ignored: certificates are always verified; set ca_file to the issuer's certificate"
             )
         if flags & {"location", "location-trusted"}:
             self._notes.append(
-                "-L is not carried over: no redirect is followed, it would carry the secret on"
+                "-L is ignored: redirects are not followed, because they could leak the secret"
             )
 
     def _method(self) -> str:
@@ -130,7 +143,7 @@ class _Reader:
         return next((value for key, value in self._headers.items() if key.lower() == name), None)
 
     def _default_type(self) -> None:
-        """What curl itself adds for a body."""
+        """Add the headers that curl adds for a body."""
         json = any(option == "json" for option, _ in self._options.data)
         if self._body is not None and json:
             if self._header("content-type") is None:
@@ -139,7 +152,7 @@ class _Reader:
                 self._headers["Accept"] = "application/json"
 
     def _read_body(self) -> tuple[Any, dict[str, str] | None]:
-        """The body as JSON, or as the fields of a form."""
+        """Return the body as JSON, or as the fields of a form."""
         text = self._body
         if not text:
             return None, None
@@ -147,23 +160,25 @@ class _Reader:
         if media.endswith("json"):
             return self._json(text), None
         if not media and text.lstrip().startswith(("{", "[")):
-            self._notes.append("the body is JSON, and sent as application/json where curl says it is a form")
+            self._notes.append(
+                "the body is JSON, so it is sent as application/json, although curl would send a form"
+            )
             return self._json(text), None
         if media not in {"", FORM} or "=" not in text:
-            raise CurlLineError("the body is neither JSON nor a form: no recipe can say it")
+            raise CurlLineError("the body is neither JSON nor a form: the http source cannot send it")
         return None, without_repeats(pairs_of(text, "the form"), "the form")
 
     def _json(self, text: str) -> Any:
         try:
             value = parse_json(text)
         except ValueError:
-            raise CurlLineError("the body should be JSON, and is not: check its quotes") from None
+            raise CurlLineError("the body should be JSON but is not: check its quotes") from None
         if value is None:
-            raise CurlLineError("the body is null: that is no request for a token")
+            raise CurlLineError("the body is null, which cannot be a request for a token")
         return value
 
     def _basic(self) -> tuple[str, str] | None:
-        """User and password of `--user`, of the URL, or of an Authorization header."""
+        """Return user and password from `--user`, the URL, or an Authorization header."""
         user = self._options.last("user")
         if user is None and "@" in self._url.netloc:
             user = unquote(self._url.netloc.rpartition("@")[0])
@@ -174,34 +189,38 @@ class _Reader:
             return None
         name, colon, password = user.partition(":")
         if not colon:
-            raise CurlLineError("-u: give the password too, as user:password")
+            raise CurlLineError("-u: give the password as well, as user:password")
         self._headers = {k: v for k, v in self._headers.items() if k.lower() != "authorization"}
-        if not password:  # the settings take no empty secret for a password
+        if not password:  # the settings do not accept an empty password
             self._headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
             return None
         return name, password
 
     def _kept_headers(self, *, is_json: bool, is_form: bool) -> dict[str, str]:
-        """Without those that every request gets in any case, and those that browsers add of themselves."""
+        """Return the headers without those that every request has, and those that browsers add."""
         implied = {"accept": "*/*", "host": self._url.netloc.rpartition("@")[2].lower()}
         if is_json or is_form:
             implied["content-type"] = "application/json" if is_json else FORM
         return {
             name: value
             for name, value in self._headers.items()
-            if name.lower() not in _OF_THE_CONNECTION
-            and not name.lower().startswith(_BROWSER_NOISE)
+            if name.lower() not in _CONNECTION_HEADERS
+            and not name.lower().startswith(_BROWSER_HEADERS)
             and implied.get(name.lower()) != value.strip().lower()
         }
 
 
 def _split_url(urls: tuple[str, ...]) -> SplitResult:
     if len(urls) != 1:
-        words = "several URLs: an & or a space outside of quotes?" if urls else "no URL in the line"
+        words = (
+            "there are several URLs: is an & or a space outside of quotes?"
+            if urls
+            else "there is no URL in the line"
+        )
         raise CurlLineError(words)
     url = urls[0].strip()
     if "://" not in url and not url.startswith(OPEN):
-        url = f"http://{url}"  # as curl takes it
+        url = f"http://{url}"  # like curl
     try:
         parts = urlsplit(url)
         _ = parts.hostname, parts.port if OPEN not in parts.netloc else None
@@ -210,15 +229,15 @@ def _split_url(urls: tuple[str, ...]) -> SplitResult:
     if parts.scheme not in {"http", "https"} and not url.startswith(OPEN):
         raise CurlLineError("the URL must be http:// or https://")
     if not parts.netloc and not url.startswith(OPEN):
-        raise CurlLineError("the URL names no host")
+        raise CurlLineError("the URL has no host")
     return parts
 
 
 def _headers(options: Options) -> dict[str, str]:
-    """Headers by name, as last spelled; repeated ones joined (RFC 9110 5.2), emptied ones gone."""
+    """Return headers by name. Repeated ones are joined (RFC 9110 5.2), empty ones removed."""
     headers: dict[str, str] = {}
-    spelled = {"user-agent": "User-Agent", "referer": "Referer", "oauth2-bearer": "Authorization"}
-    lines = [f"{spelled[name]}: {options.last(name)}" for name in spelled if options.last(name) is not None]
+    names = {"user-agent": "User-Agent", "referer": "Referer", "oauth2-bearer": "Authorization"}
+    lines = [f"{names[name]}: {options.last(name)}" for name in names if options.last(name) is not None]
     lines = [line.replace(": ", ": Bearer ", 1) if line.startswith("Auth") else line for line in lines]
     for line in [*lines, *_cookies(options), *options.values.get("header", ())]:
         if line.startswith("@"):
@@ -229,9 +248,9 @@ def _headers(options: Options) -> dict[str, str]:
         elif not value.strip():
             continue
         if not name.strip():
-            raise CurlLineError("-H: a header is written as Name: value")
+            raise CurlLineError("-H: write a header as Name: value")
         known = next((key for key in headers if key.lower() == name.strip().lower()), None)
-        if known is not None and known.lower() in _ONCE:
+        if known is not None and known.lower() in _SINGLE_HEADERS:
             del headers[known]
         elif known is not None:
             between = "; " if known.lower() == "cookie" else ", "
@@ -262,7 +281,7 @@ def _certificate(options: Options) -> tuple[str | None, str | None]:
             "--cert FILE:PASSWORD: a certificate with a password is not supported: decrypt it"
         )
     if key is not None and cert is None:
-        raise CurlLineError("--key: needs --cert beside it")
+        raise CurlLineError("--key: requires --cert as well")
     return cert, key
 
 
@@ -295,3 +314,105 @@ def _seconds(options: Options) -> float | None:
     if seconds is not None and not 0 < seconds < 1e6:
         raise CurlLineError("-m: must be a number of seconds")
     return seconds
+
+
+def joined(pieces: Sequence[tuple[str, str]], read_file: ReadFile) -> str | None:
+    """Join the values of `--data`, `--json` and similar options; None if there are none.
+
+    Raises:
+        CurlLineError: A file cannot be read.
+    """
+    if not pieces:
+        return None
+    between = "" if all(option == "json" for option, _ in pieces) else "&"
+    return between.join(_piece(option, value, read_file) for option, value in pieces)
+
+
+def _piece(option: str, value: str, read_file: ReadFile) -> str:
+    if option == "data-urlencode":
+        return _urlencoded(value, read_file)
+    if not value.startswith("@") or option == "data-raw":
+        return value
+    text = file_text(f"--{option}", value[1:], read_file)
+    return text if option != "data" else text.replace("\r", "").replace("\n", "").replace("\0", "")
+
+
+def _urlencoded(value: str, read_file: ReadFile) -> str:
+    """Encode `content`, `=content`, `name=content`, `@file` or `name@file`."""
+    name, equals, content = value.partition("=")
+    if not equals:
+        name, at, file = value.partition("@")
+        content = file_text("--data-urlencode", file, read_file) if at else value
+        name = name if at else ""
+    encoded = quote(content, safe=f"-._~{OPEN}{CLOSE}")
+    for mark in (OPEN, CLOSE):
+        encoded = encoded.replace(quote(mark), mark)
+    return f"{name}={encoded}" if name else encoded
+
+
+def file_text(option: str, name: str, read_file: ReadFile) -> str:
+    """Return the text of a file that the command names."""
+    if name == "-" or REFERENCE.search(name):
+        raise CurlLineError(
+            f"{option}: the body must not come from standard input or from a file that a shell variable names"
+        )
+    try:
+        text = read_file(name).decode()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise CurlLineError(f"{option} @FILE: the file cannot be read: {reason}") from None
+    if OPEN in text or CLOSE in text:
+        raise CurlLineError(f"{option} @FILE: the file contains private-use characters")
+    return text
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: It is not valid JSON, or cannot be represented in TOML (NaN, lone surrogates).
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise ValueError("a number is too large")
+    return number
+
+
+def pairs_of(text: str, what: str) -> Pairs:
+    """Decode the fields of a form or a query.
+
+    Raises:
+        CurlLineError: The decoded text is not UTF-8.
+    """
+    try:
+        return tuple(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000))
+    except ValueError:
+        raise CurlLineError(
+            f"{what}: the percent-encoding is not UTF-8, or there are too many fields"
+        ) from None
+
+
+def without_repeats(pairs: Iterable[tuple[str, str]], what: str) -> dict[str, str]:
+    """Convert fields to a table.
+
+    Raises:
+        CurlLineError: A name occurs twice with different values.
+    """
+    table: dict[str, str] = {}
+    for name, value in pairs:
+        if table.setdefault(name, value) != value:
+            raise CurlLineError(f"{what}: a field occurs twice, which is not supported")
+    return table

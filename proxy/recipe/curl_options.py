@@ -1,4 +1,4 @@
-"""Sort curl's options (its manual page): what a recipe can say, what changes nothing, and the others."""
+"""The options of curl: supported ones, ones that do not change the request, and unsupported ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,15 +43,15 @@ _REFUSED: Final = {
     "form": "multipart requests for a token are not supported: send it as --data or --json",
     "form-string": "multipart requests for a token are not supported: send it as --data or --json",
     "upload-file": "uploads are not supported in requests for a token",
-    "head": "a HEAD request brings no token",
-    "next": "several requests in one line: give the one that brings the token",
+    "head": "a HEAD request returns no token",
+    "next": "several requests in one line: give only the one that returns the token",
     "config": "options in a file are not read: write them into the line",
     "netrc": "give user and password with --user",
     "digest": "digest authentication is not supported",
     "ntlm": "NTLM is not supported",
     "negotiate": "Negotiate is not supported",
-    "aws-sigv4": "requests signed one by one are not supported",
-    "unix-socket": "sockets of this machine are not supported",
+    "aws-sigv4": "signed requests are not supported",
+    "unix-socket": "Unix sockets are not supported",
     "pass": "a key with a password is not supported: decrypt it, and guard the file",
 }
 _REFUSED_WITH_VALUE: Final = {
@@ -70,26 +70,26 @@ _KNOWN: Final = _TAKES_VALUE | _FLAGS | _IGNORED | set(_REFUSED)
 
 @dataclass(frozen=True, repr=False)
 class Options:
-    """What a line asks of curl, in its order; without what changes nothing about the request."""
+    """The options that determine the request, in order."""
 
     urls: tuple[str, ...]
     values: Mapping[str, tuple[str, ...]]
-    """By long name; of an option that may stand once, the last counts."""
+    """Values by long name. If an option may occur only once, the last value counts."""
     flags: frozenset[str]
     data: tuple[tuple[str, str], ...] = field(default=())
-    """Pairs of (option, value): the pieces of the body."""
+    """Pairs of (option, value) that form the body."""
 
     def last(self, name: str) -> str | None:
-        """The value that counts, None where the option is not given."""
+        """Return the last value of an option; None without one."""
         given = self.values.get(name)
         return given[-1] if given else None
 
 
 def read_options(words: Sequence[str]) -> Options:
-    """Sort the words of a curl command, `curl` itself left out.
+    """Parse the words of a curl command, without `curl` itself.
 
     Raises:
-        CurlLineError: an option that is unknown or cannot be carried over, by its name.
+        CurlLineError: An option is unknown or not supported.
     """
     urls: list[str] = []
     values: dict[str, list[str]] = {}
@@ -110,7 +110,7 @@ def read_options(words: Sequence[str]) -> Options:
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(long name, value) of each option; the name is empty for a word that is none."""
+    """Yield (long name, value) of each option; the name is empty for other words."""
     left = iter(words)
     for word in left:
         if word == "^":
@@ -139,7 +139,7 @@ def _long(word: str, left: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 
 def _short(word: str, left: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """Letters that stand together: all but the last take no value; the rest of the word is the last one's."""
+    """Parse combined letters: only the last may take a value, which is the rest of the word."""
     for at, letter in enumerate(word[1:], 1):
         name = _SHORT.get(letter, "")
         _check(f"-{letter}", name)
@@ -154,11 +154,11 @@ def _check(written: str, name: str) -> None:
         raise CurlLineError(f"{written}: {_REFUSED[name]}")
     if name not in _KNOWN:
         shown = written if written.isprintable() and len(written) <= 30 else "an option"
-        raise CurlLineError(f"{shown}: unknown, or nothing that a recipe can say")
+        raise CurlLineError(f"{shown}: unknown or unsupported")
 
 
 def _next(written: str, left: Iterator[str]) -> str:
     try:
         return next(left)
     except StopIteration:
-        raise CurlLineError(f"{written}: its value is missing") from None
+        raise CurlLineError(f"{written}: the value is missing") from None

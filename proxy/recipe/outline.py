@@ -1,4 +1,4 @@
-"""Show the structure of a token endpoint's reply, its explanation, and nothing that may be a secret."""
+"""Show the structure of a reply and its error message, but nothing that may be secret."""
 
 import json
 import re
@@ -21,15 +21,16 @@ _HEAD_CHARACTERS: Final = 4096
 def outline(
     body: Any, text: str = "", headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
 ) -> str:
-    """One line for each value: its path, and the value where it is harmless, else `********` and its length.
+    """Write one line per value: its path, and the value if it is harmless, otherwise `********` and its
+    length.
 
-    The endpoint's own explanation (`errmsg`, `error_description` and their like) shows in words.
+    Error messages (`errmsg`, `error_description` and similar) are shown.
 
     Args:
-        body: Parsed JSON, None if the reply is none.
-        text: The body as text, of which then only the kind and the size are shown.
-        headers: Those to show beside it.
-        secrets: What must not show wherever it is: what was sent, and the token.
+        body: Parsed JSON; None if the reply is not JSON.
+        text: The body as text, of which only the kind and the size are shown if it is not JSON.
+        headers: Headers to show as well.
+        secrets: Values to mask everywhere: the secrets that were sent, and the token.
     """
     lines = [(f"header {name}", _masked(value)) for name, value in (headers or {}).items()]
     if body is None:
@@ -43,7 +44,7 @@ def outline(
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value below; objects, arrays and JSON in strings are opened unless empty or very deep."""
+    """Yield all values with their paths. Non-empty objects, arrays and JSON in strings are expanded."""
     if isinstance(value, str) and len(path) < _DEPTH_MAX and (inside := embedded(value)):
         value = inside
     if isinstance(value, dict) and value and len(path) < _DEPTH_MAX:
@@ -57,7 +58,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def name_of(path: tuple[str, ...]) -> str:
-    """The name of a value: its own, or for an item of a list the list's."""
+    """Return the name of a value; items of a list have the name of the list."""
     return next((step for step in reversed(path) if not step.isdigit()), "")
 
 
@@ -66,7 +67,7 @@ def _path(path: tuple[str, ...], secrets: Collection[str]) -> str:
 
 
 def _key(key: str, secrets: Collection[str]) -> str:
-    if len(key) > _KEY_LENGTH_MAX or is_random(key) or key in secrets:  # rather a value than a name
+    if len(key) > _KEY_LENGTH_MAX or is_random(key) or key in secrets:  # likely a value and not a name
         return MASK
     return key if key.isprintable() else quoted(key)
 

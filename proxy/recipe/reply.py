@@ -1,6 +1,6 @@
-"""Find in a token endpoint's reply where the token stands, how long it lives, and what means success (pure).
+"""Find the token, its lifetime and the signal of success in the reply of a token endpoint (pure).
 
-What is found is a belief, and says why; equally good ones are left for somebody to decide.
+Each finding has a reason and a confidence. If several are equally good, the user decides.
 """
 
 import json
@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from proxy.credentials.sources.reply import COOKIE, Reply, cookies_of, embedded, parse_body
-from proxy.recipe.expiry_place import find_expiries, find_refresh_hint
-from proxy.recipe.finding import Finding, path_leaves
+from proxy.recipe.expiries import Finding, find_expiries, find_refresh_hint, path_leaves
 from proxy.secret_detection import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
 
 SURE: Final = 60
-"""From this confidence on a finding need not be asked about."""
+"""From this confidence on, the user need not confirm a finding."""
 MARGIN: Final = 12
 _TOKEN_LENGTH_MIN: Final = 6
 _RANKS: Final = {
@@ -40,11 +39,11 @@ _TOKEN_NAMES: Final = {name: rank for rank, names in _RANKS.items() for name in 
 _NO_TOKEN: Final = re.compile(
     r"refresh|type|csrf|xsrf|accessor|expire|scope|tokenid|nonce|state|uri|url|name|email"
 )
-_PLAIN_LAST: Final = frozenset(
+_NOT_SECRET: Final = frozenset(
     {"id", "type", "name", "method", "mode", "version", "scheme", "url", "uri", "format", "endpoint"}
     | {"algorithm", "alg", "scope", "audience", "grant", "user", "username", "tenant"}
 )
-_OF_ONE_REQUEST: Final = frozenset({"request", "trace"})
+_REQUEST_WORDS: Final = frozenset({"request", "trace"})
 _TOKEN_HEADERS: Final = {"x-subject-token": 97, "x-auth-token": 92, "access-token": 90, "x-access-token": 90}
 _GOOD_WORDS: Final = frozenset({"success", "ok", "succeeded", "successful"})
 _GOOD_CODES: Final = frozenset({"0", "00", "000", "0000", "00000", "000000", "200", "20000", "1000"})
@@ -57,7 +56,7 @@ _FLAG_NAMES: Final = frozenset({"success", "issuccess", "ok", "succeeded"})
 
 @dataclass(frozen=True, repr=False)
 class Reading:
-    """What is believed of a reply, the best of each first. Its repr shows nothing: it knows the token."""
+    """The findings in a reply, the best of each kind first. It has no repr, because it contains the token."""
 
     tokens: tuple[Finding, ...]
     expiries: tuple[Finding, ...]
@@ -66,17 +65,17 @@ class Reading:
 
     @property
     def refused(self) -> bool:
-        """Whether the reply rather says that nothing is given."""
+        """Whether the reply signals a failure."""
         return self.success is not None and self.success.confidence < SURE
 
     @property
     def unsure_token(self) -> bool:
-        """Whether somebody should choose."""
+        """Whether the user should choose the token."""
         return bool(self.tokens) and _is_unsure(self.tokens)
 
     @property
     def unsure_expiry(self) -> bool:
-        """Whether somebody should choose, or look at its unit."""
+        """Whether the user should choose the lifetime, or check its unit."""
         return bool(self.expiries) and _is_unsure(self.expiries)
 
 
@@ -88,15 +87,15 @@ def _is_unsure(findings: tuple[Finding, ...]) -> bool:
 
 
 def parse_reply(text: str, received: float) -> Reply:
-    """A saved reply: its JSON or text, with or without the status line and headers that `curl -i` prints.
+    """Parse a saved reply, with or without the status line and headers that `curl -i` prints.
 
     Args:
-        text: What was saved.
-        received: Seconds since the epoch when it came, for want of a Date header.
+        text: The saved text.
+        received: When it was received, in seconds since the epoch, if there is no Date header.
     """
     headers: dict[str, str] = {}
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    while re.match(r"HTTP/[0-9.]+ \d{3}", text):  # several, where a proxy or an interim answer spoke first
+    while re.match(r"HTTP/[0-9.]+ \d{3}", text):  # several if there are proxies or interim responses
         head, _, text = text.partition("\n\n")
         pairs = [line.partition(":") for line in head.split("\n")[1:]]
         headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
@@ -105,7 +104,7 @@ def parse_reply(text: str, received: float) -> Reply:
 
 
 def read_reply(reply: Reply) -> Reading:
-    """Find what a recipe needs."""
+    """Find the token, the lifetime and the signal of success."""
     tokens = sorted(_tokens(reply), key=lambda finding: -finding.confidence)
     if not tokens:
         return Reading((), (), _success(reply.body))
@@ -113,7 +112,7 @@ def read_reply(reply: Reply) -> Reading:
 
 
 def reading_for(reply: Reply, tokens: tuple[Finding, ...]) -> Reading:
-    """The reading in which the first of these is the token: some lives stand in the token itself."""
+    """Return the reading for a token, the first of these. Its lifetime may be in the token itself."""
     expiries = find_expiries(reply, tokens[0])
     return Reading(tokens, expiries, _success(reply.body), find_refresh_hint(reply))
 
@@ -133,7 +132,7 @@ def _tokens(reply: Reply) -> Iterator[Finding]:
         and text[0] != "<"
     ):
         look, why = _look(text)
-        yield Finding("text", "", f"the whole reply is one word {why}", 65 + look, value=text)
+        yield Finding("text", "", f"the whole reply is one word that {why}", 65 + look, value=text)
 
 
 def _token_at(path: str, name: str, value: Any) -> Finding | None:
@@ -148,10 +147,10 @@ def _token_at(path: str, name: str, value: Any) -> Finding | None:
     if _NO_TOKEN.search(whole):
         return None
     if not score:
-        if look <= 0 or _PLAIN_LAST.intersection(words[-1:]) or _OF_ONE_REQUEST.intersection(words):
+        if look <= 0 or _NOT_SECRET.intersection(words[-1:]) or _REQUEST_WORDS.intersection(words):
             return None
         return Finding(
-            "path", path, f"the value {why}, though its name does not say it", 30 + look, value=value
+            "path", path, f"the value {why}, but its name does not suggest a token", 30 + look, value=value
         )
     return Finding("path", path, f'it is named "{name}" and {why}', score + look, value=value)
 
@@ -192,11 +191,11 @@ def _look(value: str) -> tuple[int, str]:
 
 
 def _success(body: Any) -> Finding | None:
-    """A sign of success beside the token: only what is at the top speaks of the whole reply."""
+    """Find a value at the top level of the reply that signals success."""
     body = embedded(body) if isinstance(body, str) else body
     if not isinstance(body, dict):
         return None
-    if len(body) == 1 and isinstance(inside := next(iter(body.values())), dict):  # as the root of XML is
+    if len(body) == 1 and isinstance(inside := next(iter(body.values())), dict):  # like an XML root
         root = next(iter(body))
         found = _success(inside) if root and "." not in root else None
         return None if found is None else replace(found, path=f"{root}.{found.path}")
@@ -211,11 +210,11 @@ def _sign_in(body: dict[str, Any]) -> Finding | None:
             continue
         if whole in _FLAG_NAMES and value in (True, "true"):
             found.append(
-                Finding("path", name, f'"{name}" is true in a reply that brings a token', 90, value=value)
+                Finding("path", name, f'"{name}" is true in a reply that contains a token', 90, value=value)
             )
         elif whole in _CODE_NAMES and not isinstance(value, bool):
             good = str(value) in _GOOD_CODES or str(value).lower() in _GOOD_WORDS
-            why = f'"{name}" is {json.dumps(value)} in a reply that brings a token'
+            why = f'"{name}" is {json.dumps(value)} in a reply that contains a token'
             if good or (isinstance(value, int) and math.fabs(value) < 100_000):
                 found.append(Finding("path", name, why, 85 if good else 40, value=value))
     return max(found, key=lambda finding: finding.confidence, default=None)

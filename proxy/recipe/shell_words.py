@@ -1,14 +1,19 @@
-"""Split one command line into words, as bash reads it; nothing is run.
+"""Split a command into words as bash, cmd or PowerShell would, without running anything.
 
-Quoting is POSIX's (Shell Command Language, 2.2) with bash's `$'...'`, which browsers write. A `$NAME` stays
-what it is: a reference, to be resolved where the request is sent.
+bash: POSIX quoting (Shell Command Language, 2.2) and `$'...'`, which browsers write. A `$NAME` becomes a
+reference that is resolved when the request is sent. cmd:
+https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments, after `^` is removed.
+PowerShell: about_Quoting_Rules and about_Special_Characters in its documentation.
 """
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 OPEN, CLOSE = "\ue000", "\ue001"
-"""Private-use characters around the name of a shell variable inside a word: no text holds them otherwise."""
+"""Private-use characters around the name of a shell variable; other text must not contain them."""
 REFERENCE: Final = re.compile(f"{OPEN}([A-Za-z_][A-Za-z0-9_]*){CLOSE}")
 
 _NAME = r"(?:(?P<{0}>[A-Za-z_][A-Za-z0-9_]*)|\{{(?P<{0}_braced>[A-Za-z_][A-Za-z0-9_]*)\}})"
@@ -38,39 +43,41 @@ _ASSIGNED: Final = re.compile(r"\s*(?:export\s+)?[A-Za-z_]\w*=\"?\$\(\s*")
 
 
 class CurlLineError(Exception):
-    """No recipe can be made of the line. The words hold nothing of it but names of options."""
+    """The command cannot be converted. The message contains no text of it except names of options."""
 
 
 class UnfinishedLine(CurlLineError):
-    """A quote or a continued line that has no end yet."""
+    """A quote is not closed, or the next line is missing."""
 
 
 class ComputedLine(CurlLineError):
-    """The line computes something when it runs, such as a signature."""
+    """The command computes a value when it runs, such as a signature."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the line computes something when it runs ($(...), `...`, ${...} with an operator, or a command "
-            "before curl), and nothing is run here"
+            "the line computes a value ($(...), `...`, ${...} with an operator, or a command "
+            "before curl), but recipe runs nothing"
         )
 
 
 class Words(NamedTuple):
-    """The words of a command; shell variables stand in them between `OPEN` and `CLOSE`."""
+    """The words of a command. Shell variables are between `OPEN` and `CLOSE`."""
 
     words: list[str]
     left_out: bool
-    """Something follows that is no part of the command: a pipe, a redirection, a second command."""
+    """Whether there is more after the command: a pipe, a redirection or a second command."""
 
 
 def split_words(line: str) -> Words:
-    """Split a line, `TOKEN=$(...)` around it taken off.
+    """Split a command; `TOKEN=$(...)` around it is removed.
 
     Raises:
-        CurlLineError: a quote without an end, a command substitution, text that is not valid.
+        CurlLineError: A quote is not closed, there is a command substitution, or the text is not valid.
     """
     if OPEN in line or CLOSE in line or "\0" in line or not _is_text(line):
-        raise CurlLineError("the line holds characters that no command line can: copy it again as text")
+        raise CurlLineError(
+            "the line contains characters that cannot occur in a command line: copy it again as text"
+        )
     assigned = _ASSIGNED.match(line)
     at = assigned.end() if assigned else 0
     words: list[str] = []
@@ -97,18 +104,18 @@ def _with(words: list[str], word: str | None) -> list[str]:
 def _refusal(line: str, at: int) -> CurlLineError:
     character = line[at]
     if character in "'\"" or line[at : at + 2] in {"$'", '$"'}:
-        return UnfinishedLine("a quote in the line has no end")
+        return UnfinishedLine("a quote is not closed")
     if character == "\\":
-        return UnfinishedLine("the line ends in a backslash: its next line is missing")
+        return UnfinishedLine("the line ends with a backslash, but there is no next line")
     if character == "&":
         return CurlLineError("an & outside of quotes ends a command: put the URL in quotes")
     if character in "()":
-        return CurlLineError("a parenthesis outside of quotes: put the text in quotes")
+        return CurlLineError("there is a parenthesis outside of quotes: put the text in quotes")
     return ComputedLine()
 
 
 def _text(part: re.Match[str]) -> str:
-    """What one piece of a word says."""
+    """Return the text of a piece of a word."""
     variable = part["variable"] or part["variable_braced"]
     if variable:
         return OPEN + variable + CLOSE
@@ -128,14 +135,15 @@ def _double(match: re.Match[str]) -> str:
 
 
 def _ansi(text: str) -> str:
-    """Resolve the escapes of `$'...'` (Bash manual, 3.1.2.4); browsers write UTF-16 halves as two of them."""
+    """Resolve the escapes of `$'...'` (Bash manual, 3.1.2.4); browsers write UTF-16 surrogates as two
+    escapes."""
     units = _ANSI.sub(_ansi_character, text)
     try:
         plain = units.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeError:
         plain = "\0"
     if "\0" in plain or OPEN in plain or CLOSE in plain:
-        raise CurlLineError("the line holds an escape that stands for no character: copy it again")
+        raise CurlLineError("the line contains an invalid escape: copy it again")
     return plain
 
 
@@ -155,7 +163,7 @@ def _ansi_character(match: re.Match[str]) -> str:
 
 
 def _from_bytes(escapes: str) -> str:
-    """Bytes are UTF-8 as in a shell; what is not, is a character below 256 as browsers mean it."""
+    """Decode UTF-8 like a shell, or else Latin-1, which browsers write."""
     codes = [int(code[1:], 16) if code[0] == "x" else int(code, 8) for code in escapes.split("\\")[1:]]
     octets = bytes(code & 0xFF for code in codes)
     try:
@@ -170,3 +178,146 @@ def _is_text(line: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+# --- Windows
+
+_CMD: Final = re.compile(r'[^\'"]*\^"|(?:[^\'"]|"[^"\n]*")*\^[ \t]*\r?\n')
+"""Matches a command in which a `^` precedes the first quote or ends a line."""
+_CARET: Final = re.compile(r"\^(\r?\n\s*|.)", re.DOTALL)
+_INVOKE: Final = re.compile(r"\b(?:Invoke-WebRequest|Invoke-RestMethod|iwr|irm)\b", re.IGNORECASE)
+_PS_CONTINUED: Final = re.compile(r"`[ \t]*\r?\n")
+_PS_PART: Final = re.compile(
+    r"(?P<blank>(?:[ \t]|`[ \t]*\r?\n)+)"
+    r"|(?P<mark>@\{|[{}=;()|]|\r?\n)"
+    r"|'(?P<single>(?:''|[^'])*)'"
+    r'|"(?P<double>(?:`.|""|[^"`])*)"'
+    r"|(?P<plain>(?:`.|[^\s'\"`{}=;()|])+)",
+    re.DOTALL,
+)
+_PS_IN_DOUBLE: Final = re.compile(
+    r"`(?P<escaped>.)|(?P<twice>\"\")|(?P<computed>\$\()|\$\{?(?:env:)?(?P<name>[A-Za-z_]\w*)\}?", re.DOTALL
+)
+_PS_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+_PS_PARAMETERS: Final = {"uri": "--url", "method": "-X", "useragent": "-A", "timeoutsec": "-m", "proxy": "-x"}
+
+
+def windows_words(line: str) -> list[str] | None:
+    """Return the words of an equivalent curl command; None if the command is not written for Windows.
+
+    Raises:
+        CurlLineError: It is written for Windows, but cannot be parsed.
+    """
+    if _INVOKE.search(line):
+        return _ps_invocation(line)
+    if _PS_CONTINUED.search(line):
+        return [text.replace('\\"', '"') for kind, text in _ps_parts(line) if kind == "text"]
+    return _cmd_words(line) if _CMD.match(line) else None
+
+
+def _cmd_words(line: str) -> list[str]:
+    text = _CARET.sub(lambda found: " " if found[1].startswith(("\r", "\n")) else found[1], line)
+    words: list[str] = []
+    word, quoted, at = "", False, 0
+    begun = False
+    while at < len(text):
+        character = text[at]
+        backslashes = len(text) - at - len(text[at:].lstrip("\\")) if character == "\\" else 0
+        if backslashes and text[at + backslashes : at + backslashes + 1] == '"':
+            word, begun = word + "\\" * (backslashes // 2), True
+            at += backslashes
+            if backslashes % 2:
+                word, at = f'{word}"', at + 1
+            continue
+        if character == '"':
+            quoted, begun = not quoted, True
+        elif character.isspace() and not quoted:
+            if begun:
+                words.append(word)
+            word, begun = "", False
+        else:
+            word, begun = word + character, True
+        at += 1
+    if quoted:
+        raise UnfinishedLine("a quote is not closed")
+    return [*words, word] if begun else words
+
+
+def _ps_invocation(line: str) -> list[str]:
+    """Convert `Invoke-WebRequest` and `Invoke-RestMethod` with the parameters that browsers write."""
+    begin = _INVOKE.search(line)
+    parts = list(_ps_parts(line[begin.end() if begin else 0 :]))
+    words, body, is_json = ["curl"], "", "convertto-json" in line.lower()
+    at = 0
+    while at < len(parts):
+        kind, text = parts[at]
+        name = text[1:].lower() if kind == "text" and text.startswith("-") else ""
+        at += 1
+        if not name:
+            if "://" in text and "--url" not in words:  # the first positional argument
+                words += ["--url", text]
+            continue
+        while at < len(parts) and parts[at] == ("mark", "("):
+            at += 1
+        if at < len(parts) and parts[at] == ("mark", "@{"):
+            table, at = _ps_table(parts, at + 1)
+            if name == "headers":
+                words += [word for key, value in table.items() for word in ("-H", f"{key}: {value}")]
+            elif name == "body":
+                body = json.dumps(table, ensure_ascii=False) if is_json else urlencode(table)
+        elif at < len(parts) and parts[at][0] == "text" and not parts[at][1].startswith("-"):
+            value, at = parts[at][1], at + 1
+            if name in _PS_PARAMETERS:
+                words += [_PS_PARAMETERS[name], value]
+            elif name == "contenttype":
+                words += ["-H", f"Content-Type: {value}"]
+            elif name == "body":
+                body = value
+    return [*words, "--data-raw", body] if body else words
+
+
+def _ps_table(parts: list[tuple[str, str]], at: int) -> tuple[dict[str, str], int]:
+    """Read a hash table up to `}`; return it and the position after it."""
+    texts: list[str] = []
+    while at < len(parts) and parts[at] != ("mark", "}"):
+        if parts[at] == ("mark", "@{"):
+            raise CurlLineError("nested tables are not supported: write the body as JSON text")
+        if parts[at][0] == "text":
+            texts.append(parts[at][1])
+        at += 1
+    return dict(zip(texts[::2], texts[1::2], strict=False)), at + 1
+
+
+def _ps_parts(line: str) -> Iterator[tuple[str, str]]:
+    """Yield ("text", word) and ("mark", sign) of PowerShell; adjacent pieces form one word."""
+    at, word = 0, None
+    while at < len(line):
+        part = _PS_PART.match(line, at)
+        if part is None:
+            raise UnfinishedLine("a quote is not closed")
+        at = part.end()
+        if part["blank"] or part["mark"]:
+            if word is not None:
+                yield "text", word
+            word = None
+            if part["mark"]:
+                yield "mark", part["mark"]
+            continue
+        word = (word or "") + _ps_text(part)
+    if word is not None:
+        yield "text", word
+
+
+def _ps_text(part: re.Match[str]) -> str:
+    if part["single"] is not None:
+        return part["single"].replace("''", "'")
+    text = part["double"] if part["double"] is not None else part["plain"]
+    return _PS_IN_DOUBLE.sub(_ps_resolved, text)
+
+
+def _ps_resolved(found: re.Match[str]) -> str:
+    if found["computed"]:
+        raise ComputedLine
+    if found["name"]:
+        return OPEN + found["name"] + CLOSE
+    return _PS_ESCAPES.get(found["escaped"], found["escaped"]) if found["escaped"] else '"'

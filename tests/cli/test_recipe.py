@@ -87,7 +87,7 @@ async def test_the_demonstration_gateway_gives_a_block_that_serves(
     printed = capsys.readouterr()
     assert "demo-secret" not in printed.out + printed.err
     assert "export CORP_APP_SECRET='********'" in printed.err
-    assert "43 characters that lives 5 min" in printed.err
+    assert "43 characters with a lifetime of 5 min" in printed.err
     path = tmp_path / "proxy.toml"
     path.write_text(printed.out + AROUND)
     section = load_settings(path, {"CORP_APP_SECRET": "demo-secret"}).credentials["corp"]
@@ -267,7 +267,7 @@ async def test_a_reply_without_an_end_is_cut_by_the_clock(capsys: Printed) -> No
     [
         (["--curl", "curl --frobnicate https://a.example"], "--frobnicate: unknown"),
         (["--curl", "curl -F a=b https://a.example"], "-F: multipart"),
-        (["--curl", "curl 'https://a.example"], "no end"),
+        (["--curl", "curl 'https://a.example"], "not closed"),
         (["--curl", ""], "no URL"),
         ([], "no URL"),
         (["--name", "a b", "--curl", "curl https://a.example"], "--name: "),
@@ -309,7 +309,7 @@ def test_a_line_that_computes_something_leads_to_an_exec_block(
 ) -> None:
     assert main(["recipe", "--name", "signed", "--curl", line]) == 1
     printed = capsys.readouterr()
-    assert "the line computes something when it runs" in printed.err
+    assert "the line computes a value" in printed.err
     assert "Save the line as get-token.sh" in printed.err
     assert "hmac.new(secret.encode(), signed.encode(), hashlib.sha256)" in printed.err
     path = tmp_path / "proxy.toml"
@@ -341,7 +341,7 @@ def test_the_offset_of_a_local_time_is_not_guessed(capsys: Printed, reply: Calla
     assert main(["recipe", *line]) == 0
     printed = capsys.readouterr()
     assert "expires" not in tomllib.loads(printed.out)["credentials"]["corp"]
-    assert '# unsure: "expireTime" is a local time that names no zone' in printed.out
+    assert '# unsure: "expireTime" is a local time without a time zone' in printed.out
     assert main(["recipe", "--utc-offset", "8", *line]) == 2
     assert "--utc-offset: must be an offset from UTC, such as +08:00" in capsys.readouterr().err
 
@@ -357,9 +357,9 @@ def test_the_offset_of_a_local_time_is_asked_for(
     assert main(["recipe", *line]) == 0
     printed = capsys.readouterr()
     assert tomllib.loads(printed.out)["credentials"]["corp"]["expires"] == expected
-    assert "the reply does not name its zone" in printed.err
+    assert "is a local time without a time zone" in printed.err
     assert "  -05:00  " in printed.err
-    assert "that lives 10 min" in printed.err or "that lives 9.9" in printed.err
+    assert "with a lifetime of 10 min" in printed.err or "with a lifetime of 9.9" in printed.err
     assert main(["recipe", "--utc-offset", "+08:00", *line]) == 0
     assert tomllib.loads(capsys.readouterr().out)["credentials"]["corp"]["expires"] == expected
 

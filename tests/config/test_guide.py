@@ -42,9 +42,9 @@ def recipe_session(name: str) -> tuple[str, str, str]:
     session, _ = fences(DOCUMENTS[name], "console")
     command, typed_and_block = session.split(PROMPT)
     assert command == "$ .venv/bin/python -m proxy recipe\n"
-    typed, block = typed_and_block.split("# Made", 1)
+    typed, block = typed_and_block.split("# Generated", 1)
     block, beside = block.split("\n\n")
-    return typed, f"# Made{block}\n", beside
+    return typed, f"# Generated{block}\n", beside
 
 
 def token_session(name: str) -> str:

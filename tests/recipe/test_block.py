@@ -23,7 +23,7 @@ from proxy.recipe import (
     request_block,
     take_secrets_out,
 )
-from proxy.recipe.finding import Finding
+from proxy.recipe.expiries import Finding
 from proxy.settings import Credential, load_settings
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback
@@ -205,7 +205,7 @@ def test_exports_name_the_variables_and_mask_the_values() -> None:
     draft = take_secrets_out(parse_curl(f'curl {URL} -d password={CANARY} -d "x=$MINE"'), "corp")
     first, second = exports(draft.variables)
     assert {first, second} == {
-        "# MINE is read from the environment, as in the line",
+        "# MINE is read from the environment, as in the command line",
         "export CORP_PASSWORD='********'  # \"password\" of the form, 11 characters",
     }
 

@@ -73,17 +73,17 @@ def test_an_open_quote_waits_for_its_end(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("a $(rm -rf x)", "nothing is run here"),
-        ('"$(id)"', "nothing is run here"),
-        ("`id`", "nothing is run here"),
-        ('"${A:-b}"', "nothing is run here"),
+        ("a $(rm -rf x)", "recipe runs nothing"),
+        ('"$(id)"', "recipe runs nothing"),
+        ("`id`", "recipe runs nothing"),
+        ('"${A:-b}"', "recipe runs nothing"),
         ("http://x?a=1&b=2", "put the URL in quotes"),
         ("a\0b", "copy it again"),
         ("\ue000A\ue001", "copy it again"),
         ("\udcff", "copy it again"),
-        (r"$'\ud800'", "stands for no character"),
-        (r"$'\x00'", "stands for no character"),
-        (r"$'\U00ffffff'", "stands for no character"),
+        (r"$'\ud800'", "an invalid escape"),
+        (r"$'\x00'", "an invalid escape"),
+        (r"$'\U00ffffff'", "an invalid escape"),
     ],
 )
 def test_what_only_a_shell_could_say_is_refused(line: str, words: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.recipe import ComputedLine, CurlLineError, parse_curl
-from proxy.recipe.windows_words import windows_words
+from proxy.recipe.shell_words import windows_words
 
 URL = "https://auth.corp.example/token"
 CMD = f"""curl ^"{URL}^" ^

@@ -1,7 +1,7 @@
-"""Take the secrets out of a request: references to the environment stand in their place (pure).
+"""Draft a request for the settings: replace secrets by references to environment variables (pure).
 
-What was a shell variable stays one. A moment or a request id of the line's own becomes one that is made for
-each request.
+Shell variables become such references, too. Timestamps and request ids become references that are resolved
+with each request.
 """
 
 import json
@@ -18,7 +18,7 @@ from proxy.secret_detection import SIGNATURE_WORDS, is_harmless, is_jwt, is_rand
 _EPOCH: Final = re.compile(r"[12]\d{9}")
 _EPOCH_MS: Final = re.compile(r"[12]\d{12}")
 _MOMENTS: Final = frozenset({"timestamp", "ts", "time", "now", "t", "requesttime", "reqtime", "currenttime"})
-_OF_THE_REQUEST: Final = frozenset(
+_REQUEST_ID_WORDS: Final = frozenset(
     {
         "nonce",
         "request",
@@ -33,24 +33,24 @@ _OF_THE_REQUEST: Final = frozenset(
     }
 )
 _SECRET_DIGITS_MIN: Final = 4
-"""A shorter number is a choice or a version rather than a secret, and could not be sent as a string."""
+"""A shorter number is an option or a version rather than a secret."""
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]*) +(?P<rest>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """An environment variable that the block refers to."""
+    """An environment variable that the block uses."""
 
     name: str
     where: str
-    """The field it stands for."""
+    """The field that it supplies."""
     value: Secret | None = None
-    """None where the line itself took it from the environment."""
+    """None for a variable that the command already uses."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The request as the settings write it: a table of `[credentials.NAME]`, without a secret in it."""
+    """A table of `[credentials.NAME]` without secrets."""
 
     table: Mapping[str, Any]
     variables: tuple[Variable, ...]
@@ -58,39 +58,39 @@ class Draft:
 
 
 def take_secrets_out(request: CurlRequest, name: str) -> Draft:
-    """Write the request for the settings.
+    """Write a request in the form of the settings.
 
     Args:
-        request: As the line says it.
-        name: Of the credential; the variables are named after it and the field.
+        request: The request of the command.
+        name: The name of the credential, from which the names of the variables are derived.
     """
-    hiding = _Hiding(name, request)
-    table: dict[str, Any] = {"url": hiding.url(request.url), "method": request.method}
+    masking = _Masking(name, request)
+    table: dict[str, Any] = {"url": masking.url(request.url), "method": request.method}
     for part in ("query", "headers", "json", "form"):
         value = getattr(request, part)
         if value is not None and (value != {} or part in {"json", "form"}):
-            table[part] = hiding.tree(part, "", value)
+            table[part] = masking.tree(part, "", value)
     if request.basic is not None:
         user, password = request.basic
-        table["basic"] = [hiding.plain(user), hiding.secret("password", "basic", password)]
+        table["basic"] = [masking.plain(user), masking.secret("password", "basic", password)]
     table |= {
-        key: hiding.plain(value)
+        key: masking.plain(value)
         for key in ("ca_file", "client_cert", "client_key")
         if (value := getattr(request, key)) is not None
     }
     if request.proxy is not None:
         has_user = "@" in request.proxy
         table["proxy"] = (
-            hiding.secret("proxy", "proxy", request.proxy) if has_user else hiding.plain(request.proxy)
+            masking.secret("proxy", "proxy", request.proxy) if has_user else masking.plain(request.proxy)
         )
     if request.timeout is not None:
         table["timeout"] = request.timeout
-    return Draft(table, tuple(hiding.variables.values()), (*request.notes, *dict.fromkeys(hiding.notes)))
+    return Draft(table, tuple(masking.variables.values()), (*request.notes, *dict.fromkeys(masking.notes)))
 
 
 @dataclass
-class _Hiding:
-    """One request whose secrets are being taken out."""
+class _Masking:
+    """Replaces the secrets of one request, and collects the variables."""
 
     name: str
     request: CurlRequest = field(repr=False)
@@ -99,22 +99,22 @@ class _Hiding:
 
     def __post_init__(self) -> None:
         line = json.dumps(asdict(self.request), ensure_ascii=False)
-        for name in REFERENCE.findall(line):  # first of all, so that no secret gets the name of one
-            self.variables[name] = Variable(name, "a shell variable of the line")
+        for name in REFERENCE.findall(line):  # first, so that no secret takes such a name
+            self.variables[name] = Variable(name, "a shell variable in the command line")
         parts = (self.request.query, self.request.headers, self.request.json, self.request.form)
         self._signed = any(_has_signature(part) for part in parts)
         if self._signed:
             self.notes.append(
-                "a field looks like a signature of this one request: if the endpoint checks it, the token "
-                'must be had by a command of yours (source = "exec")'
+                "a field looks like a signature of this request: if the endpoint verifies it, "
+                'a command has to get the token (source = "exec")'
             )
 
     def tree(self, part: str, key: str, value: Any) -> Any:
-        """Every string of a table or JSON value as the settings write it."""
+        """Convert all strings of a table or JSON value."""
         if isinstance(value, Mapping):
             fields = {name: item for name, item in value.items() if item is not None}
             if len(fields) < len(value):
-                self.notes.append("fields that were null are left out: TOML has no null")
+                self.notes.append("null fields are omitted: TOML has no null")
             return {name: self.tree(part, name, item) for name, item in fields.items()}
         if isinstance(value, list):
             return [self.tree(part, key, item) for item in value if item is not None]
@@ -128,7 +128,7 @@ class _Hiding:
         return self._number(part, key, value)
 
     def text(self, part: str, key: str, value: str) -> str:
-        """A string, behind a reference if it is secret."""
+        """Convert a string; a secret becomes a reference."""
         if not value or REFERENCE.search(value):
             return self.plain(value)
         if is_harmless(key, value):
@@ -141,38 +141,38 @@ class _Hiding:
 
     def _number(self, part: str, key: str, value: int) -> int | str:
         if not is_harmless(key, value) and len(str(value)) >= _SECRET_DIGITS_MIN:
-            self.notes.append(f'"{key}" was a number, and is sent as a string')
+            self.notes.append(f'"{key}" was a number and is sent as a string')
             return self.secret(key, part, str(value))
         return value
 
     def _late(self, part: str, key: str, value: str) -> str | None:
-        """`${now}`, `${now_ms}` or `${uuid}` for what was made for this one request."""
+        """Return `${now}`, `${now_ms}` or `${uuid}` for a timestamp or request id."""
         if self._signed:
             return None
         words = words_of(key)
         if "".join(words) in _MOMENTS and (_EPOCH.fullmatch(value) or _EPOCH_MS.fullmatch(value)):
             kind = "now" if _EPOCH.fullmatch(value) else "now_ms"
             form = ", as a number" if part == "json" else ""
-            self.notes.append(f'"{key}" was the moment of the request: ${{{kind}}} is that of each{form}')
+            self.notes.append(f'"{key}" was the time of the request: ${{{kind}}} is the current time{form}')
             return f"${{{kind}}}"
-        if is_uuid(value) and _OF_THE_REQUEST.intersection(words):
-            self.notes.append(f'"{key}" was an id of the request: ${{uuid}} is a new one for each')
+        if is_uuid(value) and _REQUEST_ID_WORDS.intersection(words):
+            self.notes.append(f'"{key}" was the id of the request: ${{uuid}} is a new id for each request')
             return "${uuid}"
         return None
 
     def _note_token(self, key: str, value: str) -> None:
         if is_jwt(value):
             self.notes.append(
-                f'"{key}" is itself a token that will expire: make the way to get it a credential of its '
-                "own, and write ${credential:NAME} here"
+                f'"{key}" is a token that will expire: configure a credential for it, '
+                "and write ${credential:NAME} here"
             )
         elif key.lower() == "cookie":
             self.notes.append(
-                "a cookie of a browser's session ends with it: ask the issuer for a key instead"
+                "the cookie of a browser session expires with it: ask the issuer for a key instead"
             )
 
     def secret(self, key: str, part: str, value: str) -> str:
-        """A reference to a variable of its own; the same value in the same field shares one."""
+        """Return a reference to a variable; equal values of the same field share one."""
         if REFERENCE.search(value):
             return self.plain(value)
         prefix = re.sub(r"\W", "_", self.name, flags=re.ASCII).upper()
@@ -184,10 +184,10 @@ class _Hiding:
             held = self.variables.setdefault(name, Variable(name, _where(part, key), wanted))
             if held.value == wanted:
                 return f"${{env:{name}}}"
-        return self.plain("")  # a thousand different secrets of one name are no request for a token
+        return self.plain("")  # give up after a thousand secrets of the same name
 
     def plain(self, text: str) -> str:
-        """A string as the settings write it: a plain `${` escaped, shell variables as references."""
+        """Escape a string for the settings; shell variables become references."""
         written, end = "", 0
         for reference in REFERENCE.finditer(text):
             written += _escaped(text[end : reference.start()]) + f"${{env:{reference[1]}}}"
@@ -195,7 +195,7 @@ class _Hiding:
         return written + _escaped(text[end:])
 
     def url(self, url: str) -> str:
-        """The URL; a random-looking step of its path, as some issuers give as a key, is a secret."""
+        """Convert the URL. A random-looking path segment is a secret: some issuers expect a key there."""
         scheme, slashes, rest = url.partition("://")
         host, *steps = (rest if slashes else scheme).split("/")
         written = [
@@ -222,7 +222,7 @@ def _where(part: str, key: str) -> str:
         "headers": "of the headers",
     }
     if part == "basic":
-        return "the password of HTTP basic authorization"
+        return "the password of HTTP basic authentication"
     if part in {"url", "proxy"}:
         return "a part of the URL" if part == "url" else "the proxy's URL with its password"
     return f'"{key}" {places[part]}'

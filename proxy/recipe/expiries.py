@@ -1,18 +1,57 @@
-"""Find in a reply how long its token lives: by names, and by what the values mean at the reply's own time.
+"""Find the lifetime of the token in a reply, by the names and values of its fields (pure).
 
-A number's unit is what makes it a life that a token can have. Between seconds and milliseconds roundness
-decides: 300000 is five minutes rather than 3.47 days.
+The unit of a number is the one in which it is a plausible lifetime. Between seconds and milliseconds, round
+values decide: 300000 is five minutes rather than 3.47 days.
 """
 
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 from proxy.credentials.sources.reply import COOKIE, HEADER, Reply, has_no_zone, read_lifetime
-from proxy.recipe.finding import Finding, path_leaves
+from proxy.recipe.outline import leaves
 from proxy.secret_detection import is_jwt, words_of
+
+_SAME: Final = 0.1
+"""The relative difference up to which two lifetimes are considered equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A place in a reply, what it means, and why."""
+
+    kind: Literal["path", "header", "text"]
+    path: str
+    """The dotted path in the JSON, or the name of the header."""
+    why: str
+    """The reason, without values that may be secret."""
+    confidence: int
+    """About 100 if both name and value fit; below 60 the user should decide."""
+    unit: str = ""
+    """The unit of a lifetime, as in the key `as` of the settings."""
+    lifetime: float | None = None
+    """The resulting lifetime in seconds."""
+    value: Any = field(default=None, repr=False)
+    local: bool = False
+    """Whether it is a local time without a time zone."""
+
+    def agrees_with(self, other: "Finding") -> bool:
+        """Whether both findings lead to the same result."""
+        if self.lifetime is not None and other.lifetime is not None:
+            return abs(self.lifetime - other.lifetime) <= _SAME * max(self.lifetime, other.lifetime)
+        return bool(self.value == other.value)
+
+
+def path_leaves(body: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield (dotted path, name, value) of each value; items of a list have the name of the list."""
+    for path, value in leaves(body):
+        if not path or any(not step or "." in step for step in path):
+            continue
+        name = next((step for step in reversed(path) if not step.isdigit()), "")
+        yield ".".join(path), name, value
+
 
 DAY: Final = 86400
 _LONGEST: Final = 400 * DAY
@@ -34,40 +73,47 @@ _RANKS: Final = {
     55: "timeout",
 }
 _NAMES: Final = {name: rank for rank, names in _RANKS.items() for name in names.split()}
-_TELLING: Final = re.compile(r"expir|ttl|validity|validto|validuntil|lifetime|notafter")
-_NOT_OURS: Final = re.compile(r"^ext|issued|notbefore|created|password|grace")
-_OF_ANOTHER: Final = re.compile(r"refresh|idtoken")
+_EXPIRY_WORDS: Final = re.compile(r"expir|ttl|validity|validto|validuntil|lifetime|notafter")
+_OTHER_TIMES: Final = re.compile(r"^ext|issued|notbefore|created|password|grace")
+_OTHER_TOKENS: Final = re.compile(r"refresh|idtoken")
 _IN_MILLISECONDS: Final = re.compile(r"milli|ms$")
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d.*\d\d:\d\d")
-_OF_HTTP: Final = frozenset(
+_HTTP_HEADERS: Final = frozenset(
     {"age", "cache-control", "date", "expires", "keep-alive", "retry-after", "strict-transport-security"}
     | {"access-control-max-age", "last-modified", "content-security-policy", "x-ratelimit-reset"}
 )
-"""Headers that speak of the reply, not of the token."""
+"""Headers about the reply, not the token."""
 
 
 def find_expiries(reply: Reply, token: Finding) -> tuple[Finding, ...]:
-    """The places that tell the token's life, best first."""
-    found = [*_named(reply), *_beside(reply, token)]
-    own = _own_word(reply, token)
-    if own is not None:
-        found = [*(_compared(finding, own) for finding in found), own]
+    """Find the places that hold the lifetime of the token, best first."""
+    found = [*_named(reply), *_outside_body(reply, token)]
+    jwt = _jwt_expiry(reply, token)
+    if jwt is not None:
+        found = [*(_compared(finding, jwt) for finding in found), jwt]
     return tuple(sorted(found, key=lambda finding: -finding.confidence))
 
 
 def find_refresh_hint(reply: Reply) -> Finding | None:
-    """`refresh_in`: after how many seconds the issuer wants to be asked again."""
+    """Find `refresh_in`, the number of seconds after which the issuer wants to be asked again."""
     for path, name, value in path_leaves(reply.body):
         if "".join(words_of(name)) == "refreshin" and _life(reply, path, "seconds") is not None:
-            return Finding("path", path, f'"{name}" is the issuer\'s own wish', 90, "seconds", value=value)
+            return Finding(
+                "path",
+                path,
+                f'"{name}" is the refresh time that the issuer asks for',
+                90,
+                "seconds",
+                value=value,
+            )
     return None
 
 
 def _named(reply: Reply) -> Iterator[Finding]:
     for path, name, value in path_leaves(reply.body):
         whole = "".join(words_of(name))
-        score = _NAMES.get(whole, 70 if _TELLING.search(whole) else 0)
-        if not score or _NOT_OURS.search(whole) or _OF_ANOTHER.search("".join(words_of(path))):
+        score = _NAMES.get(whole, 70 if _EXPIRY_WORDS.search(whole) else 0)
+        if not score or _OTHER_TIMES.search(whole) or _OTHER_TOKENS.search("".join(words_of(path))):
             continue
         if _is_number(value) and not has_no_zone(value):
             yield from _number(reply, path, name, value, score)
@@ -75,14 +121,14 @@ def _named(reply: Reply) -> Iterator[Finding]:
             yield from _iso8601(reply, path, name, value, score)
 
 
-def _beside(reply: Reply, token: Finding) -> Iterator[Finding]:
-    """Lives in headers, and that of the cookie which is the token."""
+def _outside_body(reply: Reply, token: Finding) -> Iterator[Finding]:
+    """Find lifetimes in headers, and that of the token's cookie."""
     for name, value in reply.headers.items():
-        if name.startswith(COOKIE) or name in _OF_HTTP:
+        if name.startswith(COOKIE) or name in _HTTP_HEADERS:
             continue
         whole = "".join(words_of(name)).removeprefix("x").replace("token", "")
-        score = _NAMES.get(whole, 70 if _TELLING.search(whole) else 0)
-        if score and not _OF_ANOTHER.search(whole):
+        score = _NAMES.get(whole, 70 if _EXPIRY_WORDS.search(whole) else 0)
+        if score and not _OTHER_TOKENS.search(whole):
             yield from _valued(reply, f"{HEADER}{name}", name, value, score)
     for attribute, score in ((";max-age", 95), (";expires", 90)):
         path = token.path + attribute
@@ -104,12 +150,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _life(reply: Reply, path: str, unit: str) -> float | None:
-    """The life that the service would read there."""
+    """Return the lifetime that the service would read there."""
     return read_lifetime([(path, unit)], reply, "", math.inf)
 
 
 def _number(reply: Reply, path: str, name: str, value: Any, score: int) -> Iterator[Finding]:
-    """What a number means: one thing, or where its unit is in doubt the likelier one first."""
+    """Yield the meanings of a number, the most likely unit first."""
     for unit, what, size in (("epoch", "seconds", 1), ("epoch_ms", "milliseconds", 1000)):
         instant = float(value) / size - reply.server_time
         if 0 < instant <= _LONGEST:
@@ -117,19 +163,21 @@ def _number(reply: Reply, path: str, name: str, value: Any, score: int) -> Itera
             yield Finding("path", path, why, score, unit, instant, value)
             return
         if -_PAST < instant <= 0:
-            why = f'"{name}" looks like {what} since 1970, though that is before the reply'
+            why = f'"{name}" looks like {what} since 1970, but that is before the reply'
             yield Finding("path", path, why, 45, unit, value=value)
             return
     units = _units_of(float(value), name)
     for unit in units:
         life = float(value) / _SIZES[unit]
         if 0 < life <= _LONGEST:
-            sure = score if len(units) == 1 else min(score, 58 if unit == units[0] else 50)
-            yield Finding("path", path, f'"{name}" is {value} {unit}, {span(life)}', sure, unit, life, value)
+            confidence = score if len(units) == 1 else min(score, 58 if unit == units[0] else 50)
+            yield Finding(
+                "path", path, f'"{name}" is {value} {unit}, {span(life)}', confidence, unit, life, value
+            )
 
 
 def _units_of(number: float, name: str) -> tuple[str, ...]:
-    """The units that a count may have, the likeliest first."""
+    """Return the possible units of a duration, the most likely one first."""
     if _IN_MILLISECONDS.search("".join(words_of(name))):
         return ("milliseconds",)
     if "second" in name.lower():
@@ -145,46 +193,48 @@ def _units_of(number: float, name: str) -> tuple[str, ...]:
 def _iso8601(reply: Reply, path: str, name: str, value: str, score: int) -> Iterator[Finding]:
     life = _life(reply, path, "iso8601")
     if life is None:
-        why = f'"{name}" is a date, though none after the reply'
+        why = f'"{name}" is a date, but not after the reply'
         yield Finding("path", path, why, 45, "iso8601", value=value)
     elif life <= _LONGEST and not has_no_zone(value):
         why = f'"{name}" is {span(life)} after the reply'
         yield Finding("path", path, why, score, "iso8601", life, value)
     elif life <= _LONGEST:
-        why = f'"{name}" names no time zone; read as UTC it is {span(life)} after the reply'
+        why = f'"{name}" has no time zone; read as UTC it is {span(life)} after the reply'
         yield Finding("path", path, why, min(score, 50), "iso8601", life, local=True, value=value)
 
 
 def with_offset(reply: Reply, finding: Finding, offset: str) -> Finding:
-    """A local time by the offset of the issuer's clock."""
+    """Apply a UTC offset to a local time."""
     life = _life(reply, finding.path, f"iso8601{offset}")
-    why = f"a local time of a clock at {offset}" + (f", {span(life)} after the reply" if life else "")
+    why = f"a local time at UTC offset {offset}" + (f", {span(life)} after the reply" if life else "")
     return replace(finding, why=why, confidence=90, unit=f"iso8601{offset}", lifetime=life, local=False)
 
 
-def _own_word(reply: Reply, token: Finding) -> Finding | None:
-    """A JWT's own `exp` (RFC 7519 4.1.4): certain, but only a token in the JSON can be pointed to."""
+def _jwt_expiry(reply: Reply, token: Finding) -> Finding | None:
+    """Read the `exp` of a JWT (RFC 7519 4.1.4). The settings can refer to it only if the token is in JSON."""
     text = str(token.value).rpartition(" ")[2]
     if not is_jwt(text):
         return None
     life = read_lifetime([("", "jwt")], reply, text, math.inf)
     if life is None:
         return None
-    return Finding(token.kind, token.path, f"the JWT itself says {span(life)}", 85, "jwt", life, token.value)
+    return Finding(
+        token.kind, token.path, f"the exp claim of the JWT says {span(life)}", 85, "jwt", life, token.value
+    )
 
 
-def _compared(finding: Finding, own: Finding) -> Finding:
-    """A named life in the light of what the token says of itself."""
-    if finding.agrees_with(own):
-        why, confidence = f"{finding.why}, and the JWT's own exp agrees", finding.confidence + 10
+def _compared(finding: Finding, jwt: Finding) -> Finding:
+    """Adjust the confidence of a finding by the `exp` of the JWT."""
+    if finding.agrees_with(jwt):
+        why, confidence = f"{finding.why}, and the exp claim of the JWT agrees", finding.confidence + 10
         confidence = max(confidence, 90)
     else:
-        why, confidence = f"{finding.why}, but {own.why}", min(finding.confidence, 50)
+        why, confidence = f"{finding.why}, but {jwt.why}", min(finding.confidence, 50)
     return Finding("path", finding.path, why, confidence, finding.unit, finding.lifetime, finding.value)
 
 
 def span(seconds: float) -> str:
-    """A length of time for people: `45 s`, `5 min`, `2 h`, `30 days`; two parts at most."""
+    """Write a duration: `45 s`, `5 min`, `2 h`, `30 days`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     for size, name in ((DAY, "days"), (3600, "h"), (60, "min")):
