@@ -1,6 +1,7 @@
 """The documents: what they name is there, and what is there they name."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from posixpath import normpath
 from typing import Final
@@ -163,6 +164,19 @@ def test_every_document_of_the_folder_is_there_in_both_languages_and_links_the_o
 
             assert other in DOCUMENTS
             assert f"]({other.rpartition('/')[2]})" in text.split("\n## ")[0], name
+
+
+@pytest.mark.parametrize(
+    "english",
+    [name for name in DOCUMENTS if not name.endswith(CHINESE) and translation_of(name) in DOCUMENTS],
+)
+def test_both_languages_show_the_same_settings_and_the_same_kinds_of_blocks(english: str) -> None:
+    blocks = [FENCE.findall(DOCUMENTS[name]) for name in (english, translation_of(english))]
+    kinds = [[kind for kind, _ in shown] for shown in blocks]
+    settings = [[tomllib.loads(text) for kind, text in shown if kind == "toml"] for shown in blocks]
+
+    assert kinds[0] == kinds[1]
+    assert settings[0] == settings[1]
 
 
 @pytest.mark.parametrize("name", in_both_languages("docs/nginx"))
