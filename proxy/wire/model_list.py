@@ -52,13 +52,13 @@ def read_entries(body: bytes) -> list[ModelEntry]:
 
 
 def filter_listing(body: bytes, may_use: Callable[[str], bool]) -> bytes:
-    """Drop the models that a caller may not use from an upstream's answer.
+    """Drop the models that a caller may not use from an upstream's list.
 
-    Models that the caller may use and the scalars beside the list keep their bytes. Whatever else may name a
-    model is dropped.
+    The other models, and scalars next to the list, keep their bytes. Objects next to the list are dropped,
+    because they may name models.
 
     Raises:
-        ValueError: the body is not a list or an object.
+        ValueError: The body is not a list or an object.
     """
     try:
         if _begins(body, b"["):
@@ -79,7 +79,7 @@ def _begins(text: bytes | msgspec.Raw, byte: bytes) -> bool:
 
 
 def _usable(listed: bytes | msgspec.Raw, may_use: Callable[[str], bool]) -> list[msgspec.Raw]:
-    """The items of a list, as they are written, that name a model which the caller may use."""
+    """Return the items of a list, unchanged, that name a model which the caller may use."""
     items = msgspec.json.decode(listed, type=list[msgspec.Raw])
     return [
         item for item in items if any(may_use(entry.id) for entry in _entries([msgspec.json.decode(item)]))

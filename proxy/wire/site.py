@@ -31,12 +31,19 @@ class Site(NamedTuple):
 
 def parse_host(value: bytes) -> Site | None:
     """Parse a Host header: `name`, `name:port` or `[address]:port`; None if it is malformed."""
-    return _parse(b"//" + value)
+    return parse_origin(b"//" + value)
 
 
 def parse_origin(value: bytes) -> Site | None:
     """Parse an Origin header; None if it names no host, as `null` does."""
-    return _parse(value)
+    try:
+        parts = urlsplit(value.decode("ascii").lower())
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+        return None
+    return Site(parts.hostname.removesuffix("."), port or _DEFAULT_PORTS.get(parts.scheme))
 
 
 def is_loopback_name(name: str) -> bool:
@@ -87,14 +94,3 @@ def _is_own(origin: Site | None, hosts: set[Site | None], trusts_loopback: bool)
         return True
     # A Host without a port means the default port, or a proxy in front that forwards the name alone.
     return origin in hosts or Site(origin.name, None) in hosts
-
-
-def _parse(url: bytes) -> Site | None:
-    try:
-        parts = urlsplit(url.decode("ascii").lower())
-        port = parts.port
-    except ValueError:
-        return None
-    if not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
-        return None
-    return Site(parts.hostname.removesuffix("."), port or _DEFAULT_PORTS.get(parts.scheme))

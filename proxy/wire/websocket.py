@@ -15,7 +15,7 @@ GOING_AWAY: Final = 1001
 NO_CODE: Final = 1005
 LOST: Final = 1006
 POLICY: Final = 1008
-TOO_BIG: Final = 1009
+
 INTERNAL: Final = 1011
 
 _KEY: Final = "openai-insecure-api-key."
