@@ -157,7 +157,7 @@ async def of_a_reader() -> None:
     broker, readers = MemoryBroker(), Readers(heartbeat=MOMENT / 2)
     async with broker.subscribe("c", None) as subscription:
         stream = readers.stream(subscription)
-        await soon(readers.send_away)
+        await soon(readers.close_all)
         async with asyncio.TaskGroup() as group:
             group.create_task(_publish(broker))
             async for _ in stream:

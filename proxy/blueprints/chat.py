@@ -55,7 +55,7 @@ async def stream() -> Response:
     request = current_request()
     response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")
     if request.method == "GET":
-        request.exchange.closing.enter_context(chat().places.one(visitor_address()))
+        request.exchange.closing.enter_context(chat().streams.slot(visitor_address()))
         subscription = await request.exchange.closing.enter_async_context(
             chat().broker.subscribe(channel, after)
         )

@@ -11,7 +11,7 @@ from quart import Response, current_app
 
 from proxy.blueprints.chat_session import visitor_session
 from proxy.blueprints.exchange import current_request
-from proxy.chat import words
+from proxy.chat import messages
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.channels import Ownership
 from proxy.chat.event import START, parse_id
@@ -220,7 +220,7 @@ async def answer_refusal(refusal: Refusal) -> Response:
 
 async def answer_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:
     """Redis is away, or the service goes."""
-    message = words.RESTARTING if isinstance(error, BrokerClosed) else words.BROKEN
+    message = messages.RESTARTING if isinstance(error, BrokerClosed) else messages.BROKEN
     return _json({"code": 0, "msg": message}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -229,7 +229,7 @@ async def answer_error(error: ProxyError) -> Response:
     request = current_request()
     request.exchange.record.fail(error)
     await request.body.discard(_DISCARD_SECONDS)
-    message = words.TOO_MANY if isinstance(error, RateLimited) else str(error)
+    message = messages.TOO_MANY if isinstance(error, RateLimited) else str(error)
     response = _json({"code": 0, "msg": message}, HTTPStatus(error.status))
     response.headers.update(error.headers)
     return response

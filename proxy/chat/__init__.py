@@ -1,1 +1,1 @@
-"""The web chat: channels, the dialogue that fills them, and what of it reaches a page."""
+"""The web chat: channels, the dialogues in them, and their rendering as events for a page."""

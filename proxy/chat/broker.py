@@ -1,73 +1,139 @@
-"""What a broker is: it keeps the events of channels for a while, and hands them to whoever listens."""
+"""The broker's interface, and the queue of events for one reader that both brokers use."""
 
+import asyncio
+from collections import deque
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from proxy.chat.event import Event
 
 KEPT_EVENTS: Final = 500
-"""Of a channel, for replay: some ten turns."""
+"""Events of a channel that are kept for replay: about ten turns."""
 EXPIRE_SECONDS: Final = 3600.0
-"""After the last event of a channel, all that is kept of it goes."""
+"""Time after a channel's last event until its events are deleted."""
 QUEUE_EVENTS: Final = 256
-"""That wait for one reader, beside what is replayed to it; one more, and it is cut."""
+"""Live events that may wait for one reader before it is disconnected."""
+
+Item = TypeVar("Item")
 
 
 class SlowReader(Exception):
-    """This reader did not take its events in time. It may come back with the id of the last one it got."""
+    """The reader did not take its events in time. It may reconnect with the id of its last event."""
 
 
 class BrokerClosed(Exception):
-    """The service ends; nothing more will come."""
+    """The service is shutting down; no more events will come."""
 
 
 class Subscription(Protocol):
     """One reader of one channel."""
 
     async def get(self) -> Event:
-        """The next event: what is replayed first, then what comes, without gap or double.
+        """Return the next event: first the replayed ones, then live ones, with no gap and no duplicate.
 
-        There is no clock in here; a caller sets one, and loses nothing when it runs out.
+        It has no timeout of its own. A caller's timeout loses no event.
 
         Raises:
-            SlowReader: more than the queue holds was waiting.
-            BrokerClosed: the service ends, and all that came before was handed out.
+            SlowReader: More events were waiting than the queue holds.
+            BrokerClosed: The service is shutting down, and all earlier events have been returned.
         """
         ...
 
 
 class Broker(Protocol):
-    """Publishes, keeps and replays."""
+    """Publishes the events of channels, and keeps them for a while so that they can be replayed."""
 
     async def publish(self, channel: str, event: Event) -> str:
-        """Give an event its id, keep it, and send it to all who listen now; the id.
-
-        It waits for no reader.
+        """Store an event, send it to all current readers, and return its id. Never waits for a reader.
 
         Raises:
-            StoreUnavailable: Redis could not be asked; whether the event was published is not known.
-            BrokerClosed: the service ends.
+            StoreUnavailable: Redis did not answer; the event may or may not have been published.
+            BrokerClosed: The service is shutting down.
         """
         ...
 
     def subscribe(self, channel: str, after: str | None) -> AbstractAsyncContextManager[Subscription]:
-        """Listen to a channel.
+        """Subscribe to a channel.
 
         Args:
-            channel: Its name.
-            after: An id, whose successors are replayed first, `0-0` for all that is kept, or None for what
-                comes from now on. What is no id (`ms-seq`) counts as None.
+            channel: The channel's name.
+            after: The id after which events are replayed, `0-0` for all stored events, or None for live
+                events only. Anything that is not an id (`ms-seq`) counts as None.
         """
         ...
 
     async def forget(self, channel: str) -> None:
-        """Keep nothing of what was published so far."""
+        """Delete the stored events of a channel."""
         ...
 
     async def knows(self, channel: str) -> bool:
-        """Whether anything of a channel is kept."""
+        """Return whether events of a channel are stored."""
         ...
 
     async def close(self) -> None:
-        """End every subscription with `BrokerClosed`, and let go of connections."""
+        """End every subscription with `BrokerClosed`, and close connections."""
         ...
+
+
+class Mailbox(Generic[Item]):
+    """A bounded queue for one reading task. The writer never waits; an empty queue takes about 200 bytes.
+
+    Args:
+        size: How many items may wait; one more disconnects the reader.
+    """
+
+    __slots__ = ("_closed", "_items", "_overflowed", "_size", "_waiter")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: deque[Item] | None = None  # an empty deque alone takes 600 bytes
+        self._waiter: asyncio.Future[None] | None = None
+        self._overflowed = False
+        self._closed = False
+
+    def put(self, item: Item) -> None:
+        """Add an item. After an overflow, this item and all waiting ones are dropped."""
+        if self._overflowed or self._closed:
+            return
+        if self._items is None:
+            self._items = deque()
+        if len(self._items) >= self._size:
+            self._overflowed = True
+            self._items = None
+        else:
+            self._items.append(item)
+        self._wake()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more items will come."""
+        return self._closed
+
+    def close(self) -> None:
+        """Accept no more items."""
+        self._closed = True
+        self._wake()
+
+    async def get(self) -> Item:
+        """Return the next item. A cancelled call takes none.
+
+        Raises:
+            SlowReader: The queue overflowed.
+            BrokerClosed: The queue is closed, and all its items have been taken.
+        """
+        while not self._items:
+            self._items = None
+            if self._overflowed:
+                raise SlowReader
+            if self._closed:
+                raise BrokerClosed
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._items.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

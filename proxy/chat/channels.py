@@ -1,15 +1,15 @@
-"""Who owns a channel, and whose turn it is in one: one dialogue at a time, and how it is asked to stop.
+"""The owners of channels, and the lease that allows one dialogue at a time in a channel.
 
-A channel belongs to the first session that asks in it, until it lies unused for long. A dialogue takes its
-channel's lease with `begin`, runs `stop_asked` beside the answer (which also renews the lease), and lets go
-with `end`:
+A channel belongs to the first session that asks a question in it, until it has been unused for long. A
+dialogue takes its channel's lease with `begin`, runs `wait_for_stop` (which also renews the lease) beside the
+answer, and releases the lease with `end`:
 
     if not await channels.begin(channel):
-        ...                                         # one runs already
+        ...                                         # another dialogue is running
     try:
         async with asyncio.TaskGroup() as group:
-            stop = group.create_task(channels.stop_asked(channel))
-            ...                                     # answer; `stop` ends first when somebody asks to stop
+            stop = group.create_task(channels.wait_for_stop(channel))
+            ...                                     # answer; `stop` ends first if a stop is requested
             stop.cancel()
     finally:
         await channels.end(channel)
@@ -24,39 +24,40 @@ from typing import Final, Literal, Protocol
 from proxy.errors import RateLimited
 
 OWNED_SECONDS: Final = 86400.0
-"""After its last use a channel is nobody's again; far longer than its events are kept."""
+"""Time after its last use until a channel has no owner again; much longer than its events are kept."""
 LEASE_SECONDS: Final = 10.0
-"""A dialogue whose process died blocks its channel for so long."""
+"""How long a dialogue blocks its channel after its process died."""
 RENEW_SECONDS: Final = 3.0
-"""Between two renewals; two may go lost."""
-MOST_CHANNELS: Final = 100_000
-"""Channels that may be owned at once in memory. Beyond it, only a channel of which nothing is kept any more
-makes room; otherwise no further channel can be claimed."""
+"""Time between renewals of the lease; two of them may fail."""
+CHANNELS_MAX: Final = 100_000
+"""Channels with an owner in memory. Beyond that, only a channel whose events have expired makes room;
+otherwise no further channel can be claimed."""
 
-_LONGEST_NAME: Final = 128
+_NAME_CHARS_MAX: Final = 128
 _RESERVED: Final = "llm-token-proxy:"
 
 Ownership = Literal["own", "free", "taken"]
-"""Whose a channel is, from the point of view of one session."""
+"""Who owns a channel, from the view of one session."""
 
 StopReason = Literal["asked", "lost"]
-"""Why a dialogue must stop: somebody asked, or its lease lapsed and another one may run."""
+"""Why a dialogue must stop: it was requested, or the lease expired and another dialogue may be running."""
 
 
 def is_channel_name(name: str) -> bool:
-    """Whether a visitor may name a channel so: short, printable, and none that processes talk over."""
-    return 0 < len(name) <= _LONGEST_NAME and name.isprintable() and not name.startswith(_RESERVED)
+    """Return whether a visitor may use a channel name: short, printable, and not used between processes."""
+    return 0 < len(name) <= _NAME_CHARS_MAX and name.isprintable() and not name.startswith(_RESERVED)
 
 
 class Channels(Protocol):
-    """The owners of channels and the dialogues in them. With Redis every method but the waiting
-    `stop_asked` raises `StoreUnavailable` when it cannot be asked.
+    """The owners of channels and the dialogues in them.
+
+    With Redis, every method except `wait_for_stop` may raise `StoreUnavailable`.
     """
 
     async def ownership(self, channel: str, session: str) -> Ownership:
-        """Return whose a channel is. An owner that looks keeps it.
+        """Return who owns a channel. If it is this session, its ownership is extended.
 
-        A name that no channel can have counts as taken.
+        An invalid name counts as taken.
         """
         ...
 
@@ -64,12 +65,12 @@ class Channels(Protocol):
         """Make a session the owner of a channel, unless another session owns it.
 
         Raises:
-            RateLimited: too many channels are owned.
+            RateLimited: Too many channels have owners.
         """
         ...
 
     async def owned(self, channel: str) -> bool:
-        """Whether somebody owns a channel."""
+        """Return whether a channel has an owner."""
         ...
 
     async def begin(self, channel: str) -> bool:
@@ -77,37 +78,37 @@ class Channels(Protocol):
         ...
 
     async def renew(self, channel: str) -> bool:
-        """Keep the lease for a while longer; False where it was lost. `stop_asked` does it by itself."""
+        """Renew the lease; return False if it was lost. `wait_for_stop` calls this regularly."""
         ...
 
     async def end(self, channel: str) -> None:
-        """Let go of the lease, if this process has it."""
+        """Release the lease, if this process has it."""
         ...
 
     async def busy(self, channel: str) -> bool:
-        """Whether a dialogue runs in a channel, in whatever process."""
+        """Return whether a dialogue is running in a channel, in any process."""
         ...
 
-    async def ask_stop(self, channel: str) -> None:
-        """Ask the dialogue that runs in a channel to stop, in whatever process; nothing if none does."""
+    async def request_stop(self, channel: str) -> None:
+        """Ask the dialogue that is running in a channel, if any, to stop, in any process."""
         ...
 
-    async def stop_asked(self, channel: str) -> StopReason:
-        """Wait until the dialogue that `begin` began here must stop, and renew its lease meanwhile.
+    async def wait_for_stop(self, channel: str) -> StopReason:
+        """Wait until this process's dialogue in a channel must stop, and renew its lease meanwhile.
 
-        It ends within half a second of `ask_stop`, also of one that came before this call.
+        It returns within half a second of `request_stop`, even if that was called before.
         """
         ...
 
 
 class MemoryChannels:
-    """Owners and dialogues of one process.
+    """Owners and dialogues in the memory of one process.
 
     Args:
-        owned: Seconds after its last use until a channel is nobody's.
-        kept: Seconds after its last use until nothing of a channel is kept.
-        most: Channels that may be owned at once.
-        clock: Seconds.
+        owned: Seconds after its last use until a channel has no owner again.
+        kept: Seconds after its last use until a channel's events are deleted.
+        most: Channels that may have owners.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -115,18 +116,18 @@ class MemoryChannels:
         *,
         owned: float = OWNED_SECONDS,
         kept: float = OWNED_SECONDS,
-        most: int = MOST_CHANNELS,
+        most: int = CHANNELS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owned = owned
         self._kept = min(kept, owned)
         self._most = most
         self._clock = clock
-        self._owners: OrderedDict[str, tuple[str, float]] = OrderedDict()  # in the order of the last use
+        self._owners: OrderedDict[str, tuple[str, float]] = OrderedDict()  # ordered by last use
         self._stops: dict[str, asyncio.Event] = {}
 
     async def ownership(self, channel: str, session: str) -> Ownership:
-        """Return whose a channel is. An owner that looks keeps it."""
+        """Return who owns a channel. If it is this session, its ownership is extended."""
         if not is_channel_name(channel):
             return "taken"
         self._expire()
@@ -147,7 +148,7 @@ class MemoryChannels:
         return ownership != "taken"
 
     async def owned(self, channel: str) -> bool:
-        """Whether somebody owns a channel."""
+        """Return whether a channel has an owner."""
         return self._owners.get(channel, ("", 0.0))[1] > self._clock()
 
     def _own(self, channel: str, session: str) -> None:
@@ -164,35 +165,35 @@ class MemoryChannels:
             return
         _, until = next(iter(self._owners.values()))
         if until - self._owned + self._kept > self._clock():
-            # The next owner would read what is still kept of the channel.
-            raise RateLimited(reason="as many channels as may be are owned")
+            # The channel's next owner could read events that are still stored.
+            raise RateLimited(reason="too many channels have owners")
         self._owners.popitem(last=False)
 
     async def begin(self, channel: str) -> bool:
-        """Take the lease; in one process it cannot lapse."""
+        """Take the lease; within one process it does not expire."""
         if channel in self._stops:
             return False
         self._stops[channel] = asyncio.Event()
         return True
 
     async def renew(self, channel: str) -> bool:
-        """Nothing to do but to tell whether a dialogue runs."""
+        """Return whether a dialogue is running; there is nothing to renew."""
         return channel in self._stops
 
     async def end(self, channel: str) -> None:
-        """Let go of the lease."""
+        """Release the lease."""
         self._stops.pop(channel, None)
 
     async def busy(self, channel: str) -> bool:
-        """Whether a dialogue runs in a channel."""
+        """Return whether a dialogue is running in a channel."""
         return channel in self._stops
 
-    async def ask_stop(self, channel: str) -> None:
+    async def request_stop(self, channel: str) -> None:
         """Ask the dialogue in a channel to stop."""
         if channel in self._stops:
             self._stops[channel].set()
 
-    async def stop_asked(self, channel: str) -> StopReason:
+    async def wait_for_stop(self, channel: str) -> StopReason:
         """Wait until the dialogue in a channel must stop."""
         if channel not in self._stops:
             return "lost"

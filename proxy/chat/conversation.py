@@ -1,55 +1,70 @@
-"""What was said in a channel: the last turns, which go to the model with the next question."""
+"""The last turns of each channel, which the model receives with the next question.
 
+In Redis they are a list of encrypted turns under the key `...:{channel}:turns`, the oldest first, because
+they are private. A turn is sealed for its channel and cannot be moved to another one.
+"""
+
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from proxy.credentials.sharing.record import Seal, SealBroken
+from proxy.redis_connection import NAMESPACE, RedisConnection
+from proxy.telemetry import get_logger
+
 TURNS_SECONDS: Final = 3600.0
-"""After its last turn a conversation is forgotten."""
-MOST_CONVERSATIONS: Final = 10_000
-"""In memory at once; then the one that was silent longest is forgotten."""
+"""Time after its last turn until a conversation is deleted."""
+CONVERSATIONS_MAX: Final = 10_000
+"""Conversations in memory; beyond that, the one whose last turn is oldest is deleted."""
+
+APPEND: Final = """
+redis.call('rpush', KEYS[1], ARGV[1])
+redis.call('ltrim', KEYS[1], -ARGV[2], -1)
+redis.call('pexpire', KEYS[1], ARGV[3])
+return 1
+"""
+"""KEYS: turns. ARGV: sealed turn, turns to keep, expiry in ms. Atomic, so that every list expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question and its answer, in the words of the visitor and of the model."""
+    """A question of the visitor and the answer of the model, as plain text."""
 
     prompt: str
     answer: str
 
 
 class Conversation(Protocol):
-    """The last turns of every channel. With Redis each method raises `StoreUnavailable` when it cannot
-    be asked.
-    """
+    """The last turns of every channel. With Redis, every method may raise `StoreUnavailable`."""
 
     async def turns(self, channel: str) -> list[Turn]:
-        """The turns that are kept, the oldest first."""
+        """Return the stored turns, the oldest first."""
         ...
 
     async def append(self, channel: str, turn: Turn) -> None:
-        """Add a turn; the oldest goes when there are too many."""
+        """Add a turn, and delete the oldest ones if there are too many."""
         ...
 
     async def drop_last(self, channel: str) -> None:
-        """Forget the last turn, because it is to be answered anew."""
+        """Delete the last turn, because its question is answered again."""
         ...
 
     async def clear(self, channel: str) -> None:
-        """Forget all turns."""
+        """Delete all turns."""
         ...
 
 
 class MemoryConversation:
-    """The turns in this process.
+    """Conversations in the memory of this process.
 
     Args:
-        kept: Turns of a channel; 0 for none.
-        expire: Seconds after the last turn until a conversation is forgotten.
-        most: Conversations.
-        clock: Seconds.
+        kept: Turns of a channel to keep; 0 for none.
+        expire: Seconds after its last turn until a conversation is deleted.
+        most: Conversations to keep.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -57,7 +72,7 @@ class MemoryConversation:
         kept: int,
         *,
         expire: float = TURNS_SECONDS,
-        most: int = MOST_CONVERSATIONS,
+        most: int = CONVERSATIONS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
@@ -67,7 +82,7 @@ class MemoryConversation:
         self._turns: OrderedDict[str, tuple[tuple[Turn, ...], float]] = OrderedDict()
 
     async def turns(self, channel: str) -> list[Turn]:
-        """The turns that are kept, the oldest first."""
+        """Return the stored turns, the oldest first."""
         self._expire_old()
         return list(self._turns.get(channel, ((), 0.0))[0])
 
@@ -81,16 +96,84 @@ class MemoryConversation:
                 self._turns.popitem(last=False)
 
     async def drop_last(self, channel: str) -> None:
-        """Forget the last turn."""
+        """Delete the last turn."""
         if channel in self._turns:
             turns, until = self._turns[channel]
             self._turns[channel] = (turns[:-1], until)
 
     async def clear(self, channel: str) -> None:
-        """Forget all turns."""
+        """Delete all turns."""
         self._turns.pop(channel, None)
 
     def _expire_old(self) -> None:
         now = self._clock()
         while self._turns and next(iter(self._turns.values()))[1] <= now:
             self._turns.popitem(last=False)
+
+
+class RedisConversation:
+    """Conversations in Redis, shared by all processes with the same keys.
+
+    Args:
+        redis: The connection.
+        seal: Encrypts the turns.
+        kept: Turns of a channel to keep; 0 for none.
+        expire: Seconds after its last turn until a conversation is deleted.
+    """
+
+    def __init__(
+        self, redis: RedisConnection, seal: Seal, kept: int, *, expire: float = TURNS_SECONDS
+    ) -> None:
+        self._redis = redis
+        self._seal = seal
+        self._kept = kept
+        self._expire_ms = int(expire * 1000)
+        self._log = get_logger("chat")
+
+    async def turns(self, channel: str) -> list[Turn]:
+        """Return the stored turns, the oldest first, without those that no key decrypts.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        key = _key(channel)
+        turns = []
+        for sealed in await self._redis.run("LRANGE", key, 0, -1):
+            try:
+                prompt, answer = json.loads(self._seal.open(sealed, key))
+            except (SealBroken, ValueError):
+                self._log.warning("chat_turn_unreadable", meaning="encrypted with an unknown key")
+            else:
+                turns.append(Turn(prompt, answer))
+        return turns
+
+    async def append(self, channel: str, turn: Turn) -> None:
+        """Add a turn, and delete the oldest ones if there are too many.
+
+        Raises:
+            StoreUnavailable: Redis did not answer; the turn may or may not have been added.
+        """
+        if self._kept:
+            key = _key(channel)
+            sealed = self._seal.close(json.dumps([turn.prompt, turn.answer]).encode(), key)
+            await self._redis.run_script(APPEND, [key], sealed, self._kept, self._expire_ms)
+
+    async def drop_last(self, channel: str) -> None:
+        """Delete the last turn.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        await self._redis.run("RPOP", _key(channel))
+
+    async def clear(self, channel: str) -> None:
+        """Delete all turns.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        await self._redis.run("DEL", _key(channel))
+
+
+def _key(channel: str) -> str:
+    return f"{NAMESPACE}:{{{channel}}}:turns"

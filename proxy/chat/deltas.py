@@ -1,4 +1,4 @@
-"""What an upstream streams, told as what was thought, what was answered, and how it ended (pure).
+"""Reads an upstream's event stream as deltas of reasoning and of the answer, and the way it ends (pure).
 
 Framing: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation. Shapes:
 https://platform.openai.com/docs/api-reference/chat-streaming, Spark's `reasoning_content` and flat errors
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from proxy.chat.failures import Failure, find_failure, finish_failure
-from proxy.chat.think_tags import ThinkTags
+from proxy.chat.messages import Failure, find_failure, finish_failure
 from proxy.wire.repairs.shallow_json import open_object, read_value
 
 DONE: Final = b"[DONE]"
@@ -23,14 +22,17 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "summary_text")
 _PARTS_DEEP_MAX: Final = 4
-_BLANKS: Final = " \t\r\n"  # an ideographic space is an indentation, and stays
+_BLANKS: Final = " \t\r\n"  # not the ideographic space, which is an indentation
+_OPEN: Final = "<think>"
+_CLOSE: Final = "</think>"
+_CODE: Final = "`"
 
 Kind = Literal["reasoning", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Some more text, as it came."""
+    """The next part of a text."""
 
     kind: Kind
     text: str
@@ -38,17 +40,17 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The model says that it is done.
+    """The end of the answer, as announced by the model.
 
     Args:
-        reason: As the vendor calls it: `stop`, `length`, `tool_calls`, ...
+        reason: The vendor's word for it: `stop`, `length`, `tool_calls`, ...
     """
 
     reason: str
 
 
 class EventSplitter:
-    """Take the payloads out of an event stream, however its bytes are cut."""
+    """Extracts the payloads from an event stream, regardless of how its bytes are split."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -58,10 +60,10 @@ class EventSplitter:
         self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Give the payloads of the events that end in this chunk; `[DONE]` is one of them.
+        """Return the payloads of the events that end in this chunk, including `[DONE]`.
 
         Raises:
-            ValueError: an event is larger than `EVENT_BYTES_MAX`.
+            ValueError: An event is larger than `EVENT_BYTES_MAX`.
         """
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
@@ -80,7 +82,7 @@ class EventSplitter:
         return payloads
 
     def flush(self) -> list[bytes]:
-        """The last event of a stream that ended without a blank line, which some gateways leave out."""
+        """Return the last event of a stream that ended without a blank line, as some gateways do."""
         payloads = self._end_line() if self._line else []
         return payloads + self._end_line()
 
@@ -102,44 +104,96 @@ class EventSplitter:
         return [payload] if payload.strip() else []
 
 
+class ThinkTags:
+    """Separates reasoning between `<think>` and `</think>` from the answer, however the text is split.
+
+    A tag right after a backtick is part of the answer's text. A closing tag without an opening one is
+    dropped, because some chat templates put the opening one into the prompt.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._before = ""
+        self._thinking = False
+
+    def feed(self, text: str) -> Iterator[tuple[Kind, str]]:
+        """Yield the text without tags, in pieces of one kind. Hold back the beginning of a possible tag."""
+        text = self._held + text
+        self._held = ""
+        done = 0
+        start = text.find("<")
+        while start >= 0:
+            rest = text[start : start + len(_CLOSE)]
+            if self._is_quoted(text, start):
+                tag = None
+            elif (_OPEN.startswith(rest) or _CLOSE.startswith(rest)) and rest not in {_OPEN, _CLOSE}:
+                self._held = rest  # the text ends within a possible tag
+                break
+            else:
+                tag = next((tag for tag in self._tags() if rest.startswith(tag)), None)
+            if tag is not None:
+                yield from self._piece(text[done:start])
+                self._thinking = tag == _OPEN
+                done = start + len(tag)
+                self._before = ""
+            start = text.find("<", start + len(tag or "<"))
+        yield from self._piece(text[done : len(text) - len(self._held)])
+
+    def flush(self) -> tuple[Kind, str]:
+        """Return the text that was held back."""
+        held, self._held = self._held, ""
+        return ("reasoning" if self._thinking else "answer"), held
+
+    def _tags(self) -> tuple[str, ...]:
+        return (_CLOSE,) if self._thinking else (_OPEN, _CLOSE)
+
+    def _is_quoted(self, text: str, start: int) -> bool:
+        return not self._thinking and (text[start - 1] if start else self._before) == _CODE
+
+    def _piece(self, text: str) -> Iterator[tuple[Kind, str]]:
+        if text:
+            self._before = text[-1]
+            yield ("reasoning" if self._thinking else "answer"), text
+
+
 class DeltaReader:
-    """Read the payloads of one answer, in their order."""
+    """Reads the payloads of one answer, in order."""
 
     def __init__(self) -> None:
         self._tags = ThinkTags()
-        self._begun: set[Kind] = set()
+        self._started: set[Kind] = set()
 
     def read(self, data: bytes) -> list[Delta | Failure | Finish]:
-        """Tell what one payload says: first the text, then how it ended.
+        """Return the content of a payload: first the text, then the end of the answer, if it is there.
 
         Args:
-            data: The payload of one event, or a whole answer that was not streamed.
+            data: The payload of an event, or a whole answer that was not streamed.
 
         Raises:
-            ValueError: it is no JSON object.
+            ValueError: It is not a JSON object.
         """
         if not data.strip() or data.strip() == DONE:
             return []
         members = open_object(data)
         if members is None:
-            raise ValueError("a payload is no JSON object")
+            raise ValueError("a payload is not a JSON object")
         choice = _choice(read_value(members.get("choices")))
-        told: list[Delta | Failure | Finish] = list(self._texts(choice))
+        items: list[Delta | Failure | Finish] = list(self._texts(choice))
         baidu = read_value(members.get("result"))
         if isinstance(baidu, str):  # Qianfan's first interface
-            told += self._split(baidu)
+            items += self._split(baidu)
         failure = find_failure(members)
         reason = choice.get("finish_reason")
         if failure is None and isinstance(reason, str) and reason:
             failure = finish_failure(reason)
             if failure is None:
-                told += [*self.finish(), Finish(reason)]
+                items += [*self.finish(), Finish(reason)]
         if failure is not None:
-            told += [*self.finish(), failure]
-        return told
+            items += [*self.finish(), failure]
+        return items
 
     def finish(self) -> list[Delta]:
-        """What was held back, since it could have become a tag."""
+        """Return text that was held back because it could have become a tag."""
         return list(self._emit(*self._tags.flush()))
 
     def _texts(self, choice: dict[str, Any]) -> Iterator[Delta]:
@@ -167,16 +221,16 @@ class DeltaReader:
             yield from self._emit(kind, piece)
 
     def _emit(self, kind: Kind, text: str) -> Iterator[Delta]:
-        """The text, but for blanks before anything was said: some models send an empty thought."""
-        if kind not in self._begun:
+        """Yield the text without leading blanks of a kind: some models send empty reasoning."""
+        if kind not in self._started:
             text = text.lstrip(_BLANKS)
         if text:
-            self._begun.add(kind)
+            self._started.add(kind)
             yield Delta(kind, text)
 
 
 def _choice(choices: Any) -> dict[str, Any]:
-    """The first choice; an empty one where there is none."""
+    """Return the first choice, or an empty one."""
     for choice in choices if isinstance(choices, list) else []:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice
@@ -184,7 +238,7 @@ def _choice(choices: Any) -> dict[str, Any]:
 
 
 def _texts_of(content: Any, depth: int = 0) -> Iterator[str]:
-    """The texts of a string, of a part, or of a list of them."""
+    """Yield the texts of a string, of a content part, or of a list of them."""
     if isinstance(content, str):
         yield content
     elif depth >= _PARTS_DEEP_MAX:

@@ -1,21 +1,22 @@
-"""The dialogues of one worker: each begins at a visitor's request and goes on by itself."""
+"""The dialogues of one worker: each is started by a visitor's request and runs in a separate task."""
 
 import asyncio
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from proxy.chat import words
+from proxy.chat import messages
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
-from proxy.chat.places import Places
-from proxy.chat.prompt import clean_prompt
+from proxy.chat.publisher import Publisher, State
 from proxy.chat.render import render_block
-from proxy.chat.speaker import Speaker, State
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
+from proxy.chat.visitor_limits import ConcurrencyLimit
 from proxy.drain import Drain
 from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
@@ -23,32 +24,40 @@ from proxy.settings import Chat
 from proxy.telemetry import get_logger
 
 TURN_SECONDS: Final = 1.0
-"""How long a question waits for the one before it to let go: its end is told a moment earlier."""
+"""How long a question waits for the previous dialogue to release its lease after its end was published."""
 RESET_SECONDS: Final = 5.0
-"""How long a reset waits for the answer that it stops."""
+"""How long a reset waits for the dialogue that it stops."""
 ANSWER_CHARS_MAX: Final = 32_000
-"""As much of an answer is remembered, and told to the model again."""
-_LOOK_SECONDS: Final = 0.02
-_EVERYTHING: Final = "```python\nx = 1\n```\n\n$x$\n"
-"""Loads what renders: the first block of code takes 65 ms, which no visitor shall wait for."""
+"""How much of an answer is stored, and sent to the model with later questions."""
+_POLL_SECONDS: Final = 0.02
+_WARM_UP: Final = "```python\nx = 1\n```\n\n$x$\n"
+"""Rendered at the start, because the first code block takes 65 ms to load the libraries."""
+
+_INVISIBLE: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # changes of the writing direction
+    r"\ufeff\ufffe\uffff\U000e0000-\U000e007f"  # byte order mark, noncharacters, tags
+    r"\ud800-\udfff]"  # lone surrogates, which JSON can contain
+)
+_LINE_END: Final = re.compile(r"\r\n?|\u2028|\u2029|\x85|\x0b|\x0c")
 
 _log: Final = get_logger("chat")
 
 
 class Dialogues:
-    """Begins, stops, repeats and forgets dialogues. Open it as a context: its end is theirs.
+    """Starts, stops, repeats and resets dialogues. They end with the context of this object.
 
     Args:
         chat: The `[chat]` section.
-        stores: Where they are heard, who owns a channel, what was said before.
-        upstream: The way to the model.
-        drain: Whether the service is on its way out.
-        heard_elsewhere: Whether other processes hear our channels. Then a dialogue that runs when the
-            service drains gets its time, else nobody could see it.
+        stores: The state of the channels.
+        upstream: Sends questions to the model.
+        drain: Whether the service is shutting down.
+        shared: Whether other processes serve the same channels. If so, a dialogue that is running when the
+            service drains may finish; otherwise nobody could see its end.
     """
 
     def __init__(
-        self, chat: Chat, stores: Stores, upstream: ChatUpstream, drain: Drain, *, heard_elsewhere: bool
+        self, chat: Chat, stores: Stores, upstream: ChatUpstream, drain: Drain, *, shared: bool
     ) -> None:
         self._chat = chat
         self._broker = stores.broker
@@ -56,14 +65,14 @@ class Dialogues:
         self._conversation = stores.conversation
         self._upstream = upstream
         self._drain = drain
-        self._heard_elsewhere = heard_elsewhere
-        self._places = Places(chat.max_dialogues, "dialogues of an address")
+        self._shared = shared
+        self._limit = ConcurrencyLimit(chat.max_dialogues, "dialogues of an address")
         self._running: set[Dialogue] = set()
         self._group = asyncio.TaskGroup()
         self._closing = False
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(render_block, "left", _EVERYTHING)
+        await asyncio.to_thread(render_block, "left", _WARM_UP)
         await self._group.__aenter__()
         return self
 
@@ -71,14 +80,14 @@ class Dialogues:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing = True
-        if not (self._heard_elsewhere and self._drain.started):
+        if not (self._shared and self._drain.started):
             self._end_all()
-        # Those that go on end by themselves, at the latest when the drain stops their exchanges.
+        # The others finish, at the latest when the drain stops their exchanges.
         await self._group.__aexit__(kind, error, trace)
 
     def drain(self) -> None:
-        """The service is on its way out: what nobody will hear any more ends now, and says so."""
-        if not self._heard_elsewhere:
+        """End the dialogues at the start of a drain, unless other processes serve their channels."""
+        if not self._shared:
             self._end_all()
 
     def _end_all(self) -> None:
@@ -86,57 +95,57 @@ class Dialogues:
             dialogue.end("closing")
 
     async def ask(self, channel: str, prompt: str, request_id: str, address: str = "") -> str:
-        """Begin a dialogue; empty, or words for why not.
+        """Start a dialogue; return an error message, or "" if it started.
 
         Raises:
-            RateLimited: so many run for this address already.
-            StoreUnavailable: Redis could not be asked.
+            RateLimited: Too many dialogues are running for this address.
+            StoreUnavailable: Redis did not answer.
         """
         prompt = clean_prompt(prompt)
         if not prompt:
             return ""
         if len(prompt) > self._chat.max_prompt_chars:
-            return words.TOO_LONG.format(limit=self._chat.max_prompt_chars)
+            return messages.PROMPT_TOO_LONG.format(limit=self._chat.max_prompt_chars)
         if self._is_closing:
-            return words.RESTARTING
+            return messages.RESTARTING
         if not await self._begin(channel, TURN_SECONDS):
-            return words.BUSY
+            return messages.BUSY
         return await self._start(_Question(channel, request_id, address, prompt))
 
     async def regenerate(self, channel: str, request_id: str, address: str = "") -> str:
-        """Answer the last question again; empty, or words for why not.
+        """Answer the last question again; return an error message, or "" if the dialogue started.
 
         Raises:
-            RateLimited: so many run for this address already.
-            StoreUnavailable: Redis could not be asked.
+            RateLimited: Too many dialogues are running for this address.
+            StoreUnavailable: Redis did not answer.
         """
         if self._is_closing:
-            return words.RESTARTING
+            return messages.RESTARTING
         if not await self._begin(channel, TURN_SECONDS):
-            return words.BUSY
+            return messages.BUSY
         return await self._start(_Question(channel, request_id, address))
 
     async def stop(self, channel: str) -> None:
-        """Ask what runs in a channel to stop, in whatever process.
+        """Ask the dialogue in a channel to stop, in any process.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
-        await self._channels.ask_stop(channel)
+        await self._channels.request_stop(channel)
 
     async def reset(self, channel: str) -> str:
-        """Stop what runs, and forget what was said and shown; empty, or words for why not.
+        """Stop the dialogue, and delete turns and events; return an error message, or "" on success.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
-        await self._channels.ask_stop(channel)
+        await self._channels.request_stop(channel)
         if not await self._begin(channel, RESET_SECONDS):
-            return words.BUSY
+            return messages.BUSY
         try:
             await self._conversation.clear(channel)
             await self._broker.forget(channel)
-            await Speaker(self._broker, channel).tell("reset")
+            await Publisher(self._broker, channel).publish_state("reset")
         finally:
             await self._channels.end(channel)
         return ""
@@ -151,97 +160,109 @@ class Dialogues:
         while not await self._channels.begin(channel):
             if loop.time() >= due:
                 return False
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         return True
 
     async def _start(self, question: "_Question") -> str:
-        """Let it run by itself from now on, whoever leaves; empty once it is shown, or words for why not."""
-        group, shown = self._group, asyncio.get_running_loop().create_future()
-        group.create_task(self._run(question, shown))
-        return str(await shown)
+        """Start a task that survives the visitor's request; return once the question is published."""
+        group, started = self._group, asyncio.get_running_loop().create_future()
+        group.create_task(self._run(question, started))
+        return str(await started)
 
-    async def _run(self, question: "_Question", shown: "asyncio.Future[str]") -> None:
-        """Run it to its end. Whatever breaks, breaks this one alone."""
-        channel, speaker = question.channel, Speaker(self._broker, question.channel)
+    async def _run(self, question: "_Question", started: "asyncio.Future[str]") -> None:
+        """Run a dialogue to its end. An error ends only this dialogue."""
+        channel, publisher = question.channel, Publisher(self._broker, question.channel)
         try:
             try:
-                with self._places.one(question.address):
-                    await self._converse(question, speaker, shown)
+                with self._limit.slot(question.address):
+                    await self._converse(question, publisher, started)
             except (StoreUnavailable, BrokerClosed, RateLimited) as error:
-                if not shown.done():
-                    shown.set_exception(error)
+                if not started.done():
+                    started.set_exception(error)
                 _log.warning("chat_dialogue_unheard", error=type(error).__name__)
             except Exception:
-                # A task of the group that fails would end all others, and the service with them.
+                # A failed task of the group would end all others and the service.
                 _log.exception("chat_dialogue_failed")
-                await self._apologize(speaker)
+                await self._publish_failure(publisher)
             finally:
-                if not shown.done():
-                    shown.set_result(words.BROKEN)
+                if not started.done():
+                    started.set_result(messages.BROKEN)
                 await self._channels.end(channel)
-        except Exception:  # for the same reason; the lease lapses by itself
+        except Exception:  # for the same reason; the lease will expire
             _log.exception("chat_lease_not_let_go")
 
-    async def _converse(self, question: "_Question", speaker: Speaker, shown: "asyncio.Future[str]") -> None:
+    async def _converse(
+        self, question: "_Question", publisher: Publisher, started: "asyncio.Future[str]"
+    ) -> None:
         loop = asyncio.get_running_loop()
-        began, channel = loop.time(), question.channel
+        start, channel = loop.time(), question.channel
         turns = await self._conversation.turns(channel)
         prompt = question.prompt
         if prompt is None:
             if not turns:
-                if not shown.done():
-                    shown.set_result(words.NOTHING_TO_ANSWER)
+                if not started.done():
+                    started.set_result(messages.NOTHING_TO_ANSWER)
                 return
             *turns, last = turns
             prompt = last.prompt
-            await speaker.tell("regenerating")
+            await publisher.publish_state("regenerating")
         else:
-            await speaker.say("right", prompt)
-            # Known from now on, so that it can be answered again whatever becomes of its answer.
+            await publisher.publish_block("right", prompt)
+            # Stored before the answer, so that the question can be asked again if it fails.
             await self._conversation.append(channel, Turn(prompt, ""))
-        await speaker.tell("waiting")
-        if not shown.done():
-            shown.set_result("")
-        messages = self._messages(turns)
-        dialogue = Dialogue(channel, prompt, messages, question.request_id, speaker, self._chat.max_seconds)
-        state = await self._watched(dialogue)
+        await publisher.publish_state("waiting")
+        if not started.done():
+            started.set_result("")
+        history = self._history(turns)
+        dialogue = Dialogue(channel, prompt, history, question.request_id, publisher, self._chat.max_seconds)
+        state = await self._run_dialogue(dialogue)
         await self._conversation.drop_last(channel)
-        await self._conversation.append(channel, Turn(prompt, speaker.answer[:ANSWER_CHARS_MAX]))
-        await speaker.tell(state, seconds=round(loop.time() - began, 1))
+        await self._conversation.append(channel, Turn(prompt, publisher.answer[:ANSWER_CHARS_MAX]))
+        await publisher.publish_state(state, seconds=round(loop.time() - start, 1))
 
-    async def _watched(self, dialogue: Dialogue) -> State:
+    async def _run_dialogue(self, dialogue: Dialogue) -> State:
         self._running.add(dialogue)
-        if self._is_closing and not self._heard_elsewhere:
+        if self._is_closing and not self._shared:
             dialogue.end("closing")
         try:
             return await dialogue.run(self._upstream, self._channels)
         finally:
             self._running.discard(dialogue)
 
-    def _messages(self, turns: Sequence[Turn]) -> Sequence[Message]:
-        """What the model is told before the question."""
+    def _history(self, turns: Sequence[Turn]) -> Sequence[Message]:
+        """Return the messages that precede the question."""
         system, most = self._chat.system, self._chat.turns
-        messages = [Message(role="system", content=str(system))] if system else []
+        history = [Message(role="system", content=str(system))] if system else []
         for turn in turns[-most:] if most else []:
             if turn.answer:
-                messages.append(Message(role="user", content=turn.prompt))
-                messages.append(Message(role="assistant", content=turn.answer))
-        return messages
+                history.append(Message(role="user", content=turn.prompt))
+                history.append(Message(role="assistant", content=turn.answer))
+        return history
 
-    async def _apologize(self, speaker: Speaker) -> None:
+    async def _publish_failure(self, publisher: Publisher) -> None:
         try:
-            await speaker.say("error", words.BROKEN)
-            await speaker.tell("failed")
+            await publisher.publish_block("error", messages.BROKEN)
+            await publisher.publish_state("failed")
         except Exception:  # for the same reason
             _log.exception("chat_apology_failed")
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What a visitor asks."""
+    """A visitor's question."""
 
     channel: str
     request_id: str
     address: str
     prompt: str | None = None
-    """None asks the last one again."""
+    """None repeats the last question."""
+
+
+def clean_prompt(text: str) -> str:
+    """Return a visitor's text without invisible characters and surrounding blanks, in NFC, with line feeds.
+
+    Invisible characters can make a text look like another one:
+    https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing. HTML is escaped in rendering.
+    """
+    text = _INVISIBLE.sub("", _LINE_END.sub("\n", text))
+    return unicodedata.normalize("NFC", text).strip()

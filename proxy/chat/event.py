@@ -1,12 +1,12 @@
-"""One server-sent event of a channel, in the two formats of flask-sse 1.0.0 (pure).
+"""A server-sent event of a channel, in the two formats of flask-sse 1.0.0 (pure).
 
 On the wire: `event:`, a `data:` line for each line of the data, `id:`, `retry:`, a blank line; no space after
-a colon, JSON in ASCII with sorted keys (as Flask writes it). In Redis: a JSON object with `data`, and `type`,
-`id` and `retry` where they are set. As there, an empty `type` or `id` and a `retry` of 0 count as not set, an
-empty text has no `data:` line, and a text's last line end is not told.
+a colon, JSON in ASCII with sorted keys (as Flask writes it). In Redis: a JSON object with `data`, and with
+`type`, `id` and `retry` if they are set. As in flask-sse, an empty `type` or `id` and a `retry` of 0 count as
+not set, an empty text has no `data:` line, and a text's last line end is omitted.
 
-Two faults of flask-sse are not kept: a line end inside `type` or `id` is refused (it would smuggle in
-fields), and a text is split at CR, LF and CRLF alone, which is what the browser splits at
+Two defects of flask-sse are not reproduced: a line end inside `type` or `id` is rejected (it would inject
+fields), and a text is split only at CR, LF and CRLF, as browsers split it
 (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
 """
 
@@ -16,27 +16,27 @@ from dataclasses import dataclass
 from typing import Final
 
 Position = tuple[int, int]
-"""Where an event stands in its channel: milliseconds of the clock, and a count within them."""
+"""The position of an event in its channel: Unix time in milliseconds, and a count within a millisecond."""
 
 START: Final[Position] = (0, 0)
-"""Before everything that is kept."""
+"""The position before all stored events."""
 
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 _LARGEST: Final = 2**64 - 1
-"""Of either part, for Redis; after the id that has both there can be none."""
+"""The largest value of either part in Redis; no id can follow the id that consists of both."""
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _NOT_IN_A_FIELD: Final = re.compile(r"[\r\n\0]")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What is published on a channel.
+    """An event of a channel.
 
     Args:
-        data: A text, which is sent as it is, or anything that JSON knows.
-        type: What the page listens to; `message` where there is none.
-        id: `ms-seq` for an event that is kept and can be replayed.
-        retry: Milliseconds after which a browser connects again.
+        data: A text, which is sent unchanged, or a JSON value.
+        type: The event type that the page listens to; `message` if None.
+        id: `ms-seq` for an event that is stored and can be replayed.
+        retry: Milliseconds after which a browser reconnects.
 
     Raises:
         ValueError: `type` or `id` holds a line end or a NUL, or `retry` is negative.
@@ -56,11 +56,11 @@ class Event:
 
     @property
     def position(self) -> Position | None:
-        """Where the event stands; None for one that is not ours, and so is not kept."""
+        """The event's position; None for an event of another application, which is not stored."""
         return parse_id(self.id)
 
     def encode(self) -> bytes:
-        """The event as the browser gets it. A lone surrogate becomes `?`."""
+        """Return the event as it is sent to the browser. A lone surrogate becomes `?`."""
         text = self.data if isinstance(self.data, str) else _dumps(self.data)
         lines = [f"data:{line}" for line in _lines(text)]
         if self.type:
@@ -72,14 +72,14 @@ class Event:
         return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
     def envelope(self) -> bytes:
-        """The event as flask-sse publishes it in Redis."""
+        """Return the event as flask-sse publishes it in Redis."""
         head, tail = self.envelope_parts()
         if not self.id:
             return head + tail
         return head + b', "id": ' + _dumps(self.id).encode() + tail
 
     def envelope_parts(self) -> tuple[bytes, bytes]:
-        """What stands before and after `, "id": "..."` in the envelope; joined they are one without an id."""
+        """Return the envelope's parts before and after `, "id": "..."`; joined, an envelope without an id."""
         head = '{"data": ' + _dumps(self.data)
         tail = ""
         if self.retry:
@@ -90,10 +90,10 @@ class Event:
 
     @classmethod
     def from_envelope(cls, raw: bytes) -> "Event":
-        """Read what somebody published.
+        """Read an envelope that any client of Redis may have published.
 
         Raises:
-            ValueError: it is no envelope, or no event that could be sent.
+            ValueError: It is not an envelope, or not an event that could be sent.
         """
         try:
             fields = json.loads(raw)
@@ -110,7 +110,7 @@ class Event:
 
 
 def parse_id(text: str | None) -> Position | None:
-    """The position that an id names; None where it names none, so that anybody's header may be passed."""
+    """Return the position that an id names, or None for any other text, such as an arbitrary header."""
     match = _ID.fullmatch(text or "")
     if match is None:
         return None
@@ -119,12 +119,12 @@ def parse_id(text: str | None) -> Position | None:
 
 
 def format_id(position: Position) -> str:
-    """The id of a position: `ms-seq`."""
+    """Return the id of a position: `ms-seq`."""
     return f"{position[0]}-{position[1]}"
 
 
 def encode_comment(text: str) -> bytes:
-    """A comment, which keeps a connection alive and which no page sees: `: text`."""
+    """Return a comment, which keeps a connection alive and is invisible to pages: `: text`."""
     return ("".join(f": {line}\n" for line in _LINE_END.split(text)) + "\n").encode("utf-8", "replace")
 
 
@@ -140,7 +140,7 @@ def _dumps(value: object) -> str:
 
 
 def _text(value: object) -> str | None:
-    """A field of an envelope; flask-sse writes whatever was given, numbers too."""
+    """Return a field of an envelope as text; flask-sse also writes numbers."""
     if not value:
         return None
     if isinstance(value, str | int | float):

@@ -1,8 +1,8 @@
-"""One pub/sub connection for a whole process: what is wanted is subscribed to, and again after every loss.
+"""The pub/sub connection of a process, which reconnects and resubscribes after every loss.
 
-A listener hears `went_live` each time that Redis has confirmed its channel: the first time, and after every
-reconnection. From then on it gets every message; what was published before, it has to look up elsewhere.
-Confirmations alone are believed, so that it does not matter how a connection was lost or by whom repaired.
+A listener is told each time Redis confirms its subscription: the first time, and after every reconnection.
+From then on it receives every message; earlier messages it has to find elsewhere. Because only confirmations
+count, it does not matter how a connection was lost or restored.
 """
 
 import asyncio
@@ -17,31 +17,31 @@ from proxy.redis_connection import RedisConnection, StoreUnavailable, translated
 from proxy.telemetry import get_logger
 
 PING_SECONDS: Final = 5.0
-"""A connection that was silent so long is asked whether it lives; silent as long again, it is given up."""
+"""Silence after which the connection is pinged; after as much silence again, it is closed."""
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
-_IN_A_ROW: Final = 16
-"""Messages handed out before everybody else has a turn."""
+_MESSAGES_IN_A_ROW: Final = 16
+"""Messages delivered before other tasks may run."""
 
 
 class Listener(Protocol):
-    """Who hears what comes on a channel. Neither method waits."""
+    """Receives the messages of a channel. Its methods do not block."""
 
-    def went_live(self) -> None:
-        """From here on every message comes."""
+    def on_subscribed(self) -> None:
+        """Redis has confirmed the subscription; from now on every message is received."""
         ...
 
-    def arrived(self, payload: bytes) -> None:
-        """A message came."""
+    def on_message(self, payload: bytes) -> None:
+        """A message was published."""
         ...
 
 
 class LiveFeed:
-    """Listens to channels of Redis for all of a process, a listener a channel.
+    """Listens to channels of Redis, with one listener per channel.
 
     Args:
-        redis: The way to Redis.
-        ping: Seconds of silence until a connection is asked whether it lives.
+        redis: The connection settings.
+        ping: Seconds of silence until the connection is pinged.
     """
 
     def __init__(self, redis: RedisConnection, *, ping: float = PING_SECONDS) -> None:
@@ -53,47 +53,47 @@ class LiveFeed:
         self._log = get_logger("chat")
 
     def listen(self, channel: str, listener: Listener) -> None:
-        """Let somebody hear a channel, until it is left."""
+        """Deliver the messages of a channel to a listener, until `leave`."""
         self._listeners[channel] = listener
         self._changed.set()
 
     def leave(self, channel: str) -> None:
-        """Nobody hears this channel any more."""
+        """Stop listening to a channel."""
         self._listeners.pop(channel, None)
         self._changed.set()
 
     def is_live(self, channel: str) -> bool:
-        """Whether every message of a channel comes now, as far as is known."""
+        """Return whether the subscription to a channel is confirmed and not known to be lost."""
         return channel in self._live
 
     async def run(self) -> None:
-        """Keep one connection for as long as anything is wanted. It never ends by itself."""
-        pauses, told = _pauses(), False
+        """Keep a connection open while there are listeners. Runs until it is cancelled."""
+        pauses, logged = _pauses(), False
         while True:
             while not self._listeners:
                 self._changed.clear()
                 await self._changed.wait()
             try:
                 reason = await self._connection()
-            except Exception as error:  # redis-py fails in other ways too when a connection is cut under it
+            except Exception as error:  # redis-py raises other errors too when its connection is lost
                 reason = type(error).__name__
-            if self._live:  # it had come so far: begin with short pauses again
-                pauses, told = _pauses(), False
+            if self._live:  # the connection worked: start with short pauses again
+                pauses, logged = _pauses(), False
                 self._live.clear()
-            if not told:
+            if not logged:
                 self._log.warning("chat_feed_lost", reason=reason)
-            told = True
+            logged = True
             await asyncio.sleep(next(pauses))
 
     async def _connection(self) -> str:
-        """One connection from its beginning to its end; what ended it."""
+        """Run one connection, and return the reason why it ended."""
         feed = self._redis.listen()
         try:
             with translated_errors():
                 async with asyncio.timeout(self._redis.timeout):
                     await feed.connect()  # type: ignore[no-untyped-call]
             async with asyncio.TaskGroup() as group:
-                # Neither raises what ends a connection: it would come out of the group wrapped.
+                # Both return errors rather than raise them: the group would wrap them.
                 both = [group.create_task(self._write(feed)), group.create_task(self._read(feed))]
                 ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 for task in both:
@@ -107,41 +107,41 @@ class LiveFeed:
                     await feed.aclose()  # type: ignore[no-untyped-call]
 
     async def _write(self, feed: PubSub) -> str:
-        """Subscribe to what is wanted and not yet subscribed to, and the other way round."""
-        asked: set[str] = set()
+        """Keep the subscriptions equal to the channels that have listeners."""
+        subscribed: set[str] = set()
         try:
             while True:
                 self._changed.clear()
                 wanted = set(self._listeners)
-                self._live -= asked - wanted
-                if wanted - asked:
-                    await self._send(feed.subscribe(*wanted - asked))
-                if asked - wanted:
-                    await self._send(feed.unsubscribe(*asked - wanted))
-                asked = wanted
+                self._live -= subscribed - wanted
+                if wanted - subscribed:
+                    await self._send(feed.subscribe(*wanted - subscribed))
+                if subscribed - wanted:
+                    await self._send(feed.unsubscribe(*subscribed - wanted))
+                subscribed = wanted
                 await self._changed.wait()
         except StoreUnavailable as error:
             return str(error)
 
     async def _read(self, feed: PubSub) -> str:
-        """Hand out what comes."""
-        asked, in_a_row = False, 0
+        """Deliver messages to their listeners."""
+        pinged, in_a_row = False, 0
         try:
             while True:
                 with translated_errors():
                     message = await feed.get_message(timeout=self._ping)
                 if message is not None:
-                    asked = False
-                    self._hand_out(message)
-                    in_a_row = (in_a_row + 1) % _IN_A_ROW
+                    pinged = False
+                    self._deliver(message)
+                    in_a_row = (in_a_row + 1) % _MESSAGES_IN_A_ROW
                     if not in_a_row:
-                        # A read that finds its bytes there does not wait: without a pause a burst would
-                        # overflow the queue of a reader that had no chance to run.
+                        # Reading buffered messages does not yield to other tasks, so that a burst would
+                        # overflow the queues of readers.
                         await asyncio.sleep(0)
-                elif asked:
+                elif pinged:
                     return "silent"
                 else:
-                    asked = True
+                    pinged = True
                     await self._send(feed.ping())
         except StoreUnavailable as error:
             return str(error)
@@ -151,7 +151,7 @@ class LiveFeed:
             async with asyncio.timeout(self._redis.timeout):
                 await sending
 
-    def _hand_out(self, message: dict[str, Any]) -> None:
+    def _deliver(self, message: dict[str, Any]) -> None:
         if message["channel"] is None:
             return
         channel = message["channel"].decode("utf-8", "replace")
@@ -160,15 +160,15 @@ class LiveFeed:
             case "subscribe":
                 self._live.add(channel)
                 if listener is not None:
-                    listener.went_live()
+                    listener.on_subscribed()
             case "unsubscribe":
                 self._live.discard(channel)
             case "message" if listener is not None:
-                listener.arrived(message["data"])
+                listener.on_message(message["data"])
 
 
 def _pauses() -> Iterator[float]:
-    """Before each next connection: a short one, then ever longer ones, drawn so that processes differ."""
+    """Yield the pauses before reconnections: growing, and random so that processes spread out."""
     longest = FIRST_PAUSE_SECONDS
     while True:
         yield longest * random.uniform(0.5, 1.0)  # noqa: S311  spreads reconnections

@@ -1,4 +1,4 @@
-"""A broker within one process: nothing survives it, and no other process hears of it."""
+"""A broker in the memory of one process: events are lost with it, and other processes do not see them."""
 
 import asyncio
 import time
@@ -8,33 +8,30 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, BrokerClosed
+from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, BrokerClosed, Mailbox
 from proxy.chat.event import Event, Position, format_id, parse_id
-from proxy.chat.mailbox import Mailbox
 
 TOTAL_EVENTS: Final = 200_000
-"""Kept of all channels together; then the channel that was silent longest is forgotten."""
-
-
+"""Events of all channels together; beyond that, the channel whose last event is oldest is deleted."""
 CHANNEL_BYTES: Final = 4 << 20
-"""Kept of one channel at most; then its oldest events go."""
+"""Bytes of one channel; beyond that, its oldest events are deleted."""
 TOTAL_BYTES: Final = 256 << 20
-"""Kept of all channels together at most; then the channel that was silent longest is forgotten."""
+"""Bytes of all channels together; beyond that, the channel whose last event is oldest is deleted."""
 
 
 @dataclass(slots=True)
 class _Backlog:
-    """What is kept of one channel, and until when."""
+    """The stored events of one channel, and when they expire."""
 
     events: deque[tuple[Position, Event, int]]
-    """Each with its bytes."""
+    """Each with its position and its size in bytes."""
     bytes: int = 0
     until: float = 0.0
 
 
 @dataclass(slots=True)
 class _Reader:
-    """A subscription: what is replayed, then what comes."""
+    """A subscription: replayed events first, then live ones."""
 
     mailbox: Mailbox[Event]
     replayed: deque[Event] | None = field(default=None)
@@ -47,15 +44,15 @@ class _Reader:
 
 
 class MemoryBroker:
-    """Keeps and sends in this process. Channels cost nothing once they are silent and nobody listens.
+    """Publishes, stores and replays events. Channels without stored events and readers take no memory.
 
     Args:
-        kept: Events of a channel.
-        expire: Seconds after a channel's last event until nothing of it is kept.
-        queue: Events that may wait for one reader.
-        total: Events of all channels.
-        total_bytes: Of all channels.
-        channel_bytes: Of one.
+        kept: Events of a channel to keep.
+        expire: Seconds after a channel's last event until its events are deleted.
+        queue: Live events that may wait for one reader.
+        total: Events of all channels to keep.
+        total_bytes: Bytes of all channels to keep.
+        channel_bytes: Bytes of one channel to keep.
         clock: Seconds since the epoch.
     """
 
@@ -80,16 +77,16 @@ class MemoryBroker:
         self._clock = clock
         self._last: Position = (0, 0)
         self._count = 0
-        # In the order of the last event, and so of expiry.
+        # Ordered by the last event, and therefore by expiry.
         self._backlogs: OrderedDict[str, _Backlog] = OrderedDict()
         self._readers: dict[str, set[Mailbox[Event]]] = {}
         self._closed = False
 
     async def publish(self, channel: str, event: Event) -> str:
-        """Keep and send an event; its id.
+        """Store and send an event, and return its id.
 
         Raises:
-            BrokerClosed: the service ends.
+            BrokerClosed: The service is shutting down.
         """
         if self._closed:
             raise BrokerClosed
@@ -98,16 +95,16 @@ class MemoryBroker:
         self._keep(channel, position, numbered)
         for mailbox in self._readers.get(channel, ()):
             mailbox.put(numbered)
-        # Nothing here waits: without this a burst would overflow the queue of a reader that could not run.
+        # Let readers run: otherwise a burst of events would overflow their queues.
         await asyncio.sleep(0)
         return format_id(position)
 
     @asynccontextmanager
     async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_Reader]:
-        """Listen to a channel until the end of the block.
+        """Subscribe to a channel until the end of the block.
 
         Raises:
-            BrokerClosed: the service ends.
+            BrokerClosed: The service is shutting down.
         """
         if self._closed:
             raise BrokerClosed
@@ -117,17 +114,17 @@ class MemoryBroker:
         try:
             yield reader
         finally:
-            left = self._readers[channel]
-            left.discard(mailbox)
-            if not left:
+            remaining = self._readers[channel]
+            remaining.discard(mailbox)
+            if not remaining:
                 del self._readers[channel]
 
     async def forget(self, channel: str) -> None:
-        """Keep nothing of what was published so far."""
+        """Delete the stored events of a channel."""
         self._drop(channel)
 
     async def knows(self, channel: str) -> bool:
-        """Whether anything of a channel is kept."""
+        """Return whether events of a channel are stored."""
         self._expire_old()
         backlog = self._backlogs.get(channel)
         return backlog is not None and bool(backlog.events)
@@ -140,7 +137,7 @@ class MemoryBroker:
                 mailbox.close()
 
     def _next_position(self) -> Position:
-        """Later than the last one, whatever the clock says."""
+        """Return a position after the last one, even if the clock was set back."""
         now = int(self._clock() * 1000)
         milliseconds, count = self._last
         self._last = (now, 0) if now > milliseconds else (milliseconds, count + 1)
@@ -153,17 +150,17 @@ class MemoryBroker:
             backlog = self._backlogs[channel] = _Backlog(deque())
         size = len(event.encode())
         backlog.events.append((position, event, size))
-        self._take(backlog, 1, size)
+        self._account(backlog, 1, size)
         while len(backlog.events) > self._kept or (
             backlog.bytes > self._channel_bytes and len(backlog.events) > 1
         ):
-            self._take(backlog, -1, -backlog.events.popleft()[2])
+            self._account(backlog, -1, -backlog.events.popleft()[2])
         backlog.until = self._clock() + self._expire
         self._backlogs.move_to_end(channel)
         while (self._count > self._total or self._bytes > self._total_bytes) and len(self._backlogs) > 1:
             self._drop(next(iter(self._backlogs)))
 
-    def _take(self, backlog: _Backlog, events: int, size: int) -> None:
+    def _account(self, backlog: _Backlog, events: int, size: int) -> None:
         backlog.bytes += size
         self._count += events
         self._bytes += size
@@ -179,7 +176,7 @@ class MemoryBroker:
     def _drop(self, channel: str) -> None:
         backlog = self._backlogs.pop(channel, None)
         if backlog is not None:
-            self._take(backlog, -len(backlog.events), -backlog.bytes)
+            self._account(backlog, -len(backlog.events), -backlog.bytes)
 
     def _after(self, channel: str, position: Position | None) -> deque[Event] | None:
         self._expire_old()

@@ -1,4 +1,4 @@
-"""The files of the chat's page, read once and served from memory."""
+"""The files of the chat page, which are read once and served from memory."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """One file, its type, and a tag that changes when it does."""
+    """A file with its content type, and a tag that depends on its content."""
 
     body: bytes
     content_type: str
@@ -26,11 +26,11 @@ class PageFile:
 
 
 PageFiles = Mapping[str, PageFile]
-"""By their paths below the folder: `index.html`, `icons/send.svg`."""
+"""Files by their paths in the folder, such as `index.html` or `icons/send.svg`."""
 
 
 def read_page_files() -> PageFiles:
-    """Read all that can be served; other files of the folder are not."""
+    """Read the files whose type is known; other files are not served."""
     return dict(_files(resources.files("proxy.chat") / "page", ""))
 
 

@@ -1,4 +1,4 @@
-"""Readers of event streams: what one of them gets, byte by byte, and how all are sent away at the end."""
+"""The event streams of this process: the bytes that each reader receives, and how all of them end."""
 
 import asyncio
 import contextlib
@@ -12,21 +12,21 @@ from proxy.chat.event import encode_comment
 from proxy.redis_connection import StoreUnavailable
 
 HEARTBEAT_SECONDS: Final = 15.0
-"""Of silence, after which a comment shows that the connection lives; the HTML standard's advice."""
+"""Silence after which a comment is sent, as the HTML standard advises."""
 RETRY_MILLISECONDS: Final = 2000
 OPENING: Final = b"retry:%d\n\n" % RETRY_MILLISECONDS + encode_comment("open")
-"""Sent at once: without a byte of the body, proxies may hold the headers back."""
+"""Sent at once, because proxies may delay the headers until the first byte of the body."""
 AGE_SECONDS: Final = (600.0, 900.0)
-"""How long one connection lasts, drawn between the two. The browser goes on with a new one, by the last id; a
-connection whose visitor has vanished without a word does not stay for ever."""
+"""Limits of the random lifetime of a connection, after which the browser reconnects with its last id. It
+also ends connections whose visitor vanished unnoticed."""
 
 
 class Readers:
-    """The readers that wait at the moment.
+    """The event streams that are open.
 
     Args:
-        heartbeat: Seconds between two comments.
-        age: Seconds that a connection lasts, at least and at most.
+        heartbeat: Seconds of silence before a comment.
+        age: Minimum and maximum seconds that a connection lasts.
     """
 
     def __init__(
@@ -35,31 +35,31 @@ class Readers:
         self._heartbeat = heartbeat
         self._age = age
         self._waits: set[asyncio.Timeout] = set()
-        self._sent_away = False
+        self._closed = False
 
-    def send_away(self) -> None:
-        """The service goes: end every stream now, and those that still come. Browsers come back."""
-        self._sent_away = True
+    def close_all(self) -> None:
+        """End every stream, now and from now on, because the service shuts down. Browsers reconnect."""
+        self._closed = True
         for wait in self._waits:
-            # One that runs out at this moment cannot be moved any more; its reader looks by itself.
+            # A timeout that has just expired cannot be rescheduled; its reader checks `_closed` itself.
             with contextlib.suppress(RuntimeError):
                 wait.reschedule(0)
 
     async def stream(
         self, subscription: Subscription, ownership: Callable[[], Awaitable[Ownership]] | None = None
     ) -> AsyncIterator[bytes]:
-        """Yield the bytes of one event stream: events as they are published, comments in between.
+        """Yield the bytes of one event stream: events as they are published, and comments in between.
 
-        It ends when it is old, when the reader is too slow or sent away, when the broker closes, or when the
-        channel, which nobody owned when the stream began, belongs to another session.
+        It ends when its lifetime is over, when the reader is too slow, when the service or the broker closes,
+        or when the channel, which had no owner when the stream began, belongs to another session.
 
         Args:
-            subscription: To the channel.
-            ownership: Whose the channel is, for the session that reads; None for a public channel.
+            subscription: The subscription to the channel.
+            ownership: Looks up who owns the channel, from the reader's view; None for a public channel.
         """
         is_free = ownership is not None
         loop = asyncio.get_running_loop()
-        end = loop.time() + random.uniform(*self._age)  # noqa: S311  spreads reconnections, guards nothing
+        end = loop.time() + random.uniform(*self._age)  # noqa: S311  spreads reconnections
         yield OPENING
         while not self._is_over(end):
             try:
@@ -79,11 +79,11 @@ class Readers:
                     try:
                         owner = await ownership()
                     except StoreUnavailable:
-                        return  # The browser reconnects, and is asked for its session again.
+                        return  # the browser reconnects, and its session is checked again
                     if owner == "taken":
                         return
                     is_free = owner == "free"
                 yield event.encode()
 
     def _is_over(self, end: float) -> bool:
-        return self._sent_away or asyncio.get_running_loop().time() >= end
+        return self._closed or asyncio.get_running_loop().time() >= end

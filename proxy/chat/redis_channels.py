@@ -1,8 +1,9 @@
-"""Owners of channels and the dialogues in them, for several processes over Redis.
+"""The owners of channels and the dialogues in them, shared by several processes over Redis.
 
-Keys: `...:{channel}:owner` holds the hash of a session's id, `...:{channel}:dialogue` the lease: a random
-holder, with ` stop` behind it once somebody asked to stop. A stop is also called out to all processes, since
-the lease is looked at only when it is renewed; a call that goes lost costs the time until then.
+Keys: `...:{channel}:owner` contains the hash of a session's id, `...:{channel}:dialogue` the lease: the
+random id of its holder, followed by ` stop` once a stop was requested. A stop is also published to all
+processes, because the lease is read only when it is renewed; if that message is lost, the stop waits until
+then.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
 
 STOPS: Final = f"{NAMESPACE}:chat:stops"
-"""The pub/sub channel on which holders are called that must stop. No visitor may open it."""
+"""The pub/sub channel that announces lease holders that must stop. Visitors cannot use it."""
 
 OWNERSHIP: Final = """
 local owner = redis.call('get', KEYS[1])
@@ -47,19 +48,19 @@ if value ~= ARGV[1] and value ~= ARGV[1] .. ' stop' then return 0 end
 redis.call('pexpire', KEYS[1], ARGV[2])
 return value == ARGV[1] and 1 or 2
 """
-"""KEYS: lease. ARGV: holder, ms. 0: somebody else's, 1: kept, 2: kept, and asked to stop.
+"""KEYS: lease. ARGV: holder, ms. 0: another holder's, 1: renewed, 2: renewed, and a stop was requested.
 
-A lease that is gone is taken again: a Redis that was emptied must not end the answers that run.
+A missing lease is taken again, because an emptied Redis must not end running answers.
 """
 
-LET_GO: Final = """
+RELEASE: Final = """
 local value = redis.call('get', KEYS[1])
 if value == ARGV[1] or value == ARGV[1] .. ' stop' then redis.call('del', KEYS[1]) end
 return 1
 """
-"""KEYS: lease. ARGV: holder. Not a plain DEL: the lease may have lapsed, and be another dialogue's by now."""
+"""KEYS: lease. ARGV: holder. Not a plain DEL: the lease may have expired and belong to another dialogue."""
 
-ASK_STOP: Final = """
+REQUEST_STOP: Final = """
 local value = redis.call('get', KEYS[1])
 if not value then return 0 end
 local holder = string.match(value, '^%S+')
@@ -67,15 +68,15 @@ redis.call('set', KEYS[1], holder .. ' stop', 'KEEPTTL')
 redis.call('publish', ARGV[1], holder)
 return 1
 """
-"""KEYS: lease. ARGV: where it is called out."""
+"""KEYS: lease. ARGV: pub/sub channel of stops."""
 
-_KEPT: Final = 1
+_RENEWED: Final = 1
 _STOPPING: Final = 2
 
 
 @dataclass(slots=True)
 class _Dialogue:
-    """One that runs in this process."""
+    """A dialogue that is running in this process."""
 
     holder: str = field(default_factory=lambda: secrets.token_hex(16))
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,10 +86,10 @@ class RedisChannels:
     """Owners and dialogues of all processes with the same Redis.
 
     Args:
-        redis: The way to Redis.
-        feed: What listens.
-        owned: Seconds after its last use until a channel is nobody's.
-        lease: Seconds after which a dialogue that is not renewed counts as dead.
+        redis: The connection for commands.
+        feed: The connection that listens.
+        owned: Seconds after its last use until a channel has no owner again.
+        lease: Seconds after which a dialogue that does not renew its lease counts as dead.
         renew: Seconds between renewals.
     """
 
@@ -110,10 +111,10 @@ class RedisChannels:
         feed.listen(STOPS, self)
 
     async def ownership(self, channel: str, session: str) -> Ownership:
-        """Return whose a channel is. An owner that looks keeps it.
+        """Return who owns a channel. If it is this session, its ownership is extended.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
         return await self._ownership(channel, session, "look")
 
@@ -121,7 +122,7 @@ class RedisChannels:
         """Make a session the owner of a channel, unless another session owns it.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
         return await self._ownership(channel, session, "claim") == "own"
 
@@ -135,10 +136,10 @@ class RedisChannels:
         return cast(Ownership, answer.decode())
 
     async def owned(self, channel: str) -> bool:
-        """Whether somebody owns a channel.
+        """Return whether a channel has an owner.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
         return bool(await self._redis.run("EXISTS", _key(channel, "owner")))
 
@@ -146,7 +147,7 @@ class RedisChannels:
         """Take the lease for a dialogue of this process; False while another dialogue has it.
 
         Raises:
-            StoreUnavailable: Redis could not be asked. A lease that it took all the same lapses.
+            StoreUnavailable: Redis did not answer. If it granted the lease nevertheless, the lease expires.
         """
         if channel in self._running:
             return False
@@ -162,10 +163,10 @@ class RedisChannels:
         return taken
 
     async def renew(self, channel: str) -> bool:
-        """Keep the lease for a while longer; False where it was lost.
+        """Renew the lease; return False if it was lost.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
         dialogue = self._running.get(channel)
         if dialogue is None:
@@ -173,38 +174,38 @@ class RedisChannels:
         state = await self._redis.run_script(KEEP, [_lease(channel)], dialogue.holder, self._lease_ms)
         if state == _STOPPING:
             dialogue.stop.set()
-        return state in {_KEPT, _STOPPING}
+        return state in {_RENEWED, _STOPPING}
 
     async def end(self, channel: str) -> None:
-        """Let go of the lease, if this process has it; where Redis is away, it lapses."""
+        """Release the lease, if this process has it. If Redis is unavailable, the lease expires."""
         dialogue = self._running.pop(channel, None)
         if dialogue is not None:
             try:
-                await self._redis.run_script(LET_GO, [_lease(channel)], dialogue.holder)
+                await self._redis.run_script(RELEASE, [_lease(channel)], dialogue.holder)
             except StoreUnavailable as error:
                 self._log.warning("chat_lease_left", reason=str(error))
 
     async def busy(self, channel: str) -> bool:
-        """Whether a dialogue runs in a channel, in whatever process.
+        """Return whether a dialogue is running in a channel, in any process.
 
         Raises:
-            StoreUnavailable: Redis could not be asked.
+            StoreUnavailable: Redis did not answer.
         """
         return channel in self._running or bool(await self._redis.run("EXISTS", _lease(channel)))
 
-    async def ask_stop(self, channel: str) -> None:
-        """Ask the dialogue that runs in a channel to stop, in whatever process.
+    async def request_stop(self, channel: str) -> None:
+        """Ask the dialogue that is running in a channel, if any, to stop, in any process.
 
         Raises:
-            StoreUnavailable: it runs elsewhere, and Redis could not be asked.
+            StoreUnavailable: It is running in another process, and Redis did not answer.
         """
         if channel in self._running:
             self._running[channel].stop.set()
         else:
-            await self._redis.run_script(ASK_STOP, [_lease(channel)], STOPS)
+            await self._redis.run_script(REQUEST_STOP, [_lease(channel)], STOPS)
 
-    async def stop_asked(self, channel: str) -> StopReason:
-        """Wait until the dialogue that runs here must stop, and renew its lease meanwhile."""
+    async def wait_for_stop(self, channel: str) -> StopReason:
+        """Wait until this process's dialogue in a channel must stop, and renew its lease meanwhile."""
         dialogue = self._running.get(channel)
         if dialogue is None:
             return "lost"
@@ -213,23 +214,23 @@ class RedisChannels:
                 async with asyncio.timeout(self._renew):
                     await dialogue.stop.wait()
             except TimeoutError:
-                if not await self._still_ours(channel):
+                if not await self._still_held(channel):
                     return "lost"
         return "asked"
 
-    def went_live(self) -> None:
-        """Calls come from here on; one that was missed is found at the next renewal."""
+    def on_subscribed(self) -> None:
+        """Do nothing: a stop that was missed is found at the next renewal."""
 
-    def arrived(self, payload: bytes) -> None:
-        """A holder was called."""
+    def on_message(self, payload: bytes) -> None:
+        """Stop the dialogue whose lease holder was announced."""
         for dialogue in self._running.values():
             if dialogue.holder.encode() == payload:
                 dialogue.stop.set()
 
-    async def _still_ours(self, channel: str) -> bool:
+    async def _still_held(self, channel: str) -> bool:
         try:
             return await self.renew(channel)
-        except StoreUnavailable as error:  # nobody else can take it there either
+        except StoreUnavailable as error:  # no other process can take it either
             self._log.warning("chat_lease_not_renewed", reason=str(error))
             return True
 

@@ -1,7 +1,7 @@
-"""The blocks of a message: what a visitor, a model or a search result says, as HTML that does nothing.
+"""Renders the blocks of a dialogue as HTML without active content.
 
-The quotes of the outer div are single, as the article's page has them. A piece that is one paragraph keeps
-its line feed inside of the `<p>`: a page can tell by it whether the next piece goes on with the line.
+The outer div has single quotes, as in the article. A piece that is a single paragraph keeps its line feed
+inside the `<p>`, by which a page recognises whether the next piece continues the same line.
 """
 
 import functools
@@ -14,9 +14,9 @@ from proxy.chat.sanitizer import build_cleaner
 Kind = Literal["right", "describe", "left", "error"]
 
 MARKDOWN_CHARS_MAX: Final = 20_000
-"""A longer text is shown as it is: Markdown takes time that grows with it."""
+"""Longer texts are shown as plain text, to limit the time for rendering."""
 
-# Controls, and what turns the direction of text for the eye alone ("Trojan Source", CVE-2021-42574).
+# Control characters, and characters that change the direction of text ("Trojan Source", CVE-2021-42574).
 _DROPPED: Final = dict.fromkeys(
     code
     for codes in (
@@ -33,14 +33,14 @@ _DROPPED: Final = dict.fromkeys(
 
 
 class BlockRenderer:
-    """Render blocks; one for a process is enough, and it may be used from several threads."""
+    """Renders blocks. It may be used from several threads."""
 
     def __init__(self) -> None:
         self._parser = build_parser()
         self._cleaner = build_cleaner()
 
     def render(self, kind: Kind, text: str) -> str:
-        """One block: `<div class='{kind}'>...</div>`."""
+        """Return a block: `<div class='{kind}'>...</div>`."""
         text = _readable(text)
         if kind == "error":
             return f"<div class='error'>{escape(text)}</div>"
@@ -56,19 +56,21 @@ class BlockRenderer:
         if len(text) > MARKDOWN_CHARS_MAX:
             return f"<p>{_as_written(bare)}{end}</p>"
         rendered = render_markdown(self._parser, text)
-        inner = self._cleaner.clean(rendered.html).translate(_DROPPED)  # entities bring characters back
+        inner = self._cleaner.clean(rendered.html).translate(
+            _DROPPED
+        )  # entities can produce these characters again
         if rendered.plain and inner.endswith("</p>"):
             return f"{inner.removesuffix('</p>')}{end}</p>"
         return inner
 
 
 def render_block(kind: Kind, text: str) -> str:
-    """Render one block, with the renderer of this process.
+    """Render a block with the renderer of this process.
 
     Args:
-        kind: `right` (the visitor's words) and `error` are escaped; `left` (the answer) and `describe` (the
-            reasoning) are Markdown.
-        text: A piece of it.
+        kind: `right` (the question) and `error` are escaped; `left` (the answer) and `describe` (reasoning)
+            are Markdown.
+        text: A piece of the text.
     """
     return _renderer().render(kind, text)
 

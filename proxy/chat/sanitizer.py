@@ -1,4 +1,4 @@
-"""What of our own HTML may reach a page, by nh3: the second wall, should the renderer let something pass."""
+"""Sanitises rendered HTML with nh3, as a second line of defence in case the renderer has a defect."""
 
 import re
 from typing import Final
@@ -40,7 +40,7 @@ _MATH_WORDS: Final = _words(
     """
 )
 ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
-    "*": frozenset(),  # else ammonia lets lang and title through
+    "*": frozenset(),  # otherwise ammonia allows lang and title
     "a": frozenset({"href"}),
     "code": frozenset({"class"}),
     "input": frozenset({"checked"}),
@@ -55,7 +55,7 @@ LINK_REL: Final = "noopener noreferrer nofollow"
 
 
 def build_cleaner() -> nh3.Cleaner:
-    """A cleaner; it holds no state between texts."""
+    """Return a sanitiser, which has no state between texts."""
     return nh3.Cleaner(
         tags=set(TAGS),
         clean_content_tags={"script", "style", "template", "iframe", "noscript", "svg", "textarea", "title"},
@@ -72,7 +72,7 @@ def build_cleaner() -> nh3.Cleaner:
 
 
 def keep_attribute(tag: str, name: str, value: str) -> str | None:
-    """The value that an allowed attribute may keep, or None."""
+    """Return the value that an allowed attribute keeps, or None to remove the attribute."""
     if name == "class":
         return _keep_class(tag, value)
     if tag in MATH_TAGS:

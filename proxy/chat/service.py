@@ -1,4 +1,4 @@
-"""The chat of one worker: everything that its routes need, opened together and closed in reverse."""
+"""The chat of one worker: everything its routes need, opened together and closed in reverse order."""
 
 import asyncio
 import contextlib
@@ -12,39 +12,38 @@ from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
-from proxy.chat.places import Places
 from proxy.chat.readers import Readers
 from proxy.chat.stores import open_stores
 from proxy.chat.upstream import ChatUpstream
-from proxy.chat.visitor_rate import VisitorRate
+from proxy.chat.visitor_limits import ConcurrencyLimit, VisitorRate
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
 from proxy.services import Services
 from proxy.settings import Chat, Settings
 from proxy.wire.forwarded import TrustedProxies
 
-FAREWELL_SECONDS: Final = 0.2
-"""Between the beginning of a drain and the end of the streams: readers still hear how their dialogues end."""
+CLOSING_SECONDS: Final = 0.2
+"""Time from the start of a drain until streams end, so that readers learn how their dialogues end."""
 
 VISITS_A_QUESTION: Final = 10
-"""Times the rate of questions at which a page may ask how its channel is doing."""
+"""How many times the rate of questions a page may request the state of its channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatService:
-    """What the routes of the chat are served with."""
+    """The objects that the routes of the chat use."""
 
     settings: Chat
     broker: Broker
     channels: Channels
     dialogues: Dialogues
     rate: VisitorRate
-    """For questions."""
+    """Limits questions."""
     visits: VisitorRate
-    """For everything else that a visitor's page asks by itself."""
+    """Limits the requests that a page makes by itself."""
     sites: SiteRules
-    places: Places
-    """For streams."""
+    streams: ConcurrencyLimit
+    """Limits event streams."""
     readers: Readers
     page: PageFiles
     proxies: TrustedProxies
@@ -54,13 +53,13 @@ class ChatService:
 async def open_chat(
     settings: Settings, current: Callable[[], Services], drain: Drain, redis: RedisConnection | None = None
 ) -> AsyncIterator[ChatService | None]:
-    """Open the chat, if there is one: in memory, or over the fleet's Redis where there is one.
+    """Open the chat, if it is configured: in memory, or over Redis.
 
     Args:
-        settings: The whole configuration at the start.
-        current: What its model is asked with at the moment.
-        drain: Its beginning sends the readers away.
-        redis: The service's connection to the Redis of `[shared]`; None without one.
+        settings: The configuration at the start.
+        current: Returns the services of the current configuration.
+        drain: Its start ends the event streams.
+        redis: The service's connection to the Redis of `[shared]`, if there is one.
     """
     chat = settings.chat
     if chat is None:
@@ -68,15 +67,13 @@ async def open_chat(
         return
     upstream = ChatUpstream(chat, current)
     proxies = TrustedProxies(settings.access.trusted_proxies)
-    # One turn at least is remembered, since it may have to be answered again; how many of them the model is
-    # told is decided where they are told.
+    # At least one turn is stored, so that it can be answered again, even if the model receives none.
     turns = max(chat.turns, 1)
     async with (
         open_stores(settings.shared, redis, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
-        Dialogues(chat, stores, upstream, drain, heard_elsewhere=settings.shared is not None) as dialogues,
+        Dialogues(chat, stores, upstream, drain, shared=settings.shared is not None) as dialogues,
         _open_readers(drain, dialogues) as readers,
     ):
-        places = Places(chat.max_streams, "streams of an address")
         counting = Counting(redis)
         yield ChatService(
             settings=chat,
@@ -86,7 +83,7 @@ async def open_chat(
             rate=VisitorRate(chat.rate, counting),
             visits=VisitorRate(chat.rate, counting, account="chat-visits", times=VISITS_A_QUESTION),
             sites=SiteRules(settings.access.hosts),
-            places=places,
+            streams=ConcurrencyLimit(chat.max_streams, "streams of an address"),
             readers=readers,
             page=read_page_files(),
             proxies=proxies,
@@ -97,10 +94,10 @@ async def open_chat(
 async def _open_readers(drain: Drain, dialogues: Dialogues) -> AsyncIterator[Readers]:
     readers = Readers()
 
-    def say_farewell() -> None:
+    def start_closing() -> None:
         dialogues.drain()
-        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, readers.send_away)
+        asyncio.get_running_loop().call_later(CLOSING_SECONDS, readers.close_all)
 
-    drain.when_started(say_farewell)
+    drain.when_started(start_closing)
     yield readers
-    readers.send_away()
+    readers.close_all()

@@ -113,7 +113,7 @@ async def test_of_many_that_begin_at_once_one_does(open_both: OpenStores) -> Non
 async def stopped(channels: Channels, channel: str) -> tuple[str, float]:
     """Why a dialogue must stop, and when that was."""
     async with asyncio.timeout(PATIENCE):
-        return await channels.stop_asked(channel), time.monotonic()
+        return await channels.wait_for_stop(channel), time.monotonic()
 
 
 async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: OpenStores) -> None:
@@ -125,7 +125,7 @@ async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: Open
             other = group.create_task(stopped(here.channels, "other"))
             await asyncio.sleep(0.05)
             asked = time.monotonic()
-            await there.channels.ask_stop("c")
+            await there.channels.request_stop("c")
             reason, when = await waiting
             assert not other.done()
             other.cancel()
@@ -136,21 +136,21 @@ async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: Open
 async def test_a_stop_that_came_before_anybody_waited_counts(open_both: OpenStores) -> None:
     async with open_both() as (here, _):
         assert await here.channels.begin("c")
-        await here.channels.ask_stop("c")
+        await here.channels.request_stop("c")
         assert (await stopped(here.channels, "c"))[0] == "asked"
 
 
 async def test_a_stop_does_not_reach_the_next_dialogue(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
-        await there.channels.ask_stop("c")  # nothing runs
+        await there.channels.request_stop("c")  # nothing runs
         assert await here.channels.begin("c")
-        await there.channels.ask_stop("c")
+        await there.channels.request_stop("c")
         assert (await stopped(here.channels, "c"))[0] == "asked"
         await here.channels.end("c")
         assert await here.channels.begin("c")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await here.channels.stop_asked("c")
+                await here.channels.wait_for_stop("c")
         assert await here.channels.renew("c")
 
 
@@ -166,7 +166,7 @@ async def test_a_call_that_went_lost_is_found_at_the_next_renewal(store: RedisSe
         here = RedisChannels(redis, feed, renew=0.05)
         feed.leave(STOPS)
         assert await here.begin("c")
-        await there.channels.ask_stop("c")
+        await there.channels.request_stop("c")
         reason, _ = await stopped(here, "c")
         assert reason == "asked"
 
@@ -210,14 +210,14 @@ async def test_without_redis_nobody_is_let_in_and_what_runs_goes_on(store: Redis
         channels = RedisChannels(redis, feed, renew=0.02)
         assert await channels.begin("c")
         await store.stop()
-        for refused in (channels.claim("c", "first"), channels.begin("d"), channels.ask_stop("d")):
+        for refused in (channels.claim("c", "first"), channels.begin("d"), channels.request_stop("d")):
             with pytest.raises(StoreUnavailable):
                 await refused
         assert not await channels.renew("d")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await channels.stop_asked("c")
-        await channels.ask_stop("c")  # it runs here
+                await channels.wait_for_stop("c")
+        await channels.request_stop("c")  # it runs here
         assert (await stopped(channels, "c"))[0] == "asked"
         await channels.end("c")
         await store.start()

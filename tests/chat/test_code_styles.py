@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from proxy.chat.code_styles import DARK_PAPER, LIGHT_PAPER, ROLES, code_styles
+from proxy.chat.code_colours import DARK_PAPER, LIGHT_PAPER, ROLES, code_styles
 
 
 def luminance(colour: str) -> float:

@@ -1,7 +1,6 @@
 """The last turns of a channel, in memory and over Redis."""
 
-from proxy.chat.conversation import MemoryConversation, Turn
-from proxy.chat.redis_conversation import RedisConversation
+from proxy.chat.conversation import MemoryConversation, RedisConversation, Turn
 from proxy.credentials.sharing.record import Seal
 from tests.chat.conftest import OpenStores, open_redis, processes, shared
 from tests.redis_server import RedisServer

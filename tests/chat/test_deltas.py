@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.chat.deltas import DONE, EVENT_BYTES_MAX, Delta, DeltaReader, EventSplitter, Finish
-from proxy.chat.failures import Failure
+from proxy.chat.messages import Failure
 from proxy.errors import UpstreamTimeout
 from proxy.wire.error_envelope import error_event
 
@@ -168,7 +168,7 @@ def test_the_end_marker_gives_nothing(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"1", b"\xff", b'{"a": NaN}', b"[" * 100_000, b"data: {}"])
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="no JSON object"):
+    with pytest.raises(ValueError, match="not a JSON object"):
         DeltaReader().read(data)
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.chat import speaker
+from proxy.chat import publisher
 from proxy.chat.channels import MemoryChannels, StopReason
 from proxy.chat.conversation import MemoryConversation
 from proxy.chat.dialogues import Dialogues
@@ -63,7 +63,7 @@ class Room:
         self.channels = channels
         stores = Stores(broker, channels, MemoryConversation(3))
         upstream = cast(ChatUpstream, model)
-        self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, heard_elsewhere=False)
+        self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, shared=False)
 
     async def ask(self, prompt: str = "hi") -> str:
         return await self.dialogues.ask("c", prompt, "r")
@@ -141,7 +141,7 @@ async def test_a_defect_is_logged_apologized_for_and_stays_alone(monkeypatch: py
             raise ZeroDivisionError
         return f"<div class='{kind}'>{text}</div>"
 
-    monkeypatch.setattr(speaker, "render_block", breaks)
+    monkeypatch.setattr(publisher, "render_block", breaks)
     with capture_logs() as lines:
         async with room(Model(said("a"))) as chat:
             await chat.ask()
@@ -170,7 +170,7 @@ async def test_an_error_is_told_in_words_for_a_visitor(error: ProxyError, told: 
 
 async def test_a_lost_lease_ends_the_answer() -> None:
     class Losing(MemoryChannels):
-        async def stop_asked(self, channel: str) -> StopReason:
+        async def wait_for_stop(self, channel: str) -> StopReason:
             return "lost"
 
     async with room(Model(said("a"), None), channels=Losing()) as chat:
@@ -182,7 +182,7 @@ async def test_a_lost_lease_ends_the_answer() -> None:
 
 async def test_a_stop_that_nobody_can_hear_is_logged_and_the_answer_goes_on() -> None:
     class Deaf(MemoryChannels):
-        async def stop_asked(self, channel: str) -> StopReason:
+        async def wait_for_stop(self, channel: str) -> StopReason:
             raise StoreUnavailable("away")
 
     with capture_logs() as lines:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.chat.formula import LATEX_CHARS_MAX, to_mathml
+from proxy.chat.markdown.formulas import LATEX_CHARS_MAX, to_mathml
 from tests.pace import paced
 
 WORDS = r"""

@@ -28,10 +28,10 @@ class CountingConnection(RedisConnection):
 class Nobody:
     """Hears a channel on which nothing ever comes."""
 
-    def went_live(self) -> None:
+    def on_subscribed(self) -> None:
         """Never called."""
 
-    def arrived(self, payload: bytes) -> None:
+    def on_message(self, payload: bytes) -> None:
         """Never called."""
 
 

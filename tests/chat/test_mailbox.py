@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.chat.broker import BrokerClosed, SlowReader
-from proxy.chat.mailbox import Mailbox
+from proxy.chat.broker import BrokerClosed, Mailbox, SlowReader
 
 
 async def test_what_was_put_is_taken_in_order() -> None:

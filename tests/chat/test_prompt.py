@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat.prompt import clean_prompt
+from proxy.chat.dialogues import clean_prompt
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ async def test_the_end_of_the_service_ends_every_stream_and_lets_none_begin() ->
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(rest(stream)) for stream in streams]
         await asyncio.sleep(0)
-        readers.send_away()
+        readers.close_all()
     assert [task.result() for task in tasks] == [[OPENING]] * 50
     assert await rest(readers.stream(Silent())) == [OPENING]
 
@@ -93,15 +93,15 @@ def test_readers_whose_heartbeats_are_due_at_this_moment_are_sent_away_too() -> 
         async with MemoryBroker().subscribe("c", None) as subscription:
             await listed(readers.stream(subscription))
 
-    async def send_away_at_the_heartbeat() -> None:
+    async def close_all_at_the_heartbeat() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: faults.append(context))
         async with asyncio.TaskGroup() as group:
             for _ in range(50):
                 group.create_task(read())
             due = loop.time() + 10
-            loop.call_at(due + 5e-10, readers.send_away)  # in the same turn of the loop, after the heartbeats
-            loop.call_at(due + 1, readers.send_away)  # twice is as good as once
+            loop.call_at(due + 5e-10, readers.close_all)  # in the same turn of the loop, after the heartbeats
+            loop.call_at(due + 1, readers.close_all)  # twice is as good as once
 
-    run_virtually(send_away_at_the_heartbeat)
+    run_virtually(close_all_at_the_heartbeat)
     assert faults == []

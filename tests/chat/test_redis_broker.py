@@ -12,11 +12,10 @@ import flask_sse  # type: ignore[import-untyped]
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.chat.backlog import Backlog
 from proxy.chat.broker import Broker
 from proxy.chat.event import Event
 from proxy.chat.live_feed import LiveFeed
-from proxy.chat.redis_broker import RedisBroker
+from proxy.chat.redis_broker import Backlog, RedisBroker
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from tests.chat.conftest import open_process, open_redis, processes, shared
 from tests.chat.readers import is_silent, take, take_data
@@ -262,14 +261,14 @@ async def test_without_redis_a_publication_fails_after_its_patience(store: Redis
 
 async def test_a_publication_whose_answer_went_lost_is_not_doubled(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,), open_redis(shared(store.url)) as (redis, _):
-        backlog, event, number = Backlog(redis, 500, 60), Event(1), Backlog.number()
+        backlog, event, number = Backlog(redis, 500, 60), Event(1), Backlog.new_nonce()
         async with process.broker.subscribe("c", None) as reader:
             first = await backlog.publish("c", event, number, again=False)
             await process.broker.publish("c", Event(2))
             assert await backlog.publish("c", event, number, again=True) == first
             assert await take_data(reader, 2) == [1, 2]
             assert await is_silent(reader)
-            assert await backlog.publish("c", event, Backlog.number(), again=True) != first
+            assert await backlog.publish("c", event, Backlog.new_nonce(), again=True) != first
 
 
 async def test_a_silent_redis_is_given_up_and_caught_up_with(store: RedisServer) -> None:

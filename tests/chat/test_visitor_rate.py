@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.access.counting import Counting
-from proxy.chat.visitor_rate import VisitorRate
+from proxy.chat.visitor_limits import VisitorRate
 from proxy.errors import RateLimited
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret

@@ -1,7 +1,7 @@
 """Emphasis that also works between Chinese characters.
 
-CommonMark (6.2) sees no end of emphasis in `**“词”**的`, since punctuation stands inside of it and a letter
-outside. Beside a wide character the distinction says nothing, and is not made.
+In `**“词”**的`, CommonMark (6.2) does not end the emphasis, because punctuation precedes the delimiter and a
+letter follows it. Next to a wide character that rule is meaningless, and is not applied.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ from markdown_it.rules_inline.state_inline import Delimiter
 
 
 def emphasis(state: StateInline, silent: bool) -> bool:  # noqa: FBT001  markdown-it's own signature
-    """Take a run of `*` or `_`: an inline rule in the place of markdown-it's own."""
+    """Parse a run of `*` or `_`: replaces markdown-it's inline rule."""
     mark = state.src[state.pos]
     if silent or mark not in "*_":
         return False
@@ -40,7 +40,7 @@ def emphasis(state: StateInline, silent: bool) -> bool:  # noqa: FBT001  markdow
 
 
 def _flanks(before: str, after: str, mark: str) -> tuple[bool, bool]:
-    """Whether a run may open and may close emphasis, by the characters around it."""
+    """Return whether a run can open and can close emphasis, given the characters around it."""
     loose_before = before.isspace() or _is_punctuation(before) or _is_wide(before)
     loose_after = after.isspace() or _is_punctuation(after) or _is_wide(after)
     left = not after.isspace() and (not _is_punctuation(after) or loose_before)

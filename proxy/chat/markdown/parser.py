@@ -1,8 +1,8 @@
-"""CommonMark with tables, strikethrough, task lists, formulas and coloured code, by markdown-it.
+"""CommonMark with tables, strikethrough, task lists, formulas and highlighted code, by markdown-it.
 
-Off are: HTML, which is shown as it is written; indented code, since a piece of a nested list begins with
-blanks; setext headings, whose line is another piece; and link definitions, which would vanish. Images become
-links: nothing is fetched.
+Disabled: HTML, which is shown as text; indented code, because a piece of a nested list begins with blanks;
+setext headings, whose underline is in another piece; and link definitions, which would disappear. Images
+become links, so that the page fetches nothing.
 """
 
 import re
@@ -20,9 +20,8 @@ from markdown_it.utils import OptionsDict
 from mdit_py_plugins.tasklists import tasklists_plugin
 
 from proxy.chat.code_colours import colour_code
-from proxy.chat.formula import to_mathml
 from proxy.chat.markdown.emphasis import emphasis
-from proxy.chat.markdown.formulas import BLOCK, DISPLAY, INLINE, formula_block, formula_inline
+from proxy.chat.markdown.formulas import BLOCK, DISPLAY, INLINE, formula_block, formula_inline, to_mathml
 
 SCHEMES: Final = frozenset({"http", "https", "mailto"})
 ADDRESS_CHARS_MAX: Final = 2_000
@@ -34,11 +33,11 @@ _Tokens = Sequence[Token]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """HTML, not yet cleaned.
+    """HTML that is not sanitised yet.
 
     Args:
         html: One or more blocks.
-        plain: Whether it is one paragraph and nothing else.
+        plain: Whether it is a single paragraph.
     """
 
     html: str
@@ -46,7 +45,7 @@ class Rendered:
 
 
 def build_parser() -> MarkdownIt:
-    """A parser; it holds no state between texts."""
+    """Return a parser, which has no state between texts."""
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": NESTING_MAX})
     parser.enable(["table", "strikethrough"])
     parser.disable(["code", "lheading", "reference", "html_block", "html_inline"])
@@ -76,7 +75,7 @@ def render_markdown(parser: MarkdownIt, text: str) -> Rendered:
 
 
 def is_safe_address(address: str) -> bool:
-    """Whether a link may lead there: not within this site, and not into a script."""
+    """Return whether a link may have this address: an absolute one, and not a script."""
     if len(address) > ADDRESS_CHARS_MAX:
         return False
     try:
@@ -87,7 +86,7 @@ def is_safe_address(address: str) -> bool:
 
 
 def _name_sides(state: StateCore) -> None:
-    """Tell the side of a table's column by a class: styles are not let through."""
+    """Replace the alignment style of table cells by a class, because the sanitiser removes styles."""
     for token in state.tokens:
         if token.type in {"th_open", "td_open"}:
             side = _ALIGNED.search(str(token.attrs.pop("style", "")))

@@ -1,0 +1,90 @@
+"""Publishes the text and the states of one dialogue as events of its channel."""
+
+import asyncio
+import time
+from typing import Final, Literal
+
+from proxy.chat.broker import Broker
+from proxy.chat.deltas import Delta
+from proxy.chat.event import Event
+from proxy.chat.paragraphs import ParagraphSplitter
+from proxy.chat.render import Kind, render_block
+
+MESSAGE: Final = "message_event"
+"""The event type that the article's page listens to."""
+STATE: Final = "state_event"
+THREAD_CHARS: Final = 200
+"""Longer pieces are rendered in a thread: code and formulas take 7 µs per character, the thread 100 µs."""
+SLICE_CHARS: Final = 1024
+"""How much text is split at a time: 3 ms of prose, 30 ms at worst."""
+
+State = Literal["waiting", "thinking", "answering", "done", "stopped", "failed", "regenerating", "reset"]
+_KINDS: Final[dict[str, tuple[Kind, State]]] = {
+    "reasoning": ("describe", "thinking"),
+    "answer": ("left", "answering"),
+}
+
+
+class Publisher:
+    """Publishes on one channel, in the order of the calls.
+
+    Args:
+        broker: Where events are published.
+        channel: The channel's name.
+    """
+
+    def __init__(self, broker: Broker, channel: str) -> None:
+        self._broker = broker
+        self._channel = channel
+        self._splitter = ParagraphSplitter()
+        self._kind: str | None = None
+        self._answer: list[str] = []
+
+    @property
+    def answer(self) -> str:
+        """The model's answer so far, without its reasoning."""
+        return "".join(self._answer)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has produced any text, including reasoning."""
+        return self._kind is not None
+
+    async def add(self, delta: Delta) -> None:
+        """Add text of the model, and publish the pieces that are complete."""
+        if delta.kind != self._kind:
+            await self.flush()
+            self._kind = delta.kind
+            await self.publish_state(_KINDS[delta.kind][1])
+        if delta.kind == "answer":
+            self._answer.append(delta.text)
+        for start in range(0, len(delta.text), SLICE_CHARS):
+            if start:
+                await asyncio.sleep(0)  # splitting takes time: let other tasks run
+            await self._publish_pieces(self._splitter.feed(delta.text[start : start + SLICE_CHARS]))
+
+    async def pause(self) -> None:
+        """Publish what looks complete, because no text has arrived for a while."""
+        await self._publish_pieces(self._splitter.pause())
+
+    async def flush(self) -> None:
+        """Publish the rest of the text."""
+        await self._publish_pieces(self._splitter.flush())
+
+    async def publish_block(self, kind: Kind, text: str) -> None:
+        """Render and publish a block: the visitor's question, a piece of the model's text, or an error."""
+        if len(text) > THREAD_CHARS:
+            block = await asyncio.to_thread(render_block, kind, text)
+        else:
+            block = render_block(kind, text)
+        await self._broker.publish(self._channel, Event({"message": block}, MESSAGE))
+
+    async def publish_state(self, state: State, **fields: object) -> None:
+        """Publish a change of state, which the page displays."""
+        data = {"state": state, "at": time.time_ns() // 1_000_000, **fields}
+        await self._broker.publish(self._channel, Event(data, STATE))
+
+    async def _publish_pieces(self, pieces: list[str]) -> None:
+        for piece in pieces:
+            if self._kind is not None and piece.strip():
+                await self.publish_block(_KINDS[self._kind][0], piece)

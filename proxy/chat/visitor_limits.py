@@ -1,0 +1,76 @@
+"""Limits for visitors of the chat: requests per time, and streams or answers open at once."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from limits import parse
+
+from proxy.access.counting import Counting
+from proxy.errors import RateLimited
+
+
+class VisitorRate:
+    """Limits the requests of each visitor, counted in this process or in Redis.
+
+    Requests are counted by session and by address: a visitor can easily get a new session, and an address may
+    be shared by a whole office, in which only the visitor who asked too often should be told so.
+
+    Args:
+        rate: The rate, such as `2/second`.
+        counting: Where requests are counted: in this process by default.
+        account: The name under which requests are counted, so that several rates are independent.
+        times: A factor for the rate.
+    """
+
+    def __init__(
+        self, rate: str, counting: Counting | None = None, *, account: str = "chat", times: int = 1
+    ) -> None:
+        item = parse(rate)
+        self._rate = type(item)(item.amount * times, item.multiples)
+        self._account = account
+        self._counting = counting or Counting()
+
+    async def count(self, session: str, address: str) -> None:
+        """Count a request.
+
+        Raises:
+            RateLimited: The rate is exceeded.
+        """
+        for key in (f"session:{session}", f"address:{address}"):
+            if not await self._counting.hit(self._rate, self._account, key):
+                reset, _ = await self._counting.requests_left(self._rate, self._account, key)
+                wait = max(reset - time.time(), 0.0)
+                raise RateLimited(retry_after=wait, reason="requests of a visitor in a time")
+
+
+class ConcurrencyLimit:
+    """Limits how many blocks run at once for each address, counted in this process.
+
+    Args:
+        most: Blocks for one address.
+        reason: Explanation for the log.
+    """
+
+    def __init__(self, most: int, reason: str) -> None:
+        self._most = most
+        self._reason = reason
+        self._running: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def slot(self, address: str) -> Iterator[None]:
+        """Occupy a slot during the block.
+
+        Raises:
+            RateLimited: The address has no free slot.
+        """
+        if self._running[address] >= self._most:
+            raise RateLimited(reason=self._reason)
+        self._running[address] += 1
+        try:
+            yield
+        finally:
+            self._running[address] -= 1
+            if not self._running[address]:
+                del self._running[address]
