@@ -11,6 +11,7 @@ from proxy.server.config import ServerConfig
 from proxy.server.serve import serve
 from proxy.server.signals import Signals, handled_signals
 from proxy.settings import Settings, resolve_embedded
+from proxy.task_groups import task_group
 
 DEFAULT_BIND = "127.0.0.1:5003"
 
@@ -66,7 +67,7 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Callable[[Settin
     server.graceful_timeout = 1.0
     server.keep_alive_timeout = 75.0
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         group.create_task(serve(create_gateway(options), server, sockets, stop.wait))
         try:
             yield lambda settings: resolve_embedded(settings, origin)

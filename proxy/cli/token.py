@@ -66,15 +66,8 @@ async def _redis_fault(settings: Settings, section: Credential) -> str:
 
 
 async def _try(settings: Settings, name: str) -> TokenTrial:
-    """Fetch once; an error leaves the gateway's task group as a value, or else it would become a group."""
     async with embedded_gateway(settings) as resolve:
-        try:
-            outcome: TokenTrial | SettingsError = await try_credential(resolve(settings).credentials, name)
-        except SettingsError as error:
-            outcome = error
-    if isinstance(outcome, SettingsError):
-        raise outcome
-    return outcome
+        return await try_credential(resolve(settings).credentials, name)
 
 
 def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedToken) -> str:
