@@ -1,4 +1,4 @@
-"""The web chat's routes: the article's three, and what a page needs besides."""
+"""The routes of the web chat: the article's three, and others that the page needs."""
 
 from functools import partial
 from http import HTTPStatus
@@ -10,11 +10,11 @@ from quart.wrappers.response import IterableBody
 from proxy.access import public
 from proxy.blueprints.chat_guard import (
     Refusal,
-    answer_error,
-    answer_refusal,
-    answer_unavailable,
+    add_headers,
     check_site,
-    finish_answer,
+    handle_error,
+    handle_refusal,
+    handle_unavailable,
     is_over,
     own_channel,
     read_prompt,
@@ -32,11 +32,11 @@ from proxy.redis_connection import StoreUnavailable
 
 blueprint = Blueprint("chat", __name__, url_prefix=PATH)
 blueprint.before_request(check_site)
-blueprint.after_request(finish_answer)
-blueprint.register_error_handler(Refusal, answer_refusal)
-blueprint.register_error_handler(ProxyError, answer_error)
-blueprint.register_error_handler(StoreUnavailable, answer_unavailable)
-blueprint.register_error_handler(BrokerClosed, answer_unavailable)
+blueprint.after_request(add_headers)
+blueprint.register_error_handler(Refusal, handle_refusal)
+blueprint.register_error_handler(ProxyError, handle_error)
+blueprint.register_error_handler(StoreUnavailable, handle_unavailable)
+blueprint.register_error_handler(BrokerClosed, handle_unavailable)
 
 STREAM_HEADERS: Final = {
     "Cache-Control": "no-store, no-cache, no-transform",
@@ -47,10 +47,10 @@ STREAM_HEADERS: Final = {
 @blueprint.get("/stream")
 @public
 async def stream() -> Response:
-    """The events of a channel, from now on or from an id on."""
+    """Stream the events of a channel: live ones only, or from an id on."""
     after = _after()
     if await is_over(after):
-        return Response(status=HTTPStatus.NO_CONTENT)  # which ends a browser's attempts
+        return Response(status=HTTPStatus.NO_CONTENT)  # ends the browser's reconnections
     channel, ownership = await readable_channel()
     request = current_request()
     response = Response(b"", headers=STREAM_HEADERS, content_type="text/event-stream; charset=utf-8")
@@ -72,14 +72,14 @@ async def stream() -> Response:
 @blueprint.get("/dialogue")
 @public
 async def greet() -> Response:
-    """What the article's route says to a browser."""
+    """Answer a browser that opens the article's route."""
     return Response("Hello Flask-sse !", content_type="text/html; charset=utf-8")
 
 
 @blueprint.post("/dialogue")
 @public
 async def dialogue() -> Response:
-    """Ask; the answer is published on the channel."""
+    """Ask a question; the answer is published on the channel."""
     channel = await own_channel(counted=True, claims=True)
     prompt = await read_prompt(chat().settings.max_prompt_chars)
     return reply(
@@ -104,7 +104,7 @@ async def regenerate() -> Response:
 @blueprint.post("/stop")
 @public
 async def stop() -> Response:
-    """End the answer that is being written."""
+    """Stop the answer that is being written."""
     await chat().dialogues.stop(await own_channel())
     return reply("")
 
@@ -112,7 +112,7 @@ async def stop() -> Response:
 @blueprint.post("/reset")
 @public
 async def reset() -> Response:
-    """Forget the dialogue."""
+    """Delete the dialogue."""
     return reply(await chat().dialogues.reset(await own_channel(counted=True)))
 
 
@@ -130,28 +130,28 @@ async def session() -> Response:
 @blueprint.get("/")
 @public
 async def page() -> Response:
-    """The page."""
+    """Serve the page."""
     if not current_request().raw_path.endswith(b"/"):
-        return redirect(f"{PATH}/")  # type: ignore[return-value]  # the names of its files are relative
+        return redirect(f"{PATH}/")  # type: ignore[return-value]  # the page refers to its files by relative paths
     return _file(chat().page.get("index.html"))
 
 
 @blueprint.get("/drawer.js")
 @public
 async def drawer() -> Response:
-    """The drawer, for any page."""
+    """Serve the drawer, which any page can include."""
     return _file(chat().page.get("drawer.js"))
 
 
 @blueprint.get("/page/<path:name>")
 @public
 async def page_file(name: str) -> Response:
-    """A file that the page or the drawer is made of."""
+    """Serve a file of the page or the drawer."""
     return _file(chat().page.get(name))
 
 
 def _after() -> str | None:
-    """Where a reader was: a browser that reconnects says it in a header, a page that reloads in its query."""
+    """Return the reader's last event id: reconnecting browsers send a header, reloaded pages a parameter."""
     request = current_request()
     return request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or None
 

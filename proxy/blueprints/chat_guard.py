@@ -1,4 +1,4 @@
-"""What every route of the chat keeps to: whose channel it is, whose page posts, how often, in which words."""
+"""Checks and responses that the routes of the chat share: site, channel, rate, body, and errors as JSON."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,12 +22,11 @@ from proxy.redis_connection import StoreUnavailable
 from proxy.wire.headers import media_type
 
 DEFAULT_CHANNEL: Final = "sse"
-"""flask-sse's, where a page names none."""
+"""flask-sse's channel, if a page names none."""
 CHANNEL_CHARS_MAX: Final = 128
-"""The id before all others: what a page asks from that shows everything."""
 _PAUSES_SECONDS: Final = (0.1, 0.5)
-BYTES_A_CHARACTER: Final = 12
-"""At most: JSON may write a character as two escapes of six bytes."""
+BYTES_PER_CHARACTER: Final = 12
+"""The maximum: JSON can write a character as two escapes of six bytes."""
 _BODY_SPARE_BYTES: Final = 4096
 _DISCARD_SECONDS: Final = 1.0
 
@@ -37,26 +36,25 @@ PAGE_HEADERS: Final = {
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # the channel stands in addresses
+    "Referrer-Policy": "no-referrer",  # URLs contain the channel
     "X-Frame-Options": "DENY",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""Nothing active that is not a file of ours, whatever a model says: https://www.w3.org/TR/CSP3/."""
+"""Only files of this service may be active content, whatever a model writes: https://www.w3.org/TR/CSP3/."""
 _PORTS: Final = {"http": 80, "https": 443}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
-"""Of Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/."""
-
+"""Values of Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/."""
 
 _T = TypeVar("_T")
 
 
 class Refusal(Exception):
-    """A request that is not served.
+    """Rejects a request.
 
     Args:
-        status: HTTP's.
-        message: Words for the page.
+        status: HTTP status.
+        message: Explanation for the page.
     """
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -71,7 +69,7 @@ class _Prompt(msgspec.Struct):
 
 
 def chat_service() -> ChatService:
-    """The chat of this worker; its routes are there only where it is."""
+    """Return the chat of this worker."""
     snapshots: ConfigSnapshots = current_app.extensions["proxy"]
     found = snapshots.chat
     assert found is not None, "the routes are registered with the section"  # noqa: S101
@@ -79,7 +77,7 @@ def chat_service() -> ChatService:
 
 
 async def check_site() -> None:
-    """Refuse requests under a foreign host name, and what pages of other sites post.
+    """Reject requests with a foreign host name, and POST requests from pages of other sites.
 
     Raises:
         Refusal: 403.
@@ -102,32 +100,32 @@ async def check_site() -> None:
 
 
 async def readable_channel() -> tuple[str, Ownership]:
-    """Return the channel that the visitor asks to read, and whose it is; a public channel is `free`.
+    """Return the channel that the visitor wants to read, and its ownership; a public channel is `free`.
 
     Raises:
-        Refusal: 400 for an impossible name, 403 for another session's channel.
-        StoreUnavailable: Redis could not be asked.
+        Refusal: 400 for an invalid name, 403 for another session's channel.
+        StoreUnavailable: Redis did not answer.
     """
     chat, session, channel = chat_service(), visitor_session(), _channel_name()
     if channel in chat.settings.public_channels:
         return channel, "free"
-    ownership = await _patiently(lambda: chat.channels.ownership(channel, session))
+    ownership = await _with_retries(lambda: chat.channels.ownership(channel, session))
     if ownership == "taken":
         raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
     return channel, ownership
 
 
 async def own_channel(*, counted: bool = False, claims: bool = False) -> str:
-    """Return the channel that the visitor asks to use, if it is the visitor's or nobody's.
+    """Return the channel that the visitor wants to use, if the visitor or nobody owns it.
 
     Args:
-        counted: Whether the request counts against the rate.
-        claims: Whether the channel becomes the visitor's.
+        counted: Whether the request counts towards the rate.
+        claims: Whether the visitor becomes the owner of the channel.
 
     Raises:
-        Refusal: 400 for an impossible name, 403 for another session's or a public channel.
-        RateLimited: one request too many.
-        StoreUnavailable: Redis could not be asked.
+        Refusal: 400 for an invalid name, 403 for another session's channel or a public one.
+        RateLimited: The rate is exceeded.
+        StoreUnavailable: Redis did not answer.
     """
     chat, session, channel = chat_service(), visitor_session(), _channel_name()
     if counted:
@@ -135,9 +133,9 @@ async def own_channel(*, counted: bool = False, claims: bool = False) -> str:
     if channel in chat.settings.public_channels:
         raise Refusal(HTTPStatus.FORBIDDEN, "a public channel takes no questions")
     if claims:
-        allowed = await _patiently(lambda: chat.channels.claim(channel, session))
+        allowed = await _with_retries(lambda: chat.channels.claim(channel, session))
     else:
-        allowed = await _patiently(lambda: chat.channels.ownership(channel, session)) != "taken"
+        allowed = await _with_retries(lambda: chat.channels.ownership(channel, session)) != "taken"
     if not allowed:
         raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
     return channel
@@ -151,31 +149,31 @@ def _channel_name() -> str:
 
 
 def visitor_address() -> str:
-    """Where this visitor is, behind the proxies that are trusted."""
+    """Return the visitor's address, as reported by trusted proxies."""
     request = current_request()
     return chat_service().proxies.visitor(request.peer, request.raw_headers)
 
 
 async def is_over(after: str | None) -> bool:
-    """Whether a reader comes back to a channel of which nothing is kept, and which is nobody's any more.
+    """Return whether a reader reconnects to a channel that has no stored events and no owner any more.
 
     Raises:
-        StoreUnavailable: Redis could not be asked.
+        StoreUnavailable: Redis did not answer.
     """
     chat, channel = chat_service(), _asked_channel()
     if parse_id(after) in {None, START} or channel in {*chat.settings.public_channels, visitor_session()}:
         return False
-    if await _patiently(lambda: chat.channels.owned(channel)):
+    if await _with_retries(lambda: chat.channels.owned(channel)):
         return False
-    return not await _patiently(lambda: chat.broker.knows(channel))
+    return not await _with_retries(lambda: chat.broker.knows(channel))
 
 
 def _asked_channel() -> str:
     return current_request().args.get("channel") or DEFAULT_CHANNEL
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Ask Redis again after a while: a browser whose event stream is refused once does not try again."""
+async def _with_retries(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Retry a request to Redis: a browser does not reopen an event stream that was rejected once."""
     for pause in _PAUSES_SECONDS:
         try:
             return await ask()
@@ -185,16 +183,16 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
 
 
 async def read_prompt(max_chars: int) -> str:
-    """The question in the body; empty where there is none.
+    """Return the question in the body, or "" if there is none.
 
     Raises:
-        Refusal: 415 or 400, no JSON object with a text.
+        Refusal: 415 or 400: the body is not a JSON object with a text.
         BodyTooLarge, BodyTimeout
     """
     request = current_request()
     if media_type((request.headers.get("Content-Type") or "").encode()) != b"application/json":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
-    limit = BYTES_A_CHARACTER * max_chars + _BODY_SPARE_BYTES
+    limit = BYTES_PER_CHARACTER * max_chars + _BODY_SPARE_BYTES
     body = await request.body.read(limit)
     if len(body) > limit:
         raise BodyTooLarge(limit)
@@ -203,29 +201,29 @@ async def read_prompt(max_chars: int) -> str:
     except (
         ValueError,
         RecursionError,
-    ) as error:  # malformed, not UTF-8, nested without end, of another shape
+    ) as error:  # malformed, not UTF-8, nested too deeply, or of another type
         raise Refusal(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
 
 
 def reply(message: str = "", **body: object) -> Response:
-    """The article's answer: `code` is 1, and `msg` says what is in the way. Or another object."""
+    """Return the article's response, with 1 as `code` and an error as `msg`, or another object."""
     return _json(body or {"code": 1, "msg": message}, HTTPStatus.OK)
 
 
-async def answer_refusal(refusal: Refusal) -> Response:
-    """A refusal in the article's shape."""
+async def handle_refusal(refusal: Refusal) -> Response:
+    """Answer a rejected request in the article's format."""
     await current_request().body.discard(_DISCARD_SECONDS)
     return _json({"code": 0, "msg": str(refusal)}, refusal.status)
 
 
-async def answer_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:
-    """Redis is away, or the service goes."""
+async def handle_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:
+    """Answer a request while Redis is unavailable or the service shuts down."""
     message = messages.RESTARTING if isinstance(error, BrokerClosed) else messages.BROKEN
     return _json({"code": 0, "msg": message}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-async def answer_error(error: ProxyError) -> Response:
-    """An error in the article's shape."""
+async def handle_error(error: ProxyError) -> Response:
+    """Answer an error in the article's format."""
     request = current_request()
     request.exchange.record.fail(error)
     await request.body.discard(_DISCARD_SECONDS)
@@ -235,8 +233,8 @@ async def answer_error(error: ProxyError) -> Response:
     return response
 
 
-async def finish_answer(response: Response) -> Response:
-    """The headers of every answer; a page of an allowed origin may read it."""
+async def add_headers(response: Response) -> Response:
+    """Add the headers of every response, including CORS for allowed origins."""
     response.headers.extend(PAGE_HEADERS)
     origin = current_request().headers.get("Origin")
     if origin is not None and origin.lower() in chat_service().settings.origins:
@@ -253,7 +251,7 @@ def _json(body: object, status: HTTPStatus) -> Response:
 
 
 def _hosts_of(origin: str) -> set[str]:
-    """The host of an origin as Host may have it, with the scheme's port or without; none for null."""
+    """Return the values of Host that match an origin, with and without the default port; none for `null`."""
     try:
         parts = urlsplit(origin.lower())
         port = parts.port

@@ -1,4 +1,4 @@
-"""The visitors' sessions: a signed cookie that holds one uuid, which is the session's channel as well."""
+"""Visitors' sessions: a signed cookie that contains one UUID, which also names the session's channel."""
 
 import hashlib
 import secrets
@@ -15,75 +15,72 @@ from proxy.wire.forwarded import TrustedProxies
 
 PATH: Final = "/chat"
 COOKIE: Final = "llm_chat"
-"""Not Flask's `session`: a Flask site on the same host has a cookie of that name."""
+"""Not Flask's `session`, which a Flask site on the same host would use."""
 _CHANNEL: Final = "channel"
-_DRAWN_BYTES: Final = 32
+_SECRET_BYTES: Final = 32
 
 
 class ChatSessions(SecureCookieSessionInterface):
-    """Quart's signed cookies, for the chat's paths alone.
+    """Quart's signed cookies, only for the chat's paths.
 
     Args:
-        proxies: Who is believed that a visitor came over TLS.
-        elsewhere: Whether pages of other sites may use the chat; they need TLS.
+        proxies: The proxies that are trusted to report TLS.
+        cross_site: Whether pages of other sites may use the chat; they need TLS.
     """
 
     digest_method = staticmethod(hashlib.sha256)
     salt = "llm-token-proxy chat session"
 
-    def __init__(self, proxies: TrustedProxies, *, elsewhere: bool) -> None:
+    def __init__(self, proxies: TrustedProxies, *, cross_site: bool) -> None:
         self._proxies = proxies
-        self._elsewhere = elsewhere
+        self._cross_site = cross_site
 
     def get_cookie_name(self, _app: Quart) -> str:
-        """Its name."""
+        """Return the cookie's name."""
         return COOKIE
 
     def get_cookie_path(self, _app: Quart) -> str:
-        """Only the chat gets it."""
+        """Return the chat's path: other paths do not receive the cookie."""
         return PATH
 
     def get_cookie_samesite(self, app: Quart) -> str:
-        """Not sent along with what another site's page posts, unless such pages may use the chat.
-
-        Which of them may is decided by their Origin.
-        """
-        return "None" if self._elsewhere and self.get_cookie_secure(app) else "Lax"
+        """Return `Lax`, or `None` if pages of other sites may use the chat (their Origin is checked)."""
+        return "None" if self._cross_site and self.get_cookie_secure(app) else "Lax"
 
     def get_cookie_partitioned(self, app: Quart) -> bool:
-        """Kept apart for each site around it, which browsers ask for: https://github.com/privacycg/CHIPS."""
+        """Partition cross-site cookies, as browsers require: https://github.com/privacycg/CHIPS."""
         return self.get_cookie_samesite(app) == "None"
 
     def get_cookie_secure(self, _app: Quart) -> bool:
-        """Over TLS, never without it again."""
+        """Return whether the visitor uses TLS; the cookie is then never sent without it."""
         request = current_request()
         return self._proxies.is_secure(request.scheme, request.peer, request.raw_headers)
 
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SecureCookieSession | None:
-        """The session of a visitor; other requests have none."""
+        """Open the session of a visitor; requests outside the chat have none."""
         if not isinstance(request, Request) or not request.path.startswith(f"{PATH}/"):
             return None
         return await super().open_session(app, request)
 
 
 def install_sessions(app: Quart, settings: Settings) -> None:
-    """Let an application know its visitors. Without a secret of its own it forgets them at its end."""
+    """Add sessions to an application. Without a configured secret, they are lost at a restart."""
     chat = settings.chat
     given = chat.secret.reveal() if chat is not None and chat.secret is not None else ""
-    app.secret_key = given or secrets.token_urlsafe(_DRAWN_BYTES)
+    app.secret_key = given or secrets.token_urlsafe(_SECRET_BYTES)
     app.session_interface = ChatSessions(
-        TrustedProxies(settings.access.trusted_proxies), elsewhere=chat is not None and bool(chat.origins)
+        TrustedProxies(settings.access.trusted_proxies), cross_site=chat is not None and bool(chat.origins)
     )
 
 
 def visitor_session() -> str:
-    """The uuid of this visitor's session; a new visitor gets one, and with the answer a cookie."""
+    """Return the UUID of the visitor's session, creating a session if there is none."""
     known = session.get(_CHANNEL)
     if isinstance(known, str) and _is_uuid(known):
         return known
-    drawn = str(uuid4())
-    session[_CHANNEL] = drawn
-    return drawn
+    created = str(uuid4())
+    session[_CHANNEL] = created
+    return created
 
 
 def _is_uuid(text: str) -> bool:

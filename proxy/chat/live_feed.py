@@ -1,6 +1,6 @@
 """The pub/sub connection of a process, which reconnects and resubscribes after every loss.
 
-A listener is told each time Redis confirms its subscription: the first time, and after every reconnection.
+Redis confirms each subscription to its listener: the first time, and after every reconnection.
 From then on it receives every message; earlier messages it has to find elsewhere. Because only confirmations
 count, it does not matter how a connection was lost or restored.
 """

@@ -119,7 +119,7 @@ def find_failure(members: Members) -> Failure | None:
 
 
 def finish_failure(reason: str) -> Failure | None:
-    """Return the failure that a `finish_reason` stands for, or None for a normal end."""
+    """Return the failure that a `finish_reason` means, or None for a normal end."""
     message = _BY_FINISH_REASON.get(reason.lower())
     if message is None:
         return None

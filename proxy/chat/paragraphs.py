@@ -230,7 +230,7 @@ class ParagraphSplitter:
             self._split_block(end)
 
     def _end_first_line(self, line: str, end: int) -> None:
-        """Choose the excerpt that stands for the block when the next line is read."""
+        """Set the excerpt that represents the block when the next line is assigned."""
         if self._block != "paragraph":
             self._block = _block_type(line)
         self._excerpt = _shorten(line)

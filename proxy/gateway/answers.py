@@ -76,7 +76,7 @@ class Answer(ABC):
         return {**self._head(self.kind), "choices": [choice], "usage": self.usage}
 
     def stream(self, *, include_usage: bool) -> EventStream:
-        """Return the answer as events, each encoded when it is due.
+        """Return the answer as events, each encoded just before it is sent.
 
         Args:
             include_usage: OpenAI's `stream_options.include_usage`: `"usage": null` in every event, then one
