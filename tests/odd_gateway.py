@@ -69,7 +69,7 @@ async def _choose_oddity() -> None:
     """Look up the oddity that the model names.
 
     Raises:
-        GatewayError: The name is unknown (404), or stands for an error.
+        GatewayError: The name is unknown (404), or means an error.
     """
     if request.path not in ODD_PATHS:
         return

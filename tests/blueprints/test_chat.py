@@ -189,7 +189,7 @@ async def test_channels_and_prompts_stand_in_no_log(run_proxy: RunProxy) -> None
     assert {line["log_level"] for line in quiet} == {"debug"}
 
 
-# --- what is posted
+# --- POST requests
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One Chromium for all browser tests; for each a chat that follows its script, and visitors of its own."""
+"""One Chromium for all browser tests; each test has a scripted chat and separate visitors."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -73,7 +73,7 @@ class Stage:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage(browser: Browser) -> AsyncIterator[Stage]:
-    """A chat and whoever looks at it, until the end of the test."""
+    """A chat and its visitors, until the end of the test."""
     chat = ScriptedChat()
     async with serve_on_loopback(chat.app) as url:
         stage = Stage(chat, url, browser, Watch(url), [])

@@ -1,4 +1,4 @@
-"""A chat service that does what a test says: the service's own files and headers, and every event by hand."""
+"""A scripted chat service: the real page and headers, and events that the test publishes."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ PAGE_FILES = read_page_files()
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a stream was opened with: a browser that reconnects sends the header, a page the parameter."""
+    """The id with which a stream was opened: reconnecting browsers send the header, pages the parameter."""
 
     header: str | None
     parameter: str | None
@@ -28,7 +28,7 @@ class Resumed:
 
 @dataclass(slots=True)
 class Refusal:
-    """What the next post is answered with."""
+    """The response to the next POST request."""
 
     status: int
     words: str
@@ -36,7 +36,7 @@ class Refusal:
 
 
 class ScriptedChat:
-    """One channel; a test publishes into it and reads what was asked.
+    """One channel, in which a test publishes and reads requests.
 
     Attributes:
         prompts: What visitors sent, in order.
@@ -120,7 +120,7 @@ class ScriptedChat:
             queue.put_nowait(None)
 
     def forget(self) -> None:
-        """Keep nothing of what was said."""
+        """Delete the stored events."""
         self._kept.clear()
 
     @property

@@ -1,4 +1,4 @@
-"""The stream behind the page: what is lost, doubled or told when it breaks, and who sees what."""
+"""The page's event stream: nothing is lost or duplicated when it breaks, and visitors see their channel."""
 
 from playwright.async_api import expect
 

@@ -1,4 +1,4 @@
-"""The chat's stores as the tests open them: in memory, and over a real Redis as several processes do."""
+"""Fixtures that open the chat's stores: in memory, and over a real Redis for several processes."""
 
 import base64
 import secrets
@@ -57,7 +57,7 @@ async def open_process(settings: Shared, **options: Any) -> AsyncIterator[Stores
 async def processes(
     count: int, url: str, *, redis_timeout: float = paced(5.0), **options: Any
 ) -> AsyncIterator[list[Stores]]:
-    """Stores over one Redis, each as a process of its own has them."""
+    """Open stores over one Redis, as separate processes do."""
     settings = shared(url, redis_timeout=redis_timeout)
     async with AsyncExitStack() as stack:
         yield [

@@ -1,4 +1,4 @@
-"""What a model, a visitor or a search result may say to get code, a request or a forged block into a page."""
+"""Texts with which a model or a visitor may try to inject code, requests or forged blocks into a page."""
 
 from collections.abc import Iterator
 from itertools import product

@@ -1,4 +1,4 @@
-"""Readers of a channel, with a clock of the tests."""
+"""Readers of a channel, with timeouts for tests."""
 
 import asyncio
 

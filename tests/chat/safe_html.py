@@ -1,4 +1,4 @@
-"""Reads HTML as a page would, and complains about what is not on its list, which is not the sanitizer's."""
+"""Parses HTML as a page does, and fails for anything that is not in a list independent of the sanitiser's."""
 
 import re
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""What every broker promises, in memory and over Redis: two processes of it, or the same one twice."""
+"""The contract of both brokers, between two processes over Redis and within one in memory."""
 
 import asyncio
 import random
@@ -169,7 +169,7 @@ async def test_the_end_of_the_service_ends_every_reader_after_what_came_before(o
 
 
 async def ends(reader: Subscription) -> bool:
-    """Whether a reader is told that the service ends."""
+    """Whether a reader receives `BrokerClosed`."""
     try:
         await take(reader, 1)
     except BrokerClosed:

@@ -1,4 +1,4 @@
-"""Who owns a channel, one dialogue at a time in it, and how it is asked to stop: in memory and over Redis."""
+"""Owners of channels, the lease of a dialogue, and requests to stop: in memory and over Redis."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Coloured code: what is coloured, what stays plain, and for how long it takes at most."""
+"""Syntax highlighting: which code is highlighted, and how long it takes at most."""
 
 import re
 import time

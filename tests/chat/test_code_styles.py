@@ -1,4 +1,4 @@
-"""The style sheet of code: up to date, and fit to be read."""
+"""The style sheet of code: up to date, with sufficient contrast."""
 
 from importlib.resources import files
 

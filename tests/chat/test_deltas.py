@@ -1,4 +1,4 @@
-"""What upstreams stream, in the shapes of many vendors."""
+"""Deltas from the streams of many vendors."""
 
 import json
 from typing import Any

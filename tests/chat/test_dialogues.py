@@ -1,4 +1,4 @@
-"""Dialogues among fakes: what must hold when the broker, the renderer, the lease or the model fails."""
+"""Dialogues with fakes: failures of the broker, the renderer, the lease and the model."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ class Room:
         return await self.dialogues.ask("c", prompt, "r")
 
     async def turn(self) -> list[str]:
-        """What was shown and told, up to the end of the turn."""
+        """Return the published blocks and states, up to the end of the turn."""
         shown: list[str] = []
         async with self.broker.subscribe("c", "0-0") as subscription, asyncio.timeout(PATIENCE):
             while not shown or shown[-1] not in {"done", "stopped", "failed"}:

@@ -1,4 +1,4 @@
-"""LaTeX as MathML: what is read, and what is refused."""
+"""LaTeX as MathML: which formulas are converted, and which are rejected."""
 
 import time
 from xml.etree.ElementTree import fromstring

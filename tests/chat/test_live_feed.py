@@ -1,4 +1,4 @@
-"""The one connection that listens, without a Redis: how often it tries, and when it does not."""
+"""The pub/sub connection without a Redis: how often it reconnects, and when it does not."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The broker in memory: its clock, and what it costs."""
+"""The broker in memory: its clock, and its memory use."""
 
 import contextlib
 import gc
@@ -91,12 +91,12 @@ async def test_a_burst_does_not_cut_a_reader_that_reads() -> None:
 
 async def test_thousands_of_readers_are_cheap_and_leave_nothing(open_both: OpenStores) -> None:
     async with open_both() as (here, _):
-        await bytes_of_readers(here.broker, 10)  # what is made once
+        await bytes_of_readers(here.broker, 10)  # loads everything that is loaded once
         assert await bytes_of_readers(here.broker, READERS) / READERS < BYTES_A_READER
 
 
 async def bytes_of_readers(broker: Broker, count: int) -> int:
-    """What so many readers take, each of a channel of its own."""
+    """Return the memory of this many readers, each of a separate channel."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The structure of unfinished Markdown: blocks by markdown-it, and what is left open in a line."""
+"""The structure of unfinished Markdown: its blocks, and the inline constructs that are still open."""
 
 import pytest
 

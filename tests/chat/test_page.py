@@ -1,4 +1,4 @@
-"""The files of the page: nothing inline, nothing from elsewhere, nothing missing, colours one can read."""
+"""The files of the page: nothing inline, external or missing, and colours with sufficient contrast."""
 
 import re
 from importlib import resources

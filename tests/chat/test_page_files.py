@@ -1,4 +1,4 @@
-"""The page's files: read once, typed, tagged; nothing else of the folder is served."""
+"""Reading the page's files: their types and tags, and that no other file is served."""
 
 import hashlib
 from pathlib import Path

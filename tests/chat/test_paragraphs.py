@@ -1,4 +1,4 @@
-"""The cutter: pieces that stand alone, whatever the deltas."""
+"""The splitter: pieces are self-contained, and do not depend on the deltas."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What a visitor wrote, made fit to be sent and shown."""
+"""Cleaning of a visitor's question."""
 
 import unicodedata
 

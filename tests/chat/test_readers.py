@@ -1,4 +1,4 @@
-"""Event streams: what a reader gets beside events, and when its stream ends."""
+"""Event streams: comments between events, and the end of a stream."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The broker over Redis: with Flask sites beside it, while Redis comes and goes, and what it costs there."""
+"""The broker over Redis: with Flask sites on the same Redis, during outages, and its memory use there."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Blocks: what is shown of Markdown, and that nothing of it acts."""
+"""Blocks: how Markdown is rendered, and that the HTML has no active content."""
 
 import time
 
@@ -22,7 +22,7 @@ SOUP = st.lists(MARKS | st.text(max_size=3), max_size=60).map("".join)
 
 
 def inner(text: str, kind: Kind = "left") -> str:
-    """What is inside of the block's div."""
+    """Return the content of the block's div."""
     html = render_block(kind, text)
     read_safe(kind, html)
     return html.removeprefix(f"<div class='{kind}'>").removesuffix("</div>")

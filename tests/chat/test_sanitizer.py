@@ -1,4 +1,4 @@
-"""The second wall alone: HTML that the renderer would never write."""
+"""The sanitiser alone, with HTML that the renderer never produces."""
 
 from html import unescape
 

@@ -1,4 +1,4 @@
-"""How often a visitor may ask: by session and by address, in memory, in Redis, and without it."""
+"""The rate of a visitor, by session and by address: in memory, in Redis, and while Redis is unavailable."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""A visitor's browser without the browser: a cookie jar, an event stream, posts."""
+"""A visitor without a browser: a cookie jar, an event stream and POST requests."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ class Stream:
     last_id: str = ""
 
     async def block(self) -> bytes:
-        """What stands before the next blank line.
+        """Return the lines before the next blank line.
 
         Raises:
             EOFError: the stream ended.

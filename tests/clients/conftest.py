@@ -10,8 +10,8 @@ from proxy.gateway import Gateway
 from tests.conftest import RECIPE, RunningOddGateway, RunningProxy, RunProxy
 from tests.loopback import until
 
-# A rejection that a client asks for must not end the token of the others; and the credential that is always
-# rejected has never been accepted, however fast the client's other requests are.
+# A rejection that one request provokes must not affect the token of other requests. The rejected credential
+# is used for nothing else, so that it is never accepted, in any order of requests.
 ODD = """
 [[routes.models]]
 match = "odd:status_401"
@@ -39,7 +39,7 @@ credential = "odd"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a client is let loose."""
+    """A running proxy with the test gateway behind it."""
 
     proxy: RunningProxy
     gateway: Gateway
@@ -47,15 +47,15 @@ class Place:
 
     @property
     def url(self) -> str:
-        """What a client is told."""
+        """The URL for clients."""
         return self.proxy.url
 
     def outcomes(self, model: str) -> list[str]:
-        """How the exchanges for a model have ended."""
+        """Return the outcomes of the exchanges with a model."""
         return [line["outcome"] for line in self.proxy.exchanges if line.get("model") == model]
 
     async def client_has_left(self) -> bool:
-        """Wait until the client of a held stream is gone, here and at the upstream."""
+        """Wait until the disconnection of a held stream's client has reached the proxy and the gateway."""
         await until(lambda: self.gateway.stats.streams_closed_early == 1)
         await until(lambda: bool(self.outcomes("odd:held")))
         return self.outcomes("odd:held") == ["client_gone"]

@@ -48,7 +48,7 @@ async def test_the_sdk_works_as_with_openai_itself(
     with subtests.test("a stream that is cut is an error after its pieces"):
         name, _, words = said["cut"]["error"]
         assert (said["cut"]["pieces"], name) == (2, "APIError")
-        assert words == CUT or environment == "oldest"  # that one has words of its own for every error
+        assert words == CUT or environment == "oldest"  # the oldest SDK has its own message for every error
     with subtests.test("pieces arrive at once, and a client who leaves closes the upstream"):
         assert said["leave"] == HELD
         assert await place.client_has_left()

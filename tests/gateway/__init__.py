@@ -1,1 +1,1 @@
-"""Tests of the demonstration gateway; each module mirrors one of `proxy/gateway/`."""
+"""Tests of the demonstration gateway."""

@@ -1,4 +1,4 @@
-"""What the tests of the gateway hold in hand: a clock that they move, and a caller with a token."""
+"""Fixtures of the gateway's tests: a clock that they set, and a caller with a token."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from proxy.gateway import Gateway
 
 @dataclass
 class ManualClock:
-    """A clock that moves when it is told to."""
+    """A clock that tests set."""
 
     now: float = 1000.0
 
@@ -21,21 +21,21 @@ class ManualClock:
 
 @dataclass(frozen=True)
 class Caller:
-    """Asks a gateway in process, with a token that it holds."""
+    """Sends requests to a gateway in the same process, with a token."""
 
     client: TestClientProtocol
     gateway: Gateway
 
     @property
     def headers(self) -> dict[str, str]:
-        """A fresh token as a header."""
+        """A header with a new token."""
         return {"Authorization": f"Bearer {self.gateway.tokens.issue(60.0)}"}
 
     @asynccontextmanager
     async def asking(
         self, path: str, *parts: bytes, method: str = "POST"
     ) -> AsyncIterator[TestHTTPConnectionProtocol]:
-        """Send a request part by part, and leave the answer to be received."""
+        """Send a request in parts, and leave receiving the response to the block."""
         async with self.client.request(path, method=method, headers=self.headers) as connection:
             for part in parts:
                 await connection.send(part)

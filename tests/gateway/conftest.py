@@ -1,4 +1,4 @@
-"""A gateway with no pauses, the client that asks it in process, and the same one on a loopback socket."""
+"""A gateway without pauses, with a client in the same process and on a loopback socket."""
 
 from collections.abc import AsyncIterator, Callable
 

@@ -1,4 +1,4 @@
-"""Who gets in, and what a refusal looks like."""
+"""Authentication: which credentials are accepted, and the error for all others."""
 
 from dataclasses import replace
 

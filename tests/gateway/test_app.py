@@ -1,4 +1,4 @@
-"""The app as a whole: its open pages, its errors, its counters."""
+"""The application: its public pages, errors and counters."""
 
 import logging
 

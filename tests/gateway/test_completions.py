@@ -1,4 +1,4 @@
-"""Chat and plain completions, in process."""
+"""Chat and plain completions."""
 
 from proxy.gateway.answers import ChatAnswer
 from proxy.gateway.completions import ChatMessage, ChatRequest, compose

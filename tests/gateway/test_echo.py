@@ -1,4 +1,4 @@
-"""The sentences and the pieces."""
+"""The echoed sentences, and how they are split into pieces."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Vectors from digests, and the forms of input."""
+"""Embeddings: vectors, and the forms of input."""
 
 import base64
 import math

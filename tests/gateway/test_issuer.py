@@ -1,4 +1,4 @@
-"""Life and end of a token."""
+"""Tokens: validity, expiry and revocation."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What `/v1/echo` says of a request."""
+"""The description of a request by `/v1/echo`."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""The gateway behind Hypercorn on a real socket, asked by OpenAI's own client."""
+"""The gateway on a real socket, with OpenAI's SDK as its client."""
 
 import asyncio
 import logging

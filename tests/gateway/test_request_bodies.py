@@ -1,4 +1,4 @@
-"""Which bodies pass, and which field is named where one does not."""
+"""Request bodies: which are valid, and which field the error names otherwise."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Streams as they leave: headers, pace, counters, and the two ways of breaking off."""
+"""Streams: headers, pauses, counters, cuts and stalls."""
 
 from dataclasses import replace
 

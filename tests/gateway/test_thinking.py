@@ -1,4 +1,4 @@
-"""The thinking model: thoughts first, then an answer that shows its Markdown."""
+"""The thinking model: reasoning first, then an answer with Markdown."""
 
 import json
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""Both token endpoints, in process."""
+"""Both token endpoints."""
 
 import asyncio
 import time

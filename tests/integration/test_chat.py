@@ -1,4 +1,4 @@
-"""The web chat from end to end: real sockets, and an upstream that says what it is told."""
+"""The web chat from end to end: real sockets, and a scripted upstream."""
 
 import asyncio
 import json
@@ -299,7 +299,7 @@ async def test_a_reset_ends_what_is_being_written(run_proxy: RunProxy) -> None:
         await until(lambda: upstream.connections == 0)
 
 
-# --- what goes wrong
+# --- failures
 
 SPARK_ERRORS = [
     b'{"error":{"message":"invalid param model:x (sid: cht1)","type":"e","param":null,"code":"10005"}}',

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.alone
 
 CHANNELS = int(os.environ.get("PROXY_TEST_CHANNELS", "100"))
 FIRST = 50
-"""That are opened before anything is measured, so that what is loaded once is loaded."""
+"""Streams that are opened before the measurement, so that everything loaded once is loaded."""
 KIB_EACH = 60
 AT_ONCE = 50
 SHARED = """
@@ -43,7 +43,7 @@ def resident_kib(process: asyncio.subprocess.Process) -> int:
 
 
 async def open_channels(address: str, count: int) -> list[Connection]:
-    """So many visitors, each with a channel of its own, some of them at once."""
+    """Open this many visitors, each with a separate channel."""
     host, port = address.removeprefix("http://").split(":")
     places = asyncio.Semaphore(AT_ONCE)
 
@@ -82,7 +82,7 @@ async def test_an_open_channel_costs_little(tmp_path: Path, broker: str) -> None
             print(f"{CHANNELS} channels, {broker}: {each:.1f} KiB each")  # noqa: T201  seen with -s
             process.send_signal(signal.SIGINT)  # without the readiness delay
             async with asyncio.timeout(PATIENCE):
-                ends = [await reader.read() for reader, _ in opened]  # each is told that it is over
+                ends = [await reader.read() for reader, _ in opened]  # each stream ends
                 assert await process.wait() == 0
             for _, writer in opened:
                 writer.close()
