@@ -14,7 +14,9 @@ from proxy.credentials.sharing.host import Host
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.services import Services, WorkerState, open_services, open_worker_state
-from proxy.settings import EMBEDDED, Settings
+from proxy.settings import Settings
+from proxy.settings.references import reference_problems
+from proxy.settings.section import dotted
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 
@@ -125,15 +127,7 @@ def merge_settings(running: Settings, new: Settings) -> Settings:
             "restart_needed", sections=sorted(changed), meaning="the rest of the settings is in force"
         )
     merged = new.model_copy(update={**kept, "access": new.access.model_copy(update=access)})
-    _check(merged)
+    problems = [f"{dotted(path)}: {words}" for path, words in reference_problems(merged)]
+    if problems:
+        raise SettingsError(*problems, "[chat], [shared] and [gateway] change with a restart only")
     return merged
-
-
-def _check(merged: Settings) -> None:
-    sharing = [name for name, section in merged.credentials.items() if section.sharing != "local"]
-    if sharing and merged.shared is None:
-        raise SettingsError(f"credentials.{sharing[0]}.sharing: needs a [shared] section, and that a restart")
-    if merged.chat is not None and merged.chat.upstream not in {None, *merged.upstreams}:
-        raise SettingsError("upstreams: that of [chat] is gone, which needs a restart")
-    if any(upstream.base_url.startswith(EMBEDDED) for upstream in merged.upstreams.values()):
-        raise SettingsError("gateway: an embedded: URL needs a [gateway] section, and that a restart")

@@ -1,8 +1,8 @@
-"""The one connection to Redis of a service: where it is, and how long an operation may take.
+"""The connection to Redis that all parts of a worker share, with a time limit for every operation.
 
-redis-py runs here without clocks of its own. With `socket_timeout` it writes through `asyncio.wait_for`,
-which can swallow a cancellation on Python 3.11: a task that is cancelled at that moment runs on for ever.
-So every operation is bounded by `asyncio.timeout`, which cannot.
+redis-py's `socket_timeout` is not used: it writes through `asyncio.wait_for`, which can swallow a
+cancellation on Python 3.11, so that the cancelled task would run for ever. `asyncio.timeout` limits every
+operation instead.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ from proxy.settings import Shared
 from proxy.transport_failure import FailureKind, explain, origin_of
 
 NAMESPACE: Final = "llm-token-proxy"
-"""Begins every key of ours, except for the streams that carry a channel's events."""
+"""The prefix of all keys, except for the streams that carry the events of a channel."""
 COMMANDS_AT_ONCE: Final = 16
-"""Further commands queue, so that thousands of readers who reconnect do not open a connection each."""
+"""Further commands wait, so that thousands of reconnecting readers do not open a connection each."""
 CONNECTIONS_MAX: Final = 200
-"""Above what the queues of all users allow together: a pool that is full fails at once."""
+"""More than all users of the pool need together, because a full pool fails at once."""
 
 
 class StoreUnavailable(Exception):
-    """Redis is absent, slow or silent, or it refuses us."""
+    """Redis cannot be reached, is too slow, or refuses access."""
 
 
 class RedisConnection:
-    """Runs commands, each within a bounded time and none twice.
+    """Runs commands, each with a time limit and without retries.
 
     Args:
         settings: The `[shared]` section.
@@ -43,23 +43,23 @@ class RedisConnection:
 
     def __init__(self, settings: Shared) -> None:
         self.timeout = settings.redis_timeout
-        self._asked = _place_of(settings)
+        self._address = _address_of(settings)
         self.pool, self._sentinels = _build_pool(settings)
-        """The pool, for libraries that bring commands of their own; they run inside `bounded`."""
+        """The pool, for libraries that send commands themselves, inside `bounded`."""
         self._client = redis.asyncio.Redis.from_pool(self.pool)
-        self._places = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE)
 
     @contextlib.asynccontextmanager
     async def bounded(self, seconds: float | None = None) -> AsyncIterator[None]:
-        """Bound the time of an operation, and translate its errors.
+        """Limit the time of an operation, and translate its errors.
 
         Args:
-            seconds: At most so many; never more than `redis_timeout`.
+            seconds: The time limit; never more than `redis_timeout`.
 
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
-        with translated_errors(self._asked):
+        with translated_errors(self._address):
             async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
                 yield
 
@@ -69,20 +69,20 @@ class RedisConnection:
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
-        async with self._places:
+        async with self._slots:
             return await self._execute(None, *command)
 
     async def run_script(
         self, script: str, keys: Sequence[str], *arguments: str | int | bytes, within: float | None = None
     ) -> Any:
-        """Run a Lua script, which is one step for everybody else, and return its result.
+        """Run a Lua script, which is atomic in Redis, and return its result.
 
         Args:
-            script: In Lua.
-            keys: That it reads or writes.
-            arguments: More of its arguments.
-            within: Seconds for this script, which then does not queue behind other commands. For the few
-                scripts that decide about tokens: the readers of the chat must not delay them.
+            script: The script.
+            keys: The keys that it reads or writes.
+            arguments: Its other arguments.
+            within: The time limit in seconds. With it, the script does not wait for other commands, so that
+                readers of the chat cannot delay the scripts that share tokens.
 
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
@@ -91,13 +91,13 @@ class RedisConnection:
         return await (self.run(*command) if within is None else self._execute(within, *command))
 
     def listen(self) -> PubSub:
-        """A connection of its own for pub/sub; the caller closes it."""
+        """Return a separate connection for pub/sub, which the caller has to close."""
         return self._client.pubsub()
 
     async def close(self) -> None:
         """Close the connections."""
         with contextlib.suppress(StoreUnavailable):
-            # Closing can wait for a reader that waits in turn: https://github.com/redis/redis-py/issues/3941
+            # Closing can deadlock with a reader: https://github.com/redis/redis-py/issues/3941
             async with self.bounded():
                 await self._client.aclose()
                 for sentinel in self._sentinels:
@@ -109,51 +109,51 @@ class RedisConnection:
 
 
 @contextlib.contextmanager
-def translated_errors(asked: str = "Redis") -> Iterator[None]:
-    """Raise whatever goes wrong on the way to Redis as a `StoreUnavailable` with words for the log.
+def translated_errors(address: str = "Redis") -> Iterator[None]:
+    """Translate any error to a `StoreUnavailable` with a message for the log.
 
     Args:
-        asked: Where Redis is, as the words name it.
+        address: The address of Redis in the message.
     """
     try:
         yield
     except StoreUnavailable:
         raise
-    except Exception as error:  # replies that are not Redis's make its parser, and limits, raise anything
-        raise StoreUnavailable(_fault(error, asked)) from error
+    except Exception as error:  # an invalid reply can make the parser, or limits, raise anything
+        raise StoreUnavailable(_explain(error, address)) from error
 
 
-def _fault(error: Exception, asked: str) -> str:
-    """What went wrong, without a word of Redis's own: they may repeat what was sent."""
+def _explain(error: Exception, address: str) -> str:
+    """Explain an error without the text of Redis, which may repeat what was sent."""
     if isinstance(error, TimeoutError | RedisTimeout):
-        return f"{asked}: no answer in time; check that it runs, and redis_timeout"
+        return f"{address}: no answer in time; check that it runs, and redis_timeout"
     if isinstance(error, AuthenticationError | NoPermissionError):
-        return f"{asked}: it refuses us ({type(error).__name__}); check user and password in redis_url"
+        return f"{address}: access refused ({type(error).__name__}); check user and password in redis_url"
     if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):
-        return f"{asked}: the socket does not exist; check its path, and that Redis is running"
-    failure = explain(error, asked)
+        return f"{address}: the socket does not exist; check its path, and that Redis is running"
+    failure = explain(error, address)
     if failure.kind is FailureKind.OTHER:
-        return f"{asked}: {type(error).__name__}; look at Redis's log"
-    return f"{asked}: {failure.happened}; {failure.cure}"
+        return f"{address}: {type(error).__name__}; look at Redis's log"
+    return f"{address}: {failure.happened}; {failure.cure}"
 
 
-def _place_of(settings: Shared) -> str:
-    """Where Redis is, without user and password."""
+def _address_of(settings: Shared) -> str:
+    """Return the address of Redis without user and password."""
     url = settings.redis_url.reveal()
     if settings.sentinels:
         return f"redis by the Sentinels {', '.join(settings.sentinels)}"
     return url.partition("?")[0] if url.startswith("unix:") else origin_of(url)
 
 
-class _Watcher(redis.asyncio.Redis):
-    """A client of one Sentinel with a clock of its own, so that a silent one leaves time for the next."""
+class _SentinelClient(redis.asyncio.Redis):
+    """A client of one Sentinel with its own time limit, so that there is time to ask the next one."""
 
     def __init__(self, seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._seconds = seconds
 
     async def sentinel_masters(self, *args: Any, **options: Any) -> Any:
-        """The masters that it knows."""
+        """Return the masters that the Sentinel knows."""
         try:
             async with asyncio.timeout(self._seconds):
                 return await super().sentinel_masters(*args, **options)
@@ -162,18 +162,17 @@ class _Watcher(redis.asyncio.Redis):
 
 
 def _build_pool(settings: Shared) -> tuple[ConnectionPool, list[redis.asyncio.Redis]]:
-    """The pool of connections to the master, and the clients that ask the Sentinels where it is."""
-    # No retries: a command whose answer was lost may have run; the caller knows whether it may run again.
-    clocks: dict[str, Any] = {
+    """Return the pool of connections to the master, and the clients of the Sentinels."""
+    # No retries: if a reply is lost, the command may have run. The caller decides whether to repeat it.
+    limits: dict[str, Any] = {
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout,
         "retry": Retry(NoBackoff(), 0),
     }
     options: dict[str, Any] = {
         **parse_url(settings.redis_url.reveal()),
-        **clocks,
-        # RESP2: only there is a connection that lay idle checked before it is used again, and RESP3 writes
-        # the messages of a channel into a debug log.
+        **limits,
+        # With RESP3, redis-py does not check idle connections before use, and logs the messages of a channel.
         "protocol": 2,
         "max_connections": CONNECTIONS_MAX,
     }
@@ -186,15 +185,15 @@ def _build_pool(settings: Shared) -> tuple[ConnectionPool, list[redis.asyncio.Re
     tls: dict[str, Any] = {}
     if options.pop("connection_class", None) is SSLConnection:
         tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
-    watched = {
-        **clocks,
+    sentinel_options = {
+        **limits,
         **tls,
         "password": settings.sentinel_password.reveal() if settings.sentinel_password else None,
     }
-    sentinel = Sentinel([], sentinel_kwargs=watched)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel([], sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     share = settings.redis_timeout / (len(settings.sentinels) + 1)
     sentinel.sentinels = [
-        _Watcher(share, host=host, port=int(port), **watched)
+        _SentinelClient(share, host=host, port=int(port), **sentinel_options)
         for host, _, port in (text.rpartition(":") for text in settings.sentinels)
     ]
     pool = SentinelConnectionPool(master, sentinel, **{**options, **tls})  # type: ignore[no-untyped-call]

@@ -159,9 +159,11 @@ async def test_settings_that_cannot_be_served_by_change_nothing(run_proxy: RunPr
         run_proxy(upstream.url) as proxy,
         raw_caller(proxy.url) as caller,
     ):
-        bad = settings(tmp_path, upstream.url, key="sk-new-key-91")
-        bad = bad.model_copy(update={"credentials": {}})  # which its upstream names
-        with pytest.raises(KeyError):
+        (tmp_path / "no-certificate.pem").write_text("")
+        credential = 'source = "http"\nurl = "https://127.0.0.1:9/t"\ntoken = "t"\n'
+        credential += 'client_cert = "no-certificate.pem"\n'
+        bad = settings(tmp_path, upstream.url, key="sk-new-key-91", credential=credential)
+        with pytest.raises(ssl.SSLError):
             await put_in_force(proxy, bad)
         assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [200, 401]
 

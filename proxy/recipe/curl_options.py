@@ -8,37 +8,25 @@ from proxy.recipe.shell_words import CurlLineError
 
 DATA: Final = ("data", "data-ascii", "data-raw", "data-binary", "data-urlencode", "json")
 _ALIASES: Final = {"data-ascii": "data"}
-_WITH_VALUE: Final = {
-    *DATA,
-    *(
-        "request",
-        "header",
-        "user",
-        "user-agent",
-        "referer",
-        "cookie",
-        "url",
-        "cacert",
-        "cert",
-        "key",
-        "proxy",
-    ),
-    *("proxy-user", "oauth2-bearer", "max-time"),
-}
-_FLAGS: Final = {"get", "insecure", "location", "location-trusted"}
-_IGNORED_WITH_VALUE: Final = {
-    *("output", "write-out", "connect-timeout", "retry", "retry-delay", "retry-max-time", "max-redirs"),
-    *("dump-header", "cookie-jar", "stderr", "trace", "trace-ascii", "limit-rate", "keepalive-time"),
-    *("tls-max", "proto", "proto-redir", "cert-type", "key-type", "output-dir"),
-}
-_IGNORED: Final = {
-    *("silent", "show-error", "verbose", "include", "fail", "fail-with-body", "fail-early", "compressed"),
-    *("http1.0", "http1.1", "http2", "http2-prior-knowledge", "http3", "no-buffer", "progress-bar", "ipv4"),
-    *("ipv6", "globoff", "tlsv1", "tlsv1.0", "tlsv1.1", "tlsv1.2", "tlsv1.3", "progress-meter", "path-as-is"),
-    *("remote-name", "remote-header-name", "tcp-nodelay", "keepalive", "tr-encoding", "disable", "alpn"),
-    *("ssl-reqd", "ssl-no-revoke", "raw", "styled-output", "basic", "retry-all-errors", "retry-connrefused"),
-    *("trace-time", "show-headers", "anyauth"),
-}
+_WITH_VALUE_NAMES: Final = """
+data data-ascii data-raw data-binary data-urlencode json request header user user-agent referer cookie url
+cacert cert key proxy proxy-user oauth2-bearer max-time
+"""
+_IGNORED_WITH_VALUE_NAMES: Final = """
+output write-out connect-timeout retry retry-delay retry-max-time max-redirs dump-header cookie-jar stderr
+trace trace-ascii limit-rate keepalive-time tls-max proto proto-redir cert-type key-type output-dir
+"""
+_IGNORED_NAMES: Final = """
+silent show-error verbose include fail fail-with-body fail-early compressed http1.0 http1.1 http2
+http2-prior-knowledge http3 no-buffer progress-bar ipv4 ipv6 globoff tlsv1 tlsv1.0 tlsv1.1 tlsv1.2 tlsv1.3
+progress-meter path-as-is remote-name remote-header-name tcp-nodelay keepalive tr-encoding disable alpn
+ssl-reqd ssl-no-revoke raw styled-output basic retry-all-errors retry-connrefused trace-time show-headers
+anyauth
+"""
+_WITH_VALUE: Final = frozenset(_WITH_VALUE_NAMES.split())
+_FLAGS: Final = frozenset({"get", "insecure", "location", "location-trusted"})
+_IGNORED_WITH_VALUE: Final = frozenset(_IGNORED_WITH_VALUE_NAMES.split())
+_IGNORED: Final = frozenset(_IGNORED_NAMES.split())
 _REFUSED: Final = {
     "form": "multipart requests for a token are not supported: send it as --data or --json",
     "form-string": "multipart requests for a token are not supported: send it as --data or --json",
@@ -55,7 +43,13 @@ _REFUSED: Final = {
     "pass": "a key with a password is not supported: decrypt it, and guard the file",
 }
 _REFUSED_WITH_VALUE: Final = {
-    *("form", "form-string", "upload-file", "config", "aws-sigv4", "unix-socket", "pass"),
+    "form",
+    "form-string",
+    "upload-file",
+    "config",
+    "aws-sigv4",
+    "unix-socket",
+    "pass",
 }
 _LETTERS: Final = """
 X=request H=header d=data u=user A=user-agent e=referer b=cookie E=cert x=proxy U=proxy-user m=max-time

@@ -19,18 +19,8 @@ _EPOCH: Final = re.compile(r"[12]\d{9}")
 _EPOCH_MS: Final = re.compile(r"[12]\d{12}")
 _MOMENTS: Final = frozenset({"timestamp", "ts", "time", "now", "t", "requesttime", "reqtime", "currenttime"})
 _REQUEST_ID_WORDS: Final = frozenset(
-    {
-        "nonce",
-        "request",
-        "req",
-        "trace",
-        "correlation",
-        "message",
-        "msg",
-        "transaction",
-        "idempotency",
-        "uuid",
-    }
+    {"nonce", "request", "req", "trace", "correlation", "message", "msg", "transaction"}
+    | {"idempotency", "uuid"}
 )
 _SECRET_DIGITS_MIN: Final = 4
 """A shorter number is an option or a version rather than a secret."""
@@ -215,17 +205,11 @@ def _has_signature(value: Any) -> bool:
 
 
 def _where(part: str, key: str) -> str:
-    places = {
-        "json": "of the JSON",
-        "form": "of the form",
-        "query": "of the query",
-        "headers": "of the headers",
-    }
     if part == "basic":
         return "the password of HTTP basic authentication"
     if part in {"url", "proxy"}:
         return "a part of the URL" if part == "url" else "the proxy's URL with its password"
-    return f'"{key}" {places[part]}'
+    return f'"{key}" of the {"JSON" if part == "json" else part}'
 
 
 def _escaped(text: str) -> str:

@@ -20,12 +20,9 @@ EMBEDDED: Final = "embedded:"
 """Begins the URLs of the demonstration gateway, whose address is known only when it runs."""
 WEIGHT_MAX: Final = 1000
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, a token
 _HOST_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-_OFFSET = re.compile(r"[+-](?:0\d|1[0-4]):[0-5]\d")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RATE = re.compile(r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?")
 _PLACEHOLDERS = {
     "only the letter x": r"(sk)?x{3,}",
     "only dots": r"(sk)?\.{3,}",
@@ -43,27 +40,19 @@ def _number(value: object) -> object:
     return value
 
 
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Return a validator for strings that match a pattern; `words` refuses all others."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        return value if compiled.fullmatch(value) else refuse(words)
+
+    return AfterValidator(check)
+
+
 def _name(value: str) -> str:
     if not value or value != value.strip() or not value.isprintable():
         refuse("must be a name: printable, without spaces around it")
-    return value
-
-
-def _dotted_path(value: str) -> str:
-    if not all(value.split(".")):
-        refuse('must be a path into the reply, such as "data.token"')
-    return value
-
-
-def _utc_offset(value: str) -> str:
-    if not _OFFSET.fullmatch(value):
-        refuse('must be an offset from UTC, such as "+08:00" or "+00:00"')
-    return value
-
-
-def _header_name(value: str) -> str:
-    if not _HEADER_NAME.fullmatch(value):
-        refuse("is not a valid header name")
     return value
 
 
@@ -91,12 +80,6 @@ def _template(value: str) -> str:
     if "{token}" not in value:
         refuse("must contain {token}")
     return header_text(value)
-
-
-def _rate(value: str) -> str:
-    if not _RATE.fullmatch(value):
-        refuse('must be a rate, such as "600/minute" or "10/5 seconds"')
-    return value
 
 
 def _repair_name(value: str) -> str:
@@ -278,13 +261,24 @@ Tries = Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)]
 Status = Annotated[int, BeforeValidator(_number), Field(ge=400, le=599)]
 WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
-DottedPath = Annotated[str, AfterValidator(_dotted_path)]
+DottedPath = Annotated[
+    str, matching(r"[^.]+(\.[^.]+)*+", 'must be a path into the reply, such as "data.token"')
+]
 PlainText = Annotated[str, Checked(_plain_text)]
-UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
-HeaderName = Annotated[str, AfterValidator(_header_name)]
+UtcOffset = Annotated[
+    str, matching(r"[+-](?:0\d|1[0-4]):[0-5]\d", 'must be an offset from UTC, such as "+08:00" or "+00:00"')
+]
+HeaderName = Annotated[str, matching(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "is not a valid header name")]
+"""A token of RFC 9110 5.6.2."""
 HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
-Rate = Annotated[str, AfterValidator(_rate)]
+Rate = Annotated[
+    str,
+    matching(
+        r"[1-9]\d*\s*/\s*([1-9]\d*\s+)?(second|minute|hour|day)s?",
+        'must be a rate, such as "600/minute" or "10/5 seconds"',
+    ),
+]
 RepairName = Annotated[str, AfterValidator(_repair_name)]
 EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
 """An endpoint of `proxy.wire.endpoints`, or `*` for all paths."""

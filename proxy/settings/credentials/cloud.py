@@ -1,7 +1,6 @@
 """`source = "azure"`, `"google"` and `"bedrock"`: tokens from the clouds' own SDKs."""
 
 import json
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from proxy.settings.credentials.section import CredentialSection
-from proxy.settings.fields import CaFile, Count, Name, ProxyUrl, ReadableFile, SecretText
+from proxy.settings.fields import CaFile, Count, Name, ProxyUrl, ReadableFile, SecretText, matching
 from proxy.settings.section import Choice, problems_of_choices, refuse, refuse_all, refuse_together
 
 
@@ -51,8 +50,6 @@ def _is_installed(module: str) -> bool:
 
 # --- Azure
 
-_SCOPE = re.compile(r"[A-Za-z0-9._:/-]+")
-_TENANT = re.compile(r"[A-Za-z0-9.-]+")
 _APPLICATION: Final = ("tenant_id", "client_id")
 _METHODS: Final = (
     Choice("method", "default", (), (*_APPLICATION, "authority")),
@@ -69,18 +66,6 @@ _HINTS: Final = {
     "client_id": ', such as "${env:AZURE_CLIENT_ID}"',
     "token_file": ', such as "${env:AZURE_FEDERATED_TOKEN_FILE}"',
 }
-
-
-def _scope(value: str) -> str:
-    if not _SCOPE.fullmatch(value):
-        refuse('must be one scope, such as "https://cognitiveservices.azure.com/.default"')
-    return value
-
-
-def _tenant(value: str) -> str:
-    if not _TENANT.fullmatch(value):
-        refuse("must be the id or a domain of a tenant: letters, digits, dots and hyphens")
-    return value
 
 
 def _authority(value: str) -> str:
@@ -102,13 +87,27 @@ class AzureCredential(IssuerSection):
     modules: ClassVar[tuple[str, ...]] = ("azure.identity", "aiohttp")
 
     source: Literal["azure"]
-    scope: Annotated[Name, AfterValidator(_scope)]
+    scope: Annotated[
+        str,
+        matching(
+            r"[A-Za-z0-9._:/-]+", 'must be one scope, such as "https://cognitiveservices.azure.com/.default"'
+        ),
+    ]
     """What the token is for, such as `https://cognitiveservices.azure.com/.default`."""
     method: Literal[
         "default", "client_secret", "certificate", "workload_identity", "managed_identity", "cli"
     ] = "default"
     """How to authenticate; `default` tries everything that the environment offers, in order."""
-    tenant_id: Annotated[Name, AfterValidator(_tenant)] | None = None
+    tenant_id: (
+        Annotated[
+            str,
+            matching(
+                r"[A-Za-z0-9.-]+",
+                "must be the id or a domain of a tenant: letters, digits, dots and hyphens",
+            ),
+        ]
+        | None
+    ) = None
     client_id: Name | None = None
     """The id of the application; with `managed_identity`, that of a user-assigned identity."""
     client_secret: SecretText | None = None
@@ -184,13 +183,6 @@ class GoogleCredential(IssuerSection):
 # --- Bedrock
 
 _TWELVE_HOURS: Final = 12 * 3600
-_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
-
-
-def _region(value: str) -> str:
-    if not _REGION.fullmatch(value):
-        refuse('must be a region, such as "us-east-1"')
-    return value
 
 
 class BedrockCredential(CloudSection):
@@ -200,7 +192,7 @@ class BedrockCredential(CloudSection):
     modules: ClassVar[tuple[str, ...]] = ("aws_bedrock_token_generator", "botocore")
 
     source: Literal["bedrock"]
-    region: Annotated[Name, AfterValidator(_region)]
+    region: Annotated[str, matching(r"[a-z0-9]+(-[a-z0-9]+)+", 'must be a region, such as "us-east-1"')]
     ttl: Annotated[Count, Field(le=_TWELVE_HOURS)] = _TWELVE_HOURS
     """The lifetime of a key in seconds; temporary AWS credentials may end it earlier."""
     profile: Name | None = None

@@ -1,7 +1,6 @@
 """`source = "static"`, `"file"` and `"exec"`: tokens that come from this machine."""
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 from proxy.secret import Secret
 from proxy.settings.credentials.http import Expiry
 from proxy.settings.credentials.section import CredentialSection
-from proxy.settings.fields import DottedPath, KeyText, PositiveSeconds, ReadableFile
+from proxy.settings.fields import DottedPath, KeyText, PositiveSeconds, ReadableFile, matching
 from proxy.settings.interpolation import Interpolated
 from proxy.settings.section import (
     Checked,
@@ -26,7 +25,6 @@ from proxy.settings.section import (
 )
 
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
-_VARIABLE = re.compile(r"[^=\0]+")
 _HINTS: Final = {"token": ': the path of the token in the JSON, such as "data.token"'}
 
 
@@ -96,12 +94,6 @@ def _argument(value: object) -> str | Secret:
     return Secret(str(text)) if isinstance(value, Secret | Interpolated) else text
 
 
-def _variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        refuse("must be the name of an environment variable")
-    return name
-
-
 def _folder(path: Path, info: ValidationInfo) -> Path:
     located = _settings_folder(info) / path
     if "\0" in str(path) or not located.is_dir():
@@ -137,7 +129,7 @@ def _located(program: str, info: ValidationInfo) -> str:
 
 
 Argument = Annotated[str | Secret, Checked(_argument)]
-VariableName = Annotated[str, AfterValidator(_variable)]
+VariableName = Annotated[str, matching(r"[^=\0]+", "must be the name of an environment variable")]
 Folder = Annotated[Path, AfterValidator(_folder)]
 
 
