@@ -1,6 +1,7 @@
 """The application: wiring, error handlers, lifespan. Importing this module has no effect."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Final
@@ -23,19 +24,26 @@ from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAl
 from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
+from proxy.telemetry.worker_metrics import WorkerMetrics
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
 DISCARD_SECONDS: Final = 1.0
 """How long the rest of a refused request is read and dropped, so that its caller can read the answer."""
 
 
-def create_app(settings: Settings, drain: Drain | None = None, host: Host | None = None) -> Quart:
+def create_app(
+    settings: Settings,
+    drain: Drain | None = None,
+    host: Host | None = None,
+    worker_metrics: WorkerMetrics | None = None,
+) -> Quart:
     """Build the application.
 
     Args:
         settings: Loaded and checked.
         drain: Shared with the code that stops the server, so that each stream gets its error event.
         host: What this process shares with the other workers of the service, if there are several.
+        worker_metrics: How `/metrics` includes the other workers.
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
@@ -60,12 +68,19 @@ def create_app(settings: Settings, drain: Drain | None = None, host: Host | None
     app.register_error_handler(HTTPException, answer_http_exception)
     app.register_error_handler(Exception, answer_defect)
 
+    app.extensions["worker_metrics"] = worker_metrics
     serving = app.extensions["serving"] = asyncio.Event()
 
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
-        async with open_snapshots(settings, drain or Drain(), host) as snapshots:
+        async with (
+            open_snapshots(settings, drain or Drain(), host) as snapshots,
+            contextlib.AsyncExitStack() as stack,
+        ):
             app.extensions["proxy"] = snapshots
+            if worker_metrics is not None:
+                offered = worker_metrics.offered(lambda: snapshots.current.metrics.render()[0])
+                await stack.enter_async_context(offered)
             serving.set()
             yield
 

@@ -94,8 +94,6 @@ class Services:
     metrics: Metrics
     usage: UsageTotals
     held: HeldBytes
-    host: Host | None = None
-    """What the workers of this host share, where there are several."""
     users: RefCount = field(default_factory=RefCount)
 
     @property
@@ -164,5 +162,4 @@ async def open_services(
             metrics=Metrics(credentials.readings, state.usage, routing.readings),
             usage=state.usage,
             held=state.held,
-            host=state.host,
         )

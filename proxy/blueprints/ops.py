@@ -2,10 +2,11 @@
 
 from http import HTTPStatus
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, current_app
 
 from proxy.access import public
 from proxy.blueprints.exchange import current_request, current_services
+from proxy.telemetry.worker_metrics import WorkerMetrics
 
 blueprint = Blueprint("ops", __name__)
 
@@ -39,9 +40,10 @@ async def metrics() -> Response:
     """
     request = current_request()
     current_services().access.sites.check_host(request.raw_headers, request.local_address)
-    if current_services().host is not None:  # One worker's figures would be taken for all.
-        return _plain("metrics: not with several workers: run one", HTTPStatus.NOT_IMPLEMENTED)
     text, content_type = current_services().metrics.render()
+    workers: WorkerMetrics | None = current_app.extensions["worker_metrics"]
+    if workers is not None:
+        text = await workers.collect(text)
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 

@@ -39,6 +39,7 @@ from proxy.server.supervisor import Lifeline
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
 from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger, writing_to
+from proxy.telemetry.worker_metrics import WorkerMetrics
 from proxy.token_ids import load_token_texts
 
 
@@ -48,7 +49,7 @@ def serve(options: argparse.Namespace) -> int:
     server = load_server_config(options.bind)
     workers = options.workers or server.workers
     with contextlib.ExitStack() as stack:
-        lifeline = host = None
+        lifeline = host = worker_metrics = None
         inherited = inherited_sockets(os.environ)
         if options.assignment is not None:
             lifeline = stack.enter_context(Lifeline(options.assignment))
@@ -56,6 +57,7 @@ def serve(options: argparse.Namespace) -> int:
             workers = assignment.workers
             inherited = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
             host = Host(Path(assignment.folder), assignment.sealing_key)
+            worker_metrics = WorkerMetrics(Path(assignment.folder), assignment.worker, workers)
         binds = [*map(address_of, inherited)] or [*server.bind]
         check_workers(settings, workers)
         check_binds(settings, binds)
@@ -84,7 +86,7 @@ def serve(options: argparse.Namespace) -> int:
                 serve_until_stopped,
                 settings, server, slots[0], load=load, file=options.config, signals=signals,
                 certificates=certificates, lifeline=lifeline,
-                host=host,
+                host=host, worker_metrics=worker_metrics,
             )
         )  # fmt: skip
     return 0
@@ -111,6 +113,7 @@ async def serve_until_stopped(
     certificates: Certificates | None = None,
     lifeline: Lifeline | None = None,
     host: Host | None = None,
+    worker_metrics: WorkerMetrics | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -125,6 +128,7 @@ async def serve_until_stopped(
         certificates: With them TLS is spoken.
         lifeline: Of one worker among several.
         host: What it shares with the others.
+        worker_metrics: How its `/metrics` includes the others.
     """
     drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
@@ -141,7 +145,7 @@ async def serve_until_stopped(
         resolved = resolve(settings)
         if lifeline is None:
             announce(resolved, sockets, "http" if certificates is None else "https")
-        app = create_app(resolved, drain, host)
+        app = create_app(resolved, drain, host, worker_metrics)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
             certificates,

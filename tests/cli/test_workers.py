@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.cli.serve_workers import check_workers
 from proxy.cli.server import open_slots
@@ -190,16 +191,20 @@ async def test_a_hangup_reloads_every_worker(tmp_path: Path) -> None:
             assert {await service.status("sk-new-key-91-0a7c") for _ in range(20)} == {200}
 
 
-async def test_metrics_of_one_worker_are_not_shown_for_all(tmp_path: Path) -> None:
+async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
     async with raw_upstream(answer_json) as upstream:
         write_files(tmp_path, upstream.url)
-        async with two_workers(tmp_path) as service, raw_caller(service.url) as caller:
-            await caller.send("GET", "/metrics", key=None)
-            answer = await caller.answer()
-            assert (answer.status, await caller.body(answer)) == (
-                501,
-                b"metrics: not with several workers: run one\n",
-            )
+        async with two_workers(tmp_path) as service:
+            calls = 20
+            assert {await service.status() for _ in range(calls)} == {200}
+            for _ in range(4):  # whichever worker is scraped
+                async with raw_caller(service.url) as caller:
+                    await caller.send("GET", "/metrics", key=None)
+                    text = (await caller.body(await caller.answer())).decode()
+                families = {family.name: family for family in text_string_to_metric_families(text)}
+                attempts = families["llm_proxy_upstream_attempts"].samples
+                assert {sample.labels["worker"] for sample in attempts} == {"0", "1"}
+                assert sum(sample.value for sample in attempts) == calls
 
 
 async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
