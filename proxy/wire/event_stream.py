@@ -15,15 +15,15 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 """A comment, which clients ignore; it shows that the connection is alive."""
 
 # "\r\n" is one line end and must not match as two, so "?+" is possessive.
-_EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
-_END_MARKER: Final = b"[DONE]"
+EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
+END_MARKER: Final = b"[DONE]"
 _BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
 # The upstream's own error also ends a stream; `"error": null` is not an error.
 _ERROR: Final = re.compile(rb'(?:^|[\r\n])data: ?\s*\{\s*"error"\s*:\s*[^\sn]')
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
-_BOM: Final = b"\xef\xbb\xbf"
-_BEFORE_FIELDS: Final = re.compile(rb"(?:" + _BOM + rb")?+[\r\n]*+")
+BOM: Final = b"\xef\xbb\xbf"
+_BEFORE_FIELDS: Final = re.compile(rb"(?:" + BOM + rb")?+[\r\n]*+")
 _FIELDS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
 _FIELD: Final = re.compile(rb"|".join(_FIELDS))
 _FIELD_BYTES_MAX: Final = max(map(len, _FIELDS))
@@ -86,7 +86,7 @@ class EventFramer:
             found = self._tail.rfind(b"\n\n", start)
             return found + 2 if found >= 0 else 0
         end = 0
-        for match in _EVENT_END.finditer(self._tail, start):
+        for match in EVENT_END.finditer(self._tail, start):
             end = match.end()
         return end
 
@@ -105,11 +105,11 @@ class EventFramer:
     def marked(self) -> bool:
         """Whether the end marker was among the last events."""
         recent = self.recent
-        marker = recent.rfind(_END_MARKER)
+        marker = recent.rfind(END_MARKER)
         return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
 
     def _count(self, whole: bytes) -> bytes:
-        self.events += sum(1 for _ in _EVENT_END.finditer(whole)) if b"\r" in whole else whole.count(b"\n\n")
+        self.events += sum(1 for _ in EVENT_END.finditer(whole)) if b"\r" in whole else whole.count(b"\n\n")
         self._recent.append(whole)
         return whole
 
@@ -124,14 +124,14 @@ def _is_whole(tail: bytes) -> bool:
 
 def _is_payload(payload: bytes) -> bool:
     try:
-        return payload == _END_MARKER or msgspec.json.decode(payload) is not None
+        return payload == END_MARKER or msgspec.json.decode(payload) is not None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
 
 
 def holds_event(body: bytes | bytearray) -> bool:
     """Whether the beginning of a stream contains a whole event."""
-    return b"\n\n" in body or _EVENT_END.search(body) is not None
+    return b"\n\n" in body or EVENT_END.search(body) is not None
 
 
 def begins_like_events(body: bytes | bytearray) -> bool | None:
@@ -144,7 +144,7 @@ def begins_like_events(body: bytes | bytearray) -> bool | None:
     first = bytes(body[start : start + _FIELD_BYTES_MAX])
     if _FIELD.match(first):
         return True
-    is_cut = any(field.startswith(first) for field in (_BOM, *_FIELDS))
+    is_cut = any(field.startswith(first) for field in (BOM, *_FIELDS))
     return None if is_cut and start < _BLANK_BYTES_MAX else False
 
 

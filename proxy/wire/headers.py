@@ -111,7 +111,7 @@ _URI_REFERENCE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """No spaces, quotes, angle brackets or backslashes."""
 _ODD_SEGMENT: Final = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|//|%2f|%5c", re.IGNORECASE)
 _LINK_TARGET: Final = re.compile(rb"<([^<>]*)>")
-_PORTS: Final = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def request_headers(received: Iterable[tuple[bytes, bytes]], *, request_id: str) -> Headers:
@@ -242,7 +242,7 @@ def relative_reference(value: bytes, base_url: str, path: bytes) -> bytes | None
 
 
 def _origin(url: SplitResult) -> tuple[str, str | None, str | None, int | None]:
-    return url.scheme, url.username, url.hostname, url.port or _PORTS.get(url.scheme)
+    return url.scheme, url.username, url.hostname, url.port or DEFAULT_PORTS.get(url.scheme)
 
 
 def _relocate_links(value: bytes, base_url: str, path: bytes) -> bytes | None:

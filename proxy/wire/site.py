@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from proxy.wire.headers import Headers
+from proxy.wire.headers import DEFAULT_PORTS, Headers
 
 ANY: Final = "*"
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
 _FOREIGN_SITES: Final = frozenset({b"cross-site", b"same-site"})
 
 
@@ -43,7 +43,7 @@ def parse_origin(value: bytes) -> Site | None:
         return None
     if not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
         return None
-    return Site(parts.hostname.removesuffix("."), port or _DEFAULT_PORTS.get(parts.scheme))
+    return Site(parts.hostname.removesuffix("."), port or DEFAULT_PORTS.get(parts.scheme))
 
 
 def is_loopback_name(name: str) -> bool:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-# "\r\n" is one line end and must not match as two, so "?+" is possessive.
-_BLOCK_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
-_AT_BLOCK_END: Final = re.compile(_BLOCK_END.pattern + rb"\Z")
+from proxy.wire.event_stream import EVENT_END
+
+_AT_BLOCK_END: Final = re.compile(EVENT_END.pattern + rb"\Z")
 _LINE_END: Final = re.compile(rb"\r\n?+|\n")
 _DATA: Final = re.compile(rb"data(?::|$)")
 _EVENT: Final = re.compile(rb"(?:event|id|retry)(?::|$)")
@@ -21,7 +21,7 @@ EVENT_LINES_SIGN: Final = re.compile(rb"(?:^|[\r\n])(?:event|id|retry|:)")
 def split_events(whole_events: bytes) -> list[bytes]:
     """Split a stream into blocks, each with the blank line that ends it."""
     blocks, start = [], 0
-    for end in _BLOCK_END.finditer(whole_events):
+    for end in EVENT_END.finditer(whole_events):
         blocks.append(whole_events[start : end.end()])
         start = end.end()
     if start < len(whole_events):

@@ -10,6 +10,7 @@ import msgspec
 
 from proxy.errors import Aborted, InvalidResponse
 from proxy.wire.error_envelope import error_event
+from proxy.wire.event_stream import BOM, END_MARKER
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.conversions import DONE, is_chat
 from proxy.wire.repairs.framing import (
@@ -75,9 +76,7 @@ DATA_LINES: Final = Repair(
 )
 
 
-_BOM: Final = b"\xef\xbb\xbf"
 _FIELD: Final = re.compile(rb"(?:data|event|id|retry)?:|data[\r\n]")
-_END_MARKER: Final = b"[DONE]"
 _END_WORDS: Final = frozenset({b"[done]", b"done", b'"[done]"', b'"done"'})
 """Spellings of the end marker, in lower case."""
 _NO_ANSWER: Final = "an event stream without an answer"
@@ -175,7 +174,7 @@ class StreamRepairer:
         Raises:
             InvalidResponse: This is not an event stream, or it contains no result.
         """
-        for block in split_events(whole_events.removeprefix(_BOM)):
+        for block in split_events(whole_events.removeprefix(BOM)):
             valid = block if not self._utf8 or is_utf8(block) else self._replace_invalid(block)
             if valid is None:
                 raise InvalidResponse("text that is not valid UTF-8")
@@ -209,7 +208,7 @@ class StreamRepairer:
             return b"" if self.ended else whole_events
         if not self._begun and whole_events:
             self._begun = True
-            whole_events = whole_events.removeprefix(_BOM)
+            whole_events = whole_events.removeprefix(BOM)
         if self._lf and whole_events:
             after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
             whole_events = lf_newlines(whole_events, after_cr=after_cr)
@@ -287,14 +286,14 @@ class StreamRepairer:
         if not self._answered and self._true_errors:
             return self._abort(_NO_ANSWER)
         self._marked = True
-        end = rewrite(block, [_END_MARKER]) if self._end and payload != _END_MARKER else block
+        end = rewrite(block, [END_MARKER]) if self._end and payload != END_MARKER else block
         return self._take_withheld_usage() + end
 
     def _change_other(self, block: bytes, payload: bytes) -> bytes:
         """Change an event that holds no object."""
         if self._data_lines and b"\n" in payload and not _is_json(payload):
             lines = [line for line in payload.split(b"\n") if line.strip()]
-            if all(open_object(line) is not None or line.strip() == _END_MARKER for line in lines):
+            if all(open_object(line) is not None or line.strip() == END_MARKER for line in lines):
                 blocks = [rewrite(b"" if place else block, [line]) for place, line in enumerate(lines)]
                 return b"".join([self._change_event(each) for each in blocks])
         if not self._is_chunked or not self._true_errors:
