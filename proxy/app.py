@@ -47,7 +47,7 @@ def create_app(
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
-    # Every exchange has timeouts of its own; Quart's would cut streams silently.
+    # Every exchange has its own timeouts; Quart's would cut streams silently.
     app.config["RESPONSE_TIMEOUT"] = None
     _bound_bodies(app, settings)
     app.url_map.strict_slashes = False

@@ -1,6 +1,6 @@
 """The services of the current configuration, and their replacement by a reload without cutting a stream.
 
-Each snapshot of the configuration has services of its own, opened and closed by one task. A request uses the
+Each snapshot of the configuration has its own services, opened and closed by one task. A request uses the
 snapshot that was current when it began; a replaced one is closed when its last request has ended.
 """
 

@@ -128,7 +128,7 @@ def _is_event_stream(answer: Answer) -> bool:
 
 
 def _to_response(answer: Answer) -> Response:
-    """Return the answer as Quart sends it: no header of its own, no timeout on the body."""
+    """Return the answer for Quart, without Quart's headers and without a timeout on the body."""
     body = answer.body if isinstance(answer.body, bytes) else IterableBody(answer.body)
     response = Response(body, status=answer.status)
     response.headers = Headers(

@@ -19,7 +19,7 @@ async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
 
 
 def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> None:
-    """Check that the caller may send this request, and note what is to be counted and logged of it.
+    """Check that the caller may send this request, and have it counted and logged.
 
     Raises:
         EndpointForbidden, ModelForbidden: the caller may not use the endpoint or the model.

@@ -21,7 +21,7 @@ from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.relay import Answer, Attempt
+from proxy.upstream.relay import NO_ANSWER_REPAIRS, Answer, Attempt
 from proxy.upstream.repaired import AnswerRepairs
 from proxy.upstream.requests import IncomingRequest, UpstreamRequest
 from proxy.upstream.routing import Route
@@ -114,15 +114,16 @@ class Attempts:
         """Send the request to one upstream, and wait for the first byte of its answer."""
         clock = ExchangeClock(route.timeouts, begun)
         closing.enter_context(self._drain.watch(clock))
+        repairs = NO_ANSWER_REPAIRS
+        if route.repairs:
+            repairs = AnswerRepairs(route.repairs, read_call(route.endpoint.shape, request.body))
         attempt = Attempt(
             self._write_request(request, route, clock, record),
             route,
             clock,
             record,
             self._limits,
-            AnswerRepairs(
-                route.repairs, read_call(route.endpoint.shape, request.body if route.repairs else b"")
-            ),
+            repairs,
             heartbeat=route.heartbeat if heartbeat is None else heartbeat,
         )
         if wait:
@@ -165,6 +166,8 @@ class Attempts:
             return body
         if route.rename is not None:
             body = replace_model(body, route.rename)
+        if not route.repairs:
+            return body
         read_ids = self._token_texts.reader(request.model)
         return repair_request(route.repairs, route.endpoint.shape, body, read_ids)
 

@@ -43,7 +43,7 @@ class Heartbeat:
         group: asyncio.TaskGroup,
         closing: contextlib.AsyncExitStack,
     ) -> Answer:
-        """Return the answer if it arrives before a heartbeat is due, else a stream of heartbeats before it.
+        """Return the answer, or, if a heartbeat is due first, a stream of heartbeats followed by the answer.
 
         Args:
             opening: Waits for the answer.

@@ -14,7 +14,7 @@ from proxy.wire.endpoints import Endpoint
 from proxy.wire.repairs import Repairs, resolve
 
 ANYBODY: Final = Caller("")
-"""A caller without a key, and so without repairs or limits of its own."""
+"""A caller without a key, and so without its own repairs or limits."""
 NO_REPAIRS: Final = Repairs()
 Target = str | Mapping[str, int]
 
