@@ -21,32 +21,14 @@ from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.reply import Reply
 from proxy.errors import SettingsError
-from proxy.recipe import (
-    STEPS,
-    ComputedLine,
-    CurlLineError,
-    CurlRequest,
-    Draft,
-    Finding,
-    Reading,
-    UnfinishedLine,
-    credential_block,
-    exec_block,
-    exports,
-    hmac_script,
-    language_of,
-    outline,
-    parse_curl,
-    parse_reply,
-    read_reply,
-    reading_for,
-    request_block,
-    span,
-    split_words,
-    take_secrets_out,
-    translator,
-    with_offset,
-)
+from proxy.recipe.block import STEPS, credential_block, exec_block, exports, hmac_script, request_block
+from proxy.recipe.curl_line import CurlRequest, parse_curl
+from proxy.recipe.draft import Draft, take_secrets_out
+from proxy.recipe.expiries import Finding, span, with_offset
+from proxy.recipe.outline import outline
+from proxy.recipe.phrases import language_of, translator
+from proxy.recipe.reply import Reading, parse_reply, read_reply, reading_for
+from proxy.recipe.shell_words import ComputedLine, CurlLineError, UnfinishedLine, split_words
 from proxy.settings import Credential, Logs, load_settings
 from proxy.telemetry import configure_logs
 

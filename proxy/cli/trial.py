@@ -16,7 +16,7 @@ from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.reply import Reply
 from proxy.credentials.sources.request_values import credentials_in
 from proxy.errors import ProxyError, SettingsError
-from proxy.recipe import outline
+from proxy.recipe.outline import outline
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.secret import Secret
 from proxy.secret_detection import is_harmless

@@ -135,7 +135,7 @@ class CachedTokenSource:
             if sent_at > self._suspect_since:
                 self._suspect = None
         if before is not None and before.token.digest != token.digest:
-            self._learn(before, token)
+            self._learn_from_rejected(before, token)
 
     def rejected(
         self,
@@ -163,7 +163,7 @@ class CachedTokenSource:
         if current is None or current.digest != token.digest:
             self.stats.rejections_without_effect += 1  # there is already a newer one, or none
             return True
-        if self._history.explains(purpose, caller, now):
+        if self._history.is_denied(purpose, caller, now):
             self.stats.rejections_without_effect += 1
             return False
         if self._suspect != token.digest:
@@ -171,7 +171,7 @@ class CachedTokenSource:
             self._log.warning(
                 "token_rejected", generation=token.generation, fingerprint=token.fingerprint, reason=reason
             )
-        wait = self._force(caller, purpose, now)
+        wait = self._fetch_after_rejection(caller, purpose, now)
         if wait > 0:
             self._history.postponed(purpose, now)
             self.stats.rejections_without_effect += 1
@@ -211,7 +211,7 @@ class CachedTokenSource:
             if self._flight is None:
                 if self._closed or now < self._backoff_until:
                     raise self._unavailable(now)
-                wait = self._force(caller, purpose, now)
+                wait = self._fetch_after_rejection(caller, purpose, now)
                 if wait > RATION_PATIENCE_SECONDS:
                     raise TokenUnavailable(
                         wait, reason=f"the token was rejected, and fetches are rationed for {wait:.1f} s"
@@ -239,19 +239,19 @@ class CachedTokenSource:
             "token_denied", endpoint=purpose.endpoint, model=purpose.model, generation=token.generation
         )
 
-    def _force(self, caller: str, purpose: Purpose, now: float) -> float:
+    def _fetch_after_rejection(self, caller: str, purpose: Purpose, now: float) -> float:
         """Start a fetch because of a rejection, or return the number of seconds until that is possible."""
         self._follow_loop()
         if self._flight is not None or self._closed:
             return 0.0
         if now < self._backoff_until:
             return self._backoff_until - now
-        wait = self._history.wait(caller, purpose, now)
+        wait = self._history.delay(caller, purpose, now)
         if wait > 0:
             return wait
-        self._history.spend(caller, purpose, now)
+        self._history.charge(caller, purpose, now)
         self._charged_for = None if self._current is None else self._current.digest
-        self._launch(now)
+        self._start_flight(now)
         return 0.0
 
     def _refund(self) -> None:
@@ -260,9 +260,8 @@ class CachedTokenSource:
             self._history.refund()
         self._charged_for = None
 
-    def _learn(self, rejection: Rejection, accepted: Credential) -> None:
-        """Learn from a rejected token whose successor was accepted: it is dead unless it was accepted
-        since."""
+    def _learn_from_rejected(self, rejection: Rejection, accepted: Credential) -> None:
+        """Learn from a rejected token whose successor was accepted: it is dead unless accepted since."""
         token = rejection.token
         if token.digest in self._dead or self._last_accepted.get(token.digest, -math.inf) > rejection.at:
             return
@@ -274,21 +273,21 @@ class CachedTokenSource:
             return
         age = rejection.sent_at - token.obtained
         self.stats.early_deaths += 1
-        if self._life.died(age, certain=token.certain):
+        if self._life.record_early_death(age, certain=token.certain):
             self._log.warning(
                 "token_life_learned", announced_s=_shown(token.announced), observed_s=_shown(age),
                 meaning="tokens expire earlier than announced; they are refreshed by their observed lifetime",
             )  # fmt: skip
-            self._shorten()
+            self._apply_learned_life()
 
-    def _shorten(self) -> None:
+    def _apply_learned_life(self) -> None:
         """Shorten the current token to the learned lifetime."""
         current, longest = self._current, self._life.longest
         if current is not None and current.obtained + longest < current.expires_at:
             expires_at = current.obtained + longest - skew_of(longest)
             refresh_at = min(current.refresh_at, current.obtained + 0.6 * longest)
             self._current = replace(current, expires_at=expires_at, refresh_at=refresh_at)
-            self._arm()
+            self._schedule_fetch()
 
     # --- state
 
@@ -325,7 +324,7 @@ class CachedTokenSource:
     async def close(self) -> None:
         """Stop fetching, fail all waiters, and close the source."""
         self._closed = True
-        self._disarm()
+        self._cancel_timer()
         self._follow_loop()
         await self._tasks.close()
         self._waiters.fail(_closing)
@@ -358,9 +357,9 @@ class CachedTokenSource:
         """Start a flight, unless there is one, or the back-off has not ended, or the source is closed."""
         self._follow_loop()
         if self._flight is None and now >= self._backoff_until and not self._closed:
-            self._launch(now)
+            self._start_flight(now)
 
-    def _launch(self, now: float) -> None:
+    def _start_flight(self, now: float) -> None:
         self._flight_started = now
         task = self._tasks.start(
             self._fetch_shared(), name=f"token-flight:{self.name}", context=self._context
@@ -410,7 +409,7 @@ class CachedTokenSource:
             self._install(flight.result())
         else:
             self._back_off(as_fetch_error(error))
-        self._arm()
+        self._schedule_fetch()
 
     def _install(self, credential: Credential) -> None:
         now = self.clock()
@@ -426,7 +425,7 @@ class CachedTokenSource:
         if not is_same:
             self._history.token_changed()
             if before is not None:
-                self._end_life(before)
+                self._learn_from_replaced(before)
         write = self._log.debug if is_same else self._log.info  # a file is read again every minute
         write(
             "token_adopted" if credential.adopted else "token_fetched",
@@ -435,7 +434,7 @@ class CachedTokenSource:
         )  # fmt: skip
         self._waiters.publish(credential)
 
-    def _end_life(self, token: Credential) -> None:
+    def _learn_from_replaced(self, token: Credential) -> None:
         """Learn from a replaced token: if it worked until late in its lifetime, that lifetime was true."""
         is_rejected = self._suspect == token.digest or token.digest in self._dead
         if self._suspect == token.digest:
@@ -443,7 +442,7 @@ class CachedTokenSource:
         middle = token.obtained + token.lifetime / 2
         if is_rejected or self._last_accepted.get(token.digest, -math.inf) < middle:
             return
-        if self._life.lived(token.announced):
+        if self._life.record_full_life(token.announced):
             self._log.info(
                 "token_life_restored" if self._life.seconds is None else "token_life_extended",
                 believed_s=_shown(min(self._life.longest, token.announced)),
@@ -466,9 +465,9 @@ class CachedTokenSource:
 
     # --- the timer
 
-    def _arm(self) -> None:
+    def _schedule_fetch(self) -> None:
         """Schedule the next fetch that no caller triggers."""
-        self._disarm()
+        self._cancel_timer()
         now = self.clock()
         due = next_fetch(
             self._valid(now),
@@ -486,7 +485,7 @@ class CachedTokenSource:
         if self._failures or is_in_use(self._valid(now), now - self._last_used):
             self._refresh(now)
 
-    def _disarm(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -132,7 +132,7 @@ class LearnedLife:
         """The upper bound for the lifetime of a token."""
         return math.inf if self.seconds is None else self.seconds
 
-    def died(self, age: float, *, certain: bool = True) -> bool:
+    def record_early_death(self, age: float, *, certain: bool = True) -> bool:
         """Record a token that died early, and return whether the bound has changed.
 
         Args:
@@ -153,7 +153,7 @@ class LearnedLife:
         self.seconds = min(self._deaths)
         return True
 
-    def lived(self, announced: float) -> bool:
+    def record_full_life(self, announced: float) -> bool:
         """Record a token that worked to its end, and return whether the bound has changed.
 
         Args:

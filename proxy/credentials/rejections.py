@@ -129,7 +129,7 @@ class RejectionHistory:
         if purpose not in self._denials and purpose not in self._unproved:
             _put(self._unproved, purpose, _Denial(now, now + DENIED_SECONDS, proved=False), PURPOSES_MAX)
 
-    def explains(self, purpose: Purpose, caller: str, now: float) -> bool:
+    def is_denied(self, purpose: Purpose, caller: str, now: float) -> bool:
         """Whether a rejection is due to its purpose, so that a newer token would not help.
 
         A caller who was denied before is denied again. For any other caller, the token must have been
@@ -148,13 +148,13 @@ class RejectionHistory:
 
     # --- rations
 
-    def wait(self, caller: str, purpose: Purpose, now: float) -> float:
+    def delay(self, caller: str, purpose: Purpose, now: float) -> float:
         """Return the number of seconds until a rejection of this caller may cause a fetch."""
         ration = self._rations.get(self._key(caller, purpose))
         own = -math.inf if ration is None else ration.until
         return max(own - now, self._next_forced_at - now, 0.0)
 
-    def spend(self, caller: str, purpose: Purpose, now: float) -> None:
+    def charge(self, caller: str, purpose: Purpose, now: float) -> None:
         """Charge a fetch to a caller, whose next fetch then has to wait unless this one helps."""
         key = self._key(caller, purpose)
         ration = self._rations.pop(key, None) or _Ration()

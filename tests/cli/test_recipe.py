@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from proxy.cli import main
-from proxy.recipe import hmac_script, language_of
-from proxy.recipe.phrases import CHINESE
+from proxy.recipe.block import hmac_script
+from proxy.recipe.phrases import CHINESE, language_of
 from proxy.settings import load_settings
 from tests.conftest import RunningGateway
 from tests.credentials.sources.token_endpoint import TokenEndpoint

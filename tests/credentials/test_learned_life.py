@@ -10,37 +10,37 @@ from proxy.credentials.refresh_policy import GROWTH, HEALTHY_TOKENS, SECONDS_MIN
 
 def test_one_death_is_no_rule_and_two_are() -> None:
     life = LearnedLife()
-    assert not life.died(9.0)
+    assert not life.record_early_death(9.0)
     assert life.longest == math.inf
-    assert life.died(8.0)
+    assert life.record_early_death(8.0)
     assert (life.seconds, life.longest) == (8.0, 8.0)
 
 
 def test_a_healthy_life_between_two_deaths_breaks_the_rule() -> None:
     life = LearnedLife()
-    life.died(9.0)
-    life.lived(300.0)
-    assert not life.died(8.0)
+    life.record_early_death(9.0)
+    life.record_full_life(300.0)
+    assert not life.record_early_death(8.0)
 
 
 def test_one_death_is_enough_where_the_clocks_may_differ() -> None:
     life = LearnedLife()
-    assert life.died(250.0, certain=False)
+    assert life.record_early_death(250.0, certain=False)
     assert life.seconds == 250.0
 
 
 def test_a_longer_life_is_tried_after_some_healthy_ones_and_less_often_each_time_that_fails() -> None:
     life = LearnedLife()
     for _ in range(2):
-        life.died(8.0)
+        life.record_early_death(8.0)
     waits = []
     for _ in range(4):
         count = 1
-        while not life.lived(300.0):
+        while not life.record_full_life(300.0):
             count += 1
         assert life.seconds == GROWTH * 8.0
         waits.append(count)
-        assert life.died(8.0)
+        assert life.record_early_death(8.0)
         assert life.seconds == 8.0
     assert waits == [HEALTHY_TOKENS, 2 * HEALTHY_TOKENS, 4 * HEALTHY_TOKENS, 8 * HEALTHY_TOKENS]
 
@@ -48,9 +48,9 @@ def test_a_longer_life_is_tried_after_some_healthy_ones_and_less_often_each_time
 def test_healthy_lives_lead_back_to_the_announced_one() -> None:
     life, count = LearnedLife(), 0
     for _ in range(2):
-        life.died(8.0)
+        life.record_early_death(8.0)
     while life.seconds is not None:
-        life.lived(300.0)
+        life.record_full_life(300.0)
         count += 1
     assert count == HEALTHY_TOKENS * math.ceil(math.log(300.0 / 8.0) / math.log(GROWTH))
 
@@ -62,8 +62,8 @@ def test_the_believed_life_is_never_too_short_to_use_nor_longer_than_announced(
     life = LearnedLife()
     for event in events:
         if event is None:
-            life.lived(announced)
+            life.record_full_life(announced)
         else:
-            life.died(min(event, announced))
+            life.record_early_death(min(event, announced))
         assert life.longest >= SECONDS_MIN
         assert life.seconds is None or life.seconds <= max(announced, SECONDS_MIN)

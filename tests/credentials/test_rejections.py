@@ -65,8 +65,8 @@ class Memory(RuleBasedStateMachine):
 
     @rule(purpose=PURPOSES, caller=CALLERS)
     def force(self, purpose: Purpose, caller: str) -> None:
-        if self.history.wait(caller, purpose, self.now) == 0:
-            self.history.spend(caller, purpose, self.now)
+        if self.history.delay(caller, purpose, self.now) == 0:
+            self.history.charge(caller, purpose, self.now)
             self.forced.append((self.now, caller))
 
     @rule()
@@ -75,7 +75,7 @@ class Memory(RuleBasedStateMachine):
 
     @rule(purpose=PURPOSES, caller=CALLERS)
     def is_never_denied_without_evidence(self, purpose: Purpose, caller: str) -> None:
-        if not self.history.explains(purpose, caller, self.now):
+        if not self.history.is_denied(purpose, caller, self.now):
             return
         assert purpose in self.touched
         # Either this caller got that answer before, or the token is seen to work at this moment.
@@ -91,7 +91,7 @@ class Memory(RuleBasedStateMachine):
     @precondition(lambda self: True)
     def nobody_waits_longer_than_the_longest_cooldown(self) -> None:
         for caller in ("a", "b", "c"):
-            assert 0 <= self.history.wait(caller, CHAT, self.now) <= COOLDOWN_SECONDS_MAX
+            assert 0 <= self.history.delay(caller, CHAT, self.now) <= COOLDOWN_SECONDS_MAX
 
 
 TestMemory = Memory.TestCase
@@ -101,35 +101,35 @@ TestMemory = Memory.TestCase
 def test_one_callers_fruitless_fetches_delay_nobody_else_beyond_the_spacing(times: int, now: float) -> None:
     history = RejectionHistory()
     for _ in range(times):
-        now += history.wait("greedy", CHAT, now)
-        history.spend("greedy", CHAT, now)
-    assert history.wait("greedy", CHAT, now) >= COOLDOWN_SECONDS
-    assert history.wait("other", CHAT, now) <= SPACING_SECONDS
+        now += history.delay("greedy", CHAT, now)
+        history.charge("greedy", CHAT, now)
+    assert history.delay("greedy", CHAT, now) >= COOLDOWN_SECONDS
+    assert history.delay("other", CHAT, now) <= SPACING_SECONDS
 
 
 def test_a_purpose_that_worked_before_has_a_ration_of_its_own() -> None:
     history, now = RejectionHistory(), 0.0
     history.accepted(OTHER, now)
     for _ in range(20):
-        now += history.wait("all", CHAT, now)
-        history.spend("all", CHAT, now)
-    assert history.wait("all", CHAT, now) == COOLDOWN_SECONDS_MAX
-    assert history.wait("all", OTHER, now) <= SPACING_SECONDS
+        now += history.delay("all", CHAT, now)
+        history.charge("all", CHAT, now)
+    assert history.delay("all", CHAT, now) == COOLDOWN_SECONDS_MAX
+    assert history.delay("all", OTHER, now) <= SPACING_SECONDS
     for _ in range(20):
-        now += history.wait("all", OTHER, now)
-        history.spend("all", OTHER, now)
-    assert history.wait("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests hold
+        now += history.delay("all", OTHER, now)
+        history.charge("all", OTHER, now)
+    assert history.delay("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests hold
 
 
 def test_a_fetch_that_helped_costs_no_ration() -> None:
     history, now = RejectionHistory(), 0.0
     for _ in range(20):
-        assert history.wait("a", CHAT, now) == 0
-        history.spend("a", CHAT, now)
+        assert history.delay("a", CHAT, now) == 0
+        history.charge("a", CHAT, now)
         history.refund()
         now += SPACING_SECONDS
     history.refund()  # there is nothing to take back any more
-    assert history.wait("a", CHAT, now) == 0
+    assert history.delay("a", CHAT, now) == 0
 
 
 def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
@@ -137,7 +137,7 @@ def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
     for _ in range(8):
         history.denied(CHAT, "a", now)
         began = now
-        while history.explains(CHAT, "a", now):
+        while history.is_denied(CHAT, "a", now):
             now += 1.0
         lasts.append(now - began)
     assert lasts[:3] == [DENIED_SECONDS, 2 * DENIED_SECONDS, 4 * DENIED_SECONDS]
@@ -147,13 +147,13 @@ def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
 def test_a_denial_to_one_caller_is_believed_for_another_only_while_the_token_works() -> None:
     history = RejectionHistory()
     history.denied(CHAT, "a", 10.0)
-    assert history.explains(CHAT, "a", 10.1)
-    assert not history.explains(CHAT, "b", 10.1)
+    assert history.is_denied(CHAT, "a", 10.1)
+    assert not history.is_denied(CHAT, "b", 10.1)
     history.accepted(OTHER, 9.9)  # sent before
-    assert not history.explains(CHAT, "b", 10.2)
+    assert not history.is_denied(CHAT, "b", 10.2)
     history.accepted(OTHER, 10.5)
-    assert history.explains(CHAT, "b", 10.6)
-    assert not history.explains(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may be revoked since
+    assert history.is_denied(CHAT, "b", 10.6)
+    assert not history.is_denied(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may be revoked since
 
 
 def test_a_flood_of_names_and_callers_is_bounded() -> None:
@@ -164,8 +164,8 @@ def test_a_flood_of_names_and_callers_is_bounded() -> None:
         assert sum(len(part or "") for part in purpose) < 200
         history.accepted(purpose, 0.0)
         history.postponed(purpose, 0.0)
-        history.spend(f"caller {number}", purpose, 0.0)
-    assert history.explains(CHAT, "a", 1.0)  # rejections that wait for their turn push out no denial
+        history.charge(f"caller {number}", purpose, 0.0)
+    assert history.is_denied(CHAT, "a", 1.0)  # rejections that wait for their turn push out no denial
     for number in range(5 * PURPOSES_MAX):
         history.denied(Purpose.of("GET", str(number), None), f"caller {number}", 0.0)
     assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX

@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 from proxy.credentials.build import build_source
 from proxy.credentials.sources.reply import Reply
 from proxy.gateway import GatewayOptions, create_gateway
-from proxy.recipe import (
-    CurlRequest,
-    Reading,
-    credential_block,
-    exports,
-    parse_curl,
-    read_reply,
-    request_block,
-    take_secrets_out,
-)
+from proxy.recipe.block import credential_block, exports, request_block
+from proxy.recipe.curl_line import CurlRequest, parse_curl
+from proxy.recipe.draft import take_secrets_out
 from proxy.recipe.expiries import Finding
+from proxy.recipe.reply import Reading, read_reply
 from proxy.settings import Credential, load_settings
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.recipe import CurlLineError, CurlRequest, parse_curl
+from proxy.recipe.curl_line import CurlRequest, parse_curl
+from proxy.recipe.shell_words import CurlLineError
 
 URL = "https://auth.corp.example/token"
 FILES = {"body.json": b'{"a":\n 1}\n', "secret.txt": b"p&w d", "latin1": b"\xff", "form": b"a=1&\r\nb=2\n"}

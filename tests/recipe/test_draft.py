@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.recipe import CurlRequest, Draft, parse_curl, take_secrets_out
+from proxy.recipe.curl_line import CurlRequest, parse_curl
+from proxy.recipe.draft import Draft, take_secrets_out
 from proxy.settings.interpolation import Interpolation, LateText
 
 URL = "https://auth.corp.example/token"

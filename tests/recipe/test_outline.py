@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from proxy.recipe import outline
-from proxy.recipe.outline import LINES_MAX
+from proxy.recipe.outline import LINES_MAX, outline
 
 CANARY = "canary-token-7f3a"
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.sources.reply import Reply
-from proxy.recipe import Reading, parse_reply, read_reply, with_offset
+from proxy.recipe.expiries import with_offset
+from proxy.recipe.reply import Reading, parse_reply, read_reply
 from tests.recipe import replies
 from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.recipe import CurlLineError, UnfinishedLine, split_words
+from proxy.recipe.shell_words import CurlLineError, UnfinishedLine, split_words
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0"))
 

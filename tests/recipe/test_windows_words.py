@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.recipe import ComputedLine, CurlLineError, parse_curl
-from proxy.recipe.shell_words import windows_words
+from proxy.recipe.curl_line import parse_curl
+from proxy.recipe.shell_words import ComputedLine, CurlLineError, windows_words
 
 URL = "https://auth.corp.example/token"
 CMD = f"""curl ^"{URL}^" ^

@@ -1,8 +1,8 @@
-"""The worker processes of one service on one host share a token over files: one fetches, the others adopt it.
+"""Sharing of a token over files among the worker processes of a service: one fetches it, the others adopt it.
 
-A lock of the kernel guards each fetch: it ends with the process that holds it, however that dies. The record
-is sealed with a key that only these processes know, and holds the moment of its request by the clock that
-all processes of a host have in common.
+A kernel lock protects each fetch: the kernel releases it when its process ends. The record is encrypted
+with a key that only these processes know, and contains the time of its request by the monotonic clock of
+the host.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ class HostSharing:
     """Shares one credential between the workers of a service.
 
     Args:
-        path: Of its record; the lock is beside it.
-        seal: Seals the record.
-        policy: Clock and dice.
-        stats: Where it counts.
+        path: The path of the record; the lock has the same name with another suffix.
+        seal: Encrypts the record.
+        policy: The clock and the random source.
+        stats: Counters.
     """
 
     def __init__(self, path: Path, seal: Seal, policy: RefreshPolicy, stats: TokenStats) -> None:
@@ -38,10 +38,10 @@ class HostSharing:
         self._stats = stats
 
     async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
-        """Return what another worker has fetched, or else what the source gives.
+        """Adopt the token of another worker, or fetch one.
 
         Raises:
-            TokenFetchError: the fetch failed. Each worker finds out for itself.
+            TokenFetchError: The fetch failed. Failures are not shared.
         """
         waiting_since = self._policy.clock()
         async with self._locked():
@@ -57,17 +57,17 @@ class HostSharing:
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
-        """Hold the lock. The flight's own clock bounds the wait."""
+        """Hold the lock. The time limit of the flight also limits the wait for it."""
         descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while not _lock(descriptor):  # noqa: ASYNC110 - another process sets no event
                 await asyncio.sleep(self._policy.uniform(*POLL_SECONDS))
             yield
         finally:
-            os.close(descriptor)  # which lets the lock go
+            os.close(descriptor)  # this releases the lock
 
     def _read(self, known: FlightContext) -> Credential | None:
-        """Return the stored token if it is news. It is a small file that was just written."""
+        """Return the token of the record if it is better than the current one."""
         try:
             raw = self._path.read_bytes()
             obtained = float(raw.partition(b" ")[0])
@@ -106,11 +106,11 @@ class HostSharing:
 
 
 class Host:
-    """What the workers of a service on one host have in common.
+    """Builds the sharing of all credentials among the workers of a service.
 
     Args:
-        folder: For the records; only the user of the service can read it.
-        key: Seals them; 32 bytes.
+        folder: The folder of the records, which only the user of the service can read.
+        key: The encryption key, 32 bytes.
     """
 
     def __init__(self, folder: Path, key: bytes) -> None:
@@ -121,16 +121,16 @@ class Host:
         """Build the sharing of one credential.
 
         Args:
-            identity: Bytes that are the same for the same recipe, and differ for any other.
-            policy: Clock, dice and bounds.
-            stats: Where it counts.
+            identity: See `record.identity_of`.
+            policy: Time limits, the clock and the random source.
+            stats: Counters.
         """
         return HostSharing(self._folder / self._seal.name(identity), self._seal, policy, stats)
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock if nobody holds it."""
-    import fcntl  # of POSIX systems; others have one worker
+    """Take the lock without waiting; return whether that succeeded."""
+    import fcntl  # only on POSIX; other systems run a single worker
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

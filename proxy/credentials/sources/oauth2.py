@@ -1,7 +1,6 @@
 """OAuth 2.0 token endpoints as HTTP sections: each grant is a form, and may contain a signed assertion."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote_plus
 from uuid import uuid4
@@ -9,47 +8,47 @@ from uuid import uuid4
 from proxy.credentials.sources.jwt import Signer
 from proxy.credentials.sources.request_values import Moment
 from proxy.secret import Secret
-from proxy.settings import Expiry, HttpCredential, Json, OAuth2Credential
+from proxy.settings import Expiry, HttpCredential, OAuth2Credential
 from proxy.settings.credentials.jwt import thumbprint
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.interpolation import LateText
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Assertion:
-    """A short-lived JWT that is signed for each request (RFC 7523).
+    """A short-lived JWT that is signed for each request.
 
     Args:
-        signer: Signs the JWT.
-        header: The JOSE headers other than `typ` and `alg`.
-        issuer: The claim `iss`.
-        subject: The claim `sub`, if there is one.
-        audience: The claim `aud`.
-        ttl: The number of seconds from `iat` to `exp`.
-        claims: More claims.
+        section: The key, the algorithm and the claims.
+        of_client: Whether it authenticates the client (RFC 7523 2.2, OpenID Connect Core 9). Otherwise it is
+            exchanged for a token (RFC 7523 2.1).
     """
 
-    signer: Signer = field(repr=False)
-    header: Mapping[str, str]
-    issuer: str
-    subject: str | None
-    audience: str
-    ttl: int
-    claims: Mapping[str, Json] = field(default_factory=dict)
+    def __init__(self, section: OAuth2Credential, *, of_client: bool) -> None:
+        self._section = section
+        self._of_client = of_client
+        is_shared = of_client and section.auth == "client_secret_jwt"
+        key = section.client_secret if is_shared else section.private_key
+        self._signer = Signer(key or Secret(""), section.signing_algorithm)
+        self._header = {} if section.key_id is None else {"kid": section.key_id}
+        if section.certificate is not None and section.private_key is not None:
+            algorithm = section.signing_algorithm
+            self._header["x5t#S256"] = thumbprint(section.certificate, section.private_key, algorithm)
 
     def make(self, moment: Moment) -> str:
         """Sign an assertion that is valid from this moment."""
-        issued = int(moment.now)
+        section, issued = self._section, int(moment.now)
         claims = {
-            "iss": self.issuer,
-            "aud": self.audience,
+            "iss": section.client_id if self._of_client else section.issuer or section.client_id,
+            "aud": section.assertion_audience or section.token_url,
             "iat": issued,
-            "exp": issued + self.ttl,
+            "exp": issued + section.assertion_ttl,
             "jti": str(uuid4()),  # prevents replay (RFC 7523 3)
         }
-        if self.subject:
-            claims["sub"] = self.subject
-        return self.signer.sign({**claims, **moment.fill_json(self.claims)}, self.header)
+        subject = section.client_id if self._of_client else section.subject
+        if subject:
+            claims["sub"] = subject
+        more = {} if self._of_client else moment.fill_json(section.claims)
+        return self._signer.sign({**claims, **more}, self._header)
 
 
 Form = Mapping[str, str | Secret | LateText | Assertion | None]
@@ -93,7 +92,7 @@ def _grant(section: OAuth2Credential) -> Form:
         case "jwt_bearer":  # RFC 7523 2.1
             return {
                 "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-                "assertion": grant_assertion(section),
+                "assertion": Assertion(section, of_client=False),
             }
         case "token_exchange":  # RFC 8693 2.1
             return {
@@ -118,7 +117,7 @@ def _client(section: OAuth2Credential) -> Form:
             return {
                 "client_id": section.client_id,
                 "client_assertion_type": CLIENT_ASSERTION_TYPE,
-                "client_assertion": client_assertion(section),
+                "client_assertion": Assertion(section, of_client=True),
             }
 
 
@@ -127,43 +126,3 @@ def _basic(section: OAuth2Credential) -> tuple[str, Secret] | None:
         return None
     # Both halves are form-encoded first (RFC 6749 2.3.1).
     return quote_plus(section.client_id), Secret(quote_plus(section.client_secret.reveal()))
-
-
-def client_assertion(section: OAuth2Credential) -> Assertion:
-    """Build the assertion that authenticates the client: RFC 7523 2.2, OpenID Connect Core 9."""
-    client = section.client_id or ""
-    is_shared = section.auth == "client_secret_jwt"
-    return Assertion(
-        signer=_signer(section, section.client_secret if is_shared else section.private_key),
-        header=_header(section),
-        issuer=client,
-        subject=client,
-        audience=section.assertion_audience or section.token_url,
-        ttl=section.assertion_ttl,
-    )
-
-
-def grant_assertion(section: OAuth2Credential) -> Assertion:
-    """Build the assertion that is exchanged for a token: RFC 7523 2.1."""
-    return Assertion(
-        signer=_signer(section, section.private_key),
-        header=_header(section),
-        issuer=section.issuer or section.client_id or "",
-        subject=section.subject,
-        audience=section.assertion_audience or section.token_url,
-        ttl=section.assertion_ttl,
-        claims=section.claims,
-    )
-
-
-def _signer(section: OAuth2Credential, key: Secret | None) -> Signer:
-    return Signer(key or Secret(""), section.signing_algorithm)
-
-
-def _header(section: OAuth2Credential) -> Mapping[str, str]:
-    header = {}
-    if section.key_id is not None:
-        header["kid"] = section.key_id
-    if section.certificate is not None and section.private_key is not None:
-        header["x5t#S256"] = thumbprint(section.certificate, section.private_key, section.signing_algorithm)
-    return header

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.sources.oauth2 import Assertion, client_assertion, grant_assertion
+from proxy.credentials.sources.oauth2 import Assertion
 from proxy.credentials.sources.request_values import Moment
 from proxy.settings.interpolation import Interpolated
 from tests.credentials.sources.sections import oauth2
@@ -23,31 +23,26 @@ SECRET = "s3cret-of-32-bytes-or-some-more!"
 def by_key(algorithm: str = "ES256", **keys: Any) -> Assertion:
     """The assertion of a client with a key."""
     keys = {"auth": "private_key_jwt", "private_key": pem_for(algorithm), "algorithm": algorithm, **keys}
-    return client_assertion(oauth2(URL, **keys))
+    return Assertion(oauth2(URL, **keys), of_client=True)
 
 
 def by_secret(algorithm: str | None = None, secret: str = SECRET, **keys: Any) -> Assertion:
     """The assertion of a client with a secret."""
     chosen = {} if algorithm is None else {"algorithm": algorithm}
-    return client_assertion(
-        oauth2(URL, **{"auth": "client_secret_jwt", "client_secret": secret, **chosen, **keys})
-    )
+    keys = {"auth": "client_secret_jwt", "client_secret": secret, **chosen, **keys}
+    return Assertion(oauth2(URL, **keys), of_client=True)
 
 
 def bearer(**keys: Any) -> Assertion:
     """The assertion that is a grant."""
-    return grant_assertion(
-        oauth2(
-            URL,
-            **{
-                "grant": "jwt_bearer",
-                "auth": "none",
-                "private_key": pem("p256"),
-                "algorithm": "ES256",
-                **keys,
-            },
-        )
-    )
+    keys = {
+        "grant": "jwt_bearer",
+        "auth": "none",
+        "private_key": pem("p256"),
+        "algorithm": "ES256",
+        **keys,
+    }
+    return Assertion(oauth2(URL, **keys), of_client=False)
 
 
 def verified(assertion: Assertion, key: Any, algorithm: str, now: float = NOW) -> dict[str, Any]:
@@ -150,5 +145,5 @@ def test_times_are_whole_seconds_that_have_begun(now: float, ttl: int) -> None:
 def test_nothing_secret_shows() -> None:
     secrets = [SECRET, *pem("p256").splitlines()[1:-1]]
     for assertion in (by_key(), by_secret(), bearer(claims={"s": Interpolated(SECRET)})):
-        shown = f"{assertion} {assertion!r} {assertion.claims}"
+        shown = f"{assertion} {assertion!r} {vars(assertion)}"
         assert not any(secret in shown for secret in secrets)
