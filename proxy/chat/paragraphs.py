@@ -73,7 +73,7 @@ class ParagraphSplitter:
         if self._line == length and self._text.strip():
             complete = self._block in {"paragraph", "line"} and not self._awaits_table()
         else:
-            ended = self._end is not None and self._sure and self._at == length
+            ended = self._mark is not None and self._sure and self._at == length
             complete = ended and not self._open_spans(length)
         if complete:
             self._cut(length)
@@ -97,18 +97,19 @@ class ParagraphSplitter:
 
     def _begin_block(self) -> None:
         self._block: BlockType | None = None
-        self._excerpt = ""
+        self._excerpt = ""  # stands for the block when the next line is assigned
         self._formula_start = 0
         self._formula_end = ""
         self._begin_line(0)
 
     def _begin_line(self, start: int) -> None:
-        self._line = self._at = start
-        self._decided = False
-        self._blank = False
-        self._end: int | None = None
-        self._sure = False
-        self._held_until = start
+        self._line = start  # where the current line begins
+        self._at = start  # how far the text has been read
+        self._decided = False  # whether the line has been assigned to a block
+        self._blank = False  # whether a blank line precedes it
+        self._mark: int | None = None  # where the marks begin that may end a sentence
+        self._sure = False  # whether they are no part of an expression such as `!=`
+        self._held_until = start  # up to where marks are ignored, because a construct is open
 
     def _cut(self, end: int) -> None:
         """End a piece here; the next piece begins a block."""
@@ -120,7 +121,7 @@ class ParagraphSplitter:
         if self._block == "formula":
             self._block, self._excerpt, self._formula_end = "paragraph", "", ""
         self._return(end)
-        self._line, self._at, self._end, self._held_until = 0, 0, None, 0
+        self._line, self._at, self._mark, self._held_until = 0, 0, None, 0
 
     def _return(self, end: int) -> None:
         piece, self._text = self._text[:end], self._text[end:]
@@ -150,16 +151,14 @@ class ParagraphSplitter:
 
     def _read_line_beginning(self) -> bool:
         text, start = self._text, self._line
+        limit = start + PREFIX_CHARS_MAX
         if self._awaits_table() or self._block == "table" or _TABLE_ROW.match(text, start):
-            newline = text.find("\n", self._at)
-            self._at = end = newline + 1 or len(text)
-            undecided = newline < 0
+            end = text.find("\n", self._at, limit) + 1 or limit  # the whole line decides
         else:
-            match = _UNDECIDED.match(text, start)
-            end = start if match is None else match.end()
-            undecided = end == len(text)
-            end += 1
-        if undecided and len(text) - start < PREFIX_CHARS_MAX:
+            undecided = _UNDECIDED.match(text, start, limit)
+            end = min(start + 1 if undecided is None else undecided.end() + 1, limit)
+        if end > len(text):
+            self._at = len(text)
             return False
         prefix = text[start:end]
         if prefix.endswith("\n") and not prefix.strip():  # blank lines belong to the block before them
@@ -184,19 +183,16 @@ class ParagraphSplitter:
 
     def _continues(self, line: str) -> bool:
         """Return whether a line belongs to the block before it."""
-        if self._block == "list_item":
-            return len(find_blocks(self._excerpt + _shorten(line))) == 1
-        if self._blank:
+        if self._blank and self._block != "list_item":
             return False
-        if self._block == "blockquote":
-            return len(find_blocks(self._excerpt + _shorten(line))) == 1
-        if self._block == "table":  # models forget the blank line after a table: a row has a pipe
-            return "|" in line and len(find_blocks(self._excerpt + _shorten(line))) == 1
-        if self._awaits_table() and find_blocks(self._excerpt + _shorten(line))[0].type == "table":
-            self._block = "table"
-            self._excerpt += _shorten(line)
-            return True
-        return False
+        if self._awaits_table():
+            excerpt = self._excerpt + _shorten(line)
+            if find_blocks(excerpt)[0].type == "table":
+                self._block, self._excerpt = "table", excerpt
+            return self._block == "table"
+        # Models forget the blank line after a table: only a line with a pipe is a row.
+        may_continue = self._block in {"list_item", "blockquote"} or (self._block == "table" and "|" in line)
+        return may_continue and len(find_blocks(self._excerpt + _shorten(line))) == 1
 
     def _awaits_table(self) -> bool:
         """Return whether the block is a paragraph that may turn out to be the head of a table."""
@@ -257,7 +253,7 @@ class ParagraphSplitter:
 
     def _read_sentence(self) -> bool:
         """Find the next place where a sentence of a paragraph may end, or the end of the line."""
-        if self._end is not None:
+        if self._mark is not None:
             return self._read_sentence_end()
         event = _EVENT.search(self._text, self._at)
         newline = self._text.find("\n", self._at, event.start() if event else len(self._text))
@@ -273,7 +269,7 @@ class ParagraphSplitter:
             self._at = event.end()
             self._cut_sentence(event.start())
         else:
-            self._end = self._at = event.start()
+            self._mark = self._at = event.start()
             self._sure = False
         return True
 
@@ -286,7 +282,7 @@ class ParagraphSplitter:
             if emphasis is not None and after == len(self._text):
                 return False  # the run may go on
             if char == "\n":
-                self._end = None
+                self._mark = None
                 return True
             if char in _MARKS:
                 self._sure = self._sure or char in _FULL_WIDTH_MARKS
@@ -307,7 +303,7 @@ class ParagraphSplitter:
 
         A half-width mark only counts before a blank or a wide character: `!=`, `![` and `?q=` do not count.
         """
-        start, end, self._end = self._end, self._at, None
+        start, end, self._mark = self._mark, self._at, None
         if char == "[" and self._text[end - 1] == "!":  # an image
             end -= 1
         sure = self._sure or not char.isascii()

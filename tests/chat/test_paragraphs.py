@@ -50,6 +50,7 @@ def cut(text: str, *sizes: int) -> list[str]:
 @given(TEXTS | st.text(), st.lists(st.integers(1, 9), min_size=1, max_size=8))
 @settings(max_examples=500)
 @example("a。**" * 3, [1])
+@example("|\n" + " " * 600 + "\n", [1])
 def test_pieces_joined_are_the_text_and_do_not_depend_on_the_deltas(text: str, sizes: list[int]) -> None:
     pieces = cut(text, *sizes)
     assert "".join(pieces) == text
