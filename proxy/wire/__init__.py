@@ -1,1 +1,1 @@
-"""Rules about paths, headers, bodies and event streams: pure functions and small machines, no I/O."""
+"""Rules about paths, headers, bodies and event streams: pure functions and state machines without I/O."""

@@ -14,7 +14,7 @@ _AT_BLOCK_END: Final = re.compile(EVENT_END.pattern + rb"\Z")
 _LINE_END: Final = re.compile(rb"\r\n?+|\n")
 _DATA: Final = re.compile(rb"data(?::|$)")
 _EVENT: Final = re.compile(rb"(?:event|id|retry)(?::|$)")
-EVENT_LINES_SIGN: Final = re.compile(rb"(?:^|[\r\n])(?:event|id|retry|:)")
+EVENT_LINES: Final = re.compile(rb"(?:^|[\r\n])(?:event|id|retry|:)")
 """A block that does not match has no line that `drop_event_lines` would change."""
 
 

@@ -70,7 +70,7 @@ class Step(NamedTuple):
     repair: str
     stage: Stage
     shapes: frozenset[Shape]
-    sign: re.Pattern[bytes]
+    pattern: re.Pattern[bytes]
     """A request body that does not match is not parsed."""
     change: Callable[..., Any]
 
@@ -113,9 +113,9 @@ class Repair:
         order: tuple[Stage, ...] = ("request", "response", "stream")
         return tuple(stage for stage in order if stage in found)
 
-    def on_requests(self, *shapes: Shape, sign: bytes = b"") -> Callable[[RequestChange], RequestChange]:
-        """Register a function that changes request bodies that match the regular expression `sign`."""
-        return self._register("request", shapes, sign)
+    def on_requests(self, *shapes: Shape, pattern: bytes = b"") -> Callable[[RequestChange], RequestChange]:
+        """Register a function that changes request bodies that match the regular expression."""
+        return self._register("request", shapes, pattern)
 
     def on_responses(self, *shapes: Shape) -> Callable[[ResponseChange], ResponseChange]:
         """Register a function that changes whole responses."""
@@ -126,10 +126,10 @@ class Repair:
         return self._register("stream", shapes)
 
     def _register(
-        self, stage: Stage, shapes: tuple[Shape, ...], sign: bytes = b""
+        self, stage: Stage, shapes: tuple[Shape, ...], pattern: bytes = b""
     ) -> Callable[[_Change], _Change]:
         def register(change: _Change) -> _Change:
-            _STEPS.append(Step(self.name, stage, frozenset(shapes), re.compile(sign), change))
+            _STEPS.append(Step(self.name, stage, frozenset(shapes), re.compile(pattern), change))
             return change
 
         return register

@@ -22,7 +22,7 @@ from proxy.wire.repairs.shallow_json import (
     write,
 )
 
-_IDS_SIGN: Final = rb'"input"\s*:\s*\[\s*[\[0-9]'
+_IDS_PATTERN: Final = rb'"input"\s*:\s*\[\s*[\[0-9]'
 """An embedding request without it does not begin with token ids."""
 _LANGCHAIN: Final = (
     "LangChain, OpenAIEmbeddings with check_embedding_ctx_length=True (langchain-openai 1.7.4)",
@@ -57,7 +57,7 @@ def repair_request(
     Raises:
         InvalidRequest: The body holds token ids that are rejected (`refuse_token_ids`) or not known.
     """
-    steps = [step for step in find_steps(repairs, "request", shape) if step.sign.search(body)]
+    steps = [step for step in find_steps(repairs, "request", shape) if step.pattern.search(body)]
     request = open_object(body) if steps and not has_too_many_objects(body) else None
     if request is None:
         return body
@@ -77,7 +77,7 @@ DROP_PARAMS: Final = Repair(
 )
 
 
-@DROP_PARAMS.on_requests(Shape.CHAT, Shape.EMBEDDINGS, Shape.COMPLETION, sign=rb'"drop_params"')
+@DROP_PARAMS.on_requests(Shape.CHAT, Shape.EMBEDDINGS, Shape.COMPLETION, pattern=rb'"drop_params"')
 def drop_params(request: Members, _: ReadIds) -> Members | None:
     """Drop the field."""
     return _without(request, frozenset({"drop_params"})) if "drop_params" in request else None
@@ -91,7 +91,7 @@ DROP_EMPTY_TOOLS: Final = Repair(
 )
 
 
-@DROP_EMPTY_TOOLS.on_requests(Shape.CHAT, sign=rb'"tools"\s*:\s*(?:\[\s*\]|null)')
+@DROP_EMPTY_TOOLS.on_requests(Shape.CHAT, pattern=rb'"tools"\s*:\s*(?:\[\s*\]|null)')
 def drop_empty_tools(request: Members, _: ReadIds) -> Members | None:
     """Drop the fields."""
     return _without(request, _WITH_TOOLS) if "tools" in request and is_empty(request["tools"]) else None
@@ -105,7 +105,7 @@ DROP_TOOL_CALL_INDEX: Final = Repair(
 )
 
 
-@DROP_TOOL_CALL_INDEX.on_requests(Shape.CHAT, sign=rb'"index"\s*:')
+@DROP_TOOL_CALL_INDEX.on_requests(Shape.CHAT, pattern=rb'"index"\s*:')
 def drop_tool_call_index(request: Members, _: ReadIds) -> Members | None:
     """Drop the index of each tool call."""
     return _change_messages(request, _without_index)
@@ -128,7 +128,7 @@ FILL_HISTORY: Final = Repair(
 )
 
 
-@FILL_HISTORY.on_requests(Shape.CHAT, sign=rb":\s*null")
+@FILL_HISTORY.on_requests(Shape.CHAT, pattern=rb":\s*null")
 def fill_history(request: Members, _: ReadIds) -> Members | None:
     """Remove nulls from the messages and their tool calls."""
     return _change_messages(request, _without_nulls)
@@ -160,7 +160,7 @@ ASK_USAGE: Final = Repair(
 )
 
 
-@ASK_USAGE.on_requests(Shape.CHAT, Shape.COMPLETION, sign=rb'"stream"\s*:\s*true')
+@ASK_USAGE.on_requests(Shape.CHAT, Shape.COMPLETION, pattern=rb'"stream"\s*:\s*true')
 def ask_usage(request: Members, _: ReadIds) -> Members | None:
     """Ask for the usage of a stream."""
     options = open_object(request.get("stream_options")) or {}
@@ -188,7 +188,7 @@ DECODE_TOKEN_IDS: Final = Repair(
 )
 
 
-@DECODE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, sign=_IDS_SIGN)
+@DECODE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
 def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
     """Replace token ids by their texts. Lists of other things are left to the upstream."""
     items = open_list(request.get("input"))
@@ -209,7 +209,7 @@ REFUSE_TOKEN_IDS: Final = Repair(
 )
 
 
-@REFUSE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, sign=_IDS_SIGN)
+@REFUSE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
 def refuse_token_ids(request: Members, _: ReadIds) -> None:
     """Reject a request that holds token ids."""
     # Token ids are a list of numbers, or a list of such lists. A JSON string begins with a quote.

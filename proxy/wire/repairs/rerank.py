@@ -32,7 +32,7 @@ TEI_RERANK: Final = Repair(
 )
 
 
-@TEI_RERANK.on_requests(Shape.RERANK, sign=rb'"documents"')
+@TEI_RERANK.on_requests(Shape.RERANK, pattern=rb'"documents"')
 def to_tei(request: Members, _: ReadIds) -> Members | None:
     """Translate a request for TEI; None if the documents are not texts.
 

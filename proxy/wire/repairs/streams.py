@@ -14,7 +14,7 @@ from proxy.wire.event_stream import BOM, END_MARKER
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.conversions import DONE, is_chat
 from proxy.wire.repairs.framing import (
-    EVENT_LINES_SIGN,
+    EVENT_LINES,
     drop_event_lines,
     ends_block,
     is_utf8,
@@ -242,7 +242,7 @@ class StreamRepairer:
             if valid is None:
                 return self._abort("text that is not UTF-8")
             block = valid
-        if self._event_lines and EVENT_LINES_SIGN.search(block):  # Comments are moved to a separate block.
+        if self._event_lines and EVENT_LINES.search(block):  # Comments are moved to a separate block.
             return b"".join([self._change_event(part) for part in split_events(drop_event_lines(block))])
         return self._change_event(block)
 
