@@ -26,6 +26,7 @@ from tests.cli.processes import ROOT, read_until, running
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.loopback import until
 from tests.pace import PATIENCE
+from tests.ports import free_port
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -308,8 +309,7 @@ async def test_a_hangup_as_soon_as_it_serves_reloads_the_runnable_default() -> N
 
 
 async def test_a_hangup_as_soon_as_the_port_accepts_does_not_end_the_service() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     serve = shlex.join([sys.executable, "-m", "proxy", "serve", "--bind", f"127.0.0.1:{port}"])
     async with running("sh", "-c", f"exec {serve} --config config/proxy.toml 2>&1") as service:
         async with asyncio.timeout(PATIENCE):
