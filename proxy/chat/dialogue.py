@@ -97,7 +97,7 @@ class Dialogue:
         try:
             self.end(await channels.wait_for_stop(self.channel))
         except StoreUnavailable:
-            _log.warning("chat_stop_unheard")
+            _log.warning("chat_stop_watch_failed")
 
     async def _run_in_time(self, upstream: ChatUpstream) -> str | None:
         """Return an error message, or None if there was no error or a stop was requested."""

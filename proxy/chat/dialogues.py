@@ -179,7 +179,7 @@ class Dialogues:
             except (StoreUnavailable, BrokerClosed, RateLimited) as error:
                 if not started.done():
                     started.set_exception(error)
-                _log.warning("chat_dialogue_unheard", error=type(error).__name__)
+                _log.warning("chat_dialogue_not_published", error=type(error).__name__)
             except Exception:
                 # A failed task of the group would end all others and the service.
                 _log.exception("chat_dialogue_failed")
@@ -189,7 +189,7 @@ class Dialogues:
                     started.set_result(messages.BROKEN)
                 await self._channels.end(channel)
         except Exception:  # for the same reason; the lease will expire
-            _log.exception("chat_lease_not_let_go")
+            _log.exception("chat_lease_not_released")
 
     async def _converse(
         self, question: "_Question", publisher: Publisher, started: "asyncio.Future[str]"
@@ -244,7 +244,7 @@ class Dialogues:
             await publisher.publish_block("error", messages.BROKEN)
             await publisher.publish_state("failed")
         except Exception:  # for the same reason
-            _log.exception("chat_apology_failed")
+            _log.exception("chat_error_not_published")
 
 
 @dataclass(frozen=True, slots=True)

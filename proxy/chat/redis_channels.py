@@ -183,7 +183,7 @@ class RedisChannels:
             try:
                 await self._redis.run_script(RELEASE, [_lease(channel)], dialogue.holder)
             except StoreUnavailable as error:
-                self._log.warning("chat_lease_left", reason=str(error))
+                self._log.warning("chat_lease_release_failed", reason=str(error))
 
     async def busy(self, channel: str) -> bool:
         """Return whether a dialogue is running in a channel, in any process.

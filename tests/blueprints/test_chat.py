@@ -73,7 +73,7 @@ async def test_no_key_is_asked(run_proxy: RunProxy) -> None:
 @pytest.mark.parametrize(
     ("proto", "kind"), [("https", {"SameSite=None", "Secure", "Partitioned"}), ("http", {"SameSite=Lax"})]
 )
-async def test_where_pages_of_other_sites_may_ask_the_cookie_goes_there_over_tls(
+async def test_the_cookie_is_cross_site_over_tls_if_other_sites_may_use_the_chat(
     run_proxy: RunProxy, proto: str, kind: set[str]
 ) -> None:
     async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (_, proxy):
@@ -82,7 +82,7 @@ async def test_where_pages_of_other_sites_may_ask_the_cookie_goes_there_over_tls
         assert kind <= parts
 
 
-async def test_the_session_is_a_signed_cookie_for_the_chat_alone(run_proxy: RunProxy) -> None:
+async def test_the_session_is_a_signed_cookie_for_the_path_of_the_chat(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         answer, body = await send(proxy.url, "GET", "/chat/session")
         (cookie,) = answer.header("set-cookie")
@@ -99,7 +99,7 @@ async def test_the_session_is_a_signed_cookie_for_the_chat_alone(run_proxy: RunP
         assert channel != someone.channel
 
 
-async def test_a_public_channel_is_read_by_everybody_and_asked_in_by_nobody(run_proxy: RunProxy) -> None:
+async def test_a_public_channel_is_readable_and_accepts_no_questions(run_proxy: RunProxy) -> None:
     async with (
         chatting(run_proxy, FREE + 'public_channels = ["sse"]\n') as (one, proxy),
         visitor(proxy.url) as other,
@@ -172,7 +172,7 @@ async def test_no_channel_is_flask_sses_default(run_proxy: RunProxy) -> None:
 
 
 @pytest.mark.parametrize("channel", ["x" * 129, "%00", "a%0Ab"])
-async def test_what_is_no_name_is_400(run_proxy: RunProxy, channel: str) -> None:
+async def test_an_invalid_channel_name_is_400(run_proxy: RunProxy, channel: str) -> None:
     async with chatting(run_proxy) as (someone, _):
         assert (await someone.get(f"stream?channel={channel}"))[0] == 400
 
@@ -261,7 +261,7 @@ async def test_json_with_a_prompt_is_expected(
         assert json.loads(text)["code"] == (1 if status == 200 else 0)
 
 
-async def test_a_question_may_be_as_long_as_the_section_says(run_proxy: RunProxy) -> None:
+async def test_a_question_may_have_the_configured_length(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, FREE + "max_prompt_chars = 10\n") as (someone, _):
         assert await someone.post("dialogue", "问" * 10) == OK
         status, answer = await someone.post("dialogue", "问" * 11)
@@ -322,7 +322,7 @@ async def test_a_forged_forwarded_for_of_an_untrusted_peer_fools_nothing(
 # --- streams
 
 
-async def test_a_reconnection_to_what_is_kept_no_more_and_is_nobodys_ends(run_proxy: RunProxy) -> None:
+async def test_reconnecting_to_an_expired_channel_without_owner_ends(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, _):
         assert (await someone.get("stream?channel=gone&last_event_id=17-0"))[0] == 204
         assert (await someone.get("stream?channel=gone", **{"Last-Event-ID": "17-0"}))[0] == 204
@@ -331,7 +331,7 @@ async def test_a_reconnection_to_what_is_kept_no_more_and_is_nobodys_ends(run_pr
                 assert await stream.block() == b"retry:2000\n"
 
 
-async def test_a_page_that_is_still_open_comes_back_to_its_channel_after_all_was_forgotten(
+async def test_an_open_page_reconnects_to_its_channel_after_its_events_expired(
     run_proxy: RunProxy,
 ) -> None:
     async with (
@@ -425,7 +425,7 @@ async def test_the_page_and_its_files(run_proxy: RunProxy) -> None:
             assert (await send(proxy.url, "GET", path))[0].status in {400, 404}, path
 
 
-async def test_every_answer_forbids_what_is_active(run_proxy: RunProxy) -> None:
+async def test_every_response_forbids_active_content(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (_, proxy):
         use_files(proxy, index_html="<p>")
         for path in ("/chat/", "/chat/session", "/chat/page/none.js", "/chat/dialogue"):

@@ -38,7 +38,7 @@ async def test_ids_grow(open_both: OpenStores) -> None:
         assert positions == sorted({*positions})
 
 
-async def test_everything_kept_is_replayed_then_what_comes(open_both: OpenStores) -> None:
+async def test_stored_events_are_replayed_before_live_ones(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
         await publish(here.broker, "c", 1, 2)
         async with there.broker.subscribe("c", "0-0") as reader:
@@ -48,7 +48,7 @@ async def test_everything_kept_is_replayed_then_what_comes(open_both: OpenStores
             assert await is_silent(reader)
 
 
-async def test_a_reader_that_comes_back_gets_what_came_after_its_last_event(open_both: OpenStores) -> None:
+async def test_a_reconnecting_reader_gets_the_events_after_its_last_one(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
         ids = await publish(here.broker, "c", *range(6))
         for place, name in enumerate(ids):
@@ -58,7 +58,9 @@ async def test_a_reader_that_comes_back_gets_what_came_after_its_last_event(open
 
 
 @pytest.mark.parametrize("after", [None, "", "7", "x-1", "1-1\n", f"{2**64 - 1}-{2**64 - 1}"])
-async def test_without_a_position_only_what_comes_is_heard(open_both: OpenStores, after: str | None) -> None:
+async def test_without_a_position_a_reader_gets_only_live_events(
+    open_both: OpenStores, after: str | None
+) -> None:
     async with open_both() as (here, there):
         await publish(here.broker, "c", "before")
         async with there.broker.subscribe("c", after) as reader:
@@ -66,14 +68,14 @@ async def test_without_a_position_only_what_comes_is_heard(open_both: OpenStores
             assert await take_data(reader, 1) == ["after"]
 
 
-async def test_a_channel_that_nobody_published_on_is_silent_and_not_known(open_both: OpenStores) -> None:
+async def test_a_channel_without_events_is_silent_and_unknown(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
         async with here.broker.subscribe("c", "0-0") as reader:
             assert await is_silent(reader)
         assert not await there.broker.knows("c")
 
 
-async def test_what_was_forgotten_is_not_replayed_and_what_comes_after_is(open_both: OpenStores) -> None:
+async def test_deleted_events_are_not_replayed_but_later_ones_are(open_both: OpenStores) -> None:
     async with open_both() as (here, there), there.broker.subscribe("c", None) as listening:
         (last,) = await publish(here.broker, "c", "old")
         assert await take_data(listening, 1) == ["old"]
@@ -88,7 +90,7 @@ async def test_what_was_forgotten_is_not_replayed_and_what_comes_after_is(open_b
         assert await take_data(listening, 1) == ["new"]
 
 
-async def test_of_a_channel_only_the_latest_events_are_kept(open_both: OpenStores) -> None:
+async def test_only_the_latest_events_of_a_channel_are_stored(open_both: OpenStores) -> None:
     async with open_both(kept=20) as (here, there):
         await publish(here.broker, "c", *range(300))
         async with there.broker.subscribe("c", "0-0") as reader:
@@ -98,7 +100,7 @@ async def test_of_a_channel_only_the_latest_events_are_kept(open_both: OpenStore
             assert await take_data(reader, 299 - first) == [*range(first + 1, 300)]
 
 
-async def test_after_a_while_nothing_is_kept(open_both: OpenStores) -> None:
+async def test_events_expire(open_both: OpenStores) -> None:
     async with open_both(expire=0.05) as (here, there):
         await publish(here.broker, "c", 1)
         async with asyncio.timeout(PATIENCE):
@@ -121,7 +123,7 @@ async def test_a_reader_that_takes_nothing_is_cut_and_the_others_are_not(open_bo
             await slow.get()
 
 
-async def test_a_reader_that_was_cut_comes_back_without_a_gap(open_both: OpenStores) -> None:
+async def test_a_disconnected_slow_reader_reconnects_without_a_gap(open_both: OpenStores) -> None:
     async with open_both(queue=8) as (here, there):
         async with there.broker.subscribe("c", None) as slow:
             await publish(here.broker, "c", "seen")
@@ -151,7 +153,7 @@ async def test_a_clock_that_runs_out_while_waiting_loses_nothing(open_both: Open
         assert got == [*range(100)]
 
 
-async def test_the_end_of_the_service_ends_every_reader_after_what_came_before(open_both: OpenStores) -> None:
+async def test_closing_ends_every_reader_after_the_earlier_events(open_both: OpenStores) -> None:
     async with open_both() as (here, there), there.broker.subscribe("c", "0-0") as reader:
         await publish(here.broker, "c", "last")
         (event,) = await take(reader, 1)
@@ -177,7 +179,7 @@ async def ends(reader: Subscription) -> bool:
     return False
 
 
-async def test_readers_who_come_and_go_at_random_miss_nothing_and_see_nothing_twice(
+async def test_readers_that_reconnect_at_random_get_each_event_once(
     open_both: OpenStores,
 ) -> None:
     dice = random.Random(5)

@@ -32,12 +32,12 @@ async def test_one_of_many_sessions_at_once_gets_a_channel(open_both: OpenStores
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "a\0", STOPS, "llm-token-proxy:anything"])
-async def test_some_names_are_nobodys(open_both: OpenStores, name: str) -> None:
+async def test_reserved_names_cannot_be_owned(open_both: OpenStores, name: str) -> None:
     async with open_both() as (here, _):
         assert not await here.channels.claim(name, "session")
 
 
-async def test_an_unused_channel_is_nobodys_again_and_a_used_one_stays_owned() -> None:
+async def test_the_ownership_of_an_unused_channel_expires() -> None:
     now = 0.0
     channels = MemoryChannels(owned=10, clock=lambda: now)
     assert await channels.claim("c", "first")
@@ -49,7 +49,7 @@ async def test_an_unused_channel_is_nobodys_again_and_a_used_one_stays_owned() -
     assert await channels.claim("c", "second")
 
 
-async def test_in_memory_only_a_channel_of_which_nothing_is_kept_makes_room() -> None:
+async def test_in_memory_only_a_channel_without_events_makes_room() -> None:
     now = 0.0
     channels = MemoryChannels(most=2, owned=100, kept=10, clock=lambda: now)
     for name in ("a", "b", "a"):
@@ -154,14 +154,14 @@ async def test_a_stop_does_not_reach_the_next_dialogue(open_both: OpenStores) ->
         assert await here.channels.renew("c")
 
 
-async def test_who_runs_no_dialogue_has_lost_it(open_both: OpenStores) -> None:
+async def test_without_a_lease_the_stop_reason_is_lost(open_both: OpenStores) -> None:
     async with open_both() as (here, _):
         assert (await stopped(here.channels, "c"))[0] == "lost"
         assert not await here.channels.renew("c")
         await here.channels.end("c")
 
 
-async def test_a_call_that_went_lost_is_found_at_the_next_renewal(store: RedisServer) -> None:
+async def test_a_lost_request_to_stop_is_found_at_the_next_renewal(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed), processes(1, store.url) as (there,):
         here = RedisChannels(redis, feed, renew=0.05)
         feed.leave(STOPS)
@@ -205,7 +205,7 @@ async def test_an_emptied_redis_ends_no_dialogue(store: RedisServer) -> None:
         assert not await there.channels.begin("c")
 
 
-async def test_without_redis_nobody_is_let_in_and_what_runs_goes_on(store: RedisServer) -> None:
+async def test_without_redis_no_dialogue_starts_and_running_ones_continue(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed):
         channels = RedisChannels(redis, feed, renew=0.02)
         assert await channels.begin("c")

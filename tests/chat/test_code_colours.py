@@ -41,12 +41,12 @@ def test_tokens_have_classes(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", ["", "brainfuck", "mermaid", "text", "makefile"])
-def test_what_is_not_known_stays_plain(language: str) -> None:
+def test_unknown_languages_are_not_highlighted(language: str) -> None:
     assert colour_code("if <x>\n", language).html == "if &lt;x&gt;\n"
 
 
 @pytest.mark.parametrize("language", ['"><script>', "a b", "x" * 31, "\u202e", "语言", "../x"])
-def test_what_is_no_name_is_no_label(language: str) -> None:
+def test_an_invalid_language_name_is_no_label(language: str) -> None:
     assert colour_code("x", language).language == ""
 
 

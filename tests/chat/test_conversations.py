@@ -44,7 +44,7 @@ async def test_in_memory_a_silent_conversation_is_forgotten() -> None:
     assert [await conversation.turns(channel) for channel in ("a", "b", "c")] == [[], TURNS[:1], TURNS[:1]]
 
 
-async def test_no_turns_are_kept_where_none_are_wanted(store: RedisServer) -> None:
+async def test_no_turns_are_stored_if_the_limit_is_zero(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _):
         settings = shared(store.url)
         over_redis = RedisConversation(redis, Seal(settings.keys), 0)
@@ -53,7 +53,7 @@ async def test_no_turns_are_kept_where_none_are_wanted(store: RedisServer) -> No
             assert await conversation.turns("c") == []
 
 
-async def test_what_people_wrote_lies_sealed_in_redis_and_expires(store: RedisServer) -> None:
+async def test_turns_in_redis_are_encrypted_and_expire(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
         await process.conversation.append("c", Turn("prompt canary", "answer canary"))
         (key,) = await redis.run("KEYS", "*")

@@ -115,7 +115,7 @@ def texts(events: list[Delta | Failure | Finish]) -> dict[str, str]:
         {"content": "\n<think>\n想"},
     ],
 )
-def test_reasoning_is_told_from_the_answer(delta: dict[str, object]) -> None:
+def test_reasoning_is_separated_from_the_answer(delta: dict[str, object]) -> None:
     assert read(chunk(**delta)) == [Delta("reasoning", "想")]
 
 
@@ -157,7 +157,7 @@ def test_the_answer_is_read_in_many_shapes(payload: dict[str, object]) -> None:
         chunk(content="<think>\n\n</think>\n\n"),
     ],
 )
-def test_what_says_nothing_gives_nothing(payload: dict[str, object]) -> None:
+def test_payloads_without_text_give_no_deltas(payload: dict[str, object]) -> None:
     assert read(payload) == []
 
 
@@ -167,7 +167,7 @@ def test_the_end_marker_gives_nothing(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"1", b"\xff", b'{"a": NaN}', b"[" * 100_000, b"data: {}"])
-def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+def test_a_payload_must_be_a_json_object(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
         DeltaReader().read(data)
 
@@ -198,7 +198,7 @@ def test_any_json_is_read_or_refused(payload: object) -> None:
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "what_is_new"])
-def test_a_finish_reason_ends_what_was_said(reason: str) -> None:
+def test_a_finish_reason_flushes_the_text(reason: str) -> None:
     assert read(chunk(content="a <"), chunk(reason, content="b")) == [
         Delta("answer", "a "),
         Delta("answer", "<b"),
@@ -230,7 +230,7 @@ SPARK_ERRORS = [
 
 @pytest.mark.parametrize("payload", SPARK_ERRORS)
 @pytest.mark.parametrize("code", [10013, 10014, 10019, 10021])
-def test_an_audit_ends_the_answer_after_what_was_said(payload: dict[str, object], code: int) -> None:
+def test_a_safety_check_ends_the_answer_after_its_text(payload: dict[str, object], code: int) -> None:
     payload = json.loads(json.dumps(payload).replace("10014", str(code)))
     said, failure = read(chunk(content="说到"), payload)
     assert said == Delta("answer", "说到")
@@ -278,13 +278,13 @@ def test_an_audit_may_come_as_a_finish_reason(reason: str) -> None:
         (chunk("insufficient_system_resource"), "较多"),
     ],
 )
-def test_errors_in_a_200_are_told_in_words_for_a_visitor(payload: dict[str, object], words: str) -> None:
+def test_errors_in_a_200_are_explained_to_the_visitor(payload: dict[str, object], words: str) -> None:
     (failure,) = read(payload)
     assert isinstance(failure, Failure)
     assert words in failure.message
 
 
-def test_an_error_of_the_relay_is_told_as_well() -> None:
+def test_an_error_of_the_relay_is_explained_too() -> None:
     splitter, reader = EventSplitter(), DeltaReader()
     (payload,) = splitter.feed(error_event(UpstreamTimeout().envelope()))
     (failure,) = reader.read(payload)

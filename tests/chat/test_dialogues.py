@@ -97,7 +97,7 @@ async def free(chat: Room) -> None:
             await asyncio.sleep(0)
 
 
-async def test_an_empty_question_asks_nobody() -> None:
+async def test_an_empty_question_is_not_sent() -> None:
     async with room(Model()) as chat:
         assert await chat.ask(" \n") == ""
         assert not await chat.channels.busy("c")
@@ -117,7 +117,7 @@ async def test_a_broker_that_fails_at_the_question_leaves_the_channel_free() -> 
         assert not await chat.channels.busy("c")
 
 
-async def test_a_broker_that_fails_in_mid_answer_ends_that_dialogue_alone() -> None:
+async def test_a_broker_that_fails_during_an_answer_ends_only_that_dialogue() -> None:
     class Failing(MemoryBroker):
         async def publish(self, channel: str, event: Event) -> str:
             if channel == "c" and "answering" in str(event.data):
@@ -132,10 +132,12 @@ async def test_a_broker_that_fails_in_mid_answer_ends_that_dialogue_alone() -> N
             async with chat.broker.subscribe("d", "0-0") as other:
                 while "done" not in str((await other.get()).data):
                     pass
-    assert [line["event"] for line in lines] == ["chat_dialogue_unheard"]
+    assert [line["event"] for line in lines] == ["chat_dialogue_not_published"]
 
 
-async def test_a_defect_is_logged_apologized_for_and_stays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_is_logged_shown_and_ends_only_that_dialogue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def breaks(kind: Kind, text: str) -> str:
         if kind == "left":
             raise ZeroDivisionError
@@ -160,7 +162,7 @@ async def test_a_defect_is_logged_apologized_for_and_stays_alone(monkeypatch: py
         (InvalidRequest("with the vendor's words"), "cut off"),
     ],
 )
-async def test_an_error_is_told_in_words_for_a_visitor(error: ProxyError, told: str) -> None:
+async def test_an_error_is_explained_to_the_visitor(error: ProxyError, told: str) -> None:
     async with room(Model(error=error)) as chat:
         await chat.ask()
         shown = await chat.turn()
@@ -180,7 +182,7 @@ async def test_a_lost_lease_ends_the_answer() -> None:
     assert shown[-1] == "failed"
 
 
-async def test_a_stop_that_nobody_can_hear_is_logged_and_the_answer_goes_on() -> None:
+async def test_a_failed_watch_for_stops_is_logged_and_the_answer_continues() -> None:
     class Deaf(MemoryChannels):
         async def wait_for_stop(self, channel: str) -> StopReason:
             raise StoreUnavailable("away")
@@ -190,10 +192,10 @@ async def test_a_stop_that_nobody_can_hear_is_logged_and_the_answer_goes_on() ->
             await chat.ask()
             shown = await chat.turn()
     assert shown[-1] == "done"
-    assert [line["event"] for line in lines] == ["chat_stop_unheard"]
+    assert [line["event"] for line in lines] == ["chat_stop_watch_failed"]
 
 
-async def test_a_stop_before_the_model_was_asked_asks_nobody() -> None:
+async def test_after_an_early_stop_the_question_is_not_sent() -> None:
     async with room(Model(said("a"))) as chat:
         await chat.ask()  # its task has not begun yet
         await chat.dialogues.stop("c")
@@ -218,7 +220,7 @@ async def test_half_an_answer_is_remembered_and_none_is_not() -> None:
     assert [message["content"] for message in model.asked[-1]] == ["a", "half", "c"]
 
 
-async def test_the_end_of_the_service_ends_what_runs() -> None:
+async def test_closing_the_service_ends_running_dialogues() -> None:
     async with room(Model(said("half"), None)) as chat:
         await chat.ask()
         async with asyncio.timeout(PATIENCE), chat.broker.subscribe("c", "0-0") as heard:
@@ -238,7 +240,7 @@ async def test_nothing_begins_while_the_service_drains() -> None:
     assert chat.model.asked == []
 
 
-async def test_who_leaves_while_asking_has_asked_all_the_same() -> None:
+async def test_a_visitor_who_disconnects_while_asking_has_asked() -> None:
     class Slow(MemoryBroker):
         def __init__(self) -> None:
             super().__init__()
@@ -262,7 +264,7 @@ async def test_who_leaves_while_asking_has_asked_all_the_same() -> None:
     assert [messages[-1]["content"] for messages in chat.model.asked] == ["the question"] * 2
 
 
-async def test_a_question_whose_answer_failed_is_the_one_that_is_asked_again() -> None:
+async def test_a_question_whose_answer_failed_can_be_asked_again() -> None:
     async with room(Model(error=Overloaded())) as chat:
         for prompt in ("first", "second"):
             assert await chat.ask(prompt) == ""

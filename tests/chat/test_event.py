@@ -96,7 +96,7 @@ def test_a_lone_surrogate_does_not_end_a_stream() -> None:
 
 
 @given(JSON, FIELDS, FIELDS, RETRIES)
-def test_what_was_published_is_read_back(
+def test_an_envelope_is_read_back(
     data: object, kind: str | None, name: str | None, retry: int | None
 ) -> None:
     event = Event(data, kind or None, name or None, retry or None)
@@ -113,7 +113,7 @@ def test_an_id_fits_between_the_parts_of_an_envelope(
 
 
 @given(st.binary() | JSON.map(lambda value: flask.json.dumps(value).encode()))
-def test_whatever_is_no_envelope_is_a_value_error(raw: bytes) -> None:
+def test_an_invalid_envelope_raises_value_error(raw: bytes) -> None:
     try:
         event = Event.from_envelope(raw)
     except ValueError:
@@ -161,7 +161,7 @@ def test_an_id_that_something_can_come_after_is_one() -> None:
     assert parse_id(f"{2**64 - 1}-{2**64 - 1}") is None
 
 
-def test_a_comment_is_no_event_whatever_it_says() -> None:
+def test_a_comment_never_contains_an_event() -> None:
     assert encode_comment("ping") == b": ping\n\n"
     assert encode_comment("a\ndata:b") == b": a\n: data:b\n\n"
 

@@ -37,7 +37,7 @@ def test_common_formulas_are_read(latex: str) -> None:
     assert "\\" not in "".join(tree.itertext())
 
 
-def test_a_formula_in_a_line_says_so() -> None:
+def test_an_inline_formula_is_marked_as_inline() -> None:
     assert to_mathml("x", display=False) == '<math display="inline"><mrow><mi>x</mi></mrow></math>'
 
 
@@ -64,7 +64,7 @@ def test_no_text_becomes_an_element(latex: str) -> None:
         "x" * (LATEX_CHARS_MAX + 1),
     ],
 )
-def test_what_cannot_be_read_or_must_not_is_refused(latex: str) -> None:
+def test_invalid_and_forbidden_formulas_are_rejected(latex: str) -> None:
     began = time.process_time()
     assert to_mathml(latex, display=False) is None
     assert time.process_time() - began < paced(1)

@@ -50,7 +50,7 @@ async def attempts_of(seconds: float, *channels: str) -> int:
     return redis.attempts
 
 
-def test_through_a_long_outage_it_goes_on_trying_without_haste() -> None:
+def test_during_a_long_outage_it_retries_with_long_pauses() -> None:
     attempts = run_virtually(lambda: attempts_of(OUTAGE_SECONDS, "c"))
     slowest = OUTAGE_SECONDS / LONGEST_PAUSE_SECONDS
     assert slowest <= attempts <= 2.1 * slowest

@@ -7,7 +7,7 @@ import pytest
 from proxy.chat.broker import BrokerClosed, Mailbox, SlowReader
 
 
-async def test_what_was_put_is_taken_in_order() -> None:
+async def test_items_are_returned_in_order() -> None:
     mailbox = Mailbox[int](5)
     for number in range(5):
         mailbox.put(number)
@@ -35,7 +35,7 @@ async def test_one_too_many_cuts_the_reader_for_good() -> None:
         await mailbox.get()
 
 
-async def test_a_closed_one_hands_out_what_it_holds_and_takes_no_more() -> None:
+async def test_a_closed_mailbox_returns_its_items_and_accepts_no_more() -> None:
     mailbox = Mailbox[int](2)
     mailbox.put(1)
     mailbox.close()

@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-async def test_ids_grow_though_the_clock_stands_or_goes_back() -> None:
+async def test_ids_grow_even_if_the_clock_stops_or_is_set_back() -> None:
     clock = Clock()
     broker = MemoryBroker(clock=clock)
     ids = []
@@ -36,7 +36,7 @@ async def test_ids_grow_though_the_clock_stands_or_goes_back() -> None:
     ]  # fmt: skip
 
 
-async def test_an_id_of_an_earlier_process_replays_all_that_is_kept() -> None:
+async def test_an_id_of_an_earlier_process_replays_all_stored_events() -> None:
     broker = MemoryBroker()
     await broker.publish("c", Event("x"))
     async with broker.subscribe("c", "1700000000000-5") as reader:
@@ -74,7 +74,7 @@ async def test_a_channel_over_its_own_measure_makes_no_room_among_others() -> No
     assert await broker.knows("a")
 
 
-async def test_nothing_is_kept_where_nothing_shall_be() -> None:
+async def test_no_events_are_stored_if_the_limit_is_zero() -> None:
     broker = MemoryBroker(kept=0)
     first = await broker.publish("c", Event("x"))
     assert parse_id(first) is not None

@@ -60,7 +60,7 @@ def test_the_page_holds_no_script_no_style_and_no_address_of_elsewhere() -> None
         }, name
 
 
-def test_every_script_says_what_it_is_for_and_imports_files_that_exist() -> None:
+def test_every_script_has_a_comment_and_imports_existing_files() -> None:
     for name in SCRIPTS:
         text = FILES[name]
         assert text.startswith("//"), name

@@ -7,7 +7,7 @@ from proxy.chat.page_files import _files, read_page_files
 from tests.documents import ROOT
 
 
-def test_what_is_there_is_served_by_its_path_with_its_type(tmp_path: Path) -> None:
+def test_files_are_served_by_path_with_their_types(tmp_path: Path) -> None:
     (tmp_path / "icons").mkdir()
     (tmp_path / "index.html").write_text("<p>")
     (tmp_path / "icons" / "send.svg").write_text("<svg/>")

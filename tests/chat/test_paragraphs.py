@@ -113,7 +113,7 @@ def test_the_articles_marks_cut(text: str, pieces: list[str]) -> None:
         "字！> 不是引文",
     ],
 )
-def test_what_belongs_together_is_not_torn(text: str) -> None:
+def test_inline_constructs_are_not_split(text: str) -> None:
     if text == "$n! = 1。5$":  # the mark tells that it was no formula
         assert cut(text) == ["$n! = 1。", "5$"]
     else:
@@ -170,12 +170,12 @@ def test_a_block_is_one_piece(block: str) -> None:
         ("-不。是\n**不**！是", ["-不。", "是\n", "**不**！", "是"]),
     ],
 )
-def test_a_list_goes_item_by_item(text: str, pieces: list[str]) -> None:
+def test_a_list_is_split_into_items(text: str, pieces: list[str]) -> None:
     assert cut(text) == pieces
     assert cut(text, 1) == pieces
 
 
-def test_a_sentence_goes_out_with_the_character_after_it() -> None:
+def test_a_sentence_is_returned_with_the_character_that_follows_it() -> None:
     cutter = ParagraphSplitter()
     assert cutter.feed("你好。") == []
     assert cutter.feed("世") == ["你好。"]
@@ -183,7 +183,7 @@ def test_a_sentence_goes_out_with_the_character_after_it() -> None:
     assert cutter.flush() == []
 
 
-def test_a_cutter_begins_anew_after_a_flush() -> None:
+def test_a_splitter_can_be_used_again_after_a_flush() -> None:
     cutter = ParagraphSplitter()
     cutter.feed("```\n没有关。\n")
     assert cutter.flush() == ["```\n没有关。\n"]
@@ -191,7 +191,7 @@ def test_a_cutter_begins_anew_after_a_flush() -> None:
 
 
 @pytest.mark.parametrize("opening", ["**", "`", "[", "[x](", r"\(", "见 $$", "~~", "_"])
-def test_what_is_never_closed_holds_nothing_back_for_ever(opening: str) -> None:
+def test_an_unclosed_construct_delays_text_only_for_a_while(opening: str) -> None:
     text = opening + "这是一句话。" * 400
     pieces = cut(text, 3)
     assert len(pieces) > 100
@@ -233,7 +233,7 @@ UNITS = [
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_time_grows_with_the_text_alone(unit: str) -> None:
+def test_splitting_takes_linear_time(unit: str) -> None:
     text = unit * (100_000 // len(unit))
     began = time.process_time()
     assert "".join(cut(text, 1)) == text
@@ -262,7 +262,7 @@ def test_time_grows_with_the_text_alone(unit: str) -> None:
         ("", []),
     ],
 )
-def test_in_a_pause_goes_out_what_has_ended(text: str, pieces: list[str]) -> None:
+def test_a_pause_returns_what_is_complete(text: str, pieces: list[str]) -> None:
     cutter = ParagraphSplitter()
     said = cutter.feed(text) + cutter.pause()
     assert said == pieces

@@ -24,12 +24,12 @@ from proxy.chat.dialogues import clean_prompt
         ("\u200e \x07", ""),
     ],
 )
-def test_what_nobody_sees_goes_and_the_rest_stays(written: str, clean: str) -> None:
+def test_only_invisible_characters_are_removed(written: str, clean: str) -> None:
     assert clean_prompt(written) == clean
 
 
 @given(st.text(st.characters()))
-def test_what_comes_out_is_clean_and_can_be_sent(text: str) -> None:
+def test_every_cleaned_prompt_is_clean_and_encodable(text: str) -> None:
     clean = clean_prompt(text)
 
     assert clean == clean_prompt(clean)

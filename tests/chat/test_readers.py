@@ -37,7 +37,7 @@ async def rest(stream: AsyncIterator[bytes]) -> list[bytes]:
         return await listed(stream)
 
 
-async def test_the_opening_comes_at_once_and_events_as_they_are_published() -> None:
+async def test_the_opening_is_sent_at_once_and_events_when_published() -> None:
     broker = MemoryBroker()
     async with broker.subscribe("c", None) as subscription:
         stream = Readers().stream(subscription)
@@ -59,7 +59,7 @@ async def test_a_slow_reader_is_cut_and_a_closed_broker_ends_all(end: Exception)
     assert await rest(Readers().stream(Silent(end))) == [OPENING]
 
 
-async def test_the_end_of_the_service_ends_every_stream_and_lets_none_begin() -> None:
+async def test_closing_ends_every_stream_and_allows_no_new_one() -> None:
     readers = Readers()
     streams = [readers.stream(Silent()) for _ in range(50)]
     async with asyncio.TaskGroup() as group:
@@ -85,7 +85,7 @@ def test_the_age_is_drawn_so_that_not_all_come_back_at_once() -> None:
     assert 100 <= min(ages) < max(ages) <= 200
 
 
-def test_readers_whose_heartbeats_are_due_at_this_moment_are_sent_away_too() -> None:
+def test_closing_also_ends_streams_whose_heartbeat_is_due_at_that_moment() -> None:
     readers = Readers(heartbeat=10)
     faults: list[object] = []
 

@@ -47,7 +47,7 @@ def publish_from_flask(url: str, *arguments: Any, **options: Any) -> None:
         flask_sse.sse.publish(*arguments, **options)
 
 
-async def test_what_flask_sse_publishes_reaches_our_readers_and_is_not_replayed(store: RedisServer) -> None:
+async def test_events_of_flask_sse_reach_readers_and_are_not_replayed(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,):
         async with process.broker.subscribe("c", None) as reader:
             await asyncio.to_thread(
@@ -58,7 +58,7 @@ async def test_what_flask_sse_publishes_reaches_our_readers_and_is_not_replayed(
             assert await is_silent(late)
 
 
-async def test_what_flask_sse_publishes_comes_between_ours(store: RedisServer) -> None:
+async def test_events_of_flask_sse_arrive_between_those_of_the_chat(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,), process.broker.subscribe("c", "0-0") as reader:
         await process.broker.publish("c", Event(1))
         assert await take_data(reader, 1) == [1]
@@ -88,7 +88,7 @@ async def test_a_flask_sse_page_gets_our_events_to_the_byte(store: RedisServer) 
     assert [text.encode() for text in got] == [event.encode() for event in sent]
 
 
-async def test_what_is_no_event_is_logged_and_passed_over(store: RedisServer) -> None:
+async def test_invalid_messages_are_logged_and_skipped(store: RedisServer) -> None:
     async with (
         processes(1, store.url) as (process,),
         process.broker.subscribe("c", None) as reader,
@@ -117,7 +117,7 @@ async def test_an_entry_that_is_no_event_is_logged_and_passed_over(store: RedisS
         assert "canary" not in repr(lines)
 
 
-async def test_an_event_is_kept_and_published_as_other_services_can_read_it(store: RedisServer) -> None:
+async def test_stored_and_published_events_are_readable_for_other_services(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,), open_redis(shared(store.url)) as (redis, _):
         listening = redis.listen()
         await listening.subscribe("c")
@@ -154,7 +154,7 @@ def brokers(*opened: Any) -> list[Broker]:
     return [process.broker for process in opened]
 
 
-async def test_while_redis_is_killed_and_comes_back_nothing_is_lost_doubled_or_out_of_order(
+async def test_a_restart_of_redis_loses_duplicates_and_reorders_nothing(
     durable: RedisServer,
 ) -> None:
     count = 400
@@ -187,7 +187,7 @@ async def test_while_redis_is_killed_and_comes_back_nothing_is_lost_doubled_or_o
             assert task.result() == [*range(count)]
 
 
-async def test_readers_who_come_and_go_while_redis_does_miss_nothing(durable: RedisServer) -> None:
+async def test_readers_that_reconnect_while_redis_restarts_miss_nothing(durable: RedisServer) -> None:
     dice, count = random.Random(3), 1000
 
     async def read(broker: Broker) -> list[object]:
@@ -222,7 +222,7 @@ async def test_open_readers_hear_a_redis_that_came_back_empty(store: RedisServer
         assert await take_data(reader, 1) == [2]
 
 
-async def test_a_reader_that_came_while_redis_was_away_gets_what_it_missed(durable: RedisServer) -> None:
+async def test_a_reader_that_subscribed_during_an_outage_gets_missed_events(durable: RedisServer) -> None:
     async with processes(1, durable.url, redis_timeout=paced(1.0)) as (process,):
         first = await process.broker.publish("c", Event(1))
         await process.broker.publish("c", Event(2))
@@ -240,7 +240,7 @@ async def test_a_reader_that_came_while_redis_was_away_gets_what_it_missed(durab
             assert await take_data(live, 1) == [3]
 
 
-async def test_the_end_of_the_service_ends_a_reader_that_waits_for_redis(store: RedisServer) -> None:
+async def test_closing_ends_a_reader_that_waits_for_redis(store: RedisServer) -> None:
     async with open_process(shared(store.url), turns=1) as process:
         await store.stop()
         async with process.broker.subscribe("c", "0-0") as reader:
@@ -259,7 +259,7 @@ async def test_without_redis_a_publication_fails_after_its_patience(store: Redis
                     await failing
 
 
-async def test_a_publication_whose_answer_went_lost_is_not_doubled(store: RedisServer) -> None:
+async def test_retrying_after_a_lost_reply_does_not_publish_twice(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,), open_redis(shared(store.url)) as (redis, _):
         backlog, event, number = Backlog(redis, 500, 60), Event(1), Backlog.new_nonce()
         async with process.broker.subscribe("c", None) as reader:
@@ -291,7 +291,7 @@ async def test_a_silent_redis_is_given_up_and_caught_up_with(store: RedisServer)
     assert lines[0]["reason"] == "silent"
 
 
-async def test_an_error_of_the_block_comes_out_of_it_as_it_is(store: RedisServer) -> None:
+async def test_an_error_in_the_block_is_raised_unchanged(store: RedisServer) -> None:
     with pytest.raises(ValueError, match="of the block"):
         async with open_process(shared(store.url), turns=1):
             raise ValueError("of the block")

@@ -115,7 +115,7 @@ def test_emphasis_works_between_chinese_characters(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["snake_case_name", "2 * 3 * 4", "a ** b"])
-def test_what_is_no_emphasis_stays(text: str) -> None:
+def test_delimiters_that_are_not_emphasis_stay(text: str) -> None:
     assert inner(text) == f"<p>{text}</p>"
 
 

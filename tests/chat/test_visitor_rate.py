@@ -51,7 +51,7 @@ async def test_in_redis_as_well(tmp_path: Path) -> None:
         await check(rate)
 
 
-async def test_the_wait_is_told() -> None:
+async def test_the_error_contains_the_time_to_wait() -> None:
     rate = VisitorRate("1/second")
     await rate.count("a", "1")
     with pytest.raises(RateLimited) as refused:

@@ -69,7 +69,7 @@ async def test_with_a_key_only_the_key_is_good(caller: Caller) -> None:
         (503, "server_error", "1"),
     ],
 )
-async def test_all_of_v1_fails_when_told_to(
+async def test_the_status_option_fails_every_path_under_v1(
     caller: Caller, status: int, kind: str, retry_after: str | None
 ) -> None:
     caller.gateway.options = replace(caller.gateway.options, status=status)
@@ -80,7 +80,7 @@ async def test_all_of_v1_fails_when_told_to(
     assert (await caller.client.get("/stats")).status_code == 200
 
 
-async def test_the_first_byte_waits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_byte_is_delayed(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:

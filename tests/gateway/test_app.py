@@ -18,7 +18,7 @@ def test_each_app_has_a_gateway_of_its_own() -> None:
     assert one.extensions["gateway"].options is options
 
 
-async def test_the_root_says_what_it_is(caller: Caller) -> None:
+async def test_the_root_describes_the_gateway(caller: Caller) -> None:
     response = await caller.client.get("/")
     assert (await response.get_data(as_text=True)).count("\n") == 1
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -57,7 +57,7 @@ async def test_unknown_paths_are_404_in_the_envelope(caller: Caller, path: str) 
     assert error["type"] == "invalid_request_error"
 
 
-async def test_a_wrong_method_is_405_and_says_which_are_right(caller: Caller) -> None:
+async def test_a_wrong_method_is_405_with_allow(caller: Caller) -> None:
     response = await caller.client.get("/v1/chat/completions", headers=caller.headers)
     assert response.status_code == 405
     assert "POST" in response.headers["Allow"]

@@ -61,7 +61,7 @@ def test_a_wrong_shape_names_its_field(body: bytes, param: str | None) -> None:
     "body",
     [b"", b"{", b"NaN", b'{"messages": [], "model": "\xff"}', b'{"model": "\\ud800"}', b'{"x":' * 10_000],
 )
-def test_what_is_not_json_is_400(body: bytes) -> None:
+def test_invalid_json_is_400(body: bytes) -> None:
     with pytest.raises(GatewayError, match="JSON") as caught:
         parse_body(body, ChatRequest)
     assert caught.value.status == 400

@@ -25,7 +25,7 @@ async def test_a_stream_is_an_event_stream(caller: Caller) -> None:
     assert (caller.gateway.stats.streams_open, caller.gateway.stats.streams_closed_early) == (0, 0)
 
 
-async def test_the_pause_stands_between_the_pieces(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_there_is_a_pause_between_pieces(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:

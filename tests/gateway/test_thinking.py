@@ -40,7 +40,7 @@ async def test_a_whole_answer_has_both(caller: Caller) -> None:
     assert message["content"].startswith("You asked:\n\n> Why?\n")
 
 
-def test_the_pieces_together_are_the_text_and_chinese_comes_in_handfuls() -> None:
+def test_joined_pieces_are_the_text_and_chinese_pieces_have_several_characters() -> None:
     thoughts, answer = think([Turn("user", "写一首诗")])
 
     assert "".join(thoughts).endswith("一段一段显示的。\n")

@@ -39,7 +39,7 @@ async def test_a_wrong_secret_is_a_code_in_a_200(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"appId=demo", b"\xff", b'"', b'{"appId": "demo"}', b"[" * 10_000])
-async def test_what_is_not_a_token_request_is_400(caller: Caller, body: bytes) -> None:
+async def test_an_invalid_token_request_is_400(caller: Caller, body: bytes) -> None:
     response = await caller.client.post("/token", data=body)
     assert response.status_code == 400
     assert (await response.get_json())["code"] == 10400
@@ -73,7 +73,7 @@ async def test_oauth_refusals_have_the_shape_of_the_rfc(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/token", "/oauth/token"])
-async def test_the_endpoints_fail_when_told_to(caller: Caller, path: str) -> None:
+async def test_the_token_status_option_fails_both_endpoints(caller: Caller, path: str) -> None:
     caller.gateway.options = replace(caller.gateway.options, token_status=503)
     response = await caller.client.post(path, json=RIGHT)
     assert response.status_code == 503

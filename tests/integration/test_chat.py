@@ -129,7 +129,7 @@ async def test_the_bytes_are_those_of_flask_sse(run_proxy: RunProxy) -> None:
     )
 
 
-async def test_the_model_is_asked_as_the_section_says(run_proxy: RunProxy) -> None:
+async def test_the_model_receives_the_configured_options(run_proxy: RunProxy) -> None:
     chat = CHAT + (
         'user = "user_id"\nsystem = "Be kind."\noptions = { temperature = 0.5, x = "${env:X:-s}" }\n'
         'tools = [{ type = "web_search", web_search = { enable = true, search_mode = "deep" } }]\n'
@@ -155,7 +155,7 @@ async def test_the_model_is_asked_as_the_section_says(run_proxy: RunProxy) -> No
     assert (line["path"], line["status"]) == ("/chat/dialogue", 200)
 
 
-async def test_the_named_upstream_is_asked_whatever_the_routes_say(run_proxy: RunProxy) -> None:
+async def test_the_configured_upstream_takes_precedence_over_routes(run_proxy: RunProxy) -> None:
     chat = CHAT + 'upstream = "embed"\n[[routes.models]]\nmatch = "x1"\nupstream = "chat"\nrename = "y"\n'
     async with chatting(run_proxy, ANSWER, chat) as (someone, proxy, upstream):
         async with someone.listen() as stream:
@@ -289,7 +289,7 @@ async def test_regenerate_asks_the_last_question_again(run_proxy: RunProxy) -> N
     assert upstream.requests[0].body == upstream.requests[1].body
 
 
-async def test_a_reset_ends_what_is_being_written(run_proxy: RunProxy) -> None:
+async def test_a_reset_ends_a_running_answer(run_proxy: RunProxy) -> None:
     _, script = held()
     async with chatting(run_proxy, script) as (someone, _, upstream), someone.listen() as stream:
         await someone.ask("数")
@@ -312,7 +312,7 @@ SPARK_ERRORS = [
 @pytest.mark.parametrize("body", SPARK_ERRORS)
 @pytest.mark.parametrize("options", ["", 'repairs = ["ragflow"]'])
 @pytest.mark.parametrize("place", ["status", "whole", "stream", "mid-answer"])
-async def test_every_error_of_spark_becomes_a_block_after_what_was_said(
+async def test_every_error_of_spark_becomes_a_block_after_the_text(
     run_proxy: RunProxy, body: bytes, options: str, place: str
 ) -> None:
     async def script(talk: Conversation) -> None:
@@ -340,7 +340,7 @@ async def test_every_error_of_spark_becomes_a_block_after_what_was_said(
     assert [block for block in shown if "先说的话" in block] == shown[1:-1] or place != "mid-answer"
 
 
-async def test_a_stream_that_breaks_keeps_what_was_said(run_proxy: RunProxy) -> None:
+async def test_a_broken_stream_keeps_its_text(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(chunk(content="半句"))
@@ -353,7 +353,7 @@ async def test_a_stream_that_breaks_keeps_what_was_said(run_proxy: RunProxy) -> 
     assert "半句" in blocks(heard)[1]
 
 
-async def test_an_upstream_that_is_not_there_is_told(run_proxy: RunProxy) -> None:
+async def test_an_unreachable_upstream_is_reported(run_proxy: RunProxy) -> None:
     async with run_proxy("http://127.0.0.1:9", more=CHAT) as proxy, visitor(proxy.url) as someone:
         async with someone.listen() as stream:
             await someone.ask("hi")
@@ -374,7 +374,7 @@ async def test_a_malformed_chunk_is_passed_over(run_proxy: RunProxy) -> None:
 
 
 @pytest.mark.parametrize("events", [(DONE,), (chunk(finish="stop"), DONE)])
-async def test_no_answer_is_told(run_proxy: RunProxy, events: Sequence[bytes]) -> None:
+async def test_an_empty_answer_is_reported(run_proxy: RunProxy, events: Sequence[bytes]) -> None:
     async with chatting(run_proxy, says(*events)) as (someone, _, _), someone.listen() as stream:
         await someone.ask("hi")
         heard = await stream.turn()
@@ -406,7 +406,7 @@ async def test_the_caller_chat_may_have_limits_of_its_own(run_proxy: RunProxy) -
 # --- the end of the service
 
 
-async def test_a_drain_sends_the_readers_away_and_lets_nobody_ask(run_proxy: RunProxy) -> None:
+async def test_a_drain_ends_streams_and_rejects_questions(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, ANSWER) as (someone, proxy, upstream), someone.listen() as stream:
         await stream.block()
         proxy.drain.started = True
@@ -430,7 +430,7 @@ async def test_a_dialogue_ends_with_an_error_when_the_service_drains(run_proxy: 
     assert states(heard) == ["failed"]
 
 
-async def test_a_dialogue_that_nobody_hears_does_not_keep_the_service(run_proxy: RunProxy) -> None:
+async def test_a_dialogue_without_readers_does_not_delay_shutdown(run_proxy: RunProxy) -> None:
     _, script = held()
     async with chatting(run_proxy, script) as (someone, _, upstream), someone.listen() as stream:
         await someone.ask("数")
