@@ -252,8 +252,7 @@ STEPS: Final = (
 
 
 def exec_block(name: str, reading: Reading | None) -> str:
-    """Write a block that runs the command as a script, for commands that compute something, such as a
-    signature.
+    """Write a block that runs the command as a script, because the command computes a value.
 
     Args:
         name: The name of the credential.
@@ -263,7 +262,7 @@ def exec_block(name: str, reading: Reading | None) -> str:
     token, expires = "data.token", [{"path": "data.expireTime", "as": "epoch_ms"}]
     placed = [] if reading is None else [found for found in reading.tokens if found.kind == "path"]
     if reading is None or not placed:
-        comments.append("# unsure: token and expires are examples; replace them by the paths in the reply")
+        comments.append("# unsure: token and expires are examples; replace them with the paths in the reply")
     else:
         token = placed[0].path
         expires = [

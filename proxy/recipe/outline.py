@@ -21,10 +21,9 @@ _HEAD_CHARACTERS: Final = 4096
 def outline(
     body: Any, text: str = "", headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
 ) -> str:
-    """Write one line per value: its path, and the value if it is harmless, otherwise `********` and its
-    length.
+    """Write one line per value: its path, and the value, or `********` and its length.
 
-    Error messages (`errmsg`, `error_description` and similar) are shown.
+    Only harmless values and error messages (`errmsg`, `error_description` and similar) are shown.
 
     Args:
         body: Parsed JSON; None if the reply is not JSON.

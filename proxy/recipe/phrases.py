@@ -11,19 +11,19 @@ from typing import Final
 
 CHINESE: Final[Mapping[str, str]] = {
     # --- questions and results
-    "Paste the curl line that gets a token:": "请粘贴取 token 的 curl 命令行：",
-    "Which of these is the token?": "哪一个是 token？",
+    "Paste the curl line that gets a token:": "请粘贴取令牌的 curl 命令行：",
+    "Which of these is the token?": "哪一个是令牌？",
     "Which of these is its lifetime?": "哪一个表示有效期？",
     "{} is a local time without a time zone. For these UTC offsets the lifetime would be:": (
         "{} 是本地时间，响应没有写时区。按不同的偏移，有效期分别是："
     ),
     "# tested: with this block the reply yields a token of {} characters with a lifetime of {}": (
-        "# 已试过：用这段配置从响应里取到了 {} 个字符的 token，有效期 {}"
+        "# 已试过：用这段配置从响应里取到了 {} 个字符的令牌，有效期 {}"
     ),
     "the masked reply:": "它的响应（已打码）：",
     "the endpoint answered {}, a redirect, which is not followed": "接口返回 {}，是重定向，不会跟随",
     "the endpoint answered {}": "接口返回 {}",
-    "the reply contains nothing that looks like a token": "响应里没有像 token 的内容",
+    "the reply contains nothing that looks like a token": "响应里没有像令牌的内容",
     "the block cannot read this reply: {}": "这段配置读不了这个响应：{}",
     "# {} is read from the environment, as in the command line": "# {} 从环境变量读取，和命令行里一样",
     "export {}='{}'  # {}, {} characters": "export {}='{}'  # {}，{} 个字符",
@@ -43,8 +43,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "the request is exactly OAuth 2.0 client credentials (RFC 6749, section 4.4)": (
         "这个请求就是 OAuth 2.0 客户端凭证模式（RFC 6749 4.4 节）"
     ),
-    "if a new token revokes the previous one, as with WeChat: {}": "如果新 token 会让旧的失效（例如微信）：{}",
-    'the token in the reply already begins with "Bearer"': "响应里的 token 自带 “Bearer”",
+    "if a new token revokes the previous one, as with WeChat: {}": "如果新令牌会让旧的失效（例如微信）：{}",
+    'the token in the reply already begins with "Bearer"': "响应里的令牌自带 “Bearer”",
     "unsure: issuers that return X-Subject-Token usually expect X-Auth-Token": (
         "不确定：返回 X-Subject-Token 的，上游一般要求用 X-Auth-Token"
     ),
@@ -69,8 +69,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "looks random ({} characters)": "像随机串（{} 个字符）",
     "is long ({} characters)": "较长（{} 个字符）",
     "is short ({} characters)": "较短（{} 个字符）",
-    '"{}" is true in a reply that contains a token': "带 token 的响应里“{}”为 true",
-    '"{}" is {} in a reply that contains a token': "带 token 的响应里“{}”是 {}",
+    '"{}" is true in a reply that contains a token': "带令牌的响应里“{}”为 true",
+    '"{}" is {} in a reply that contains a token': "带令牌的响应里“{}”是 {}",
     '"{}" is the refresh time that the issuer asks for': "“{}”是签发方建议的刷新时间",
     '"{}" as {} since 1970 is {} after the reply': "“{}”是 1970 年以来的{}，即响应之后 {}",
     '"{}" looks like {} since 1970, but that is before the reply': "“{}”像 1970 年以来的{}，但早于响应的时刻",
@@ -104,14 +104,14 @@ CHINESE: Final[Mapping[str, str]] = {
     '"{}" was the time of the request: {} is the current time': "“{}”是请求的时刻：{} 每次取当时的值",
     '"{}" was the id of the request: {} is a new id for each request': "“{}”是请求的编号：{} 每次生成新的",
     '"{}" is a token that will expire: configure a credential for it, and write {} here': (
-        "“{}”本身就是会过期的 token：请把取它的方法写成另一个凭证，这里写 {}"
+        "“{}”本身就是会过期的令牌：请把取它的方法写成另一个凭证，这里写 {}"
     ),
     "the cookie of a browser session expires with it: ask the issuer for a key instead": (
         "浏览器会话的 Cookie 会随会话失效：请向签发方申请 key"
     ),
     "a field looks like a signature of this request: {}": "有一个字段像是这次请求的签名：{}",
     # --- errors of the command
-    "the curl line: {}. Use source = \"exec\" instead:": "curl 命令行：{}。这种 token 用 source = \"exec\" 来取：",
+    "the curl line: {}. Use source = \"exec\" instead:": "curl 命令行：{}。这种令牌用 source = \"exec\" 来取：",
     "the curl line: {}": "curl 命令行：{}",
     "the line computes a value ($(...), `...`, ${...} with an operator, or a command before curl), "
     "but recipe runs nothing": (
@@ -144,13 +144,13 @@ CHINESE: Final[Mapping[str, str]] = {
     "{}: unknown or unsupported": "{}：未知选项，或者无法写成配置",
     "{}: the value is missing": "{}：缺少值",
     "{}: multipart requests for a token are not supported: send it as --data or --json": (
-        "{}：不支持用 multipart 请求 token：请改用 --data 或 --json"
+        "{}：不支持用 multipart 请求令牌：请改用 --data 或 --json"
     ),
     "-u: give the password as well, as user:password": "-u：请连密码一起写，格式为 user:password",
     "--utc-offset: must be an offset from UTC, such as +08:00": "--utc-offset：必须是相对 UTC 的偏移，例如 +08:00",
     "--offline: {}: cannot be read: {}": "--offline：{}：无法读取：{}",
     # --- errors of the connection
-    "the token endpoint {}": "token 接口 {}",
+    "the token endpoint {}": "令牌接口 {}",
     "{}: connection refused; check the host and the port, and that the server is running": (
         "{}：连接被拒绝；请检查主机和端口，并确认服务在运行"
     ),

@@ -135,8 +135,7 @@ def _double(match: re.Match[str]) -> str:
 
 
 def _ansi(text: str) -> str:
-    """Resolve the escapes of `$'...'` (Bash manual, 3.1.2.4); browsers write UTF-16 surrogates as two
-    escapes."""
+    """Resolve the escapes of `$'...'` (Bash manual, 3.1.2.4), including UTF-16 surrogate pairs."""
     units = _ANSI.sub(_ansi_character, text)
     try:
         plain = units.encode("utf-16", "surrogatepass").decode("utf-16")

@@ -219,7 +219,7 @@ def _key(value: object) -> Secret:
     plain = re.sub(r"[\s_-]", "", text.lower())
     for kind, pattern in _PLACEHOLDERS.items():
         if re.fullmatch(pattern, plain):
-            refuse(f"is a placeholder ({kind}): replace it by the real key")
+            refuse(f"is a placeholder ({kind}): replace it with the real key")
     return wrapped
 
 

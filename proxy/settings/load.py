@@ -90,7 +90,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, object], dict[KeyPath, int]
 def _meaning(words: str, line: str) -> str:
     """Explain what most likely causes a message of tomllib."""
     if any(quote in line for quote in _CURLY_QUOTES):
-        return ": replace the curly quotes by straight ones, \" or '"
+        return ": replace the curly quotes with straight ones, \" or '"
     return next((f": {meaning}" for start, meaning in _MEANINGS.items() if words.startswith(start)), "")
 
 

@@ -73,7 +73,7 @@ SETUPS = [
     # --- the settings file
     Setup("no settings file", None, ("my.toml: cannot be read: No such file or directory", "--config FILE")),
     Setup("a quote is not closed", ACCESS.replace('mine"', "mine"), ("my.toml:3: not valid TOML", "a quote is not closed on this line")),
-    Setup("curly quotes", ACCESS.replace('"ragflow"', "“ragflow”"), ("my.toml:2: not valid TOML", "replace the curly quotes by straight ones")),
+    Setup("curly quotes", ACCESS.replace('"ragflow"', "“ragflow”"), ("my.toml:2: not valid TOML", "replace the curly quotes with straight ones")),
     Setup("a value without quotes", SOUND.replace('"corp"\n', "corp\n", 1), ("my.toml:6: not valid TOML", "text needs quotes around it")),
     Setup("a section twice", SOUND + STATIC, ("my.toml:10: not valid TOML", "the section exists twice")),
     Setup("a backslash in a path", SOUND + 'x = "C:\\Users"\n', ("not valid TOML", "double the backslash, or use single quotes")),
@@ -85,7 +85,7 @@ SETUPS = [
     Setup("a secret file that is not there", SOUND.replace("a-static-token", "${file:/run/absent/token}"), ("credentials.corp.value: the file /run/absent/token cannot be read", "No such file")),
     Setup("a CA file that is not there", upstream("https://127.0.0.1:9/v1", 'ca_file = "corp-ca.pem"'), ("upstreams.chat.ca_file: the file", "corp-ca.pem cannot be read: No such file")),
     Setup("a CA file without a certificate", upstream("https://127.0.0.1:9/v1", 'ca_file = "my.toml"'), ("my.toml contains no certificate in PEM form", "-----BEGIN CERTIFICATE-----")),
-    Setup("a placeholder for a key", SOUND.replace("sk-a-long-key-of-mine", "your-api-key"), ("my.toml:3: access.keys.0.key: is a placeholder", "replace it by the real")),
+    Setup("a placeholder for a key", SOUND.replace("sk-a-long-key-of-mine", "your-api-key"), ("my.toml:3: access.keys.0.key: is a placeholder", "replace it with the real")),
     Setup("a base_url with the endpoint", upstream("http://127.0.0.1:9/v1/chat/completions"), ("base_url: must not include /chat/completions", "is appended")),
     Setup("a base_url without a scheme", upstream("llm.corp.example/v1"), ("base_url: must be an http:// or https:// URL with a host",)),
     Setup("a credential of an unknown kind", SOUND.replace('"static"', '"https"'), ("credentials.corp.source: must be one of", "http")),

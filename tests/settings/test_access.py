@@ -105,7 +105,7 @@ def test_a_placeholder_is_rejected_with_the_rule_it_matches(
 ) -> None:
     for key in keys:
         assert problems(with_keys(f'{{ name = "a", key = "{key}" }}')) == [
-            f"x.toml:4: access.keys.0.key: is a placeholder ({kind}): replace it by the real key"
+            f"x.toml:4: access.keys.0.key: is a placeholder ({kind}): replace it with the real key"
         ]
 
 

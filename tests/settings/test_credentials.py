@@ -162,7 +162,7 @@ def test_a_token_goes_into_a_header_or_the_query(
         ('source = "static"\nvalue = ""', "1 value: is empty"),
         (
             'source = "static"\nvalue = "your-key"',
-            '1 value: is a placeholder ("my key" or "your key"): replace it by the real key',
+            '1 value: is a placeholder ("my key" or "your key"): replace it with the real key',
         ),
         (
             STATIC + 'clientid = "x"',
