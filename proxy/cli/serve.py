@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -43,21 +44,35 @@ from proxy.telemetry.worker_metrics import WorkerMetrics
 from proxy.token_ids import load_token_texts
 
 
+@dataclass(frozen=True, slots=True)
+class SharedByWorkers:
+    """What one worker among several has in common with the others."""
+
+    lifeline: Lifeline
+    host: Host
+    """For tokens."""
+    metrics: WorkerMetrics
+
+
 def serve(options: argparse.Namespace) -> int:
     """Serve the proxy; returns when it has drained."""
     settings = load_settings(options.config, os.environ)
     server = load_server_config(options.bind)
     workers = options.workers or server.workers
     with contextlib.ExitStack() as stack:
-        lifeline = host = worker_metrics = None
+        shared = None
         inherited = inherited_sockets(os.environ)
         if options.assignment is not None:
             lifeline = stack.enter_context(Lifeline(options.assignment))
             assignment = lifeline.read_assignment()
             workers = assignment.workers
             inherited = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
-            host = Host(Path(assignment.folder), assignment.sealing_key)
-            worker_metrics = WorkerMetrics(Path(assignment.folder), assignment.worker, workers)
+            folder = Path(assignment.folder)
+            shared = SharedByWorkers(
+                lifeline,
+                Host(folder, assignment.sealing_key),
+                WorkerMetrics(folder, assignment.worker, workers),
+            )
         binds = [*map(address_of, inherited)] or [*server.bind]
         check_workers(settings, workers)
         check_binds(settings, binds)
@@ -71,7 +86,7 @@ def serve(options: argparse.Namespace) -> int:
         slots = [inherited] * workers if inherited else open_slots(server.bind, server.backlog, workers)
         for listener in {*itertools.chain(*slots)}:
             stack.enter_context(listener)
-        if workers > 1 and lifeline is None:
+        if workers > 1 and shared is None:
             announce(settings, slots[0], "http" if certificates is None else "https")
             return supervise(options, server, slots, signals)
 
@@ -85,8 +100,7 @@ def serve(options: argparse.Namespace) -> int:
             functools.partial(
                 serve_until_stopped,
                 settings, server, slots[0], load=load, file=options.config, signals=signals,
-                certificates=certificates, lifeline=lifeline,
-                host=host, worker_metrics=worker_metrics,
+                certificates=certificates, shared=shared,
             )
         )  # fmt: skip
     return 0
@@ -111,9 +125,7 @@ async def serve_until_stopped(
     file: Path | None = None,
     signals: Signals | None = None,
     certificates: Certificates | None = None,
-    lifeline: Lifeline | None = None,
-    host: Host | None = None,
-    worker_metrics: WorkerMetrics | None = None,
+    shared: SharedByWorkers | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -126,26 +138,25 @@ async def serve_until_stopped(
         file: What `load` reads.
         signals: Handled since before the sockets were opened.
         certificates: With them TLS is spoken.
-        lifeline: Of one worker among several.
-        host: What it shares with the others.
-        worker_metrics: How its `/metrics` includes the others.
+        shared: What this worker shares with others, if there are several.
     """
     drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
     stop = signals.stop()
-    if lifeline is not None:
-        lifeline.watch(functools.partial(stop.signalled, signal.SIGTERM))
+    if shared is not None:
+        shared.lifeline.watch(functools.partial(stop.signalled, signal.SIGTERM))
     stopped = functools.partial(
         _stopped, stop, drain, server.readiness_delay, server.graceful_timeout,
-        hard_stop, hard_stop_seconds, lifeline,
+        hard_stop, hard_stop_seconds, None if shared is None else shared.lifeline,
     )  # fmt: skip
-    # We end streams politely at that time; then Hypercorn cuts what is left, on Python 3.11 at least.
+    # At the end of the grace period streams get an error event, and this much later the server cuts the rest.
     server.graceful_timeout += hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
-        if lifeline is None:
+        if shared is None:
             announce(resolved, sockets, "http" if certificates is None else "https")
-        app = create_app(resolved, drain, host, worker_metrics)
+        host, metrics = (None, None) if shared is None else (shared.host, shared.metrics)
+        app = create_app(resolved, drain, host, metrics)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
             certificates,

@@ -19,14 +19,14 @@ KEY_BYTES = 32
 
 
 def check_workers(settings: Settings, workers: int) -> None:
-    """Refuse what several workers would each count or keep for themselves.
+    """Reject settings that several workers would each count or keep for themselves.
 
     Raises:
-        SettingsError: with one line for each setting that needs Redis.
+        SettingsError: One line for each setting that needs Redis.
     """
     if workers == 1:
         return
-    problems = []
+    problems = [] if hasattr(socket, "SO_REUSEPORT") else ["workers: this system cannot share a port"]
     if settings.chat is not None and settings.shared is None:
         problems.append("chat: needs a [shared] section: the workers share channels over Redis")
     if settings.access.sharing != "redis":

@@ -41,7 +41,7 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     """The server's configuration from its file, with the address of the command line.
 
     Raises:
-        SettingsError: no such file, no TOML, an unknown key, or a delay that is none.
+        SettingsError: The file is absent or not TOML, or has an unknown key or an invalid value.
     """
     path = nearest("hypercorn.toml") if path is None else path
     try:
@@ -56,6 +56,9 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     delay = values.get("readiness_delay", 0)
     if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
         raise SettingsError(f"{path}: readiness_delay: must be a number of seconds")
+    workers = values.get("workers", 1)
+    if not isinstance(workers, int) or workers < 1:
+        raise SettingsError(f"{path}: workers: must be 1 or more")
     config = cast(ServerConfig, ServerConfig.from_mapping(values))
     if bind is not None:
         config.bind = [bind]

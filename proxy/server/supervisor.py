@@ -103,7 +103,7 @@ class Supervisor:
         slots: The sockets of each worker.
         folder: See `Assignment`.
         key: See `Assignment`.
-        stop_seconds: After that time more, workers that were told to end are killed.
+        stop_seconds: How long workers may take to end after a signal; then they are killed.
     """
 
     def __init__(

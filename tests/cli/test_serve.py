@@ -242,6 +242,9 @@ def test_unknown_server_knobs_are_refused(tmp_path: Path) -> None:
     path.write_text('readiness_delay = "5 s"\n')
     with pytest.raises(SettingsError, match="readiness_delay: must be a number of seconds"):
         load_server_config(None, path)
+    path.write_text("workers = 0\n")
+    with pytest.raises(SettingsError, match="workers: must be 1 or more"):
+        load_server_config(None, path)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_server_config(None, tmp_path / "absent.toml")
 

@@ -67,7 +67,8 @@ class Workers:
         async with raw_caller(self.url) as caller:
             await caller.send("POST", "/v1/chat/completions", body=b"{}", key=key)
             answer = await caller.answer()
-            await caller.body(answer)
+            body = await caller.body(answer)
+            assert answer.status < 500, body
             return answer.status
 
 
