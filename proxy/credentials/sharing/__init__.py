@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.credentials.credential import Credential, FetchedToken
+from proxy.credentials.credential import REFRESH_FRACTION, Credential, FetchedToken, mint
 
 Fetch = Callable[[], Awaitable[FetchedToken]]
 
@@ -39,6 +39,26 @@ class FlightContext:
         if current.digest in self.rejected:
             return credential.obtained > current.obtained
         return credential.digest != current.digest and credential.expires_at > current.expires_at
+
+    def mint(
+        self,
+        fetched: FetchedToken,
+        obtained: float,
+        uniform: Callable[[float, float], float],
+        spread: tuple[float, float] = REFRESH_FRACTION,
+        *,
+        adopted: bool = False,
+    ) -> Credential:
+        """Give a fetched token its deadlines and the next generation number."""
+        return mint(
+            fetched,
+            generation=self.generation + 1,
+            obtained=obtained,
+            uniform=uniform,
+            spread=spread,
+            longest=self.longest,
+            adopted=adopted,
+        )
 
 
 class Sharing(Protocol):

@@ -17,7 +17,6 @@ from proxy.credentials.credential import (
     LEADER_FRACTION,
     Credential,
     FetchedToken,
-    mint,
 )
 from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, FlightContext
@@ -135,7 +134,7 @@ class FleetSharing:
         if self._required:
             raise TokenFetchError("the shared token store cannot be reached")
         started = self._clock()
-        return self._mint(await fetch(), started, known)
+        return known.mint(await fetch(), started, self._policy.uniform, LEADER_FRACTION)
 
     async def _obtain(self, flight: _Flight) -> Credential:
         waiting_since = self._clock()
@@ -258,7 +257,7 @@ class FleetSharing:
     async def _store(
         self, flight: _Flight, lease: Lease, fetched: FetchedToken, started: float
     ) -> Credential:
-        credential = self._mint(fetched, started, flight.known)
+        credential = flight.known.mint(fetched, started, self._policy.uniform, LEADER_FRACTION)
         left = min(started + usable_life(fetched) - self._clock(), UNUSED_SECONDS)
         if left <= 0:
             return credential
@@ -302,16 +301,6 @@ class FleetSharing:
             retry_after=delay + BUSY_SECONDS / 2,
             answered=error.answered,
             certain=error.certain and (confirmed or failures >= CERTAIN_FAILURES),
-        )
-
-    def _mint(self, fetched: FetchedToken, started: float, known: FlightContext) -> Credential:
-        return mint(
-            fetched,
-            generation=known.generation + 1,
-            obtained=started,
-            uniform=self._policy.uniform,
-            spread=LEADER_FRACTION,
-            longest=known.longest,
         )
 
     async def _run(self, flight: _Flight, script: str, *arguments: str | int | bytes) -> Any:

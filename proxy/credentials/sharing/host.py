@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.credential import FOLLOWER_FRACTION, LEADER_FRACTION, Credential, FetchedToken, mint
+from proxy.credentials.credential import FOLLOWER_FRACTION, LEADER_FRACTION, Credential, FetchedToken
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sharing.record import Seal, read_record, write_record
@@ -53,7 +53,7 @@ class HostSharing:
             obtained = self._policy.clock()
             fetched = await fetch()
             self._write(fetched, obtained)
-            return self._mint(fetched, obtained, known, LEADER_FRACTION)
+            return known.mint(fetched, obtained, self._policy.uniform, LEADER_FRACTION)
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -76,7 +76,7 @@ class HostSharing:
         fetched = read_record(raw, self._seal, self._path.name)
         if fetched is None:
             return None
-        credential = self._mint(fetched, obtained, known, FOLLOWER_FRACTION, adopted=True)
+        credential = known.mint(fetched, obtained, self._policy.uniform, FOLLOWER_FRACTION, adopted=True)
         now = self._policy.clock()
         return credential if now < credential.refresh_at and known.is_better(credential, now) else None
 
@@ -84,25 +84,6 @@ class HostSharing:
         new = self._path.with_suffix(".new")
         new.write_bytes(b"%r " % obtained + write_record(fetched, self._seal, self._path.name))
         new.replace(self._path)
-
-    def _mint(
-        self,
-        fetched: FetchedToken,
-        obtained: float,
-        known: FlightContext,
-        spread: tuple[float, float],
-        *,
-        adopted: bool = False,
-    ) -> Credential:
-        return mint(
-            fetched,
-            generation=known.generation + 1,
-            obtained=obtained,
-            uniform=self._policy.uniform,
-            spread=spread,
-            longest=known.longest,
-            adopted=adopted,
-        )
 
 
 class Host:

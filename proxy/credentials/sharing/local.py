@@ -5,11 +5,12 @@ lets all waiters through at once.
 """
 
 import math
+from dataclasses import replace
 from typing import cast
 
 from aiocache import SimpleMemoryCache
 
-from proxy.credentials.credential import Credential, mint
+from proxy.credentials.credential import Credential
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, FlightContext
 
@@ -64,12 +65,7 @@ class LocalSharing:
             and known.is_better(kept, started)
         ):
             return kept
-        credential = mint(
-            await fetch(),
-            generation=max(known.generation, kept.generation if kept else 0) + 1,
-            obtained=started,
-            uniform=self._policy.uniform,
-            longest=known.longest,
-        )
+        latest = replace(known, generation=max(known.generation, kept.generation if kept else 0))
+        credential = latest.mint(await fetch(), started, self._policy.uniform)
         await self._store.put(credential, self._name, self._policy.clock())
         return credential
