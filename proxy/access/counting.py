@@ -14,12 +14,12 @@ from proxy.telemetry import get_logger
 
 T = TypeVar("T")
 
-AWAY_SECONDS: Final = 5.0
-"""How long Redis is not asked after a failure; meanwhile each process counts for itself."""
+REDIS_PAUSE_SECONDS: Final = 5.0
+"""How long Redis is not used after a failure; meanwhile each process counts for itself."""
 
 
 class _Limiters(NamedTuple):
-    """The two ways to count, over one storage."""
+    """The two ways to count, with the same storage."""
 
     requests: MovingWindowRateLimiter
     amounts: FixedWindowRateLimiter
@@ -30,20 +30,20 @@ class _Limiters(NamedTuple):
 
 
 class Counting:
-    """Accounts that fill up and empty with time.
+    """Counters with a limit per period.
 
-    Single hits are counted in a moving window, which no burst at its edge can fool; amounts, such as
-    tokens, in a fixed one, which begins with the first of them.
+    Requests are counted in a moving window, so that a burst across the edge of a period cannot exceed the
+    limit. Amounts, such as tokens, are counted in a fixed window, which starts with the first of them.
 
     Args:
-        redis: The Redis to count in; None to count in this process. While Redis cannot be used, this process
-            counts for itself: a limit is no reason to refuse everybody.
+        redis: The Redis to count in; None to count in this process. While Redis is unavailable, each process
+            counts for itself, so that requests are still served.
     """
 
     def __init__(self, redis: RedisConnection | None = None) -> None:
         self._local = _Limiters.over(MemoryStorage())
         self._redis = None if redis is None else _Redis(redis)
-        self._away_until = -math.inf
+        self._redis_pause_until = -math.inf
 
     async def hit(self, limit: RateLimitItem, *account: str) -> bool:
         """Count one request, and return whether it is within the limit."""
@@ -67,12 +67,12 @@ class Counting:
 
     async def _ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
         now = asyncio.get_running_loop().time()
-        if self._redis is not None and now >= self._away_until:
+        if self._redis is not None and now >= self._redis_pause_until:
             try:
                 return await self._redis.ask(question)
             except StoreUnavailable as error:
-                self._away_until = now + AWAY_SECONDS
-                get_logger("limits").warning("counting_alone", reason=str(error), for_s=AWAY_SECONDS)
+                self._redis_pause_until = now + REDIS_PAUSE_SECONDS
+                get_logger("limits").warning("counting_alone", reason=str(error), for_s=REDIS_PAUSE_SECONDS)
         return await question(self._local)
 
 
@@ -81,19 +81,19 @@ class _Redis:
 
     def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
-        self._places = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE)
         options: dict[str, Any] = {"connection_pool": redis.pool}
-        # The pool knows where Redis is; the URL only says which kind of client to build.
+        # The pool has the address of Redis; the URL only selects the kind of client.
         storage = RedisStorage(
             "async+redis://", implementation="redispy", key_prefix=f"{NAMESPACE}:limits", **options
         )
         self._limiters = _Limiters.over(storage)
 
     async def ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
-        """Ask in bounded time, the wait for a place included.
+        """Ask within the time limit, which includes the wait for a slot.
 
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
-        async with self._redis.bounded(), self._places:
+        async with self._redis.bounded(), self._slots:
             return await question(self._limiters)

@@ -62,7 +62,7 @@ def is_in_use(current: Credential | None, idle: float) -> bool:
 def next_fetch(
     current: Credential | None, now: float, *, idle: float, failures: int, backoff_until: float
 ) -> float:
-    """Return when the next fetch is due: at the refresh time of the token, or at the end of the back-off.
+    """Return the time of the next fetch: the refresh time of the token, or the end of the back-off.
 
     Failed fetches are repeated even if no caller needs the token, because a service that is not ready
     receives no requests. The result is infinite if no fetch is due.

@@ -130,7 +130,7 @@ class RejectionHistory:
             _put(self._unproved, purpose, _Denial(now, now + DENIED_SECONDS, proved=False), PURPOSES_MAX)
 
     def is_denied(self, purpose: Purpose, caller: str, now: float) -> bool:
-        """Whether a rejection is due to its purpose, so that a newer token would not help.
+        """Whether the purpose is the reason for a rejection, so that a newer token would not help.
 
         A caller who was denied before is denied again. For any other caller, the token must have been
         accepted since the denial and very recently: otherwise it may just have been revoked.

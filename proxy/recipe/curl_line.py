@@ -58,7 +58,7 @@ class CurlRequest:
     timeout: float | None = None
     """Seconds."""
     notes: tuple[str, ...] = ()
-    """What was ignored or changed, and why; without any text of the request."""
+    """Notes on ignored or changed parts, with reasons but without any text of the request."""
 
 
 def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_bytes()) -> CurlRequest:

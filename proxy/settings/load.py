@@ -97,7 +97,7 @@ def _meaning(words: str, line: str) -> str:
 def _settings(
     tree: dict[str, object], interpolation: Interpolation, problems: list[Problem]
 ) -> Settings | None:
-    """Build the settings; add what is wrong to the problems."""
+    """Build the settings, and collect all problems."""
     written = {key: interpolation.tree(value, (key,)) for key, value in tree.items()}
     expanded = {"access": {}, "upstreams": {}, **written}  # so that validation reports what they lack
     tree = with_routes(expanded)

@@ -56,7 +56,7 @@ Table = Annotated[Mapping[K, V], AfterValidator(frozen)]
 
 
 class Problem(NamedTuple):
-    """What is wrong with the value at a key path."""
+    """A problem with the value at a key path."""
 
     path: KeyPath
     words: str

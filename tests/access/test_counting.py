@@ -102,7 +102,7 @@ async def test_without_redis_each_process_counts_for_itself(redis: RedisServer) 
 async def test_redis_is_asked_again_after_a_while(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "REDIS_PAUSE_SECONDS", 0.0)
     async with counting_in(redis) as counting:
         limit = parse("2/hour")
         await redis.stop()

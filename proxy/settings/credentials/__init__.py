@@ -1,4 +1,4 @@
-"""`[credentials.NAME]`: where the token for an upstream comes from. Each source has a section of its own."""
+"""`[credentials.NAME]`: where the token for an upstream comes from, with one section class per source."""
 
 from typing import Annotated, TypeAlias
 

@@ -31,7 +31,7 @@ class Expiry(Section):
 
     @property
     def candidate(self) -> tuple[str, str]:
-        """Path and unit; an empty path stands for the token itself."""
+        """Path and unit; an empty path means the token itself."""
         return self.path or "", self.unit + (self.offset or "")
 
     @model_validator(mode="after")
