@@ -12,7 +12,7 @@ CLIENTS_MADE := $(patsubst $(CLIENT_LOCKS)/%.txt,$(CLIENTS)/%/.made,$(wildcard $
                 $(CLIENTS)/node/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lint types bench fuzz clients lock clean
+.PHONY: help install run test check format lint types bench fuzz soak clients lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ types: $(VENV)/.dev ## Check types, strictly
 
 bench: $(VENV)/.dev ## Measure CPU per request and per event against plain nginx, in one run
 	@$(BIN)/python -m tests.benchmarks
+
+soak: $(VENV)/.dev ## Stream through two workers for ten minutes, and kill one (SOAK="--minutes 2")
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 fuzz: $(VENV)/.dev ## Send 100,000 random requests through misbehaving upstreams (SEED=... repeats a run)
 	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(FUZZ)

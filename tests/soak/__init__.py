@@ -1,0 +1,1 @@
+"""Many streams through two workers, with short tokens, callers who leave, and a worker that is killed."""

@@ -1,0 +1,29 @@
+"""`python -m tests.soak`: 1000 streams of an event a second for ten minutes; a table at the end."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.soak.soak import Soak
+
+
+def main() -> int:
+    """Print the table; exit 1 where an event was lost, out of order or another caller's."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--streams", type=int, default=1000, help="at the same time (1000)")
+    parser.add_argument("--minutes", type=float, default=10, help="of it (10)")
+    options = parser.parse_args()
+    soak = Soak(options.streams, events=30, pause=1.0, turns=max(1, round(options.minutes * 2)))
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(soak.run(Path(folder)))
+    for name, count in sorted(soak.counts.items()):
+        print(f"{name:<20} {count:>8}")
+    print(f"{'token fetches':<20} {soak.fetches:>8}")
+    print(f"sockets of the worker that lived, before and after: {soak.sockets}")
+    return int(any(soak.counts[fault] for fault in ("lost", "out of order", "foreign")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

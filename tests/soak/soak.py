@@ -1,0 +1,111 @@
+"""Run the soak, and count what went wrong."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cli.worker_processes import connections, two_workers, write_files
+from tests.conftest import RECIPE
+from tests.loopback import until
+from tests.raw_caller import RawCaller, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+TOKEN_SECONDS = 20
+LEAVES = 0.1
+"""The share of callers who leave before the end."""
+LAST = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+
+
+@dataclass
+class Soak:
+    """One run.
+
+    Args:
+        streams: At the same time.
+        events: Of each stream.
+        pause: Seconds between two events.
+        turns: How often each caller opens a stream.
+    """
+
+    streams: int
+    events: int
+    pause: float
+    turns: int
+    fetches: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """How streams ended, and the events that were lost, out of order or another caller's."""
+    sockets: list[tuple[int, int]] = field(default_factory=list)
+    """Of the worker that lived: before and after."""
+
+    async def run(self, folder: Path) -> None:
+        """Run it, and kill one worker in the middle."""
+        async with raw_upstream(self._answer) as upstream:
+            write_files(folder, upstream.url, RECIPE.format(issuer=upstream.url))
+            async with two_workers(folder) as service:
+                victim, survivor = service.pids.values()
+                before = connections(survivor)
+                async with asyncio.TaskGroup() as group:
+                    for number in range(self.streams):
+                        group.create_task(self._call(service.url, number))
+                    await asyncio.sleep(self.pause * self.events * self.turns / 2)
+                    os.kill(victim, signal.SIGKILL)
+                    await service.read("worker_ready")
+                spare = before + 8  # idle connections to the upstream
+                await until(lambda: connections(survivor) <= spare)
+                self.sockets.append((before, connections(survivor)))
+
+    async def _answer(self, talk: Conversation) -> None:
+        if talk.request.target == b"/token":
+            self.fetches += 1
+            token = {"token": f"token-{self.fetches}", "expireTime": (time.time() + TOKEN_SECONDS) * 1000}
+            await talk.answer(
+                json.dumps({"code": 0, "data": token}).encode(), "Content-Type: application/json"
+            )
+            return
+        nonce = json.loads(talk.request.body)["user"]
+        await talk.start_stream()
+        for number in range(self.events):
+            event = {"choices": [], "nonce": nonce, "number": number}
+            await talk.chunk(f"data: {json.dumps(event)}\n\n".encode())
+            await asyncio.sleep(self.pause)
+        await talk.chunk(LAST)
+        await talk.end()
+
+    async def _call(self, url: str, number: int) -> None:
+        await asyncio.sleep(random.random() * self.pause)
+        for turn in range(self.turns):
+            nonce = f"{number}-{turn}"
+            leaves_after = random.randrange(self.events) if random.random() < LEAVES else None
+            try:
+                async with raw_caller(url) as caller:
+                    self.counts[await self._read(caller, nonce, leaves_after)] += 1
+            except (OSError, asyncio.IncompleteReadError, ValueError):
+                self.counts["cut"] += 1
+
+    async def _read(self, caller: RawCaller, nonce: str, leaves_after: int | None) -> str:
+        body = json.dumps({"model": "m", "stream": True, "user": nonce, "messages": []}).encode()
+        await caller.send("POST", "/v1/chat/completions", "Content-Type: application/json", body=body)
+        answer = await caller.answer()
+        if answer.status != 200:
+            return f"status {answer.status}"
+        expected = 0
+        while chunk := await caller.chunk():
+            for block in chunk.split(b"\n\n"):
+                if not block.startswith(b'data: {"choices": [],'):
+                    continue
+                event = json.loads(block.removeprefix(b"data: "))
+                self.counts["foreign"] += event["nonce"] != nonce
+                self.counts["out of order"] += event["number"] != expected
+                expected += 1
+            if b"[DONE]" in chunk:
+                self.counts["lost"] += self.events - expected
+                return "whole"
+            if leaves_after is not None and expected > leaves_after:
+                return "left"
+        return "ended with an error"

@@ -1,0 +1,18 @@
+"""The soak, for some seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.soak import Soak
+
+
+@pytest.mark.alone
+async def test_streams_through_two_workers_lose_nothing_while_one_is_killed(tmp_path: Path) -> None:
+    soak = Soak(streams=60, events=6, pause=0.2, turns=4)
+    await soak.run(tmp_path)
+    faults = {name: soak.counts[name] for name in ("lost", "out of order", "foreign", "ended with an error")}
+    assert faults == dict.fromkeys(faults, 0)
+    assert soak.counts["whole"] + soak.counts["left"] + soak.counts["cut"] == 60 * 4
+    assert 0 < soak.counts["cut"] <= 60  # at most what the killed worker served at that moment
+    assert soak.fetches == 1
