@@ -10,13 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cli.worker_processes import connections, two_workers, write_files
+from tests.cli.worker_processes import Workers, connections, two_workers, write_files
 from tests.conftest import RECIPE
 from tests.loopback import until
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
-TOKEN_SECONDS = 20
 LEAVES = 0.1
 """The share of callers who leave before the end."""
 LAST = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
@@ -31,12 +30,14 @@ class Soak:
         events: Of each stream.
         pause: Seconds between two events.
         turns: How often each caller opens a stream.
+        token_seconds: The lifetime of a token.
     """
 
     streams: int
     events: int
     pause: float
     turns: int
+    token_seconds: float = 20.0
     fetches: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     """How streams ended, and the events that were lost, out of order or another caller's."""
@@ -51,11 +52,15 @@ class Soak:
                 victim, survivor = service.pids.values()
                 before = connections(survivor)
                 async with asyncio.TaskGroup() as group:
-                    for number in range(self.streams):
-                        group.create_task(self._call(service.url, number))
+                    reading = group.create_task(
+                        _read_log(service)
+                    )  # the service drops lines that nobody reads
+                    calls = [group.create_task(self._call(service.url, n)) for n in range(self.streams)]
                     await asyncio.sleep(self.pause * self.events * self.turns / 2)
                     os.kill(victim, signal.SIGKILL)
-                    await service.read("worker_ready")
+                    await until(lambda: victim not in service.pids.values())
+                    await asyncio.wait(calls)
+                    reading.cancel()
                 spare = before + 8  # idle connections to the upstream
                 await until(lambda: connections(survivor) <= spare)
                 self.sockets.append((before, connections(survivor)))
@@ -63,7 +68,10 @@ class Soak:
     async def _answer(self, talk: Conversation) -> None:
         if talk.request.target == b"/token":
             self.fetches += 1
-            token = {"token": f"token-{self.fetches}", "expireTime": (time.time() + TOKEN_SECONDS) * 1000}
+            token = {
+                "token": f"token-{self.fetches}",
+                "expireTime": (time.time() + self.token_seconds) * 1000,
+            }
             await talk.answer(
                 json.dumps({"code": 0, "data": token}).encode(), "Content-Type: application/json"
             )
@@ -109,3 +117,9 @@ class Soak:
             if leaves_after is not None and expected > leaves_after:
                 return "left"
         return "ended with an error"
+
+
+async def _read_log(service: Workers) -> None:
+    assert service.process.stdout is not None
+    while line := await service.process.stdout.readline():
+        service.log.append(json.loads(line))

@@ -9,7 +9,7 @@ from tests.soak.soak import Soak
 
 @pytest.mark.alone
 async def test_streams_through_two_workers_lose_nothing_while_one_is_killed(tmp_path: Path) -> None:
-    soak = Soak(streams=60, events=6, pause=0.2, turns=4)
+    soak = Soak(streams=60, events=6, pause=0.2, turns=4, token_seconds=3600)
     await soak.run(tmp_path)
     faults = {name: soak.counts[name] for name in ("lost", "out of order", "foreign", "ended with an error")}
     assert faults == dict.fromkeys(faults, 0)
