@@ -46,11 +46,11 @@ class CallerLimits:
         rate, budget = caller.rate, caller.budget
         if rate is not None and not await counting.hit(rate, _REQUESTS, account):
             window = await counting.requests_left(rate, _REQUESTS, account)
-            raise RateLimited(**_rate_limit(rate, window), reason="requests in a time")
+            raise RateLimited(**_rate_limit(rate, window), reason="request rate")
         if budget is not None and await counting.is_spent(budget, _TOKENS, account):
             spent = _rate_limit(budget, await counting.amount_left(budget, _TOKENS, account))
             spent["headers"]["X-Should-Retry"] = "false"
-            raise RateLimited(_BUDGET_SPENT, **spent, reason="tokens in a time")
+            raise RateLimited(_BUDGET_SPENT, **spent, reason="token budget")
 
     async def count_usage(self, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
         """Count the tokens of an exchange. The last one may exceed the budget: its cost is not known before.
@@ -81,7 +81,7 @@ class CallerLimits:
             RateLimited: the caller has too many streams.
         """
         if caller.max_streams is not None and self._streams[caller.name] >= caller.max_streams:
-            raise RateLimited(reason="streams at once")
+            raise RateLimited(reason="concurrent streams")
         self._streams[caller.name] += 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""What every exchange has to pass before an upstream hears of it: rates, permissions, streams."""
+"""Checks before a request is sent to an upstream: rates, permissions, streams."""
 
 from proxy.access import Caller
 from proxy.lifecycle.exchange import ExchangeScope

@@ -27,10 +27,10 @@ class Certificates:
         self.context.sni_callback = self._choose
 
     def reload(self) -> None:
-        """Use what the files hold now for the connections that begin now.
+        """Reload the certificate for new connections.
 
         Raises:
-            SettingsError: it cannot be used; then all is as it was.
+            SettingsError: the certificate cannot be used; the old one stays in use.
         """
         self._newest = _load(self._config)
 

@@ -35,11 +35,11 @@ LINGER_SECONDS: Final = 2.0
 """How long the rest of an unread request is thrown away, so that its sender can read the response."""
 LINGER_BYTES: Final = 1 << 20
 CHUNK_OVERHEAD_BYTES: Final = 16 * 1024
-"""Bytes of chunk sizes, extensions and trailers that a body may have..."""
+"""Bytes of chunk sizes, extensions and trailers that any body may have."""
 CHUNK_OVERHEAD_RATIO: Final = 16
-"""...beside this many for each of its own bytes."""
+"""Further bytes of framing for each byte of the body."""
 REQUEST_LINE_SPARE: Final = 64
-"""More than a request line has beside its target."""
+"""Upper bound for the method, the version and the spaces of a request line."""
 PROBE_SECONDS: Final = 0.05
 """How long the kernel of a caller that has closed its connection takes to answer a probe with a reset."""
 
@@ -224,7 +224,7 @@ class Cycle:
         self._wake()
 
     def feed_end(self) -> None:
-        """The body is complete."""
+        """Mark the body as complete."""
         self._complete = True
         self._wake()
 
@@ -434,7 +434,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Register the connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
         self._client = _address(transport.get_extra_info("peername"))
@@ -479,7 +479,7 @@ class Connection(asyncio.Protocol):
             self._on_lost()
 
     def pause_writing(self) -> None:
-        """The caller takes less than is written."""
+        """Pause: the write buffer is full."""
         self._writing_paused = True
         self._write_window = (self._loop.time(), self._taken())
 
@@ -893,7 +893,7 @@ class Connection(asyncio.Protocol):
         return self._written - self._transport.get_write_buffer_size() - _unacknowledged(self._socket)
 
     def _look_at_the_caller(self) -> None:
-        """Find out what a connection that is not read would never say: that the caller has left."""
+        """Detect that the caller has closed a connection that is not being read."""
         if not (self._eof or self._reading_paused):
             return
         state = _tcp_state(self._socket)
@@ -904,7 +904,7 @@ class Connection(asyncio.Protocol):
             self._probe()
 
     def _probe(self) -> None:
-        """Send bytes without a meaning to a caller that sends no more.
+        """Probe a half-closed connection with bytes that a live caller ignores.
 
         A caller that only closed its sending side ignores them. One that has closed the connection answers
         with a reset, and whatever is being done for it can end. In front of a response that is a 100; within

@@ -152,7 +152,7 @@ class Server:
     # --- the clock
 
     def start_clock(self) -> None:
-        """Look at the clocks of all connections again and again."""
+        """Check the timeouts of all connections once a second, and refresh the Date header."""
         date = (b"date", formatdate(time.time(), usegmt=True).encode())
         self._common = b"".join(b"%s: %s\r\n" % pair for pair in [*self._own_headers(), date])
         now = self._loop.time()

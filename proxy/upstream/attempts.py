@@ -22,7 +22,7 @@ from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import NO_ANSWER_REPAIRS, Answer, Attempt
-from proxy.upstream.repaired import AnswerRepairs
+from proxy.upstream.repaired import ResponseRepairs
 from proxy.upstream.requests import IncomingRequest, UpstreamRequest
 from proxy.upstream.routing import Route
 from proxy.wire.form_body import MULTIPART_FORM, replace_form_model
@@ -116,7 +116,7 @@ class Attempts:
         closing.enter_context(self._drain.watch(clock))
         repairs = NO_ANSWER_REPAIRS
         if route.repairs:
-            repairs = AnswerRepairs(route.repairs, read_call(route.endpoint.shape, request.body))
+            repairs = ResponseRepairs(route.repairs, read_call(route.endpoint.shape, request.body))
         attempt = Attempt(
             self._write_request(request, route, clock, record),
             route,

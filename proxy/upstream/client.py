@@ -62,9 +62,9 @@ class UpstreamClient(AsyncOpenAI):
         self._limit = settings.max_connections
         self._open = 0
         self._extra = [(key.lower().encode(), value.encode()) for key, value in settings.headers.items()]
-        self._never_up = {with_hyphens(key) for key, _ in self._extra}
+        self._dropped_headers = {with_hyphens(key) for key, _ in self._extra}
         if not settings.forward_openai_account:
-            self._never_up |= OPENAI_ACCOUNT
+            self._dropped_headers |= OPENAI_ACCOUNT
         self._secrets = SentSecrets(settings.headers)
         self._connect_seconds = settings.timeouts.connect or None
         self._explain = functools.partial(explain, url=settings.base_url, proxy=settings.proxy)
@@ -144,7 +144,7 @@ class UpstreamClient(AsyncOpenAI):
         return forbidden_error(status, self._secrets.redactor.redact(body))
 
     async def _send(self, request: UpstreamRequest, credential: Credential | None) -> TransportResponse:
-        headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._never_up]
+        headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._dropped_headers]
         headers += self._extra
         query = request.query
         if credential is not None and self._credential is not None:
@@ -221,7 +221,7 @@ class UpstreamClient(AsyncOpenAI):
 
 
 def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
-    """Explain a 404 that looks as if `base_url` leads past the API: words for the log, or None."""
+    """Explain a 404 that looks as if `base_url` did not point to the API: a text for the log, or None."""
     if status != HTTPStatus.NOT_FOUND:
         return None
     page = media_type(find_header(headers, b"content-type")) == b"text/html"

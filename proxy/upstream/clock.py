@@ -53,7 +53,7 @@ class ExchangeClock:
             self._before.reschedule(self._total_due)
 
     def restart(self) -> None:
-        """Restart the first-byte timeout: a part of the request goes out, so no answer was due before."""
+        """Restart the first-byte timeout, because a part of the request has just been sent."""
         if self._before is not None and not self._before.expired():
             self._before.reschedule(self._first_byte_due())
 

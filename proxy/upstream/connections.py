@@ -1,6 +1,6 @@
 """Connections to one upstream: which of them another request may use, and which are closed.
 
-HTTP/1.1 has no request numbers: an answer belongs to a request only because it comes next. Any byte that an
+HTTP/1.1 has no request numbers: responses are matched to requests by their order alone. Any byte that an
 upstream sends unasked would therefore become the answer of the next caller. So a connection serves another
 request only if all of this holds:
 
@@ -124,7 +124,7 @@ class _Turn:
             self.known_end = (self.meter.received, end)
         return self.known_end[1]
 
-    def leaves_no_doubt(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether another request may follow on the connection."""
         answer = self.answer
         if not self.keep or not self.written or self.early or answer is None or not self.ended:
@@ -165,9 +165,9 @@ class GuardedConnection(ResponseHandler):
         announced = announced_idle_seconds(headers)
         return KEEP_ALIVE_SECONDS if announced is None else min(KEEP_ALIVE_SECONDS, announced / 2)
 
-    def given_back(self) -> None:
+    def on_released(self) -> None:
         """Rest, or have aiohttp close the connection."""
-        if self._turn is None or not self._turn.leaves_no_doubt() or not self._pool.put(self):
+        if self._turn is None or not self._turn.is_reusable() or not self._pool.put(self):
             self.force_close()
         elif _TCP_QUICKACK is not None and self.transport is not None:
             # Until its last bytes are acknowledged, the upstream's kernel may hold more of them back (Nagle).
@@ -357,7 +357,7 @@ class ConnectionPool:
         self.forget(connection)
 
     def forget(self, connection: GuardedConnection) -> None:
-        """It rests no more."""
+        """Remove a connection from the pool."""
         if (timer := self._resting.pop(connection, None)) is not None:
             timer.cancel()
 
@@ -446,7 +446,7 @@ class UpstreamConnector(aiohttp.TCPConnector):
         """Give the request a connection, used or new."""
         request = cast(UpstreamHttpRequest, req)
         request.sent_on = None
-        # Nobody else writes between here and the request, and so the look at the socket holds.
+        # No other task can use the socket before the request is written, so the check stays valid.
         handshake = request.url.scheme in {"ws", "wss"}
         used = None
         if request.is_one_piece and not handshake and not request.must_be_new:
@@ -459,7 +459,7 @@ class UpstreamConnector(aiohttp.TCPConnector):
             raise TypeError("aiohttp opened a connection that is not guarded: see proxy.upstream.connections")
         guarded.begin(request, keep=not handshake)
         request.sent_on = guarded
-        connection.add_callback(guarded.given_back)
+        connection.add_callback(guarded.on_released)
         return connection
 
     async def _create_connection(

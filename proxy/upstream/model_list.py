@@ -95,7 +95,7 @@ class ModelList:
         else:
             # A renamed model is listed by the name that callers use.
             return [self._as_callers_know(entry) for entry in entries]
-        self._log.warning("models_not_told", upstream=name, reason=error.reason, code=error.code)
+        self._log.warning("model_list_failed", upstream=name, reason=error.reason, code=error.code)
         return error
 
     async def _fetch(self, name: str, request_id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One attempt at an upstream: a request goes out, an answer comes back, whole or as a stream.
+"""Send a request to one upstream, and relay its response, whole or as a stream.
 
 Nothing reaches the caller before the upstream's first body byte, so that a failure before it has a true
 status. After it, a broken event stream ends with one error event and without an end marker; any other broken
@@ -17,7 +17,7 @@ from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.repaired import AnswerRepairs, Start
+from proxy.upstream.repaired import ResponseRepairs, Start
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.wire.endpoints import Charge, StreamEnd
@@ -35,7 +35,7 @@ from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, r
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """For the end of the body after the end marker."""
-NO_ANSWER_REPAIRS: Final = AnswerRepairs(NO_REPAIRS, Call(None))
+NO_ANSWER_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
 _ERROR: Final = b"error"
 """An event with this word may be an error, in the format of some vendor."""
@@ -58,7 +58,7 @@ class Attempt:
     clock: ExchangeClock
     record: ExchangeRecord
     limits: Limits
-    repairs: AnswerRepairs = NO_ANSWER_REPAIRS
+    repairs: ResponseRepairs = NO_ANSWER_REPAIRS
     heartbeat: float = 0.0
     """Seconds of silence in an event stream after which the caller gets a comment; 0 is never."""
 
@@ -124,7 +124,7 @@ class Attempt:
         ).lower() != b"identity"
         watched = is_events and response.status == HTTPStatus.OK and not compressed
         is_head = self.request.method == "HEAD"  # has no body to expect an event in
-        if watched and not first and self._says_when_done and not is_head:
+        if watched and not first and self._requires_end_marker and not is_head:
             raise InvalidResponse("an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.count_bytes_sent(first)
@@ -192,12 +192,12 @@ class Attempt:
                         yield HEARTBEAT
                     chunk = arrived
                 clock.stop_waiting()
-            tail = framer.flush(drop_cut=self._says_when_done)
+            tail = framer.flush(drop_cut=self._requires_end_marker)
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
                 has_error = has_error or holds_error(tail)
             accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut
-            if self._says_when_done and not (framer.finished or has_error or accepted):
+            if self._requires_end_marker and not (framer.finished or has_error or accepted):
                 raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
             if tail:
                 tail = response.redact(tail) if _ERROR in tail else tail
@@ -238,7 +238,7 @@ class Attempt:
             self.record.prompt_tokens, self.record.completion_tokens = usage
 
     @property
-    def _says_when_done(self) -> bool:
+    def _requires_end_marker(self) -> bool:
         """Whether a stream that ends without an end marker or a finish_reason has been cut."""
         return self.route.endpoint.stream is StreamEnd.FINISH
 

@@ -40,7 +40,7 @@ class Start(NamedTuple):
     content_type: bytes | None = None
 
 
-class AnswerRepairs:
+class ResponseRepairs:
     """The repairs of the response of one exchange; falsy if there are none.
 
     Args:
@@ -55,21 +55,21 @@ class AnswerRepairs:
     def __bool__(self) -> bool:
         return self._repairs.change_responses
 
-    def beginning(self, method: str, status: int, headers: Headers) -> "Beginning | None":
-        """Return what takes the beginning of a response; None if repairs leave the response alone."""
+    def beginning(self, method: str, status: int, headers: Headers) -> "ResponsePrefix | None":
+        """Return a buffer for the start of the response; None if no repair applies to it."""
         compressed = (find_header(headers, b"content-encoding") or b"identity").lower() != b"identity"
         known = self._call.shape is not None
         answers = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
         if not self or compressed or not answers or method in {"HEAD", "OPTIONS"}:
             return None
-        return Beginning(self._repairs, self._call, find_header(headers, b"content-type"))
+        return ResponsePrefix(self._repairs, self._call, find_header(headers, b"content-type"))
 
     def stream(self) -> StreamRepairer:
         """Return what repairs the events of a stream, one after the other."""
         return StreamRepairer(self._repairs, self._call)
 
 
-class Beginning:
+class ResponsePrefix:
     """The first bytes of a response, until they show what it is.
 
     Args:

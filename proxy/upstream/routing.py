@@ -119,8 +119,8 @@ class Routing:
         Those whose circuit is open are left out, unless every circuit is open.
 
         Args:
-            endpoint: One below a named endpoint takes the same route.
-            model: That the request names.
+            endpoint: The endpoint; paths below a named endpoint inherit its route.
+            model: The model in the request.
             caller: Whose request it is; the caller's repairs are added to those of the upstream.
             at: An upstream that is asked first, whatever the routes say.
         """

@@ -108,7 +108,7 @@ async def test_upstreams_that_do_not_tell_are_left_out(run_proxy: RunProxy) -> N
         raw_caller(proxy.url) as caller,
     ):
         assert await ids(caller) == ["gpt-4o", "bge-m3-corp"]
-    assert [line["upstream"] for line in proxy.lines if line["event"] == "models_not_told"] == ["other"]
+    assert [line["upstream"] for line in proxy.lines if line["event"] == "model_list_failed"] == ["other"]
 
 
 async def test_where_nobody_tells_and_nothing_is_known_the_failure_is_told(run_proxy: RunProxy) -> None:
