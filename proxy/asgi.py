@@ -1,6 +1,6 @@
 """The HTTP connection between server and application, where it must differ from Quart's.
 
-It runs each request inside its `ExchangeScope`, so that whatever was opened for it is closed when its task
+It runs each request inside its `ExchangeScope`, so that everything opened for it is closed when its task
 ends, also when the caller leaves before the body began. A body that breaks aborts the connection.
 """
 

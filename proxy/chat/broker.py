@@ -31,7 +31,7 @@ class Subscription(Protocol):
     async def get(self) -> Event:
         """Return the next event: first the replayed ones, then live ones, with no gap and no duplicate.
 
-        It has no timeout of its own. A caller's timeout loses no event.
+        It does not time out. A timeout around it loses no event.
 
         Raises:
             SlowReader: More events were waiting than the queue holds.

@@ -30,7 +30,7 @@ LEASE_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 3.0
 """Time between renewals of the lease; two of them may fail."""
 CHANNELS_MAX: Final = 100_000
-"""Channels with an owner in memory. Beyond that, only a channel whose events have expired makes room;
+"""Maximum number of owned channels in memory. Then only a channel whose events have expired makes room;
 otherwise no further channel can be claimed."""
 
 _NAME_CHARS_MAX: Final = 128

@@ -18,7 +18,7 @@ from proxy.telemetry import get_logger
 TURNS_SECONDS: Final = 3600.0
 """Time after its last turn until a conversation is deleted."""
 CONVERSATIONS_MAX: Final = 10_000
-"""Conversations in memory; beyond that, the one whose last turn is oldest is deleted."""
+"""Maximum number of conversations in memory. The one with the oldest last turn is deleted first."""
 
 APPEND: Final = """
 redis.call('rpush', KEYS[1], ARGV[1])

@@ -12,11 +12,11 @@ from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, BrokerC
 from proxy.chat.event import Event, Position, format_id, parse_id
 
 TOTAL_EVENTS: Final = 200_000
-"""Events of all channels together; beyond that, the channel whose last event is oldest is deleted."""
+"""Maximum number of events in all channels. The channel with the oldest last event is deleted first."""
 CHANNEL_BYTES: Final = 4 << 20
-"""Bytes of one channel; beyond that, its oldest events are deleted."""
+"""Maximum size of one channel. Its oldest events are deleted first."""
 TOTAL_BYTES: Final = 256 << 20
-"""Bytes of all channels together; beyond that, the channel whose last event is oldest is deleted."""
+"""Maximum size of all channels. The channel with the oldest last event is deleted first."""
 
 
 @dataclass(slots=True)

@@ -97,7 +97,7 @@ class ParagraphSplitter:
 
     def _begin_block(self) -> None:
         self._block: BlockType | None = None
-        self._excerpt = ""  # stands for the block when the next line is assigned
+        self._excerpt = ""  # represents the block when the next line is assigned
         self._formula_start = 0
         self._formula_end = ""
         self._begin_line(0)

@@ -76,7 +76,7 @@ def serve(options: argparse.Namespace) -> int:
         binds = [*map(address_of, inherited)] or [*server.bind]
         check_workers(settings, workers)
         check_binds(settings, binds)
-        load_token_texts(settings)  # what is missing is told before anything listens; tiktoken keeps it
+        load_token_texts(settings)  # a missing encoding is reported before the port opens
         log = stack.enter_context(writing_to(sys.stderr))
         stack.enter_context(contextlib.redirect_stderr(log))
         configure_logs(settings.logs, log)
@@ -203,7 +203,7 @@ async def _stopped(
 
 
 def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "http") -> None:
-    """Log where the service listens and what is unsafe about its settings; greet a newcomer."""
+    """Log the address and unsafe settings; print a banner on a terminal."""
     log = get_logger("proxy")
     addresses = [_url(listener, scheme) for listener in sockets]
     log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})
@@ -250,7 +250,7 @@ def _announce_keys(access: Access) -> None:
 
 
 def _public_key(access: Access) -> str:
-    """The key to show to whoever starts the service: a public one, never an operator's own."""
+    """Return the key to show in the banner: a public default key, never one of the operator's."""
     keys = [caller.key.reveal() for caller in access.keys if caller.key is not None]
     if access.mode == "open":
         return "any"

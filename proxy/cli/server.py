@@ -95,7 +95,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def open_slots(binds: list[str], backlog: int, workers: int) -> list[list[socket.socket]]:
-    """Open the sockets of each worker: TCP sockets of its own, over which the kernel spreads the connections.
+    """Open separate TCP sockets for each worker, over which the kernel spreads the connections.
 
     Raises:
         SettingsError: an address that cannot be had, with the address and the reason.

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - a phrase a line
 """Translate the output of `recipe` to Chinese, by one table of phrases (pure).
 
-`{}` in a phrase stands for a name, number, path or another phrase.
+`{}` in a phrase is a placeholder for a name, number, path or another phrase.
 """
 
 import re

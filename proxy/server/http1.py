@@ -30,7 +30,7 @@ App = Callable[
 BODY_BUFFER_BYTES: Final = 64 * 1024
 """Unread bytes of a body that may wait here; beyond it the connection is not read."""
 PIPELINE_MAX: Final = 16
-"""Requests that may wait behind the one that is being answered; beyond it the connection is closed."""
+"""Maximum number of pipelined requests that wait. A connection with more is closed."""
 LINGER_SECONDS: Final = 2.0
 """How long the rest of an unread request is thrown away, so that its sender can read the response."""
 LINGER_BYTES: Final = 1 << 20
@@ -268,7 +268,7 @@ class Cycle:
     # --- the response
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Take a message of the application, and wait until the caller has taken enough of what went before.
+        """Write a message of the application, and wait while the write buffer is full.
 
         Raises:
             ConnectionResetError: the caller has left.
@@ -697,7 +697,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     async def drained(self) -> None:
-        """Wait until the caller has taken enough of what was written.
+        """Wait while the write buffer is full.
 
         Raises:
             ConnectionResetError: the caller has left.
@@ -767,7 +767,7 @@ class Connection(asyncio.Protocol):
             self._close_politely(linger=False)
 
     def close(self) -> None:
-        """Close the connection when what was written has been sent."""
+        """Close the connection once the write buffer is empty."""
         self._close_politely(linger=False)
 
     def abort(self, reason: DisconnectReason = GONE) -> None:
@@ -818,7 +818,7 @@ class Connection(asyncio.Protocol):
         self._close_politely(linger=True)
 
     def _close_politely(self, *, linger: bool) -> None:
-        """Close behind what was written. A caller that still sends gets time to read the response first."""
+        """Close once the write buffer is empty; a caller that still sends gets time to read first."""
         if self._closing or self._lost:
             return
         self._closing = True
@@ -907,7 +907,7 @@ class Connection(asyncio.Protocol):
         """Probe a half-closed connection with bytes that a live caller ignores.
 
         A caller that only closed its sending side ignores them. One that has closed the connection answers
-        with a reset, and whatever is being done for it can end. In front of a response that is a 100; within
+        with a reset, and its request can be cancelled. In front of a response that is a 100; within
         a chunked one a leading zero of the next chunk size (RFC 9112 7.1 allows any number of them).
         """
         cycle = self._cycle

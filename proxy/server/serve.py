@@ -1,4 +1,4 @@
-"""Serve an ASGI application until it is told to stop, then drain.
+"""Serve an ASGI application until a stop event is set, then drain.
 
 Hypercorn's configuration, lifespan and WebSockets are used as they are. `proxy.server.http1` replaces its
 HTTP/1.1, which keeps dead connections until a timer ends them, has no clock for slow requests, answers
@@ -184,7 +184,7 @@ class Server:
                 pass
 
     async def abort(self) -> None:
-        """Cut what is left, and wait until its tasks have ended."""
+        """Abort the remaining connections, and wait until their tasks have ended."""
         for connection in [*self.connections]:
             connection.abort("shutdown")
         for task in [*self.tasks]:

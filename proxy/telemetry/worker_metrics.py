@@ -1,4 +1,4 @@
-"""The metrics of all workers of a service, each with a label `worker`: the one that is scraped asks them."""
+"""The metrics of all workers, each with a label `worker`; the worker that is scraped collects them."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import Final
 from proxy.telemetry.logs import get_logger
 
 ASK_SECONDS: Final = 1.0
-"""How long a worker may take to answer. One that does not is left out."""
+"""Timeout for the metrics of one worker. A worker that exceeds it is left out."""
 
 
 class WorkerMetrics:

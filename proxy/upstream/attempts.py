@@ -175,7 +175,7 @@ class Attempts:
 async def _upload(
     head: bytes, rest: AsyncIterator[bytes], clock: ExchangeClock, record: ExchangeRecord
 ) -> AsyncIterator[bytes]:
-    """Yield what has been read, then what still arrives; each piece restarts the first-byte timeout."""
+    """Yield the bytes already read, then the rest of the body; each chunk restarts the first-byte timeout."""
     yield head
     async for chunk in rest:
         record.bytes_up += len(chunk)

@@ -201,7 +201,7 @@ class AttemptEnd:
 
 
 def _report(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
-    """Tell the circuit breaker how an attempt ended."""
+    """Report the end of an attempt to the circuit breaker."""
     if isinstance(end.error, FAILURES) or end.status in FAILING:
         breaker.end(ticket, end.error or BadResponse())
     elif end.status is not None or isinstance(end.error, UpstreamForbidden):  # the upstream answered

@@ -14,7 +14,7 @@ from proxy.wire.headers import Headers
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 UNKNOWN: Final = "unknown"
-"""Stands for a peer without an address, such as a Unix socket, that forwards none."""
+"""The address of a peer without one, such as a Unix socket, that forwards none."""
 _VISITOR_PREFIX: Final = 64
 """The bits of an IPv6 address that identify a visitor, who can choose the other bits freely."""
 

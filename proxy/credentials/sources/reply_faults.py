@@ -1,4 +1,4 @@
-"""Explain what is wrong with the reply of a token endpoint, and what to do about it (pure).
+"""Explain faults in the reply of a token endpoint, and how to correct them (pure).
 
 The explanations are logged. They contain no text of the reply, except for numeric codes and the error codes
 that OAuth 2.0 defines.

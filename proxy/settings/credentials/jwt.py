@@ -128,7 +128,7 @@ class JwtCredential(CredentialSection):
     key: SecretText
     """The secret itself, or a private key in PEM form."""
     key_id: Name | None = None
-    """The header `kid`, which tells the gateway which key to verify with."""
+    """The header `kid`, by which the gateway chooses the key for verification."""
     headers: Annotated[Mapping[str, Json], Checked(json_table)] = Field(default_factory=dict)
     """More JOSE headers. An empty `typ` removes that header, which is otherwise `JWT`."""
     claims: Annotated[Mapping[str, Json], Checked(json_table)] = Field(default_factory=dict)

@@ -64,7 +64,7 @@ class OAuth2Credential(RequestSection):
     private_key: SecretText | None = None
     """PEM; signs the assertion of the grant (jwt_bearer), of the client (private_key_jwt), or both."""
     key_id: Name | None = None
-    """The header `kid`, which tells the issuer which key to verify with."""
+    """The header `kid`, by which the issuer chooses the key for verification."""
     certificate: PlainText | None = None
     """PEM; its SHA-256 becomes the header `x5t#S256`."""
     algorithm: (

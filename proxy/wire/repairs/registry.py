@@ -183,7 +183,7 @@ def all_sets() -> Mapping[str, tuple[str, ...]]:
 
 
 def resolve(names: Iterable[str]) -> Repairs:
-    """Return the repairs that these names of sets and single repairs stand for.
+    """Return the repairs that these names of sets and single repairs refer to.
 
     Raises:
         KeyError: A name is neither a set nor a repair.
