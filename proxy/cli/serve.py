@@ -208,7 +208,10 @@ def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "ht
     addresses = [_url(listener, scheme) for listener in sockets]
     log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})
     if settings.access.mode == "open":
-        log.warning("access_open", meaning="no key is asked: whoever reaches this address uses the upstream")
+        log.warning(
+            "access_open",
+            meaning="no key is required: anyone who can reach this address can use the upstream",
+        )
     if settings.chat is not None and settings.chat.secret is None and settings.gateway is None:
         log.warning("chat_secret_unset", meaning="visitors are forgotten at every restart")
     if settings.logs.bodies:
