@@ -1,8 +1,8 @@
 """Run all tests: `python -m tests`.
 
-Tests in a browser have a phase of their own. So have attacks on a fleet of processes, which run only with
-`PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the last line counts the tests of all.
-Arguments are pytest's: they choose other tests, which then run in one phase.
+Tests in a browser have a phase of their own. So have attacks on a fleet of processes, the fuzzer and the
+soak, which run only with `PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the last line
+counts the tests of all. Arguments are pytest's: they choose other tests, which then run in one phase.
 """
 
 import json
@@ -26,7 +26,7 @@ def phases(arguments: list[str]) -> list[list[str]]:
     parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
     if arguments:
         return [["-m", "not fleet", *parallel, *arguments]]
-    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet"]
+    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet", "tests/fuzz", "tests/soak"]
     return [
         ["-m", "not browser and not fleet", *parallel],
         ["-m", "browser", *parallel, "tests/browser"],

@@ -14,7 +14,8 @@ CANCELS: Final = 0.1
 SEED: Final = int(os.environ.get("PROXY_TEST_FUZZ_SEED") or secrets.randbelow(1 << 32))
 
 
-@pytest.mark.alone
+@pytest.mark.fleet
+@pytest.mark.xdist_group("load")
 @pytest.mark.timeout(300)
 async def test_no_caller_gets_the_nonce_of_another() -> None:
     print(f"seed {SEED}")  # shown where the test fails

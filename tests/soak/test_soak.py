@@ -7,7 +7,8 @@ import pytest
 from tests.soak.soak import Soak
 
 
-@pytest.mark.alone
+@pytest.mark.fleet
+@pytest.mark.xdist_group("load")
 async def test_streams_through_two_workers_lose_nothing_while_one_is_killed(tmp_path: Path) -> None:
     soak = Soak(streams=60, events=6, pause=0.2, turns=4, token_seconds=3600)
     await soak.run(tmp_path)
