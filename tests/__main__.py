@@ -1,8 +1,8 @@
 """Run all tests: `python -m tests`.
 
-Tests in a browser have a phase of their own. So have attacks on a fleet of processes, the fuzzer and the
-soak, which run only with `PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the last line
-counts the tests of all. Arguments are pytest's: they choose other tests, which then run in one phase.
+Tests in a browser have a phase of their own. So have tests of several workers, attacks on a fleet, the fuzzer
+and the soak; they run only with `PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the
+last line counts the tests of all. Arguments are pytest's: they choose other tests, which run in one phase.
 """
 
 import json
@@ -19,6 +19,8 @@ from tests.conftest import TALLY_VARIABLE
 
 WORKERS: Final = len(os.sched_getaffinity(0)) + 1
 """One more than there are cores, since many tests wait."""
+FLEET: Final = ("tests/fleet", "tests/fuzz", "tests/soak", "tests/cli/test_workers.py")
+"""Tests that start many processes, or load the machine for long."""
 
 
 def phases(arguments: list[str]) -> list[list[str]]:
@@ -26,7 +28,7 @@ def phases(arguments: list[str]) -> list[list[str]]:
     parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
     if arguments:
         return [["-m", "not fleet", *parallel, *arguments]]
-    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", "tests/fleet", "tests/fuzz", "tests/soak"]
+    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *FLEET]
     return [
         ["-m", "not browser and not fleet", *parallel],
         ["-m", "browser", *parallel, "tests/browser"],

@@ -26,6 +26,8 @@ from tests.pace import PATIENCE, paced
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
+pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("load")]
+
 FINISHED = '{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}'
 
 
