@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+MODELS_MAX: Final = 10_000
+"""A longer list is rejected, because each entry takes time in the event loop."""
 _CONTEXT_KEYS: Final = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 
@@ -39,7 +41,7 @@ def read_entries(body: bytes) -> list[ModelEntry]:
     """Read the models in an upstream's response: `{"data": [...]}`, or a list, of objects or of names.
 
     Raises:
-        ValueError: The body is not a list of models.
+        ValueError: The body is not a list of models, or has more than `MODELS_MAX`.
     """
     try:
         response = msgspec.json.decode(body)
@@ -48,6 +50,8 @@ def read_entries(body: bytes) -> list[ModelEntry]:
     listed = response.get("data", response.get("models")) if isinstance(response, dict) else response
     if not isinstance(listed, list):
         raise ValueError("no list of models")  # noqa: TRY004 - the upstream's error, not the caller's
+    if len(listed) > MODELS_MAX:
+        raise ValueError("too many models")
     return [*_entries(listed)]
 
 
@@ -58,7 +62,7 @@ def filter_listing(body: bytes, may_use: Callable[[str], bool]) -> bytes:
     because they may name models.
 
     Raises:
-        ValueError: The body is not a list or an object.
+        ValueError: The body is not a list or an object, or has more than `MODELS_MAX` models.
     """
     try:
         if _begins(body, b"["):
@@ -81,6 +85,8 @@ def _begins(text: bytes | msgspec.Raw, byte: bytes) -> bool:
 def _usable(listed: bytes | msgspec.Raw, may_use: Callable[[str], bool]) -> list[msgspec.Raw]:
     """Return the items of a list, unchanged, that name a model which the caller may use."""
     items = msgspec.json.decode(listed, type=list[msgspec.Raw])
+    if len(items) > MODELS_MAX:
+        raise ValueError("too many models")
     return [
         item for item in items if any(may_use(entry.id) for entry in _entries([msgspec.json.decode(item)]))
     ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.model_list import ModelEntry, listing, merge, read_entries, single
+from proxy.wire.model_list import MODELS_MAX, ModelEntry, filter_listing, listing, merge, read_entries, single
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,15 @@ def test_a_written_list_has_no_nulls_and_can_be_read(entries: list[ModelEntry]) 
         assert None not in written.values()
     assert read_entries(body) == entries
     assert [json.loads(single(entry)) for entry in entries] == answer["data"]
+
+
+@pytest.mark.parametrize("form", ['{"data": %s}', "%s"])
+def test_a_list_of_too_many_models_is_rejected(form: str) -> None:
+    most = (form % json.dumps(["m"] * MODELS_MAX)).encode()
+    assert len(read_entries(most)) == MODELS_MAX
+    assert filter_listing(most, "m".__eq__).count(b'"m"') == MODELS_MAX
+    longer = (form % json.dumps(["m"] * (MODELS_MAX + 1))).encode()
+    with pytest.raises(ValueError, match="too many models"):
+        read_entries(longer)
+    with pytest.raises(ValueError, match="too many models"):
+        filter_listing(longer, "m".__eq__)

@@ -9,9 +9,9 @@ Members = dict[str, msgspec.Raw]
 """A JSON object whose values are not parsed yet."""
 
 NULL: Final = msgspec.Raw(b"null")
-ITEMS_MAX: Final = 25_000
+ITEMS_MAX: Final = 10_000
 """A longer list is not parsed: no real request or response has so many items, and each one takes time."""
-OBJECTS_MAX: Final = 10_000
+OBJECTS_MAX: Final = 5_000
 """A short body with more objects is not repaired, because each object takes microseconds."""
 OBJECT_BYTES: Final = 100
 """A long body is not repaired if its objects are shorter than this on average."""

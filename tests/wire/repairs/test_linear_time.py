@@ -16,7 +16,7 @@ from tests.pace import paced
 ALL = Repairs(tuple(all_repairs()))
 HOSTILE = 1.5
 """Seconds for a MiB of nothing but empty items or events with all repairs on, if it were repaired. It is not:
-bodies of more than 25,000 items or 10,000 objects pass unrepaired, which bounds the time to about 0.1 s."""
+bodies of more than 10,000 items or 5,000 objects pass unrepaired, which bounds the time to about 50 ms."""
 ITEMS = (
     *(b" ", b"a", b"0", b'"', b'"",', b'"a",', b"\\n", b"[", b"[],", b"[{", b"{", b"{},", b'{"a":', b"1,"),
     *(b"null,", b"<", b"\xff", b"[1],", b"[1,2,3],", b'{"index":0},', b'{"role":"user","content":"a"},'),
