@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs.shallow_json import first_byte, is_empty, open_list
+from proxy.wire.repairs.shallow_json import TooManyItems, first_byte, is_empty, open_list
 
 _ABSENT: Final = msgspec.Raw(b"")
 
@@ -65,7 +65,7 @@ def read_call(shape: Shape | None, body: bytes) -> Call:
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
         base64=request.encoding_format == "base64",
         inputs=_count_inputs(request.input),
-        documents=len(open_list(request.documents) or ()) or None,
+        documents=len(_read_items(request.documents)) or None,
         top_n=request.top_n,
         model=request.model if isinstance(request.model, str) else None,
         tools=not is_empty(request.tools),
@@ -80,7 +80,14 @@ def _count_inputs(written: msgspec.Raw) -> int | None:
     """Count the texts, or the lists of token ids, in an embedding request."""
     if first_byte(written) == b'"':
         return 1
-    items = open_list(written)
+    items = _read_items(written)
     if not items:
         return None
     return len(items) if first_byte(items[0]) in {b'"', b"["} else 1
+
+
+def _read_items(written: msgspec.Raw) -> list[msgspec.Raw]:
+    try:
+        return open_list(written) or []
+    except TooManyItems:
+        return []

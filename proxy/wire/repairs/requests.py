@@ -11,6 +11,7 @@ from proxy.wire.repairs.registry import ReadIds, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
+    TooManyItems,
     change_items,
     has_too_many_objects,
     is_empty,
@@ -62,10 +63,13 @@ def repair_request(
     if request is None:
         return body
     changed = False
-    for step in steps:
-        new = step.change(request, read_ids)
-        if new is not None:
-            request, changed = new, True
+    try:
+        for step in steps:
+            new = step.change(request, read_ids)
+            if new is not None:
+                request, changed = new, True
+    except TooManyItems:
+        return body
     return to_json(request) if changed else body
 
 

@@ -14,6 +14,7 @@ from proxy.wire.repairs.framing import is_utf8
 from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
     Members,
+    TooManyItems,
     first_byte,
     has_too_many_objects,
     is_null,
@@ -88,6 +89,13 @@ def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | Embedd
             return body  # A lone surrogate cannot be encoded. The client has to deal with it.
     if has_too_many_objects(body):
         return body
+    try:
+        return _repair(repairs, call, body, response)
+    except TooManyItems:
+        return body
+
+
+def _repair(repairs: Repairs, call: Call, body: bytes, response: Members | None) -> bytes | EmbeddedError:
     if response is None:
         response = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
     inner = unwrap(call.shape, response) if UNWRAP_ANSWER in repairs else None
@@ -200,7 +208,10 @@ def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | 
     if TRUE_ERRORS not in repairs and VENDOR_ERRORS not in repairs:
         return body
     response = open_object(body)
-    error = None if response is None else find_error(repairs, response)
+    try:
+        error = None if response is None else find_error(repairs, response)
+    except TooManyItems:
+        return body
     if error is not None or TRUE_ERRORS not in repairs:
         return error or body
     if shape == Shape.SPEECH and (response is not None or _is_text(body)):

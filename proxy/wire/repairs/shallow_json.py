@@ -10,15 +10,19 @@ Members = dict[str, msgspec.Raw]
 
 NULL: Final = msgspec.Raw(b"null")
 ITEMS_MAX: Final = 10_000
-"""A longer list is not parsed: no real request or response has so many items, and each one takes time."""
-OBJECTS_MAX: Final = 5_000
+"""A body or an event with a longer list is not repaired, because each item takes time in every repair."""
+OBJECTS_MAX: Final = 4_000
 """A short body with more objects is not repaired, because each object takes microseconds."""
-OBJECT_BYTES: Final = 100
+OBJECT_BYTES: Final = 200
 """A long body is not repaired if its objects are shorter than this on average."""
 _COMMAS_MAX: Final = 1_000_000
 _DENSE_BYTES: Final = 6
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class TooManyItems(Exception):
+    """A list has more than `ITEMS_MAX` items; the body or the event that holds it is relayed unrepaired."""
 
 
 def open_object(written: bytes | None) -> Members | None:
@@ -32,16 +36,22 @@ def open_object(written: bytes | None) -> Members | None:
 
 
 def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
-    """Return the items of a list; None if the bytes are not a JSON list, or the list is too long."""
+    """Return the items of a list; None if the bytes are not a JSON list.
+
+    Raises:
+        TooManyItems: The list is too long.
+    """
     if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"["):
         return None
     if len(memoryview(written)) > _COMMAS_MAX and _is_dense(bytes(written)):
-        return None
+        raise TooManyItems
     try:
         items = _ITEMS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return items if len(items) <= ITEMS_MAX else None
+    if len(items) > ITEMS_MAX:
+        raise TooManyItems
+    return items
 
 
 def has_too_many_objects(body: bytes) -> bool:

@@ -25,7 +25,16 @@ from proxy.wire.repairs.framing import (
 )
 from proxy.wire.repairs.registry import CLIENTS, Repair, Repairs, StreamState, find_steps
 from proxy.wire.repairs.responses import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
-from proxy.wire.repairs.shallow_json import Members, is_null, is_text, open_list, open_object, to_json, write
+from proxy.wire.repairs.shallow_json import (
+    Members,
+    TooManyItems,
+    is_null,
+    is_text,
+    open_list,
+    open_object,
+    to_json,
+    write,
+)
 from proxy.wire.repairs.usage import DROP_UNASKED_CHUNKS
 from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
@@ -188,16 +197,22 @@ class StreamRepairer:
                     raise InvalidResponse(_NO_ANSWER)
                 if not self._is_readable(payload):
                     raise InvalidResponse("an event that is not JSON")
-            event = open_object(payload)
-            return None if event is None else find_error(self._error_repairs, event)
+            return self._read_error(payload)
         return None
+
+    def _read_error(self, payload: bytes) -> EmbeddedError | None:
+        event = open_object(payload)
+        try:
+            return None if event is None else find_error(self._error_repairs, event)
+        except TooManyItems:
+            return None
 
     def _is_readable(self, payload: bytes) -> bool:
         lines = payload.split(b"\n") if self._data_lines else ()
         return _is_json(payload) or (len(lines) > 1 and all(map(open_object, lines[:1])))
 
     def _error_without_events(self, block: bytes) -> EmbeddedError:
-        error = find_error(self._error_repairs, open_object(block) or {})
+        error = self._read_error(block)
         if error is None:
             raise InvalidResponse("something other than events in an event stream")
         return error
@@ -265,7 +280,11 @@ class StreamRepairer:
         event = open_object(payload)
         if event is None:
             return self._change_other(block, payload)
-        chunks = self._change(event)
+        try:
+            chunks = self._change(event)
+        except TooManyItems:
+            self._answered = True
+            return block
         if chunks is None and self._data_lines and b"\n" in payload:
             chunks = [event]
         if chunks is None:
