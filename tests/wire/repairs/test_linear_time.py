@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_response_of_too_many_items_is_relayed_unrepaired(shape: Shape, before
     assert repair_response(ALL, read_call(shape, REQUEST), body) is body
 
 
-def _seconds(run: partial[object]) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     """Return the shortest time of three runs, since a busy machine slows down only some of them."""
     times = []
     for _ in range(3):
