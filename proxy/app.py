@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Final
 
-import msgspec
 from quart import Quart, Response, current_app
 from werkzeug.exceptions import HTTPException
 
@@ -18,13 +17,14 @@ from proxy.blueprints.exchange import current_request
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
 from proxy.cors import allow_pages
-from proxy.credentials.sharing.host import Host
+from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 from proxy.telemetry.worker_metrics import WorkerMetrics
+from proxy.wire.error_envelope import error_body
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
 DISCARD_SECONDS: Final = 1.0
@@ -34,7 +34,7 @@ DISCARD_SECONDS: Final = 1.0
 def create_app(
     settings: Settings,
     drain: Drain | None = None,
-    host: Host | None = None,
+    token_folder: TokenFolder | None = None,
     worker_metrics: WorkerMetrics | None = None,
 ) -> Quart:
     """Build the application.
@@ -42,7 +42,7 @@ def create_app(
     Args:
         settings: Loaded and checked.
         drain: Shared with the code that stops the server, so that each stream gets its error event.
-        host: What this process shares with the other workers of the service, if there are several.
+        token_folder: Where the workers of the service share tokens, if there are several.
         worker_metrics: How `/metrics` includes the other workers.
     """
     app = Application(__name__, static_folder=None)
@@ -74,7 +74,7 @@ def create_app(
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
         async with (
-            open_snapshots(settings, drain or Drain(), host) as snapshots,
+            open_snapshots(settings, drain or Drain(), token_folder) as snapshots,
             contextlib.AsyncExitStack() as stack,
         ):
             app.extensions["proxy"] = snapshots
@@ -110,7 +110,9 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 async def check_request() -> None:
     """Refuse a malformed request before anything else reads it."""
     request = current_request()
-    request.exchange.record.quiet = _is_exempt(request.endpoint)
+    endpoint = request.endpoint
+    request.is_public = endpoint is not None and is_public(current_app.view_functions[endpoint])
+    request.exchange.record.quiet = request.is_public
     names = {name for name, _ in request.raw_headers}
     if b"transfer-encoding" in names and b"content-length" in names:
         # RFC 9112 6.1: two framings may be an attempt to smuggle a request past one of two servers.
@@ -123,14 +125,10 @@ async def check_request() -> None:
 async def identify() -> None:
     """Refuse unknown callers, and callers who send too many requests."""
     request = current_request()
-    if not _is_exempt(request.endpoint) and request.routing_exception is None:
+    if not request.is_public and request.routing_exception is None:
         access = request.exchange.services.access
         caller = access.identify(request.raw_headers, request.peer, request.local_address)
         await admit_caller(request.exchange, caller)
-
-
-def _is_exempt(endpoint: str | None) -> bool:
-    return endpoint is not None and is_public(current_app.view_functions[endpoint])
 
 
 async def finish_headers(response: Response) -> Response:
@@ -148,7 +146,7 @@ async def answer_proxy_error(error: ProxyError) -> Response:
     if not isinstance(error, BodyTimeout):
         await request.body.discard(DISCARD_SECONDS)
     headers = {"Cache-Control": "no-store", **error.headers}
-    body = msgspec.json.encode(error.envelope())
+    body = error_body(error.envelope())
     return Response(body, status=error.status, headers=headers, content_type="application/json")
 
 

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from typing import Any, Final, cast
 
-import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request, Response, current_app
 from quart.asgi import ASGIHTTPConnection
@@ -23,6 +22,7 @@ from proxy.lifecycle import CallerGone, ExchangeScope
 from proxy.request_body import BoundedBody
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger
+from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
 
 _log: Final = get_logger("exchange")
@@ -43,6 +43,8 @@ class ProxyRequest(Request):
         self.local_address = (scope.get("server") or (None,))[0]
         self.body.timeout = self.body_timeout
         self.body.withheld = any(name == b"expect" for name, _ in self.raw_headers)
+        self.is_public = False
+        """Whether its view needs no key; set when the request is checked."""
         self.answered = False
         """Whether all of the answer has been handed to the server."""
         self.group: asyncio.TaskGroup
@@ -181,5 +183,5 @@ class Application(Quart):
             _log.exception("defect")
             failure = InternalError(reason=type(error).__name__)
             cast(ProxyRequest, request).exchange.record.fail(failure)
-            body = msgspec.json.encode(failure.envelope())
+            body = error_body(failure.envelope())
             return Response(body, status=failure.status, content_type="application/json")

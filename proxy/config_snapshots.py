@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from proxy.chat.service import ChatService, open_chat
-from proxy.credentials.sharing.host import Host
+from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.services import Services, WorkerState, open_services, open_worker_state
@@ -95,14 +95,14 @@ async def _keep_open(
 
 @contextlib.asynccontextmanager
 async def open_snapshots(
-    settings: Settings, drain: Drain, host: Host | None = None
+    settings: Settings, drain: Drain, token_folder: TokenFolder | None = None
 ) -> AsyncIterator[ConfigSnapshots]:
     """Serve by this configuration until another replaces it.
 
     Raises:
         Exception: the services cannot be built.
     """
-    async with open_worker_state(settings, drain, host) as state, task_group() as group:
+    async with open_worker_state(settings, drain, token_folder) as state, task_group() as group:
         snapshots = ConfigSnapshots(state, group)
         try:
             await snapshots.replace(settings)

@@ -12,7 +12,6 @@
         BodyTimeout                     408     request_timeout
         BodyTooLarge                    413     request_too_large
         RateLimited                     429     rate_limit_exceeded
-        ServerOverloaded                503     server_overloaded
       CredentialError                           no usable token
         TokenUnavailable                503     upstream_unavailable
         TokenRejected                   502     upstream_auth_failed
@@ -26,8 +25,10 @@
         Overloaded                      503     upstream_overloaded
         CircuitOpen                     503     upstream_unavailable
         Aborted                         (502)   upstream_aborted     after the first byte: one error event
+      ServerError                               the proxy's own side
+        InternalError                   500     internal_error
+        ServerOverloaded                503     server_overloaded
         Draining                        503     shutting_down
-      InternalError                     500     internal_error
     SettingsError                       start-up only: exit status 2
 
 An HTTP error status of the upstream is not one of these errors: it is relayed with its body.
@@ -92,10 +93,6 @@ class ProxyError(Exception):
     def envelope(self) -> ErrorEnvelope:
         """Return the error in OpenAI's envelope."""
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
-
-
-class InternalError(ProxyError):
-    """A defect of the proxy."""
 
 
 # --- the caller's side
@@ -201,16 +198,6 @@ class RateLimited(CallerError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     message = "rate limit of this key reached, too many requests"
-    default_retry_after = 1.0
-
-
-class ServerOverloaded(CallerError):
-    """The service has reached a limit on the memory that all callers share."""
-
-    status = 503
-    type = "server_error"
-    code = "server_overloaded"
-    message = "the service is overloaded, try again soon"
     default_retry_after = 1.0
 
 
@@ -371,10 +358,32 @@ class Aborted(UpstreamError):
     message = "the response was cut off: the connection to the upstream was lost"
 
 
-class Draining(UpstreamError):
+# --- the proxy's own side
+
+
+class ServerError(ProxyError):
+    """The proxy itself cannot serve the request."""
+
+
+class InternalError(ServerError):
+    """A defect of the proxy."""
+
+
+class ServerOverloaded(ServerError):
+    """The service has reached a limit on the memory that all callers share."""
+
+    status = 503
+    type = "server_error"
+    code = "server_overloaded"
+    message = "the service is overloaded, try again soon"
+    default_retry_after = 1.0
+
+
+class Draining(ServerError):
     """The exchange was still running at the end of the drain."""
 
     status = 503
+    type = "upstream_error"
     code = "shutting_down"
     message = "the response was cut off: the proxy is shutting down"
     default_retry_after = 1.0

@@ -10,7 +10,7 @@ from proxy.access.counting import Counting
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import CredentialRegistry, build_credentials
 from proxy.credentials.sharing.fleet import Fleet
-from proxy.credentials.sharing.host import Host
+from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
 from proxy.request_body import HeldBytes
@@ -74,8 +74,8 @@ class WorkerState:
     limits: CallerLimits
     usage: UsageTotals
     drain: Drain
-    host: Host | None = None
-    """What the workers of this host share, where there are several."""
+    token_folder: TokenFolder | None = None
+    """Where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
 
 
@@ -111,7 +111,7 @@ class Services:
 
 @contextlib.asynccontextmanager
 async def open_worker_state(
-    settings: Settings, drain: Drain, host: Host | None = None
+    settings: Settings, drain: Drain, token_folder: TokenFolder | None = None
 ) -> AsyncIterator[WorkerState]:
     """Build what one worker has once, on the running event loop."""
     async with contextlib.AsyncExitStack() as stack:
@@ -124,7 +124,7 @@ async def open_worker_state(
             fleet = Fleet(settings.shared, redis)
             stack.push_async_callback(fleet.close)
         counting = Counting(redis if settings.access.sharing == "redis" else None)
-        yield WorkerState(store, redis, fleet, CallerLimits(counting), UsageTotals(), drain, host)
+        yield WorkerState(store, redis, fleet, CallerLimits(counting), UsageTotals(), drain, token_folder)
 
 
 @contextlib.asynccontextmanager
@@ -142,7 +142,9 @@ async def open_services(
         known = None if previous is None else previous.credentials
         credentials = CredentialRegistry()
         stack.push_async_callback(credentials.close)
-        build_credentials(settings.credentials, state.store, state.fleet, known, credentials, state.host)
+        build_credentials(
+            settings.credentials, state.store, state.fleet, known, credentials, state.token_folder
+        )
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]

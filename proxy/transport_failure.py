@@ -52,7 +52,7 @@ class FailureKind(StrEnum):
 
 
 _K = FailureKind
-_WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
+FAILURE_WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
     _K.REFUSED: ("connection refused", "check the host and the port, and that the server is running"),
     _K.UNKNOWN_NAME: ("the host name is unknown", "check its spelling, and this machine's DNS or /etc/hosts"),
     _K.NAME_SERVER_SILENT: ("the host name could not be looked up", "the DNS server is silent: try later"),
@@ -164,7 +164,7 @@ def explain(error: BaseException, url: str, proxy: str | None = None) -> Transpo
     origin = origin_of(url)
     is_tls = origin.startswith(("https:", "rediss:"))
     kind = _kind(error, is_tls=is_tls)
-    happened, cure = _WORDS[kind]
+    happened, cure = FAILURE_WORDS[kind]
     if kind is _K.OTHER:
         happened = f"{happened} ({type(error).__name__})"
     if kind in {_K.CLOSED, _K.RESET} and origin.startswith("http"):

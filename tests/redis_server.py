@@ -61,6 +61,8 @@ class RedisServer:
             for key in await client.keys("*"):
                 value = await client.get(key)
                 assert isinstance(key, bytes)
+                if value is None:
+                    continue  # it has expired meanwhile
                 assert isinstance(value, bytes)
                 found[key] = value
             return found

@@ -244,10 +244,10 @@ def test_errors_that_cannot_be_had_on_loopback(error: BaseException, kind: Failu
 
 
 def test_every_kind_has_words_of_its_own() -> None:
-    from proxy.transport_failure import _WORDS
+    from proxy.transport_failure import FAILURE_WORDS
 
-    assert {*_WORDS} == {*FailureKind}
-    assert len({happened for happened, _ in _WORDS.values()}) == len(FailureKind)
+    assert {*FAILURE_WORDS} == {*FailureKind}
+    assert len({happened for happened, _ in FAILURE_WORDS.values()}) == len(FailureKind)
 
 
 @asynccontextmanager

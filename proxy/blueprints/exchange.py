@@ -14,8 +14,8 @@ from proxy.lifecycle import admit_request
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.heartbeat import Heartbeat
-from proxy.upstream.model_list import ModelList, filter_answer
-from proxy.upstream.relay import Answer
+from proxy.upstream.model_list import ModelList, filter_models
+from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import IncomingRequest
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM
@@ -68,7 +68,7 @@ async def relay_exchange() -> Response:
     if not isinstance(answer.body, bytes) and _is_event_stream(answer):
         exchange.count_stream(caller)  # also a stream that the request did not visibly ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:
-        answer = await filter_answer(answer, caller.may_use)
+        answer = await filter_models(answer, caller.may_use)
     return _to_response(answer)
 
 
@@ -123,11 +123,11 @@ async def _answer_models(
     return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def _is_event_stream(answer: Answer) -> bool:
+def _is_event_stream(answer: RelayedResponse) -> bool:
     return media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
 
 
-def _to_response(answer: Answer) -> Response:
+def _to_response(answer: RelayedResponse) -> Response:
     """Return the answer for Quart, without Quart's headers and without a timeout on the body."""
     body = answer.body if isinstance(answer.body, bytes) else IterableBody(answer.body)
     response = Response(body, status=answer.status)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
-import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
@@ -16,10 +15,11 @@ from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.services import Services
 from proxy.task_groups import task_group
 from proxy.telemetry import ExchangeRecord, get_logger
-from proxy.upstream.client import UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
 from proxy.upstream.requests import IncomingRequest, UpstreamRequest
+from proxy.upstream.transport import UpstreamResponse
+from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
 from proxy.wire.paths import Target, check_target, find_target
 from proxy.wire.websocket import (
@@ -232,4 +232,4 @@ async def _refuse(caller: CallerSocket, record: ExchangeRecord, error: ProxyErro
         (b"x-request-id", record.request_id.encode()),
         *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
     ]
-    await caller.refuse(error.status, headers, msgspec.json.encode(error.envelope()))
+    await caller.refuse(error.status, headers, error_body(error.envelope()))

@@ -17,7 +17,7 @@ from proxy.secret import Secret
 from proxy.services import Services
 from proxy.settings import Chat, Json
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.relay import Answer
+from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import IncomingRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import EVENT_STREAM
@@ -135,7 +135,7 @@ def plain(value: Json) -> object:
     return value.reveal() if isinstance(value, Secret) else value
 
 
-def _model_answer(answer: Answer, record: ExchangeRecord) -> ModelAnswer:
+def _model_answer(answer: RelayedResponse, record: ExchangeRecord) -> ModelAnswer:
     streamed = media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
     body = _pieces([answer.body]) if isinstance(answer.body, bytes) else answer.body
     return ModelAnswer(answer.status, streamed, body, record)

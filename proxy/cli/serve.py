@@ -29,7 +29,7 @@ from proxy.cli.server import (
     open_slots,
     run,
 )
-from proxy.credentials.sharing.host import Host
+from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates, open_certificates
@@ -49,8 +49,7 @@ class SharedByWorkers:
     """What one worker among several has in common with the others."""
 
     lifeline: Lifeline
-    host: Host
-    """For tokens."""
+    token_folder: TokenFolder
     metrics: WorkerMetrics
 
 
@@ -70,7 +69,7 @@ def serve(options: argparse.Namespace) -> int:
             folder = Path(assignment.folder)
             shared = SharedByWorkers(
                 lifeline,
-                Host(folder, assignment.sealing_key),
+                TokenFolder(folder, assignment.sealing_key),
                 WorkerMetrics(folder, assignment.worker, workers),
             )
         binds = [*map(address_of, inherited)] or [*server.bind]
@@ -155,8 +154,8 @@ async def serve_until_stopped(
         resolved = resolve(settings)
         if shared is None:
             announce(resolved, sockets, "http" if certificates is None else "https")
-        host, metrics = (None, None) if shared is None else (shared.host, shared.metrics)
-        app = create_app(resolved, drain, host, metrics)
+        token_folder, metrics = (None, None) if shared is None else (shared.token_folder, shared.metrics)
+        app = create_app(resolved, drain, token_folder, metrics)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
             certificates,
@@ -260,7 +259,7 @@ def _public_key(access: Access) -> str:
     return next((key for key in keys if key in DEFAULT_CALLER_KEYS), "YOUR_KEY")
 
 
-_MEANINGS: Final = {"any": "none is asked: any will do", "YOUR_KEY": "one of yours in [[access.keys]]"}
+_MEANINGS: Final = {"any": "none is required: any will do", "YOUR_KEY": "one of yours in [[access.keys]]"}
 
 
 def _welcome(address: str, key: str, settings: Settings) -> str:

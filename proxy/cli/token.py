@@ -77,7 +77,8 @@ def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedTo
     if math.isinf(fetched.lifetime):
         lines.append(("lifetime", "does not expire"))
     else:
-        soft = f"{_moment(earliest.refresh_at, trial.asked)} to {_moment(latest.refresh_at, trial.asked)}"
+        start = trial.requested_at
+        soft = f"{_moment(earliest.refresh_at, start)} to {_moment(latest.refresh_at, start)}"
         lines += [
             ("lifetime", f"{duration(fetched.lifetime)} from the moment of the request"),
             (
@@ -87,7 +88,7 @@ def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedTo
             ),
             (
                 "not sent",
-                f"after {duration(earliest.expires_at)}: {_moment(earliest.expires_at, trial.asked)}",
+                f"after {duration(earliest.expires_at)}: {_moment(earliest.expires_at, start)}",
             ),
         ]
     lines.append(("fingerprint", f"{earliest.fingerprint} (in this process; it differs in others)"))
@@ -96,8 +97,8 @@ def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedTo
     return "\n".join(f"{label:<12} {value}" for label, value in lines)
 
 
-def _moment(after: float, asked: float) -> str:
+def _moment(after: float, requested_at: float) -> str:
     """Return the local time, with the date if it is another day."""
-    start = datetime.fromtimestamp(asked).astimezone()
+    start = datetime.fromtimestamp(requested_at).astimezone()
     moment = start + timedelta(seconds=after)
     return moment.strftime("%H:%M:%S" if moment.date() == start.date() else "%Y-%m-%d %H:%M:%S")

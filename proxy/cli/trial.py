@@ -38,7 +38,7 @@ TIMEOUT_MARGIN_SECONDS: Final = 1.0
 class TokenTrial:
     """The result of one fetch: the token or the reason for its failure, and the reply if there is one."""
 
-    asked: float
+    requested_at: float
     """Seconds since the epoch."""
     token: FetchedToken | None = None
     reason: str = ""
@@ -79,31 +79,31 @@ async def try_credential(sections: Mapping[str, Credential], name: str) -> Token
     store = MemoryTokenStore()
     needed = {other: sections[other] for other in needed_by(name, sections) if other != name}
     others = build_credentials(needed, store)
-    asked = time.time()
+    requested_at = time.time()
     try:
         source = build_source(sections[name], others)
         try:
             async with asyncio.timeout(sections[name].timeout + TIMEOUT_MARGIN_SECONDS):
-                return await _fetch(source, asked)
+                return await _fetch(source, requested_at)
         finally:
             await source.close()
     except SettingsError:
         raise
     except Exception as error:  # A source may raise anything; explain it as the service would.
-        return TokenTrial(asked, reason=as_fetch_error(error).reason)
+        return TokenTrial(requested_at, reason=as_fetch_error(error).reason)
     finally:
         await others.close()
         await store.close()
 
 
-async def _fetch(source: TokenSource, asked: float) -> TokenTrial:
+async def _fetch(source: TokenSource, requested_at: float) -> TokenTrial:
     if not isinstance(source, HttpTokenSource):
-        return TokenTrial(asked, await source.fetch())
+        return TokenTrial(requested_at, await source.fetch())
     reply = await source.ask()
     try:
-        return TokenTrial(asked, source.read(reply), reply=reply)
+        return TokenTrial(requested_at, source.read(reply), reply=reply)
     except TokenFetchError as error:
-        return TokenTrial(asked, reason=error.reason, reply=reply)
+        return TokenTrial(requested_at, reason=error.reason, reply=reply)
 
 
 def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) -> str:

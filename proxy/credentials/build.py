@@ -9,7 +9,7 @@ from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.sharing import Sharing
 from proxy.credentials.sharing.fleet import Fleet
-from proxy.credentials.sharing.host import Host
+from proxy.credentials.sharing.host import TokenFolder
 from proxy.credentials.sharing.local import LocalSharing, MemoryTokenStore
 from proxy.credentials.sharing.record import identity_of
 from proxy.credentials.sources import OtherCredentials, TokenSource
@@ -124,7 +124,7 @@ def build_credentials(
     fleet: Fleet | None = None,
     before: CredentialRegistry | None = None,
     registry: CredentialRegistry | None = None,
-    host: Host | None = None,
+    token_folder: TokenFolder | None = None,
 ) -> CredentialRegistry:
     """Build every credential of the configuration that has changed.
 
@@ -134,7 +134,7 @@ def build_credentials(
         fleet: For credentials that are shared over Redis; without it, each is used by this process alone.
         before: The credentials of the previous configuration.
         registry: The registry to fill. The caller closes it, even if this function fails half-way.
-        host: What the workers of this host share, if there are several.
+        token_folder: Where the workers of the service share tokens, if there are several.
 
     Raises:
         Exception: The files or the SDK of a credential cannot be used.
@@ -146,13 +146,13 @@ def build_credentials(
         recipe = (digest, section)
         if before is not None and registry.share(name, recipe, before):
             continue
-        policy, stats, tokens = _policy(section, host), TokenStats(), LiveTokens(registry)
+        policy, stats, tokens = _policy(section, token_folder), TokenStats(), LiveTokens(registry)
         sharing: Sharing
         if fleet is None or section.sharing == "local":
-            if host is None or isinstance(section, StaticCredential | FileCredential | JwtCredential):
+            if token_folder is None or isinstance(section, StaticCredential | FileCredential | JwtCredential):
                 sharing = LocalSharing(f"{name}:{digest}", store, policy)
             else:
-                sharing = host.sharing(identity, policy, stats)
+                sharing = token_folder.sharing(identity, policy, stats)
         else:
             # If a new token revokes the previous one, processes must not fetch independently.
             required = section.sharing == "redis_required" or policy.exclusive
@@ -163,9 +163,9 @@ def build_credentials(
     return registry
 
 
-def _policy(section: Credential, host: Host | None) -> RefreshPolicy:
+def _policy(section: Credential, token_folder: TokenFolder | None) -> RefreshPolicy:
     # A flight may have to wait for another process's fetch, and then fetch itself.
-    is_alone = section.sharing == "local" and host is None
+    is_alone = section.sharing == "local" and token_folder is None
     flight = section.timeout + 1 if is_alone else 2 * section.timeout + 5
     return RefreshPolicy(
         fetch_timeout=section.timeout,

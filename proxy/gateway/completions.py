@@ -91,43 +91,43 @@ class CompletionRequest(GenerationRequest, kw_only=True):
 async def chat_completions() -> Response:
     """Echo the last message; a thinking model answers with reasoning and a sample of Markdown."""
     current_gateway().stats.chat_requests += 1
-    asked = await read_body(ChatRequest)
+    body = await read_body(ChatRequest)
     return _respond(
-        asked, compose_thinking(asked) if asked.model in THINKING_MODELS else compose(asked, ChatAnswer)
+        body, compose_thinking(body) if body.model in THINKING_MODELS else compose(body, ChatAnswer)
     )
 
 
 @blueprint.post("/completions")
 async def completions() -> Response:
     """Echo the last prompt."""
-    asked = await read_body(CompletionRequest)
-    return _respond(asked, compose(asked, TextAnswer))
+    body = await read_body(CompletionRequest)
+    return _respond(body, compose(body, TextAnswer))
 
 
-def compose(asked: GenerationRequest, shape: type[Answer]) -> Answer:
+def compose(body: GenerationRequest, shape: type[Answer]) -> Answer:
     """Build the echo of the last message."""
-    return _compose(asked, shape, [], split_pieces(echo_sentence(asked.turns)))
+    return _compose(body, shape, [], split_pieces(echo_sentence(body.turns)))
 
 
-def compose_thinking(asked: ChatRequest) -> Answer:
+def compose_thinking(body: ChatRequest) -> Answer:
     """Build an answer that begins with reasoning."""
-    return _compose(asked, ChatAnswer, *think(asked.turns))
+    return _compose(body, ChatAnswer, *think(body.turns))
 
 
-def _compose(asked: GenerationRequest, shape: type[Answer], thoughts: list[str], words: list[str]) -> Answer:
+def _compose(body: GenerationRequest, shape: type[Answer], thoughts: list[str], words: list[str]) -> Answer:
     """Build an answer; a piece counts as a token for `max_tokens` and usage."""
     pieces = [*thoughts, *words]
-    kept = pieces[: asked.max_tokens]
+    kept = pieces[: body.max_tokens]
     return shape(
-        model=asked.model,
+        model=body.model,
         pieces=kept,
         thoughts=min(len(thoughts), len(kept)),
         truncated=len(kept) < len(pieces),
-        prompt_tokens=sum(len(split_pieces(turn.text)) for turn in asked.turns),
+        prompt_tokens=sum(len(split_pieces(turn.text)) for turn in body.turns),
     )
 
 
-def _respond(asked: GenerationRequest, answer: Answer) -> Response:
-    if asked.stream:
-        return stream_response(current_gateway(), answer.stream(include_usage=asked.include_usage))
+def _respond(body: GenerationRequest, answer: Answer) -> Response:
+    if body.stream:
+        return stream_response(current_gateway(), answer.stream(include_usage=body.include_usage))
     return json_response(answer.whole())

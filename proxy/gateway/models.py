@@ -70,42 +70,42 @@ async def get_model(name: str) -> Response:
 async def embeddings() -> Response:
     """Embed every input as a unit vector that is computed from its SHA-256."""
     current_gateway().stats.embedding_requests += 1
-    asked = await read_body(EmbeddingRequest)
-    items = items_of(asked.input)
-    packed = [pack_vector(item, asked.dimensions or DIMENSIONS) for item in items]
-    encode = _to_base64 if asked.encoding_format == "base64" else _to_floats
+    body = await read_body(EmbeddingRequest)
+    items = items_of(body.input)
+    packed = [pack_vector(item, body.dimensions or DIMENSIONS) for item in items]
+    encode = _to_base64 if body.encoding_format == "base64" else _to_floats
     tokens = sum(len(split_pieces(item) if isinstance(item, str) else item) for item in items)
     data = [
         {"object": "embedding", "index": index, "embedding": encode(vector)}
         for index, vector in enumerate(packed)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return json_response({"object": "list", "data": data, "model": asked.model, "usage": usage})
+    return json_response({"object": "list", "data": data, "model": body.model, "usage": usage})
 
 
 @blueprint.post("/rerank")
 async def rerank() -> Response:
     """Rank the documents in reverse order, with scores up to 1."""
-    asked = await read_body(RerankRequest)
-    count = len(asked.documents)
+    body = await read_body(RerankRequest)
+    count = len(body.documents)
     results = [{"index": index, "relevance_score": (index + 1) / count} for index in reversed(range(count))]
     meta = {"api_version": {"version": "1"}, "billed_units": {"search_units": 1}}
-    return json_response({"id": "rerank", "results": results[: asked.top_n], "meta": meta})
+    return json_response({"id": "rerank", "results": results[: body.top_n], "meta": meta})
 
 
-def items_of(asked: str | list[str | int | list[int]]) -> list[Item]:
+def items_of(value: str | list[str | int | list[int]]) -> list[Item]:
     """Normalise OpenAI's four forms of input: a text, texts, a list of token numbers, several such lists.
 
     Raises:
         GatewayError: 400 for an empty list or a mixture.
     """
-    if isinstance(asked, str):
-        return [asked]
-    numbers = [item for item in asked if isinstance(item, int)]
-    if numbers and len(numbers) == len(asked):
+    if isinstance(value, str):
+        return [value]
+    numbers = [item for item in value if isinstance(item, int)]
+    if numbers and len(numbers) == len(value):
         return [numbers]
-    items: list[Item] = [item for item in asked if not isinstance(item, int)]
-    if not items or len(items) < len(asked) or len({type(item) for item in items}) > 1:
+    items: list[Item] = [item for item in value if not isinstance(item, int)]
+    if not items or len(items) < len(value) or len({type(item) for item in items}) > 1:
         raise GatewayError(400, "input must be a text, texts, or token numbers, and not empty", param="input")
     return items
 

@@ -67,10 +67,10 @@ async def company_token() -> Response:
                 options.token_status, "the token endpoint fails", status=options.token_status
             )
         try:
-            asked = msgspec.json.decode(await request.get_data(cache=False), type=TokenRequest)
+            body = msgspec.json.decode(await request.get_data(cache=False), type=TokenRequest)
         except (ValueError, RecursionError) as error:  # msgspec's and UTF-8 errors are ValueErrors
             return _company_reply(10400, f"not a token request: {error}", status=400)
-        if not Client(asked.app_id, asked.app_secret).matches(Client(options.app_id, options.app_secret)):
+        if not Client(body.app_id, body.app_secret).matches(Client(options.app_id, options.app_secret)):
             return _company_reply(10401, "wrong appId or appSecret")
         expire_time = int((time.time() + options.token_ttl) * 1000)  # epoch milliseconds
         data = {"token": gateway.tokens.issue(options.token_ttl), "expireTime": expire_time}

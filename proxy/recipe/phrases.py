@@ -9,6 +9,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final
 
+from proxy.transport_failure import FAILURE_WORDS, FailureKind
+
+_TRANSPORT_FAILURES: Final = {
+    FailureKind.REFUSED: "{}：连接被拒绝；请检查主机和端口，并确认服务在运行",
+    FailureKind.UNKNOWN_NAME: "{}：主机名无法解析；请检查拼写，以及本机的 DNS 或 /etc/hosts",
+    FailureKind.READ_TIMEOUT: "{}：已连接，但没有按时响应；请检查服务端，或者调大超时",
+    FailureKind.CERTIFICATE_EXPIRED: "{}：证书已过期；请服务方更新证书",
+    FailureKind.CERTIFICATE_SELF_SIGNED: "{}：证书是自签名的；请在 ca_file 里指定这张证书或公司 CA 的证书",
+    FailureKind.CERTIFICATE_WRONG_NAME: "{}：证书属于另一个主机名；请使用证书上的名字，或者为这个名字签发证书",
+    FailureKind.NOT_TLS: "{}：端口不支持 TLS；请把 https:// 改成 http://，或者换端口",
+}
 CHINESE: Final[Mapping[str, str]] = {
     # --- questions and results
     "Paste the curl line that gets a token:": "请粘贴取令牌的 curl 命令行：",
@@ -151,24 +162,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "--offline: {}: cannot be read: {}": "--offline：{}：无法读取：{}",
     # --- errors of the connection
     "the token endpoint {}": "令牌接口 {}",
-    "{}: connection refused; check the host and the port, and that the server is running": (
-        "{}：连接被拒绝；请检查主机和端口，并确认服务在运行"
-    ),
-    "{}: the host name is unknown; check its spelling, and this machine's DNS or /etc/hosts": (
-        "{}：主机名无法解析；请检查拼写，以及本机的 DNS 或 /etc/hosts"
-    ),
-    "{}: connected, but no answer in time; look at the server, or raise the timeout": (
-        "{}：已连接，但没有按时响应；请检查服务端，或者调大超时"
-    ),
-    "{}: its certificate has expired; the server's operator must renew it": "{}：证书已过期；请服务方更新证书",
-    "{}: its certificate is self-signed; name that certificate, or the one of your company's CA, in ca_file": (
-        "{}：证书是自签名的；请在 ca_file 里指定这张证书或公司 CA 的证书"
-    ),
-    "{}: its certificate is for another host name; write the name that the certificate has, or have it issued for "
-    "this one": "{}：证书属于另一个主机名；请使用证书上的名字，或者为这个名字签发证书",
-    "{}: the port does not speak TLS; write http:// instead of https://, or another port": (
-        "{}：端口不支持 TLS；请把 https:// 改成 http://，或者换端口"
-    ),
+    **{"{}: " + "; ".join(FAILURE_WORDS[kind]): text for kind, text in _TRANSPORT_FAILURES.items()},
 }  # fmt: skip
 _LENGTH_MAX: Final = 400
 _LITERAL_MIN: Final = 2

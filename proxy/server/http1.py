@@ -65,7 +65,7 @@ MALFORMED_BODY: Final = "malformed_body"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """Bounds and clocks of one connection.
 
     Args:
@@ -108,10 +108,10 @@ class Refusal(Exception):
         self.headers = headers or []
 
 
-class Host(Protocol):
-    """What a connection needs of the server that it belongs to."""
+class ConnectionOwner(Protocol):
+    """The server, as its connections use it."""
 
-    limits: Limits
+    limits: ConnectionLimits
     state: dict[str, Any]
     root_path: str
 
@@ -309,7 +309,7 @@ class Cycle:
             if b"\n" in value or b"\r" in value or b"\0" in value:
                 raise RuntimeError("a response header holds a line break")
             lines += (name, b": ", value, b"\r\n")
-        lines.append(connection.host.common_headers())
+        lines.append(connection.owner.common_headers())
         if self.method == "HEAD" or status in _BODILESS or status < HTTPStatus.OK:
             self._framing = _Framing.NONE
         elif length is not None:
@@ -319,7 +319,7 @@ class Cycle:
         else:
             self._framing = _Framing.CHUNKED
             lines.append(b"transfer-encoding: chunked\r\n")
-        # A caller that was never asked for its body may send it or not (RFC 9110 10.1.1).
+        # A caller that got no 100 may send its body or not (RFC 9110 10.1.1).
         withheld = self._continue and not self._complete
         self._close = self._close or withheld or not self.keep_alive or connection.is_last
         if self._close:
@@ -372,10 +372,10 @@ class Cycle:
     async def run(self) -> None:
         """Let the application serve the request; whatever it does, the caller gets a response or an end."""
         try:
-            await self._connection.host.app(self.scope, self.receive, self.send)
+            await self._connection.owner.app(self.scope, self.receive, self.send)
         except Exception as error:
             if self.disconnected is None:
-                self._connection.host.failed(error)
+                self._connection.owner.failed(error)
         finally:
             if not self.complete and self.disconnected is None:
                 self._connection.response_broken(self)
@@ -385,13 +385,13 @@ class Connection(asyncio.Protocol):
     """One connection of a caller.
 
     Args:
-        host: The server.
+        owner: The server.
         secure: Whether it is TLS.
     """
 
-    def __init__(self, host: Host, *, secure: bool) -> None:
-        self.host = host
-        self.limits = host.limits
+    def __init__(self, owner: ConnectionOwner, *, secure: bool) -> None:
+        self.owner = owner
+        self.limits = owner.limits
         self.peer: str | None = None
         self._scheme = "https" if secure else "http"
         self._loop = asyncio.get_running_loop()
@@ -441,7 +441,7 @@ class Connection(asyncio.Protocol):
         self._server = _address(transport.get_extra_info("sockname"))
         self.peer = None if self._client is None else self._client[0]
         try:
-            self.host.opened(self)
+            self.owner.opened(self)
         except Refusal as refusal:
             self._refuse(refusal)
 
@@ -472,7 +472,7 @@ class Connection(asyncio.Protocol):
         if self._lost:
             return
         self._lost = True
-        self.host.closed(self)
+        self.owner.closed(self)
         self._disconnect(GONE)
         self.resume_writing()
         if self._on_lost is not None:
@@ -606,11 +606,11 @@ class Connection(asyncio.Protocol):
             "path": unquote(text) if "%" in text else text,
             "raw_path": path,
             "query_string": query,
-            "root_path": self.host.root_path,
+            "root_path": self.owner.root_path,
             "headers": self._headers,
             "client": self._client,
             "server": self._server,
-            "state": self.host.state.copy(),
+            "state": self.owner.state.copy(),
             "extensions": {},
         }
 
@@ -649,10 +649,10 @@ class Connection(asyncio.Protocol):
         self._cycle = cycle
         now = self._loop.time()
         self._body_window = (now, 0)
-        cycle.task = self.host.run(cycle.run())
+        cycle.task = self.owner.run(cycle.run())
 
     def _after_upgrade(self, rest: bytes) -> None:
-        """Go on behind a request that asked for another protocol."""
+        """Go on after a request that offered another protocol."""
         websocket, self._websocket = self._websocket, None
         if websocket is None:
             self._ignore_upgrade()
@@ -660,7 +660,7 @@ class Connection(asyncio.Protocol):
                 self._parse(rest)
             return
         try:
-            self._upgraded = self.host.upgrade(self, websocket)
+            self._upgraded = self.owner.upgrade(self, websocket)
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -688,7 +688,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_last(self) -> bool:
         """Whether the connection is closed behind the response that begins now."""
-        return self.host.draining or self._eof or self._requests >= self.limits.requests
+        return self.owner.draining or self._eof or self._requests >= self.limits.requests
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport."""
@@ -721,7 +721,7 @@ class Connection(asyncio.Protocol):
             self.balance_reading()
         elif self._refusal is not None:
             self._refuse(self._refusal)
-        elif self._eof or self.host.draining:
+        elif self._eof or self.owner.draining:
             self._close_politely(linger=False)
         else:
             self._head_since = self._loop.time()
@@ -788,7 +788,7 @@ class Connection(asyncio.Protocol):
 
     def write_head(self, status: int, headers: Headers) -> None:
         """Write the head of a response that no cycle owns."""
-        self.write(_STATUS_LINES[status] + _header_lines(headers) + self.host.common_headers() + b"\r\n")
+        self.write(_STATUS_LINES[status] + _header_lines(headers) + self.owner.common_headers() + b"\r\n")
 
     def when_lost(self, act: Callable[[], None]) -> None:
         """Call back when the connection is gone."""
@@ -811,7 +811,7 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
                 return
         self._refusal = refusal
-        headers, body = self.host.refuse(refusal, self.peer)
+        headers, body = self.owner.refuse(refusal, self.peer)
         length = (b"content-length", b"%d" % len(body))
         self.write_head(refusal.status, [*headers, length, (b"connection", b"close")])
         self.write(body)

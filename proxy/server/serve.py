@@ -23,7 +23,7 @@ from hypercorn.typing import LifespanState
 
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
-from proxy.server.http1 import Connection, Headers, Limits, Refusal
+from proxy.server.http1 import Connection, ConnectionLimits, Headers, Refusal
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
 
@@ -55,7 +55,7 @@ class Server:
         self,
         app: Any,
         config: ServerConfig,
-        limits: Limits,
+        limits: ConnectionLimits,
         max_connections: int | None = None,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -200,7 +200,7 @@ async def serve(
     config: ServerConfig,
     sockets: list[socket],
     stopped: Callable[[], Awaitable[object]],
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     max_connections: int | None = None,
     is_leaving: Callable[[], bool] = lambda: False,
     certificates: Certificates | None = None,
@@ -269,9 +269,9 @@ async def _accept_until(
             await server.abort()
 
 
-def limits_of(config: ServerConfig) -> Limits:
+def limits_of(config: ServerConfig) -> ConnectionLimits:
     """The limits that Hypercorn's configuration has keys for; the defaults for the rest."""
-    return Limits(
+    return ConnectionLimits(
         head_bytes=config.h11_max_incomplete_size,
         idle_seconds=config.keep_alive_timeout,
         requests=config.keep_alive_max_requests,

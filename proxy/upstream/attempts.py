@@ -1,6 +1,6 @@
-"""One request, and every upstream that may take it: try again where that is safe, then ask the next one.
+"""One request, and every upstream that may take it: try again where that is safe, then try the next one.
 
-All of this happens before the first byte of an answer reaches the caller; afterwards nothing can be taken
+All of this happens before the first byte of a response reaches the caller; afterwards nothing can be taken
 back. A request goes to the same upstream again only if nothing of it was sent, or if the upstream asks for
 it and there is no other one; and only while the budget of that upstream lasts.
 """
@@ -21,7 +21,7 @@ from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.relay import NO_ANSWER_REPAIRS, Answer, Attempt
+from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
 from proxy.upstream.repaired import ResponseRepairs
 from proxy.upstream.requests import IncomingRequest, UpstreamRequest
 from proxy.upstream.routing import Route
@@ -57,8 +57,8 @@ class Attempts:
         closing: contextlib.AsyncExitStack,
         *,
         heartbeat: float | None = None,
-    ) -> Answer:
-        """Return the first answer that is no failure, or whatever the last upstream answers.
+    ) -> RelayedResponse:
+        """Return the first response that is no failure, or else that of the last upstream.
 
         Args:
             request: If the rest of its body is still to be read, it is sent once only.
@@ -68,7 +68,7 @@ class Attempts:
             heartbeat: Replaces that of the routes.
 
         Raises:
-            ProxyError: how the last attempt ended, if without an answer.
+            ProxyError: the failure of the last attempt.
         """
         begun = asyncio.get_running_loop().time()
         can_repeat = request.rest is None
@@ -81,7 +81,7 @@ class Attempts:
                 if is_last and not may_retry:
                     # Nothing comes after this attempt, so its resources stay open until the exchange ends.
                     return await self._attempt(request, route, record, closing, begun, wait, heartbeat)
-                outcome: Answer | ProxyError
+                outcome: RelayedResponse | ProxyError
                 async with contextlib.AsyncExitStack() as opened:
                     try:
                         outcome = await self._attempt(request, route, record, opened, begun, wait, heartbeat)
@@ -99,7 +99,7 @@ class Attempts:
                 if again is None:
                     break
                 wait = again
-        raise InternalError(reason="the last upstream neither answered nor failed")
+        raise InternalError(reason="the last upstream neither responded nor failed")
 
     async def _attempt(
         self,
@@ -110,11 +110,11 @@ class Attempts:
         begun: float,
         wait: float,
         heartbeat: float | None,
-    ) -> Answer:
-        """Send the request to one upstream, and wait for the first byte of its answer."""
+    ) -> RelayedResponse:
+        """Send the request to one upstream, and wait for the first byte of its response."""
         clock = ExchangeClock(route.timeouts, begun)
         closing.enter_context(self._drain.watch(clock))
-        repairs = NO_ANSWER_REPAIRS
+        repairs = NO_RESPONSE_REPAIRS
         if route.repairs:
             repairs = ResponseRepairs(route.repairs, read_call(route.endpoint.shape, request.body))
         attempt = Attempt(
@@ -131,9 +131,9 @@ class Attempts:
                 await asyncio.sleep(wait)
         with route.health.attempt() as end:
             record.begin_attempt(route.upstream)
-            answer = await attempt.open(closing)
-            end.status = answer.status
-            return answer
+            response = await attempt.open(closing)
+            end.status = response.status
+            return response
 
     def _write_request(
         self, request: IncomingRequest, route: Route, clock: ExchangeClock, record: ExchangeRecord
@@ -184,15 +184,15 @@ async def _upload(
 
 
 def _wait_before_retry(
-    route: Route, outcome: Answer | ProxyError, retries: int, *, is_last: bool
+    route: Route, outcome: RelayedResponse | ProxyError, retries: int, *, is_last: bool
 ) -> float | None:
-    """Return the seconds until the same upstream is asked again; None if it is not."""
+    """Return the seconds until the same upstream is tried again; None if it is not."""
     most = min(route.health.retries.longest_wait, route.timeouts.first_byte or math.inf)
     wait: float | None = None
     if isinstance(outcome, Unreachable):  # nothing was sent
         pause = PAUSE_SECONDS * 2**retries * random.uniform(0.5, 1)  # noqa: S311  spreads callers out
         wait = min(pause, most / 2)
-    elif is_last and isinstance(outcome, Answer) and outcome.status >= HTTPStatus.BAD_REQUEST:
+    elif is_last and isinstance(outcome, RelayedResponse) and outcome.status >= HTTPStatus.BAD_REQUEST:
         wait = read_retry_after(outcome.headers, time.time())
         wait = None if wait is None else max(wait, PAUSE_SECONDS)
     if wait is None or wait >= most or not route.health.budget.withdraw():
@@ -200,17 +200,17 @@ def _wait_before_retry(
     return wait
 
 
-def _is_failure(route: Route, outcome: Answer | ProxyError) -> bool:
+def _is_failure(route: Route, outcome: RelayedResponse | ProxyError) -> bool:
     """Whether another upstream might do better."""
-    if isinstance(outcome, Answer):
+    if isinstance(outcome, RelayedResponse):
         return outcome.status in route.fallback_statuses
     return isinstance(outcome, UpstreamError | CredentialError) and not isinstance(outcome, Draining)
 
 
-def _log_failure(route: Route, outcome: Answer | ProxyError, wait: float | None) -> None:
+def _log_failure(route: Route, outcome: RelayedResponse | ProxyError, wait: float | None) -> None:
     failed = (
         {"status": outcome.status}
-        if isinstance(outcome, Answer)
+        if isinstance(outcome, RelayedResponse)
         else {"code": outcome.code, "reason": outcome.reason}
     )
     again = {} if wait is None else {"again_in_s": round(wait, 3)}

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import ssl
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,16 +27,13 @@ from proxy.errors import (
 )
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
-from proxy.transport_failure import TransportFailure, explain, origin_of
-from proxy.upstream.redacted import RedactedBody, SentSecrets, without_coding
+from proxy.transport_failure import explain, origin_of
+from proxy.upstream.redacted import SentSecrets
 from proxy.upstream.requests import SendClock, UpstreamRequest
-from proxy.upstream.transport import AiohttpTransport, ArrivingMessages, TransportResponse
+from proxy.upstream.transport import AiohttpTransport, UpstreamResponse
 from proxy.wire.endpoints import OTHER
 from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
-from proxy.wire.redaction import Redactor
-
-Explain = Callable[[Exception], TransportFailure]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0
@@ -80,7 +76,7 @@ class UpstreamClient(AsyncOpenAI):
         self._origin = f"{url.scheme}://{url.netloc.decode()}"
         self._base_path = url.raw_path.rstrip(b"/")
 
-    async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> "UpstreamResponse":
+    async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> UpstreamResponse:
         """Send a request; the response is unread, and must be closed.
 
         If the upstream rejects the token, the request is sent again with a newer one, if its body is held.
@@ -116,14 +112,18 @@ class UpstreamClient(AsyncOpenAI):
                 if response.status < HTTPStatus.BAD_REQUEST:
                     use.accepted()
             record.reason = wrong_base_url(self._base_url_text, response.status, response.headers)
-            headers = relocate(response.headers, self._base_url_text, request.path)
-            return UpstreamResponse(response, headers, self._secrets.redactor, self._closed, self._explain)
+            response.headers = relocate(response.headers, self._base_url_text, request.path)
+            response.prepare(self._secrets.redactor, self._cut_off, self._closed)
+            return response
         except BaseException:
             self._closed()
             raise
 
     def _closed(self) -> None:
         self._open -= 1
+
+    def _cut_off(self, error: httpx2.TransportError) -> Aborted:
+        return Aborted(reason=str(self._explain(error)))
 
     def _use_token(self, request: UpstreamRequest) -> TokenUse | None:
         if self._credential is None:
@@ -143,7 +143,7 @@ class UpstreamClient(AsyncOpenAI):
         status, body = rejection
         return forbidden_error(status, self._secrets.redactor.redact(body))
 
-    async def _send(self, request: UpstreamRequest, credential: Credential | None) -> TransportResponse:
+    async def _send(self, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
         headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._dropped_headers]
         headers += self._extra
         query = request.query
@@ -170,10 +170,10 @@ class UpstreamClient(AsyncOpenAI):
             raise InvalidResponse("a change of protocol that was not asked for")
         if _is_redirect(response):
             await response.aclose()
-            asked = origin_of(self._base_url_text)
+            origin = origin_of(self._base_url_text)
             raise InvalidResponse(
                 "a redirect, which the proxy does not follow",
-                reason=f"{asked} answered {response.status}, a redirect, which is not followed; "
+                reason=f"{origin} answered {response.status}, a redirect, which is not followed; "
                 "write the final address in base_url",
             )
         return response
@@ -191,7 +191,7 @@ class UpstreamClient(AsyncOpenAI):
             return Unreachable(reason=reason)
         return BadResponse(reason=reason)
 
-    async def _rejects(self, response: TransportResponse) -> bool:
+    async def _rejects(self, response: UpstreamResponse) -> bool:
         """Whether a response rejects our token."""
         if self._credential is None:
             return False
@@ -209,7 +209,7 @@ class UpstreamClient(AsyncOpenAI):
             await response.aclose()
             raise
 
-    async def _read_rejection(self, response: TransportResponse) -> bytes:
+    async def _read_rejection(self, response: UpstreamResponse) -> bytes:
         """Read what arrives in time of a response that rejects our token, and close it."""
         try:
             async with asyncio.timeout(REJECTION_SECONDS):
@@ -242,53 +242,7 @@ async def _token(use: TokenUse, clock: SendClock | None) -> Credential | None:
         clock.restart()
 
 
-class UpstreamResponse:
-    """A response whose body is read as it arrives, without the secrets that were sent to the upstream."""
-
-    def __init__(
-        self,
-        response: TransportResponse,
-        headers: Headers,
-        redactor: Redactor,
-        closed: Callable[[], None],
-        explain: Explain,
-    ) -> None:
-        self.status = response.status
-        self.headers = redactor.redact_values(headers)
-        self.redact = redactor.redact
-        """Masks the secrets in bytes of this answer."""
-        self._response = response
-        self._body: TransportResponse | RedactedBody = response
-        if redactor and self.status >= HTTPStatus.BAD_REQUEST:
-            self._body = RedactedBody(response.read, redactor, headers)
-            self.headers = without_coding(self.headers)
-        self.socket: ArrivingMessages | None = response.socket
-        """The WebSocket that a handshake has opened."""
-        self._closed = closed
-        self._explain = explain
-
-    async def read(self) -> bytes:
-        """Return all that has arrived, after a wait for the first of it; nothing at the proper end.
-
-        Raises:
-            Aborted: the connection broke, or the body ended before its announced length.
-        """
-        try:
-            return await self._body.read()
-        except httpx2.TransportError as error:
-            raise Aborted(reason=str(self._explain(error))) from error
-
-    def fail(self, error: ProxyError) -> None:
-        """Make the read that waits, or the next one, raise this error."""
-        self._response.fail(error)
-
-    async def aclose(self) -> None:
-        """Release the connection; it is closed unless the body was read to its end."""
-        self._closed()
-        await self._response.aclose()
-
-
-def _is_redirect(response: TransportResponse) -> bool:
+def _is_redirect(response: UpstreamResponse) -> bool:
     return response.status in _REDIRECTS and find_header(response.headers, b"location") is not None
 
 

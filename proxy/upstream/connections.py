@@ -1,22 +1,22 @@
 """Connections to one upstream: which of them another request may use, and which are closed.
 
-HTTP/1.1 has no request numbers: responses are matched to requests by their order alone. Any byte that an
-upstream sends unasked would therefore become the answer of the next caller. So a connection serves another
-request only if all of this holds:
+HTTP/1.1 has no request numbers: responses are matched to requests by their order alone. An
+unsolicited byte of the upstream would therefore become part of the next caller's response. So a connection
+serves another request only if all of this holds:
 
 * The request before was sent completely before its answer began, and carried no body where servers commonly
   leave one unread: with GET, HEAD, OPTIONS and DELETE, and where the answer is an error.
 * Its answer was plain HTTP/1.1 without interim answers, upgrades or `Connection: close`, ended exactly where
   its framing says, and was read by its caller.
 * Nothing has arrived since. A connection that receives anything while it rests is closed at once, and the
-  socket is asked again at the moment of use.
+  socket is checked again at the moment of use.
 * It has rested for a while: servers that answer twice often do so a moment later. An upstream is on probation
   until several connections have rested for a whole second without a byte; then a short rest is enough. An
-  upstream that sends unasked bytes gets a new connection for each request for some minutes.
+  upstream that sends unsolicited bytes gets a new connection for each request for some minutes.
 * It has not rested for long enough to be closed by the upstream at this very moment.
 * The next request is written in one piece. Larger bodies and uploads get a new connection.
 
-What remains: an upstream that sends unasked bytes later than that, while another request waits for its
+What remains: an upstream that sends unsolicited bytes later than that, while another request waits for its
 answer, cannot be distinguished from an answer to this request.
 
 A connection that dies before the first byte of an answer is replaced by a new one if the request is safe to
@@ -60,7 +60,7 @@ PROBATION_SECONDS: Final = 1.0
 PROBATION_RESTS: Final = 8
 """How many connections must rest for that long without receiving a byte."""
 DISTRUST_SECONDS: Final = 600.0
-"""How long an upstream that sent unasked bytes gets a new connection for each request."""
+"""How long an upstream that sent unsolicited bytes gets a new connection for each request."""
 RESTING_MAX: Final = 256
 RESTING_ON_PROBATION_MAX: Final = 32
 INTERIM_ANSWERS_MAX: Final = 1000
@@ -98,7 +98,7 @@ class _Turn:
     written: bool = False
     early: bool = False
     """Whether the answer began before the request was sent completely."""
-    unasked: bool = False
+    unsolicited: bool = False
     """Whether bytes arrived that cannot be its answer."""
     undelivered: bool = False
     """Whether the upstream closed the connection before anything of the request had reached it."""
@@ -191,7 +191,7 @@ class GuardedConnection(ResponseHandler):
         turn = self._turn
         if turn is None or not turn.reused or turn.meter.received:
             return False
-        return turn.unasked or turn.undelivered or turn.method in _IDEMPOTENT
+        return turn.unsolicited or turn.undelivered or turn.method in _IDEMPOTENT
 
     def close(self) -> None:
         """Close at once: a TLS shutdown would wait half a minute for an upstream that does not take part."""
@@ -208,20 +208,20 @@ class GuardedConnection(ResponseHandler):
         super().start_timeout()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on bytes of the answer; bytes that nobody asked for close the connection."""
+        """Pass on bytes of the answer; unsolicited bytes close the connection."""
         turn = self._turn
         if not data or self.upgraded:
             super().data_received(data)
             return
         if turn is None or self.rests_since is not None:
-            self._close_over_unasked(data)
+            self._close_over_unsolicited(data)
             return
         if not turn.meter.received and not self._can_be_answer(turn, data):
             return
         turn.meter.feed(data)
         super().data_received(data)
         if turn.ended and turn.end() is End.SURPLUS and not super().upgraded:
-            self._close_over_unasked(b"")
+            self._close_over_unsolicited(b"")
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Queue a parsed answer, as aiohttp does, unless nobody would read it."""
@@ -285,20 +285,20 @@ class GuardedConnection(ResponseHandler):
         delivery = self._delivery()
         turn.early = not turn.written or (delivery is not None and delivery.outstanding)
         if delivery is not None and delivery.acknowledged == turn.acknowledged:
-            turn.unasked = True
-            self._close_over_unasked(data)
+            turn.unsolicited = True
+            self._close_over_unsolicited(data)
         elif turn.reused and not turn.written:
-            turn.unasked = True
+            turn.unsolicited = True
             self._fail("the upstream answered before it had the request")
-        return not turn.unasked
+        return not turn.unsolicited
 
     def _fail(self, words: str) -> None:
         if self.transport is not None:
             self.transport.abort()
         self.set_exception(aiohttp.ServerDisconnectedError(words))
 
-    def _close_over_unasked(self, data: bytes) -> None:
-        self._fail("the upstream sent bytes that nobody asked for")
+    def _close_over_unsolicited(self, data: bytes) -> None:
+        self._fail("the upstream sent unsolicited bytes")
         if not data.startswith(_IDLE_TIMEOUT):
             self._pool.distrust()
 
@@ -308,7 +308,7 @@ class ConnectionPool:
 
     Args:
         rest_seconds: How long each connection rests.
-        probation_seconds: How long it rests until the origin has proven to send nothing unasked.
+        probation_seconds: How long it rests until the origin has proven to send nothing unsolicited.
     """
 
     def __init__(self, origin: ConnectionKey, rest_seconds: float, probation_seconds: float) -> None:

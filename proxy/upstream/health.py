@@ -138,7 +138,7 @@ class UpstreamHealth:
     Args:
         name: Of the upstream.
         settings: Its section.
-        has_alternative: Whether another upstream can be asked instead: then it has a breaker by default.
+        has_alternative: Whether another upstream can be tried instead: then it has a breaker by default.
     """
 
     def __init__(self, name: str, settings: Upstream, *, has_alternative: bool = False) -> None:
@@ -156,7 +156,7 @@ class UpstreamHealth:
 
     @property
     def opens_in(self) -> float:
-        """Seconds until the upstream may be asked; 0 if it may be asked now."""
+        """Seconds until the upstream may be tried; 0 if it may be tried now."""
         return 0.0 if self._breaker is None else self._breaker.opens_in
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.errors import BadResponse, ErrorEnvelope, InternalError, ProxyError
 from proxy.telemetry import ExchangeRecord, get_logger
-from proxy.upstream.relay import Answer
+from proxy.upstream.relay import RelayedResponse
 from proxy.wire.endpoints import Endpoint, StreamEnd
 from proxy.wire.error_envelope import error_event, read_error
 from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT
@@ -39,10 +39,10 @@ class Heartbeat:
 
     async def open(
         self,
-        opening: Coroutine[None, None, Answer],
+        opening: Coroutine[None, None, RelayedResponse],
         group: asyncio.TaskGroup,
         closing: contextlib.AsyncExitStack,
-    ) -> Answer:
+    ) -> RelayedResponse:
         """Return the answer, or, if a heartbeat is due first, a stream of heartbeats followed by the answer.
 
         Args:
@@ -53,16 +53,16 @@ class Heartbeat:
         Raises:
             ProxyError: the request failed before the first heartbeat was due.
         """
-        opened: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        opened: asyncio.Future[RelayedResponse] = asyncio.get_running_loop().create_future()
         task = group.create_task(_open(opening, opened))
         closing.push_async_callback(_cancel, task, opened)
         await asyncio.wait({opened}, timeout=self._seconds)
         if opened.done():
             return opened.result()
         headers = response_headers(_HEADERS, event_stream=True)
-        return Answer(HTTPStatus.OK, headers, self._beat(opened))
+        return RelayedResponse(HTTPStatus.OK, headers, self._beat(opened))
 
-    async def _beat(self, opened: "asyncio.Future[Answer]") -> AsyncGenerator[bytes]:
+    async def _beat(self, opened: "asyncio.Future[RelayedResponse]") -> AsyncGenerator[bytes]:
         while not opened.done():
             self._record.count_heartbeat(HEARTBEAT)
             yield HEARTBEAT
@@ -80,7 +80,7 @@ class Heartbeat:
             return
         yield await self._as_event(answer)
 
-    async def _as_event(self, answer: Answer) -> bytes:
+    async def _as_event(self, answer: RelayedResponse) -> bytes:
         """Return an answer that is no stream as an error event, with its own error if it has one."""
         body = b""
         with contextlib.suppress(ProxyError):
@@ -100,7 +100,9 @@ class Heartbeat:
         return event
 
 
-async def _open(opening: Coroutine[None, None, Answer], opened: "asyncio.Future[Answer]") -> None:
+async def _open(
+    opening: Coroutine[None, None, RelayedResponse], opened: "asyncio.Future[RelayedResponse]"
+) -> None:
     """Pass the answer or the error to a future: an error in the task group would end the whole request."""
     try:
         opened.set_result(await opening)
@@ -111,7 +113,7 @@ async def _open(opening: Coroutine[None, None, Answer], opened: "asyncio.Future[
         opened.set_exception(InternalError(reason=type(error).__name__))
 
 
-async def _cancel(task: "asyncio.Task[None]", opened: "asyncio.Future[Answer]") -> None:
+async def _cancel(task: "asyncio.Task[None]", opened: "asyncio.Future[RelayedResponse]") -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task})
@@ -119,7 +121,7 @@ async def _cancel(task: "asyncio.Task[None]", opened: "asyncio.Future[Answer]") 
         opened.exception()  # A caller who has left reads no error.
 
 
-async def _pieces(answer: Answer) -> AsyncGenerator[bytes]:
+async def _pieces(answer: RelayedResponse) -> AsyncGenerator[bytes]:
     if isinstance(answer.body, bytes):
         yield answer.body
         return

@@ -11,7 +11,7 @@ from proxy.errors import Aborted, BadResponse, InvalidResponse, NotFound, ProxyE
 from proxy.settings import Settings
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.relay import Answer
+from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.endpoints import MODELS, ModelPlace, Shape
 from proxy.wire.model_list import ModelEntry, filter_listing, merge, read_entries
@@ -124,7 +124,7 @@ class ModelList:
         return ModelEntry(name, entry.created, entry.owned_by, entry.context_length)
 
 
-async def filter_answer(answer: Answer, may_use: Callable[[str], bool]) -> Answer:
+async def filter_models(answer: RelayedResponse, may_use: Callable[[str], bool]) -> RelayedResponse:
     """Drop the models that a caller may not use from the list of an upstream.
 
     Raises:
@@ -140,10 +140,10 @@ async def filter_answer(answer: Answer, may_use: Callable[[str], bool]) -> Answe
     except ValueError as error:
         raise InvalidResponse("a list of models that cannot be read") from error
     headers = [pair for pair in answer.headers if pair[0] != b"content-length"]
-    return Answer(answer.status, [*headers, (b"content-length", str(len(body)).encode())], body)
+    return RelayedResponse(answer.status, [*headers, (b"content-length", str(len(body)).encode())], body)
 
 
-async def _read_whole(answer: Answer) -> bytes:
+async def _read_whole(answer: RelayedResponse) -> bytes:
     if isinstance(answer.body, bytes):
         return answer.body
     body = b""

@@ -2,7 +2,7 @@
 
 Nothing reaches the caller before the upstream's first body byte, so that a failure before it has a true
 status. After it, a broken event stream ends with one error event and without an end marker; any other broken
-body is aborted, so that no cut answer looks like a whole one.
+body is aborted, so that no cut response looks like a whole one.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.client import UpstreamResponse
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.repaired import ResponseRepairs, Start
+from proxy.upstream.repaired import RepairedStart, ResponseRepairs
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import NO_REPAIRS, Route
+from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
 from proxy.wire.event_stream import (
@@ -35,14 +35,14 @@ from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, r
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """For the end of the body after the end marker."""
-NO_ANSWER_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
+NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
 _ERROR: Final = b"error"
 """An event with this word may be an error, in the format of some vendor."""
 
 
-class Answer(NamedTuple):
-    """What the caller gets: bytes, or a generator whose failure must abort the connection."""
+class RelayedResponse(NamedTuple):
+    """The response for the caller; a body that is a generator aborts the connection if it fails."""
 
     status: int
     headers: Headers
@@ -51,19 +51,19 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one upstream: the request, the route, the timeouts, and the repairs of the answer."""
+    """One try at one upstream: the request, the route, the timeouts, and the repairs of the response."""
 
     request: UpstreamRequest
     route: Route
     clock: ExchangeClock
     record: ExchangeRecord
     limits: Limits
-    repairs: ResponseRepairs = NO_ANSWER_REPAIRS
+    repairs: ResponseRepairs = NO_RESPONSE_REPAIRS
     heartbeat: float = 0.0
     """Seconds of silence in an event stream after which the caller gets a comment; 0 is never."""
 
-    async def open(self, closing: contextlib.AsyncExitStack) -> Answer:
-        """Send the request and wait for the first byte of the answer.
+    async def open(self, closing: contextlib.AsyncExitStack) -> RelayedResponse:
+        """Send the request and wait for the first byte of the response.
 
         Args:
             closing: Receives what must be closed when the exchange ends, however it ends: it belongs to the
@@ -73,7 +73,7 @@ class Attempt:
             ProxyError: the attempt failed before the first byte.
         """
         record, max_event_bytes = self.record, self.limits.max_event_bytes
-        start: Start | EmbeddedError | None = None
+        start: RepairedStart | EmbeddedError | None = None
         async with self.clock.first_byte():
             response = await self.route.client.open(self.request, record)
             closing.push_async_callback(response.aclose)
@@ -94,17 +94,17 @@ class Attempt:
         record.first_byte_at = record.now()
         upstream_id = find_header(response.headers, b"x-request-id")
         record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
-        return self._answer(response, first, start, closing)
+        return self._relay(response, first, start, closing)
 
-    def _answer(
+    def _relay(
         self,
         response: UpstreamResponse,
         first: bytes,
-        start: Start | EmbeddedError | None,
+        start: RepairedStart | EmbeddedError | None,
         closing: contextlib.AsyncExitStack,
-    ) -> Answer:
+    ) -> RelayedResponse:
         if isinstance(start, EmbeddedError):
-            return self._error_answer(start, response)
+            return self._embedded_error(start, response)
         upstream_headers = response.headers
         self.record.answered = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
         is_events = media_type(find_header(upstream_headers, b"content-type")) == EVENT_STREAM
@@ -129,23 +129,23 @@ class Attempt:
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.count_bytes_sent(first)
             self._note_usage(read_usage, first)
-            return Answer(response.status, headers, first)
+            return RelayedResponse(response.status, headers, first)
         self.clock.watch(response.fail)
         closing.callback(self.clock.close)
         if not watched:
-            return Answer(response.status, headers, self._bytes(first, response))
+            return RelayedResponse(response.status, headers, self._bytes(first, response))
         framer = EventFramer(self.limits.max_event_bytes)
         # Not at the end of the body: a caller who leaves may never let it get there.
         closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))
-        return Answer(response.status, headers, self._events(first, response, framer))
+        return RelayedResponse(response.status, headers, self._events(first, response, framer))
 
-    def _whole(self, status: int, headers: Headers, body: bytes) -> Answer:
-        """Return an answer whose length differs from the upstream's."""
+    def _whole(self, status: int, headers: Headers, body: bytes) -> RelayedResponse:
+        """Return a response whose length differs from the upstream's."""
         kept = [pair for pair in headers if pair[0] != b"content-length"]
         self.record.count_bytes_sent(body)
-        return Answer(status, [*kept, (b"content-length", str(len(body)).encode())], body)
+        return RelayedResponse(status, [*kept, (b"content-length", str(len(body)).encode())], body)
 
-    def _error_answer(self, error: EmbeddedError, response: UpstreamResponse) -> Answer:
+    def _embedded_error(self, error: EmbeddedError, response: UpstreamResponse) -> RelayedResponse:
         """Return an error inside a 200 with the status that it should have had."""
         self.record.end("error_inside", error.code)
         self.record.answered = False
@@ -233,8 +233,8 @@ class Attempt:
     def _is_counted(self) -> bool:
         return self.route.endpoint.charge is not Charge.NOTHING
 
-    def _note_usage(self, read: Callable[[bytes], Usage | None], answer: bytes) -> None:
-        if self._is_counted and (usage := read(answer)) is not None:
+    def _note_usage(self, read: Callable[[bytes], Usage | None], body: bytes) -> None:
+        if self._is_counted and (usage := read(body)) is not None:
             self.record.prompt_tokens, self.record.completion_tokens = usage
 
     @property

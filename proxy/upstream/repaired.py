@@ -24,8 +24,8 @@ WHOLE_BYTES_MAX: Final = 256 << 20
 _LABELS: Final = {True: EVENT_STREAM + b"; charset=utf-8", False: b"application/json"}
 
 
-class Start(NamedTuple):
-    """What the caller gets.
+class RepairedStart(NamedTuple):
+    """The body that the caller gets, or its first bytes.
 
     Args:
         body: A whole body, or the first bytes of one.
@@ -108,7 +108,7 @@ class ResponsePrefix:
             return holds_event(self._held[start:]) or len(self._held) > max_event_bytes
         return not self._is_events and not self._holds_whole
 
-    def start(self, max_event_bytes: int) -> Start | EmbeddedError:
+    def start(self, max_event_bytes: int) -> RepairedStart | EmbeddedError:
         """Return what the caller gets, or the error that the response turns out to be.
 
         Raises:
@@ -124,7 +124,7 @@ class ResponsePrefix:
         if error is not None:
             return error
         if not self._joins:
-            return Start(body, is_events=True, content_type=self._label(is_events=True))
+            return RepairedStart(body, is_events=True, content_type=self._label(is_events=True))
         joined = stream_to_answer(_repair_all(stream, body), self._call)
         return joined if isinstance(joined, EmbeddedError) else self._repair_whole(joined)
 
@@ -155,28 +155,28 @@ class ResponsePrefix:
         textual = kind.startswith(b"text/") or kind.endswith(b"json")
         return textual or bytes(self._held[:64]).lstrip()[:1] in {b"", b"{", b"[", b"<"}
 
-    def _start_whole(self, body: bytes) -> Start | EmbeddedError:
+    def _start_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         if not self._holds_whole:
-            return Start(body, is_events=False)
+            return RepairedStart(body, is_events=False)
         events = lines_to_stream(body) if self._streams_whole else None
         if events is not None:
             stream = StreamRepairer(self._repairs, self._call)
             error = stream.first_error(events)
             repaired = _repair_all(stream, events)
-            return error or Start(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
+            return error or RepairedStart(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
         return self._repair_whole(body)
 
-    def _repair_whole(self, body: bytes) -> Start | EmbeddedError:
+    def _repair_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         repaired = repair_response(self._repairs, self._call, body)
         if isinstance(repaired, EmbeddedError):
             return repaired
         if self._streams_whole:
             events = answer_to_stream(repaired, self._call)
             if events is not None:
-                return Start(events, is_events=True, is_whole=True, content_type=_LABELS[True])
+                return RepairedStart(events, is_events=True, is_whole=True, content_type=_LABELS[True])
         label = self._label(is_events=False) if self._call.shape != Shape.SPEECH else None
         is_same = repaired == bytes(self._held)
-        return Start(
+        return RepairedStart(
             repaired, is_events=self._labelled_events and is_same, is_whole=not is_same, content_type=label
         )
 

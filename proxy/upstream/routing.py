@@ -35,7 +35,7 @@ class Route:
     heartbeat: float = 0.0
     """Seconds of silence after which the caller of a stream gets a comment; 0 is never."""
     fallback_statuses: frozenset[int] = frozenset()
-    """Statuses that count as a failure if another upstream can be asked."""
+    """Statuses that count as a failure if another upstream can be tried."""
 
 
 class Balance:
@@ -122,7 +122,7 @@ class Routing:
             endpoint: The endpoint; paths below a named endpoint inherit its route.
             model: The model in the request.
             caller: Whose request it is; the caller's repairs are added to those of the upstream.
-            at: An upstream that is asked first, whatever the routes say.
+            at: An upstream that is tried first, whatever the routes say.
         """
         if at is not None and at in self._upstreams:
             rename, balance = None, _balance(at)
@@ -197,7 +197,7 @@ def _with_fallbacks(names: Iterable[str], upstreams: Mapping[str, Upstream]) -> 
 
 
 def _with_alternative(balances: Iterable[Balance], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
-    """Yield the upstreams that are not last in a plan: the last one is asked even if its circuit is open."""
+    """Yield the upstreams that are not last in a plan: the last one is tried even if its circuit is open."""
     for balance in balances:
         *names, last = _with_fallbacks(balance.names, upstreams)
         yield from names

@@ -12,7 +12,7 @@ import errno
 import io
 import re
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -22,7 +22,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.upstream.connections import UpstreamConnector, UpstreamHttpRequest, send_again_if_stale
+from proxy.upstream.redacted import RedactedBody, without_coding
 from proxy.wire.headers import Headers
+from proxy.wire.redaction import Redactor
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -43,7 +45,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     Args:
         tls: The TLS context for https upstreams.
-        proxy: URL of a forward proxy, if there is one; the environment is not asked.
+        proxy: URL of a forward proxy, if there is one; the environment is not read.
         connector: Opens the connections; by default a new one with `tls`.
     """
 
@@ -76,7 +78,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         body: bytes | AsyncIterable[bytes],
         *,
         connect: float | None,
-    ) -> "TransportResponse":
+    ) -> "UpstreamResponse":
         """Send one request; the body of the response is unread.
 
         Args:
@@ -94,7 +96,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         if isinstance(body, bytes):
             data = io.BytesIO(body) if len(body) > WHOLE_BODY_BYTES_MAX else body or None
         try:
-            answer = await self._session.request(
+            response = await self._session.request(
                 method,
                 URL(f"{origin}{target.decode()}", encoded=True),
                 headers=_decode(headers),
@@ -105,7 +107,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             )
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
-        return TransportResponse(answer)
+        return UpstreamResponse(response)
 
     async def open_socket(
         self,
@@ -115,15 +117,15 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         subprotocols: Sequence[str],
         *,
         connect: float | None,
-    ) -> "TransportResponse":
+    ) -> "UpstreamResponse":
         """Send the handshake of a WebSocket; if it succeeds, the response has a `socket`.
 
         Raises:
             httpx2.TransportError: there is no response.
         """
-        answers: list[tuple[aiohttp.ClientResponse, bytes]] = []
+        responses: list[tuple[aiohttp.ClientResponse, bytes]] = []
         try:
-            async with aiohttp.ClientSession(  # of this handshake alone: it catches an answer that refuses
+            async with aiohttp.ClientSession(  # for this handshake alone: it keeps the response that refuses
                 connector=self._session.connector,
                 connector_owner=False,
                 request_class=UpstreamHttpRequest,
@@ -134,7 +136,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 max_line_size=HEADER_BYTES_MAX,
                 max_field_size=HEADER_BYTES_MAX,
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect),
-                trace_configs=[_keep_answers(answers)],
+                trace_configs=[_keep_responses(responses)],
             ) as session:
                 socket = await session.ws_connect(
                     URL(f"ws{origin.removeprefix('http')}{target.decode()}", encoded=True),
@@ -146,12 +148,12 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 )
         except (aiohttp.ClientError, OSError) as error:
-            if not answers or answers[0][0].status == HTTPStatus.SWITCHING_PROTOCOLS:
+            if not responses or responses[0][0].status == HTTPStatus.SWITCHING_PROTOCOLS:
                 raise _translated(error) from error
-            answer, held = answers[0]
-            return TransportResponse(answer, whole=held)
-        answer, _ = answers[0]
-        return TransportResponse(answer, socket=ArrivingMessages(socket))
+            refusal, held = responses[0]
+            return UpstreamResponse(refusal, whole=held)
+        handshake, _ = responses[0]
+        return UpstreamResponse(handshake, socket=ArrivingMessages(socket))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request of the SDK's own methods."""
@@ -176,28 +178,55 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         await self._session.close()
 
 
-class TransportResponse(httpx2.AsyncByteStream):
-    """A response whose body is read as it arrives; also the stream of an httpx2 response, for the SDK.
+class UpstreamResponse(httpx2.AsyncByteStream):
+    """The response of an upstream, whose body is read as it arrives.
+
+    It is also the stream of an httpx2 response, for the SDK.
 
     Args:
-        answer: Of aiohttp.
+        response: The response of aiohttp.
         whole: The whole body, if it has been read.
         socket: The WebSocket that a handshake has opened.
     """
 
     def __init__(
         self,
-        answer: aiohttp.ClientResponse,
+        response: aiohttp.ClientResponse,
         *,
         whole: bytes | None = None,
         socket: "ArrivingMessages | None" = None,
     ) -> None:
-        self.status = answer.status
-        self.headers: Headers = list(answer.raw_headers)
+        self.status = response.status
+        self.headers: Headers = list(response.raw_headers)
         self.socket = socket
-        self._answer = answer
+        self.redact: Callable[[bytes], bytes] = bytes
+        """Masks the secrets that were sent to the upstream, in bytes of this response."""
+        self._response = response
         self._peeked = whole or b""
         self._ended = whole is not None
+        self._masked: RedactedBody | None = None
+        self._translate: Callable[[httpx2.TransportError], Exception] | None = None
+        self._closed: Callable[[], None] | None = None
+
+    def prepare(
+        self,
+        redactor: Redactor,
+        translate: Callable[[httpx2.TransportError], Exception],
+        closed: Callable[[], None],
+    ) -> None:
+        """Make the response ready for the relay.
+
+        Args:
+            redactor: Masks secrets in the headers, and in the body of an error.
+            translate: Returns the error that `read` raises if the body breaks off.
+            closed: Called when the response is closed.
+        """
+        self._translate, self._closed, self.redact = translate, closed, redactor.redact
+        headers = self.headers
+        self.headers = redactor.redact_values(headers)
+        if redactor and self.status >= HTTPStatus.BAD_REQUEST:
+            self._masked = RedactedBody(self._receive, redactor, headers)
+            self.headers = without_coding(self.headers)
 
     async def peek(self, limit: int) -> bytes:
         """Return the beginning of the body, up to its end or some way beyond `limit`; it stays unread."""
@@ -211,21 +240,29 @@ class TransportResponse(httpx2.AsyncByteStream):
         """Return all that has arrived, after a wait for the first of it; nothing at the proper end.
 
         Raises:
-            httpx2.TransportError: the connection broke, or the body ended before its announced length.
+            httpx2.TransportError: the connection broke, or the body ended before its announced length; after
+                `prepare`, the error that its `translate` returns.
+            BadResponse: the body of an error cannot be read to mask secrets in it.
         """
+        return await (self._receive() if self._masked is None else self._masked.read())
+
+    async def _receive(self) -> bytes:
         if self._peeked:
             peeked, self._peeked = self._peeked, b""
             return peeked
         if self._ended:
             return b""
         try:
-            return await self._answer.content.readany()
+            return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise _translated(error) from error
+            failure = _translated(error)
+            if self._translate is None:
+                raise failure from error
+            raise self._translate(failure) from failure
 
     def fail(self, error: Exception) -> None:
         """Make the read that waits, or the next one, raise this error."""
-        self._answer.content.set_exception(error)
+        self._response.content.set_exception(error)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while chunk := await self.read():
@@ -233,10 +270,12 @@ class TransportResponse(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Close the WebSocket, or return the connection to the pool if the body was read to its end."""
+        if self._closed is not None:
+            self._closed()
         if self.socket is not None:
             await self.socket.aclose()
         else:
-            self._answer.release()
+            self._response.release()
 
 
 class ArrivingMessages:
@@ -283,7 +322,7 @@ class ArrivingMessages:
         await self.close(Close(GOING_AWAY))
 
 
-def _keep_answers(answers: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohttp.TraceConfig:
+def _keep_responses(responses: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohttp.TraceConfig:
     """Read the response that refuses a handshake before aiohttp drops it, and follow no redirect."""
     trace = aiohttp.TraceConfig()
 
@@ -294,13 +333,13 @@ def _keep_answers(answers: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohtt
                 held += chunk
                 if len(held) > WHOLE_BODY_BYTES_MAX:
                     raise aiohttp.ClientPayloadError
-        answers.append((response, bytes(held)))
+        responses.append((response, bytes(held)))
 
     async def redirected(
         _session: object, _context: object, params: aiohttp.TraceRequestRedirectParams
     ) -> None:
         params.response.close()
-        answers.append((params.response, b""))
+        responses.append((params.response, b""))
         raise aiohttp.ClientPayloadError
 
     trace.on_request_end.append(keep)
@@ -317,7 +356,9 @@ def _translated(error: Exception) -> httpx2.TransportError:
     kind = next((to for of, to in _ERRORS if isinstance(error, of)), httpx2.ReadError)
     if getattr(error, "errno", None) in _NO_DESCRIPTORS:
         kind = httpx2.PoolTimeout  # our own limit, not the upstream's fault
-    return kind(_words(error))
+    translated = kind(_words(error))
+    translated.__cause__ = error  # for an explanation before it is raised
+    return translated
 
 
 def _words(error: Exception) -> str:

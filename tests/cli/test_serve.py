@@ -358,7 +358,7 @@ def test_the_banner_shows_a_public_key_and_never_the_operators(
     assert "one of yours in [[access.keys]]" in without
     assert OPERATORS_KEY not in banner + without
     _, opened = announced(tmp_path, capsys, '[access]\nmode = "open"\n', "[gateway]\n")
-    assert "none is asked: any will do" in opened
+    assert "none is required: any will do" in opened
 
 
 def test_keys_that_do_less_than_they_seem_are_warned_of(

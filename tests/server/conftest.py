@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 
 from proxy.server.config import ServerConfig
-from proxy.server.http1 import Limits
+from proxy.server.http1 import ConnectionLimits
 from proxy.server.serve import serve
 from tests.pace import PATIENCE
 
@@ -118,7 +118,7 @@ class Caller:
 @asynccontextmanager
 async def served(
     app: App,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     *,
     graceful: float = 1.0,
     max_connections: int | None = None,

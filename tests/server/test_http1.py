@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.server.http1 import Limits
+from proxy.server.http1 import ConnectionLimits
 from tests.loopback import until
 from tests.pace import paced
 from tests.server.conftest import Echo, Message, served
@@ -473,7 +473,9 @@ async def test_connections_that_callers_close_are_freed_at_once() -> None:
 
 # --- clocks
 
-FAST = Limits(head_seconds=0.5, idle_seconds=0.5, window_seconds=0.5, body_bytes=100, response_bytes=1)
+FAST = ConnectionLimits(
+    head_seconds=0.5, idle_seconds=0.5, window_seconds=0.5, body_bytes=100, response_bytes=1
+)
 
 
 async def test_a_slow_head_is_408() -> None:
@@ -569,7 +571,7 @@ async def test_a_caller_who_takes_nothing_is_cut() -> None:
 
 async def test_a_caller_who_reads_steadily_but_slowly_lives() -> None:
     app = Flood()
-    async with served(app, Limits(window_seconds=2.0)) as server:
+    async with served(app, ConnectionLimits(window_seconds=2.0)) as server:
         with small_buffers(server.port) as caller:
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(caller, GET)

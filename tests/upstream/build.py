@@ -11,10 +11,10 @@ from typing import TypeVar
 from proxy.credentials import UpstreamCredential
 from proxy.settings import Inject, Upstream
 from proxy.telemetry import ExchangeRecord
-from proxy.upstream.client import UpstreamClient, UpstreamResponse
+from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.requests import UpstreamRequest
-from proxy.upstream.transport import AiohttpTransport, TransportResponse
+from proxy.upstream.transport import AiohttpTransport, UpstreamResponse
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import FakeIssuer, build_machine
 from tests.loopback import until
@@ -113,13 +113,13 @@ async def send(
     headers: list[tuple[bytes, bytes]] | None = None,
     content: bytes | AsyncIterator[bytes] = b"",
     connect: float | None = PATIENCE,
-) -> TransportResponse:
+) -> UpstreamResponse:
     """Send a request the way the client does."""
     async with asyncio.timeout(PATIENCE):
         return await transport.send(method, url, target, headers or [], content, connect=connect)
 
 
-async def finish(response: TransportResponse) -> bytes:
+async def finish(response: UpstreamResponse) -> bytes:
     """Read to the end and close."""
     try:
         return b"".join([chunk async for chunk in response])

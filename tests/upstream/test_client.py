@@ -509,8 +509,9 @@ async def test_an_answer_that_breaks_off_is_aborted(cut: str) -> None:
         response = await client.open(build_request(), build_record())
         assert await response.read() == b"part"
         go_on.set()
-        with pytest.raises(Aborted):
+        with pytest.raises(Aborted) as broken:
             await response.read()
+        assert "the answer broke off" in (broken.value.reason or "")
         await response.aclose()
 
 

@@ -23,7 +23,7 @@ from proxy.upstream.connections import (
     GuardedConnection,
     UpstreamConnector,
 )
-from proxy.upstream.transport import AiohttpTransport, ArrivingMessages, TransportResponse
+from proxy.upstream.transport import AiohttpTransport, ArrivingMessages, UpstreamResponse
 from tests.loopback import until
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 from tests.socket_upstream import socket_upstream
@@ -214,7 +214,7 @@ async def test_a_flood_of_interim_answers_ends_the_request() -> None:
 
 
 async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
-    async def shake_hands(transport: AiohttpTransport, url: str) -> TransportResponse:
+    async def shake_hands(transport: AiohttpTransport, url: str) -> UpstreamResponse:
         return await transport.open_socket(url, b"/v1/realtime", [], ["realtime"], connect=PATIENCE)
 
     refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"

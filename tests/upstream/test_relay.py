@@ -15,7 +15,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.health import UpstreamHealth
-from proxy.upstream.relay import Answer, Attempt
+from proxy.upstream.relay import Attempt, RelayedResponse
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import Route
 from proxy.wire.headers import Headers
@@ -109,7 +109,7 @@ class Relayed:
         limits = Limits(max_event_bytes=max_event_bytes)
         self.attempt = Attempt(build_request(method), route, self.clock, self.record, limits)
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> RelayedResponse:
         """The beginning of the answer."""
         return await self.attempt.open(self.closing)
 

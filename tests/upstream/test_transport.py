@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import Draining
 from proxy.upstream.connections import KEEP_ALIVE_SECONDS, UpstreamConnector
-from proxy.upstream.transport import AiohttpTransport, TransportResponse
+from proxy.upstream.transport import AiohttpTransport, UpstreamResponse
 from tests.loopback import until
 from tests.ports import free_port
 from tests.raw_upstream import Conversation, Received, Script, raw_upstream
@@ -230,7 +230,7 @@ async def test_a_failed_body_raises_that_very_error(transport: AiohttpTransport,
         await until(lambda: upstream.connections == 0)
 
 
-async def _error_of(body: TransportResponse) -> BaseException | None:
+async def _error_of(body: UpstreamResponse) -> BaseException | None:
     try:
         await body.read()
     except Draining as error:

@@ -151,7 +151,7 @@ class FleetSharing:
 
     async def _acquire(self, flight: _Flight) -> Credential | Lease:
         while True:
-            asked, hold = self._clock(), self._hold()
+            read_at, hold = self._clock(), self._hold()
             answer = await self._run(
                 flight, ACQUIRE, flight.owner, flight.seen, _ms(hold),
                 "" if self._policy.exclusive else _ms(min(SUCCESSOR_SECONDS, hold)), secrets.token_hex(8),
@@ -159,7 +159,7 @@ class FleetSharing:
             )  # fmt: skip
             match answer:
                 case [b"record", bytes(raw), int(left)]:
-                    found = self._open(flight, raw, asked, left / 1000)
+                    found = self._open(flight, raw, read_at, left / 1000)
                     if found is not None:
                         return found
                     continue
@@ -177,7 +177,7 @@ class FleetSharing:
         wanted = max(self._fetch_seconds + HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN)
         return min(wanted, self._policy.lease_seconds)
 
-    def _open(self, flight: _Flight, raw: bytes, asked: float, remaining: float) -> Credential | None:
+    def _open(self, flight: _Flight, raw: bytes, read_at: float, remaining: float) -> Credential | None:
         """Return the token of a record if it is better than the current one."""
         flight.seen = raw.partition(b" ")[0]
         fetched = read_record(raw, self._seal, self._keys[0])
@@ -186,7 +186,7 @@ class FleetSharing:
             return None
         credential = adopt(
             fetched,
-            asked=asked,
+            read_at=read_at,
             remaining=remaining,
             generation=flight.known.generation + 1,
             uniform=self._policy.uniform,
@@ -245,10 +245,10 @@ class FleetSharing:
         await asyncio.sleep(lease.seconds)
         with contextlib.suppress(StoreUnavailable):
             for _ in range(math.ceil(self._policy.fetch_timeout / LOOK_SECONDS)):
-                asked = self._clock()
+                read_at = self._clock()
                 answer = await self._run(flight, LOOK, lease.owner, flight.seen)
                 if answer:
-                    found = self._open(flight, answer[0], asked, answer[1] / 1000)
+                    found = self._open(flight, answer[0], read_at, answer[1] / 1000)
                     if found is not None:
                         return found
                 await asyncio.sleep(LOOK_SECONDS)
@@ -262,7 +262,7 @@ class FleetSharing:
         if left <= 0:
             return credential
         sealed = write_record(fetched, self._seal, self._keys[0])
-        asked = self._clock()
+        read_at = self._clock()
         try:
             answer = await self._run(
                 flight, STORE, lease.owner, lease.number, lease.epoch, sealed, _ms(left), _ms(UNUSED_SECONDS)
@@ -275,7 +275,7 @@ class FleetSharing:
             case [bytes(raw), int(remaining)]:
                 self._log.warning("token_not_shared", reason="there is a later one", number=lease.number)
                 # If a new token revokes the previous one, the later fetch has revoked this token.
-                return self._open(flight, raw, asked, remaining / 1000) or credential
+                return self._open(flight, raw, read_at, remaining / 1000) or credential
         return credential
 
     async def _failed(self, flight: _Flight, lease: Lease, error: TokenFetchError) -> TokenFetchError:
@@ -311,12 +311,12 @@ class FleetSharing:
         """
         if flight.seconds_left <= 0:
             raise StoreUnavailable("too slow for this flight")
-        asked = self._clock()
+        started = self._clock()
         try:
             within = min(flight.seconds_left, self._redis.timeout)
             return await self._redis.run_script(script, self._keys, *arguments, within=within)
         finally:
-            flight.seconds_left -= self._clock() - asked
+            flight.seconds_left -= self._clock() - started
 
 
 class Fleet:

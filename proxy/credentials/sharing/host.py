@@ -86,8 +86,8 @@ class HostSharing:
         new.replace(self._path)
 
 
-class Host:
-    """Builds the sharing of all credentials among the workers of a service.
+class TokenFolder:
+    """The folder in which the workers of a service share their tokens.
 
     Args:
         folder: The folder of the records, which only the user of the service can read.

@@ -165,7 +165,7 @@ def usable_life(fetched: FetchedToken) -> float:
 def adopt(
     fetched: FetchedToken,
     *,
-    asked: float,
+    read_at: float,
     remaining: float,
     generation: int,
     uniform: Callable[[float, float], float],
@@ -175,7 +175,7 @@ def adopt(
 
     Args:
         fetched: The token in the record.
-        asked: When Redis was asked for it, by this process's clock.
+        read_at: When it was requested from Redis, by this process's clock.
         remaining: Seconds until the record expires, which is when the token must no longer be sent.
         generation: Its number in this process.
         uniform: Returns a random number between two bounds, for this process's next refresh.
@@ -187,7 +187,7 @@ def adopt(
     return mint(
         fetched,
         generation=generation,
-        obtained=asked - elapsed,
+        obtained=read_at - elapsed,
         uniform=uniform,
         spread=FOLLOWER_FRACTION,
         longest=longest,

@@ -82,14 +82,14 @@ class AzureTokenSource:
         try:
             credential = await self._side.run(lambda: _azure_credential(self._section))
             try:
-                asked = time.time()
+                requested_at = time.time()
                 token = await credential.get_token_info(self._section.scope)
             finally:
                 await credential.close()
         except Exception as error:  # its message may quote the reply, so the chain ends here
             raise _azure_error(error) from None
-        hint = None if token.refresh_on is None else token.refresh_on - asked
-        return checked_token(token.token, token.expires_on - asked, hint)
+        hint = None if token.refresh_on is None else token.refresh_on - requested_at
+        return checked_token(token.token, token.expires_on - requested_at, hint)
 
     async def close(self) -> None:
         """Do nothing: no connection outlives a fetch."""

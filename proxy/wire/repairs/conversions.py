@@ -202,7 +202,7 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
     if not choices:
         raise InvalidResponse("an event stream without an answer")
     if DONE.strip() not in events and not all(each.members["finish_reason"] for each in choices.values()):
-        raise BadResponse(reason="an event stream that ended early, where none was asked for")
+        raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
     whole["object"] = "chat.completion" if call.shape == Shape.CHAT else "text_completion"
     whole["choices"] = [{**choice.close(), "index": index} for index, choice in sorted(choices.items())]
     return to_json(whole)

@@ -36,7 +36,7 @@ TEI_RERANK: Final = Repair(
 def to_tei(request: Members, _: ReadIds) -> Members | None:
     """Translate a request for TEI; None if the documents are not texts.
 
-    TEI is asked to truncate texts that are too long, as Cohere and Jina do by default.
+    The request makes TEI truncate texts that are too long, as Cohere and Jina do by default.
     """
     documents = open_list(request.get("documents"))
     if documents is None or "query" not in request:
@@ -45,8 +45,8 @@ def to_tei(request: Members, _: ReadIds) -> Members | None:
     if not all(first_byte(text) == b'"' for text in texts):
         return None
     return_text = read_value(request.get("return_documents")) is True
-    asked = {"texts": write(texts), "return_text": write(return_text), "truncate": write(value=True)}
-    return {"query": request["query"], **asked}
+    members = {"texts": write(texts), "return_text": write(return_text), "truncate": write(value=True)}
+    return {"query": request["query"], **members}
 
 
 def _text(document: msgspec.Raw) -> msgspec.Raw:

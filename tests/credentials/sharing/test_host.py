@@ -9,7 +9,7 @@ import pytest
 
 from proxy.credentials import Credential, RefreshPolicy
 from proxy.credentials.sharing import FlightContext
-from proxy.credentials.sharing.host import Host, HostSharing
+from proxy.credentials.sharing.host import HostSharing, TokenFolder
 from proxy.credentials.sources import TokenFetchError
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import DOWN, FakeIssuer
@@ -23,7 +23,7 @@ NOTHING = FlightContext()
 def member(folder: Path, recipe: bytes = RECIPE, key: bytes = KEY) -> HostSharing:
     """The sharing of one worker."""
     policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
-    return Host(folder, key).sharing(recipe, policy, TokenStats())
+    return TokenFolder(folder, key).sharing(recipe, policy, TokenStats())
 
 
 def has(credential: Credential) -> FlightContext:

@@ -35,7 +35,7 @@ def test_the_end_is_where_the_store_says(lifetime: float, gone: float) -> None:
     fetched = FetchedToken(Secret("t"), lifetime)
     minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
     remaining = minted.expires_at * (1 - gone)
-    adopted = adopt(fetched, asked=5000.0, remaining=remaining, generation=4, uniform=lowest)
+    adopted = adopt(fetched, read_at=5000.0, remaining=remaining, generation=4, uniform=lowest)
     assert adopted.expires_at == pytest.approx(5000.0 + remaining)
     assert adopted.refresh_at == pytest.approx(adopted.obtained + FOLLOWER_FRACTION[0] * lifetime)
     assert adopted.adopted
