@@ -6,18 +6,50 @@ VENV   ?= .venv
 TESTS  ?=
 BIN    := $(VENV)/bin
 
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' proxy/__init__.py)
+
+# Where `make install-systemd` installs. A new version gets a new folder, so that no file of a running service changes.
+DESTDIR ?=
+PREFIX  ?= /opt/llm-token-proxy
+UNITS   ?= /usr/local/lib/systemd/system
+ETC     := $(DESTDIR)/etc/llm-token-proxy
+HOME_OF := $(DESTDIR)$(PREFIX)/$(VERSION)
+
 CLIENTS      := .clients
 CLIENT_LOCKS := tests/clients/environments
 CLIENTS_MADE := $(patsubst $(CLIENT_LOCKS)/%.txt,$(CLIENTS)/%/.made,$(wildcard $(CLIENT_LOCKS)/*.txt)) \
                 $(CLIENTS)/node/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lint types bench fuzz soak clients lock clean
+.PHONY: help install install-systemd run test check format lint types bench fuzz soak clients lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.runtime ## Make the environment from the hashed lock file
+
+install-systemd: $(VENV)/.build ## Install the service and its systemd units (as root; DESTDIR=... stages them)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.base_prefix.startswith(("/home/", "/root/")))' \
+		|| { echo "the service cannot read $(PYTHON), which is in a home folder: say another with PYTHON=..." >&2; exit 1; }
+	@echo "installing into $(HOME_OF) ..."
+	@$(PYTHON) -m venv --clear $(HOME_OF)
+	@$(HOME_OF)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
+		|| $(NOT_INSTALLED)
+	@wheels=$$(mktemp -d) && trap 'rm -r "$$wheels"' EXIT && $(BIN)/python -m hatchling build -t wheel -d "$$wheels" \
+		>/dev/null && $(HOME_OF)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+		"$$wheels/llm_token_proxy-$(VERSION)-py3-none-any.whl"
+	@[ -z "$(DESTDIR)" ] || find $(HOME_OF)/bin -type f -exec sed -i '1s|^#!$(DESTDIR)|#!|' {} + # made for the real path
+	@install -d $(DESTDIR)/usr/local/bin $(DESTDIR)$(UNITS) $(ETC)
+	@install -d -m 700 $(ETC)/secrets
+	@ln -sfn $(PREFIX)/$(VERSION)/bin/llm-token-proxy $(DESTDIR)/usr/local/bin/llm-token-proxy
+	@install -m 644 config/systemd/llm-token-proxy.socket $(DESTDIR)$(UNITS)
+	@sed 's|/opt/llm-token-proxy/VERSION|$(PREFIX)/$(VERSION)|' config/systemd/llm-token-proxy.service \
+		>$(DESTDIR)$(UNITS)/llm-token-proxy.service
+	@for file in config/proxy.toml hypercorn.toml; do \
+		[ -e $(ETC)/$${file##*/} ] || install -m 644 $$file $(ETC); \
+	done
+	@echo "installed; now: systemctl daemon-reload && systemctl enable llm-token-proxy.service" \
+		"&& systemctl restart llm-token-proxy.service"
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration gateway (PORT=6000 moves it)
 	@exec $(BIN)/python -m proxy serve --config config/proxy.toml --bind 127.0.0.1:$(PORT)
@@ -51,9 +83,10 @@ clients: $(CLIENTS_MADE) ## Make the environments of the client tests (needs nod
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 	@$(BIN)/pip install --quiet uv
-	@for extra in ":requirements.lock" "--all-extras --group dev:requirements-dev.lock"; do \
+	@for wanted in "pyproject.toml:requirements.lock" "--group build:requirements-build.lock" \
+		"--all-extras --group dev pyproject.toml:requirements-dev.lock"; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-			--custom-compile-command "make lock" $${extra%%:*} pyproject.toml -o $${extra##*:}; \
+			--custom-compile-command "make lock" $${wanted%%:*} -o $${wanted##*:}; \
 	done
 	@for wanted in $(CLIENT_LOCKS)/*.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -91,6 +124,11 @@ $(VENV)/.runtime: requirements.lock $(BIN)/python
 		|| { echo "$(VENV) is half made, without pip: making it again ..." >&2; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing the locked packages into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
+		|| $(NOT_INSTALLED)
+	@touch $@
+
+$(VENV)/.build: requirements-build.lock $(VENV)/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock \
 		|| $(NOT_INSTALLED)
 	@touch $@
 

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"])
 def test_every_package_is_locked_with_a_hash(name: str) -> None:
     packages = re.findall(r"^[a-z0-9][^\n]*==[^\n]*(?:\n +[^\n]*)*", (ROOT / name).read_text(), re.MULTILINE)
-    assert len(packages) > 20
+    assert len(packages) > 5
     assert [package.split()[0] for package in packages if "--hash=sha256:" not in package] == []

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from proxy import __version__
 from tests.conftest import require
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +27,7 @@ esac
 
 
 class Made:
-    """What `make install` does in a folder of its own."""
+    """What `make install`, or another target, does in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.venv = folder / "venv"
@@ -34,11 +36,12 @@ class Made:
         self._python.write_text(STAND_IN)
         self._python.chmod(0o755)
 
-    def install(self, **environment: str) -> tuple[int, str, str]:
+    def install(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Exit status, words, and what was asked of Python."""
         self._calls.write_text("")
+        make = ["make", "-C", str(ROOT), f"VENV={self.venv}", f"PYTHON={self._python}"]
         done = subprocess.run(
-            ["make", "-C", str(ROOT), "install", f"VENV={self.venv}", f"PYTHON={self._python}"],
+            [*make, *(arguments or ("install",))],
             env={**os.environ, "CALLS": str(self._calls), "OFFLINE": "", **environment},
             capture_output=True,
             text=True,
@@ -92,3 +95,52 @@ def test_an_environment_without_pip_is_made_again(made: Made) -> None:
     assert status == 0
     assert "is half made, without pip: making it again ..." in words
     assert calls.count("-m venv") == 1
+
+
+# --- the service of systemd
+
+
+def installed(made: Made, root: Path) -> str:
+    """Stage the service below this folder; return what was asked of Python."""
+    status, words, calls = made.install("install-systemd", f"DESTDIR={root}")
+    assert status == 0, words
+    return calls
+
+
+def test_the_service_is_staged_below_destdir(made: Made, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    calls = installed(made, root)
+    home = f"/opt/llm-token-proxy/{__version__}"
+    assert f"-m venv --clear {root}{home}" in calls
+    assert "--require-hashes -r requirements.lock" in calls
+    assert (root / "usr/local/bin/llm-token-proxy").readlink() == Path(home) / "bin/llm-token-proxy"
+    assert stat.S_IMODE((root / "etc/llm-token-proxy/secrets").stat().st_mode) == 0o700
+    units = root / "usr/local/lib/systemd/system"
+    assert f"ExecStart={home}/bin/python -m proxy serve" in (units / "llm-token-proxy.service").read_text()
+    assert (units / "llm-token-proxy.socket").is_file()
+    outside = [path for path in tmp_path.iterdir() if path.name not in {"root", "venv", "calls", "python"}]
+    assert outside == []
+
+
+def test_an_upgrade_of_the_service_keeps_its_settings(made: Made, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    installed(made, root)
+    settings = root / "etc/llm-token-proxy/proxy.toml"
+    assert settings.read_text() == (ROOT / "config/proxy.toml").read_text()
+    settings.write_text("mine")
+    (root / "etc/llm-token-proxy/hypercorn.toml").unlink()
+    installed(made, root)
+    assert settings.read_text() == "mine"
+    assert (root / "etc/llm-token-proxy/hypercorn.toml").is_file()
+
+
+def test_systemd_finds_no_fault_in_the_installed_units(made: Made, tmp_path: Path) -> None:
+    require("systemd-analyze", found=shutil.which("systemd-analyze") is not None)
+    root = tmp_path / "root"
+    installed(made, root)
+    service, listener = sorted((root / "usr/local/lib/systemd/system").iterdir())
+    service.write_text(service.read_text().replace("ExecStart=/opt", f"ExecStart={root}/opt"))
+    verify = ["systemd-analyze", "verify", "--man=no", str(service), str(listener)]
+    said = subprocess.run(verify, capture_output=True, text=True, check=False)
+    of_ours = [line for line in said.stderr.splitlines() if "llm-token-proxy" in line]
+    assert (said.returncode, of_ours) == (0, [])

@@ -1,0 +1,48 @@
+"""The systemd units: what the service may do, and how long it may take to stop."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from proxy.cli import EXIT_USAGE
+from proxy.cli.server import HARD_STOP_SECONDS
+from tests.conftest import require
+
+ROOT: Final = Path(__file__).parents[2]
+SERVICE: Final = ROOT / "config/systemd/llm-token-proxy.service"
+SOCKET: Final = SERVICE.with_suffix(".socket")
+EXPOSURE_MAX: Final = 2.0
+"""Of 10, on the scale of `systemd-analyze security`."""
+
+
+def values(unit: Path, key: str) -> list[str]:
+    """Every value of a key."""
+    return re.findall(rf"^{key}=(.*)$", unit.read_text(), re.MULTILINE)
+
+
+def test_the_service_can_do_little_beyond_its_work() -> None:
+    require("systemd-analyze", found=shutil.which("systemd-analyze") is not None)
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(SERVICE)]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert float(exposure) < EXPOSURE_MAX
+
+
+def test_systemd_waits_for_the_whole_drain() -> None:
+    server = tomllib.loads((ROOT / "hypercorn.toml").read_text())
+    drain = server["readiness_delay"] + server["graceful_timeout"] + HARD_STOP_SECONDS
+    (timeout,) = values(SERVICE, "TimeoutStopSec")
+    assert float(timeout) > drain
+
+
+def test_the_socket_is_the_address_of_the_server() -> None:
+    server = tomllib.loads((ROOT / "hypercorn.toml").read_text())
+    assert values(SOCKET, "ListenStream") == server["bind"]
+    assert values(SOCKET, "Backlog") == [str(server["backlog"])]
+
+
+def test_wrong_settings_are_not_tried_again() -> None:
+    assert values(SERVICE, "RestartPreventExitStatus") == [str(EXIT_USAGE)]
