@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.asgi import Application
-from proxy.blueprints import chat, index, llm_proxy, ops
+from proxy.blueprints import chat, index, llm_proxy, offload, ops
 from proxy.blueprints.chat_session import install_sessions
 from proxy.blueprints.exchange import current_request
 from proxy.blueprints.realtime import RealtimeConnection
@@ -54,6 +54,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(index.blueprint)
+    app.register_blueprint(offload.blueprint)
     if settings.chat is not None:
         install_sessions(app, settings)
         app.register_blueprint(chat.blueprint)

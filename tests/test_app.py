@@ -12,7 +12,14 @@ from proxy.errors import ErrorEnvelope, ProxyError
 from proxy.settings import load_settings
 from tests.conftest import SETTINGS, STATIC
 
-PUBLIC = {"/", "/livez", "/readyz", "/healthz", "/metrics"}
+PUBLIC = {
+    "/",
+    "/livez",
+    "/readyz",
+    "/healthz",
+    "/metrics",
+    "/internal/credential",
+}  # the last has its own secret
 
 
 @pytest.fixture

@@ -261,6 +261,10 @@ Tries = Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)]
 Status = Annotated[int, BeforeValidator(_number), Field(ge=400, le=599)]
 WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
+NginxName = Annotated[
+    str,
+    matching(r"[A-Za-z0-9_-]+", "must consist of letters, digits, _ and - so that nginx can use the name"),
+]
 DottedPath = Annotated[
     str, matching(r"[^.]+(\.[^.]+)*+", 'must be a path into the reply, such as "data.token"')
 ]

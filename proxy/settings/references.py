@@ -44,6 +44,7 @@ def reference_problems(tree: Tree | Section) -> Iterator[Problem]:
     yield from _late_problems(credentials)
     yield from _sharing_problems(tree, credentials)
     yield from _chat_problems(tree, upstreams)
+    yield from _offload_problems(tree, upstreams)
     if _get(tree, "gateway") is None:
         for section, tables in (("upstreams", upstreams), ("credentials", credentials)):
             for name, table in tables.items():
@@ -149,6 +150,13 @@ def _chat_problems(tree: Tree | Section, upstreams: Tree) -> Iterator[Problem]:
     if _get(tree, "shared") is not None and not _get(chat, "secret"):
         words = "is required with [shared]: all processes of a fleet must accept the same sessions"
         yield Problem(("chat", "secret"), words)
+
+
+def _offload_problems(tree: Tree | Section, upstreams: Tree) -> Iterator[Problem]:
+    names = _get(_get(tree, "offload"), "upstreams")
+    for number, name in enumerate(names if upstreams and isinstance(names, list | tuple) else ()):
+        if isinstance(name, str) and name not in upstreams:
+            yield _no_upstream(("offload", "upstreams", number), name, upstreams)
 
 
 def _get(table: object, key: str) -> object:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from proxy.secret import Secret
-from proxy.settings.access import Access, Cors
+from proxy.settings.access import STRONG_KEY_LENGTH, Access, Cors
 from proxy.settings.chat import Chat
 from proxy.settings.credentials import Credential
 from proxy.settings.credentials.http import HttpCredential
@@ -17,7 +17,9 @@ from proxy.settings.fields import (
     Count,
     HeaderName,
     HeaderText,
+    KeyText,
     Name,
+    NginxName,
     PositiveSeconds,
     ProxyUrl,
     RepairName,
@@ -184,6 +186,24 @@ class Gateway(Section):
     app_secret: SecretText = Secret("demo-secret")
 
 
+class Offload(Section):
+    """Let nginx relay simple requests itself, with `config/nginx/offload.conf`."""
+
+    secret: KeyText
+    """What nginx presents to get a token: at least 16 characters. Anyone who knows it and a caller's key can
+    read the token."""
+    upstreams: tuple[NginxName, ...] = Field(min_length=1)
+    """The upstreams that have an `upstream` block of the same name in nginx."""
+    cache_seconds: Annotated[int, Field(ge=1, le=60)] = 5
+    """How long nginx may use an answer, and so how long a removed key may still be accepted."""
+
+    @model_validator(mode="after")
+    def _has_a_strong_secret(self) -> Self:
+        if len(self.secret.reveal()) < STRONG_KEY_LENGTH:
+            refuse(f"has fewer than {STRONG_KEY_LENGTH} characters", "secret")
+        return self
+
+
 class Settings(Section):
     """All settings, resolved, validated and immutable."""
 
@@ -196,6 +216,7 @@ class Settings(Section):
     cors: Cors | None = None
     limits: Limits = Limits()
     logs: Logs = Logs()
+    offload: Offload | None = None
     chat: Chat | None = None
     gateway: Gateway | None = None
 

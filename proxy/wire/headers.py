@@ -34,7 +34,7 @@ FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip", b"via"})
 OPENAI_ACCOUNT: Final = frozenset({b"openai-organization", b"openai-project"})
 """The caller's account at OpenAI. Forwarded only to upstreams with `forward_openai_account`."""
 
-_NOT_FORWARDED: Final = HOP_BY_HOP | {
+NOT_FORWARDED: Final = HOP_BY_HOP | {
     b"accept-encoding",  # replaced by identity
     b"api-key",
     b"authorization",
@@ -63,7 +63,7 @@ _NOT_FORWARDED: Final = HOP_BY_HOP | {
 }
 _NOT_FORWARDED_PREFIXES: Final = (b"access-control-request-", b"proxy-", b"x-forwarded-", b"x-original-")
 
-_NOT_RETURNED: Final = HOP_BY_HOP | {
+NOT_RETURNED: Final = HOP_BY_HOP | {
     b"date",
     b"server",
     b"x-request-id",
@@ -117,7 +117,7 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 def request_headers(received: Iterable[tuple[bytes, bytes]], *, request_id: str) -> Headers:
     """Return the headers to send to the upstream: the caller's, without those meant for this proxy alone."""
     received = list(received)
-    dropped = _NOT_FORWARDED | {with_hyphens(name) for name in _named_by_connection(received)}
+    dropped = NOT_FORWARDED | {with_hyphens(name) for name in _named_by_connection(received)}
     forwarded = [
         (name, value)
         for name, value in received
@@ -132,7 +132,7 @@ def response_headers(received: Iterable[tuple[bytes, bytes]], *, event_stream: b
     Streams must be neither cached nor buffered. Other responses are not cached unless the upstream says how.
     """
     received = [(name.lower(), value) for name, value in received]
-    dropped = _NOT_RETURNED | _named_by_connection(received)
+    dropped = NOT_RETURNED | _named_by_connection(received)
     if event_stream:
         dropped |= {b"cache-control", b"content-length"}
     returned = [

@@ -1,0 +1,63 @@
+"""Tell nginx which requests it may relay itself, and with which token: config/nginx/offload.conf."""
+
+import hmac
+from http import HTTPStatus
+from urllib.parse import quote
+
+from quart import Blueprint, Response
+
+from proxy.access import public
+from proxy.blueprints.exchange import current_request
+from proxy.errors import EndpointForbidden, NotFound, Unauthenticated
+from proxy.upstream.offload import find_obstacle, grant
+from proxy.wire.headers import find_header
+from proxy.wire.paths import check_target, find_target
+
+blueprint = Blueprint("offload", __name__)
+
+
+@blueprint.get("/internal/credential")
+@public
+async def credential() -> Response:
+    """Answer 204 with the token that nginx has to write, or an error if the proxy has to relay the request.
+
+    nginx presents the secret of `[offload]`, the caller's key, and the path of the caller's POST request.
+
+    Raises:
+        NotFound: There is no `[offload]`.
+        Unauthenticated: The secret or the key is wrong.
+        EndpointForbidden: The proxy has to relay the request.
+        CredentialError: No token is available.
+    """
+    http = current_request()
+    services, headers = http.exchange.services, http.raw_headers
+    settings, offload = services.settings, services.settings.offload
+    if offload is None:
+        raise NotFound
+    secret = find_header(headers, b"x-offload-secret") or b""
+    if not hmac.compare_digest(secret, offload.secret.reveal().encode()):
+        raise Unauthenticated(reason="wrong secret of [offload]")
+    caller = services.access.identify(headers, http.peer, http.local_address)
+    path = find_header(headers, b"x-offload-path") or b""
+    check_target(path, b"")
+    target = find_target("POST", path)
+    caller.check_endpoint(target.endpoint)
+    plan = services.routing.plan(target.endpoint, None, caller)
+    obstacle = "draining" if services.drain.announced else find_obstacle(settings, offload, plan, caller)
+    if obstacle:
+        kept = {"Cache-Control": f"max-age={offload.cache_seconds}"}
+        raise EndpointForbidden(f"the proxy has to relay this request: {obstacle}", headers=kept)
+    upstream = settings.upstreams[plan[0].upstream]
+    used = None if upstream.credential is None else services.credentials[upstream.credential]
+    granted = await grant(upstream.base_url, target.path, used, offload.cache_seconds)
+    lifetime = f"max-age={granted.seconds}, stale-if-error={granted.stale_seconds}"
+    return Response(
+        status=HTTPStatus.NO_CONTENT,
+        headers={
+            **granted.headers,
+            "X-Offload-Upstream": plan[0].upstream,
+            "X-Offload-Caller": quote(caller.name),
+            "X-Offload-Endpoint": target.endpoint.name,
+            "Cache-Control": lifetime if granted.seconds else "no-store",
+        },
+    )

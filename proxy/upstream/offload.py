@@ -1,0 +1,124 @@
+"""Which requests nginx may relay itself, and what it has to know for them (`[offload]`).
+
+nginx sees neither the model of a request nor what is in its response. So it relays only those requests to
+which the proxy would add nothing but the token. All others take the usual way through the proxy.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from proxy.access import Caller
+from proxy.credentials import UpstreamCredential
+from proxy.credentials.upstream_credential import write_token
+from proxy.settings import Offload, Settings
+from proxy.upstream.routing import Route
+from proxy.wire.endpoints import ModelPlace
+
+TOKEN_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key"})
+"""The headers in which nginx can write a token. Its configuration has to name each of them."""
+STALE_SECONDS_MAX: Final = 60.0
+"""How long nginx may use a token while it cannot ask the proxy, if the token is valid for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What nginx has to know to relay the requests of one caller to one path.
+
+    Args:
+        headers: Where the request goes, and the token.
+        seconds: How long nginx may use them.
+        stale_seconds: How much longer nginx may use them while it cannot ask the proxy.
+    """
+
+    headers: dict[str, str]
+    seconds: int
+    stale_seconds: int
+
+
+def find_obstacle(settings: Settings, offload: Offload, plan: Sequence[Route], caller: Caller) -> str:
+    """Return why nginx may not relay a request; empty if it may.
+
+    Args:
+        settings: The whole configuration.
+        offload: Its `[offload]` section.
+        plan: The upstreams that can take the request.
+        caller: Whose request it is.
+    """
+    return next(_obstacles(settings, offload, plan, caller), "")
+
+
+async def grant(base_url: str, path: bytes, used: UpstreamCredential | None, cache_seconds: float) -> Grant:
+    """Return what nginx has to know to relay a request.
+
+    Args:
+        base_url: The address of the upstream.
+        path: The path of the request below the version.
+        used: The credential of the upstream; None if it needs none.
+        cache_seconds: How long nginx may use the answer at most.
+
+    Raises:
+        CredentialError: No token is available.
+    """
+    url = urlsplit(base_url)
+    headers = {
+        "X-Offload-Scheme": url.scheme,
+        "X-Offload-Host": url.netloc,
+        "X-Offload-Name": url.hostname or "",
+        "X-Offload-Target": url.path.rstrip("/") + path.decode("latin-1"),
+    }
+    valid = math.inf
+    if used is not None:
+        token = await used.source.get()
+        written, _ = write_token(used.inject, token, [], b"")
+        headers |= {f"X-Offload-{name.decode()}": value.decode() for name, value in written}
+        valid = max(token.expires_at - used.source.clock(), 0.0)
+    seconds = math.floor(min(cache_seconds, valid))
+    return Grant(headers, seconds, math.floor(min(STALE_SECONDS_MAX, valid - seconds)))
+
+
+def _obstacles(settings: Settings, offload: Offload, plan: Sequence[Route], caller: Caller) -> Iterator[str]:
+    route, endpoint = plan[0], plan[0].endpoint
+    upstream = settings.upstreams[route.upstream]
+    credential = None if upstream.credential is None else settings.credentials[upstream.credential]
+    if endpoint.model is not ModelPlace.BODY or endpoint.form or endpoint.nested_models:
+        yield "its endpoint needs the proxy"
+    if settings.access.mode == "open":
+        yield "no key is required, so the proxy has to check which page sent it"
+    if caller.is_limited or caller.rate or caller.budget or caller.max_streams is not None:
+        yield "its key has limits"
+    if settings.routes.models:
+        yield "its model decides which upstream it goes to"
+    if len(plan) > 1:
+        yield "several upstreams can take it"
+    if route.upstream not in offload.upstreams:
+        yield "[offload] upstreams does not name its upstream"
+    if route.health.opens_in:
+        yield "the circuit of its upstream is open"
+    if upstream.retries.attempts:
+        yield "its upstream has retries"
+    if upstream.renames:
+        yield "its upstream renames models"
+    if upstream.headers or upstream.forward_openai_account:
+        yield "its upstream gets headers of its own"
+    if route.repairs:
+        yield "its key or its upstream has repairs"
+    if route.heartbeat and endpoint.heartbeats:
+        yield "its streams have a heartbeat"
+    if settings.logs.bodies:
+        yield "its body is logged"
+    if credential is not None:
+        if (
+            credential.inject.query is not None
+            or _token_header(credential.inject.header) not in TOKEN_HEADERS
+        ):
+            yield "nginx cannot write its token"
+        if any(rule.status < HTTPStatus.BAD_REQUEST for rule in credential.invalidate_on):
+            yield "its token may be rejected with a status of success"
+
+
+def _token_header(name: str | None) -> str:
+    return "" if name is None else name.lower()

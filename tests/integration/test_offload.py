@@ -1,0 +1,411 @@
+"""nginx relays simple requests itself, with a token from the proxy: config/nginx/offload.conf."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from structlog.typing import EventDict
+
+from proxy.app import reload
+from proxy.settings import load_settings
+from proxy.wire.headers import HOP_BY_HOP, NOT_FORWARDED, NOT_RETURNED, OPENAI_ACCOUNT
+from tests.conftest import KEY, STATIC, RunningGateway, RunningProxy, RunProxy
+from tests.loopback import until
+from tests.nginx import caller_through, nginx_serving
+from tests.pace import paced
+from tests.raw_caller import RawAnswer, RawCaller, raw_caller
+from tests.raw_upstream import Conversation, Script, raw_upstream
+
+CONFIG = Path(__file__).parents[2] / "config/nginx"
+DISK_IN_MEMORY = "/dev/shm"  # noqa: S108  a path in the file under test
+CHAT = "/v1/chat/completions"
+JSON = "Content-Type: application/json"
+ASKED = "/internal/credential"
+SECRET = "offload-secret-of-the-tests"
+OFFLOAD = f'[offload]\nsecret = "{SECRET}"\nupstreams = ["chat", "embed"]\ncache_seconds = 2'
+
+
+@asynccontextmanager
+async def nginx_relaying(proxy: str, upstream: str, home: Path) -> AsyncIterator[Path]:
+    """Run nginx with the shipped files, edited as their comments say; gives its socket."""
+    http = (CONFIG / "offload-http.conf").read_text()
+    server = (CONFIG / "offload.conf").read_text()
+    block = "upstream corp { server llm.corp.example:443; keepalive 256; }"
+    edits = {
+        "replace-by-the-secret-in-offload": SECRET,
+        "127.0.0.1:5002": urlsplit(proxy).netloc,
+        block: "".join(
+            block.replace("corp ", f"{name} ", 1).replace("llm.corp.example:443", urlsplit(upstream).netloc)
+            for name in ("chat", "embed")
+        ),
+        DISK_IN_MEMORY: str(home),
+    }
+    for old, new in edits.items():
+        assert old in http
+        http = http.replace(old, new)
+    assert "access_log /var/log/nginx/llm-token-proxy.log" in server
+    server = server.replace("/var/log/nginx", str(home)).replace(DISK_IN_MEMORY, str(home))
+    (home / "offload.conf").write_text(server)
+    served = f"{http}\nserver {{ listen unix:{home}/nginx.sock; include {home}/offload.conf; }}"
+    async with nginx_serving(home, served) as socket:
+        yield socket
+
+
+async def ask(
+    caller: RawCaller, *headers: str, key: str = KEY, body: bytes = b"{}", path: str = CHAT
+) -> tuple[RawAnswer, bytes]:
+    """Send a request and read the whole response."""
+    await caller.send("POST", path, JSON, *headers, key=key, body=body)
+    answer = await caller.answer()
+    return answer, await caller.body(answer)
+
+
+def relayed(proxy: RunningProxy) -> list[EventDict]:
+    """The exchanges that the proxy relayed, and not nginx."""
+    return [line for line in proxy.exchanges if line["path"] != ASKED]
+
+
+COMPLETION = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}'
+
+
+def says(text: bytes = COMPLETION, *headers: str, status: str = "200 OK") -> Script:
+    """An upstream that always says the same."""
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(text, JSON, *headers, status=status)
+
+    return script
+
+
+async def test_nginx_relays_with_the_token_and_asks_the_proxy_once(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        for number in range(5):
+            body = b'{"number":%d}' % number
+            answer, text = await ask(caller, body=body)
+            assert (answer.status, text) == (200, COMPLETION)
+            assert upstream.requests[-1].body == body
+            assert upstream.requests[-1].header("authorization") == ["Bearer static-upstream-token"]
+            assert upstream.requests[-1].target == b"/v1/chat/completions"
+            assert upstream.requests[-1].header("x-request-id") == answer.header("x-request-id")
+        assert upstream.accepted == 1
+    assert relayed(proxy) == []
+    assert len(proxy.exchanges) == 1
+    assert "static-upstream-token" not in (tmp_path / "access.log").read_text()
+
+
+async def test_nginx_logs_what_it_relays_with_the_fields_of_the_proxy(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+        raw_caller(proxy.url) as direct,
+    ):
+        answer, _ = await ask(caller)
+        await ask(direct)
+        await until(lambda: (tmp_path / "llm-token-proxy.log").read_text().endswith("}\n"))
+    (line,) = map(json.loads, (tmp_path / "llm-token-proxy.log").read_text().splitlines())
+    (ours,) = relayed(proxy)
+    assert line["request_id"] == answer.header("x-request-id")[0]
+    assert set(line) - set(ours) == {"timestamp", "level"}
+    for name in (
+        "event",
+        "method",
+        "path",
+        "status",
+        "outcome",
+        "bytes_down",
+        "caller",
+        "endpoint",
+        "upstream",
+    ):
+        assert line[name] == ours[name], name
+    assert 0 <= line["duration_ms"] < paced(10_000)
+
+
+async def test_each_event_passes_before_the_next_is_made(run_proxy: RunProxy, tmp_path: Path) -> None:
+    go_on = asyncio.Queue[bytes]()
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        while event := await go_on.get():
+            await talk.chunk(event)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream":true}')
+        go_on.put_nowait(b"data: 0\n\n")
+        answer = await caller.answer()
+        assert await caller.chunk() == b"data: 0\n\n"
+        go_on.put_nowait(b"data: [DONE]\n\n")
+        assert await caller.chunk() == b"data: [DONE]\n\n"
+        go_on.put_nowait(b"")
+        assert await caller.chunk() == b""
+        assert answer.header("cache-control") == ["no-store, no-cache, no-transform"]
+        await caller.send("POST", CHAT, JSON, body=b'{"stream":true}')
+        go_on.put_nowait(b"data: 0\n\n")
+        await caller.answer()
+        caller.leave()
+        await until(lambda: upstream.connections <= 1)
+    assert relayed(proxy) == []
+
+
+async def test_an_unknown_key_gets_the_error_of_the_proxy(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await ask(caller)
+        answer, text = await ask(caller, key="wrong-key")
+        assert (answer.status, json.loads(text)["error"]["code"]) == (401, "invalid_api_key")
+        answer, _ = await ask(caller, "X-Api-Key: other", key=KEY)
+        assert answer.status == 401
+    assert len(upstream.requests) == 1
+
+
+async def test_a_revoked_token_is_replaced_unseen(
+    run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    async with (
+        run_proxy(gateway.url, credential=gateway.credential, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, gateway.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        for expected in (0, 1):
+            answer, _ = await ask(caller, body=body)
+            assert answer.status == 200
+            assert len(relayed(proxy)) == expected
+            gateway.gateway.tokens.revoke_all()
+
+
+async def test_a_removed_key_is_refused_within_the_cache_time(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, _ = await ask(caller)
+        assert answer.status == 200
+        text = (tmp_path / "proxy.toml").read_text().replace(KEY, "sk-another-key-of-the-tests")
+        (tmp_path / "proxy.toml").write_text(text)
+        await reload(proxy.app, load_settings(tmp_path / "proxy.toml", {}))
+        async with asyncio.timeout(paced(4)):
+            while answer.status != 401:
+                answer, _ = await ask(caller)
+                await asyncio.sleep(0.05)
+
+
+async def test_the_last_answer_serves_while_the_proxy_is_away(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with AsyncExitStack() as running, AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(raw_upstream(says()))
+        proxy = await running.enter_async_context(run_proxy(upstream.url, more=OFFLOAD))
+        nginx = await stack.enter_async_context(nginx_relaying(proxy.url, upstream.url, tmp_path))
+        caller = await stack.enter_async_context(caller_through(nginx))
+        await ask(caller)
+        await running.aclose()
+        await asyncio.sleep(2.1)  # cache_seconds: nginx has to ask again
+        answer, _ = await ask(caller)
+        assert answer.status == 200
+        answer, text = await ask(caller, path="/v1/embeddings")
+        assert (answer.status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
+        assert answer.header("retry-after") == ["1"]
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "429 Too Many Requests", "500 Oops", "302 Found"])
+async def test_the_proxy_relays_the_errors_of_the_upstream(
+    run_proxy: RunProxy, tmp_path: Path, status: str
+) -> None:
+    error = b'{"error":{"message":"for static-upstream-token"}}'
+    async with (
+        raw_upstream(says(error, "Location: http://127.0.0.1/internal", status=status)) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, text = await ask(caller)
+    assert len(upstream.requests) == 2
+    assert upstream.requests[0].body == upstream.requests[1].body
+    assert len(relayed(proxy)) == 1
+    assert b"static-upstream-token" not in text
+    assert answer.header("location") == []
+    assert answer.status == (502 if status.startswith("302") else int(status[:3]))
+
+
+async def test_a_large_body_is_relayed_and_stays_in_memory(run_proxy: RunProxy, tmp_path: Path) -> None:
+    body = json.dumps({"input": "x" * 5_000_000}).encode()
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, _ = await ask(caller, body=body, path="/v1/embeddings")
+        assert answer.status == 200
+        assert hashlib.sha256(upstream.requests[0].body).digest() == hashlib.sha256(body).digest()
+        assert not any((tmp_path / "llm-token-proxy-bodies").iterdir())
+    assert relayed(proxy) == []
+
+
+UNTESTABLE = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"authorization",
+    b"api-key",
+    b"x-api-key",
+    b"origin",
+}
+"""Headers that change what the request is, or who relays it."""
+REQUEST_HEADERS = sorted(
+    {name.decode() for name in (NOT_FORWARDED | OPENAI_ACCOUNT) - UNTESTABLE}
+    | {
+        "access-control-request-headers",
+        "access-control-request-method",
+        "proxy-authorization",
+        "te",
+        "accept",
+    }
+    | {
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-original-url",
+        "x-original-uri",
+        "user-agent",
+    }
+    | {"openai-beta", "x-stainless-lang", "traceparent", "idempotency-key"}
+)
+RESPONSE_HEADERS = sorted(
+    {name.decode() for name in NOT_RETURNED - HOP_BY_HOP - {b"refresh"}}
+    | {"access-control-allow-origin", "access-control-expose-headers", "x-accel-buffering", "x-accel-expires"}
+    | {"x-accel-redirect", "x-ratelimit-remaining-requests", "openai-model", "retry-after"}
+)
+DIFFERING = frozenset(
+    {"host", "connection", "x-request-id", "content-length", "date", "server", "transfer-encoding"}
+)
+
+
+async def test_headers_are_those_that_the_proxy_would_write(run_proxy: RunProxy, tmp_path: Path) -> None:
+    """The same request and response, through nginx alone and through the proxy."""
+    sent = [f"{name}: 1" for name in sorted(REQUEST_HEADERS)]
+    returned = [f"{name}: 1" for name in sorted(RESPONSE_HEADERS)]
+    seen: list[tuple[set[str], set[tuple[str, str]]]] = []
+    async with (
+        raw_upstream(says(b"{}", *returned)) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+    ):
+        for connect in (caller_through(nginx), raw_caller(proxy.url)):
+            async with connect as caller:
+                answer, _ = await ask(caller, *sent)
+            lines = upstream.requests[-1].head.decode("latin-1").lower().split("\r\n")[1:-2]
+            pairs = {(name.lower(), value) for name, value in answer.headers}
+            seen.append(
+                (
+                    {line for line in lines if line.partition(":")[0] not in DIFFERING},
+                    {(name, value) for name, value in pairs if name not in DIFFERING},
+                )
+            )
+    assert len(relayed(proxy)) == 1
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("options", [
+    pytest.param({"access": 'mode = "open"'}, id="open"),
+    pytest.param({"options": 'repairs = ["ragflow"]'}, id="repairs"),
+    pytest.param({"options": "heartbeat = 5"}, id="heartbeat"),
+    pytest.param({"options": 'renames = { a = "b" }'}, id="renames"),
+    pytest.param({"options": 'headers = { x-team = "a" }'}, id="headers"),
+    pytest.param({"options": 'fallback = "embed"'}, id="fallback"),
+    pytest.param({"options": "retries = { attempts = 1 }"}, id="retries"),
+    pytest.param({"credential": STATIC + 'inject = { query = "key" }'}, id="query"),
+    pytest.param({"credential": STATIC + 'inject = { header = "x-other" }'}, id="header"),
+    pytest.param({"more": f"{OFFLOAD}\n[logs]\nbodies = true"}, id="bodies"),
+    pytest.param({"more": OFFLOAD.replace('"chat", ', "")}, id="other upstream"),
+    pytest.param({"more": ""}, id="no offload"),
+])  # fmt: skip
+async def test_the_proxy_relays_what_it_has_to_change_or_count(
+    run_proxy: RunProxy, tmp_path: Path, options: dict[str, str]
+) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, **{"more": OFFLOAD, **options}) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        for _ in range(2):
+            answer, _ = await ask(caller)
+            assert answer.status == 200
+    assert len(relayed(proxy)) == 2
+    assert len(proxy.exchanges) == (3 if "more" not in options or options["more"] else 4)  # nginx asked once
+
+
+@pytest.mark.parametrize(
+    "limit", ['models = ["m*"]', 'rate = "9/minute"', 'tokens = "9/day"', "max_streams = 3", "heartbeat = 5"]
+)
+async def test_the_proxy_relays_for_keys_with_limits(run_proxy: RunProxy, tmp_path: Path, limit: str) -> None:
+    more = f'[[access.keys]]\nname = "limited"\nkey = "sk-of-a-limited-key"\n{limit}\n{OFFLOAD}'
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, _ = await ask(caller, key="sk-of-a-limited-key", body=b'{"model":"m1"}')
+        assert answer.status == 200
+    assert [line["caller"] for line in relayed(proxy)] == ["limited"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/./chat/completions",
+        "/v1//chat/completions",
+        "/v1/chat%2Fcompletions",
+        "/v1/chat/completions?x=1",
+        "/v1/responses",
+        "/v1/models",
+    ],
+)
+async def test_the_proxy_answers_every_other_path(run_proxy: RunProxy, tmp_path: Path, target: str) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await ask(caller, path=target)
+        await until(lambda: bool(relayed(proxy)) or not upstream.requests)
+    assert len(upstream.requests) == sum(line["status"] == 200 for line in relayed(proxy))
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", SECRET[:-1], SECRET + "x"])
+async def test_only_the_secret_gives_the_token(run_proxy: RunProxy, secret: str) -> None:
+    async with run_proxy("http://127.0.0.1:9", more=OFFLOAD) as proxy, raw_caller(proxy.url) as caller:
+        await caller.send("GET", ASKED, f"X-Offload-Secret: {secret}", f"X-Offload-Path: {CHAT}")
+        answer = await caller.answer()
+        assert answer.status == 401
+        assert "static-upstream-token" not in repr(answer) + (await caller.body(answer)).decode()
