@@ -21,6 +21,7 @@ from proxy.app import create_app
 from proxy.config_snapshots import ConfigSnapshots
 from proxy.drain import Drain
 from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.server.other_servers import OURS
 from proxy.services import Services
 from proxy.settings import load_settings
 from tests.loopback import serve_on_loopback, until
@@ -190,7 +191,13 @@ RunProxy = Callable[..., AbstractAsyncContextManager[RunningProxy]]
 
 
 @pytest.fixture
-def run_proxy(tmp_path: Path) -> RunProxy:
+def server() -> str:
+    """The server under the service; `tests/integration/test_other_servers.py` names others."""
+    return OURS
+
+
+@pytest.fixture
+def run_proxy(tmp_path: Path, server: str) -> RunProxy:
     """Give a context manager that serves the proxy in front of an upstream."""
 
     @asynccontextmanager
@@ -204,7 +211,7 @@ def run_proxy(tmp_path: Path) -> RunProxy:
         drain = Drain()
         app = create_app(load_settings(path, {}), drain)
         with capture_logs() as lines, caught_standard_logs() as standard:
-            async with serve_on_loopback(app) as url:
+            async with serve_on_loopback(app, server=server) as url:
                 await until(lambda: "proxy" in app.extensions)
                 proxy = RunningProxy(url, app, drain, lines, [])
                 try:

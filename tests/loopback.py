@@ -9,16 +9,20 @@ from contextlib import asynccontextmanager
 from hypercorn.typing import ASGIFramework
 
 from proxy.cli.server import load_server_config
+from proxy.server.other_servers import OURS, serve_on
 from proxy.server.serve import serve
 from tests.pace import PATIENCE, paced
 
 SERVER_LOG = "tests.loopback"
+CONNECTIONS = 10_000
 GRACE_SECONDS = 0.5
 """How long requests that a test left open may go on."""
 
 
 @asynccontextmanager
-async def serve_on_loopback(app: ASGIFramework, host: str = "127.0.0.1") -> AsyncIterator[str]:
+async def serve_on_loopback(
+    app: ASGIFramework, host: str = "127.0.0.1", *, server: str = OURS
+) -> AsyncIterator[str]:
     """Serve the app and give its address, such as `http://127.0.0.1:40001`.
 
     The socket listens before the server runs, so the first request only waits; nothing has to be polled.
@@ -32,13 +36,32 @@ async def serve_on_loopback(app: ASGIFramework, host: str = "127.0.0.1") -> Asyn
     config.keep_alive_timeout = PATIENCE  # a thousand callers at once on one loop take their time
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        server = group.create_task(serve(app, config, [listener], stop.wait))
+        if server == OURS:
+            serving = group.create_task(serve(app, config, [listener], stop.wait))
+        else:
+            port = listener.getsockname()[1]
+            others = serve_on(server, app, config, [listener], stop.wait, max_connections=CONNECTIONS)
+            serving = group.create_task(others)
+            await until_accepting(host, port)
         try:
             yield address
         finally:
             stop.set()
             async with asyncio.timeout(PATIENCE):
-                await asyncio.wait({server})
+                await asyncio.wait({serving})
+
+
+async def until_accepting(host: str, port: int) -> None:
+    """Wait for a server that opens its socket itself."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except ConnectionError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                return
 
 
 async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:

@@ -20,6 +20,7 @@ SCRIPT: Final = "llm-token-proxy"
 """The command that the wheel installs."""
 EXIT_USAGE: Final = 2
 WORD_DELAY_SECONDS_MAX: Final = 0.5
+_SERVERS: Final = ("hypercorn", "uvicorn", "granian")
 _COMMANDS: Final = ("serve", "check", "token", "recipe", "gateway")
 
 
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_server(serve)
     serve.add_argument(
         "--workers", type=_workers, metavar="N", help="processes, or auto: one a core (default 1)"
+    )
+    serve.add_argument(
+        "--server",
+        choices=_SERVERS,
+        default=_SERVERS[0],
+        help="HTTP server: hypercorn is ours with Hypercorn's configuration; the others are extras",
     )
     serve.add_argument("--assignment", type=int, help=argparse.SUPPRESS)  # of a worker process
     check = commands.add_parser("check", help="validate the settings and print them, secrets masked")

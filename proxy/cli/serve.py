@@ -34,6 +34,7 @@ from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates, open_certificates
 from proxy.server.config import ServerConfig
+from proxy.server.other_servers import OURS, check_server, serve_on
 from proxy.server.serve import serve as serve_application
 from proxy.server.signals import Signals, Stop, handled_signals
 from proxy.server.supervisor import Lifeline
@@ -74,6 +75,7 @@ def serve(options: argparse.Namespace) -> int:
             )
         binds = [*map(address_of, inherited)] or [*server.bind]
         check_workers(settings, workers)
+        check_server(options.server, server, workers, inherited)
         check_binds(settings, binds)
         load_token_texts(settings)  # a missing encoding is reported before the port opens
         log = stack.enter_context(writing_to(sys.stderr))
@@ -99,7 +101,7 @@ def serve(options: argparse.Namespace) -> int:
             functools.partial(
                 serve_until_stopped,
                 settings, server, slots[0], load=load, file=options.config, signals=signals,
-                certificates=certificates, shared=shared,
+                certificates=certificates, shared=shared, kind=options.server,
             )
         )  # fmt: skip
     return 0
@@ -125,6 +127,7 @@ async def serve_until_stopped(
     signals: Signals | None = None,
     certificates: Certificates | None = None,
     shared: SharedByWorkers | None = None,
+    kind: str = OURS,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
 
@@ -138,6 +141,7 @@ async def serve_until_stopped(
         signals: Handled since before the sockets were opened.
         certificates: With them TLS is spoken.
         shared: What this worker shares with others, if there are several.
+        kind: Which server: hypercorn (ours), uvicorn or granian.
     """
     drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
     hard_stop = asyncio.timeout(None)
@@ -162,11 +166,14 @@ async def serve_until_stopped(
         )  # fmt: skip
         try:
             async with hard_stop, reloads:
-                await serve_application(
-                    app, server, sockets, stopped,
-                    max_connections=resolved.limits.max_connections, is_leaving=lambda: drain.announced,
-                    certificates=certificates,
-                )  # fmt: skip
+                most = resolved.limits.max_connections
+                if kind == OURS:
+                    await serve_application(
+                        app, server, sockets, stopped, max_connections=most,
+                        is_leaving=lambda: drain.announced, certificates=certificates,
+                    )  # fmt: skip
+                else:
+                    await serve_on(kind, app, server, sockets, stopped, max_connections=most)
         except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")

@@ -48,6 +48,7 @@ def supervise(
 ) -> int:
     """Keep the workers running until a signal; return the exit status."""
     command = [sys.executable, "-m", "proxy", "serve", "--config", str(options.config)]
+    command += ["--server", options.server]
     if options.bind is not None:
         command += ["--bind", options.bind]
     stop_seconds = server.readiness_delay + server.graceful_timeout + 2 * HARD_STOP_SECONDS

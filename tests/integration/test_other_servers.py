@@ -1,0 +1,176 @@
+"""The service on uvicorn and on Granian: tests of other modules, and what these servers do differently."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from quart import Quart
+
+from proxy.cli.serve import serve_until_stopped
+from proxy.cli.server import load_server_config, open_sockets
+from proxy.errors import SettingsError
+from proxy.server.config import ServerConfig
+from proxy.server.other_servers import check_server, serve_on
+from proxy.settings import load_settings
+from tests.conftest import KEY, SETTINGS, STATIC, RunProxy
+from tests.integration.test_bytes import (
+    test_a_json_body_goes_up_byte_for_byte,
+    test_a_large_upload_streams_through_unheld,
+    test_an_encoded_slash_arrives_encoded,
+    test_any_method_goes_up_with_its_body,
+    test_each_event_comes_down_before_the_next_one_is_made,
+    test_half_an_event_waits_for_its_other_half,
+    test_head_has_the_upstreams_length_and_no_body,
+    test_headers_go_up_with_the_live_token_and_without_the_callers_own,
+    test_multipart_arrives_as_sent,
+)
+from tests.integration.test_faults import (
+    test_a_caller_who_leaves_a_silent_stream_closes_the_upstream,
+    test_a_caller_who_leaves_before_the_answer_closes_the_upstream,
+    test_a_stream_that_breaks_gives_its_events_and_one_error_event,
+    test_any_other_body_that_breaks_aborts_the_connection,
+    test_draining_ends_a_stream_with_an_error_event,
+)
+from tests.integration.test_main_job import (
+    test_a_caller_who_leaves_mid_stream_closes_the_upstream,
+    test_a_revoked_token_is_repaired_unseen,
+    test_a_stream_arrives_piece_by_piece,
+    test_a_wrong_key_is_401_in_the_envelope,
+    test_chat_arrives_at_every_mount,
+    test_embeddings_go_to_their_own_upstream,
+)
+from tests.integration.test_realtime import (
+    test_a_wrong_key_is_refused_in_the_envelope,
+    test_text_and_binary_pass_unaltered_with_the_token_of_the_proxy,
+    test_the_drain_closes_both_sides_with_going_away,
+    test_the_upstreams_close_arrives_below,
+)
+from tests.integration.test_requests import (
+    test_a_streamed_body_over_the_limit_is_413,
+    test_one_key_in_any_of_its_headers,
+    test_unsound_json_is_400_and_not_sent_up,
+)
+from tests.loopback import until_accepting
+from tests.pace import PATIENCE, paced
+from tests.raw_caller import raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+__all__ = [  # Tests of other modules, which run here on other servers.
+    "test_a_caller_who_leaves_a_silent_stream_closes_the_upstream",
+    "test_a_caller_who_leaves_before_the_answer_closes_the_upstream",
+    "test_a_caller_who_leaves_mid_stream_closes_the_upstream",
+    "test_a_json_body_goes_up_byte_for_byte",
+    "test_a_large_upload_streams_through_unheld",
+    "test_a_revoked_token_is_repaired_unseen",
+    "test_a_stream_arrives_piece_by_piece",
+    "test_a_stream_that_breaks_gives_its_events_and_one_error_event",
+    "test_a_streamed_body_over_the_limit_is_413",
+    "test_a_wrong_key_is_401_in_the_envelope",
+    "test_a_wrong_key_is_refused_in_the_envelope",
+    "test_an_encoded_slash_arrives_encoded",
+    "test_any_method_goes_up_with_its_body",
+    "test_any_other_body_that_breaks_aborts_the_connection",
+    "test_chat_arrives_at_every_mount",
+    "test_draining_ends_a_stream_with_an_error_event",
+    "test_each_event_comes_down_before_the_next_one_is_made",
+    "test_embeddings_go_to_their_own_upstream",
+    "test_half_an_event_waits_for_its_other_half",
+    "test_head_has_the_upstreams_length_and_no_body",
+    "test_headers_go_up_with_the_live_token_and_without_the_callers_own",
+    "test_multipart_arrives_as_sent",
+    "test_one_key_in_any_of_its_headers",
+    "test_text_and_binary_pass_unaltered_with_the_token_of_the_proxy",
+    "test_the_drain_closes_both_sides_with_going_away",
+    "test_the_upstreams_close_arrives_below",
+    "test_unsound_json_is_400_and_not_sent_up",
+]
+
+
+@pytest.fixture(params=["uvicorn", "granian"])
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def endless(talk: Conversation) -> None:
+    await talk.start_stream()
+    await talk.chunk(b"data: 1\n\n")
+    await talk.caller_left()
+
+
+async def test_sigterm_ends_a_stream_with_an_error_event_and_then_the_service(
+    tmp_path: Path, server: str
+) -> None:
+    async with raw_upstream(endless) as upstream, asyncio.TaskGroup() as group:
+        path = tmp_path / "proxy.toml"
+        path.write_text(
+            SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
+        )
+        config = load_server_config("127.0.0.1:0")
+        config.graceful_timeout, config.readiness_delay = paced(0.3), 0
+        sockets = open_sockets(config.bind, backlog=10)
+        port = sockets[0].getsockname()[1]
+        service = group.create_task(
+            serve_until_stopped(load_settings(path, {}), config, sockets, kind=server)
+        )
+        await until_accepting("127.0.0.1", port)
+        async with raw_caller(f"http://127.0.0.1:{port}") as caller:
+            await caller.send("POST", "/v1/chat/completions", body=b"{}")
+            answer = await caller.answer()
+            await caller.chunk()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert b'"code":"shutting_down"' in await caller.body(answer)
+            caller.leave()
+            async with asyncio.timeout(PATIENCE):
+                await service
+
+
+async def test_an_application_that_does_not_start_is_an_error(server: str) -> None:
+    app = Quart(__name__)
+
+    @app.before_serving
+    async def fail() -> None:
+        raise ValueError("not today")
+
+    config = load_server_config("127.0.0.1:0")
+    (listener,) = open_sockets(config.bind, backlog=10)
+    with listener, pytest.raises(Exception, match=r"ended by itself|ASGI lifespan startup"):
+        await serve_on(server, app, config, [listener], asyncio.Event().wait, max_connections=10)
+
+
+async def test_malformed_http_is_refused_without_an_envelope(run_proxy: RunProxy) -> None:
+    async with run_proxy("http://127.0.0.1:1") as proxy, raw_caller(proxy.url) as caller:
+        await caller.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n")
+        answer = await caller.answer()
+        assert answer.status == 400
+        assert answer.header("content-type") != ["application/json"]
+
+
+@pytest.mark.parametrize(
+    ("server", "workers", "bind", "certificate", "problem"),
+    [
+        ("uvicorn", 1, "127.0.0.1:0", "chain.pem", "TLS needs"),
+        ("granian", 1, "127.0.0.1:0", "chain.pem", "TLS needs"),
+        ("granian", 2, "127.0.0.1:0", None, "one worker"),
+        ("granian", 1, "unix:/tmp/a", None, "HOST:PORT"),
+    ],
+)
+def test_what_a_server_cannot_do_is_refused(
+    server: str, workers: int, bind: str, certificate: str | None, problem: str
+) -> None:
+    config = ServerConfig()
+    config.bind, config.certfile = [bind], certificate
+    with pytest.raises(SettingsError, match=problem):
+        check_server(server, config, workers, [])
+
+
+def test_a_server_that_is_not_installed_is_named_with_its_extra() -> None:
+    with pytest.raises(SettingsError, match=r"--server absent: .*llm-token-proxy\[absent\]"):
+        check_server("absent", ServerConfig(), 1, [])
+
+
+def test_uvicorn_serves_several_workers_and_any_socket() -> None:
+    config = ServerConfig()
+    config.bind = ["unix:/tmp/a", "127.0.0.1:0"]
+    check_server("uvicorn", config, 4, [])
