@@ -125,7 +125,7 @@ def _load(name: str, holder: str) -> "Encoding":
     def load() -> None:
         try:
             found.append(tiktoken.get_encoding(name))
-        except Exception as error:  # The file system, the network, or the file itself.
+        except (OSError, ValueError) as error:  # the file system, the network, or the file itself
             failed[:] = [type(error).__name__]
 
     thread = threading.Thread(target=load, daemon=True)

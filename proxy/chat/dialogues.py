@@ -1,9 +1,10 @@
 """The dialogues of one worker: each is started by a visitor's request and runs in a separate task."""
 
 import asyncio
+import contextlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -172,7 +173,7 @@ class Dialogues:
     async def _run(self, question: "_Question", started: "asyncio.Future[str]") -> None:
         """Run a dialogue to its end. An error ends only this dialogue."""
         channel, publisher = question.channel, Publisher(self._broker, question.channel)
-        try:
+        with _errors_logged("chat_lease_not_released"):  # the lease will expire
             try:
                 with self._limit.slot(question.address):
                     await self._converse(question, publisher, started)
@@ -180,16 +181,15 @@ class Dialogues:
                 if not started.done():
                     started.set_exception(error)
                 _log.warning("chat_dialogue_not_published", error=type(error).__name__)
-            except Exception:
-                # A failed task of the group would end all others and the service.
+            except Exception:  # as in `_errors_logged`
                 _log.exception("chat_dialogue_failed")
-                await self._publish_failure(publisher)
+                with _errors_logged("chat_error_not_published"):
+                    await publisher.publish_block("error", messages.BROKEN)
+                    await publisher.publish_state("failed")
             finally:
                 if not started.done():
                     started.set_result(messages.BROKEN)
                 await self._channels.end(channel)
-        except Exception:  # for the same reason; the lease will expire
-            _log.exception("chat_lease_not_released")
 
     async def _converse(
         self, question: "_Question", publisher: Publisher, started: "asyncio.Future[str]"
@@ -239,12 +239,14 @@ class Dialogues:
                 history.append(Message(role="assistant", content=turn.answer))
         return history
 
-    async def _publish_failure(self, publisher: Publisher) -> None:
-        try:
-            await publisher.publish_block("error", messages.BROKEN)
-            await publisher.publish_state("failed")
-        except Exception:  # for the same reason
-            _log.exception("chat_error_not_published")
+
+@contextlib.contextmanager
+def _errors_logged(event: str) -> Iterator[None]:
+    """Log any error of the block: a failed task of the group would end all others and the service."""
+    try:
+        yield
+    except Exception:
+        _log.exception(event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -380,17 +380,24 @@ class CachedTokenSource:
             return await self._sharing.obtain(self._fetch, known)
 
     async def _fetch(self) -> FetchedToken:
-        """Fetch one token in bounded time, and count it."""
+        """Fetch one token in bounded time, and count it.
+
+        Raises:
+            TokenFetchError: The source failed, with any exception, or did not answer in time.
+        """
         started = self.clock()
         try:
             async with asyncio.timeout(self._policy.fetch_timeout):
                 return await self._source.fetch()
-        except Exception as error:
-            if as_fetch_error(error).permanent:
+        except Exception as error:  # a source may raise anything
+            failure = as_fetch_error(error)
+            if failure.permanent:
                 self.stats.fetches_failed_permanent += 1
             else:
                 self.stats.fetches_failed_passing += 1
-            raise
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             self.stats.fetches += 1
             self.stats.fetch_seconds += self.clock() - started

@@ -1,6 +1,7 @@
 """The scope of one exchange: its record, what must be closed at its end, and its one log line."""
 
 import contextlib
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
@@ -99,11 +100,8 @@ class ExchangeScope:
     ) -> None:
         try:
             await self.closing.__aexit__(kind, error, traceback)
-        except BaseException as raised:
-            error = raised
-            raise
         finally:
-            self._note_outcome(error)
+            self._note_outcome(sys.exception())  # that of the block, or a later one of the closing
             write = _log.debug if self.record.quiet else _log.info
             write("exchange", **self.record.fields())
             self._context.__exit__(None, None, None)

@@ -1,10 +1,11 @@
 """HTTP/1.1 between a caller's connection and an ASGI application, parsed by llhttp (RFC 9110, RFC 9112).
 
-`Connection` is the asyncio protocol of one connection. It builds a `Cycle` for each request, which is the
-`receive` and `send` of ASGI. Requests of one connection are answered one at a time; pipelined ones wait.
+`Connection` is the asyncio protocol of one connection. It builds a `Cycle` for each request, which has the
+`receive` and `send` of ASGI. Requests of one connection are answered one at a time (RFC 9112 9.3.2), while
+pipelined ones wait.
 
-Every wait has a clock, and every input a bound. The clocks need no timers of their own: the server looks at
-all connections once a second.
+Every wait has a timeout, and every input a bound. The timeouts need no timers of their own: the server calls
+`Connection.tick` about once a second.
 """
 
 import asyncio
@@ -13,19 +14,16 @@ import re
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Final, Literal, Protocol, Required, TypedDict, cast
 from urllib.parse import unquote
 
 import httptools
 
 Headers = list[tuple[bytes, bytes]]
-App = Callable[
-    [dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
-]
 
 BODY_BUFFER_BYTES: Final = 64 * 1024
 """Unread bytes of a body that may wait here; beyond it the connection is not read."""
@@ -64,21 +62,68 @@ SLOW_BODY: Final = "slow_body"
 MALFORMED_BODY: Final = "malformed_body"
 
 
+class Scope(TypedDict):
+    """The scope of a request, or of the handshake of a WebSocket (ASGI 3.0).
+
+    `path` is percent-decoded; `raw_path` and `query_string` are the caller's bytes, and header names are in
+    lower case. `client` and `server` are address and port, or None on a Unix socket.
+    """
+
+    type: Literal["http", "websocket"]
+    asgi: dict[str, str]
+    http_version: str
+    method: str
+    scheme: str
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    root_path: str
+    headers: Headers
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    state: dict[str, object]
+    extensions: dict[str, dict[str, object]]
+
+
+class ReceiveEvent(TypedDict, total=False):
+    """`http.request` with the next bytes of the body, or `http.disconnect` with the reason."""
+
+    type: Required[Literal["http.request", "http.disconnect"]]
+    body: bytes
+    more_body: bool
+    reason: DisconnectReason
+
+
+class SendEvent(TypedDict, total=False):
+    """`http.response.start` with status and headers, or `http.response.body` with bytes of the body."""
+
+    type: Required[str]
+    status: int
+    headers: Headers
+    body: bytes
+    more_body: bool
+
+
+Receive = Callable[[], Awaitable[ReceiveEvent]]
+Send = Callable[[SendEvent], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """Bounds and clocks of one connection.
+    """Bounds of one connection: sizes in bytes, times in seconds.
 
     Args:
-        target_bytes: Of the request target; more is 414.
-        head_bytes: Of the request line and all header lines; more is 431.
-        headers: Header lines; more is 431.
-        idle_seconds: Between two requests.
-        head_seconds: From the first byte of a request, or from the opening of the connection, to the end of
-            its head.
-        window_seconds: Within which a body and a response must make progress.
-        body_bytes: Of a request body that must arrive in each window while it is read; less is 408.
-        response_bytes: Of a response that the caller must take in each window while some wait.
-        requests: That one connection may send.
+        target_bytes: The longest request target; a longer one is answered 414.
+        head_bytes: The request line and all header lines; more is answered 431.
+        headers: The number of header lines; more are answered 431.
+        idle_seconds: The time between two requests.
+        head_seconds: The time from the first byte of a request, or from the opening of the connection, to the
+            end of the head; more is answered 408.
+        window_seconds: The time within which a body and a response must make progress.
+        body_bytes: How much of a request body must arrive in each window while it is read; less is 408.
+        response_bytes: How much of a waiting response the caller must take in each window; less aborts it.
+        requests: The number of requests on one connection.
     """
 
     target_bytes: int = 16 * 1024
@@ -93,12 +138,12 @@ class ConnectionLimits:
 
 
 class Refusal(Exception):
-    """A request that is answered here, before an application sees it; the connection is closed afterwards.
+    """A request that the server itself rejects. The connection is closed after the response.
 
     Args:
-        status: Of the response.
-        reason: Names the fault, for the caller and the log. Never bytes of the request.
-        headers: Of the response.
+        status: The status of the response.
+        reason: The fault, for the caller and the log, without bytes of the request.
+        headers: Further headers of the response.
     """
 
     def __init__(self, status: HTTPStatus, reason: str, headers: Headers | None = None) -> None:
@@ -111,17 +156,14 @@ class Refusal(Exception):
 class ConnectionOwner(Protocol):
     """The server, as its connections use it."""
 
+    app: App
     limits: ConnectionLimits
-    state: dict[str, Any]
+    state: dict[str, object]
     root_path: str
 
     @property
     def draining(self) -> bool:
-        """Whether a connection ends with the response that it waits for."""
-        ...
-
-    def app(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
-        """Serve one ASGI scope."""
+        """Whether each connection is closed after its current response."""
         ...
 
     def opened(self, connection: "Connection") -> None:
@@ -133,27 +175,31 @@ class ConnectionOwner(Protocol):
         ...
 
     def closed(self, connection: "Connection") -> None:
-        """Forget a connection."""
+        """Remove a connection from the count."""
         ...
 
-    def run(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Run work in a task that the server owns."""
+    def run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a coroutine in a task that the server owns."""
         ...
 
     def common_headers(self) -> bytes:
-        """Header lines of every response, such as Date."""
+        """Return the header lines of every response, such as Date."""
         ...
 
     def refuse(self, refusal: Refusal, peer: str | None) -> tuple[Headers, bytes]:
-        """Log a refusal; the headers and the body of its response."""
+        """Log a refusal; return the headers and the body of its response."""
         ...
 
     def failed(self, error: BaseException) -> None:
         """Log an exception that escaped from the application."""
         ...
 
-    def upgrade(self, connection: "Connection", scope: dict[str, Any]) -> Callable[[bytes], None]:
-        """Take over a connection whose request asks for a WebSocket; what its bytes are given to."""
+    def upgrade(self, connection: "Connection", scope: Scope) -> Callable[[bytes], None]:
+        """Serve a WebSocket on a connection; return what takes the caller's further bytes.
+
+        Raises:
+            Refusal: the handshake is not one of RFC 6455.
+        """
         ...
 
 
@@ -175,11 +221,9 @@ class Cycle:
         "method", "scope", "started", "task",
     )  # fmt: skip
 
-    def __init__(
-        self, connection: "Connection", scope: dict[str, Any], *, keep_alive: bool, expects: bool
-    ) -> None:
+    def __init__(self, connection: "Connection", scope: Scope, *, keep_alive: bool, expects: bool) -> None:
         self.scope = scope
-        self.method: str = scope["method"]
+        self.method = scope["method"]
         self.is_http_1_0 = scope["http_version"] == "1.0"
         self.keep_alive = keep_alive
         self.started = self.complete = False
@@ -229,15 +273,18 @@ class Cycle:
         self._wake()
 
     def disconnect(self, reason: DisconnectReason) -> None:
-        """Let the application know that nobody reads its response any more."""
+        """Report to the application that the caller no longer reads its response."""
         if self.disconnected is None:
             self.disconnected = reason
             self._body.clear()
             self._body_bytes = 0
             self._wake()
 
-    async def receive(self) -> dict[str, Any]:
-        """Return the next bytes of the body, its end, or the disconnect."""
+    async def receive(self) -> ReceiveEvent:
+        """Return the bytes of the body that have arrived, its end, or the disconnect.
+
+        The first call makes the server send `100 Continue` if the caller expects it (RFC 9110 10.1.1).
+        """
         while not self._is_readable():
             if self._continue and not self._complete and not self._head:
                 self._continue = False
@@ -267,12 +314,15 @@ class Cycle:
 
     # --- the response
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Write a message of the application, and wait while the write buffer is full.
+    async def send(self, message: SendEvent) -> None:
+        """Write the head or bytes of the body, and wait while the write buffer is full.
+
+        The body is framed by its Content-Length, else in chunks or, in HTTP/1.0, by the end of the connection
+        (RFC 9112 6.3).
 
         Raises:
-            ConnectionResetError: the caller has left.
-            RuntimeError: the message is out of order, or does not keep to the announced length.
+            ConnectionResetError: the caller has disconnected.
+            RuntimeError: the message is out of order, or the body differs from its Content-Length.
         """
         if self.disconnected is not None:
             raise ConnectionResetError(self.disconnected)
@@ -293,7 +343,7 @@ class Cycle:
             self.started = True
             self._connection.write(self._head)
 
-    def _begin(self, status: int, headers: Headers) -> bytes:
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         connection = self._connection
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         length: int | None = None
@@ -356,21 +406,21 @@ class Cycle:
 
     @property
     def has_head(self) -> bool:
-        """Whether the application has given the head of the response."""
+        """Whether the application has sent the head of the response."""
         return bool(self._head)
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the response that has begun is framed in chunks."""
+        """Whether the response has begun and is framed in chunks."""
         return self.started and self._framing is _Framing.CHUNKED
 
     @property
     def ends_by_close(self) -> bool:
-        """Whether the caller takes the end of the connection for the end of the response."""
+        """Whether only the end of the connection marks the end of the response, as in HTTP/1.0."""
         return self._framing is _Framing.CLOSE
 
     async def run(self) -> None:
-        """Let the application serve the request; whatever it does, the caller gets a response or an end."""
+        """Run the application; if it leaves the response incomplete, end it so that the caller sees that."""
         try:
             await self._connection.owner.app(self.scope, self.receive, self.send)
         except Exception as error:
@@ -382,11 +432,11 @@ class Cycle:
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a caller.
+    """The asyncio protocol of one connection, and the callbacks of its llhttp parser.
 
     Args:
         owner: The server.
-        secure: Whether it is TLS.
+        secure: Whether the connection is TLS.
     """
 
     def __init__(self, owner: ConnectionOwner, *, secure: bool) -> None:
@@ -398,7 +448,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._parser = httptools.HttpRequestParser(self)
         self._client: tuple[str, int] | None = None
-        self._server: tuple[str, int | None] | None = None
+        self._server: tuple[str, int] | None = None
         self._socket: socket.socket | None = None
         # The request whose head or body is arriving.
         self._target: list[bytes] = []
@@ -407,7 +457,7 @@ class Connection(asyncio.Protocol):
         self._head_since = self._loop.time()
         self._reading_head = True
         self._resuming = self._skips_body = False
-        self._websocket: dict[str, Any] | None = None
+        self._websocket: Scope | None = None
         self._incoming: Cycle | None = None
         self._overhead = 0
         self._body_received = 0
@@ -434,7 +484,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the connection."""
+        """Register the connection with the server; refuse it if there are too many."""
         self._transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
         self._client = _address(transport.get_extra_info("peername"))
@@ -446,7 +496,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived."""
+        """Parse bytes, hand them to the WebSocket, or drop them while the connection is being closed."""
         if self._upgraded is not None:
             self._upgraded(data)
         elif self._lingered >= 0:
@@ -457,7 +507,10 @@ class Connection(asyncio.Protocol):
             self._parse(data)
 
     def eof_received(self) -> bool:
-        """The caller sends no more. It may have closed the connection, or still read."""
+        """Return whether to keep the connection open for writing.
+
+        The caller sends no more bytes: it has closed the connection, or only its sending side.
+        """
         self._eof = True
         if self._upgraded is not None or self._lingered >= 0 or self._cycle is None or self._closing:
             return False
@@ -467,7 +520,7 @@ class Connection(asyncio.Protocol):
         return self._transport.can_write_eof()  # TLS connections have no half-closed state.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone; free everything at once."""
+        """Tell the application that the caller has disconnected, and release the connection."""
         del exc
         if self._lost:
             return
@@ -479,12 +532,12 @@ class Connection(asyncio.Protocol):
             self._on_lost()
 
     def pause_writing(self) -> None:
-        """Pause: the write buffer is full."""
+        """Note that the write buffer is full; `drained` waits from now on."""
         self._writing_paused = True
         self._write_window = (self._loop.time(), self._taken())
 
     def resume_writing(self) -> None:
-        """The caller has taken enough."""
+        """Let `drained` return: the caller has read enough."""
         self._writing_paused = False
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -493,7 +546,7 @@ class Connection(asyncio.Protocol):
     # --- httptools
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin to collect the head of a request."""
         if self._resuming:
             return
         self._target, self._headers = [], []
@@ -501,18 +554,26 @@ class Connection(asyncio.Protocol):
         self._overhead = self._body_received = 0
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the request target."""
+        """Add a piece of the request target."""
         self._target.append(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header line, or, behind the body, a trailer, which is dropped."""
+        """Add a header line; drop a trailer (RFC 9112 7.1.2).
+
+        Raises:
+            Refusal: 431, too many header lines.
+        """
         if self._reading_head and not self._resuming:
             self._headers.append((name.lower(), value))
             if len(self._headers) > self.limits.headers:
                 raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header lines")
 
     def on_headers_complete(self) -> None:
-        """The head is complete: check what llhttp leaves to us, and begin the exchange."""
+        """Check what llhttp does not check, and start or queue the request.
+
+        Raises:
+            Refusal: the head is too large or ambiguous, or too many requests are pipelined.
+        """
         if self._resuming:
             return
         self._reading_head = False
@@ -541,13 +602,13 @@ class Connection(asyncio.Protocol):
             raise Refusal(HTTPStatus.BAD_REQUEST, "too many pipelined requests")
 
     def on_body(self, body: bytes) -> None:
-        """Bytes of the body."""
+        """Pass bytes of the body to the request."""
         self._body_received += len(body)
         if self._incoming is not None:
             self._incoming.feed(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
+        """Mark the body of the request as complete."""
         if self._skips_body:
             self._skips_body = False  # httptools skips the body of every request with an upgrade.
         elif self._incoming is not None:
@@ -589,7 +650,7 @@ class Connection(asyncio.Protocol):
                 return
         self.balance_reading()
 
-    def _scope(self) -> dict[str, Any]:
+    def _scope(self) -> Scope:
         target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
         if len(target) > self.limits.target_bytes:
             raise Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
@@ -614,8 +675,14 @@ class Connection(asyncio.Protocol):
             "extensions": {},
         }
 
-    def _check_headers(self, scope: dict[str, Any]) -> bool:
-        """Refuse what two servers could read in two ways; return whether the caller expects a 100."""
+    def _check_headers(self, scope: Scope) -> bool:
+        """Check the headers that frame and route the request; return whether the caller expects a 100.
+
+        Two servers must not read one request in two ways (RFC 9112 3.2, 6.1, 11.2).
+
+        Raises:
+            Refusal: 400, 417, 501 or 505.
+        """
         version = scope["http_version"]
         if version not in {"1.0", "1.1"}:
             raise Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
@@ -652,7 +719,7 @@ class Connection(asyncio.Protocol):
         cycle.task = self.owner.run(cycle.run())
 
     def _after_upgrade(self, rest: bytes) -> None:
-        """Go on after a request that offered another protocol."""
+        """Continue after a request with an Upgrade header; `rest` are the bytes after its head."""
         websocket, self._websocket = self._websocket, None
         if websocket is None:
             self._ignore_upgrade()
@@ -668,9 +735,9 @@ class Connection(asyncio.Protocol):
             self._upgraded(rest)
 
     def _ignore_upgrade(self) -> None:
-        """Keep to HTTP/1.1, as RFC 9110 7.8 allows, where a request asks for h2c or another protocol.
+        """Continue in HTTP/1.1, as RFC 9110 7.8 allows, if a request offers h2c or another protocol.
 
-        llhttp has stopped behind the head. A new parser that is given the framing of the body takes over.
+        llhttp stops after the head of such a request, so a new parser that knows the framing continues.
         """
         self._parser = httptools.HttpRequestParser(self)
         if self._incoming is None:
@@ -687,11 +754,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_last(self) -> bool:
-        """Whether the connection is closed behind the response that begins now."""
+        """Whether the connection is closed after the response that begins now."""
         return self.owner.draining or self._eof or self._requests >= self.limits.requests
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport."""
+        """Write bytes to the transport, unless the connection is lost."""
         if not self._lost:
             self._written += len(data)
             self._transport.write(data)
@@ -700,7 +767,7 @@ class Connection(asyncio.Protocol):
         """Wait while the write buffer is full.
 
         Raises:
-            ConnectionResetError: the caller has left.
+            ConnectionResetError: the caller has disconnected.
         """
         if self._writing_paused:
             if self._writable is None:
@@ -710,7 +777,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError(self._reason)
 
     def response_complete(self, cycle: Cycle, *, close: bool) -> None:
-        """All of a response has been written: go on with the next request, or close."""
+        """Start the next request after a complete response, or close the connection."""
         if cycle is not self._cycle:
             return
         self._cycle = None
@@ -728,7 +795,7 @@ class Connection(asyncio.Protocol):
             self.balance_reading()
 
     def response_broken(self, cycle: Cycle) -> None:
-        """The application has ended without a whole response."""
+        """End an incomplete response: by a 500 if nothing was sent, else so that the caller sees the cut."""
         if cycle.has_head:
             cycle.flush_head()
         if not cycle.started:
@@ -743,14 +810,14 @@ class Connection(asyncio.Protocol):
             self._close_politely(linger=False)  # The last chunk, or the rest of the length, is missing.
 
     def _reset(self) -> None:
-        """End the connection with a reset instead of a proper end."""
+        """Abort the connection with a TCP reset, which no caller takes for a proper end."""
         if self._socket is not None:
             with contextlib.suppress(OSError), _duplicate(self._socket) as duplicate:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     def balance_reading(self) -> None:
-        """Read from the connection exactly while there is room for what arrives."""
+        """Pause or resume reading, so that unread bytes stay below `BODY_BUFFER_BYTES`."""
         cycle = self._cycle
         full = bool(self._pipeline) or (cycle is not None and cycle.unread > BODY_BUFFER_BYTES)
         if full != self._reading_paused and not self._closing and not self._lost:
@@ -761,7 +828,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def begin_drain(self) -> None:
-        """Close the connection if no request is under way; a new one gets a moment to send its first."""
+        """Close the connection if it is idle; a new one may still send its first request."""
         self._ends_idle = True
         if self._requests and self._cycle is None and self._upgraded is None and not self._head_bytes:
             self._close_politely(linger=False)
@@ -771,35 +838,35 @@ class Connection(asyncio.Protocol):
         self._close_politely(linger=False)
 
     def abort(self, reason: DisconnectReason = GONE) -> None:
-        """Cut the connection now."""
+        """Close the connection without sending what is buffered; the application gets the reason."""
         self._disconnect(reason)
         self._closing = True
         self._transport.abort()
 
     def pause_reading(self) -> None:
-        """Stop reading what an upgraded connection receives."""
+        """Stop reading, for a WebSocket whose messages wait."""
         if not self._lost:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Continue reading."""
         if not self._lost and not self._closing:
             self._transport.resume_reading()
 
     def write_head(self, status: int, headers: Headers) -> None:
-        """Write the head of a response that no cycle owns."""
+        """Write the head of a response to a WebSocket handshake or to a refused request."""
         self.write(_STATUS_LINES[status] + _header_lines(headers) + self.owner.common_headers() + b"\r\n")
 
     def when_lost(self, act: Callable[[], None]) -> None:
-        """Call back when the connection is gone."""
+        """Set a function to call when the connection is lost."""
         self._on_lost = act
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer a request that no application sees, and close."""
+        """Reject a request, after the responses to earlier ones, and close the connection."""
         cycle = self._cycle
         if cycle is not None:
             if self._incoming is not cycle:
-                # It concerns a later request: let the earlier ones be answered.
+                # The refusal belongs to a later request: answer the earlier ones first.
                 self._refusal = refusal
                 if self._incoming is not None:
                     self._pipeline.remove(self._incoming)
@@ -818,7 +885,12 @@ class Connection(asyncio.Protocol):
         self._close_politely(linger=True)
 
     def _close_politely(self, *, linger: bool) -> None:
-        """Close once the write buffer is empty; a caller that still sends gets time to read first."""
+        """Close once the write buffer is empty (RFC 9112 9.6).
+
+        Args:
+            linger: Drop what the caller still sends for a while: closing with unread bytes sends a reset,
+                which can destroy the response.
+        """
         if self._closing or self._lost:
             return
         self._closing = True
@@ -843,7 +915,11 @@ class Connection(asyncio.Protocol):
     # --- clocks
 
     def tick(self, now: float) -> None:
-        """Look at the clocks; called about once a second."""
+        """Enforce the timeouts; called about once a second.
+
+        Args:
+            now: The time of the event loop.
+        """
         cycle, limits = self._cycle, self.limits
         if self._lost:
             return
@@ -855,7 +931,7 @@ class Connection(asyncio.Protocol):
         elif self._closing:
             pass
         elif cycle is not None:
-            self._look_at_the_caller()
+            self._detect_disconnect()
             if cycle is self._incoming and self._is_slow_body(cycle, now):
                 self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request body arrives too slowly"))
         elif self._upgraded is not None:
@@ -889,10 +965,10 @@ class Connection(asyncio.Protocol):
         return now_taken - taken < self.limits.response_bytes
 
     def _taken(self) -> int:
-        """Bytes that the caller's kernel has acknowledged, as far as ours says."""
+        """Return how many bytes of all responses the caller's kernel has acknowledged."""
         return self._written - self._transport.get_write_buffer_size() - _unacknowledged(self._socket)
 
-    def _look_at_the_caller(self) -> None:
+    def _detect_disconnect(self) -> None:
         """Detect that the caller has closed a connection that is not being read."""
         if not (self._eof or self._reading_paused):
             return
@@ -906,9 +982,9 @@ class Connection(asyncio.Protocol):
     def _probe(self) -> None:
         """Probe a half-closed connection with bytes that a live caller ignores.
 
-        A caller that only closed its sending side ignores them. One that has closed the connection answers
-        with a reset, and its request can be cancelled. In front of a response that is a 100; within
-        a chunked one a leading zero of the next chunk size (RFC 9112 7.1 allows any number of them).
+        A caller that has closed the connection answers them with a reset, and its request can be cancelled.
+        Before the response the probe is a 100 Continue; within a chunked response it is a leading zero of the
+        next chunk size, of which RFC 9112 7.1 allows any number.
         """
         cycle = self._cycle
         if cycle is None or self._lost:
@@ -917,7 +993,7 @@ class Connection(asyncio.Protocol):
             self.write(b"0")
         elif not cycle.started and not cycle.is_http_1_0:
             self.write(_CONTINUE)
-        self._loop.call_later(PROBE_SECONDS, self._look_at_the_caller)
+        self._loop.call_later(PROBE_SECONDS, self._detect_disconnect)
 
 
 def _header_lines(headers: Headers) -> bytes:
@@ -934,13 +1010,13 @@ def _refusal_of(error: httptools.HttpParserError, data: bytes) -> Refusal:
     return Refusal(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
 
 
-def _address(name: Any) -> tuple[str, int] | None:
-    """The address of a TCP socket; Unix sockets have none."""
+def _address(name: object) -> tuple[str, int] | None:
+    """Return address and port of a TCP socket; None for a Unix socket."""
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None
 
 
 def _tcp_state(connection: socket.socket | None) -> int:
-    """The state of a TCP connection in Linux' numbers; 0 where the system does not say."""
+    """Return the state of a TCP connection in Linux's numbers (tcp(7), TCP_INFO); 0 if it is unknown."""
     if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
         return 0
     try:
@@ -951,12 +1027,12 @@ def _tcp_state(connection: socket.socket | None) -> int:
 
 
 def _duplicate(connection: socket.socket) -> socket.socket:
-    """A socket of our own on a transport's connection: event loops do not offer all of a socket's methods."""
+    """Return a socket for the transport's connection: a transport's own lacks some methods."""
     return socket.fromfd(connection.fileno(), connection.family, connection.type)
 
 
 def _unacknowledged(connection: socket.socket | None) -> int:
-    """Bytes in the kernel that the peer has not acknowledged (Linux' SIOCOUTQ); 0 where it does not say."""
+    """Return how many bytes in the kernel the peer has not acknowledged (SIOCOUTQ); 0 if it is unknown."""
     if connection is None:
         return 0
     try:

@@ -1,36 +1,36 @@
 """Serve an ASGI application until a stop event is set, then drain.
 
 Hypercorn's configuration, lifespan and WebSockets are used as they are. `proxy.server.http1` replaces its
-HTTP/1.1, which keeps dead connections until a timer ends them, has no clock for slow requests, answers
-refusals without a body, and costs several times as much.
+HTTP/1.1, which keeps dead connections until a timer ends them, has no timeout for slow requests, answers
+refusals without a body, and costs several times as much CPU.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import AF_UNIX, socket
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.typing import LifespanState
+from hypercorn.typing import ASGIFramework, LifespanState
 
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
-from proxy.server.http1 import Connection, ConnectionLimits, Headers, Refusal
+from proxy.server.http1 import App, Connection, ConnectionLimits, Headers, Refusal, Scope
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
 
 TICK_SECONDS: Final = 1.0
-"""How often the clocks of all connections are looked at."""
+"""How often the timeouts of all connections are checked."""
 ABORT_SECONDS: Final = 2.0
-"""How long the tasks of connections that were cut at the end may take to end."""
+"""How long the tasks of aborted connections may take to end."""
 
 _CODES: Final = {
     HTTPStatus.BAD_REQUEST: "invalid_request",
@@ -41,35 +41,35 @@ _CODES: Final = {
 
 
 class Server:
-    """The connections of one worker.
+    """The connections of one worker, and the tasks that serve them.
 
     Args:
         app: The application.
-        config: Of `hypercorn.toml`.
-        limits: Of each connection.
-        max_connections: At once; a further one is answered 503.
-        is_leaving: Whether callers should go elsewhere; then each response ends its connection.
+        config: The settings of `hypercorn.toml`.
+        limits: The limits of each connection.
+        max_connections: The number of concurrent connections; a further one is answered 503.
+        is_leaving: Whether callers should connect to another process; then each response ends its connection.
     """
 
     def __init__(
         self,
-        app: Any,
+        app: ASGIFramework,
         config: ServerConfig,
         limits: ConnectionLimits,
         max_connections: int | None = None,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.limits = limits
-        self.state: dict[str, Any] = {}
+        self.state: dict[str, object] = {}
         self.root_path = config.root_path
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.refused = 0
-        """Requests that were answered here, before the application saw them."""
+        """Requests that the server itself rejected."""
         self.wrapped = ASGIWrapper(app)
         self.config = config
         self.context = WorkerContext(None)
-        self._app = app
+        self.app = cast(App, app)
         self._max_connections = max_connections
         self._is_draining = False
         self._is_leaving = is_leaving
@@ -79,18 +79,13 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
 
-    def app(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
-        """Serve one ASGI scope."""
-        serving: Awaitable[None] = self._app(scope, receive, send)
-        return serving
-
     # --- connections
 
     def opened(self, connection: Connection) -> None:
         """Count a connection.
 
         Raises:
-            Refusal: there are too many.
+            Refusal: 503, there are too many connections.
         """
         if self._max_connections is not None and len(self.connections) >= self._max_connections:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")])
@@ -98,14 +93,14 @@ class Server:
         self._emptied.clear()
 
     def closed(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Remove a connection from the count."""
         self.connections.discard(connection)
         if not self.connections:
             self._emptied.set()
 
-    def run(self, work: Any) -> asyncio.Task[None]:
-        """Run work in a task that lives as long as the server at most."""
-        task: asyncio.Task[None] = self._loop.create_task(work)
+    def run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a coroutine in a task that `abort` cancels at the latest."""
+        task = self._loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -115,16 +110,16 @@ class Server:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed(error)
 
-    def upgrade(self, connection: Connection, scope: dict[str, Any]) -> Callable[[bytes], None]:
-        """Take over a connection whose request asks for a WebSocket."""
+    def upgrade(self, connection: Connection, scope: Scope) -> Callable[[bytes], None]:
+        """Serve a WebSocket on a connection; return what takes the caller's further bytes."""
         return serve_websocket(self, connection, scope)
 
     def common_headers(self) -> bytes:
-        """The header lines of every response."""
+        """Return the header lines of every response, such as Date."""
         return self._common
 
     def refuse(self, refusal: Refusal, peer: str | None) -> tuple[Headers, bytes]:
-        """Log a refusal; return the headers and the body of its response."""
+        """Log a refusal; return the headers and the body of its response, in OpenAI's error envelope."""
         self.refused += 1
         request_id = uuid4().hex
         status = refusal.status
@@ -167,11 +162,11 @@ class Server:
 
     @property
     def draining(self) -> bool:
-        """Whether a connection ends with the response that it waits for."""
+        """Whether each connection is closed after its current response."""
         return self._is_draining or self._is_leaving()
 
     async def drain(self, seconds: float) -> None:
-        """Close idle connections, and wait until the others have ended, for some seconds at most."""
+        """Close idle connections, and wait up to `seconds` until the others have ended."""
         self._is_draining = True
         await self.context.terminated.set()
         for connection in [*self.connections]:
@@ -196,7 +191,7 @@ class Server:
 
 
 async def serve(
-    app: Any,
+    app: ASGIFramework,
     config: ServerConfig,
     sockets: list[socket],
     stopped: Callable[[], Awaitable[object]],
@@ -209,13 +204,13 @@ async def serve(
 
     Args:
         app: An ASGI application.
-        config: Of `hypercorn.toml`.
-        sockets: Bound and listening; they are closed.
+        config: The settings of `hypercorn.toml`.
+        sockets: The bound sockets; they are closed at the end.
         stopped: Returns when the service should accept no more connections.
-        limits: Of each connection; by default those of the configuration.
-        max_connections: At once.
-        is_leaving: Whether callers should go elsewhere, which begins before `stopped` returns.
-        certificates: With them TLS is spoken.
+        limits: The limits of each connection; by default those of the configuration.
+        max_connections: The number of concurrent connections.
+        is_leaving: Whether callers should connect to another process; this begins before `stopped` returns.
+        certificates: Makes the server use TLS.
 
     Raises:
         Exception: the application did not start.
@@ -270,7 +265,7 @@ async def _accept_until(
 
 
 def limits_of(config: ServerConfig) -> ConnectionLimits:
-    """The limits that Hypercorn's configuration has keys for; the defaults for the rest."""
+    """Return the limits for which Hypercorn's configuration has keys, and the defaults of the others."""
     return ConnectionLimits(
         head_bytes=config.h11_max_incomplete_size,
         idle_seconds=config.keep_alive_timeout,

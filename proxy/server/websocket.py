@@ -6,21 +6,24 @@ Hypercorn's stream reports every close as 1006; the class here passes on the cal
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.typing import ConnectionState
 from wsproto.events import CloseConnection, Ping
+from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
 
-from proxy.server.http1 import Connection, Headers, Refusal
+from proxy.server.http1 import Connection, Headers, Refusal, Scope
 
 if TYPE_CHECKING:
     from proxy.server.serve import Server
+
+SendBytes = Callable[[Event], Awaitable[None]]
 
 STREAM_ID: Final = 1
 BUFFER_BYTES: Final = 256 * 1024
@@ -29,15 +32,18 @@ _VERSION: Final = b"13"
 
 
 class CloseReportingStream(WSStream):
-    """Remember the close frame that the caller sent, and report its code and reason."""
+    """A stream that reports the code and the reason of the caller's close frame to the application."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, server: "Server", group: TaskGroup, scope: Scope, send: SendBytes) -> None:
+        super().__init__(
+            server.wrapped, server.config, server.context, group, scope["scheme"] == "https",
+            scope["client"], scope["server"], send, STREAM_ID,
+        )  # fmt: skip
         self._close_frame: CloseConnection | None = None
         self._ended = asyncio.Event()
 
-    async def handle(self, event: Any) -> None:
-        """Handle an event as the base class does, but for the end."""
+    async def handle(self, event: Event) -> None:
+        """Handle an event as the base class does, except for the end of the stream."""
         if isinstance(event, StreamClosed):
             self._ended.set()
         if isinstance(event, StreamClosed) and self._close_frame is not None and not self.closed:
@@ -48,12 +54,14 @@ class CloseReportingStream(WSStream):
             return
         await super().handle(event)
 
-    async def _send_wsproto_event(self, event: Any) -> None:
-        closes = isinstance(event, CloseConnection) and self.state == ASGIWebsocketState.CONNECTED
-        if closes and self._close_frame is None:  # the answer to the caller's frame, or a refused message
-            self._close_frame = event
+    async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
+        connected = self.state == ASGIWebsocketState.CONNECTED
+        close = event if isinstance(event, CloseConnection) and connected else None
+        self._close_frame = (
+            self._close_frame or close
+        )  # the answer to the caller's frame, or a refused message
         await super()._send_wsproto_event(event)
-        if closes and event.code == CloseReason.MESSAGE_TOO_BIG:
+        if close is not None and close.code == CloseReason.MESSAGE_TOO_BIG:
             # The base class would go on to read.
             await self.send(StreamClosed(stream_id=self.stream_id))
 
@@ -66,10 +74,8 @@ class CloseReportingStream(WSStream):
                     await self._ended.wait()
 
 
-def serve_websocket(
-    server: "Server", connection: Connection, scope: dict[str, Any]
-) -> Callable[[bytes], None]:
-    """Serve a WebSocket on a connection; return what the bytes of the caller are given to.
+def serve_websocket(server: "Server", connection: Connection, scope: Scope) -> Callable[[bytes], None]:
+    """Serve a WebSocket on a connection; return what takes the caller's further bytes.
 
     Raises:
         Refusal: the handshake is not one of RFC 6455.
@@ -95,7 +101,7 @@ def _check_handshake(headers: Headers) -> None:
 
 
 class _Incoming:
-    """Bytes of the caller that wait for the stream."""
+    """The caller's bytes that wait for the stream; reading pauses above `BUFFER_BYTES`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -115,7 +121,7 @@ class _Incoming:
             self._connection.pause_reading()
 
     def end(self) -> None:
-        """The connection is gone."""
+        """Make `get` return nothing once the waiting bytes are read: the connection is lost."""
         self._ended = True
         self._arrived.set()
 
@@ -134,9 +140,7 @@ class _Incoming:
         return data
 
 
-async def _serve(
-    server: "Server", connection: Connection, scope: dict[str, Any], incoming: _Incoming
-) -> None:
+async def _serve(server: "Server", connection: Connection, scope: Scope, incoming: _Incoming) -> None:
     async def send(event: Event) -> None:
         if isinstance(event, Response):
             connection.write_head(event.status_code, event.headers)
@@ -148,10 +152,7 @@ async def _serve(
             connection.close()
 
     async with TaskGroup(asyncio.get_running_loop()) as group:
-        stream = CloseReportingStream(
-            server.wrapped, server.config, server.context, group, scope["scheme"] == "https",
-            scope["client"], scope["server"], send, STREAM_ID,
-        )  # fmt: skip
+        stream = CloseReportingStream(server, group, scope, send)
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         await stream.handle(
             Request(
@@ -160,7 +161,7 @@ async def _serve(
                 http_version=scope["http_version"],
                 method=scope["method"],
                 raw_path=target,
-                state=ConnectionState(cast(Any, server.state)),
+                state=ConnectionState(server.state),
             )
         )
         while data := await incoming.get():

@@ -1,6 +1,7 @@
 """Send one request with a live token, and return the unread response. Only this module uses AsyncOpenAI."""
 
 import asyncio
+import contextlib
 import functools
 import ssl
 from http import HTTPStatus
@@ -77,19 +78,25 @@ class UpstreamClient(AsyncOpenAI):
         self._base_path = url.raw_path.rstrip(b"/")
 
     async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> UpstreamResponse:
-        """Send a request; the response is unread, and must be closed.
+        """Send a request, and return the response, whose body is unread. The caller closes it.
 
-        If the upstream rejects the token, the request is sent again with a newer one, if its body is held.
+        If the upstream rejects the token, a request with a held body is sent again with a newer token.
+
+        Args:
+            request: The request without the credential.
+            record: Receives the number of the token, and how often the request was sent again.
 
         Raises:
-            CredentialError: no token, or none that the upstream accepts.
-            UpstreamForbidden: the upstream rejects this request whatever the token.
-            Unreachable, BadResponse, UpstreamTimeout, Overloaded: no answer that could be relayed.
+            CredentialError: There is no token, or the upstream accepts none.
+            UpstreamForbidden: The upstream rejects this request with every token.
+            Unreachable, BadResponse, UpstreamTimeout: There is no response that can be relayed.
+            Overloaded: `max_connections` requests are in progress.
         """
         if self._open >= self._limit:
             raise Overloaded
         self._open += 1
-        try:
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._closed)
             use = self._use_token(request)
             if use is None:
                 response = await self._send(request, None)
@@ -114,10 +121,8 @@ class UpstreamClient(AsyncOpenAI):
             record.reason = wrong_base_url(self._base_url_text, response.status, response.headers)
             response.headers = relocate(response.headers, self._base_url_text, request.path)
             response.prepare(self._secrets.redactor, self._cut_off, self._closed)
+            failed.pop_all()  # from here on, the response counts until it is closed
             return response
-        except BaseException:
-            self._closed()
-            raise
 
     def _closed(self) -> None:
         self._open -= 1
@@ -200,14 +205,15 @@ class UpstreamClient(AsyncOpenAI):
             return True
         if not rules.need_body(status, headers):
             return False
+        beginning: bytes | None = None
         try:
-            return rules.match_body(status, headers, await response.peek(BODY_BYTES_MAX))
+            beginning = await response.peek(BODY_BYTES_MAX)
         except httpx2.TransportError as error:
-            await response.aclose()
             raise self._translate(error) from error
-        except BaseException:  # also if the caller leaves meanwhile: nothing else closes this response
-            await response.aclose()
-            raise
+        finally:
+            if beginning is None:  # also if the caller leaves meanwhile: nothing else closes this response
+                await response.aclose()
+        return rules.match_body(status, headers, beginning)
 
     async def _read_rejection(self, response: UpstreamResponse) -> bytes:
         """Read what arrives in time of a response that rejects our token, and close it."""

@@ -7,9 +7,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import uvloop
+from hypercorn.typing import ASGIFramework
 
 from proxy.server.config import ServerConfig
 from proxy.server.http1 import ConnectionLimits
@@ -134,7 +135,13 @@ async def served(
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(
             serve(
-                with_lifespan(app), config, [listener], running.stop.wait, limits, max_connections, is_leaving
+                cast(ASGIFramework, with_lifespan(app)),
+                config,
+                [listener],
+                running.stop.wait,
+                limits,
+                max_connections,
+                is_leaving,
             )
         )
         try:

@@ -22,7 +22,7 @@ from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sharing.record import Seal, adopt, read_record, usable_life, write_record
 from proxy.credentials.sharing.scripts import ACQUIRE, FAIL, KEEP, LOOK, PARTS, RELEASE, STORE
-from proxy.credentials.sources import TokenFetchError, as_fetch_error
+from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.tasks import OwnedTasks
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
@@ -217,9 +217,9 @@ class FleetSharing:
             await asyncio.wait({fetching})
             try:
                 fetched = fetching.result()
-            except Exception as error:  # any error ends the lease, and may concern the fleet
+            except TokenFetchError as error:
                 ended = True
-                raise await self._failed(flight, lease, as_fetch_error(error)) from error
+                raise await self._failed(flight, lease, error) from error
             ended = True
             self._fetch_seconds = self._clock() - started
             return await self._store(flight, lease, fetched, started)

@@ -7,8 +7,8 @@ new SDK objects. SDK code that blocks runs in a thread. SDKs do not retry here: 
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,15 @@ def checked_token(token: object, lifetime: float, refresh_in: float | None = Non
     return FetchedToken(Secret(token), lifetime, refresh_in)
 
 
+@contextmanager
+def _translated_errors(translate: Callable[[Exception], TokenFetchError]) -> Iterator[None]:
+    """Translate every error of an SDK; its message may quote the reply, so the chain of causes ends here."""
+    try:
+        yield
+    except Exception as error:
+        raise translate(error) from None
+
+
 # --- Microsoft Entra ID
 
 
@@ -79,15 +88,13 @@ class AzureTokenSource:
 
     async def fetch(self) -> FetchedToken:
         """Fetch a token with a new credential object, whose cache is empty."""
-        try:
+        with _translated_errors(_azure_error):
             credential = await self._side.run(lambda: _azure_credential(self._section))
             try:
                 requested_at = time.time()
                 token = await credential.get_token_info(self._section.scope)
             finally:
                 await credential.close()
-        except Exception as error:  # its message may quote the reply, so the chain ends here
-            raise _azure_error(error) from None
         hint = None if token.refresh_on is None else token.refresh_on - requested_at
         return checked_token(token.token, token.expires_on - requested_at, hint)
 
@@ -207,14 +214,11 @@ class GoogleTokenSource:
 
 
 def _fetch_google(section: GoogleCredential) -> FetchedToken:
-    try:
-        with closing(_google_session(section)) as session:
-            request = _google_request(session, time.monotonic() + section.timeout)
-            credentials = _google_credentials(section, request)
-            if not credentials.valid:  # it is valid already if the SDK had to look up the project
-                credentials.refresh(request)
-    except Exception as error:  # its message may quote the reply, so the chain ends here
-        raise _google_error(error) from None
+    with _translated_errors(_google_error), closing(_google_session(section)) as session:
+        request = _google_request(session, time.monotonic() + section.timeout)
+        credentials = _google_credentials(section, request)
+        if not credentials.valid:  # it is valid already if the SDK had to look up the project
+            credentials.refresh(request)
     return checked_token(credentials.token, _google_lifetime(credentials.expiry, section.default_ttl))
 
 
@@ -358,15 +362,13 @@ class _FoundCredentials:
 
 
 def _fetch_bedrock(section: BedrockCredential) -> FetchedToken:
-    try:
+    with _translated_errors(_bedrock_error):
         from aws_bedrock_token_generator import provide_token  # type: ignore[import-untyped]
 
         credentials = _aws_credentials(section)
         frozen = credentials.get_frozen_credentials()
         signed = time.time()
         token = provide_token(section.region, _FoundCredentials(frozen), timedelta(seconds=section.ttl))
-    except Exception as error:  # its message may quote a reply, so the chain ends here
-        raise _bedrock_error(error) from None
     # The key expires with temporary credentials; botocore has no public attribute for their expiry.
     end: datetime | None = getattr(credentials, "_expiry_time", None)
     remaining = section.ttl if end is None else end.timestamp() - signed
