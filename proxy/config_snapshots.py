@@ -104,11 +104,13 @@ async def open_snapshots(
     """
     async with open_worker_state(settings, drain, token_folder) as state, task_group() as group:
         snapshots = ConfigSnapshots(state, group)
+        measuring = group.create_task(state.lag.measure())
         try:
             await snapshots.replace(settings)
             async with open_chat(settings, lambda: snapshots.current, drain, state.redis) as snapshots.chat:
                 yield snapshots
         finally:
+            measuring.cancel()
             snapshots.close_all()
 
 

@@ -16,6 +16,7 @@ from proxy.redis_connection import RedisConnection
 from proxy.request_body import HeldBytes
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, UsageTotals
+from proxy.telemetry.loop_lag import LoopLag
 from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
@@ -77,6 +78,7 @@ class WorkerState:
     token_folder: TokenFolder | None = None
     """Where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
+    lag: LoopLag = field(default_factory=LoopLag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ async def open_services(
             attempts=Attempts(settings.limits, state.drain, token_texts),
             models=ModelList(settings, clients),
             drain=state.drain,
-            metrics=Metrics(credentials.readings, state.usage, routing.readings),
+            metrics=Metrics(credentials.readings, state.usage, routing.readings, state.lag),
             usage=state.usage,
             held=state.held,
         )

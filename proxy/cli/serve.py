@@ -44,6 +44,9 @@ from proxy.telemetry import configure_logs, get_logger, writing_to
 from proxy.telemetry.worker_metrics import WorkerMetrics
 from proxy.token_ids import load_token_texts
 
+GC_THRESHOLDS: Final = (2_000, 5, 50)
+"""Some 10,000 objects at most are walked in the middle generation, and the oldest one is walked rarely."""
+
 
 @dataclass(frozen=True, slots=True)
 class SharedByWorkers:
@@ -189,9 +192,7 @@ async def _stopped(
     lifeline: Lifeline | None,
 ) -> None:
     """Wait for the signal, then until nobody sends new callers here, and set the clocks of the end."""
-    # What exists now lives to the end. A full collection that walks it again and again stalls every stream.
-    gc.collect()
-    gc.freeze()
+    tune_garbage_collection()
     if lifeline is not None:
         lifeline.report_ready()
     await stop.requested.wait()
@@ -206,6 +207,17 @@ async def _stopped(
     loop = asyncio.get_running_loop()
     loop.call_later(grace, drain.stop_all)
     hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
+
+
+def tune_garbage_collection() -> None:
+    """Keep collections short, because each stalls every stream.
+
+    What exists now lives to the end and need not be walked again. What requests leave behind is freed by
+    reference counting, so that hardly anything waits for the collection of the oldest generation.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "http") -> None:

@@ -339,6 +339,7 @@ class Cycle:
 
     def flush_head(self) -> None:
         """Write the head if it has not been written yet."""
+        self._flush = None
         if not self.started and self.disconnected is None:
             self.started = True
             self._connection.write(self._head)
@@ -390,6 +391,7 @@ class Cycle:
             parts.append(self._head)
             if self._flush is not None:
                 self._flush.cancel()
+                self._flush = None
         if self._framing is _Framing.CHUNKED:
             if data:
                 parts += (b"%x\r\n" % len(data), data, b"\r\n")
@@ -530,6 +532,10 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         if self._on_lost is not None:
             self._on_lost()
+            self._on_lost = None
+        # These refer to the connection. With them, only the garbage collector could free it.
+        self._cycle = self._incoming = self._upgraded = None
+        del self._parser
 
     def pause_writing(self) -> None:
         """Note that the write buffer is full; `drained` waits from now on."""

@@ -1,4 +1,4 @@
-"""The worker processes of one service: started, replaced when they die, signalled and ended together.
+"""The worker processes of one service: started, replaced when they die or hang, signalled and ended together.
 
 The supervisor keeps every listening socket open. The connections that arrive for a worker that has died wait
 there for its successor, and none is refused.
@@ -24,7 +24,14 @@ STEADY_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 5.0
 ASSIGNMENT_SECONDS: Final = 30.0
+BEAT_SECONDS: Final = 1.0
+"""How often the event loop of a worker shows that it runs."""
+HANG_SECONDS: Final = 30.0
+"""A worker without a beat for this long is killed and replaced."""
+START_SECONDS: Final = 120.0
+"""How long a worker may take until its first beat: its imports come before its event loop."""
 _READY: Final = b"ready\n"
+_BEAT: Final = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,9 @@ class Lifeline:
             self._socket.send(_READY)
 
     def watch(self, act: Callable[[], None]) -> None:
-        """Call back when the supervisor has died; needs a running loop."""
+        """Show that the event loop runs, and call back when the supervisor has died; needs a running loop."""
         loop = asyncio.get_running_loop()
+        self._beat(loop)
 
         def look() -> None:
             with contextlib.suppress(BlockingIOError):
@@ -87,6 +95,11 @@ class Lifeline:
                     act()
 
         loop.add_reader(self._socket, look)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(OSError):  # The supervisor does not read, or has died.
+            self._socket.send(_BEAT)
+        loop.call_later(BEAT_SECONDS, self._beat, loop)
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +117,7 @@ class Supervisor:
         folder: See `Assignment`.
         key: See `Assignment`.
         stop_seconds: How long workers may take to end after a signal; then they are killed.
+        hang_seconds: How long a worker may be silent.
     """
 
     def __init__(
@@ -113,12 +127,14 @@ class Supervisor:
         folder: str,
         key: bytes,
         stop_seconds: float,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self._command = command
         self._slots = slots
         self._folder = folder
         self._key = base64.b64encode(key).decode()
         self._stop_seconds = stop_seconds
+        self._hang_seconds = hang_seconds
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._ready: set[int] = set()
         self._stopping = asyncio.Event()
@@ -196,12 +212,37 @@ class Supervisor:
             if self._stopping.is_set():
                 process.terminate()
             writer.write(json.dumps(asdict(assignment)).encode() + b"\n")
-            was_ready = False
-            with contextlib.suppress(ConnectionError):
-                was_ready = await reader.readline() == _READY
-            if was_ready:
-                self._log.info("worker_ready", worker=worker, pid=process.pid)
+            was_ready = await self._heed(reader, worker, process)
             return await process.wait(), was_ready
         finally:
             del self._running[worker]
             writer.close()
+
+    async def _heed(
+        self, reader: asyncio.StreamReader, worker: int, process: asyncio.subprocess.Process
+    ) -> bool:
+        """Read a worker's beats until it ends, or kill it; return whether it ever accepted connections.
+
+        Silence is counted in waits, and not read from a clock: a supervisor that was stopped itself would
+        otherwise take its own pause for the worker's.
+        """
+        was_ready, silent, allowed = False, 0.0, START_SECONDS
+        while silent < allowed:
+            try:
+                async with asyncio.timeout(BEAT_SECONDS):
+                    line = await reader.readline()
+            except TimeoutError:
+                silent += BEAT_SECONDS
+                continue
+            except ConnectionError:
+                return was_ready
+            if not line:
+                return was_ready
+            silent, allowed = 0.0, self._hang_seconds
+            if line == _READY:
+                was_ready = True
+                self._log.info("worker_ready", worker=worker, pid=process.pid)
+        self._log.error("worker_hung", worker=worker, pid=process.pid, silent_s=silent)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return was_ready

@@ -3,6 +3,7 @@
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, get_args
 
@@ -10,12 +11,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     Metric,
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
 from proxy.telemetry.logs import dropped_lines
+from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import CIRCUIT_STATES, State, TokenReading, UpstreamReading, UsageTotals
 
 PREFIX: Final = "llm_proxy_"
@@ -102,6 +105,7 @@ class Metrics:
         tokens: Returns the state of each credential.
         usage: The tokens used so far.
         upstreams: Returns the state of each upstream.
+        lag: Of the event loop.
     """
 
     def __init__(
@@ -109,12 +113,14 @@ class Metrics:
         tokens: Callable[[], Iterable[TokenReading]],
         usage: UsageTotals | None = None,
         upstreams: Callable[[], Iterable[UpstreamReading]] = tuple,
+        lag: LoopLag | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(lambda: _collect_tokens([*tokens()])))
         self._registry.register(_Collector(lambda: _collect_upstreams(upstreams())))
         self._registry.register(_Collector(lambda: _collect_usage(usage or UsageTotals())))
         self._registry.register(_Collector(_collect_logs))
+        self._registry.register(_Collector(lambda: _collect_lag(lag or LoopLag())))
         ProcessCollector(registry=self._registry)
 
     def render(self) -> tuple[bytes, str]:
@@ -164,6 +170,14 @@ def _collect_usage(usage: UsageTotals) -> Iterator[Metric]:
 def _collect_logs() -> Iterator[Metric]:
     text = "Log lines dropped because the log was full or too slow."
     yield CounterMetricFamily(PREFIX + "log_lines_dropped", text, value=dropped_lines())
+
+
+def _collect_lag(lag: LoopLag) -> Iterator[Metric]:
+    name = PREFIX + "loop_lag_seconds"
+    text = "How late the event loop runs what is due."
+    yield HistogramMetricFamily(name, text, buckets=lag.cumulative(), sum_value=lag.sum)
+    text = "The longest lag of the event loop within the last minute."
+    yield GaugeMetricFamily(PREFIX + "loop_lag_max_seconds", text, value=lag.maximum(time.monotonic()))
 
 
 def _states(readings: Iterable[TokenReading]) -> Metric:

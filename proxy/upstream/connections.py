@@ -251,6 +251,10 @@ class GuardedConnection(ResponseHandler):
             self._turn.undelivered = self._is_undelivered(self._turn)
         self._pool.lost(self)
         super().connection_lost(exc)
+        if self._turn is not None:
+            self._turn.payload = (
+                None  # It refers to the connection: only the garbage collector would free both.
+            )
 
     def _delivery(self) -> Delivery | None:
         """None if the kernel does not say."""

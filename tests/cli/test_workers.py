@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from proxy.cli.serve_workers import check_workers
 from proxy.cli.server import open_slots
@@ -204,6 +205,46 @@ async def test_a_worker_that_cannot_start_ends_the_service_with_its_status() -> 
     supervisor = Supervisor(command, [[], []], "/nowhere", bytes(32), stop_seconds=PATIENCE)
     async with asyncio.timeout(PATIENCE):
         assert await supervisor.run(Signals()) == 7
+
+
+BEATING = """
+import asyncio, os, sys
+from pathlib import Path
+from proxy.server.supervisor import Lifeline
+
+async def main():
+    with Lifeline(int(sys.argv[2])) as lifeline:
+        lifeline.read_assignment()
+        lifeline.watch(lambda: None)
+        lifeline.report_ready()
+        Path(sys.argv[1], str(os.getpid())).touch()
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_whose_loop_hangs_is_replaced_and_one_that_beats_is_not(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BEATING, str(tmp_path)]
+    hang_seconds = paced(3.0)
+    supervisor = Supervisor(command, [[], []], "", bytes(32), PATIENCE, hang_seconds)
+
+    def pids() -> set[int]:
+        return {int(path.name) for path in tmp_path.iterdir()}
+
+    with capture_logs() as log:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            running = group.create_task(supervisor.run(Signals()))
+            await until(lambda: len(pids()) == 2)
+            stopped, _ = pids()
+            os.kill(stopped, signal.SIGSTOP)
+            await until(lambda: len(pids()) == 3)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
+    (hung,) = [line for line in log if line["event"] == "worker_hung"]
+    assert hung["pid"] == stopped
+    assert hung["silent_s"] >= hang_seconds
+    assert [line["status"] for line in log if line["event"] == "worker_died"] == [-signal.SIGKILL]
 
 
 def test_what_workers_would_count_by_themselves_needs_redis(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def samples(readings: list[TokenReading]) -> dict[tuple[str, ...], float]:
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
-        if sample.name.startswith("llm_proxy_")
+        if sample.name.startswith("llm_proxy_") and "_loop_lag_" not in sample.name
     }
 
 

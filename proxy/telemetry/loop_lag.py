@@ -1,0 +1,58 @@
+"""How late the event loop of a worker runs what is due: whatever blocks it delays every stream."""
+
+import asyncio
+import bisect
+import itertools
+import math
+import time
+from typing import Final
+
+PERIOD_SECONDS: Final = 0.02
+"""Shorter than the stalls that matter. The clock of uvloop has a resolution of a millisecond."""
+WINDOW_SECONDS: Final = 60.0
+"""At least as long as the usual scrape interval, so that each scrape sees the longest lag since the last."""
+BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class LoopLag:
+    """A histogram of the lag since start-up, and the longest lag of the last minute."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self.sum = 0.0
+        """Of all measurements, in seconds."""
+        self._window_end = -math.inf
+        self._maximum = self._previous_maximum = 0.0
+
+    async def measure(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            due = time.monotonic() + PERIOD_SECONDS
+            await asyncio.sleep(PERIOD_SECONDS)
+            now = time.monotonic()
+            self.add(max(0.0, now - due), now)
+
+    def add(self, lag: float, now: float) -> None:
+        """Count one measurement."""
+        self._counts[bisect.bisect_left(BUCKETS, lag)] += 1
+        self.sum += lag
+        self._turn_window(now)
+        self._maximum = max(self._maximum, lag)
+
+    def maximum(self, now: float) -> float:
+        """The longest lag of the last minute, or of up to two."""
+        self._turn_window(now)
+        return max(self._maximum, self._previous_maximum)
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The buckets as Prometheus counts them: measurements up to each bound."""
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        return [*zip(bounds, itertools.accumulate(self._counts), strict=True)]
+
+    def _turn_window(self, now: float) -> None:
+        if now < self._window_end:
+            return
+        is_next = now < self._window_end + WINDOW_SECONDS
+        self._previous_maximum = self._maximum if is_next else 0.0
+        self._maximum = 0.0
+        self._window_end = now + WINDOW_SECONDS

@@ -1,0 +1,63 @@
+"""The lag of the event loop: what blocks the loop is measured, and stays visible until it is scraped."""
+
+import asyncio
+import time
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.telemetry import Metrics
+from proxy.telemetry.loop_lag import PERIOD_SECONDS, WINDOW_SECONDS, LoopLag
+from tests.loopback import until
+
+
+def samples(lag: LoopLag) -> dict[str, float]:
+    """The samples of the lag, by name and bound."""
+    text = Metrics(list, lag=lag).render()[0].decode()
+    return {
+        sample.name.removeprefix("llm_proxy_loop_lag_") + sample.labels.get("le", ""): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("llm_proxy_loop_lag_")
+    }
+
+
+async def test_a_blocked_loop_is_measured() -> None:
+    lag, blocked = LoopLag(), 0.2
+    async with asyncio.TaskGroup() as group:
+        measuring = group.create_task(lag.measure())
+        await asyncio.sleep(0)
+        time.sleep(blocked)  # noqa: ASYNC251 - this is the fault
+        await until(lambda: lag.sum > 0)
+        measuring.cancel()
+    assert lag.maximum(time.monotonic()) >= blocked - PERIOD_SECONDS - 0.001
+    found = samples(lag)
+    assert found["max_seconds"] >= blocked - PERIOD_SECONDS - 0.001
+    assert found["seconds_bucket0.1"] == found["seconds_count"] - 1
+
+
+def test_the_buckets_are_cumulative_and_count_everything() -> None:
+    lag = LoopLag()
+    for seconds in (0.0, 0.004, 0.005, 0.006, 0.3, 60.0):
+        lag.add(seconds, now=0.0)
+    found = samples(lag)
+    assert found["seconds_bucket0.005"] == 3
+    assert found["seconds_bucket0.01"] == 4
+    assert found["seconds_bucket0.25"] == 4
+    assert found["seconds_bucket10.0"] == 5
+    assert found["seconds_bucket+Inf"] == found["seconds_count"] == 6
+    assert found["seconds_sum"] == 60.315
+
+
+def test_the_longest_lag_stays_for_a_minute_and_is_then_forgotten() -> None:
+    lag = LoopLag()
+    lag.add(0.5, now=100.0)
+    lag.add(0.1, now=100.0 + WINDOW_SECONDS)
+    assert lag.maximum(100.0 + WINDOW_SECONDS) == 0.5
+    assert lag.maximum(100.0 + 2 * WINDOW_SECONDS) == 0.1
+    assert lag.maximum(100.0 + 3 * WINDOW_SECONDS) == 0.0
+
+
+def test_a_lag_is_forgotten_although_nothing_was_measured_since() -> None:
+    lag = LoopLag()
+    lag.add(0.5, now=100.0)
+    assert lag.maximum(100.0 + 5 * WINDOW_SECONDS) == 0.0
