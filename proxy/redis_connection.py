@@ -33,6 +33,9 @@ CONNECTIONS_MAX: Final = 200
 class StoreUnavailable(Exception):
     """Redis cannot be reached, is too slow, or refuses access."""
 
+    access_refused = False
+    """Whether Redis answers, but does not accept the user or the password."""
+
 
 class RedisConnection:
     """Runs commands, each with a time limit and without retries.
@@ -120,7 +123,9 @@ def translated_errors(address: str = "Redis") -> Iterator[None]:
     except StoreUnavailable:
         raise
     except Exception as error:  # an invalid reply can make the parser, or limits, raise anything
-        raise StoreUnavailable(_explain(error, address)) from error
+        unavailable = StoreUnavailable(_explain(error, address))
+        unavailable.access_refused = isinstance(error, AuthenticationError | NoPermissionError)
+        raise unavailable from error
 
 
 def _explain(error: Exception, address: str) -> str:

@@ -21,7 +21,7 @@ SCRIPT: Final = "llm-token-proxy"
 EXIT_USAGE: Final = 2
 WORD_DELAY_SECONDS_MAX: Final = 0.5
 _SERVERS: Final = ("hypercorn", "uvicorn", "granian")
-_COMMANDS: Final = ("serve", "check", "token", "recipe", "gateway")
+_COMMANDS: Final = ("serve", "check", "token", "recipe", "doctor", "gateway")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,6 +60,10 @@ def _run(options: argparse.Namespace) -> int:
         from proxy.cli.recipe import recipe
 
         return recipe(options)
+    if options.command == "doctor":
+        from proxy.cli.doctor.command import doctor
+
+        return doctor(options)
     if options.command == "gateway":
         from proxy.cli.gateway import serve_gateway
 
@@ -96,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("name", metavar="NAME", help="the name in [credentials.NAME]")
     _add_config(token)
     _add_recipe(commands.add_parser("recipe", help="turn the curl line that gets a token into settings"))
+    doctor = commands.add_parser("doctor", help="test the whole path of a request, and say where it breaks")
+    _add_config(doctor)
+    _add_doctor(doctor)
     gateway = commands.add_parser("gateway", help="serve the demonstration gateway alone")
     _add_server(gateway)
     _add_gateway(gateway)
@@ -124,6 +131,33 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="ask no questions: choose the most likely, and mark it as unsure"
     )
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="test this OpenAI-compatible base URL from outside instead of the settings",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="KEY",
+        help="the key for --url; - reads it from standard input (default: PROXY_DOCTOR_KEY)",
+    )
+    parser.add_argument(
+        "--model", metavar="M", action="append", default=[], help="a model to test; may be repeated"
+    )
+    parser.add_argument("--embedding-model", metavar="M", help="an embedding model to test")
+    parser.add_argument("--rerank-model", metavar="M", help="a rerank model to test")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM certificates to trust for --url")
+    parser.add_argument(
+        "--timeout",
+        type=_positive_seconds,
+        default=60.0,
+        metavar="S",
+        help="limit for each request (default 60)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +199,13 @@ def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError("must be seconds, 0 or more")
+    return seconds
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError("must be more than 0")
     return seconds
 
 

@@ -62,7 +62,7 @@ async def _try_all(settings: Settings) -> int:
         resolved = resolve(settings)
         if resolved.shared is not None:
             fault = await try_redis(resolved.shared)
-            failures += _print_result("shared", fault or "Redis answers", good=not fault)
+            failures += _print_result("shared", str(fault or "Redis answers"), good=fault is None)
         for name in resolved.credentials:
             failures += await _try_credential(resolved, name)
         for name in resolved.upstreams:

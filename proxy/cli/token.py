@@ -58,7 +58,7 @@ async def _redis_fault(settings: Settings, section: Credential) -> str:
     if section.sharing == "local" or settings.shared is None:
         return ""
     fault = await try_redis(settings.shared)
-    if not fault:
+    if fault is None:
         return ""
     if section.sharing == "redis_required":
         return f"{fault}; with sharing = redis_required the service has no token until Redis is back"

@@ -43,6 +43,8 @@ class TokenTrial:
     token: FetchedToken | None = None
     reason: str = ""
     reply: Reply | None = None
+    error: Exception | None = None
+    """The exception, if there is no reply to judge."""
 
 
 def with_needed(settings: Settings, name: str) -> Settings:
@@ -90,7 +92,7 @@ async def try_credential(sections: Mapping[str, Credential], name: str) -> Token
     except SettingsError:
         raise
     except Exception as error:  # A source may raise anything; explain it as the service would.
-        return TokenTrial(requested_at, reason=as_fetch_error(error).reason)
+        return TokenTrial(requested_at, reason=as_fetch_error(error).reason, error=error)
     finally:
         await others.close()
         await store.close()
@@ -135,16 +137,16 @@ def _sent(value: Any, name: str = "") -> Iterator[str]:
         yield value
 
 
-async def try_redis(shared: Shared) -> str:
-    """Send a PING to Redis; return the fault, or an empty string."""
+async def try_redis(shared: Shared) -> StoreUnavailable | None:
+    """Send a PING to Redis; return the fault, if there is one."""
     connection = RedisConnection(shared)
     try:
         await connection.run("PING")
     except StoreUnavailable as error:
-        return str(error)
+        return error
     finally:
         await connection.close()
-    return ""
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,12 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         self._translate: Callable[[httpx2.TransportError], Exception] | None = None
         self._closed: Callable[[], None] | None = None
 
+    @property
+    def http_version(self) -> str:
+        """Such as `1.1`."""
+        version = self._response.version
+        return "1.1" if version is None else f"{version.major}.{version.minor}"
+
     def prepare(
         self,
         redactor: Redactor,

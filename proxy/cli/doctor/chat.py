@@ -1,0 +1,217 @@
+"""Send chats, whole and streamed, and judge the answers."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from proxy.cli.doctor.api import Answer, Api, CheckFailed, End, error_in
+from proxy.cli.doctor.arrivals import Timing, buffering_cause
+from proxy.cli.doctor.findings import Finding
+from proxy.cli.doctor.models import not_an_answer
+from proxy.wire.endpoints import CHAT_COMPLETIONS
+from proxy.wire.event_stream import END_MARKER, begins_like_events
+from proxy.wire.headers import find_header
+
+PATH: Final = "/chat/completions"
+RAGFLOW_SECONDS: Final = 10.0
+"""RAGFlow's default time limit for each check of a model, the fetch of a token included."""
+RAGFLOW_PROMPT: Final = "Hi"
+WHOLE_PROMPT: Final = "Hello! How are you doing!"
+"""What RAGFlow before 0.26 asks."""
+LONG_PROMPT: Final = "Count from one to twenty in words: one, two, three and so on."
+"""Its answer has enough events to judge their arrival times, whether a model follows it or repeats it."""
+TEMPERATURE: Final = 0.9
+STREAM_SECONDS: Final = 4.0
+"""A stream that has brought text is read this long, and then not to its end: models may think for minutes."""
+
+
+def _body(model: str, prompt: object, **more: object) -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": prompt}], **more}
+
+
+async def check_first_piece(api: Api, model: str, prompt: object = RAGFLOW_PROMPT) -> Finding:
+    """Check a chat as RAGFlow does: stream, accept the first piece of text, and disconnect."""
+    body = _body(model, prompt, stream=True, temperature=TEMPERATURE)
+    try:
+        answer = await api.ask(
+            PATH, body, enough=lambda seen: _first_text(seen) != "", endpoint=CHAT_COMPLETIONS, model=model
+        )
+    except CheckFailed as error:
+        return error.finding
+    fault = _fault_of(api, answer, model)
+    if fault is not None:
+        return fault
+    events = answer.events()
+    failed = next((event for _, event in events if error_in(_parsed(event))), None)
+    if failed is not None:
+        return api.found("stream_error", error_in(_parsed(failed)))
+    if answer.end is End.TIMEOUT:
+        return api.found("no_answer", seconds=_rounded(answer.seconds))
+    if not any(_text(_parsed(event)) for _, event in events) and answer.json() is None:
+        return api.found("stream_empty")
+    if answer.seconds > RAGFLOW_SECONDS:
+        return api.found("slow_for_ragflow", seconds=_rounded(answer.seconds))
+    return api.found("first_piece", seconds=_rounded(answer.seconds), model=model)
+
+
+async def check_whole(api: Api, model: str) -> list[Finding]:
+    """Check a chat without streaming."""
+    try:
+        answer = await api.ask(PATH, _body(model, WHOLE_PROMPT), endpoint=CHAT_COMPLETIONS, model=model)
+    except CheckFailed as error:
+        return [error.finding]
+    fault = _fault_of(api, answer, model) or not_an_answer(api, answer)
+    if fault is not None:
+        return [fault]
+    if answer.end is not End.WHOLE:
+        return [_cut(api, answer)]
+    parsed = answer.json()
+    message = _choice(parsed).get("message")
+    if not isinstance(message, dict) or not message.get("content"):
+        return [api.found("answer_empty")]
+    found = [api.found("chat_works", seconds=_rounded(answer.seconds), model=model)]
+    if not isinstance(parsed.get("usage"), dict):
+        found.append(api.found("usage_missing"))
+    return found
+
+
+async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Finding]:
+    """Check a streamed chat: its shape, its end, and when its events arrive.
+
+    Args:
+        api: The API.
+        model: The model.
+        for_clients: Whether to report what RAGFlow cannot read. Behind our repairs that is no fault.
+    """
+    body = _body(model, LONG_PROMPT, stream=True)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    try:
+        answer = await api.ask(
+            PATH,
+            body,
+            enough=lambda seen: clock() > began + STREAM_SECONDS and _first_text(seen) != "",
+            endpoint=CHAT_COMPLETIONS,
+            model=model,
+        )
+    except CheckFailed as error:
+        return [error.finding]
+    fault = _fault_of(api, answer, model)
+    if fault is not None:
+        return [fault]
+    looks_like_events = begins_like_events(answer.body) is True
+    if not answer.is_event_stream and not looks_like_events:
+        fault = not_an_answer(api, answer)
+        return [fault or api.found("not_streamed")]
+    fault = _fault_of_events(api, answer)
+    if fault is not None:
+        return [fault]
+    return [*_remarks(api, answer, for_clients=for_clients)]
+
+
+def _fault_of(api: Api, answer: Answer, model: str) -> Finding | None:
+    """Return the finding for a response that is none to a chat: an error status, or an unreadable body."""
+    fault = api.refused(answer, model)
+    if fault is not None:
+        return fault
+    if answer.end is End.UNREADABLE:
+        coding = find_header(answer.headers, b"content-encoding") or b""
+        return api.found("coding_unreadable", coding=coding.decode("latin-1"))
+    return api.found("answered_html") if answer.is_html else None
+
+
+def _fault_of_events(api: Api, answer: Answer) -> Finding | None:
+    """Return the finding for a stream that is broken."""
+    events = answer.events()
+    parsed = [_parsed(event) for _, event in events]
+    failed = next((error for event in parsed if (error := error_in(event))), "")
+    if failed:
+        return api.found("stream_error", failed)
+    if answer.end in {End.TIMEOUT, End.BROKEN, End.TOO_LARGE}:
+        return _cut(api, answer)
+    if not any(_text(event) for event in parsed):
+        return api.found("stream_empty")
+    if answer.end is End.ENOUGH:
+        return None
+    marked = any(event == END_MARKER for _, event in events)
+    if not marked and not any(_choice(event).get("finish_reason") for event in parsed):
+        return api.found("stream_unfinished")
+    return None
+
+
+def _cut(api: Api, answer: Answer) -> Finding:
+    if answer.end is End.TIMEOUT:
+        identity = "stream_stalled" if answer.pieces else "no_answer"
+        return api.found(identity, seconds=_rounded(answer.seconds))
+    return api.found("answer_too_large" if answer.end is End.TOO_LARGE else "stream_broken")
+
+
+def _remarks(api: Api, answer: Answer, *, for_clients: bool) -> Iterator[Finding]:
+    """Yield the findings about a complete stream."""
+    events = answer.events()
+    timing = Timing([moment for moment, event in events if _text(_parsed(event))])
+    seconds: dict[str, object] = {
+        "first": _rounded(timing.moments[0]),
+        "last": _rounded(timing.last),
+        "events": len(events),
+    }
+    if timing.buffered:
+        yield api.found(buffering_cause(answer.headers, answer.version), "", **seconds)
+    elif not timing.can_be_judged:
+        yield api.found("stream_too_quick", "", **seconds)
+    else:
+        yield api.found("stream_works", "", **seconds)
+        if find_header(answer.headers, b"content-encoding") not in {None, b"identity"}:
+            yield api.found("stream_compressed")
+        if answer.version == "1.0":
+            yield api.found("http_1_0")
+    if not answer.is_event_stream:
+        yield api.found("stream_wrong_type")
+    if answer.end is End.WHOLE and not any(event == END_MARKER for _, event in events):
+        yield api.found("stream_without_done")
+    if for_clients:
+        yield from _trouble_for_clients(api, [event for _, event in events])
+
+
+def _trouble_for_clients(api: Api, events: Sequence[bytes]) -> Iterator[Finding]:
+    parsed = [event for event in map(_parsed, events) if isinstance(event, dict)]
+    if any("delta" in (choice := _choice(event)) and choice["delta"] is None for event in parsed):
+        yield api.found("delta_null")
+    if any(event.get("choices") == [] for event in parsed):
+        yield api.found("choices_empty")
+    with_usage = sum(isinstance(event.get("usage"), dict) for event in parsed)
+    if with_usage > 1:
+        yield api.found("usage_repeated", count=with_usage)
+
+
+def _parsed(event: bytes) -> Any:
+    try:
+        return json.loads(event)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _choice(event: Any) -> dict[str, Any]:
+    """Return the first choice of an answer or a chunk; empty if there is none."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
+
+
+def _text(event: Any) -> str:
+    """Return the text of a chunk: the model's answer or its thoughts."""
+    delta = _choice(event).get("delta")
+    if not isinstance(delta, dict):
+        return ""
+    return str(delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or "")
+
+
+def _first_text(seen: bytearray) -> str:
+    answer = Answer(HTTPStatus.OK, [], "1.1", 0.0, bytes(seen))
+    return next((text for _, event in answer.events() if (text := _text(_parsed(event)))), "")
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.2f}"

@@ -1,0 +1,110 @@
+"""The command `doctor`: choose what to test, print what was found, and return the exit status.
+
+The exit status is 0 if nothing has failed (warnings are no failure), 1 if a check has failed, and 2 for wrong
+usage or settings.
+"""
+
+import argparse
+import asyncio
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from proxy.cli.check import summary
+from proxy.cli.doctor.findings import Finding
+from proxy.cli.doctor.report import Report
+from proxy.cli.doctor.walk import Asked, SettingsWalk, has_failed, walk_address
+from proxy.cli.gateway import embedded_gateway
+from proxy.errors import SettingsError
+from proxy.recipe.phrases import language_of
+from proxy.settings import Logs, Upstream, load_settings
+from proxy.telemetry import configure_logs
+from proxy.wire.endpoints import Shape
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+KEY_VARIABLE: Final = "PROXY_DOCTOR_KEY"
+"""Has the key for `--url` if the command line does not, because other users can read command lines."""
+KEY_CHARACTERS_MAX: Final = 16 * 1024
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Test, print and return the exit status."""
+    if options.url is None and (options.key is not None or options.ca_file is not None):
+        raise SettingsError("--key, --ca-file: are only used with --url")
+    configure_logs(Logs(level="error"), io.StringIO())  # The findings say what the log would.
+    report = Report(language_of(os.environ), as_json=options.json, stream=sys.stdout)
+    try:
+        if options.url is not None:
+            status = asyncio.run(_from_outside(options, report))
+        else:
+            status = asyncio.run(diagnose(options.config, _asked(options, report), report))
+    finally:
+        report.stop()
+    report.end()
+    return status
+
+
+async def diagnose(config: Path, asked: Asked, report: Report) -> int:
+    """Test everything that a settings file refers to; return the exit status."""
+    asked.begin(str(config))
+    try:
+        settings = load_settings(config, os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            report.add(Finding("settings_invalid", "settings", {"problem": problem}))
+        return EXIT_USAGE
+    report.add(Finding("settings_valid", "settings", {"file": config, "summary": summary(settings)}))
+    async with embedded_gateway(settings) as resolve:
+        async for finding in SettingsWalk(resolve(settings), asked).findings():
+            report.add(finding)
+    return EXIT_FAILED if has_failed(report.findings) else 0
+
+
+async def _from_outside(options: argparse.Namespace, report: Report) -> int:
+    base_url = options.url.rstrip("/")
+    for endpoint in Shape:
+        if base_url.endswith(f"/{endpoint}"):
+            better = base_url.removesuffix(f"/{endpoint}")
+            values = {"endpoint": f"/{endpoint}", "better": better}
+            report.add(Finding("base_url_has_endpoint", "url", values))
+            return EXIT_FAILED
+    key = _key(options)
+    try:
+        headers = {"authorization": f"Bearer {key}"}
+        values = {"base_url": base_url, "headers": headers, "ca_file": options.ca_file}
+        section = Upstream.model_validate(values)
+    except ValueError:
+        raise SettingsError(
+            "--url: must be an http:// or https:// URL with a host, without a query or a password; the key "
+            "must be one line, and --ca-file a file with certificates in PEM form"
+        ) from None
+    async for finding in walk_address("url", section, key, _asked(options, report)):
+        report.add(finding)
+    return EXIT_FAILED if has_failed(report.findings) else 0
+
+
+def _key(options: argparse.Namespace) -> str:
+    """Return the key from the command line, standard input or the environment."""
+    key = options.key
+    if key == "-":
+        key = sys.stdin.readline(KEY_CHARACTERS_MAX).strip()
+    elif key is None:
+        key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise SettingsError(
+            f"--key: is required with --url: the key, - for standard input, or {KEY_VARIABLE}"
+        )
+    return str(key)
+
+
+def _asked(options: argparse.Namespace, report: Report) -> Asked:
+    return Asked(
+        models=tuple(options.model),
+        embedding_model=options.embedding_model,
+        rerank_model=options.rerank_model,
+        seconds=options.timeout,
+        begin=report.begin,
+    )

@@ -1,0 +1,111 @@
+"""Read the list of models, and find the right base URL if the given one is wrong."""
+
+import re
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from proxy.cli.doctor.api import Answer, Api, CheckFailed
+from proxy.cli.doctor.findings import Finding
+from proxy.wire.endpoints import MODELS
+
+NAMES_SHOWN: Final = 6
+NAMES_MAX: Final = 10_000
+_VERSION: Final = re.compile(r"/v\d+(?:/|$)")
+_API_STATUSES: Final = frozenset({HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+# How RAGFlow guesses what a model is for, in this order.
+_KINDS: Final = (
+    ("rerank", re.compile(r"rerank", re.IGNORECASE)),
+    ("embedding", re.compile(r"embed|bge", re.IGNORECASE)),
+    ("speech", re.compile(r"asr|stt|transcribe|whisper|tts", re.IGNORECASE)),
+    ("vision", re.compile(r"vision|llava|gpt-4o|(?:^|[^a-z])vl(?:[^a-z]|$)", re.IGNORECASE)),
+)
+
+
+def kind_of(model: str) -> str:
+    """Guess from its name what a model is for, as RAGFlow does: chat unless the name says otherwise."""
+    return next((kind for kind, pattern in _KINDS if pattern.search(model)), "chat")
+
+
+def first_of(kind: str, models: Sequence[str]) -> str | None:
+    """Return the first model of a kind; vision models can chat, too."""
+    kinds = {"chat", "vision"} if kind == "chat" else {kind}
+    return next((model for model in models if kind_of(model) in kinds), None)
+
+
+async def check_models(api: Api) -> tuple[Finding, list[str]]:
+    """Return a finding about the list of models, and their names.
+
+    A list is not required: without one, RAGFlow's users have to type the names.
+    """
+    try:
+        answer = await api.ask("/models", endpoint=MODELS)
+    except CheckFailed as error:
+        return error.finding, []
+    names = model_names(answer.json())
+    if answer.status == HTTPStatus.OK and names is not None:
+        if not names:
+            return api.found("models_none"), []
+        shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+        return api.found("models_listed", count=len(names), names=shown), names
+    if answer.status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+        better = await _better_base_url(api)
+        if better is not None:
+            return better, []
+    return _without_list(api, answer), []
+
+
+def _without_list(api: Api, answer: Answer) -> Finding:
+    if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+        if answer.is_html or not urlsplit(api.base_url).path.strip("/"):
+            return api.found("path_unknown", status=answer.status)
+        return api.found("models_missing", status=answer.status)
+    refused = api.refused(answer)
+    if refused is not None:
+        return refused
+    return not_an_answer(api, answer) or api.found("models_unreadable")
+
+
+def not_an_answer(api: Api, answer: Answer) -> Finding | None:
+    """Return the finding for a 200 that is no answer of an API; None if it is JSON without an error."""
+    if answer.is_html:
+        return api.found("answered_html")
+    if answer.json() is None:
+        return api.found("answered_not_json" if answer.body else "answered_nothing")
+    return api.found("error_in_200", answer.error) if answer.error else None
+
+
+def model_names(value: Any) -> list[str] | None:
+    """Return the names in a list of models; None if it is not one."""
+    listed = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(listed, list):
+        return None
+    entries = listed[:NAMES_MAX]
+    return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and entry.get("id")]
+
+
+async def _better_base_url(api: Api) -> Finding | None:
+    """Try the base URLs that were probably meant."""
+    for identity, base_url in candidates(api.base_url):
+        async with api.at(base_url) as other:
+            try:
+                answer = await other.ask("/models", endpoint=MODELS)
+            except CheckFailed:
+                continue
+        is_list = model_names(answer.json()) is not None
+        if answer.status in _API_STATUSES and (is_list or answer.error):
+            return api.found(identity, better=base_url)
+    return None
+
+
+def candidates(base_url: str) -> Iterator[tuple[str, str]]:
+    """Yield base URLs that may have been meant, each with the finding that names it."""
+    base = base_url.rstrip("/")
+    path = urlsplit(base).path
+    if "/v1/v1" in path:
+        yield "base_url_doubled", base.replace("/v1/v1", "/v1")
+    if not _VERSION.search(path):
+        yield "base_url_no_version", f"{base}/v1"
+    elif path.endswith("/v1"):
+        yield "base_url_extra_version", base.removesuffix("/v1")

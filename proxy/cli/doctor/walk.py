@@ -1,0 +1,352 @@
+"""The checks in their order. A check whose precondition has failed is skipped."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy.app import create_app
+from proxy.cli.doctor.api import CHECK_SECONDS, Api
+from proxy.cli.doctor.catalogue import CATALOGUE
+from proxy.cli.doctor.chat import check_first_piece, check_stream, check_whole
+from proxy.cli.doctor.embeddings import check_embeddings, check_rerank, check_vision
+from proxy.cli.doctor.findings import Finding, Level
+from proxy.cli.doctor.models import check_models, first_of, kind_of
+from proxy.cli.doctor.network import check_network
+from proxy.cli.doctor.tokens import check_credential, endpoint_of, trust_of
+from proxy.cli.server import open_sockets
+from proxy.cli.trial import needed_by, try_redis
+from proxy.credentials import MemoryTokenStore
+from proxy.credentials.build import build_credentials
+from proxy.credentials.credential import FetchedToken
+from proxy.secret import Secret
+from proxy.server.config import ServerConfig
+from proxy.server.serve import serve
+from proxy.settings import CallerKey, Settings, Shared, StaticCredential, Upstream
+from proxy.settings.access import weak_keys
+from proxy.settings.credentials.section import CredentialSection
+from proxy.settings.section import dotted
+from proxy.task_groups import task_group
+from proxy.transport_failure import origin_of
+from proxy.upstream.routing import Route, Routing
+from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, Endpoint
+
+SERVICE: Final = "service"
+"""The subject of findings about this program itself, started for the test."""
+
+Findings = AsyncIterator[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to test.
+
+    Args:
+        models: Names of models; what each is for is guessed from its name.
+        embedding_model, rerank_model: Models whose names do not show what they are for.
+        seconds: The time limit for one request with its response.
+        begin: Called with the subject of each check before it starts.
+    """
+
+    models: tuple[str, ...] = ()
+    embedding_model: str | None = None
+    rerank_model: str | None = None
+    seconds: float = CHECK_SECONDS
+    begin: Callable[[str], None] = lambda _subject: None
+
+    def first(self, kind: str, listed: Iterable[str] = ()) -> str | None:
+        """Return the model to test for a purpose: one of the named ones, or else of the listed ones."""
+        named = {"embedding": self.embedding_model, "rerank": self.rerank_model}.get(kind)
+        return named or first_of(kind, self.models) or first_of(kind, [*listed])
+
+
+def has_failed(findings: Iterable[Finding]) -> bool:
+    """Whether one of the findings is a failure."""
+    return any(CATALOGUE[finding.id].level is Level.FAILED for finding in findings)
+
+
+# --- from outside
+
+
+async def walk_address(subject: str, section: Upstream, key: str, asked: Asked) -> Findings:
+    """Test an OpenAI-compatible API with a key, by RAGFlow's checks in their order."""
+    asked.begin("network")
+    reached = [finding async for finding in check_network(subject, section.base_url, ca_file=section.ca_file)]
+    for finding in reached:
+        yield finding
+    if has_failed(reached):
+        return
+    async with Api(subject, section, secrets=[key], seconds=asked.seconds) as api:
+        asked.begin("models")
+        finding, listed = await check_models(api)
+        yield finding
+        if has_failed([finding]):
+            return
+        for named in asked.models:
+            if listed and named not in listed:
+                yield api.found("model_not_listed", model=named)
+        async for finding in _client_checks(api, asked, listed):
+            yield finding
+
+
+async def _client_checks(api: Api, asked: Asked, listed: list[str]) -> Findings:
+    """Test what a client needs of an API, in RAGFlow's order: chat, embedding, rerank, vision."""
+    model = asked.first("chat", listed)
+    if model is None:
+        yield api.found("no_chat_model")
+    else:
+        async for finding in _chat_checks(api, model, asked, for_clients=True):
+            yield finding
+    model = asked.first("embedding", listed)
+    if model is None:
+        yield api.found("no_embedding_model")
+    else:
+        asked.begin("embeddings")
+        for finding in await check_embeddings(api, model, for_clients=True):
+            yield finding
+    model = asked.first("rerank", listed)
+    if model is not None:
+        asked.begin("rerank")
+        yield await check_rerank(api, model)
+    for model in asked.models:
+        if kind_of(model) == "vision":
+            asked.begin("vision")
+            yield await check_vision(api, model)
+
+
+async def _chat_checks(api: Api, model: str, asked: Asked, *, for_clients: bool) -> Findings:
+    """Test a chat in three ways; a failure of the first would only be repeated by the others."""
+    asked.begin("chat")
+    first = await check_first_piece(api, model)
+    yield first
+    if has_failed([first]):
+        return
+    asked.begin("chat, whole")
+    for finding in await check_whole(api, model):
+        yield finding
+    asked.begin("chat, streamed")
+    for finding in await check_stream(api, model, for_clients=for_clients):
+        yield finding
+
+
+# --- from the configuration
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    """The routes to upstreams that have passed their checks."""
+
+    routing: Routing
+    usable: set[str]
+
+    def find(self, endpoint: Endpoint, model: str) -> Route | None:
+        """Return the first route of a request; None if none of its upstreams is usable."""
+        plan = self.routing.plan(endpoint, model)
+        return next((route for route in plan if route.upstream in self.usable), None)
+
+
+class SettingsWalk:
+    """Tests everything that the settings refer to, and then the service itself.
+
+    Args:
+        settings: With the address of the demonstration gateway, if it is embedded.
+        asked: What to test.
+    """
+
+    def __init__(self, settings: Settings, asked: Asked) -> None:
+        self._settings = settings
+        self._asked = asked
+        self._reached: set[tuple[str, Path | None, str | None]] = set()
+        """Servers that were reached, with the CA file and the forward proxy."""
+        self._tried: set[str] = set()
+        """Credentials."""
+        self._tokens: dict[str, FetchedToken] = {}
+        self._listed: dict[str, list[str]] = {}
+        """The models of each upstream."""
+
+    async def findings(self) -> Findings:
+        """Yield what was found, in the order of the checks."""
+        settings = self._settings
+        for name in weak_keys(settings.access):
+            yield Finding("key_weak", "access.keys", {"name": name})
+        if settings.access.mode == "open":
+            yield Finding("access_open", "access")
+        if settings.shared is not None:
+            self._asked.begin("shared")
+            yield await check_redis(settings.shared)
+        for name in settings.credentials:
+            async for finding in self._credential(name):
+                yield finding
+        async for finding in self._upstreams(with_tokens(settings, self._tokens)):
+            yield finding
+
+    async def _network(self, subject: str, url: str, ca_file: Path | None, proxy: str | None) -> Findings:
+        """Reach each server once."""
+        place = (origin_of(url), ca_file, proxy)
+        if place in self._reached:
+            return
+        works = True
+        async for finding in check_network(subject, url, ca_file=ca_file, proxy=proxy):
+            works = works and not has_failed([finding])
+            yield finding
+        if works:
+            self._reached.add(place)
+
+    async def _credential(self, name: str) -> Findings:
+        """Fetch a token, after those that its request needs, and unless one of them has failed."""
+        if name in self._tried:
+            return
+        self._tried.add(name)
+        section = self._settings.credentials[name]
+        subject = f"credentials.{dotted((name,))}"
+        for needed in needed_by(name, self._settings.credentials):
+            async for finding in self._credential(needed):
+                yield finding
+            if needed != name and needed not in self._tokens:
+                yield Finding("skipped", subject, {"needed": f"credentials.{dotted((needed,))}"})
+                return
+        self._asked.begin(subject)
+        url = endpoint_of(section)
+        # The handshake of mutual TLS is left to the request itself.
+        if url is not None and getattr(section, "client_cert", None) is None:
+            reached = [finding async for finding in self._network(subject, url, *trust_of(section))]
+            for finding in reached:
+                yield finding
+            if has_failed(reached):
+                return
+        found, token = await check_credential(self._settings.credentials, name)
+        for finding in found:
+            yield finding
+        if token is not None:
+            self._tokens[name] = token
+
+    async def _upstreams(self, settings: Settings) -> Findings:
+        """Test each upstream directly, then the routes, and then the service."""
+        async with contextlib.AsyncExitStack() as stack:
+            store = MemoryTokenStore()
+            stack.push_async_callback(store.close)
+            registry = build_credentials(settings.credentials, store)
+            stack.push_async_callback(registry.close)
+            apis: dict[str, Api] = {}
+            usable: set[str] = set()
+            for name, section in settings.upstreams.items():
+                subject, needed = f"upstreams.{dotted((name,))}", section.credential
+                credential = registry[needed] if needed and needed in settings.credentials else None
+                api = Api(subject, section, credential, secrets=self._secrets, seconds=self._asked.seconds)
+                apis[name] = await stack.enter_async_context(api)
+                if needed is not None and credential is None:
+                    yield Finding("skipped", subject, {"needed": f"credentials.{dotted((needed,))}"})
+                    continue
+                self._asked.begin(subject)
+                found = [finding async for finding in self._upstream(api, section, name)]
+                for finding in found:
+                    yield finding
+                if not has_failed(found):
+                    usable.add(name)
+            routing = Routing(settings, {name: api.client for name, api in apis.items()})
+            async for finding in self._routes(settings, apis, _Routes(routing, usable)):
+                yield finding
+
+    @property
+    def _secrets(self) -> list[str]:
+        return [token.secret.reveal() for token in self._tokens.values()]
+
+    async def _upstream(self, api: Api, section: Upstream, name: str) -> Findings:
+        """Connect to an upstream, and read its list of models."""
+        network = self._network(api.subject, section.base_url, section.ca_file, section.proxy)
+        reached = [finding async for finding in network]
+        for finding in reached:
+            yield finding
+        if not has_failed(reached):
+            finding, self._listed[name] = await check_models(api)
+            yield finding
+
+    async def _routes(self, settings: Settings, apis: dict[str, Api], routes: _Routes) -> Findings:
+        """Test chat and embeddings at the upstreams that serve them, and then a chat through the service."""
+        listed = [model for models in self._listed.values() for model in models]
+        model = self._asked.first("chat") or _configured_model(settings) or first_of("chat", listed)
+        works = False
+        if model is None:
+            yield Finding("no_chat_model", "routes")
+        elif (route := routes.find(CHAT_COMPLETIONS, model)) is None:
+            yield Finding("skipped", "chat/completions", {"needed": "upstreams"})
+        else:
+            works = True
+            api, name = apis[route.upstream], route.rename or model
+            async for finding in _chat_checks(api, name, self._asked, for_clients=False):
+                works = works and not has_failed([finding])
+                yield finding
+        embedding_model = self._asked.first("embedding", listed)
+        if embedding_model is None:
+            yield Finding("no_embedding_model", "routes")
+        elif (route := routes.find(EMBEDDINGS, embedding_model)) is None:
+            yield Finding("skipped", "embeddings", {"needed": "upstreams"})
+        else:
+            self._asked.begin("embeddings")
+            api, name = apis[route.upstream], route.rename or embedding_model
+            for finding in await check_embeddings(api, name, for_clients=False):
+                yield finding
+        if works and model is not None:
+            self._asked.begin(SERVICE)
+            for finding in await self._service(settings, model):
+                yield finding
+
+    async def _service(self, settings: Settings, model: str) -> list[Finding]:
+        """Start the service on a free loopback port, and stream a chat as a client with a key of its own."""
+        key = secrets.token_hex(24)
+        async with serving(settings, key) as origin:
+            section = Upstream.model_validate(
+                {"base_url": f"{origin}/v1", "headers": {"authorization": f"Bearer {key}"}}
+            )
+            known = [key, *self._secrets]
+            async with Api(SERVICE, section, secrets=known, seconds=self._asked.seconds) as api:
+                return await check_stream(api, model, for_clients=True)
+
+
+async def check_redis(shared: Shared) -> Finding:
+    """Send a PING to Redis."""
+    fault = await try_redis(shared)
+    if fault is None:
+        return Finding("redis_works", "shared")
+    return Finding("redis_refuses" if fault.access_refused else "redis_unavailable", "shared", {}, str(fault))
+
+
+def with_tokens(settings: Settings, tokens: dict[str, FetchedToken]) -> Settings:
+    """Return settings whose credentials are the fetched tokens, so that each is fetched only once."""
+    credentials = {name: _static(settings.credentials[name], token.secret) for name, token in tokens.items()}
+    return settings.model_copy(update={"credentials": credentials, "shared": None})
+
+
+def _static(section: CredentialSection, token: Secret) -> StaticCredential:
+    kept = {key: getattr(section, key) for key in CredentialSection.model_fields}
+    kept |= {"source": "static", "sharing": "local", "value": token, "file": None}
+    return StaticCredential.model_construct(**kept)
+
+
+def _configured_model(settings: Settings) -> str | None:
+    """Return a chat model that the configuration names."""
+    if settings.chat is not None:
+        return settings.chat.model
+    return first_of("chat", [model.id for model in settings.models.known])
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, key: str) -> AsyncIterator[str]:
+    """Serve the API of these settings, without the chat, on a free loopback port; yield its origin."""
+    caller = CallerKey(name=f"doctor-{key[:8]}", key=Secret(key))
+    access = settings.access.model_copy(update={"keys": (*settings.access.keys, caller), "sharing": "local"})
+    served = settings.model_copy(update={"access": access, "chat": None, "cors": None})
+    sockets = open_sockets(["127.0.0.1:0"], backlog=16)
+    server = ServerConfig()
+    server.accesslog, server.errorlog = None, None
+    server.graceful_timeout = 1.0
+    stop = asyncio.Event()
+    async with task_group() as group:
+        group.create_task(serve(create_app(served), server, sockets, stop.wait))
+        try:
+            yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        finally:
+            stop.set()

@@ -1,0 +1,48 @@
+"""The words of the findings: complete in both languages, and with the same values."""
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from proxy.cli.doctor.catalogue import CATALOGUE
+from proxy.cli.doctor.findings import Entry, Finding, Level, clean
+from proxy.transport_failure import FailureKind
+
+CODE = Path(__file__).parents[3] / "proxy/cli/doctor"
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def fields(texts: tuple[str, ...]) -> set[str]:
+    """The placeholders of some texts."""
+    return {name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_both_languages_say_the_same(name: str) -> None:
+    entry = CATALOGUE[name]
+    for language in (entry.english, entry.chinese):
+        parts = language if entry.level is not Level.OK else language[:1]
+        assert all(parts)
+    assert not HAN.search("".join(entry.english))
+    assert HAN.search(entry.chinese.happened) or entry.chinese.happened.startswith("{")
+    if name not in {*FailureKind}:  # whose English words come from the transport's explanation
+        assert fields(entry.english) == fields(entry.chinese)
+
+
+def test_every_failure_of_a_connection_has_words() -> None:
+    assert {*FailureKind} <= CATALOGUE.keys()
+
+
+def test_every_finding_is_used_and_every_used_one_exists() -> None:
+    code = "".join(path.read_text() for path in CODE.glob("*.py") if path.name != "catalogue.py")
+    quoted = {*re.findall(r'"([a-z0-9_]+)"', code)}
+    assert CATALOGUE.keys() - quoted - {*FailureKind} == set()
+
+
+def test_values_are_cleaned() -> None:
+    entry = Entry(Level.OK, *[CATALOGUE["name_found"].english] * 2)
+    finding = Finding("name_found", "url", {"host": "a\x1b[31m\u202eb{x}", "addresses": "1" * 500})
+    assert finding.words(entry, "en").happened == f"a [31m b{{x}} is {'1' * 200}..."
+    assert clean("a\nb") == "a b"
