@@ -3,16 +3,23 @@
 import asyncio
 from collections import deque
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from proxy.chat.event import Event
 
-KEPT_EVENTS: Final = 500
-"""Events of a channel that are kept for replay: about ten turns."""
+KEPT_TURNS: Final = 500
+"""Questions of a channel that are kept for replay, with their answers."""
+KEPT_BYTES: Final = 4 << 20
+"""Bytes of a channel that are kept for replay."""
 EXPIRE_SECONDS: Final = 3600.0
 """Time after a channel's last event until its events are deleted."""
 QUEUE_EVENTS: Final = 256
 """Live events that may wait for one reader before it is disconnected."""
+PATIENCE_SECONDS: Final = 5.0
+"""How long publishing an event is retried while Redis restarts."""
+
+Mark = Literal["turn", "end"]
+"""An event that begins a turn, or that ends a dialogue and releases its lease."""
 
 Item = TypeVar("Item")
 
@@ -23,6 +30,10 @@ class SlowReader(Exception):
 
 class BrokerClosed(Exception):
     """The service is shutting down; no more events will come."""
+
+
+class LeaseLost(Exception):
+    """The dialogue was ended by another process, because its lease had lapsed."""
 
 
 class Subscription(Protocol):
@@ -43,11 +54,30 @@ class Subscription(Protocol):
 class Broker(Protocol):
     """Publishes the events of channels, and keeps them for a while so that they can be replayed."""
 
-    async def publish(self, channel: str, event: Event) -> str:
+    async def publish(
+        self,
+        channel: str,
+        event: Event,
+        *,
+        holder: str | None = None,
+        mark: Mark | None = None,
+        patience: float | None = PATIENCE_SECONDS,
+    ) -> str:
         """Store an event, send it to all current readers, and return its id. Never waits for a reader.
+
+        Whole turns are deleted, the oldest first, if there are too many turns or bytes. A turn that is too
+        large by itself loses its oldest events.
+
+        Args:
+            channel: The channel's name.
+            event: The event.
+            holder: The holder of the lease of the dialogue that publishes. The lease is renewed.
+            mark: What the event begins or ends.
+            patience: Seconds during which failures are retried; None until the service shuts down.
 
         Raises:
             StoreUnavailable: Redis did not answer; the event may or may not have been published.
+            LeaseLost: The lease is another's; nothing was published.
             BrokerClosed: The service is shutting down.
         """
         ...

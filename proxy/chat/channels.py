@@ -4,7 +4,8 @@ A channel belongs to the first session that asks a question in it, until it has 
 dialogue takes its channel's lease with `begin`, runs `wait_for_stop` (which also renews the lease) beside the
 answer, and releases the lease with `end`:
 
-    if not await channels.begin(channel):
+    holder = await channels.begin(channel)
+    if holder is None:
         ...                                         # another dialogue is running
     try:
         async with asyncio.TaskGroup() as group:
@@ -25,22 +26,21 @@ from proxy.errors import RateLimited
 
 OWNED_SECONDS: Final = 86400.0
 """Time after its last use until a channel has no owner again; much longer than its events are kept."""
-LEASE_SECONDS: Final = 10.0
-"""How long a dialogue blocks its channel after its process died."""
-RENEW_SECONDS: Final = 3.0
-"""Time between renewals of the lease; two of them may fail."""
+RENEW_SECONDS: Final = 1.3
+"""Time between renewals of a lease; two of them may fail before it lapses."""
 CHANNELS_MAX: Final = 100_000
 """Maximum number of owned channels in memory. Then only a channel whose events have expired makes room;
 otherwise no further channel can be claimed."""
 
 _NAME_CHARS_MAX: Final = 128
+_HOLDER: Final = "this process"
 _RESERVED: Final = "llm-token-proxy:"
 
 Ownership = Literal["own", "free", "taken"]
 """Who owns a channel, from the view of one session."""
 
 StopReason = Literal["asked", "lost"]
-"""Why a dialogue must stop: it was requested, or the lease expired and another dialogue may be running."""
+"""Why a dialogue must stop: it was requested, or its lease lapsed and another process has ended it."""
 
 
 def is_channel_name(name: str) -> bool:
@@ -73,8 +73,12 @@ class Channels(Protocol):
         """Return whether a channel has an owner."""
         ...
 
-    async def begin(self, channel: str) -> bool:
-        """Take the channel's lease for a dialogue of this process; False while another dialogue has it."""
+    async def begin(self, channel: str) -> str | None:
+        """Take the channel's lease for a dialogue of this process.
+
+        Returns:
+            The lease's holder, with which the dialogue publishes; None while another dialogue has the lease.
+        """
         ...
 
     async def renew(self, channel: str) -> bool:
@@ -169,12 +173,12 @@ class MemoryChannels:
             raise RateLimited(reason="too many channels have owners")
         self._owners.popitem(last=False)
 
-    async def begin(self, channel: str) -> bool:
-        """Take the lease; within one process it does not expire."""
+    async def begin(self, channel: str) -> str | None:
+        """Take the lease; within one process it does not lapse."""
         if channel in self._stops:
-            return False
+            return None
         self._stops[channel] = asyncio.Event()
-        return True
+        return _HOLDER
 
     async def renew(self, channel: str) -> bool:
         """Return whether a dialogue is running; there is nothing to renew."""

@@ -21,12 +21,14 @@ CONVERSATIONS_MAX: Final = 10_000
 """Maximum number of conversations in memory. The one with the oldest last turn is deleted first."""
 
 APPEND: Final = """
+if ARGV[4] == '1' then redis.call('rpop', KEYS[1]) end
 redis.call('rpush', KEYS[1], ARGV[1])
 redis.call('ltrim', KEYS[1], -ARGV[2], -1)
 redis.call('pexpire', KEYS[1], ARGV[3])
 return 1
 """
-"""KEYS: turns. ARGV: sealed turn, turns to keep, expiry in ms. Atomic, so that every list expires."""
+"""KEYS: turns. ARGV: sealed turn, turns to keep, expiry in ms, 1 to replace the last turn. Atomic, so that
+every list expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Conversation(Protocol):
         """Add a turn, and delete the oldest ones if there are too many."""
         ...
 
-    async def drop_last(self, channel: str) -> None:
-        """Delete the last turn, because its question is answered again."""
+    async def replace_last(self, channel: str, turn: Turn) -> None:
+        """Replace the last turn, because its question has been answered."""
         ...
 
     async def clear(self, channel: str) -> None:
@@ -95,11 +97,12 @@ class MemoryConversation:
             if len(self._turns) > self._most:
                 self._turns.popitem(last=False)
 
-    async def drop_last(self, channel: str) -> None:
-        """Delete the last turn."""
+    async def replace_last(self, channel: str, turn: Turn) -> None:
+        """Replace the last turn."""
         if channel in self._turns:
             turns, until = self._turns[channel]
             self._turns[channel] = (turns[:-1], until)
+        await self.append(channel, turn)
 
     async def clear(self, channel: str) -> None:
         """Delete all turns."""
@@ -153,18 +156,21 @@ class RedisConversation:
         Raises:
             StoreUnavailable: Redis did not answer; the turn may or may not have been added.
         """
+        await self._append(channel, turn, replaces=False)
+
+    async def replace_last(self, channel: str, turn: Turn) -> None:
+        """Replace the last turn.
+
+        Raises:
+            StoreUnavailable: Redis did not answer; the turn may or may not have been replaced.
+        """
+        await self._append(channel, turn, replaces=True)
+
+    async def _append(self, channel: str, turn: Turn, *, replaces: bool) -> None:
         if self._kept:
             key = _key(channel)
             sealed = self._seal.close(json.dumps([turn.prompt, turn.answer]).encode(), key)
-            await self._redis.run_script(APPEND, [key], sealed, self._kept, self._expire_ms)
-
-    async def drop_last(self, channel: str) -> None:
-        """Delete the last turn.
-
-        Raises:
-            StoreUnavailable: Redis did not answer.
-        """
-        await self._redis.run("RPOP", _key(channel))
+            await self._redis.run_script(APPEND, [key], sealed, self._kept, self._expire_ms, int(replaces))
 
     async def clear(self, channel: str) -> None:
         """Delete all turns.

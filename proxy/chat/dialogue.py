@@ -16,7 +16,8 @@ from proxy.chat import messages
 from proxy.chat.channels import Channels
 from proxy.chat.deltas import Delta, DeltaReader, EventSplitter, Finish
 from proxy.chat.messages import Failure
-from proxy.chat.publisher import Publisher, State
+from proxy.chat.publisher import Publisher
+from proxy.chat.states import State
 from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
@@ -27,11 +28,13 @@ from proxy.wire.event_stream import HEARTBEAT
 WHOLE_BYTES_MAX: Final = 1 << 20
 """Limit for an answer that is not streamed, and for one event."""
 
-Ending = Literal["asked", "lost", "closing", "late"]
-"""A stop was requested; the lease was lost; the service shuts down; the time is over."""
+Ending = Literal["asked", "lost", "outage", "closing", "late"]
+"""A stop was requested; the lease was lost; Redis has been away for too long; the service shuts down; the
+time is over."""
 _ENDING_MESSAGES: Final[dict[Ending, str | None]] = {
     "asked": None,
     "lost": messages.CUT_OFF,
+    "outage": messages.CUT_OFF,
     "closing": messages.RESTARTING,
     "late": messages.TIMED_OUT,
 }
@@ -75,7 +78,7 @@ class Dialogue:
         """Ask the model and publish its answer; return the final state, which is not published yet.
 
         Raises:
-            StoreUnavailable, BrokerClosed: Nothing can be published any more.
+            StoreUnavailable, BrokerClosed, LeaseLost: Nothing can be published any more.
         """
         error = await self._run_until_stopped(upstream, channels)
         await self.publisher.flush()

@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from proxy.chat import messages
-from proxy.chat.broker import BrokerClosed
+from proxy.chat.broker import BrokerClosed, LeaseLost, Mark
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
-from proxy.chat.publisher import Publisher, State
+from proxy.chat.outbox import Outbox, Trouble
+from proxy.chat.publisher import Publisher, block_event, state_event
 from proxy.chat.render import render_block
+from proxy.chat.states import State
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
 from proxy.chat.visitor_limits import ConcurrencyLimit
@@ -22,6 +24,7 @@ from proxy.drain import Drain
 from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
 from proxy.settings import Chat
+from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 
 TURN_SECONDS: Final = 1.0
@@ -69,6 +72,7 @@ class Dialogues:
         self._shared = shared
         self._limit = ConcurrencyLimit(chat.max_dialogues, "dialogues of an address")
         self._running: set[Dialogue] = set()
+        self._outboxes: set[Outbox] = set()
         self._group = asyncio.TaskGroup()
         self._closing = False
 
@@ -83,6 +87,8 @@ class Dialogues:
         self._closing = True
         if not (self._shared and self._drain.started):
             self._end_all()
+        for outbox in self._outboxes:
+            outbox.close()
         # The others finish, at the latest when the drain stops their exchanges.
         await self._group.__aexit__(kind, error, trace)
 
@@ -109,9 +115,10 @@ class Dialogues:
             return messages.PROMPT_TOO_LONG.format(limit=self._chat.max_prompt_chars)
         if self._is_closing:
             return messages.RESTARTING
-        if not await self._begin(channel, TURN_SECONDS):
+        holder = await self._begin(channel, TURN_SECONDS)
+        if holder is None:
             return messages.BUSY
-        return await self._start(_Question(channel, request_id, address, prompt))
+        return await self._start(_Question(channel, holder, request_id, address, prompt))
 
     async def regenerate(self, channel: str, request_id: str, address: str = "") -> str:
         """Answer the last question again; return an error message, or "" if the dialogue started.
@@ -122,9 +129,10 @@ class Dialogues:
         """
         if self._is_closing:
             return messages.RESTARTING
-        if not await self._begin(channel, TURN_SECONDS):
+        holder = await self._begin(channel, TURN_SECONDS)
+        if holder is None:
             return messages.BUSY
-        return await self._start(_Question(channel, request_id, address))
+        return await self._start(_Question(channel, holder, request_id, address))
 
     async def stop(self, channel: str) -> None:
         """Ask the dialogue in a channel to stop, in any process.
@@ -141,12 +149,12 @@ class Dialogues:
             StoreUnavailable: Redis did not answer.
         """
         await self._channels.request_stop(channel)
-        if not await self._begin(channel, RESET_SECONDS):
+        if await self._begin(channel, RESET_SECONDS) is None:
             return messages.BUSY
         try:
             await self._conversation.clear(channel)
             await self._broker.forget(channel)
-            await Publisher(self._broker, channel).publish_state("reset")
+            await self._broker.publish(channel, state_event("reset"))
         finally:
             await self._channels.end(channel)
         return ""
@@ -155,14 +163,15 @@ class Dialogues:
     def _is_closing(self) -> bool:
         return self._closing or self._drain.started
 
-    async def _begin(self, channel: str, seconds: float) -> bool:
+    async def _begin(self, channel: str, seconds: float) -> str | None:
+        """Take the lease of a channel, and return its holder."""
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
-        while not await self._channels.begin(channel):
+        while (holder := await self._channels.begin(channel)) is None:
             if loop.time() >= due:
-                return False
+                return None
             await asyncio.sleep(_POLL_SECONDS)
-        return True
+        return holder
 
     async def _start(self, question: "_Question") -> str:
         """Start a task that survives the visitor's request; return once the question is published."""
@@ -172,32 +181,27 @@ class Dialogues:
 
     async def _run(self, question: "_Question", started: "asyncio.Future[str]") -> None:
         """Run a dialogue to its end. An error ends only this dialogue."""
-        channel, publisher = question.channel, Publisher(self._broker, question.channel)
-        with _errors_logged("chat_lease_not_released"):  # the lease will expire
+        with _errors_logged("chat_lease_not_released"):  # the lease will lapse
             try:
                 with self._limit.slot(question.address):
-                    await self._converse(question, publisher, started)
-            except (StoreUnavailable, BrokerClosed, RateLimited) as error:
+                    await self._converse(question, started)
+            except (StoreUnavailable, BrokerClosed, LeaseLost, RateLimited) as error:
                 if not started.done():
                     started.set_exception(error)
                 _log.warning("chat_dialogue_not_published", error=type(error).__name__)
             except Exception:  # as in `_errors_logged`
                 _log.exception("chat_dialogue_failed")
                 with _errors_logged("chat_error_not_published"):
-                    await publisher.publish_block("error", messages.BROKEN)
-                    await publisher.publish_state("failed")
+                    await self._publish_failure(question.channel, question.holder)
             finally:
                 if not started.done():
                     started.set_result(messages.BROKEN)
-                await self._channels.end(channel)
+                await self._channels.end(question.channel)
 
-    async def _converse(
-        self, question: "_Question", publisher: Publisher, started: "asyncio.Future[str]"
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        start, channel = loop.time(), question.channel
+    async def _converse(self, question: "_Question", started: "asyncio.Future[str]") -> None:
+        channel, prompt = question.channel, question.prompt
+        mark: Mark | None = None
         turns = await self._conversation.turns(channel)
-        prompt = question.prompt
         if prompt is None:
             if not turns:
                 if not started.done():
@@ -205,20 +209,58 @@ class Dialogues:
                 return
             *turns, last = turns
             prompt = last.prompt
-            await publisher.publish_state("regenerating")
+            opening = state_event("regenerating")
         else:
-            await publisher.publish_block("right", prompt)
             # Stored before the answer, so that the question can be asked again if it fails.
             await self._conversation.append(channel, Turn(prompt, ""))
-        await publisher.publish_state("waiting")
+            opening, mark = await block_event("right", prompt), "turn"
+        await self._broker.publish(channel, opening, holder=question.holder, mark=mark)
         if not started.done():
             started.set_result("")
-        history = self._history(turns)
-        dialogue = Dialogue(channel, prompt, history, question.request_id, publisher, self._chat.max_seconds)
-        state = await self._run_dialogue(dialogue)
-        await self._conversation.drop_last(channel)
-        await self._conversation.append(channel, Turn(prompt, publisher.answer[:ANSWER_CHARS_MAX]))
-        await publisher.publish_state(state, seconds=round(loop.time() - start, 1))
+        await self._answer(question, prompt, self._history(turns))
+
+    async def _answer(self, question: "_Question", prompt: str, history: Sequence[Message]) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+
+        def end(trouble: Trouble) -> None:
+            dialogue.end(trouble)
+
+        outbox = Outbox(self._broker, question.channel, question.holder, end)
+        publisher = Publisher(outbox)
+        dialogue = Dialogue(
+            question.channel, prompt, history, question.request_id, publisher, self._chat.max_seconds
+        )
+        async with self._open_outbox(outbox):
+            await publisher.publish_state("waiting")
+            state = await self._run_dialogue(dialogue)
+            await outbox.sent()
+            await self._store_answer(question.channel, Turn(prompt, publisher.answer[:ANSWER_CHARS_MAX]))
+            await publisher.publish_state(state, mark="end", seconds=round(loop.time() - start, 1))
+            await outbox.sent()
+
+    @contextlib.asynccontextmanager
+    async def _open_outbox(self, outbox: Outbox) -> AsyncIterator[None]:
+        """Publish what is put into an outbox, in a task that ends with the block."""
+        self._outboxes.add(outbox)
+        if self._closing:
+            outbox.close()
+        try:
+            async with task_group() as group:
+                sending = group.create_task(outbox.run())
+                try:
+                    yield
+                finally:
+                    sending.cancel()
+        finally:
+            self._outboxes.discard(outbox)
+
+    async def _store_answer(self, channel: str, turn: Turn) -> None:
+        """Store the answer for the next question. A failure does not change this answer."""
+        try:
+            await self._conversation.replace_last(channel, turn)
+        except StoreUnavailable:
+            _log.warning("chat_turn_not_stored")
 
     async def _run_dialogue(self, dialogue: Dialogue) -> State:
         self._running.add(dialogue)
@@ -239,6 +281,10 @@ class Dialogues:
                 history.append(Message(role="assistant", content=turn.answer))
         return history
 
+    async def _publish_failure(self, channel: str, holder: str) -> None:
+        await self._broker.publish(channel, await block_event("error", messages.BROKEN), holder=holder)
+        await self._broker.publish(channel, state_event("failed"), holder=holder, mark="end")
+
 
 @contextlib.contextmanager
 def _errors_logged(event: str) -> Iterator[None]:
@@ -254,6 +300,8 @@ class _Question:
     """A visitor's question."""
 
     channel: str
+    holder: str
+    """Of the channel's lease."""
     request_id: str
     address: str
     prompt: str | None = None

@@ -8,13 +8,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, BrokerClosed, Mailbox
+from proxy.chat.broker import (
+    EXPIRE_SECONDS,
+    KEPT_BYTES,
+    KEPT_TURNS,
+    PATIENCE_SECONDS,
+    QUEUE_EVENTS,
+    BrokerClosed,
+    Mailbox,
+    Mark,
+)
 from proxy.chat.event import Event, Position, format_id, parse_id
 
 TOTAL_EVENTS: Final = 200_000
 """Maximum number of events in all channels. The channel with the oldest last event is deleted first."""
-CHANNEL_BYTES: Final = 4 << 20
-"""Maximum size of one channel. Its oldest events are deleted first."""
 TOTAL_BYTES: Final = 256 << 20
 """Maximum size of all channels. The channel with the oldest last event is deleted first."""
 
@@ -25,6 +32,8 @@ class _Backlog:
 
     events: deque[tuple[Position, Event, int]]
     """Each with its position and its size in bytes."""
+    turns: deque[Position]
+    """Where turns begin."""
     bytes: int = 0
     until: float = 0.0
 
@@ -47,32 +56,32 @@ class MemoryBroker:
     """Publishes, stores and replays events. Channels without stored events and readers take no memory.
 
     Args:
-        kept: Events of a channel to keep.
+        kept: Turns of a channel to keep.
+        size: Bytes of a channel to keep.
         expire: Seconds after a channel's last event until its events are deleted.
         queue: Live events that may wait for one reader.
         total: Events of all channels to keep.
         total_bytes: Bytes of all channels to keep.
-        channel_bytes: Bytes of one channel to keep.
         clock: Seconds since the epoch.
     """
 
     def __init__(
         self,
         *,
-        kept: int = KEPT_EVENTS,
+        kept: int = KEPT_TURNS,
+        size: int = KEPT_BYTES,
         expire: float = EXPIRE_SECONDS,
         queue: int = QUEUE_EVENTS,
         total: int = TOTAL_EVENTS,
         total_bytes: int = TOTAL_BYTES,
-        channel_bytes: int = CHANNEL_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kept = kept
+        self._size = size
         self._expire = expire
         self._queue = queue
         self._total = total
         self._total_bytes = total_bytes
-        self._channel_bytes = channel_bytes
         self._bytes = 0
         self._clock = clock
         self._last: Position = (0, 0)
@@ -82,7 +91,15 @@ class MemoryBroker:
         self._readers: dict[str, set[Mailbox[Event]]] = {}
         self._closed = False
 
-    async def publish(self, channel: str, event: Event) -> str:
+    async def publish(
+        self,
+        channel: str,
+        event: Event,
+        *,
+        holder: str | None = None,  # noqa: ARG002  within one process, a lease does not lapse
+        mark: Mark | None = None,
+        patience: float | None = PATIENCE_SECONDS,  # noqa: ARG002  nothing can fail
+    ) -> str:
         """Store and send an event, and return its id.
 
         Raises:
@@ -92,7 +109,7 @@ class MemoryBroker:
             raise BrokerClosed
         position = self._next_position()
         numbered = replace(event, id=format_id(position))
-        self._keep(channel, position, numbered)
+        self._keep(channel, position, numbered, begins=mark == "turn")
         for mailbox in self._readers.get(channel, ()):
             mailbox.put(numbered)
         # Let readers run: otherwise a burst of events would overflow their queues.
@@ -143,22 +160,30 @@ class MemoryBroker:
         self._last = (now, 0) if now > milliseconds else (milliseconds, count + 1)
         return self._last
 
-    def _keep(self, channel: str, position: Position, event: Event) -> None:
+    def _keep(self, channel: str, position: Position, event: Event, *, begins: bool) -> None:
         self._expire_old()
         backlog = self._backlogs.get(channel)
         if backlog is None:
-            backlog = self._backlogs[channel] = _Backlog(deque())
+            backlog = self._backlogs[channel] = _Backlog(deque(), deque())
         size = len(event.encode())
         backlog.events.append((position, event, size))
         self._account(backlog, 1, size)
-        while len(backlog.events) > self._kept or (
-            backlog.bytes > self._channel_bytes and len(backlog.events) > 1
-        ):
-            self._account(backlog, -1, -backlog.events.popleft()[2])
+        if begins:
+            backlog.turns.append(position)
+        self._trim(backlog)
         backlog.until = self._clock() + self._expire
         self._backlogs.move_to_end(channel)
         while (self._count > self._total or self._bytes > self._total_bytes) and len(self._backlogs) > 1:
             self._drop(next(iter(self._backlogs)))
+
+    def _trim(self, backlog: _Backlog) -> None:
+        """Delete the oldest turns; a turn that is too large by itself loses its oldest events."""
+        while len(backlog.turns) > 1 and (len(backlog.turns) > self._kept or backlog.bytes > self._size):
+            backlog.turns.popleft()
+            while backlog.events[0][0] < backlog.turns[0]:
+                self._account(backlog, -1, -backlog.events.popleft()[2])
+        while backlog.bytes > self._size and len(backlog.events) > 1:
+            self._account(backlog, -1, -backlog.events.popleft()[2])
 
     def _account(self, backlog: _Backlog, events: int, size: int) -> None:
         backlog.bytes += size

@@ -1,41 +1,53 @@
-"""Publishes the text and the states of one dialogue as events of its channel."""
+"""The text and the states of one dialogue as events of its channel."""
 
 import asyncio
 import time
-from typing import Final, Literal
+from typing import Final
 
-from proxy.chat.broker import Broker
+from proxy.chat.broker import Mark
 from proxy.chat.deltas import Delta
 from proxy.chat.event import Event
+from proxy.chat.outbox import Outbox
 from proxy.chat.paragraphs import ParagraphSplitter
 from proxy.chat.render import Kind, render_block
+from proxy.chat.states import STATE, State
 
 MESSAGE: Final = "message_event"
 """The event type that the article's page listens to."""
-STATE: Final = "state_event"
 THREAD_CHARS: Final = 200
 """Longer pieces are rendered in a thread: code and formulas take 7 µs per character, the thread 100 µs."""
 SLICE_CHARS: Final = 1024
 """How much text is split at a time: 3 ms of prose, 30 ms at worst."""
 
-State = Literal["waiting", "thinking", "answering", "done", "stopped", "failed", "regenerating", "reset"]
 _KINDS: Final[dict[str, tuple[Kind, State]]] = {
     "reasoning": ("describe", "thinking"),
     "answer": ("left", "answering"),
 }
 
 
+async def block_event(kind: Kind, text: str) -> Event:
+    """Render a block: the visitor's question, a piece of the model's text, or an error."""
+    if len(text) > THREAD_CHARS:
+        block = await asyncio.to_thread(render_block, kind, text)
+    else:
+        block = render_block(kind, text)
+    return Event({"message": block}, MESSAGE)
+
+
+def state_event(state: State, **fields: object) -> Event:
+    """Return a change of state, which the page displays."""
+    return Event({"state": state, "at": time.time_ns() // 1_000_000, **fields}, STATE)
+
+
 class Publisher:
-    """Publishes on one channel, in the order of the calls.
+    """Publishes on one channel, in the order of the calls. Every method may raise what `Outbox.put` raises.
 
     Args:
-        broker: Where events are published.
-        channel: The channel's name.
+        outbox: Publishes the events.
     """
 
-    def __init__(self, broker: Broker, channel: str) -> None:
-        self._broker = broker
-        self._channel = channel
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
         self._splitter = ParagraphSplitter()
         self._kind: str | None = None
         self._answer: list[str] = []
@@ -72,17 +84,12 @@ class Publisher:
         await self._publish_pieces(self._splitter.flush())
 
     async def publish_block(self, kind: Kind, text: str) -> None:
-        """Render and publish a block: the visitor's question, a piece of the model's text, or an error."""
-        if len(text) > THREAD_CHARS:
-            block = await asyncio.to_thread(render_block, kind, text)
-        else:
-            block = render_block(kind, text)
-        await self._broker.publish(self._channel, Event({"message": block}, MESSAGE))
+        """Render and publish a block."""
+        await self._outbox.put(await block_event(kind, text))
 
-    async def publish_state(self, state: State, **fields: object) -> None:
-        """Publish a change of state, which the page displays."""
-        data = {"state": state, "at": time.time_ns() // 1_000_000, **fields}
-        await self._broker.publish(self._channel, Event(data, STATE))
+    async def publish_state(self, state: State, *, mark: Mark | None = None, **fields: object) -> None:
+        """Publish a change of state."""
+        await self._outbox.put(state_event(state, **fields), mark)
 
     async def _publish_pieces(self, pieces: list[str]) -> None:
         for piece in pieces:

@@ -5,51 +5,121 @@ stored in a stream, from which readers get events that they missed: before they 
 connection to Redis was lost. Events that flask-sse publishes have no id; they are not replayed.
 
 The stream of channel `C` is `sse:C`. An entry has `d`, flask-sse's envelope without an id, and `n`, a nonce;
-the entry's id is the event's id. Rendered messages are stored in plain text, because a Flask site on the same
+the entry's id is the event's id. `...:{C}:starts` lists the entries that begin turns, and `...:{C}:bytes`
+counts the bytes of the stream. Rendered messages are stored in plain text, because a Flask site on the same
 Redis must be able to read them. Only trusted services may have access to that Redis.
 
 A process has one pub/sub connection for all its channels (`live_feed.py`) and distributes events itself.
 """
 
 import asyncio
+import contextlib
+import math
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, BrokerClosed, Mailbox
+from proxy.chat.broker import (
+    EXPIRE_SECONDS,
+    KEPT_BYTES,
+    KEPT_TURNS,
+    PATIENCE_SECONDS,
+    QUEUE_EVENTS,
+    BrokerClosed,
+    LeaseLost,
+    Mailbox,
+    Mark,
+)
 from proxy.chat.event import START, Event, Position, format_id, parse_id
 from proxy.chat.live_feed import LiveFeed
-from proxy.redis_connection import RedisConnection, StoreUnavailable
+from proxy.chat.redis_leases import HOLDS, LEASES, RedisLeases, ended_key, lease_key
+from proxy.chat.states import is_unfinished
+from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
 
-PATIENCE_SECONDS: Final = 5.0
-"""How long publishing an event is retried while Redis restarts."""
 PAGE_EVENTS: Final = 100
 """Events read from a stream at once; a reader holds no more replayed events than these."""
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 
-PUBLISH: Final = """
-if ARGV[7] == '1' then
+_STORE: Final = """
+local function clear(stream, before)
+    local bytes = 0
+    local entries = redis.call('xrange', stream, '-', '(' .. before)
+    for _, entry in ipairs(entries) do bytes = bytes + #entry[2][2] end
+    redis.call('xtrim', stream, 'MINID', before)
+    return bytes
+end
+local function store(keys, nonce, head, tail, channel, begins, most_turns, most_bytes, expiry)
+    local stream, turns, bytes = keys[1], keys[2], keys[3]
+    local id = redis.call('xadd', stream, '*', 'd', head .. tail, 'n', nonce)
+    if begins then redis.call('rpush', turns, id) end
+    local kept, total = redis.call('llen', turns), redis.call('incrby', bytes, #head + #tail)
+    while kept > 1 and (kept > most_turns or total > most_bytes) do
+        redis.call('lpop', turns)
+        total = redis.call('decrby', bytes, clear(stream, redis.call('lindex', turns, 0)))
+        kept = kept - 1
+    end
+    while total > most_bytes do
+        local second = redis.call('xrange', stream, '-', '+', 'COUNT', 2)[2]
+        if not second then break end
+        total = redis.call('decrby', bytes, clear(stream, second[1]))
+    end
+    for _, key in ipairs(keys) do redis.call('pexpire', key, expiry) end
+    redis.call('publish', channel, head .. ', "id": "' .. id .. '"' .. tail)
+    return id
+end
+"""
+"""A Lua function that stores an event, and publishes it with the id of its entry.
+
+A script rather than a pipeline: the message must contain the id of its entry, and messages must be published
+in the order of their ids. It is atomic: a published event is stored, so a reader that missed the message
+finds the entry.
+"""
+
+_PUBLISH: Final = f"""{HOLDS}{_STORE}
+if ARGV[9] == '1' then
     for _, entry in ipairs(redis.call('xrevrange', KEYS[1], '+', '-', 'COUNT', 32)) do
         if entry[2][4] == ARGV[1] then return entry[1] end
     end
 end
-local id = redis.call('xadd', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'd', ARGV[4] .. ARGV[5], 'n', ARGV[1])
-redis.call('pexpire', KEYS[1], ARGV[3])
-redis.call('publish', ARGV[6], ARGV[4] .. ', "id": "' .. id .. '"' .. ARGV[5])
+local channel, holder, mark = ARGV[4], ARGV[10], ARGV[8]
+if holder ~= '' then
+    if not holds(KEYS[4], KEYS[5], KEYS[6], holder, channel, ARGV[11]) then return false end
+    redis.call('hset', KEYS[4], 'open', 1)
+end
+local id = store(
+    {{KEYS[1], KEYS[2], KEYS[3]}}, ARGV[1], ARGV[2], ARGV[3], channel, mark == 'turn',
+    tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+)
+if holder ~= '' and mark == 'end' then release(KEYS[4], KEYS[5], KEYS[6], channel) end
 return id
 """
-"""KEYS: stream. ARGV: nonce, entries to keep, expiry in ms, envelope before and after the id, channel, 1 for
-a retry.
+"""KEYS: stream, turns, bytes, lease, leases, ended. ARGV: nonce, envelope before and after the id, channel,
+turns and bytes to keep, expiry in ms, mark, 1 for a retry, holder or nothing, ms of the lease.
 
-A script rather than a pipeline: the message must contain the id of its entry, and messages must be published
-in the order of their ids. It is atomic: a published event is stored, so a reader that missed the message
-finds the entry. If the reply to an attempt was lost, the retry finds its nonce among the latest entries.
+If the reply to an attempt was lost, the retry finds its nonce among the latest entries.
 """
+
+_END_LAPSED: Final = f"""{HOLDS}{_STORE}
+local channel, due = ARGV[1], redis.call('zscore', KEYS[5], ARGV[1])
+if not due or tonumber(due) > now() then return 0 end
+if redis.call('hexists', KEYS[4], 'open') == 1 then
+    for part = 6, #ARGV, 2 do
+        store(
+            {{KEYS[1], KEYS[2], KEYS[3]}}, '', ARGV[part], ARGV[part + 1], channel, false,
+            tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+        )
+    end
+end
+release(KEYS[4], KEYS[5], ARGV[5] .. (redis.call('hget', KEYS[4], 'holder') or ''), channel)
+return 1
+"""
+"""KEYS: stream, turns, bytes, lease, leases. ARGV: channel, turns and bytes to keep, expiry in ms, the key of
+an ended dialogue without its holder, and for each event its envelope before and after the id."""
 
 
 class Backlog:
@@ -57,14 +127,18 @@ class Backlog:
 
     Args:
         redis: The connection.
-        kept: Entries of a channel to keep; up to a hundred more remain, since Redis trims whole nodes.
+        leases: The leases of dialogues.
+        turns: Turns of a channel to keep.
+        size: Bytes of a channel to keep.
         expire: Seconds after a channel's last event until its stream expires.
     """
 
-    def __init__(self, redis: RedisConnection, kept: int, expire: float) -> None:
+    def __init__(
+        self, redis: RedisConnection, leases: RedisLeases, *, turns: int, size: int, expire: float
+    ) -> None:
         self._redis = redis
-        self._kept = kept
-        self._expire_ms = int(expire * 1000)
+        self._leases = leases
+        self._limits = (turns, size, int(expire * 1000))
         self._log = get_logger("chat")
 
     @staticmethod
@@ -72,7 +146,16 @@ class Backlog:
         """Return a nonce for one event and all attempts to publish it."""
         return secrets.token_hex(8)
 
-    async def publish(self, channel: str, event: Event, nonce: str, *, again: bool) -> str:
+    async def publish(
+        self,
+        channel: str,
+        event: Event,
+        nonce: str,
+        *,
+        again: bool,
+        holder: str | None = None,
+        mark: Mark | None = None,
+    ) -> str:
         """Store an event, publish it, and return its id.
 
         Args:
@@ -80,16 +163,46 @@ class Backlog:
             event: The event; its own id is ignored.
             nonce: The event's nonce.
             again: Whether an earlier attempt may have succeeded.
+            holder: The holder of the lease of the dialogue that publishes.
+            mark: What the event begins or ends.
 
         Raises:
             StoreUnavailable: Redis did not answer; the event may or may not have been published.
+            LeaseLost: The lease is another's.
         """
-        head, tail = event.envelope_parts()
-        answer: bytes = await self._redis.run_script(
-            PUBLISH, [_key(channel)],
-            nonce, self._kept, self._expire_ms, head, tail, channel, int(again),
+        keys = (*_keys(channel), lease_key(channel), LEASES, ended_key(channel, holder or ""))
+        answer: bytes | None = await self._redis.run_script(
+            _PUBLISH, keys,
+            nonce, *event.envelope_parts(), channel, *self._limits, mark or "", int(again), holder or "",
+            self._leases.milliseconds,
         )  # fmt: skip
+        if answer is None:
+            raise LeaseLost
         return answer.decode()
+
+    async def end_lapsed(self, channel: str, events: Sequence[Event]) -> bool:
+        """Publish the end of a dialogue whose lease has lapsed, and release the lease.
+
+        Returns:
+            False if the lease was renewed or released meanwhile.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        keys = (*_keys(channel), lease_key(channel), LEASES)
+        parts = [part for event in events for part in event.envelope_parts()]
+        answer = await self._redis.run_script(
+            _END_LAPSED, keys, channel, *self._limits, ended_key(channel, ""), *parts
+        )
+        return bool(answer)
+
+    async def reopen(self, channel: str, last: Position) -> None:
+        """Make sure that an unfinished dialogue has a lease; see `RedisLeases.reopen`.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        await self._leases.reopen(channel, _keys(channel)[0], format_id(last))
 
     async def after(self, channel: str, position: Position, most: int) -> list[tuple[Position, Event | None]]:
         """Return the next entries after a position, with None for an unreadable entry.
@@ -98,7 +211,7 @@ class Backlog:
             StoreUnavailable: Redis did not answer.
         """
         start = f"({format_id(position)}"
-        entries = await self._redis.run("XRANGE", _key(channel), start, "+", "COUNT", most)
+        entries = await self._redis.run("XRANGE", _keys(channel)[0], start, "+", "COUNT", most)
         return [self._read(*entry) for entry in entries]
 
     async def newest(self, channel: str) -> Position:
@@ -107,7 +220,7 @@ class Backlog:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        entries = await self._redis.run("XREVRANGE", _key(channel), "+", "-", "COUNT", 1)
+        entries = await self._redis.run("XREVRANGE", _keys(channel)[0], "+", "-", "COUNT", 1)
         return self._read(*entries[0])[0] if entries else START
 
     async def knows(self, channel: str) -> bool:
@@ -116,7 +229,7 @@ class Backlog:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return bool(await self._redis.run("XLEN", _key(channel)))
+        return bool(await self._redis.run("XLEN", _keys(channel)[0]))
 
     async def forget(self, channel: str) -> None:
         """Delete the entries of a channel.
@@ -127,7 +240,9 @@ class Backlog:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        await self._redis.run("XTRIM", _key(channel), "MAXLEN", 0)
+        stream, turns, size = _keys(channel)
+        await self._redis.run("XTRIM", stream, "MAXLEN", 0)
+        await self._redis.run("DEL", turns, size)
 
     def _read(self, name: bytes, fields: dict[bytes, bytes]) -> tuple[Position, Event | None]:
         text = name.decode()
@@ -155,6 +270,9 @@ class _Reader:
     Its mailbox receives live events, and a marker each time the feed is subscribed. At a marker, the reader
     reads the backlog from its last event on, and then skips live events that it has already read there. It
     also skips live events before the first marker, because the backlog contains them and earlier ones.
+
+    After reading the backlog, a reader that knows of an unfinished dialogue makes sure that it has a lease.
+    If its process is dead and Redis has lost the lease, nobody else would end it.
     """
 
     __slots__ = (
@@ -165,6 +283,7 @@ class _Reader:
         "_replayed",
         "_replaying",
         "_started",
+        "_unfinished",
         "mailbox",
     )
 
@@ -176,6 +295,7 @@ class _Reader:
         self._started = False
         self._replaying = False
         self._replayed: deque[Event] | None = None
+        self._unfinished = False
 
     async def get(self) -> Event:
         """Return the next event; see `Subscription`."""
@@ -193,6 +313,7 @@ class _Reader:
                 return item
             elif self._started and (self._read_up_to is None or item.position > self._read_up_to):
                 self._last = item.position
+                self._unfinished = is_unfinished(item, before=self._unfinished)
                 return item
 
     async def _replay(self) -> None:
@@ -217,6 +338,11 @@ class _Reader:
         if page:
             self._last = self._read_up_to = page[-1][0]
             self._replayed = deque(event for _, event in page if event is not None)
+            for event in self._replayed:
+                self._unfinished = is_unfinished(event, before=self._unfinished)
+        if len(page) < PAGE_EVENTS and self._unfinished:
+            with contextlib.suppress(StoreUnavailable):  # the next subscription repeats it
+                await self._backlog.reopen(self._channel, self._last)
         self._replaying = len(page) == PAGE_EVENTS
 
 
@@ -252,48 +378,69 @@ class RedisBroker:
     Args:
         redis: The connection for commands.
         feed: The connection that listens; the caller runs it.
-        kept: Events of a channel to keep; up to a hundred more may remain.
+        leases: The leases of dialogues.
+        kept: Turns of a channel to keep.
+        size: Bytes of a channel to keep.
         expire: Seconds after a channel's last event until its events are deleted.
         queue: Live events that may wait for one reader.
-        patience: Seconds for publishing one event, including retries and pauses.
     """
 
     def __init__(
         self,
         redis: RedisConnection,
         feed: LiveFeed,
+        leases: RedisLeases,
         *,
-        kept: int = KEPT_EVENTS,
+        kept: int = KEPT_TURNS,
+        size: int = KEPT_BYTES,
         expire: float = EXPIRE_SECONDS,
         queue: int = QUEUE_EVENTS,
-        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._redis = redis
         self._feed = feed
-        self._backlog = Backlog(redis, kept, expire)
+        self._backlog = Backlog(redis, leases, turns=kept, size=size, expire=expire)
         self._queue = queue
-        self._patience = patience
         self._hubs: dict[str, _Hub] = {}
         self._closed = False
 
-    async def publish(self, channel: str, event: Event) -> str:
-        """Store and send an event, and return its id. Retry for a few seconds while Redis restarts.
+    async def publish(
+        self,
+        channel: str,
+        event: Event,
+        *,
+        holder: str | None = None,
+        mark: Mark | None = None,
+        patience: float | None = PATIENCE_SECONDS,
+    ) -> str:
+        """Store and send an event, and return its id. Retry while Redis restarts.
 
         Raises:
             StoreUnavailable: Redis did not answer; the event may or may not have been published.
+            LeaseLost: The lease is another's; nothing was published.
             BrokerClosed: The service is shutting down.
         """
         nonce, again, pause = Backlog.new_nonce(), False, _FIRST_PAUSE_SECONDS
-        deadline = asyncio.get_running_loop().time() + self._patience
+        loop = asyncio.get_running_loop()
+        deadline = math.inf if patience is None else loop.time() + patience
         while not self._closed:
             try:
-                return await self._backlog.publish(channel, event, nonce, again=again)
+                return await self._backlog.publish(
+                    channel, event, nonce, again=again, holder=holder, mark=mark
+                )
             except StoreUnavailable:
-                if asyncio.get_running_loop().time() + pause > deadline:
+                if loop.time() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
             again, pause = True, min(2 * pause, _LONGEST_PAUSE_SECONDS)
         raise BrokerClosed
+
+    async def end_lapsed(self, channel: str, events: Sequence[Event]) -> bool:
+        """Publish the end of a dialogue whose lease has lapsed; False if it has not.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        return await self._backlog.end_lapsed(channel, events)
 
     @asynccontextmanager
     async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_Reader]:
@@ -366,5 +513,6 @@ class RedisBroker:
             hub.live = None
 
 
-def _key(channel: str) -> str:
-    return f"sse:{channel}"
+def _keys(channel: str) -> tuple[str, str, str]:
+    """Return the keys of a channel's events, of the beginnings of its turns, and of the events' size."""
+    return f"sse:{channel}", f"{NAMESPACE}:{{{channel}}}:starts", f"{NAMESPACE}:{{{channel}}}:bytes"

@@ -1,9 +1,8 @@
 """The owners of channels and the dialogues in them, shared by several processes over Redis.
 
-Keys: `...:{channel}:owner` contains the hash of a session's id, `...:{channel}:dialogue` the lease: the
-random id of its holder, followed by ` stop` once a stop was requested. A stop is also published to all
-processes, because the lease is read only when it is renewed; if that message is lost, the stop waits until
-then.
+The key `...:{channel}:owner` contains the hash of a session's id. The leases of dialogues are in
+`redis_leases.py`. A stop is noted in the lease and published to all processes, because the lease is read only
+when it is renewed; if that message is lost, the stop waits until then.
 """
 
 import asyncio
@@ -12,20 +11,16 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
-from proxy.chat.channels import (
-    LEASE_SECONDS,
-    OWNED_SECONDS,
-    RENEW_SECONDS,
-    Ownership,
-    StopReason,
-    is_channel_name,
-)
+from proxy.chat.channels import OWNED_SECONDS, RENEW_SECONDS, Ownership, StopReason, is_channel_name
 from proxy.chat.live_feed import LiveFeed
+from proxy.chat.redis_leases import LOST, STOPPING, RedisLeases
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
 
 STOPS: Final = f"{NAMESPACE}:chat:stops"
 """The pub/sub channel that announces lease holders that must stop. Visitors cannot use it."""
+_RETRY_SECONDS: Final = 0.3
+"""Time until a failed renewal is repeated: once Redis is back, the lease has to be renewed soon."""
 
 OWNERSHIP: Final = """
 local owner = redis.call('get', KEYS[1])
@@ -37,41 +32,6 @@ end
 return 'free'
 """
 """KEYS: owner. ARGV: session, ms, `claim` or `look`. One script, so that two sessions cannot both succeed."""
-
-KEEP: Final = """
-local value = redis.call('get', KEYS[1])
-if not value then
-    redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
-    return 1
-end
-if value ~= ARGV[1] and value ~= ARGV[1] .. ' stop' then return 0 end
-redis.call('pexpire', KEYS[1], ARGV[2])
-return value == ARGV[1] and 1 or 2
-"""
-"""KEYS: lease. ARGV: holder, ms. 0: another holder's, 1: renewed, 2: renewed, and a stop was requested.
-
-A missing lease is taken again, because an emptied Redis must not end running answers.
-"""
-
-RELEASE: Final = """
-local value = redis.call('get', KEYS[1])
-if value == ARGV[1] or value == ARGV[1] .. ' stop' then redis.call('del', KEYS[1]) end
-return 1
-"""
-"""KEYS: lease. ARGV: holder. Not a plain DEL: the lease may have expired and belong to another dialogue."""
-
-REQUEST_STOP: Final = """
-local value = redis.call('get', KEYS[1])
-if not value then return 0 end
-local holder = string.match(value, '^%S+')
-redis.call('set', KEYS[1], holder .. ' stop', 'KEEPTTL')
-redis.call('publish', ARGV[1], holder)
-return 1
-"""
-"""KEYS: lease. ARGV: pub/sub channel of stops."""
-
-_RENEWED: Final = 1
-_STOPPING: Final = 2
 
 
 @dataclass(slots=True)
@@ -88,23 +48,23 @@ class RedisChannels:
     Args:
         redis: The connection for commands.
         feed: The connection that listens.
+        leases: The leases of dialogues.
         owned: Seconds after its last use until a channel has no owner again.
-        lease: Seconds after which a dialogue that does not renew its lease counts as dead.
-        renew: Seconds between renewals.
+        renew: Seconds between renewals of a lease.
     """
 
     def __init__(
         self,
         redis: RedisConnection,
         feed: LiveFeed,
+        leases: RedisLeases,
         *,
         owned: float = OWNED_SECONDS,
-        lease: float = LEASE_SECONDS,
         renew: float = RENEW_SECONDS,
     ) -> None:
         self._redis = redis
+        self._leases = leases
         self._owned_ms = int(owned * 1000)
-        self._lease_ms = int(lease * 1000)
         self._renew = renew
         self._running: dict[str, _Dialogue] = {}
         self._log = get_logger("chat")
@@ -143,24 +103,22 @@ class RedisChannels:
         """
         return bool(await self._redis.run("EXISTS", _key(channel, "owner")))
 
-    async def begin(self, channel: str) -> bool:
-        """Take the lease for a dialogue of this process; False while another dialogue has it.
+    async def begin(self, channel: str) -> str | None:
+        """Take the lease for a dialogue of this process and return its holder; None if there is a dialogue.
 
         Raises:
-            StoreUnavailable: Redis did not answer. If it granted the lease nevertheless, the lease expires.
+            StoreUnavailable: Redis did not answer. If it granted the lease nevertheless, the lease lapses.
         """
         if channel in self._running:
-            return False
+            return None
         dialogue = self._running[channel] = _Dialogue()
         taken = False
         try:
-            taken = bool(
-                await self._redis.run("SET", _lease(channel), dialogue.holder, "NX", "PX", self._lease_ms)
-            )
+            taken = await self._leases.take(channel, dialogue.holder)
         finally:
             if not taken:
                 del self._running[channel]
-        return taken
+        return dialogue.holder if taken else None
 
     async def renew(self, channel: str) -> bool:
         """Renew the lease; return False if it was lost.
@@ -171,17 +129,17 @@ class RedisChannels:
         dialogue = self._running.get(channel)
         if dialogue is None:
             return False
-        state = await self._redis.run_script(KEEP, [_lease(channel)], dialogue.holder, self._lease_ms)
-        if state == _STOPPING:
+        state = await self._leases.renew(channel, dialogue.holder)
+        if state == STOPPING:
             dialogue.stop.set()
-        return state in {_RENEWED, _STOPPING}
+        return state != LOST
 
     async def end(self, channel: str) -> None:
-        """Release the lease, if this process has it. If Redis is unavailable, the lease expires."""
+        """Release the lease, if this process has it. If Redis is unavailable, the lease lapses."""
         dialogue = self._running.pop(channel, None)
         if dialogue is not None:
             try:
-                await self._redis.run_script(RELEASE, [_lease(channel)], dialogue.holder)
+                await self._leases.release(channel, dialogue.holder)
             except StoreUnavailable as error:
                 self._log.warning("chat_lease_release_failed", reason=str(error))
 
@@ -191,7 +149,7 @@ class RedisChannels:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return channel in self._running or bool(await self._redis.run("EXISTS", _lease(channel)))
+        return channel in self._running or await self._leases.held(channel)
 
     async def request_stop(self, channel: str) -> None:
         """Ask the dialogue that is running in a channel, if any, to stop, in any process.
@@ -202,20 +160,26 @@ class RedisChannels:
         if channel in self._running:
             self._running[channel].stop.set()
         else:
-            await self._redis.run_script(REQUEST_STOP, [_lease(channel)], STOPS)
+            await self._leases.request_stop(channel, STOPS)
 
     async def wait_for_stop(self, channel: str) -> StopReason:
         """Wait until this process's dialogue in a channel must stop, and renew its lease meanwhile."""
         dialogue = self._running.get(channel)
         if dialogue is None:
             return "lost"
+        pause = self._renew
         while not dialogue.stop.is_set():
             try:
-                async with asyncio.timeout(self._renew):
+                async with asyncio.timeout(pause):
                     await dialogue.stop.wait()
             except TimeoutError:
-                if not await self._still_held(channel):
-                    return "lost"
+                try:
+                    if not await self.renew(channel):
+                        return "lost"
+                    pause = self._renew
+                except StoreUnavailable as error:  # no other process can take the lease either
+                    self._log.warning("chat_lease_not_renewed", reason=str(error))
+                    pause = min(self._renew, _RETRY_SECONDS)
         return "asked"
 
     def on_subscribed(self) -> None:
@@ -227,17 +191,6 @@ class RedisChannels:
             if dialogue.holder.encode() == payload:
                 dialogue.stop.set()
 
-    async def _still_held(self, channel: str) -> bool:
-        try:
-            return await self.renew(channel)
-        except StoreUnavailable as error:  # no other process can take it either
-            self._log.warning("chat_lease_not_renewed", reason=str(error))
-            return True
-
 
 def _key(channel: str, part: str) -> str:
     return f"{NAMESPACE}:{{{channel}}}:{part}"
-
-
-def _lease(channel: str) -> str:
-    return _key(channel, "dialogue")

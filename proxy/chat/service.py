@@ -70,7 +70,14 @@ async def open_chat(
     # At least one turn is stored, so that it can be answered again, even if the model receives none.
     turns = max(chat.turns, 1)
     async with (
-        open_stores(settings.shared, redis, turns=turns, kept=chat.keep, expire=chat.keep_seconds) as stores,
+        open_stores(
+            settings.shared,
+            redis,
+            turns=turns,
+            kept=chat.keep,
+            size=chat.keep_bytes,
+            expire=chat.keep_seconds,
+        ) as stores,
         Dialogues(chat, stores, upstream, drain, shared=settings.shared is not None) as dialogues,
         _open_readers(drain, dialogues) as readers,
     ):

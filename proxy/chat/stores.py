@@ -4,13 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from proxy.chat.broker import EXPIRE_SECONDS, KEPT_EVENTS, QUEUE_EVENTS, Broker
+from proxy.chat import messages
+from proxy.chat.broker import EXPIRE_SECONDS, KEPT_BYTES, KEPT_TURNS, QUEUE_EVENTS, Broker
 from proxy.chat.channels import OWNED_SECONDS, Channels, MemoryChannels
 from proxy.chat.conversation import Conversation, MemoryConversation, RedisConversation
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
+from proxy.chat.orphans import OrphanWatch
+from proxy.chat.publisher import block_event, state_event
 from proxy.chat.redis_broker import RedisBroker
 from proxy.chat.redis_channels import RedisChannels
+from proxy.chat.redis_leases import RedisLeases
 from proxy.credentials.sharing.record import Seal
 from proxy.redis_connection import RedisConnection
 from proxy.settings import Shared
@@ -32,7 +36,8 @@ async def open_stores(
     redis: RedisConnection | None,
     *,
     turns: int,
-    kept: int = KEPT_EVENTS,
+    kept: int = KEPT_TURNS,
+    size: int = KEPT_BYTES,
     expire: float = EXPIRE_SECONDS,
     queue: int = QUEUE_EVENTS,
 ) -> AsyncIterator[Stores]:
@@ -42,14 +47,15 @@ async def open_stores(
         shared: The keys that encrypt conversations in Redis; None to keep everything in this process.
         redis: The service's connection to Redis.
         turns: Turns of a channel to keep for the model.
-        kept: Events of a channel to keep.
+        kept: Turns of a channel to keep for replay.
+        size: Bytes of a channel to keep for replay.
         expire: Seconds after its last event or turn until a channel's events and turns are deleted.
         queue: Live events that may wait for one reader.
     """
     # A reader that stays uses its channel each time it reconnects.
     owned = max(expire, OWNED_SECONDS)
     if shared is None or redis is None:
-        broker = MemoryBroker(kept=kept, expire=expire, queue=queue)
+        broker = MemoryBroker(kept=kept, size=size, expire=expire, queue=queue)
         try:
             yield Stores(
                 broker, MemoryChannels(owned=owned, kept=expire), MemoryConversation(turns, expire=expire)
@@ -57,16 +63,30 @@ async def open_stores(
         finally:
             await broker.close()
         return
+    leases = RedisLeases(redis)
     async with open_feed(redis) as feed:
-        over_redis = RedisBroker(redis, feed, kept=kept, expire=expire, queue=queue)
+        over_redis = RedisBroker(redis, feed, leases, kept=kept, size=size, expire=expire, queue=queue)
         try:
-            yield Stores(
-                over_redis,
-                RedisChannels(redis, feed, owned=owned),
-                RedisConversation(redis, Seal(shared.keys, shared.naming_key), turns, expire=expire),
-            )
+            async with _watch_orphans(leases, over_redis):
+                yield Stores(
+                    over_redis,
+                    RedisChannels(redis, feed, leases, owned=owned),
+                    RedisConversation(redis, Seal(shared.keys, shared.naming_key), turns, expire=expire),
+                )
         finally:
             await over_redis.close()
+
+
+@asynccontextmanager
+async def _watch_orphans(leases: RedisLeases, broker: RedisBroker) -> AsyncIterator[None]:
+    """End dialogues of dead processes for the duration of the block."""
+    ending = (await block_event("error", messages.CUT_OFF), state_event("failed"))
+    async with task_group() as group:
+        watching = group.create_task(OrphanWatch(leases, broker, ending).run())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
 
 @asynccontextmanager

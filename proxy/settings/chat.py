@@ -63,7 +63,9 @@ class Chat(Section):
     max_seconds: PositiveSeconds = 600
     """The time limit for an answer."""
     keep: Count = 500
-    """The number of events per channel that a reconnecting page can receive again."""
+    """The number of questions per channel that a page can receive again, with their answers."""
+    keep_bytes: Count = 4 << 20
+    """The size of the events per channel that a page can receive again."""
     keep_seconds: PositiveSeconds = 3600
     """How long they, and the history of the dialogue, are kept after the last event."""
     public_channels: tuple[Name, ...] = ()

@@ -90,14 +90,44 @@ async def test_deleted_events_are_not_replayed_but_later_ones_are(open_both: Ope
         assert await take_data(listening, 1) == ["new"]
 
 
-async def test_only_the_latest_events_of_a_channel_are_stored(open_both: OpenStores) -> None:
-    async with open_both(kept=20) as (here, there):
-        await publish(here.broker, "c", *range(300))
-        async with there.broker.subscribe("c", "0-0") as reader:
-            (first,) = await take_data(reader, 1)
-            assert isinstance(first, int)
-            assert 300 - 20 - 100 <= first <= 300 - 20  # Redis trims a hundred at a time
-            assert await take_data(reader, 299 - first) == [*range(first + 1, 300)]
+async def stored(broker: Broker, last: object) -> list[object]:
+    """What a reader gets from the beginning up to this event."""
+    async with broker.subscribe("c", "0-0") as reader:
+        got = await take_data(reader, 1)
+        while got[-1] != last:
+            got += await take_data(reader, 1)
+        return got
+
+
+async def test_whole_turns_are_deleted_the_oldest_first(open_both: OpenStores) -> None:
+    async with open_both(kept=2) as (here, there):
+        for turn in ("a", "b", "c"):
+            await here.broker.publish("c", Event(f"{turn}0"), mark="turn")
+            await publish(there.broker, "c", f"{turn}1", f"{turn}2")
+        assert await stored(there.broker, "c2") == ["b0", "b1", "b2", "c0", "c1", "c2"]
+
+
+async def test_a_long_answer_stays_whole_and_drops_earlier_turns(open_both: OpenStores) -> None:
+    async with open_both(size=100_000) as (here, there):
+        for turn in ("a", "b"):
+            await here.broker.publish("c", Event(turn), mark="turn")
+            await publish(there.broker, "c", "x" * 40_000)
+        await here.broker.publish("c", Event("long"), mark="turn")
+        await publish(here.broker, "c", *range(700))
+        assert (await stored(there.broker, 699))[2:] == ["long", *range(700)]
+        await publish(here.broker, "c", "y" * 50_000)
+        assert (await stored(there.broker, "y" * 50_000))[0] == "long"
+
+
+async def test_a_turn_that_is_too_large_by_itself_loses_its_beginning(open_both: OpenStores) -> None:
+    async with open_both(size=10_000) as (here, there):
+        await here.broker.publish("c", Event("question"), mark="turn")
+        for number in range(20):
+            await publish(here.broker, "c", f"{number:02}" + "x" * 1000)
+        got = await stored(there.broker, "19" + "x" * 1000)
+        assert [str(word)[:2] for word in got] == [f"{number:02}" for number in range(11, 20)]
+        await here.broker.publish("c", Event("z" * 20_000))
+        assert await stored(there.broker, "z" * 20_000) == ["z" * 20_000]
 
 
 async def test_events_expire(open_both: OpenStores) -> None:
@@ -196,7 +226,7 @@ async def test_readers_that_reconnect_at_random_get_each_event_once(
                     last = event.id or last
         return got
 
-    async with open_both(kept=1000, queue=1000) as (here, there):
+    async with open_both(queue=1000) as (here, there):
         async with asyncio.timeout(2 * PATIENCE), asyncio.TaskGroup() as group:
             reading = [group.create_task(read(broker)) for broker in (here.broker, there.broker) * 5]
             await publish(here.broker, "c", *range(1000))

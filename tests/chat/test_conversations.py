@@ -17,14 +17,13 @@ async def test_the_last_turns_are_kept_for_all_processes(open_both: OpenStores) 
         assert await there.conversation.turns("other") == []
 
 
-async def test_the_last_turn_can_be_dropped_and_all_can_be_cleared(open_both: OpenStores) -> None:
+async def test_the_last_turn_can_be_replaced_and_all_can_be_cleared(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
-        await here.conversation.drop_last("c")
-        for turn in TURNS[:2]:
-            await here.conversation.append("c", turn)
-        await there.conversation.drop_last("c")
+        await here.conversation.replace_last("c", TURNS[0])
         assert await here.conversation.turns("c") == TURNS[:1]
-        await there.conversation.append("c", TURNS[2])
+        await here.conversation.append("c", TURNS[1])
+        await there.conversation.replace_last("c", TURNS[2])
+        assert await here.conversation.turns("c") == [TURNS[0], TURNS[2]]
         await there.conversation.clear("c")
         assert await here.conversation.turns("c") == []
 

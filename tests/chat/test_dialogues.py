@@ -106,7 +106,7 @@ async def test_an_empty_question_is_not_sent() -> None:
 
 async def test_a_broker_that_fails_at_the_question_leaves_the_channel_free() -> None:
     class Broken(MemoryBroker):
-        async def publish(self, channel: str, event: Event) -> str:
+        async def publish(self, channel: str, event: Event, **options: Any) -> str:
             raise StoreUnavailable("away")
 
     async with room(Model(), Broken()) as chat:
@@ -119,10 +119,10 @@ async def test_a_broker_that_fails_at_the_question_leaves_the_channel_free() -> 
 
 async def test_a_broker_that_fails_during_an_answer_ends_only_that_dialogue() -> None:
     class Failing(MemoryBroker):
-        async def publish(self, channel: str, event: Event) -> str:
+        async def publish(self, channel: str, event: Event, **options: Any) -> str:
             if channel == "c" and "answering" in str(event.data):
                 raise StoreUnavailable("away")
-            return await super().publish(channel, event)
+            return await super().publish(channel, event, **options)
 
     with capture_logs() as lines:
         async with room(Model(said("a")), Failing()) as chat, asyncio.timeout(PATIENCE):
@@ -246,10 +246,10 @@ async def test_a_visitor_who_disconnects_while_asking_has_asked() -> None:
             super().__init__()
             self.go_on, self.begun = asyncio.Event(), asyncio.Event()
 
-        async def publish(self, channel: str, event: Event) -> str:
+        async def publish(self, channel: str, event: Event, **options: Any) -> str:
             self.begun.set()
             await self.go_on.wait()
-            return await super().publish(channel, event)
+            return await super().publish(channel, event, **options)
 
     broker = Slow()
     async with room(Model(said("a")), broker) as chat, asyncio.TaskGroup() as group:

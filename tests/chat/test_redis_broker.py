@@ -16,6 +16,7 @@ from proxy.chat.broker import Broker
 from proxy.chat.event import Event
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.redis_broker import Backlog, RedisBroker
+from proxy.chat.redis_leases import RedisLeases
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from tests.chat.conftest import open_process, open_redis, processes, shared
 from tests.chat.readers import is_silent, take, take_data
@@ -200,7 +201,7 @@ async def test_readers_that_reconnect_while_redis_restarts_miss_nothing(durable:
                     last = event.id or last
         return got
 
-    async with processes(2, durable.url, kept=count, queue=count) as opened, asyncio.timeout(3 * PATIENCE):
+    async with processes(2, durable.url, queue=count) as opened, asyncio.timeout(3 * PATIENCE):
         async with asyncio.TaskGroup() as group:
             reading = [group.create_task(read(broker)) for broker in brokers(*opened) * 4]
             for number in range(count):
@@ -251,17 +252,22 @@ async def test_closing_ends_a_reader_that_waits_for_redis(store: RedisServer) ->
 
 async def test_without_redis_a_publication_fails_after_its_patience(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed):
-        broker = RedisBroker(redis, feed, patience=0.2)
+        broker = RedisBroker(redis, feed, RedisLeases(redis))
         await store.stop()
-        for failing in (broker.publish("c", Event(1)), broker.knows("c"), broker.forget("c")):
+        for failing in (broker.publish("c", Event(1), patience=0.2), broker.knows("c"), broker.forget("c")):
             async with asyncio.timeout(PATIENCE):
                 with pytest.raises(StoreUnavailable):
                     await failing
 
 
+def open_backlog(redis: RedisConnection) -> Backlog:
+    """The streams, without what a broker adds."""
+    return Backlog(redis, RedisLeases(redis), turns=500, size=1 << 20, expire=60)
+
+
 async def test_retrying_after_a_lost_reply_does_not_publish_twice(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,), open_redis(shared(store.url)) as (redis, _):
-        backlog, event, number = Backlog(redis, 500, 60), Event(1), Backlog.new_nonce()
+        backlog, event, number = open_backlog(redis), Event(1), Backlog.new_nonce()
         async with process.broker.subscribe("c", None) as reader:
             first = await backlog.publish("c", event, number, again=False)
             await process.broker.publish("c", Event(2))
@@ -275,7 +281,7 @@ async def test_a_silent_redis_is_given_up_and_caught_up_with(store: RedisServer)
     settings = shared(store.url, redis_timeout=paced(0.5))
     redis = RedisConnection(settings)
     feed = LiveFeed(redis, ping=paced(0.1))
-    broker = RedisBroker(redis, feed)
+    broker = RedisBroker(redis, feed, RedisLeases(redis))
     with capture_logs() as lines:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(feed.run())

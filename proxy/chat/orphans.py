@@ -1,0 +1,64 @@
+"""Ends the dialogues of processes that died, so that no page waits for an answer that nobody writes.
+
+Every process looks for leases that have lapsed. It ends a dialogue only if several looks in a row have found
+its lease lapsed: after Redis was away, the processes that are alive need a moment to renew their leases.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from proxy.chat.event import Event
+from proxy.chat.redis_broker import RedisBroker
+from proxy.chat.redis_leases import RedisLeases
+from proxy.redis_connection import StoreUnavailable
+from proxy.telemetry import get_logger
+
+LOOK_SECONDS: Final = 0.5
+LOOKS: Final = 4
+"""How many looks in a row must find a lease lapsed."""
+SLOW_SECONDS: Final = 2.0
+"""If a look takes longer, Redis or this process was away, and the looks before it do not count."""
+
+
+class OrphanWatch:
+    """Looks for dialogues without a living process.
+
+    Args:
+        leases: The leases of dialogues.
+        broker: Publishes their ends.
+        ending: The events that end a dialogue.
+        pause: Seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        leases: RedisLeases,
+        broker: RedisBroker,
+        ending: Sequence[Event],
+        *,
+        pause: float = LOOK_SECONDS,
+    ) -> None:
+        self._leases = leases
+        self._broker = broker
+        self._ending = ending
+        self._pause = pause
+        self._seen: dict[str, int] = {}
+        self._log = get_logger("chat")
+
+    async def run(self) -> None:
+        """Look again and again. Runs until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            await asyncio.sleep(self._pause)
+            try:
+                lapsed = await self._leases.lapsed()
+                if loop.time() - started > self._pause + SLOW_SECONDS:
+                    self._seen.clear()
+                self._seen = {channel: self._seen.get(channel, 0) + 1 for channel in lapsed}
+                for channel, looks in self._seen.items():
+                    if looks >= LOOKS and await self._broker.end_lapsed(channel, self._ending):
+                        self._log.warning("chat_dialogue_orphaned")
+            except StoreUnavailable:
+                self._seen.clear()

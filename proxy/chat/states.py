@@ -1,0 +1,23 @@
+"""The states of a dialogue, which are events of its channel (pure)."""
+
+from typing import Final, Literal
+
+from proxy.chat.event import Event
+
+STATE: Final = "state_event"
+"""The event type of a change of state."""
+
+State = Literal["waiting", "thinking", "answering", "done", "stopped", "failed", "regenerating", "reset"]
+_ENDS: Final = frozenset({"done", "stopped", "failed", "reset"})
+
+
+def is_unfinished(event: Event, *, before: bool) -> bool:
+    """Return whether a dialogue is unfinished after an event.
+
+    Args:
+        event: The event.
+        before: Whether a dialogue was unfinished before it.
+    """
+    if event.type != STATE or not isinstance(event.data, dict):
+        return before
+    return event.data.get("state") not in _ENDS
