@@ -17,6 +17,8 @@ from proxy.telemetry import get_logger
 LOOK_SECONDS: Final = 0.5
 LOOKS: Final = 4
 """How many looks in a row must find a lease lapsed."""
+REOPEN_LOOKS: Final = 5
+"""How many looks pass until dialogues whose leases Redis has lost get new ones."""
 SLOW_SECONDS: Final = 2.0
 """If a look takes longer, Redis or this process was away, and the looks before it do not count."""
 
@@ -44,6 +46,7 @@ class OrphanWatch:
         self._ending = ending
         self._pause = pause
         self._seen: dict[str, int] = {}
+        self._looks = 0
         self._log = get_logger("chat")
 
     async def run(self) -> None:
@@ -56,9 +59,16 @@ class OrphanWatch:
                 lapsed = await self._leases.lapsed()
                 if loop.time() - started > self._pause + SLOW_SECONDS:
                     self._seen.clear()
-                self._seen = {channel: self._seen.get(channel, 0) + 1 for channel in lapsed}
-                for channel, looks in self._seen.items():
-                    if looks >= LOOKS and await self._broker.end_lapsed(channel, self._ending):
-                        self._log.warning("chat_dialogue_orphaned")
+                await self._end(lapsed)
+                self._looks += 1
+                if self._looks % REOPEN_LOOKS == 0:
+                    await self._broker.reopen_unfinished()
             except StoreUnavailable:
                 self._seen.clear()
+
+    async def _end(self, lapsed: Sequence[str]) -> None:
+        """End the dialogues whose leases have been found lapsed often enough."""
+        self._seen = {channel: self._seen.get(channel, 0) + 1 for channel in lapsed}
+        for channel, looks in self._seen.items():
+            if looks >= LOOKS and await self._broker.end_lapsed(channel, self._ending):
+                self._log.warning("chat_dialogue_orphaned")

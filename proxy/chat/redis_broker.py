@@ -13,7 +13,6 @@ A process has one pub/sub connection for all its channels (`live_feed.py`) and d
 """
 
 import asyncio
-import contextlib
 import math
 import secrets
 from collections import deque
@@ -270,9 +269,6 @@ class _Reader:
     Its mailbox receives live events, and a marker each time the feed is subscribed. At a marker, the reader
     reads the backlog from its last event on, and then skips live events that it has already read there. It
     also skips live events before the first marker, because the backlog contains them and earlier ones.
-
-    After reading the backlog, a reader that knows of an unfinished dialogue makes sure that it has a lease.
-    If its process is dead and Redis has lost the lease, nobody else would end it.
     """
 
     __slots__ = (
@@ -296,6 +292,11 @@ class _Reader:
         self._replaying = False
         self._replayed: deque[Event] | None = None
         self._unfinished = False
+
+    @property
+    def progress(self) -> tuple[Position, bool]:
+        """The last event, and whether a dialogue was unfinished after it."""
+        return self._last or START, self._unfinished
 
     async def get(self) -> Event:
         """Return the next event; see `Subscription`."""
@@ -340,9 +341,6 @@ class _Reader:
             self._replayed = deque(event for _, event in page if event is not None)
             for event in self._replayed:
                 self._unfinished = is_unfinished(event, before=self._unfinished)
-        if len(page) < PAGE_EVENTS and self._unfinished:
-            with contextlib.suppress(StoreUnavailable):  # the next subscription repeats it
-                await self._backlog.reopen(self._channel, self._last)
         self._replaying = len(page) == PAGE_EVENTS
 
 
@@ -441,6 +439,19 @@ class RedisBroker:
             StoreUnavailable: Redis did not answer.
         """
         return await self._backlog.end_lapsed(channel, events)
+
+    async def reopen_unfinished(self) -> None:
+        """Make sure that each dialogue that readers here know to be unfinished has a lease.
+
+        If its process is dead and Redis was emptied, nobody else would end it.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        for channel, hub in list(self._hubs.items()):
+            last, unfinished = max((reader.progress for reader in hub.readers), default=(START, False))
+            if unfinished:
+                await self._backlog.reopen(channel, last)
 
     @asynccontextmanager
     async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_Reader]:

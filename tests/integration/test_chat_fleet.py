@@ -44,7 +44,7 @@ from proxy.cli.serve import serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets, run
 from proxy.settings import load_settings
 from proxy.telemetry import configure_logs
-sockets = open_sockets(["127.0.0.1:0"], backlog=1000)
+sockets = open_sockets([f"127.0.0.1:{sys.argv[2] if len(sys.argv) > 2 else 0}"], backlog=1000)
 print(sockets[0].getsockname()[1], flush=True)
 settings = load_settings(pathlib.Path(sys.argv[1]), {})
 configure_logs(settings.logs)  # away from standard output, which nobody reads on
