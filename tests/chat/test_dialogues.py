@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.chat import publisher
+from proxy.chat import outbox, publisher
 from proxy.chat.channels import MemoryChannels, StopReason
 from proxy.chat.conversation import MemoryConversation
 from proxy.chat.dialogues import Dialogues
@@ -36,6 +36,7 @@ class Model:
         self.chunks = chunks
         self.error = error
         self.asked: list[Sequence[Message]] = []
+        self.left = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
@@ -46,12 +47,15 @@ class Model:
         yield ModelAnswer(200, streamed=True, body=body, record=ExchangeRecord(request_id, "POST", "/"))
 
     async def _body(self, chunks: Iterable[bytes | None]) -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            if chunk is None:
-                await asyncio.Event().wait()
-            else:
-                await asyncio.sleep(0)
-                yield chunk
+        try:
+            for chunk in chunks:
+                if chunk is None:
+                    await asyncio.Event().wait()
+                else:
+                    await asyncio.sleep(0)
+                    yield chunk
+        finally:
+            self.left.set()
 
 
 class Room:
@@ -133,6 +137,32 @@ async def test_a_broker_that_fails_during_an_answer_ends_only_that_dialogue() ->
                 while "done" not in str((await other.get()).data):
                     pass
     assert [line["event"] for line in lines] == ["chat_dialogue_not_published"]
+
+
+async def test_after_too_long_an_outage_the_answer_ends_with_an_error_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Away(MemoryBroker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.back = asyncio.Event()
+
+        async def publish(self, channel: str, event: Event, **options: Any) -> str:
+            if "answering" in str(event.data):
+                await self.back.wait()
+            return await super().publish(channel, event, **options)
+
+    monkeypatch.setattr(outbox, "OUTAGE_SECONDS", 0.01)
+    model, broker = Model(said("a"), None), Away()
+    async with room(model, broker) as chat:
+        await chat.ask()
+        async with asyncio.timeout(PATIENCE):
+            await model.left.wait()  # before the answer's beginning is published
+        broker.back.set()
+        shown = await chat.turn()
+    assert shown[2:4] == ["answering", "<div class='left'><p>a</p></div>"]
+    assert "cut off" in shown[4]
+    assert shown[5:] == ["failed"]
 
 
 async def test_an_unexpected_error_is_logged_shown_and_ends_only_that_dialogue(

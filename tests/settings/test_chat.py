@@ -25,7 +25,7 @@ def test_an_empty_section_is_enough(load: Load) -> None:
     assert (loaded.upstream, loaded.model, loaded.rate, loaded.secret) == (None, "x1", "2/second", None)
     assert (loaded.turns, loaded.max_prompt_chars, loaded.max_seconds) == (6, 8000, 600)
     assert chat(load, 'secret = ""').secret is None
-    assert (loaded.keep, loaded.keep_seconds, loaded.origins) == (500, 3600, ())
+    assert (loaded.keep, loaded.keep_bytes, loaded.keep_seconds, loaded.origins) == (500, 4194304, 3600, ())
 
 
 def test_tools_and_options_are_free_and_read_only(load: Load) -> None:
