@@ -24,6 +24,7 @@ from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.readers import Readers
 from proxy.chat.redis_channels import RedisChannels
+from proxy.chat.redis_leases import RedisLeases
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sharing import FlightContext
 from proxy.request_body import BoundedBody
@@ -100,7 +101,7 @@ async def waits_for_redis(home: Path) -> AsyncIterator[dict[str, Wait]]:
 
         async def listen() -> None:
             """A feed of its own, with channels that come and go."""
-            feed.listen(f"c{len(listened) % 7}", RedisChannels(redis, feed))
+            feed.listen(f"c{len(listened) % 7}", RedisChannels(redis, feed, RedisLeases(redis)))
             listened.add(f"c{len(listened)}")
             await feed.run()
 
