@@ -19,7 +19,7 @@ from tests.conftest import TALLY_VARIABLE
 
 WORKERS: Final = len(os.sched_getaffinity(0)) + 1
 """One more than there are cores, since many tests wait."""
-FLEET: Final = ("tests/fleet", "tests/fuzz", "tests/soak", "tests/cli/test_workers.py")
+FLEET: Final = ("tests/fleet", "tests/fuzz", "tests/soak", "tests/cli/test_serve_workers.py")
 """Tests that start many processes, or load the machine for long."""
 
 

@@ -14,6 +14,17 @@ from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
 from proxy.server.other_servers import check_server, serve_on
 from proxy.settings import load_settings
+from tests.blueprints.test_exchange import (
+    test_a_streamed_body_over_the_limit_is_413,
+    test_one_key_in_any_of_its_headers,
+    test_unsound_json_is_400_and_not_sent_up,
+)
+from tests.blueprints.test_realtime import (
+    test_a_wrong_key_is_refused_in_the_envelope,
+    test_text_and_binary_pass_unaltered_with_the_token_of_the_proxy,
+    test_the_drain_closes_both_sides_with_going_away,
+    test_the_upstreams_close_arrives_below,
+)
 from tests.conftest import KEY, SETTINGS, STATIC, RunProxy
 from tests.integration.test_bytes import (
     test_a_json_body_goes_up_byte_for_byte,
@@ -40,17 +51,6 @@ from tests.integration.test_main_job import (
     test_a_wrong_key_is_401_in_the_envelope,
     test_chat_arrives_at_every_mount,
     test_embeddings_go_to_their_own_upstream,
-)
-from tests.integration.test_realtime import (
-    test_a_wrong_key_is_refused_in_the_envelope,
-    test_text_and_binary_pass_unaltered_with_the_token_of_the_proxy,
-    test_the_drain_closes_both_sides_with_going_away,
-    test_the_upstreams_close_arrives_below,
-)
-from tests.integration.test_requests import (
-    test_a_streamed_body_over_the_limit_is_413,
-    test_one_key_in_any_of_its_headers,
-    test_unsound_json_is_400_and_not_sent_up,
 )
 from tests.loopback import until_accepting
 from tests.pace import PATIENCE, paced

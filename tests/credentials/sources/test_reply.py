@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.credentials.sources.reply import Reply, cookies_of, find_path, has_no_zone, life_of, parse_body
 from proxy.credentials.sources.reply_faults import doubt_lifetime
-from tests.credentials.sources.test_expiry import JSON
+from tests.credentials.sources.test_reply_lifetime import JSON
 from tests.credentials.sources.token_endpoint import TokenEndpoint, fetch, recipe_of
 
 NOW = 1_795_536_000.0  # 2026-11-24T16:00:00Z

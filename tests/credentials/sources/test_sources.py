@@ -13,7 +13,7 @@ from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.local import as_token
 from proxy.credentials.sources.reply import TOKEN_BYTES_MAX, Reply, is_certain
 from tests.credentials.fakes import lowest
-from tests.credentials.sources.test_expiry import jwt
+from tests.credentials.sources.test_reply_lifetime import jwt
 from tests.credentials.sources.token_endpoint import recipe_of
 
 NOW = 1_700_000_000.0

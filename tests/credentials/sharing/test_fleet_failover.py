@@ -14,7 +14,7 @@ from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
 from tests.pace import PATIENCE, paced
 from tests.ports import free_port
 from tests.redis_server import redis_server
-from tests.test_redis_reach import listens
+from tests.test_redis_connection_reach import listens
 
 MASTER = "tokens"
 

@@ -6,7 +6,7 @@ from importlib import resources
 import pytest
 
 from proxy.chat.page_files import read_page_files
-from tests.chat.test_code_styles import contrast
+from tests.chat.test_code_colours_styles import contrast
 
 FILES = {name: file.body.decode() for name, file in read_page_files().items()}
 SCRIPTS = sorted(name for name in FILES if name.endswith(".js"))

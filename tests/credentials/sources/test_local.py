@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.local import as_json, as_text, as_token, time_left
-from tests.credentials.sources.test_expiry import JSON, UNITS, jwt
+from tests.credentials.sources.test_reply_lifetime import JSON, UNITS, jwt
 
 NOW = 1_700_000_000.0
 

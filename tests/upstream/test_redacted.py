@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 from aiohttp import WSMsgType, web
 
+from tests.blueprints.test_realtime import HANDSHAKE, connected
 from tests.conftest import KEY, RunProxy
-from tests.integration.test_realtime import HANDSHAKE, connected
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.socket_upstream import socket_upstream

@@ -18,7 +18,7 @@ from proxy.credentials.sources.exec import read_output
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from tests.credentials.sources.sections import command
-from tests.credentials.sources.test_expiry import JSON, jwt
+from tests.credentials.sources.test_reply_lifetime import JSON, jwt
 
 NOW = 1_700_000_000.0
 FORMATS = ["auto", "exec_credential", "credential_process", "git", "json", "text"]

@@ -31,7 +31,7 @@ from tests.credentials.fakes import (
     virtually,
 )
 from tests.credentials.sources.sections import token_file
-from tests.credentials.sources.test_expiry import jwt
+from tests.credentials.sources.test_reply_lifetime import jwt
 from tests.loopback import until
 from tests.pace import PATIENCE
 
