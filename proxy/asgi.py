@@ -9,7 +9,7 @@ import contextlib
 from typing import Any, Final, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from quart import Quart, Request, Response, current_app
+from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
 from quart.wrappers import BaseRequestWebsocket
@@ -49,8 +49,8 @@ class ProxyRequest(Request):
         """Whether all of the answer has been handed to the server."""
         self.group: asyncio.TaskGroup
         """Runs further tasks of this request; set before the request is handled."""
-        record = ExchangeRecord(choose_request_id(self.raw_headers), scope["method"], scope["path"])
-        self.exchange = ExchangeScope(record, _current_services)
+        self.exchange: ExchangeScope
+        """Set by the connection before the request is handled."""
 
 
 class ProxyConnection(ASGIHTTPConnection):
@@ -81,7 +81,7 @@ class ProxyConnection(ASGIHTTPConnection):
             [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in scope["headers"]]
         )
         path = scope["path"]
-        return ProxyRequest(
+        request = ProxyRequest(
             scope["method"],
             scope["scheme"],
             path if path.startswith("/") else "/",  # such a target is refused by its raw path
@@ -94,6 +94,13 @@ class ProxyConnection(ASGIHTTPConnection):
             body_timeout=config["BODY_TIMEOUT"],
             send_push_promise=_no_push,
         )
+        record = ExchangeRecord(choose_request_id(request.raw_headers), scope["method"], path)
+        request.exchange = ExchangeScope(record, self._current_services)
+        return request
+
+    def _current_services(self) -> Services:
+        snapshots: ConfigSnapshots = self.app.extensions["proxy"]
+        return snapshots.current
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         """Answer the request inside its scope."""
@@ -104,11 +111,6 @@ class ProxyConnection(ASGIHTTPConnection):
             async with request.exchange:
                 await super().handle_request(request, _to_caller(request, send))
                 request.answered = True
-
-
-def _current_services() -> Services:
-    snapshots: ConfigSnapshots = current_app.extensions["proxy"]
-    return snapshots.current
 
 
 def _to_caller(request: ProxyRequest, send: ASGISendCallable) -> ASGISendCallable:

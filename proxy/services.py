@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
 from proxy.request_body import HeldBytes
 from proxy.settings import Settings
-from proxy.telemetry import Metrics, UsageTotals
+from proxy.telemetry import ExchangeTotals, Metrics, UsageTotals, WorkerReading
 from proxy.telemetry.loop_lag import LoopLag
 from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
@@ -79,6 +80,7 @@ class WorkerState:
     """Where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
     lag: LoopLag = field(default_factory=LoopLag)
+    exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Services:
     drain: Drain
     metrics: Metrics
     usage: UsageTotals
+    exchanges: ExchangeTotals
     held: HeldBytes
     users: RefCount = field(default_factory=RefCount)
 
@@ -163,7 +166,24 @@ async def open_services(
             attempts=Attempts(settings.limits, state.drain, token_texts),
             models=ModelList(settings, clients),
             drain=state.drain,
-            metrics=Metrics(credentials.readings, state.usage, routing.readings, state.lag),
+            metrics=Metrics(
+                credentials.readings,
+                state.usage,
+                routing.readings,
+                state.lag,
+                state.exchanges,
+                functools.partial(_read_worker, settings, state),
+            ),
             usage=state.usage,
+            exchanges=state.exchanges,
             held=state.held,
         )
+
+
+def _read_worker(settings: Settings, state: WorkerState) -> WorkerReading:
+    return WorkerReading(
+        attempts_running=state.drain.running,
+        held_bytes=state.held.total,
+        held_bytes_max=settings.limits.total_held_bytes,
+        callers=state.limits.readings(settings.access.keys),
+    )

@@ -3,8 +3,8 @@
 import contextlib
 import math
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Final, TypedDict
 
 from limits import RateLimitItem, WindowStats
@@ -12,12 +12,14 @@ from limits import RateLimitItem, WindowStats
 from proxy.access.caller import Caller
 from proxy.access.counting import Counting
 from proxy.errors import RateLimited
-from proxy.telemetry import ExchangeRecord
+from proxy.settings import CallerKey
+from proxy.telemetry import CallerReading, ExchangeRecord
 from proxy.wire.endpoints import Charge, Endpoint
 from proxy.wire.usage import Usage, estimate_usage
 
 _REQUESTS: Final = "requests"
 _TOKENS: Final = "tokens"
+_STREAMS: Final = "streams"
 _WRITING: Final = frozenset({"POST", "PUT", "PATCH"})
 _BUDGET_SPENT: Final = "token quota of this key used up"
 
@@ -35,6 +37,8 @@ class CallerLimits:
         self._counting = counting or Counting()
         self._streams: Counter[str] = Counter()
         """The number of running streams, by caller."""
+        self._refused: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """The number of refused requests, by caller and limit."""
 
     async def count_request(self, caller: Caller) -> None:
         """Count a request.
@@ -45,9 +49,11 @@ class CallerLimits:
         account, counting = caller.name, self._counting
         rate, budget = caller.rate, caller.budget
         if rate is not None and not await counting.hit(rate, _REQUESTS, account):
+            self._refused[account][_REQUESTS] += 1
             window = await counting.requests_left(rate, _REQUESTS, account)
             raise RateLimited(**_rate_limit(rate, window), reason="request rate")
         if budget is not None and await counting.is_spent(budget, _TOKENS, account):
+            self._refused[account][_TOKENS] += 1
             spent = _rate_limit(budget, await counting.amount_left(budget, _TOKENS, account))
             spent["headers"]["X-Should-Retry"] = "false"
             raise RateLimited(_BUDGET_SPENT, **spent, reason="token budget")
@@ -81,12 +87,27 @@ class CallerLimits:
             RateLimited: the caller has too many streams.
         """
         if caller.max_streams is not None and self._streams[caller.name] >= caller.max_streams:
+            self._refused[caller.name][_STREAMS] += 1
             raise RateLimited(reason="concurrent streams")
         self._streams[caller.name] += 1
         try:
             yield
         finally:
             self._streams[caller.name] -= 1
+
+    def readings(self, keys: Iterable[CallerKey]) -> list[CallerReading]:
+        """Return what callers use, for `/metrics`: those that have a key, and those that have streams."""
+        known = {key.name: key.max_streams for key in keys}
+        others = {name: None for name, streams in self._streams.items() if streams and name not in known}
+        return [
+            CallerReading(
+                name,
+                self._streams[name],
+                streams_max,
+                {limit: self._refused[name][limit] for limit in (_REQUESTS, _TOKENS, _STREAMS)},
+            )
+            for name, streams_max in {**known, **others}.items()
+        ]
 
 
 def _estimate(record: ExchangeRecord, endpoint: Endpoint) -> Usage:

@@ -310,10 +310,12 @@ class CachedTokenSource:
     def reading(self) -> TokenReading:
         """Return the current state for metrics."""
         now = self.clock()
+        current = self._valid(now)
         return TokenReading(
             credential=self.name,
             state=state_of(self._current, now, suspect=self._suspect),
-            remaining_seconds=self.remaining or 0.0,
+            remaining_seconds=0.0 if current is None else current.expires_at - now,
+            lifetime_seconds=0.0 if current is None else current.lifetime,
             generation=self._generation,
             waiters=len(self._waiters),
             backoff_seconds=max(self._backoff_until - now, 0.0),

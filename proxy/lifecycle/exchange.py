@@ -104,6 +104,7 @@ class ExchangeScope:
             self._note_outcome(sys.exception())  # that of the block, or a later one of the closing
             write = _log.debug if self.record.quiet else _log.info
             write("exchange", **self.record.fields())
+            self._current().exchanges.count(self.record)
             self._context.__exit__(None, None, None)
 
     def _note_outcome(self, error: BaseException | None) -> None:

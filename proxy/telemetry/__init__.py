@@ -1,20 +1,32 @@
 """Logs, metrics, and the record of each exchange."""
 
 from proxy.telemetry.exchange_record import BodyLog, ExchangeRecord
+from proxy.telemetry.exchange_totals import ExchangeTotals
 from proxy.telemetry.log_writer import writing_to
 from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.readings import State, TokenReading, TokenStats, UpstreamReading, UsageTotals
+from proxy.telemetry.readings import (
+    CallerReading,
+    State,
+    TokenReading,
+    TokenStats,
+    UpstreamReading,
+    UsageTotals,
+    WorkerReading,
+)
 
 __all__ = [
     "BodyLog",
+    "CallerReading",
     "ExchangeRecord",
+    "ExchangeTotals",
     "Metrics",
     "State",
     "TokenReading",
     "TokenStats",
     "UpstreamReading",
     "UsageTotals",
+    "WorkerReading",
     "bind_context",
     "configure_logs",
     "get_logger",

@@ -4,7 +4,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
@@ -17,9 +17,18 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from proxy import __version__
+from proxy.telemetry.exchange_totals import ExchangeTotals, Histogram, RequestKey
 from proxy.telemetry.logs import dropped_lines
 from proxy.telemetry.loop_lag import LoopLag
-from proxy.telemetry.readings import CIRCUIT_STATES, State, TokenReading, UpstreamReading, UsageTotals
+from proxy.telemetry.readings import (
+    CIRCUIT_STATES,
+    State,
+    TokenReading,
+    UpstreamReading,
+    UsageTotals,
+    WorkerReading,
+)
 
 PREFIX: Final = "llm_proxy_"
 
@@ -27,6 +36,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[TokenReading], float]]]] = {
     "token_remaining_seconds": (
         "Seconds for which the current token may still be sent.",
         lambda reading: reading.remaining_seconds,
+    ),
+    "token_lifetime_seconds": (
+        "Seconds for which the current token could be sent when it was fetched.",
+        lambda reading: reading.lifetime_seconds,
     ),
     "token_generation": ("Number of the newest token.", lambda reading: reading.generation),
     "token_waiters": ("Requests that are waiting for a token.", lambda reading: reading.waiters),
@@ -106,6 +119,8 @@ class Metrics:
         usage: The tokens used so far.
         upstreams: Returns the state of each upstream.
         lag: Of the event loop.
+        exchanges: The exchanges that have ended.
+        worker: Returns what this worker has in hand.
     """
 
     def __init__(
@@ -114,13 +129,17 @@ class Metrics:
         usage: UsageTotals | None = None,
         upstreams: Callable[[], Iterable[UpstreamReading]] = tuple,
         lag: LoopLag | None = None,
+        exchanges: ExchangeTotals | None = None,
+        worker: Callable[[], WorkerReading] = lambda: WorkerReading(0, 0, 0, ()),
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(lambda: _collect_tokens([*tokens()])))
         self._registry.register(_Collector(lambda: _collect_upstreams(upstreams())))
         self._registry.register(_Collector(lambda: _collect_usage(usage or UsageTotals())))
-        self._registry.register(_Collector(_collect_logs))
         self._registry.register(_Collector(lambda: _collect_lag(lag or LoopLag())))
+        self._registry.register(_Collector(lambda: _collect_exchanges(exchanges or ExchangeTotals())))
+        self._registry.register(_Collector(lambda: _collect_worker(worker())))
+        self._registry.register(_Collector(_collect_process))
         ProcessCollector(registry=self._registry)
 
     def render(self) -> tuple[bytes, str]:
@@ -149,13 +168,18 @@ def _collect_upstreams(readings: Iterable[UpstreamReading]) -> Iterator[Metric]:
     attempts = CounterMetricFamily(PREFIX + "upstream_attempts", text, labels=["upstream", "result"])
     text = "State of an upstream's circuit breaker: 1 for the current state."
     circuit = GaugeMetricFamily(PREFIX + "upstream_circuit", text, labels=["upstream", "state"])
+    text = "Requests that an upstream has not answered completely."
+    running = GaugeMetricFamily(PREFIX + "upstream_requests_running", text, labels=["upstream"])
+    text = "The limit on them."
+    limit = GaugeMetricFamily(PREFIX + "upstream_requests_limit", text, labels=["upstream"])
     for reading in readings:
+        running.add_metric([reading.upstream], reading.running)
+        limit.add_metric([reading.upstream], reading.running_max)
         for result, count in reading.attempts.items():
             attempts.add_metric([reading.upstream, result], count)
         for state in CIRCUIT_STATES if reading.circuit else ():
             circuit.add_metric([reading.upstream, state], float(state == reading.circuit))
-    yield attempts
-    yield circuit
+    yield from (attempts, circuit, running, limit)
 
 
 def _collect_usage(usage: UsageTotals) -> Iterator[Metric]:
@@ -167,9 +191,63 @@ def _collect_usage(usage: UsageTotals) -> Iterator[Metric]:
     yield family
 
 
-def _collect_logs() -> Iterator[Metric]:
+def _collect_exchanges(totals: ExchangeTotals) -> Iterator[Metric]:
+    text = "Exchanges that have ended, by the class of their status and by their outcome."
+    requests = CounterMetricFamily(PREFIX + "requests", text, labels=RequestKey._fields)
+    for key, count in totals.requests.items():
+        requests.add_metric(key, count)
+    yield requests
+    text = "Time from the arrival of a request to its end, which includes the time of its caller."
+    yield _histogram("request_duration_seconds", text, "endpoint", totals.durations)
+    text = "Time from the arrival of a request to the first byte of its event stream."
+    yield _histogram("time_to_first_event_seconds", text, "upstream", totals.first_events)
+    for name, text, label, counts in (
+        ("events", "Events sent to callers, counted when their streams end.", "upstream", totals.events),
+        ("received_bytes", "Bytes of request bodies.", "caller", totals.bytes_received),
+        ("sent_bytes", "Bytes of response bodies.", "caller", totals.bytes_sent),
+    ):
+        family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+        for value, count in counts.items():
+            family.add_metric([value], count)
+        yield family
+
+
+def _histogram(name: str, text: str, label: str, histograms: Mapping[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=[label])
+    for value, histogram in histograms.items():
+        family.add_metric([value], [*histogram.buckets()], histogram.sum)
+    return family
+
+
+def _collect_worker(reading: WorkerReading) -> Iterator[Metric]:
+    for name, text, value in (
+        ("attempts_running", "Attempts at upstreams that have not ended.", reading.attempts_running),
+        ("held_bytes", "Bytes of request bodies held in memory.", reading.held_bytes),
+        ("held_bytes_limit", "The limit on them, for all callers together.", reading.held_bytes_max),
+    ):
+        yield GaugeMetricFamily(PREFIX + name, text, value=value)
+    text = "Running exchanges that are streams or may become one."
+    streams = GaugeMetricFamily(PREFIX + "streams", text, labels=["caller"])
+    text = "The limit on the streams of a caller, if there is one."
+    limit = GaugeMetricFamily(PREFIX + "streams_limit", text, labels=["caller"])
+    text = "Requests refused because their caller exceeded a limit."
+    refused = CounterMetricFamily(PREFIX + "limit_refusals", text, labels=["caller", "limit"])
+    for caller in reading.callers:
+        streams.add_metric([caller.caller], caller.streams)
+        if caller.streams_max is not None:
+            limit.add_metric([caller.caller], caller.streams_max)
+        for name, count in caller.refused.items():
+            refused.add_metric([caller.caller, name], count)
+    yield from (streams, limit, refused)
+
+
+def _collect_process() -> Iterator[Metric]:
     text = "Log lines dropped because the log was full or too slow."
     yield CounterMetricFamily(PREFIX + "log_lines_dropped", text, value=dropped_lines())
+    text = "The version of the proxy; the value is 1."
+    build = GaugeMetricFamily(PREFIX + "build_info", text, labels=["version"])
+    build.add_metric([__version__], 1)
+    yield build
 
 
 def _collect_lag(lag: LoopLag) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
 """Plain numbers about credentials, upstreams and usage, from which the metrics are computed when scraped."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -52,6 +52,8 @@ class TokenReading(NamedTuple):
     state: State
     remaining_seconds: float
     """How long the current token may still be sent."""
+    lifetime_seconds: float
+    """How long the current token could be sent when it was fetched; 0 without a token."""
     generation: int
     waiters: int
     backoff_seconds: float
@@ -74,6 +76,33 @@ class UpstreamReading(NamedTuple):
     """One of `CIRCUIT_STATES`; None without a circuit breaker."""
     attempts: Mapping[str, int]
     """Attempts since start-up, by status class such as `2xx`, or by the code of the error."""
+    running: int = 0
+    """Requests that it has not answered completely."""
+    running_max: int = 0
+    """The limit on them."""
+
+
+# --- callers and this worker
+
+
+class CallerReading(NamedTuple):
+    """What one caller uses at one moment, and how often it was refused more."""
+
+    caller: str
+    streams: int
+    streams_max: int | None
+    """The limit on streams; None without a limit."""
+    refused: Mapping[str, int]
+    """Requests refused since start-up, by the limit that they exceeded."""
+
+
+class WorkerReading(NamedTuple):
+    """What this worker has in hand at one moment."""
+
+    attempts_running: int
+    held_bytes: int
+    held_bytes_max: int
+    callers: Sequence[CallerReading]
 
 
 # --- usage

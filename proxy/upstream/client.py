@@ -77,6 +77,11 @@ class UpstreamClient(AsyncOpenAI):
         self._origin = f"{url.scheme}://{url.netloc.decode()}"
         self._base_path = url.raw_path.rstrip(b"/")
 
+    @property
+    def running(self) -> int:
+        """The number of requests that have not been answered completely."""
+        return self._open
+
     async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> UpstreamResponse:
         """Send a request, and return the response, whose body is unread. The caller closes it.
 

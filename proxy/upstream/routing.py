@@ -139,7 +139,12 @@ class Routing:
 
     def readings(self) -> list[UpstreamReading]:
         """Return the state of each upstream, for `/metrics`."""
-        return [health.reading() for health in self._health.values()]
+        return [
+            health.reading()._replace(
+                running=self._clients[name].running, running_max=self._upstreams[name].max_connections
+            )
+            for name, health in self._health.items()
+        ]
 
     def _route(
         self, name: str, endpoint: Endpoint, model: str | None, rename: str | None, caller: Caller

@@ -11,7 +11,7 @@ from proxy.errors import EndpointForbidden, InvalidRequest, ModelForbidden, Rate
 from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.services import RefCount, Services
 from proxy.settings import Logs
-from proxy.telemetry import ExchangeRecord, UsageTotals
+from proxy.telemetry import ExchangeRecord, ExchangeTotals, UsageTotals
 from proxy.telemetry.readings import OTHER_MODEL, UsageKey
 from proxy.upstream.requests import IncomingRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, REALTIME, Endpoint
@@ -28,6 +28,7 @@ def services() -> Services:
         SimpleNamespace(
             limits=CallerLimits(),
             usage=UsageTotals(),
+            exchanges=ExchangeTotals(),
             settings=SimpleNamespace(logs=Logs()),
             users=RefCount(),
         ),

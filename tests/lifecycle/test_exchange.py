@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import NoReturn, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,18 +12,20 @@ from structlog.typing import EventDict
 from proxy.errors import BadResponse
 from proxy.lifecycle import CallerGone, ExchangeScope
 from proxy.services import Services
-from proxy.telemetry import ExchangeRecord
-
-
-def no_services() -> NoReturn:
-    """Stand for services that nothing here uses."""
-    raise AssertionError("an exchange without a caller needs no services")
+from proxy.telemetry import ExchangeRecord, ExchangeTotals
 
 
 @pytest.fixture
-def exchange() -> ExchangeScope:
-    """A scope that has not been entered."""
-    return ExchangeScope(ExchangeRecord("id", "POST", "/v1/models"), no_services)
+def totals() -> ExchangeTotals:
+    """What is counted."""
+    return ExchangeTotals()
+
+
+@pytest.fixture
+def exchange(totals: ExchangeTotals) -> ExchangeScope:
+    """A scope that has not been entered; without a caller, it uses nothing of the services but the totals."""
+    services = cast(Services, SimpleNamespace(exchanges=totals))
+    return ExchangeScope(ExchangeRecord("id", "POST", "/v1/models"), lambda: services)
 
 
 @pytest.fixture
@@ -53,7 +56,12 @@ async def test_the_line_comes_after_everything_is_closed_in_reverse(
     ],
 )
 async def test_an_error_passes_and_is_the_outcome(
-    exchange: ExchangeScope, lines: list[EventDict], error: BaseException, outcome: str, events: list[str]
+    exchange: ExchangeScope,
+    totals: ExchangeTotals,
+    lines: list[EventDict],
+    error: BaseException,
+    outcome: str,
+    events: list[str],
 ) -> None:
     with pytest.raises(type(error)) as caught:
         async with exchange:
@@ -61,6 +69,7 @@ async def test_an_error_passes_and_is_the_outcome(
     assert caught.value is error
     assert [line["event"] for line in lines] == events
     assert lines[-1]["outcome"] == outcome
+    assert [key.outcome for key in totals.requests] == [outcome]
 
 
 async def test_an_error_during_the_closing_is_the_outcome(
@@ -100,6 +109,7 @@ async def test_services_are_held_from_the_first_use_to_the_end() -> None:
     users, counts = Users(), list[int]()
     services = Services.__new__(Services)
     object.__setattr__(services, "users", users)
+    object.__setattr__(services, "exchanges", ExchangeTotals())
     async with ExchangeScope(ExchangeRecord("id", "GET", "/"), lambda: services) as exchange:
         assert users.count == 0
         assert exchange.services is services

@@ -11,18 +11,18 @@ STATS = TokenStats(
     fetches_failed_permanent=7, fetch_seconds=1.8, rejections=19, rejections_without_effect=20, adopted=21,
     lease_wait_seconds=2.2, store_errors=23, early_deaths=24,
 )  # fmt: skip
-READING = TokenReading("corp", "stale", 42.5, 3, 4, 5.5, 8.25, STATS)
+READING = TokenReading("corp", "stale", 42.5, 299.5, 3, 4, 5.5, 8.25, STATS)
 
 
 def samples(readings: list[TokenReading]) -> dict[tuple[str, ...], float]:
-    """Return the samples by name and labels, without those of the process."""
+    """Return the samples of tokens by name and labels."""
     text, content_type = Metrics(lambda: readings).render()
     assert content_type.startswith("text/plain")
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
-        if sample.name.startswith("llm_proxy_") and "_loop_lag_" not in sample.name
+        if sample.name.startswith("llm_proxy_token_")
     }
 
 
@@ -36,6 +36,7 @@ def test_a_credential_has_all_its_numbers() -> None:
         (f"{prefix}state", "corp", "expired"): 0,
         (f"{prefix}state", "corp", "suspect"): 0,
         (f"{prefix}remaining_seconds", "corp"): 42.5,
+        (f"{prefix}lifetime_seconds", "corp"): 299.5,
         (f"{prefix}generation", "corp"): 3,
         (f"{prefix}waiters", "corp"): 4,
         (f"{prefix}backoff_seconds", "corp"): 5.5,
@@ -55,7 +56,6 @@ def test_a_credential_has_all_its_numbers() -> None:
         (f"{prefix}fetch_seconds_sum", "corp"): 1.8,
         (f"{prefix}wait_seconds_count", "corp"): 13,
         (f"{prefix}wait_seconds_sum", "corp"): 1.4,
-        ("llm_proxy_log_lines_dropped_total",): 0,
     }
 
 

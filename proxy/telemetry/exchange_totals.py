@@ -1,0 +1,77 @@
+"""Totals over all exchanges since start-up, counted when each ends. The metrics are computed from them."""
+
+import bisect
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from proxy.telemetry.exchange_record import ExchangeRecord
+
+BUCKET_SECONDS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper bounds: a rejection takes milliseconds, a stream of a thinking model minutes."""
+UNKNOWN: Final = "unknown"
+"""The caller, endpoint or upstream of exchanges that ended before it was determined."""
+
+
+class RequestKey(NamedTuple):
+    """The labels by which exchanges are counted. Settings and constants bound the values of each."""
+
+    caller: str
+    endpoint: str
+    status: str
+    """The class of the status, such as `2xx`; `none` if no response began."""
+    outcome: str
+
+
+class Histogram:
+    """How many durations fell into each bucket, and their sum."""
+
+    __slots__ = ("_counts", "sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKET_SECONDS) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count a duration."""
+        self._counts[bisect.bisect_left(BUCKET_SECONDS, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> Iterator[tuple[str, int]]:
+        """Yield the upper bound of each bucket with the number of durations up to it."""
+        return zip((*map(str, BUCKET_SECONDS), "+Inf"), itertools.accumulate(self._counts), strict=True)
+
+
+class ExchangeTotals:
+    """Requests, durations, events and bytes of the exchanges that have ended."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[RequestKey] = Counter()
+        self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """By endpoint."""
+        self.first_events: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """From the arrival of a request to the first byte of its event stream, by upstream."""
+        self.events: Counter[str] = Counter()
+        """By upstream."""
+        self.bytes_received: Counter[str] = Counter()
+        self.bytes_sent: Counter[str] = Counter()
+        """By caller."""
+
+    def count(self, record: ExchangeRecord) -> None:
+        """Count an exchange that has ended. Probes are not counted."""
+        if record.quiet:
+            return
+        caller, endpoint = record.caller or UNKNOWN, record.endpoint or UNKNOWN
+        status = "none" if record.status is None else f"{record.status // 100}xx"
+        self.requests[RequestKey(caller, endpoint, status, record.outcome)] += 1
+        self.durations[endpoint].add(record.now() - record.started)
+        self.bytes_received[caller] += record.bytes_up
+        self.bytes_sent[caller] += record.bytes_down + record.bytes_of_heartbeats
+        if record.events is not None:
+            upstream = record.upstream or UNKNOWN
+            self.events[upstream] += record.events
+            if record.first_byte_at is not None:
+                self.first_events[upstream].add(record.first_byte_at - record.started)
