@@ -106,7 +106,7 @@ async def regenerate() -> Response:
 async def stop() -> Response:
     """Stop the answer that is being written."""
     await chat().dialogues.stop(await own_channel())
-    return reply("")
+    return reply()
 
 
 @blueprint.post("/reset")

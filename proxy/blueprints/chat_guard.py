@@ -11,10 +11,11 @@ from quart import Response, current_app
 
 from proxy.blueprints.chat_session import visitor_session
 from proxy.blueprints.exchange import current_request
-from proxy.chat import messages
+from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.channels import Ownership
 from proxy.chat.event import START, parse_id
+from proxy.chat.notices import Notice
 from proxy.chat.service import ChatService
 from proxy.config_snapshots import ConfigSnapshots
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
@@ -205,9 +206,16 @@ async def read_prompt(max_chars: int) -> str:
         raise Refusal(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
 
 
-def reply(message: str = "", **body: object) -> Response:
-    """Return the article's response, with 1 as `code` and an error as `msg`, or another object."""
-    return _json(body or {"code": 1, "msg": message}, HTTPStatus.OK)
+def reply(notice: Notice | None = None, **body: object) -> Response:
+    """Return the article's response, with 1 as `code` and an error as `msg`, or another object.
+
+    Args:
+        notice: Why nothing was done. Our page translates its code.
+        body: The other object.
+    """
+    if notice is not None:
+        body = {"code": 1, "msg": notice.text, **notice.fields}
+    return _json(body or {"code": 1, "msg": ""}, HTTPStatus.OK)
 
 
 async def handle_refusal(refusal: Refusal) -> Response:
@@ -218,8 +226,8 @@ async def handle_refusal(refusal: Refusal) -> Response:
 
 async def handle_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:
     """Answer a request while Redis is unavailable or the service shuts down."""
-    message = messages.RESTARTING if isinstance(error, BrokerClosed) else messages.BROKEN
-    return _json({"code": 0, "msg": message}, HTTPStatus.SERVICE_UNAVAILABLE)
+    notice = notices.RESTARTING if isinstance(error, BrokerClosed) else notices.BROKEN
+    return _json({"code": 0, "msg": notice.text, **notice.fields}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def handle_error(error: ProxyError) -> Response:
@@ -227,7 +235,7 @@ async def handle_error(error: ProxyError) -> Response:
     request = current_request()
     request.exchange.record.fail(error)
     await request.body.discard(_DISCARD_SECONDS)
-    message = messages.TOO_MANY if isinstance(error, RateLimited) else str(error)
+    message = notices.TOO_MANY if isinstance(error, RateLimited) else str(error)
     response = _json({"code": 0, "msg": message}, HTTPStatus(error.status))
     response.headers.update(error.headers)
     return response

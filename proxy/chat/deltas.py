@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from proxy.chat.messages import Failure, find_failure, finish_failure
+from proxy.chat.notices import Failure, find_failure, finish_failure
 from proxy.wire.repairs.shallow_json import open_object, read_value
 
 DONE: Final = b"[DONE]"

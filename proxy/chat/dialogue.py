@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal
 
-from proxy.chat import messages
+from proxy.chat import notices
 from proxy.chat.channels import Channels
 from proxy.chat.deltas import Delta, DeltaReader, EventSplitter, Finish
-from proxy.chat.messages import Failure
+from proxy.chat.notices import Failure, Notice
 from proxy.chat.publisher import Publisher
 from proxy.chat.states import State
 from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
@@ -31,12 +31,12 @@ WHOLE_BYTES_MAX: Final = 1 << 20
 Ending = Literal["asked", "lost", "outage", "closing", "late"]
 """A stop was requested; the lease was lost; Redis has been away for too long; the service shuts down; the
 time is over."""
-_ENDING_MESSAGES: Final[dict[Ending, str | None]] = {
+_ENDING_NOTICES: Final[dict[Ending, Notice | None]] = {
     "asked": None,
-    "lost": messages.CUT_OFF,
-    "outage": messages.CUT_OFF,
-    "closing": messages.RESTARTING,
-    "late": messages.TIMED_OUT,
+    "lost": notices.CUT_OFF,
+    "outage": notices.CUT_OFF,
+    "closing": notices.RESTARTING,
+    "late": notices.TIMED_OUT,
 }
 
 _log: Final = get_logger("chat")
@@ -83,11 +83,11 @@ class Dialogue:
         error = await self._run_until_stopped(upstream, channels)
         await self.publisher.flush()
         if error is not None:
-            await self.publisher.publish_block("error", error)
+            await self.publisher.publish_error(error)
             return "failed"
         return "done" if self._ending is None else "stopped"
 
-    async def _run_until_stopped(self, upstream: ChatUpstream, channels: Channels) -> str | None:
+    async def _run_until_stopped(self, upstream: ChatUpstream, channels: Channels) -> Notice | None:
         async with task_group() as group:
             watch = group.create_task(self._watch_for_stop(channels))
             try:
@@ -102,8 +102,8 @@ class Dialogue:
         except StoreUnavailable:
             _log.warning("chat_stop_watch_failed")
 
-    async def _run_in_time(self, upstream: ChatUpstream) -> str | None:
-        """Return an error message, or None if there was no error or a stop was requested."""
+    async def _run_in_time(self, upstream: ChatUpstream) -> Notice | None:
+        """Return why it failed, or None if there was no error or a stop was requested."""
         loop = asyncio.get_running_loop()
         try:
             async with self._timeout as timeout:
@@ -113,11 +113,11 @@ class Dialogue:
             if not self._timeout.expired():
                 raise
             self._ending = self._ending or "late"
-            return _ENDING_MESSAGES[self._ending]
+            return _ENDING_NOTICES[self._ending]
         except ProxyError as error:
-            return messages.explain(error)
+            return notices.explain(error)
 
-    async def _ask(self, upstream: ChatUpstream) -> str | None:
+    async def _ask(self, upstream: ChatUpstream) -> Notice | None:
         question = Message(role="user", content=self.prompt)
         async with upstream.ask([*self.history, question], self.request_id) as answer:
             if answer.streamed and answer.status == HTTPStatus.OK:
@@ -127,8 +127,8 @@ class Dialogue:
             if failure is not None:
                 if answer.status == HTTPStatus.OK:
                     answer.record.end("error_inside", failure.code)
-                return failure.message
-        return None if self.publisher.has_output else messages.NO_ANSWER
+                return failure.notice
+        return None if self.publisher.has_output else notices.NO_ANSWER
 
     async def _read_stream(self, answer: ModelAnswer) -> Failure | None:
         splitter, reader = EventSplitter(), DeltaReader()
@@ -151,16 +151,16 @@ class Dialogue:
             async for chunk in answer.body:
                 body += chunk
                 if len(body) > WHOLE_BYTES_MAX:
-                    return Failure(messages.CUT_OFF, "too_large")
+                    return Failure(notices.CUT_OFF, "too_large")
         reader = DeltaReader()
         failure = await self._read(reader, bytes(body))
         if failure is None and answer.status != HTTPStatus.OK:
-            return Failure(messages.REFUSED.format(status=answer.status), str(answer.status))
+            return Failure(notices.REFUSED.with_number(answer.status), str(answer.status))
         return failure or await self._publish([*reader.finish()])
 
     async def _read(self, reader: DeltaReader, payload: bytes) -> Failure | None:
         if len(payload) > WHOLE_BYTES_MAX:
-            return Failure(messages.CUT_OFF, "too_large")
+            return Failure(notices.CUT_OFF, "too_large")
         try:
             items = reader.read(payload)
         except ValueError:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from proxy.chat import messages
+from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed, LeaseLost, Mark
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
+from proxy.chat.notices import Notice
 from proxy.chat.outbox import Outbox, Trouble
-from proxy.chat.publisher import Publisher, block_event, state_event
+from proxy.chat.publisher import Publisher, block_event, error_event, state_event
 from proxy.chat.render import render_block
 from proxy.chat.states import State
 from proxy.chat.stores import Stores
@@ -101,8 +102,8 @@ class Dialogues:
         for dialogue in self._running:
             dialogue.end("closing")
 
-    async def ask(self, channel: str, prompt: str, request_id: str, address: str = "") -> str:
-        """Start a dialogue; return an error message, or "" if it started.
+    async def ask(self, channel: str, prompt: str, request_id: str, address: str = "") -> Notice | None:
+        """Start a dialogue; return why it did not start, or None.
 
         Raises:
             RateLimited: Too many dialogues are running for this address.
@@ -110,28 +111,28 @@ class Dialogues:
         """
         prompt = clean_prompt(prompt)
         if not prompt:
-            return ""
+            return None
         if len(prompt) > self._chat.max_prompt_chars:
-            return messages.PROMPT_TOO_LONG.format(limit=self._chat.max_prompt_chars)
+            return notices.PROMPT_TOO_LONG.with_number(self._chat.max_prompt_chars)
         if self._is_closing:
-            return messages.RESTARTING
+            return notices.RESTARTING
         holder = await self._begin(channel, TURN_SECONDS)
         if holder is None:
-            return messages.BUSY
+            return notices.BUSY
         return await self._start(_Question(channel, holder, request_id, address, prompt))
 
-    async def regenerate(self, channel: str, request_id: str, address: str = "") -> str:
-        """Answer the last question again; return an error message, or "" if the dialogue started.
+    async def regenerate(self, channel: str, request_id: str, address: str = "") -> Notice | None:
+        """Answer the last question again; return why that did not start, or None.
 
         Raises:
             RateLimited: Too many dialogues are running for this address.
             StoreUnavailable: Redis did not answer.
         """
         if self._is_closing:
-            return messages.RESTARTING
+            return notices.RESTARTING
         holder = await self._begin(channel, TURN_SECONDS)
         if holder is None:
-            return messages.BUSY
+            return notices.BUSY
         return await self._start(_Question(channel, holder, request_id, address))
 
     async def stop(self, channel: str) -> None:
@@ -142,22 +143,22 @@ class Dialogues:
         """
         await self._channels.request_stop(channel)
 
-    async def reset(self, channel: str) -> str:
-        """Stop the dialogue, and delete turns and events; return an error message, or "" on success.
+    async def reset(self, channel: str) -> Notice | None:
+        """Stop the dialogue, and delete turns and events; return why that failed, or None.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         await self._channels.request_stop(channel)
         if await self._begin(channel, RESET_SECONDS) is None:
-            return messages.BUSY
+            return notices.BUSY
         try:
             await self._conversation.clear(channel)
             await self._broker.forget(channel)
             await self._broker.publish(channel, state_event("reset"))
         finally:
             await self._channels.end(channel)
-        return ""
+        return None
 
     @property
     def _is_closing(self) -> bool:
@@ -173,13 +174,13 @@ class Dialogues:
             await asyncio.sleep(_POLL_SECONDS)
         return holder
 
-    async def _start(self, question: "_Question") -> str:
+    async def _start(self, question: "_Question") -> Notice | None:
         """Start a task that survives the visitor's request; return once the question is published."""
-        group, started = self._group, asyncio.get_running_loop().create_future()
-        group.create_task(self._run(question, started))
-        return str(await started)
+        started: asyncio.Future[Notice | None] = asyncio.get_running_loop().create_future()
+        self._group.create_task(self._run(question, started))
+        return await started
 
-    async def _run(self, question: "_Question", started: "asyncio.Future[str]") -> None:
+    async def _run(self, question: "_Question", started: "asyncio.Future[Notice | None]") -> None:
         """Run a dialogue to its end. An error ends only this dialogue."""
         with _errors_logged("chat_lease_not_released"):  # the lease will lapse
             try:
@@ -195,17 +196,17 @@ class Dialogues:
                     await self._publish_failure(question.channel, question.holder)
             finally:
                 if not started.done():
-                    started.set_result(messages.BROKEN)
+                    started.set_result(notices.BROKEN)
                 await self._channels.end(question.channel)
 
-    async def _converse(self, question: "_Question", started: "asyncio.Future[str]") -> None:
+    async def _converse(self, question: "_Question", started: "asyncio.Future[Notice | None]") -> None:
         channel, prompt = question.channel, question.prompt
         mark: Mark | None = None
         turns = await self._conversation.turns(channel)
         if prompt is None:
             if not turns:
                 if not started.done():
-                    started.set_result(messages.NOTHING_TO_ANSWER)
+                    started.set_result(notices.NOTHING_TO_ANSWER)
                 return
             *turns, last = turns
             prompt = last.prompt
@@ -216,7 +217,7 @@ class Dialogues:
             opening, mark = await block_event("right", prompt), "turn"
         await self._broker.publish(channel, opening, holder=question.holder, mark=mark)
         if not started.done():
-            started.set_result("")
+            started.set_result(None)
         await self._answer(question, prompt, self._history(turns))
 
     async def _answer(self, question: "_Question", prompt: str, history: Sequence[Message]) -> None:
@@ -282,7 +283,7 @@ class Dialogues:
         return history
 
     async def _publish_failure(self, channel: str, holder: str) -> None:
-        await self._broker.publish(channel, await block_event("error", messages.BROKEN), holder=holder)
+        await self._broker.publish(channel, error_event(notices.BROKEN), holder=holder)
         await self._broker.publish(channel, state_event("failed"), holder=holder, mark="end")
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from proxy.chat.broker import Mark
 from proxy.chat.deltas import Delta
 from proxy.chat.event import Event
+from proxy.chat.notices import Notice
 from proxy.chat.outbox import Outbox
 from proxy.chat.paragraphs import ParagraphSplitter
 from proxy.chat.render import Kind, render_block
@@ -26,12 +27,17 @@ _KINDS: Final[dict[str, tuple[Kind, State]]] = {
 
 
 async def block_event(kind: Kind, text: str) -> Event:
-    """Render a block: the visitor's question, a piece of the model's text, or an error."""
+    """Render a block: the visitor's question, or a piece of the model's text."""
     if len(text) > THREAD_CHARS:
         block = await asyncio.to_thread(render_block, kind, text)
     else:
         block = render_block(kind, text)
     return Event({"message": block}, MESSAGE)
+
+
+def error_event(notice: Notice) -> Event:
+    """Return an error block, with the notice's code for our page."""
+    return Event({"message": render_block("error", notice.text), **notice.fields}, MESSAGE)
 
 
 def state_event(state: State, **fields: object) -> Event:
@@ -86,6 +92,10 @@ class Publisher:
     async def publish_block(self, kind: Kind, text: str) -> None:
         """Render and publish a block."""
         await self._outbox.put(await block_event(kind, text))
+
+    async def publish_error(self, notice: Notice) -> None:
+        """Publish an error block."""
+        await self._outbox.put(error_event(notice))
 
     async def publish_state(self, state: State, *, mark: Mark | None = None, **fields: object) -> None:
         """Publish a change of state."""

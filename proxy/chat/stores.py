@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from proxy.chat import messages
+from proxy.chat import notices
 from proxy.chat.broker import EXPIRE_SECONDS, KEPT_BYTES, KEPT_TURNS, QUEUE_EVENTS, Broker
 from proxy.chat.channels import OWNED_SECONDS, Channels, MemoryChannels
 from proxy.chat.conversation import Conversation, MemoryConversation, RedisConversation
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.orphans import OrphanWatch
-from proxy.chat.publisher import block_event, state_event
+from proxy.chat.publisher import error_event, state_event
 from proxy.chat.redis_broker import RedisBroker
 from proxy.chat.redis_channels import RedisChannels
 from proxy.chat.redis_leases import RedisLeases
@@ -80,7 +80,7 @@ async def open_stores(
 @asynccontextmanager
 async def _watch_orphans(leases: RedisLeases, broker: RedisBroker) -> AsyncIterator[None]:
     """End dialogues of dead processes for the duration of the block."""
-    ending = (await block_event("error", messages.CUT_OFF), state_event("failed"))
+    ending = (error_event(notices.CUT_OFF), state_event("failed"))
     async with task_group() as group:
         watching = group.create_task(OrphanWatch(leases, broker, ending).run())
         try:

@@ -33,6 +33,7 @@ class Refusal:
     status: int
     words: str
     headers: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, object] = field(default_factory=dict)
 
 
 class ScriptedChat:
@@ -43,6 +44,8 @@ class ScriptedChat:
         posts: The names of all requests to do something.
         resumed: How each stream began.
         down: Whether every request is answered 503.
+        asked: How often a page has asked for the session.
+        deaf: Whether a stop has no effect.
         ends_for_good: Whether streams are answered 204.
         headers: Those of the page and its files.
         refusal: What the next post is refused with.
@@ -57,6 +60,8 @@ class ScriptedChat:
         self.down = False
         self.ends_for_good = False
         self.busy = False
+        self.asked = 0
+        self.deaf = False
         self.headers = dict(PAGE_HEADERS)
         self.refusal: Refusal | None = None
         self.pages: dict[str, tuple[str, str | None]] = {}
@@ -79,9 +84,9 @@ class ScriptedChat:
         for queue in self._streams:
             queue.put_nowait(event)
 
-    def message(self, message: str, *, with_id: bool = True) -> None:
+    def message(self, message: str, *, with_id: bool = True, **fields: object) -> None:
         """Send a block of HTML as it stands."""
-        self.publish("message_event", {"message": message}, with_id=with_id)
+        self.publish("message_event", {"message": message, **fields}, with_id=with_id)
 
     def say(self, kind: str, *pieces: str) -> None:
         """Send pieces of HTML, each in the div of its kind."""
@@ -119,6 +124,10 @@ class ScriptedChat:
         for queue in self._streams:
             queue.put_nowait(None)
 
+    def cut_silently(self) -> None:
+        """Leave the streams open, but send nothing more on them."""
+        self._streams.clear()
+
     def forget(self) -> None:
         """Delete the stored events."""
         self._kept.clear()
@@ -148,7 +157,8 @@ class ScriptedChat:
             return Response("down", status=503)
         if self.refusal is not None and request.method == "POST":
             refusal, self.refusal = self.refusal, None
-            body = json.dumps({"code": 0, "msg": refusal.words})
+            code = int(refusal.status == 200)
+            body = json.dumps({"code": code, "msg": refusal.words, **refusal.fields})
             return Response(body, refusal.status, refusal.headers, content_type="application/json")
         return None
 
@@ -172,6 +182,7 @@ class ScriptedChat:
     async def _session(self) -> Response:
         if request.args.get("channel", self.channel) != self.channel:
             return Response('{"code": 0, "msg": "not your channel"}', 403, content_type="application/json")
+        self.asked += 1
         body = json.dumps({"channel": self.channel, "busy": self.busy})
         return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
@@ -212,7 +223,8 @@ class ScriptedChat:
             self.prompts.append(body["prompt"])
             self.ask(body["prompt"])
         elif action == "stop":
-            self.state("stopped")
+            if not self.deaf:
+                self.state("stopped")
         elif action == "regenerate":
             self.state("regenerating")
             self.state("waiting")

@@ -163,11 +163,12 @@ async def test_a_failure_says_its_cause_aloud_and_offers_one_thing_to_do(stage: 
     [
         (Refusal(429, "Too many requests!", {"Retry-After": "2"}), "发得太快了，请过 2 秒再发。"),
         (Refusal(403, "not yours"), "这个对话属于另一个会话，请刷新页面后再试。"),
-        (Refusal(200, "上一个还没有答完。An answer is being written."), "上一个还没有答完。"),
+        (Refusal(200, "?", fields={"reason": "prompt_too_long", "number": 9}), "问题太长，最多 9 个字。"),
+        (Refusal(503, "?", fields={"reason": "restarting"}), "服务正在重启，请稍后再问。"),
         (Refusal(200, "参数错误 bad model"), "参数错误 bad model"),
         (Refusal(500, ""), "没有送到，文字还在输入框里。请再发一次。"),
     ],
-    ids=["too often", "foreign", "in both languages", "in odd words", "fault"],
+    ids=["too often", "foreign", "a code", "a code of a 503", "in odd words", "fault"],
 )
 async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(
     stage: Stage, refusal: Refusal, said: str
@@ -180,6 +181,57 @@ async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(
     await page.input.press("Enter")
     await expect(page.questions).to_have_text(["你好"])
     await expect(page.refusal).to_be_empty()
+
+
+async def test_an_error_with_a_code_is_told_in_the_language_of_the_page(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.ask("问")
+    stage.chat.message("<div class='error'>回答中断了。It was cut off.</div>", reason="cut_off")
+    stage.chat.state("failed")
+    cause = page.failure.locator(".cause")
+    await expect(cause).to_have_text("回答中断了，请重试。")
+    await page.page.locator("llm-chat .language").click()
+    await expect(cause).to_have_text("The answer was cut off. Try again.")
+
+
+async def test_the_focus_stays_when_an_answer_is_given_again(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.turn("一", "回答。\n")
+    retry = page.page.locator("llm-chat .retry:visible")
+    await retry.focus()
+    await retry.press("Enter")
+    await page.in_state("waiting")
+    await expect(page.input).to_be_focused()
+
+
+async def test_an_answer_that_does_not_stop_can_be_left(stage: Stage) -> None:
+    page = await stage.open()
+    await page.page.clock.install()
+    await page.page.reload()
+    await page.connected()
+    stage.chat.deaf = True
+    await page.ask("一")
+    await page.in_state("waiting")
+    await page.button.click()
+    await expect(page.button).to_have_attribute("aria-label", "正在停止")
+    await page.page.clock.fast_forward(6000)
+    await expect(page.refusal).to_have_text("没能停下来。再按一次就不再等它。")
+    await page.button.click()
+    await page.in_state("idle")
+    await expect(page.refusal).to_be_empty()
+    await page.ask("二")
+    await expect(page.questions).to_have_text(["一", "二"])
+
+
+async def test_a_stop_that_was_not_delivered_says_so_and_the_answer_can_be_left(stage: Stage) -> None:
+    page = await stage.open()
+    await page.ask("一")
+    await page.in_state("waiting")
+    stage.chat.refusal = Refusal(500, "")
+    await page.button.click()
+    await expect(page.refusal).to_have_text("没有送到，请再试一次。")
+    await page.button.click()
+    await page.in_state("idle")
 
 
 async def test_a_new_chat_is_begun_by_a_second_press_and_only_then(stage: Stage) -> None:

@@ -138,6 +138,38 @@ async def test_an_answer_that_died_with_the_service_is_called_broken_off(stage: 
     await expect(page.answer).to_have_text("说到一半，")
 
 
+async def test_a_silent_answer_is_asked_after_with_growing_pauses_until_it_ends(stage: Stage) -> None:
+    page = await stage.open()
+    await page.page.clock.install()
+    await page.page.reload()
+    await page.connected()
+    stage.chat.ask("一")
+    await page.in_state("waiting")
+    stage.chat.asked = 0
+    for asked, pause in enumerate([1200, 2400, 4800, 9600, 15_000, 15_000], 1):
+        await page.page.clock.run_for(pause - 200)
+        assert stage.chat.asked == asked - 1
+        await page.page.clock.run_for(200)
+        await until(lambda asked=asked: stage.chat.asked == asked)  # type: ignore[misc]
+        await page.page.evaluate("0")  # the reply has arrived
+    assert stage.chat.resumed[-1].parameter == BEGINNING, "the stream is still the first one"
+    await page.in_state("waiting")
+
+
+async def test_an_end_that_a_dead_stream_did_not_deliver_is_found(stage: Stage) -> None:
+    page = await stage.open()
+    stage.chat.ask("一")
+    stage.chat.state("answering")
+    stage.chat.say("left", "<p>一。</p>")
+    await expect(page.answer).to_have_text("一。")
+    stage.chat.cut_silently()
+    stage.chat.say("left", "<p>二。</p>")
+    stage.chat.state("done", seconds=1)
+    await expect(page.answer).to_have_text("一。二。")
+    await page.in_state("idle")
+    await expect(page.failure).to_have_count(0)
+
+
 async def test_a_session_that_was_replaced_leaves_what_was_said_and_goes_on_in_its_own(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")

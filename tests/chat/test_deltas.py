@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.chat.deltas import DONE, EVENT_BYTES_MAX, Delta, DeltaReader, EventSplitter, Finish
-from proxy.chat.messages import Failure
-from proxy.errors import UpstreamTimeout
+from proxy.chat.notices import Failure
+from proxy.errors import Draining, ProxyError, UpstreamTimeout
 from proxy.wire.error_envelope import error_event
 
 LINES = st.sampled_from(
@@ -235,7 +235,7 @@ def test_a_safety_check_ends_the_answer_after_its_text(payload: dict[str, object
     said, failure = read(chunk(content="说到"), payload)
     assert said == Delta("answer", "说到")
     assert isinstance(failure, Failure)
-    assert "安全审核" in failure.message
+    assert "安全审核" in failure.notice.text
     assert failure.code == "content_filter"
 
 
@@ -281,16 +281,20 @@ def test_an_audit_may_come_as_a_finish_reason(reason: str) -> None:
 def test_errors_in_a_200_are_explained_to_the_visitor(payload: dict[str, object], words: str) -> None:
     (failure,) = read(payload)
     assert isinstance(failure, Failure)
-    assert words in failure.message
+    assert words in failure.notice.text
 
 
-def test_an_error_of_the_relay_is_explained_too() -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(UpstreamTimeout(), "timed_out"), (Draining(), "restarting")],
+    ids=["timeout", "drain"],
+)
+def test_an_error_of_the_relay_is_explained_too(error: ProxyError, told: str) -> None:
     splitter, reader = EventSplitter(), DeltaReader()
-    (payload,) = splitter.feed(error_event(UpstreamTimeout().envelope()))
+    (payload,) = splitter.feed(error_event(error.envelope()))
     (failure,) = reader.read(payload)
     assert isinstance(failure, Failure)
-    assert "没有回应" in failure.message
-    assert failure.code == UpstreamTimeout.code
+    assert (failure.notice.code, failure.code) == (told, error.code)
 
 
 @given(st.text(max_size=30), st.sampled_from(SPARK_ERRORS))
@@ -298,8 +302,8 @@ def test_an_error_of_the_relay_is_explained_too() -> None:
 def test_no_word_of_a_vendor_reaches_the_visitor(secret: str, payload: dict[str, object]) -> None:
     told = json.loads(json.dumps(payload).replace(': "m', ": " + json.dumps("cha9 " + secret)[:-1]))
     (failure,) = [event for event in read(told) if isinstance(event, Failure)]
-    assert "cha" not in failure.message
-    assert failure.message == read(payload)[-1].message  # type: ignore[union-attr]
+    assert "cha" not in failure.notice.text
+    assert [failure] == [event for event in read(payload) if isinstance(event, Failure)]
 
 
 @given(st.data())

@@ -5,6 +5,7 @@ from importlib import resources
 
 import pytest
 
+from proxy.chat import notices
 from proxy.chat.page_files import read_page_files
 from tests.chat.test_code_colours_styles import contrast
 
@@ -85,8 +86,13 @@ def test_every_word_of_the_interface_is_there_in_both_languages_and_used() -> No
     table = re.findall(r"^  (\w+): \[\"(.*)\", \"(.*)\"\],$", FILES["words.js"], re.MULTILINE)
     assert len(table) > 50
     others = "".join(text for name, text in FILES.items() if name != "words.js")
+    codes = {notice.code: notice for notice in vars(notices).values() if isinstance(notice, notices.Notice)}
+    assert codes.keys() <= {key for key, _, _ in table}
     for key, chinese, english in table:
         assert ("{n}" in chinese) == ("{n}" in english), key
+        if key in codes:
+            assert ("{n}" in chinese) == ("{n}" in codes[key].words[0]), key
+            continue
         assert f'"{key}"' in others or f": {key}" in others, f"nobody says {key}"
 
 

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy.chat import messages
+from proxy.chat import notices
 from proxy.chat.render import render_block
 from tests.chat.visitor import Heard, Visitor, blocks, visitor
 from tests.cli.processes import running
@@ -34,7 +34,7 @@ DIALOGUES: Final = int(os.environ.get("PROXY_TEST_DIALOGUES", "20"))
 AT_ONCE: Final = 5
 END_SECONDS: Final = paced(15.0)
 """How long a dialogue may take to end once all processes are back."""
-CUT_OFF: Final = render_block("error", messages.CUT_OFF)
+CUT_OFF: Final = render_block("error", notices.CUT_OFF.text)
 ENDS: Final = frozenset({"done", "stopped", "failed"})
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
 

@@ -9,6 +9,7 @@ import { icon, wear } from "./dom.js";
 import { Follow } from "./follow.js";
 import { buildFrame } from "./frame.js";
 import { Notices } from "./notices.js";
+import { SilenceWatch } from "./silence.js";
 import { currentTheme, followTheme, toggleTheme } from "./theme.js";
 import { Transcript } from "./transcript.js";
 import { keepVisible } from "./visible_height.js";
@@ -20,7 +21,6 @@ const ARMED_MS = 4000;
 const STOPPING_MS = 5000;
 const HISTORY_MS = 150; // after the stream opened: what is kept has come by then
 const FIRST_SIGHT_MS = 1500; // without a stream, the empty page is shown by then
-const SILENCE_MS = 1200; // how long an idle service may leave a turn open before it counts as broken off
 const SPOKEN = { thinking: "statusThinking", answering: "statusAnswering", done: "statusDone", stopped: "stopped" };
 
 /** The conversation as an element. */
@@ -37,7 +37,13 @@ export class LlmChat extends HTMLElement {
   #endings = [];
   #settled = false;
   #stopping = 0;
-  #silence = 0;
+  #leaving = false; // a stop had no effect: the next press leaves the answer
+  #silence = new SilenceWatch({
+    live: () => this.#transcript.live !== null && this.#connection.link === "open",
+    ask: () => this.#connection.ask(),
+    renew: () => this.#connection.renew(),
+    lost: () => this.#breakOff(),
+  });
 
   connectedCallback() {
     this.lang = this.#words.language;
@@ -108,7 +114,7 @@ export class LlmChat extends HTMLElement {
     this.#transcript = new Transcript(parts.log, {
       words: this.#words,
       copy: (text, button) => this.#copy(text, button),
-      retry: () => this.#ask("regenerate"),
+      retry: () => this.#again(),
       reading: () => !this.#follow.following,
     });
     this.#connection = new Connection(BASE, this.getAttribute("channel"), () => this.#transcript.live === null);
@@ -120,8 +126,8 @@ export class LlmChat extends HTMLElement {
   }
 
   #listen(connection) {
-    connection.addEventListener("message", ({ detail: { html, at } }) => {
-      this.#transcript.message(html, at + connection.skew < connection.openedAt);
+    connection.addEventListener("message", ({ detail }) => {
+      this.#transcript.message(detail, detail.at + connection.skew < connection.openedAt);
       this.#took();
     });
     connection.addEventListener("state", ({ detail: { state, at, seconds } }) => {
@@ -134,7 +140,7 @@ export class LlmChat extends HTMLElement {
     connection.addEventListener("link", ({ detail }) => {
       this.#notices.link(detail);
       if (detail === "open") {
-        this.#watchSilence();
+        this.#silence.start();
         setTimeout(() => this.#settle(), HISTORY_MS);
       }
       this.#refresh();
@@ -149,22 +155,8 @@ export class LlmChat extends HTMLElement {
   }
 
   #took() {
-    this.#watchSilence();
+    this.#silence.heard();
     this.#refresh();
-  }
-
-  // A turn stands open, nothing comes, and the service says that it works on nothing: it was lost with a restart.
-  #watchSilence() {
-    clearTimeout(this.#silence);
-    if (this.#transcript.live === null || this.#connection.link !== "open" || this.#connection.busy === true) {
-      return;
-    }
-    const silence = this.#silence = setTimeout(async () => {
-      const busy = await this.#connection.ask();
-      if (busy === false && silence === this.#silence) {
-        this.#silence = setTimeout(() => this.#breakOff(), SILENCE_MS); // its last words may still be under way
-      }
-    }, SILENCE_MS);
   }
 
   #breakOff() {
@@ -186,6 +178,7 @@ export class LlmChat extends HTMLElement {
     if (live === null) {
       clearTimeout(this.#stopping);
       this.#stopping = 0;
+      this.#leaving = false;
     }
     const mode = live === null ? "send" : this.#stopping === 0 ? "stop" : "stopping";
     if (this.#composer.button.dataset.mode !== mode) {
@@ -216,18 +209,36 @@ export class LlmChat extends HTMLElement {
     this.focusInput();
   }
 
+  // The button that was pressed disappears; the focus must not.
+  async #again() {
+    if (await this.#ask("regenerate")) {
+      const target = matchMedia("(pointer: coarse)").matches ? this.#parts.scroller : this.#composer.text;
+      target.focus({ preventScroll: true });
+    }
+  }
+
   async #stop() {
-    this.#stopping = setTimeout(() => {
-      this.#stopping = 0;
+    if (this.#leaving) {
+      this.#notices.clear();
+      this.#transcript.leave();
       this.#refresh();
-      this.#notices.refuse("notStopped");
-    }, STOPPING_MS);
+      return;
+    }
+    this.#stopping = setTimeout(() => this.#notStopped("notStopped"), STOPPING_MS);
     this.#refresh();
     if (!(await this.#ask("stop"))) {
-      clearTimeout(this.#stopping);
-      this.#stopping = 0;
-      this.#refresh();
+      this.#notStopped();
     }
+  }
+
+  #notStopped(words = null) {
+    clearTimeout(this.#stopping);
+    this.#stopping = 0;
+    this.#leaving = true;
+    if (words !== null) {
+      this.#notices.refuse(words);
+    }
+    this.#refresh();
   }
 
   // The first press asks, the second does it.
@@ -260,7 +271,7 @@ export class LlmChat extends HTMLElement {
     this.#notices.clear();
     const answer = await this.#connection.post(action, body);
     if (answer.kind !== "accepted") {
-      this.#notices.refused(answer);
+      this.#notices.refused(answer, action === "dialogue");
     }
     return answer.kind === "accepted";
   }

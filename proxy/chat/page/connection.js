@@ -6,6 +6,7 @@
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
 const POST_MS = 20_000;
+const SESSION_MS = 8_000;
 const REST_MS = 300_000; // a browser opens six connections to a site without HTTP/2: tabs that nobody sees give theirs back
 const BEGINNING = "0-0";
 
@@ -21,7 +22,7 @@ function isLater(id, than) {
 }
 
 /**
- * Fires `message` ({html, at}), `state` ({state, at, seconds}), `link` ("connecting", "open", "lost", "offline",
+ * Fires `message` ({html, reason, number, at}), `state` ({state, at, seconds}), `link` ("connecting", "open", "lost", "offline",
  * "foreign": the page's channel is another visitor's, or "resting": nobody looks)
  * and `moved` (another channel: nothing more comes of what was said).
  */
@@ -72,6 +73,13 @@ export class Connection extends EventTarget {
     this.#connect();
   }
 
+  /** Open the stream anew, from the last event: the old one may be dead. */
+  renew() {
+    if (this.#running) {
+      this.#renew();
+    }
+  }
+
   /** Ask anew whether the service works on an answer; null: it did not say. */
   async ask() {
     await this.#session();
@@ -89,8 +97,8 @@ export class Connection extends EventTarget {
   /**
    * Ask the service for something.
    * @param action "dialogue", "stop", "reset" or "regenerate"
-   * @returns `{kind, words, seconds}`; kind is "accepted", "refused" (words say why), "too_often" (seconds to wait),
-   *   "too_long", "forbidden", "offline" or "failed"
+   * @returns `{kind, words, reason, number, seconds}`; kind is "accepted", "refused" (`reason` or `words` say why),
+   *   "too_often" (seconds to wait), "too_long", "forbidden", "offline" or "failed"
    */
   async post(action, body = {}) {
     let response;
@@ -106,16 +114,20 @@ export class Connection extends EventTarget {
       reply = await response.json();
     } catch {
       if (response === undefined) {
-        return { kind: "offline", words: "", seconds: 0 };
+        return { kind: "offline", words: "", reason: null, number: null, seconds: 0 };
       }
     }
-    const words = typeof reply.msg === "string" ? reply.msg : "";
+    const said = {
+      words: typeof reply.msg === "string" ? reply.msg : "",
+      reason: typeof reply.reason === "string" ? reply.reason : null,
+      number: typeof reply.number === "number" ? reply.number : null,
+    };
     const seconds = Math.max(1, Number(response.headers.get("Retry-After")) || 1);
     const kinds = { 403: "forbidden", 413: "too_long", 429: "too_often" };
     if (response.ok) {
-      return { kind: reply.code === 1 && words === "" ? "accepted" : "refused", words, seconds };
+      return { kind: reply.code === 1 && said.words === "" ? "accepted" : "refused", ...said, seconds };
     }
-    return { kind: kinds[response.status] ?? "failed", words, seconds };
+    return { kind: kinds[response.status] ?? "failed", ...said, seconds };
   }
 
   #address(path, query) {
@@ -158,7 +170,7 @@ export class Connection extends EventTarget {
       const response = await fetch(this.#address("session", query), {
         credentials: "include",
         cache: "no-store",
-        signal: AbortSignal.timeout(POST_MS),
+        signal: AbortSignal.timeout(SESSION_MS),
       });
       this.#foreign = response.status === 403;
       const session = await response.json();
@@ -192,7 +204,8 @@ export class Connection extends EventTarget {
     source.addEventListener("message_event", (event) => {
       this.#take(event, (payload, at) => {
         if (typeof payload.message === "string") {
-          this.dispatchEvent(new CustomEvent("message", { detail: { html: payload.message, at } }));
+          const { message: html, reason = null, number = null } = payload;
+          this.dispatchEvent(new CustomEvent("message", { detail: { html, reason, number, at } }));
         }
       });
     });

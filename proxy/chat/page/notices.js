@@ -6,8 +6,8 @@ const REFUSALS = {
   too_often: "tooOften",
   too_long: "tooLong",
   forbidden: "forbidden",
-  offline: "unreachable",
-  failed: "unreachable",
+  offline: "undelivered",
+  failed: "undelivered",
 };
 
 /** The notices above the input. */
@@ -43,13 +43,19 @@ export class Notices {
     }
   }
 
-  /** Show why a request was not taken; `answer` as `Connection.post` gives it. */
-  refused(answer) {
+  /**
+   * Show why a request was not taken.
+   * @param answer as `Connection.post` gives it
+   * @param unsent whether the text that was to be sent is still in the input
+   */
+  refused(answer, unsent) {
     const key = REFUSALS[answer.kind];
-    if (key === undefined) {
-      this.#refuse(element("span", {}, this.#words.half(answer.words)));
+    if (answer.reason !== null || key === undefined) {
+      const text = element("span");
+      this.#words.explain(text, answer);
+      this.#refuse(text);
     } else {
-      this.refuse(key, answer.seconds);
+      this.refuse(key === "undelivered" && unsent ? "unsent" : key, answer.seconds);
     }
   }
 

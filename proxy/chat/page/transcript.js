@@ -31,10 +31,10 @@ export class Transcript {
 
   /**
    * Take a message.
-   * @param html its HTML, of any trust
+   * @param said `{html, reason, number}`: HTML of any trust, and what an error is about
    * @param past whether it was said before this page was opened
    */
-  message(html, past) {
+  message({ html, reason, number }, past) {
     for (const { kind, nodes } of readBlocks(html)) {
       if (kind === "right") {
         this.#begin().ask(nodes);
@@ -46,7 +46,7 @@ export class Transcript {
       } else if (kind === "left") {
         turn.write(nodes);
       } else {
-        turn.fail(nodes, !past);
+        turn.fail({ reason, number, words: nodes.textContent }, !past);
       }
     }
     this.#settle();
@@ -67,10 +67,14 @@ export class Transcript {
   /** The service no longer works on the last turn, and nobody said how it ended. */
   breakOff() {
     const turn = this.#turns.at(-1);
-    const cause = document.createDocumentFragment();
-    cause.append(this.#parts.words.say("interrupted"));
-    turn.fail(cause, true);
+    turn.fail({ reason: "interrupted" }, true);
     turn.enter("failed", Date.now());
+    this.#settle();
+  }
+
+  /** The visitor waits no longer for the last turn. */
+  leave() {
+    this.#turns.at(-1).enter("stopped", Date.now());
     this.#settle();
   }
 

@@ -63,15 +63,21 @@ export class Turn {
     this.#mark();
   }
 
-  /** Show a failure; `alert` says it aloud at once. */
-  fail(nodes, alert) {
+  /**
+   * Show a failure.
+   * @param cause `{reason, number, words}`, as `Words.explain` takes it
+   * @param alert whether it is said aloud at once
+   */
+  fail(cause, alert) {
     const { words, retry } = this.#parts;
+    const explained = element("p", { class: "cause" });
+    words.explain(explained, cause);
     const block = element(
       "div",
       { class: "failure", role: alert ? "alert" : null },
       icon("alert"),
       element("p", { class: "headline", "data-say": "failed" }),
-      element("p", { class: "cause" }, words.half(nodes.textContent)),
+      explained,
       element("button", { type: "button", class: "plain remedy", "data-say": "retry", onclick: retry }),
     );
     this.#failures.push(block);

@@ -1,4 +1,5 @@
 // Every word of the interface, in Chinese and English, and what puts them into elements.
+// The keys from `busy` to `not_allowed` are codes of the service (`proxy/chat/notices.py`).
 import { recall, remember } from "./preferences.js";
 
 const TABLE = {
@@ -37,6 +38,24 @@ const TABLE = {
   notCopied: ["没能复制", "Could not copy"],
   again: ["重新回答", "Answer again"],
   failed: ["这次没有答完", "The answer did not finish"],
+  busy: ["上一个问题还在回答中，请等它结束，或先停止。", "An answer is still being written. Wait for it, or stop it first."],
+  prompt_too_long: ["问题太长，最多 {n} 个字。", "The question is too long: {n} characters at most."],
+  nothing_to_answer: ["还没有可以重新回答的问题。", "There is no question yet to answer again."],
+  no_answer: ["模型没有给出回答，请再试一次。", "The model gave no answer. Try again."],
+  refused: ["模型拒绝了这次请求（状态码 {n}）。", "The model refused this request with the status {n}."],
+  unreachable: ["暂时连不上模型，请稍后再试。", "The model cannot be reached at the moment. Try again later."],
+  timed_out: ["模型长时间没有回应，请重试。", "The model took too long to answer. Try again."],
+  overloaded: ["当前提问的人较多，请稍后再试。", "Too many people are asking at the moment. Try again later."],
+  cut_off: ["回答中断了，请重试。", "The answer was cut off. Try again."],
+  restarting: ["服务正在重启，请稍后再问。", "The service is restarting. Ask again in a moment."],
+  model_forbidden: ["这个模型暂不可用，请联系管理员。", "This model is not available here. Tell the operator."],
+  broken: ["出了点问题，请重试。", "Something went wrong. Try again."],
+  unsafe: ["内容未通过安全审核，后续无法显示。", "The content was stopped by a safety check."],
+  model_busy: ["当前提问的人较多，请稍后再试。", "The model is busy. Try again in a moment."],
+  unavailable: ["服务暂时不可用，请稍后再试。", "The service is temporarily unavailable. Try again later."],
+  dialogue_too_long: ["对话太长了，请新建对话后再试。", "The conversation is too long. Start a new one."],
+  bad_request: ["服务无法处理这个请求。", "The service could not handle this request."],
+  not_allowed: ["服务的权限或额度不足。", "The service has no permission or quota left for this."],
   retry: ["再试一次", "Try again"],
   interrupted: ["服务在回答途中断开了。", "The service broke off in the middle."],
   toEnd: ["到最新", "To the latest"],
@@ -54,11 +73,10 @@ const TABLE = {
   tooOften: ["发得太快了，请过 {n} 秒再发。", "That was too fast. Send it again in {n} s."],
   forbidden: ["这个对话属于另一个会话，请刷新页面后再试。", "This chat belongs to another session. Reload the page and try again."],
   tooLong: ["问题太长了，请缩短后再发。", "The question is too long. Shorten it and send again."],
-  unreachable: ["没有送到，文字还在输入框里。请再发一次。", "It was not delivered and is still in the box. Send it again."],
-  notStopped: ["没能停下来，请再按一次。", "It did not stop. Press again."],
+  undelivered: ["没有送到，请再试一次。", "It was not delivered. Try again."],
+  unsent: ["没有送到，文字还在输入框里。请再发一次。", "It was not delivered and is still in the box. Send it again."],
+  notStopped: ["没能停下来。再按一次就不再等它。", "It did not stop. Press again to wait no longer."],
 };
-
-const BOTH = /^(.*[\u4e00-\u9fff].*[。！？])\s*([A-Z][^\u4e00-\u9fff]*[.!?])$/s;
 
 /** The language in force: what was chosen, else the browser's: "zh" or "en". */
 export function chosenLanguage() {
@@ -87,10 +105,13 @@ export class Words {
     return TABLE[key][this.language === "zh" ? 0 : 1].replace("{n}", n);
   }
 
-  /** Of what the service says in Chinese and then in English, the half in this language; anything else as it is. */
-  half(text) {
-    const found = BOTH.exec(text.trim());
-    return found === null ? text.trim() : found[this.language === "zh" ? 1 : 2];
+  /** Let an element say what a code of the service means, or the service's own words if the code is not known. */
+  explain(node, { reason, number = null, words }) {
+    if (Object.hasOwn(TABLE, reason ?? "")) {
+      this.set(node, reason, number);
+    } else {
+      node.textContent = words.trim();
+    }
   }
 
   /** Write the words into an element and everything below it. */
