@@ -176,8 +176,9 @@ class Dialogues:
 
     async def _start(self, question: "_Question") -> Notice | None:
         """Start a task that survives the visitor's request; return once the question is published."""
+        group = self._group
         started: asyncio.Future[Notice | None] = asyncio.get_running_loop().create_future()
-        self._group.create_task(self._run(question, started))
+        group.create_task(self._run(question, started))
         return await started
 
     async def _run(self, question: "_Question", started: "asyncio.Future[Notice | None]") -> None:
