@@ -11,8 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.asgi import Application
-from proxy.blueprints import chat, index, llm_proxy, offload, ops
-from proxy.blueprints.chat_session import install_sessions
+from proxy.blueprints import index, llm_proxy, offload, ops
 from proxy.blueprints.exchange import current_request
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
@@ -56,6 +55,10 @@ def create_app(
     app.register_blueprint(index.blueprint)
     app.register_blueprint(offload.blueprint)
     if settings.chat is not None:
+        # Imported here because the chat's libraries take 5 MB.
+        from proxy.blueprints import chat
+        from proxy.blueprints.chat_session import install_sessions
+
         install_sessions(app, settings)
         app.register_blueprint(chat.blueprint)
     app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)

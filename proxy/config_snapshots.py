@@ -7,9 +7,8 @@ snapshot that was current when it began; a replaced one is closed when its last 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from proxy.chat.service import ChatService, open_chat
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import SettingsError
@@ -19,6 +18,9 @@ from proxy.settings.references import reference_problems
 from proxy.settings.section import dotted
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from proxy.chat.service import ChatService
 
 NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs")
 """Sections that are read at start-up only."""
@@ -107,7 +109,13 @@ async def open_snapshots(
         measuring = group.create_task(state.lag.measure())
         try:
             await snapshots.replace(settings)
-            async with open_chat(settings, lambda: snapshots.current, drain, state.redis) as snapshots.chat:
+            async with contextlib.AsyncExitStack() as stack:
+                if settings.chat is not None:
+                    # Imported here because the chat's libraries take 5 MB.
+                    from proxy.chat.service import open_chat
+
+                    chat = open_chat(settings, settings.chat, lambda: snapshots.current, drain, state.redis)
+                    snapshots.chat = await stack.enter_async_context(chat)
                 yield snapshots
         finally:
             measuring.cancel()

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final, Self
-
-from limits import RateLimitItem, parse
+from typing import TYPE_CHECKING, Final, Self
 
 from proxy.errors import EndpointForbidden, ModelForbidden
 from proxy.settings import ANY_MODEL, CallerKey
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.request_model import SeenRequest, find_ambiguity, named_models
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 ANY_ENDPOINT: Final = "*"
 
@@ -41,8 +42,8 @@ class Caller:
     name: str
     models: tuple[str, ...] = ANY_MODEL
     endpoints: tuple[str, ...] | None = None
-    rate: RateLimitItem | None = None
-    budget: RateLimitItem | None = None
+    rate: "RateLimitItem | None" = None
+    budget: "RateLimitItem | None" = None
     max_streams: int | None = None
     heartbeat: float | None = None
     repairs: tuple[str, ...] = ()
@@ -54,8 +55,8 @@ class Caller:
             name=key.name,
             models=key.models,
             endpoints=key.endpoints,
-            rate=None if key.rate is None else parse(key.rate),
-            budget=None if key.tokens is None else parse(key.tokens),
+            rate=None if key.rate is None else _parse(key.rate),
+            budget=None if key.tokens is None else _parse(key.tokens),
             max_streams=key.max_streams,
             heartbeat=key.heartbeat,
             repairs=key.repairs,
@@ -113,3 +114,9 @@ class Caller:
     def _check(self, models: Iterable[str]) -> None:
         if not all(map(self.may_use, models)):
             raise ModelForbidden
+
+
+def _parse(limit: str) -> "RateLimitItem":
+    from limits import parse
+
+    return parse(limit)

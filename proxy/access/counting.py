@@ -1,16 +1,18 @@
 """Count requests and tokens per period: in this process, or for a whole fleet in Redis."""
 
 import asyncio
+import functools
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple, TypeVar
-
-from limits import RateLimitItem, WindowStats
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from proxy.redis_connection import COMMANDS_AT_ONCE, NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
+
+if TYPE_CHECKING:  # The library takes 5 MB, and is imported where something is counted.
+    from limits import RateLimitItem, WindowStats
+    from limits.aio.storage import Storage
+    from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 T = TypeVar("T")
 
@@ -21,11 +23,13 @@ REDIS_PAUSE_SECONDS: Final = 5.0
 class _Limiters(NamedTuple):
     """The two ways to count, with the same storage."""
 
-    requests: MovingWindowRateLimiter
-    amounts: FixedWindowRateLimiter
+    requests: "MovingWindowRateLimiter"
+    amounts: "FixedWindowRateLimiter"
 
     @classmethod
-    def over(cls, storage: Storage) -> "_Limiters":
+    def over(cls, storage: "Storage") -> "_Limiters":
+        from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+
         return cls(MovingWindowRateLimiter(storage), FixedWindowRateLimiter(storage))
 
 
@@ -41,27 +45,32 @@ class Counting:
     """
 
     def __init__(self, redis: RedisConnection | None = None) -> None:
-        self._local = _Limiters.over(MemoryStorage())
         self._redis = None if redis is None else _Redis(redis)
         self._redis_pause_until = -math.inf
 
-    async def hit(self, limit: RateLimitItem, *account: str) -> bool:
+    @functools.cached_property
+    def _local(self) -> _Limiters:
+        from limits.aio.storage import MemoryStorage
+
+        return _Limiters.over(MemoryStorage())
+
+    async def hit(self, limit: "RateLimitItem", *account: str) -> bool:
         """Count one request, and return whether it is within the limit."""
         return await self._ask(lambda limiters: limiters.requests.hit(limit, *account))
 
-    async def add(self, limit: RateLimitItem, *account: str, amount: int) -> None:
+    async def add(self, limit: "RateLimitItem", *account: str, amount: int) -> None:
         """Count an amount, also if it exceeds the limit."""
         await self._ask(lambda limiters: limiters.amounts.hit(limit, *account, cost=amount))
 
-    async def is_spent(self, limit: RateLimitItem, *account: str) -> bool:
+    async def is_spent(self, limit: "RateLimitItem", *account: str) -> bool:
         """Whether amounts have reached a limit."""
         return not await self._ask(lambda limiters: limiters.amounts.test(limit, *account))
 
-    async def requests_left(self, limit: RateLimitItem, *account: str) -> WindowStats:
+    async def requests_left(self, limit: "RateLimitItem", *account: str) -> "WindowStats":
         """Return when an account of requests is reset (seconds since the epoch), and how many are left."""
         return await self._ask(lambda limiters: limiters.requests.get_window_stats(limit, *account))
 
-    async def amount_left(self, limit: RateLimitItem, *account: str) -> WindowStats:
+    async def amount_left(self, limit: "RateLimitItem", *account: str) -> "WindowStats":
         """Return the same for an account of amounts."""
         return await self._ask(lambda limiters: limiters.amounts.get_window_stats(limit, *account))
 
@@ -80,6 +89,8 @@ class _Redis:
     """The limiters of a whole fleet."""
 
     def __init__(self, redis: RedisConnection) -> None:
+        from limits.aio.storage import RedisStorage
+
         self._redis = redis
         self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE)
         options: dict[str, Any] = {"connection_pool": redis.pool}

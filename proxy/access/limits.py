@@ -5,9 +5,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Final, TypedDict
-
-from limits import RateLimitItem, WindowStats
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from proxy.access.caller import Caller
 from proxy.access.counting import Counting
@@ -16,6 +14,9 @@ from proxy.settings import CallerKey
 from proxy.telemetry import CallerReading, ExchangeRecord
 from proxy.wire.endpoints import Charge, Endpoint
 from proxy.wire.usage import Usage, estimate_usage
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem, WindowStats
 
 _REQUESTS: Final = "requests"
 _TOKENS: Final = "tokens"
@@ -130,7 +131,7 @@ class _RateLimit(TypedDict):
     headers: dict[str, str]
 
 
-def _rate_limit(limit: RateLimitItem, window: WindowStats) -> _RateLimit:
+def _rate_limit(limit: "RateLimitItem", window: "WindowStats") -> _RateLimit:
     """Describe a limit in headers (draft-ietf-httpapi-ratelimit-headers, as of its version 03)."""
     seconds = max(window.reset_time - time.time(), 0.0)
     headers = {

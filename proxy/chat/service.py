@@ -51,20 +51,21 @@ class ChatService:
 
 @contextlib.asynccontextmanager
 async def open_chat(
-    settings: Settings, current: Callable[[], Services], drain: Drain, redis: RedisConnection | None = None
-) -> AsyncIterator[ChatService | None]:
-    """Open the chat, if it is configured: in memory, or over Redis.
+    settings: Settings,
+    chat: Chat,
+    current: Callable[[], Services],
+    drain: Drain,
+    redis: RedisConnection | None = None,
+) -> AsyncIterator[ChatService]:
+    """Open the chat: in memory, or over Redis.
 
     Args:
         settings: The configuration at the start.
+        chat: Its `[chat]` section.
         current: Returns the services of the current configuration.
         drain: Its start ends the event streams.
         redis: The service's connection to the Redis of `[shared]`, if there is one.
     """
-    chat = settings.chat
-    if chat is None:
-        yield None
-        return
     upstream = ChatUpstream(chat, current)
     proxies = TrustedProxies(settings.access.trusted_proxies)
     # At least one turn is stored, so that it can be answered again, even if the model receives none.

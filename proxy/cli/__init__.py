@@ -4,6 +4,7 @@ The exit status is 0 for success, 2 for wrong usage or settings, and 1 for any o
 """
 
 import argparse
+import gc
 import math
 import os
 import sys
@@ -68,6 +69,9 @@ def _run(options: argparse.Namespace) -> int:
         from proxy.cli.gateway import serve_gateway
 
         return serve_gateway(options)
+    # Importing creates hundreds of thousands of objects that stay, so collecting among them only takes time.
+    # Once it is ready, `serve` freezes them and enables the collector again.
+    gc.disable()
     from proxy.cli.serve import serve
 
     return serve(options)

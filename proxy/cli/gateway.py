@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from proxy.cli.server import load_server_config, open_sockets, run
-from proxy.gateway import GatewayOptions, create_gateway
 from proxy.server.config import ServerConfig
 from proxy.server.serve import serve
 from proxy.server.signals import Signals, handled_signals
@@ -23,6 +22,8 @@ def serve_gateway(options: argparse.Namespace) -> int:
 
 
 def _serve_gateway(options: argparse.Namespace, signals: Signals) -> int:
+    from proxy.gateway import GatewayOptions, create_gateway
+
     server = load_server_config(options.bind or DEFAULT_BIND)
     sockets = open_sockets(server.bind, server.backlog)
     gateway = GatewayOptions(
@@ -53,6 +54,9 @@ async def embedded_gateway(settings: Settings) -> AsyncIterator[Callable[[Settin
     if settings.gateway is None:
         yield lambda settings: settings
         return
+    # Imported here because most services have real upstreams.
+    from proxy.gateway import GatewayOptions, create_gateway
+
     section = settings.gateway
     options = GatewayOptions(
         token_ttl=section.token_ttl,

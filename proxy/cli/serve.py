@@ -218,6 +218,7 @@ def tune_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    gc.enable()
 
 
 def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "http") -> None:

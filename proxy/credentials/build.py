@@ -16,7 +16,6 @@ from proxy.credentials.sources import OtherCredentials, TokenSource
 from proxy.credentials.sources.cloud import AzureTokenSource, BedrockTokenSource, GoogleTokenSource
 from proxy.credentials.sources.exec import ExecTokenSource
 from proxy.credentials.sources.http import HttpTokenSource
-from proxy.credentials.sources.jwt import JwtTokenSource
 from proxy.credentials.sources.local import FileTokenSource, static_source
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.upstream_credential import RejectionRules, TokenUse, UpstreamCredential
@@ -191,7 +190,9 @@ def build_source(section: Credential, others: OtherCredentials | None = None) ->
             return ExecTokenSource(section)
         case OAuth2Credential():
             return HttpTokenSource(oauth2_recipe(section), others)
-        case JwtCredential():
+        case JwtCredential():  # Signing takes 9 MB, so import it only where something is signed.
+            from proxy.credentials.sources.jwt import JwtTokenSource
+
             return JwtTokenSource(section)
         case AzureCredential():
             return AzureTokenSource(section)

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.credentials.credential import FOLLOWER_FRACTION, Credential, FetchedToken, mint, skew_of
 from proxy.secret import Secret
@@ -104,6 +102,11 @@ class Seal:
     """
 
     def __init__(self, keys: Sequence[bytes], name_key: bytes | None = None) -> None:
+        # Imported here because cryptography takes 7 MB, and only what is shared is encrypted.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._broken = (KeyError, ValueError, InvalidTag)
         self._ciphers = {hashlib.sha256(b"id" + key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
         self._key_id = next(iter(self._ciphers))
         self._naming_key = hashlib.sha256(b"names" + (name_key or keys[0])).digest()
@@ -129,7 +132,7 @@ class Seal:
             cipher = self._ciphers[raw[:_ID_BYTES]]
             nonce, rest = raw[_ID_BYTES:][:_NONCE_BYTES], raw[_ID_BYTES + _NONCE_BYTES :]
             return cipher.decrypt(nonce, rest, place.encode())
-        except (KeyError, ValueError, InvalidTag) as error:
+        except self._broken as error:
             raise SealBroken from error
 
 

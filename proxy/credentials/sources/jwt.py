@@ -13,7 +13,8 @@ from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.request_values import Moment
 from proxy.secret import Secret
 from proxy.settings import JwtCredential
-from proxy.settings.credentials.jwt import PrivateKey, is_symmetric, load_private_key
+from proxy.settings.credentials.jwt import is_symmetric
+from proxy.settings.credentials.private_keys import PrivateKey, load_private_key
 
 
 class Signer:

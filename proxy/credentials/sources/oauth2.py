@@ -5,11 +5,9 @@ from typing import Final
 from urllib.parse import quote_plus
 from uuid import uuid4
 
-from proxy.credentials.sources.jwt import Signer
 from proxy.credentials.sources.request_values import Moment
 from proxy.secret import Secret
 from proxy.settings import Expiry, HttpCredential, OAuth2Credential
-from proxy.settings.credentials.jwt import thumbprint
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.interpolation import LateText
 
@@ -24,6 +22,9 @@ class Assertion:
     """
 
     def __init__(self, section: OAuth2Credential, *, of_client: bool) -> None:
+        # Imported here because most clients have a plain secret, and signing takes 9 MB.
+        from proxy.credentials.sources.jwt import Signer
+
         self._section = section
         self._of_client = of_client
         is_shared = of_client and section.auth == "client_secret_jwt"
@@ -31,6 +32,8 @@ class Assertion:
         self._signer = Signer(key or Secret(""), section.signing_algorithm)
         self._header = {} if section.key_id is None else {"kid": section.key_id}
         if section.certificate is not None and section.private_key is not None:
+            from proxy.settings.credentials.private_keys import thumbprint
+
             algorithm = section.signing_algorithm
             self._header["x5t#S256"] = thumbprint(section.certificate, section.private_key, algorithm)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from proxy.settings.credentials.jwt import claim_problems, json_table, key_problems, thumbprint
+from proxy.settings.credentials.jwt import claim_problems, json_table, key_problems
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.fields import Count, EndpointUrl, Name, PlainText, SecretText
 from proxy.settings.recipe_values import Json, SecretOrLate, Text
@@ -136,6 +136,8 @@ class OAuth2Credential(RequestSection):
             problems = [*key_problems("private_key", self.private_key, algorithm)]
             yield from problems
             if self.certificate is not None and not problems:
+                from proxy.settings.credentials.private_keys import thumbprint
+
                 try:
                     thumbprint(self.certificate, self.private_key, algorithm)
                 except ValueError as error:
