@@ -7,12 +7,12 @@ from http import HTTPStatus
 from typing import Final
 
 from quart import Quart, Response, current_app
+from quart import request as quart_request
 from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
-from proxy.asgi import Application
+from proxy.asgi import Application, ArrivedRequest, RelaySteps, arrived_request, to_quart
 from proxy.blueprints import index, llm_proxy, offload, ops
-from proxy.blueprints.exchange import current_request
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
 from proxy.cors import allow_pages
@@ -23,6 +23,7 @@ from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
 from proxy.telemetry import get_logger
 from proxy.telemetry.worker_metrics import WorkerMetrics
+from proxy.upstream.relay import RelayedResponse
 from proxy.wire.error_envelope import error_body
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
@@ -68,9 +69,10 @@ def create_app(
         allow_pages(app, settings.cors)
     app.before_request(identify)
     app.after_request(finish_headers)
-    app.register_error_handler(ProxyError, answer_proxy_error)
-    app.register_error_handler(HTTPException, answer_http_exception)
-    app.register_error_handler(Exception, answer_defect)
+    for kind in (ProxyError, HTTPException, Exception):
+        app.register_error_handler(kind, answer_error)
+    if settings.cors is None:  # Its library adds headers to the response of Quart.
+        app.relay_steps = RelaySteps(admit, refuse)
 
     app.extensions["worker_metrics"] = worker_metrics
     serving = app.extensions["serving"] = asyncio.Event()
@@ -113,12 +115,19 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 
 async def check_request() -> None:
     """Refuse a malformed request before anything else reads it."""
-    request = current_request()
-    endpoint = request.endpoint
+    request, endpoint = arrived_request(), quart_request.endpoint
     request.is_public = endpoint is not None and is_public(current_app.view_functions[endpoint])
     request.exchange.record.quiet = request.is_public
-    names = {name for name, _ in request.raw_headers}
-    if b"transfer-encoding" in names and b"content-length" in names:
+    check_arrived(request)
+
+
+def check_arrived(request: ArrivedRequest) -> None:
+    """Refuse what two servers could read in two ways.
+
+    Raises:
+        InvalidRequest
+    """
+    if request.has_two_framings:
         # RFC 9112 6.1: two framings may be an attempt to smuggle a request past one of two servers.
         raise InvalidRequest(
             "both Content-Length and Transfer-Encoding are given", headers={"Connection": "close"}
@@ -128,46 +137,70 @@ async def check_request() -> None:
 
 async def identify() -> None:
     """Refuse unknown callers, and callers who send too many requests."""
-    request = current_request()
-    if not request.is_public and request.routing_exception is None:
-        access = request.exchange.services.access
-        caller = access.identify(request.raw_headers, request.peer, request.local_address)
-        await admit_caller(request.exchange, caller)
+    request = arrived_request()
+    if not request.is_public and quart_request.routing_exception is None:
+        await identify_caller(request)
+
+
+async def identify_caller(request: ArrivedRequest) -> None:
+    """Find the caller of a request, and count it.
+
+    Raises:
+        ProxyError: the caller is unknown, or sends too many requests.
+    """
+    access = request.exchange.services.access
+    caller = access.identify(request.raw_headers, request.peer, request.local_address)
+    await admit_caller(request.exchange, caller)
+
+
+async def admit(request: ArrivedRequest) -> None:
+    """Check a relayed request and identify its caller."""
+    check_arrived(request)
+    await identify_caller(request)
 
 
 async def finish_headers(response: Response) -> Response:
     """Name the request in every response, and the status in every record."""
-    record = current_request().exchange.record
+    record = arrived_request().exchange.record
     record.status = response.status_code
     response.headers["X-Request-Id"] = record.request_id
     return response
 
 
-async def answer_proxy_error(error: ProxyError) -> Response:
-    """Answer an error in OpenAI's envelope."""
-    request = current_request()
+async def refuse(request: ArrivedRequest, error: Exception) -> RelayedResponse:
+    """Return the response for any error, in OpenAI's envelope."""
+    if not isinstance(error, ProxyError):
+        return await refuse(request, _proxy_error(error))
     request.exchange.record.fail(error)
     if not isinstance(error, BodyTimeout):
         await request.body.discard(DISCARD_SECONDS)
-    headers = {"Cache-Control": "no-store", **error.headers}
     body = error_body(error.envelope())
-    return Response(body, status=error.status, headers=headers, content_type="application/json")
+    headers = {
+        "cache-control": "no-store",
+        **{name.lower(): value for name, value in error.headers.items()},
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+    }
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return RelayedResponse(error.status, raw, body)
 
 
-async def answer_http_exception(error: HTTPException) -> Response:
-    """Answer an error of Quart in the envelope."""
-    if error.code == HTTPStatus.NOT_FOUND:
-        return await answer_proxy_error(NotFound())
-    if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-        return await answer_proxy_error(MethodNotAllowed(headers={"Allow": allowed}))
-    if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return await answer_proxy_error(InvalidRequest(reason=type(error).__name__))
-    # Quart wraps exceptions that were raised outside a view.
-    return await answer_defect(getattr(error, "original_exception", None) or error)
-
-
-async def answer_defect(error: Exception) -> Response:
-    """Answer a defect: the log gets the traceback, the caller a plain 500."""
+def _proxy_error(error: Exception) -> ProxyError:
+    """Return our own error for an error of Quart or a defect; the log gets the traceback of the latter."""
+    if isinstance(error, HTTPException):
+        if error.code == HTTPStatus.NOT_FOUND:
+            return NotFound()
+        if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            return MethodNotAllowed(headers={"Allow": allowed})
+        if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return InvalidRequest(reason=type(error).__name__)
+        # Quart wraps exceptions that were raised outside a view.
+        error = getattr(error, "original_exception", None) or error
     get_logger("proxy").error("defect", exc_info=error)
-    return await answer_proxy_error(InternalError(reason=type(error).__name__))
+    return InternalError(reason=type(error).__name__)
+
+
+async def answer_error(error: Exception) -> Response:
+    """Answer any error of a request that Quart handles."""
+    return to_quart(await refuse(arrived_request(), error))

@@ -2,19 +2,28 @@
 
 It runs each request inside its `ExchangeScope`, so that everything opened for it is closed when its task
 ends, also when the caller leaves before the body began. A body that breaks aborts the connection.
+
+A relayed request takes a short way: Quart finds its route and calls its view, but creates no request,
+response or context, which would cost more than the relay.
 """
 
 import asyncio
 import contextlib
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, ParamSpec, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
 from quart.wrappers import BaseRequestWebsocket
+from quart.wrappers.response import IterableBody
 from werkzeug.datastructures import Headers
-from werkzeug.routing import MapAdapter
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter, Rule
+from werkzeug.sansio.utils import get_content_length
 
 from proxy.config_snapshots import ConfigSnapshots
 from proxy.errors import InternalError
@@ -22,70 +31,187 @@ from proxy.lifecycle import CallerGone, ExchangeScope
 from proxy.request_body import BoundedBody
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger
+from proxy.upstream.relay import RelayedResponse
+from proxy.wire.disconnect import EXTENSION, Left, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
 
 _log: Final = get_logger("exchange")
 
 
-class ProxyRequest(Request):
-    """A request with the bytes that arrived, and the scope of its exchange."""
+class ArrivedRequest:
+    """One HTTP request with the bytes that arrived, and the scope of its exchange.
 
-    body_class = BoundedBody  # type: ignore[assignment]  # the same public interface, but no subclass of Quart's
-    body: BoundedBody  # type: ignore[assignment]
+    Args:
+        scope: Of ASGI.
+        config: Of the application, with the limits of bodies.
+        services: Returns the services of the current configuration.
+    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        scope: HTTPScope = self.scope  # type: ignore[assignment]  # a request's scope is never a WebSocket's
-        self.raw_headers = list(scope["headers"])
+    def __init__(self, scope: HTTPScope, config: Mapping[str, Any], services: Callable[[], Services]) -> None:
+        headers = list(scope["headers"])
+        self.scope = scope
+        self.method: str = scope["method"]
+        path = scope["path"]
+        self.path = path if path.startswith("/") else "/"  # such a target is refused by its raw path
         self.raw_path = scope["raw_path"]
+        self.query_string = scope["query_string"]
+        self.raw_headers = headers
         self.peer = (scope.get("client") or (None,))[0]
         self.local_address = (scope.get("server") or (None,))[0]
-        self.body.timeout = self.body_timeout
-        self.body.withheld = any(name == b"expect" for name, _ in self.raw_headers)
+        first = dict(reversed(headers))
+        self.content_length = _content_length(first)
+        self.body = BoundedBody(self.content_length, config["MAX_CONTENT_LENGTH"])
+        self.body.timeout = config["BODY_TIMEOUT"]
+        self.body.withheld = b"expect" in first
+        self.has_two_framings = b"transfer-encoding" in first and b"content-length" in first
         self.is_public = False
         """Whether its view needs no key; set when the request is checked."""
         self.answered = False
         """Whether all of the answer has been handed to the server."""
-        self.group: asyncio.TaskGroup
-        """Runs further tasks of this request; set before the request is handled."""
-        self.exchange: ExchangeScope
-        """Set by the connection before the request is handled."""
+        self.routing_exception: HTTPException | None = None
+        self.url_rule: Rule | None = None
+        self.view_args: Mapping[str, Any] = {}
+        record = ExchangeRecord(choose_request_id(headers), self.method, path)
+        self.exchange = ExchangeScope(record, services)
+
+
+def _content_length(headers: Mapping[bytes, bytes]) -> int | None:
+    length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
+    if length is None:
+        return None
+    return get_content_length(length.decode("latin-1"), None if coding is None else coding.decode("latin-1"))
+
+
+_arrived: Final = ContextVar[ArrivedRequest]("arrived_request")
+
+
+def arrived_request() -> ArrivedRequest:
+    """Return the request that the current task serves."""
+    return _arrived.get()
+
+
+class ProxyRequest(Request):
+    """Quart's request, which also has the bytes that arrived, and the scope of its exchange."""
+
+    body_class = BoundedBody  # type: ignore[assignment]  # the same public interface, but no subclass of Quart's
+    body: BoundedBody  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, arrived: ArrivedRequest, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.arrived = arrived
+        self.raw_headers = arrived.raw_headers
+        self.raw_path = arrived.raw_path
+        self.peer = arrived.peer
+        self.local_address = arrived.local_address
+        self.body = arrived.body
+        self.exchange = arrived.exchange
+
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def relayed(
+    view: Callable[_Arguments, Awaitable[RelayedResponse]],
+) -> Callable[_Arguments, Awaitable[Response]]:
+    """Mark a view whose response is that of an upstream; `make_response` creates Quart's if needed."""
+    view.is_relayed = True  # type: ignore[attr-defined]
+    return cast(Callable[_Arguments, Awaitable[Response]], view)
+
+
+def is_relayed(view: Callable[..., object]) -> bool:
+    """Whether a view is marked so."""
+    return getattr(view, "is_relayed", False)
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySteps:
+    """What happens before and instead of the view of a relayed request.
+
+    Args:
+        admit: Checks the request and identifies its caller.
+        refuse: Returns the response for an error.
+    """
+
+    admit: Callable[[ArrivedRequest], Awaitable[None]]
+    refuse: Callable[[ArrivedRequest, Exception], Awaitable[RelayedResponse]]
 
 
 class ProxyConnection(ASGIHTTPConnection):
-    """Serve one request in the task of the server, next to one task that listens for the caller.
+    """Serve one request in the task of the server.
 
     Quart's connection runs two tasks and ends when the first of them ends, or, from 0.23 on, when both have;
     neither can abort a response.
     """
 
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        request = self._request()
-        async with asyncio.TaskGroup() as group:
-            request.group = group
-            presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
-            listener = group.create_task(_listen(request, receive, presence))
-            try:
-                async with presence:
-                    await self.handle_request(request, send)
-            except TimeoutError:
-                pass  # the caller has left
-            finally:
-                listener.cancel()
+    app: "Application"
 
-    def _request(self) -> ProxyRequest:
-        """Build the request from any target and any header bytes; malformed ones are refused later."""
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        request = ArrivedRequest(self.scope, self.app.config, self.app.current_services)
+        _arrived.set(request)
+        subscribe: Subscribe | None = (self.scope.get("extensions") or {}).get(EXTENSION)  # type: ignore[assignment]
+        if subscribe is not None:
+            request.body.receive = receive
+            await self._serve(request, send, subscribe)
+            return
+        async with asyncio.TaskGroup() as group:
+            listeners: list[asyncio.Task[None]] = []
+            try:
+                await self._serve(
+                    request,
+                    send,
+                    lambda left: listeners.append(group.create_task(_listen(request.body, receive, left))),
+                )
+            finally:
+                for listener in listeners:
+                    listener.cancel()
+
+    async def _serve(self, request: ArrivedRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
+        """Answer the request; when its caller leaves, cancel that."""
+        presence = asyncio.timeout(None)  # used as a scope that can be cancelled
+
+        def left(reason: str) -> None:
+            exchange = request.exchange
+            # After the last byte, only our own bookkeeping remains, so do not cancel it.
+            if not request.answered and reason != "complete":
+                exchange.interrupted = reason or exchange.interrupted
+                presence.reschedule(0)
+
+        try:
+            async with presence:
+                subscribe(left)
+                await self._answer(request, send)
+        except TimeoutError:
+            pass  # the caller has left
+
+    async def _answer(self, request: ArrivedRequest, send: ASGISendCallable) -> None:
+        """Answer the request inside its scope."""
+        # An error here has been logged, and the status has been sent: only a body without an end can still
+        # show that something failed.
+        with contextlib.suppress(Exception):
+            async with request.exchange:
+                if not self.app.finds_relayed(request):
+                    await self.handle_request(self._for_quart(request), _to_caller(request, send))
+                else:
+                    response = await self.app.relay(request)
+                    if isinstance(response.body, bytes):
+                        await _send_whole(request, response, send)
+                    else:
+                        ready = cast(Request, _Ready(to_quart(response)))
+                        await self.handle_request(ready, _to_caller(request, send))
+                request.answered = True
+
+    def _for_quart(self, request: ArrivedRequest) -> ProxyRequest:
+        """Build Quart's request from any target and any header bytes; malformed ones are refused later."""
         scope, config = self.scope, self.app.config
         headers = Headers(
             [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in scope["headers"]]
         )
-        path = scope["path"]
-        request = ProxyRequest(
-            scope["method"],
+        return ProxyRequest(
+            request.method,
             scope["scheme"],
-            path if path.startswith("/") else "/",  # such a target is refused by its raw path
-            scope["query_string"],
+            request.path,
+            request.query_string,
             headers,
             scope.get("root_path", ""),
             scope["http_version"],
@@ -93,27 +219,40 @@ class ProxyConnection(ASGIHTTPConnection):
             max_content_length=config["MAX_CONTENT_LENGTH"],
             body_timeout=config["BODY_TIMEOUT"],
             send_push_promise=_no_push,
+            arrived=request,
         )
-        record = ExchangeRecord(choose_request_id(request.raw_headers), scope["method"], path)
-        request.exchange = ExchangeScope(record, self._current_services)
-        return request
-
-    def _current_services(self) -> Services:
-        snapshots: ConfigSnapshots = self.app.extensions["proxy"]
-        return snapshots.current
-
-    async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
-        """Answer the request inside its scope."""
-        request = cast(ProxyRequest, request)
-        # An error here has been logged, and the status has been sent: only a body without an end can still
-        # show that something failed.
-        with contextlib.suppress(Exception):
-            async with request.exchange:
-                await super().handle_request(request, _to_caller(request, send))
-                request.answered = True
 
 
-def _to_caller(request: ProxyRequest, send: ASGISendCallable) -> ASGISendCallable:
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Stands for a request whose response only has to be sent."""
+
+    response: Response
+
+
+def to_quart(relayed: RelayedResponse) -> Response:
+    """Return the response for Quart, without Quart's headers and without a timeout on the body."""
+    body = relayed.body if isinstance(relayed.body, bytes) else IterableBody(relayed.body)
+    response = Response(body, status=relayed.status)
+    response.headers = Headers(
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in relayed.headers]
+    )
+    response.timeout = None
+    return response
+
+
+async def _send_whole(request: ArrivedRequest, response: RelayedResponse, send: ASGISendCallable) -> None:
+    request.body.wanted.set()  # whatever arrives now asks for no 100
+    start: Any = {"type": "http.response.start", "status": response.status, "headers": response.headers}
+    body: Any = {"type": "http.response.body", "body": response.body}
+    try:
+        await send(start)
+        await send(body)
+    except OSError as error:
+        raise CallerGone from error
+
+
+def _to_caller(request: ArrivedRequest, send: ASGISendCallable) -> ASGISendCallable:
     """Send headers as received, and raise `CallerGone` where the connection breaks during a write.
 
     The kernel cuts a caller who reads nothing, and the write fails with a TimeoutError, which Quart would
@@ -137,21 +276,16 @@ def _as_received(value: bytes) -> bytes:
     return value if value.isascii() else value.decode().encode("latin-1")
 
 
-async def _listen(request: ProxyRequest, receive: ASGIReceiveCallable, presence: asyncio.Timeout) -> None:
-    """Feed the body with backpressure; when the caller leaves, cancel the request."""
-    if request.body.withheld:
-        await request.body.wanted.wait()  # The server asks the caller for the body when it is received.
+async def _listen(body: BoundedBody, receive: ASGIReceiveCallable, left: Left) -> None:
+    """Feed the body with backpressure, and report when the caller leaves."""
+    if body.withheld:
+        await body.wanted.wait()  # The server asks the caller for the body when it is received.
     while True:
         message: Any = await receive()
         if message["type"] == "http.request":
-            await request.body.put(message.get("body", b""), last=not message.get("more_body", False))
+            await body.put(message.get("body", b""), last=not message.get("more_body", False))
         elif message["type"] == "http.disconnect":
-            exchange = request.exchange
-            reason = message.get("reason", exchange.interrupted)
-            # After the last byte, only our own bookkeeping remains, so do not cancel it.
-            if not request.answered and reason != "complete":
-                exchange.interrupted = reason
-                presence.reschedule(0)
+            left(message.get("reason", ""))
             return
 
 
@@ -162,12 +296,26 @@ async def _no_push(_path: str, _headers: Headers) -> None:
 class Application(Quart):
     """Quart with these classes, and with routes that do not depend on the Host header."""
 
-    request_class = ProxyRequest
+    request_class = ProxyRequest  # type: ignore[assignment]  # only `ProxyConnection` constructs requests
     asgi_http_class = ProxyConnection
+
+    relay_steps: RelaySteps | None = None
+    """Without them, relayed requests take the way of all others."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._routes = self.url_map.bind("localhost")
+        self._found: dict[tuple[str, str], tuple[Any, Any]] = {}
+        """The routes of paths without variable parts, by method and path."""
+
+    def current_services(self) -> Services:
+        """Return the services of the current configuration."""
+        snapshots: ConfigSnapshots = self.extensions["proxy"]
+        return snapshots.current
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Match by path and method alone. Quart parses the Host header here, outside its error handling."""
-        if request is None:
+        if request is None or not isinstance(request, BaseRequestWebsocket):  # an `ArrivedRequest`
             return None
         return self.url_map.bind(
             "localhost",
@@ -177,13 +325,53 @@ class Application(Quart):
             path_info=request.path,
         )
 
+    def finds_relayed(self, request: ArrivedRequest) -> bool:
+        """Whether the route of a request is a relayed one; if so, note it."""
+        if self.relay_steps is None:
+            return False
+        target = (request.method, request.path)
+        found = self._found.get(target)
+        if found is None:
+            try:
+                found = self._routes.match(request.path, request.method, return_rule=True)
+            except HTTPException:
+                return False
+            if not found[1]:
+                self._found[target] = found
+        request.url_rule, request.view_args = found
+        return is_relayed(self.view_functions[found[0].endpoint])
+
+    async def relay(self, request: ArrivedRequest) -> RelayedResponse:
+        """Answer a request whose route has been found."""
+        steps = self.relay_steps
+        if steps is None:
+            raise InternalError(reason="no relayed requests have been configured")
+        try:
+            await steps.admit(request)
+            context: Any = self.request_context(cast(Request, request))
+            response = cast(RelayedResponse, await self.dispatch_request(context))
+        except Exception as error:
+            response = await steps.refuse(request, error)
+        record = request.exchange.record
+        record.status = response.status
+        return response._replace(headers=[*response.headers, (b"x-request-id", record.request_id.encode())])
+
+    async def make_response(self, result: Any) -> ResponseTypes:
+        """Make Quart's response, also from that of a relayed route."""
+        return await super().make_response(
+            to_quart(result) if isinstance(result, RelayedResponse) else result
+        )
+
     async def handle_request(self, request: Request) -> ResponseTypes:
         """Answer a request, also when Quart fails where its error handlers do not reach."""
+        if isinstance(request, _Ready):
+            return request.response
         try:
             return await super().handle_request(request)
         except Exception as error:
             _log.exception("defect")
             failure = InternalError(reason=type(error).__name__)
             cast(ProxyRequest, request).exchange.record.fail(failure)
-            body = error_body(failure.envelope())
-            return Response(body, status=failure.status, content_type="application/json")
+            return Response(
+                error_body(failure.envelope()), status=failure.status, content_type="application/json"
+            )

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Final
 
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, ServerOverloaded
@@ -78,6 +78,8 @@ class BoundedBody:
         """Whether the caller waits for `100 Continue` before it sends the body."""
         self.wanted = asyncio.Event()
         """Set by the first read, so that the server then sends `100 Continue` for a withheld body."""
+        self.receive: Callable[[], Awaitable[Any]] | None = None
+        """ASGI's `receive`, if the reader is to call it; otherwise chunks are put in."""
         self.received = 0
         self._unread = bytearray()
         self._whole: bytes | None = None
@@ -90,6 +92,12 @@ class BoundedBody:
 
     async def put(self, data: bytes, *, last: bool) -> None:
         """Add a chunk; return when there is room for the next one."""
+        self._add(data, last=last)
+        while self.unread > BUFFER_BYTES and not (last or self._discarding):
+            self._drained.clear()
+            await self._drained.wait()
+
+    def _add(self, data: bytes, *, last: bool) -> None:
         self.received += len(data)
         if self.received > self.limit:
             self.failure = BodyTooLarge(self.limit)
@@ -99,9 +107,6 @@ class BoundedBody:
             self._complete.set()
         if last or data:
             self._arrived.set()
-        while self.unread > BUFFER_BYTES and not (last or self._discarding):
-            self._drained.clear()
-            await self._drained.wait()
 
     def set_result(self, data: bytes) -> None:
         """Set the whole body at once, as Quart's test request contexts do."""
@@ -142,11 +147,20 @@ class BoundedBody:
             self.wanted.set()
             try:
                 async with asyncio.timeout(self.timeout):
-                    await self._arrived.wait()
+                    await self._wait_for(self._arrived)
             except TimeoutError:
                 self.failure = BodyTimeout()
         if self.failure is not None:
             raise self.failure
+
+    async def _wait_for(self, event: asyncio.Event) -> None:
+        """Wait until a chunk or the end has arrived; receive them if nobody puts them in."""
+        while self.receive is not None and not event.is_set():
+            message = await self.receive()
+            if message["type"] != "http.request":
+                break  # The caller has left, which cancels the request.
+            self._add(message.get("body", b""), last=not message.get("more_body", False))
+        await event.wait()
 
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Read to the end of the body, or until more than `limit` bytes are read.
@@ -188,7 +202,7 @@ class BoundedBody:
         self._drained.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._complete.wait()
+                await self._wait_for(self._complete)
 
     @property
     def unread(self) -> int:

@@ -3,15 +3,14 @@
 from http import HTTPStatus
 from typing import cast
 
-from quart import Response, request
-from quart.wrappers.response import IterableBody
-from werkzeug.datastructures import Headers
+from quart import request
 
 from proxy.access import Caller
-from proxy.asgi import ProxyRequest
+from proxy.asgi import ArrivedRequest, ProxyRequest, arrived_request
 from proxy.errors import InternalError, ModelForbidden, UpstreamError
 from proxy.lifecycle import admit_request
 from proxy.services import Services
+from proxy.task_groups import task_group
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.heartbeat import Heartbeat
 from proxy.upstream.model_list import ModelList, filter_models
@@ -36,16 +35,16 @@ def current_services() -> Services:
     return current_request().exchange.services
 
 
-async def relay_exchange() -> Response:
+async def relay_exchange() -> RelayedResponse:
     """Relay the current request to its upstream."""
-    http = current_request()
+    http = arrived_request()
     exchange, services = http.exchange, http.exchange.services
     record, caller = exchange.record, exchange.caller
     target = find_target(http.method, http.raw_path)
     record.endpoint = target.endpoint.name
     if is_preflight(http.method, http.raw_headers):
         # Only [cors] decides which pages may call, never an upstream.
-        return Response(status=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
+        return RelayedResponse(HTTPStatus.NO_CONTENT, [(b"cache-control", b"no-store")], b"")
     if caller is None:
         raise InternalError(reason="a relayed route is marked public")
     caller.check_endpoint(target.endpoint)
@@ -58,7 +57,8 @@ async def relay_exchange() -> Response:
     try:
         if incoming.is_stream and target.endpoint.heartbeats and plan[0].heartbeat:
             heartbeat = Heartbeat(plan[0].heartbeat, target.endpoint, record)
-            answer = await heartbeat.open(opening, http.group, exchange.closing)
+            group = await exchange.closing.enter_async_context(task_group())
+            answer = await heartbeat.open(opening, group, exchange.closing)
         else:
             answer = await opening
     except UpstreamError as error:
@@ -69,10 +69,10 @@ async def relay_exchange() -> Response:
         exchange.count_stream(caller)  # also a stream that the request did not visibly ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:
         answer = await filter_models(answer, caller.may_use)
-    return _to_response(answer)
+    return answer
 
 
-async def _read_request(http: ProxyRequest, caller: Caller, target: Target) -> IncomingRequest:
+async def _read_request(http: ArrivedRequest, caller: Caller, target: Target) -> IncomingRequest:
     """Read what may have to be sent again: JSON of any size, any other body while it is small.
 
     The form of a key that is limited to models is read to its end, because its last part may name a model.
@@ -110,7 +110,7 @@ async def _read_request(http: ProxyRequest, caller: Caller, target: Target) -> I
 
 async def _answer_models(
     models: ModelList, target: Target, caller: Caller, record: ExchangeRecord
-) -> Response:
+) -> RelayedResponse:
     """Answer with the list of the models that the caller may use, or with one of them."""
     if target.model is None:
         entries = await models.entries(record.request_id)
@@ -120,19 +120,13 @@ async def _answer_models(
     else:
         raise ModelForbidden
     record.count_bytes_sent(body)
-    return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    return RelayedResponse(HTTPStatus.OK, headers, body)
 
 
 def _is_event_stream(answer: RelayedResponse) -> bool:
     return media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
-
-
-def _to_response(answer: RelayedResponse) -> Response:
-    """Return the answer for Quart, without Quart's headers and without a timeout on the body."""
-    body = answer.body if isinstance(answer.body, bytes) else IterableBody(answer.body)
-    response = Response(body, status=answer.status)
-    response.headers = Headers(
-        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-    )
-    response.timeout = None
-    return response

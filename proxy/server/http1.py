@@ -23,6 +23,8 @@ from urllib.parse import unquote
 
 import httptools
 
+from proxy.wire.disconnect import EXTENSION, Left
+
 Headers = list[tuple[bytes, bytes]]
 
 BODY_BUFFER_BYTES: Final = 64 * 1024
@@ -217,8 +219,8 @@ class Cycle:
 
     __slots__ = (
         "_body", "_body_bytes", "_close", "_complete", "_connection", "_continue", "_delivered", "_flush",
-        "_framing", "_head", "_remaining", "_waiter", "complete", "disconnected", "is_http_1_0", "keep_alive",
-        "method", "scope", "started", "task",
+        "_framing", "_head", "_left", "_remaining", "_waiter", "complete", "disconnected", "is_http_1_0",
+        "keep_alive", "method", "scope", "started", "task",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", scope: Scope, *, keep_alive: bool, expects: bool) -> None:
@@ -230,6 +232,8 @@ class Cycle:
         """Whether the response has begun, and whether all of it has been handed to the transport."""
         self.disconnected: DisconnectReason | None = None
         self.task: asyncio.Task[None] | None = None
+        self._left: Left | None = None
+        scope["extensions"][EXTENSION] = self.when_disconnected
         self._connection = connection
         self._continue = expects
         self._body: list[bytes] = []
@@ -279,6 +283,14 @@ class Cycle:
             self._body.clear()
             self._body_bytes = 0
             self._wake()
+            if self._left is not None:
+                self._left(reason)
+
+    def when_disconnected(self, left: Left) -> None:
+        """Call back when nobody reads the response any more; see `proxy.wire.disconnect`."""
+        self._left = left
+        if self.disconnected is not None:
+            left(self.disconnected)
 
     async def receive(self) -> ReceiveEvent:
         """Return the bytes of the body that have arrived, its end, or the disconnect.
@@ -429,6 +441,8 @@ class Cycle:
             if self.disconnected is None:
                 self._connection.owner.failed(error)
         finally:
+            self._left = None
+            self.scope["extensions"].clear()  # a reference to this object
             if not self.complete and self.disconnected is None:
                 self._connection.response_broken(self)
 

@@ -1,0 +1,14 @@
+"""An extension of ASGI through which our server reports that a caller has left.
+
+Without it, an application has to wait for `http.disconnect` in a second task beside the one that responds.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+EXTENSION: Final = "llm_token_proxy.disconnect"
+"""The key of a `Subscribe` among the extensions of a scope."""
+
+Left = Callable[[str], None]
+"""Receives the reason, such as `client_gone`; called at most once, and not in the task of the request."""
+Subscribe = Callable[[Left], None]
