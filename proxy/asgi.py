@@ -32,7 +32,7 @@ from proxy.request_body import BoundedBody
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import RelayedResponse
-from proxy.wire.disconnect import EXTENSION, Left, Subscribe
+from proxy.wire.disconnect import EXTENSION, SUBSCRIBE, Left, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
 
@@ -149,7 +149,8 @@ class ProxyConnection(ASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         request = ArrivedRequest(self.scope, self.app.config, self.app.current_services)
         _arrived.set(request)
-        subscribe: Subscribe | None = (self.scope.get("extensions") or {}).get(EXTENSION)  # type: ignore[assignment]
+        extensions: dict[str, Any] = self.scope.get("extensions") or {}
+        subscribe: Subscribe | None = extensions.get(EXTENSION, {}).get(SUBSCRIBE)
         if subscribe is not None:
             request.body.receive = receive
             await self._serve(request, send, subscribe)

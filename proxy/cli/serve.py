@@ -218,7 +218,6 @@ def tune_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    gc.enable()
 
 
 def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "http") -> None:

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from proxy.wire.disconnect import EXTENSION, Left
+from proxy.wire.disconnect import EXTENSION, SUBSCRIBE, Left
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -233,7 +233,7 @@ class Cycle:
         self.disconnected: DisconnectReason | None = None
         self.task: asyncio.Task[None] | None = None
         self._left: Left | None = None
-        scope["extensions"][EXTENSION] = self.when_disconnected
+        scope["extensions"][EXTENSION] = {SUBSCRIBE: self.when_disconnected}
         self._connection = connection
         self._continue = expects
         self._body: list[bytes] = []

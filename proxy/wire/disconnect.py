@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 EXTENSION: Final = "llm_token_proxy.disconnect"
-"""The key of a `Subscribe` among the extensions of a scope."""
+"""Its name among the extensions of a scope."""
+SUBSCRIBE: Final = "subscribe"
+"""The key of a `Subscribe` in it."""
 
 Left = Callable[[str], None]
 """Receives the reason, such as `client_gone`; called at most once, and not in the task of the request."""
