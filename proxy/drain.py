@@ -1,7 +1,7 @@
 """The end of a worker: which exchanges still run, and how they are stopped."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -41,16 +41,19 @@ class Drain:
         if self._started:
             callback()
 
-    @contextlib.contextmanager
-    def watch(self, clock: Stoppable) -> Iterator[None]:
+    def watch(self, clock: Stoppable) -> contextlib.AbstractContextManager[None]:
         """Count an exchange while it runs, and stop it when the drain is over."""
+        return _Watch(self, clock)
+
+    def begin(self, clock: Stoppable) -> None:
+        """Count an exchange; `end` must follow."""
         self._clocks.add(clock)
         if self._stopped:  # The exchange began too late.
             clock.stop()
-        try:
-            yield
-        finally:
-            self._clocks.discard(clock)
+
+    def end(self, clock: Stoppable) -> None:
+        """Stop counting an exchange."""
+        self._clocks.discard(clock)
 
     @property
     def running(self) -> int:
@@ -62,3 +65,17 @@ class Drain:
         self._stopped = True
         for clock in list(self._clocks):
             clock.stop()
+
+
+class _Watch(contextlib.AbstractContextManager[None]):
+    """A context manager for each request; a generator would cost several times as much."""
+
+    def __init__(self, drain: Drain, clock: Stoppable) -> None:
+        self._drain = drain
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._drain.begin(self._clock)
+
+    def __exit__(self, *_: object) -> None:
+        self._drain.end(self._clock)

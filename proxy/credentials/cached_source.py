@@ -92,6 +92,11 @@ class CachedTokenSource:
         self._last_used = self.clock()
         self._closed = False
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a token that may be sent now."""
+        return self._current is not None and self.clock() < self._current.expires_at
+
     async def get(self) -> Credential:
         """Return a credential that may be sent now; wait only if there is none.
 

@@ -143,6 +143,11 @@ class TokenUse:
         """Whether an upstream has ever accepted a token of this credential. If not, its tokens are wrong."""
         return self._source.ever_accepted
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the first token can be sent without a wait."""
+        return self._last is None and self._source.is_ready
+
     async def token(self) -> Credential | None:
         """Return the token to send now; None if no other token would be accepted either.
 

@@ -13,6 +13,8 @@ LINES_MAX: Final = 10_000
 BYTES_MAX: Final = 8 << 20
 """Limits on the lines that wait to be written. Further lines are dropped."""
 CLOSE_SECONDS: Final = 1.0
+GATHER_SECONDS: Final = 0.02
+"""How long a line waits for others: waking the thread for each one costs more CPU than all the rest of it."""
 _BATCH_BYTES: Final = 64 << 10
 _PAUSE_SECONDS: Final = 0.1
 
@@ -33,6 +35,8 @@ class LogWriter(io.TextIOBase):
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._changed = threading.Condition()
+        self._is_idle = False
+        """Whether the thread waits for a first line."""
         self._closing = self._abandoned = False
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
 
@@ -50,7 +54,9 @@ class LogWriter(io.TextIOBase):
             else:
                 self._waiting.append(data)
                 self._waiting_bytes += len(data)
-                self._changed.notify()
+                if self._is_idle:
+                    self._is_idle = False
+                    self._changed.notify()
         return len(text)
 
     def writable(self) -> bool:
@@ -86,7 +92,11 @@ class LogWriter(io.TextIOBase):
         batch, size = [], 0
         with self._changed:
             while not self._waiting and not self._closing:
+                self._is_idle = True
                 self._changed.wait()
+            self._is_idle = False
+            if not self._closing:
+                self._changed.wait(GATHER_SECONDS)
             while self._waiting and size < _BATCH_BYTES:
                 line = self._waiting.popleft()
                 self._waiting_bytes -= len(line)

@@ -145,6 +145,12 @@ class GuardedConnection(ResponseHandler):
         self.rests_since: float | None = None
         self._pool = pool
         self._turn: _Turn | None = None
+        self._socket: socket.socket | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the socket, which uvloop creates anew each time that it is asked for it."""
+        self._socket = transport.get_extra_info("socket")
+        super().connection_made(transport)
 
     def begin(self, request: "UpstreamHttpRequest", *, keep: bool) -> None:
         """Take the next request; `keep` says whether another one may follow."""
@@ -169,10 +175,10 @@ class GuardedConnection(ResponseHandler):
         """Rest, or have aiohttp close the connection."""
         if self._turn is None or not self._turn.is_reusable() or not self._pool.put(self):
             self.force_close()
-        elif _TCP_QUICKACK is not None and self.transport is not None:
+        elif _TCP_QUICKACK is not None and self._socket is not None:
             # Until its last bytes are acknowledged, the upstream's kernel may hold more of them back (Nagle).
             with contextlib.suppress(OSError, AttributeError, TypeError):
-                self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
 
     def is_ready(self) -> bool:
         """Whether its caller has read the last answer, and the upstream has received all of the request."""
@@ -258,11 +264,10 @@ class GuardedConnection(ResponseHandler):
 
     def _delivery(self) -> Delivery | None:
         """None if the kernel does not say."""
-        if _TCP_INFO is None or self.transport is None:
+        if _TCP_INFO is None or self.transport is None or self._socket is None:
             return None
         try:
-            sock = self.transport.get_extra_info("socket")
-            info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_FIELDS.size)
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_FIELDS.size)
             in_flight, acknowledged, unsent = _TCP_INFO_FIELDS.unpack(info)
         except (OSError, AttributeError, TypeError, struct.error):
             return None
@@ -273,7 +278,7 @@ class GuardedConnection(ResponseHandler):
         return delivery is not None and turn.acknowledged == delivery.acknowledged
 
     def _is_readable(self) -> bool:
-        descriptor = -1 if self.transport is None else self.transport.get_extra_info("socket").fileno()
+        descriptor = -1 if self.transport is None or self._socket is None else self._socket.fileno()
         if descriptor < 0 or not hasattr(select, "poll"):
             return True
         poll = select.poll()

@@ -3,10 +3,10 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from types import TracebackType
+from typing import Final, NamedTuple, Self
 
 from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import OPENED, Context, HalfOpenedState, OpenedState
@@ -159,25 +159,13 @@ class UpstreamHealth:
         """Seconds until the upstream may be tried; 0 if it may be tried now."""
         return 0.0 if self._breaker is None else self._breaker.opens_in
 
-    @contextlib.contextmanager
-    def attempt(self) -> Iterator["AttemptEnd"]:
+    def attempt(self) -> "AttemptEnd":
         """Watch an attempt; its status is to be noted inside. Without a status or an error it proves nothing.
 
-        Raises:
+        Entering the context raises:
             CircuitOpen: it may not be made.
         """
-        breaker = self._breaker
-        ticket = None if breaker is None else breaker.begin()
-        end = AttemptEnd()
-        try:
-            yield end
-        except ProxyError as error:
-            end.error = error
-            raise
-        finally:
-            if breaker is not None and ticket is not None:
-                _report(breaker, ticket, end)
-            self._count(end)
+        return AttemptEnd(self._breaker, self._count)
 
     def _count(self, end: "AttemptEnd") -> None:
         error, status = end.error, end.status
@@ -192,12 +180,34 @@ class UpstreamHealth:
         return UpstreamReading(self._name, state, dict(self._results))
 
 
-@dataclass(slots=True)
-class AttemptEnd:
-    """The end of an attempt: an error, or a status."""
+class AttemptEnd(contextlib.AbstractContextManager["AttemptEnd"]):
+    """The end of an attempt: an error, or a status.
 
-    error: ProxyError | None = None
-    status: int | None = None
+    Args:
+        breaker: The circuit breaker of the upstream, if it has one.
+        count: Called at the end of the attempt.
+    """
+
+    def __init__(self, breaker: CircuitBreaker | None, count: Callable[["AttemptEnd"], None]) -> None:
+        self.error: ProxyError | None = None
+        self.status: int | None = None
+        self._breaker = breaker
+        self._ticket: Ticket | None = None
+        self._count = count
+
+    def __enter__(self) -> Self:
+        if self._breaker is not None:
+            self._ticket = self._breaker.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, ProxyError):
+            self.error = error
+        if self._breaker is not None and self._ticket is not None:
+            _report(self._breaker, self._ticket, self)
+        self._count(self)
 
 
 def _report(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:

@@ -57,6 +57,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         connector: UpstreamConnector | None = None,
     ) -> None:
         self._proxy = proxy
+        self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
         self._session = aiohttp.ClientSession(
             connector=connector or UpstreamConnector(tls=tls),
             request_class=UpstreamHttpRequest,
@@ -102,12 +103,17 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 headers=_decode(headers),
                 data=data,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                timeout=self._timeout(connect),
                 proxy=self._proxy,
             )
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
         return UpstreamResponse(response)
+
+    def _timeout(self, connect: float | None) -> aiohttp.ClientTimeout:
+        if connect not in self._timeouts:  # one for each upstream, and one for the SDK
+            self._timeouts[connect] = aiohttp.ClientTimeout(total=None, connect=connect)
+        return self._timeouts[connect]
 
     async def open_socket(
         self,

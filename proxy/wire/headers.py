@@ -4,11 +4,11 @@ Headers are lists of (name, value) in bytes, in the order received, as in ASGI a
 of request headers are in lower case.
 """
 
+import random
 import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
-from uuid import uuid4
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -89,6 +89,7 @@ NOT_RETURNED: Final = HOP_BY_HOP | {
     b"x-reproxy-url",
     b"x-sendfile",
 }
+_NOT_RETURNED_IN_STREAMS: Final = NOT_RETURNED | {b"cache-control", b"content-length"}
 _NOT_RETURNED_PREFIXES: Final = (b"access-control-", b"x-accel-")
 
 RELAYED_HEADERS: Final[Headers] = [
@@ -117,7 +118,9 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 def request_headers(received: Iterable[tuple[bytes, bytes]], *, request_id: str) -> Headers:
     """Return the headers to send to the upstream: the caller's, without those meant for this proxy alone."""
     received = list(received)
-    dropped = NOT_FORWARDED | {with_hyphens(name) for name in _named_by_connection(received)}
+    dropped = NOT_FORWARDED
+    if named := _named_by_connection(received):
+        dropped = dropped.union(map(with_hyphens, named))
     forwarded = [
         (name, value)
         for name, value in received
@@ -132,9 +135,9 @@ def response_headers(received: Iterable[tuple[bytes, bytes]], *, event_stream: b
     Streams must be neither cached nor buffered. Other responses are not cached unless the upstream says how.
     """
     received = [(name.lower(), value) for name, value in received]
-    dropped = NOT_RETURNED | _named_by_connection(received)
-    if event_stream:
-        dropped |= {b"cache-control", b"content-length"}
+    dropped = _NOT_RETURNED_IN_STREAMS if event_stream else NOT_RETURNED
+    if named := _named_by_connection(received):
+        dropped |= named
     returned = [
         (name, value)
         for name, value in received
@@ -181,16 +184,12 @@ def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     offered = find_header(headers, b"x-request-id")
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered.decode()
-    return uuid4().hex
+    return f"{random.getrandbits(128):032x}"  # unique, but no secret
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    return frozenset(
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    )
+    lists = [value for name, value in headers if name == b"connection"]
+    return frozenset(token.strip().lower() for value in lists for token in value.split(b","))
 
 
 # --- URLs in response headers
