@@ -1,0 +1,1 @@
+"""Draws the Grafana dashboard from real data: `python -m tests.dashboard`."""
