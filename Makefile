@@ -20,8 +20,13 @@ CLIENT_LOCKS := tests/clients/environments
 CLIENTS_MADE := $(patsubst $(CLIENT_LOCKS)/%.txt,$(CLIENTS)/%/.made,$(wildcard $(CLIENT_LOCKS)/*.txt)) \
                 $(CLIENTS)/node/.made
 
+PEERS      := .peers
+PEER_LOCKS := tests/benchmarks/environments
+PEERS_MADE := $(patsubst $(PEER_LOCKS)/%.txt,$(PEERS)/%/.made,$(wildcard $(PEER_LOCKS)/*.txt)) \
+              $(PEERS)/portkey/.made
+
 .DEFAULT_GOAL := help
-.PHONY: help install install-systemd run test check format lint types bench fuzz soak clients lock clean
+.PHONY: help install install-systemd run test check format lint types bench bench-peers fuzz soak clients lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,8 +75,11 @@ lint: $(VENV)/.dev ## Look for faults without running
 types: $(VENV)/.dev ## Check types, strictly
 	@$(BIN)/mypy
 
-bench: $(VENV)/.dev ## Measure CPU per request and per event against plain nginx, in one run
-	@$(BIN)/python -m tests.benchmarks
+bench: $(VENV)/.dev ## Measure CPU time, latency and memory against two references (BENCH=--quick: a minute)
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+bench-peers: $(VENV)/.dev $(PEERS_MADE) ## Compare with other proxies (needs npm, caddy and haproxy)
+	@$(BIN)/python -m tests.benchmarks --peers $(BENCH)
 
 soak: $(VENV)/.dev ## Stream through two workers for ten minutes, and kill one (SOAK="--minutes 2")
 	@$(BIN)/python -m tests.soak $(SOAK)
@@ -88,14 +96,16 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--custom-compile-command "make lock" $${wanted%%:*} -o $${wanted##*:}; \
 	done
-	@for wanted in $(CLIENT_LOCKS)/*.in; do \
+	@for wanted in $(CLIENT_LOCKS)/*.in $(PEER_LOCKS)/*.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \
 	done
-	@npm install --prefix $(CLIENT_LOCKS)/node --package-lock-only --omit-lockfile-registry-resolved --silent
+	@for folder in $(CLIENT_LOCKS)/node $(PEER_LOCKS)/portkey; do \
+		npm install --prefix $$folder --package-lock-only --omit-lockfile-registry-resolved --silent; \
+	done
 
 clean: ## Remove what was made
-	@rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(CLIENTS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp is made only after its step has succeeded, so whatever was interrupted is done again. An environment
 # that lost its Python, its pip or its packages afterwards is made again, too.
@@ -145,6 +155,19 @@ $(CLIENTS)/%/.made: $(CLIENT_LOCKS)/%.txt | $(BIN)/python
 
 $(CLIENTS)/node/.made: $(CLIENT_LOCKS)/node/package.json $(CLIENT_LOCKS)/node/package-lock.json
 	@echo "installing the clients of $(<D) into $(@D) ..."
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@npm ci --prefix $(@D) --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(PEERS)/%/.made: $(PEER_LOCKS)/%.txt | $(BIN)/python
+	@echo "installing the proxy of $< into $(@D) ..."
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+$(PEERS)/portkey/.made: $(PEER_LOCKS)/portkey/package.json $(PEER_LOCKS)/portkey/package-lock.json
+	@echo "installing the proxy of $(<D) into $(@D) ..."
 	@mkdir -p $(@D)
 	@cp $^ $(@D)
 	@npm ci --prefix $(@D) --silent --ignore-scripts --no-audit --no-fund

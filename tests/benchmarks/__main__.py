@@ -2,13 +2,11 @@
 
 import argparse
 import asyncio
-import json
-import math
 import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,38 +14,49 @@ from typing import Final
 
 import uvloop
 
+from tests.benchmarks.bars import BARS, verdicts
+from tests.benchmarks.peers import PEERS
 from tests.benchmarks.process import BenchError
-from tests.benchmarks.report import Report, Row, describe_machine, footprint, render, summarize
-from tests.benchmarks.scenarios import Round, Scenario, build_scenarios
-from tests.benchmarks.targets import OPEN_FILES, Gateway, Target, build_targets
+from tests.benchmarks.report import Report, Row, begin_report, summarize
+from tests.benchmarks.rounds import Round
+from tests.benchmarks.scenarios import Scenario, build_scenarios
+from tests.benchmarks.systems import SYSTEMS
+from tests.benchmarks.tables import render_report
+from tests.benchmarks.targets import OPEN_FILES, Gateway, Target
 from tests.benchmarks.token_hit import token_hit_us
 
-SYSTEMS: Final = ("nginx", "proxy")
-SCENARIOS: Final = ("chat", "burst", "flood", "paced")
+TOKEN: Final = "token"
+SCENARIOS: Final = (*build_scenarios(), TOKEN)
+QUICK_ROWS: Final = ("nginx", "floor", "proxy")
+QUICK_SCENARIOS: Final = ("chat", "burst", "paced-500x30", "open", TOKEN)
+PEER_ROWS: Final = ("nginx", "floor", "proxy", *PEERS)
+PEER_SCENARIOS: Final = ("chat", "burst", "paced-500x30", "start")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; the defaults take about two minutes."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="systems to run")
-    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS, help="work to do")
-    sizes = (
-        ("--rounds", 5, "rounds that count; one more goes before"),
-        ("--requests", 3000, "chat: requests a round"),
-        ("--bursts", 400, "burst and flood: streams a round"),
-        ("--streams", 500, "paced: streams at a time"),
-        ("--events", 30, "paced: events a stream"),
+    known = {**SYSTEMS, **PEERS}
+    parser.add_argument("--rows", nargs="+", choices=known, metavar="ROW", help=", ".join(known))
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--rounds", type=positive, help="rounds that count; one more goes before (5)")
+    parser.add_argument("--quick", action="store_true", help="about a minute: fewer rows, scenarios, rounds")
+    parser.add_argument(
+        "--peers", action="store_true", help="compare with other proxies; see `make bench-peers`"
     )
-    for flag, default, text in sizes:
-        parser.add_argument(flag, type=positive, default=default, help=f"{text} ({default})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a ratio is over its bar")
-    for scenario, bar in (("chat", 50.0), ("burst", 25.0), ("flood", 3.5), ("paced", 6.5)):
-        text = f"bar for --check, times nginx ({bar})"
-        parser.add_argument(f"--max-{scenario}", type=float, default=bar, help=text)
+    parser.add_argument("--check", action="store_true", help="as --quick; exit 1 if a ratio is over its bar")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the run here")
     options = parser.parse_args(arguments)
-    if options.check and set(options.only) != set(SYSTEMS):
-        parser.error("--check compares, so it needs every system")
+    rows, only, rounds = tuple(SYSTEMS), SCENARIOS, 5
+    if options.peers:
+        rows, only = PEER_ROWS, PEER_SCENARIOS
+    elif options.check:
+        rows, only, rounds = QUICK_ROWS, tuple(bar.scenario for bar in BARS), 3
+    elif options.quick:
+        rows, only, rounds = QUICK_ROWS, QUICK_SCENARIOS, 2
+    options.rows = [name for name in known if name in (options.rows or rows)]
+    options.only = [name for name in SCENARIOS if name in (options.only or only)]
+    options.rounds = options.rounds or rounds
     return options
 
 
@@ -64,46 +73,42 @@ async def bench(options: argparse.Namespace, cores: Sequence[int]) -> Report:
     current = asyncio.current_task()
     if current is not None:  # an outside SIGTERM must unwind too, or the servers stay behind
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
-    scenarios = build_scenarios(
-        requests=options.requests, bursts=options.bursts, streams=options.streams, events=options.events
-    )
+    scenarios = build_scenarios()
+    kinds = {**SYSTEMS, **PEERS}
     async with AsyncExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
         gateway = Gateway(home / "upstream", 0)
-        stack.push_async_callback(gateway.process.stop)
+        stack.push_async_callback(gateway.stop)
         await gateway.start(cores[1])
-        known = build_targets(home, gateway.port)
-        targets = [known[name] for name in known if name in options.only]
+        targets = [kinds[name](home / name, gateway.port) for name in options.rows]
         for target in targets:
-            stack.push_async_callback(target.process.stop)
+            stack.push_async_callback(target.stop)
             await target.start(cores[0])
-        rows: list[Row] = []
-        for name in options.scenarios:
-            rows += await alternate(scenarios[name], targets, options.rounds)
-        return Report(describe_machine(cores), rows, [footprint(target) for target in targets])
+        versions = [version for target in targets if (version := target.version())]
+        report = begin_report(options.rounds, cores, versions)
+        for name in options.only:
+            if name == TOKEN:
+                rounds = [Round({"cpu_us": figure}) for figure in await token_hit_us(options.rounds)]
+                report.rows.extend(summarize(TOKEN, {"proxy": rounds}))
+            else:
+                report.rows.extend(await alternate(scenarios[name], targets, options.rounds, cores[0]))
+        return report
 
 
-async def alternate(scenario: Scenario, targets: Sequence[Target], rounds: int) -> list[Row]:
+async def alternate(scenario: Scenario, targets: Sequence[Target], rounds: int, core: int) -> list[Row]:
     """Take the systems in turn, so that a slow moment of the machine meets them all; drop the first round."""
-    measured: dict[str, list[Round]] = {target.name: [] for target in targets}
-    for number in range(rounds + 1):
-        for target in targets:
-            one = await scenario.measure(target)
-            measured[target.name].append(one)
+    able = [one for one in targets if one.scenarios is None or scenario.name in one.scenarios]
+    measured: dict[str, list[Round]] = {target.name: [] for target in able}
+    for number in range(0 if scenario.warms_up else 1, rounds + 1):
+        for target in able:
+            one = await scenario.measure(target, core)
             which = f"round {number}/{rounds}" if number else "warm-up"
-            figures = f"{one.cpu_us:.1f} us, failed {one.failures.total()}"
-            print(f"{scenario.name} {which}: {target.name} {figures}", file=sys.stderr)
-    return summarize(scenario.name, scenario.unit, {name: own[1:] for name, own in measured.items()})
-
-
-def verdicts(rows: Sequence[Row], bars: Mapping[str, float]) -> list[str]:
-    """Why the run does not pass: any failure, for its figures mean nothing, and every ratio over its bar."""
-    faults = [f"{row.scenario}: {row.system} failed {row.failed} times" for row in rows if row.failed]
-    for row in rows:
-        bar = bars.get(row.scenario, math.inf)
-        if row.ratio is not None and row.ratio > bar:
-            faults.append(f"{row.scenario}: {row.system} is at {row.ratio:.2f}x, over {bar:g}x")
-    return faults
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in one.figures.items())
+            faults = f"; FAILED {dict(one.failures)}" if one.failures else ""
+            print(f"{scenario.name} {which}: {target.name}: {figures}{faults}", file=sys.stderr)
+            if number:
+                measured[target.name].append(one)
+    return summarize(scenario.name, measured)
 
 
 def prepare_machine() -> list[int]:
@@ -129,12 +134,10 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped", file=sys.stderr)
         return 1
-    print(render(report))
-    print(f"\ntoken in hand: {uvloop.run(token_hit_us()):.2f} us of CPU a request")
+    print(render_report(report))
     if options.json is not None:
-        options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
-    bars = {scenario: getattr(options, f"max_{scenario}") for scenario in SCENARIOS}
-    faults = verdicts(report.rows, bars if options.check else {})
+        report.save(options.json)
+    faults = verdicts(report) if options.check else []
     for fault in faults:
         print(f"NOT PASSED {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -9,7 +9,6 @@ import asyncio
 import gc
 import json
 import random
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -24,8 +23,9 @@ from tests.benchmarks import wire
 from tests.benchmarks.__main__ import prepare_machine
 from tests.benchmarks.load import connect
 from tests.benchmarks.process import BenchError
-from tests.benchmarks.scenarios import chat_request
-from tests.benchmarks.targets import Gateway, Proxy
+from tests.benchmarks.scenarios import chat_request, stream_request
+from tests.benchmarks.systems import Proxy
+from tests.benchmarks.targets import Gateway
 
 VARIANTS: Final = ("python", "service")
 """Whose settings of the collector are in force."""
@@ -115,9 +115,7 @@ async def measure(variant: str, streams: int, seconds: float, cores: Sequence[in
 
 async def _stream(proxy: Proxy, until: float) -> None:
     """Open streams, one after the other; one in five is left before its end."""
-    pace = {"events": str(_EVENTS), "interval_ms": str(_INTERVAL_MS)}
-    body = wire.request_body("bench-paced", stream=True, user=secrets.token_hex(8), metadata=pace)
-    request = chat_request(proxy, body)
+    _, request = stream_request(proxy, _EVENTS, _INTERVAL_MS)
     whole = _EVENTS * _INTERVAL_MS / 1000
     while (left := until - time.monotonic()) > 0:
         connection = await connect(proxy.url)
@@ -133,7 +131,7 @@ async def _stream(proxy: Proxy, until: float) -> None:
 
 async def _ask(proxy: Proxy, text: str, until: float) -> None:
     """Send requests, each on a connection of its own."""
-    request = chat_request(proxy, wire.request_body("bench-chat", stream=False, user=text))
+    request = chat_request(proxy, wire.request_body("bench-chat", stream=False, question=text))
     while time.monotonic() < until:
         connection = await connect(proxy.url)
         try:

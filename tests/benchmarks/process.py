@@ -37,16 +37,22 @@ class Process:
             raise BenchError(f"{self.name} is not running")
         return self._child.pid
 
-    async def start(self, command: Sequence[str], core: int) -> None:
-        """Run a command from the repository root, its output in the log."""
+    async def start(
+        self,
+        command: Sequence[str],
+        core: int,
+        environment: Mapping[str, str] | None = None,
+        folder: Path = REPOSITORY,
+    ) -> None:
+        """Run a command, by default from the repository root, its output in the log."""
         with self._log.open("wb") as log:
             self._child = await asyncio.create_subprocess_exec(
                 *("taskset", "--cpu-list", str(core), *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=REPOSITORY,
-                env=child_environment(os.environ),
+                cwd=folder,
+                env=child_environment(os.environ) | dict(environment or {}),
                 start_new_session=True,
             )
 

@@ -1,5 +1,7 @@
-"""What the benchmark prints: the machine, the versions, the table."""
+"""A run of the benchmark: its figures, the machine, and the versions."""
 
+import datetime as dt
+import json
 import os
 import platform
 import shutil
@@ -10,30 +12,34 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, Self
 
-from tests.benchmarks.process import REPOSITORY, BenchError
-from tests.benchmarks.scenarios import Round
-from tests.benchmarks.targets import Target, find_nginx
+from tests.benchmarks.process import REPOSITORY
+from tests.benchmarks.rounds import Round
 
-BASELINE: Final = "nginx"
 COMMAND_SECONDS: Final = 5.0
-PACKAGES: Final = ("quart", "hypercorn", "openai", "aiohttp")
+PACKAGES: Final = ("quart", "hypercorn", "openai", "aiohttp", "uvicorn", "granian")
+REFERENCES: Final = {"x_nginx": "nginx", "x_floor": "floor"}
+"""Ratios, and the systems that they refer to."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure over the rounds."""
+
+    median: float
+    lowest: float
+    highest: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: medians over the rounds, and everything that went wrong in any of them."""
+    """One system in one scenario."""
 
     scenario: str
-    unit: str
     system: str
-    cpu_us: float
-    ratio: float | None
-    p50_ms: float
-    p99_ms: float
+    figures: dict[str, Figure]
     failures: dict[str, int]
-    cpu_us_rounds: list[float]
 
     @property
     def failed(self) -> int:
@@ -42,99 +48,115 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """What a system takes besides CPU: memory when ready and at most, and time to be ready."""
-
-    system: str
-    idle_mb: float
-    peak_mb: float
-    ready_seconds: float
-
-
-@dataclass(frozen=True)
 class Report:
     """A whole run."""
 
+    date: str
+    rounds: int
     machine: dict[str, str]
     rows: list[Row]
-    footprints: list[Footprint]
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a run that was kept."""
+        kept = json.loads(path.read_text())
+        rows = [
+            Row(
+                row["scenario"],
+                row["system"],
+                {name: Figure(**figure) for name, figure in row["figures"].items()},
+                row["failures"],
+            )
+            for row in kept["rows"]
+        ]
+        return cls(kept["date"], kept["rounds"], kept["machine"], rows)
+
+    def save(self, path: Path) -> None:
+        """Write the run."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    def of(self, scenario: str) -> list[Row]:
+        """Return the rows of a scenario."""
+        return [row for row in self.rows if row.scenario == scenario]
+
+    def figure(self, scenario: str, system: str, name: str) -> Figure | None:
+        """Return one figure, if it was measured."""
+        for row in self.of(scenario):
+            if row.system == system:
+                return row.figures.get(name)
+        return None
 
 
-def summarize(scenario: str, unit: str, rounds: Mapping[str, Sequence[Round]]) -> list[Row]:
-    """One row for each system.
+def summarize(scenario: str, measured: Mapping[str, Sequence[Round]]) -> list[Row]:
+    """Return one row for each system.
 
-    A ratio is the median of the rounds' own ratios: a slow moment of the machine hits both sides of one.
+    A ratio is the median of the rounds' own ratios: a slow moment of the machine affects both sides of one.
     """
-    baseline = rounds.get(BASELINE)
     rows = []
-    for system, own in rounds.items():
-        pairs = zip(own, baseline or (), strict=baseline is not None)
-        ratios = [one.cpu_us / base.cpu_us for one, base in pairs]
+    for system, rounds in measured.items():
+        figures = [dict(one.figures) for one in rounds]
+        for ratio, reference in REFERENCES.items():
+            if "cpu_us" in figures[0] and reference in measured:
+                for own, other in zip(figures, measured[reference], strict=True):
+                    own[ratio] = own["cpu_us"] / other.figures["cpu_us"]
+        failures = sum((one.failures for one in rounds), Counter[str]())
         rows.append(
             Row(
                 scenario,
-                unit,
                 system,
-                cpu_us=median(one.cpu_us for one in own),
-                ratio=median(ratios) if ratios else None,
-                p50_ms=median(one.p50_ms for one in own),
-                p99_ms=median(one.p99_ms for one in own),
-                failures=dict(sum((one.failures for one in own), Counter[str]())),
-                cpu_us_rounds=[round(one.cpu_us, 2) for one in own],
+                {name: _figure([own[name] for own in figures if name in own]) for name in figures[0]},
+                dict(failures),
             )
         )
     return rows
 
 
-def footprint(target: Target) -> Footprint:
-    """Read while it still runs."""
-    return Footprint(target.name, target.idle_mb, target.peak_mb(), target.ready_seconds)
+def _figure(values: Sequence[float]) -> Figure:
+    return Figure(*(float(f"{value:.4g}") for value in (median(values), min(values), max(values))))
 
 
-def describe_machine(cores: Sequence[int]) -> dict[str, str]:
-    """Whatever a stranger needs to compare."""
+def begin_report(rounds: int, cores: Sequence[int], versions: Sequence[str]) -> Report:
+    """Return a report without rows, which names the machine and the versions."""
+    return Report(
+        date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
+        rounds=rounds,
+        machine=describe_machine(cores, versions),
+        rows=[],
+    )
+
+
+def describe_machine(cores: Sequence[int], versions: Sequence[str]) -> dict[str, str]:
+    """Return what a stranger needs to compare."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = cpu[0].partition(":")[2].strip() if cpu else platform.machine()
-    use = f"served on {cores[0]}, loaded from {cores[1]}, load average {os.getloadavg()[0]:.1f}"
     return {
-        "machine": f"{model}, {os.cpu_count()} cores ({use})",
+        "machine": f"{model}, {os.cpu_count()} cores (one for the server, one for the load; load average "
+        f"{os.getloadavg()[0]:.1f} at the start)",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": ", ".join([*(f"{name} {installed(name)}" for name in PACKAGES), nginx_version()]),
+        "versions": ", ".join([*(f"{name} {installed(name)}" for name in PACKAGES), *versions]),
         "commit": commit(),
     }
 
 
 def installed(package: str) -> str:
-    """A package's version."""
+    """Return a package's version."""
     try:
         return version(package)
     except PackageNotFoundError:
         return "absent"
 
 
-def nginx_version() -> str:
-    """As nginx says it."""
-    try:
-        return output(find_nginx(), "-v").rpartition(" ")[2].replace("/", " ")
-    except BenchError:
-        return "nginx absent"
-
-
 def commit() -> str:
-    """The commit measured, and whether the tree has moved on from it."""
+    """Return the commit measured, and whether the tree has moved on from it."""
     git = shutil.which("git")
     name = output(git, "rev-parse", "--short", "HEAD") if git else ""
     if git is None or not name:
         return "none"
-    return f"{name}, with changes" if output(git, "status", "--porcelain") else name
+    return f"{name} with changes" if output(git, "status", "--porcelain", "proxy") else name
 
 
 def output(*command: str) -> str:
-    """What a command prints on either stream, or nothing where it fails."""
+    """Return what a command prints on either stream, or nothing if it fails."""
     try:
         done = subprocess.run(
             command,
@@ -148,42 +170,3 @@ def output(*command: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def render(report: Report) -> str:
-    """The text of a run."""
-    lines = [f"{name + ':':<10}{value}" for name, value in report.machine.items()]
-    lines += ["", *render_table(report.rows), ""]
-    for one in report.footprints:
-        sizes = f"{one.idle_mb:.0f} MB when ready, {one.peak_mb:.0f} MB at most"
-        lines.append(f"{one.system}: resident {sizes}; ready after {one.ready_seconds:.2f} s")
-    for row in report.rows:
-        what = ", ".join(f"{fault} {times}" for fault, times in row.failures.items())
-        lines += [f"FAILED {row.scenario} {row.system}: {what}"] if what else []
-    return "\n".join(lines)
-
-
-def render_table(rows: Sequence[Row]) -> list[str]:
-    """The table, its columns as wide as they must be."""
-    header = ("scenario", "system", "CPU us", "x nginx", "p50 ms", "p99 ms", "failed")
-    cells = [
-        (
-            f"{row.scenario}, per {row.unit}",
-            row.system,
-            f"{row.cpu_us:.1f}",
-            "-" if row.ratio is None else f"{row.ratio:.2f}",
-            f"{row.p50_ms:.2f}",
-            f"{row.p99_ms:.2f}",
-            str(row.failed),
-        )
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    rule = tuple("-" * width for width in widths)
-    return [
-        " | ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (header, rule, *cells)
-    ]

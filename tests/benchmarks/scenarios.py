@@ -1,155 +1,178 @@
-"""The three kinds of work, and the proof that each came through whole."""
+"""The kinds of work, and the proof that each exchange came through whole."""
 
 import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.benchmarks import wire
+from tests.benchmarks.events import EventReader
 from tests.benchmarks.load import Connection, MalformedResponseError, build_request, connect
-from tests.benchmarks.process import cpu_ns
+from tests.benchmarks.process import cpu_ns, memory_mb
+from tests.benchmarks.rounds import Round, Tally, quantile
 from tests.benchmarks.targets import Target
 
-ROUND_SECONDS: Final = 60.0
-
-
-@dataclass
-class Tally:
-    """What a round's client saw: how long each good one took, and what went wrong how often."""
-
-    latencies_ms: list[float] = field(default_factory=list)
-    failures: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round's figures for one system."""
-
-    cpu_us: float
-    p50_ms: float
-    p99_ms: float
-    failures: Counter[str]
+ROUND_SECONDS: Final = 90.0
+LONG_EVENTS: Final = 100
+"""A round of longer streams takes so long that its beginning does not matter."""
+HELD_STREAMS: Final = 500
+HOLD_MS: Final = 600_000
+SETTLE_SECONDS: Final = 0.5
 
 
 class Scenario(ABC):
-    """A kind of work; `units` is what a round's CPU is divided by."""
+    """A kind of work."""
 
-    def __init__(self, name: str, unit: str, units: int, connections: int) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.unit = unit
+        self.warms_up = True
+        """Whether a round that does not count goes before."""
+
+    @abstractmethod
+    async def measure(self, target: Target, core: int) -> Round:
+        """Do one round."""
+
+
+class Work(Scenario):
+    """Work for a server that runs; `units` is what a round's CPU time is divided by."""
+
+    def __init__(self, name: str, units: int, connections: int) -> None:
+        super().__init__(name)
         self.units = units
         self.connections = connections
 
     @abstractmethod
-    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> None:
-        """Do the round; may be cancelled at any point by the round's deadline."""
+    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> int:
+        """Do the round, and return its units; may be cancelled at any point by the round's deadline."""
 
-    @abstractmethod
-    def lost(self, tally: Tally) -> int:
-        """How many units have neither arrived nor been counted as failed."""
-
-    async def measure(self, target: Target) -> Round:
-        """Do one round; connections are opened before the CPU is read, for callers keep theirs."""
+    async def measure(self, target: Target, core: int) -> Round:
+        """Do one round; connections are opened before the CPU time is read, for callers keep theirs."""
+        del core
         tally = Tally()
-        connections = [await connect(target.url) for _ in range(self.connections)]
+        units = max(self.connections and 1, round(self.units * target.share))
+        connections = [await connect(target.url) for _ in range(min(self.connections, units))]
         pids = target.pids()
         before = cpu_ns(pids)
         try:
             with suppress(TimeoutError):  # what has not come by then is lost
                 async with asyncio.timeout(ROUND_SECONDS):
-                    await self.work(target, connections, tally)
+                    units = await self.work(target, connections, tally)
         finally:
-            target.process.require_alive()
+            target.require_alive()
             spent = cpu_ns(pids) - before
             for connection in connections:
                 connection.close()
-        tally.failures["lost"] += self.lost(tally)
+        if lost := units - len(tally.latencies_ms) - tally.failures.total():
+            tally.failures["lost"] += lost
         if not tally.latencies_ms:
-            faults = ", ".join(f"{fault} {times}" for fault, times in (+tally.failures).items())
+            faults = ", ".join(f"{fault} {times}" for fault, times in tally.failures.items())
             raise target.process.failure(f"gave not one good answer in {self.name} ({faults})")
-        times = sorted(tally.latencies_ms)
-        p50, p99 = quantile(times, 0.5), quantile(times, 0.99)
-        return Round(spent / 1000 / self.units, p50, p99, +tally.failures)
+        figures = {
+            "cpu_us": spent / 1000 / units,
+            "p50_ms": quantile(tally.latencies_ms, 0.5),
+            "p99_ms": quantile(tally.latencies_ms, 0.99),
+        }
+        if tally.gaps_ms:
+            figures["gap_p99_ms"] = quantile(tally.gaps_ms, 0.99)
+        return Round(figures, +tally.failures)
 
 
-class Repeated(Scenario):
-    """The same request again and again on each connection, every answer compared byte for byte."""
+@dataclass(frozen=True)
+class Exchange:
+    """A request, and how its answer is judged."""
 
-    def __init__(
-        self, name: str, unit: str, *, body: bytes, expected: bytes, requests: int, connections: int
-    ) -> None:
-        super().__init__(name, unit, requests, connections)
-        self._body = body
-        self._expected = expected
+    method: str
+    path: str
+    body: bytes
+    expected: bytes
+    content_type: str = "application/json"
+    read: Callable[[bytes], str] | None = wire.text_of
+    """What must be the same where a proxy writes the answer anew; None: nothing can be."""
 
-    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> None:
+    def is_answered_by(self, body: bytes, *, exact: bool) -> bool:
+        """Whether this is the upstream's answer."""
+        if exact or self.read is None:
+            return body == self.expected
+        try:
+            return self.read(body) == self.read(self.expected)
+        except (ValueError, KeyError, IndexError, TypeError):
+            return False
+
+
+class Repeated(Work):
+    """The same request again and again on each connection, every answer compared."""
+
+    def __init__(self, name: str, exchange: Exchange, *, requests: int, connections: int) -> None:
+        super().__init__(name, requests, connections)
+        self._exchange = exchange
+
+    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> int:
         """Let the connections share the requests."""
-        request = chat_request(target, self._body)
-        turns = iter(range(self.units))
+        asked = self._exchange
+        headers = {**target.headers, "Content-Type": asked.content_type}
+        request = build_request(asked.method, f"{target.url}{asked.path}", headers, asked.body)
+        units = max(1, round(self.units * target.share))
+        turns = iter(range(units))
         async with asyncio.TaskGroup() as group:
             for connection in connections:
-                group.create_task(self._caller(target.url, connection, request, turns, tally))
-
-    def lost(self, tally: Tally) -> int:
-        """A request is timed, or failed, or lost."""
-        return self.units - len(tally.latencies_ms) - tally.failures.total()
+                group.create_task(self._caller(target, connection, request, turns, tally))
+        return units
 
     async def _caller(
-        self, url: str, connection: Connection, request: bytes, turns: Iterator[int], tally: Tally
+        self, target: Target, connection: Connection, request: bytes, turns: Iterator[int], tally: Tally
     ) -> None:
         for _ in turns:
             try:
                 if connection.closed:  # a server may end a connection after so many requests
-                    connection = await connect(url)
-                await self._turn(connection, request, tally)
+                    connection = await connect(target.url)
+                await self._turn(target, connection, request, tally)
             except (OSError, MalformedResponseError) as error:
                 tally.failures[type(error).__name__] += 1
 
-    async def _turn(self, connection: Connection, request: bytes, tally: Tally) -> None:
+    async def _turn(self, target: Target, connection: Connection, request: bytes, tally: Tally) -> None:
         pieces: list[bytes] = []
         began = time.perf_counter()
         status = await connection.exchange(request, pieces.append)
         took_ms = (time.perf_counter() - began) * 1000
         if status != 200:
             tally.failures[f"status {status}"] += 1
-        elif b"".join(pieces) != self._expected:
+        elif not self._exchange.is_answered_by(b"".join(pieces), exact=target.exact):
             tally.failures["altered"] += 1
         else:
             tally.latencies_ms.append(took_ms)
 
 
-class Paced(Scenario):
+class Paced(Work):
     """Many slow streams at once, each event with its stream's nonce, its number and its time."""
 
     ramp_seconds: Final = 1.0  # starts are spread, so that each system sees events in the same rhythm
 
-    def __init__(self, *, streams: int, events: int, interval_ms: int) -> None:
-        super().__init__("paced", "event", streams * events, streams)
-        self._pace = {"events": str(events), "interval_ms": str(interval_ms)}
+    def __init__(self, name: str, *, streams: int, events: int, interval_ms: int) -> None:
+        super().__init__(name, streams, streams)
+        self._events = events
+        self._interval_ms = interval_ms
+        self.warms_up = events < LONG_EVENTS
 
-    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> None:
+    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> int:
         """Open one stream on each connection."""
         gap = self.ramp_seconds / len(connections)
         async with asyncio.TaskGroup() as group:
             for number, connection in enumerate(connections):
                 group.create_task(self._caller(target, connection, number * gap, tally))
-
-    def lost(self, tally: Tally) -> int:
-        """An event is timed where it first arrives, or it is lost."""
-        return self.units - len(tally.latencies_ms)
+        return len(connections) * self._events
 
     async def _caller(self, target: Target, connection: Connection, delay: float, tally: Tally) -> None:
         await asyncio.sleep(delay)
-        nonce = secrets.token_hex(8)
-        body = wire.request_body("bench-paced", stream=True, user=nonce, metadata=self._pace)
-        reader = EventReader(nonce, tally)
+        nonce, request = stream_request(target, self._events, self._interval_ms)
+        reader = EventReader(nonce, self._events, tally, exact=target.exact)
         try:
-            status = await connection.exchange(chat_request(target, body), reader.feed)
+            status = await connection.exchange(request, reader.feed)
         except (OSError, MalformedResponseError) as error:
             tally.failures[type(error).__name__] += 1
             return
@@ -159,83 +182,129 @@ class Paced(Scenario):
             tally.failures["cut short"] += 1
 
 
-class EventReader:
-    """Check one stream's events as they arrive, and time them."""
+class Opening(Work):
+    """Streams that are all opened at the same moment, connections included; timed to the first event."""
 
-    def __init__(self, nonce: str, tally: Tally) -> None:
-        self._ended = False
-        self._nonce = nonce.encode()
-        self._tally = tally
-        self._pattern = wire.paced_pattern()
-        self._unread = b""
-        self._seen: set[int] = set()
-        self._highest = -1
+    def __init__(self, name: str, *, streams: int) -> None:
+        super().__init__(name, streams, 0)
 
-    @property
-    def whole(self) -> bool:
-        """Whether the end marker came, and nothing was left over."""
-        return self._ended and not self._unread
+    async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> int:
+        """Open all of them."""
+        del connections
+        units = max(1, round(self.units * target.share))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(units):
+                group.create_task(self._caller(target, tally))
+        return units
 
-    def feed(self, data: bytes) -> None:
-        """Take the events that are whole."""
-        now = time.monotonic_ns()
-        *events, self._unread = (self._unread + data).split(b"\n\n")
-        for event in events:
-            fault = self._take(event, now)
-            if fault is not None:
-                self._tally.failures[fault] += 1
+    async def _caller(self, target: Target, tally: Tally) -> None:
+        nonce, request = stream_request(target, 1, 0)
+        own = Tally()
+        reader = EventReader(nonce, 1, own, exact=target.exact)
+        came_at: list[float] = []
+        began = time.perf_counter()
 
-    def _take(self, event: bytes, now: int) -> str | None:
-        if event + b"\n\n" == wire.DONE:
-            fault = "doubled" if self._ended else None
-            self._ended = True
-            return fault
-        match = self._pattern.fullmatch(event)
-        if match is None:
-            return "altered"
-        if match[1] != self._nonce:
-            return "foreign"
-        number = int(match[2])
-        if number in self._seen:
-            return "doubled"
-        late = self._ended or number < self._highest
-        self._seen.add(number)
-        self._highest = max(self._highest, number)
-        self._tally.latencies_ms.append((now - int(match[3])) / 1_000_000)
-        return "reordered" if late else None
+        def feed(data: bytes) -> None:
+            came_at.append(time.perf_counter())
+            reader.feed(data)
+
+        try:
+            connection = await connect(target.url)
+            status = await connection.exchange(request, feed)
+            connection.close()
+        except (OSError, MalformedResponseError) as error:
+            tally.failures[type(error).__name__] += 1
+            return
+        if status != 200 or not reader.whole or own.failures:
+            tally.failures[f"status {status}" if status != 200 else "altered"] += 1
+        else:
+            tally.latencies_ms.append((came_at[0] - began) * 1000)
+
+
+class Start(Scenario):
+    """A new process: how long until it answers, and its memory, idle and with open streams."""
+
+    async def measure(self, target: Target, core: int) -> Round:
+        """Start another process like this one, and end it."""
+        with TemporaryDirectory(prefix="bench-start-") as folder:
+            new = type(target)(Path(folder) / target.name, target.upstream)
+            connections: list[Connection] = []
+            try:
+                await new.start(core)
+                await asyncio.sleep(SETTLE_SECONDS)
+                idle_mb = memory_mb(new.pids(), "VmRSS")
+                figures = {"ready_s": new.ready_seconds, "idle_mb": idle_mb}
+                if target.scenarios is None:
+                    await self._hold(new, connections)
+                    held_mb = memory_mb(new.pids(), "VmRSS")
+                    figures["stream_kib"] = (held_mb - idle_mb) * 1024 / HELD_STREAMS
+                return Round(figures)
+            finally:
+                for connection in connections:
+                    connection.close()
+                await new.stop()
+
+    async def _hold(self, target: Target, connections: list[Connection]) -> None:
+        """Open streams that pause after their first event."""
+        async with asyncio.timeout(ROUND_SECONDS), asyncio.TaskGroup() as group:
+            exchanges = []
+            for _ in range(HELD_STREAMS):
+                begun = asyncio.Event()
+                connection = await connect(target.url)
+                connections.append(connection)
+                _, request = stream_request(target, 2, HOLD_MS)
+                exchange = connection.exchange(request, _setting(begun))
+                exchanges.append(group.create_task(exchange))
+                await begun.wait()
+            await asyncio.sleep(SETTLE_SECONDS)
+            for one in exchanges:
+                one.cancel()
+
+
+def _setting(event: asyncio.Event) -> Callable[[bytes], object]:
+    return lambda _: event.set()
+
+
+def stream_request(target: Target, events: int, interval_ms: int) -> tuple[str, bytes]:
+    """Return a nonce, and a request for a paced stream whose events carry it.
+
+    The question says what the upstream should do.
+    """
+    nonce = secrets.token_hex(8)
+    body = wire.request_body("bench-paced", stream=True, question=f"{nonce}.{events}.{interval_ms}")
+    return nonce, chat_request(target, body)
 
 
 def chat_request(target: Target, body: bytes) -> bytes:
-    """A chat request for one system."""
+    """Return a chat request for one system."""
     return build_request("POST", f"{target.url}/chat/completions", target.headers, body)
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which this share of the ordered values lies."""
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+def chat(model: str, expected: bytes, *, stream: bool) -> Exchange:
+    """Return a chat request and its answer."""
+    return Exchange("POST", "/chat/completions", wire.request_body(model, stream=stream), expected)
 
 
-def build_scenarios(*, requests: int, bursts: int, streams: int, events: int) -> dict[str, Scenario]:
-    """Every scenario by its name."""
-    chat = Repeated(
-        "chat",
-        "request",
-        body=wire.request_body("bench-chat", stream=False),
-        expected=wire.chat_answer(),
-        requests=requests,
-        connections=16,
-    )
-    burst, flood = (
-        Repeated(
-            name,
-            "stream",
-            body=wire.request_body(f"bench-{name}", stream=True),
-            expected=b"".join(wire.stream_events()),
-            requests=bursts,
-            connections=8,
-        )
-        for name in ("burst", "flood")  # in one write; each event in a write of its own
-    )
-    paced = Paced(streams=streams, events=events, interval_ms=100)
-    scenarios: list[Scenario] = [chat, burst, flood, paced]
+def build_scenarios() -> dict[str, Scenario]:
+    """Every scenario by its name, in the order of the tables."""
+    events = b"".join(wire.stream_events())
+    vectors = Exchange("POST", "/embeddings", wire.embeddings_request(), wire.embeddings_answer(), read=None)
+    up = Exchange("POST", "/files", bytes(wire.LARGE_BYTES), b"{}", "application/octet-stream", None)
+    down = Exchange("GET", "/files/large/content", b"", bytes(wire.LARGE_BYTES), read=None)
+    plain = chat("bench-chat", wire.chat_answer(), stream=False)
+    scenarios: list[Scenario] = [
+        Repeated("chat", plain, requests=3000, connections=16),
+        Repeated("embeddings", vectors, requests=300, connections=8),
+        Repeated("burst", chat("bench-burst", events, stream=True), requests=400, connections=8),
+        Repeated("flood", chat("bench-flood", events, stream=True), requests=400, connections=8),
+        *(
+            Paced(f"paced-{streams}x{each}", streams=streams, events=each, interval_ms=100)
+            for streams in (500, 1000)
+            for each in (30, 300)
+        ),
+        Opening("open", streams=500),
+        Repeated("upload", up, requests=16, connections=4),
+        Repeated("download", down, requests=16, connections=4),
+        Start("start"),
+    ]
     return {scenario.name: scenario for scenario in scenarios}

@@ -56,6 +56,9 @@ class Answers:
     chat: bytes = field(default_factory=lambda: plain("200 OK", wire.chat_answer()))
     stream: list[bytes] = field(default_factory=stream_pieces)
     burst: bytes = field(default_factory=lambda: b"".join(stream_pieces()))
+    embeddings: bytes = field(default_factory=lambda: plain("200 OK", wire.embeddings_answer()))
+    upload: bytes = field(default_factory=lambda: plain("200 OK", b"{}"))
+    download: bytes = field(default_factory=lambda: plain("200 OK", bytes(wire.LARGE_BYTES)))
 
 
 class Pacer:
@@ -92,7 +95,9 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._unread = b""
+        self._unread = bytearray()
+        self._head = b""
+        self._body_bytes = -1  # while the head is incomplete
         self._pacer: Pacer | None = None
         self._write: Callable[[bytes], None] = lambda _: None
 
@@ -110,28 +115,41 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer every request that is whole."""
         self._unread += data
-        while (end := self._unread.find(b"\r\n\r\n")) >= 0:
-            head = self._unread[:end]
-            length = _CONTENT_LENGTH.search(head)
-            whole = end + 4 + (int(length[1]) if length else 0)
-            if len(self._unread) < whole:
-                return
-            body, self._unread = self._unread[end + 4 : whole], self._unread[whole:]
-            self._answer(head, body)
+        while self._request_is_complete():
+            body = bytes(self._unread[: self._body_bytes])
+            del self._unread[: self._body_bytes]
+            self._body_bytes = -1
+            self._answer(self._head, body)
+
+    def _request_is_complete(self) -> bool:
+        if self._body_bytes < 0:
+            end = self._unread.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            self._head = bytes(self._unread[:end])
+            del self._unread[: end + 4]
+            length = _CONTENT_LENGTH.search(self._head)
+            self._body_bytes = int(length[1]) if length else 0
+        return len(self._unread) >= self._body_bytes
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        if head.startswith(b"POST /v1/chat/completions "):
-            self._chat(head, body)
-        elif head.startswith(b"POST /token "):
+        authorization = _AUTHORIZATION.search(head)
+        if head.startswith(b"POST /token "):
             self._write(token())
+        elif authorization is None or authorization[1] != _BEARER:
+            self._write(refusal("401 Unauthorized"))
+        elif head.startswith(b"POST /v1/chat/completions "):
+            self._chat(body)
+        elif head.startswith(b"POST /v1/embeddings "):
+            self._write(self._answers.embeddings)
+        elif head.startswith(b"POST /v1/files "):
+            self._write(self._answers.upload if len(body) == wire.LARGE_BYTES else refusal("400 Bad Request"))
+        elif head.startswith(b"GET /v1/files/large/content "):
+            self._write(self._answers.download)
         else:
             self._write(refusal("404 Not Found"))
 
-    def _chat(self, head: bytes, body: bytes) -> None:
-        authorization = _AUTHORIZATION.search(head)
-        if authorization is None or authorization[1] != _BEARER:
-            self._write(refusal("401 Unauthorized"))
-            return
+    def _chat(self, body: bytes) -> None:
         try:
             request = json.loads(body)
         except ValueError:  # a body cut short, or sent in chunks: this server knows Content-Length only
@@ -146,9 +164,8 @@ class Upstream(asyncio.Protocol):
                 for piece in self._answers.stream:
                     self._write(piece)
             case _:
-                pace = request["metadata"]
-                interval = int(pace["interval_ms"]) / 1000
-                self._pacer = Pacer(self._write, request["user"], int(pace["events"]), interval)
+                nonce, events, interval_ms = request["messages"][-1]["content"].split(".")
+                self._pacer = Pacer(self._write, nonce, int(events), int(interval_ms) / 1000)
 
 
 async def serve(port: int) -> None:

@@ -8,6 +8,9 @@ TOKEN: Final = "bench-token"
 DONE: Final = b"data: [DONE]\n\n"
 CHUNKED_END: Final = b"0\r\n\r\n"
 STREAM_EVENTS: Final = 100
+VECTORS: Final = 16
+DIMENSIONS: Final = 1024
+LARGE_BYTES: Final = 8 * 1024 * 1024
 
 _EVENT_HEAD: Final = '"object":"chat.completion.chunk","created":1767225600,"model":"bench-model"'
 _EVENT_TAIL: Final = '"logprobs":null,"finish_reason":null'
@@ -20,18 +23,18 @@ _REPLY: Final = (
 )
 
 
-def request_body(model: str, *, stream: bool, **extra: object) -> bytes:
+def request_body(model: str, *, stream: bool, question: str = _QUESTION) -> bytes:
     """A chat request as RAGFlow's model layer writes it."""
     body = {
         "model": model,
-        "messages": [{"role": "system", "content": _PROMPT}, {"role": "user", "content": _QUESTION}],
+        "messages": [{"role": "system", "content": _PROMPT}, {"role": "user", "content": question}],
         "temperature": 0.1,
         "top_p": 0.3,
         "presence_penalty": 0.4,
         "frequency_penalty": 0.7,
         "stream": stream,
     }
-    return json.dumps(body | extra).encode()
+    return json.dumps(body).encode()
 
 
 def chat_answer() -> bytes:
@@ -54,6 +57,24 @@ def chat_answer() -> bytes:
     return json.dumps(answer).encode()
 
 
+def embeddings_request() -> bytes:
+    """A request for the vectors of some paragraphs."""
+    body = {"model": "bench-embed", "input": [_REPLY] * VECTORS, "encoding_format": "float"}
+    return json.dumps(body).encode()
+
+
+def embeddings_answer() -> bytes:
+    """The vectors, each number as long as a model's numbers are."""
+    vector = [round(0.123456789 * (-1) ** place / (1 + place % 97), 12) for place in range(DIMENSIONS)]
+    answer = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": index, "embedding": vector} for index in range(VECTORS)],
+        "model": "bench-embed",
+        "usage": {"prompt_tokens": 1136, "total_tokens": 1136},
+    }
+    return json.dumps(answer).encode()
+
+
 def event(stream: str, content: str) -> bytes:
     """One event of a streamed chat."""
     choice = f'{{"index":0,"delta":{{"content":"{content}"}},{_EVENT_TAIL}}}'
@@ -67,15 +88,32 @@ def stream_events() -> list[bytes]:
 
 def paced_event(nonce: str, sequence: int, sent_ns: int) -> bytes:
     """An event that says whose it is, which it is and when it left."""
-    return event(nonce, f"{sequence} {sent_ns}")
+    return event("paced", f"{nonce} {sequence} {sent_ns}")
 
 
 def paced_pattern() -> re.Pattern[bytes]:
     """Match exactly one paced event without its blank line: nonce, sequence, time sent."""
-    sample = re.escape(event("NONCE", "SEQUENCE SENT").rstrip(b"\n"))
-    for word, group in ((b"NONCE", rb"([^\"]*)"), (b"SEQUENCE", rb"(\d+)"), (b"SENT", rb"(\d+)")):
+    sample = re.escape(event("paced", "NONCE SEQUENCE SENT").rstrip(b"\n"))
+    for word, group in ((b"NONCE", rb"(\w*)"), (b"SEQUENCE", rb"(\d+)"), (b"SENT", rb"(\d+)")):
         sample = sample.replace(word, group)
     return re.compile(sample)
+
+
+def rewritten_pattern() -> re.Pattern[bytes]:
+    """Match a paced event that a proxy parsed and wrote again: nonce, sequence, time sent."""
+    return re.compile(rb'.*"content": ?"(\w*) (\d+) (\d+)".*', re.DOTALL)
+
+
+def text_of(body: bytes) -> str:
+    """Return what the model says in an answer, or in the events of a stream."""
+    if body.lstrip().startswith(b"{"):
+        return str(json.loads(body)["choices"][0]["message"]["content"])
+    said = ""
+    for line in body.decode().splitlines():
+        data = line.removeprefix("data:").strip()
+        if line.startswith("data:") and data != "[DONE]":
+            said += "".join(choice["delta"].get("content") or "" for choice in json.loads(data)["choices"])
+    return said
 
 
 def chunk(content: bytes) -> bytes:
