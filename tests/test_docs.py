@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from proxy import errors
-from proxy.cli import _COMMANDS
+from proxy.cli.arguments import COMMANDS
 from proxy.errors import ProxyError
 from proxy.settings import Settings
 from tests.documents import (
@@ -86,12 +86,12 @@ def test_every_make_target_exists() -> None:
 
 def test_every_command_exists() -> None:
     for name, text in DOCUMENTS.items():
-        assert {*re.findall(r"-m proxy ([a-z]+)", commands(text))} <= {*_COMMANDS}, name
+        assert {*re.findall(r"-m proxy ([a-z]+)", commands(text))} <= {*COMMANDS}, name
 
 
 @pytest.mark.parametrize("name", in_both_languages("docs/operations"))
 def test_every_command_has_a_row(name: str) -> None:
-    assert [row[0].strip("`").split()[0] for row in first_table(DOCUMENTS[name])] == [*_COMMANDS]
+    assert [row[0].strip("`").split()[0] for row in first_table(DOCUMENTS[name])] == [*COMMANDS]
 
 
 @each_reference

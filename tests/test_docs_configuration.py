@@ -8,7 +8,7 @@ from typing import Any, Final, get_args, get_origin
 import pytest
 from pydantic.fields import FieldInfo
 
-from proxy.cli import _SERVERS
+from proxy.cli.arguments import SERVERS
 from proxy.secret import Secret
 from proxy.settings import Credential, CredentialSection, Settings
 from proxy.settings.credentials.section import RequestSection
@@ -148,7 +148,7 @@ def test_the_packages_of_the_clouds_are_named_as_they_are_required(name: str) ->
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     for extra, packages in extras.items():
-        for package in packages if extra not in _SERVERS else ():
+        for package in packages if extra not in SERVERS else ():
             assert f"pip install '{package}'" in commands(DOCUMENTS[name])
 
 

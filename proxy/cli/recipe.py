@@ -11,6 +11,8 @@ import re
 import ssl
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -61,30 +63,59 @@ def _recipe(options: argparse.Namespace) -> int:
     if options.utc_offset is not None and not OFFSET.fullmatch(options.utc_offset):
         raise SettingsError("--utc-offset: must be an offset from UTC, such as +08:00")
     configure_logs(Logs(level="error"))
+    recipe = tested_recipe(options)
+    if recipe is None:
+        return EXIT_FAILED
+    print(recipe.block(options.name), end="")
+    _tell("", *exports(recipe.draft.variables))
+    return _check(recipe.section, recipe.reply, [*recipe.environ.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class TestedRecipe:
+    """A request that was sent, or whose reply was saved, and how to read its reply."""
+
+    draft: Draft
+    reading: Reading
+    environ: Mapping[str, str]
+    """The values of the variables."""
+    section: Credential
+    reply: Reply
+
+    def block(self, name: str, folder: str | None = None) -> str:
+        """Write the block in the language of the locale; see `credential_block`."""
+        translate = translator(language_of(os.environ))
+        return credential_block(name, self.draft, self.reading, translate, folder=folder)
+
+
+def tested_recipe(options: argparse.Namespace) -> TestedRecipe | None:
+    """Read the curl line and the reply to its request; return None if that fails, after saying why."""
     try:
         draft = _draft(options)
     except ComputedLine as error:
-        return _offer_exec(options, str(error))
+        _offer_exec(options, str(error))
+        return None
     environ = _environment(draft, offline=options.offline is not None)
     try:
         reply = _reply(options, draft, environ)
     except TokenFetchError as error:
-        return _failed(error.reason)
+        _failed(error.reason)
+        return None
     secrets = [*environ.values()]
     if not HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
         followed = ", a redirect, which is not followed" if reply.status // 100 == 3 else ""
-        return _failed(f"the endpoint answered {reply.status}{followed}", reply, secrets)
+        _failed(f"the endpoint answered {reply.status}{followed}", reply, secrets)
+        return None
     reading = read_reply(reply)
     if not reading.tokens or (reading.refused and reading.unsure_token):
-        return _failed("the reply contains nothing that looks like a token", reply, secrets)
+        _failed("the reply contains nothing that looks like a token", reply, secrets)
+        return None
     if not options.yes and sys.stdin.isatty():
         reading = _ask_user(reading, reply)
     reading = _with_zone(reading, reply, options)
     block = credential_block(options.name, draft, reading, translator(language_of(os.environ)))
     section = _loaded(block, options.name, environ)
-    print(block, end="")
-    _tell("", *exports(draft.variables))
-    return _check(section, reply, secrets)
+    return TestedRecipe(draft, reading, environ, section, reply)
 
 
 def _draft(options: argparse.Namespace) -> Draft:
@@ -97,12 +128,11 @@ def _draft(options: argparse.Namespace) -> Draft:
         raise SettingsError(f"the curl line: {error}") from None
 
 
-def _offer_exec(options: argparse.Namespace, reason: str) -> int:
+def _offer_exec(options: argparse.Namespace, reason: str) -> None:
     """Print a block that runs a script, which could not be tested."""
     reading = None if options.offline is None else read_reply(_saved(options.offline))
     print(exec_block(options.name, reading), end="")
     _tell(f'the curl line: {reason}. Use source = "exec" instead:', *STEPS, "", hmac_script().rstrip())
-    return EXIT_FAILED
 
 
 def _read_line() -> str:

@@ -26,8 +26,19 @@ def request_block(name: str, draft: Draft) -> str:
     return _block(name, {"source": "http", **draft.table, "token": "access_token"}, {}, [])
 
 
-def credential_block(name: str, draft: Draft, reading: Reading, translate: Translate = str) -> str:
-    """Write the complete block, with the first token and the first expiry of `reading`."""
+def credential_block(
+    name: str, draft: Draft, reading: Reading, translate: Translate = str, *, folder: str | None = None
+) -> str:
+    """Write the complete block, with the first token and the first expiry of `reading`.
+
+    Args:
+        name: The name of the credential.
+        draft: The request.
+        reading: What was found in the reply.
+        translate: Translates the comments.
+        folder: Where files hold the secrets, each named like its variable. By default the block reads them
+            from the environment.
+    """
     comments: dict[str, list[str]] = {}
     table: dict[str, Any] = {"source": "http", **draft.table}
     _add_success(table, comments, reading)
@@ -37,9 +48,12 @@ def credential_block(name: str, draft: Draft, reading: Reading, translate: Trans
     if grant is not None:
         table = grant
         comments["source"] = ["the request is exactly OAuth 2.0 client credentials (RFC 6749, section 4.4)"]
-    opening = map(translate, [*_opening(draft), *draft.notes])
+    opening = map(translate, [*_opening(draft, in_files=folder is not None), *draft.notes])
     translated = {key: [*map(translate, texts)] for key, texts in comments.items()}
-    return _block(name, table, translated, opening) + f"# {translate(_REISSUE)}\n"
+    block = _block(name, table, translated, opening) + f"# {translate(_REISSUE)}\n"
+    for variable in draft.variables if folder is not None else ():
+        block = block.replace(f"${{env:{variable.name}}}", f"${{file:{folder}/{variable.name}}}")
+    return block
 
 
 def exports(variables: Iterable[Variable]) -> list[str]:
@@ -54,9 +68,9 @@ def exports(variables: Iterable[Variable]) -> list[str]:
     return lines
 
 
-def _opening(draft: Draft) -> Iterator[str]:
+def _opening(draft: Draft, *, in_files: bool) -> Iterator[str]:
     yield "Generated from a curl command. The comments above the keys give the reasons."
-    if draft.variables:
+    if draft.variables and not in_files:
         yield f"Set in the environment: {', '.join(variable.name for variable in draft.variables)}"
 
 

@@ -9,6 +9,7 @@ import asyncio
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,18 +41,18 @@ def doctor(options: argparse.Namespace) -> int:
         if options.url is not None:
             status = asyncio.run(_from_outside(options, report))
         else:
-            status = asyncio.run(diagnose(options.config, _asked(options, report), report))
+            status = asyncio.run(diagnose(options.config, _asked(options, report), report, os.environ))
     finally:
         report.stop()
     report.end()
     return status
 
 
-async def diagnose(config: Path, asked: Asked, report: Report) -> int:
+async def diagnose(config: Path, asked: Asked, report: Report, environ: Mapping[str, str]) -> int:
     """Test everything that a settings file refers to; return the exit status."""
     asked.begin(str(config))
     try:
-        settings = load_settings(config, os.environ)
+        settings = load_settings(config, environ)
     except SettingsError as error:
         for problem in error.problems:
             report.add(Finding("settings_invalid", "settings", {"problem": problem}))

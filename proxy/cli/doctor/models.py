@@ -28,10 +28,15 @@ def kind_of(model: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.search(model)), "chat")
 
 
+def is_for_chat(model: str) -> bool:
+    """Whether a model can chat; those for vision can, too."""
+    return kind_of(model) in {"chat", "vision"}
+
+
 def first_of(kind: str, models: Sequence[str]) -> str | None:
-    """Return the first model of a kind; vision models can chat, too."""
-    kinds = {"chat", "vision"} if kind == "chat" else {kind}
-    return next((model for model in models if kind_of(model) in kinds), None)
+    """Return the first model of a kind."""
+    fits = is_for_chat if kind == "chat" else lambda model: kind_of(model) == kind
+    return next(filter(fits, models), None)
 
 
 async def check_models(api: Api) -> tuple[Finding, list[str]]:

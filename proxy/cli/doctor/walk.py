@@ -56,6 +56,8 @@ class Asked:
     rerank_model: str | None = None
     seconds: float = CHECK_SECONDS
     begin: Callable[[str], None] = lambda _subject: None
+    sends_chats: bool = True
+    """If not, only tokens and lists of models are fetched."""
 
     def first(self, kind: str, listed: Iterable[str] = ()) -> str | None:
         """Return the model to test for a purpose: one of the named ones, or else of the listed ones."""
@@ -164,7 +166,7 @@ class SettingsWalk:
         self._tried: set[str] = set()
         """Credentials."""
         self._tokens: dict[str, FetchedToken] = {}
-        self._listed: dict[str, list[str]] = {}
+        self.listed: dict[str, list[str]] = {}
         """The models of each upstream."""
 
     async def findings(self) -> Findings:
@@ -246,6 +248,8 @@ class SettingsWalk:
                     yield finding
                 if not has_failed(found):
                     usable.add(name)
+            if not self._asked.sends_chats:
+                return
             routing = Routing(settings, {name: api.client for name, api in apis.items()})
             async for finding in self._routes(settings, apis, _Routes(routing, usable)):
                 yield finding
@@ -261,12 +265,12 @@ class SettingsWalk:
         for finding in reached:
             yield finding
         if not has_failed(reached):
-            finding, self._listed[name] = await check_models(api)
+            finding, self.listed[name] = await check_models(api)
             yield finding
 
     async def _routes(self, settings: Settings, apis: dict[str, Api], routes: _Routes) -> Findings:
         """Test chat and embeddings at the upstreams that serve them, and then a chat through the service."""
-        listed = [model for models in self._listed.values() for model in models]
+        listed = [model for models in self.listed.values() for model in models]
         model = self._asked.first("chat") or _configured_model(settings) or first_of("chat", listed)
         works = False
         if model is None:

@@ -1,0 +1,183 @@
+"""`init`: what it asks, what it writes, and what it never does."""
+
+import asyncio
+import io
+import re
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.cli import main
+from proxy.gateway import GatewayOptions, create_gateway
+from proxy.settings import load_settings
+from tests.conftest import RunningGateway
+from tests.loopback import serve_on_loopback
+
+Printed = pytest.CaptureFixture[str]
+SECRET = "demo-secret"
+API_KEY = "sk-canary-of-the-gateway"
+CURL = (
+    "curl -X POST {url}/token -H 'Content-Type: application/json' "
+    '-d \'{{"appId": "demo", "appSecret": "demo-secret"}}\''
+)
+
+
+class Terminal(io.StringIO):
+    """Standard input with somebody at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+
+
+async def run(output: Path, *arguments: str) -> int:
+    """Run the command beside the servers of the test."""
+    return await asyncio.to_thread(main, ["init", "--output", str(output), *arguments])
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_without_flags_it_sets_up_the_demonstration_gateway(tmp_path: Path, capsys: Printed) -> None:
+    assert await run(tmp_path / "my.toml", "--yes", "--model", "mock-gpt-model") == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].startswith("All is well.")
+    key = tmp_path / "my.secrets/RAGFLOW_KEY"
+    assert re.fullmatch(r"sk-[0-9a-f]{48}", key.read_text())
+    assert (mode(key), mode(key.parent)) == (0o600, 0o700)
+    assert key.read_text() not in (tmp_path / "my.toml").read_text() + printed.out + printed.err
+    settings = load_settings(tmp_path / "my.toml", {})
+    assert [caller.name for caller in settings.access.keys] == ["ragflow"]
+    assert settings.upstreams["chat"].repairs == ("ragflow",)
+
+
+async def test_a_curl_line_becomes_a_configuration_that_works(
+    gateway: RunningGateway, tmp_path: Path, capsys: Printed
+) -> None:
+    curl = CURL.format(url=gateway.url)
+    assert await run(tmp_path / "my.toml", "--yes", "--base-url", f"{gateway.url}/v1", "--curl", curl) == 0
+    printed = capsys.readouterr()
+    text = (tmp_path / "my.toml").read_text()
+    assert "${file:my.secrets/CORP_APP_SECRET}" in text
+    assert "Set in the environment" not in text
+    assert (tmp_path / "my.secrets/CORP_APP_SECRET").read_text() == SECRET
+    assert SECRET not in text + printed.out + printed.err
+    settings = load_settings(tmp_path / "my.toml", {})
+    assert settings.chat is not None
+    assert settings.chat.model == "mock-gpt-model"
+    assert "lives 5 min" in printed.out
+
+
+async def test_answers_on_a_terminal_are_tried_and_corrected(
+    gateway: RunningGateway, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["llm.corp.example", gateway.url, "1", CURL.format(url=gateway.url), "", "dify", "3", "2"]
+    monkeypatch.setattr(sys, "stdin", Terminal("\n".join(answers) + "\n"))
+    assert await run(tmp_path / "my.toml") == 0
+    printed = capsys.readouterr()
+    assert "--base-url: must be an http:// or https:// URL" in printed.err
+    assert f"corrected to {gateway.url}/v1" in printed.err
+    assert "models: mock-gpt-model" in printed.err
+    assert "please answer again" in printed.err
+    variables = (tmp_path / "my.env").read_text()
+    assert mode(tmp_path / "my.env") == 0o600
+    assert re.search(r"^export DIFY_KEY=sk-[0-9a-f]{48}$", variables, re.MULTILINE)
+    assert f"export CORP_APP_SECRET={SECRET}" in variables
+    text = (tmp_path / "my.toml").read_text()
+    assert "${env:DIFY_KEY}" in text
+    assert 'repairs = ["dify"]' in text
+    assert SECRET not in text + printed.out + printed.err
+    assert f". {tmp_path}/my.env" in printed.err
+
+
+async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{API_KEY}\n"))
+    async with serve_on_loopback(create_gateway(GatewayOptions(word_delay=0.0, api_key=API_KEY))) as url:
+        assert await run(tmp_path / "my.toml", "--yes", "--base-url", f"{url}/v1", "--api-key", "-") == 0
+    printed = capsys.readouterr()
+    assert (tmp_path / "my.secrets/GATEWAY_API_KEY").read_text() == API_KEY
+    assert API_KEY not in (tmp_path / "my.toml").read_text() + printed.out + printed.err
+
+
+@pytest.mark.parametrize("name", ["my.toml", "my.secrets", "my.env"])
+async def test_nothing_is_overwritten(name: str, tmp_path: Path, capsys: Printed) -> None:
+    (tmp_path / name).write_text("mine")
+    assert await run(tmp_path / "my.toml", "--yes") == 2
+    assert f"{name} exists and is not overwritten" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert written(tmp_path) == [name]
+
+
+async def test_what_does_not_work_is_not_written(
+    gateway: RunningGateway, tmp_path: Path, capsys: Printed, unused_tcp_port: int
+) -> None:
+    closed = f"http://127.0.0.1:{unused_tcp_port}"
+    right, curl = f"{gateway.url}/v1", CURL.format(url=gateway.url)
+    for arguments, words in (
+        (["--base-url", f"{closed}/v1"], "connection refused"),
+        (["--base-url", right], "does not accept the key"),
+        (["--base-url", right, "--api-key", "wrong-key-of-mine"], "rejects the token"),
+        (["--base-url", right, "--curl", curl.replace(gateway.url, closed)], "connection refused"),
+        (
+            ["--base-url", right, "--curl", curl.replace(SECRET, "wrong-canary-secret")],
+            "nothing that looks like a token",
+        ),
+    ):
+        assert await run(tmp_path / "my.toml", "--yes", *arguments) == 1
+        assert words in capsys.readouterr().err
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "asks on a terminal; elsewhere use --yes"),
+        (["--yes", "--curl", "curl x", "--api-key", "k"], "cannot be combined with --curl"),
+        (["--yes", "--base-url", "http://127.0.0.1/v1/chat/completions"], "--base-url: must be"),
+        (["--yes", "--caller", "1 2"], "--caller: must be letters"),
+        (["--yes", "--output", "nowhere/my.toml"], "nowhere: is no folder"),
+        (["--yes", "--output", 'a"b.toml'], "--output: the name must be letters"),
+    ],
+)
+async def test_wrong_use_is_status_2(
+    arguments: list[str], words: str, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert await asyncio.to_thread(main, ["init", *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert written(tmp_path) == []
+
+
+async def test_an_input_that_ends_writes_nothing(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    monkeypatch.setattr(sys, "stdin", Terminal("\n"))
+    assert await run(tmp_path / "my.toml") == 2
+    printed = capsys.readouterr()
+    assert "模型网关的 Base URL" in printed.err
+    assert "the input has ended" in printed.err
+    assert written(tmp_path) == []
+
+
+async def test_the_comments_are_chinese_by_locale(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert await run(tmp_path / "my.toml", "--yes", "--model", "mock-gpt-model") == 0
+    assert "谁可以调用" in (tmp_path / "my.toml").read_text()
+    assert "一切正常" in capsys.readouterr().out
