@@ -70,7 +70,7 @@ HOSTILE = [
 def access(*keys: str, **more: str) -> AccessControl:
     """A check of these keys; each is named after its place."""
     callers = tuple(CallerKey(name=f"caller-{place}", key=Secret(key)) for place, key in enumerate(keys))
-    return AccessControl(Access(keys=callers, **more))  # type: ignore[arg-type]
+    return AccessControl(Access(keys=callers, **more))
 
 
 def bearer(key: bytes) -> list[tuple[bytes, bytes]]:

@@ -186,7 +186,7 @@ def test_settings_cannot_be_changed(load: Load) -> None:
     settings = load(MINIMAL + "[routes]\nembeddings = 'chat'\n")
 
     with pytest.raises(ValidationError):
-        settings.logs.level = "debug"
+        settings.logs.level = "debug"  # type: ignore[misc]
     tables = (
         settings.upstreams,
         settings.credentials,

@@ -74,7 +74,7 @@ def oauth2_recipe(section: OAuth2Credential) -> HttpCredential:
         **common,
         source="http",
         url=section.token_url,
-        form={name: value for name, value in form.items() if value is not None},
+        form={name: value for name, value in form.items() if value is not None},  # type: ignore[misc]
         basic=_basic(section),
         token="access_token",  # noqa: S106 - a path in the reply
         expires=(Expiry.model_construct(path="expires_in", unit="seconds"),),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from quart import Quart, Response, request
 
@@ -86,7 +86,7 @@ def recipe_of(
     **keys: Any,
 ) -> HttpCredential:
     """A section of the HTTP source without validation, with places as pairs of path and unit."""
-    places = (Expiry.model_construct(path=path or None, unit=unit) for path, unit in expires)
+    places = (Expiry.model_construct(path=path or None, unit=cast(Any, unit)) for path, unit in expires)
     sign = success and Success.model_construct(path=success[0], equals=success[1])
     given = {"token": "access_token", **keys}
     return HttpCredential.model_construct(
