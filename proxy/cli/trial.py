@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials, build_source
@@ -121,7 +121,7 @@ def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) ->
     return f"status {reply.status}, {size} bytes; possible secrets are masked\n{shown}"
 
 
-def _sent(value: Any, name: str = "") -> Iterator[str]:
+def _sent(value: object, name: str = "") -> Iterator[str]:
     """Yield the values that a section sends and that may be secrets, which an endpoint may repeat."""
     if isinstance(value, Secret):
         yield value.reveal()

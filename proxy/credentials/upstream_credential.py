@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote_plus
 
 from proxy.credentials.cached_source import CachedTokenSource, Rejection
@@ -80,7 +80,7 @@ def _matches(rule: Invalidation, status: int, headers: Headers) -> bool:
     )
 
 
-def _is_among(found: Any, values: Sequence[object]) -> bool:
+def _is_among(found: object, values: Sequence[object]) -> bool:
     """Compare type and value: 1 is not true, and 110 is not "110"."""
     return any(type(found) is type(value) and found == value for value in values)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from proxy.recipe.curl_options import Options, read_options
@@ -48,7 +48,7 @@ class CurlRequest:
     """The URL without user, query and fragment."""
     query: dict[str, str]
     headers: dict[str, str]
-    json: Any = None
+    json: object = None
     form: dict[str, str] | None = None
     basic: tuple[str, str] | None = None
     ca_file: str | None = None
@@ -151,7 +151,7 @@ class _Parser:
             if self._header("accept") is None:
                 self._headers["Accept"] = "application/json"
 
-    def _read_body(self) -> tuple[Any, dict[str, str] | None]:
+    def _read_body(self) -> tuple[object, dict[str, str] | None]:
         """Return the body as JSON, or as the fields of a form."""
         text = self._body
         if not text:
@@ -168,7 +168,7 @@ class _Parser:
             raise CurlLineError("the body is neither JSON nor a form: the http source cannot send it")
         return None, without_repeats(pairs_of(text, "the form"), "the form")
 
-    def _json(self, text: str) -> Any:
+    def _json(self, text: str) -> object:
         try:
             value = parse_json(text)
         except ValueError:
@@ -366,7 +366,7 @@ def file_text(option: str, name: str, read_file: ReadFile) -> str:
     return text
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> object:
     """Parse JSON.
 
     Raises:
@@ -380,7 +380,7 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def _no_number(text: str) -> Any:
+def _no_number(text: str) -> object:
     raise ValueError(f"{text} is not a number")
 
 

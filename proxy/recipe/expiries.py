@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal, TypeGuard
 
 from proxy.credentials.sources.reply import COOKIE, HEADER, Reply, has_no_zone, read_lifetime
 from proxy.recipe.outline import leaves
@@ -33,7 +33,7 @@ class Finding:
     """The unit of a lifetime, as in the key `as` of the settings."""
     lifetime: float | None = None
     """The resulting lifetime in seconds."""
-    value: Any = field(default=None, repr=False)
+    value: object = field(default=None, repr=False)
     local: bool = False
     """Whether it is a local time without a time zone."""
 
@@ -44,7 +44,7 @@ class Finding:
         return bool(self.value == other.value)
 
 
-def path_leaves(body: Any) -> Iterator[tuple[str, str, Any]]:
+def path_leaves(body: object) -> Iterator[tuple[str, str, object]]:
     """Yield (dotted path, name, value) of each value; items of a list have the name of the list."""
     for path, value in leaves(body):
         if not path or any(not step or "." in step for step in path):
@@ -143,7 +143,7 @@ def _valued(reply: Reply, path: str, name: str, value: str, score: int) -> Itera
         yield from _iso8601(reply, path, name, value, score)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[str | float]:
     if isinstance(value, str):
         return re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _NUMBER_MAX
@@ -154,7 +154,7 @@ def _life(reply: Reply, path: str, unit: str) -> float | None:
     return read_lifetime([(path, unit)], reply, "", math.inf)
 
 
-def _number(reply: Reply, path: str, name: str, value: Any, score: int) -> Iterator[Finding]:
+def _number(reply: Reply, path: str, name: str, value: str | float, score: int) -> Iterator[Finding]:
     """Yield the meanings of a number, the most likely unit first."""
     for unit, what, size in (("epoch", "seconds", 1), ("epoch_ms", "milliseconds", 1000)):
         instant = float(value) / size - reply.server_time

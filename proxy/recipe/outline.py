@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from proxy.credentials.sources.reply import embedded
 from proxy.credentials.sources.reply_faults import is_html_text
@@ -19,7 +19,7 @@ _HEAD_CHARACTERS: Final = 4096
 
 
 def outline(
-    body: Any, text: str = "", headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
+    body: object, text: str = "", headers: Mapping[str, str] | None = None, secrets: Collection[str] = ()
 ) -> str:
     """Write one line per value: its path, and the value, or `********` and its length.
 
@@ -42,7 +42,7 @@ def outline(
     return "\n".join([*(f"  {path:<{width}}  {value}" for path, value in shown), *more])
 
 
-def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
     """Yield all values with their paths. Non-empty objects, arrays and JSON in strings are expanded."""
     if isinstance(value, str) and len(path) < _DEPTH_MAX and (inside := embedded(value)):
         value = inside
@@ -71,7 +71,7 @@ def _key(key: str, secrets: Collection[str]) -> str:
     return key if key.isprintable() else quoted(key)
 
 
-def _value(path: tuple[str, ...], value: Any, secrets: Collection[str]) -> str:
+def _value(path: tuple[str, ...], value: object, secrets: Collection[str]) -> str:
     if isinstance(value, dict | list):
         return "{...}" if value else json.dumps(value)
     name = name_of(path)
@@ -83,7 +83,7 @@ def _value(path: tuple[str, ...], value: Any, secrets: Collection[str]) -> str:
     return _masked(value)
 
 
-def _masked(value: Any) -> str:
+def _masked(value: object) -> str:
     return f"{MASK} ({len(value)} characters)" if isinstance(value, str) else f"{MASK} (a number)"
 
 

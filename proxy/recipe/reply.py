@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from proxy.credentials.sources.reply import COOKIE, Reply, cookies_of, embedded, parse_body
 from proxy.recipe.expiries import Finding, find_expiries, find_refresh_hint, path_leaves
@@ -135,7 +135,7 @@ def _tokens(reply: Reply) -> Iterator[Finding]:
         yield Finding("text", "", f"the whole reply is one word that {why}", 65 + look, value=text)
 
 
-def _token_at(path: str, name: str, value: Any) -> Finding | None:
+def _token_at(path: str, name: str, value: object) -> Finding | None:
     if not isinstance(value, str) or not re.fullmatch(r"(?i:Bearer )?[!-~]+", value):
         return None
     words = words_of(name)
@@ -190,7 +190,7 @@ def _look(value: str) -> tuple[int, str]:
     return -15, f"is short ({len(value)} characters)"
 
 
-def _success(body: Any) -> Finding | None:
+def _success(body: object) -> Finding | None:
     """Find a value at the top level of the reply that signals success."""
     body = embedded(body) if isinstance(body, str) else body
     if not isinstance(body, dict):
@@ -202,7 +202,7 @@ def _success(body: Any) -> Finding | None:
     return _sign_in(body)
 
 
-def _sign_in(body: dict[str, Any]) -> Finding | None:
+def _sign_in(body: dict[str, object]) -> Finding | None:
     found = []
     for name, value in body.items():
         whole = "".join(words_of(name))

@@ -6,7 +6,7 @@ it becomes the log line and the token count.
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from proxy.errors import ProxyError
 from proxy.telemetry.logs import get_logger
@@ -138,10 +138,10 @@ class ExchangeRecord:
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, object]:
         """Return the known fields of the log line, with durations in milliseconds."""
         now = time.monotonic()
-        line: dict[str, Any] = {
+        line: dict[str, object] = {
             "request_id": self.request_id,
             "method": self.method,
             "path": self.path,

@@ -1,7 +1,7 @@
 """Errors in OpenAI's envelope, as response bodies and as events of a stream (pure)."""
 
 import re
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -55,7 +55,7 @@ def forbidden_error(status: int, body: bytes) -> UpstreamForbidden:
     return UpstreamForbidden(message or None, reason=reason)
 
 
-def _decode(body: bytes | str) -> Any:
+def _decode(body: bytes | str) -> object:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -6,7 +6,7 @@ types. Some read the length of the context, which is not part of OpenAI's API.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -114,7 +114,7 @@ def single(entry: ModelEntry) -> bytes:
     return msgspec.json.encode(entry.as_json())
 
 
-def _entries(listed: Iterable[Any]) -> Iterator[ModelEntry]:
+def _entries(listed: Iterable[object]) -> Iterator[ModelEntry]:
     for item in listed:
         if isinstance(item, str) and item:
             yield ModelEntry(item)
@@ -128,7 +128,7 @@ def _entries(listed: Iterable[Any]) -> Iterator[ModelEntry]:
             )
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
         return None
     return int(value)

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -48,7 +48,7 @@ def identity_of(name: str, sections: Mapping[str, CredentialSettings]) -> bytes:
     return json.dumps(_plain(sections[name], sections), sort_keys=True).encode()
 
 
-def _plain(value: Any, sections: Mapping[str, CredentialSettings]) -> Any:
+def _plain(value: object, sections: Mapping[str, CredentialSettings]) -> object:
     match value:
         case Secret():
             return {"secret": value.reveal()}
@@ -68,7 +68,7 @@ def _plain(value: Any, sections: Mapping[str, CredentialSettings]) -> Any:
             return value
 
 
-def _identifying(field: str, value: Any, sections: Mapping[str, CredentialSettings]) -> Any:
+def _identifying(field: str, value: object, sections: Mapping[str, CredentialSettings]) -> object:
     if not isinstance(value, Path):
         return _plain(value, sections)
     path = value.absolute()
@@ -77,7 +77,7 @@ def _identifying(field: str, value: Any, sections: Mapping[str, CredentialSettin
     return {"content": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _part(part: str | LateReference, sections: Mapping[str, CredentialSettings]) -> Any:
+def _part(part: str | LateReference, sections: Mapping[str, CredentialSettings]) -> object:
     if isinstance(part, str):
         return part
     # Another token in the request is identified by its recipe, not by its name.

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, cast
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
@@ -84,7 +84,7 @@ class _Found:
     """A token, and where its expiry may be."""
 
     token: str
-    body: Any = None
+    body: object = None
     expires: tuple[tuple[str, str], ...] = ()
     permanent: bool = False
     """Whether the format defines that a token without an expiry does not expire."""
@@ -122,7 +122,7 @@ def read_output(output: bytes, section: ExecCredential, now: float) -> FetchedTo
 def _format_of(text: str, section: ExecCredential) -> str:
     """Detect the format of an output. No token begins like a JSON object."""
     if text.lstrip().startswith("{"):
-        body = as_json(text, _WHENCE)
+        body = cast(dict[str, object], as_json(text, _WHENCE))
         if "Version" in body and "AccessKeyId" in body:
             return "credential_process"
         if section.token is not None:

@@ -10,7 +10,7 @@ import ssl
 import time
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx2
 
@@ -146,10 +146,11 @@ class HttpTokenSource:
         url = httpx2.URL(section.url)
         request: dict[str, Any] = {
             "method": section.method,
-            # Merging rewrites the query of the URL, so it is only done if necessary.
-            "url": url.copy_merge_params(moment.fill(section.query)) if section.query else url,
+            "url": url,
             "headers": moment.fill(section.headers),
         }
+        if section.query:  # merging rewrites the query of the URL
+            request["url"] = url.copy_merge_params(cast(dict[str, str], moment.fill(section.query)))
         if section.json_body is not None:
             request["json"] = moment.fill_json(section.json_body)
         if section.form is not None:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from jwt import PyJWS
@@ -22,7 +22,7 @@ class Signer:
 
     Args:
         key: A PEM, or the secret for HMAC.
-        algorithm: Any JWS algorithm (RFC 7518 3.1) that the settings accept.
+        algorithm: object JWS algorithm (RFC 7518 3.1) that the settings accept.
 
     Raises:
         ValueError: The key does not fit the algorithm.
@@ -35,7 +35,7 @@ class Signer:
             self._key = load_private_key(key, algorithm)
         self._jws = _jws()
 
-    def sign(self, claims: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    def sign(self, claims: Mapping[str, object], header: Mapping[str, object]) -> str:
         """Return the compact serialization; `typ` and `alg` are added to the header."""
         key = self._key.reveal().encode() if isinstance(self._key, Secret) else self._key
         payload = json.dumps(claims, separators=(",", ":")).encode()
@@ -102,12 +102,11 @@ class JwtTokenSource:
     async def close(self) -> None:
         """Do nothing: there are no connections."""
 
-    def _signed(self, claims: Mapping[str, Any], now: float) -> str:
+    def _signed(self, claims: Mapping[str, object], now: float) -> str:
         headers = self._filled(self._section.headers, now)
         if self._section.key_id is not None:
             headers["kid"] = self._section.key_id
         return self._signer.sign(claims, headers)
 
-    def _filled(self, table: Mapping[str, Any], now: float) -> dict[str, Any]:
-        filled: dict[str, Any] = Moment(now=now).fill_json(table)
-        return filled
+    def _filled(self, table: Mapping[str, object], now: float) -> dict[str, object]:
+        return Moment(now=now).fill_members(table)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from proxy.credentials.credential import FetchedToken, LifetimeDoubt
 from proxy.credentials.sources import TokenFetchError
@@ -45,7 +45,7 @@ def as_text(raw: bytes, whence: str) -> str:
         raise TokenFetchError(f"{whence} is not valid UTF-8") from None  # that error contains the bytes
 
 
-def as_json(text: str, whence: str) -> Any:
+def as_json(text: str, whence: str) -> object:
     """Parse JSON; `whence` names its place.
 
     Raises:
@@ -57,7 +57,7 @@ def as_json(text: str, whence: str) -> Any:
         raise TokenFetchError(f"{whence} is not valid JSON") from None
 
 
-def as_token(value: Any, whence: str) -> str:
+def as_token(value: object, whence: str) -> str:
     """Check that a value can be a token; `whence` names its place.
 
     Raises:
@@ -73,7 +73,7 @@ def as_token(value: Any, whence: str) -> str:
 
 
 def time_left(
-    token: str, body: Any, expires: Iterable[tuple[str, str]], *, since: float, now: float, whence: str
+    token: str, body: object, expires: Iterable[tuple[str, str]], *, since: float, now: float, whence: str
 ) -> float | None:
     """Return the remaining lifetime in seconds, always positive; None if it is unknown.
 
@@ -103,7 +103,7 @@ def time_left(
 
 
 def doubt_time_left(
-    token: str, body: Any, expires: Sequence[tuple[str, str]], *, since: float, default_ttl: float
+    token: str, body: object, expires: Sequence[tuple[str, str]], *, since: float, default_ttl: float
 ) -> LifetimeDoubt | None:
     """Explain a lifetime that cannot be read, or that looks wrong; for the arguments see `time_left`."""
     if not expires:

@@ -50,7 +50,7 @@ class Assertion:
         subject = section.client_id if self._of_client else section.subject
         if subject:
             claims["sub"] = subject
-        more = {} if self._of_client else moment.fill_json(section.claims)
+        more = {} if self._of_client else moment.fill_members(section.claims)
         return self._signer.sign({**claims, **more}, self._header)
 
 

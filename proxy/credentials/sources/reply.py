@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 from xml.etree import ElementTree as ET
 
 _DEPTH_MAX: Final = 50
@@ -23,7 +23,7 @@ _COOKIE: Final = re.compile(r"\s*([^=;\s]+)\s*=\s*(\"[^\"]*\"|[^;]*)")
 _ATTRIBUTE: Final = re.compile(r";\s*(max-age|expires)\s*=\s*([^;]*)", re.IGNORECASE)
 
 
-def parse_body(body: bytes) -> Any:
+def parse_body(body: bytes) -> object:
     """Parse JSON, or else XML; None for anything else.
 
     An XML element becomes a table of its children by name, without namespaces. Several children of the same
@@ -43,7 +43,7 @@ def parse_body(body: bytes) -> Any:
     return None if name.lower() == "html" else {name: _value(root, 0)}
 
 
-def embedded(text: str) -> Any:
+def embedded(text: str) -> object:
     """Parse a string that contains a JSON object or array; return None for any other."""
     if text.lstrip()[:1] not in {"{", "["}:
         return None
@@ -66,11 +66,11 @@ def cookies_of(set_cookies: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _value(element: ET.Element, depth: int) -> Any:
+def _value(element: ET.Element, depth: int) -> object:
     """Return the text of an element, or a table of its attributes and children."""
     if depth > _DEPTH_MAX:
         return None
-    inside: dict[str, Any] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
+    inside: dict[str, object] = {f"@{_local(name)}": value for name, value in element.attrib.items()}
     for child in element:
         name, value = _local(child.tag), _value(child, depth + 1)
         before = inside.get(name)
@@ -109,7 +109,7 @@ _OFFSET: Final = re.compile(r"([+-])(\d\d):(\d\d)")
 class Reply:
     """The reply of a token endpoint."""
 
-    body: Any
+    body: object
     """Parsed JSON or XML; None if it is neither."""
     headers: Mapping[str, str]
     """Values by name in lower case; cookies as `cookie:NAME`."""
@@ -143,7 +143,7 @@ class Reply:
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
 
-    def find(self, path: str) -> Any:
+    def find(self, path: str) -> object:
         """Return the value at a path, or None.
 
         A path consists of keys and list indexes with dots between them, or it is `header:NAME`,
@@ -157,7 +157,7 @@ class Reply:
         return None if value is _MISSING else value
 
 
-def find_path(value: Any, path: str) -> Any:
+def find_path(value: object, path: str) -> object:
     """Follow a dotted path through parsed JSON, and through strings that contain JSON."""
     for step in path.split("."):
         if isinstance(value, str):
@@ -204,7 +204,7 @@ def read_lifetime(
     return None
 
 
-def life_of(value: Any, unit: str, reply: Reply) -> float | None:
+def life_of(value: object, unit: str, reply: Reply) -> float | None:
     """Convert a value of a unit to a lifetime in seconds; None if that is not possible.
 
     `iso8601` may be followed by the UTC offset of times without a time zone, as in `iso8601+08:00`.
@@ -213,7 +213,7 @@ def life_of(value: Any, unit: str, reply: Reply) -> float | None:
     return _iso8601(value, reply, offset) if offset else UNITS[unit](value, reply)
 
 
-def has_no_zone(value: Any) -> bool:
+def has_no_zone(value: object) -> bool:
     """Whether a value is a point in time without a time zone."""
     return isinstance(value, str | int) and _LOCAL.fullmatch(str(value).strip()) is not None
 
@@ -229,7 +229,7 @@ def is_certain(candidates: Iterable[tuple[str, str]], reply: Reply, token: str, 
     return True
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """Return a finite number, given as a number or a string; "300s", "1_000" and true are none."""
     if isinstance(value, str):
         return float(value) if _PLAIN.fullmatch(value.strip()) else None
@@ -242,26 +242,26 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _seconds(value: Any, _reply: Reply) -> float | None:
+def _seconds(value: object, _reply: Reply) -> float | None:
     return _number(value)
 
 
-def _milliseconds(value: Any, _reply: Reply) -> float | None:
+def _milliseconds(value: object, _reply: Reply) -> float | None:
     number = _number(value)
     return None if number is None else number / 1000
 
 
-def _epoch(value: Any, reply: Reply) -> float | None:
+def _epoch(value: object, reply: Reply) -> float | None:
     number = _number(value)
     return None if number is None else number - reply.server_time
 
 
-def _epoch_ms(value: Any, reply: Reply) -> float | None:
+def _epoch_ms(value: object, reply: Reply) -> float | None:
     number = _number(value)
     return None if number is None else number / 1000 - reply.server_time
 
 
-def _iso8601(value: Any, reply: Reply, offset: str = "+00:00") -> float | None:
+def _iso8601(value: object, reply: Reply, offset: str = "+00:00") -> float | None:
     """Accept HTTP dates as well (RFC 9110 5.6.7); `offset` applies to times without a time zone."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         return None
@@ -293,7 +293,7 @@ def _zone(offset: str) -> timezone:
     return timezone(ahead if parts[1] == "+" else -ahead)
 
 
-def _jwt(value: Any, reply: Reply) -> float | None:
+def _jwt(value: object, reply: Reply) -> float | None:
     """Read the expiry of a JWT (RFC 7519 4.1.4), without verifying it."""
     claims = _claims(value)
     expires, issued = _number(claims.get("exp")), _number(claims.get("iat"))
@@ -304,7 +304,7 @@ def _jwt(value: Any, reply: Reply) -> float | None:
     return expires - reply.server_time
 
 
-def _claims(value: Any) -> dict[str, Any]:
+def _claims(value: object) -> dict[str, object]:
     try:
         payload = str(value).split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -313,7 +313,7 @@ def _claims(value: Any) -> dict[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
-UNITS: Final[Mapping[str, Callable[[Any, Reply], float | None]]] = {
+UNITS: Final[Mapping[str, Callable[[object, Reply], float | None]]] = {
     "seconds": _seconds,
     "milliseconds": _milliseconds,
     "epoch": _epoch,

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from proxy.credentials.credential import LifetimeDoubt
 from proxy.credentials.sources.reply import UNITS, Reply, duration, has_no_zone, life_of, read_lifetime
@@ -178,7 +178,7 @@ def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
     return None
 
 
-def _likelier(value: Any, unit: str, reply: Reply) -> str:
+def _likelier(value: object, unit: str, reply: Reply) -> str:
     """Suggest another unit in which the value is a usual lifetime."""
     shortest, longest = _PLAUSIBLE_SECONDS
     for other in UNITS:

@@ -7,7 +7,7 @@ generated for each request, such as signed assertions.
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
 from proxy.credentials.credential import Credential
@@ -35,7 +35,7 @@ class Moment:
     tokens: Mapping[str, Credential] = field(default_factory=dict)
     now: float = field(default_factory=time.time)
 
-    def fill(self, value: Any) -> Any:
+    def fill(self, value: object) -> object:
         """Return a value in the form in which it is sent, with secrets revealed."""
         if isinstance(value, Secret):
             return value.reveal()
@@ -49,10 +49,10 @@ class Moment:
             return value.make(self)
         return value
 
-    def fill_json(self, value: Any) -> Any:
+    def fill_json(self, value: object) -> object:
         """Return a JSON value, in which `"${now}"` and `"${now_ms}"` alone become numbers."""
         if isinstance(value, Mapping):
-            return {key: self.fill_json(item) for key, item in value.items()}
+            return self.fill_members(value)
         if isinstance(value, list | tuple):
             return [self.fill_json(item) for item in value]
         if isinstance(value, LateText) and value.parts in {
@@ -61,6 +61,10 @@ class Moment:
         }:
             return int(self._text(value))
         return self.fill(value)
+
+    def fill_members(self, table: Mapping[str, object]) -> dict[str, object]:
+        """Return the members of a JSON object, as `fill_json` does."""
+        return {key: self.fill_json(item) for key, item in table.items()}
 
     def _text(self, text: LateText) -> str:
         return "".join(part if isinstance(part, str) else self._late(part) for part in text.parts)
@@ -73,7 +77,7 @@ class Moment:
         return str(int(self.now * (1000 if reference.kind == "now_ms" else 1)))
 
 
-def credentials_in(value: Any) -> Iterator[str]:
+def credentials_in(value: object) -> Iterator[str]:
     """Find the names of the credentials whose tokens a value contains."""
     for _, text in late_texts(value):
         yield from text.credentials

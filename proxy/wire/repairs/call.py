@@ -1,7 +1,7 @@
 """The properties of a caller's request that repairs of the response depend on."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -38,15 +38,15 @@ class Call:
 
 
 class _Request(msgspec.Struct):
-    model: Any = None
-    stream: Any = None
-    stream_options: Any = None
-    encoding_format: Any = None
-    top_n: Any = None
+    model: object = None
+    stream: object = None
+    stream_options: object = None
+    encoding_format: object = None
+    top_n: object = None
     input: msgspec.Raw = _ABSENT
     documents: msgspec.Raw = _ABSENT
     tools: msgspec.Raw = _ABSENT
-    stream_format: Any = None
+    stream_format: object = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Request)

@@ -55,7 +55,9 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
         The stream; None if the body has no choices.
     """
     whole = read_value(response)
-    listed = whole.get("choices") if isinstance(whole, dict) else None
+    if not isinstance(whole, dict):
+        return None
+    listed = whole.get("choices")
     choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
     if not choices:
         return None
@@ -213,10 +215,11 @@ def _chunks(events: bytes) -> Iterator[dict[str, Any] | EmbeddedError]:
         payload = read_payload(block)
         error = read_openai_error(open_object(payload) or {})
         chunk = read_value(payload)
-        if error is not None or isinstance(chunk, dict):
-            yield error or chunk
         if error is not None:
+            yield error
             return
+        if isinstance(chunk, dict):
+            yield chunk
 
 
 def _extend(whole: dict[str, Any], part: dict[str, Any]) -> None:

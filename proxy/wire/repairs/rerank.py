@@ -122,7 +122,9 @@ def _result(written: msgspec.Raw, place: int) -> msgspec.Raw:
 def _number(written: msgspec.Raw) -> msgspec.Raw:
     """Turn a number in a string into a number; return any other value as it is."""
     text = read_value(written)
-    number = read_value(text.encode()) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return written
+    number = read_value(text.encode())
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     return msgspec.Raw(text.strip().encode()) if is_number else written
 

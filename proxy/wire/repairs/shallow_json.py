@@ -1,7 +1,7 @@
 """Parse JSON one level at a time, so that values that do not change keep their bytes."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -65,7 +65,7 @@ def _is_dense(written: bytes) -> bool:
     return commas > _COMMAS_MAX and len(written) < _DENSE_BYTES * commas
 
 
-def read_value(written: bytes | None) -> Any:
+def read_value(written: bytes | None) -> object:
     """Parse a whole value; None if it is null, absent or not JSON."""
     try:
         return None if written is None else msgspec.json.decode(written)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from proxy.errors import ErrorEnvelope, UpstreamError
 from proxy.wire.repairs.registry import CLIENTS, Repair
@@ -208,7 +208,7 @@ def _has_result(response: Members) -> bool:
     return any(not is_empty(response.get(name)) for name in _RESULTS)
 
 
-def _whole(response: Members) -> dict[str, Any]:
+def _whole(response: Members) -> dict[str, object]:
     read = read_value(to_json(response))
     return read if isinstance(read, dict) else {}
 
@@ -216,7 +216,7 @@ def _whole(response: Members) -> dict[str, Any]:
 # --- shapes
 
 
-def _minimax(whole: dict[str, Any]) -> EmbeddedError | None:
+def _minimax(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"base_resp": {"status_code": 1004, "status_msg": "..."}}`."""
     base = whole.get("base_resp")
     code = _number(base.get("status_code")) if isinstance(base, dict) else None
@@ -226,7 +226,7 @@ def _minimax(whole: dict[str, Any]) -> EmbeddedError | None:
     return _error(status, _text(base.get("status_msg")), UNSAFE if code in _MINIMAX_UNSAFE else str(code))
 
 
-def _baidu(whole: dict[str, Any]) -> EmbeddedError | None:
+def _baidu(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"error_code": 336003, "error_msg": "..."}`."""
     code = _number(whole.get("error_code"))
     if not code:
@@ -235,13 +235,13 @@ def _baidu(whole: dict[str, Any]) -> EmbeddedError | None:
     return _error(_BAIDU.get(code, 502), text, str(code))
 
 
-def _spark_header(whole: dict[str, Any]) -> EmbeddedError | None:
+def _spark_header(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"header": {"code": 10013, "message": "...", "sid": "..."}}`, Spark's shape on WebSockets."""
     header = whole.get("header")
     return _flat(header) if isinstance(header, dict) else None
 
 
-def _tencent(whole: dict[str, Any]) -> EmbeddedError | None:
+def _tencent(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"Response": {"Error": {"Code": "...", "Message": "..."}, "RequestId": "..."}}`."""
     response = whole.get("Response")
     error = response.get("Error") if isinstance(response, dict) else None
@@ -250,7 +250,7 @@ def _tencent(whole: dict[str, Any]) -> EmbeddedError | None:
     return _classified(_text(error.get("Message")), error.get("Code"), None)
 
 
-def _flat(whole: dict[str, Any]) -> EmbeddedError | None:
+def _flat(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"code": 10012, "message": "...", "sid": "..."}`, also with other names or with a string as code."""
     code = next((whole[name] for name in _CODE_NAMES if whole.get(name) is not None), None)
     if code is None or isinstance(code, bool | dict | list) or str(code).lower() in _SUCCESS:
@@ -259,7 +259,7 @@ def _flat(whole: dict[str, Any]) -> EmbeddedError | None:
     return _classified(text, code, whole.get("type")) if text else None
 
 
-def _failed(whole: dict[str, Any]) -> EmbeddedError | None:
+def _failed(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"status": "error", "message": "..."}`, also with an HTTP status."""
     status = whole.get("status")
     is_error = isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
@@ -269,13 +269,13 @@ def _failed(whole: dict[str, Any]) -> EmbeddedError | None:
     return _classified(text, status if is_error else None, None) if text else None
 
 
-def _only_text(whole: dict[str, Any]) -> EmbeddedError | None:
+def _only_text(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"message": "..."}` alone or with a request id, as API gateways write it."""
     names = {name for name in whole if "id" not in name.lower()}
     return _classified(_text(*whole.values()), None, None) if names in ({"message"}, {"msg"}) else None
 
 
-def _unsuccessful(whole: dict[str, Any]) -> EmbeddedError | None:
+def _unsuccessful(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"success": false}`, `{"errors": [{"code", "message"}]}` or `{"object": "error", "message"}`."""
     errors = whole.get("errors")
     if whole.get("success") is not False and whole.get("object") != "error" and not errors:
@@ -285,7 +285,7 @@ def _unsuccessful(whole: dict[str, Any]) -> EmbeddedError | None:
     return _classified(_text(first.get("message"), first.get("msg")), first.get("code"), first.get("type"))
 
 
-def _detail(whole: dict[str, Any]) -> EmbeddedError | None:
+def _detail(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"detail": "..."}` alone. For an invalid request FastAPI writes a list of `{"loc", "msg"}`."""
     if whole.keys() != {"detail"}:
         return None
@@ -295,7 +295,7 @@ def _detail(whole: dict[str, Any]) -> EmbeddedError | None:
     return _classified(_text(detail), None, None)
 
 
-_Shape = Callable[[dict[str, Any]], EmbeddedError | None]
+_Shape = Callable[[dict[str, object]], EmbeddedError | None]
 _SHAPES: Final[tuple[_Shape, ...]] = (
     _minimax,
     _baidu,
@@ -323,7 +323,7 @@ _TEXT_NAMES: Final = (
 # --- fields
 
 
-def _classified(message: str, code: Any, kind: Any) -> EmbeddedError:
+def _classified(message: str, code: object, kind: object) -> EmbeddedError:
     number = _number(code)
     if number in _SPARK_UNSAFE or number in _ZHIPU_UNSAFE:
         return _error(400, message, UNSAFE)
@@ -350,7 +350,7 @@ def _error(status: int, message: str, code: str | None, kind: str | None = None)
     )
 
 
-def _text(*offered: Any) -> str:
+def _text(*offered: object) -> str:
     """Return the first string that is not empty, without ids."""
     for text in offered:
         if isinstance(text, str) and text.strip():
@@ -358,7 +358,7 @@ def _text(*offered: Any) -> str:
     return ""
 
 
-def _number(code: Any) -> int | None:
+def _number(code: object) -> int | None:
     if isinstance(code, bool):
         return None
     if isinstance(code, int):

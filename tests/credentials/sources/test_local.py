@@ -1,6 +1,7 @@
 """What this host's files and commands say about a token."""
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_bytes_become_text_json_and_a_token_or_a_failure_without_them() -> None:
     assert as_text(b"\xef\xbb\xbf\xc3\xa9", "the file") == "\u00e9"
     assert as_json('{"a": [1]}', "the file") == {"a": [1]}
     assert as_token("a b~", "the file") == "a b~"
-    for failing, told in (
+    failures: list[tuple[Callable[[], object], str]] = [
         (lambda: as_text(b"s3cret\xff", "the file"), "the file is not valid UTF-8"),
         (lambda: as_json("s3cret", "the file"), "the file is not valid JSON"),
         (lambda: as_json("[" * 100_000, "the file"), "the file is not valid JSON"),
@@ -95,7 +96,8 @@ def test_bytes_become_text_json_and_a_token_or_a_failure_without_them() -> None:
             "the file has a token that is not one line of printable ASCII",
         ),
         (lambda: as_token("s3cr\u00e9t", "x"), "x has a token that is not one line of printable ASCII"),
-    ):
+    ]
+    for failing, told in failures:
         with pytest.raises(TokenFetchError) as failure:
             failing()
         assert failure.value.reason == told

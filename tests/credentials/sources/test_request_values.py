@@ -5,6 +5,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_each_reference_has_its_value() -> None:
     assert MOMENT.fill(late("${now_ms}")) == "1700000000700"
     assert MOMENT.fill(late("Bearer ${credential:k8s}")) == "Bearer t0ken"
     assert MOMENT.fill(late("${env:X}-${now}", X="x")) == "x-1700000000"
-    first, second = MOMENT.fill((late("${uuid}"), late("${uuid}")))
+    first, second = cast(tuple[str, str], MOMENT.fill((late("${uuid}"), late("${uuid}"))))
     assert re.fullmatch(r"[0-9a-f-]{36}", first)
     assert first != second
 
