@@ -153,7 +153,10 @@ class ProxyConnection(ASGIHTTPConnection):
         subscribe: Subscribe | None = extensions.get(EXTENSION, {}).get(SUBSCRIBE)
         if subscribe is not None:
             request.body.receive = receive
-            await self._serve(request, send, subscribe)
+            try:
+                await self._serve(request, send, subscribe)
+            finally:
+                request.body.receive = None  # It refers to the task, whose context refers to the request.
             return
         async with asyncio.TaskGroup() as group:
             listeners: list[asyncio.Task[None]] = []
