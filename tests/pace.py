@@ -34,5 +34,5 @@ def paced(seconds: float) -> float:
     return seconds * PACE
 
 
-PATIENCE: Final = paced(20.0)
+PATIENCE: Final = paced(60.0)
 """Seconds that any wait in a test may take before it is a failure."""

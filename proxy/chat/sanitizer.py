@@ -5,11 +5,20 @@ from typing import Final
 
 import nh3
 
-_LENGTH: Final = re.compile(r"[+-]?\d?(?:\.\d{1,4})?(?:em|ex|px|pt|mu|%)?")
+_LENGTH: Final = re.compile(r"[+-]?\d?(?:\.\d{1,9})?(?:em|ex|px|pt|mu|%)?")
 _WORD: Final = re.compile(r"[\w .-]{0,64}", re.ASCII)
 _CLASS_WORD: Final = re.compile(r"[a-z][a-z0-9]{0,2}")  # Pygments' short names
 _LANGUAGE_CLASS: Final = re.compile(r"language-[\w+#.-]{1,30}", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,9}")
+_STYLE: Final = re.compile(
+    r"text-align: ?(?:left|right)|justify-items: ?(?:start|end)|color: ?#[0-9A-Fa-f]{6}|width: ?\d{1,3}%"
+    r"|font-weight: ?bold|font-style: ?italic"
+    r"|(?:margin-left|padding(?:-(?:left|right|top|bottom))?): ?-?[0-2]?(?:\.\d{1,9})?(?:em)?"
+    r"|border(?:-(?:left|right|top|bottom))?: ?0\.0\dem (?:solid|dashed)(?: currentcolor)?"
+    r"|background: (?:(?:, )?linear-gradient\(to top (?:left|right), transparent 47%, currentcolor 47% 53%, "
+    r"transparent 53%\)){1,2}"
+)
+"""A declaration that the renderer of formulas writes."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -48,7 +57,7 @@ ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "span": frozenset({"class"}),
     "td": frozenset({"class"}),
     "th": frozenset({"class"}),
-    **dict.fromkeys(MATH_TAGS, _LENGTHS | _MATH_WORDS),
+    **dict.fromkeys(MATH_TAGS, _LENGTHS | _MATH_WORDS | {"style"}),
 }
 SCHEMES: Final = frozenset({"http", "https", "mailto"})
 LINK_REL: Final = "noopener noreferrer nofollow"
@@ -76,6 +85,8 @@ def keep_attribute(tag: str, name: str, value: str) -> str | None:
     if name == "class":
         return _keep_class(tag, value)
     if tag in MATH_TAGS:
+        if name == "style":
+            return value if all(_STYLE.fullmatch(part.strip()) for part in _declarations(value)) else None
         if name in _LENGTHS:
             return value if all(_LENGTH.fullmatch(part) for part in value.split()) else None
         return value if _WORD.fullmatch(value) else None
@@ -84,6 +95,10 @@ def keep_attribute(tag: str, name: str, value: str) -> str | None:
     if name == "checked":
         return ""
     return value
+
+
+def _declarations(style: str) -> list[str]:
+    return [part for part in style.split(";") if part.strip()]
 
 
 def _keep_class(tag: str, value: str) -> str | None:

@@ -21,7 +21,10 @@ button, textarea, dialog { background: gold !important; border: 9px solid red; }
 main { max-width: 720px; margin: 40px auto; }
 main, main * { color: #222; line-height: 1.8; font-family: sans-serif; }
 """
-STRICT = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'"
+STRICT = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'"
+)
 WORDS = "这两年比较流行 AI Agent，所以自用博客尝试了下接入，今天主要就来记录下实现的方法。" * 12
 
 

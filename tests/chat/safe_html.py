@@ -32,6 +32,11 @@ ATTRIBUTES = {
     "td": {"class": "to-(?:center|right)"},
     "th": {"class": "to-(?:center|right)"},
 }
+STYLE = re.compile(
+    r"(?:text-align|justify-items): ?(?:left|right|start|end)|color: ?#[0-9a-fA-F]{6}|width: ?(?:50|100)%"
+    r"|font-(?:weight|style): (?:bold|italic)|border[a-z-]*: ?0\.0\dem (?:solid|dashed)(?: currentcolor)?"
+    r"|(?:margin|padding)[a-z-]*: ?-?[0-2]?(?:\.\d+)?(?:em)?|background: linear-gradient\([a-z0-9%, ()-]*\)"
+)
 UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
@@ -65,7 +70,10 @@ class SafeHtml(HTMLParser):
             self._open.append(tag)
 
     def _check(self, tag: str, name: str, value: str) -> None:
-        if tag in MATH:
+        if tag in MATH and name == "style":
+            for part in filter(None, map(str.strip, value.split(";"))):
+                assert STYLE.fullmatch(part), part
+        elif tag in MATH:
             assert name in MATH_ATTRIBUTES, (tag, name)
             assert re.fullmatch(r"[\w%+. -]{0,64}", value, re.ASCII), (tag, name, value)
         else:

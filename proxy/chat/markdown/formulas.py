@@ -2,18 +2,17 @@ r"""Formulas in Markdown: `$..$`, `$$..$$`, `\(..\)` and `\[..\]`, as rules of m
 
 The search for a closing delimiter is bounded, so that many opening delimiters take linear time.
 
-latex2mathml writes its tree without escaping, so that `\text{<b>}` would become a tag. Therefore the tree is
-serialised here. https://www.w3.org/TR/mathml-core/
+math-core writes MathML Core, which browsers draw without scripts: https://www.w3.org/TR/mathml-core/. Its
+output is adapted to Chromium, which neither draws `menclose` nor places accents well.
 """
 
-import html
 import re
 from typing import Final
-from xml.etree.ElementTree import Element, tostring
+from xml.etree.ElementTree import Element, ParseError, fromstring, tostring
 
-from latex2mathml.converter import Converter
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
+from math_core import LatexError, LatexToMathML
 
 INLINE: Final = "formula_inline"
 DISPLAY: Final = "formula_display"
@@ -27,6 +26,38 @@ _REFUSED: Final = re.compile(
     r"\\(?:(?:re)?newcommand|providecommand|def|gdef|edef|xdef|let|DeclareMathOperator|require"
     r"|href|url|html\w*|style|class|cssId|includegraphics|unicode)(?![A-Za-z])"
 )
+_MACROS: Final = {
+    **dict.fromkeys(("tiny", "small", "normalsize", "large", "Large", "label", "ref"), ""),
+    "argmax": r"\operatorname*{arg\,max}",
+    "argmin": r"\operatorname*{arg\,min}",
+    "celsius": r"^\circ\mathrm{C}",
+    "hdots": r"\ldots",
+    "mbox": r"\text{#1}",
+    "wideparen": r"\overparen{#1}",
+}
+_CONVERTER: Final = LatexToMathML(fancy_error=False, macros=_MACROS)
+_ENVIRONMENT: Final = re.compile(r"\\(begin|end)\{([a-z]+)\*?\}")
+_PAIRS: Final = re.compile(r"(?<=\\begin\{)(alignat\*?\})\s*\{\d{1,2}\}")
+_ALIASES: Final = {
+    **dict.fromkeys(("align", "alignat", "eqnarray", "flalign", "split"), "aligned"),
+    **dict.fromkeys(("gather", "multline"), "gathered"),
+    "equation": "",
+    "smallmatrix": "matrix",
+}
+"""Environments that number their lines, or that math-core does not know, and what is read in their place."""
+_TAG: Final = re.compile(r"\\tag\*?\{([^{}]*)\}")
+_ALONE_TAG: Final = re.compile(r"\A([^\\]*)(\\tag\*?\{[^{}]*\})((?:[^\\]|\\[^\\])*)\Z")
+"""A tag before the end of a formula of one line, which is shown behind it."""
+_IGNORED: Final = re.compile(r"\\(?:label\{[^{}]*\}|nonumber|notag)(?![A-Za-z])")
+_ANGLE: Final = re.compile(r"\\(left|right)\s*([<>])")
+_SUBSTACK: Final = re.compile(r"\\substack\s*\{")
+_BOX: Final = "border: 0.06em solid; padding: 0.2em"
+_STRIKE: Final = "linear-gradient(to {}, transparent 47%, currentcolor 47% 53%, transparent 53%)"
+_STRIKES: Final = {"updiagonalstrike": "top left", "downdiagonalstrike": "top right"}
+_FONTS: Final = {"b": "font-weight: bold", "i": "font-style: italic"}
+_ACCENTS: Final = frozenset("\u02c6\u02c7\u02d8\u02d9\u02da\u02dc\u00a8\u00af\u00b4`\u20d7")
+_COMBINING: Final = {"\u20d7": "\u2192"}
+"""Characters that fonts place beside the letter, and what is drawn above it instead."""
 
 _ENDS: Final = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 _DISPLAY: Final = ("$$", "\\[")
@@ -117,14 +148,62 @@ def to_mathml(latex: str, *, display: bool) -> str | None:
     """
     if len(latex) > LATEX_CHARS_MAX or _REFUSED.search(latex) or _depth(latex) > _DEPTH_MAX:
         return None
-    kind = "block" if display else "inline"
     try:
-        tree = Converter(display=kind).convert_to_element(latex)
-        del tree.attrib["xmlns"]
-        _undo_entities(tree)
-        return tostring(tree, encoding="unicode", short_empty_elements=False)
-    except Exception:  # the library raises arbitrary exceptions for invalid input
+        tree = fromstring(_CONVERTER.convert_with_local_state(_rewrite(latex), displaystyle=display))  # noqa: S314
+    except (LatexError, ParseError):
         return None
+    for element in tree.iter():
+        _adapt(element)
+    return tostring(tree, encoding="unicode", short_empty_elements=False)
+
+
+def _rewrite(latex: str) -> str:
+    """Replace what math-core does not know by what it knows."""
+    latex = _ALONE_TAG.sub(r"\1\3\2", _IGNORED.sub("", latex))
+    latex = _TAG.sub(r"\\qquad\\text{(\1)}", latex)
+    latex = _ANGLE.sub(lambda found: rf"\{found[1]}\{'l' if found[2] == '<' else 'r'}angle ", latex)
+    latex = _ENVIRONMENT.sub(_rename, _PAIRS.sub(r"\1", latex))
+    for _ in range(latex.count(r"\substack")):
+        latex = _write_subarray(latex)
+    return latex
+
+
+def _rename(found: re.Match[str]) -> str:
+    name = _ALIASES.get(found[2])
+    if name is None:
+        return found[0]
+    return rf"\{found[1]}{{{name}}}" if name else ""
+
+
+def _write_subarray(latex: str) -> str:
+    r"""Replace the first `\substack{...}` by an environment."""
+    opening = _SUBSTACK.search(latex)
+    if opening is None:
+        return latex
+    depth, end = 1, opening.end()
+    while end < len(latex) and depth:
+        depth += {"{": 1, "}": -1}.get(latex[end], 0)
+        end += 1
+    content = latex[opening.end() : end - 1]
+    return rf"{latex[: opening.start()]}\begin{{subarray}}{{c}}{content}\end{{subarray}}{latex[end:]}"
+
+
+def _adapt(element: Element) -> None:
+    """Write an element as Chromium draws it, and without HTML."""
+    if element.tag == "menclose":
+        lines = element.attrib.pop("notation", "").split()
+        strikes = [_STRIKE.format(_STRIKES[line]) for line in lines if line in _STRIKES]
+        element.tag = "mrow"
+        element.set("style", f"background: {', '.join(strikes)}" if strikes else _BOX)
+    elif element.tag == "mover" and (mark := element[1].text or "") in _ACCENTS:
+        element.attrib.pop("accent", None)
+        element[1].text = _COMBINING.get(mark, mark)
+        element[1].set("stretchy", "false")
+    elif element.tag == "mtext" and len(element):
+        fonts = {_FONTS[inner.tag] for inner in element.iter() if inner.tag in _FONTS}
+        element.text = "".join(element.itertext())
+        del element[:]
+        element.set("style", "; ".join(sorted(fonts)))
 
 
 def _depth(latex: str) -> int:
@@ -138,10 +217,3 @@ def _depth(latex: str) -> int:
             depth -= 1
         deepest = max(deepest, depth)
     return deepest
-
-
-def _undo_entities(tree: Element) -> None:
-    """Replace entities such as `&#x0003D;` in the library's tree by characters, which `tostring` escapes."""
-    for element in tree.iter():
-        if element.text:
-            element.text = html.unescape(element.text)

@@ -52,6 +52,24 @@ export function icon(name, size = "") {
 
 const sheets = new Map();
 
+const mathFont = new FontFace("LLM Chat Math", `url("${new URL("fonts/math.woff2", import.meta.url)}") format("woff2")`);
+
+/** Load the font of formulas with the first of them, which is then drawn again: Chromium does not stretch its parts anew. */
+export async function loadMathFont(root) {
+  if (mathFont.status === "loaded") {
+    return;
+  }
+  document.fonts.add(mathFont);
+  try {
+    await mathFont.load();
+  } catch {
+    return; // the system's font remains
+  }
+  for (const math of root.querySelectorAll("math")) {
+    math.replaceWith(math.cloneNode(true));
+  }
+}
+
 /**
  * Dress a shadow root in style sheets that lie beside this module; each is fetched once for all roots of the page.
  * Where sheets cannot be constructed (an old browser, a policy without `connect-src`), they are linked.

@@ -1,5 +1,5 @@
 // Puts safe blocks into a growing text: joins what was cut in the middle, and dresses code, formulas and headings.
-import { element, icon } from "./dom.js";
+import { element, icon, loadMathFont } from "./dom.js";
 
 /** One growing text: an answer, or its reasoning. */
 export class Prose {
@@ -26,6 +26,9 @@ export class Prose {
 
   /** Append the blocks of one piece. */
   append(nodes) {
+    if (nodes.querySelector("math") !== null) {
+      void loadMathFont(this.root);
+    }
     this.#dress(nodes);
     this.#words.apply(nodes);
     const last = this.root.lastElementChild;

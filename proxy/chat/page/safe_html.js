@@ -25,6 +25,20 @@ const MATH_ATTRIBUTES = new Set(
     + "maxsize voffset notation").split(" "),
 );
 const MATH_VALUE = /^[\w .,;:%()[\]{}|<>=+*/-]{0,64}$/;
+const MATH_STYLES = new Map(Object.entries({
+  "background": /^(?:(?:, )?linear-gradient\(to top (?:left|right), transparent 47%, currentcolor 47% 53%, transparent 53%\)){1,2}$/,
+  "border": /^0\.0\dem (?:solid|dashed)(?: currentcolor)?$/,
+  "color": /^#[0-9A-Fa-f]{6}$/,
+  "font-style": /^italic$/,
+  "font-weight": /^bold$/,
+  "justify-items": /^(?:start|end)$/,
+  "margin": /^-?[0-2]?(?:\.\d{1,9})?(?:em)?$/,
+  "padding": /^[0-2]?(?:\.\d{1,9})?(?:em)?$/,
+  "text-align": /^(?:left|right)$/,
+  "width": /^\d{1,3}%$/,
+}));
+const MATH_STYLE = /(<m[a-z]+(?: [a-z-]+="[^"<>]*")*) style="/g;
+const SIDE = /-(?:left|right|top|bottom)$/;
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
 const TOKEN = /^[a-z][a-z0-9]{0,2}$/; // Pygments' short classes; all classes of our own are longer
 const ALIGNED = /\b(center|right)\b/;
@@ -38,7 +52,8 @@ const KINDS = ["right", "describe", "left", "error"];
  *   a fragment of safe nodes, blocks at its top, ready to be put into the page
  */
 export function readBlocks(html) {
-  const parsed = new DOMParser().parseFromString(html, "text/html");
+  // The page's policy also forbids style attributes in a parsed document, and would report each of them.
+  const parsed = new DOMParser().parseFromString(html.replace(MATH_STYLE, '$1 data-style="'), "text/html");
   const blocks = [];
   for (const node of [...parsed.body.childNodes]) {
     const kind = node.localName === "div" ? KINDS.find((name) => node.classList.contains(name)) : undefined;
@@ -169,6 +184,8 @@ function rebuildMath(node) {
   for (const { name, value } of node.attributes) {
     if (MATH_ATTRIBUTES.has(name) && MATH_VALUE.test(value)) {
       safe.setAttribute(name, value);
+    } else if (name === "data-style") {
+      styleMath(safe, value);
     }
   }
   for (const child of node.childNodes) {
@@ -179,4 +196,14 @@ function rebuildMath(node) {
     }
   }
   return [safe];
+}
+
+/** Set the declarations that the renderer of formulas writes; the page's policy forbids style attributes. */
+function styleMath(safe, style) {
+  for (const declaration of style.split(";")) {
+    const [name, value] = declaration.split(":").map((part) => part.trim());
+    if (value !== undefined && MATH_STYLES.get(name.replace(SIDE, ""))?.test(value)) {
+      safe.style.setProperty(name, value);
+    }
+  }
 }

@@ -1,0 +1,79 @@
+"""Formulas as the page draws them: pictures for people to look at, and the places of their parts."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Stage
+from tests.browser.test_screens import DARK, PHONE
+from tests.chat.formulas import FORMULAS
+
+TEXT = "\n\n".join(
+    f"**{number}.** 行内 ${latex}$：\n\n$${latex}$$" for number, latex in enumerate(FORMULAS, 1)
+)
+PARTS = 6
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+async def test_the_corpus_has_its_pictures(stage: Stage, look: str) -> None:
+    options = {"light": {}, "dark": DARK, "phone": PHONE}[look]
+    page = await stage.open(**{"viewport": {"width": 1000, "height": 1500}, **options})
+    size = -(-len(FORMULAS) // PARTS)
+    for part in range(PARTS):
+        some = FORMULAS[part * size :][:size]
+        stage.chat.turn(
+            f"第 {part + 1} 部分", "\n\n".join(f"行内 ${latex}$：\n\n$${latex}$$" for latex in some)
+        )
+        await expect(page.turns).to_have_count(part + 1)
+        await page.in_state("idle")
+        await expect(page.answer.last.locator("math")).to_have_count(2 * len(some))
+        await page.page.evaluate("document.fonts.ready")
+        await page.shot(f"formulas-{look}-{part + 1}")
+    assert await page.page.evaluate("document.fonts.check('16px \"LLM Chat Math\"')")
+    assert await page.faults() == []
+
+
+BOXES = """
+() => {
+    const math = document.querySelector("llm-chat").shadowRoot.querySelector(".prose math");
+    return [...math.querySelectorAll("*")].map((element) => {
+        const {left, right, top, bottom} = element.getBoundingClientRect();
+        return [element.localName, element.textContent, left, right, top, bottom];
+    });
+}
+"""
+
+
+async def boxes(stage: Stage, latex: str) -> dict[str, list[float]]:
+    """The left, right, top and bottom of each element with a text of its own."""
+    page = await stage.open()
+    stage.chat.turn("?", f"$${latex}$$")
+    await page.in_state("idle")
+    await expect(page.answer.locator("math")).to_have_count(1)
+    await page.page.evaluate("document.fonts.load('16px \"LLM Chat Math\"')")
+    return {f"{name}:{text}": place for name, text, *place in await page.page.evaluate(BOXES)}
+
+
+async def test_equations_are_aligned_at_their_sign(stage: Stage) -> None:
+    found = await boxes(stage, r"\begin{aligned} x + y + z &= b \\ a &\le c \end{aligned}")
+    assert found["mo:="][0] == pytest.approx(found["mo:≤"][0], abs=3)
+    assert found["mi:a"][2] > found["mi:b"][3] - 8
+
+
+async def test_a_brace_and_brackets_are_as_high_as_what_they_hold(stage: Stage) -> None:
+    found = await boxes(stage, r"\begin{cases} 1 \\ 2 \\ 3 \end{cases} \left[ \frac{a}{b} \right]")
+    _, _, top, bottom = found["mo:{"]
+    assert top <= found["mn:1"][2] + 4
+    assert bottom >= found["mn:3"][3] - 4
+    assert found["mo:["][3] - found["mo:["][2] >= found["mfrac:ab"][3] - found["mfrac:ab"][2] - 4
+
+
+async def test_an_exponent_stands_above_the_right_end_of_its_base(stage: Stage) -> None:
+    found = await boxes(stage, r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}^{n}")
+    assert found["mi:n"][0] >= found["mo:)"][1] - 3
+    assert found["mi:n"][3] < found["mi:d"][2] + 6
+
+
+async def test_words_in_a_formula_keep_their_distance(stage: Stage) -> None:
+    found = await boxes(stage, r"n \log m")
+    assert found["mo:log"][0] - found["mi:n"][1] >= 1
+    assert found["mi:m"][0] - found["mo:log"][1] >= 1
