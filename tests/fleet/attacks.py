@@ -31,8 +31,9 @@ LONG_LIFE_SECONDS: Final = 300.0
 DELAYS: Final = (0.2, 0.0, 0.6, 1.2)
 """The seconds that the issuer takes for a token: the runs of an attack take them in turn."""
 SHORTER_DELAYS: Final = (0.2, 0.0, 0.6)
-"""For bounds that are shorter than two fetches of 1.2 s: a hanging fetch is noticed when it takes longer than
-a good one, and another one follows."""
+"""For bounds that are shorter than two fetches of 1.2 s (a hanging fetch is noticed when it takes longer than a
+good one, and another one follows), or than one: nobody can foresee the first early death of a token, and until
+the issuer has answered there is no other token."""
 CATCHABLE: Final = (0.4,)
 """For attacks that have to catch a member while it fetches."""
 STORM_PACE_SECONDS: Final = 0.05
@@ -476,11 +477,11 @@ ATTACKS: Final = (
     Attack("redis-sentinel", fail_redis_over_by_sentinel, REDIS, FORMS, needs_sentinel=True),
     Attack(
         "dies-early", load_only, Bound(gap=1.0, errors=0.005), (300.0, 5.0),
-        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5), delays=SHORTER_DELAYS,
     ),
     Attack(
         "dies-early-alone", load_one_alone, Bound(gap=1.0, errors=0.005), (300.0, 5.0),
-        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5),
+        life=(LONG_LIFE_SECONDS, LONG_LIFE_SECONDS), true_life=(8.0, 1.5), delays=SHORTER_DELAYS,
     ),
     Attack("revoked-once", revoke_once, Bound(gap=2.5, fetches=once_more), (6.0, 1.5)),
     Attack("revoked-twice", revoke_twice, Bound(gap=math.inf, error_seconds=1.0), (10.0, 3.0)),
