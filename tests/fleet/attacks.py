@@ -31,8 +31,8 @@ LONG_LIFE_SECONDS: Final = 300.0
 DELAYS: Final = (0.2, 0.0, 0.6, 1.2)
 """The seconds that the issuer takes for a token: the runs of an attack take them in turn."""
 SHORTER_DELAYS: Final = (0.2, 0.0, 0.6)
-"""For bounds that are shorter than two fetches of 1.2 s, where a hanging fetch is noticed when it takes longer
-than a good one and another one follows; or shorter than one, where a token dies that nobody could expect to die."""
+"""For bounds that are shorter than two fetches of 1.2 s, where a hanging fetch is noticed when it takes
+longer than a good one and another one follows; or shorter than one, where a token dies unexpectedly."""
 CATCHABLE: Final = (0.4,)
 """For attacks that have to catch a member while it fetches."""
 STORM_PACE_SECONDS: Final = 0.05
