@@ -46,6 +46,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="as --quick; exit 1 if a ratio is over its bar")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the run here")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the run in docs/performance/, with its tables"
+    )
     options = parser.parse_args(arguments)
     rows, only, rounds = tuple(SYSTEMS), SCENARIOS, 5
     if options.peers:
@@ -137,6 +140,10 @@ def main(arguments: Sequence[str]) -> int:
     print(render_report(report))
     if options.json is not None:
         report.save(options.json)
+    if options.keep:
+        from tests.benchmarks.pages import keep  # needs matplotlib
+
+        keep(report, "peers" if options.peers else "bench")
     faults = verdicts(report) if options.check else []
     for fault in faults:
         print(f"NOT PASSED {fault}", file=sys.stderr)

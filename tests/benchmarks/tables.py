@@ -54,7 +54,7 @@ def render_scenario(rows: Sequence[Row], words: Words) -> str:
     """Return the table of one scenario."""
     names = [name for name in words.figures if any(name in row.figures for row in rows)]
     failed = any(row.failed for row in rows)
-    lines = [[words.system, *(words.figures[name] for name in names), *([words.failed] if failed else [])]]
+    lines = [["", *(words.figures[name] for name in names), *([words.failed] if failed else [])]]
     for row in rows:
         lines.append([words.systems[row.system], *(cell(name, row.figures.get(name)) for name in names)])
         if failed:
@@ -66,7 +66,7 @@ def render_summary(report: Report, words: Words, systems: Sequence[str] | None =
     """Return the short table: one line for each system."""
     columns = [(scenario, name) for scenario, name in SUMMARY if report.of(scenario)]
     heads = [f"{words.scenarios[scenario]}: {words.figures[name]}" for scenario, name in columns]
-    lines = [[words.system, *heads]]
+    lines = [["", *heads]]
     known = dict.fromkeys(row.system for row in report.rows)
     for system in systems or known:
         figures = [report.figure(scenario, system, name) for scenario, name in columns]

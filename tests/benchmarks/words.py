@@ -14,7 +14,8 @@ class Words:
     systems: dict[str, str]
     figures: dict[str, str]
     """Column headings, in their order."""
-    system: str
+    panels: dict[str, str]
+    """Titles in the picture."""
     failed: str
     measured: str
     """A sentence about the run."""
@@ -63,7 +64,11 @@ ENGLISH: Final = Words(
         "idle_mb": "idle, MB",
         "stream_kib": "KiB a stream",
     },
-    system="",
+    panels={
+        "chat": "CPU, a chat request",
+        "burst": "CPU, a stream of 100 events at once",
+        "paced-500x30": "CPU, an event of 500 slow streams",
+    },
     failed="failed",
     measured="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. Medians of {rounds} "
     "rounds, with the lowest and the highest in parentheses.",
@@ -88,7 +93,7 @@ CHINESE: Final = Words(
     },
     systems={
         "nginx": "纯 nginx",
-        "floor": "底线：原版 Hypercorn 上的空 Quart 视图",
+        "floor": "基线：原版 Hypercorn 上的空 Quart 视图",
         "proxy": "**本服务**",
         "uvicorn": "本服务，uvicorn",
         "granian": "本服务，Granian",
@@ -104,7 +109,7 @@ CHINESE: Final = Words(
     figures={
         "cpu_us": "CPU，µs",
         "x_nginx": "× nginx",
-        "x_floor": "× 底线",
+        "x_floor": "× 基线",
         "p50_ms": "p50，ms",
         "p99_ms": "p99，ms",
         "gap_p99_ms": "间隔 p99，ms",
@@ -112,7 +117,11 @@ CHINESE: Final = Words(
         "idle_mb": "空闲，MB",
         "stream_kib": "每个流 KiB",
     },
-    system="",
+    panels={
+        "chat": "CPU：一次聊天请求",
+        "burst": "CPU：一次到达的 100 个事件",
+        "paced-500x30": "CPU：500 个慢速流的一个事件",
+    },
     failed="失败",
     measured="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。数值是 {rounds} 轮的中位数，"
     "括号里是最低值和最高值。",

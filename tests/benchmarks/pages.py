@@ -1,0 +1,70 @@
+"""Runs that are kept in docs/performance/, and the tables and pictures made of them.
+
+`python -m tests.benchmarks.pages` makes them again without measuring.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks.picture import THEMES, draw
+from tests.benchmarks.process import REPOSITORY
+from tests.benchmarks.report import Report
+from tests.benchmarks.tables import render_report, render_summary
+from tests.benchmarks.words import LANGUAGES, Words
+
+FOLDER: Final = REPOSITORY / "docs" / "performance"
+RUNS: Final = ("bench", "peers")
+PAGES: Final = ("README", "docs/performance/README")
+_BLOCK: Final = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(\n<!-- end of figures -->)", re.DOTALL)
+README_SYSTEMS: Final = ("nginx", "proxy", "caddy", "lm-proxy", "litellm")
+
+
+def kept_runs() -> dict[str, Report]:
+    """Return the runs that are kept, by name."""
+    return {name: Report.load(FOLDER / f"{name}.json") for name in RUNS}
+
+
+def fill(text: str, runs: dict[str, Report], words: Words) -> str:
+    """Write the tables of the runs between the marks of a page."""
+    tables = {
+        **{name: render_report(run, words) for name, run in runs.items()},
+        **{f"{name}-summary": render_summary(run, words) for name, run in runs.items()},
+        "readme": render_summary(runs["peers"], words, README_SYSTEMS),
+    }
+    return _BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}{block[3]}", text)
+
+
+def without_figures(text: str) -> str:
+    """Return a page without its tables."""
+    return _BLOCK.sub("", text)
+
+
+def page_of(name: str, words: Words) -> Path:
+    """Return the file of a page in one language."""
+    return REPOSITORY / f"{name}{words.suffix}"
+
+
+def write_pages() -> None:
+    """Fill all pages, and draw all pictures."""
+    runs = kept_runs()
+    for words in LANGUAGES:
+        for name in PAGES:
+            path = page_of(name, words)
+            path.write_text(fill(path.read_text(encoding="utf-8"), runs, words), encoding="utf-8")
+        for name, run in runs.items():
+            for theme in THEMES:
+                suffix = words.suffix.removesuffix(".md")
+                draw(run, words, theme, FOLDER / f"{name}-{theme}{suffix}.svg")
+
+
+def keep(report: Report, name: str) -> None:
+    """Keep a run in place of the last one of its kind."""
+    report.save(FOLDER / f"{name}.json")
+    write_pages()
+
+
+if __name__ == "__main__":
+    write_pages()
+    sys.exit(0)

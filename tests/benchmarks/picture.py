@@ -1,0 +1,71 @@
+"""The picture of a run: CPU time by system, light and dark."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tests.benchmarks.report import Report
+from tests.benchmarks.tables import number
+from tests.benchmarks.words import Words
+
+PANELS: Final = ("chat", "burst", "paced-500x30")
+THEMES: Final = {
+    "light": {"text": "#1a2223", "ours": "#0a7a78", "others": "#b4bfbe"},
+    "dark": {"text": "#e6ecec", "ours": "#3fb8b3", "others": "#57666a"},
+}
+OURS: Final = frozenset({"proxy", "uvicorn", "granian", "workers", "offload"})
+WIDTH_INCHES: Final = 9.2
+BAR_INCHES: Final = 0.3
+HEAD_INCHES: Final = 0.9
+
+
+def draw(report: Report, words: Words, theme: str, path: Path) -> None:
+    """Write one picture. Text stays text, in the fonts of the reader."""
+    colours = THEMES[theme]
+    systems = [*dict.fromkeys(row.system for row in report.rows)][::-1]
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "bench",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.color": colours["text"],
+        "axes.labelcolor": colours["text"],
+        "ytick.color": colours["text"],
+    }
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # Our fonts only measure the text.
+        figure = Figure((WIDTH_INCHES, HEAD_INCHES + BAR_INCHES * len(systems)))
+        panels = [name for name in PANELS if report.of(name)]
+        for place, scenario in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), place + 1)
+            _draw_panel(axes, report, scenario, systems, words, colours)
+            if place:
+                axes.set_yticklabels([])
+        figure.subplots_adjust(
+            left=0.27, right=0.97, wspace=0.12, top=1 - 0.5 / figure.get_figheight(), bottom=0.02
+        )
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+
+
+def _draw_panel(
+    axes: Axes, report: Report, scenario: str, systems: list[str], words: Words, colours: dict[str, str]
+) -> None:
+    costs = [report.figure(scenario, system, "cpu_us") for system in systems]
+    widths = [1.0 if cost is None else max(cost.median, 1.0) for cost in costs]
+    fills = [colours["ours" if system in OURS else "others"] for system in systems]
+    axes.barh(range(len(systems)), widths, color=fills, height=0.7)
+    axes.set_xscale("log")
+    axes.set_xlim(1, max(widths) * 12)
+    axes.set_yticks(range(len(systems)), [words.systems[system].replace("*", "") for system in systems])
+    for place, (cost, width) in enumerate(zip(costs, widths, strict=True)):
+        text = "–" if cost is None else f"{number(cost.median)} µs"
+        axes.text(width * 1.15, place, text, va="center")
+    axes.set_title(words.panels[scenario], fontsize=9, loc="left", color=colours["text"])
+    axes.xaxis.set_visible(False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
