@@ -17,7 +17,6 @@ import pytest
 
 from proxy.cli import main
 from proxy.recipe.block import hmac_script
-from proxy.recipe.phrases import CHINESE, language_of
 from proxy.settings import load_settings
 from tests.conftest import RunningGateway
 from tests.credentials.sources.token_endpoint import TokenEndpoint
@@ -406,21 +405,3 @@ def test_a_chinese_locale_gets_chinese_messages(
     if line != COMPUTED[0]:
         assert [text for text in spoken if not CHINESE_LINE.search(text)] == []
     tomllib.loads(printed.out)
-
-
-@pytest.mark.parametrize(
-    ("environ", "language"),
-    [
-        ({"LANG": "zh_CN.UTF-8"}, "zh"),
-        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "en_US.UTF-8"}, "en"),
-        ({"LC_ALL": "", "LANG": "zh_TW"}, "zh"),
-        ({"LANG": "de_DE"}, "en"),
-        ({}, "en"),
-    ],
-)
-def test_the_language_is_that_of_the_locale(environ: dict[str, str], language: str) -> None:
-    assert language_of(environ) == language
-
-
-def test_every_phrase_has_as_many_places_as_its_translation() -> None:
-    assert [phrase for phrase, chinese in CHINESE.items() if phrase.count("{}") != chinese.count("{}")] == []

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.server.http1 import ConnectionLimits
+from proxy.server.http1 import Connection, ConnectionLimits
 from tests.loopback import until
 from tests.pace import paced
 from tests.server.conftest import Echo, Message, served
@@ -432,16 +432,26 @@ async def test_a_caller_who_leaves_behind_pipelined_bytes_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_half_closed_caller_still_gets_its_whole_response(*, chunked: bool) -> None:
-    asked = asyncio.Event()
+async def test_a_half_closed_caller_still_gets_its_whole_response(
+    monkeypatch: pytest.MonkeyPatch, *, chunked: bool
+) -> None:
+    half_closed, probed = asyncio.Event(), asyncio.Event()
+    detect = Connection._detect_disconnect
+
+    def watched(connection: Connection) -> None:
+        detect(connection)
+        probed.set()
+
+    monkeypatch.setattr(Connection, "_detect_disconnect", watched)
 
     async def slow(scope: Message, receive: Any, send: Any) -> None:
         await receive()
         headers = [] if chunked else [(b"content-length", b"6")]
         await send(start(200, *headers))
         await send(part(b"abc"))
-        await asked.wait()
-        await asyncio.sleep(0.3)
+        await half_closed.wait()
+        probed.clear()
+        await probed.wait()  # the server has checked whether the caller has left
         await send(part(b"def", more=False))
 
     async with served(slow) as server:
@@ -449,7 +459,7 @@ async def test_a_half_closed_caller_still_gets_its_whole_response(*, chunked: bo
         caller.writer.write(GET)
         first = await caller.head()
         caller.writer.write_eof()
-        asked.set()
+        half_closed.set()
         answer = first + await caller.rest()
         caller.writer.close()
     body = answer.partition(b"\r\n\r\n")[2]
@@ -519,9 +529,22 @@ async def test_a_slow_body_is_408_and_the_application_hears_why() -> None:
     assert app.disconnects == ["slow_body"]
 
 
-async def test_a_body_that_the_application_does_not_read_has_no_clock() -> None:
+async def test_a_body_that_the_application_does_not_read_has_no_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks, checked = list[float](), asyncio.Event()
+    tick = Connection.tick
+
+    def watched(connection: Connection, now: float) -> None:
+        tick(connection, now)
+        checks.append(now)
+        if now - checks[0] > 3 * FAST.window_seconds:
+            checked.set()
+
+    monkeypatch.setattr(Connection, "tick", watched)
+
     async def late(scope: Message, receive: Any, send: Any) -> None:
-        await asyncio.sleep(2.5)
+        await checked.wait()
         body = b""
         while (message := await receive())["more_body"]:
             body += message["body"]

@@ -1,0 +1,145 @@
+"""A WebSocket in both directions: messages, secrets, usage, and how a close reaches the other side."""
+
+import asyncio
+from typing import cast
+
+import httpx2
+import pytest
+
+from proxy.errors import Draining, ModelForbidden, UpstreamTimeout
+from proxy.settings import Timeouts
+from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.duplex import Duplex
+from proxy.upstream.transport import ArrivingMessages
+from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NORMAL, POLICY, Close
+from tests.credentials.fakes import virtually
+from tests.upstream.build import build_record
+
+Message = str | bytes | Close
+
+
+class Side:
+    """One side: it receives the messages of a script, then waits until the other side closes it."""
+
+    def __init__(self, *script: Message, lost: bool = False) -> None:
+        self.script = list(script)
+        self.sent: list[str | bytes] = []
+        self.closed: Close | None = None
+        self._lost = lost
+        self._ended = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """The next message of the script."""
+        if self.script:
+            return self.script.pop(0)
+        await self._ended.wait()
+        return self.closed or Close(LOST)
+
+    async def send(self, message: str | bytes) -> None:
+        """Take a message, unless the connection is lost."""
+        if self._lost:
+            raise httpx2.WriteError("lost")
+        self.sent.append(message)
+
+    async def close(self, close: Close) -> None:
+        """Remember the first close."""
+        self.closed = self.closed or close
+        self._ended.set()
+
+
+def mask(data: bytes) -> bytes:
+    """Mask the token."""
+    return data.replace(b"canary", b"***")
+
+
+def build(caller: Side, upstream: Side, timeouts: Timeouts | None = None) -> Duplex:
+    """Both sides of a WebSocket."""
+    clock = ExchangeClock(timeouts or Timeouts())
+    return Duplex(caller, cast(ArrivingMessages, upstream), clock, build_record(), redact=mask)
+
+
+@virtually
+async def test_messages_keep_their_kind_and_order_and_the_close_its_code() -> None:
+    caller = Side()
+    upstream = Side("a", b"\x00", '{"usage": {"input_tokens": 3, "output_tokens": 2}}', Close(4000, "done"))
+    duplex = build(caller, upstream)
+    await duplex.relay()
+    assert caller.sent == ["a", b"\x00", '{"usage": {"input_tokens": 3, "output_tokens": 2}}']
+    assert caller.closed == Close(4000, "done")
+    assert (duplex.record.events, duplex.record.bytes_down) == (3, 52)
+    assert duplex.record.reason == "the upstream closed the WebSocket with 4000"
+
+
+@virtually
+async def test_the_callers_close_is_passed_on() -> None:
+    upstream = Side()
+    await build(Side("hello", Close(NORMAL, "bye")), upstream).relay()
+    assert (upstream.sent, upstream.closed) == (["hello"], Close(NORMAL, "bye"))
+
+
+@virtually
+async def test_a_caller_that_is_lost_is_client_gone() -> None:
+    upstream = Side()
+    duplex = build(Side(Close(LOST)), upstream)
+    await duplex.relay()
+    assert upstream.closed == Close(GOING_AWAY)
+    assert duplex.record.outcome == "client_gone"
+
+
+@virtually
+async def test_an_upstream_that_is_lost_is_an_internal_error_without_details() -> None:
+    caller = Side()
+    duplex = build(caller, Side("part", Close(LOST)))
+    await duplex.relay()
+    assert caller.closed == Close(INTERNAL, "the connection to the upstream was lost")
+    assert duplex.record.outcome == "upstream_aborted"
+
+
+@virtually
+async def test_errors_and_close_reasons_quote_no_secret() -> None:
+    caller = Side()
+    upstream = Side('{"error": "canary"}', b"error canary", "canary", Close(4001, "bad canary"))
+    await build(caller, upstream).relay()
+    assert caller.sent == ['{"error": "***"}', b"error ***", "canary"]
+    assert caller.closed == Close(4001, "bad ***")
+
+
+@virtually
+async def test_a_message_that_is_not_allowed_closes_both_sides_by_policy() -> None:
+    def check(message: str | bytes) -> None:
+        if message == "forbidden":
+            raise ModelForbidden
+
+    caller, upstream = Side("fine", "forbidden", "never sent"), Side()
+    duplex = build(caller, upstream)
+    await Duplex(caller, cast(ArrivingMessages, upstream), duplex.clock, duplex.record, check=check).relay()
+    assert upstream.sent == ["fine"]
+    assert caller.closed == Close(POLICY, ModelForbidden.message)
+    assert upstream.closed == Close(POLICY)
+    assert duplex.record.outcome == "model_forbidden"
+
+
+@virtually
+async def test_silence_and_the_drain_close_both_sides() -> None:
+    caller, upstream = Side(), Side()
+    duplex = build(caller, upstream, Timeouts(total=5))
+    await duplex.relay()
+    assert (caller.closed or Close(0)).code == (upstream.closed or Close(0)).code == INTERNAL
+    assert duplex.record.outcome == UpstreamTimeout.code
+    caller, upstream = Side(), Side()
+    duplex = build(caller, upstream)
+    asyncio.get_running_loop().call_later(1, duplex.clock.stop)
+    await duplex.relay()
+    assert (caller.closed or Close(0)).code == GOING_AWAY
+    assert duplex.record.outcome == Draining.code
+
+
+@pytest.mark.parametrize("close", [Close(LOST), Close(4002)])
+def test_an_upstream_that_takes_no_more_still_says_why_it_closed(close: Close) -> None:
+    @virtually
+    async def run() -> None:
+        caller = Side("a", "b")
+        await build(caller, Side(close, lost=True)).relay()
+        assert (caller.closed or Close(0)).code == (INTERNAL if close.code == LOST else 4002)
+
+    run()

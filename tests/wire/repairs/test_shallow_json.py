@@ -1,0 +1,75 @@
+"""JSON that is parsed one level at a time: unchanged values keep their bytes, and long lists are refused."""
+
+import msgspec
+import pytest
+
+from proxy.wire.repairs.shallow_json import (
+    ITEMS_MAX,
+    Members,
+    TooManyItems,
+    change_items,
+    has_too_many_objects,
+    is_empty,
+    is_null,
+    is_text,
+    open_list,
+    open_object,
+    read_value,
+    to_json,
+    write,
+)
+
+
+def test_unchanged_members_keep_their_bytes() -> None:
+    members = open_object(b'{"number": 1.50, "text": "\\u4f60", "inner": {"b": 1,  "a": 2}}')
+    assert members is not None
+    members["more"] = write([None, True])
+    assert to_json(members) == (
+        b'{"number":1.50,"text":"\\u4f60","inner":{"b": 1,  "a": 2},"more":[null,true]}'
+    )
+
+
+@pytest.mark.parametrize("written", [None, b"", b"null", b"{", b'{"a": }', b"\xff", b"[" * 100_000])
+def test_what_is_no_json_has_neither_members_nor_a_value(written: bytes | None) -> None:
+    assert open_object(written) is None
+    assert open_list(written) is None
+    assert read_value(written) is None
+
+
+def test_a_list_is_opened_up_to_its_limit() -> None:
+    assert open_list(b"{}") is None
+    assert open_list(b'[1, "a"]') == [msgspec.Raw(b"1"), msgspec.Raw(b'"a"')]
+    assert len(open_list(b"[" + b"1," * (ITEMS_MAX - 1) + b"1]") or []) == ITEMS_MAX
+    with pytest.raises(TooManyItems):
+        open_list(b"[" + b"1," * ITEMS_MAX + b"1]")
+    assert has_too_many_objects(b"{}," * 5_000)
+    assert not has_too_many_objects(b"{}," * 3_000)
+
+
+@pytest.mark.parametrize(
+    ("written", "null", "empty", "text"),
+    [
+        (None, True, True, False),
+        (b"null", True, True, False),
+        (b'""', False, True, False),
+        (b"[ ]", False, True, False),
+        (b"{\n}", False, True, False),
+        (b"0", False, False, False),
+        (b"[0]", False, False, False),
+        (b'"x"', False, False, True),
+    ],
+)
+def test_kinds_of_members(written: bytes | None, *, null: bool, empty: bool, text: bool) -> None:
+    raw = None if written is None else msgspec.Raw(written)
+    assert (is_null(raw), is_empty(raw), is_text(raw)) == (null, empty, text)
+
+
+def test_only_changed_items_are_written_again() -> None:
+    def add(members: Members) -> Members | None:
+        return {**members, "new": write(1)} if "old" in members else None
+
+    assert change_items(b'[{"x": 1}, 7]', add) is None
+    assert change_items(None, add) is None
+    assert bytes(change_items(b'[{"x":  1}, {"old": 1.0}, 7]', add) or b"") == (
+        b'[{"x":  1},{"old":1.0,"new":1},7]'
+    )
