@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.asgi import Application, ArrivedRequest, RelaySteps, arrived_request, to_quart
-from proxy.blueprints import index, llm_proxy, offload, ops
+from proxy.blueprints import index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
 from proxy.cors import allow_pages
@@ -21,8 +21,9 @@ from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
+from proxy.status.service import StatusService
 from proxy.telemetry import get_logger
-from proxy.telemetry.worker_metrics import WorkerMetrics
+from proxy.telemetry.worker_reports import WorkerReports
 from proxy.upstream.relay import RelayedResponse
 from proxy.wire.error_envelope import error_body
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
@@ -35,7 +36,7 @@ def create_app(
     settings: Settings,
     drain: Drain | None = None,
     token_folder: TokenFolder | None = None,
-    worker_metrics: WorkerMetrics | None = None,
+    worker_reports: WorkerReports | None = None,
 ) -> Quart:
     """Build the application.
 
@@ -43,7 +44,7 @@ def create_app(
         settings: Loaded and checked.
         drain: Shared with the code that stops the server, so that each stream gets its error event.
         token_folder: Where the workers of the service share tokens, if there are several.
-        worker_metrics: How `/metrics` includes the other workers.
+        worker_reports: How `/metrics` and `/status` include the other workers.
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
@@ -55,6 +56,7 @@ def create_app(
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(index.blueprint)
     app.register_blueprint(offload.blueprint)
+    app.register_blueprint(status.blueprint)
     if settings.chat is not None:
         # Imported here because the chat's libraries take 5 MB.
         from proxy.blueprints import chat
@@ -74,19 +76,22 @@ def create_app(
     if settings.cors is None:  # Its library adds headers to the response of Quart.
         app.relay_steps = RelaySteps(admit, refuse)
 
-    app.extensions["worker_metrics"] = worker_metrics
+    app.extensions["worker_reports"] = worker_reports
     serving = app.extensions["serving"] = asyncio.Event()
 
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
+        ending = drain or Drain()
         async with (
-            open_snapshots(settings, drain or Drain(), token_folder) as snapshots,
+            open_snapshots(settings, ending, token_folder) as snapshots,
             contextlib.AsyncExitStack() as stack,
         ):
             app.extensions["proxy"] = snapshots
-            if worker_metrics is not None:
-                offered = worker_metrics.offered(lambda: snapshots.current.metrics.render()[0])
-                await stack.enter_async_context(offered)
+            page = app.extensions["status"] = StatusService(lambda: snapshots.current, worker_reports, ending)
+            await stack.enter_async_context(page.offered())
+            if worker_reports is not None:
+                metrics = worker_reports.offered("metrics", lambda: snapshots.current.metrics.render()[0])
+                await stack.enter_async_context(metrics)
             serving.set()
             yield
 

@@ -16,7 +16,7 @@ from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
 from proxy.request_body import HeldBytes
 from proxy.settings import Settings
-from proxy.telemetry import ExchangeTotals, Metrics, UsageTotals, WorkerReading
+from proxy.telemetry import ExchangeTotals, Metrics, Traffic, UsageTotals, WorkerReading
 from proxy.telemetry.loop_lag import LoopLag
 from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
@@ -81,6 +81,7 @@ class WorkerState:
     held: HeldBytes = field(default_factory=HeldBytes)
     lag: LoopLag = field(default_factory=LoopLag)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class Services:
     usage: UsageTotals
     exchanges: ExchangeTotals
     held: HeldBytes
+    traffic: Traffic | None
+    """Counts exchanges for the status page; None if there is no such page."""
     users: RefCount = field(default_factory=RefCount)
 
     @property
@@ -177,6 +180,7 @@ async def open_services(
             usage=state.usage,
             exchanges=state.exchanges,
             held=state.held,
+            traffic=None if settings.status is None else state.traffic,
         )
 
 

@@ -20,6 +20,8 @@ PUBLIC = {
     "/metrics",
     "/internal/credential",
 }  # the last has its own secret
+OF_THE_STATUS_PAGE = {"", "/events", "/sign-in", "/sign-out", "/page/<name>"}
+"""They have a key of their own, see tests/blueprints/test_status.py."""
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_only_the_probes_need_no_key(app: Quart) -> None:
     open_rules = {
         str(rule) for rule in app.url_map.iter_rules() if is_public(app.view_functions[rule.endpoint])
     }
-    assert open_rules == PUBLIC
+    assert open_rules == PUBLIC | {f"/status{path}" for path in OF_THE_STATUS_PAGE}
 
 
 def test_the_originals_routes_are_there_one_to_one(app: Quart) -> None:

@@ -80,6 +80,10 @@ class CallerLimits:
         if tokens:
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
+    def running_streams(self) -> dict[str, int]:
+        """Return the number of running streams of each caller that has any."""
+        return {caller: count for caller, count in self._streams.items() if count}
+
     @contextlib.contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
         """Count a stream while it runs.

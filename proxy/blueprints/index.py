@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from quart import Blueprint, Response, current_app, request
 
 from proxy.access import public
+from proxy.blueprints.exchange import current_services
 from proxy.errors import NotFound
 
 blueprint = Blueprint("index", __name__)
@@ -87,6 +88,8 @@ async def index() -> Response:
         raise NotFound
     words = _CHINESE if request.accept_languages.best_match(["en", "zh"], "en") == "zh" else _ENGLISH
     served = {rule.rule for rule in current_app.url_map.iter_rules()}
+    if current_services().settings.status is None:
+        served.discard("/status")
     return Response(_page(words, served), headers=_HEADERS, content_type="text/html; charset=utf-8")
 
 

@@ -6,7 +6,8 @@ from quart import Blueprint, Response, current_app
 
 from proxy.access import public
 from proxy.blueprints.exchange import current_request, current_services
-from proxy.telemetry.worker_metrics import WorkerMetrics
+from proxy.telemetry.worker_metrics import merge
+from proxy.telemetry.worker_reports import WorkerReports
 
 blueprint = Blueprint("ops", __name__)
 
@@ -41,9 +42,9 @@ async def metrics() -> Response:
     request = current_request()
     current_services().access.sites.check_host(request.raw_headers, request.local_address)
     text, content_type = current_services().metrics.render()
-    workers: WorkerMetrics | None = current_app.extensions["worker_metrics"]
+    workers: WorkerReports | None = current_app.extensions["worker_reports"]
     if workers is not None:
-        text = await workers.collect(text)
+        text = merge(await workers.collect("metrics", text))
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 
 

@@ -1,4 +1,4 @@
-"""The files of the chat page, which are read once and served from memory."""
+"""The files of a page, which are read once and served from memory."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ PageFiles = Mapping[str, PageFile]
 """Files by their paths in the folder, such as `index.html` or `icons/send.svg`."""
 
 
-def read_page_files() -> PageFiles:
-    """Read the files whose type is known; other files are not served."""
-    return dict(_files(resources.files("proxy.chat") / "page", ""))
+def read_page_files(package: str = "proxy.chat") -> PageFiles:
+    """Read the files in the folder `page` of a package whose type is known; other files are not served."""
+    return dict(_files(resources.files(package) / "page", ""))
 
 
 def _files(folder: Traversable, prefix: str) -> list[tuple[str, PageFile]]:

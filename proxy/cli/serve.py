@@ -41,7 +41,7 @@ from proxy.server.supervisor import Lifeline
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
 from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger, writing_to
-from proxy.telemetry.worker_metrics import WorkerMetrics
+from proxy.telemetry.worker_reports import WorkerReports
 from proxy.token_ids import load_token_texts
 
 GC_THRESHOLDS: Final = (2_000, 5, 50)
@@ -54,7 +54,7 @@ class SharedByWorkers:
 
     lifeline: Lifeline
     token_folder: TokenFolder
-    metrics: WorkerMetrics
+    reports: WorkerReports
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def serve(options: argparse.Namespace) -> int:
             shared = SharedByWorkers(
                 lifeline,
                 TokenFolder(folder, assignment.sealing_key),
-                WorkerMetrics(folder, assignment.worker, workers),
+                WorkerReports(folder, assignment.worker, workers),
             )
         binds = [*map(address_of, inherited)] or [*server.bind]
         check_workers(settings, workers)
@@ -161,8 +161,8 @@ async def serve_until_stopped(
         resolved = resolve(settings)
         if shared is None:
             announce(resolved, sockets, "http" if certificates is None else "https")
-        token_folder, metrics = (None, None) if shared is None else (shared.token_folder, shared.metrics)
-        app = create_app(resolved, drain, token_folder, metrics)
+        token_folder, reports = (None, None) if shared is None else (shared.token_folder, shared.reports)
+        app = create_app(resolved, drain, token_folder, reports)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
             certificates,

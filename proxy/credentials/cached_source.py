@@ -326,6 +326,7 @@ class CachedTokenSource:
             backoff_seconds=max(self._backoff_until - now, 0.0),
             learned_life_seconds=self._life.seconds or 0.0,
             counts=self.stats,
+            life=None if self._current is None else self._current.life(now),
         )
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from proxy.secret import Secret
+from proxy.telemetry import TokenLife
 
 # Fractions rather than fixed periods, because some tokens live for only a few minutes.
 REFRESH_FRACTION: Final = (0.60, 0.75)
@@ -92,6 +93,11 @@ class Credential:
     def lifetime(self) -> float:
         """Seconds between its request and its expiry."""
         return self.expires_at - self.obtained
+
+    def life(self, now: float) -> TokenLife:
+        """Return the age, and the ages at which the token is renewed, no longer sent, and over."""
+        start = self.obtained
+        return TokenLife(now - start, self.refresh_at - start, self.expires_at - start, self.announced)
 
 
 def skew_of(lifetime: float, *, certain: bool = True) -> float:

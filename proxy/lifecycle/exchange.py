@@ -104,7 +104,10 @@ class ExchangeScope:
             self._note_outcome(sys.exception())  # that of the block, or a later one of the closing
             write = _log.debug if self.record.quiet else _log.info
             write("exchange", **self.record.fields())
-            self._current().exchanges.count(self.record)
+            services = self._current()
+            services.exchanges.count(self.record)
+            if services.traffic is not None:
+                services.traffic.count(self.record)
             self._context.__exit__(None, None, None)
 
     def _note_outcome(self, error: BaseException | None) -> None:

@@ -38,6 +38,7 @@ from proxy.settings.sections import (
     resolve_embedded,
 )
 from proxy.settings.shared import Shared
+from proxy.settings.status import StatusPage
 
 __all__ = [
     "ANY_MODEL",
@@ -74,6 +75,7 @@ __all__ = [
     "Settings",
     "Shared",
     "StaticCredential",
+    "StatusPage",
     "Success",
     "Timeouts",
     "Upstream",

@@ -1,5 +1,6 @@
 """The settings as a whole, and the sections that need no module of their own."""
 
+import hmac
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -32,6 +33,7 @@ from proxy.settings.fields import (
 )
 from proxy.settings.section import Section, Table, frozen, refuse
 from proxy.settings.shared import Shared
+from proxy.settings.status import StatusPage
 
 
 class Timeouts(Section):
@@ -218,7 +220,16 @@ class Settings(Section):
     logs: Logs = Logs()
     offload: Offload | None = None
     chat: Chat | None = None
+    status: StatusPage | None = None
     gateway: Gateway | None = None
+
+    @model_validator(mode="after")
+    def _gives_no_caller_the_key_of_the_status_page(self) -> Self:
+        if self.status is not None:
+            digest = self.status.key.digest()
+            if any(hmac.compare_digest(digest, caller.digest) for caller in self.access.keys):
+                refuse("is also the key of a caller: the status page needs a key of its own", "status", "key")
+        return self
 
 
 def resolve_embedded(settings: Settings, origin: str) -> Settings:

@@ -8,12 +8,14 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.readings import (
     CallerReading,
     State,
+    TokenLife,
     TokenReading,
     TokenStats,
     UpstreamReading,
     UsageTotals,
     WorkerReading,
 )
+from proxy.telemetry.traffic import Traffic
 
 __all__ = [
     "BodyLog",
@@ -22,8 +24,10 @@ __all__ = [
     "ExchangeTotals",
     "Metrics",
     "State",
+    "TokenLife",
     "TokenReading",
     "TokenStats",
+    "Traffic",
     "UpstreamReading",
     "UsageTotals",
     "WorkerReading",

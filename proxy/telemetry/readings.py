@@ -45,6 +45,18 @@ class TokenStats:
 State = Literal["empty", "fresh", "stale", "suspect", "expired"]
 
 
+class TokenLife(NamedTuple):
+    """The age of a token, and the ages at which something happens to it, in seconds."""
+
+    age: float
+    refresh: float
+    """When it is renewed, while it stays in use."""
+    expiry: float
+    """When it is no longer sent."""
+    end: float
+    """When it ends according to the issuer; infinite for a token that does not expire."""
+
+
 class TokenReading(NamedTuple):
     """The state of one credential at one moment."""
 
@@ -61,6 +73,8 @@ class TokenReading(NamedTuple):
     learned_life_seconds: float
     """The observed lifetime of tokens, if it is used instead of the announced one; otherwise 0."""
     counts: TokenStats
+    life: TokenLife | None = None
+    """None without a token."""
 
 
 # --- upstreams

@@ -1,15 +1,13 @@
 """The chat as a test sees it: its parts by name, and what a visitor does with them."""
 
 import asyncio
-from pathlib import Path
 
-from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
 from playwright.async_api import BrowserContext, CDPSession, Page, expect
 
+from tests.browser.inspection import find_faults, take_picture
 from tests.browser.watch import Watch
 from tests.pace import PATIENCE
 
-SCREENSHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
 RUN_BY_A_MESSAGE = "window.pwned"
 """What hostile messages set when one of them runs."""
 NEAR_PX = 8
@@ -76,15 +74,8 @@ class ChatPage:
 
     async def shot(self, name: str) -> None:
         """Keep a picture, for people to look at."""
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        await self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        await take_picture(self.page, name)
 
     async def faults(self) -> list[str]:
-        """What axe finds, best practices and a contrast of 7:1 included."""
-        options = {"resultTypes": ["violations"], "rules": {"color-contrast-enhanced": {"enabled": True}}}
-        results = await Axe().run(self.page, options=options)
-        return [
-            f"{found['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
-            for found in results.response["violations"]
-            for node in found["nodes"]
-        ]
+        """What axe finds."""
+        return await find_faults(self.page)

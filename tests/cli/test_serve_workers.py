@@ -142,6 +142,21 @@ async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
                 assert sum(sample.value for sample in attempts) == calls
 
 
+async def test_the_status_page_is_that_of_all_workers(tmp_path: Path) -> None:
+    key = "status-key-8f3a-5b20"
+    async with raw_upstream(answer_json) as upstream:
+        write_files(tmp_path, upstream.url, more=f'[status]\nkey = "{key}"\n')
+        async with two_workers(tmp_path) as service:
+            calls = 20
+            assert {await service.status() for _ in range(calls)} == {200}
+            for _ in range(4):  # whichever worker is asked
+                async with raw_caller(service.url) as caller:
+                    await caller.send("GET", "/status", key=key)
+                    html = (await caller.body(await caller.answer())).decode()
+                assert "2 workers" in html
+                assert f"<code>2xx</code> {calls}" in html
+
+
 async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
     held = Held()
     async with raw_upstream(held) as upstream:

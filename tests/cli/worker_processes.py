@@ -57,9 +57,11 @@ class Workers:
             return answer.status
 
 
-def write_files(folder: Path, upstream: str, credential: str = STATIC, key: str = KEY) -> None:
+def write_files(
+    folder: Path, upstream: str, credential: str = STATIC, key: str = KEY, more: str = ""
+) -> None:
     """Write the settings of a service."""
-    text = SETTINGS.format(key=key, upstream=upstream, credential=credential, options="", more="")
+    text = SETTINGS.format(key=key, upstream=upstream, credential=credential, options="", more=more)
     (folder / "proxy.toml").write_text(text)
     (folder / "hypercorn.toml").write_text(SERVER)
 

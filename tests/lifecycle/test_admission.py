@@ -29,6 +29,7 @@ def services() -> Services:
             limits=CallerLimits(),
             usage=UsageTotals(),
             exchanges=ExchangeTotals(),
+            traffic=None,
             settings=SimpleNamespace(logs=Logs()),
             users=RefCount(),
         ),
