@@ -60,6 +60,10 @@ def _run(options: argparse.Namespace) -> int:
         from proxy.cli.doctor.command import doctor
 
         return doctor(options)
+    if options.command == "health":
+        from proxy.cli.health import health
+
+        return health(options.url)
     if options.command == "completion":
         from proxy.cli.completion import completion
 

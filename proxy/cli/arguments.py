@@ -14,6 +14,7 @@ from proxy.shipped import nearest
 DEFAULT_CONFIG: Final = "config/proxy.toml"
 SCRIPT: Final = "llm-token-proxy"
 """The command that the wheel installs."""
+READY_URL: Final = "http://127.0.0.1:5002/readyz"
 SHELLS: Final = ("bash", "zsh", "fish")
 WORD_DELAY_SECONDS_MAX: Final = 0.5
 SERVERS: Final = ("hypercorn", "uvicorn", "granian")
@@ -153,6 +154,10 @@ def _add_recipe(parser: Parser) -> None:
     )
 
 
+def _add_health(parser: Parser) -> None:
+    parser.add_argument("--url", default=READY_URL, help=f"the probe to ask (default: {READY_URL})")
+
+
 def _add_doctor(parser: Parser) -> None:
     _add_config(parser)
     parser.add_argument(
@@ -289,6 +294,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "llm-token-proxy doctor --json",
         ),
         _add_doctor,
+    ),
+    "health": Command(
+        "ask a running service whether it is ready",
+        ("llm-token-proxy health", "llm-token-proxy health --url http://127.0.0.1:5002/livez"),
+        _add_health,
     ),
     "gateway": Command(
         "serve the demonstration gateway alone",

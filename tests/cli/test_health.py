@@ -1,0 +1,40 @@
+"""`health`: 0 if the probe answers 200, and 1 with the reason otherwise."""
+
+import asyncio
+
+import pytest
+
+from proxy.cli import main
+from tests.ports import free_port
+from tests.raw_upstream import Conversation, raw_upstream
+
+
+async def health(url: str) -> int:
+    """Run the command, which waits for the answer, in a thread."""
+    return await asyncio.to_thread(main, ["health", "--url", url])
+
+
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("503 Service Unavailable", 1)])
+async def test_the_exit_status_is_that_of_the_probe(
+    status: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.answer(b"a word\n", status=status)
+
+    async with raw_upstream(answer) as upstream:
+        assert await health(f"{upstream.url}/readyz") == code
+        assert [request.target for request in upstream.requests] == [b"/readyz"]
+    assert capsys.readouterr().out == f"{status.split()[0]} a word\n"
+
+
+async def test_a_service_that_does_not_answer_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert await health(f"http://127.0.0.1:{free_port()}/readyz") == 1
+    assert "Connection refused" in capsys.readouterr().err
+
+
+async def test_an_answer_that_is_not_http_is_not_ready() -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.say(b"no HTTP\r\n\r\n")
+
+    async with raw_upstream(answer) as upstream:
+        assert await health(f"{upstream.url}/readyz") == 1
