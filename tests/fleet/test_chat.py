@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 import sys
 from collections import Counter
@@ -213,17 +214,22 @@ class Round:
             self._judge(prompt, page.heard, accepted=accepted)
 
     def _judge(self, prompt: str, heard: list[Heard], *, accepted: bool) -> None:
-        shown, whole = blocks(heard), expected(prompt)
+        shown, whole = blocks(heard), text_of(expected(prompt))
         end = next((event.state for event in heard if event.state in ENDS), "stuck")
         if not heard and not accepted:
             end = "refused"
         self.ends[end] += 1
-        if end == "done" and shown != whole:
-            self.problems.append(f"an incomplete answer: {len(shown)} of {len(whole)} blocks")
-        if end == "failed" and (shown[-1] != CUT_OFF or shown[:-1] != whole[: len(shown) - 1]):
+        if end == "done" and text_of(shown) != whole:
+            self.problems.append(f"an incomplete or repetitive answer: {text_of(shown)}")
+        if end == "failed" and (shown[-1] != CUT_OFF or not whole.startswith(text_of(shown[:-1]))):
             self.problems.append(f"not the beginning of the answer and an error: {shown[-2:]}")
         if end == "stuck":
             self.problems.append(f"stuck after {[event.state for event in heard]}")
+
+
+def text_of(shown: list[str]) -> str:
+    """The text of blocks. After a pause of the model, the same text is cut in other places."""
+    return re.sub(r"<[^>]*>|\s", "", "".join(shown))
 
 
 async def asks(url: str, someone: Visitor, prompt: str) -> bool:
