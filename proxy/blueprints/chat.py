@@ -1,5 +1,6 @@
 """The routes of the web chat: the article's three, and others that the page needs."""
 
+import dataclasses
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -17,7 +18,7 @@ from proxy.blueprints.chat_guard import (
     handle_unavailable,
     is_over,
     own_channel,
-    read_prompt,
+    read_text,
     readable_channel,
     reply,
     visitor_address,
@@ -26,6 +27,7 @@ from proxy.blueprints.chat_guard import chat_service as chat
 from proxy.blueprints.chat_session import PATH, visitor_session
 from proxy.blueprints.exchange import current_request
 from proxy.chat.broker import BrokerClosed
+from proxy.chat.dialogues import clean_prompt
 from proxy.chat.page_files import PageFile
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
@@ -81,11 +83,10 @@ async def greet() -> Response:
 async def dialogue() -> Response:
     """Ask a question; the answer is published on the channel."""
     channel = await own_channel(counted=True, claims=True)
-    prompt = await read_prompt(chat().settings.max_prompt_chars)
+    prompt = await read_text("prompt", chat().settings.max_prompt_chars)
+    request_id = current_request().exchange.record.request_id
     return reply(
-        await chat().dialogues.ask(
-            channel, prompt, current_request().exchange.record.request_id, visitor_address()
-        )
+        await chat().dialogues.ask(channel, prompt, request_id, visitor_address(), visitor_session())
     )
 
 
@@ -112,8 +113,30 @@ async def stop() -> Response:
 @blueprint.post("/reset")
 @public
 async def reset() -> Response:
-    """Delete the dialogue."""
-    return reply(await chat().dialogues.reset(await own_channel(counted=True)))
+    """Delete the conversation."""
+    return reply(await chat().dialogues.reset(await own_channel(counted=True), visitor_session()))
+
+
+@blueprint.get("/conversations")
+@public
+async def conversations() -> Response:
+    """Return the visitor's conversations, the latest first."""
+    own = visitor_session()
+    await chat().visits.count(own, visitor_address())
+    return reply(
+        conversations=[dataclasses.asdict(listed) for listed in await chat().conversations.read(own)]
+    )
+
+
+@blueprint.post("/rename")
+@public
+async def rename() -> Response:
+    """Change the title of a conversation."""
+    channel = await own_channel(counted=True)
+    title = clean_prompt(await read_text("title", chat().settings.max_prompt_chars))
+    if not title or not await chat().conversations.rename(visitor_session(), channel, title):
+        raise Refusal(HTTPStatus.NOT_FOUND, "no such conversation, or no title")
+    return reply()
 
 
 @blueprint.get("/session")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -63,10 +63,11 @@ class Refusal(Exception):
         self.status = status
 
 
-class _Prompt(msgspec.Struct):
-    """The body of a question."""
+class _Body(msgspec.Struct):
+    """The body of a question, or of a new title."""
 
     prompt: str | None = None
+    title: str | None = None
 
 
 def chat_service() -> ChatService:
@@ -183,8 +184,8 @@ async def _with_retries(ask: Callable[[], Awaitable[_T]]) -> _T:
     return await ask()
 
 
-async def read_prompt(max_chars: int) -> str:
-    """Return the question in the body, or "" if there is none.
+async def read_text(name: Literal["prompt", "title"], max_chars: int) -> str:
+    """Return a text of the body, or "" if there is none.
 
     Raises:
         Refusal: 415 or 400: the body is not a JSON object with a text.
@@ -198,12 +199,13 @@ async def read_prompt(max_chars: int) -> str:
     if len(body) > limit:
         raise BodyTooLarge(limit)
     try:
-        return msgspec.json.decode(body, type=_Prompt).prompt or ""
+        found: str | None = getattr(msgspec.json.decode(body, type=_Body), name)
     except (
         ValueError,
         RecursionError,
     ) as error:  # malformed, not UTF-8, nested too deeply, or of another type
-        raise Refusal(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"JSON with a {name} is expected") from error
+    return found or ""
 
 
 def reply(notice: Notice | None = None, **body: object) -> Response:

@@ -68,6 +68,7 @@ class Dialogues:
         self._broker = stores.broker
         self._channels = stores.channels
         self._conversation = stores.conversation
+        self._conversations = stores.conversations
         self._upstream = upstream
         self._drain = drain
         self._shared = shared
@@ -102,7 +103,9 @@ class Dialogues:
         for dialogue in self._running:
             dialogue.end("closing")
 
-    async def ask(self, channel: str, prompt: str, request_id: str, address: str = "") -> Notice | None:
+    async def ask(
+        self, channel: str, prompt: str, request_id: str, address: str = "", session: str = ""
+    ) -> Notice | None:
         """Start a dialogue; return why it did not start, or None.
 
         Raises:
@@ -119,7 +122,7 @@ class Dialogues:
         holder = await self._begin(channel, TURN_SECONDS)
         if holder is None:
             return notices.BUSY
-        return await self._start(_Question(channel, holder, request_id, address, prompt))
+        return await self._start(_Question(channel, holder, request_id, address, session, prompt))
 
     async def regenerate(self, channel: str, request_id: str, address: str = "") -> Notice | None:
         """Answer the last question again; return why that did not start, or None.
@@ -143,8 +146,8 @@ class Dialogues:
         """
         await self._channels.request_stop(channel)
 
-    async def reset(self, channel: str) -> Notice | None:
-        """Stop the dialogue, and delete turns and events; return why that failed, or None.
+    async def reset(self, channel: str, session: str = "") -> Notice | None:
+        """Stop the dialogue, and delete turns, events and title; return why that failed, or None.
 
         Raises:
             StoreUnavailable: Redis did not answer.
@@ -153,6 +156,7 @@ class Dialogues:
         if await self._begin(channel, RESET_SECONDS) is None:
             return notices.BUSY
         try:
+            await self._conversations.remove(session, channel)
             await self._conversation.clear(channel)
             await self._broker.forget(channel)
             await self._broker.publish(channel, state_event("reset"))
@@ -215,6 +219,7 @@ class Dialogues:
         else:
             # Stored before the answer, so that the question can be asked again if it fails.
             await self._conversation.append(channel, Turn(prompt, ""))
+            await self._conversations.note(question.session, channel, prompt)
             opening, mark = await block_event("right", prompt), "turn"
         await self._broker.publish(channel, opening, holder=question.holder, mark=mark)
         if not started.done():
@@ -306,6 +311,8 @@ class _Question:
     """Of the channel's lease."""
     request_id: str
     address: str
+    session: str = ""
+    """Whose conversation it is."""
     prompt: str | None = None
     """None repeats the last question."""
 

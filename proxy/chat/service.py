@@ -10,6 +10,7 @@ from proxy.access import SiteRules
 from proxy.access.counting import Counting
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
+from proxy.chat.conversation_list import ConversationList
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.readers import Readers
@@ -36,6 +37,8 @@ class ChatService:
     settings: Chat
     broker: Broker
     channels: Channels
+    conversations: ConversationList
+    """The conversations of each visitor."""
     dialogues: Dialogues
     rate: VisitorRate
     """Limits questions."""
@@ -87,6 +90,7 @@ async def open_chat(
             settings=chat,
             broker=stores.broker,
             channels=stores.channels,
+            conversations=stores.conversations,
             dialogues=dialogues,
             rate=VisitorRate(chat.rate, counting),
             visits=VisitorRate(chat.rate, counting, account="chat-visits", times=VISITS_A_QUESTION),

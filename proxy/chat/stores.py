@@ -8,6 +8,7 @@ from proxy.chat import notices
 from proxy.chat.broker import EXPIRE_SECONDS, KEPT_BYTES, KEPT_TURNS, QUEUE_EVENTS, Broker
 from proxy.chat.channels import OWNED_SECONDS, Channels, MemoryChannels
 from proxy.chat.conversation import Conversation, MemoryConversation, RedisConversation
+from proxy.chat.conversation_list import ConversationList, MemoryConversationList, RedisConversationList
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.orphans import OrphanWatch
@@ -23,11 +24,12 @@ from proxy.task_groups import task_group
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Events, owners and conversations of all channels."""
+    """Events, owners and conversations of all channels, and the lists of each visitor's conversations."""
 
     broker: Broker
     channels: Channels
     conversation: Conversation
+    conversations: ConversationList
 
 
 @asynccontextmanager
@@ -58,12 +60,15 @@ async def open_stores(
         broker = MemoryBroker(kept=kept, size=size, expire=expire, queue=queue)
         try:
             yield Stores(
-                broker, MemoryChannels(owned=owned, kept=expire), MemoryConversation(turns, expire=expire)
+                broker,
+                MemoryChannels(owned=owned, kept=expire),
+                MemoryConversation(turns, expire=expire),
+                MemoryConversationList(expire=expire),
             )
         finally:
             await broker.close()
         return
-    leases = RedisLeases(redis)
+    leases, seal = RedisLeases(redis), Seal(shared.keys, shared.naming_key)
     async with open_feed(redis) as feed:
         over_redis = RedisBroker(redis, feed, leases, kept=kept, size=size, expire=expire, queue=queue)
         try:
@@ -71,7 +76,8 @@ async def open_stores(
                 yield Stores(
                     over_redis,
                     RedisChannels(redis, feed, leases, owned=owned),
-                    RedisConversation(redis, Seal(shared.keys, shared.naming_key), turns, expire=expire),
+                    RedisConversation(redis, seal, turns, expire=expire),
+                    RedisConversationList(redis, seal, expire=expire),
                 )
         finally:
             await over_redis.close()

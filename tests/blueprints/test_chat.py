@@ -127,6 +127,35 @@ async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProx
         status, answer = await stranger.get(f"stream?channel={someone.channel}")
         assert (status, answer["code"]) == (403, 0)
         assert (await stranger.get(f"session?channel={someone.channel}"))[0] == 403
+        assert (await stranger.post("rename", channel=someone.channel, title="x"))[0] == 403
+
+
+async def test_a_visitor_has_conversations_that_are_listed_renamed_and_deleted(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy, FREE) as (someone, proxy), visitor(proxy.url) as stranger:
+        assert await listed(someone) == []
+        for channel, question in (("a", "first\nline"), ("b", "second")):
+            async with someone.listen(channel=channel) as stream:
+                await Visitor(someone.url, someone.http, channel).ask(question)
+                await stream.turn()
+        assert await listed(someone) == [("b", "second"), ("a", "first line")]
+        assert await listed(stranger) == []
+        assert await someone.post("rename", channel="a", title=" renamed\u202e ") == OK
+        async with someone.listen(channel="a") as stream:
+            await Visitor(someone.url, someone.http, "a").ask("again")
+            await stream.turn()
+            await stream.turn()
+        assert await listed(someone) == [("a", "renamed"), ("b", "second")]
+        assert await someone.post("reset", channel="a") == OK
+        assert await listed(someone) == [("b", "second")]
+        for title in ("x", " "):
+            assert (await someone.post("rename", channel="a", title=title))[0] == 404
+
+
+async def listed(someone: Visitor) -> list[tuple[str, str]]:
+    """The channels and titles of a visitor's conversations."""
+    found = (await someone.get("conversations"))[1]["conversations"]
+    assert [entry["at"] for entry in found] == sorted((entry["at"] for entry in found), reverse=True)
+    return [(entry["channel"], entry["title"]) for entry in found]
 
 
 async def test_a_page_of_another_site_brings_its_own_channel_and_then_owns_it(run_proxy: RunProxy) -> None:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from proxy.chat import outbox, publisher
 from proxy.chat.channels import MemoryChannels, StopReason
 from proxy.chat.conversation import MemoryConversation
+from proxy.chat.conversation_list import MemoryConversationList
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
@@ -71,7 +72,7 @@ class Room:
         self.model = model
         self.broker = broker
         self.channels = channels
-        stores = Stores(broker, channels, MemoryConversation(3))
+        stores = Stores(broker, channels, MemoryConversation(3), MemoryConversationList(expire=60))
         upstream = cast(ChatUpstream, model)
         self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, shared=False)
 

@@ -107,11 +107,17 @@ class Visitor:
             return response.status, json.loads(body) if is_json else body
 
     async def post(
-        self, action: str, prompt: str | None = None, channel: str | None = None, **headers: str
+        self,
+        action: str,
+        prompt: str | None = None,
+        channel: str | None = None,
+        title: str | None = None,
+        **headers: str,
     ) -> tuple[int, dict[str, Any]]:
         """Status and answer."""
         address = f"{self.url}/chat/{action}?channel={self.channel if channel is None else channel}"
-        body = {} if prompt is None else {"prompt": prompt}
+        given = {"prompt": prompt, "title": title}
+        body = {name: text for name, text in given.items() if text is not None}
         async with self.http.post(address, json=body, headers=headers) as response:
             return response.status, await response.json()
 
