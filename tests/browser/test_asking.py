@@ -234,20 +234,6 @@ async def test_a_stop_that_was_not_delivered_says_so_and_the_answer_can_be_left(
     await page.in_state("idle")
 
 
-async def test_a_new_chat_is_begun_by_a_second_press_and_only_then(stage: Stage) -> None:
-    page = await stage.open()
-    stage.chat.turn("一", "回答。\n")
-    fresh = page.page.locator("llm-chat .fresh")
-    await expect(page.turns).to_have_count(1)
-    await fresh.click()
-    await expect(fresh).to_have_text("清空全部内容？")
-    assert stage.chat.posts == []
-    await fresh.click()
-    await expect(page.turns).to_have_count(0)
-    await expect(page.empty).to_be_visible()
-    assert stage.chat.posts == ["reset"]
-
-
 async def test_an_example_is_asked_at_once(stage: Stage) -> None:
     page = await stage.open()
     example = page.page.locator("llm-chat .example").first

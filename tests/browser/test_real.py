@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Locator, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Stage
@@ -113,7 +114,6 @@ async def test_stop_then_again_then_a_new_chat(real: Stage) -> None:
     await expect(page.turns.locator(".took")).to_have_count(1)
     await expect(page.questions).to_have_text(["Hello"])
     await page.page.locator("llm-chat .fresh").click()
-    await page.page.locator("llm-chat .fresh").click()
     await expect(page.empty).to_be_visible()
     await page.page.reload()
     await expect(page.empty).to_be_visible()
@@ -169,3 +169,154 @@ async def test_the_drawer_on_a_page_of_another_origin_that_may_use_it(
     await expect(chat.answer.locator("blockquote")).to_contain_text("你好")
     await chat.button.click()
     await chat.in_state("idle")
+
+
+async def converse(page: ChatPage, *questions: str) -> None:
+    """Ask each question in a conversation of its own, and wait for the answers."""
+    for number, question in enumerate(questions):
+        if number:
+            await page.page.locator("llm-chat .fresh").click()
+            await expect(page.turns).to_have_count(0)
+        await page.ask(question)
+        await page.in_state("answering")
+        await page.in_state("idle")
+        await expect(page.turns.locator(".took")).to_have_count(1)
+
+
+async def open_list(page: ChatPage) -> Locator:
+    """Open the list of conversations, and return the titles."""
+    await page.page.locator("llm-chat .conversations-toggle").click()
+    return page.page.locator("llm-chat .list span.name")
+
+
+async def test_conversations_are_listed_opened_again_searched_and_renamed(real: Stage) -> None:
+    page = await real.open()
+    await converse(page, "第一个问题", "第二个问题")
+    titles = await open_list(page)
+    await expect(titles).to_have_text(["第二个问题", "第一个问题"])
+    await page.shot("conversations-desktop")
+    assert await page.faults() == []
+    await titles.nth(1).click()
+    await expect(page.questions).to_have_text(["第一个问题"])
+    await expect(page.answer).to_contain_text("第一个问题")
+    search = page.page.locator("llm-chat .search")
+    await search.fill("二个")
+    await expect(titles).to_have_text(["第二个问题"])
+    await search.fill("没有这个")
+    await expect(page.page.locator("llm-chat .nothing")).to_have_text("没有找到")
+    await search.fill("")
+    await titles.nth(0).hover()
+    await page.page.locator("llm-chat .list li").nth(0).get_by_label("改标题").click()
+    title = page.page.locator("llm-chat .list input.name")
+    await title.fill("新的标题")
+    await title.press("Enter")
+    await expect(titles).to_have_text(["新的标题", "第一个问题"])
+    await page.page.reload()
+    await page.connected()
+    await expect(page.questions).to_have_text(["第一个问题"])
+    await expect(titles).to_have_text(["新的标题", "第一个问题"])
+
+
+async def test_a_deleted_conversation_can_be_brought_back_and_is_gone_later(real: Stage) -> None:
+    page = await real.open()
+    await converse(page, "留下的", "要删的")
+    titles = await open_list(page)
+    await expect(titles).to_have_count(2)
+    rows = page.page.locator("llm-chat .list li")
+    undo = page.page.locator("llm-chat .undo button")
+    await rows.nth(0).hover()
+    await rows.nth(0).get_by_label("删除").click()
+    await expect(titles).to_have_text(["留下的"])
+    await expect(page.turns).to_have_count(0)
+    await expect(undo).to_be_focused()
+    await page.shot("conversations-deleted")
+    await undo.click()
+    await expect(titles).to_have_text(["要删的", "留下的"])
+    await expect(page.questions).to_have_text(["要删的"])
+    await page.page.clock.install()
+    await rows.nth(0).hover()
+    await rows.nth(0).get_by_label("删除").click()
+    async with page.page.expect_response("**/chat/reset?**") as replied:
+        await page.page.clock.run_for(7000)
+    assert (await replied.value).ok
+    other = await ChatPage.open(page.page.context, real.url + "/chat/", real.watch)
+    await expect(other.page.locator("llm-chat .list span.name")).to_have_text(["留下的"])
+
+
+async def test_closing_the_page_right_after_a_deletion_deletes(real: Stage) -> None:
+    page = await real.open()
+    await converse(page, "留下的", "要删的")
+    await open_list(page)
+    row = page.page.locator("llm-chat .list li").nth(0)
+    await row.hover()
+    await row.get_by_label("删除").click()
+    await page.page.reload()
+    await page.connected()
+    await expect(page.page.locator("llm-chat .list span.name")).to_have_text(["留下的"])
+
+
+async def test_an_answer_goes_on_while_another_conversation_is_shown(real: Stage) -> None:
+    page = await real.open()
+    await page.ask("长的问题")
+    await page.in_state("answering")
+    await page.page.locator("llm-chat .fresh").click()
+    await expect(page.empty).to_be_visible()
+    await page.ask("短的问题")
+    await expect(page.questions).to_have_text(["短的问题"])
+    titles = await open_list(page)
+    await titles.nth(1).click()
+    await expect(page.questions).to_have_text(["长的问题"])
+    await expect(page.turns.locator(".took")).to_have_count(1)
+    await expect(page.failure).to_have_count(0)
+
+
+async def test_a_conversation_is_exported_as_markdown(real: Stage) -> None:
+    page = await real.open()
+    await converse(page, "海内存知己：出自哪里？")
+    await open_list(page)
+    async with page.page.expect_download() as started:
+        await page.page.locator("llm-chat .save").click()
+    download = await started.value
+    assert download.suggested_filename == "海内存知己：出自哪里？.md"
+    text = (await download.path()).read_text()
+    assert text.startswith("## 你的问题\n\n海内存知己：出自哪里？\n\n## 回答\n\n")
+    assert "```python\n" in text
+
+
+@pytest.mark.parametrize(("name", "width"), [("phone", 390), ("tablet", 800)])
+async def test_where_there_is_little_room_the_list_covers_the_chat_and_closes(
+    real: Stage, name: str, width: int
+) -> None:
+    page = await real.open(viewport={"width": width, "height": 780})
+    await converse(page, "第一个问题", "第二个问题，它要长得多，一行里放不下，所以看不到结尾的部分")
+    titles = await open_list(page)
+    await expect(titles).to_have_count(2)
+    await page.shot(f"conversations-{name}")
+    assert await page.faults() == []
+    await page.page.keyboard.press("Escape")
+    await expect(titles.first).to_be_hidden()
+    await expect(page.page.locator("llm-chat .conversations-toggle")).to_be_focused()
+    await open_list(page)
+    await titles.nth(1).click()
+    await expect(titles.first).to_be_hidden()
+    await expect(page.questions).to_have_text(["第一个问题"])
+
+
+async def test_the_drawer_has_the_list_as_well_and_escape_closes_it_first(real: Stage) -> None:
+    page = await (await real.context()).new_page()
+    real.watch.over(page)
+    await page.route(
+        "**/post",
+        lambda route: route.fulfill(body=HOST.format(channel="", service=""), content_type="text/html"),
+    )
+    await page.goto(real.url + "/post")
+    await page.locator("#ask-ai").click()
+    chat = ChatPage(page)
+    await chat.connected()
+    await converse(chat, "第一个问题", "第二个问题")
+    titles = await open_list(chat)
+    await expect(titles).to_have_count(2)
+    await chat.shot("conversations-drawer")
+    await page.keyboard.press("Escape")
+    await expect(titles.first).to_be_hidden()
+    await expect(chat.frame).to_be_visible()

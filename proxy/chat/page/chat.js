@@ -7,8 +7,11 @@ import { copyText } from "./clipboard.js";
 import { Connection } from "./connection.js";
 import { icon, wear } from "./dom.js";
 import { Follow } from "./follow.js";
+import { Conversations, newChannel } from "./conversations.js";
+import { offerFile } from "./export.js";
 import { buildFrame } from "./frame.js";
 import { Notices } from "./notices.js";
+import { recall, remember } from "./preferences.js";
 import { SilenceWatch } from "./silence.js";
 import { currentTheme, followTheme, toggleTheme } from "./theme.js";
 import { Transcript } from "./transcript.js";
@@ -17,7 +20,6 @@ import { Words } from "./words.js";
 
 const BASE = new URL("..", import.meta.url);
 const COPIED_MS = 2000;
-const ARMED_MS = 4000;
 const STOPPING_MS = 5000;
 const HISTORY_MS = 150; // after the stream opened: what is kept has come by then
 const FIRST_SIGHT_MS = 1500; // without a stream, the empty page is shown by then
@@ -32,6 +34,7 @@ export class LlmChat extends HTMLElement {
   #connection = null;
   #transcript = null;
   #composer = null;
+  #conversations = null;
   #follow = null;
   #notices = null;
   #endings = [];
@@ -89,8 +92,11 @@ export class LlmChat extends HTMLElement {
   }
 
   async #dress() {
-    await wear(this.shadowRoot, "tokens.css", "chat.css", "code.css", "message.css");
+    await wear(this.shadowRoot, "tokens.css", "chat.css", "code.css", "message.css", "conversations.css");
     this.#parts.chat.hidden = false;
+    if (recall("list") === "shown" && !this.#listCovers) {
+      this.#toggleList(true);
+    }
     if (!this.hasAttribute("closable")) {
       this.focusInput();
     }
@@ -99,7 +105,9 @@ export class LlmChat extends HTMLElement {
   #build() {
     const root = this.attachShadow({ mode: "open" });
     this.#composer = new Composer(this.#words, { send: (text) => this.#send(text), stop: () => this.#stop() });
-    const parts = this.#parts = buildFrame(this.#composer.root, {
+    this.#conversations = this.#buildConversations();
+    const parts = this.#parts = buildFrame(this.#composer.root, this.#conversations.root, {
+      list: () => this.#toggleList(),
       fresh: () => this.#startAnew(),
       language: () => this.#words.toggle(),
       theme: toggleTheme,
@@ -117,7 +125,8 @@ export class LlmChat extends HTMLElement {
       retry: () => this.#again(),
       reading: () => !this.#follow.following,
     });
-    this.#connection = new Connection(BASE, this.getAttribute("channel"), () => this.#transcript.live === null);
+    const channel = this.getAttribute("channel") ?? (recall("conversation") || null);
+    this.#connection = new Connection(BASE, channel, () => this.#transcript.live === null);
     this.#listen(this.#connection);
     this.#composer.text.addEventListener("input", () => this.#notices.clear());
     setTimeout(() => this.#settle(), FIRST_SIGHT_MS);
@@ -138,6 +147,10 @@ export class LlmChat extends HTMLElement {
       this.#took();
     });
     connection.addEventListener("link", ({ detail }) => {
+      if (detail === "foreign" && connection.channel !== this.getAttribute("channel")) {
+        this.#forgetChannel();
+        return;
+      }
       this.#notices.link(detail);
       if (detail === "open") {
         this.#silence.start();
@@ -152,6 +165,16 @@ export class LlmChat extends HTMLElement {
       }
       this.#refresh();
     });
+  }
+
+  // A conversation of an earlier session, which is another visitor's now. What was said stays to be read.
+  #forgetChannel() {
+    remember("conversation", "");
+    if (this.#transcript.live !== null) {
+      this.#transcript.breakOff();
+    }
+    this.#connection.switchTo(this.getAttribute("channel"));
+    this.#refresh();
   }
 
   #took() {
@@ -205,6 +228,9 @@ export class LlmChat extends HTMLElement {
     if (accepted) {
       this.#composer.clear();
       this.#follow.attach();
+      if (!this.#conversations.root.hidden) {
+        this.#conversations.refresh();
+      }
     }
     this.focusInput();
   }
@@ -241,39 +267,81 @@ export class LlmChat extends HTMLElement {
     this.#refresh();
   }
 
-  // The first press asks, the second does it.
-  async #startAnew() {
-    const button = this.#parts.fresh;
-    const label = button.querySelector(".label");
-    if (!("armed" in button.dataset) && !this.#transcript.empty) {
-      button.dataset.armed = "";
-      button.dataset.sayLabel = "freshSure";
-      label.dataset.say = "freshSure";
-      this.#words.apply(button);
-      setTimeout(() => this.#disarm(button, label), ARMED_MS);
-      return;
-    }
-    this.#disarm(button, label);
-    if (!this.#transcript.empty && (await this.#ask("reset"))) {
-      this.#notices.speak("cleared");
+  // The one before stays in the list, and its answer goes on.
+  #startAnew() {
+    if (!this.#transcript.empty) {
+      this.#open(null);
+      this.#notices.speak("begun");
     }
     this.focusInput();
   }
 
-  #disarm(button, label) {
-    delete button.dataset.armed;
-    button.dataset.sayLabel = "fresh";
-    label.dataset.say = "fresh";
-    this.#words.apply(button);
+  /** Show another conversation; null is a new one. */
+  #open(channel) {
+    this.#notices.clear();
+    this.#transcript.clear();
+    this.#settled = channel === null;
+    const chosen = channel ?? newChannel();
+    remember("conversation", chosen);
+    this.#connection.switchTo(chosen);
+    this.#follow.attach();
+    this.#refresh();
+    if (!this.#conversations.root.hidden) {
+      this.#conversations.refresh();
+    }
+  }
+
+  #toggleList(show = this.#conversations.root.hidden) {
+    const { toggle, veil } = this.#parts;
+    this.#conversations.root.hidden = veil.hidden = !show;
+    toggle.setAttribute("aria-expanded", String(show));
+    remember("list", show ? "shown" : "");
+    if (show) {
+      this.#conversations.refresh();
+      this.#conversations.focus();
+    } else {
+      toggle.focus({ preventScroll: true });
+    }
+  }
+
+  get #listCovers() {
+    return getComputedStyle(this.#conversations.root).position === "absolute";
+  }
+
+  #buildConversations() {
+    return new Conversations(this.#words, {
+      read: () => this.#connection.conversations(),
+      current: () => this.#connection.channel,
+      open: (channel) => {
+        this.#open(channel);
+        if (channel !== null && this.#listCovers) {
+          this.#toggleList(false);
+        }
+      },
+      rename: async (channel, title) => (await this.#post("rename", { title }, channel)) === "accepted",
+      remove: async (channel, last) => {
+        const kind = (await this.#connection.post("reset", {}, channel, last)).kind;
+        if (kind !== "accepted" && !last) {
+          this.#notices.refuse("notRemoved");
+        }
+        return kind === "accepted";
+      },
+      download: () => offerFile(this.#transcript.title, this.#transcript.markdown),
+      close: () => this.#toggleList(false),
+    });
   }
 
   async #ask(action, body) {
+    return (await this.#post(action, body)) === "accepted";
+  }
+
+  async #post(action, body, channel = this.#connection.channel) {
     this.#notices.clear();
-    const answer = await this.#connection.post(action, body);
+    const answer = await this.#connection.post(action, body, channel);
     if (answer.kind !== "accepted") {
       this.#notices.refused(answer, action === "dialogue");
     }
-    return answer.kind === "accepted";
+    return answer.kind;
   }
 
   async #copy(text, button) {
@@ -291,6 +359,7 @@ export class LlmChat extends HTMLElement {
     this.#words.language = language;
     this.lang = language;
     this.#words.apply(this.#parts.chat);
+    this.#conversations.speak();
   }
 
   #nameTheme() {

@@ -23,7 +23,7 @@ function isLater(id, than) {
 
 /**
  * Fires `message` ({html, reason, number, at}), `state` ({state, at, seconds}), `link` ("connecting", "open", "lost", "offline",
- * "foreign": the page's channel is another visitor's, or "resting": nobody looks)
+ * "foreign": the channel is another visitor's, or "resting": nobody looks)
  * and `moved` (another channel: nothing more comes of what was said).
  */
 export class Connection extends EventTarget {
@@ -86,6 +86,33 @@ export class Connection extends EventTarget {
     return this.busy;
   }
 
+  /** Go over to another channel, from its beginning; null is the session's own. */
+  switchTo(channel) {
+    this.#given = this.channel = channel;
+    this.#last = BEGINNING;
+    this.#failures = 0;
+    this.openedAt = Date.now();
+    if (this.#running) {
+      this.#tell("connecting");
+      this.#connect();
+    }
+  }
+
+  /** The visitor's conversations, `{channel, title, at}`, the latest first; null: the service did not say. */
+  async conversations() {
+    try {
+      const response = await fetch(this.#address("conversations", {}), {
+        credentials: "include",
+        cache: "no-store",
+        signal: AbortSignal.timeout(SESSION_MS),
+      });
+      const { conversations } = await response.json();
+      return response.ok && Array.isArray(conversations) ? conversations : null;
+    } catch {
+      return null;
+    }
+  }
+
   /** Let go; what was seen stays known, and `open` goes on from there. */
   close() {
     this.#running = false;
@@ -96,16 +123,20 @@ export class Connection extends EventTarget {
 
   /**
    * Ask the service for something.
-   * @param action "dialogue", "stop", "reset" or "regenerate"
+   * @param action "dialogue", "stop", "reset", "rename" or "regenerate"
+   * @param body what is sent
+   * @param channel of which conversation
+   * @param last whether the page goes away
    * @returns `{kind, words, reason, number, seconds}`; kind is "accepted", "refused" (`reason` or `words` say why),
    *   "too_often" (seconds to wait), "too_long", "forbidden", "offline" or "failed"
    */
-  async post(action, body = {}) {
+  async post(action, body = {}, channel = this.channel, last = false) {
     let response;
     let reply = {};
     try {
-      response = await fetch(this.#address(action, { channel: this.channel }), {
+      response = await fetch(this.#address(action, { channel }), {
         method: "POST",
+        keepalive: last,
         headers: { "Content-Type": "application/json" },
         credentials: "include",
         body: JSON.stringify(body),
@@ -140,8 +171,9 @@ export class Connection extends EventTarget {
     clearTimeout(this.#timer);
     this.#drop();
     const listening = this.#listening;
+    const given = this.#given;
     const session = await this.#session();
-    if (!this.#running || listening.signal.aborted || this.#source !== null) {
+    if (!this.#running || listening.signal.aborted || this.#source !== null || given !== this.#given) {
       return;
     }
     if (session === null) {
@@ -242,11 +274,10 @@ export class Connection extends EventTarget {
     if (!this.#running) {
       return;
     }
-    this.#tell(this.#foreign ? "foreign" : navigator.onLine ? "lost" : "offline");
     const pause = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(this.#failures, 10));
     this.#failures += 1;
-    clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#connect(), pause * (0.75 + Math.random() / 2));
+    this.#tell(this.#foreign ? "foreign" : navigator.onLine ? "lost" : "offline");
   }
 
   // A network that came back may have left a dead connection behind: begin anew rather than wait for it.

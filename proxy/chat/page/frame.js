@@ -6,10 +6,11 @@ const EXAMPLES = ["example1", "example2", "example3"];
 /**
  * Build the frame.
  * @param composer the form of the input
- * @param actions `{fresh, language, theme, close, example(text), toEnd}`; `close` null: there is nothing to close
+ * @param list the panel with the conversations
+ * @param actions `{list, fresh, language, theme, close, example(text), toEnd}`; `close` null: there is nothing to close
  * @returns its elements by name; `chat` holds them all
  */
-export function buildFrame(composer, actions) {
+export function buildFrame(composer, list, actions) {
   const log = element("div", { class: "log", role: "log", "data-say-label": "log", "aria-busy": "false" });
   const empty = emptyState(actions.example);
   const column = element("div", { class: "column" }, empty, log);
@@ -32,9 +33,10 @@ export function buildFrame(composer, actions) {
   );
   const foot = element("div", { class: "foot" }, composer, fineprint);
   const middle = element("div", { class: "middle" }, scroller, toEnd);
-  const { header, fresh, theme } = buildHeader(actions);
-  const chat = element("div", { class: "chat", hidden: true }, header, middle, foot);
-  return { chat, column, empty, foot, fresh, log, scroller, theme, toEnd };
+  const { header, list: toggle, theme } = buildHeader(actions);
+  const veil = element("div", { class: "veil", hidden: true, onclick: actions.list });
+  const chat = element("div", { class: "chat", hidden: true }, header, veil, list, middle, foot);
+  return { chat, column, empty, foot, log, scroller, theme, toEnd, toggle, veil };
 }
 
 function emptyState(example) {
@@ -53,6 +55,9 @@ function emptyState(example) {
 }
 
 function buildHeader(actions) {
+  const list = tool("conversations-toggle", actions.list, icon("list"));
+  list.dataset.sayLabel = "conversations";
+  list.setAttribute("aria-expanded", "false");
   const label = element("span", { class: "label", "data-say": "fresh" });
   const fresh = tool("fresh", actions.fresh, icon("fresh"), label);
   fresh.dataset.sayLabel = "fresh";
@@ -61,6 +66,7 @@ function buildHeader(actions) {
   const header = element(
     "header",
     { class: "header" },
+    list,
     element("h1", { class: "title", "data-say": "title" }),
     fresh,
     language,
@@ -71,7 +77,7 @@ function buildHeader(actions) {
     close.dataset.sayLabel = "close";
     header.append(close);
   }
-  return { header, fresh, theme };
+  return { header, list, theme };
 }
 
 function tool(className, onclick, ...children) {

@@ -64,6 +64,16 @@ export class Transcript {
     this.#settle();
   }
 
+  /** The first question, in one line. */
+  get title() {
+    return (this.#turns[0]?.question ?? "").replace(/\s+/g, " ").trim();
+  }
+
+  /** The whole conversation. */
+  get markdown() {
+    return `${this.#turns.map((turn) => turn.markdown).join("\n\n")}\n`;
+  }
+
   /** The service no longer works on the last turn, and nobody said how it ended. */
   breakOff() {
     const turn = this.#turns.at(-1);

@@ -32,6 +32,21 @@ export class Turn {
     return this.state === "waiting" || this.state === "thinking" || this.state === "answering";
   }
 
+  /** The text of the question. */
+  get question() {
+    return this.root.querySelector(".question")?.innerText ?? "";
+  }
+
+  /** Question and answer, each under a heading. */
+  get markdown() {
+    const { words } = this.#parts;
+    const parts = [`## ${words.say("you")}`, this.question.trim()];
+    if (this.#answer !== null) {
+      parts.push(`## ${words.say("answer")}`, plainText(this.#answer.root));
+    }
+    return parts.filter((part) => part !== "").join("\n\n");
+  }
+
   /** Show what was asked. */
   ask(nodes) {
     const question = element("div", { class: "question" }, nodes);

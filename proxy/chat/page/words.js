@@ -7,7 +7,19 @@ const TABLE = {
   open: ["问一问", "Ask"],
   close: ["关闭", "Close"],
   fresh: ["新对话", "New chat"],
-  freshSure: ["清空全部内容？", "Clear everything?"],
+  conversations: ["全部对话", "Conversations"],
+  closeList: ["收起列表", "Close the list"],
+  search: ["搜索标题", "Search titles"],
+  rename: ["改标题", "Rename"],
+  newTitle: ["新标题", "New title"],
+  remove: ["删除", "Delete"],
+  removed: ["已删除", "Deleted"],
+  undo: ["撤销", "Undo"],
+  notRemoved: ["没能删除，请再试一次。", "It was not deleted. Try again."],
+  save: ["导出为 Markdown", "Export as Markdown"],
+  noConversations: ["还没有对话", "No conversations yet"],
+  noneFound: ["没有找到", "Nothing found"],
+  noList: ["列表暂时读不到", "The list cannot be read at the moment"],
   language: ["English", "中文"],
   toDark: ["换成深色", "Use dark colours"],
   toLight: ["换成浅色", "Use light colours"],
@@ -69,7 +81,7 @@ const TABLE = {
   statusThinking: ["正在思考", "Thinking"],
   statusAnswering: ["正在回答", "Answering"],
   statusDone: ["回答完毕", "The answer is complete"],
-  cleared: ["已开始新对话", "New chat started"],
+  begun: ["已开始新对话", "New chat started"],
   tooOften: ["发得太快了，请过 {n} 秒再发。", "That was too fast. Send it again in {n} s."],
   forbidden: ["这个对话属于另一个会话，请刷新页面后再试。", "This chat belongs to another session. Reload the page and try again."],
   tooLong: ["问题太长了，请缩短后再发。", "The question is too long. Shorten it and send again."],
@@ -122,6 +134,9 @@ export class Words {
         if (node.dataset.say === "language") {
           node.lang = this.language === "zh" ? "en" : "zh"; // it names the other one
         }
+      }
+      if (node.dataset?.sayPlaceholder) {
+        node.placeholder = this.say(node.dataset.sayPlaceholder);
       }
       if (node.dataset?.sayLabel) {
         const label = this.say(node.dataset.sayLabel);
