@@ -115,7 +115,7 @@ async def alternate(scenario: Scenario, targets: Sequence[Target], rounds: int, 
 
 
 def prepare_machine() -> list[int]:
-    """Stay on the second core, leave the first to what is measured; allow the sockets of both sides."""
+    """Move to the second core, because the first one serves, and raise the limit of open files."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise BenchError("two cores are needed: one for what is measured, one for the load")

@@ -10,7 +10,7 @@ class EventReader:
     """Read one stream.
 
     Args:
-        nonce: Stands in each of its events, and in no other stream's.
+        nonce: Marks each event of this stream, and no other.
         events: How many it has.
         tally: Where times and faults are counted.
         exact: Whether the bytes must be those of the upstream. Otherwise events without one of its texts

@@ -1,4 +1,4 @@
-"""Other proxies, each in an environment of its own below `.peers/`: `make bench-peers`."""
+"""Other proxies, each installed into its own environment below `.peers/`: `make bench-peers`."""
 
 import json
 import shutil

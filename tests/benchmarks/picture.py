@@ -46,7 +46,7 @@ def draw(report: Report, words: Words, theme: str, path: Path) -> None:
             if place:
                 axes.set_yticklabels([])
         figure.subplots_adjust(
-            left=0.27, right=0.97, wspace=0.12, top=1 - 0.5 / figure.get_figheight(), bottom=0.02
+            left=0.28, right=0.97, wspace=0.12, top=1 - 0.5 / figure.get_figheight(), bottom=0.02
         )
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
 

@@ -1,4 +1,4 @@
-"""What one round gives: figures, and everything that went wrong."""
+"""The result of one round: figures and failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """What a round's client saw: how long each good exchange took, and what went wrong how often."""
+    """What the client measured in a round: the times of good exchanges, and the number of faults by kind."""
 
     latencies_ms: list[float] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)

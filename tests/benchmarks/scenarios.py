@@ -1,4 +1,4 @@
-"""The kinds of work, and the proof that each exchange came through whole."""
+"""The kinds of work; each checks that every exchange is complete and unaltered."""
 
 import asyncio
 import secrets
@@ -60,7 +60,7 @@ class Work(Scenario):
         pids = target.pids()
         before = cpu_ns(pids)
         try:
-            with suppress(TimeoutError):  # what has not come by then is lost
+            with suppress(TimeoutError):  # Missing answers are counted as lost.
                 async with asyncio.timeout(ROUND_SECONDS):
                     units = await self.work(target, connections, tally)
         finally:
@@ -93,7 +93,7 @@ class Exchange:
     expected: bytes
     content_type: str = "application/json"
     read: Callable[[bytes], str] | None = wire.text_of
-    """What must be the same where a proxy writes the answer anew; None: nothing can be."""
+    """Extracts the part that must be equal if a proxy rewrites the answer; None if no proxy may."""
 
     def is_answered_by(self, body: bytes, *, exact: bool) -> bool:
         """Whether this is the upstream's answer."""

@@ -85,7 +85,7 @@ class Nginx(Target):
     name = "nginx"
 
     def servers(self) -> str:
-        """Return what stands inside http { }."""
+        """Return the directives of the http block."""
         return PLAIN_SERVER.format(upstream=self.upstream, port=self.port, token=wire.TOKEN)
 
     def command(self) -> list[str]:

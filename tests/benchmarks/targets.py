@@ -96,7 +96,7 @@ class Target(ABC):
 
 
 class Gateway(Target):
-    """The upstream itself, started and awaited like what stands before it."""
+    """The upstream itself."""
 
     name = "upstream"
 

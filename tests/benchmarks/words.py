@@ -40,12 +40,12 @@ ENGLISH: Final = Words(
     },
     systems={
         "nginx": "plain nginx",
-        "floor": "the floor: a bare Quart view on stock Hypercorn",
+        "floor": "a bare Quart view (the floor)",
         "proxy": "**this service**",
         "uvicorn": "this service on uvicorn",
         "granian": "this service on Granian",
         "workers": "this service, two workers",
-        "offload": "nginx relays with the token of this service",
+        "offload": "nginx relays, this service has the token",
         "flask": "the Flask original, rebuilt",
         "haproxy": "HAProxy",
         "caddy": "Caddy",
@@ -65,9 +65,9 @@ ENGLISH: Final = Words(
         "stream_kib": "KiB a stream",
     },
     panels={
-        "chat": "CPU, a chat request",
-        "burst": "CPU, a stream of 100 events at once",
-        "paced-500x30": "CPU, an event of 500 slow streams",
+        "chat": "CPU: a chat request",
+        "burst": "CPU: 100 events at once",
+        "paced-500x30": "CPU: an event of a slow stream",
     },
     failed="failed",
     measured="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. Medians of {rounds} "
@@ -93,7 +93,7 @@ CHINESE: Final = Words(
     },
     systems={
         "nginx": "纯 nginx",
-        "floor": "基线：原版 Hypercorn 上的空 Quart 视图",
+        "floor": "空的 Quart 视图（基线）",
         "proxy": "**本服务**",
         "uvicorn": "本服务，uvicorn",
         "granian": "本服务，Granian",
@@ -119,8 +119,8 @@ CHINESE: Final = Words(
     },
     panels={
         "chat": "CPU：一次聊天请求",
-        "burst": "CPU：一次到达的 100 个事件",
-        "paced-500x30": "CPU：500 个慢速流的一个事件",
+        "burst": "CPU：同时到达的 100 个事件",
+        "paced-500x30": "CPU：慢速流的一个事件",
     },
     failed="失败",
     measured="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。数值是 {rounds} 轮的中位数，"
