@@ -67,10 +67,10 @@ def write_files(
 
 
 @asynccontextmanager
-async def two_workers(folder: Path) -> AsyncIterator[Workers]:
+async def two_workers(folder: Path, *options: str) -> AsyncIterator[Workers]:
     """Serve what `write_files` has written."""
     serve = [sys.executable, "-m", "proxy", "serve", "--config", "proxy.toml"]
-    command = shlex.join([*serve, "--bind", "127.0.0.1:0", "--workers", "2"])
+    command = shlex.join([*serve, "--bind", "127.0.0.1:0", "--workers", "2", *options])
     shell = f"cd {shlex.quote(str(folder))}; exec {command} 2>&1"
     async with running("sh", "-c", shell, PYTHONPATH=str(ROOT)) as process:
         service = Workers(process)

@@ -25,6 +25,7 @@ from tests.blueprints.test_realtime import (
     test_the_drain_closes_both_sides_with_going_away,
     test_the_upstreams_close_arrives_below,
 )
+from tests.cli.worker_processes import two_workers, write_files
 from tests.conftest import KEY, SETTINGS, STATIC, RunProxy
 from tests.integration.test_bytes import (
     test_a_json_body_goes_up_byte_for_byte,
@@ -145,6 +146,17 @@ async def test_malformed_http_is_refused_without_an_envelope(run_proxy: RunProxy
         answer = await caller.answer()
         assert answer.status == 400
         assert answer.header("content-type") != ["application/json"]
+
+
+@pytest.mark.parametrize("server", ["uvicorn"])
+async def test_every_worker_runs_on_the_server_that_was_chosen(tmp_path: Path, server: str) -> None:
+    write_files(tmp_path, "http://127.0.0.1:1")
+    async with two_workers(tmp_path, "--server", server) as service:
+        for _ in range(8):  # The kernel spreads the connections.
+            async with raw_caller(service.url) as caller:
+                await caller.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n")
+                answer = await caller.answer()
+                assert answer.header("content-type") == ["text/plain; charset=utf-8"]
 
 
 @pytest.mark.parametrize(
