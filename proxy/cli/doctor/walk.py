@@ -1,14 +1,11 @@
 """The checks in their order. A check whose precondition has failed is skipped."""
 
-import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.app import create_app
 from proxy.cli.doctor.api import CHECK_SECONDS, Api
 from proxy.cli.doctor.catalogue import CATALOGUE
 from proxy.cli.doctor.chat import check_first_piece, check_stream, check_whole
@@ -16,20 +13,15 @@ from proxy.cli.doctor.embeddings import check_embeddings, check_rerank, check_vi
 from proxy.cli.doctor.findings import Finding, Level
 from proxy.cli.doctor.models import check_models, first_of, kind_of
 from proxy.cli.doctor.network import check_network
+from proxy.cli.doctor.service import serving, with_tokens
 from proxy.cli.doctor.tokens import check_credential, endpoint_of, trust_of
-from proxy.cli.server import open_sockets
 from proxy.cli.trial import needed_by, try_redis
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.credential import FetchedToken
-from proxy.secret import Secret
-from proxy.server.config import ServerConfig
-from proxy.server.serve import serve
-from proxy.settings import CallerKey, Settings, Shared, StaticCredential, Upstream
+from proxy.settings import Settings, Shared, Upstream
 from proxy.settings.access import weak_keys
-from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.section import dotted
-from proxy.task_groups import task_group
 from proxy.transport_failure import origin_of
 from proxy.upstream.routing import Route, Routing
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, Endpoint
@@ -226,7 +218,7 @@ class SettingsWalk:
             self._tokens[name] = token
 
     async def _upstreams(self, settings: Settings) -> Findings:
-        """Test each upstream directly, then the routes, and then the service."""
+        """Connect to each upstream, then test its routes."""
         async with contextlib.AsyncExitStack() as stack:
             store = MemoryTokenStore()
             stack.push_async_callback(store.close)
@@ -235,7 +227,7 @@ class SettingsWalk:
             apis: dict[str, Api] = {}
             usable: set[str] = set()
             for name, section in settings.upstreams.items():
-                subject, needed = f"upstreams.{dotted((name,))}", section.credential
+                subject, needed = f"upstreams.{dotted((name,))}", self._settings.upstreams[name].credential
                 credential = registry[needed] if needed and needed in settings.credentials else None
                 api = Api(subject, section, credential, secrets=self._secrets, seconds=self._asked.seconds)
                 apis[name] = await stack.enter_async_context(api)
@@ -269,45 +261,53 @@ class SettingsWalk:
             yield finding
 
     async def _routes(self, settings: Settings, apis: dict[str, Api], routes: _Routes) -> Findings:
-        """Test chat and embeddings at the upstreams that serve them, and then a chat through the service."""
-        listed = [model for models in self.listed.values() for model in models]
-        model = self._asked.first("chat") or _configured_model(settings) or first_of("chat", listed)
-        works = False
-        if model is None:
-            yield Finding("no_chat_model", "routes")
-        elif (route := routes.find(CHAT_COMPLETIONS, model)) is None:
-            yield Finding("skipped", "chat/completions", {"needed": "upstreams"})
-        else:
-            works = True
-            api, name = apis[route.upstream], route.rename or model
-            async for finding in _chat_checks(api, name, self._asked, for_clients=False):
-                works = works and not has_failed([finding])
-                yield finding
-        embedding_model = self._asked.first("embedding", listed)
-        if embedding_model is None:
-            yield Finding("no_embedding_model", "routes")
-        elif (route := routes.find(EMBEDDINGS, embedding_model)) is None:
-            yield Finding("skipped", "embeddings", {"needed": "upstreams"})
-        else:
-            self._asked.begin("embeddings")
-            api, name = apis[route.upstream], route.rename or embedding_model
-            for finding in await check_embeddings(api, name, for_clients=False):
-                yield finding
-        if works and model is not None:
-            self._asked.begin(SERVICE)
-            for finding in await self._service(settings, model):
-                yield finding
+        """Test chat and embeddings through the service, as a client with a key of its own.
 
-    async def _service(self, settings: Settings, model: str) -> list[Finding]:
-        """Start the service on a free loopback port, and stream a chat as a client with a key of its own."""
-        key = secrets.token_hex(24)
-        async with serving(settings, key) as origin:
-            section = Upstream.model_validate(
-                {"base_url": f"{origin}/v1", "headers": {"authorization": f"Bearer {key}"}}
-            )
-            known = [key, *self._secrets]
-            async with Api(SERVICE, section, secrets=known, seconds=self._asked.seconds) as api:
-                return await check_stream(api, model, for_clients=True)
+        What fails there is tested at the upstream, which shows more. What the upstream does wrong is no
+        fault if repairs correct it.
+        """
+        if not routes.usable:
+            yield Finding("skipped", SERVICE, {"needed": "upstreams"})
+            return
+        listed = [model for models in self.listed.values() for model in models]
+        chat = self._asked.first("chat") or _configured_model(settings) or first_of("chat", listed)
+        embedding = self._asked.first("embedding", listed)
+        async with serving(settings) as section:
+            known = [section.headers["authorization"].removeprefix("Bearer "), *self._secrets]
+            async with Api(SERVICE, section, secrets=known, seconds=self._asked.seconds) as service:
+                if chat is None:
+                    yield service.found("no_chat_model")
+                else:
+                    async for finding in self._route(service, apis, routes, CHAT_COMPLETIONS, chat):
+                        yield finding
+                if embedding is None:
+                    yield service.found("no_embedding_model")
+                else:
+                    async for finding in self._route(service, apis, routes, EMBEDDINGS, embedding):
+                        yield finding
+
+    async def _route(
+        self, service: Api, apis: dict[str, Api], routes: _Routes, endpoint: Endpoint, model: str
+    ) -> Findings:
+        """Test one endpoint through the service, and if that fails at the upstream."""
+        route = routes.find(endpoint, model)
+        if route is None:
+            yield Finding("skipped", endpoint.name, {"needed": "upstreams"})
+            return
+        check = self._chat if endpoint is CHAT_COMPLETIONS else self._embeddings
+        found = await check(service, model, for_clients=True)
+        if has_failed(found):
+            direct = await check(apis[route.upstream], route.rename or model, for_clients=False)
+            found = direct if has_failed(direct) else found
+        for finding in found:
+            yield finding
+
+    async def _chat(self, api: Api, model: str, *, for_clients: bool) -> list[Finding]:
+        return [finding async for finding in _chat_checks(api, model, self._asked, for_clients=for_clients)]
+
+    async def _embeddings(self, api: Api, model: str, *, for_clients: bool) -> list[Finding]:
+        self._asked.begin("embeddings")
+        return await check_embeddings(api, model, for_clients=for_clients)
 
 
 async def check_redis(shared: Shared) -> Finding:
@@ -318,39 +318,8 @@ async def check_redis(shared: Shared) -> Finding:
     return Finding("redis_refuses" if fault.access_refused else "redis_unavailable", "shared", {}, str(fault))
 
 
-def with_tokens(settings: Settings, tokens: dict[str, FetchedToken]) -> Settings:
-    """Return settings whose credentials are the fetched tokens, so that each is fetched only once."""
-    credentials = {name: _static(settings.credentials[name], token.secret) for name, token in tokens.items()}
-    return settings.model_copy(update={"credentials": credentials, "shared": None})
-
-
-def _static(section: CredentialSection, token: Secret) -> StaticCredential:
-    kept = {key: getattr(section, key) for key in CredentialSection.model_fields}
-    kept |= {"source": "static", "sharing": "local", "value": token, "file": None}
-    return StaticCredential.model_construct(**kept)
-
-
 def _configured_model(settings: Settings) -> str | None:
     """Return a chat model that the configuration names."""
     if settings.chat is not None:
         return settings.chat.model
     return first_of("chat", [model.id for model in settings.models.known])
-
-
-@contextlib.asynccontextmanager
-async def serving(settings: Settings, key: str) -> AsyncIterator[str]:
-    """Serve the API of these settings, without the chat, on a free loopback port; yield its origin."""
-    caller = CallerKey(name=f"doctor-{key[:8]}", key=Secret(key))
-    access = settings.access.model_copy(update={"keys": (*settings.access.keys, caller), "sharing": "local"})
-    served = settings.model_copy(update={"access": access, "chat": None, "cors": None})
-    sockets = open_sockets(["127.0.0.1:0"], backlog=16)
-    server = ServerConfig()
-    server.accesslog, server.errorlog = None, None
-    server.graceful_timeout = 1.0
-    stop = asyncio.Event()
-    async with task_group() as group:
-        group.create_task(serve(create_app(served), server, sockets, stop.wait))
-        try:
-            yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-        finally:
-            stop.set()

@@ -60,12 +60,14 @@ def page(status: str = "200 OK") -> Fault:
     return says(b"<!doctype html><title>Sign in</title>", "Content-Type: text/html", status=status)
 
 
-def streams(*events: bytes, gap: float = GAP_SECONDS, then: Fault | None = None) -> Fault:
+def streams(
+    *events: bytes, gap: float = GAP_SECONDS, then: Fault | None = None, whole: object = None
+) -> Fault:
     """Stream events, and end as told; other chats get a whole answer."""
 
     async def fault(talk: Conversation) -> None:
         if not wants_stream(talk):
-            await says(ANSWER)(talk)
+            await says(whole or ANSWER)(talk)
             return
         is_old = b" HTTP/1.0\r\n" in talk.request.head  # nginx's default
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -116,6 +118,7 @@ ANSWER: Final = {
     "choices": [{"message": {"role": "assistant", "content": "one"}, "finish_reason": "stop"}],
     "usage": {"total_tokens": 3},
 }
+WRAPPED: Final = {"code": 0, "data": ANSWER}
 VECTORS: Final = {"data": [{"index": 0, "embedding": [0.1, 0.2]}], "usage": {"total_tokens": 1}}
 EVENTS: Final = (*map(chunk, WORDS), LAST, DONE)
 SOUND: Final[dict[str, Fault]] = {
@@ -183,6 +186,10 @@ GATEWAYS: Final[dict[str, dict[str, Fault]]] = {
     "brotli": chat(at_once("Content-Encoding: br")),
     "http_1_0": chat(at_once(version="1.0")),
     "cdn": chat(at_once("CF-Ray: 8f2-FRA")),
+    "peculiar": {
+        **chat(streams(NULL_DELTA, event({"choices": []}), *EVENTS, whole=WRAPPED)),
+        "POST /embeddings": says({"data": [{"embedding": [0.1]}]}),
+    },
     "no_vectors": {"POST /embeddings": says({"data": []})},
     "no_index": {"POST /embeddings": says({"data": [{"embedding": [0.1]}]})},
     "base64": {"POST /embeddings": says({"data": [{"index": 0, "embedding": "AAAA"}]})},

@@ -71,6 +71,19 @@ def gateway(name: str, *finds: str, at: str, status: int = 1, more: tuple[str, .
 
 
 BASE = '"{gateway}/sound/v1"'
+REPAIRED = ("[upstreams.chat]", '[upstreams.chat]\nrepairs = ["ragflow"]')
+SECOND = """
+[upstreams.other]
+base_url = "{gateway}/sound/v1"
+credential = "other"
+[credentials.other]
+source = "http"
+url = "{gateway}/refuses/token"
+token = "token"
+[routes]
+default = "chat"
+embeddings = "other"
+"""
 SHORT = ("--timeout", "0.6")
 SETUPS = [
     # --- settings and Redis
@@ -122,6 +135,7 @@ SETUPS = [
     config("a gateway whose stream breaks", "stream_broken", gateway="cut"),
     config("a gateway that collects its streams", "buffered_whole", gateway="collected"),
     config("a model that does not exist", "model_unknown", gateway="no_model", arguments=("--model", "m-chta")),
+    config("one of two credentials", "token_refused", "skipped", more=SECOND),
     # --- an address from outside
     gateway("a wrong key", "key_refused", at="refuses"),
     gateway("a key without permission", "key_forbids", at="limited_key"),
@@ -235,6 +249,7 @@ def test_a_broken_setup_is_named(
     "setup",
     [
         config("a sound configuration", status=0),
+        config("a peculiar gateway with repairs", gateway="peculiar", edit=REPAIRED, status=0),
         gateway("a sound gateway", at="sound", status=0, more=("--model", "m-chat", "--rerank-model", "r")),
         url("nginx that does not buffer", at="{nginx}/right/v1", status=0),
     ],
