@@ -26,7 +26,7 @@ PEERS_MADE := $(patsubst $(PEER_LOCKS)/%.txt,$(PEERS)/%/.made,$(wildcard $(PEER_
               $(PEERS)/portkey/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-systemd run test check format lint types bench bench-peers fuzz soak clients lock clean
+.PHONY: help install install-systemd run test check format lint types bench bench-peers fuzz soak clients lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 	@for folder in $(CLIENT_LOCKS)/node $(PEER_LOCKS)/portkey; do \
 		npm install --prefix $$folder --package-lock-only --omit-lockfile-registry-resolved --silent; \
 	done
+
+release: $(VENV)/.dev ## Build wheel, source distribution and bill of materials into dist/, the same bytes for one commit
+	@$(BIN)/python -m tests.release
 
 clean: ## Remove what was made
 	@rm -rf $(VENV) $(CLIENTS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

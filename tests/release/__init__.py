@@ -1,0 +1,1 @@
+"""What a release consists of: `python -m tests.release` makes it, `make release` runs that."""
