@@ -38,11 +38,7 @@ class StoreUnavailable(Exception):
 
 
 class RedisConnection:
-    """Runs commands, each with a time limit and without retries.
-
-    Args:
-        settings: The `[shared]` section.
-    """
+    """Runs commands, each with a time limit and without retries."""
 
     def __init__(self, settings: Shared) -> None:
         self.timeout = settings.redis_timeout
@@ -129,7 +125,7 @@ def translated_errors(address: str = "Redis") -> Iterator[None]:
 
 
 def _explain(error: Exception, address: str) -> str:
-    """Explain an error without the text of Redis, which may repeat what was sent."""
+    """Explain an error without the text of Redis, which may repeat the command."""
     if isinstance(error, TimeoutError | RedisTimeout):
         return f"{address}: no answer in time; check that it runs, and redis_timeout"
     if isinstance(error, AuthenticationError | NoPermissionError):

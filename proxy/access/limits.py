@@ -64,11 +64,6 @@ class CallerLimits:
 
         If the upstream did not report the usage, or the caller did not wait for it, an estimate is counted
         and noted in the record.
-
-        Args:
-            caller: Whose exchange it was.
-            record: Of the exchange, which has ended.
-            endpoint: Of the request.
         """
         budget = caller.budget
         if budget is None:

@@ -42,7 +42,10 @@ class CallerSocket:
         self._accepted = self._ended = False
 
     async def receive(self) -> str | bytes | Close:
-        """Return the next message, or how the caller closed, also when called again."""
+        """Return the next message, or the caller's close; further calls return the close again.
+
+        A caller that disconnects without a close frame has code 1006 (RFC 6455 7.1.5).
+        """
         while self._gone is None:
             event: Any = await self._receive()
             if event["type"] == "websocket.receive":
@@ -53,7 +56,12 @@ class CallerSocket:
         return self._gone
 
     async def accept(self, subprotocol: str | None, headers: Headers) -> None:
-        """Answer the handshake."""
+        """Complete the handshake (RFC 6455 4.2.2).
+
+        Args:
+            subprotocol: The one that the upstream chose; None if it chose none.
+            headers: Further headers of the 101.
+        """
         self._accepted = True
         await self._write({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
 
@@ -69,7 +77,7 @@ class CallerSocket:
             await self._write({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
     async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer the handshake with an HTTP response, or close an accepted WebSocket."""
+        """Reject the handshake with an HTTP response, or close an accepted WebSocket with 1011."""
         if self._accepted:
             await self.close(Close(INTERNAL))
             return
@@ -85,10 +93,13 @@ class CallerSocket:
 
 
 class RealtimeConnection(ASGIWebsocketConnection):
-    """Serve one WebSocket in the task that the server gave it; Quart's own queues without a bound."""
+    """Serves one WebSocket in the server's task; the queues of Quart's own connection have no bound."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer the handshake, and relay messages until one side closes."""
+        """Accept or reject the handshake, and relay messages until one side closes.
+
+        An error before the upstream's response rejects the handshake with its status and the error envelope.
+        """
         record = ExchangeRecord(choose_request_id(self.scope["headers"]), "GET", self.scope["path"])
         caller = CallerSocket(receive, send)
         async with ExchangeScope(record, self._current_services) as exchange:
@@ -136,7 +147,14 @@ class RealtimeConnection(ASGIWebsocketConnection):
         await _answer(caller, response, clock, record, request.caller.check_message)
 
     async def _admit(self, exchange: ExchangeScope) -> tuple[IncomingRequest, Sequence[str]]:
-        """Check key, limits and permissions; return the request and the subprotocols to send."""
+        """Check key, limits and permissions; return the request and the subprotocols for the upstream.
+
+        Browsers cannot set headers, so a key may be given as a subprotocol.
+
+        Raises:
+            NotFound: The path has no WebSocket.
+            CallerError: The key, its rate, or its permissions do not allow the request.
+        """
         scope, record = self.scope, exchange.record
         target = self._target()
         record.endpoint = target.endpoint.name
@@ -179,7 +197,7 @@ async def _open(
 
 
 async def _unless_gone(caller: CallerSocket, opening: Awaitable[UpstreamResponse]) -> UpstreamResponse | None:
-    """Return the upstream's answer; None if the caller leaves before it."""
+    """Return the upstream's response; None if the caller disconnects before it."""
     presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
 
     async def listen() -> None:

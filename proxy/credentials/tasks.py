@@ -61,9 +61,6 @@ class Waiters:
 
     Each waiter has a future and a timeout of its own. A shield around the flight would be slower:
     cancelling n shields takes n squared steps (for 20,000, 40 s in which the loop is blocked).
-
-    Args:
-        limit: The maximum number of waiters.
     """
 
     def __init__(self, limit: int) -> None:

@@ -27,11 +27,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RejectionRules:
-    """The `invalidate_on` rules of a credential: a response that matches one of them rejects the token.
-
-    Args:
-        rules: The rules.
-    """
+    """The `invalidate_on` rules of a credential: a response that matches one of them rejects the token."""
 
     def __init__(self, rules: Sequence[Invalidation]) -> None:
         self._head_rules = [rule for rule in rules if rule.path is None]
@@ -119,13 +115,7 @@ def _replace_parameter(query: bytes, name: str, value: str) -> bytes:
 
 
 class TokenUse:
-    """The tokens that one request is sent with, until one is accepted or no other can help.
-
-    Args:
-        source: The shared token.
-        caller: The caller who sent the request.
-        purpose: The purpose of the request.
-    """
+    """The tokens that one request is sent with, until one is accepted or no other can help."""
 
     __slots__ = ("_before", "_caller", "_purpose", "_sent_at", "_source", "_token", "sends")
 

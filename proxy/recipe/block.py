@@ -34,7 +34,7 @@ def credential_block(
     Args:
         name: The name of the credential.
         draft: The request.
-        reading: What was found in the reply.
+        reading: The findings in the reply.
         translate: Translates the comments.
         folder: Where files hold the secrets, each named like its variable. By default the block reads them
             from the environment.

@@ -448,12 +448,7 @@ class Cycle:
 
 
 class Connection(asyncio.Protocol):
-    """The asyncio protocol of one connection, and the callbacks of its llhttp parser.
-
-    Args:
-        owner: The server.
-        secure: Whether the connection is TLS.
-    """
+    """The asyncio protocol of one connection, and the callbacks of its llhttp parser."""
 
     def __init__(self, owner: ConnectionOwner, *, secure: bool) -> None:
         self.owner = owner
@@ -536,7 +531,7 @@ class Connection(asyncio.Protocol):
         return self._transport.can_write_eof()  # TLS connections have no half-closed state.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application that the caller has disconnected, and release the connection."""
+        """Report the disconnect to the application, and release the connection."""
         del exc
         if self._lost:
             return
@@ -858,7 +853,7 @@ class Connection(asyncio.Protocol):
         self._close_politely(linger=False)
 
     def abort(self, reason: DisconnectReason = GONE) -> None:
-        """Close the connection without sending what is buffered; the application gets the reason."""
+        """Close the connection at once, without its buffered bytes; the application gets the reason."""
         self._disconnect(reason)
         self._closing = True
         self._transport.abort()
@@ -935,11 +930,7 @@ class Connection(asyncio.Protocol):
     # --- clocks
 
     def tick(self, now: float) -> None:
-        """Enforce the timeouts; called about once a second.
-
-        Args:
-            now: The time of the event loop.
-        """
+        """Enforce the timeouts; called about once a second."""
         cycle, limits = self._cycle, self.limits
         if self._lost:
             return

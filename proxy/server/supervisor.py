@@ -54,11 +54,7 @@ class Assignment:
 
 
 class Lifeline:
-    """A worker's connection to its supervisor. Its end means that the supervisor has died.
-
-    Args:
-        descriptor: Inherited from the supervisor.
-    """
+    """A worker's connection to its supervisor. Its end means that the supervisor has died."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)

@@ -166,7 +166,7 @@ class Limits(Section):
 
 
 class Logs(Section):
-    """What is logged, and in which format."""
+    """The level, the format and the contents of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"

@@ -98,11 +98,7 @@ def dropped_lines() -> int:
 
 
 class request_context:  # noqa: N801 - used as a function; a generator would cost several times as much
-    """Add the request id to every line that is logged in the block.
-
-    Args:
-        request_id: The id.
-    """
+    """Add the request id to every line that is logged in the block."""
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id

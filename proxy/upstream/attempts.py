@@ -32,7 +32,7 @@ from proxy.wire.request_json import NO_FIELDS, replace_model
 from proxy.wire.retry_after import read_retry_after
 
 PAUSE_SECONDS: Final = 0.1
-"""Before the first retry after no connection; doubled each time, and drawn from half of it to all of it."""
+"""The longest pause before the first retry after a failed connection. It doubles with each further retry."""
 
 
 class Attempts:
@@ -40,7 +40,7 @@ class Attempts:
 
     Args:
         limits: The `[limits]` section.
-        drain: Learns which exchanges run, and ends them when the service stops.
+        drain: Counts the running exchanges, and ends them when the service stops.
         token_texts: Decodes token ids, for the repair that needs it.
     """
 
@@ -61,11 +61,11 @@ class Attempts:
         """Return the first response that is no failure, or else that of the last upstream.
 
         Args:
-            request: If the rest of its body is still to be read, it is sent once only.
-            plan: The upstreams, in order; not empty.
-            record: Of the exchange; it names the upstream that was tried last.
+            request: The request; it is sent only once if the rest of its body is still to be read.
+            plan: The upstreams in order, at least one.
+            record: The record of the exchange; it names the upstream that was tried last.
             closing: Receives what must be closed when the exchange ends: see `Attempt.open`.
-            heartbeat: Replaces that of the routes.
+            heartbeat: Seconds of silence before a heartbeat, instead of those of the routes.
 
         Raises:
             ProxyError: the failure of the last attempt.

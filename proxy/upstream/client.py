@@ -38,19 +38,19 @@ from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type,
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0
-"""For the body of a response that rejects our token; it is needed only if no other token helps."""
+"""The timeout for the body of a rejection, which is needed only if no other token helps."""
 
 
 class UpstreamClient(AsyncOpenAI):
     """The SDK's client for one upstream, without its retries, redirects and error handling.
 
     The SDK's own request path raises on statuses, reads bodies, adds headers and cannot carry every method
-    and path; so a request is built here from raw bytes and handed to the client's own transport.
+    and path. So the request is built here from raw bytes and sent through the transport of the client.
 
     Args:
         name: The upstream's name in the configuration.
         settings: Its section.
-        credential: Whose token is sent; None for an upstream without one.
+        credential: The credential whose token is sent; None if the upstream needs none.
     """
 
     def __init__(self, name: str, settings: Upstream, credential: UpstreamCredential | None) -> None:
@@ -221,7 +221,7 @@ class UpstreamClient(AsyncOpenAI):
         return rules.match_body(status, headers, beginning)
 
     async def _read_rejection(self, response: UpstreamResponse) -> bytes:
-        """Read what arrives in time of a response that rejects our token, and close it."""
+        """Return what arrives in time of the body of a rejection, and close the response."""
         try:
             async with asyncio.timeout(REJECTION_SECONDS):
                 return await response.peek(BODY_BYTES_MAX)

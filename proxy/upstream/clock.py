@@ -12,11 +12,11 @@ class ExchangeClock:
     """Bounds every wait of one exchange for its upstream; 0 in the settings means no timeout.
 
     Until the first byte, the wait itself is bounded. After it, one timer watches the gaps: it checks when the
-    current wait began, so that an event costs two attributes and no timer.
+    current wait began, so that an event sets two attributes and no timer.
 
     Args:
-        timeouts: In seconds, from the upstream's section.
-        since: When the exchange began, on the loop's clock; now by default.
+        timeouts: The timeouts of the upstream, in seconds.
+        since: When the exchange began, by the time of the event loop; now by default.
     """
 
     def __init__(self, timeouts: Timeouts, since: float | None = None) -> None:
@@ -33,11 +33,11 @@ class ExchangeClock:
 
     @contextlib.asynccontextmanager
     async def first_byte(self) -> AsyncIterator[None]:
-        """Bound everything inside: the wait for the beginning of the answer.
+        """Bound the block, which waits for the first byte of the response.
 
         Raises:
-            UpstreamTimeout: no answer in time.
-            Draining: the service is shutting down.
+            UpstreamTimeout: The first-byte timeout or the total timeout expired.
+            Draining: The service is shutting down.
         """
         try:
             async with asyncio.timeout_at(self._first_byte_due()) as self._before:
@@ -58,14 +58,18 @@ class ExchangeClock:
             self._before.reschedule(self._first_byte_due())
 
     def watch(self, fail: Callable[[ProxyError], None]) -> None:
-        """Watch the gaps until `close` is called; `fail` makes the current read raise an error."""
+        """Watch the gaps until `close` is called.
+
+        Args:
+            fail: Makes the current read, or the next one, raise an error: `UpstreamTimeout` or `Draining`.
+        """
         self._fail = fail
         if self._stopped:
             fail(Draining())
         self._arm(self._loop.time())
 
     def expect_end(self, seconds: float) -> None:
-        """Shorten the gap timeout: the answer is complete, and only the end of its body is missing."""
+        """Shorten the gap timeout: the response is complete except for the end of its body."""
         self._idle = seconds if self._idle is None else min(self._idle, seconds)
         self.close()
         self._arm(self._loop.time())

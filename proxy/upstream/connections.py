@@ -148,12 +148,17 @@ class GuardedConnection(ResponseHandler):
         self._socket: socket.socket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the socket, which uvloop creates anew each time that it is asked for it."""
+        """Keep the socket, because uvloop creates a new object for each query."""
         self._socket = transport.get_extra_info("socket")
         super().connection_made(transport)
 
     def begin(self, request: "UpstreamHttpRequest", *, keep: bool) -> None:
-        """Take the next request; `keep` says whether another one may follow."""
+        """Begin the next request.
+
+        Args:
+            request: The request.
+            keep: Whether another request may follow on the connection.
+        """
         self.rests_since = None
         delivery = self._delivery()
         self._turn = _Turn(
@@ -172,7 +177,7 @@ class GuardedConnection(ResponseHandler):
         return KEEP_ALIVE_SECONDS if announced is None else min(KEEP_ALIVE_SECONDS, announced / 2)
 
     def on_released(self) -> None:
-        """Rest, or have aiohttp close the connection."""
+        """Return the connection to the pool if another request may follow, else let aiohttp close it."""
         if self._turn is None or not self._turn.is_reusable() or not self._pool.put(self):
             self.force_close()
         elif _TCP_QUICKACK is not None and self._socket is not None:
@@ -263,7 +268,7 @@ class GuardedConnection(ResponseHandler):
             )
 
     def _delivery(self) -> Delivery | None:
-        """None if the kernel does not say."""
+        """Return what the kernel knows (tcp(7), TCP_INFO); None if it does not say."""
         if _TCP_INFO is None or self.transport is None or self._socket is None:
             return None
         try:
@@ -430,7 +435,7 @@ class UpstreamConnector(aiohttp.TCPConnector):
     """Opens connections, and hands out those that have rested.
 
     Args:
-        tls: As aiohttp's `ssl`.
+        tls: The TLS context, or False for plain connections, as aiohttp's `ssl`.
         rest_seconds: See `ConnectionPool`.
         probation_seconds: See `ConnectionPool`.
     """

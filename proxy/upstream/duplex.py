@@ -45,7 +45,11 @@ class Duplex:
     """Raises a `CallerError` for a message that the caller may not send."""
 
     async def relay(self) -> None:
-        """Relay until one side closes, then close the other side."""
+        """Relay until one side closes, then close the other side with the same code (RFC 6455 7.1.5, 7.4).
+
+        A lost connection (1006) becomes 1001 for the upstream and 1011 for the caller. A timeout, the drain
+        or a message that the caller may not send closes both sides.
+        """
         stopped = asyncio.get_running_loop().create_future()
 
         def stop(error: ProxyError) -> None:

@@ -31,7 +31,7 @@ class RetryBudget:
     """Allows retries in proportion to first attempts, which fill a bucket that retries empty.
 
     Args:
-        share: Retries for each first attempt.
+        share: The number of retries for each first attempt, such as 0.2.
     """
 
     def __init__(self, share: float) -> None:
@@ -105,7 +105,7 @@ class CircuitBreaker:
         return Ticket(self._period)
 
     def end(self, ticket: Ticket, failure: Exception | None) -> None:
-        """End an attempt with an answer, or with a failure of the upstream."""
+        """End an attempt with a response, or with a failure of the upstream."""
         if ticket.period != self._period:
             return
         self._probing = False
@@ -136,7 +136,7 @@ class UpstreamHealth:
     """The state of one upstream across requests.
 
     Args:
-        name: Of the upstream.
+        name: The name of the upstream.
         settings: Its section.
         has_alternative: Whether another upstream can be tried instead: then it has a breaker by default.
     """

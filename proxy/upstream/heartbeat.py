@@ -24,12 +24,12 @@ _HEADERS: Final[Headers] = [(b"content-type", EVENT_STREAM + b"; charset=utf-8")
 
 
 class Heartbeat:
-    """Waits for an answer, and sends heartbeats if that takes long.
+    """Waits for a response, and sends heartbeats meanwhile.
 
     Args:
-        seconds: Of silence before each heartbeat.
-        endpoint: Of the request; it decides the format of an error event.
-        record: Of the request.
+        seconds: The silence before each heartbeat, in seconds.
+        endpoint: The endpoint, which decides the format of an error event.
+        record: The record of the exchange.
     """
 
     def __init__(self, seconds: float, endpoint: Endpoint, record: ExchangeRecord) -> None:
@@ -43,15 +43,15 @@ class Heartbeat:
         group: asyncio.TaskGroup,
         closing: contextlib.AsyncExitStack,
     ) -> RelayedResponse:
-        """Return the answer, or, if a heartbeat is due first, a stream of heartbeats followed by the answer.
+        """Return the response if it begins soon enough, else a stream of heartbeats followed by the response.
 
         Args:
-            opening: Waits for the answer.
-            group: Runs it next to the stream.
-            closing: Of the exchange; ends the wait.
+            opening: Waits for the response.
+            group: Owns the task of `opening`.
+            closing: Cancels that task at the end of the exchange.
 
         Raises:
-            ProxyError: the request failed before the first heartbeat was due.
+            ProxyError: The request failed before the first heartbeat was due.
         """
         opened: asyncio.Future[RelayedResponse] = asyncio.get_running_loop().create_future()
         task = group.create_task(_open(opening, opened))
@@ -81,7 +81,7 @@ class Heartbeat:
         yield await self._as_event(answer)
 
     async def _as_event(self, answer: RelayedResponse) -> bytes:
-        """Return an answer that is no stream as an error event, with its own error if it has one."""
+        """Return a response that is not a stream as an error event, with its own error if it has one."""
         body = b""
         with contextlib.suppress(ProxyError):
             async with contextlib.aclosing(_pieces(answer)) as pieces:
@@ -103,7 +103,7 @@ class Heartbeat:
 async def _open(
     opening: Coroutine[None, None, RelayedResponse], opened: "asyncio.Future[RelayedResponse]"
 ) -> None:
-    """Pass the answer or the error to a future: an error in the task group would end the whole request."""
+    """Pass the response or the error to a future: an error in the task group would end the whole request."""
     try:
         opened.set_result(await opening)
     except ProxyError as error:

@@ -17,8 +17,8 @@ from proxy.wire.endpoints import MODELS, ModelPlace, Shape
 from proxy.wire.model_list import ModelEntry, filter_listing, merge, read_entries
 from proxy.wire.paths import Target
 
-ASK_SECONDS: Final = 5.0
-"""For one upstream; RAGFlow waits ten seconds for the whole list."""
+FETCH_SECONDS: Final = 5.0
+"""The timeout for the list of one upstream; RAGFlow waits ten seconds for the whole list."""
 KEEP_SECONDS: Final = 10.0
 """How long a merged list is reused: clients ask for one model after the other."""
 BYTES_MAX: Final = 4 << 20
@@ -52,19 +52,19 @@ class ModelList:
         """Return all models of the upstreams that answer.
 
         Raises:
-            ProxyError: no upstream answers, and the configuration lists no model.
+            ProxyError: No upstream answers, and the configuration lists no model.
         """
         if self._source == "configured":
             return self._known
         until, kept = self._kept
         if time.monotonic() >= until:
-            kept = await self._ask_all(request_id)
+            kept = await self._fetch_all(request_id)
             self._kept = time.monotonic() + KEEP_SECONDS, kept
         return kept
 
-    async def _ask_all(self, request_id: str) -> list[ModelEntry]:
+    async def _fetch_all(self, request_id: str) -> list[ModelEntry]:
         names = [*self._clients]
-        answers = await asyncio.gather(*(self._ask(name, request_id) for name in names))
+        answers = await asyncio.gather(*(self._try(name, request_id) for name in names))
         lists = [answer for answer in answers if not isinstance(answer, ProxyError)]
         failures = [answer for answer in answers if isinstance(answer, ProxyError)]
         if failures and not lists and not self._known:
@@ -75,16 +75,16 @@ class ModelList:
         """Return one model.
 
         Raises:
-            NotFound: there is no model of that name.
+            NotFound: There is no model of that name.
         """
         for entry in await self.entries(request_id):
             if entry.id == name:
                 return entry
         raise NotFound("the model does not exist", param="model")
 
-    async def _ask(self, name: str, request_id: str) -> list[ModelEntry] | ProxyError:
+    async def _try(self, name: str, request_id: str) -> list[ModelEntry] | ProxyError:
         try:
-            async with asyncio.timeout(ASK_SECONDS):
+            async with asyncio.timeout(FETCH_SECONDS):
                 entries = read_entries(await self._fetch(name, request_id))
         except TimeoutError:
             error: ProxyError = UpstreamTimeout(reason="no list of models in time")
@@ -128,7 +128,7 @@ async def filter_models(answer: RelayedResponse, may_use: Callable[[str], bool])
     """Drop the models that a caller may not use from the list of an upstream.
 
     Raises:
-        BadResponse: the answer broke off, or cannot be filtered. A part of a list cannot.
+        BadResponse: The response broke off, or is not a list that can be filtered.
     """
     if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return answer

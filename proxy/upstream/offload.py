@@ -29,7 +29,7 @@ class Grant:
     """What nginx has to know to relay the requests of one caller to one path.
 
     Args:
-        headers: Where the request goes, and the token.
+        headers: The headers with the upstream's address and the token.
         seconds: How long nginx may use them.
         stale_seconds: How much longer nginx may use them while it cannot ask the proxy.
     """
@@ -46,7 +46,7 @@ def find_obstacle(settings: Settings, offload: Offload, plan: Sequence[Route], c
         settings: The whole configuration.
         offload: Its `[offload]` section.
         plan: The upstreams that can take the request.
-        caller: Whose request it is.
+        caller: The caller of the request.
     """
     return next(_obstacles(settings, offload, plan, caller), "")
 

@@ -25,7 +25,7 @@ class SentSecrets:
     """The secrets that were sent to one upstream.
 
     Args:
-        headers: Those that are set on every request.
+        headers: The headers of the configuration that are set on every request.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
@@ -57,9 +57,9 @@ class RedactedBody:
     """The body of an error response.
 
     Args:
-        read: Gives the next bytes, or nothing at the end.
+        read: Returns the next bytes, or none at the end.
         redactor: Masks the secrets.
-        headers: The upstream's own.
+        headers: The upstream's headers, with the coding of the body.
     """
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], redactor: Redactor, headers: Headers) -> None:
@@ -74,7 +74,7 @@ class RedactedBody:
         """Return the next bytes, without secrets; nothing at the end.
 
         Raises:
-            BadResponse: the body is not what its headers say, or is compressed in a way that cannot be read.
+            BadResponse: The body is not in its announced content coding, or the coding is unknown.
         """
         if not self._is_readable:
             raise InvalidResponse("an error in a content coding that was not asked for")

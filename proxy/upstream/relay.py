@@ -34,7 +34,7 @@ from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, r
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
-"""For the end of the body after the end marker."""
+"""The timeout for the end of the body after the end marker."""
 NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
 _ERROR: Final = b"error"
@@ -66,11 +66,11 @@ class Attempt:
         """Send the request and wait for the first byte of the response.
 
         Args:
-            closing: Receives what must be closed when the exchange ends, however it ends: it belongs to the
-                task that serves the request, since a caller who leaves early never starts the body.
+            closing: Closes the response when the exchange ends. It belongs to the task of the request, because
+                the body never starts if the caller disconnects before it.
 
         Raises:
-            ProxyError: the attempt failed before the first byte.
+            ProxyError: The attempt failed before the first byte.
         """
         record, max_event_bytes = self.record, self.limits.max_event_bytes
         start: RepairedStart | EmbeddedError | None = None
@@ -160,7 +160,7 @@ class Attempt:
     async def _events(
         self, first: bytes, response: UpstreamResponse, framer: EventFramer
     ) -> AsyncGenerator[bytes]:
-        """Yield whole events as they arrive; a broken stream ends with one error event."""
+        """Yield complete events as they arrive; end a broken stream with one error event."""
         repairer = self.repairs.stream() if self.repairs else None
         record, clock, has_error = self.record, self.clock, False
         try:
@@ -222,7 +222,7 @@ class Attempt:
         self._note_usage(read_usage_in_tail, tail)
 
     async def _next_unless_silent(self, response: UpstreamResponse) -> bytes | None:
-        """Return what arrives next; None after so much silence that the caller should get a heartbeat."""
+        """Return the next bytes, or None when it is time for a heartbeat."""
         try:
             async with asyncio.timeout(self.heartbeat):
                 return await response.read()

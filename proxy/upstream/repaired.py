@@ -41,12 +41,7 @@ class RepairedStart(NamedTuple):
 
 
 class ResponseRepairs:
-    """The repairs of the response of one exchange; falsy if there are none.
-
-    Args:
-        repairs: Those that are on.
-        call: What the caller asked for.
-    """
+    """The repairs of the response of one exchange; falsy if there are none."""
 
     def __init__(self, repairs: Repairs, call: Call) -> None:
         self._repairs = repairs
@@ -70,13 +65,7 @@ class ResponseRepairs:
 
 
 class ResponsePrefix:
-    """The first bytes of a response, until they show what it is.
-
-    Args:
-        repairs: Those that are on.
-        call: What the caller asked for.
-        content_type: The upstream's.
-    """
+    """The first bytes of a response, until they show what it is."""
 
     def __init__(self, repairs: Repairs, call: Call, content_type: bytes | None) -> None:
         self._repairs = repairs

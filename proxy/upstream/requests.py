@@ -20,8 +20,8 @@ class IncomingRequest(SeenRequest):
         path: The raw path below mount and version, with its leading slash.
         caller: Who sent it, and what this caller may do.
         model: The model that the request names, by which it is routed.
-        rest: What follows `body`, if the body is not read as a whole; such a request can be sent once only.
-        content_length: Of the whole body, if it is not read as a whole and the caller announced its length.
+        rest: The bytes after `body`, if it is not read as a whole; such a request can be sent only once.
+        content_length: The length of a body that is not read as a whole, if the caller announced it.
     """
 
     request_id: str
@@ -58,9 +58,9 @@ class UpstreamRequest:
         query: Raw query without its question mark.
         headers: See `proxy.wire.headers.request_headers`.
         body: Held bytes, which can be sent again, or a stream, which cannot.
-        content_length: Of a streamed body, if the caller announced it.
+        content_length: The length of a streamed body, if the caller announced it.
         clock: Its timeout is suspended during a wait for a token.
-        subprotocols: Of a WebSocket; the request is its handshake.
+        subprotocols: The subprotocols to offer (RFC 6455 1.9); the request is the handshake of a WebSocket.
         caller: The name of the caller, who pays for fetches of tokens that do not help.
         endpoint, model: What the request is for; a token may be valid for some requests only.
     """

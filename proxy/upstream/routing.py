@@ -39,11 +39,7 @@ class Route:
 
 
 class Balance:
-    """Distributes requests among several upstreams by weight: smooth weighted round robin, as in nginx.
-
-    Args:
-        weights: Of each upstream, by its name.
-    """
+    """Distributes requests among several upstreams by weight: smooth weighted round robin, as in nginx."""
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = dict(weights)
@@ -54,7 +50,7 @@ class Balance:
         """Return all upstreams: the one whose turn it is, then those to try if it fails.
 
         Args:
-            available: Those that take turns; the others come last, and lose no turn.
+            available: The upstreams that take turns; the others come last and lose no turn.
         """
         if len(self.names) == 1:
             return self.names
@@ -121,7 +117,7 @@ class Routing:
         Args:
             endpoint: The endpoint; paths below a named endpoint inherit its route.
             model: The model in the request.
-            caller: Whose request it is; the caller's repairs are added to those of the upstream.
+            caller: The caller, whose repairs are added to those of the upstream.
             at: An upstream that is tried first, whatever the routes say.
         """
         if at is not None and at in self._upstreams:

@@ -86,12 +86,12 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             method: The HTTP method.
             origin: Scheme, host and port of the upstream.
             target: The raw request target.
-            headers: As they go out; Host and the framing of the body are added.
-            body: A whole body, or a stream.
-            connect: Seconds until the connection must be open.
+            headers: All headers except Host and the framing of the body, which are added.
+            body: The whole body, or a stream.
+            connect: The timeout for the connection, in seconds.
 
         Raises:
-            httpx2.TransportError: there is no response.
+            httpx2.TransportError: There is no response.
         """
         data: bytes | io.BytesIO | AsyncIterable[bytes] | None = body
         if isinstance(body, bytes):
@@ -124,10 +124,10 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         *,
         connect: float | None,
     ) -> "UpstreamResponse":
-        """Send the handshake of a WebSocket; if it succeeds, the response has a `socket`.
+        """Send the handshake of a WebSocket (RFC 6455 4.1); if it succeeds, the response has a `socket`.
 
         Raises:
-            httpx2.TransportError: there is no response.
+            httpx2.TransportError: There is no response.
         """
         responses: list[tuple[aiohttp.ClientResponse, bytes]] = []
         try:
@@ -249,12 +249,12 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         return self._peeked
 
     async def read(self) -> bytes:
-        """Return all that has arrived, after a wait for the first of it; nothing at the proper end.
+        """Return the bytes that have arrived, after a wait for the first one; none at the end of the body.
 
         Raises:
-            httpx2.TransportError: the connection broke, or the body ended before its announced length; after
-                `prepare`, the error that its `translate` returns.
-            BadResponse: the body of an error cannot be read to mask secrets in it.
+            httpx2.TransportError: The connection broke, or the body ended before its announced length. After
+                `prepare`, it is the error that `translate` returns.
+            BadResponse: The body of an error cannot be read to mask secrets in it.
         """
         return await (self._receive() if self._masked is None else self._masked.read())
 

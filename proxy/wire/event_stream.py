@@ -33,11 +33,7 @@ _RECENT_PIECES: Final = 8
 
 
 class EventFramer:
-    """Cuts a byte stream into whole events.
-
-    Args:
-        max_event_bytes: The size limit of one event.
-    """
+    """Cuts a byte stream into whole events."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes

@@ -102,7 +102,7 @@ class Seal:
     """
 
     def __init__(self, keys: Sequence[bytes], name_key: bytes | None = None) -> None:
-        # Imported here because cryptography takes 7 MB, and only what is shared is encrypted.
+        # Imported here because cryptography takes 7 MB, and only shared tokens are encrypted.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

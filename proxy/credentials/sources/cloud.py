@@ -332,9 +332,6 @@ class BedrockTokenSource:
     """Signs keys: https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-generate.html.
 
     A key is a presigned URL, so no issuer is involved. Finding the AWS credentials to sign with may block.
-
-    Args:
-        section: Region, lifetime and profile.
     """
 
     def __init__(self, section: BedrockCredential) -> None:

@@ -96,11 +96,6 @@ def read_output(output: bytes, section: ExecCredential, now: float) -> FetchedTo
     The command is run again after `default_ttl` even if the token does not expire. If that fails, the token
     remains in use.
 
-    Args:
-        output: The output.
-        section: How to read it.
-        now: Seconds since the epoch.
-
     Raises:
         TokenFetchError: There is no token in this format, or it has expired.
     """

@@ -89,7 +89,7 @@ class JwtCredential(CredentialSection):
         yield from claim_problems("claims", self.claims, written)
         yield from claim_problems("headers", self.headers, [("alg", "algorithm"), ("kid", "key_id")])
         for name, value in self.headers.items():
-            if name in {"b64", "crit"}:  # these change what is signed (RFC 7797)
+            if name in {"b64", "crit"}:  # these change the signed bytes (RFC 7797)
                 yield Problem(("headers", name), "is not supported")
             elif name == "typ" and not isinstance(value, str):
                 yield Problem(("headers", name), "must be a string that is not a secret")

@@ -125,12 +125,7 @@ _PLAIN: Final = msgspec.json.Decoder(_Chunk)
 
 
 class StreamRepairer:
-    """Repairs one stream. Events that no repair changes are forwarded byte for byte.
-
-    Args:
-        repairs: The repairs that are enabled.
-        call: The caller's request.
-    """
+    """Repairs one stream. Events that no repair changes are forwarded byte for byte."""
 
     def __init__(self, repairs: Repairs, call: Call) -> None:
         self._repairs = repairs
