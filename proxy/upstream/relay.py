@@ -66,8 +66,8 @@ class Attempt:
         """Send the request and wait for the first byte of the response.
 
         Args:
-            closing: Closes the response when the exchange ends. It belongs to the task of the request, because
-                the body never starts if the caller disconnects before it.
+            closing: Closes the response when the exchange ends. It belongs to the task of the request,
+                because the body never starts if the caller disconnects before it.
 
         Raises:
             ProxyError: The attempt failed before the first byte.

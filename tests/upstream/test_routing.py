@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -18,7 +19,9 @@ from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, OTHER, Endpoint
 from tests.endpoints import endpoint_of
 
 NAMES = ("main", "embed", "lists", "special")
-CLIENTS = {name: cast(UpstreamClient, object()) for name in NAMES}  # chosen among, never called
+CLIENTS = {
+    name: cast(UpstreamClient, SimpleNamespace(running=0)) for name in NAMES
+}  # chosen among, never called
 
 
 def routing_of(endpoints: Mapping[str, str]) -> Routing:
@@ -139,7 +142,9 @@ def plan_of(
             for name, section in upstreams.items()
         },
     )
-    return Routing(settings, {name: cast(UpstreamClient, object()) for name in upstreams}, before)
+    return Routing(
+        settings, {name: cast(UpstreamClient, SimpleNamespace(running=0)) for name in upstreams}, before
+    )
 
 
 def names(routes: Sequence[Route]) -> str:
