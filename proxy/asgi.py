@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, cast
+from typing import Any, Final, NamedTuple, ParamSpec, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request, Response
@@ -32,7 +32,7 @@ from proxy.request_body import BoundedBody
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import RelayedResponse
-from proxy.wire.disconnect import EXTENSION, SUBSCRIBE, Left, Subscribe
+from proxy.wire.disconnect import EXTENSION, HAS_BODY, SUBSCRIBE, Left, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
 
@@ -150,13 +150,13 @@ class ProxyConnection(ASGIHTTPConnection):
         request = ArrivedRequest(self.scope, self.app.config, self.app.current_services)
         _arrived.set(request)
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
-        subscribe: Subscribe | None = extensions.get(EXTENSION, {}).get(SUBSCRIBE)
-        if subscribe is not None:
-            request.body.receive = receive
+        extension: dict[str, Any] | None = extensions.get(EXTENSION)
+        if extension is not None:
+            request.body.read_from(receive, extension[HAS_BODY])
             try:
-                await self._serve(request, send, subscribe)
+                await self._serve(request, send, extension[SUBSCRIBE])
             finally:
-                request.body.receive = None  # It refers to the task, whose context refers to the request.
+                request.body.read_from(None)  # It refers to the task, whose context refers to the request.
             return
         async with asyncio.TaskGroup() as group:
             listeners: list[asyncio.Task[None]] = []
@@ -225,6 +225,12 @@ class ProxyConnection(ASGIHTTPConnection):
             send_push_promise=_no_push,
             arrived=request,
         )
+
+
+class _Context(NamedTuple):
+    """Stands for a context of Quart, of which the call of a view needs only the request."""
+
+    request: ArrivedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +325,7 @@ class Application(Quart):
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Match by path and method alone. Quart parses the Host header here, outside its error handling."""
-        if request is None or not isinstance(request, BaseRequestWebsocket):  # an `ArrivedRequest`
+        if request is None:
             return None
         return self.url_map.bind(
             "localhost",
@@ -328,6 +334,10 @@ class Application(Quart):
             default_method=request.method,
             path_info=request.path,
         )
+
+    def ensure_async(self, func: Any) -> Any:
+        """Return an asynchronous function; the view of a relayed route needs no inspection."""
+        return func if is_relayed(func) else super().ensure_async(func)
 
     def finds_relayed(self, request: ArrivedRequest) -> bool:
         """Whether the route of a request is a relayed one; if so, note it."""
@@ -352,7 +362,7 @@ class Application(Quart):
             raise InternalError(reason="no relayed requests have been configured")
         try:
             await steps.admit(request)
-            context: Any = self.request_context(cast(Request, request))
+            context: Any = _Context(request)
             response = cast(RelayedResponse, await self.dispatch_request(context))
         except Exception as error:
             response = await steps.refuse(request, error)

@@ -91,8 +91,8 @@ class BoundedBody:
         """Whether the caller waits for `100 Continue` before it sends the body."""
         self.wanted = asyncio.Event()
         """Set by the first read, so that the server then sends `100 Continue` for a withheld body."""
-        self.receive: Callable[[], Awaitable[Any]] | None = None
-        """ASGI's `receive`, if the reader is to call it; otherwise chunks are put in."""
+        self._receive: Callable[[], Awaitable[Any]] | None = None
+        self._has_body: Callable[[], bool] = bool
         self.received = 0
         self._unread = bytearray()
         self._whole: bytes | None = None
@@ -102,6 +102,17 @@ class BoundedBody:
         self._discarding = False
         if expected_content_length is not None and expected_content_length > self.limit:
             self.failure = BodyTooLarge(self.limit)
+
+    def read_from(
+        self, receive: Callable[[], Awaitable[Any]] | None, has_body: Callable[[], bool] = bool
+    ) -> None:
+        """Let the reader call `receive`; otherwise chunks are put in.
+
+        Args:
+            receive: That of ASGI.
+            has_body: Whether bytes of the body, or its end, wait to be received.
+        """
+        self._receive, self._has_body = receive, has_body
 
     async def put(self, data: bytes, *, last: bool) -> None:
         """Add a chunk; return when there is room for the next one."""
@@ -158,18 +169,21 @@ class BoundedBody:
     async def _wait(self) -> None:
         if not (self._unread or self.failure or self._complete.is_set()):
             self.wanted.set()
-            try:
-                async with asyncio.timeout(self.timeout):
-                    await self._wait_for(self._arrived)
-            except TimeoutError:
-                self.failure = BodyTimeout()
+            if self._has_body():
+                await self._wait_for(self._arrived)
+            else:
+                try:
+                    async with asyncio.timeout(self.timeout):
+                        await self._wait_for(self._arrived)
+                except TimeoutError:
+                    self.failure = BodyTimeout()
         if self.failure is not None:
             raise self.failure
 
     async def _wait_for(self, event: asyncio.Event) -> None:
         """Wait until a chunk or the end has arrived; receive them if nobody puts them in."""
-        while self.receive is not None and not event.is_set():
-            message = await self.receive()
+        while self._receive is not None and not event.is_set():
+            message = await self._receive()
             if message["type"] != "http.request":
                 break  # The caller has left, which cancels the request.
             self._add(message.get("body", b""), last=not message.get("more_body", False))

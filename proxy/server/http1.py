@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from proxy.wire.disconnect import EXTENSION, SUBSCRIBE, Left
+from proxy.wire.disconnect import EXTENSION, HAS_BODY, SUBSCRIBE, Left
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -233,7 +233,7 @@ class Cycle:
         self.disconnected: DisconnectReason | None = None
         self.task: asyncio.Task[None] | None = None
         self._left: Left | None = None
-        scope["extensions"][EXTENSION] = {SUBSCRIBE: self.when_disconnected}
+        scope["extensions"][EXTENSION] = {SUBSCRIBE: self.when_disconnected, HAS_BODY: self.has_body}
         self._connection = connection
         self._continue = expects
         self._body: list[bytes] = []
@@ -297,7 +297,7 @@ class Cycle:
 
         The first call makes the server send `100 Continue` if the caller expects it (RFC 9110 10.1.1).
         """
-        while not self._is_readable():
+        while self.disconnected is None and not self.complete and not self.has_body():
             if self._continue and not self._complete and not self._head:
                 self._continue = False
                 self._connection.write(_CONTINUE)
@@ -315,10 +315,9 @@ class Cycle:
         self._connection.balance_reading()
         return {"type": "http.request", "body": data, "more_body": not self._complete}
 
-    def _is_readable(self) -> bool:
-        if self.disconnected is not None or self.complete or self._body:
-            return True
-        return self._complete and not self._delivered
+    def has_body(self) -> bool:
+        """Whether bytes of the body, or its end, wait for the application."""
+        return bool(self._body) or (self._complete and not self._delivered)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

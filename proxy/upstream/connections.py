@@ -146,6 +146,8 @@ class GuardedConnection(ResponseHandler):
         self._pool = pool
         self._turn: _Turn | None = None
         self._socket: socket.socket | None = None
+        self._before: Delivery | None = None
+        """What was delivered when the connection was found ready for another request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket, because uvloop creates a new object for each query."""
@@ -160,7 +162,7 @@ class GuardedConnection(ResponseHandler):
             keep: Whether another request may follow on the connection.
         """
         self.rests_since = None
-        delivery = self._delivery()
+        delivery, self._before = self._before or self._delivery(), None
         self._turn = _Turn(
             request.method,
             has_body=bool(request.body),
@@ -190,7 +192,7 @@ class GuardedConnection(ResponseHandler):
         turn = self._turn
         if turn is None or turn.payload is None or not turn.payload.at_eof() or self.should_close:
             return False
-        delivery = self._delivery()
+        self._before = delivery = self._delivery()
         return delivery is None or not delivery.outstanding
 
     def is_silent(self) -> bool:

@@ -1,0 +1,45 @@
+"""Samples are charged to the innermost function that belongs to a stage."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from tests.benchmarks.profile import ELSEWHERE, stage_of
+
+Call = Callable[[], FrameType]
+
+
+def function_of(module: str, calls: Call) -> Call:
+    """Return a function of this module that calls another one."""
+    scope: dict[str, object] = {"__name__": module, "calls": calls}
+    exec("def function(): return calls()", scope)  # noqa: S102 - a function's module is where it is compiled
+    function: Call = scope["function"]  # type: ignore[assignment]
+    return function
+
+
+def stack(*modules: str) -> FrameType:
+    """Return the innermost frame of functions of these modules, the outermost first."""
+    call: Call = sys._getframe
+    for module in reversed(modules):
+        call = function_of(module, call)
+    return call()
+
+
+@pytest.mark.parametrize(
+    ("modules", "stage"),
+    [
+        (["proxy.server.http1", "quart.app", "proxy.access.keys"], "key and limits"),
+        (["proxy.access.keys", "hashlib"], "key and limits"),
+        (["proxy.upstream.transport", "aiohttp.client"], "aiohttp"),
+        (["aiohttp.client", "proxy.upstream.connections"], "upstream connections"),
+        (["proxy.accessories"], ELSEWHERE),
+    ],
+)
+def test_the_innermost_stage_is_charged(modules: list[str], stage: str) -> None:
+    assert stage_of(stack("proxy.nowhere", *modules)) == stage
+
+
+def test_without_python_code_it_is_the_event_loop() -> None:
+    assert stage_of(None) == ELSEWHERE
