@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from proxy.asgi import Application, ProxyRequest
 from proxy.errors import Aborted, BadResponse
 from proxy.request_body import BUFFER_BYTES
 from proxy.telemetry import get_logger
+from proxy.telemetry.exchange_totals import ExchangeTotals
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -104,6 +106,8 @@ def exchange() -> Iterator[Exchange]:
     app = Application("tests")
     app.config["BODY_TIMEOUT"] = 60
     app.config["RESPONSE_TIMEOUT"] = None
+    services = SimpleNamespace(exchanges=ExchangeTotals(), traffic=None)
+    app.extensions["proxy"] = SimpleNamespace(current=services)
     with capture_logs(processors=[merge_contextvars]) as lines:
         exchange = Exchange(app, lines)
         exchange.taking.set()
