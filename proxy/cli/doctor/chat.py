@@ -23,6 +23,7 @@ WHOLE_PROMPT: Final = "Hello! How are you doing!"
 LONG_PROMPT: Final = "Count from one to twenty in words: one, two, three and so on."
 """Its answer has enough events to judge their arrival times, whether a model follows it or repeats it."""
 TEMPERATURE: Final = 0.9
+_WHATEVER_THE_MODEL: Final = frozenset({"path_unknown", "key_refused", "token_rejected", "answered_html"})
 STREAM_SECONDS: Final = 4.0
 """A stream that has brought text is read this long, and then not to its end: models may think for minutes."""
 
@@ -54,6 +55,16 @@ async def check_first_piece(api: Api, model: str, prompt: object = RAGFLOW_PROMP
     if answer.seconds > RAGFLOW_SECONDS:
         return api.found("slow_for_ragflow", seconds=_rounded(answer.seconds))
     return api.found("first_piece", seconds=_rounded(answer.seconds), model=model)
+
+
+async def check_path(api: Api) -> Finding:
+    """Check without a model whether there is a chat at all."""
+    try:
+        answer = await api.ask(PATH, _body("model", RAGFLOW_PROMPT), endpoint=CHAT_COMPLETIONS)
+    except CheckFailed as error:
+        return error.finding
+    fault = _fault_of(api, answer, "model")
+    return fault if fault is not None and fault.id in _WHATEVER_THE_MODEL else api.found("no_chat_model")
 
 
 async def check_whole(api: Api, model: str) -> list[Finding]:

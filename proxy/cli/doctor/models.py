@@ -114,3 +114,5 @@ def candidates(base_url: str) -> Iterator[tuple[str, str]]:
         yield "base_url_no_version", f"{base}/v1"
     elif path.endswith("/v1"):
         yield "base_url_extra_version", base.removesuffix("/v1")
+    if path not in {"", "/v1"}:
+        yield "base_url_wrong_path", base.removesuffix(path) + "/v1"

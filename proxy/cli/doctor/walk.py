@@ -8,7 +8,7 @@ from typing import Final
 
 from proxy.cli.doctor.api import CHECK_SECONDS, Api
 from proxy.cli.doctor.catalogue import CATALOGUE
-from proxy.cli.doctor.chat import check_first_piece, check_stream, check_whole
+from proxy.cli.doctor.chat import check_first_piece, check_path, check_stream, check_whole
 from proxy.cli.doctor.embeddings import check_embeddings, check_rerank, check_vision
 from proxy.cli.doctor.findings import Finding, Level
 from proxy.cli.doctor.models import check_models, first_of, kind_of
@@ -90,7 +90,7 @@ async def _client_checks(api: Api, asked: Asked, listed: list[str]) -> Findings:
     """Test what a client needs of an API, in RAGFlow's order: chat, embedding, rerank, vision."""
     model = asked.first("chat", listed)
     if model is None:
-        yield api.found("no_chat_model")
+        yield await check_path(api)
     else:
         async for finding in _chat_checks(api, model, asked, for_clients=True):
             yield finding
@@ -276,7 +276,7 @@ class SettingsWalk:
             known = [section.headers["authorization"].removeprefix("Bearer "), *self._secrets]
             async with Api(SERVICE, section, secrets=known, seconds=self._asked.seconds) as service:
                 if chat is None:
-                    yield service.found("no_chat_model")
+                    yield await check_path(service)
                 else:
                     async for finding in self._route(service, apis, routes, CHAT_COMPLETIONS, chat):
                         yield finding

@@ -23,9 +23,9 @@ from tests.tls_servers import listening, make_certificate
 
 Fault = Callable[[Conversation], Awaitable[None]]
 
-WORDS: Final = ("one", " two", " three", " four", " five", " six", " seven", " eight")
-GAP_SECONDS: Final = 0.05
-HOLD_SECONDS: Final = 0.4
+WORDS: Final = ("one", " two", " three", " four", " five", " six", " seven", " eight", " nine", " ten")
+GAP_SECONDS: Final = 0.03
+HOLD_SECONDS: Final = 0.3
 JSON: Final = "Content-Type: application/json"
 REDIS_PASSWORD: Final = "canary-redis-5b1d77"
 TOKEN: Final = "canary-token-77ac01b2"
@@ -162,6 +162,8 @@ GATEWAYS: Final[dict[str, dict[str, Fault]]] = {
     "page": everything(page()),
     "empty": everything(says(b"")),
     "moved": everything(says(b"", "Location: https://elsewhere.example/", status="301 Moved")),
+    "nowhere": everything(NOT_FOUND),
+    "no_list": {"GET /models": NOT_FOUND, **chat(refusal("400 Bad Request", "Model Not Exist"))},
     "hangs": chat(waits),
     "no_model": chat(refusal("404 Not Found", "The model does not exist", "model_not_found")),
     "limit": chat(refusal("429 Too Many Requests", "slow down")),
@@ -286,6 +288,7 @@ NGINX: Final = """
         location /right/ {{
             proxy_pass {gateway}/sound/; proxy_buffering off; proxy_http_version 1.1; gzip off;
         }}
+        location /v1/ {{ proxy_pass {gateway}/sound/v1/; }}
         location /nobody/ {{ proxy_pass http://127.0.0.1:{closed}/; }}
     }}
 """

@@ -144,6 +144,9 @@ SETUPS = [
     gateway("a redirect", "redirected", at="moved"),
     url("an endpoint in the base URL", "base_url_has_endpoint", at="{gateway}/sound/v1/chat/completions"),
     url("an address without /v1", "base_url_no_version", at="{gateway}/sound"),
+    url("an address with a wrong path", "base_url_wrong_path", at="{nginx}/nothing/v1"),
+    gateway("a wrong path, whatever the model", "models_missing", "path_unknown", at="nowhere"),
+    gateway("no list of models", "models_missing", "no_chat_model", at="no_list", status=0),
     gateway("a model that is not listed", "model_not_listed", at="sound", status=0, more=("--model", "m-other")),
     gateway("a wrong model", "model_not_listed", "model_unknown", at="no_model", more=("--model", "m-other")),
     gateway("a limit that is reached", "rate_limited", at="limit"),
@@ -177,7 +180,7 @@ SETUPS = [
     url("nginx that compresses", "stream_compressed", at="{nginx}/gzipped/v1", status=0),
     url("nginx in front of nothing", "front_server_gets_no_answer", at="{nginx}/nobody/v1"),
 ]  # fmt: skip
-FOLLOWS = {"skipped", "no_embedding_model", "no_chat_model", "stream_too_quick"}
+FOLLOWS = {"skipped", "no_embedding_model"}
 """What a failure brings with it."""
 
 
