@@ -106,7 +106,7 @@ async def open_snapshots(
     """
     async with open_worker_state(settings, drain, token_folder) as state, task_group() as group:
         snapshots = ConfigSnapshots(state, group)
-        measuring = group.create_task(state.lag.measure())
+        tasks = [group.create_task(state.lag.measure()), group.create_task(state.limits.streams.renew())]
         try:
             await snapshots.replace(settings)
             async with contextlib.AsyncExitStack() as stack:
@@ -118,7 +118,8 @@ async def open_snapshots(
                     snapshots.chat = await stack.enter_async_context(chat)
                 yield snapshots
         finally:
-            measuring.cancel()
+            for task in tasks:
+                task.cancel()
             snapshots.close_all()
 
 

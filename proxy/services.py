@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from proxy.access import AccessControl, CallerLimits
 from proxy.access.counting import Counting
+from proxy.access.load import Load
+from proxy.access.streams import StreamCounts
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import CredentialRegistry, build_credentials
 from proxy.credentials.sharing.fleet import Fleet
@@ -76,10 +78,11 @@ class WorkerState:
     limits: CallerLimits
     usage: UsageTotals
     drain: Drain
+    lag: LoopLag
+    load: Load
     token_folder: TokenFolder | None = None
     """Where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
-    lag: LoopLag = field(default_factory=LoopLag)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -100,6 +103,7 @@ class Services:
     usage: UsageTotals
     exchanges: ExchangeTotals
     held: HeldBytes
+    load: Load
     traffic: Traffic | None
     """Counts exchanges for the status page; None if there is no such page."""
     users: RefCount = field(default_factory=RefCount)
@@ -131,8 +135,10 @@ async def open_worker_state(
             stack.push_async_callback(redis.close)
             fleet = Fleet(settings.shared, redis)
             stack.push_async_callback(fleet.close)
-        counting = Counting(redis if settings.access.sharing == "redis" else None)
-        yield WorkerState(store, redis, fleet, CallerLimits(counting), UsageTotals(), drain, token_folder)
+        counts_in = redis if settings.access.sharing == "redis" else None
+        limits = CallerLimits(Counting(counts_in), StreamCounts(counts_in))
+        lag = LoopLag()
+        yield WorkerState(store, redis, fleet, limits, UsageTotals(), drain, lag, Load(lag), token_folder)
 
 
 @contextlib.asynccontextmanager
@@ -180,6 +186,7 @@ async def open_services(
             usage=state.usage,
             exchanges=state.exchanges,
             held=state.held,
+            load=state.load,
             traffic=None if settings.status is None else state.traffic,
         )
 

@@ -1,14 +1,14 @@
-"""Count the requests, tokens and streams of each caller, and refuse what exceeds its limits."""
+"""Count the requests and tokens of each caller, and refuse what exceeds its limits."""
 
-import contextlib
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from proxy.access.caller import Caller
 from proxy.access.counting import Counting
+from proxy.access.streams import StreamCounts
 from proxy.errors import RateLimited
 from proxy.settings import CallerKey
 from proxy.telemetry import CallerReading, ExchangeRecord
@@ -32,12 +32,12 @@ class CallerLimits:
 
     Args:
         counting: Counts requests and tokens: in this process by default.
+        streams: Counts streams: in this process by default.
     """
 
-    def __init__(self, counting: Counting | None = None) -> None:
+    def __init__(self, counting: Counting | None = None, streams: StreamCounts | None = None) -> None:
         self._counting = counting or Counting()
-        self._streams: Counter[str] = Counter()
-        """The number of running streams, by caller."""
+        self.streams = streams or StreamCounts()
         self._refused: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """The number of refused requests, by caller and limit."""
 
@@ -75,36 +75,20 @@ class CallerLimits:
         if tokens:
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
-    def running_streams(self) -> dict[str, int]:
-        """Return the number of running streams of each caller that has any."""
-        return {caller: count for caller, count in self._streams.items() if count}
-
-    @contextlib.contextmanager
-    def stream(self, caller: Caller) -> Iterator[None]:
-        """Count a stream while it runs.
-
-        Raises:
-            RateLimited: the caller has too many streams.
-        """
-        if caller.max_streams is not None and self._streams[caller.name] >= caller.max_streams:
-            self._refused[caller.name][_STREAMS] += 1
-            raise RateLimited(reason="concurrent streams")
-        self._streams[caller.name] += 1
-        try:
-            yield
-        finally:
-            self._streams[caller.name] -= 1
-
     def readings(self, keys: Iterable[CallerKey]) -> list[CallerReading]:
         """Return what callers use, for `/metrics`: those that have a key, and those that have streams."""
         known = {key.name: key.max_streams for key in keys}
-        others = {name: None for name, streams in self._streams.items() if streams and name not in known}
+        running = self.streams.running()
+        others = {name: None for name in running if name not in known}
         return [
             CallerReading(
                 name,
-                self._streams[name],
+                running.get(name, 0),
                 streams_max,
-                {limit: self._refused[name][limit] for limit in (_REQUESTS, _TOKENS, _STREAMS)},
+                {
+                    **{limit: self._refused[name][limit] for limit in (_REQUESTS, _TOKENS)},
+                    _STREAMS: self.streams.refused[name],
+                },
             )
             for name, streams_max in {**known, **others}.items()
         ]

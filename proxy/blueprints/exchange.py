@@ -51,7 +51,7 @@ async def relay_exchange() -> RelayedResponse:
     if services.models.answers(http.method, target):
         return await _answer_models(services.models, target, caller, record)
     incoming = await _read_request(http, caller, target)
-    admit_request(exchange, incoming)
+    await admit_request(exchange, incoming)
     plan = services.routing.plan(incoming.endpoint, incoming.model, caller)
     opening = services.attempts.open(incoming, plan, record, exchange.closing)
     try:
@@ -66,7 +66,7 @@ async def relay_exchange() -> RelayedResponse:
             raise http.body.failure from error
         raise
     if not isinstance(answer.body, bytes) and _is_event_stream(answer):
-        exchange.count_stream(caller)  # also a stream that the request did not visibly ask for
+        await exchange.count_stream(caller)  # also a stream that the request did not visibly ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:
         answer = await filter_models(answer, caller.may_use)
     return answer

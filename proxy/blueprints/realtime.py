@@ -176,7 +176,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
             model=model,
             outer_model=model,
         )
-        admit_request(exchange, request)
+        await admit_request(exchange, request)
         return request, subprotocols
 
     def _target(self) -> Target:

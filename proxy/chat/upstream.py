@@ -95,7 +95,7 @@ class ChatUpstream:
         caller = services.access.named(CALLER)
         request = self._request(messages, caller, record.request_id)
         await admit_caller(exchange, caller)
-        admit_request(exchange, request)
+        await admit_request(exchange, request)
         plan = services.routing.plan(CHAT_COMPLETIONS, model, caller, at=self._chat.upstream)
         answer = await services.attempts.open(
             request, plan, record, exchange.closing, heartbeat=SILENCE_SECONDS

@@ -12,13 +12,15 @@ async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
 
     Raises:
         RateLimited: the caller has used up its requests or tokens.
+        ServerOverloaded: the process has too much to do, and the caller has its share of it.
     """
     exchange.caller = caller
     exchange.record.caller = caller.name
+    exchange.count_load(caller)
     await exchange.services.limits.count_request(caller)
 
 
-def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> None:
+async def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> None:
     """Check that the caller may send this request, and have it counted and logged.
 
     Raises:
@@ -32,7 +34,7 @@ def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> None:
     caller.check_models(request)
     check_unambiguous(request)
     if request.endpoint.websocket or _may_stream(request):
-        exchange.count_stream(caller)
+        await exchange.count_stream(caller)
     if not request.endpoint.websocket:
         exchange.log_bodies(request.body, whole=request.is_whole)
     exchange.count_usage(caller, request.endpoint)

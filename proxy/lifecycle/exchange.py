@@ -57,14 +57,24 @@ class ExchangeScope:
             self.closing.callback(self._services.users.release)
         return self._services
 
-    def count_stream(self, caller: Caller) -> None:
+    def count_load(self, caller: Caller) -> None:
+        """Count the exchange as a part of the load, until its end.
+
+        Raises:
+            ServerOverloaded: the process has too much to do, and the caller has its share of it.
+        """
+        load = self.services.load
+        load.begin(caller, self.services.settings.limits.max_loop_lag)
+        self.closing.callback(load.end, caller)
+
+    async def count_stream(self, caller: Caller) -> None:
         """Count the exchange as a stream of its caller, once, until its end.
 
         Raises:
             RateLimited: the caller has too many streams.
         """
         if not self._is_counted_stream:
-            self.closing.enter_context(self.services.limits.stream(caller))
+            await self.closing.enter_async_context(self.services.limits.streams.counted(caller))
             self._is_counted_stream = True
 
     def count_usage(self, caller: Caller, endpoint: Endpoint) -> None:

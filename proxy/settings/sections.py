@@ -163,6 +163,8 @@ class Limits(Section):
     """The total of one caller's kept bodies; a request that would exceed it is answered 429."""
     max_connections: Count = 10_000
     """Concurrent connections of callers; a further one is answered 503. Applied at start only."""
+    max_loop_lag: Seconds = 0
+    """The lag of the event loop from which new requests of the busiest callers are 503; 0 means never."""
 
 
 class Logs(Section):

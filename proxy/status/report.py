@@ -37,7 +37,7 @@ def read_report(services: Services) -> StatusReport | None:
         ready=services.ready,
         draining=services.drain.announced,
         running=services.drain.running,
-        streams=services.limits.running_streams(),
+        streams=services.limits.streams.running(),
         traffic=services.traffic.reading(),
         credentials=services.credentials.readings(),
         upstreams=services.routing.readings(),

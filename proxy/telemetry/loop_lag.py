@@ -5,12 +5,15 @@ import bisect
 import itertools
 import math
 import time
+from collections import deque
 from typing import Final
 
 PERIOD_SECONDS: Final = 0.02
 """Shorter than the stalls that matter. The clock of uvloop has a resolution of a millisecond."""
 WINDOW_SECONDS: Final = 60.0
 """At least as long as the usual scrape interval, so that each scrape sees the longest lag since the last."""
+RECENT_SECONDS: Final = 1.0
+"""A burst of requests delays the loop for less than this; too much work for longer."""
 BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -21,6 +24,8 @@ class LoopLag:
         self._counts = [0] * (len(BUCKETS) + 1)
         self.sum = 0.0
         """Of all measurements, in seconds."""
+        self._recent: deque[float] = deque()
+        self._recent_seconds = 0.0
         self._window_end = -math.inf
         self._maximum = self._previous_maximum = 0.0
 
@@ -38,6 +43,16 @@ class LoopLag:
         self.sum += lag
         self._turn_window(now)
         self._maximum = max(self._maximum, lag)
+        self._recent.append(lag)
+        self._recent_seconds += PERIOD_SECONDS + lag
+        while self._recent_seconds - (oldest := PERIOD_SECONDS + self._recent[0]) >= RECENT_SECONDS:
+            self._recent.popleft()
+            self._recent_seconds -= oldest
+
+    def late_share(self, seconds: float) -> float:
+        """The share of the last second in which the loop was late by at least so much."""
+        late = sum(PERIOD_SECONDS + lag for lag in self._recent if lag >= seconds)
+        return late / max(self._recent_seconds, RECENT_SECONDS)
 
     def maximum(self, now: float) -> float:
         """The longest lag of the last minute, or of up to two."""

@@ -7,11 +7,13 @@ import pytest
 from limits import parse
 
 from proxy.access import Caller, CallerLimits
+from proxy.access.load import Load
 from proxy.errors import EndpointForbidden, InvalidRequest, ModelForbidden, RateLimited
 from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.services import RefCount, Services
-from proxy.settings import Logs
+from proxy.settings import Limits, Logs
 from proxy.telemetry import ExchangeRecord, ExchangeTotals, UsageTotals
+from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import OTHER_MODEL, UsageKey
 from proxy.upstream.requests import IncomingRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, REALTIME, Endpoint
@@ -30,7 +32,8 @@ def services() -> Services:
             usage=UsageTotals(),
             exchanges=ExchangeTotals(),
             traffic=None,
-            settings=SimpleNamespace(logs=Logs()),
+            settings=SimpleNamespace(limits=Limits(), logs=Logs()),
+            load=Load(LoopLag()),
             users=RefCount(),
         ),
     )
@@ -63,7 +66,7 @@ async def test_the_record_names_caller_endpoint_and_model(services: Services) ->
     caller = Caller("alice")
     async with scope(services) as exchange:
         await admit_caller(exchange, caller)
-        admit_request(exchange, request_of(caller))
+        await admit_request(exchange, request_of(caller))
     record = exchange.record
     assert exchange.caller is caller
     assert (record.caller, record.endpoint, record.model) == ("alice", "chat/completions", "m")
@@ -85,7 +88,7 @@ async def test_what_a_caller_may_not_send_is_refused(
 ) -> None:
     async with scope(services) as exchange:
         with pytest.raises(error):
-            admit_request(exchange, request_of(caller, body))
+            await admit_request(exchange, request_of(caller, body))
 
 
 async def test_a_rate_counts_requests_of_all_scopes(services: Services) -> None:
@@ -106,13 +109,13 @@ async def test_a_stream_counts_once_and_until_the_end_of_its_scope(
 ) -> None:
     caller = Caller("a", max_streams=1)
     async with scope(services) as exchange:
-        admit_request(exchange, request_of(caller, body, endpoint))
-        exchange.count_stream(caller)
+        await admit_request(exchange, request_of(caller, body, endpoint))
+        await exchange.count_stream(caller)
         async with scope(services) as other:
             with pytest.raises(RateLimited):
-                admit_request(other, request_of(caller, body, endpoint))
+                await admit_request(other, request_of(caller, body, endpoint))
     async with scope(services) as exchange:
-        admit_request(exchange, request_of(caller, body, endpoint))
+        await admit_request(exchange, request_of(caller, body, endpoint))
 
 
 @pytest.mark.parametrize(("status", "label"), [(200, "m"), (101, "m"), (400, OTHER_MODEL)])
@@ -122,7 +125,7 @@ async def test_tokens_are_counted_at_the_end_by_the_models_that_were_answered(
     caller = Caller("a", budget=parse("10/hour"))
     async with scope(services) as exchange:
         await admit_caller(exchange, caller)
-        admit_request(exchange, request_of(caller, endpoint=EMBEDDINGS))
+        await admit_request(exchange, request_of(caller, endpoint=EMBEDDINGS))
         exchange.record.upstream, exchange.record.status = "u", status
         exchange.record.add_usage(8, 2)
         assert [*services.usage] == []

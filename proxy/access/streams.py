@@ -1,0 +1,126 @@
+"""Count the streams that each caller has open: in this process, or for a whole fleet in Redis.
+
+Each stream is a member of its caller's sorted set, with the time at which it expires. The process renews its
+streams, so that those of a process that was killed soon count no more.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+from uuid import uuid4
+
+from proxy.access.caller import Caller
+from proxy.access.counting import REDIS_PAUSE_SECONDS
+from proxy.errors import RateLimited
+from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
+from proxy.telemetry import get_logger
+
+RENEW_SECONDS: Final = 10.0
+LEASE_SECONDS: Final = 3 * RENEW_SECONDS
+"""How long a stream counts that its process has not renewed."""
+_NO_LIMIT: Final = -1
+_ADD: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local limit, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if limit >= 0 and redis.call('ZCARD', KEYS[1]) >= limit then return 0 end
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + lease, ARGV[i]) end
+redis.call('PEXPIRE', KEYS[1], lease)
+return 1
+"""
+
+
+class StreamCounts:
+    """The open streams of each caller.
+
+    Args:
+        redis: Where the streams of a fleet are counted; None to count in this process. While Redis is
+            unavailable, each process counts for itself.
+        lease_seconds: How long a stream counts in Redis that is not renewed.
+    """
+
+    def __init__(self, redis: RedisConnection | None = None, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._redis = redis
+        self._lease_ms = int(lease_seconds * 1000)
+        self._open: dict[str, set[str]] = {}
+        """The ids of the streams of each caller."""
+        self._limited: set[str] = set()
+        """The callers whose streams are counted in Redis."""
+        self._redis_pause_until = -math.inf
+        self.refused: Counter[str] = Counter()
+        """The number of refused streams of each caller."""
+
+    def running(self) -> dict[str, int]:
+        """Return the number of open streams in this process, of each caller that has any."""
+        return {name: len(streams) for name, streams in self._open.items() if streams}
+
+    @contextlib.asynccontextmanager
+    async def counted(self, caller: Caller) -> AsyncIterator[None]:
+        """Count a stream while it runs.
+
+        Raises:
+            RateLimited: the caller has too many streams.
+        """
+        limit, name, stream = caller.max_streams, caller.name, uuid4().hex
+        streams = self._open.setdefault(name, set())
+        if limit is not None and len(streams) >= limit:
+            raise self._refusal(name)
+        streams.add(stream)  # Before anything is awaited, so that no other stream takes the place.
+        try:
+            if limit is not None and not await self._add(name, [stream], limit):
+                raise self._refusal(name)
+            yield
+        finally:
+            streams.discard(stream)
+            if name in self._limited:
+                await self._remove(name, [stream])
+
+    async def renew(self) -> None:
+        """Keep the open streams from expiring, until cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            await self.renew_once()
+
+    async def renew_once(self) -> None:
+        """Renew the open streams of all callers with a limit."""
+        for name in [*self._limited]:
+            if streams := [*self._open[name]]:
+                await self._add(name, streams)
+                if ended := [stream for stream in streams if stream not in self._open[name]]:
+                    await self._remove(name, ended)
+
+    def _refusal(self, name: str) -> RateLimited:
+        self.refused[name] += 1
+        return RateLimited(reason="concurrent streams")
+
+    async def _add(self, name: str, streams: list[str], limit: int | None = None) -> bool:
+        """Add streams in Redis, or renew them; return whether they are within the limit."""
+        self._limited.add(name)
+        at_most = _NO_LIMIT if limit is None else limit
+        arguments: list[str | int] = [at_most, self._lease_ms, *streams]
+        is_within = await self._ask(lambda redis: redis.run_script(_ADD, [_key(name)], *arguments))
+        return is_within is None or bool(is_within)
+
+    async def _remove(self, name: str, streams: list[str]) -> None:
+        await self._ask(lambda redis: redis.run("ZREM", _key(name), *streams))
+
+    async def _ask(self, question: Callable[[RedisConnection], Awaitable[Any]]) -> Any:
+        """Ask Redis; return None if it is unavailable."""
+        now = asyncio.get_running_loop().time()
+        if self._redis is None or now < self._redis_pause_until:
+            return None
+        try:
+            async with self._redis.bounded():
+                return await question(self._redis)
+        except StoreUnavailable as error:
+            self._redis_pause_until = now + REDIS_PAUSE_SECONDS
+            get_logger("limits").warning("counting_alone", reason=str(error), for_s=REDIS_PAUSE_SECONDS)
+            return None
+
+
+def _key(name: str) -> str:
+    return f"{NAMESPACE}:streams:{name}"

@@ -1,0 +1,92 @@
+"""Overload: the callers that cause it are refused, others are not, and held requests stay."""
+
+import pytest
+
+from proxy.access import Caller
+from proxy.access.load import OVERLOADED_SHARE, Load
+from proxy.errors import ServerOverloaded
+from proxy.telemetry.loop_lag import LoopLag
+
+MAX_LAG = 0.03
+FLOODING, MODEST = Caller("flooding"), Caller("modest")
+
+
+def lagging(seconds: float) -> LoopLag:
+    """A loop that has been late by so much for more than a second."""
+    lag = LoopLag()
+    for _ in range(60):
+        lag.add(seconds, now=100.0)
+    return lag
+
+
+def begin(load: Load, caller: Caller, times: int) -> None:
+    """Begin requests that are all accepted."""
+    for _ in range(times):
+        load.begin(caller, max_lag=0)
+
+
+def test_nobody_is_refused_while_the_loop_is_in_time() -> None:
+    load = Load(lagging(MAX_LAG / 2))
+    begin(load, FLOODING, 100)
+    load.begin(FLOODING, MAX_LAG)
+
+
+def test_nobody_is_refused_without_a_limit() -> None:
+    load = Load(lagging(10.0))
+    begin(load, FLOODING, 100)
+    load.begin(FLOODING, 0)
+
+
+def test_a_single_caller_is_refused_under_overload() -> None:
+    load = Load(lagging(MAX_LAG))
+    begin(load, FLOODING, 1)
+    with pytest.raises(ServerOverloaded) as refused:
+        load.begin(FLOODING, MAX_LAG)
+    assert refused.value.status == 503
+    assert refused.value.headers["Retry-After"] == "1"
+
+
+def test_a_flood_of_one_caller_takes_nothing_from_another() -> None:
+    load = Load(lagging(MAX_LAG))
+    begin(load, FLOODING, 100)
+    for _ in range(50):
+        load.begin(MODEST, MAX_LAG)
+    with pytest.raises(ServerOverloaded):
+        load.begin(FLOODING, MAX_LAG)
+
+
+def test_callers_with_equal_loads_are_refused_alike() -> None:
+    load = Load(lagging(MAX_LAG))
+    begin(load, FLOODING, 10)
+    begin(load, MODEST, 10)
+    for caller in (FLOODING, MODEST):
+        with pytest.raises(ServerOverloaded):
+            load.begin(caller, MAX_LAG)
+
+
+def test_requests_that_end_make_room() -> None:
+    load = Load(lagging(MAX_LAG))
+    begin(load, FLOODING, 2)
+    for _ in range(2):
+        load.end(FLOODING)
+    load.begin(FLOODING, MAX_LAG)
+
+
+def test_a_burst_is_no_overload() -> None:
+    lag = lagging(0.0)
+    lag.add(0.4, now=100.0)
+    assert 0 < lag.late_share(MAX_LAG) < OVERLOADED_SHARE
+
+
+def test_overload_is_over_when_the_loop_is_in_time_again() -> None:
+    lag = lagging(MAX_LAG)
+    assert lag.late_share(MAX_LAG) > OVERLOADED_SHARE
+    for _ in range(30):
+        lag.add(0.0, now=100.0)
+    assert lag.late_share(MAX_LAG) < OVERLOADED_SHARE
+
+
+def test_a_loop_that_is_very_late_is_overloaded_at_once() -> None:
+    lag = lagging(0.0)
+    lag.add(2.0, now=100.0)
+    assert lag.late_share(MAX_LAG) > OVERLOADED_SHARE

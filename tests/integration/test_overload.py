@@ -1,0 +1,116 @@
+"""Beyond capacity: held streams go on, new ones get 503 with Retry-After, and callers share the rest."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.raw_caller import RawCaller, raw_caller
+from tests.raw_upstream import Conversation, raw_upstream
+
+OTHER_KEY = "sk-other-41c9e0"
+OTHER = f'[[access.keys]]\nname = "other"\nkey = "{OTHER_KEY}"\n'
+HELD = 5
+MAX_LAG = 0.02
+BLOCKED_SECONDS = 0.05
+
+
+class Ticking:
+    """An upstream whose streams get an event at each tick."""
+
+    def __init__(self) -> None:
+        self._writers: list[Conversation] = []
+
+    async def __call__(self, talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"data: begun\n\n")
+        self._writers.append(talk)
+        await talk.caller_left()
+
+    async def tick(self) -> None:
+        """Send an event in each stream."""
+        for talk in self._writers:
+            with contextlib.suppress(ConnectionError):  # its caller has left
+                await talk.chunk(b"data: tick\n\n")
+
+
+async def begin(caller: RawCaller, key: str = KEY) -> tuple[int, str | None]:
+    """Open a stream and read its beginning; return its status, and the code of an error."""
+    json_type = "Content-Type: application/json"
+    await caller.send("POST", "/v1/chat/completions", json_type, body=b'{"stream": true}', key=key)
+    answer = await caller.answer()
+    if answer.status == 200:
+        assert await caller.chunk() == b"data: begun\n\n"
+        return 200, None
+    assert answer.header("retry-after") == ["1"]
+    return answer.status, json.loads(await caller.body(answer))["error"]["code"]
+
+
+@asynccontextmanager
+async def held_streams(proxy: RunningProxy) -> AsyncIterator[list[RawCaller]]:
+    """Hold some streams of one caller."""
+    async with AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(raw_caller(proxy.url)) for _ in range(HELD)]
+        assert [await begin(caller) for caller in callers] == [(200, None)] * HELD
+        yield callers
+
+
+async def test_beyond_the_connections_of_an_upstream_new_streams_are_refused_and_held_ones_go_on(
+    run_proxy: RunProxy,
+) -> None:
+    upstream_of = Ticking()
+    limit = f"max_connections = {HELD}"
+    async with (
+        raw_upstream(upstream_of) as upstream,
+        run_proxy(upstream.url, options=limit) as proxy,
+        held_streams(proxy) as held,
+    ):
+        for _ in range(20):
+            async with raw_caller(proxy.url) as caller:
+                assert await begin(caller) == (503, "upstream_overloaded")
+            await upstream_of.tick()
+            for caller in held:
+                assert await caller.chunk() == b"data: tick\n\n"
+
+
+async def keep_blocking() -> None:
+    """Block the event loop again and again, as too much work does."""
+    while True:
+        time.sleep(BLOCKED_SECONDS)  # noqa: ASYNC251 - this is the overload
+        await asyncio.sleep(0)
+
+
+async def until_it_begins(url: str, key: str, wanted: tuple[int, str | None]) -> None:
+    """Open streams until one begins as wanted."""
+    found = None
+    while found != wanted:
+        async with raw_caller(url) as caller:
+            found = await begin(caller, key)
+
+
+@pytest.mark.timeout(60)
+async def test_an_overloaded_process_refuses_the_busiest_caller_and_serves_another(
+    run_proxy: RunProxy,
+) -> None:
+    upstream_of = Ticking()
+    more = f"{OTHER}[limits]\nmax_loop_lag = {MAX_LAG}\n"
+    async with (
+        raw_upstream(upstream_of) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        held_streams(proxy) as held,
+        asyncio.TaskGroup() as group,
+    ):
+        blocking = group.create_task(keep_blocking())
+        await until_it_begins(proxy.url, KEY, (503, "server_overloaded"))
+        async with raw_caller(proxy.url) as caller:
+            assert await begin(caller, OTHER_KEY) == (200, None)
+        await upstream_of.tick()
+        for caller in held:
+            assert await caller.chunk() == b"data: tick\n\n"
+        blocking.cancel()
+        await until_it_begins(proxy.url, KEY, (200, None))
