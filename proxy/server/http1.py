@@ -220,7 +220,7 @@ class Cycle:
     __slots__ = (
         "_body", "_body_bytes", "_close", "_complete", "_connection", "_continue", "_delivered", "_flush",
         "_framing", "_head", "_left", "_remaining", "_waiter", "complete", "disconnected", "is_http_1_0",
-        "keep_alive", "method", "scope", "started", "task",
+        "keep_alive", "method", "scope", "started",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", scope: Scope, *, keep_alive: bool, expects: bool) -> None:
@@ -231,7 +231,6 @@ class Cycle:
         self.started = self.complete = False
         """Whether the response has begun, and whether all of it has been handed to the transport."""
         self.disconnected: DisconnectReason | None = None
-        self.task: asyncio.Task[None] | None = None
         self._left: Left | None = None
         scope["extensions"][EXTENSION] = {SUBSCRIBE: self.when_disconnected, HAS_BODY: self.has_body}
         self._connection = connection
@@ -730,7 +729,7 @@ class Connection(asyncio.Protocol):
         self._cycle = cycle
         now = self._loop.time()
         self._body_window = (now, 0)
-        cycle.task = self.owner.run(cycle.run())
+        self.owner.run(cycle.run())
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Continue after a request with an Upgrade header; `rest` are the bytes after its head."""

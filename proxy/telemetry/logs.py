@@ -109,6 +109,7 @@ class request_context:  # noqa: N801 - used as a function; a generator would cos
 
     def __exit__(self, *_: object) -> None:
         structlog.contextvars.reset_contextvars(**self._tokens)
+        self._tokens = {}  # They refer to the context, which refers to the request.
 
 
 def bind_context(**values: str) -> None:

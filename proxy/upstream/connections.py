@@ -265,9 +265,8 @@ class GuardedConnection(ResponseHandler):
         self._pool.lost(self)
         super().connection_lost(exc)
         if self._turn is not None:
-            self._turn.payload = (
-                None  # It refers to the connection: only the garbage collector would free both.
-            )
+            # It refers to the connection. With it, only the garbage collector could free the two.
+            self._turn.payload = None
 
     def _delivery(self) -> Delivery | None:
         """Return what the kernel knows (tcp(7), TCP_INFO); None if it does not say."""

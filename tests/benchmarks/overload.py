@@ -6,7 +6,6 @@ lets a third one send a request now and then: with and without `max_loop_lag`. (
 
 import argparse
 import asyncio
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -21,8 +20,10 @@ import uvloop
 from tests.benchmarks import wire
 from tests.benchmarks.__main__ import prepare_machine
 from tests.benchmarks.load import build_request, connect
-from tests.benchmarks.scenarios import quantile
-from tests.benchmarks.targets import CALLER_KEY, PROXY_TOML, Gateway, Proxy
+from tests.benchmarks.rounds import quantile
+from tests.benchmarks.scenarios import stream_request
+from tests.benchmarks.systems import Proxy
+from tests.benchmarks.targets import Gateway
 
 MAX_LAG: Final = 0.01
 INTERVAL_MS: Final = 250
@@ -44,9 +45,9 @@ class LimitedProxy(Proxy):
     def command(self) -> list[str]:
         """Start it with more settings."""
         command = super().command()
-        text = PROXY_TOML.format(key=CALLER_KEY, upstream=self.upstream)
-        text = text.replace("[routes]", "".join(_KEY.format(*pair) for pair in KEYS.items()) + "[routes]")
-        (self.home / "proxy.toml").write_text(f"{text}[limits]\nmax_loop_lag = {self._max_lag}\n")
+        with (self.home / "proxy.toml").open("a") as settings:
+            settings.write("".join(_KEY.format(*pair) for pair in KEYS.items()))
+            settings.write(f"[limits]\nmax_loop_lag = {self._max_lag}\n")
         return command
 
     def request(self, key: str, body: bytes) -> bytes:
@@ -102,8 +103,7 @@ async def measure(
 async def _hold(proxy: LimitedProxy, events: int, phase: list[Seen], delay: float) -> None:
     """Hold a stream, and note the pace of its events."""
     await asyncio.sleep(delay)
-    pace = {"events": str(events), "interval_ms": str(INTERVAL_MS)}
-    body = wire.request_body("bench-paced", stream=True, user=secrets.token_hex(8), metadata=pace)
+    _, request = stream_request(proxy, events, INTERVAL_MS)
     last = 0.0
 
     def note(_: bytes) -> None:
@@ -115,7 +115,7 @@ async def _hold(proxy: LimitedProxy, events: int, phase: list[Seen], delay: floa
 
     connection = await connect(proxy.url)
     try:
-        await connection.exchange(proxy.request(CALLER_KEY, body), note)
+        await connection.exchange(request, note)
     finally:
         connection.close()
 
@@ -151,7 +151,7 @@ async def _ask_now_and_then(proxy: LimitedProxy, phase: list[Seen]) -> None:
 
 
 def _ms(seconds: Sequence[float], share: float) -> str:
-    return f"{1000 * quantile(sorted(seconds), share):.0f}" if seconds else "-"
+    return f"{1000 * quantile(seconds, share):.0f}" if seconds else "-"
 
 
 def main(arguments: list[str]) -> int:
