@@ -7,6 +7,7 @@ From top to bottom; imports point down only, which the contracts in pyproject.to
     blueprints           routes
     asgi                 the HTTP connection
     config_snapshots     the services of the current configuration, and reload
+    status, api_docs     the status page; the description of the API
     chat                 the web chat
     lifecycle            one exchange from its arrival to its log line
     services             the long-lived objects of one worker

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.asgi import Application, ArrivedRequest, RelaySteps, arrived_request, to_quart
-from proxy.blueprints import index, llm_proxy, offload, ops, status
+from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
 from proxy.cors import allow_pages
@@ -57,6 +57,7 @@ def create_app(
     app.register_blueprint(index.blueprint)
     app.register_blueprint(offload.blueprint)
     app.register_blueprint(status.blueprint)
+    app.register_blueprint(api_docs.blueprint)
     if settings.chat is not None:
         # Imported here because the chat's libraries take 5 MB.
         from proxy.blueprints import chat
@@ -77,6 +78,7 @@ def create_app(
         app.relay_steps = RelaySteps(admit, refuse)
 
     app.extensions["worker_reports"] = worker_reports
+    app.extensions["api_docs_style"] = api_docs.load_style()
     serving = app.extensions["serving"] = asyncio.Event()
 
     @app.while_serving

@@ -18,6 +18,8 @@ PUBLIC = {
     "/readyz",
     "/healthz",
     "/metrics",
+    "/openapi.json",
+    "/docs",
     "/internal/credential",
 }  # the last has its own secret
 OF_THE_STATUS_PAGE = {"", "/events", "/sign-in", "/sign-out", "/page/<name>"}
