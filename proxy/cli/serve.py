@@ -18,6 +18,7 @@ from typing import Final
 
 from proxy.access import is_loopback, uses_default_keys, uses_original_key
 from proxy.app import create_app, reload
+from proxy.cli.banner import print_banner
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.reload import reloading
 from proxy.cli.serve_workers import check_workers, supervise
@@ -38,7 +39,7 @@ from proxy.server.other_servers import OURS, check_server, serve_on
 from proxy.server.serve import serve as serve_application
 from proxy.server.signals import Signals, Stop, handled_signals
 from proxy.server.supervisor import Lifeline
-from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, load_settings
+from proxy.settings import Access, Settings, load_settings
 from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger, writing_to
 from proxy.telemetry.worker_reports import WorkerReports
@@ -235,15 +236,8 @@ def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "ht
     if settings.logs.bodies:
         log.warning("bodies_logged", meaning="prompts and answers are written to the log")
     _announce_keys(settings.access)
-    if settings.gateway is not None and addresses:
-        _print(_welcome(addresses[0], _public_key(settings.access), settings))
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except OSError:  # nobody reads it, or there is no space: not worth an end; nor is the flush at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if addresses:
+        print_banner(settings, addresses[0])
 
 
 def _announce_keys(access: Access) -> None:
@@ -268,35 +262,6 @@ def _announce_keys(access: Access) -> None:
             meaning="callers that send the key of the Flask original, `fake key`, are answered 401",
             cure='give them a key of [[access.keys]], or set mode = "open"',
         )
-
-
-def _public_key(access: Access) -> str:
-    """Return the key to show in the banner: a public default key, never one of the operator's."""
-    keys = [caller.key.reveal() for caller in access.keys if caller.key is not None]
-    if access.mode == "open":
-        return "any"
-    return next((key for key in keys if key in DEFAULT_CALLER_KEYS), "YOUR_KEY")
-
-
-_MEANINGS: Final = {"any": "none is required: any will do", "YOUR_KEY": "one of yours in [[access.keys]]"}
-
-
-def _welcome(address: str, key: str, settings: Settings) -> str:
-    token_ttl = settings.gateway.token_ttl if settings.gateway else 0
-    chat = f"  chat       {address}/chat/\n" if settings.chat is not None else ""
-    return f"""
-LLM token proxy, in front of its demonstration gateway.
-
-  base URL   {address}/v1   (the original's: {address}/agent/api/llm_proxy/v1)
-  key        {_MEANINGS.get(key, key)}
-  token      fetched and renewed by the proxy; each lives {token_ttl:g} s
-{chat}
-Try it:
-
-  curl -N {address}/v1/chat/completions \\
-    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
-    -d '{{"model": "mock-gpt-model", "stream": true, "messages": [{{"role": "user", "content": "你是谁"}}]}}'
-"""
 
 
 def _url(listener: socket.socket, scheme: str) -> str:
