@@ -17,8 +17,11 @@ from proxy.blueprints.chat_guard import (
     handle_refusal,
     handle_unavailable,
     is_over,
+    offered_model,
+    own_branch,
     own_channel,
-    read_text,
+    page_settings,
+    read_body,
     readable_channel,
     reply,
     visitor_address,
@@ -83,11 +86,13 @@ async def greet() -> Response:
 async def dialogue() -> Response:
     """Ask a question; the answer is published on the channel."""
     channel = await own_channel(counted=True, claims=True)
-    prompt = await read_text("prompt", chat().settings.max_prompt_chars)
-    request_id = current_request().exchange.record.request_id
+    body, request_id = await read_body(), current_request().exchange.record.request_id
     return reply(
-        await chat().dialogues.ask(channel, prompt, request_id, visitor_address(), visitor_session())
-    )
+        await chat().dialogues.ask(
+            channel, body.prompt or "", request_id, visitor_address(), visitor_session(),
+            model=offered_model(body.model), branch=await own_branch(body),
+        )
+    )  # fmt: skip
 
 
 @blueprint.post("/regenerate")
@@ -95,11 +100,9 @@ async def dialogue() -> Response:
 async def regenerate() -> Response:
     """Answer the last question again."""
     channel = await own_channel(counted=True, claims=True)
-    return reply(
-        await chat().dialogues.regenerate(
-            channel, current_request().exchange.record.request_id, visitor_address()
-        )
-    )
+    model = offered_model((await read_body()).model) if current_request().is_json else None
+    request_id = current_request().exchange.record.request_id
+    return reply(await chat().dialogues.regenerate(channel, request_id, visitor_address(), model=model))
 
 
 @blueprint.post("/stop")
@@ -133,7 +136,7 @@ async def conversations() -> Response:
 async def rename() -> Response:
     """Change the title of a conversation."""
     channel = await own_channel(counted=True)
-    title = clean_prompt(await read_text("title", chat().settings.max_prompt_chars))
+    title = clean_prompt((await read_body()).title or "")
     if not title or not await chat().conversations.rename(visitor_session(), channel, title):
         raise Refusal(HTTPStatus.NOT_FOUND, "no such conversation, or no title")
     return reply()
@@ -142,12 +145,12 @@ async def rename() -> Response:
 @blueprint.get("/session")
 @public
 async def session() -> Response:
-    """Return the visitor's own channel, and whether an answer is being written there or in `?channel=`."""
+    """Return the visitor's channel, whether an answer is written there or in `?channel=`, and settings."""
     own = visitor_session()
     await chat().visits.count(own, visitor_address())
     asked = current_request().args.get("channel")
     channel = own if asked is None else (await readable_channel())[0]
-    return reply(channel=own, busy=await chat().channels.busy(channel))
+    return reply(None, channel=own, busy=await chat().channels.busy(channel), **page_settings(chat().settings))
 
 
 @blueprint.get("/")

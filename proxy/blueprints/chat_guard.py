@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,12 +14,14 @@ from proxy.blueprints.exchange import current_request
 from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.channels import Ownership
+from proxy.chat.dialogues import Branch
 from proxy.chat.event import START, parse_id
 from proxy.chat.notices import Notice
 from proxy.chat.service import ChatService
 from proxy.config_snapshots import ConfigSnapshots
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
 from proxy.redis_connection import StoreUnavailable
+from proxy.settings import Chat
 from proxy.wire.headers import media_type
 
 DEFAULT_CHANNEL: Final = "sse"
@@ -63,11 +65,22 @@ class Refusal(Exception):
         self.status = status
 
 
-class _Body(msgspec.Struct):
-    """The body of a question, or of a new title."""
+class Body(msgspec.Struct):
+    """The body of a request: a question, a new title, or neither.
+
+    Args:
+        prompt: The question.
+        title: The title.
+        model: The model that answers.
+        source: The conversation whose beginning is continued.
+        before: The id of its first event that does not belong to the beginning.
+    """
 
     prompt: str | None = None
     title: str | None = None
+    model: str | None = None
+    source: str | None = None
+    before: str | None = None
 
 
 def chat_service() -> ChatService:
@@ -184,28 +197,66 @@ async def _with_retries(ask: Callable[[], Awaitable[_T]]) -> _T:
     return await ask()
 
 
-async def read_text(name: Literal["prompt", "title"], max_chars: int) -> str:
-    """Return a text of the body, or "" if there is none.
+async def read_body() -> Body:
+    """Return the body.
 
     Raises:
-        Refusal: 415 or 400: the body is not a JSON object with a text.
+        Refusal: 415 or 400: the body is not a JSON object with texts.
         BodyTooLarge, BodyTimeout
     """
     request = current_request()
     if media_type((request.headers.get("Content-Type") or "").encode()) != b"application/json":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
-    limit = BYTES_PER_CHARACTER * max_chars + _BODY_SPARE_BYTES
+    limit = BYTES_PER_CHARACTER * chat_service().settings.max_prompt_chars + _BODY_SPARE_BYTES
     body = await request.body.read(limit)
     if len(body) > limit:
         raise BodyTooLarge(limit)
     try:
-        found: str | None = getattr(msgspec.json.decode(body, type=_Body), name)
+        return msgspec.json.decode(body, type=Body)
     except (
         ValueError,
         RecursionError,
     ) as error:  # malformed, not UTF-8, nested too deeply, or of another type
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"JSON with a {name} is expected") from error
-    return found or ""
+        raise Refusal(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
+
+
+def page_settings(settings: Chat) -> dict[str, object]:
+    """Return the settings that the page needs, without those that are not set."""
+    found: dict[str, object] = {}
+    if settings.title:
+        found["title"] = str(settings.title)
+    if len(settings.models) > 1:
+        found |= {"models": settings.models, "model": settings.model}
+    return found
+
+
+def offered_model(name: str | None) -> str | None:
+    """Return a model that the visitor has chosen; None for the default.
+
+    Raises:
+        Refusal: 400: the model is not offered.
+    """
+    if name is not None and name not in (chat_service().settings.models or (chat_service().settings.model,)):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "no such model")
+    return name
+
+
+async def own_branch(body: Body) -> Branch | None:
+    """Return the beginning of another conversation that a question continues; None if there is none.
+
+    Raises:
+        Refusal: 400 for an invalid id, 403 for another session's channel.
+        StoreUnavailable: Redis did not answer.
+    """
+    source, before = body.source, parse_id(body.before)
+    if source is None:
+        return None
+    if before is None:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "no id of an event")
+    channels, session = chat_service().channels, visitor_session()
+    if await _with_retries(lambda: channels.ownership(source, session)) != "own":
+        raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+    return Branch(source, before)
 
 
 def reply(notice: Notice | None = None, **body: object) -> Response:

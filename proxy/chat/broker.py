@@ -5,7 +5,7 @@ from collections import deque
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
-from proxy.chat.event import Event
+from proxy.chat.event import Event, Position
 
 KEPT_TURNS: Final = 500
 """Questions of a channel that are kept for replay, with their answers."""
@@ -94,6 +94,14 @@ class Broker(Protocol):
 
     async def forget(self, channel: str) -> None:
         """Delete the stored events of a channel."""
+        ...
+
+    async def copy(self, source: str, target: str, before: Position) -> int | None:
+        """Copy the stored events before a position to a channel that has none, under the same ids.
+
+        Returns:
+            How many turns of the source begin at this position or later; None if the target is not new.
+        """
         ...
 
     async def knows(self, channel: str) -> bool:

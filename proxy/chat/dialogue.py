@@ -53,6 +53,7 @@ class Dialogue:
         request_id: The id of the visitor's request, for the log.
         publisher: Publishes the answer.
         seconds: How long the answer may take.
+        model: The model that answers.
     """
 
     channel: str
@@ -61,6 +62,7 @@ class Dialogue:
     request_id: str
     publisher: Publisher
     seconds: float
+    model: str
     _timeout: asyncio.Timeout = field(init=False)
     _ending: Ending | None = None
 
@@ -119,7 +121,7 @@ class Dialogue:
 
     async def _ask(self, upstream: ChatUpstream) -> Notice | None:
         question = Message(role="user", content=self.prompt)
-        async with upstream.ask([*self.history, question], self.request_id) as answer:
+        async with upstream.ask([*self.history, question], self.request_id, self.model) as answer:
             if answer.streamed and answer.status == HTTPStatus.OK:
                 failure = await self._read_stream(answer)
             else:

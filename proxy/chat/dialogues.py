@@ -13,6 +13,7 @@ from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed, LeaseLost, Mark
 from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
+from proxy.chat.event import Position
 from proxy.chat.notices import Notice
 from proxy.chat.outbox import Outbox, Trouble
 from proxy.chat.publisher import Publisher, block_event, error_event, state_event
@@ -104,9 +105,26 @@ class Dialogues:
             dialogue.end("closing")
 
     async def ask(
-        self, channel: str, prompt: str, request_id: str, address: str = "", session: str = ""
+        self,
+        channel: str,
+        prompt: str,
+        request_id: str,
+        address: str = "",
+        session: str = "",
+        *,
+        model: str | None = None,
+        branch: "Branch | None" = None,
     ) -> Notice | None:
         """Start a dialogue; return why it did not start, or None.
+
+        Args:
+            channel: The channel.
+            prompt: The question.
+            request_id: The id of the visitor's request, for the log.
+            address: The visitor's address.
+            session: The visitor's session.
+            model: The model that answers; by default that of `[chat]`.
+            branch: The beginning of another conversation, which this one continues.
 
         Raises:
             RateLimited: Too many dialogues are running for this address.
@@ -122,9 +140,13 @@ class Dialogues:
         holder = await self._begin(channel, TURN_SECONDS)
         if holder is None:
             return notices.BUSY
-        return await self._start(_Question(channel, holder, request_id, address, session, prompt))
+        return await self._start(
+            _Question(channel, holder, request_id, address, session, model, prompt, branch)
+        )
 
-    async def regenerate(self, channel: str, request_id: str, address: str = "") -> Notice | None:
+    async def regenerate(
+        self, channel: str, request_id: str, address: str = "", *, model: str | None = None
+    ) -> Notice | None:
         """Answer the last question again; return why that did not start, or None.
 
         Raises:
@@ -136,7 +158,7 @@ class Dialogues:
         holder = await self._begin(channel, TURN_SECONDS)
         if holder is None:
             return notices.BUSY
-        return await self._start(_Question(channel, holder, request_id, address))
+        return await self._start(_Question(channel, holder, request_id, address, model=model))
 
     async def stop(self, channel: str) -> None:
         """Ask the dialogue in a channel to stop, in any process.
@@ -207,6 +229,10 @@ class Dialogues:
     async def _converse(self, question: "_Question", started: "asyncio.Future[Notice | None]") -> None:
         channel, prompt = question.channel, question.prompt
         mark: Mark | None = None
+        if question.branch is not None and not await self._copy(question, question.branch):
+            if not started.done():
+                started.set_result(notices.BAD_REQUEST)
+            return
         turns = await self._conversation.turns(channel)
         if prompt is None:
             if not turns:
@@ -220,11 +246,26 @@ class Dialogues:
             # Stored before the answer, so that the question can be asked again if it fails.
             await self._conversation.append(channel, Turn(prompt, ""))
             await self._conversations.note(question.session, channel, prompt)
-            opening, mark = await block_event("right", prompt), "turn"
+            branched = {} if question.branch is None else {"branch_of": question.branch.source}
+            opening, mark = await block_event("right", prompt, **branched), "turn"
         await self._broker.publish(channel, opening, holder=question.holder, mark=mark)
         if not started.done():
             started.set_result(None)
         await self._answer(question, prompt, self._history(turns))
+
+    async def _copy(self, question: "_Question", branch: "Branch") -> bool:
+        """Copy the beginning of another conversation; False if the channel is not new."""
+        later = await self._broker.copy(branch.source, question.channel, branch.before)
+        if later is None:
+            return False
+        turns = await self._conversation.turns(branch.source)
+        for turn in turns[: len(turns) - later]:
+            await self._conversation.append(question.channel, turn)
+        listed = await self._conversations.read(question.session)
+        title = next((entry.title for entry in listed if entry.channel == branch.source), None)
+        if title is not None and await self._broker.knows(question.channel):  # the first question is copied
+            await self._conversations.note(question.session, question.channel, title)
+        return True
 
     async def _answer(self, question: "_Question", prompt: str, history: Sequence[Message]) -> None:
         loop = asyncio.get_running_loop()
@@ -233,17 +274,20 @@ class Dialogues:
         def end(trouble: Trouble) -> None:
             dialogue.end(trouble)
 
+        model = question.model or self._chat.model
         outbox = Outbox(self._broker, question.channel, question.holder, end)
         publisher = Publisher(outbox)
         dialogue = Dialogue(
-            question.channel, prompt, history, question.request_id, publisher, self._chat.max_seconds
+            question.channel, prompt, history, question.request_id, publisher, self._chat.max_seconds, model
         )
         async with self._open_outbox(outbox):
             await publisher.publish_state("waiting")
             state = await self._run_dialogue(dialogue)
             await outbox.sent()
             await self._store_answer(question.channel, Turn(prompt, publisher.answer[:ANSWER_CHARS_MAX]))
-            await publisher.publish_state(state, mark="end", seconds=round(loop.time() - start, 1))
+            await publisher.publish_state(
+                state, mark="end", seconds=round(loop.time() - start, 1), model=model
+            )
             await outbox.sent()
 
     @contextlib.asynccontextmanager
@@ -303,6 +347,19 @@ def _errors_logged(event: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """The beginning of a conversation, from which another one continues.
+
+    Args:
+        source: The channel of the conversation.
+        before: The position of the first event that does not belong to the beginning.
+    """
+
+    source: str
+    before: Position
+
+
+@dataclass(frozen=True, slots=True)
 class _Question:
     """A visitor's question."""
 
@@ -313,8 +370,10 @@ class _Question:
     address: str
     session: str = ""
     """Whose conversation it is."""
+    model: str | None = None
     prompt: str | None = None
     """None repeats the last question."""
+    branch: "Branch | None" = None
 
 
 def clean_prompt(text: str) -> str:

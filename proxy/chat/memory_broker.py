@@ -140,6 +140,17 @@ class MemoryBroker:
         """Delete the stored events of a channel."""
         self._drop(channel)
 
+    async def copy(self, source: str, target: str, before: Position) -> int | None:
+        """Copy the stored events before a position to a channel that has none."""
+        self._expire_old()
+        if target in self._backlogs:
+            return None
+        backlog = self._backlogs.get(source, _Backlog(deque(), deque()))
+        for position, event, _ in list(backlog.events):
+            if position < before:
+                self._keep(target, position, event, begins=position in backlog.turns)
+        return sum(position >= before for position in backlog.turns)
+
     async def knows(self, channel: str) -> bool:
         """Return whether events of a channel are stored."""
         self._expire_old()

@@ -115,7 +115,7 @@ _DIALOGUE_TOO_LONG: Final = Notice(
     "dialogue_too_long",
     ("对话太长了，请新建对话后再试。", "The conversation is too long, please start a new one."),
 )
-_BAD_REQUEST: Final = Notice(
+BAD_REQUEST: Final = Notice(
     "bad_request", ("服务无法处理这个请求。", "The service could not handle this request.")
 )
 _NOT_ALLOWED: Final = Notice(
@@ -132,13 +132,13 @@ _BY_ERROR: Final[tuple[tuple[type[ProxyError], Notice], ...]] = (
     (RateLimited, OVERLOADED),
 )
 _BY_STATUS: Final = {
-    400: _BAD_REQUEST,
+    400: BAD_REQUEST,
     402: _NOT_ALLOWED,
     403: _NOT_ALLOWED,
-    404: _BAD_REQUEST,
+    404: BAD_REQUEST,
     408: TIMED_OUT,
     413: _DIALOGUE_TOO_LONG,
-    422: _BAD_REQUEST,
+    422: BAD_REQUEST,
     429: _BUSY_SERVICE,
     504: TIMED_OUT,
 }

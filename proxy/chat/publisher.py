@@ -26,13 +26,19 @@ _KINDS: Final[dict[str, tuple[Kind, State]]] = {
 }
 
 
-async def block_event(kind: Kind, text: str) -> Event:
-    """Render a block: the visitor's question, or a piece of the model's text."""
+async def block_event(kind: Kind, text: str, **fields: object) -> Event:
+    """Render a block: the visitor's question, or a piece of the model's text.
+
+    Args:
+        kind: The kind of block.
+        text: Its text.
+        fields: What our page needs in addition.
+    """
     if len(text) > THREAD_CHARS:
         block = await asyncio.to_thread(render_block, kind, text)
     else:
         block = render_block(kind, text)
-    return Event({"message": block}, MESSAGE)
+    return Event({"message": block, **fields}, MESSAGE)
 
 
 def error_event(notice: Notice) -> Event:

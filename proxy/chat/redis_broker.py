@@ -121,6 +121,33 @@ return 1
 an ended dialogue without its holder, and for each event its envelope before and after the id."""
 
 
+_COPY: Final = """
+if redis.call('exists', KEYS[3]) == 1 then return -1 end
+local function parts(id)
+    local milliseconds, count = string.match(id, '(%d+)-(%d+)')
+    return tonumber(milliseconds), tonumber(count)
+end
+local bytes, later, before, count = 0, 0, parts(ARGV[1])
+for _, entry in ipairs(redis.call('xrange', KEYS[1], '-', '(' .. ARGV[1])) do
+    redis.call('xadd', KEYS[3], entry[1], unpack(entry[2]))
+    bytes = bytes + #entry[2][2]
+end
+for _, id in ipairs(redis.call('lrange', KEYS[2], 0, -1)) do
+    local milliseconds, number = parts(id)
+    if milliseconds < before or (milliseconds == before and number < count) then
+        redis.call('rpush', KEYS[4], id)
+    else
+        later = later + 1
+    end
+end
+redis.call('set', KEYS[5], bytes)
+for place = 3, 5 do redis.call('pexpire', KEYS[place], ARGV[2]) end
+return later
+"""
+"""KEYS: stream and turns of the source; stream, turns and bytes of the target. ARGV: the first event that is
+not copied, expiry in ms. -1: the target is not new."""
+
+
 class Backlog:
     """The streams of all channels.
 
@@ -194,6 +221,16 @@ class Backlog:
             _END_LAPSED, keys, channel, *self._limits, ended_key(channel, ""), *parts
         )
         return bool(answer)
+
+    async def copy(self, source: str, target: str, before: Position) -> int | None:
+        """Copy the entries before a position to a new channel; see `Broker.copy`.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        keys = (*_keys(source)[:2], *_keys(target))
+        later = await self._redis.run_script(_COPY, keys, format_id(before), self._limits[2])
+        return None if later < 0 else int(later)
 
     async def reopen(self, channel: str, last: Position) -> None:
         """Make sure that an unfinished dialogue has a lease; see `RedisLeases.reopen`.
@@ -491,6 +528,14 @@ class RedisBroker:
             StoreUnavailable: Redis did not answer.
         """
         await self._backlog.forget(channel)
+
+    async def copy(self, source: str, target: str, before: Position) -> int | None:
+        """Copy the stored events before a position to a channel that has none.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        return await self._backlog.copy(source, target, before)
 
     async def knows(self, channel: str) -> bool:
         """Return whether events of a channel are stored.

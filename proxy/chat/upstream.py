@@ -70,7 +70,9 @@ class ChatUpstream:
         self._current = current
 
     @contextlib.asynccontextmanager
-    async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
+    async def ask(
+        self, messages: Sequence[Message], request_id: str, model: str
+    ) -> AsyncIterator[ModelAnswer]:
         """Send the messages; the answer is read inside the block, and the exchange is logged at its end.
 
         Raises:
@@ -79,7 +81,7 @@ class ChatUpstream:
         record = ExchangeRecord(request_id, "POST", PATH)
         failure: Exception | None = None
         async with ExchangeScope(record, self._current, interrupted="stopped") as exchange:
-            answer = await self._open(messages, exchange)
+            answer = await self._open(messages, model, exchange)
             try:
                 yield answer
             except ProxyError:
@@ -90,10 +92,10 @@ class ChatUpstream:
         if failure is not None:
             raise failure
 
-    async def _open(self, messages: Sequence[Message], exchange: ExchangeScope) -> ModelAnswer:
-        services, record, model = exchange.services, exchange.record, self._chat.model
+    async def _open(self, messages: Sequence[Message], model: str, exchange: ExchangeScope) -> ModelAnswer:
+        services, record = exchange.services, exchange.record
         caller = services.access.named(CALLER)
-        request = self._request(messages, caller, record.request_id)
+        request = self._request(messages, model, caller, record.request_id)
         await admit_caller(exchange, caller)
         await admit_request(exchange, request)
         plan = services.routing.plan(CHAT_COMPLETIONS, model, caller, at=self._chat.upstream)
@@ -103,9 +105,11 @@ class ChatUpstream:
         record.status = answer.status
         return _model_answer(answer, record)
 
-    def _request(self, messages: Sequence[Message], caller: Caller, request_id: str) -> IncomingRequest:
+    def _request(
+        self, messages: Sequence[Message], model: str, caller: Caller, request_id: str
+    ) -> IncomingRequest:
         chat = self._chat
-        fields: dict[str, object] = {"model": chat.model}
+        fields: dict[str, object] = {"model": model}
         if chat.user is not None:
             fields["user"] = str(chat.user)
         fields |= {"messages": messages, "stream": True}
@@ -119,10 +123,10 @@ class ChatUpstream:
             headers=_HEADERS,
             body=msgspec.json.encode(fields),
             # Not read from the body: the operator's own options cannot hide a model.
-            fields=RequestFields(model=chat.model, stream=True, streams=True),
+            fields=RequestFields(model=model, stream=True, streams=True),
             caller=caller,
             endpoint=CHAT_COMPLETIONS,
-            model=chat.model,
+            model=model,
         )
 
 

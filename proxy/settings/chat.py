@@ -43,6 +43,10 @@ class Chat(Section):
     upstream: str | None = None
     """A name in `[upstreams]`; by default `[routes]` decides."""
     model: Name = "x1"
+    models: tuple[Name, ...] = ()
+    """Models among which visitors may choose, in this order; empty for `model` alone."""
+    title: PlainText | None = None
+    """The title of the page; by default "Chat" in the language of the visitor."""
     rate: Rate = "2/second"
     """The rate limit for messages, per session and per address."""
     secret: OptionalSecret = None
@@ -77,6 +81,15 @@ class Chat(Section):
     def _writes_each_field_once(self) -> Self:
         refuse_all(self._reserved_options())
         return self
+
+    @model_validator(mode="after")
+    def _offers_its_own_model(self) -> Self:
+        refuse_all(self._missing_model())
+        return self
+
+    def _missing_model(self) -> Iterator[Problem]:
+        if self.models and self.model not in self.models:
+            yield Problem(("models",), f'does not contain the default model "{self.model}"')
 
     def _reserved_options(self) -> Iterator[Problem]:
         for name in _RESERVED_OPTIONS:

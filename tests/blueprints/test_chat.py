@@ -151,6 +151,28 @@ async def test_a_visitor_has_conversations_that_are_listed_renamed_and_deleted(r
             assert (await someone.post("rename", channel="a", title=title))[0] == 404
 
 
+async def test_only_an_own_conversation_is_continued_and_only_an_offered_model_answers(
+    run_proxy: RunProxy,
+) -> None:
+    chat = FREE + 'models = ["x1", "x2"]\ntitle = "问答"\n'
+    async with chatting(run_proxy, chat) as (someone, proxy), visitor(proxy.url) as stranger:
+        session = (await someone.get("session"))[1]
+        assert (session["title"], session["models"], session["model"]) == ("问答", ["x1", "x2"], "x1")
+        async with someone.listen() as stream:
+            assert (await someone.json("dialogue", prompt="hi", model="x2"))[0] == 200
+            heard = await stream.turn()
+        assert heard[-1].data["model"] == "x2"
+        assert (await someone.json("dialogue", prompt="hi", model="x3"))[0] == 400
+        assert (await someone.json("regenerate", model="x3"))[0] == 400
+        edited = {"prompt": "hi", "source": someone.channel, "before": heard[0].id}
+        assert (await stranger.json("dialogue", **edited))[0] == 403
+        assert (await someone.json("dialogue", "new", **{**edited, "before": "x"}))[0] == 400
+        assert await someone.json("dialogue", "new", **edited) == OK
+        async with someone.listen(channel="new") as stream:
+            heard = await stream.turn()
+        assert heard[0].data["branch_of"] == someone.channel
+
+
 async def listed(someone: Visitor) -> list[tuple[str, str]]:
     """The channels and titles of a visitor's conversations."""
     found = (await someone.get("conversations"))[1]["conversations"]

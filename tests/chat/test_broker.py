@@ -107,6 +107,25 @@ async def test_whole_turns_are_deleted_the_oldest_first(open_both: OpenStores) -
         assert await stored(there.broker, "c2") == ["b0", "b1", "b2", "c0", "c1", "c2"]
 
 
+async def test_the_beginning_of_a_channel_is_copied_under_the_same_ids(open_both: OpenStores) -> None:
+    async with open_both(kept=2) as (here, there):
+        ids = []
+        for turn in ("a", "b", "d"):
+            ids.append(await here.broker.publish("source", Event(f"{turn}0"), mark="turn"))
+            ids += await publish(here.broker, "source", f"{turn}1")
+        # `a` is no longer stored
+        assert await there.broker.copy("source", "c", parse_id(ids[4]) or (0, 0)) == 1
+        assert await there.broker.copy("source", "c", parse_id(ids[4]) or (0, 0)) is None
+        async with here.broker.subscribe("c", "0-0") as reader:
+            copied = await take(reader, 2)
+            assert [(event.data, event.id) for event in copied] == [("b0", ids[2]), ("b1", ids[3])]
+            await here.broker.publish("c", Event("e0"), mark="turn")
+            assert await take_data(reader, 1) == ["e0"]
+        await here.broker.publish("c", Event("f0"), mark="turn")
+        assert await stored(there.broker, "f0") == ["e0", "f0"]
+        assert await there.broker.copy("unknown", "other", (1, 1)) == 0
+
+
 async def test_a_long_answer_stays_whole_and_drops_earlier_turns(open_both: OpenStores) -> None:
     async with open_both(size=100_000) as (here, there):
         for turn in ("a", "b"):

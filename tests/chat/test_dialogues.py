@@ -12,8 +12,8 @@ from proxy.chat import outbox, publisher
 from proxy.chat.channels import MemoryChannels, StopReason
 from proxy.chat.conversation import MemoryConversation
 from proxy.chat.conversation_list import MemoryConversationList
-from proxy.chat.dialogues import Dialogues
-from proxy.chat.event import Event
+from proxy.chat.dialogues import Branch, Dialogues
+from proxy.chat.event import Event, Position
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.notices import Notice
 from proxy.chat.render import Kind
@@ -38,11 +38,15 @@ class Model:
         self.chunks = chunks
         self.error = error
         self.asked: list[Sequence[Message]] = []
+        self.models: list[str] = []
         self.left = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def ask(self, messages: Sequence[Message], request_id: str) -> AsyncIterator[ModelAnswer]:
+    async def ask(
+        self, messages: Sequence[Message], request_id: str, model: str
+    ) -> AsyncIterator[ModelAnswer]:
         self.asked.append(messages)
+        self.models.append(model)
         if self.error is not None:
             raise self.error
         body = cast(AsyncGenerator[bytes], self._body(self.chunks))
@@ -102,10 +106,10 @@ async def room(
         yield found
 
 
-async def free(chat: Room) -> None:
+async def free(chat: Room, channel: str = "c") -> None:
     """Wait until no dialogue runs."""
     async with asyncio.timeout(PATIENCE):
-        while await chat.channels.busy("c"):  # noqa: ASYNC110  there is no event for that
+        while await chat.channels.busy(channel):  # noqa: ASYNC110  there is no event for that
             await asyncio.sleep(0)
 
 
@@ -310,3 +314,46 @@ async def test_a_question_whose_answer_failed_can_be_asked_again() -> None:
         assert await chat.dialogues.regenerate("c", "r") is None
         await free(chat)
     assert [messages[-1]["content"] for messages in chat.model.asked] == ["first", "second", "second"]
+
+
+async def test_an_edited_question_goes_on_from_the_beginning_of_the_conversation() -> None:
+    model = Model(said("a"))
+    async with room(model) as chat:
+        for prompt in ("first", "second", "third"):
+            await chat.ask(prompt)
+            await free(chat)
+        (*_, second, _) = await questions(chat, "c")
+        edited = await chat.dialogues.ask("new", "other", "r", session="s", branch=Branch("c", second[0]))
+        assert edited is None
+        await free(chat, "new")
+        assert [text for _, text in await questions(chat, "new")] == ["first", "other"]
+        assert [message["content"] for message in model.asked[-1]] == ["first", "a", "other"]
+        assert [text for _, text in await questions(chat, "c")] == ["first", "second", "third"]
+        again = await chat.dialogues.ask("new", "x", "r", branch=Branch("c", second[0]))
+        assert code(again) == "bad_request"
+        await free(chat, "new")
+
+
+async def test_a_chosen_model_answers_and_is_named_at_the_end() -> None:
+    async with room(Model(said("a"))) as chat:
+        assert await chat.dialogues.ask("c", "hi", "r", model="other") is None
+        await free(chat)
+        async with chat.broker.subscribe("c", "0-0") as reader, asyncio.timeout(PATIENCE):
+            while (data := cast(dict[str, Any], (await reader.get()).data)).get("state") != "done":
+                pass
+    assert data["model"] == "other"
+    assert chat.model.models == ["other"]
+
+
+async def questions(chat: Room, channel: str) -> list[tuple[Position, str]]:
+    """The positions and texts of the questions in a channel."""
+    found: list[tuple[Position, str]] = []
+    async with chat.broker.subscribe(channel, "0-0") as reader:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.05):
+                    event = await reader.get()
+                text = str(cast(dict[str, Any], event.data).get("message"))
+                if "'right'" in text and event.position is not None:
+                    found.append((event.position, text.split("<p>")[1].split("</p>")[0]))
+    return found

@@ -121,6 +121,12 @@ class Visitor:
         async with self.http.post(address, json=body, headers=headers) as response:
             return response.status, await response.json()
 
+    async def json(self, action: str, channel: str | None = None, **body: str) -> tuple[int, dict[str, Any]]:
+        """Status and answer of a request with this body."""
+        address = f"{self.url}/chat/{action}?channel={channel or self.channel}"
+        async with self.http.post(address, json=body) as response:
+            return response.status, await response.json()
+
     async def ask(self, prompt: str) -> None:
         """Ask; it must be accepted."""
         assert await self.post("dialogue", prompt) == (200, {"code": 1, "msg": ""})

@@ -23,6 +23,7 @@ def test_an_empty_section_is_enough(load: Load) -> None:
     loaded = chat(load)
 
     assert (loaded.upstream, loaded.model, loaded.rate, loaded.secret) == (None, "x1", "2/second", None)
+    assert (loaded.models, loaded.title) == ((), None)
     assert (loaded.turns, loaded.max_prompt_chars, loaded.max_seconds) == (6, 8000, 600)
     assert chat(load, 'secret = ""').secret is None
     assert (loaded.keep, loaded.keep_bytes, loaded.keep_seconds, loaded.origins) == (500, 4194304, 3600, ())
@@ -67,6 +68,7 @@ def test_an_origin_is_kept_as_browsers_write_it(load: Load, written: str, kept: 
         ('rate = "often"', "chat.rate: must be a rate"),
         ("turns = -1", "chat.turns: "),
         ("keep = 0", "chat.keep: "),
+        ('models = ["a", "b"]', 'chat.models: does not contain the default model "x1"'),
         ('origins = ["blog.example"]', "chat.origins.0: must be an http:// or https:// URL with a host"),
         ('origins = ["https://blog.example/x"]', "chat.origins.0: must be an origin"),
         ('origins = ["https://me@blog.example"]', "chat.origins.0: must be an origin"),
