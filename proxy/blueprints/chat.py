@@ -150,7 +150,9 @@ async def session() -> Response:
     await chat().visits.count(own, visitor_address())
     asked = current_request().args.get("channel")
     channel = own if asked is None else (await readable_channel())[0]
-    return reply(None, channel=own, busy=await chat().channels.busy(channel), **page_settings(chat().settings))
+    return reply(
+        None, channel=own, busy=await chat().channels.busy(channel), **page_settings(chat().settings)
+    )
 
 
 @blueprint.get("/")

@@ -46,6 +46,8 @@ async def service(neighbour: Neighbour) -> AsyncIterator[str]:
     settings = {
         "PROXY__GATEWAY__WORD_DELAY": "0.02",
         "PROXY__CHAT__RATE": "20/second",
+        "PROXY__CHAT__MODELS": json.dumps(["x1", "gpt-4o"]),
+        "PROXY__CHAT__TITLE": "博客助手",
         "PROXY__CHAT__ORIGINS": json.dumps([neighbour.url]),
     }
     async with running(*SERVE, **settings) as process:
@@ -320,3 +322,86 @@ async def test_the_drawer_has_the_list_as_well_and_escape_closes_it_first(real: 
     await page.keyboard.press("Escape")
     await expect(titles.first).to_be_hidden()
     await expect(chat.frame).to_be_visible()
+
+
+async def test_an_edited_question_is_asked_in_a_conversation_of_its_own(real: Stage) -> None:
+    page = await real.open()
+    await converse(page, "第一个问题")
+    for question in ("第二个问题", "第三个问题"):
+        await page.ask(question)
+        await page.in_state("answering")
+        await page.in_state("idle")
+    await page.turns.nth(1).hover()
+    await page.turns.nth(1).get_by_role("button", name="编辑").click()
+    editor = page.page.locator("llm-chat .editor textarea")
+    await expect(editor).to_be_focused()
+    await expect(editor).to_have_value("第二个问题")
+    await page.shot("edit-1-editing")
+    assert await page.faults() == []
+    await editor.press("Escape")
+    await expect(editor).to_have_count(0)
+    await expect(page.turns.nth(1).get_by_role("button", name="编辑")).to_be_focused()
+    await page.turns.nth(1).get_by_role("button", name="编辑").click()
+    await editor.fill("改过的问题")
+    await page.page.locator("llm-chat .editor").get_by_role("button", name="另问一次").click()
+    await expect(page.questions).to_have_text(["第一个问题", "改过的问题"])
+    await page.in_state("answering")
+    await page.in_state("idle")
+    await expect(page.answer).to_contain_text("改过的问题")
+    await expect(page.answer).to_contain_text("3 条消息")
+    await page.shot("edit-2-edited")
+    titles = await open_list(page)
+    await expect(titles).to_have_text(["第一个问题", "第一个问题"])
+    await page.page.locator("llm-chat .origin button").click()
+    await expect(page.questions).to_have_text(["第一个问题", "第二个问题", "第三个问题"])
+
+
+async def test_question_and_answer_are_copied_together_as_markdown(real: Stage) -> None:
+    page = await real.open(permissions=["clipboard-read", "clipboard-write"])
+    await converse(page, "第一个问题")
+    copy = page.page.locator("llm-chat .ending button", has_text="复制问答")
+    await copy.click()
+    await expect(page.page.locator("llm-chat .ending")).to_contain_text("已复制")
+    text = await page.page.evaluate("navigator.clipboard.readText()")
+    assert text.startswith("## 你的问题\n\n第一个问题\n\n## 回答\n\n")
+    await page.turns.hover()
+    await page.turns.locator(".asked").get_by_role("button", name="复制").click()
+    assert await page.page.evaluate("navigator.clipboard.readText()") == "第一个问题"
+
+
+async def test_a_chosen_model_answers_is_named_and_stays_chosen(real: Stage) -> None:
+    page = await real.open()
+    await expect(page.page).to_have_title("博客助手")
+    await expect(page.page.locator("llm-chat h1")).to_have_text("博客助手")
+    model = page.page.locator("llm-chat select.model")
+    await expect(model.locator("option")).to_have_text(["x1", "gpt-4o"])
+    await converse(page, "第一个问题")
+    await expect(page.turns.locator(".ending")).to_contain_text("x1")
+    await model.select_option("gpt-4o")
+    await page.page.locator("llm-chat .retry").click()
+    await page.in_state("answering")
+    await page.in_state("idle")
+    await expect(page.turns.locator(".ending")).to_contain_text("gpt-4o")
+    await page.page.reload()
+    await page.connected()
+    await expect(model).to_have_value("gpt-4o")
+    await expect(page.page).to_have_title("博客助手")
+
+
+async def test_the_way_to_the_end_covers_no_text(real: Stage) -> None:
+    page = await real.open(viewport={"width": 390, "height": 600})
+    await converse(page, "第一个问题")
+    before = await page.scroller.bounding_box()
+    await page.scroller.evaluate("e => e.scrollTo(0, 0)")
+    await page.scroller.hover()
+    await page.page.mouse.wheel(0, -500)
+    await expect(page.to_end).to_be_visible()
+    after, pill = await page.scroller.bounding_box(), await page.to_end.bounding_box()
+    assert before is not None
+    assert after == before
+    assert pill is not None
+    assert pill["y"] >= before["y"] + before["height"]
+    await page.shot("way-to-the-end")
+    await page.to_end.click()
+    await page.at_end()
+    await expect(page.to_end).to_be_hidden()

@@ -114,6 +114,7 @@ export class LlmChat extends HTMLElement {
       close: this.hasAttribute("closable") ? () => this.dispatchEvent(new CustomEvent("llm-chat-close")) : null,
       example: (text) => this.#try(text),
       toEnd: () => this.#follow.attach(),
+      model: (name) => remember("model", name),
     });
     this.#notices = new Notices(this.#words);
     parts.foot.prepend(this.#notices.root);
@@ -123,6 +124,8 @@ export class LlmChat extends HTMLElement {
       words: this.#words,
       copy: (text, button) => this.#copy(text, button),
       retry: () => this.#again(),
+      edit: (text, before) => this.#edit(text, before),
+      open: (channel) => this.#open(channel),
       reading: () => !this.#follow.following,
     });
     const channel = this.getAttribute("channel") ?? (recall("conversation") || null);
@@ -131,6 +134,9 @@ export class LlmChat extends HTMLElement {
     this.#composer.text.addEventListener("input", () => this.#notices.clear());
     setTimeout(() => this.#settle(), FIRST_SIGHT_MS);
     this.#nameTheme();
+    if (recall("title")) {
+      this.#entitle(recall("title"));
+    }
     this.#refresh();
   }
 
@@ -139,8 +145,12 @@ export class LlmChat extends HTMLElement {
       this.#transcript.message(detail, detail.at + connection.skew < connection.openedAt);
       this.#took();
     });
-    connection.addEventListener("state", ({ detail: { state, at, seconds } }) => {
-      this.#transcript.state(state, at + connection.skew, typeof seconds === "number" ? seconds : null);
+    connection.addEventListener("settings", ({ detail }) => this.#settings(detail));
+    connection.addEventListener("state", ({ detail: { state, at, seconds, model } }) => {
+      this.#transcript.state(state, at + connection.skew, {
+        seconds: typeof seconds === "number" ? seconds : null,
+        model: typeof model === "string" ? model : null,
+      });
       if (at + connection.skew >= connection.openedAt && state in SPOKEN) {
         this.#notices.speak(SPOKEN[state]);
       }
@@ -210,6 +220,7 @@ export class LlmChat extends HTMLElement {
     chat.dataset.state = live ?? "idle";
     chat.dataset.link = this.#connection?.link ?? "connecting";
     empty.hidden = !this.#transcript.empty || !this.#settled;
+    toEnd.parentElement.classList.toggle("away", !this.#follow.following && !this.#transcript.empty);
     toEnd.hidden = this.#follow.following || this.#transcript.empty;
   }
 
@@ -223,7 +234,7 @@ export class LlmChat extends HTMLElement {
       return;
     }
     this.#composer.block(true);
-    const accepted = await this.#ask("dialogue", { prompt: text });
+    const accepted = await this.#ask("dialogue", { prompt: text, ...this.#chosenModel });
     this.#composer.block(false);
     if (accepted) {
       this.#composer.clear();
@@ -237,10 +248,48 @@ export class LlmChat extends HTMLElement {
 
   // The button that was pressed disappears; the focus must not.
   async #again() {
-    if (await this.#ask("regenerate")) {
+    if (await this.#ask("regenerate", this.#chosenModel)) {
       const target = matchMedia("(pointer: coarse)").matches ? this.#parts.scroller : this.#composer.text;
       target.focus({ preventScroll: true });
     }
+  }
+
+  // The edited question goes on from what precedes it, in a conversation of its own: this one stays as it is.
+  async #edit(prompt, before) {
+    const source = this.#connection.channel;
+    const target = newChannel();
+    const kind = await this.#post("dialogue", { prompt, source, before, ...this.#chosenModel }, target);
+    if (kind === "accepted") {
+      this.#open(target);
+      this.focusInput();
+    }
+    return kind === "accepted";
+  }
+
+  get #chosenModel() {
+    const { model } = this.#parts;
+    return model.hidden ? {} : { model: model.value };
+  }
+
+  #settings({ title, models, model }) {
+    const { model: select } = this.#parts;
+    if (title !== null) {
+      this.#entitle(title);
+    }
+    remember("title", title ?? "");
+    select.hidden = models.length < 2;
+    if ([...select.options].map((option) => option.value).join("\n") !== models.join("\n")) {
+      const kept = recall("model");
+      select.replaceChildren(...models.map((name) => new Option(name, name)));
+      select.value = models.includes(kept) ? kept : model;
+    }
+  }
+
+  #entitle(title) {
+    const { title: heading } = this.#parts;
+    delete heading.dataset.say;
+    heading.textContent = title;
+    this.dispatchEvent(new CustomEvent("llm-chat-title", { detail: title, bubbles: true }));
   }
 
   async #stop() {

@@ -20,7 +20,8 @@ export class Composer {
   constructor(words, actions) {
     this.#words = words;
     this.#actions = actions;
-    this.text = element("textarea", { rows: "1", "data-say-label": "input", autocomplete: "off" });
+    const labels = { "data-say-label": "input", "data-say-placeholder": "placeholder" };
+    this.text = element("textarea", { rows: "1", ...labels, autocomplete: "off" });
     this.text.enterKeyHint = this.#enterSends() ? "send" : "enter";
     this.button = element("button", { type: "submit", class: "send" });
     this.root = element("form", { class: "composer" }, this.text, this.button);

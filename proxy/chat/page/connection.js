@@ -22,7 +22,8 @@ function isLater(id, than) {
 }
 
 /**
- * Fires `message` ({html, reason, number, at}), `state` ({state, at, seconds}), `link` ("connecting", "open", "lost", "offline",
+ * Fires `message` ({html, reason, number, source, id, at}), `settings` ({title, models, model}),
+ * `state` ({state, at, seconds}), `link` ("connecting", "open", "lost", "offline",
  * "foreign": the channel is another visitor's, or "resting": nobody looks)
  * and `moved` (another channel: nothing more comes of what was said).
  */
@@ -213,6 +214,8 @@ export class Connection extends EventTarget {
         return null;
       }
       this.busy = typeof session.busy === "boolean" ? session.busy : null;
+      const { title = null, models = [], model = null } = session;
+      this.dispatchEvent(new CustomEvent("settings", { detail: { title, models, model } }));
       return session;
     } catch {
       return null;
@@ -234,10 +237,10 @@ export class Connection extends EventTarget {
       }
     });
     source.addEventListener("message_event", (event) => {
-      this.#take(event, (payload, at) => {
+      this.#take(event, (payload, at, id) => {
         if (typeof payload.message === "string") {
-          const { message: html, reason = null, number = null } = payload;
-          this.dispatchEvent(new CustomEvent("message", { detail: { html, reason, number, at } }));
+          const { message: html, reason = null, number = null, branch_of: source = null } = payload;
+          this.dispatchEvent(new CustomEvent("message", { detail: { html, reason, number, source, id, at } }));
         }
       });
     });
@@ -265,7 +268,7 @@ export class Connection extends EventTarget {
       return; // not for this page
     }
     if (payload !== null && typeof payload === "object") {
-      deliver(payload, idTime(id) ?? Date.now() - this.skew);
+      deliver(payload, idTime(id) ?? Date.now() - this.skew, idTime(id) === null ? null : id);
     }
   }
 

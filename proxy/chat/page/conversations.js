@@ -110,18 +110,17 @@ export class Conversations {
     );
     const row = element("li", {}, open);
     row.append(
-      this.#button("rename", () => this.#rename(row, open, channel, title)),
-      this.#button("trash", () => this.#remove(channel, title, current)),
+      this.#button("edit", "rename", () => this.#rename(row, open, channel, title)),
+      this.#button("trash", "remove", () => this.#remove(channel, title, current)),
     );
     return row;
   }
 
-  #button(name, onclick) {
-    const label = name === "rename" ? "rename" : "remove";
+  #button(picture, label, onclick) {
     const button = element(
       "button",
       { type: "button", class: "tool", "data-say-label": label, onclick },
-      icon(name, "small"),
+      icon(picture, "small"),
     );
     return this.#words.apply(button);
   }

@@ -7,7 +7,7 @@ const EXAMPLES = ["example1", "example2", "example3"];
  * Build the frame.
  * @param composer the form of the input
  * @param list the panel with the conversations
- * @param actions `{list, fresh, language, theme, close, example(text), toEnd}`; `close` null: there is nothing to close
+ * @param actions `{list, fresh, language, theme, close, example(text), toEnd, model(name)}`; `close` null: there is nothing to close
  * @returns its elements by name; `chat` holds them all
  */
 export function buildFrame(composer, list, actions) {
@@ -31,12 +31,13 @@ export function buildFrame(composer, list, actions) {
     element("span", { class: "keys", "data-say": "keys" }),
     element("span", { "data-say": "fineprint" }),
   );
-  const foot = element("div", { class: "foot" }, composer, fineprint);
-  const middle = element("div", { class: "middle" }, scroller, toEnd);
-  const { header, list: toggle, theme } = buildHeader(actions);
+  const under = element("div", { class: "under" }, fineprint, toEnd);
+  const foot = element("div", { class: "foot" }, composer, under);
+  const middle = element("div", { class: "middle" }, scroller);
+  const { header, list: toggle, model, theme, title } = buildHeader(actions);
   const veil = element("div", { class: "veil", hidden: true, onclick: actions.list });
   const chat = element("div", { class: "chat", hidden: true }, header, veil, list, middle, foot);
-  return { chat, column, empty, foot, log, scroller, theme, toEnd, toggle, veil };
+  return { chat, column, empty, foot, log, model, scroller, theme, title, toEnd, toggle, veil };
 }
 
 function emptyState(example) {
@@ -63,11 +64,19 @@ function buildHeader(actions) {
   fresh.dataset.sayLabel = "fresh";
   const language = tool("language", actions.language, element("span", { "data-say": "language" }));
   const theme = tool("theme", actions.theme);
+  const title = element("h1", { class: "title", "data-say": "title" });
+  const model = element("select", {
+    class: "model",
+    hidden: true,
+    "data-say-label": "model",
+    onchange: (event) => actions.model(event.currentTarget.value),
+  });
   const header = element(
     "header",
     { class: "header" },
     list,
-    element("h1", { class: "title", "data-say": "title" }),
+    title,
+    model,
     fresh,
     language,
     theme,
@@ -77,7 +86,7 @@ function buildHeader(actions) {
     close.dataset.sayLabel = "close";
     header.append(close);
   }
-  return { header, list, theme };
+  return { header, list, model, theme, title };
 }
 
 function tool(className, onclick, ...children) {

@@ -5,9 +5,16 @@ import { chosenLanguage, Words } from "./words.js";
 
 function nameDocument(language) {
   document.documentElement.lang = language;
-  document.title = new Words(language).say("title");
+  if (!entitled) {
+    document.title = new Words(language).say("title");
+  }
 }
 
+let entitled = false;
+addEventListener("llm-chat-title", (event) => {
+  entitled = true;
+  document.title = event.detail;
+});
 followTheme(document.documentElement);
 nameDocument(chosenLanguage());
 addEventListener("llm-chat-language", (event) => nameDocument(event.detail));

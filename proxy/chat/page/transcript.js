@@ -31,13 +31,14 @@ export class Transcript {
 
   /**
    * Take a message.
-   * @param said `{html, reason, number}`: HTML of any trust, and what an error is about
+   * @param said `{html, reason, number, source, id}`: HTML of any trust, what an error is about, the conversation
+   *   that a question was edited in, and the id of the event
    * @param past whether it was said before this page was opened
    */
-  message({ html, reason, number }, past) {
+  message({ html, reason, number, source, id }, past) {
     for (const { kind, nodes } of readBlocks(html)) {
       if (kind === "right") {
-        this.#begin().ask(nodes);
+        this.#begin().ask(nodes, id, source);
         continue;
       }
       const turn = this.#turns.at(-1) ?? this.#begin();
@@ -53,13 +54,13 @@ export class Transcript {
   }
 
   /** Take a change of state; see `Turn.enter`. Unknown ones are left alone. */
-  state(state, at, seconds) {
+  state(state, at, details) {
     if (state === "reset") {
       this.clear();
     } else if (state === "regenerating") {
       this.#turns.at(-1)?.restart();
     } else if (TURN_STATES.includes(state)) {
-      this.#turns.at(-1)?.enter(state, at, seconds);
+      this.#turns.at(-1)?.enter(state, at, details);
     }
     this.#settle();
   }

@@ -2,6 +2,7 @@
 import { element, icon } from "./dom.js";
 import { plainText } from "./plain_text.js";
 import { Prose } from "./prose.js";
+import { QuestionEditor } from "./question_editor.js";
 
 const TICK_MS = 1000;
 
@@ -19,7 +20,10 @@ export class Turn {
   #ticking = 0;
   #thinkingSince = null;
 
-  /** @param parts `{words, copy, retry, reading}`: the latter tells whether the reader is away from the end */
+  /**
+   * @param parts `{words, copy, retry, edit(text, before), open(channel), reading}`: the last tells whether the reader is
+   *   away from the end, `edit` whether the question was taken
+   */
   constructor(parts) {
     this.#parts = parts;
     this.state = null;
@@ -47,15 +51,23 @@ export class Turn {
     return parts.filter((part) => part !== "").join("\n\n");
   }
 
-  /** Show what was asked. */
-  ask(nodes) {
+  /**
+   * Show what was asked.
+   * @param nodes the question
+   * @param id of its event; null if it cannot be edited
+   * @param source the conversation in which it was edited, or null
+   */
+  ask(nodes, id, source) {
     const question = element("div", { class: "question" }, nodes);
     for (const mark of question.querySelectorAll("br")) {
       if (mark.nextSibling?.nodeType === Node.TEXT_NODE) {
         mark.nextSibling.data = mark.nextSibling.data.replace(/^\n/, ""); // one break, told twice
       }
     }
-    this.root.prepend(this.#headline("you"), question);
+    this.root.prepend(this.#headline("you"), question, this.#questionActions(question, id));
+    if (source !== null) {
+      this.root.prepend(this.#origin(source));
+    }
   }
 
   /** Append reasoning. */
@@ -104,9 +116,9 @@ export class Turn {
    * Go into a state.
    * @param state one of the states above
    * @param at when that was, in milliseconds of this machine's clock
-   * @param seconds how long it took, once "done"
+   * @param details `{seconds, model}`: how long it took and which model answered, at the end; null if not told
    */
-  enter(state, at, seconds = null) {
+  enter(state, at, { seconds = null, model = null } = {}) {
     if (this.state === "thinking" && state !== "thinking") {
       this.#stopThinking(at);
     }
@@ -119,7 +131,7 @@ export class Turn {
       this.#fold();
     }
     if (!this.live) {
-      this.#end(seconds);
+      this.#end(at, seconds, model);
     }
     this.#mark();
   }
@@ -204,7 +216,7 @@ export class Turn {
     }
   }
 
-  #end(seconds) {
+  #end(at, seconds, model) {
     const { words, copy, retry } = this.#parts;
     this.#ending?.remove();
     this.#ending = element("div", { class: "ending" });
@@ -212,8 +224,9 @@ export class Turn {
       this.#ending.append(element("p", { class: "note", "data-say": "stopped" }));
     }
     if (this.#answer !== null) {
-      const button = this.#action("copy", "copyAnswer", () => copy(plainText(this.#answer.root), button));
-      this.#ending.append(button);
+      const answer = this.#action("copy", "copyAnswer", () => copy(plainText(this.#answer.root), answer));
+      const both = this.#action("copy", "copyBoth", () => copy(this.markdown, both));
+      this.#ending.append(answer, both);
     }
     if (this.#failures.length === 0) {
       const button = this.#action("again", "again", retry);
@@ -224,7 +237,48 @@ export class Turn {
       const took = Math.max(1, Math.round(seconds));
       this.#ending.append(element("p", { class: "note took", "data-say": "took", "data-say-n": took }));
     }
+    if (model !== null) {
+      this.#ending.append(element("p", { class: "note" }, model));
+    }
+    const time = new Date(at);
+    const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false }).format(time);
+    this.#ending.append(element("time", { class: "note", datetime: time.toISOString() }, clock));
     this.root.append(words.apply(this.#ending));
+  }
+
+  #questionActions(question, id) {
+    const { copy, words } = this.#parts;
+    const copying = this.#action("copy", "copyQuestion", () => copy(this.question.trim(), copying));
+    const actions = element("div", { class: "asked" }, copying);
+    if (id !== null) {
+      actions.prepend(this.#action("edit", "edit", () => this.#edit(question, actions, id)));
+    }
+    return words.apply(actions);
+  }
+
+  #edit(question, actions, id) {
+    const { edit, words } = this.#parts;
+    const editor = new QuestionEditor(words, this.question.trim(), {
+      save: (text) => edit(text, id),
+      cancel: () => {
+        editor.root.remove();
+        question.hidden = actions.hidden = false;
+        actions.querySelector("button").focus();
+      },
+    });
+    question.hidden = actions.hidden = true;
+    question.before(editor.root);
+    editor.focus();
+  }
+
+  #origin(source) {
+    const { open, words } = this.#parts;
+    return words.apply(element(
+      "p",
+      { class: "origin" },
+      element("span", { "data-say": "branched" }),
+      element("button", { type: "button", class: "action", "data-say": "openSource", onclick: () => open(source) }),
+    ));
   }
 
   #action(picture, key, onclick) {
