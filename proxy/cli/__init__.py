@@ -28,6 +28,9 @@ def main(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 1
     except BrokenPipeError:  # The reader of our output has exited.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -57,6 +57,8 @@ def init(options: argparse.Namespace) -> int:
         raise SettingsError("init: asks on a terminal; elsewhere use --yes with the flags of --help")
     if options.curl is not None and options.api_key is not None:
         raise SettingsError("--api-key: cannot be combined with --curl: give only one of them")
+    if options.base_url is None and (options.curl is not None or options.api_key is not None):
+        raise SettingsError("--base-url: is required with --curl and --api-key")
     places = Places(options.output)
     places.check_free()
     configure_logs(Logs(level="error"), io.StringIO())  # The findings say what the log would.
@@ -187,7 +189,10 @@ class Setup:
         if given == "-":
             given = sys.stdin.readline(ANSWER_CHARACTERS_MAX)
         elif given is None:
-            given = getpass.getpass(f"{self._text('key')}: ")
+            try:
+                given = getpass.getpass(f"{self._text('key')}: ")
+            except EOFError:
+                given = ""
         if not given.strip() or not given.strip().isprintable():
             raise SettingsError("--api-key: must be one line of printable characters")
         return str(given.strip())

@@ -146,6 +146,7 @@ async def test_what_does_not_work_is_not_written(
     [
         ([], "asks on a terminal; elsewhere use --yes"),
         (["--yes", "--curl", "curl x", "--api-key", "k"], "cannot be combined with --curl"),
+        (["--yes", "--api-key", "k"], "--base-url: is required with"),
         (["--yes", "--base-url", "http://127.0.0.1/v1/chat/completions"], "--base-url: must be"),
         (["--yes", "--caller", "1 2"], "--caller: must be letters"),
         (["--yes", "--output", "nowhere/my.toml"], "nowhere: is no folder"),

@@ -125,7 +125,8 @@ def error_in(value: Any) -> str:
     if error:
         return str(error)
     code = value.get("code")
-    if "choices" not in value and "data" not in value and code not in {None, 0, "0", 200, "200"}:
+    is_result = "choices" in value or "data" in value
+    if not is_result and code not in (None, 0, "0", 200, "200"):
         return str(value.get("message") or value.get("msg") or code)
     return ""
 

@@ -11,7 +11,7 @@ from proxy.cli.doctor.arrivals import Timing, buffering_cause
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import not_an_answer
 from proxy.wire.endpoints import CHAT_COMPLETIONS
-from proxy.wire.event_stream import END_MARKER, begins_like_events
+from proxy.wire.event_stream import END_MARKER, EVENT_END, begins_like_events
 from proxy.wire.headers import find_header
 
 PATH: Final = "/chat/completions"
@@ -37,7 +37,7 @@ async def check_first_piece(api: Api, model: str, prompt: object = RAGFLOW_PROMP
     body = _body(model, prompt, stream=True, temperature=TEMPERATURE)
     try:
         answer = await api.ask(
-            PATH, body, enough=lambda seen: _first_text(seen) != "", endpoint=CHAT_COMPLETIONS, model=model
+            PATH, body, enough=_TextSeeker().has_text, endpoint=CHAT_COMPLETIONS, model=model
         )
     except CheckFailed as error:
         return error.finding
@@ -97,13 +97,13 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
         for_clients: Whether to report what RAGFlow cannot read. Behind our repairs that is no fault.
     """
     body = _body(model, LONG_PROMPT, stream=True)
-    clock = asyncio.get_running_loop().time
+    clock, seeker = asyncio.get_running_loop().time, _TextSeeker()
     began = clock()
     try:
         answer = await api.ask(
             PATH,
             body,
-            enough=lambda seen: clock() > began + STREAM_SECONDS and _first_text(seen) != "",
+            enough=lambda seen: clock() > began + STREAM_SECONDS and seeker.has_text(seen),
             endpoint=CHAT_COMPLETIONS,
             model=model,
         )
@@ -219,9 +219,28 @@ def _text(event: Any) -> str:
     return str(delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or "")
 
 
-def _first_text(seen: bytearray) -> str:
-    answer = Answer(HTTPStatus.OK, [], "1.1", 0.0, bytes(seen))
-    return next((text for _, event in answer.events() if (text := _text(_parsed(event)))), "")
+class _TextSeeker:
+    """Finds the first text in a stream that is still arriving; each event is read once."""
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._found = False
+
+    def has_text(self, seen: bytearray) -> bool:
+        """Whether there is text in what has arrived so far."""
+        last = None if self._found else _last_end(seen, self._read)
+        if last is not None:
+            pieces = [(0.0, last - self._read)]
+            answer = Answer(HTTPStatus.OK, [], "1.1", 0.0, bytes(seen[self._read : last]), pieces)
+            self._found = any(_text(_parsed(event)) for _, event in answer.events())
+            self._read = last
+        return self._found
+
+
+def _last_end(seen: bytearray, start: int) -> int | None:
+    """Return where the last whole event ends; None if there is none after `start`."""
+    ends = [match.end() for match in EVENT_END.finditer(seen, start)]
+    return ends[-1] if ends else None
 
 
 def _rounded(seconds: float) -> str:

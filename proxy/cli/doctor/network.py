@@ -21,7 +21,8 @@ DAY_SECONDS: Final = 86400.0
 
 def of_failure(failure: TransportFailure, subject: str) -> Finding:
     """Return the finding for a request that got no response."""
-    values = {"origin": failure.origin, "happened": failure.happened, "cure": failure.cure}
+    cure = f"{failure.cure[0].upper()}{failure.cure[1:]}."
+    values = {"origin": failure.origin, "happened": failure.happened, "cure": cure}
     return Finding(failure.kind.value, subject, values, str(failure))
 
 

@@ -123,16 +123,18 @@ class Report:
         mark, style = _STYLES[entry.level]
         label = f"{mark} " if self._console.is_terminal else self._words.levels[entry.level]
         colon = self._words.colon
-        line = Text(label, style=style)
-        self._console.print(line.append(f"{clean(finding.subject)}{colon}{words.happened}", style="default"))
+        shown = f"{clean(finding.subject)}{colon}{words.happened}"
+        self._console.print(Text.assemble((label, style), shown))
         if entry.level is Level.OK:
             return
         details = {"cause": words.cause, "cure": words.cure}
-        details |= {"log": clean(finding.detail, DETAIL_CHARACTERS_MAX), "id": finding.id}
+        if words.happened not in finding.detail:  # else the log repeats it
+            details["log"] = clean(finding.detail, DETAIL_CHARACTERS_MAX)
+        details["id"] = finding.id
         for name, text in details.items():
             if text:
-                line = Text(f"{INDENT}{self._words.names[name]}{colon}", style="dim")
-                self._console.print(line.append(text, style="bold" if name == "cure" else "default"))
+                named = f"{INDENT}{self._words.names[name]}{colon}"
+                self._console.print(Text.assemble((named, "dim"), (text, "bold" if name == "cure" else "")))
 
     def _as_object(self) -> dict[str, object]:
         findings = []
