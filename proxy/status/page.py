@@ -126,7 +126,7 @@ def _callers(overview: Overview, words: Words) -> str:
     heads = [words.streams, words.recent, words.hour, words.results["refused"], words.results["failed"]]
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (words.caller, *heads))
     rows = "".join(
-        f'<tr><th scope="row">{escape(row.name)}</th>'
+        f'<tr><th scope="row">{escape(row.name or words.no_caller)}</th>'
         + "".join(
             f"<td>{_short(count)}</td>"
             for count in (
@@ -287,11 +287,11 @@ def _problem(problem: Problem, words: Words) -> str:
     state = _state("wrong" if problem.result == "failed" else "wait", told)
     way = [problem.caller or words.no_caller, problem.endpoint, problem.upstream]
     path = " → ".join(escape(step) for step in way if step)
-    reason = f'<p class="reason">{escape(problem.reason)}</p>' if problem.reason else ""
+    reason = f'<span class="reason">{escape(problem.reason)}</span>' if problem.reason else ""
     moment = time.strftime("%m-%d %H:%M:%S", time.gmtime(problem.at))
     return (
         f"<li><p><span>{moment} UTC</span>{state}<code>{escape(problem.outcome)}</code></p>"
-        f'<p><code class="id">{escape(problem.request_id)}</code></p><p>{path}</p>{reason}</li>'
+        f"<p><code>{escape(problem.request_id)}</code><span>{path}</span>{reason}</p></li>"
     )
 
 

@@ -99,7 +99,9 @@ class StatusService:
         yield _OPENING
         while may_read():
             shown = parts(await self.overview(), words, time.time())
-            yield b"".join(_event(html) for name, html in shown.items() if sent.get(name) != html)
+            changed = [html for name, html in shown.items() if sent.get(name) != html]
+            if changed:
+                yield b"".join(map(_event, changed))
             sent = shown
             try:
                 async with asyncio.timeout(PERIOD_SECONDS):

@@ -23,6 +23,8 @@ MINUTES: Final = 60
 RECENT_MINUTES: Final = 5
 CALLERS_MAX: Final = 200
 """In one hour. Names come from the configuration; a reload may bring others."""
+UNKNOWN_CALLER: Final = ""
+"""Counts exchanges that ended before their caller was known, such as those with a wrong key."""
 OUTCOMES_MAX: Final = 60
 OTHER: Final = "other"
 """Counts callers and outcomes beyond the limits."""
@@ -136,10 +138,9 @@ class Traffic:
         outcome = _known(_outcome_of(record), self._outcomes, OUTCOMES_MAX)
         minute.outcomes[outcome] += 1
         self._outcomes[outcome] += 1
-        if record.caller is not None:
-            caller = _known(record.caller, self._callers, CALLERS_MAX)
-            minute.callers[caller][result] += 1
-            self._callers[caller][result] += 1
+        caller = _known(record.caller or UNKNOWN_CALLER, self._callers, CALLERS_MAX)
+        minute.callers[caller][result] += 1
+        self._callers[caller][result] += 1
         if record.events and record.first_byte_at is not None and record.status == HTTPStatus.OK:
             minute.first_events[bucket_of(record.first_byte_at - record.started)] += 1
         if result in self._problems:

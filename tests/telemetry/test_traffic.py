@@ -11,6 +11,7 @@ from proxy.telemetry.traffic import (
     OUTCOMES_MAX,
     PROBLEMS_MAX,
     REASON_CHARACTERS_MAX,
+    UNKNOWN_CALLER,
     CallerTraffic,
     bucket_of,
     percentile,
@@ -112,6 +113,11 @@ def test_sums_follow_the_minutes(traffic: Traffic, clock: Clock) -> None:
         traffic.count(ended())
     assert traffic.reading().callers == {"ragflow": CallerTraffic(1, {"ok": 1})}
     assert traffic.reading().outcomes == {"ok": 1}
+
+
+def test_exchanges_of_unknown_callers_are_counted_together(traffic: Traffic) -> None:
+    traffic.count(ended("invalid_api_key", 401, caller=None))
+    assert traffic.reading().callers == {UNKNOWN_CALLER: CallerTraffic(1, {"refused": 1})}
 
 
 def test_probes_are_not_counted(traffic: Traffic) -> None:
