@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import json
 import re
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from email.utils import formatdate
@@ -306,7 +307,6 @@ async def places(home: Path) -> AsyncIterator[dict[str, object]]:
         "issued": make_certificate(home, issuer=authority),
     }
     closed, port = free_port(), free_port()
-    require("nginx", found=find_nginx() is not None)
     async with AsyncExitStack() as stack:
         gateway = (await stack.enter_async_context(raw_upstream(answer))).url
         found: dict[str, object] = {"gateway": gateway, "closed": closed}
@@ -330,6 +330,8 @@ async def places(home: Path) -> AsyncIterator[dict[str, object]]:
 @contextmanager
 def serving_in_a_thread(home: Path) -> Iterator[dict[str, object]]:
     """Serve everything beside the test, so that all set-ups share it."""
+    require("nginx", found=find_nginx() is not None)
+    require("redis-server", found=shutil.which("redis-server") is not None)
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()
