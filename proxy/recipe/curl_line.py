@@ -21,7 +21,7 @@ from proxy.recipe.shell_words import (
     REFERENCE,
     ComputedLine,
     CurlLineError,
-    Words,
+    ShellWords,
     split_words,
     windows_words,
 )
@@ -72,7 +72,7 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
         CurlLineError: The command cannot be converted; the message explains why.
     """
     copied = windows_words(line)
-    words, left_out = split_words(line) if copied is None else Words(copied, left_out=False)
+    words, left_out = split_words(line) if copied is None else ShellWords(copied, left_out=False)
     words = words[1:] if words[:1] in (["$"], ["%"], ["#"]) else words
     if words and Path(words[0]).name.lower() in {"curl", "curl.exe"}:
         words = words[1:]

@@ -60,7 +60,7 @@ class ComputedLine(CurlLineError):
         )
 
 
-class Words(NamedTuple):
+class ShellWords(NamedTuple):
     """The words of a command. Shell variables are between `OPEN` and `CLOSE`."""
 
     words: list[str]
@@ -68,7 +68,7 @@ class Words(NamedTuple):
     """Whether there is more after the command: a pipe, a redirection or a second command."""
 
 
-def split_words(line: str) -> Words:
+def split_words(line: str) -> ShellWords:
     """Split a command; `TOKEN=$(...)` around it is removed.
 
     Raises:
@@ -88,13 +88,13 @@ def split_words(line: str) -> Words:
             raise _refusal(line, at)
         if part["ending"] is not None:
             rest = line[part.end() :].strip(' \n"')
-            return Words(_with(words, word), bool(rest) or part["ending"] not in {")", ";"})
+            return ShellWords(_with(words, word), bool(rest) or part["ending"] not in {")", ";"})
         at = part.end()
         if part["blank"] is None and part["comment"] is None:
             word = (word or "") + _text(part)
         elif _CONTINUED.sub("", part[0]):
             words, word = _with(words, word), None
-    return Words(_with(words, word), left_out=False)
+    return ShellWords(_with(words, word), left_out=False)
 
 
 def _with(words: list[str], word: str | None) -> list[str]:
