@@ -73,7 +73,7 @@ class ArrivedRequest:
         self.url_rule: Rule | None = None
         self.view_args: Mapping[str, Any] = {}
         record = ExchangeRecord(choose_request_id(headers), self.method, path)
-        self.exchange = ExchangeScope(record, services)
+        self.exchange = ExchangeScope(record, services, headers)
 
 
 def _content_length(headers: Mapping[bytes, bytes]) -> int | None:

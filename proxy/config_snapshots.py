@@ -22,7 +22,7 @@ from proxy.telemetry import get_logger
 if TYPE_CHECKING:
     from proxy.chat.service import ChatService
 
-NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs")
+NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs", "traces")
 """Sections that are read at start-up only."""
 _ACCESS_NEEDS_RESTART: Final = ("sharing", "trusted_proxies")
 _log: Final = get_logger("proxy")

@@ -5,6 +5,7 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from proxy.access import AccessControl, CallerLimits
 from proxy.access.counting import Counting
@@ -25,6 +26,9 @@ from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
+
+if TYPE_CHECKING:
+    from proxy.telemetry.traces import Traces
 
 
 class RefCount:
@@ -85,6 +89,7 @@ class WorkerState:
     held: HeldBytes = field(default_factory=HeldBytes)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
+    traces: "Traces | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ class Services:
     exchanges: ExchangeTotals
     held: HeldBytes
     load: Load
+    traces: "Traces | None"
+    """If `[traces]` is set."""
     traffic: Traffic | None
     """Counts exchanges for the status page; None if there is no such page."""
     users: RefCount = field(default_factory=RefCount)
@@ -138,7 +145,14 @@ async def open_worker_state(
         counts_in = redis if settings.access.sharing == "redis" else None
         limits = CallerLimits(Counting(counts_in), StreamCounts(counts_in))
         lag = LoopLag()
-        yield WorkerState(store, redis, fleet, limits, UsageTotals(), drain, lag, Load(lag), token_folder)
+        traces = None
+        if settings.traces is not None:
+            from proxy.telemetry.traces import Traces  # of the extra `opentelemetry`
+
+            traces = Traces(settings.traces)
+            stack.push_async_callback(traces.close)
+        load, usage = Load(lag), UsageTotals()
+        yield WorkerState(store, redis, fleet, limits, usage, drain, lag, load, token_folder, traces=traces)
 
 
 @contextlib.asynccontextmanager
@@ -187,6 +201,7 @@ async def open_services(
             exchanges=state.exchanges,
             held=state.held,
             load=state.load,
+            traces=state.traces,
             traffic=None if settings.status is None else state.traffic,
         )
 

@@ -102,7 +102,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
         """
         record = ExchangeRecord(choose_request_id(self.scope["headers"]), "GET", self.scope["path"])
         caller = CallerSocket(receive, send)
-        async with ExchangeScope(record, self._current_services) as exchange:
+        async with ExchangeScope(record, self._current_services, list(self.scope["headers"])) as exchange:
             try:
                 async with (
                     exchange.closing
@@ -125,12 +125,16 @@ class RealtimeConnection(ASGIWebsocketConnection):
         record.upstream = route.upstream
         clock = ExchangeClock(route.timeouts)
         closing.enter_context(services.drain.watch(clock))
+        headers = request_headers(self.scope["headers"], request_id=record.request_id)
+        if record.span is not None:
+            names = (route.upstream, request.endpoint.name, request.model)
+            headers = closing.enter_context(record.span.attempt(*names, record.fields)).propagate(headers)
         query = request.query
         outgoing = UpstreamRequest(
             method=request.method,
             path=request.path,
             query=query if route.rename is None else rename_model(query, route.rename),
-            headers=without_handshake(request_headers(self.scope["headers"], request_id=record.request_id)),
+            headers=without_handshake(headers),
             body=b"",
             clock=clock,
             subprotocols=subprotocols,

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,7 @@ def serve(options: argparse.Namespace) -> int:
             )
         binds = [*map(address_of, inherited)] or [*server.bind]
         check_workers(settings, workers)
+        check_traces(settings)
         check_server(options.server, server, workers, inherited)
         check_binds(settings, binds)
         load_token_texts(settings)  # a missing encoding is reported before the port opens
@@ -109,6 +111,16 @@ def serve(options: argparse.Namespace) -> int:
             )
         )  # fmt: skip
     return 0
+
+
+def check_traces(settings: Settings) -> None:
+    """Refuse `[traces]` if its packages are not installed."""
+    try:
+        found = find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        found = None
+    if settings.traces is not None and found is None:
+        raise SettingsError("traces: a package is missing: pip install 'llm-token-proxy[opentelemetry]'")
 
 
 def check_binds(settings: Settings, binds: Sequence[str]) -> None:

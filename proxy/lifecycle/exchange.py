@@ -13,6 +13,7 @@ from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord, get_logger, request_context
 from proxy.telemetry.readings import OTHER_MODEL
 from proxy.wire.endpoints import Endpoint
+from proxy.wire.headers import Headers
 
 _ANSWERED: Final = frozenset({HTTPStatus.OK, HTTPStatus.SWITCHING_PROTOCOLS})
 
@@ -32,17 +33,24 @@ class ExchangeScope:
     Args:
         record: Written to while the exchange runs, and read at its end only.
         current: Returns the services of the current configuration.
+        headers: Of the request; they may name the trace that it belongs to.
         interrupted: The outcome if the exchange is cancelled.
     """
 
     def __init__(
-        self, record: ExchangeRecord, current: Callable[[], Services], *, interrupted: str = "client_gone"
+        self,
+        record: ExchangeRecord,
+        current: Callable[[], Services],
+        headers: Headers | None = None,
+        *,
+        interrupted: str = "client_gone",
     ) -> None:
         self.record = record
         self.closing = contextlib.AsyncExitStack()
         self.caller: Caller | None = None
         """Set once the caller is known."""
         self._current = current
+        self._headers = headers
         self._services: Services | None = None
         self.interrupted = interrupted
         self._context = request_context(record.request_id)
@@ -100,6 +108,9 @@ class ExchangeScope:
 
     async def __aenter__(self) -> Self:
         self._context.__enter__()
+        traces = self._current().traces
+        if traces is not None:
+            self.record.span = traces.begin(self.record.method, self.record.path, self._headers or [])
         return self
 
     async def __aexit__(
@@ -114,6 +125,8 @@ class ExchangeScope:
             self._note_outcome(sys.exception())  # that of the block, or a later one of the closing
             write = _log.debug if self.record.quiet else _log.info
             write("exchange", **self.record.fields())
+            if self.record.span is not None and not self.record.quiet:
+                self.record.span.end(self.record.fields())
             services = self._current()
             services.exchanges.count(self.record)
             if services.traffic is not None:

@@ -34,6 +34,7 @@ from proxy.settings.sections import (
     Routes,
     Settings,
     Timeouts,
+    Traces,
     Upstream,
     resolve_embedded,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "StatusPage",
     "Success",
     "Timeouts",
+    "Traces",
     "Upstream",
     "describe",
     "load_settings",

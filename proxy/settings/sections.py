@@ -16,6 +16,7 @@ from proxy.settings.fields import (
     BaseUrl,
     CaFile,
     Count,
+    EndpointUrl,
     HeaderName,
     HeaderText,
     KeyText,
@@ -179,6 +180,19 @@ class Logs(Section):
     """The number of bytes of a body to log."""
 
 
+class Traces(Section):
+    """Where traces are sent. They need the extra `opentelemetry`."""
+
+    endpoint: EndpointUrl
+    """Of OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`."""
+    headers: Table[HeaderName, HeaderText] = Field(default_factory=dict)
+    """For the collector."""
+    service: Name = "llm-token-proxy"
+    """The name of the service in traces."""
+    sample: Share = 1
+    """The share of traces that is kept. For traces that begin with a caller, the caller decides."""
+
+
 class Gateway(Section):
     """The embedded demonstration gateway: an echo model with a token endpoint."""
 
@@ -220,6 +234,7 @@ class Settings(Section):
     cors: Cors | None = None
     limits: Limits = Limits()
     logs: Logs = Logs()
+    traces: Traces | None = None
     offload: Offload | None = None
     chat: Chat | None = None
     status: StatusPage | None = None

@@ -10,6 +10,7 @@ from typing import Final
 
 from proxy.errors import ProxyError
 from proxy.telemetry.logs import get_logger
+from proxy.telemetry.spans import ExchangeSpan
 
 _log: Final = get_logger("bodies")
 
@@ -89,6 +90,8 @@ class ExchangeRecord:
     """Whether the upstream's status was a success."""
     quiet: bool = False
     """Whether to log at debug level, because probes of orchestrators would drown the other lines."""
+    span: ExchangeSpan | None = None
+    """The span of the exchange, if `[traces]` is set."""
     bodies: BodyLog | None = None
     """Logs the bodies, if the settings enable it."""
 
@@ -166,6 +169,7 @@ class ExchangeRecord:
             "completion_tokens": self.completion_tokens,
             "usage_estimated": self.usage_estimated or None,
             "upstream_request_id": self.upstream_request_id,
+            "trace_id": None if self.span is None else self.span.trace_id,
             "reason": self.reason,
         }
         line.update((name, value) for name, value in known.items() if value is not None)

@@ -19,6 +19,7 @@ from proxy.drain import Drain
 from proxy.errors import CredentialError, Draining, InternalError, ProxyError, Unreachable, UpstreamError
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord, get_logger
+from proxy.telemetry.spans import AttemptSpan
 from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
@@ -114,11 +115,15 @@ class Attempts:
         """Send the request to one upstream, and wait for the first byte of its response."""
         clock = ExchangeClock(route.timeouts, begun)
         closing.enter_context(self._drain.watch(clock))
+        span = None
+        if record.span is not None:
+            names = (route.upstream, route.endpoint.name, request.model)
+            span = closing.enter_context(record.span.attempt(*names, record.fields))
         repairs = NO_RESPONSE_REPAIRS
         if route.repairs:
             repairs = ResponseRepairs(route.repairs, read_call(route.endpoint.shape, request.body))
         attempt = Attempt(
-            self._write_request(request, route, clock, record),
+            self._write_request(request, route, clock, record, span),
             route,
             clock,
             record,
@@ -129,16 +134,29 @@ class Attempts:
         if wait:
             async with clock.first_byte():
                 await asyncio.sleep(wait)
-        with route.health.attempt() as end:
-            record.begin_attempt(route.upstream)
-            response = await attempt.open(closing)
-            end.status = response.status
-            return response
+        try:
+            with route.health.attempt() as end:
+                record.begin_attempt(route.upstream)
+                response = await attempt.open(closing)
+                end.status = response.status
+        except ProxyError as error:
+            if span is not None:
+                span.error = error.code
+            raise
+        if span is not None:
+            span.status = response.status
+        return response
 
     def _write_request(
-        self, request: IncomingRequest, route: Route, clock: ExchangeClock, record: ExchangeRecord
+        self,
+        request: IncomingRequest,
+        route: Route,
+        clock: ExchangeClock,
+        record: ExchangeRecord,
+        span: AttemptSpan | None,
     ) -> UpstreamRequest:
         """Return the request as this upstream gets it."""
+        headers = request_headers(request.headers, request_id=request.request_id)
         body = self._write_body(request, route)
         length = request.content_length
         if length is not None:
@@ -147,7 +165,7 @@ class Attempts:
             method=request.method,
             path=request.path,
             query=request.query,
-            headers=request_headers(request.headers, request_id=request.request_id),
+            headers=headers if span is None else span.propagate(headers),
             body=body if request.rest is None else _upload(body, request.rest, clock, record),
             content_length=length,
             clock=clock,

@@ -31,6 +31,7 @@ def services() -> Services:
             limits=CallerLimits(),
             usage=UsageTotals(),
             exchanges=ExchangeTotals(),
+            traces=None,
             traffic=None,
             settings=SimpleNamespace(limits=Limits(), logs=Logs()),
             load=Load(LoopLag()),

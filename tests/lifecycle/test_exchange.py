@@ -24,7 +24,7 @@ def totals() -> ExchangeTotals:
 @pytest.fixture
 def exchange(totals: ExchangeTotals) -> ExchangeScope:
     """A scope that has not been entered; without a caller, it uses nothing of the services but the totals."""
-    services = cast(Services, SimpleNamespace(exchanges=totals, traffic=None))
+    services = cast(Services, SimpleNamespace(exchanges=totals, traces=None, traffic=None))
     return ExchangeScope(ExchangeRecord("id", "POST", "/v1/models"), lambda: services)
 
 
@@ -111,6 +111,7 @@ async def test_services_are_held_from_the_first_use_to_the_end() -> None:
     object.__setattr__(services, "users", users)
     object.__setattr__(services, "exchanges", ExchangeTotals())
     object.__setattr__(services, "traffic", None)
+    object.__setattr__(services, "traces", None)
     async with ExchangeScope(ExchangeRecord("id", "GET", "/"), lambda: services) as exchange:
         assert users.count == 0
         assert exchange.services is services

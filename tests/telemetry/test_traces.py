@@ -1,0 +1,157 @@
+"""Traces: the spans that a collector receives, and what callers and upstreams see of them."""
+
+import importlib.util
+import time
+from typing import Any, Final
+
+import pytest
+
+from tests.conftest import CANARIES, KEY, RunProxy, require
+from tests.pace import paced
+from tests.ports import free_port
+from tests.raw_caller import RawAnswer, raw_caller
+from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
+
+TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
+PARENT: Final = "b7ad6b7169203331"
+CONTEXT: Final = f"traceparent: 00-{TRACE}-{PARENT}-01"
+JSON: Final = "Content-Type: application/json"
+QUESTION: Final = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "a secret prompt"}]}'
+ANSWER: Final = b'{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}'
+SERVER, CLIENT = 2, 3
+"""Kinds of spans in OTLP."""
+
+has_opentelemetry = importlib.util.find_spec("opentelemetry") is not None
+
+
+async def answer(talk: Conversation) -> None:
+    await talk.answer(ANSWER, "Content-Type: application/json")
+
+
+async def collect(talk: Conversation) -> None:
+    await talk.answer(b"", "Content-Type: application/x-protobuf")
+
+
+def section(url: str) -> str:
+    """The settings of traces."""
+    return f'[traces]\nendpoint = "{url}/v1/traces"\nservice = "proxy-test"\n'
+
+
+def spans_of(collector: RawUpstream) -> list[Any]:
+    """The spans that a collector has received."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    spans = []
+    for request in collector.requests:
+        for resource in ExportTraceServiceRequest.FromString(request.body).resource_spans:
+            assert "proxy-test" in str(resource.resource)
+            spans += [span for scope in resource.scope_spans for span in scope.spans]
+    return spans
+
+
+def attributes(span: Any) -> dict[str, object]:
+    """The attributes of a span."""
+    return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
+
+
+async def ask(url: str, *headers: str, key: str | None = KEY) -> RawAnswer:
+    """Send one question."""
+    async with raw_caller(url) as caller:
+        await caller.send("POST", "/v1/chat/completions", JSON, *headers, body=QUESTION, key=key)
+        answer = await caller.answer()
+        await caller.body(answer)
+        return answer
+
+
+@pytest.fixture
+def _installed() -> None:
+    require("opentelemetry", found=has_opentelemetry)
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_an_exchange_and_its_attempt_belong_to_the_trace_of_the_caller(run_proxy: RunProxy) -> None:
+    async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
+        async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
+            assert (await ask(proxy.url, CONTEXT, "tracestate: vendor=1")).status == 200
+            async with raw_caller(proxy.url) as caller:
+                await caller.send("GET", "/readyz", key=None)
+                await caller.answer()
+        client, server = sorted(spans_of(collector), key=lambda span: -span.kind)
+        (line,) = (line for line in proxy.exchanges if line["path"].startswith("/v1"))
+    assert (client.kind, server.kind) == (CLIENT, SERVER)
+    assert client.trace_id.hex() == server.trace_id.hex() == line["trace_id"] == TRACE
+    assert server.parent_span_id.hex() == PARENT
+    assert client.parent_span_id == server.span_id
+    assert upstream.requests[0].header("traceparent") == [f"00-{TRACE}-{client.span_id.hex()}-01"]
+    assert upstream.requests[0].header("tracestate") == ["vendor=1"]
+    assert (server.name, client.name) == ("POST chat/completions", "chat gpt-4o")
+    assert (
+        attributes(client).items()
+        >= {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "chat",
+            "gen_ai.request.model": "gpt-4o",
+            "gen_ai.usage.input_tokens": 7,
+            "gen_ai.usage.output_tokens": 5,
+            "http.response.status_code": 200,
+        }.items()
+    )
+    assert (
+        attributes(server).items()
+        >= {
+            "llm_proxy.caller": "tester",
+            "llm_proxy.outcome": "ok",
+            "llm_proxy.request_id": line["request_id"],
+            "url.path": "/v1/chat/completions",
+        }.items()
+    )
+    sent = b"".join(request.body for request in collector.requests)
+    for secret in (*CANARIES, "a secret prompt"):
+        assert secret.encode() not in sent
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_errors_are_named_in_their_spans(run_proxy: RunProxy) -> None:
+    async with raw_upstream(collect) as collector:
+        async with run_proxy(f"http://127.0.0.1:{free_port()}", more=section(collector.url)) as proxy:
+            assert (await ask(proxy.url)).status == 502
+            assert (await ask(proxy.url, key="sk-unknown")).status == 401
+        errors = [(span.kind, attributes(span)["error.type"]) for span in spans_of(collector)]
+    assert sorted(errors) == [
+        (SERVER, "invalid_api_key"),
+        (SERVER, "upstream_unreachable"),
+        (CLIENT, "upstream_unreachable"),
+    ]
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_a_caller_that_keeps_no_trace_is_obeyed(run_proxy: RunProxy) -> None:
+    async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
+        async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
+            await ask(proxy.url, CONTEXT.removesuffix("1") + "0")
+        assert spans_of(collector) == []
+        (context,) = upstream.requests[0].header("traceparent")
+    assert context.startswith(f"00-{TRACE}-")
+    assert context.endswith("-00")
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_a_dead_collector_delays_no_request_and_no_end(run_proxy: RunProxy) -> None:
+    from proxy.telemetry.traces import CLOSE_SECONDS
+
+    async def silence(talk: Conversation) -> None:
+        await talk.caller_left()
+
+    async with raw_upstream(answer) as upstream, raw_upstream(silence) as collector:
+        async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
+            for _ in range(5):
+                assert (await ask(proxy.url)).status == 200
+            began = time.monotonic()
+        assert time.monotonic() - began < CLOSE_SECONDS + paced(5)
+
+
+async def test_without_traces_the_context_of_the_caller_is_forwarded_unchanged(run_proxy: RunProxy) -> None:
+    async with raw_upstream(answer) as upstream, run_proxy(upstream.url) as proxy:
+        await ask(proxy.url, CONTEXT)
+        assert upstream.requests[0].header("traceparent") == [CONTEXT.removeprefix("traceparent: ")]
+        assert "trace_id" not in proxy.exchanges[0]
