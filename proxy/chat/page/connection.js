@@ -2,6 +2,7 @@
 //
 // The browser resumes a broken stream by itself, with the id of the last event. What it gives up on (a refusal, a 5xx, an
 // end for good) is opened anew here, after a pause that grows, from the last id that was seen.
+import { Slices } from "./slices.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
@@ -38,6 +39,7 @@ export class Connection extends EventTarget {
   #last = BEGINNING;
   #lastOfSource = "";
   #running = false;
+  #slices = new Slices(); // a long conversation is replayed in thousands of events at once
   #foreign = false; // the channel that the page brings is another visitor's
   #listening = new AbortController();
 
@@ -91,6 +93,7 @@ export class Connection extends EventTarget {
   switchTo(channel) {
     this.#given = this.channel = channel;
     this.#last = BEGINNING;
+    this.#slices.clear();
     this.#failures = 0;
     this.openedAt = Date.now();
     if (this.#running) {
@@ -268,7 +271,8 @@ export class Connection extends EventTarget {
       return; // not for this page
     }
     if (payload !== null && typeof payload === "object") {
-      deliver(payload, idTime(id) ?? Date.now() - this.skew, idTime(id) === null ? null : id);
+      const at = idTime(id);
+      this.#slices.add(() => deliver(payload, at ?? Date.now() - this.skew, at === null ? null : id));
     }
   }
 

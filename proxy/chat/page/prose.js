@@ -53,9 +53,13 @@ export class Prose {
 
   // Nothing scrolls sideways: a table too wide for whole words may break them.
   #fitTables() {
-    for (const table of this.root.querySelectorAll("table")) {
+    const tables = [...this.root.querySelectorAll("table")];
+    for (const table of tables) {
       table.classList.remove("tight");
-      table.classList.toggle("tight", table.scrollWidth > table.parentElement.clientWidth);
+    }
+    const wide = tables.filter((table) => table.scrollWidth > table.parentElement.clientWidth); // one layout for all
+    for (const table of wide) {
+      table.classList.add("tight");
     }
   }
 

@@ -152,8 +152,9 @@ export class Turn {
 
   /** Only the last turn can be answered again. */
   settle(last) {
-    for (const button of this.root.querySelectorAll(".retry, .remedy")) {
-      button.hidden = !last || this.live;
+    const remedies = this.#failures.map((failure) => failure.querySelector(".remedy"));
+    for (const button of [...remedies, this.#ending?.querySelector(".retry") ?? null]) {
+      button?.toggleAttribute("hidden", !last || this.live);
     }
   }
 
@@ -240,9 +241,8 @@ export class Turn {
     if (model !== null) {
       this.#ending.append(element("p", { class: "note" }, model));
     }
-    const time = new Date(at);
-    const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false }).format(time);
-    this.#ending.append(element("time", { class: "note", datetime: time.toISOString() }, clock));
+    const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+    this.#ending.append(element("p", { class: "note" }, clock.format(at)));
     this.root.append(words.apply(this.#ending));
   }
 
