@@ -50,13 +50,12 @@ class End(StrEnum):
 
 
 @dataclass(slots=True)
-class Answer:
+class TimedResponse:
     """A response. Times are in seconds since the request was sent."""
 
     status: int
     headers: Headers
     version: str
-    head_at: float
     body: bytes = b""
     """Decompressed, with secrets masked."""
     pieces: list[tuple[float, int]] = field(default_factory=list)
@@ -197,7 +196,7 @@ class Api:
         enough: Callable[[bytearray], bool] | None = None,
         endpoint: Endpoint = OTHER,
         model: str | None = None,
-    ) -> Answer:
+    ) -> TimedResponse:
         """Send a request, and read the response within the limits of time and size.
 
         Args:
@@ -221,31 +220,30 @@ class Api:
         )
         record = ExchangeRecord(request_id="doctor", method=method, path=path)
         clock = asyncio.get_running_loop().time
-        sent, answer, received = clock(), None, bytearray()
+        sent, timed, received = clock(), None, bytearray()
         try:
             async with asyncio.timeout(self._seconds):
                 response = await self.client.open(request, record)
-                headers, head_at = response.headers, clock() - sent
-                answer = Answer(response.status, headers, response.http_version, head_at)
+                timed = TimedResponse(response.status, response.headers, response.http_version)
                 try:
-                    await _read(response, answer, received, lambda: clock() - sent, enough)
+                    await _read(response, timed, received, lambda: clock() - sent, enough)
                 finally:
                     await response.aclose()
         except TimeoutError as error:
-            if answer is None:
+            if timed is None:
                 raise CheckFailed(
                     self._of_failure(explain(error, self.base_url, self._section.proxy))
                 ) from error
-            answer.end = End.TIMEOUT
+            timed.end = End.TIMEOUT
         except Aborted:
-            if answer is None:
+            if timed is None:
                 raise
-            answer.end = End.BROKEN
+            timed.end = End.BROKEN
         except ProxyError as error:
             raise CheckFailed(self._of_error(error)) from error
-        answer.seconds = clock() - sent
-        answer.body = self._redactor.redact(bytes(received))
-        return answer
+        timed.seconds = clock() - sent
+        timed.body = self._redactor.redact(bytes(received))
+        return timed
 
     def _of_failure(self, failure: TransportFailure) -> Finding:
         return of_failure(failure, self.subject)
@@ -263,42 +261,42 @@ class Api:
             return self.found("redirected", detail)
         return self.found("request_failed", detail)
 
-    def refused(self, answer: Answer, model: str | None = None) -> Finding | None:
+    def refused(self, timed: TimedResponse, model: str | None = None) -> Finding | None:
         """Return the finding for an error status; None for a success."""
-        if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        if HTTPStatus.OK <= timed.status < HTTPStatus.MULTIPLE_CHOICES:
             return None
-        identity = _of_our_code(answer.error_code) or _of_status(
-            answer, has_credential=self._credential is not None
+        identity = _of_our_code(timed.error_code) or _of_status(
+            timed, has_credential=self._credential is not None
         )
-        if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and _is_about_the_model(answer):
+        if timed.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and _is_about_the_model(timed):
             identity = "model_unknown"
-        return self.found(identity, answer.error, status=answer.status, model=model or "")
+        return self.found(identity, timed.error, status=timed.status, model=model or "")
 
 
 async def _read(
     response: UpstreamResponse,
-    answer: Answer,
+    timed: TimedResponse,
     received: bytearray,
     now: Callable[[], float],
     enough: Callable[[bytearray], bool] | None,
 ) -> None:
-    coding = (find_header(answer.headers, b"content-encoding") or b"identity").strip().lower()
+    coding = (find_header(timed.headers, b"content-encoding") or b"identity").strip().lower()
     expansion = None if coding in {b"identity", b""} else Expansion.of(coding)
     if coding not in {b"identity", b""} and expansion is None:
-        answer.end = End.UNREADABLE
+        timed.end = End.UNREADABLE
         return
     while piece := await response.read():
         try:
             received += piece if expansion is None else _expand(expansion, piece)
         except ValueError:
-            answer.end = End.UNREADABLE
+            timed.end = End.UNREADABLE
             return
-        answer.pieces.append((now(), len(received)))
+        timed.pieces.append((now(), len(received)))
         if len(received) > ANSWER_BYTES_MAX:
-            answer.end = End.TOO_LARGE
+            timed.end = End.TOO_LARGE
             return
         if enough is not None and enough(received):
-            answer.end = End.ENOUGH
+            timed.end = End.ENOUGH
             return
 
 
@@ -329,8 +327,8 @@ def _of_our_code(code: str) -> str:
     return _OUR_CODES.get(code, "")
 
 
-def _of_status(answer: Answer, *, has_credential: bool) -> str:
-    status = answer.status
+def _of_status(timed: TimedResponse, *, has_credential: bool) -> str:
+    status = timed.status
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return "token_rejected" if has_credential else "key_refused"
     if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
@@ -339,10 +337,10 @@ def _of_status(answer: Answer, *, has_credential: bool) -> str:
         return "body_too_large"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "rate_limited"
-    if status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT} and answer.is_html:
+    if status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT} and timed.is_html:
         return "front_server_gets_no_answer"
     return "server_failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "request_refused"
 
 
-def _is_about_the_model(answer: Answer) -> bool:
-    return "model" in answer.error.lower()
+def _is_about_the_model(timed: TimedResponse) -> bool:
+    return "model" in timed.error.lower()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from proxy.cli.doctor.api import Answer, Api, CheckFailed, End, error_in
+from proxy.cli.doctor.api import Api, CheckFailed, End, TimedResponse, error_in
 from proxy.cli.doctor.arrivals import Timing, buffering_cause
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import not_an_answer
@@ -36,53 +36,53 @@ async def check_first_piece(api: Api, model: str, prompt: object = RAGFLOW_PROMP
     """Check a chat as RAGFlow does: stream, accept the first piece of text, and disconnect."""
     body = _body(model, prompt, stream=True, temperature=TEMPERATURE)
     try:
-        answer = await api.ask(
+        response = await api.ask(
             PATH, body, enough=_TextSeeker().has_text, endpoint=CHAT_COMPLETIONS, model=model
         )
     except CheckFailed as error:
         return error.finding
-    fault = _fault_of(api, answer, model)
+    fault = _fault_of(api, response, model)
     if fault is not None:
         return fault
-    events = answer.events()
+    events = response.events()
     failed = next((event for _, event in events if error_in(_parsed(event))), None)
     if failed is not None:
         return api.found("stream_error", error_in(_parsed(failed)))
-    if answer.end is End.TIMEOUT:
-        return api.found("no_answer", seconds=_rounded(answer.seconds))
-    if not any(_text(_parsed(event)) for _, event in events) and answer.json() is None:
-        return api.found("stream_empty")
-    if answer.seconds > RAGFLOW_SECONDS:
-        return api.found("slow_for_ragflow", seconds=_rounded(answer.seconds))
-    return api.found("first_piece", seconds=_rounded(answer.seconds), model=model)
+    if not any(_text(_parsed(event)) for _, event in events) and response.json() is None:
+        return api.found("stream_empty") if response.end is End.WHOLE else _cut(api, response)
+    if response.seconds > RAGFLOW_SECONDS:
+        return api.found("slow_for_ragflow", seconds=_rounded(response.seconds))
+    return api.found("first_piece", seconds=_rounded(response.seconds), model=model)
 
 
 async def check_path(api: Api) -> Finding:
     """Check without a model whether there is a chat at all."""
     try:
-        answer = await api.ask(PATH, _body("model", RAGFLOW_PROMPT), endpoint=CHAT_COMPLETIONS)
+        response = await api.ask(PATH, _body("model", RAGFLOW_PROMPT), endpoint=CHAT_COMPLETIONS)
     except CheckFailed as error:
         return error.finding
-    fault = _fault_of(api, answer, "model")
+    fault = _fault_of(api, response, "model")
     return fault if fault is not None and fault.id in _WHATEVER_THE_MODEL else api.found("no_chat_model")
 
 
 async def check_whole(api: Api, model: str) -> list[Finding]:
     """Check a chat without streaming."""
     try:
-        answer = await api.ask(PATH, _body(model, WHOLE_PROMPT), endpoint=CHAT_COMPLETIONS, model=model)
+        response = await api.ask(
+            PATH, _body(model, WHOLE_PROMPT, temperature=TEMPERATURE), endpoint=CHAT_COMPLETIONS, model=model
+        )
     except CheckFailed as error:
         return [error.finding]
-    fault = _fault_of(api, answer, model) or not_an_answer(api, answer)
+    fault = _fault_of(api, response, model) or not_an_answer(api, response)
     if fault is not None:
         return [fault]
-    if answer.end is not End.WHOLE:
-        return [_cut(api, answer)]
-    parsed = answer.json()
+    if response.end is not End.WHOLE:
+        return [_cut(api, response)]
+    parsed = response.json()
     message = _choice(parsed).get("message")
     if not isinstance(message, dict) or not message.get("content"):
         return [api.found("answer_empty")]
-    found = [api.found("chat_works", seconds=_rounded(answer.seconds), model=model)]
+    found = [api.found("chat_works", seconds=_rounded(response.seconds), model=model)]
     if not isinstance(parsed.get("usage"), dict):
         found.append(api.found("usage_missing"))
     return found
@@ -100,7 +100,7 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
     clock, seeker = asyncio.get_running_loop().time, _TextSeeker()
     began = clock()
     try:
-        answer = await api.ask(
+        response = await api.ask(
             PATH,
             body,
             enough=lambda seen: clock() > began + STREAM_SECONDS and seeker.has_text(seen),
@@ -109,42 +109,42 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
         )
     except CheckFailed as error:
         return [error.finding]
-    fault = _fault_of(api, answer, model)
+    fault = _fault_of(api, response, model)
     if fault is not None:
         return [fault]
-    looks_like_events = begins_like_events(answer.body) is True
-    if not answer.is_event_stream and not looks_like_events:
-        fault = not_an_answer(api, answer)
+    looks_like_events = begins_like_events(response.body) is True
+    if not response.is_event_stream and not looks_like_events:
+        fault = not_an_answer(api, response)
         return [fault or api.found("not_streamed")]
-    fault = _fault_of_events(api, answer)
+    fault = _fault_of_events(api, response)
     if fault is not None:
         return [fault]
-    return [*_remarks(api, answer, for_clients=for_clients)]
+    return [*_remarks(api, response, for_clients=for_clients)]
 
 
-def _fault_of(api: Api, answer: Answer, model: str) -> Finding | None:
+def _fault_of(api: Api, response: TimedResponse, model: str) -> Finding | None:
     """Return the finding for a response that is none to a chat: an error status, or an unreadable body."""
-    fault = api.refused(answer, model)
+    fault = api.refused(response, model)
     if fault is not None:
         return fault
-    if answer.end is End.UNREADABLE:
-        coding = find_header(answer.headers, b"content-encoding") or b""
+    if response.end is End.UNREADABLE:
+        coding = find_header(response.headers, b"content-encoding") or b""
         return api.found("coding_unreadable", coding=coding.decode("latin-1"))
-    return api.found("answered_html") if answer.is_html else None
+    return api.found("answered_html") if response.is_html else None
 
 
-def _fault_of_events(api: Api, answer: Answer) -> Finding | None:
+def _fault_of_events(api: Api, response: TimedResponse) -> Finding | None:
     """Return the finding for a stream that is broken."""
-    events = answer.events()
+    events = response.events()
     parsed = [_parsed(event) for _, event in events]
     failed = next((error for event in parsed if (error := error_in(event))), "")
     if failed:
         return api.found("stream_error", failed)
-    if answer.end in {End.TIMEOUT, End.BROKEN, End.TOO_LARGE}:
-        return _cut(api, answer)
+    if response.end in {End.TIMEOUT, End.BROKEN, End.TOO_LARGE}:
+        return _cut(api, response)
     if not any(_text(event) for event in parsed):
         return api.found("stream_empty")
-    if answer.end is End.ENOUGH:
+    if response.end is End.ENOUGH:
         return None
     marked = any(event == END_MARKER for _, event in events)
     if not marked and not any(_choice(event).get("finish_reason") for event in parsed):
@@ -152,16 +152,16 @@ def _fault_of_events(api: Api, answer: Answer) -> Finding | None:
     return None
 
 
-def _cut(api: Api, answer: Answer) -> Finding:
-    if answer.end is End.TIMEOUT:
-        identity = "stream_stalled" if answer.pieces else "no_answer"
-        return api.found(identity, seconds=_rounded(answer.seconds))
-    return api.found("answer_too_large" if answer.end is End.TOO_LARGE else "stream_broken")
+def _cut(api: Api, response: TimedResponse) -> Finding:
+    if response.end is End.TIMEOUT:
+        identity = "stream_stalled" if response.pieces else "no_answer"
+        return api.found(identity, seconds=_rounded(response.seconds))
+    return api.found("answer_too_large" if response.end is End.TOO_LARGE else "stream_broken")
 
 
-def _remarks(api: Api, answer: Answer, *, for_clients: bool) -> Iterator[Finding]:
+def _remarks(api: Api, response: TimedResponse, *, for_clients: bool) -> Iterator[Finding]:
     """Yield the findings about a complete stream."""
-    events = answer.events()
+    events = response.events()
     timing = Timing([moment for moment, event in events if _text(_parsed(event))])
     seconds: dict[str, object] = {
         "first": _rounded(timing.moments[0]),
@@ -169,18 +169,18 @@ def _remarks(api: Api, answer: Answer, *, for_clients: bool) -> Iterator[Finding
         "events": len(events),
     }
     if timing.buffered:
-        yield api.found(buffering_cause(answer.headers, answer.version), "", **seconds)
+        yield api.found(buffering_cause(response.headers, response.version), "", **seconds)
     elif not timing.can_be_judged:
         yield api.found("stream_too_quick", "", **seconds)
     else:
         yield api.found("stream_works", "", **seconds)
-        if find_header(answer.headers, b"content-encoding") not in {None, b"identity"}:
+        if find_header(response.headers, b"content-encoding") not in {None, b"identity"}:
             yield api.found("stream_compressed")
-        if answer.version == "1.0":
+        if response.version == "1.0":
             yield api.found("http_1_0")
-    if not answer.is_event_stream:
+    if not response.is_event_stream:
         yield api.found("stream_wrong_type")
-    if answer.end is End.WHOLE and not any(event == END_MARKER for _, event in events):
+    if response.end is End.WHOLE and not any(event == END_MARKER for _, event in events):
         yield api.found("stream_without_done")
     if for_clients:
         yield from _trouble_for_clients(api, [event for _, event in events])
@@ -231,8 +231,8 @@ class _TextSeeker:
         last = None if self._found else _last_end(seen, self._read)
         if last is not None:
             pieces = [(0.0, last - self._read)]
-            answer = Answer(HTTPStatus.OK, [], "1.1", 0.0, bytes(seen[self._read : last]), pieces)
-            self._found = any(_text(_parsed(event)) for _, event in answer.events())
+            response = TimedResponse(HTTPStatus.OK, [], "1.1", bytes(seen[self._read : last]), pieces)
+            self._found = any(_text(_parsed(event)) for _, event in response.events())
             self._read = last
         return self._found
 

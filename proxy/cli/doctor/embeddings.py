@@ -6,7 +6,7 @@ import zlib
 from http import HTTPStatus
 from typing import Any, Final
 
-from proxy.cli.doctor.api import Answer, Api, CheckFailed
+from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse
 from proxy.cli.doctor.chat import RAGFLOW_SECONDS, check_first_piece
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import not_an_answer
@@ -31,37 +31,37 @@ async def check_embeddings(api: Api, model: str, *, for_clients: bool) -> list[F
     body: dict[str, object] = {"model": model, "input": [TEXT], "encoding_format": "float"}
     found: list[Finding] = []
     more = {"drop_params": True} if for_clients else {}
-    answer = await _ask(api, "/embeddings", {**body, **more}, EMBEDDINGS, model)
-    if isinstance(answer, Answer) and answer.status == HTTPStatus.BAD_REQUEST and more:
+    response = await _ask(api, "/embeddings", {**body, **more}, EMBEDDINGS, model)
+    if isinstance(response, TimedResponse) and response.status == HTTPStatus.BAD_REQUEST and more:
         retried = await _ask(api, "/embeddings", body, EMBEDDINGS, model)
-        if isinstance(retried, Answer) and retried.status == HTTPStatus.OK:
-            found.append(api.found("drop_params_refused", answer.error))
-            answer = retried
-    if isinstance(answer, Finding):
-        return [answer]
-    item = _first(answer.json(), "data")
+        if isinstance(retried, TimedResponse) and retried.status == HTTPStatus.OK:
+            found.append(api.found("drop_params_refused", response.error))
+            response = retried
+    if isinstance(response, Finding):
+        return [response]
+    item = _first(response.json(), "data")
     vector = item.get("embedding")
     if not isinstance(vector, list) or not vector:
         identity = "embedding_not_numbers" if isinstance(vector, str) else "embedding_empty"
         return [*found, api.found(identity)]
     if for_clients:
-        usage = answer.json().get("usage")
+        usage = response.json().get("usage")
         if item.get("index") is None:
             found.append(api.found("embedding_no_index"))
         if isinstance(usage, dict) and usage.get("total_tokens") is None:
             found.append(api.found("embedding_no_total"))
-    if answer.seconds > RAGFLOW_SECONDS:
-        found.append(api.found("slow_for_ragflow", seconds=f"{answer.seconds:.2f}"))
+    if response.seconds > RAGFLOW_SECONDS:
+        found.append(api.found("slow_for_ragflow", seconds=f"{response.seconds:.2f}"))
     return [api.found("embedding_works", model=model, size=len(vector)), *found]
 
 
 async def check_rerank(api: Api, model: str) -> Finding:
     """Check the ranking of one document."""
     body = {"model": model, "query": QUERY, "documents": [DOCUMENT], "top_n": 1}
-    answer = await _ask(api, "/rerank", body, RERANK, model)
-    if isinstance(answer, Finding):
-        return answer
-    result = _first(answer.json(), "results")
+    response = await _ask(api, "/rerank", body, RERANK, model)
+    if isinstance(response, Finding):
+        return response
+    result = _first(response.json(), "results")
     if not isinstance(result.get("index"), int) or not isinstance(result.get("relevance_score"), int | float):
         return api.found("rerank_unreadable")
     return api.found("rerank_works", model=model)
@@ -96,17 +96,17 @@ def picture() -> bytes:
     )
 
 
-async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str) -> Answer | Finding:
+async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str) -> TimedResponse | Finding:
     """Return an answer that is a JSON object, a refusal with 400, or the finding about any other response."""
     try:
-        answer = await api.ask(path, body, endpoint=endpoint, model=model)
+        response = await api.ask(path, body, endpoint=endpoint, model=model)
     except CheckFailed as error:
         return error.finding
-    fault = api.refused(answer, model) or not_an_answer(api, answer)
-    is_refusal = answer.status == HTTPStatus.BAD_REQUEST and "drop_params" in answer.error
+    fault = api.refused(response, model) or not_an_answer(api, response)
+    is_refusal = response.status == HTTPStatus.BAD_REQUEST and "drop_params" in response.error
     if fault is not None and not is_refusal:
         return fault
-    return answer
+    return response
 
 
 def _first(value: Any, key: str) -> dict[str, Any]:

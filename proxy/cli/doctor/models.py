@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from proxy.cli.doctor.api import Answer, Api, CheckFailed
+from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse
 from proxy.cli.doctor.findings import Finding
 from proxy.wire.endpoints import MODELS
 
@@ -45,40 +45,40 @@ async def check_models(api: Api) -> tuple[Finding, list[str]]:
     A list is not required: without one, RAGFlow's users have to type the names.
     """
     try:
-        answer = await api.ask("/models", endpoint=MODELS)
+        response = await api.ask("/models", endpoint=MODELS)
     except CheckFailed as error:
         return error.finding, []
-    names = model_names(answer.json())
-    if answer.status == HTTPStatus.OK and names is not None:
+    names = model_names(response.json())
+    if response.status == HTTPStatus.OK and names is not None:
         if not names:
             return api.found("models_none"), []
         shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
         return api.found("models_listed", count=len(names), names=shown), names
-    if answer.status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+    if response.status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
         better = await _better_base_url(api)
         if better is not None:
             return better, []
-    return _without_list(api, answer), []
+    return _without_list(api, response), []
 
 
-def _without_list(api: Api, answer: Answer) -> Finding:
-    if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
-        if answer.is_html or not urlsplit(api.base_url).path.strip("/"):
-            return api.found("path_unknown", status=answer.status)
-        return api.found("models_missing", status=answer.status)
-    refused = api.refused(answer)
+def _without_list(api: Api, response: TimedResponse) -> Finding:
+    if response.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+        if response.is_html or not urlsplit(api.base_url).path.strip("/"):
+            return api.found("path_unknown", status=response.status)
+        return api.found("models_missing", status=response.status)
+    refused = api.refused(response)
     if refused is not None:
         return refused
-    return not_an_answer(api, answer) or api.found("models_unreadable")
+    return not_an_answer(api, response) or api.found("models_unreadable")
 
 
-def not_an_answer(api: Api, answer: Answer) -> Finding | None:
+def not_an_answer(api: Api, response: TimedResponse) -> Finding | None:
     """Return the finding for a 200 that is no answer of an API; None if it is JSON without an error."""
-    if answer.is_html:
+    if response.is_html:
         return api.found("answered_html")
-    if answer.json() is None:
-        return api.found("answered_not_json" if answer.body else "answered_nothing")
-    return api.found("error_in_200", answer.error) if answer.error else None
+    if response.json() is None:
+        return api.found("answered_not_json" if response.body else "answered_nothing")
+    return api.found("error_in_200", response.error) if response.error else None
 
 
 def model_names(value: Any) -> list[str] | None:
@@ -95,11 +95,11 @@ async def _better_base_url(api: Api) -> Finding | None:
     for identity, base_url in candidates(api.base_url):
         async with api.at(base_url) as other:
             try:
-                answer = await other.ask("/models", endpoint=MODELS)
+                response = await other.ask("/models", endpoint=MODELS)
             except CheckFailed:
                 continue
-        is_list = model_names(answer.json()) is not None
-        if answer.status in _API_STATUSES and (is_list or answer.error):
+        is_list = model_names(response.json()) is not None
+        if response.status in _API_STATUSES and (is_list or response.error):
             return api.found(identity, better=base_url)
     return None
 

@@ -178,6 +178,8 @@ GATEWAYS: Final[dict[str, dict[str, Fault]]] = {
     "whole_only": chat(says(ANSWER)),
     "unfinished": chat(streams(*map(chunk, WORDS))),
     "cut": chat(streams(*map(chunk, WORDS), then=resets)),
+    "cut_at_once": chat(streams(then=resets)),
+    "never_begins": chat(streams(then=waits)),
     "stalls": chat(streams(*map(chunk, WORDS[:2]), then=waits)),
     "fails_inside": chat(streams(chunk("one"), event({"error": {"message": "overloaded"}}))),
     "no_done": chat(streams(*EVENTS[:-1])),

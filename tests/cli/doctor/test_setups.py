@@ -160,6 +160,8 @@ SETUPS = [
     gateway("a gateway that does not stream", "not_streamed", at="whole_only"),
     gateway("a stream without an end", "stream_unfinished", at="unfinished"),
     gateway("a stream that breaks", "stream_broken", at="cut"),
+    gateway("a stream that breaks at once", "stream_broken", at="cut_at_once"),
+    gateway("a stream that never begins", "no_answer", at="never_begins", more=SHORT),
     gateway("a stream that stalls", "stream_stalled", at="stalls", more=SHORT),
     gateway("an error in a stream", "stream_error", at="fails_inside"),
     gateway("a stream without [DONE]", "stream_without_done", at="no_done", status=0),
