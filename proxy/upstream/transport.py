@@ -9,6 +9,7 @@ header is added, and each read returns all that has arrived.
 import asyncio
 import contextlib
 import errno
+import functools
 import io
 import re
 import ssl
@@ -38,6 +39,15 @@ _ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-A
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _URL: Final = re.compile(r"https?://\S+")
+_open_session: Final = functools.partial(
+    aiohttp.ClientSession,
+    request_class=UpstreamHttpRequest,
+    auto_decompress=False,
+    skip_auto_headers=_ADDED_BY_AIOHTTP,
+    trust_env=False,
+    max_line_size=HEADER_BYTES_MAX,
+    max_field_size=HEADER_BYTES_MAX,
+)
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -58,16 +68,10 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     ) -> None:
         self._proxy = proxy
         self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
-        self._session = aiohttp.ClientSession(
+        self._session = _open_session(
             connector=connector or UpstreamConnector(tls=tls),
-            request_class=UpstreamHttpRequest,
             middlewares=[send_again_if_stale],
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=_ADDED_BY_AIOHTTP,
-            trust_env=False,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
         )
 
     async def send(
@@ -131,16 +135,10 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         """
         responses: list[tuple[aiohttp.ClientResponse, bytes]] = []
         try:
-            async with aiohttp.ClientSession(  # for this handshake alone: it keeps the response that refuses
+            async with _open_session(  # for this handshake alone: it keeps the response that refuses
                 connector=self._session.connector,
                 connector_owner=False,
-                request_class=UpstreamHttpRequest,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                skip_auto_headers=_ADDED_BY_AIOHTTP,
-                trust_env=False,
-                max_line_size=HEADER_BYTES_MAX,
-                max_field_size=HEADER_BYTES_MAX,
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect),
                 trace_configs=[_keep_responses(responses)],
             ) as session:
