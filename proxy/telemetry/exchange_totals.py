@@ -1,12 +1,10 @@
 """Totals over all exchanges since start-up, counted when each ends. The metrics are computed from them."""
 
-import bisect
-import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from proxy.telemetry.exchange_record import ExchangeRecord
+from proxy.telemetry.histogram import Histogram
 
 BUCKET_SECONDS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -26,23 +24,8 @@ class RequestKey(NamedTuple):
     outcome: str
 
 
-class Histogram:
-    """How many durations fell into each bucket, and their sum."""
-
-    __slots__ = ("_counts", "sum")
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(BUCKET_SECONDS) + 1)
-        self.sum = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Count a duration."""
-        self._counts[bisect.bisect_left(BUCKET_SECONDS, seconds)] += 1
-        self.sum += seconds
-
-    def buckets(self) -> Iterator[tuple[str, int]]:
-        """Yield the upper bound of each bucket with the number of durations up to it."""
-        return zip((*map(str, BUCKET_SECONDS), "+Inf"), itertools.accumulate(self._counts), strict=True)
+def _durations() -> Histogram:
+    return Histogram(BUCKET_SECONDS)
 
 
 class ExchangeTotals:
@@ -50,9 +33,9 @@ class ExchangeTotals:
 
     def __init__(self) -> None:
         self.requests: Counter[RequestKey] = Counter()
-        self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.durations: defaultdict[str, Histogram] = defaultdict(_durations)
         """By endpoint."""
-        self.first_events: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.first_events: defaultdict[str, Histogram] = defaultdict(_durations)
         """From the arrival of a request to the first byte of its event stream, by upstream."""
         self.events: Counter[str] = Counter()
         """By upstream."""

@@ -1,12 +1,12 @@
 """How late the event loop of a worker runs what is due: whatever blocks it delays every stream."""
 
 import asyncio
-import bisect
-import itertools
 import math
 import time
 from collections import deque
 from typing import Final
+
+from proxy.telemetry.histogram import Histogram
 
 PERIOD_SECONDS: Final = 0.02
 """Shorter than the stalls that matter. The clock of uvloop has a resolution of a millisecond."""
@@ -21,8 +21,7 @@ class LoopLag:
     """A histogram of the lag since start-up, and the longest lag of the last minute."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(BUCKETS) + 1)
-        self.sum = 0.0
+        self.histogram = Histogram(BUCKETS)
         """Of all measurements, in seconds."""
         self._recent: deque[float] = deque()
         self._recent_seconds = 0.0
@@ -39,8 +38,7 @@ class LoopLag:
 
     def add(self, lag: float, now: float) -> None:
         """Count one measurement."""
-        self._counts[bisect.bisect_left(BUCKETS, lag)] += 1
-        self.sum += lag
+        self.histogram.add(lag)
         self._turn_window(now)
         self._maximum = max(self._maximum, lag)
         self._recent.append(lag)
@@ -58,11 +56,6 @@ class LoopLag:
         """The longest lag of the last minute, or of up to two."""
         self._turn_window(now)
         return max(self._maximum, self._previous_maximum)
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The buckets as Prometheus counts them: measurements up to each bound."""
-        bounds = [*map(str, BUCKETS), "+Inf"]
-        return [*zip(bounds, itertools.accumulate(self._counts), strict=True)]
 
     def _turn_window(self, now: float) -> None:
         if now < self._window_end:

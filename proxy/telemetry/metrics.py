@@ -18,7 +18,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.telemetry.exchange_totals import ExchangeTotals, Histogram, RequestKey
+from proxy.telemetry.exchange_totals import ExchangeTotals, RequestKey
+from proxy.telemetry.histogram import Histogram
 from proxy.telemetry.logs import dropped_lines
 from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import (
@@ -215,7 +216,7 @@ def _collect_exchanges(totals: ExchangeTotals) -> Iterator[Metric]:
 def _histogram(name: str, text: str, label: str, histograms: Mapping[str, Histogram]) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, text, labels=[label])
     for value, histogram in histograms.items():
-        family.add_metric([value], [*histogram.buckets()], histogram.sum)
+        family.add_metric([value], histogram.cumulative(), histogram.sum)
     return family
 
 
@@ -253,7 +254,7 @@ def _collect_process() -> Iterator[Metric]:
 def _collect_lag(lag: LoopLag) -> Iterator[Metric]:
     name = PREFIX + "loop_lag_seconds"
     text = "How late the event loop runs what is due."
-    yield HistogramMetricFamily(name, text, buckets=lag.cumulative(), sum_value=lag.sum)
+    yield HistogramMetricFamily(name, text, buckets=lag.histogram.cumulative(), sum_value=lag.histogram.sum)
     text = "The longest lag of the event loop within the last minute."
     yield GaugeMetricFamily(PREFIX + "loop_lag_max_seconds", text, value=lag.maximum(time.monotonic()))
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -123,7 +124,10 @@ class _ExchangeSpan:
             yield attempt
         finally:
             known = fields()
-            if kind := attempt.error or known["outcome"].removeprefix("ok"):
+            kind = attempt.error or known["outcome"].removeprefix("ok")
+            if not kind and attempt.status is not None and attempt.status >= HTTPStatus.BAD_REQUEST:
+                kind = str(attempt.status)
+            if kind:
                 _fail(span, kind)
             _describe(span, {name: known[name] for name in _OF_AN_ATTEMPT if name in known})
             if attempt.status is not None:

@@ -5,7 +5,7 @@ import time
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.telemetry import ExchangeRecord, ExchangeTotals, Metrics
-from proxy.telemetry.exchange_totals import BUCKET_SECONDS, Histogram, RequestKey
+from proxy.telemetry.exchange_totals import RequestKey
 
 
 def ended(**values: object) -> ExchangeRecord:
@@ -52,19 +52,8 @@ def test_a_stream_is_counted_with_its_events_and_its_first_one() -> None:
     record.first_byte_at = record.started + 0.04
     totals.count(record)
     assert totals.events == {"chat": 7}
-    assert dict(totals.first_events["chat"].buckets())["0.05"] == 1
+    assert dict(totals.first_events["chat"].cumulative())["0.05"] == 1
     assert 3 <= totals.durations["chat/completions"].sum < 60
-
-
-def test_buckets_are_cumulative_and_include_their_bounds() -> None:
-    histogram = Histogram()
-    for seconds in (0.0, 0.005, 0.006, 300.0, 10_000.0):
-        histogram.add(seconds)
-    buckets = dict(histogram.buckets())
-    assert [*buckets] == [*map(str, BUCKET_SECONDS), "+Inf"]
-    assert (buckets["0.005"], buckets["0.01"], buckets["120.0"], buckets["300.0"]) == (2, 3, 3, 4)
-    assert (buckets["600.0"], buckets["+Inf"]) == (4, 5)
-    assert histogram.sum == 10_300.011
 
 
 def test_the_metrics_show_a_histogram() -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import time
 from typing import Any, Final
 
+import aiohttp
 import pytest
 
 from tests.conftest import CANARIES, KEY, RunProxy, require
@@ -11,6 +12,7 @@ from tests.pace import paced
 from tests.ports import free_port
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
+from tests.socket_upstream import socket_upstream
 
 TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 PARENT: Final = "b7ad6b7169203331"
@@ -122,6 +124,45 @@ async def test_errors_are_named_in_their_spans(run_proxy: RunProxy) -> None:
         (SERVER, "upstream_unreachable"),
         (CLIENT, "upstream_unreachable"),
     ]
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_each_attempt_has_a_span_of_its_own(run_proxy: RunProxy) -> None:
+    async def overloaded(talk: Conversation) -> None:
+        await talk.answer(b"", status="503 Service Unavailable")
+
+    async with (
+        raw_upstream(overloaded) as first,
+        raw_upstream(answer) as second,
+        raw_upstream(collect) as collector,
+    ):
+        more = f'[upstreams.backup]\nbase_url = "{second.url}/v1"\n{section(collector.url)}'
+        async with run_proxy(first.url, options='fallback = "backup"', more=more) as proxy:
+            assert (await ask(proxy.url)).status == 200
+        found = [(span.kind, attributes(span)) for span in spans_of(collector)]
+    attempts = [each for kind, each in found if kind == CLIENT]
+    assert [each["gen_ai.provider.name"] for each in attempts] == ["chat", "backup"]
+    assert [each["http.response.status_code"] for each in attempts] == [503, 200]
+    assert [each.get("error.type") for each in attempts] == ["503", None]
+    (server,) = (each for kind, each in found if kind == SERVER)
+    assert server["llm_proxy.attempts"] == 2
+    assert "error.type" not in server
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_the_handshake_of_a_websocket_belongs_to_the_trace(run_proxy: RunProxy) -> None:
+    async with socket_upstream() as upstream, raw_upstream(collect) as collector:
+        headers = {"Authorization": f"Bearer {KEY}", "traceparent": CONTEXT.removeprefix("traceparent: ")}
+        async with (
+            run_proxy(upstream.url, more=section(collector.url)) as proxy,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{proxy.url}/v1/realtime?model=m", headers=headers) as caller,
+        ):
+            await caller.send_str("hello")
+            assert (await caller.receive()).data == "hello"
+        client, _ = sorted(spans_of(collector), key=lambda span: -span.kind)
+        context = upstream.handshakes[0].headers["traceparent"]
+    assert context == f"00-{TRACE}-{client.span_id.hex()}-01"
 
 
 @pytest.mark.usefixtures("_installed")
