@@ -133,10 +133,9 @@ class Setup:
         options, answers = self._options, self._answers
         answers.base_url = self._base_url()
         if answers.base_url:
-            if not self._take_access():
-                return 1
-            listed = asyncio.run(self._try())
+            listed = asyncio.run(self._try()) if self._take_access() else None
             if listed is None:
+                self._say("nothing")
                 return 1
             answers.model = options.model or self._model(listed)
         else:

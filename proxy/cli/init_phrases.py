@@ -13,6 +13,7 @@ TEXTS: Final = {
     "models": ("     models: {}", "     模型：{}"),
     "corrected": ("     corrected to {}", "     已改正为 {}"),
     "again": ("     please answer again", "     请重新回答"),
+    "nothing": ("nothing was written: correct the answer, and run init again", "没有写入任何文件：请改正答案后重新运行 init"),
     "written": ("written: {}", "已写入：{}"),
     "testing": ("testing it with doctor:", "用 doctor 检查："),
     "hand_over": ("the key for {} is in {}", "{} 的 key 在 {}"),

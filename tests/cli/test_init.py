@@ -137,7 +137,9 @@ async def test_what_does_not_work_is_not_written(
         ),
     ):
         assert await run(tmp_path / "my.toml", "--yes", *arguments) == 1
-        assert words in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert words in said
+        assert "nothing was written" in said
     assert written(tmp_path) == []
 
 

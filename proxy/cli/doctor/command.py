@@ -6,6 +6,7 @@ usage or settings.
 
 import argparse
 import asyncio
+import getpass
 import io
 import os
 import sys
@@ -91,7 +92,8 @@ def _key(options: argparse.Namespace) -> str:
     """Return the key from the command line, standard input or the environment."""
     key = options.key
     if key == "-":
-        key = sys.stdin.readline(KEY_CHARACTERS_MAX).strip()
+        key = getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline(KEY_CHARACTERS_MAX)
+        key = key.strip()
     elif key is None:
         key = os.environ.get(KEY_VARIABLE)
     if not key:
