@@ -6,19 +6,15 @@ import os
 import re
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from structlog.testing import capture_logs
 
 from proxy.cli.serve_workers import check_workers
 from proxy.cli.server import open_slots
 from proxy.errors import SettingsError
-from proxy.server.signals import Signals
-from proxy.server.supervisor import Supervisor
 from proxy.settings import load_settings
 from tests.cli.worker_processes import connections, two_workers, write_files
 from tests.conftest import KEY, RECIPE, SETTINGS, STATIC
@@ -213,53 +209,6 @@ async def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
             service.process.kill()
             await service.read("stopped", 2)
             await until(lambda: refuses(service.port))
-
-
-async def test_a_worker_that_cannot_start_ends_the_service_with_its_status() -> None:
-    command = [sys.executable, "-c", "import sys; sys.exit(7)"]
-    supervisor = Supervisor(command, [[], []], "/nowhere", bytes(32), stop_seconds=PATIENCE)
-    async with asyncio.timeout(PATIENCE):
-        assert await supervisor.run(Signals()) == 7
-
-
-BEATING = """
-import asyncio, os, sys
-from pathlib import Path
-from proxy.server.supervisor import Lifeline
-
-async def main():
-    with Lifeline(int(sys.argv[2])) as lifeline:
-        lifeline.read_assignment()
-        lifeline.watch(lambda: None)
-        lifeline.report_ready()
-        Path(sys.argv[1], str(os.getpid())).touch()
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-
-async def test_a_worker_whose_loop_hangs_is_replaced_and_one_that_beats_is_not(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BEATING, str(tmp_path)]
-    hang_seconds = paced(3.0)
-    supervisor = Supervisor(command, [[], []], "", bytes(32), PATIENCE, hang_seconds)
-
-    def pids() -> set[int]:
-        return {int(path.name) for path in tmp_path.iterdir()}
-
-    with capture_logs() as log:
-        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
-            running = group.create_task(supervisor.run(Signals()))
-            await until(lambda: len(pids()) == 2)
-            stopped, _ = pids()
-            os.kill(stopped, signal.SIGSTOP)
-            await until(lambda: len(pids()) == 3)
-            os.kill(os.getpid(), signal.SIGTERM)
-            await running
-    (hung,) = [line for line in log if line["event"] == "worker_hung"]
-    assert hung["pid"] == stopped
-    assert hung["silent_s"] >= hang_seconds
-    assert [line["status"] for line in log if line["event"] == "worker_died"] == [-signal.SIGKILL]
 
 
 def test_what_workers_would_count_by_themselves_needs_redis(tmp_path: Path) -> None:
