@@ -97,7 +97,8 @@ class Credential:
     def life(self, now: float) -> TokenLife:
         """Return the age, and the ages at which the token is renewed, no longer sent, and over."""
         start = self.obtained
-        return TokenLife(now - start, self.refresh_at - start, self.expires_at - start, self.announced)
+        end = self.announced if math.isfinite(self.announced) else self.lifetime
+        return TokenLife(now - start, self.refresh_at - start, self.expires_at - start, end)
 
 
 def skew_of(lifetime: float, *, certain: bool = True) -> float:

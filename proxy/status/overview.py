@@ -59,14 +59,6 @@ class FirstEvents:
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialRow:
-    """One credential, as the worker sees it whose token ends first."""
-
-    reading: TokenReading
-    workers: int
-
-
-@dataclass(frozen=True, slots=True)
 class UpstreamRow:
     """One upstream, with the attempts of all workers."""
 
@@ -100,7 +92,8 @@ class Overview:
     """By minute of the last hour, the oldest first."""
     outcomes: Mapping[str, int]
     """Of the last hour, the most frequent first."""
-    credentials: Sequence[CredentialRow]
+    credentials: Sequence[TokenReading]
+    """Each as the worker sees it whose token ends first."""
     upstreams: Sequence[UpstreamRow]
     problems: Sequence[Problem]
     """The newest first."""
@@ -171,15 +164,12 @@ def _callers(reports: Iterable[StatusReport]) -> list[CallerRow]:
     return sorted(rows, key=lambda row: (-row.streams, -row.last_hour, row.name))
 
 
-def _credentials(reports: Iterable[StatusReport]) -> list[CredentialRow]:
+def _credentials(reports: Iterable[StatusReport]) -> list[TokenReading]:
     readings: dict[str, list[TokenReading]] = {}
     for report in reports:
         for reading in report.credentials:
             readings.setdefault(reading.credential, []).append(reading)
-    return [
-        CredentialRow(min(found, key=lambda reading: reading.remaining_seconds), len(found))
-        for found in readings.values()
-    ]
+    return [min(found, key=lambda reading: reading.remaining_seconds) for found in readings.values()]
 
 
 def _upstreams(reports: Iterable[StatusReport]) -> list[UpstreamRow]:

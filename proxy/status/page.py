@@ -7,7 +7,7 @@ from html import escape
 from typing import Final
 
 from proxy.status.charts import life_bar, line_chart, stacked_chart
-from proxy.status.overview import CredentialRow, Overview, UpstreamRow
+from proxy.status.overview import Overview, UpstreamRow
 from proxy.status.words import Words
 from proxy.telemetry import TokenReading
 from proxy.telemetry.traffic import Problem
@@ -213,15 +213,15 @@ def _figure(caption: str, chart: str, since: str, highest: str, words: Words) ->
     )
 
 
-def _credentials(rows: Sequence[CredentialRow], words: Words) -> str:
-    if not rows:
+def _credentials(readings: Sequence[TokenReading], words: Words) -> str:
+    if not readings:
         return _nothing(words.no_credentials)
     legend = "".join(
         f'<li><svg class="swatch" viewBox="0 0 12 12" aria-hidden="true"><path class="mark {name}" '
         f'd="M6 0V12"/></svg>{escape(text)}</li>'
         for name, text in (("soft", words.soft_mark), ("hard", words.hard_mark))
     )
-    return "".join(_credential(row.reading, words) for row in rows) + f'<ul class="legend">{legend}</ul>'
+    return "".join(_credential(reading, words) for reading in readings) + f'<ul class="legend">{legend}</ul>'
 
 
 def _credential(reading: TokenReading, words: Words) -> str:

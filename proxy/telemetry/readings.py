@@ -54,7 +54,7 @@ class TokenLife(NamedTuple):
     expiry: float
     """When it is no longer sent."""
     end: float
-    """When it ends according to the issuer; infinite for a token that does not expire."""
+    """When it ends according to the issuer; infinite only if it never expires as far as is known."""
 
 
 class TokenReading(NamedTuple):

@@ -44,6 +44,24 @@ def test_the_deadlines_of_a_token(
         assert credential.secret == Secret("t")
 
 
+@pytest.mark.parametrize(
+    ("announced", "longest", "expiry", "end"),
+    [
+        (300.0, math.inf, 290.0, 300.0),
+        (300.0, 100.0, 95.0, 300.0),  # the issuer promises more than its tokens live
+        (math.inf, math.inf, math.inf, math.inf),
+        (math.inf, 100.0, 95.0, 95.0),
+    ],
+)
+def test_the_life_of_a_token_is_told_in_ages(
+    announced: float, longest: float, expiry: float, end: float
+) -> None:
+    fetched = FetchedToken(Secret("t"), announced)
+    credential = mint(fetched, generation=1, obtained=1000.0, uniform=lowest, longest=longest)
+    life = credential.life(1012.0)
+    assert [*life] == pytest.approx([12.0, credential.refresh_at - 1000.0, expiry, end])
+
+
 def test_soft_lies_at_60_to_75_percent_and_spreads() -> None:
     draw = random.Random(16).uniform
     drawn = [
