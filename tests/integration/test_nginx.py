@@ -11,8 +11,9 @@ import pytest
 
 from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK
 from tests.conftest import KEY, RunningGateway, RunProxy
+from tests.documents import DOCUMENTS, fences, in_both_languages
 from tests.loopback import until
-from tests.nginx import LOCATIONS, caller_through, nginx_before
+from tests.nginx import LOCATIONS, SHIPPED_ADDRESS, caller_through, nginx_before
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.socket_upstream import socket_upstream
 
@@ -51,6 +52,34 @@ async def test_each_event_passes_nginx_before_the_next_is_made(
         assert await caller.chunk() == b""
     assert answer.status == 200
     assert answer.header("content-type") == ["text/event-stream"]
+
+
+@pytest.mark.parametrize("name", in_both_languages("docs/status"))
+async def test_the_status_page_passes_nginx(run_proxy: RunProxy, tmp_path: Path, name: str) -> None:
+    (location,) = fences(DOCUMENTS[name], "nginx")
+    key = "status-key-8f3a-5b20"
+    form = ("Content-Type: application/x-www-form-urlencoded", "Origin: http://status.corp.example:8080")
+    access = 'hosts = ["status.corp.example"]'
+    async with (
+        run_proxy("http://127.0.0.1:1", access=access, more=f'[status]\nkey = "{key}"') as proxy,
+        nginx_before(
+            proxy.url, tmp_path, edit=lambda text: text + location.replace(SHIPPED_ADDRESS, proxy.url)
+        ) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        body = f"key={key}".encode()
+        lines = ["POST /status/sign-in HTTP/1.1", "Host: status.corp.example:8080", *form]
+        lines += [f"Content-Length: {len(body)}", "", ""]
+        await caller.write("\r\n".join(lines).encode() + body)
+        answer = await caller.answer()
+        assert answer.status == 303
+        cookie = answer.header("set-cookie")[0].partition(";")[0]
+        await caller.body(answer)
+        await caller.send("GET", "/status/events", f"Cookie: {cookie}", key=None)
+        assert (await caller.answer()).status == 200
+        read = b""
+        while b'id="problems"' not in read:
+            read += await caller.chunk()
 
 
 @pytest.mark.parametrize("mount", MOUNTS)
