@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -103,8 +104,14 @@ async def alternate(scenario: Scenario, targets: Sequence[Target], rounds: int, 
     able = [one for one in targets if one.scenarios is None or scenario.name in one.scenarios]
     measured: dict[str, list[Round]] = {target.name: [] for target in able}
     for number in range(0 if scenario.warms_up else 1, rounds + 1):
-        for target in able:
-            one = await scenario.measure(target, core)
+        for target in [*able]:
+            try:
+                one = await scenario.measure(target, core)
+            except BenchError as error:  # The others can still be compared.
+                print(f"{scenario.name}: {error}", file=sys.stderr)
+                able.remove(target)
+                measured[target.name] = [Round({}, Counter({"not measured": 1}))]
+                continue
             which = f"round {number}/{rounds}" if number else "warm-up"
             figures = ", ".join(f"{name} {value:.4g}" for name, value in one.figures.items())
             faults = f"; FAILED {dict(one.failures)}" if one.failures else ""

@@ -17,7 +17,7 @@ from tests.benchmarks.words import LANGUAGES, Words
 FOLDER: Final = REPOSITORY / "docs" / "performance"
 RUNS: Final = ("bench", "peers")
 PAGES: Final = ("README", "docs/performance/README")
-_BLOCK: Final = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(\n<!-- end of figures -->)", re.DOTALL)
+_BLOCK: Final = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(?:.*?\n)??(<!-- end of figures -->)", re.DOTALL)
 README_SYSTEMS: Final = ("nginx", "proxy", "caddy", "lm-proxy", "litellm")
 
 
@@ -33,7 +33,7 @@ def fill(text: str, runs: dict[str, Report], words: Words) -> str:
         **{f"{name}-summary": render_summary(run, words) for name, run in runs.items()},
         "readme": render_summary(runs["peers"], words, README_SYSTEMS),
     }
-    return _BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}{block[3]}", text)
+    return _BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", text)
 
 
 def without_figures(text: str) -> str:

@@ -117,6 +117,7 @@ class Portkey(Peer):
 
     name = "portkey"
     scenarios = frozenset({"chat", "start"})
+    exact = False
     share = 0.5
 
     def command(self) -> list[str]:

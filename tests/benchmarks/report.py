@@ -96,8 +96,9 @@ def summarize(scenario: str, measured: Mapping[str, Sequence[Round]]) -> list[Ro
     for system, rounds in measured.items():
         figures = [dict(one.figures) for one in rounds]
         for ratio, reference in REFERENCES.items():
-            if "cpu_us" in figures[0] and reference in measured:
-                for own, other in zip(figures, measured[reference], strict=True):
+            others = measured.get(reference, [])
+            if all("cpu_us" in one.figures for one in (*rounds, *others)):
+                for own, other in zip(figures, others, strict=bool(others)):
                     own[ratio] = own["cpu_us"] / other.figures["cpu_us"]
         failures = sum((one.failures for one in rounds), Counter[str]())
         rows.append(

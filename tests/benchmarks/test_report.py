@@ -40,6 +40,14 @@ def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds() -> None:
     assert (proxy.figures["cpu_us"].lowest, proxy.figures["cpu_us"].highest) == (30, 60)
 
 
+def test_a_system_that_fails_leaves_the_others_comparable() -> None:
+    failed = [Round({}, Counter({"not measured": 1}))]
+    nginx, proxy = summarize("chat", {"nginx": costs(1, 2), "proxy": failed})
+    assert (nginx.figures["x_nginx"].median, proxy.figures, proxy.failed) == (1, {}, 1)
+    nginx, proxy = summarize("chat", {"nginx": failed, "proxy": costs(1, 2)})
+    assert "x_nginx" not in proxy.figures
+
+
 def test_a_kept_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     report = run(*chat_rows())
     report.save(tmp_path / "run.json")
