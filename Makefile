@@ -40,8 +40,8 @@ install-systemd: $(VENV)/.build ## Install the service and its systemd units (as
 	@$(PYTHON) -m venv --clear $(HOME_OF)
 	@$(HOME_OF)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
 		|| $(NOT_INSTALLED)
-	@wheels=$$(mktemp -d) && trap 'rm -r "$$wheels"' EXIT && $(BIN)/python -m hatchling build -t wheel -d "$$wheels" \
-		>/dev/null && $(HOME_OF)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+	@wheels=$$(mktemp -d) && trap 'rm -r "$$wheels"' EXIT && { $(BIN)/python -m hatchling build -t wheel -d "$$wheels" \
+		>"$$wheels/log" 2>&1 || { cat "$$wheels/log" >&2; exit 1; }; } && $(HOME_OF)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
 		"$$wheels/llm_token_proxy-$(VERSION)-py3-none-any.whl"
 	@[ -z "$(DESTDIR)" ] || find $(HOME_OF)/bin -type f -exec sed -i '1s|^#!$(DESTDIR)|#!|' {} + # made for the real path
 	@install -d $(DESTDIR)/usr/local/bin $(DESTDIR)$(UNITS) $(ETC)

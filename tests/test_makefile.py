@@ -18,6 +18,7 @@ echo "$@" >> "$CALLS"
 case "$*" in
   *"-m venv"*) for last; do :; done
     rm -rf "$last"; mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; touch "$last/pip";;
+  *base_prefix*) test -z "$AT_HOME";;
   *find_spec*) test -e "$(dirname "$0")/../pip" -a -e "$(dirname "$0")/../quart";;
   *"pip --version"*) test -e "$(dirname "$0")/../pip";;
   *"pip install"*) test -z "$OFFLINE" && touch "$(dirname "$0")/../quart";;
@@ -120,6 +121,14 @@ def test_the_service_is_staged_below_destdir(made: Made, tmp_path: Path) -> None
     assert (units / "llm-token-proxy.socket").is_file()
     outside = [path for path in tmp_path.iterdir() if path.name not in {"root", "venv", "calls", "python"}]
     assert outside == []
+
+
+def test_a_python_that_the_service_cannot_read_is_refused(made: Made, tmp_path: Path) -> None:
+    status, words, _ = made.install("install-systemd", f"DESTDIR={tmp_path / 'root'}", AT_HOME="yes")
+    assert status == 2
+    assert "the service cannot read" in words
+    assert "which is in a home folder: say another with PYTHON=..." in words
+    assert not (tmp_path / "root").exists()
 
 
 def test_an_upgrade_of_the_service_keeps_its_settings(made: Made, tmp_path: Path) -> None:
