@@ -166,6 +166,8 @@ class Api:
         self.base_url = section.base_url
         self.origin = origin_of(section.base_url)
         self.client = UpstreamClient(subject, section, credential)
+        self.http_versions: set[str] = set()
+        """Of the responses so far."""
         self._section = section
         self._credential = credential
         self._secrets = tuple(secrets)
@@ -224,6 +226,7 @@ class Api:
         try:
             async with asyncio.timeout(self._seconds):
                 response = await self.client.open(request, record)
+                self.http_versions.add(response.http_version)
                 timed = TimedResponse(response.status, response.headers, response.http_version)
                 try:
                     await _read(response, timed, received, lambda: clock() - sent, enough)

@@ -156,6 +156,11 @@ async def quotes(talk: Conversation) -> None:
     await refusal("401 Unauthorized", f"\x1b[31m{given} is unknown")(talk)
 
 
+async def lists_in_http_1_0(talk: Conversation) -> None:
+    await talk.say(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + json.dumps(MODELS).encode())
+    talk.writer.close()
+
+
 NULL_DELTA: Final = event({"choices": [{"index": 0, "delta": None, "finish_reason": None}]})
 GATEWAYS: Final[dict[str, dict[str, Fault]]] = {
     "sound": {},
@@ -163,6 +168,7 @@ GATEWAYS: Final[dict[str, dict[str, Fault]]] = {
     "page": everything(page()),
     "empty": everything(says(b"")),
     "moved": everything(says(b"", "Location: https://elsewhere.example/", status="301 Moved")),
+    "old": {"GET /models": lists_in_http_1_0},
     "nowhere": everything(NOT_FOUND),
     "no_list": {"GET /models": NOT_FOUND, **chat(refusal("400 Bad Request", "Model Not Exist"))},
     "hangs": chat(waits),

@@ -133,6 +133,7 @@ SETUPS = [
     config("a gateway that rejects the token", "token_rejected", gateway="refuses"),
     config("a gateway that is down", "refused", edit=(BASE, '"http://127.0.0.1:{closed}/v1"')),
     config("a gateway whose stream breaks", "stream_broken", gateway="cut"),
+    config("a gateway that speaks HTTP/1.0", "http_1_0", gateway="old", status=0),
     config("a gateway that collects its streams", "buffered_whole", gateway="collected"),
     config("a model that does not exist", "model_unknown", gateway="no_model", arguments=("--model", "m-chta")),
     config("one of two credentials", "token_refused", "skipped", more=SECOND),
