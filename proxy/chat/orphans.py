@@ -69,6 +69,10 @@ class OrphanWatch:
     async def _end(self, lapsed: Sequence[str]) -> None:
         """End the dialogues whose leases have been found lapsed often enough."""
         self._seen = {channel: self._seen.get(channel, 0) + 1 for channel in lapsed}
-        for channel, looks in self._seen.items():
-            if looks >= LOOKS and await self._broker.end_lapsed(channel, self._ending):
-                self._log.warning("chat_dialogue_orphaned")
+        for channel in [channel for channel, looks in self._seen.items() if looks >= LOOKS]:
+            del self._seen[channel]
+            try:
+                if await self._broker.end_lapsed(channel, self._ending):
+                    self._log.warning("chat_dialogue_orphaned")
+            except StoreUnavailable as error:  # others must not wait for this one
+                self._log.warning("chat_orphan_not_ended", reason=str(error))
