@@ -75,12 +75,13 @@ class Stage:
 async def stage(browser: Browser) -> AsyncIterator[Stage]:
     """A chat and its visitors, until the end of the test."""
     chat = ScriptedChat()
-    async with serve_on_loopback(chat.app) as url:
-        stage = Stage(chat, url, browser, Watch(url), [])
-        try:
-            yield stage
-        finally:
-            for context in stage.contexts:
-                await context.close()
-            chat.drop()
+    with chat.visited():
+        async with serve_on_loopback(chat.app) as url:
+            stage = Stage(chat, url, browser, Watch(url), [])
+            try:
+                yield stage
+            finally:
+                for context in stage.contexts:
+                    await context.close()
+                chat.drop()
     assert stage.watch.complaints == []

@@ -1,21 +1,38 @@
-"""A scripted chat service: the real page and headers, and events that the test publishes."""
+"""The real chat application with a scripted model: events that the test publishes, and faults on the way."""
 
-import asyncio
-import itertools
+import contextlib
+import dataclasses
 import json
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from unittest import mock
+from urllib.parse import parse_qs
+from uuid import UUID
 
-from quart import Quart, Response, request
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
-from proxy.blueprints.chat_guard import PAGE_HEADERS
-from proxy.chat.page_files import read_page_files
+from proxy.app import create_app
+from proxy.blueprints import chat_session
+from proxy.chat.broker import Mailbox
+from proxy.chat.channels import MemoryChannels
+from proxy.chat.dialogues import Branch, Dialogues
+from proxy.chat.event import Event
+from proxy.chat.memory_broker import MemoryBroker
+from proxy.chat.notices import Notice
 from proxy.chat.render import Kind, render_block
+from proxy.config_snapshots import ConfigSnapshots
+from proxy.settings import load_settings
 from tests.browser.samples import blocks
+from tests.conftest import KEY, SETTINGS, STATIC
 
+T = TypeVar("T")
 BEGINNING = "0-0"
-PAGE_FILES = read_page_files()
+CHAT = '[chat]\nrate = "1000/second"\n'
+NOWHERE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,25 @@ class Refusal:
     fields: dict[str, object] = field(default_factory=dict)
 
 
+class _Broker(MemoryBroker):
+    """A broker whose readers a test can cut off."""
+
+    @property
+    def mailboxes(self) -> list[Mailbox[Event]]:
+        """Those of all readers."""
+        return [mailbox for mailboxes in self._readers.values() for mailbox in mailboxes]
+
+    def deliver(self, channel: str, event: Event) -> None:
+        """Send an event as another service does: it is neither numbered nor stored."""
+        for mailbox in self._readers.get(channel, ()):
+            mailbox.put(event)
+
+    def cut_silently(self) -> None:
+        """Send the readers nothing more, and do not tell them."""
+        for mailboxes in self._readers.values():
+            mailboxes.clear()
+
+
 class ScriptedChat:
     """One channel, in which a test publishes and reads requests.
 
@@ -46,10 +82,12 @@ class ScriptedChat:
         down: Whether every request is answered 503.
         asked: How often a page has asked for the session.
         deaf: Whether a stop has no effect.
+        busy: Whether the service says that it works on an answer.
         ends_for_good: Whether streams are answered 204.
-        headers: Those of the page and its files.
+        has_policy: Whether the page and its files have a Content-Security-Policy.
         refusal: What the next post is refused with.
         pages: Pages of the site around the chat, by path: HTML, and a policy where they have one.
+        ids: Those of the published events.
     """
 
     def __init__(self, channel: str = "0b0ab0b6-8e54-4c0f-9a5e-3d2f6c1b7a10") -> None:
@@ -57,32 +95,25 @@ class ScriptedChat:
         self.prompts: list[str] = []
         self.posts: list[str] = []
         self.resumed: list[Resumed] = []
-        self.down = False
-        self.ends_for_good = False
-        self.busy = False
+        self.ids: list[str] = []
+        self.down = self.ends_for_good = self.busy = self.deaf = False
+        self.has_policy = True
         self.asked = 0
-        self.deaf = False
-        self.headers = dict(PAGE_HEADERS)
         self.refusal: Refusal | None = None
         self.pages: dict[str, tuple[str, str | None]] = {}
-        self._kept: list[tuple[str, bytes]] = []
-        self._ids = itertools.count(1)
-        self._streams: set[asyncio.Queue[bytes | None]] = set()
-        self.app = self._build()
+        self.broker = _Broker()
+        self.channels = _Channels(self)
+        self.app = _Application(self)
 
     # What a test does
 
     def publish(self, kind: str, data: object, *, with_id: bool = True) -> None:
         """Send an event to every stream, and keep it for those to come."""
-        lines = f"event:{kind}\ndata:{json.dumps(data)}\n"
-        if with_id:
-            event_id = f"{int(time.time() * 1000)}-{next(self._ids)}"
-            event = f"{lines}id:{event_id}\n\n".encode()
-            self._kept.append((event_id, event))
-        else:  # published into Redis by somebody else: live only
-            event = f"{lines}\n".encode()
-        for queue in self._streams:
-            queue.put_nowait(event)
+        event = Event(data, kind)
+        if not with_id:  # published into Redis by somebody else: live only
+            self.broker.deliver(self.channel, event)
+            return
+        self.ids.append(_finish(self.broker.publish(self.channel, event)))
 
     def message(self, message: str, *, with_id: bool = True, **fields: object) -> None:
         """Send a block of HTML as it stands."""
@@ -121,124 +152,163 @@ class ScriptedChat:
 
     def drop(self) -> None:
         """Cut every stream."""
-        for queue in self._streams:
-            queue.put_nowait(None)
+        for mailbox in self.broker.mailboxes:
+            mailbox.close()
 
     def cut_silently(self) -> None:
         """Leave the streams open, but send nothing more on them."""
-        self._streams.clear()
+        self.broker.cut_silently()
 
     def forget(self) -> None:
         """Delete the stored events."""
-        self._kept.clear()
+        _finish(self.broker.forget(self.channel))
+
+    async def give_away(self, channel: str) -> None:
+        """Make another visitor the owner of a channel."""
+        assert await self.channels.claim(channel, "somebody else")
 
     @property
     def readers(self) -> int:
         """How many streams are open."""
-        return len(self._streams)
+        return len(self.broker.mailboxes)
 
-    # What the page gets
+    @contextlib.contextmanager
+    def visited(self) -> Iterator[None]:
+        """Give every new visitor the session whose channel is this one, during the block."""
+        with mock.patch.object(chat_session, "uuid4", side_effect=lambda: UUID(self.channel)):
+            yield
 
-    def _build(self) -> Quart:
-        app = Quart(__name__, static_folder=None)
-        app.config.update(RESPONSE_TIMEOUT=None)
-        app.before_request(self._refuse)
-        app.add_url_rule("/site/<path:name>", view_func=self._site)
-        app.add_url_rule("/chat/", view_func=self._index)
-        app.add_url_rule("/chat/drawer.js", view_func=self._drawer)
-        app.add_url_rule("/chat/page/<path:name>", view_func=self._file)
-        app.add_url_rule("/chat/session", view_func=self._session)
-        app.add_url_rule("/chat/stream", view_func=self._stream)
-        app.add_url_rule("/chat/<action>", view_func=self._post, methods=["POST"])
-        return app
 
-    async def _refuse(self) -> Response | None:
-        if self.down and not request.path.startswith("/chat/page"):
-            return Response("down", status=503)
-        if self.refusal is not None and request.method == "POST":
-            refusal, self.refusal = self.refusal, None
-            code = int(refusal.status == 200)
-            body = json.dumps({"code": code, "msg": refusal.words, **refusal.fields})
-            return Response(body, refusal.status, refusal.headers, content_type="application/json")
+class _Channels(MemoryChannels):
+    """Channels of which the test says whether an answer is being written."""
+
+    def __init__(self, script: ScriptedChat) -> None:
+        super().__init__()
+        self._script = script
+
+    async def busy(self, channel: str) -> bool:
+        return self._script.busy
+
+
+class _Dialogues:
+    """The dialogues of the scripted model."""
+
+    def __init__(self, script: ScriptedChat) -> None:
+        self._script = script
+
+    async def ask(
+        self, _channel: str, prompt: str, *_: str, model: str | None, branch: Branch | None
+    ) -> Notice | None:
+        assert (model, branch) == (None, None)
+        self._script.posts.append("dialogue")
+        self._script.prompts.append(prompt)
+        self._script.ask(prompt)
         return None
 
-    async def _index(self) -> Response:
-        return self._static("index.html")
+    async def regenerate(self, *_: str, model: str | None) -> Notice | None:
+        assert model is None
+        self._script.posts.append("regenerate")
+        self._script.state("regenerating")
+        self._script.state("waiting")
+        return None
 
-    async def _drawer(self) -> Response:
-        return self._static("drawer.js")
-
-    async def _file(self, name: str) -> Response:
-        return self._static(name)
-
-    async def _site(self, name: str) -> Response:
-        body, policy = self.pages[name]
-        content_type = "text/css" if name.endswith(".css") else "text/html"
-        response = Response(body, content_type=f"{content_type}; charset=utf-8")
-        if policy is not None:
-            response.headers["Content-Security-Policy"] = policy
-        return response
-
-    async def _session(self) -> Response:
-        if request.args.get("channel", self.channel) != self.channel:
-            return Response('{"code": 0, "msg": "not your channel"}', 403, content_type="application/json")
-        self.asked += 1
-        body = json.dumps({"channel": self.channel, "busy": self.busy})
-        return Response(body, content_type="application/json", headers={"Cache-Control": "no-store"})
-
-    async def _stream(self) -> Response:
-        header, parameter = request.headers.get("Last-Event-ID"), request.args.get("last_event_id")
-        self.resumed.append(Resumed(header, parameter))
-        after = header or parameter
-        if self.ends_for_good and after != BEGINNING:
-            return Response(status=204)
-        if request.args["channel"] != self.channel:
-            return Response(status=403)
-        response = Response(self._events(after), content_type="text/event-stream; charset=utf-8")
-        response.timeout = None
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    async def _events(self, after: str | None) -> AsyncIterator[bytes]:
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        for event_id, event in self._kept:
-            if after is not None and _order(event_id) > _order(after):
-                queue.put_nowait(event)
-        self._streams.add(queue)
-        try:
-            yield b"retry:200\n: open\n\n"
-            while True:
-                coming = await queue.get()
-                if coming is None:
-                    return
-                yield coming
-        finally:
-            self._streams.discard(queue)
-
-    async def _post(self, action: str) -> Response:
-        body = await request.get_json()
-        self.posts.append(action)
-        words = ""
-        if action == "dialogue":
-            self.prompts.append(body["prompt"])
-            self.ask(body["prompt"])
-        elif action == "stop":
-            if not self.deaf:
-                self.state("stopped")
-        elif action == "regenerate":
-            self.state("regenerating")
-            self.state("waiting")
-        elif action == "reset":
-            self.forget()
-            self.state("reset")
-        else:
-            words = "?"
-        return Response(json.dumps({"code": 1, "msg": words}), content_type="application/json")
-
-    def _static(self, name: str) -> Response:
-        file = PAGE_FILES[name]
-        return Response(file.body, headers=self.headers, content_type=file.content_type)
+    async def stop(self, _channel: str) -> None:
+        self._script.posts.append("stop")
+        if not self._script.deaf:
+            self._script.state("stopped")
 
 
-def _order(event_id: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in event_id.split("-"))
+class _Application:
+    """The application, and around it the site and the faults of the script.
+
+    Args:
+        script: What happens.
+    """
+
+    def __init__(self, script: ScriptedChat) -> None:
+        self._script = script
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "proxy.toml"
+            path.write_text(
+                SETTINGS.format(key=KEY, upstream=NOWHERE, credential=STATIC, options="", more=CHAT)
+            )
+            self._app = create_app(load_settings(path, {}))
+        self._is_scripted = False
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if not self._is_scripted:
+            self._hand_over()
+        path, method = scope["path"], scope["method"]
+        answer = self._answer(path, method, dict(scope["headers"]), scope["query_string"])
+        if answer is None:
+            await self._app(scope, receive, cast(ASGISendCallable, self._without_policy(send)))
+            return
+        status, headers, body = answer
+        named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        start: Any = {"type": "http.response.start", "status": status, "headers": named}
+        await send(start)
+        end: Any = {"type": "http.response.body", "body": body, "more_body": False}
+        await send(end)
+
+    def _hand_over(self) -> None:
+        """Put the script in the place of the model."""
+        snapshots: ConfigSnapshots = self._app.extensions["proxy"]
+        assert snapshots.chat is not None
+        script = self._script
+        snapshots.chat = dataclasses.replace(
+            snapshots.chat,
+            broker=script.broker,
+            channels=script.channels,
+            dialogues=cast(Dialogues, _Dialogues(script)),
+        )
+        self._is_scripted = True
+
+    def _answer(
+        self, path: str, method: str, headers: dict[bytes, bytes], query: bytes
+    ) -> tuple[int, dict[str, str], bytes] | None:
+        """The answer of the site, or of a fault; None if the application answers."""
+        script = self._script
+        if path.startswith("/site/"):
+            body, policy = script.pages[path.removeprefix("/site/")]
+            kind = "text/css" if path.endswith(".css") else "text/html"
+            policies = {} if policy is None else {"Content-Security-Policy": policy}
+            return 200, {"Content-Type": f"{kind}; charset=utf-8", **policies}, body.encode()
+        if script.down and not path.startswith("/chat/page"):
+            return 503, {}, b"down"
+        if script.refusal is not None and method == "POST":
+            refusal, script.refusal = script.refusal, None
+            reply = {"code": int(refusal.status == 200), "msg": refusal.words, **refusal.fields}
+            kinds = {"Content-Type": "application/json", **refusal.headers}
+            return refusal.status, kinds, json.dumps(reply).encode()
+        script.asked += path == "/chat/session"
+        if path == "/chat/stream":
+            header = headers.get(b"last-event-id", b"").decode() or None
+            parameter = parse_qs(query.decode()).get("last_event_id", [None])[0]
+            script.resumed.append(Resumed(header, parameter))
+            if script.ends_for_good and (header or parameter) != BEGINNING:
+                return 204, {}, b""
+        return None
+
+    def _without_policy(self, send: ASGISendCallable) -> Any:
+        if self._script.has_policy:
+            return send
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                kept = [pair for pair in message["headers"] if pair[0].lower() != b"content-security-policy"]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        return sending
+
+
+def _finish(working: Coroutine[Any, Any, T]) -> T:
+    """Run a method of a broker in memory, which waits for nothing, and return its result."""
+    try:
+        while True:
+            working.send(None)
+    except StopIteration as end:
+        return cast(T, end.value)

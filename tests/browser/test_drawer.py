@@ -110,6 +110,7 @@ async def test_an_element_of_the_page_opens_it_and_may_bring_the_channel(stage: 
 
 
 async def test_a_channel_that_is_another_visitors_is_told_in_words(stage: Stage) -> None:
+    await stage.chat.give_away("somebody-elses")
     button = '<button id="ask-ai" data-llm-chat data-channel="somebody-elses">AI</button>'
     page = await host(stage, more=button)
     await page.locator("#ask-ai").click()
