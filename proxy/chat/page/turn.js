@@ -234,15 +234,17 @@ export class Turn {
       button.classList.add("retry");
       this.#ending.append(button);
     }
+    const facts = element("p", { class: "note facts" });
     if (this.state === "done" && seconds !== null) {
       const took = Math.max(1, Math.round(seconds));
-      this.#ending.append(element("p", { class: "note took", "data-say": "took", "data-say-n": took }));
+      facts.append(element("span", { class: "took", "data-say": "took", "data-say-n": took }));
     }
     if (model !== null) {
-      this.#ending.append(element("p", { class: "note" }, model));
+      facts.append(element("span", {}, model));
     }
     const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
-    this.#ending.append(element("p", { class: "note" }, clock.format(at)));
+    facts.append(element("span", {}, clock.format(at)));
+    this.#ending.append(facts);
     this.root.append(words.apply(this.#ending));
   }
 
