@@ -257,8 +257,8 @@ async def test_each_dialogue_ends_whole_or_with_an_error(chat: Chat) -> None:
         problems += [f"{name}, from {start}: {problem}" for problem in asked.problems]
     print({name: dict(counted) for name, counted in ends.items()})
     assert problems == []
-    assert all(counted["done"] for counted in ends.values())
-    assert ends["a process is killed"]["failed"] > 0
+    total = sum(ends.values(), Counter[str]())
+    assert min(total["done"], total["failed"]) > 0
 
 
 async def test_readers_elsewhere_see_an_error_if_redis_is_emptied_when_a_process_dies(chat: Chat) -> None:
