@@ -9,7 +9,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENTS: Final = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for folder in (ROOT, ROOT / "docs")
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs/performance")
     for path in sorted(folder.glob("*.md"))
 }
 """By their paths from the root."""

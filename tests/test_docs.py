@@ -193,7 +193,8 @@ def test_the_nginx_location_is_that_of_the_file(name: str) -> None:
 
 def test_images_are_small_and_each_is_shown() -> None:
     shown = {beside(name, image) for name, text in DOCUMENTS.items() for image in images(text)}
-    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/images").iterdir()}
+    files = [*(ROOT / "docs/images").iterdir(), *(ROOT / "docs/performance").glob("*.svg")]
+    kept = {path.relative_to(ROOT).as_posix() for path in files}
 
     assert shown == kept
     assert [name for name in kept if (ROOT / name).stat().st_size > IMAGE_BYTES_MAX] == []
@@ -201,7 +202,7 @@ def test_images_are_small_and_each_is_shown() -> None:
 
 @each_readme
 def test_the_diagram_differs_by_its_colours_only_in_the_dark(name: str) -> None:
-    dark, light = [image for image in images(DOCUMENTS[name]) if image.endswith(".svg")]
+    dark, light = [image for image in images(DOCUMENTS[name]) if "/overview-" in image]
     texts = [(ROOT / image).read_text(encoding="utf-8") for image in (dark, light)]
 
     assert "dark" in dark

@@ -18,7 +18,7 @@ FOLDER: Final = REPOSITORY / "docs" / "performance"
 RUNS: Final = ("bench", "peers")
 PAGES: Final = ("README", "docs/performance/README")
 _BLOCK: Final = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(?:.*?\n)??(<!-- end of figures -->)", re.DOTALL)
-README_SYSTEMS: Final = ("nginx", "proxy", "caddy", "lm-proxy", "litellm")
+README_SYSTEMS: Final = ("nginx", "proxy", "lm-proxy", "litellm")
 
 
 def kept_runs() -> dict[str, Report]:

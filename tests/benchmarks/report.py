@@ -17,7 +17,7 @@ from typing import Final, Self
 from tests.benchmarks.process import REPOSITORY
 from tests.benchmarks.rounds import Round
 
-COMMAND_SECONDS: Final = 5.0
+COMMAND_SECONDS: Final = 30.0
 PACKAGES: Final = ("quart", "hypercorn", "openai", "aiohttp", "uvicorn", "granian")
 REFERENCES: Final = {"x_nginx": "nginx", "x_floor": "floor"}
 """Ratios, and the systems that they refer to."""

@@ -65,12 +65,15 @@ def render_scenario(rows: Sequence[Row], words: Words) -> str:
 def render_summary(report: Report, words: Words, systems: Sequence[str] | None = None) -> str:
     """Return the short table: one line for each system."""
     columns = [(scenario, name) for scenario, name in SUMMARY if report.of(scenario)]
-    heads = [f"{words.scenarios[scenario]}: {words.figures[name]}" for scenario, name in columns]
+    heads = [words.summary[scenario] for scenario, _ in columns]
     lines = [["", *heads]]
     known = dict.fromkeys(row.system for row in report.rows)
     for system in systems or known:
         figures = [report.figure(scenario, system, name) for scenario, name in columns]
-        ratios = [report.figure(scenario, system, "x_nginx") for scenario, _ in columns]
+        ratios = [
+            report.figure(scenario, system, "x_nginx") if name == "cpu_us" else None
+            for scenario, name in columns
+        ]
         lines.append([words.systems[system], *map(_with_ratio, figures, ratios)])
     return table(lines)
 

@@ -16,6 +16,8 @@ class Words:
     """Column headings, in their order."""
     panels: dict[str, str]
     """Titles in the picture."""
+    summary: dict[str, str]
+    """Column headings of the short table."""
     failed: str
     measured: str
     """A sentence about the run."""
@@ -69,6 +71,13 @@ ENGLISH: Final = Words(
         "burst": "CPU: 100 events at once",
         "paced-500x30": "CPU: an event of a slow stream",
     },
+    summary={
+        "chat": "a chat request, µs of CPU",
+        "burst": "100 events at once, µs of CPU",
+        "paced-500x30": "an event of a slow stream, µs of CPU",
+        "open": "first event of 500 streams opened at once, p99, ms",
+        "start": "memory when idle, MB",
+    },
     failed="failed",
     measured="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. Medians of {rounds} "
     "rounds, with the lowest and the highest in parentheses.",
@@ -121,6 +130,13 @@ CHINESE: Final = Words(
         "chat": "CPU：一次聊天请求",
         "burst": "CPU：同时到达的 100 个事件",
         "paced-500x30": "CPU：慢速流的一个事件",
+    },
+    summary={
+        "chat": "一次聊天请求，CPU µs",
+        "burst": "同时到达的 100 个事件，CPU µs",
+        "paced-500x30": "慢速流的一个事件，CPU µs",
+        "open": "同时打开 500 个流，第一个事件的 p99，ms",
+        "start": "空闲内存，MB",
     },
     failed="失败",
     measured="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。数值是 {rounds} 轮的中位数，"
