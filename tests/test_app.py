@@ -7,7 +7,7 @@ from quart import Quart
 
 from proxy import errors
 from proxy.access import is_public
-from proxy.app import create_app
+from proxy.app import check_request, create_app, finish_headers, identify
 from proxy.errors import ErrorEnvelope, ProxyError
 from proxy.settings import load_settings
 from tests.conftest import SETTINGS, STATIC
@@ -47,6 +47,16 @@ def test_the_originals_routes_are_there_one_to_one(app: Quart) -> None:
     for path in ("chat/completions", "embeddings"):
         assert "POST" in (rules[f"/agent/api/llm_proxy/v1/{path}"] or set())
         assert "POST" in (rules[f"/v1/{path}"] or set())
+
+
+def test_relayed_requests_which_skip_the_hooks_of_quart_miss_none(app: Quart) -> None:
+    names = [None, *(name for name in app.blueprints if name.startswith("api_llm_proxy"))]
+    assert len(names) == 3
+    assert [hook for name in names for hook in app.before_request_funcs[name]] == [check_request, identify]
+    assert [hook for name in names for hook in app.after_request_funcs[name]] == [finish_headers]
+    assert not any(app.url_value_preprocessors[name] for name in names)
+    assert not any(app.teardown_request_funcs[name] for name in names)
+    assert not app.teardown_appcontext_funcs
 
 
 def all_errors(root: type[ProxyError] = ProxyError) -> list[type[ProxyError]]:

@@ -32,6 +32,22 @@ def test_lines_are_written_whole_and_in_order(tmp_path: Path) -> None:
     assert writer.dropped == 0
 
 
+def test_lines_of_one_moment_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        written.append(bytes(data))
+        return original(descriptor, data)
+
+    original = os.write
+    monkeypatch.setattr(os, "write", write)
+    with (tmp_path / "log").open("w") as stream, writing_to(stream) as writer:
+        for _ in range(100):
+            writer.write(LINE)
+    assert b"".join(written) == LINE.encode() * 100
+    assert len(written) < 100
+
+
 def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream, writing_to(stream) as writer:
