@@ -106,7 +106,7 @@ def exchange() -> Iterator[Exchange]:
     app = Application("tests")
     app.config["BODY_TIMEOUT"] = 60
     app.config["RESPONSE_TIMEOUT"] = None
-    services = SimpleNamespace(exchanges=ExchangeTotals(), traffic=None)
+    services = SimpleNamespace(exchanges=ExchangeTotals(), traffic=None, traces=None)
     app.extensions["proxy"] = SimpleNamespace(current=services)
     with capture_logs(processors=[merge_contextvars]) as lines:
         exchange = Exchange(app, lines)
