@@ -21,6 +21,9 @@ def main() -> int:
     for name, count in sorted(soak.counts.items()):
         print(f"{name:<20} {count:>8}")
     print(f"{'token fetches':<20} {soak.fetches:>8}")
+    first, last = soak.memory[0][1], soak.memory[-1][1]
+    print(f"memory of the worker that lived: {first:.1f} MiB at the start, {last:.1f} MiB at the end")
+    print(f"its growth towards the end: {soak.memory_slope:+.1f} MiB per ten minutes")
     print(f"sockets of the worker that lived, before and after: {soak.sockets}")
     return int(any(soak.counts[fault] for fault in ("lost", "out of order", "foreign")))
 

@@ -5,17 +5,21 @@ import json
 import os
 import random
 import signal
+import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.benchmarks.process import memory_mb
 from tests.cli.worker_processes import Workers, connections, two_workers, write_files
 from tests.conftest import RECIPE
 from tests.loopback import until
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
+SETTLED_SHARE = 0.6
+"""The share of a run after which its memory is looked at: the worker is killed at half of it."""
 LEAVES = 0.1
 """The share of callers who leave before the end."""
 LAST = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
@@ -43,6 +47,14 @@ class Soak:
     """How streams ended, and the events that were lost, out of order or another caller's."""
     sockets: list[tuple[int, int]] = field(default_factory=list)
     """Of the worker that lived: before and after."""
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """Of the worker that lived: seconds since the start, and resident MiB."""
+
+    @property
+    def memory_slope(self) -> float:
+        """The growth of the memory in MiB per ten minutes, once the other worker's streams have come back."""
+        settled = self.memory[int(len(self.memory) * SETTLED_SHARE) :]
+        return statistics.linear_regression(*zip(*settled, strict=True)).slope * 600
 
     async def run(self, folder: Path) -> None:
         """Run it, and kill one worker in the middle."""
@@ -52,18 +64,25 @@ class Soak:
                 victim, survivor = service.pids.values()
                 before = connections(survivor)
                 async with asyncio.TaskGroup() as group:
-                    reading = group.create_task(
-                        _read_log(service)
-                    )  # the service drops lines that nobody reads
+                    # The service drops lines that nobody reads.
+                    reading = group.create_task(_read_log(service))
+                    watching = group.create_task(self._watch_memory(survivor))
                     calls = [group.create_task(self._call(service.url, n)) for n in range(self.streams)]
                     await asyncio.sleep(self.pause * self.events * self.turns / 2)
                     os.kill(victim, signal.SIGKILL)
                     await until(lambda: victim not in service.pids.values())
                     await asyncio.wait(calls)
                     reading.cancel()
+                    watching.cancel()
                 spare = before + 8  # idle connections to the upstream
                 await until(lambda: connections(survivor) <= spare)
                 self.sockets.append((before, connections(survivor)))
+
+    async def _watch_memory(self, pid: int) -> None:
+        began = time.monotonic()
+        while True:
+            self.memory.append((time.monotonic() - began, memory_mb([pid], "VmRSS")))
+            await asyncio.sleep(self.pause)
 
     async def _answer(self, talk: Conversation) -> None:
         if talk.request.target == b"/token":
