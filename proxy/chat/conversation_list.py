@@ -23,7 +23,7 @@ TITLE_CHARS_MAX: Final = 80
 
 _NOTE: Final = """
 local time = redis.call('time')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = time[1] * 1000 + time[2] / 1000  -- in microseconds, as an order
 redis.call('hsetnx', KEYS[1], ARGV[1], ARGV[2])
 redis.call('zadd', KEYS[2], now, ARGV[1])
 local old = redis.call('zrangebyscore', KEYS[2], '-inf', now - ARGV[3])
@@ -45,7 +45,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = redis.call('zrevrangebyscore', KEYS[2], '+inf', now - ARGV[1], 'WITHSCORES')
 local answer = {}
 for place = 1, #found, 2 do
-    answer[#answer + 1] = {found[place], found[place + 1], redis.call('hget', KEYS[1], found[place])}
+    answer[#answer + 1] = {found[place], math.floor(found[place + 1]), redis.call('hget', KEYS[1], found[place])}
 end
 return answer
 """

@@ -6,6 +6,7 @@ from tests.clients.answers import CUT, ECHO, HELD, MODELS, WRONG_KEY, arrived_in
 from tests.clients.client_process import NEWEST, NODE, run_client
 from tests.clients.conftest import Place
 from tests.conftest import KEY
+from tests.loopback import until
 
 ERRORS = {
     "400": "BadRequestError",
@@ -41,6 +42,7 @@ async def test_the_sdk_works_as_with_openai_itself(
         assert said["wrong_key"] == ["AuthenticationError", *WRONG_KEY]
     with subtests.test("what cannot help is not retried"):
         assert said["refused"] == ["InternalServerError", 502, "upstream_auth_failed"]
+        await until(lambda: bool(place.outcomes("odd:status_401")))
         assert place.outcomes("odd:status_401") == ["upstream_auth_failed"]
     with subtests.test("a passing fault is retried"):
         assert said["flaky"] == ECHO
