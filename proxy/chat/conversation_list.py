@@ -45,7 +45,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = redis.call('zrevrangebyscore', KEYS[2], '+inf', now - ARGV[1], 'WITHSCORES')
 local answer = {}
 for place = 1, #found, 2 do
-    answer[#answer + 1] = {found[place], math.floor(found[place + 1]), redis.call('hget', KEYS[1], found[place])}
+    answer[#answer + 1] = {found[place], found[place + 1], redis.call('hget', KEYS[1], found[place])}
 end
 return answer
 """
