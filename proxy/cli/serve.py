@@ -86,7 +86,7 @@ def serve(options: argparse.Namespace) -> int:
         load_token_texts(settings)  # a missing encoding is reported before the port opens
         log = stack.enter_context(writing_to(sys.stderr))
         stack.enter_context(contextlib.redirect_stderr(log))
-        configure_logs(settings.logs, log)
+        configure_logs(settings.logs, log, permanent=True)
         logging.captureWarnings(capture=True)
         signals = stack.enter_context(handled_signals())
         certificates = open_certificates(server)

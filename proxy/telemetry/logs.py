@@ -55,12 +55,15 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger(component=name))
 
 
-def configure_logs(settings: Logs, stream: TextIO | LogWriter | None = None) -> None:
+def configure_logs(
+    settings: Logs, stream: TextIO | LogWriter | None = None, *, permanent: bool = False
+) -> None:
     """Send every log line, including those of the standard library, to one stream.
 
     Args:
         settings: The `[logs]` section. `format = "auto"` means JSON unless the stream is a terminal.
         stream: The stream; by default standard error.
+        permanent: Whether the process keeps this configuration to its end, so that loggers can keep it too.
     """
     stream = stream or sys.stderr
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -79,7 +82,7 @@ def configure_logs(settings: Logs, stream: TextIO | LogWriter | None = None) -> 
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=permanent,
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs.shallow_json import TooManyItems, first_byte, is_empty, open_list
+from proxy.wire.repairs.shallow_json import IDS_MAX, TooManyItems, first_byte, is_empty, open_list
 
 _ABSENT: Final = msgspec.Raw(b"")
 
@@ -88,6 +88,6 @@ def _count_inputs(written: msgspec.Raw) -> int | None:
 
 def _read_items(written: msgspec.Raw) -> list[msgspec.Raw]:
     try:
-        return open_list(written) or []
+        return open_list(written, IDS_MAX) or []
     except TooManyItems:
         return []

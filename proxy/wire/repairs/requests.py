@@ -9,6 +9,7 @@ from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.registry import ReadIds, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
+    IDS_MAX,
     NULL,
     Members,
     TooManyItems,
@@ -195,7 +196,7 @@ DECODE_TOKEN_IDS: Final = Repair(
 @DECODE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
 def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
     """Replace token ids by their texts. Lists of other things are left to the upstream."""
-    items = open_list(request.get("input"))
+    items = open_list(request.get("input"), IDS_MAX)
     if not items:
         return None
     ids = _ids(read_value(request["input"]))
@@ -217,7 +218,7 @@ REFUSE_TOKEN_IDS: Final = Repair(
 def refuse_token_ids(request: Members, _: ReadIds) -> None:
     """Reject a request that holds token ids."""
     # Token ids are a list of numbers, or a list of such lists. A JSON string begins with a quote.
-    if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input")) or ()):
+    if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input"), IDS_MAX) or ()):
         refuse_ids([])
 
 

@@ -9,8 +9,10 @@ Members = dict[str, msgspec.Raw]
 """A JSON object whose values are not parsed yet."""
 
 NULL: Final = msgspec.Raw(b"null")
-ITEMS_MAX: Final = 10_000
+ITEMS_MAX: Final = 5_000
 """A body or an event with a longer list is not repaired, because each item takes time in every repair."""
+IDS_MAX: Final = 10_000
+"""The same for the input of an embedding request, which may be the token ids of one long text."""
 OBJECTS_MAX: Final = 4_000
 """A short body with more objects is not repaired, because each object takes microseconds."""
 OBJECT_BYTES: Final = 200
@@ -22,7 +24,7 @@ _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class TooManyItems(Exception):
-    """A list has more than `ITEMS_MAX` items; the body or the event that holds it is relayed unrepaired."""
+    """A list has too many items; the body or the event that holds it is relayed unrepaired."""
 
 
 def open_object(written: bytes | None) -> Members | None:
@@ -35,8 +37,12 @@ def open_object(written: bytes | None) -> Members | None:
         return None
 
 
-def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
+def open_list(written: bytes | None, most: int = ITEMS_MAX) -> list[msgspec.Raw] | None:
     """Return the items of a list; None if the bytes are not a JSON list.
+
+    Args:
+        written: The bytes.
+        most: The number of items that are not too many.
 
     Raises:
         TooManyItems: The list is too long.
@@ -49,7 +55,7 @@ def open_list(written: bytes | None) -> list[msgspec.Raw] | None:
         items = _ITEMS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(items) > ITEMS_MAX:
+    if len(items) > most:
         raise TooManyItems
     return items
 
