@@ -105,15 +105,14 @@ async def test_the_theme_is_the_systems_until_another_is_chosen_and_that_is_kept
     papers = {"light": "rgb(252, 252, 251)", "dark": "rgb(17, 23, 24)"}
     other = "dark" if theme == "light" else "light"
     page = await stage.open(**look)
-    paper = "e => getComputedStyle(e).backgroundColor"
     chat = page.page.locator("llm-chat")
-    assert await chat.evaluate(paper) == papers[theme]
+    await expect(chat).to_have_css("background-color", papers[theme])
     await page.page.locator("llm-chat .theme").click()
-    assert await chat.evaluate(paper) == papers[other]
-    assert await page.page.locator("html").evaluate(paper) == papers[other]
+    for element in (chat, page.page.locator("html")):
+        await expect(element).to_have_css("background-color", papers[other])
     await page.page.reload()
     await page.connected()
-    assert await chat.evaluate(paper) == papers[other]
+    await expect(chat).to_have_css("background-color", papers[other])
 
 
 async def test_without_motion_the_caret_stands_still(stage: Stage) -> None:
