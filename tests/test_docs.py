@@ -182,7 +182,7 @@ def test_both_languages_show_the_same_settings_and_the_same_kinds_of_blocks(engl
 @pytest.mark.parametrize("name", in_both_languages("docs/nginx"))
 def test_the_nginx_location_is_that_of_the_file(name: str) -> None:
     directive = re.compile(r"^ +(\w[^;#]*;)", re.MULTILINE)
-    (shown,) = fences(DOCUMENTS[name], "nginx")
+    _, shown = fences(DOCUMENTS[name], "nginx")
 
     api, _, _ = (ROOT / "config/nginx/proxy.conf").read_text().partition("# The web chat.")
     assert directive.findall(shown) == directive.findall(api)
