@@ -17,10 +17,9 @@ from typing import Final
 
 from tests.conftest import TALLY_VARIABLE
 
-WORKERS: Final = len(os.sched_getaffinity(0)) + 1
-"""One more than there are cores, since many tests wait."""
-FLEET: Final = ("tests/fleet", "tests/fuzz", "tests/soak", "tests/cli/test_serve_workers.py")
-"""Tests that start many processes, or load the machine for long."""
+WORKERS: Final = len(os.sched_getaffinity(0)) + 2
+"""Two more than there are cores, since many tests wait."""
+ROOT: Final = Path(__file__).parents[1]
 
 
 def phases(arguments: list[str]) -> list[list[str]]:
@@ -28,7 +27,12 @@ def phases(arguments: list[str]) -> list[list[str]]:
     parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
     if arguments:
         return [["-m", "not fleet", *parallel, *arguments]]
-    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *FLEET]
+    marked = [
+        str(path)
+        for path in ROOT.rglob("tests/**/test_*.py")
+        if "pytest.mark.fleet" in path.read_text("utf-8")
+    ]
+    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *sorted(marked)]
     return [
         ["-m", "not browser and not fleet", *parallel],
         ["-m", "browser", *parallel, "tests/browser"],
@@ -43,6 +47,7 @@ def run(arguments: list[str]) -> int:
         for number, phase in enumerate(phases(arguments)):
             tally = Path(folder) / str(number)
             environment = {**os.environ, TALLY_VARIABLE: str(tally)}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else hundreds of processes compile the package
             command = [sys.executable, "-m", "pytest", *phase]
             statuses.append(subprocess.run(command, check=False, env=environment).returncode)
             counted.update(json.loads(tally.read_text()) if tally.exists() else {})

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ from proxy.settings import load_settings
 from tests.loopback import serve_on_loopback, until
 from tests.odd_gateway import create_odd_gateway
 from tests.pace import PACE, paced
-from tests.taking_turns import turn
 
 hypothesis.settings.register_profile(
     "tests",
@@ -63,16 +62,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         limit = item.get_closest_marker("timeout")
         seconds = limit.args[0] if limit is not None else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(paced(seconds)), append=False)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside the clock of pytest-timeout
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Wait for the test's turn where several processes run tests."""
-    if not hasattr(item.config, "workerinput"):  # pytest-xdist's
-        return (yield)
-    shared = Path(item.config.option.basetemp).parent
-    with turn(shared, alone=item.get_closest_marker("alone") is not None):
-        return (yield)
 
 
 KEY = "sk-test-7c1f0a"

@@ -12,7 +12,7 @@ from tests.pace import PATIENCE
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.alone
+@pytest.mark.fleet
 async def test_a_bare_quart_answer_costs_at_most_its_share_of_stock_hypercorns() -> None:
     bench = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.benchmarks.http_layer", "--requests", "1500", "--rounds", "3",

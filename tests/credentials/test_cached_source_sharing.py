@@ -166,7 +166,6 @@ async def test_the_flight_knows_nothing_of_the_request_that_started_it(
     assert ids == {"fetching": None, "token_fetched": None, "token_rejected": "first"}
 
 
-@pytest.mark.alone
 async def test_twenty_thousand_waiters_are_cancelled_within_a_second() -> None:
     asleep = asyncio.Event()
 

@@ -19,8 +19,6 @@ from tests.integration.test_chat_fleet import SERVICE, address_of
 from tests.pace import PATIENCE
 from tests.redis_server import redis_server
 
-pytestmark = pytest.mark.alone
-
 CHANNELS = int(os.environ.get("PROXY_TEST_CHANNELS", "100"))
 FIRST = 50
 """Streams that are opened before the measurement, so that everything loaded once is loaded."""

@@ -23,8 +23,6 @@ from tests.nginx import LOCATIONS, nginx_before
 from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
 
-pytestmark = pytest.mark.alone
-
 DIALOGUES = int(os.environ.get("PROXY_TEST_DIALOGUES", "30"))
 AT_ONCE = 10
 FLEET = """

@@ -20,8 +20,6 @@ from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
-pytestmark = pytest.mark.alone
-
 MIB: Final = 1 << 20
 LARGE_BYTES: Final = 50 * MIB
 WARMING_BYTES: Final = 2 * MIB

@@ -71,7 +71,6 @@ async def test_models_and_every_other_path_are_relayed(run_proxy: RunProxy, gate
     assert echo["target"] == "/v1/echo/deep?x=1"
 
 
-@pytest.mark.alone
 async def test_a_thousand_cold_requests_fetch_one_token(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_delay=0.2)
     credential = gateway.credential + f"timeout = {PATIENCE}\nconnect_timeout = {PATIENCE}\n"
@@ -97,7 +96,6 @@ async def test_a_chat_that_finds_no_token_yet_is_answered_within_its_clients_tim
     assert gateway.gateway.stats.token_fetches == 1
 
 
-@pytest.mark.alone
 async def test_tokens_that_expire_under_load_fail_no_caller(
     run_proxy: RunProxy, gateway: RunningGateway
 ) -> None:
