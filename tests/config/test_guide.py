@@ -14,7 +14,7 @@ from proxy.cli import main
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.telemetry import Metrics
-from tests.config.examples import NAMES, ROOT, Surroundings
+from tests.config.examples import NAMES, Surroundings
 from tests.conftest import RunningGateway
 from tests.documents import DOCUMENTS, FENCE, LINK, fences, rows
 
@@ -135,13 +135,3 @@ async def test_the_metrics_are_there(name: str, around: Surroundings) -> None:
 
     assert len(named) > 5
     assert {metric for metric in named if f"\n# TYPE {metric} " not in f"\n{text}"} == set()
-
-
-@each_guide
-def test_the_log_events_are_written_somewhere(name: str) -> None:
-    code = "".join(path.read_text() for path in (ROOT / "proxy/credentials").rglob("*.py"))
-    events = [row[0].strip("`") for row in rows(DOCUMENTS[name]) if row[0].startswith("`token_")]
-
-    assert len(events) >= 4
-    for event in events:
-        assert f'"{event}"' in code
