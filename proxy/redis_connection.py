@@ -24,7 +24,7 @@ from proxy.transport_failure import FailureKind, explain, origin_of
 
 NAMESPACE: Final = "llm-token-proxy"
 """The prefix of all keys, except for the streams that carry the events of a channel."""
-COMMANDS_AT_ONCE: Final = 16
+CONCURRENT_COMMANDS_MAX: Final = 16
 """Further commands wait, so that thousands of reconnecting readers do not open a connection each."""
 CONNECTIONS_MAX: Final = 200
 """More than all users of the pool need together, because a full pool fails at once."""
@@ -46,7 +46,7 @@ class RedisConnection:
         self.pool, self._sentinels = _build_pool(settings)
         """The pool, for libraries that send commands themselves, inside `bounded`."""
         self._client = redis.asyncio.Redis.from_pool(self.pool)
-        self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_COMMANDS_MAX)
 
     @contextlib.asynccontextmanager
     async def bounded(self, seconds: float | None = None) -> AsyncIterator[None]:

@@ -28,7 +28,7 @@ from proxy.upstream.model_list import ModelList
 from proxy.upstream.routing import Routing
 
 if TYPE_CHECKING:
-    from proxy.telemetry.traces import Traces
+    from proxy.telemetry.traces import ExchangeTracer
 
 
 class RefCount:
@@ -89,7 +89,7 @@ class WorkerState:
     held: HeldBytes = field(default_factory=HeldBytes)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
-    traces: "Traces | None" = None
+    traces: "ExchangeTracer | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Services:
     exchanges: ExchangeTotals
     held: HeldBytes
     load: Load
-    traces: "Traces | None"
+    traces: "ExchangeTracer | None"
     """If `[traces]` is set."""
     traffic: Traffic | None
     """Counts exchanges for the status page; None if there is no such page."""
@@ -147,9 +147,9 @@ async def open_worker_state(
         lag = LoopLag()
         traces = None
         if settings.traces is not None:
-            from proxy.telemetry.traces import Traces  # of the extra `opentelemetry`
+            from proxy.telemetry.traces import ExchangeTracer  # of the extra `opentelemetry`
 
-            traces = Traces(settings.traces)
+            traces = ExchangeTracer(settings.traces)
             stack.push_async_callback(traces.close)
         load, usage = Load(lag), UsageTotals()
         yield WorkerState(store, redis, fleet, limits, usage, drain, lag, load, token_folder, traces=traces)

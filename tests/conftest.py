@@ -20,7 +20,7 @@ from structlog.typing import EventDict
 from proxy.app import create_app
 from proxy.config_snapshots import ConfigSnapshots
 from proxy.drain import Drain
-from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from proxy.server.other_servers import OURS
 from proxy.services import Services
 from proxy.settings import load_settings
@@ -219,7 +219,7 @@ class RunningGateway:
     """The demonstration gateway behind the proxy."""
 
     url: str
-    gateway: Gateway
+    gateway: DemoGateway
 
     @property
     def credential(self) -> str:

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from proxy.cli.arguments import SERVERS
 from proxy.secret import Secret
-from proxy.settings import Credential, CredentialSection, Settings
+from proxy.settings import CredentialSection, CredentialSettings, Settings
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.section import Section
 from proxy.wire.endpoints import ENDPOINT_NAMES, TABLE
@@ -64,7 +64,7 @@ def tables() -> Iterator[tuple[str, Keys]]:
         if name not in {"routes", "credentials"}:
             (section,) = sections_in(field.annotation)
             yield f"`[{name}", dict(keys_of(section))
-    for source in sections_in(Credential):
+    for source in sections_in(CredentialSettings):
         assert issubclass(source, CredentialSection)
         base = RequestSection if issubclass(source, RequestSection) else CredentialSection
         (word,) = get_args(source.model_fields["source"].annotation)

@@ -13,7 +13,7 @@ import pytest
 from limits import parse
 
 from proxy.access.counting import Counting
-from proxy.redis_connection import COMMANDS_AT_ONCE, RedisConnection, StoreUnavailable
+from proxy.redis_connection import CONCURRENT_COMMANDS_MAX, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer, redis_server
@@ -66,7 +66,7 @@ async def test_more_commands_at_once_than_places_wait_for_one(store: RedisServer
     async with connected(store.url) as redis:
         done = await asyncio.gather(*(redis.run("INCRBY", "counter", 1) for _ in range(200)))
         assert sorted(done) == [*range(1, 201)]
-        assert (await redis.run("CLIENT", "LIST")).count(b"\n") <= COMMANDS_AT_ONCE
+        assert (await redis.run("CLIENT", "LIST")).count(b"\n") <= CONCURRENT_COMMANDS_MAX
 
 
 async def test_a_silent_redis_is_given_up_in_time_and_closing_does_not_wait_for_it(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from proxy.redis_connection import COMMANDS_AT_ONCE, NAMESPACE, RedisConnection, StoreUnavailable
+from proxy.redis_connection import CONCURRENT_COMMANDS_MAX, NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
 
 if TYPE_CHECKING:  # The library takes 5 MB, and is imported where something is counted.
@@ -92,7 +92,7 @@ class _Redis:
         from limits.aio.storage import RedisStorage
 
         self._redis = redis
-        self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_COMMANDS_MAX)
         options: dict[str, Any] = {"connection_pool": redis.pool}
         # The pool has the address of Redis; the URL only selects the kind of client.
         storage = RedisStorage(

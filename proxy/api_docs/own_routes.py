@@ -9,7 +9,7 @@ TEXT: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
 
 
-class Text(NamedTuple):
+class BilingualText(NamedTuple):
     """A text in both languages."""
 
     en: str
@@ -25,7 +25,7 @@ class Parameter(NamedTuple):
     meaning: str
 
 
-class Body(NamedTuple):
+class BodySpec(NamedTuple):
     """The body of a request: one text in a field."""
 
     kind: str
@@ -41,14 +41,14 @@ class OwnRoute:
     """As OpenAPI writes it, with parameters in braces."""
     group: str
     """One of `operations`, `chat` and `status`."""
-    summary: Text
+    summary: BilingualText
     answer: str
     """The content type of a successful response."""
     method: str = "get"
     statuses: tuple[tuple[int, str], ...] = ((200, "Success."),)
     """The statuses of interest, with their meanings."""
     parameters: tuple[Parameter, ...] = ()
-    body: Body | None = None
+    body: BodySpec | None = None
     needs_session: bool = False
     """Whether it needs the key of the status page."""
 
@@ -70,60 +70,60 @@ OWN_ROUTES: Final = (
     OwnRoute(
         path="/",
         group="operations",
-        summary=Text("A page of links, for browsers", "链接页，供浏览器打开"),
+        summary=BilingualText("A page of links, for browsers", "链接页，供浏览器打开"),
         answer=HTML,
         statuses=((200, "The page."), (404, "The client accepts no HTML.")),
     ),
     OwnRoute(
         path="/livez",
         group="operations",
-        summary=Text("Whether the process runs", "进程是否在运行"),
+        summary=BilingualText("Whether the process runs", "进程是否在运行"),
         answer=TEXT,
     ),
     OwnRoute(
         path="/readyz",
         group="operations",
-        summary=Text("Whether requests should be sent here", "是否可以接收请求"),
+        summary=BilingualText("Whether requests should be sent here", "是否可以接收请求"),
         answer=TEXT,
         statuses=_READY,
     ),
     OwnRoute(
         path="/healthz",
         group="operations",
-        summary=Text("The same as `/readyz`", "与 `/readyz` 相同"),
+        summary=BilingualText("The same as `/readyz`", "与 `/readyz` 相同"),
         answer=TEXT,
         statuses=_READY,
     ),
     OwnRoute(
         path="/metrics",
         group="operations",
-        summary=Text("Metrics for Prometheus", "Prometheus 指标"),
+        summary=BilingualText("Metrics for Prometheus", "Prometheus 指标"),
         answer=TEXT,
         statuses=((200, "The metrics of all workers."), (403, "The Host header names another host.")),
     ),
     OwnRoute(
         path="/openapi.json",
         group="operations",
-        summary=Text("This description as an OpenAPI document", "本说明的 OpenAPI 文档"),
+        summary=BilingualText("This description as an OpenAPI document", "本说明的 OpenAPI 文档"),
         answer=JSON,
     ),
     OwnRoute(
         path="/docs",
         group="operations",
-        summary=Text("This description as a page", "本说明的网页"),
+        summary=BilingualText("This description as a page", "本说明的网页"),
         answer=HTML,
         parameters=(_LANGUAGE,),
     ),
     OwnRoute(
         path="/chat/",
         group="chat",
-        summary=Text("The page of the web chat", "网页对话的页面"),
+        summary=BilingualText("The page of the web chat", "网页对话的页面"),
         answer=HTML,
     ),
     OwnRoute(
         path="/chat/stream",
         group="chat",
-        summary=Text("The events of a channel", "一个频道的事件流"),
+        summary=BilingualText("The events of a channel", "一个频道的事件流"),
         answer=EVENTS,
         statuses=(
             (200, "Events."),
@@ -139,24 +139,26 @@ OWN_ROUTES: Final = (
     OwnRoute(
         path="/chat/dialogue",
         group="chat",
-        summary=Text("A greeting", "问候语"),
+        summary=BilingualText("A greeting", "问候语"),
         answer=HTML,
     ),
     OwnRoute(
         path="/chat/dialogue",
         method="post",
         group="chat",
-        summary=Text("Ask a question; the answer is published on the channel", "提问，回答发布到频道"),
+        summary=BilingualText(
+            "Ask a question; the answer is published on the channel", "提问，回答发布到频道"
+        ),
         answer=JSON,
         statuses=_ASKED,
         parameters=(_CHANNEL,),
-        body=Body(JSON, "prompt"),
+        body=BodySpec(JSON, "prompt"),
     ),
     OwnRoute(
         path="/chat/regenerate",
         method="post",
         group="chat",
-        summary=Text("Answer the last question again", "重新回答上一个问题"),
+        summary=BilingualText("Answer the last question again", "重新回答上一个问题"),
         answer=JSON,
         statuses=_ASKED,
         parameters=(_CHANNEL,),
@@ -165,7 +167,7 @@ OWN_ROUTES: Final = (
         path="/chat/stop",
         method="post",
         group="chat",
-        summary=Text("Stop the answer in progress", "停止正在进行的回答"),
+        summary=BilingualText("Stop the answer in progress", "停止正在进行的回答"),
         answer=JSON,
         statuses=_ASKED,
         parameters=(_CHANNEL,),
@@ -174,7 +176,7 @@ OWN_ROUTES: Final = (
         path="/chat/reset",
         method="post",
         group="chat",
-        summary=Text("Delete the dialogue", "清空对话"),
+        summary=BilingualText("Delete the dialogue", "清空对话"),
         answer=JSON,
         statuses=_ASKED,
         parameters=(_CHANNEL,),
@@ -182,23 +184,23 @@ OWN_ROUTES: Final = (
     OwnRoute(
         path="/chat/conversations",
         group="chat",
-        summary=Text("The visitor's conversations, the latest first", "访客的对话，最近的在前"),
+        summary=BilingualText("The visitor's conversations, the latest first", "访客的对话，最近的在前"),
         answer=JSON,
     ),
     OwnRoute(
         path="/chat/rename",
         method="post",
         group="chat",
-        summary=Text("Change the title of a conversation", "修改对话的标题"),
+        summary=BilingualText("Change the title of a conversation", "修改对话的标题"),
         answer=JSON,
         statuses=(*_ASKED, (404, "There is no such conversation, or no title.")),
         parameters=(_CHANNEL,),
-        body=Body(JSON, "title"),
+        body=BodySpec(JSON, "title"),
     ),
     OwnRoute(
         path="/chat/session",
         group="chat",
-        summary=Text(
+        summary=BilingualText(
             "The visitor's channel, and whether an answer is in progress", "访客的频道，是否正在回答"
         ),
         answer=JSON,
@@ -207,20 +209,20 @@ OWN_ROUTES: Final = (
     OwnRoute(
         path="/chat/drawer.js",
         group="chat",
-        summary=Text("The chat as a drawer for other pages", "可放进其他网页的对话抽屉"),
+        summary=BilingualText("The chat as a drawer for other pages", "可放进其他网页的对话抽屉"),
         answer="text/javascript",
     ),
     OwnRoute(
         path="/chat/page/{name}",
         group="chat",
-        summary=Text("A file of the page", "页面的文件"),
+        summary=BilingualText("A file of the page", "页面的文件"),
         answer="*/*",
         parameters=(_NAME,),
     ),
     OwnRoute(
         path="/status",
         group="status",
-        summary=Text("The status page", "状态页"),
+        summary=BilingualText("The status page", "状态页"),
         answer=HTML,
         statuses=((200, "The page."), (401, "The page that asks for the key.")),
         parameters=(_LANGUAGE,),
@@ -229,7 +231,7 @@ OWN_ROUTES: Final = (
     OwnRoute(
         path="/status/events",
         group="status",
-        summary=Text("The parts of the status page as they change", "状态页中变化的部分"),
+        summary=BilingualText("The parts of the status page as they change", "状态页中变化的部分"),
         answer=EVENTS,
         statuses=((200, "Events."), (401, "No key."), (503, "Too many readers.")),
         parameters=(_LANGUAGE,),
@@ -239,17 +241,17 @@ OWN_ROUTES: Final = (
         path="/status/sign-in",
         method="post",
         group="status",
-        summary=Text("Exchange the key for a session", "用 key 换取会话"),
+        summary=BilingualText("Exchange the key for a session", "用 key 换取会话"),
         answer=HTML,
         statuses=((303, "To the page, with a cookie."), (401, "The key is wrong.")),
         parameters=(_LANGUAGE,),
-        body=Body("application/x-www-form-urlencoded", "key"),
+        body=BodySpec("application/x-www-form-urlencoded", "key"),
     ),
     OwnRoute(
         path="/status/sign-out",
         method="post",
         group="status",
-        summary=Text("End the session in this browser", "结束本浏览器的会话"),
+        summary=BilingualText("End the session in this browser", "结束本浏览器的会话"),
         answer=HTML,
         statuses=((303, "To the page, without the cookie."),),
         parameters=(_LANGUAGE,),
@@ -257,7 +259,7 @@ OWN_ROUTES: Final = (
     OwnRoute(
         path="/status/page/{name}",
         group="status",
-        summary=Text("A file of the page", "页面的文件"),
+        summary=BilingualText("A file of the page", "页面的文件"),
         answer="*/*",
         parameters=(_NAME,),
     ),

@@ -8,7 +8,7 @@ from html import escape
 from typing import Final
 
 from proxy.api_docs.openapi import API_REFERENCE
-from proxy.api_docs.own_routes import OWN_ROUTES, Text
+from proxy.api_docs.own_routes import OWN_ROUTES, BilingualText
 from proxy.api_docs.relayed import METHODS, relayed_paths
 from proxy.wire.endpoints import OTHER, Endpoint, ModelPlace
 from proxy.wire.paths import ORIGINAL_MOUNT
@@ -27,32 +27,32 @@ class Style:
         return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-_TITLE: Final = Text("API of this service", "本服务的接口")
+_TITLE: Final = BilingualText("API of this service", "本服务的接口")
 _OTHER_LANGUAGE: Final = {"en": ("zh", "中文"), "zh": ("en", "English")}
-_ABOUT: Final = Text(
+_ABOUT: Final = BilingualText(
     "The service speaks OpenAI's API: it takes a key that never changes, and sends the upstream a live "
     "token. The upstream defines what a relayed request may contain; see {reference}. Programs can read "
     "this description in {document}.",
     "本服务提供 OpenAI 接口：调用方使用固定不变的 key，代理向上游发送实时有效的令牌。"
     "转发的请求可以包含什么由上游决定，见{reference}。供程序读取的同一份说明：{document}。",
 )
-_REFERENCE: Final = Text("OpenAI's API reference", "OpenAI 接口参考")
+_REFERENCE: Final = BilingualText("OpenAI's API reference", "OpenAI 接口参考")
 _GROUPS: Final = {
     "operations": (
-        Text("Operations", "运维"),
-        Text("Answered by the service itself. No key is needed.", "由本服务应答，不需要 key。"),
+        BilingualText("Operations", "运维"),
+        BilingualText("Answered by the service itself. No key is needed.", "由本服务应答，不需要 key。"),
     ),
     "chat": (
-        Text("Web chat", "网页对话"),
-        Text("Visitors have a session cookie and need no key.", "访客使用会话 Cookie，不需要 key。"),
+        BilingualText("Web chat", "网页对话"),
+        BilingualText("Visitors have a session cookie and need no key.", "访客使用会话 Cookie，不需要 key。"),
     ),
     "status": (
-        Text("Status page", "状态页"),
-        Text("It has its own key.", "使用单独的 key。"),
+        BilingualText("Status page", "状态页"),
+        BilingualText("It has its own key.", "使用单独的 key。"),
     ),
 }
-_RELAYED: Final = Text("Relayed to the upstream", "转发到上游")
-_RELAYED_ABOUT: Final = Text(
+_RELAYED: Final = BilingualText("Relayed to the upstream", "转发到上游")
+_RELAYED_ABOUT: Final = BilingualText(
     "These need the key of a caller, as `Authorization: Bearer KEY`. They are forwarded byte for byte, and "
     "never validated here. Each is also served below `{mount}`, and with `/v1/v1` in place of `/v1`; most "
     "are served without `/v1`, too.",
@@ -60,17 +60,19 @@ _RELAYED_ABOUT: Final = Text(
     "每个路径也可以加上前缀 `{mount}`，或把 `/v1` 换成 `/v1/v1`；多数路径还可以省略 `/v1`。",
 )
 _MODEL: Final = {
-    ModelPlace.NONE: Text("runs no model", "不运行模型"),
-    ModelPlace.BODY: Text("model in the body", "模型在请求体中"),
-    ModelPlace.PATH: Text("model in the path", "模型在路径中"),
-    ModelPlace.QUERY: Text("model in the query", "模型在查询参数中"),
-    ModelPlace.HIDDEN: Text("model not visible", "看不到模型"),
+    ModelPlace.NONE: BilingualText("runs no model", "不运行模型"),
+    ModelPlace.BODY: BilingualText("model in the body", "模型在请求体中"),
+    ModelPlace.PATH: BilingualText("model in the path", "模型在路径中"),
+    ModelPlace.QUERY: BilingualText("model in the query", "模型在查询参数中"),
+    ModelPlace.HIDDEN: BilingualText("model not visible", "看不到模型"),
 }
-_STREAMS: Final = Text("may stream events", "可返回事件流")
-_WEBSOCKET: Final = Text("WebSocket", "WebSocket")
-_NOT_LIMITED: Final = Text("not for keys limited to models, unless listed", "限定模型的 key 默认不可用")
-_NOT_BARE: Final = Text("only with `/v1`", "不能省略 `/v1`")
-_ALL_OTHERS: Final = Text("every other path", "其他所有路径")
+_STREAMS: Final = BilingualText("may stream events", "可返回事件流")
+_WEBSOCKET: Final = BilingualText("WebSocket", "WebSocket")
+_NOT_LIMITED: Final = BilingualText(
+    "not for keys limited to models, unless listed", "限定模型的 key 默认不可用"
+)
+_ONLY_WITH_VERSION: Final = BilingualText("only with `/v1`", "不能省略 `/v1`")
+_ALL_OTHERS: Final = BilingualText("every other path", "其他所有路径")
 
 
 def docs_page(lang: str, groups: Collection[str], style: Style) -> str:
@@ -126,7 +128,7 @@ def _facts(lang: str, endpoint: Endpoint) -> str:
     if not endpoint.limited:
         facts.append(_NOT_LIMITED)
     if not endpoint.bare:
-        facts.append(_NOT_BARE)
+        facts.append(_ONLY_WITH_VERSION)
     separator = "，" if lang == "zh" else ", "
     return _coded(separator.join(_in(lang, fact) for fact in facts))
 
@@ -149,7 +151,7 @@ def _coded(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))
 
 
-def _in(lang: str, text: Text) -> str:
+def _in(lang: str, text: BilingualText) -> str:
     return text.zh if lang == "zh" else text.en
 
 

@@ -59,8 +59,8 @@ def load_style() -> Style:
 
 def _language() -> str:
     request = current_request()
-    asked = request.args.get("lang", "")
-    return asked if asked in _LANGUAGES else request.accept_languages.best_match(_LANGUAGES, "en")
+    requested = request.args.get("lang", "")
+    return requested if requested in _LANGUAGES else request.accept_languages.best_match(_LANGUAGES, "en")
 
 
 def _groups() -> frozenset[str]:

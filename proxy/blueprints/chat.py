@@ -10,11 +10,11 @@ from quart.wrappers.response import IterableBody
 
 from proxy.access import public
 from proxy.blueprints.chat_guard import (
-    Refusal,
+    ChatRequestRejected,
     add_headers,
     check_site,
     handle_error,
-    handle_refusal,
+    handle_rejected,
     handle_unavailable,
     is_over,
     offered_model,
@@ -38,7 +38,7 @@ from proxy.redis_connection import StoreUnavailable
 blueprint = Blueprint("chat", __name__, url_prefix=PATH)
 blueprint.before_request(check_site)
 blueprint.after_request(add_headers)
-blueprint.register_error_handler(Refusal, handle_refusal)
+blueprint.register_error_handler(ChatRequestRejected, handle_rejected)
 blueprint.register_error_handler(ProxyError, handle_error)
 blueprint.register_error_handler(StoreUnavailable, handle_unavailable)
 blueprint.register_error_handler(BrokerClosed, handle_unavailable)
@@ -138,7 +138,7 @@ async def rename() -> Response:
     channel = await own_channel(counted=True)
     title = clean_prompt((await read_body()).title or "")
     if not title or not await chat().conversations.rename(visitor_session(), channel, title):
-        raise Refusal(HTTPStatus.NOT_FOUND, "no such conversation, or no title")
+        raise ChatRequestRejected(HTTPStatus.NOT_FOUND, "no such conversation, or no title")
     return reply()
 
 
@@ -148,8 +148,8 @@ async def session() -> Response:
     """Return the visitor's channel, whether an answer is written there or in `?channel=`, and settings."""
     own = visitor_session()
     await chat().visits.count(own, visitor_address())
-    asked = current_request().args.get("channel")
-    channel = own if asked is None else (await readable_channel())[0]
+    requested = current_request().args.get("channel")
+    channel = own if requested is None else (await readable_channel())[0]
     return reply(
         None, channel=own, busy=await chat().channels.busy(channel), **page_settings(chat().settings)
     )
@@ -186,7 +186,7 @@ def _after() -> str | None:
 
 def _file(file: PageFile | None) -> Response:
     if file is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, "no such file")
+        raise ChatRequestRejected(HTTPStatus.NOT_FOUND, "no such file")
     headers = {"ETag": f'"{file.etag}"', "Cache-Control": "no-cache"}
     if current_request().if_none_match.contains(file.etag):
         return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)

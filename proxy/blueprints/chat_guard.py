@@ -52,7 +52,7 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 _T = TypeVar("_T")
 
 
-class Refusal(Exception):
+class ChatRequestRejected(Exception):
     """Rejects a request.
 
     Args:
@@ -65,7 +65,7 @@ class Refusal(Exception):
         self.status = status
 
 
-class Body(msgspec.Struct):
+class ChatRequestBody(msgspec.Struct):
     """The body of a request: a question, a new title, or neither.
 
     Args:
@@ -95,13 +95,13 @@ async def check_site() -> None:
     """Reject requests with a foreign host name, and POST requests from pages of other sites.
 
     Raises:
-        Refusal: 403.
+        ChatRequestRejected: 403.
     """
     request = current_request()
     try:
         chat_service().sites.check_host(request.raw_headers, request.local_address)
     except SiteForbidden as error:
-        raise Refusal(HTTPStatus.FORBIDDEN, str(error)) from error
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, str(error)) from error
     if request.method != "POST":
         return
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
@@ -111,14 +111,14 @@ async def check_site() -> None:
         hosts = chat_service().proxies.hosts(request.peer, request.raw_headers)
         allowed = origin.lower() in chat_service().settings.origins or not hosts.isdisjoint(_hosts_of(origin))
     if not allowed:
-        raise Refusal(HTTPStatus.FORBIDDEN, "not from this page")
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not from this page")
 
 
 async def readable_channel() -> tuple[str, Ownership]:
     """Return the channel that the visitor wants to read, and its ownership; a public channel is `free`.
 
     Raises:
-        Refusal: 400 for an invalid name, 403 for another session's channel.
+        ChatRequestRejected: 400 for an invalid name, 403 for another session's channel.
         StoreUnavailable: Redis did not answer.
     """
     chat, session, channel = chat_service(), visitor_session(), _channel_name()
@@ -126,7 +126,7 @@ async def readable_channel() -> tuple[str, Ownership]:
         return channel, "free"
     ownership = await _with_retries(lambda: chat.channels.ownership(channel, session))
     if ownership == "taken":
-        raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
     return channel, ownership
 
 
@@ -138,7 +138,7 @@ async def own_channel(*, counted: bool = False, claims: bool = False) -> str:
         claims: Whether the visitor becomes the owner of the channel.
 
     Raises:
-        Refusal: 400 for an invalid name, 403 for another session's channel or a public one.
+        ChatRequestRejected: 400 for an invalid name, 403 for another session's channel or a public one.
         RateLimited: The rate is exceeded.
         StoreUnavailable: Redis did not answer.
     """
@@ -146,20 +146,20 @@ async def own_channel(*, counted: bool = False, claims: bool = False) -> str:
     if counted:
         await chat.rate.count(session, visitor_address())
     if channel in chat.settings.public_channels:
-        raise Refusal(HTTPStatus.FORBIDDEN, "a public channel takes no questions")
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "a public channel takes no questions")
     if claims:
         allowed = await _with_retries(lambda: chat.channels.claim(channel, session))
     else:
         allowed = await _with_retries(lambda: chat.channels.ownership(channel, session)) != "taken"
     if not allowed:
-        raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
     return channel
 
 
 def _channel_name() -> str:
-    channel = _asked_channel()
+    channel = _requested_channel()
     if len(channel) > CHANNEL_CHARS_MAX or not channel.isprintable():
-        raise Refusal(HTTPStatus.BAD_REQUEST, "no name of a channel")
+        raise ChatRequestRejected(HTTPStatus.BAD_REQUEST, "no name of a channel")
     return channel
 
 
@@ -175,7 +175,7 @@ async def is_over(after: str | None) -> bool:
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-    chat, channel = chat_service(), _asked_channel()
+    chat, channel = chat_service(), _requested_channel()
     if parse_id(after) in {None, START} or channel in {*chat.settings.public_channels, visitor_session()}:
         return False
     if await _with_retries(lambda: chat.channels.owned(channel)):
@@ -183,7 +183,7 @@ async def is_over(after: str | None) -> bool:
     return not await _with_retries(lambda: chat.broker.knows(channel))
 
 
-def _asked_channel() -> str:
+def _requested_channel() -> str:
     return current_request().args.get("channel") or DEFAULT_CHANNEL
 
 
@@ -197,27 +197,27 @@ async def _with_retries(ask: Callable[[], Awaitable[_T]]) -> _T:
     return await ask()
 
 
-async def read_body() -> Body:
+async def read_body() -> ChatRequestBody:
     """Return the body.
 
     Raises:
-        Refusal: 415 or 400: the body is not a JSON object with texts.
+        ChatRequestRejected: 415 or 400: the body is not a JSON object with texts.
         BodyTooLarge, BodyTimeout
     """
     request = current_request()
     if media_type((request.headers.get("Content-Type") or "").encode()) != b"application/json":
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
+        raise ChatRequestRejected(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected")
     limit = BYTES_PER_CHARACTER * chat_service().settings.max_prompt_chars + _BODY_SPARE_BYTES
     body = await request.body.read(limit)
     if len(body) > limit:
         raise BodyTooLarge(limit)
     try:
-        return msgspec.json.decode(body, type=Body)
+        return msgspec.json.decode(body, type=ChatRequestBody)
     except (
         ValueError,
         RecursionError,
     ) as error:  # malformed, not UTF-8, nested too deeply, or of another type
-        raise Refusal(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
+        raise ChatRequestRejected(HTTPStatus.BAD_REQUEST, "JSON with a prompt is expected") from error
 
 
 def page_settings(settings: Chat) -> dict[str, object]:
@@ -234,28 +234,28 @@ def offered_model(name: str | None) -> str | None:
     """Return a model that the visitor has chosen; None for the default.
 
     Raises:
-        Refusal: 400: the model is not offered.
+        ChatRequestRejected: 400: the model is not offered.
     """
     if name is not None and name not in (chat_service().settings.models or (chat_service().settings.model,)):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "no such model")
+        raise ChatRequestRejected(HTTPStatus.BAD_REQUEST, "no such model")
     return name
 
 
-async def own_branch(body: Body) -> Branch | None:
+async def own_branch(body: ChatRequestBody) -> Branch | None:
     """Return the beginning of another conversation that a question continues; None if there is none.
 
     Raises:
-        Refusal: 400 for an invalid id, 403 for another session's channel.
+        ChatRequestRejected: 400 for an invalid id, 403 for another session's channel.
         StoreUnavailable: Redis did not answer.
     """
     source, before = body.source, parse_id(body.before)
     if source is None:
         return None
     if before is None:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "no id of an event")
+        raise ChatRequestRejected(HTTPStatus.BAD_REQUEST, "no id of an event")
     channels, session = chat_service().channels, visitor_session()
     if await _with_retries(lambda: channels.ownership(source, session)) != "own":
-        raise Refusal(HTTPStatus.FORBIDDEN, "not your channel")
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
     return Branch(source, before)
 
 
@@ -271,10 +271,10 @@ def reply(notice: Notice | None = None, **body: object) -> Response:
     return _json(body or {"code": 1, "msg": ""}, HTTPStatus.OK)
 
 
-async def handle_refusal(refusal: Refusal) -> Response:
+async def handle_rejected(rejected: ChatRequestRejected) -> Response:
     """Answer a rejected request in the article's format."""
     await current_request().body.discard(_DISCARD_SECONDS)
-    return _json({"code": 0, "msg": str(refusal)}, refusal.status)
+    return _json({"code": 0, "msg": str(rejected)}, rejected.status)
 
 
 async def handle_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:

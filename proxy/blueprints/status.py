@@ -212,8 +212,10 @@ def _ask_for_key(request: ProxyRequest) -> Response:
 
 
 def _words(request: ProxyRequest) -> Words:
-    asked = request.args.get("lang", "")
-    return BY_LANGUAGE.get(asked) or BY_LANGUAGE[request.accept_languages.best_match([*BY_LANGUAGE], "en")]
+    requested = request.args.get("lang", "")
+    return (
+        BY_LANGUAGE.get(requested) or BY_LANGUAGE[request.accept_languages.best_match([*BY_LANGUAGE], "en")]
+    )
 
 
 def _to_page(request: ProxyRequest) -> Response:

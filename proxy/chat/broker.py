@@ -15,7 +15,7 @@ EXPIRE_SECONDS: Final = 3600.0
 """Time after a channel's last event until its events are deleted."""
 QUEUE_EVENTS: Final = 256
 """Live events that may wait for one reader before it is disconnected."""
-PATIENCE_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 5.0
 """How long publishing an event is retried while Redis restarts."""
 
 Mark = Literal["turn", "end"]
@@ -61,7 +61,7 @@ class Broker(Protocol):
         *,
         holder: str | None = None,
         mark: Mark | None = None,
-        patience: float | None = PATIENCE_SECONDS,
+        retry_seconds: float | None = RETRY_SECONDS,
     ) -> str:
         """Store an event, send it to all current readers, and return its id. Never waits for a reader.
 
@@ -73,7 +73,7 @@ class Broker(Protocol):
             event: The event.
             holder: The holder of the lease of the dialogue that publishes. The lease is renewed.
             mark: What the event begins or ends.
-            patience: Seconds during which failures are retried; None until the service shuts down.
+            retry_seconds: Seconds during which failures are retried; None until the service shuts down.
 
         Raises:
             StoreUnavailable: Redis did not answer; the event may or may not have been published.

@@ -39,7 +39,7 @@ _RESERVED: Final = "llm-token-proxy:"
 Ownership = Literal["own", "free", "taken"]
 """Who owns a channel, from the view of one session."""
 
-StopReason = Literal["asked", "lost"]
+StopReason = Literal["requested", "lost"]
 """Why a dialogue must stop: it was requested, or its lease lapsed and another process has ended it."""
 
 
@@ -202,4 +202,4 @@ class MemoryChannels:
         if channel not in self._stops:
             return "lost"
         await self._stops[channel].wait()
-        return "asked"
+        return "requested"

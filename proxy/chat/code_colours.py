@@ -26,8 +26,8 @@ BLANKS_MAX: Final = 200
 WORDS_MAX: Final = 150
 """Consecutive words separated only by blanks: the rule for Java methods searches them again from each."""
 
-LIGHT_PAPER: Final = "#f4f6f5"
-DARK_PAPER: Final = "#182022"
+LIGHT_BACKGROUND: Final = "#f4f6f5"
+DARK_BACKGROUND: Final = "#182022"
 ROLES: Final[dict[str, tuple[str, str, str]]] = {
     "keyword": ("#6a2a86", "#d9b3f0", "k kc kd kn kp kr kt ow nt"),
     "string": ("#0e5637", "#a5d6b0", "s s1 s2 sa sb sc sd se sh si sr ss sx dl gi"),
@@ -81,7 +81,7 @@ def colour_code(code: str, language: str) -> ColouredCode:
     """
     found = _LANGUAGE.fullmatch(language)
     label = language.lower() if found else ""
-    if label not in LANGUAGES or not _is_tame(code):
+    if label not in LANGUAGES or not _is_cheap_to_colour(code):
         return ColouredCode(escape(code), label)
     lexer = get_lexer_by_name(label, stripnl=False, ensurenl=False)
     html = highlight(code, lexer, HtmlFormatter(nowrap=True))
@@ -90,7 +90,7 @@ def colour_code(code: str, language: str) -> ColouredCode:
     return ColouredCode(html if unescape(_SPAN.sub("", html)) == code else escape(code), label)
 
 
-def _is_tame(code: str) -> bool:
+def _is_cheap_to_colour(code: str) -> bool:
     """Return whether lexers take linear time for this code."""
     if len(code) > COLOURED_CHARS_MAX or any(len(line) > LINE_CHARS_MAX for line in code.split("\n")):
         return False

@@ -2,7 +2,7 @@
 
 A conversation is listed from its first question until a while after its last one. In Redis, the titles are
 encrypted, because they are questions: `...:{S}:titles` is a hash of sealed titles by channel, and
-`...:{S}:asked` is a sorted set of channels by the time of their last question; `S` is the hash of a session.
+`...:{S}:recent` is a sorted set of channels by the time of their last question; `S` is the hash of a session.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ end
 for _, key in ipairs(KEYS) do redis.call('pexpire', key, ARGV[3]) end
 return 1
 """
-"""KEYS: titles, asked. ARGV: channel, sealed title, expiry in ms, how many to list."""
+"""KEYS: titles, recent. ARGV: channel, sealed title, expiry in ms, how many to list."""
 
 _READ: Final = """
 local time = redis.call('time')
@@ -49,7 +49,7 @@ for place = 1, #found, 2 do
 end
 return answer
 """
-"""KEYS: titles, asked. ARGV: expiry in ms."""
+"""KEYS: titles, recent. ARGV: expiry in ms."""
 
 _RENAME: Final = """
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -176,9 +176,9 @@ class RedisConversationList:
 
     async def read(self, session: str) -> list[Listed]:
         """Return the conversations of a session, the latest first, without those that no key decrypts."""
-        titles, asked = _keys(session)
+        titles, recent = _keys(session)
         found = []
-        for channel, at, sealed in await self._redis.run_script(_READ, [titles, asked], self._expire_ms):
+        for channel, at, sealed in await self._redis.run_script(_READ, [titles, recent], self._expire_ms):
             name = channel.decode()
             try:
                 title = self._seal.open(sealed or b"", _place(titles, name)).decode()
@@ -202,8 +202,8 @@ class RedisConversationList:
 
     async def remove(self, session: str, channel: str) -> None:
         """Remove a conversation from the list."""
-        titles, asked = _keys(session)
-        await self._redis.run("ZREM", asked, channel)
+        titles, recent = _keys(session)
+        await self._redis.run("ZREM", recent, channel)
         await self._redis.run("HDEL", titles, channel)
 
     def _seal_title(self, key: str, channel: str, text: str) -> bytes:
@@ -218,7 +218,7 @@ def shorten(text: str) -> str:
 
 def _keys(session: str) -> tuple[str, str]:
     hashed = hashlib.sha256(session.encode()).hexdigest()
-    return f"{NAMESPACE}:{{{hashed}}}:titles", f"{NAMESPACE}:{{{hashed}}}:asked"
+    return f"{NAMESPACE}:{{{hashed}}}:titles", f"{NAMESPACE}:{{{hashed}}}:recent"
 
 
 def _place(key: str, channel: str) -> str:

@@ -21,20 +21,20 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "summary_text")
-_PARTS_DEEP_MAX: Final = 4
+_PARTS_DEPTH_MAX: Final = 4
 _BLANKS: Final = " \t\r\n"  # not the ideographic space, which is an indentation
 _OPEN: Final = "<think>"
 _CLOSE: Final = "</think>"
 _CODE: Final = "`"
 
-Kind = Literal["reasoning", "answer"]
+DeltaKind = Literal["reasoning", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
     """The next part of a text."""
 
-    kind: Kind
+    kind: DeltaKind
     text: str
 
 
@@ -116,7 +116,7 @@ class ThinkTags:
         self._before = ""
         self._thinking = False
 
-    def feed(self, text: str) -> Iterator[tuple[Kind, str]]:
+    def feed(self, text: str) -> Iterator[tuple[DeltaKind, str]]:
         """Yield the text without tags, in pieces of one kind. Hold back the beginning of a possible tag."""
         text = self._held + text
         self._held = ""
@@ -139,7 +139,7 @@ class ThinkTags:
             start = text.find("<", start + len(tag or "<"))
         yield from self._piece(text[done : len(text) - len(self._held)])
 
-    def flush(self) -> tuple[Kind, str]:
+    def flush(self) -> tuple[DeltaKind, str]:
         """Return the text that was held back."""
         held, self._held = self._held, ""
         return ("reasoning" if self._thinking else "answer"), held
@@ -150,7 +150,7 @@ class ThinkTags:
     def _is_quoted(self, text: str, start: int) -> bool:
         return not self._thinking and (text[start - 1] if start else self._before) == _CODE
 
-    def _piece(self, text: str) -> Iterator[tuple[Kind, str]]:
+    def _piece(self, text: str) -> Iterator[tuple[DeltaKind, str]]:
         if text:
             self._before = text[-1]
             yield ("reasoning" if self._thinking else "answer"), text
@@ -161,7 +161,7 @@ class DeltaReader:
 
     def __init__(self) -> None:
         self._tags = ThinkTags()
-        self._started: set[Kind] = set()
+        self._started: set[DeltaKind] = set()
 
     def read(self, data: bytes) -> list[Delta | Failure | Finish]:
         """Return the content of a payload: first the text, then the end of the answer, if it is there.
@@ -220,7 +220,7 @@ class DeltaReader:
         for kind, piece in self._tags.feed(text):
             yield from self._emit(kind, piece)
 
-    def _emit(self, kind: Kind, text: str) -> Iterator[Delta]:
+    def _emit(self, kind: DeltaKind, text: str) -> Iterator[Delta]:
         """Yield the text without leading blanks of a kind: some models send empty reasoning."""
         if kind not in self._started:
             text = text.lstrip(_BLANKS)
@@ -241,7 +241,7 @@ def _texts_of(content: Any, depth: int = 0) -> Iterator[str]:
     """Yield the texts of a string, of a content part, or of a list of them."""
     if isinstance(content, str):
         yield content
-    elif depth >= _PARTS_DEEP_MAX:
+    elif depth >= _PARTS_DEPTH_MAX:
         return
     elif isinstance(content, list):
         for part in content:

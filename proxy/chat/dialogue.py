@@ -17,7 +17,7 @@ from proxy.chat.channels import Channels
 from proxy.chat.deltas import Delta, DeltaReader, EventSplitter, Finish
 from proxy.chat.notices import Failure, Notice
 from proxy.chat.publisher import Publisher
-from proxy.chat.states import State
+from proxy.chat.states import DialogueState
 from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
@@ -28,11 +28,11 @@ from proxy.wire.event_stream import HEARTBEAT
 WHOLE_BYTES_MAX: Final = 1 << 20
 """Limit for an answer that is not streamed, and for one event."""
 
-Ending = Literal["asked", "lost", "outage", "closing", "late"]
+Ending = Literal["requested", "lost", "outage", "closing", "late"]
 """A stop was requested; the lease was lost; Redis has been away for too long; the service shuts down; the
 time is over."""
 _ENDING_NOTICES: Final[dict[Ending, Notice | None]] = {
-    "asked": None,
+    "requested": None,
     "lost": notices.CUT_OFF,
     "outage": notices.CUT_OFF,
     "closing": notices.RESTARTING,
@@ -76,7 +76,7 @@ class Dialogue:
             with contextlib.suppress(RuntimeError):  # it has not started, or it is over
                 self._timeout.reschedule(0)
 
-    async def run(self, upstream: ChatUpstream, channels: Channels) -> State:
+    async def run(self, upstream: ChatUpstream, channels: Channels) -> DialogueState:
         """Ask the model and publish its answer; return the final state, which is not published yet.
 
         Raises:

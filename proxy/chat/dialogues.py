@@ -15,10 +15,10 @@ from proxy.chat.conversation import Turn
 from proxy.chat.dialogue import Dialogue
 from proxy.chat.event import Position
 from proxy.chat.notices import Notice
-from proxy.chat.outbox import Outbox, Trouble
+from proxy.chat.outbox import Interruption, Outbox
 from proxy.chat.publisher import Publisher, block_event, error_event, state_event
 from proxy.chat.render import render_block
-from proxy.chat.states import State
+from proxy.chat.states import DialogueState
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
 from proxy.chat.visitor_limits import ConcurrencyLimit
@@ -271,8 +271,8 @@ class Dialogues:
         loop = asyncio.get_running_loop()
         start = loop.time()
 
-        def end(trouble: Trouble) -> None:
-            dialogue.end(trouble)
+        def end(reason: Interruption) -> None:
+            dialogue.end(reason)
 
         model = question.model or self._chat.model
         outbox = Outbox(self._broker, question.channel, question.holder, end)
@@ -313,7 +313,7 @@ class Dialogues:
         except StoreUnavailable:
             _log.warning("chat_turn_not_stored")
 
-    async def _run_dialogue(self, dialogue: Dialogue) -> State:
+    async def _run_dialogue(self, dialogue: Dialogue) -> DialogueState:
         self._running.add(dialogue)
         if self._is_closing and not self._shared:
             dialogue.end("closing")

@@ -20,7 +20,7 @@ PING_SECONDS: Final = 5.0
 """Silence after which the connection is pinged; after as much silence again, it is closed."""
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
-_MESSAGES_IN_A_ROW: Final = 16
+_MESSAGE_BATCH_MAX: Final = 16
 """Messages delivered before other tasks may run."""
 
 
@@ -133,7 +133,7 @@ class LiveFeed:
                 if message is not None:
                     pinged = False
                     self._deliver(message)
-                    in_a_row = (in_a_row + 1) % _MESSAGES_IN_A_ROW
+                    in_a_row = (in_a_row + 1) % _MESSAGE_BATCH_MAX
                     if not in_a_row:
                         # Reading buffered messages does not yield to other tasks, so that a burst would
                         # overflow the queues of readers.

@@ -12,8 +12,8 @@ from proxy.chat.broker import (
     EXPIRE_SECONDS,
     KEPT_BYTES,
     KEPT_TURNS,
-    PATIENCE_SECONDS,
     QUEUE_EVENTS,
+    RETRY_SECONDS,
     BrokerClosed,
     Mailbox,
     Mark,
@@ -39,7 +39,7 @@ class _Backlog:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _MemorySubscription:
     """A subscription: replayed events first, then live ones."""
 
     mailbox: Mailbox[Event]
@@ -98,7 +98,7 @@ class MemoryBroker:
         *,
         holder: str | None = None,  # noqa: ARG002  within one process, a lease does not lapse
         mark: Mark | None = None,
-        patience: float | None = PATIENCE_SECONDS,  # noqa: ARG002  nothing can fail
+        retry_seconds: float | None = RETRY_SECONDS,  # noqa: ARG002  nothing can fail
     ) -> str:
         """Store and send an event, and return its id.
 
@@ -117,7 +117,7 @@ class MemoryBroker:
         return format_id(position)
 
     @asynccontextmanager
-    async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_Reader]:
+    async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_MemorySubscription]:
         """Subscribe to a channel until the end of the block.
 
         Raises:
@@ -126,7 +126,7 @@ class MemoryBroker:
         if self._closed:
             raise BrokerClosed
         mailbox = Mailbox[Event](self._queue)
-        reader = _Reader(mailbox, self._after(channel, parse_id(after)))
+        reader = _MemorySubscription(mailbox, self._after(channel, parse_id(after)))
         self._readers.setdefault(channel, set()).add(mailbox)
         try:
             yield reader

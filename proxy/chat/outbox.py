@@ -16,7 +16,7 @@ OUTBOX_BYTES: Final = 1 << 20
 CLOSING_SECONDS: Final = 5.0
 """How long the service waits for Redis when it shuts down."""
 
-Trouble = Literal["outage", "lost"]
+Interruption = Literal["outage", "lost"]
 """Redis has been away for too long; or nothing can be published any more."""
 
 
@@ -27,17 +27,17 @@ class Outbox:
         broker: Where the events are published.
         channel: The channel's name.
         holder: The holder of the channel's lease.
-        trouble: Is called once if the answer should end, because Redis has been away for too long or the
+        interrupt: Is called once if the answer should end, because Redis has been away for too long or the
             events cannot be published.
     """
 
     def __init__(
-        self, broker: Broker, channel: str, holder: str, trouble: Callable[[Trouble], object]
+        self, broker: Broker, channel: str, holder: str, interrupt: Callable[[Interruption], object]
     ) -> None:
         self._broker = broker
         self._channel = channel
         self._holder = holder
-        self._trouble = trouble
+        self._interrupt = interrupt
         self._waiting: deque[tuple[Event, Mark | None, int]] = deque()
         self._bytes = 0
         self._changed = asyncio.Event()
@@ -84,7 +84,7 @@ class Outbox:
         except (StoreUnavailable, BrokerClosed, LeaseLost) as error:
             self._failure = error
             self._notify()
-            self._trouble("lost")
+            self._interrupt("lost")
 
     def close(self) -> None:
         """Wait for Redis only briefly from now on, because the service shuts down."""
@@ -98,7 +98,7 @@ class Outbox:
         try:
             async with asyncio.timeout(CLOSING_SECONDS if self._closing else None) as self._attempt:
                 await self._broker.publish(
-                    self._channel, event, holder=self._holder, mark=mark, patience=None
+                    self._channel, event, holder=self._holder, mark=mark, retry_seconds=None
                 )
         except TimeoutError as error:
             raise StoreUnavailable("the service is shutting down") from error
@@ -109,7 +109,7 @@ class Outbox:
     def _note_outage(self) -> None:
         self._outage = True
         self._notify()
-        self._trouble("outage")
+        self._interrupt("outage")
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -10,8 +10,8 @@ from proxy.chat.event import Event
 from proxy.chat.notices import Notice
 from proxy.chat.outbox import Outbox
 from proxy.chat.paragraphs import ParagraphSplitter
-from proxy.chat.render import Kind, render_block
-from proxy.chat.states import STATE, State
+from proxy.chat.render import BlockKind, render_block
+from proxy.chat.states import STATE, DialogueState
 
 MESSAGE: Final = "message_event"
 """The event type that the article's page listens to."""
@@ -20,13 +20,13 @@ THREAD_CHARS: Final = 200
 SLICE_CHARS: Final = 1024
 """How much text is split at a time: 3 ms of prose, 30 ms at worst."""
 
-_KINDS: Final[dict[str, tuple[Kind, State]]] = {
+_KINDS: Final[dict[str, tuple[BlockKind, DialogueState]]] = {
     "reasoning": ("describe", "thinking"),
     "answer": ("left", "answering"),
 }
 
 
-async def block_event(kind: Kind, text: str, **fields: object) -> Event:
+async def block_event(kind: BlockKind, text: str, **fields: object) -> Event:
     """Render a block: the visitor's question, or a piece of the model's text.
 
     Args:
@@ -46,7 +46,7 @@ def error_event(notice: Notice) -> Event:
     return Event({"message": render_block("error", notice.text), **notice.fields}, MESSAGE)
 
 
-def state_event(state: State, **fields: object) -> Event:
+def state_event(state: DialogueState, **fields: object) -> Event:
     """Return a change of state, which the page displays."""
     return Event({"state": state, "at": time.time_ns() // 1_000_000, **fields}, STATE)
 
@@ -95,7 +95,7 @@ class Publisher:
         """Publish the rest of the text."""
         await self._publish_pieces(self._splitter.flush())
 
-    async def publish_block(self, kind: Kind, text: str) -> None:
+    async def publish_block(self, kind: BlockKind, text: str) -> None:
         """Render and publish a block."""
         await self._outbox.put(await block_event(kind, text))
 
@@ -103,7 +103,9 @@ class Publisher:
         """Publish an error block."""
         await self._outbox.put(error_event(notice))
 
-    async def publish_state(self, state: State, *, mark: Mark | None = None, **fields: object) -> None:
+    async def publish_state(
+        self, state: DialogueState, *, mark: Mark | None = None, **fields: object
+    ) -> None:
         """Publish a change of state."""
         await self._outbox.put(state_event(state, **fields), mark)
 

@@ -25,8 +25,8 @@ from proxy.chat.broker import (
     EXPIRE_SECONDS,
     KEPT_BYTES,
     KEPT_TURNS,
-    PATIENCE_SECONDS,
     QUEUE_EVENTS,
+    RETRY_SECONDS,
     BrokerClosed,
     LeaseLost,
     Mailbox,
@@ -34,7 +34,7 @@ from proxy.chat.broker import (
 )
 from proxy.chat.event import START, Event, Position, format_id, parse_id
 from proxy.chat.live_feed import LiveFeed
-from proxy.chat.redis_leases import HOLDS, LEASES, RedisLeases, ended_key, lease_key
+from proxy.chat.redis_leases import HOLDS_LEASE, LEASES, RedisLeases, ended_key, lease_key
 from proxy.chat.states import is_unfinished
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
@@ -79,7 +79,7 @@ in the order of their ids. It is atomic: a published event is stored, so a reade
 finds the entry.
 """
 
-_PUBLISH: Final = f"""{HOLDS}{_STORE}
+_PUBLISH: Final = f"""{HOLDS_LEASE}{_STORE}
 if ARGV[9] == '1' then
     for _, entry in ipairs(redis.call('xrevrange', KEYS[1], '+', '-', 'COUNT', 32)) do
         if entry[2][4] == ARGV[1] then return entry[1] end
@@ -103,7 +103,7 @@ turns and bytes to keep, expiry in ms, mark, 1 for a retry, holder or nothing, m
 If the reply to an attempt was lost, the retry finds its nonce among the latest entries.
 """
 
-_END_LAPSED: Final = f"""{HOLDS}{_STORE}
+_END_LAPSED: Final = f"""{HOLDS_LEASE}{_STORE}
 local channel, due = ARGV[1], redis.call('zscore', KEYS[5], ARGV[1])
 if not due or tonumber(due) > now() then return 0 end
 if redis.call('hexists', KEYS[4], 'open') == 1 then
@@ -300,7 +300,7 @@ class _Replay:
 _REPLAY: Final = _Replay()
 
 
-class _Reader:
+class _RedisSubscription:
     """One reader of one channel.
 
     Its mailbox receives live events, and a marker each time the feed is subscribed. At a marker, the reader
@@ -387,7 +387,7 @@ class _Hub:
     __slots__ = ("_log", "live", "readers")
 
     def __init__(self) -> None:
-        self.readers: set[_Reader] = set()
+        self.readers: set[_RedisSubscription] = set()
         self.live: asyncio.Event | None = None
         self._log = get_logger("chat")
 
@@ -445,7 +445,7 @@ class RedisBroker:
         *,
         holder: str | None = None,
         mark: Mark | None = None,
-        patience: float | None = PATIENCE_SECONDS,
+        retry_seconds: float | None = RETRY_SECONDS,
     ) -> str:
         """Store and send an event, and return its id. Retry while Redis restarts.
 
@@ -456,7 +456,7 @@ class RedisBroker:
         """
         nonce, again, pause = Backlog.new_nonce(), False, _FIRST_PAUSE_SECONDS
         loop = asyncio.get_running_loop()
-        deadline = math.inf if patience is None else loop.time() + patience
+        deadline = math.inf if retry_seconds is None else loop.time() + retry_seconds
         while not self._closed:
             try:
                 return await self._backlog.publish(
@@ -491,7 +491,7 @@ class RedisBroker:
                 await self._backlog.reopen(channel, last)
 
     @asynccontextmanager
-    async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_Reader]:
+    async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_RedisSubscription]:
         """Subscribe to a channel until the end of the block.
 
         It does not fail while Redis is unavailable: the reader gets missed events once Redis is back. Without
@@ -503,7 +503,7 @@ class RedisBroker:
         if self._closed:
             raise BrokerClosed
         position = parse_id(after) or await self._newest(channel)
-        reader = _Reader(channel, self._backlog, position, self._queue)
+        reader = _RedisSubscription(channel, self._backlog, position, self._queue)
         hub = self._hubs.get(channel)
         if hub is None:
             hub = self._hubs[channel] = _Hub()

@@ -180,7 +180,7 @@ class RedisChannels:
                 except StoreUnavailable as error:  # no other process can take the lease either
                     self._log.warning("chat_lease_not_renewed", reason=str(error))
                     pause = min(self._renew, _RETRY_SECONDS)
-        return "asked"
+        return "requested"
 
     def on_subscribed(self) -> None:
         """Do nothing: a stop that was missed is found at the next renewal."""

@@ -16,10 +16,10 @@ from proxy.redis_connection import NAMESPACE, RedisConnection
 LEASES: Final = f"{NAMESPACE}:chat:leases"
 LEASE_SECONDS: Final = 4.0
 """Time after its last renewal until a dialogue's process counts as dead."""
-LAPSED_AT_ONCE: Final = 100
+LAPSED_BATCH_MAX: Final = 100
 """Lapsed leases read at a time."""
 
-HOLDS: Final = """
+HOLDS_LEASE: Final = """
 local day, hour = 86400000, 3600000
 local function now()
     local time = redis.call('time')
@@ -46,7 +46,7 @@ end
 """
 """Lua functions: `holds` renews a lease, unless it belongs to another holder or its dialogue has ended."""
 
-_BEGIN: Final = f"""{HOLDS}
+_BEGIN: Final = f"""{HOLDS_LEASE}
 if redis.call('exists', KEYS[1]) == 1 then return 0 end
 redis.call('hset', KEYS[1], 'holder', ARGV[1])
 extend(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
@@ -54,13 +54,13 @@ return 1
 """
 """KEYS: lease, leases. ARGV: holder, channel, ms."""
 
-_RENEW: Final = f"""{HOLDS}
+_RENEW: Final = f"""{HOLDS_LEASE}
 if not holds(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 return redis.call('hexists', KEYS[1], 'stop') == 1 and 2 or 1
 """
 """KEYS: lease, leases, ended. ARGV: holder, channel, ms. 0: lost, 1: renewed, 2: renewed, and must stop."""
 
-_RELEASE: Final = f"""{HOLDS}
+_RELEASE: Final = f"""{HOLDS_LEASE}
 if redis.call('hget', KEYS[1], 'holder') ~= ARGV[1] then return 0 end
 if redis.call('hexists', KEYS[1], 'open') == 1 then
     redis.call('zadd', KEYS[2], now(), ARGV[2])
@@ -81,7 +81,7 @@ return 1
 """
 """KEYS: lease. ARGV: pub/sub channel of stops."""
 
-_REOPEN: Final = f"""{HOLDS}
+_REOPEN: Final = f"""{HOLDS_LEASE}
 if redis.call('exists', KEYS[1]) == 1 then return 0 end
 local newest = redis.call('xrevrange', KEYS[3], '+', ARGV[3], 'COUNT', 1)
 if newest[1] and newest[1][1] ~= ARGV[3] then return 0 end
@@ -91,7 +91,7 @@ return 1
 """
 """KEYS: lease, leases, stream. ARGV: channel, ms, last event of the reader."""
 
-_LAPSED: Final = f"""{HOLDS}
+_LAPSED: Final = f"""{HOLDS_LEASE}
 return redis.call('zrangebyscore', KEYS[1], '-inf', now(), 'LIMIT', 0, ARGV[1])
 """
 """KEYS: leases. ARGV: how many."""
@@ -149,7 +149,7 @@ class RedisLeases:
 
     async def lapsed(self) -> list[str]:
         """Return channels whose leases have lapsed."""
-        found: list[bytes] = await self._redis.run_script(_LAPSED, [LEASES], LAPSED_AT_ONCE)
+        found: list[bytes] = await self._redis.run_script(_LAPSED, [LEASES], LAPSED_BATCH_MAX)
         return [channel.decode() for channel in found]
 
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from proxy.chat.markdown import build_parser, render_markdown
 from proxy.chat.sanitizer import build_cleaner
 
-Kind = Literal["right", "describe", "left", "error"]
+BlockKind = Literal["right", "describe", "left", "error"]
 
 MARKDOWN_CHARS_MAX: Final = 20_000
 """Longer texts are shown as plain text, to limit the time for rendering."""
@@ -39,7 +39,7 @@ class BlockRenderer:
         self._parser = build_parser()
         self._cleaner = build_cleaner()
 
-    def render(self, kind: Kind, text: str) -> str:
+    def render(self, kind: BlockKind, text: str) -> str:
         """Return a block: `<div class='{kind}'>...</div>`."""
         text = _readable(text)
         if kind == "error":
@@ -64,7 +64,7 @@ class BlockRenderer:
         return inner
 
 
-def render_block(kind: Kind, text: str) -> str:
+def render_block(kind: BlockKind, text: str) -> str:
     """Render a block with the renderer of this process.
 
     Args:

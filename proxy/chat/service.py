@@ -26,7 +26,7 @@ from proxy.wire.forwarded import TrustedProxies
 CLOSING_SECONDS: Final = 0.2
 """Time from the start of a drain until streams end, so that readers learn how their dialogues end."""
 
-VISITS_A_QUESTION: Final = 10
+VISITS_PER_QUESTION: Final = 10
 """How many times the rate of questions a page may request the state of its channel."""
 
 
@@ -93,7 +93,7 @@ async def open_chat(
             conversations=stores.conversations,
             dialogues=dialogues,
             rate=VisitorRate(chat.rate, counting),
-            visits=VisitorRate(chat.rate, counting, account="chat-visits", times=VISITS_A_QUESTION),
+            visits=VisitorRate(chat.rate, counting, account="chat-visits", times=VISITS_PER_QUESTION),
             sites=SiteRules(settings.access.hosts),
             streams=ConcurrencyLimit(chat.max_streams, "streams of an address"),
             readers=readers,

@@ -7,7 +7,9 @@ from proxy.chat.event import Event
 STATE: Final = "state_event"
 """The event type of a change of state."""
 
-State = Literal["waiting", "thinking", "answering", "done", "stopped", "failed", "regenerating", "reset"]
+DialogueState = Literal[
+    "waiting", "thinking", "answering", "done", "stopped", "failed", "regenerating", "reset"
+]
 _ENDS: Final = frozenset({"done", "stopped", "failed", "reset"})
 
 

@@ -56,19 +56,19 @@ Connect your own gateway:   {SCRIPT} init
 
 def _of_service(settings: Settings, address: str) -> str:
     callers = [caller.name for caller in settings.access.keys]
-    keys = "none is required" if settings.access.mode == "open" else _some(callers)
+    keys = "none is required" if settings.access.mode == "open" else _join_names(callers)
     return f"""
 LLM token proxy {__version__}
 
   base URL   {address}/v1
   keys       {keys}
-  upstreams  {_some(f"{name} ({section.base_url})" for name, section in settings.upstreams.items())}
+  upstreams  {_join_names(f"{name} ({section.base_url})" for name, section in settings.upstreams.items())}
 {_pages(settings, address)}
 Does it work?   {SCRIPT} doctor --url {address}/v1 --key -
 """
 
 
-def _some(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     listed = [*names]
     return ", ".join(listed[:NAMES_SHOWN]) + (", ..." if len(listed) > NAMES_SHOWN else "")
 

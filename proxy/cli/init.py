@@ -21,7 +21,7 @@ from typing import Final
 from proxy.cli.doctor.command import diagnose
 from proxy.cli.doctor.models import is_for_chat
 from proxy.cli.doctor.report import Report
-from proxy.cli.doctor.walk import Asked, SettingsWalk, has_failed
+from proxy.cli.doctor.walk import CheckPlan, SettingsWalk, has_failed
 from proxy.cli.init_phrases import COMMENTS, TEXTS
 from proxy.cli.recipe import TestedRecipe, tested_recipe
 from proxy.errors import SettingsError
@@ -147,10 +147,10 @@ class Setup:
         self._say("testing")
         report = Report(self._language, as_json=False, stream=sys.stdout)
         environ = os.environ if answers.in_files else {**os.environ, **answers.secrets}
-        status = asyncio.run(diagnose(self._places.config, Asked(begin=report.begin), report, environ))
+        status = asyncio.run(diagnose(self._places.config, CheckPlan(begin=report.begin), report, environ))
         report.stop()
         report.end()
-        self._say_what_is_next()
+        self._print_next_steps()
         return status
 
     # --- the questions
@@ -176,8 +176,10 @@ class Setup:
         if chosen != "1":
             return True
         line = None if options.curl == "-" else options.curl
-        asked = argparse.Namespace(curl=line, offline=None, name=CREDENTIAL, utc_offset=None, yes=options.yes)
-        self._answers.recipe = tested_recipe(asked)
+        recipe = argparse.Namespace(
+            curl=line, offline=None, name=CREDENTIAL, utc_offset=None, yes=options.yes
+        )
+        self._answers.recipe = tested_recipe(recipe)
         if self._answers.recipe is None:
             return False
         self._answers.secrets |= self._answers.recipe.environ
@@ -228,7 +230,7 @@ class Setup:
         answers = self._answers
         environ = {**os.environ, answers.key_name: secrets.token_hex(24), **answers.secrets}
         settings = _loaded(self._config(in_files=False), environ)
-        walk = SettingsWalk(settings, Asked(begin=self._report.begin, sends_chats=False))
+        walk = SettingsWalk(settings, CheckPlan(begin=self._report.begin, sends_chats=False))
         findings = [finding async for finding in walk.findings()]
         better = next((finding.values["better"] for finding in findings if "better" in finding.values), "")
         if better and not corrected:
@@ -293,7 +295,7 @@ class Setup:
         kept = places.folder if answers.in_files else places.environment
         self._say("written", f"{places.config}, {kept}")
 
-    def _say_what_is_next(self) -> None:
+    def _print_next_steps(self) -> None:
         places, answers = self._places, self._answers
         if answers.in_files:
             self._say("hand_over", answers.caller, str(places.folder / answers.key_name))

@@ -26,20 +26,20 @@ from proxy.errors import SettingsError
 from proxy.recipe.block import STEPS, credential_block, exec_block, exports, hmac_script, request_block
 from proxy.recipe.curl_line import CurlRequest, parse_curl
 from proxy.recipe.draft import Draft, take_secrets_out
-from proxy.recipe.expiries import Finding, span, with_offset
+from proxy.recipe.expiries import Candidate, span, with_offset
 from proxy.recipe.outline import outline
 from proxy.recipe.phrases import language_of, translator
 from proxy.recipe.reply import Reading, parse_reply, read_reply, reading_for
 from proxy.recipe.shell_words import ComputedLine, CurlLineError, UnfinishedLine, split_words
-from proxy.settings import Credential, Logs, load_settings
+from proxy.settings import CredentialSettings, Logs, load_settings
 from proxy.telemetry import configure_logs
 
 EXIT_FAILED: Final = 1
-CHOSEN: Final = 1000
+CHOSEN_CONFIDENCE: Final = 1000
 _NAME: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 OFFSET: Final = re.compile(r"[+-](?:0\d|1[0-4]):[0-5]\d")
-_BEGUN: Final = re.compile(r"curl|://|invoke-|iwr|irm", re.IGNORECASE)
-_AROUND: Final = """
+_LOOKS_LIKE_A_REQUEST: Final = re.compile(r"curl|://|invoke-|iwr|irm", re.IGNORECASE)
+_REST_OF_THE_FILE: Final = """
 [access]
 mode = "open"
 [upstreams.recipe]
@@ -67,7 +67,7 @@ def _recipe(options: argparse.Namespace) -> int:
     if recipe is None:
         return EXIT_FAILED
     print(recipe.block(options.name), end="")
-    _tell("", *exports(recipe.draft.variables))
+    _print_notes("", *exports(recipe.draft.variables))
     return _check(recipe.section, recipe.reply, [*recipe.environ.values()])
 
 
@@ -79,7 +79,7 @@ class TestedRecipe:
     reading: Reading
     environ: Mapping[str, str]
     """The values of the variables."""
-    section: Credential
+    section: CredentialSettings
     reply: Reply
 
     def block(self, name: str, folder: str | None = None) -> str:
@@ -132,14 +132,14 @@ def _offer_exec(options: argparse.Namespace, reason: str) -> None:
     """Print a block that runs a script, which could not be tested."""
     reading = None if options.offline is None else read_reply(_saved(options.offline))
     print(exec_block(options.name, reading), end="")
-    _tell(f'the curl line: {reason}. Use source = "exec" instead:', *STEPS, "", hmac_script().rstrip())
+    _print_notes(f'the curl line: {reason}. Use source = "exec" instead:', *STEPS, "", hmac_script().rstrip())
 
 
 def _read_line() -> str:
     """Read the line from standard input; on a terminal it ends where a shell would run it."""
     terminal = sys.stdin.isatty()
     if terminal:
-        _tell("Paste the curl line that gets a token:")
+        _print_notes("Paste the curl line that gets a token:")
     text = ""
     try:
         for line in iter(sys.stdin.readline, ""):
@@ -157,8 +157,8 @@ def _is_complete(text: str) -> bool:
     except UnfinishedLine:
         return False
     except CurlLineError:
-        return bool(_BEGUN.search(text))
-    if not _BEGUN.search(text) or text.count("@{") > text.count("}"):
+        return bool(_LOOKS_LIKE_A_REQUEST.search(text))
+    if not _LOOKS_LIKE_A_REQUEST.search(text) or text.count("@{") > text.count("}"):
         return False  # Variables before the command, or a hash table of PowerShell.
     return not text.rstrip("\r\n").endswith(("\\", "^", "`"))
 
@@ -206,18 +206,18 @@ def _saved(file: Path) -> Reply:
         raise SettingsError(f"--offline: {file}: cannot be read: {reason}") from None
 
 
-def _loaded(block: str, name: str, environ: dict[str, str]) -> Credential:
+def _loaded(block: str, name: str, environ: dict[str, str]) -> CredentialSettings:
     """Load the block as the service would."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recipe.toml")
-        path.write_text(block + _AROUND.format(name=name), encoding="utf-8")
+        path.write_text(block + _REST_OF_THE_FILE.format(name=name), encoding="utf-8")
         try:
             return load_settings(path, environ).credentials[name]
         except SettingsError as error:
             raise SettingsError(*(problem.split(": ", 1)[-1] for problem in error.problems)) from None
 
 
-def _source(section: Credential) -> HttpTokenSource:
+def _source(section: CredentialSettings) -> HttpTokenSource:
     try:
         source = build_source(section)
     except (OSError, ssl.SSLError, ValueError) as error:
@@ -226,7 +226,7 @@ def _source(section: Credential) -> HttpTokenSource:
     return source
 
 
-async def _send(section: Credential) -> Reply:
+async def _send(section: CredentialSettings) -> Reply:
     source = _source(section)
     try:
         return await source.ask()
@@ -234,7 +234,7 @@ async def _send(section: Credential) -> Reply:
         await source.close()
 
 
-async def _read(section: Credential, reply: Reply) -> FetchedToken:
+async def _read(section: CredentialSettings, reply: Reply) -> FetchedToken:
     source = _source(section)
     try:
         return source.read(reply)
@@ -242,7 +242,7 @@ async def _read(section: Credential, reply: Reply) -> FetchedToken:
         await source.close()
 
 
-def _check(section: Credential, reply: Reply, secrets: list[str]) -> int:
+def _check(section: CredentialSettings, reply: Reply, secrets: list[str]) -> int:
     """Read the same reply with the finished block, as the service would; return the exit status."""
     try:
         token = asyncio.run(_read(section, reply))
@@ -250,7 +250,7 @@ def _check(section: Credential, reply: Reply, secrets: list[str]) -> int:
         return _failed(f"the block cannot read this reply: {error.reason}", reply, secrets)
     size = len(token.secret.reveal())
     life = span(token.lifetime)
-    _tell(
+    _print_notes(
         f"# tested: with this block the reply yields a token of {size} characters with a lifetime of {life}"
     )
     return 0
@@ -274,12 +274,12 @@ def _with_zone(reading: Reading, reply: Reply, options: argparse.Namespace) -> R
     best, *others = reading.expiries
     offset: str | None = options.utc_offset
     if offset is None and not options.yes and sys.stdin.isatty():
-        _tell(
+        _print_notes(
             f"{best.path} is a local time without a time zone. For these UTC offsets the lifetime would be:"
         )
         for known in ("+00:00", "+08:00", "-05:00"):
             life = with_offset(reply, best, known).lifetime
-            _tell(f"  {known}  {span(life) if life else 'in the past'}")
+            _print_notes(f"  {known}  {span(life) if life else 'in the past'}")
         while offset is None or not OFFSET.fullmatch(offset):
             print("UTC offset of the issuer's clock, such as +08:00: ", end="", file=sys.stderr, flush=True)
             offset = sys.stdin.readline()
@@ -291,32 +291,35 @@ def _with_zone(reading: Reading, reply: Reply, options: argparse.Namespace) -> R
     return dataclasses.replace(reading, expiries=(with_offset(reply, best, offset), *others))
 
 
-def _choice(question: str, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """Ask the user to choose; return the findings with the chosen one first. Enter chooses the first."""
-    if len(findings) == 1:
-        return findings
-    _tell(question)
-    for number, finding in enumerate(findings, 1):
-        unit = f" as {finding.unit}" if finding.unit else ""
-        _tell(f"  {number}  {finding.path or finding.kind}{unit}: {finding.why}")
+def _choice(question: str, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """Ask the user to choose; return the candidates with the chosen one first. Enter chooses the first."""
+    if len(candidates) == 1:
+        return candidates
+    _print_notes(question)
+    for number, candidate in enumerate(candidates, 1):
+        unit = f" as {candidate.unit}" if candidate.unit else ""
+        _print_notes(f"  {number}  {candidate.path or candidate.kind}{unit}: {candidate.why}")
     while True:
-        print(f"1 to {len(findings)} [1]: ", end="", file=sys.stderr, flush=True)
+        print(f"1 to {len(candidates)} [1]: ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
         text = answer.strip() or "1"
-        if text.isascii() and text.isdigit() and 1 <= int(text) <= len(findings):
-            chosen = findings[int(text) - 1]
-            rest = [finding for finding in findings if finding is not chosen]
-            return (dataclasses.replace(chosen, confidence=CHOSEN, why=f"{chosen.why} (chosen)"), *rest)
+        if text.isascii() and text.isdigit() and 1 <= int(text) <= len(candidates):
+            chosen = candidates[int(text) - 1]
+            rest = [candidate for candidate in candidates if candidate is not chosen]
+            return (
+                dataclasses.replace(chosen, confidence=CHOSEN_CONFIDENCE, why=f"{chosen.why} (chosen)"),
+                *rest,
+            )
 
 
 def _failed(words: str, reply: Reply | None = None, secrets: list[str] | None = None) -> int:
-    _tell(words)
+    _print_notes(words)
     if reply is not None:
-        _tell("the masked reply:", outline(reply.body, reply.text, secrets=secrets or []))
+        _print_notes("the masked reply:", outline(reply.body, reply.text, secrets=secrets or []))
     return EXIT_FAILED
 
 
-def _tell(*lines: str) -> None:
+def _print_notes(*lines: str) -> None:
     """Print lines in the language of the locale."""
     translate = translator(language_of(os.environ))
     for line in lines:

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
-from proxy.cli.trial import TokenTrial, outline_of, try_credential, try_redis, with_needed
+from proxy.cli.trial import TokenTrial, outline_of, try_credential, try_redis, with_dependencies
 from proxy.credentials.credential import FetchedToken, mint
 from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
-from proxy.settings import Credential, Logs, Settings, load_settings
+from proxy.settings import CredentialSettings, Logs, Settings, load_settings
 from proxy.settings.section import dotted, suggestion
 from proxy.telemetry import configure_logs
 
@@ -36,7 +36,7 @@ def token(options: argparse.Namespace) -> int:
     shared = asyncio.run(_redis_fault(settings, section))
     if shared:
         _warn(f"shared: {shared}")
-    trial = asyncio.run(_try(with_needed(settings, name), name))
+    trial = asyncio.run(_try(with_dependencies(settings, name), name))
     label = f"credentials.{dotted((name,))}"
     if trial.token is None:
         print(f"{label}: {trial.reason}", file=sys.stderr)
@@ -53,7 +53,7 @@ def _warn(words: str) -> None:
     print(f"warning: {words}", file=sys.stderr)
 
 
-async def _redis_fault(settings: Settings, section: Credential) -> str:
+async def _redis_fault(settings: Settings, section: CredentialSettings) -> str:
     """Return the fault of the Redis that shares this credential, and its consequence; empty if none."""
     if section.sharing == "local" or settings.shared is None:
         return ""
@@ -70,7 +70,7 @@ async def _try(settings: Settings, name: str) -> TokenTrial:
         return await try_credential(resolve(settings).credentials, name)
 
 
-def report(name: str, section: Credential, trial: TokenTrial, fetched: FetchedToken) -> str:
+def report(name: str, section: CredentialSettings, trial: TokenTrial, fetched: FetchedToken) -> str:
     """Describe in lines how the service would use the token."""
     earliest, latest = (mint(fetched, generation=1, obtained=0.0, uniform=pick) for pick in (min, max))
     lines = [("credential", name), ("source", section.source)]

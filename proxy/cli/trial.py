@@ -20,7 +20,7 @@ from proxy.recipe.outline import outline
 from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.secret import Secret
 from proxy.secret_detection import is_harmless
-from proxy.settings import EMBEDDED, Credential, Settings, Shared
+from proxy.settings import EMBEDDED, CredentialSettings, Settings, Shared
 from proxy.settings.interpolation import LateText
 from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import explain, origin_of
@@ -28,7 +28,9 @@ from proxy.upstream.client import UpstreamClient, wrong_base_url
 from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.headers import Headers
 
-_OUR_OWN: Final = frozenset({"source", "token", "token_header", "refresh_in", "sharing", "reissue", "auth"})
+_SETTINGS_NOT_SENT: Final = frozenset(
+    {"source", "token", "token_header", "refresh_in", "sharing", "reissue", "auth"}
+)
 """Keys of a credential whose values are never sent."""
 TIMEOUT_MARGIN_SECONDS: Final = 1.0
 """Most sources have their own timeout, whose error is more specific, so ours expires later."""
@@ -47,12 +49,12 @@ class TokenTrial:
     """The exception, if there is no reply to judge."""
 
 
-def with_needed(settings: Settings, name: str) -> Settings:
+def with_dependencies(settings: Settings, name: str) -> Settings:
     """Return settings with only one credential and those that its request needs.
 
     The embedded gateway is kept only if one of them uses it.
     """
-    names = needed_by(name, settings.credentials)
+    names = dependencies_of(name, settings.credentials)
     credentials = {needed: settings.credentials[needed] for needed in names}
     values = [value for section in credentials.values() for _, value in section]
     embedded = any(isinstance(value, str) and value.startswith(EMBEDDED) for value in values)
@@ -60,7 +62,7 @@ def with_needed(settings: Settings, name: str) -> Settings:
     return settings.model_copy(update={"credentials": credentials, "gateway": gateway})
 
 
-def needed_by(name: str, sections: Mapping[str, Credential]) -> list[str]:
+def dependencies_of(name: str, sections: Mapping[str, CredentialSettings]) -> list[str]:
     """Return a credential and all those that its request needs, directly or indirectly."""
     found: list[str] = []
     waiting = [name]
@@ -72,14 +74,14 @@ def needed_by(name: str, sections: Mapping[str, Credential]) -> list[str]:
     return found
 
 
-async def try_credential(sections: Mapping[str, Credential], name: str) -> TokenTrial:
+async def try_credential(sections: Mapping[str, CredentialSettings], name: str) -> TokenTrial:
     """Fetch a credential once, after those that its request needs.
 
     Raises:
         SettingsError: Its files cannot be used.
     """
     store = MemoryTokenStore()
-    needed = {other: sections[other] for other in needed_by(name, sections) if other != name}
+    needed = {other: sections[other] for other in dependencies_of(name, sections) if other != name}
     others = build_credentials(needed, store)
     requested_at = time.time()
     try:
@@ -108,9 +110,9 @@ async def _fetch(source: TokenSource, requested_at: float) -> TokenTrial:
         return TokenTrial(requested_at, reason=error.reason, reply=reply)
 
 
-def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) -> str:
+def outline_of(reply: Reply, section: CredentialSettings, token: FetchedToken | None) -> str:
     """Describe a reply: its status, its size, and its body with everything masked that may be a secret."""
-    secrets = [*_sent(dict(section))]
+    secrets = [*_sent_values(dict(section))]
     headers: dict[str, str] = {}
     if token is not None:
         secret = token.secret.reveal()
@@ -121,7 +123,7 @@ def outline_of(reply: Reply, section: Credential, token: FetchedToken | None) ->
     return f"status {reply.status}, {size} bytes; possible secrets are masked\n{shown}"
 
 
-def _sent(value: object, name: str = "") -> Iterator[str]:
+def _sent_values(value: object, name: str = "") -> Iterator[str]:
     """Yield the values that a section sends and that may be secrets, which an endpoint may repeat."""
     if isinstance(value, Secret):
         yield value.reveal()
@@ -129,11 +131,11 @@ def _sent(value: object, name: str = "") -> Iterator[str]:
         yield from (part for part in value.parts if isinstance(part, str))
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _sent(item, str(key))
+            yield from _sent_values(item, str(key))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _sent(item, name)
-    elif isinstance(value, str) and name and not is_harmless(name, value) and name not in _OUR_OWN:
+            yield from _sent_values(item, name)
+    elif isinstance(value, str) and name and not is_harmless(name, value) and name not in _SETTINGS_NOT_SENT:
         yield value
 
 
@@ -160,7 +162,7 @@ class UpstreamTrial:
 async def try_upstream(settings: Settings, name: str) -> UpstreamTrial:
     """Request the list of models from an upstream, with a token."""
     section, store = settings.upstreams[name], MemoryTokenStore()
-    names = [] if section.credential is None else needed_by(section.credential, settings.credentials)
+    names = [] if section.credential is None else dependencies_of(section.credential, settings.credentials)
     registry = build_credentials({needed: settings.credentials[needed] for needed in names}, store)
     credential = None if section.credential is None else registry[section.credential]
     request = UpstreamRequest(method="GET", path=b"/models", query=b"", headers=[], body=b"")

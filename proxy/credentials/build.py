@@ -22,7 +22,7 @@ from proxy.credentials.upstream_credential import RejectionRules, TokenUse, Upst
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
-    Credential,
+    CredentialSettings,
     ExecCredential,
     FileCredential,
     GoogleCredential,
@@ -118,7 +118,7 @@ class CredentialRegistry:
 
 
 def build_credentials(
-    sections: Mapping[str, Credential],
+    sections: Mapping[str, CredentialSettings],
     store: MemoryTokenStore,
     fleet: Fleet | None = None,
     before: CredentialRegistry | None = None,
@@ -162,7 +162,7 @@ def build_credentials(
     return registry
 
 
-def _policy(section: Credential, token_folder: TokenFolder | None) -> RefreshPolicy:
+def _policy(section: CredentialSettings, token_folder: TokenFolder | None) -> RefreshPolicy:
     # A flight may have to wait for another process's fetch, and then fetch itself.
     is_alone = section.sharing == "local" and token_folder is None
     flight = section.timeout + 1 if is_alone else 2 * section.timeout + 5
@@ -174,7 +174,7 @@ def _policy(section: Credential, token_folder: TokenFolder | None) -> RefreshPol
     )
 
 
-def build_source(section: Credential, others: OtherCredentials | None = None) -> TokenSource:
+def build_source(section: CredentialSettings, others: OtherCredentials | None = None) -> TokenSource:
     """Build the token source of a section.
 
     Args:

@@ -23,7 +23,7 @@ from proxy.credentials.sharing import FlightContext, Sharing
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
 from proxy.credentials.tasks import OwnedTasks, Waiters
 from proxy.errors import CredentialError, IssuerRefuses, TokenUnavailable
-from proxy.telemetry import State, TokenReading, TokenStats, bind_context, get_logger
+from proxy.telemetry import TokenReading, TokenState, TokenStats, bind_context, get_logger
 
 RATION_PATIENCE_SECONDS: Final = 1.0
 """How long a rejected request waits until it may cause a fetch; a longer wait is answered 503."""
@@ -537,7 +537,7 @@ def _shown(seconds: float) -> float:
     return round(seconds, 3)
 
 
-def state_of(current: Credential | None, now: float, *, suspect: bytes | None) -> State:
+def state_of(current: Credential | None, now: float, *, suspect: bytes | None) -> TokenState:
     """Return the state of a token.
 
     Args:

@@ -30,7 +30,7 @@ RECENT_SECONDS: Final = 1.0
 """A token that an upstream accepted this recently is considered valid."""
 PURPOSES_MAX: Final = 1024
 CALLERS_MAX: Final = 1024
-CALLERS_OF_A_PURPOSE_MAX: Final = 16
+CALLERS_PER_PURPOSE_MAX: Final = 16
 _MODEL_CHARACTERS: Final = 64
 
 
@@ -120,7 +120,7 @@ class RejectionHistory:
         known.at, known.times = now, known.times + 1
         lasts = DENIED_SECONDS * 2.0 ** min(known.times - 1, 16)
         known.until = now + min(lasts, DENIED_SECONDS_MAX)
-        if len(known.callers) < CALLERS_OF_A_PURPOSE_MAX:
+        if len(known.callers) < CALLERS_PER_PURPOSE_MAX:
             known.callers.add(caller)
         _put(self._denials, purpose, known, PURPOSES_MAX)
 

@@ -1,7 +1,7 @@
 """A credential as an upstream uses it: the shared token, where it is written, and how it is rejected."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote_plus
@@ -12,7 +12,7 @@ from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources.reply import find_path
 from proxy.errors import TokenUnavailable
 from proxy.settings import Inject, Invalidation
-from proxy.wire.headers import with_hyphens
+from proxy.wire.headers import Headers, with_hyphens
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """The number of bytes of a body to search for an error."""
@@ -21,9 +21,6 @@ SENDS_MAX: Final = 3
 older than the first rejection or because the purpose worked until then, the request is sent a last time."""
 _CONTENT_TYPE: Final = b"content-type"
 _JSON: Final = b"application/json"
-
-HeaderList = list[tuple[bytes, bytes]]
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RejectionRules:
@@ -91,8 +88,8 @@ class UpstreamCredential:
 
 
 def write_token(
-    inject: Inject, credential: Credential, headers: HeaderList, query: bytes
-) -> tuple[HeaderList, bytes]:
+    inject: Inject, credential: Credential, headers: Headers, query: bytes
+) -> tuple[Headers, bytes]:
     """Write a token into a request, and remove any header or parameter of that name from the caller."""
     value = inject.template.replace("{token}", credential.secret.reveal())
     if inject.query is not None:

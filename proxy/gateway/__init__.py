@@ -5,6 +5,6 @@ It imports nothing from the rest of the package. Tests in the same process contr
 """
 
 from proxy.gateway.app import create_gateway
-from proxy.gateway.state import Gateway, GatewayOptions, GatewayStats
+from proxy.gateway.state import DemoGateway, GatewayOptions, GatewayStats
 
-__all__ = ["Gateway", "GatewayOptions", "GatewayStats", "create_gateway"]
+__all__ = ["DemoGateway", "GatewayOptions", "GatewayStats", "create_gateway"]

@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 from quart import Response
 
-from proxy.gateway.state import Gateway, GatewayOptions, GatewayStats
+from proxy.gateway.state import DemoGateway, GatewayOptions, GatewayStats
 
 FINGERPRINT = "fp_b705f0c291"
 DONE = b"data: [DONE]\n\n"
@@ -176,7 +176,7 @@ def _event(chunk: JsonObject) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
-def stream_response(gateway: Gateway, stream: EventStream) -> Response:
+def stream_response(gateway: DemoGateway, stream: EventStream) -> Response:
     """Return a response that sends the events one by one."""
     body = _paced(gateway.stats, stream, gateway.options)
     response = Response(body, headers=STREAM_HEADERS, content_type="text/event-stream")

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from proxy.gateway import completions, models, tokens
 from proxy.gateway.answers import StreamCut
 from proxy.gateway.http import GatewayError, handle_gateway_error, handle_http_exception, json_response
-from proxy.gateway.state import Gateway, GatewayOptions, current_gateway, raw_headers, raw_target
+from proxy.gateway.state import DemoGateway, GatewayOptions, current_gateway, raw_headers, raw_target
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
@@ -26,7 +26,7 @@ MIRRORED_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # GET i
 
 
 def create_gateway(options: GatewayOptions, *, clock: Callable[[], float] = time.monotonic) -> Quart:
-    """Build a gateway; `app.extensions["gateway"]` is its `Gateway`.
+    """Build a gateway; `app.extensions["gateway"]` is its `DemoGateway`.
 
     Args:
         options: Its initial behaviour.
@@ -37,7 +37,7 @@ def create_gateway(options: GatewayOptions, *, clock: Callable[[], float] = time
     # Tests send large and slow bodies, and streams last long: disable Quart's limits.
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.url_map.merge_slashes = False  # serve the path as it is, without a redirect
-    app.extensions["gateway"] = Gateway(options, clock)
+    app.extensions["gateway"] = DemoGateway(options, clock)
     app.before_request(authenticate)
     app.after_request(drain_body)
     app.register_error_handler(GatewayError, handle_gateway_error)
@@ -101,7 +101,7 @@ def bearer_token(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _refusal(gateway: Gateway, authorization: str) -> GatewayError | None:
+def _refusal(gateway: DemoGateway, authorization: str) -> GatewayError | None:
     options = gateway.options
     if options.status != 200:
         return GatewayError(options.status, f"the gateway was told to answer with {options.status}")

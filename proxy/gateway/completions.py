@@ -6,7 +6,7 @@ import msgspec
 from quart import Blueprint, Response
 
 from proxy.gateway.answers import Answer, ChatAnswer, TextAnswer, stream_response
-from proxy.gateway.echo import Turn, echo_sentence, split_pieces, think
+from proxy.gateway.echo import PromptTurn, echo_sentence, split_pieces, think
 from proxy.gateway.http import json_response, read_body
 from proxy.gateway.state import current_gateway
 
@@ -38,7 +38,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[PromptTurn]:
         """The dialogue so far."""
         raise NotImplementedError
 
@@ -70,9 +70,9 @@ class ChatRequest(GenerationRequest, kw_only=True):
     messages: list[ChatMessage]
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[PromptTurn]:
         """The messages as roles and texts."""
-        return [Turn(message.role, message.text) for message in self.messages]
+        return [PromptTurn(message.role, message.text) for message in self.messages]
 
 
 class CompletionRequest(GenerationRequest, kw_only=True):
@@ -81,10 +81,10 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     prompt: str | list[str]
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[PromptTurn]:
         """Each prompt as a user's message."""
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        return [Turn("user", prompt) for prompt in prompts]
+        return [PromptTurn("user", prompt) for prompt in prompts]
 
 
 @blueprint.post("/chat/completions")

@@ -80,21 +80,21 @@ Messages in this round: {turns}. What else would you like to know?
 """
 
 
-class Turn(NamedTuple):
+class PromptTurn(NamedTuple):
     """One message of the dialogue."""
 
     role: str
     text: str
 
 
-def echo_sentence(turns: list[Turn]) -> str:
+def echo_sentence(turns: list[PromptTurn]) -> str:
     """Echo the last message if the first one is the user's, as in the article (not after a system prompt)."""
     if turns and turns[0].role == "user":
         return LAST_MESSAGE + turns[-1].text
     return NO_MESSAGES
 
 
-def think(turns: list[Turn]) -> tuple[list[str], list[str]]:
+def think(turns: list[PromptTurn]) -> tuple[list[str], list[str]]:
     """Return the pieces of the reasoning and of the answer, in the language of the last message."""
     question = turns[-1].text.strip() if turns else ""
     chinese = _CHINESE.search(question) is not None

@@ -20,7 +20,7 @@ CREATED = 1_740_062_666  # epoch seconds; any fixed time
 DIMENSIONS = 256
 MAX_DIMENSIONS = 4096
 
-Item = str | list[int]
+EmbeddingItem = str | list[int]
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1")
 
@@ -93,7 +93,7 @@ async def rerank() -> Response:
     return json_response({"id": "rerank", "results": results[: body.top_n], "meta": meta})
 
 
-def items_of(value: str | list[str | int | list[int]]) -> list[Item]:
+def items_of(value: str | list[str | int | list[int]]) -> list[EmbeddingItem]:
     """Normalise OpenAI's four forms of input: a text, texts, a list of token numbers, several such lists.
 
     Raises:
@@ -104,13 +104,13 @@ def items_of(value: str | list[str | int | list[int]]) -> list[Item]:
     numbers = [item for item in value if isinstance(item, int)]
     if numbers and len(numbers) == len(value):
         return [numbers]
-    items: list[Item] = [item for item in value if not isinstance(item, int)]
+    items: list[EmbeddingItem] = [item for item in value if not isinstance(item, int)]
     if not items or len(items) < len(value) or len({type(item) for item in items}) > 1:
         raise GatewayError(400, "input must be a text, texts, or token numbers, and not empty", param="input")
     return items
 
 
-def pack_vector(item: Item, dimensions: int) -> bytes:
+def pack_vector(item: EmbeddingItem, dimensions: int) -> bytes:
     """Return a unit vector as little-endian float32.
 
     The digest of the item's JSON, hashed with a counter, supplies the 32-bit integers.

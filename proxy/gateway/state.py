@@ -117,7 +117,7 @@ class TokenIssuer:
             del self._expiry[oldest]
 
 
-class Gateway:
+class DemoGateway:
     """The state of one gateway. Assigning `options` takes effect with the next request."""
 
     def __init__(self, options: GatewayOptions, clock: Callable[[], float]) -> None:
@@ -138,9 +138,9 @@ class Gateway:
             stats.token_fetches_in_flight -= 1
 
 
-def current_gateway() -> Gateway:
+def current_gateway() -> DemoGateway:
     """Return the gateway that is serving the current request."""
-    return cast(Gateway, current_app.extensions["gateway"])
+    return cast(DemoGateway, current_app.extensions["gateway"])
 
 
 def raw_headers(request: Request) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote_plus
 
 from proxy.recipe.draft import Draft, Variable
-from proxy.recipe.expiries import Finding, span
+from proxy.recipe.expiries import Candidate, span
 from proxy.recipe.phrases import Translate
 from proxy.recipe.reply import Reading
 from proxy.secret import MASK
@@ -34,7 +34,7 @@ def credential_block(
     Args:
         name: The name of the credential.
         draft: The request.
-        reading: The findings in the reply.
+        reading: The candidates in the reply.
         translate: Translates the comments.
         folder: Where files hold the secrets, each named like its variable. By default the block reads them
             from the environment.
@@ -97,7 +97,7 @@ def _add_token(table: dict[str, Any], comments: dict[str, list[str]], reading: R
 
 
 def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
-    placed = [finding for finding in reading.expiries if finding.kind == "path"]
+    placed = [candidate for candidate in reading.expiries if candidate.kind == "path"]
     if placed and placed[0].local:
         _add_local_time(table, comments, placed[0])
         return
@@ -107,7 +107,7 @@ def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: 
     best, *others = placed
     same = [other for other in others if other.agrees_with(best) and other.path != best.path]
     chosen = [best, *same][:_EXPIRES_MAX]
-    table["expires"] = [_entry(finding) for finding in chosen if not finding.local]
+    table["expires"] = [_entry(candidate) for candidate in chosen if not candidate.local]
     comments["expires"] = [_marked(best.why, unsure=reading.unsure_expiry)]
     if reading.unsure_expiry:
         comments["expires"] += _alternatives(other for other in others if other not in same)
@@ -119,28 +119,28 @@ def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: 
         comments["refresh_in"] = [reading.refresh_in.why]
 
 
-def _entry(finding: Finding) -> dict[str, str]:
+def _entry(candidate: Candidate) -> dict[str, str]:
     """Write an entry of `expires`. The unit may be followed by an offset."""
-    offset = finding.unit.removeprefix("iso8601") if finding.unit.startswith("iso8601") else ""
-    entry = {"path": finding.path, "as": "iso8601" if offset else finding.unit}
+    offset = candidate.unit.removeprefix("iso8601") if candidate.unit.startswith("iso8601") else ""
+    entry = {"path": candidate.path, "as": "iso8601" if offset else candidate.unit}
     return {**entry, "offset": offset} if offset else entry
 
 
-def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], finding: Finding) -> None:
+def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], candidate: Candidate) -> None:
     """Add a placeholder for a local time, whose UTC offset cannot be guessed."""
     table["default_ttl"] = 300
     comments["default_ttl"] = [
-        f"unsure: {quoted(finding.path)} is a local time without a time zone, so five minutes are assumed; "
+        f"unsure: {quoted(candidate.path)} is a local time without a time zone, so five minutes are assumed; "
         "name the UTC offset with --utc-offset, or write instead:",
-        f'expires = [{{ path = {quoted(finding.path)}, as = "iso8601", offset = "+08:00" }}]',
+        f'expires = [{{ path = {quoted(candidate.path)}, as = "iso8601", offset = "+08:00" }}]',
     ]
 
 
 def _add_default_life(
-    table: dict[str, Any], comments: dict[str, list[str]], expiries: tuple[Finding, ...]
+    table: dict[str, Any], comments: dict[str, list[str]], expiries: tuple[Candidate, ...]
 ) -> None:
     """Add a default lifetime: the one in a JWT outside the JSON, or a guess that the user has to check."""
-    known = next((finding.lifetime for finding in expiries if finding.lifetime), None)
+    known = next((candidate.lifetime for candidate in expiries if candidate.lifetime), None)
     table["default_ttl"] = 300 if known is None else max(int(known), 1)
     comments["default_ttl"] = [
         "unsure: the reply has no lifetime; five minutes are assumed: ask the issuer"
@@ -151,7 +151,7 @@ def _add_default_life(
         comments["default_ttl"].append(f"that is {span(known)}")
 
 
-def _alternatives(others: Iterable[Finding]) -> list[str]:
+def _alternatives(others: Iterable[Candidate]) -> list[str]:
     return [
         f"or: {quoted(other.path or other.kind)}{f' as {other.unit}' if other.unit else ''}: {other.why}"
         for other in [*others][:_OTHERS_MAX]

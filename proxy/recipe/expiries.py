@@ -19,7 +19,7 @@ _SAME: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Candidate:
     """A place in a reply, what it means, and why."""
 
     kind: Literal["path", "header", "text"]
@@ -37,8 +37,8 @@ class Finding:
     local: bool = False
     """Whether it is a local time without a time zone."""
 
-    def agrees_with(self, other: "Finding") -> bool:
-        """Whether both findings lead to the same result."""
+    def agrees_with(self, other: "Candidate") -> bool:
+        """Whether both candidates lead to the same result."""
         if self.lifetime is not None and other.lifetime is not None:
             return abs(self.lifetime - other.lifetime) <= _SAME * max(self.lifetime, other.lifetime)
         return bool(self.value == other.value)
@@ -85,20 +85,20 @@ _HTTP_HEADERS: Final = frozenset(
 """Headers about the reply, not the token."""
 
 
-def find_expiries(reply: Reply, token: Finding) -> tuple[Finding, ...]:
+def find_expiries(reply: Reply, token: Candidate) -> tuple[Candidate, ...]:
     """Find the places that hold the lifetime of the token, best first."""
     found = [*_named(reply), *_outside_body(reply, token)]
     jwt = _jwt_expiry(reply, token)
     if jwt is not None:
-        found = [*(_compared(finding, jwt) for finding in found), jwt]
-    return tuple(sorted(found, key=lambda finding: -finding.confidence))
+        found = [*(_compared(candidate, jwt) for candidate in found), jwt]
+    return tuple(sorted(found, key=lambda candidate: -candidate.confidence))
 
 
-def find_refresh_hint(reply: Reply) -> Finding | None:
+def find_refresh_hint(reply: Reply) -> Candidate | None:
     """Find `refresh_in`, the number of seconds after which the issuer wants to be asked again."""
     for path, name, value in path_leaves(reply.body):
         if "".join(words_of(name)) == "refreshin" and _life(reply, path, "seconds") is not None:
-            return Finding(
+            return Candidate(
                 "path",
                 path,
                 f'"{name}" is the refresh time that the issuer asks for',
@@ -109,7 +109,7 @@ def find_refresh_hint(reply: Reply) -> Finding | None:
     return None
 
 
-def _named(reply: Reply) -> Iterator[Finding]:
+def _named(reply: Reply) -> Iterator[Candidate]:
     for path, name, value in path_leaves(reply.body):
         whole = "".join(words_of(name))
         score = _NAMES.get(whole, 70 if _EXPIRY_WORDS.search(whole) else 0)
@@ -121,7 +121,7 @@ def _named(reply: Reply) -> Iterator[Finding]:
             yield from _iso8601(reply, path, name, value, score)
 
 
-def _outside_body(reply: Reply, token: Finding) -> Iterator[Finding]:
+def _outside_body(reply: Reply, token: Candidate) -> Iterator[Candidate]:
     """Find lifetimes in headers, and that of the token's cookie."""
     for name, value in reply.headers.items():
         if name.startswith(COOKIE) or name in _HTTP_HEADERS:
@@ -136,7 +136,7 @@ def _outside_body(reply: Reply, token: Finding) -> Iterator[Finding]:
             yield from _valued(reply, path, attribute[1:], reply.headers[path], score)
 
 
-def _valued(reply: Reply, path: str, name: str, value: str, score: int) -> Iterator[Finding]:
+def _valued(reply: Reply, path: str, name: str, value: str, score: int) -> Iterator[Candidate]:
     if _is_number(value):
         yield from _number(reply, path, name, value, score)
     elif _life(reply, path, "iso8601") is not None:
@@ -154,24 +154,24 @@ def _life(reply: Reply, path: str, unit: str) -> float | None:
     return read_lifetime([(path, unit)], reply, "", math.inf)
 
 
-def _number(reply: Reply, path: str, name: str, value: str | float, score: int) -> Iterator[Finding]:
+def _number(reply: Reply, path: str, name: str, value: str | float, score: int) -> Iterator[Candidate]:
     """Yield the meanings of a number, the most likely unit first."""
     for unit, what, size in (("epoch", "seconds", 1), ("epoch_ms", "milliseconds", 1000)):
         instant = float(value) / size - reply.server_time
         if 0 < instant <= _LONGEST:
             why = f'"{name}" as {what} since 1970 is {span(instant)} after the reply'
-            yield Finding("path", path, why, score, unit, instant, value)
+            yield Candidate("path", path, why, score, unit, instant, value)
             return
         if -_PAST < instant <= 0:
             why = f'"{name}" looks like {what} since 1970, but that is before the reply'
-            yield Finding("path", path, why, 45, unit, value=value)
+            yield Candidate("path", path, why, 45, unit, value=value)
             return
     units = _units_of(float(value), name)
     for unit in units:
         life = float(value) / _SIZES[unit]
         if 0 < life <= _LONGEST:
             confidence = score if len(units) == 1 else min(score, 58 if unit == units[0] else 50)
-            yield Finding(
+            yield Candidate(
                 "path", path, f'"{name}" is {value} {unit}, {span(life)}', confidence, unit, life, value
             )
 
@@ -190,27 +190,27 @@ def _units_of(number: float, name: str) -> tuple[str, ...]:
     return ("milliseconds", "seconds") if number <= _ROUND_DAYS_MAX else ("milliseconds",)
 
 
-def _iso8601(reply: Reply, path: str, name: str, value: str, score: int) -> Iterator[Finding]:
+def _iso8601(reply: Reply, path: str, name: str, value: str, score: int) -> Iterator[Candidate]:
     life = _life(reply, path, "iso8601")
     if life is None:
         why = f'"{name}" is a date, but not after the reply'
-        yield Finding("path", path, why, 45, "iso8601", value=value)
+        yield Candidate("path", path, why, 45, "iso8601", value=value)
     elif life <= _LONGEST and not has_no_zone(value):
         why = f'"{name}" is {span(life)} after the reply'
-        yield Finding("path", path, why, score, "iso8601", life, value)
+        yield Candidate("path", path, why, score, "iso8601", life, value)
     elif life <= _LONGEST:
         why = f'"{name}" has no time zone; read as UTC it is {span(life)} after the reply'
-        yield Finding("path", path, why, min(score, 50), "iso8601", life, local=True, value=value)
+        yield Candidate("path", path, why, min(score, 50), "iso8601", life, local=True, value=value)
 
 
-def with_offset(reply: Reply, finding: Finding, offset: str) -> Finding:
+def with_offset(reply: Reply, candidate: Candidate, offset: str) -> Candidate:
     """Apply a UTC offset to a local time."""
-    life = _life(reply, finding.path, f"iso8601{offset}")
+    life = _life(reply, candidate.path, f"iso8601{offset}")
     why = f"a local time at UTC offset {offset}" + (f", {span(life)} after the reply" if life else "")
-    return replace(finding, why=why, confidence=90, unit=f"iso8601{offset}", lifetime=life, local=False)
+    return replace(candidate, why=why, confidence=90, unit=f"iso8601{offset}", lifetime=life, local=False)
 
 
-def _jwt_expiry(reply: Reply, token: Finding) -> Finding | None:
+def _jwt_expiry(reply: Reply, token: Candidate) -> Candidate | None:
     """Read the `exp` of a JWT (RFC 7519 4.1.4). The settings can refer to it only if the token is in JSON."""
     text = str(token.value).rpartition(" ")[2]
     if not is_jwt(text):
@@ -218,19 +218,21 @@ def _jwt_expiry(reply: Reply, token: Finding) -> Finding | None:
     life = read_lifetime([("", "jwt")], reply, text, math.inf)
     if life is None:
         return None
-    return Finding(
+    return Candidate(
         token.kind, token.path, f"the exp claim of the JWT says {span(life)}", 85, "jwt", life, token.value
     )
 
 
-def _compared(finding: Finding, jwt: Finding) -> Finding:
-    """Adjust the confidence of a finding by the `exp` of the JWT."""
-    if finding.agrees_with(jwt):
-        why, confidence = f"{finding.why}, and the exp claim of the JWT agrees", finding.confidence + 10
+def _compared(candidate: Candidate, jwt: Candidate) -> Candidate:
+    """Adjust the confidence of a candidate by the `exp` of the JWT."""
+    if candidate.agrees_with(jwt):
+        why, confidence = f"{candidate.why}, and the exp claim of the JWT agrees", candidate.confidence + 10
         confidence = max(confidence, 90)
     else:
-        why, confidence = f"{finding.why}, but {jwt.why}", min(finding.confidence, 50)
-    return Finding("path", finding.path, why, confidence, finding.unit, finding.lifetime, finding.value)
+        why, confidence = f"{candidate.why}, but {jwt.why}", min(candidate.confidence, 50)
+    return Candidate(
+        "path", candidate.path, why, confidence, candidate.unit, candidate.lifetime, candidate.value
+    )
 
 
 def span(seconds: float) -> str:

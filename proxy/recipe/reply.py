@@ -1,6 +1,6 @@
 """Find the token, its lifetime and the signal of success in the reply of a token endpoint (pure).
 
-Each finding has a reason and a confidence. If several are equally good, the user decides.
+Each candidate has a reason and a confidence. If several are equally good, the user decides.
 """
 
 import json
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.credentials.sources.reply import COOKIE, Reply, cookies_of, embedded, parse_body
-from proxy.recipe.expiries import Finding, find_expiries, find_refresh_hint, path_leaves
+from proxy.recipe.expiries import Candidate, find_expiries, find_refresh_hint, path_leaves
 from proxy.secret_detection import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
 
 SURE: Final = 60
-"""From this confidence on, the user need not confirm a finding."""
+"""From this confidence on, the user need not confirm a candidate."""
 MARGIN: Final = 12
 _TOKEN_LENGTH_MIN: Final = 6
 _RANKS: Final = {
@@ -56,12 +56,12 @@ _FLAG_NAMES: Final = frozenset({"success", "issuccess", "ok", "succeeded"})
 
 @dataclass(frozen=True, repr=False)
 class Reading:
-    """The findings in a reply, the best of each kind first. It has no repr, because it contains the token."""
+    """The candidates in a reply, the best of each kind first. Has no repr, because it contains the token."""
 
-    tokens: tuple[Finding, ...]
-    expiries: tuple[Finding, ...]
-    success: Finding | None = None
-    refresh_in: Finding | None = None
+    tokens: tuple[Candidate, ...]
+    expiries: tuple[Candidate, ...]
+    success: Candidate | None = None
+    refresh_in: Candidate | None = None
 
     @property
     def refused(self) -> bool:
@@ -79,8 +79,8 @@ class Reading:
         return bool(self.expiries) and _is_unsure(self.expiries)
 
 
-def _is_unsure(findings: tuple[Finding, ...]) -> bool:
-    best, *others = findings
+def _is_unsure(candidates: tuple[Candidate, ...]) -> bool:
+    best, *others = candidates
     return best.confidence < SURE or any(
         best.confidence - other.confidence < MARGIN and not best.agrees_with(other) for other in others
     )
@@ -105,19 +105,19 @@ def parse_reply(text: str, received: float) -> Reply:
 
 def read_reply(reply: Reply) -> Reading:
     """Find the token, the lifetime and the signal of success."""
-    tokens = sorted(_tokens(reply), key=lambda finding: -finding.confidence)
+    tokens = sorted(_tokens(reply), key=lambda candidate: -candidate.confidence)
     if not tokens:
         return Reading((), (), _success(reply.body))
     return reading_for(reply, tuple(tokens))
 
 
-def reading_for(reply: Reply, tokens: tuple[Finding, ...]) -> Reading:
+def reading_for(reply: Reply, tokens: tuple[Candidate, ...]) -> Reading:
     """Return the reading for a token, the first of these. Its lifetime may be in the token itself."""
     expiries = find_expiries(reply, tokens[0])
     return Reading(tokens, expiries, _success(reply.body), find_refresh_hint(reply))
 
 
-def _tokens(reply: Reply) -> Iterator[Finding]:
+def _tokens(reply: Reply) -> Iterator[Candidate]:
     for path, name, value in path_leaves(reply.body):
         found = _token_at(path, name, value)
         if found is not None:
@@ -132,10 +132,10 @@ def _tokens(reply: Reply) -> Iterator[Finding]:
         and text[0] != "<"
     ):
         look, why = _look(text)
-        yield Finding("text", "", f"the whole reply is one word that {why}", 65 + look, value=text)
+        yield Candidate("text", "", f"the whole reply is one word that {why}", 65 + look, value=text)
 
 
-def _token_at(path: str, name: str, value: object) -> Finding | None:
+def _token_at(path: str, name: str, value: object) -> Candidate | None:
     if not isinstance(value, str) or not re.fullmatch(r"(?i:Bearer )?[!-~]+", value):
         return None
     words = words_of(name)
@@ -149,24 +149,24 @@ def _token_at(path: str, name: str, value: object) -> Finding | None:
     if not score:
         if look <= 0 or _NOT_SECRET.intersection(words[-1:]) or _REQUEST_WORDS.intersection(words):
             return None
-        return Finding(
+        return Candidate(
             "path", path, f"the value {why}, but its name does not suggest a token", 30 + look, value=value
         )
-    return Finding("path", path, f'it is named "{name}" and {why}', score + look, value=value)
+    return Candidate("path", path, f'it is named "{name}" and {why}', score + look, value=value)
 
 
-def _header_tokens(reply: Reply) -> Iterator[Finding]:
+def _header_tokens(reply: Reply) -> Iterator[Candidate]:
     for name, value in reply.headers.items():
         words = [] if name.startswith(COOKIE) else words_of(name)
         score = _TOKEN_HEADERS.get(name, 75 if words[-1:] == ["token"] else 0)
         if score and not _NO_TOKEN.search("".join(words)) and re.fullmatch(r"[!-~]+", value):
             look, why = _look(value)
-            yield Finding(
+            yield Candidate(
                 "header", name, f'the reply has a header "{name}" that {why}', score + look, value=value
             )
 
 
-def _cookie_tokens(reply: Reply) -> Iterator[Finding]:
+def _cookie_tokens(reply: Reply) -> Iterator[Candidate]:
     for path, value in reply.headers.items():
         name = path.removeprefix(COOKIE)
         if name == path or ";" in name or not re.fullmatch(r"[!-~]{6,}", value):
@@ -177,7 +177,7 @@ def _cookie_tokens(reply: Reply) -> Iterator[Finding]:
         if _NO_TOKEN.search(whole) or (not named and look <= 0):
             continue
         why = f'the reply sets a cookie "{name}" that {why}'
-        yield Finding("path", path, why, (named or 30) + look, value=value)
+        yield Candidate("path", path, why, (named or 30) + look, value=value)
 
 
 def _look(value: str) -> tuple[int, str]:
@@ -190,7 +190,7 @@ def _look(value: str) -> tuple[int, str]:
     return -15, f"is short ({len(value)} characters)"
 
 
-def _success(body: object) -> Finding | None:
+def _success(body: object) -> Candidate | None:
     """Find a value at the top level of the reply that signals success."""
     body = embedded(body) if isinstance(body, str) else body
     if not isinstance(body, dict):
@@ -202,7 +202,7 @@ def _success(body: object) -> Finding | None:
     return _sign_in(body)
 
 
-def _sign_in(body: dict[str, object]) -> Finding | None:
+def _sign_in(body: dict[str, object]) -> Candidate | None:
     found = []
     for name, value in body.items():
         whole = "".join(words_of(name))
@@ -210,11 +210,11 @@ def _sign_in(body: dict[str, object]) -> Finding | None:
             continue
         if whole in _FLAG_NAMES and value in (True, "true"):
             found.append(
-                Finding("path", name, f'"{name}" is true in a reply that contains a token', 90, value=value)
+                Candidate("path", name, f'"{name}" is true in a reply that contains a token', 90, value=value)
             )
         elif whole in _CODE_NAMES and not isinstance(value, bool):
             good = str(value) in _GOOD_CODES or str(value).lower() in _GOOD_WORDS
             why = f'"{name}" is {json.dumps(value)} in a reply that contains a token'
             if good or (isinstance(value, int) and math.fabs(value) < 100_000):
-                found.append(Finding("path", name, why, 85 if good else 40, value=value))
-    return max(found, key=lambda finding: finding.confidence, default=None)
+                found.append(Candidate("path", name, why, 85 if good else 40, value=value))
+    return max(found, key=lambda candidate: candidate.confidence, default=None)

@@ -24,8 +24,7 @@ from urllib.parse import unquote
 import httptools
 
 from proxy.wire.disconnect import EXTENSION, HAS_BODY, SUBSCRIBE, Left
-
-Headers = list[tuple[bytes, bytes]]
+from proxy.wire.headers import Headers
 
 BODY_BUFFER_BYTES: Final = 64 * 1024
 """Unread bytes of a body that may wait here; beyond it the connection is not read."""
@@ -139,7 +138,7 @@ class ConnectionLimits:
     requests: int = 100_000
 
 
-class Refusal(Exception):
+class RequestRejected(Exception):
     """A request that the server itself rejects. The connection is closed after the response.
 
     Args:
@@ -172,7 +171,7 @@ class ConnectionOwner(Protocol):
         """Count a connection.
 
         Raises:
-            Refusal: there are too many.
+            RequestRejected: there are too many.
         """
         ...
 
@@ -188,8 +187,8 @@ class ConnectionOwner(Protocol):
         """Return the header lines of every response, such as Date."""
         ...
 
-    def refuse(self, refusal: Refusal, peer: str | None) -> tuple[Headers, bytes]:
-        """Log a refusal; return the headers and the body of its response."""
+    def reject(self, rejection: RequestRejected, peer: str | None) -> tuple[Headers, bytes]:
+        """Log a rejection; return the headers and the body of its response."""
         ...
 
     def failed(self, error: BaseException) -> None:
@@ -200,7 +199,7 @@ class ConnectionOwner(Protocol):
         """Serve a WebSocket on a connection; return what takes the caller's further bytes.
 
         Raises:
-            Refusal: the handshake is not one of RFC 6455.
+            RequestRejected: the handshake is not one of RFC 6455.
         """
         ...
 
@@ -473,7 +472,7 @@ class Connection(asyncio.Protocol):
         # The request that is being answered, and those behind it.
         self._cycle: Cycle | None = None
         self._pipeline: deque[Cycle] = deque()
-        self._refusal: Refusal | None = None
+        self._rejection: RequestRejected | None = None
         self._requests = 0
         # The transport.
         self._upgraded: Callable[[bytes], None] | None = None
@@ -493,7 +492,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the connection with the server; refuse it if there are too many."""
+        """Register the connection with the server; reject it if there are too many."""
         self._transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
         self._client = _address(transport.get_extra_info("peername"))
@@ -501,8 +500,8 @@ class Connection(asyncio.Protocol):
         self.peer = None if self._client is None else self._client[0]
         try:
             self.owner.opened(self)
-        except Refusal as refusal:
-            self._refuse(refusal)
+        except RequestRejected as rejection:
+            self._reject(rejection)
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes, hand them to the WebSocket, or drop them while the connection is being closed."""
@@ -512,7 +511,7 @@ class Connection(asyncio.Protocol):
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self._transport.abort()
-        elif not self._closing and self._refusal is None:
+        elif not self._closing and self._rejection is None:
             self._parse(data)
 
     def eof_received(self) -> bool:
@@ -574,18 +573,18 @@ class Connection(asyncio.Protocol):
         """Add a header line; drop a trailer (RFC 9112 7.1.2).
 
         Raises:
-            Refusal: 431, too many header lines.
+            RequestRejected: 431, too many header lines.
         """
         if self._reading_head and not self._resuming:
             self._headers.append((name.lower(), value))
             if len(self._headers) > self.limits.headers:
-                raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header lines")
+                raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header lines")
 
     def on_headers_complete(self) -> None:
         """Check what llhttp does not check, and start or queue the request.
 
         Raises:
-            Refusal: the head is too large or ambiguous, or too many requests are pipelined.
+            RequestRejected: the head is too large or ambiguous, or too many requests are pipelined.
         """
         if self._resuming:
             return
@@ -595,11 +594,11 @@ class Connection(asyncio.Protocol):
         head = len(scope["raw_path"]) + sum(len(name) + len(value) + 4 for name, value in self._headers)
         self._head_size = head + REQUEST_LINE_SPARE
         if head > self.limits.head_bytes:
-            raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
+            raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
         expects = self._check_headers(scope)
         if scope["type"] == "websocket":
             if self._cycle is not None:
-                raise Refusal(HTTPStatus.BAD_REQUEST, "a WebSocket handshake must not be pipelined")
+                raise RequestRejected(HTTPStatus.BAD_REQUEST, "a WebSocket handshake must not be pipelined")
             return
         self._skips_body = self._parser.should_upgrade() and any(
             name in _FRAMING for name, _ in self._headers
@@ -612,7 +611,7 @@ class Connection(asyncio.Protocol):
             self._pipeline.append(cycle)
         else:
             self._incoming = None
-            raise Refusal(HTTPStatus.BAD_REQUEST, "too many pipelined requests")
+            raise RequestRejected(HTTPStatus.BAD_REQUEST, "too many pipelined requests")
 
     def on_body(self, body: bytes) -> None:
         """Pass bytes of the body to the request."""
@@ -643,32 +642,36 @@ class Connection(asyncio.Protocol):
             self._after_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(_refusal_of(error, data))
+            self._reject(_rejection_of(error, data))
             return
         if self._reading_head:
             if self._head_bytes > self.limits.head_bytes:
-                self._refuse(
-                    Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
+                self._reject(
+                    RequestRejected(
+                        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large"
+                    )
                 )
                 return
             if sum(map(len, self._target)) > self.limits.target_bytes:
-                self._refuse(Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long"))
+                self._reject(
+                    RequestRejected(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
+                )
                 return
         else:
             self._overhead += max(0, self._head_bytes - self._head_size)  # Bytes that arrived with the head.
             self._head_bytes = 0
             spare = CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self._body_received
             if self._incoming is not None and self._overhead - self._body_received > spare:
-                self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "the body has too much framing"))
+                self._reject(RequestRejected(HTTPStatus.BAD_REQUEST, "the body has too much framing"))
                 return
         self.balance_reading()
 
     def _scope(self) -> Scope:
         target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
         if len(target) > self.limits.target_bytes:
-            raise Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
+            raise RequestRejected(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
         if not target.isascii():
-            raise Refusal(HTTPStatus.BAD_REQUEST, "the request target holds bytes beyond ASCII")
+            raise RequestRejected(HTTPStatus.BAD_REQUEST, "the request target holds bytes beyond ASCII")
         path, _, query = target.partition(b"?")
         text = path.decode("ascii")
         return {
@@ -694,11 +697,13 @@ class Connection(asyncio.Protocol):
         Two servers must not read one request in two ways (RFC 9112 3.2, 6.1, 11.2).
 
         Raises:
-            Refusal: 400, 417, 501 or 505.
+            RequestRejected: 400, 417, 501 or 505.
         """
         version = scope["http_version"]
         if version not in {"1.0", "1.1"}:
-            raise Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+            raise RequestRejected(
+                HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served"
+            )
         hosts = 0
         expects = False
         upgrade = b""
@@ -706,20 +711,22 @@ class Connection(asyncio.Protocol):
             if name == b"host":
                 hosts += 1
                 if not _HOST.fullmatch(value):
-                    raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is malformed")
+                    raise RequestRejected(HTTPStatus.BAD_REQUEST, "the Host header is malformed")
             elif name == b"transfer-encoding":
                 if version == "1.0":
-                    raise Refusal(HTTPStatus.BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
+                    raise RequestRejected(HTTPStatus.BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
                 if value.strip().lower() != b"chunked":
-                    raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "only the transfer coding chunked is known")
+                    raise RequestRejected(
+                        HTTPStatus.NOT_IMPLEMENTED, "only the transfer coding chunked is known"
+                    )
             elif name == b"expect":
                 if value.strip().lower() != b"100-continue":
-                    raise Refusal(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+                    raise RequestRejected(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
                 expects = version == "1.1"
             elif name == b"upgrade":
                 upgrade = value.strip().lower()
         if hosts > 1 or (not hosts and version == "1.1"):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "exactly one Host header is required")
+            raise RequestRejected(HTTPStatus.BAD_REQUEST, "exactly one Host header is required")
         if upgrade == b"websocket" and self._parser.should_upgrade() and scope["method"] == "GET":
             scope["type"] = "websocket"
             self._websocket = scope
@@ -741,8 +748,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._upgraded = self.owner.upgrade(self, websocket)
-        except Refusal as refusal:
-            self._refuse(refusal)
+        except RequestRejected as rejection:
+            self._reject(rejection)
             return
         if rest:
             self._upgraded(rest)
@@ -799,8 +806,8 @@ class Connection(asyncio.Protocol):
         elif self._pipeline:
             self._start(self._pipeline.popleft())
             self.balance_reading()
-        elif self._refusal is not None:
-            self._refuse(self._refusal)
+        elif self._rejection is not None:
+            self._reject(self._rejection)
         elif self._eof or self.owner.draining:
             self._close_politely(linger=False)
         else:
@@ -814,8 +821,8 @@ class Connection(asyncio.Protocol):
         if not cycle.started:
             cycle.disconnected = GONE
             self._cycle = None
-            self._refuse(
-                Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed to answer the request")
+            self._reject(
+                RequestRejected(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed to answer the request")
             )
         elif cycle.ends_by_close:
             self._reset()  # The caller takes a proper end for the end of the body.
@@ -874,26 +881,26 @@ class Connection(asyncio.Protocol):
         """Set a function to call when the connection is lost."""
         self._on_lost = act
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _reject(self, rejection: RequestRejected) -> None:
         """Reject a request, after the responses to earlier ones, and close the connection."""
         cycle = self._cycle
         if cycle is not None:
             if self._incoming is not cycle:
-                # The refusal belongs to a later request: answer the earlier ones first.
-                self._refusal = refusal
+                # The rejection belongs to a later request: answer the earlier ones first.
+                self._rejection = rejection
                 if self._incoming is not None:
                     self._pipeline.remove(self._incoming)
                     self._incoming = None
                 return
-            cycle.disconnect(MALFORMED_BODY if refusal.status != HTTPStatus.REQUEST_TIMEOUT else SLOW_BODY)
+            cycle.disconnect(MALFORMED_BODY if rejection.status != HTTPStatus.REQUEST_TIMEOUT else SLOW_BODY)
             self._cycle = None
             if cycle.started:
                 self._transport.abort()
                 return
-        self._refusal = refusal
-        headers, body = self.owner.refuse(refusal, self.peer)
+        self._rejection = rejection
+        headers, body = self.owner.reject(rejection, self.peer)
         length = (b"content-length", b"%d" % len(body))
-        self.write_head(refusal.status, [*headers, length, (b"connection", b"close")])
+        self.write_head(rejection.status, [*headers, length, (b"connection", b"close")])
         self.write(body)
         self._close_politely(linger=True)
 
@@ -942,11 +949,13 @@ class Connection(asyncio.Protocol):
         elif cycle is not None:
             self._detect_disconnect()
             if cycle is self._incoming and self._is_slow_body(cycle, now):
-                self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request body arrives too slowly"))
+                self._reject(
+                    RequestRejected(HTTPStatus.REQUEST_TIMEOUT, "the request body arrives too slowly")
+                )
         elif self._upgraded is not None:
             pass
         elif self._head_bytes and now - self._head_since > limits.head_seconds:
-            self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request head arrives too slowly"))
+            self._reject(RequestRejected(HTTPStatus.REQUEST_TIMEOUT, "the request head arrives too slowly"))
         elif now - self._head_since > self._idle_seconds():
             self._close_politely(linger=False)
 
@@ -1009,14 +1018,14 @@ def _header_lines(headers: Headers) -> bytes:
     return b"".join(b"%s: %s\r\n" % pair for pair in headers)
 
 
-def _refusal_of(error: httptools.HttpParserError, data: bytes) -> Refusal:
-    if isinstance(error.__context__, Refusal):
+def _rejection_of(error: httptools.HttpParserError, data: bytes) -> RequestRejected:
+    if isinstance(error.__context__, RequestRejected):
         return error.__context__
     if "HTTP version" in str(error) or data.startswith(b"PRI * HTTP/2"):
-        return Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+        return RequestRejected(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
     if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data[:64]):
-        return Refusal(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
-    return Refusal(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
+        return RequestRejected(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
+    return RequestRejected(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
 
 
 def _address(name: object) -> tuple[str, int] | None:

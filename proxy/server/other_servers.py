@@ -67,14 +67,14 @@ async def _serve_on_uvicorn(
 ) -> None:
     import uvicorn
 
-    class Server(uvicorn.Server):
+    class SignalFreeServer(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             """Leave the signals to us."""
             yield
 
     started = asyncio.Event()
-    server = Server(
+    server = SignalFreeServer(
         uvicorn.Config(
             _reporting(app, started),
             interface="asgi3",

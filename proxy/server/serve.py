@@ -23,9 +23,10 @@ from hypercorn.typing import ASGIFramework, LifespanState
 
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
-from proxy.server.http1 import App, Connection, ConnectionLimits, Headers, Refusal, Scope
+from proxy.server.http1 import App, Connection, ConnectionLimits, RequestRejected, Scope
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
+from proxy.wire.headers import Headers
 
 TICK_SECONDS: Final = 1.0
 """How often the timeouts of all connections are checked."""
@@ -85,10 +86,12 @@ class Server:
         """Count a connection.
 
         Raises:
-            Refusal: 503, there are too many connections.
+            RequestRejected: 503, there are too many connections.
         """
         if self._max_connections is not None and len(self.connections) >= self._max_connections:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")])
+            raise RequestRejected(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")]
+            )
         self.connections.add(connection)
         self._emptied.clear()
 
@@ -118,16 +121,16 @@ class Server:
         """Return the header lines of every response, such as Date."""
         return self._common
 
-    def refuse(self, refusal: Refusal, peer: str | None) -> tuple[Headers, bytes]:
-        """Log a refusal; return the headers and the body of its response, in OpenAI's error envelope."""
+    def reject(self, rejection: RequestRejected, peer: str | None) -> tuple[Headers, bytes]:
+        """Log a rejection; return the headers and the body of its response, in OpenAI's error envelope."""
         self.refused += 1
         request_id = uuid4().hex
-        status = refusal.status
+        status = rejection.status
         self._log.info(
-            "request_refused", status=status.value, reason=refusal.reason, peer=peer, request_id=request_id
+            "request_refused", status=status.value, reason=rejection.reason, peer=peer, request_id=request_id
         )
         error = {
-            "message": refusal.reason,
+            "message": rejection.reason,
             "type": "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
             "param": None,
             "code": _CODES.get(status, status.name.lower()),
@@ -136,7 +139,7 @@ class Server:
             (b"content-type", b"application/json"),
             (b"cache-control", b"no-store"),
             (b"x-request-id", request_id.encode()),
-            *refusal.headers,
+            *rejection.headers,
         ]
         return headers, json.dumps({"error": error}).encode()
 

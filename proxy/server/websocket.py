@@ -18,7 +18,8 @@ from wsproto.events import CloseConnection, Ping
 from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
 
-from proxy.server.http1 import Connection, Headers, Refusal, Scope
+from proxy.server.http1 import Connection, RequestRejected, Scope
+from proxy.wire.headers import Headers
 
 if TYPE_CHECKING:
     from proxy.server.serve import Server
@@ -78,7 +79,7 @@ def serve_websocket(server: "Server", connection: Connection, scope: Scope) -> C
     """Serve a WebSocket on a connection; return what takes the caller's further bytes.
 
     Raises:
-        Refusal: the handshake is not one of RFC 6455.
+        RequestRejected: the handshake is not one of RFC 6455.
     """
     _check_handshake(scope["headers"])
     incoming = _Incoming(connection)
@@ -91,13 +92,13 @@ def _check_handshake(headers: Headers) -> None:
     """Refuse what WSStream would answer without a body, on a connection without a clock."""
     values = [value.strip() for name, value in headers if name == b"sec-websocket-version"]
     if values != [_VERSION]:
-        raise Refusal(
+        raise RequestRejected(
             HTTPStatus.UPGRADE_REQUIRED,
             "only version 13 of the WebSocket protocol is served",
             [(b"sec-websocket-version", _VERSION)],
         )
     if sum(name == b"sec-websocket-key" for name, _ in headers) != 1:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the WebSocket handshake needs one Sec-WebSocket-Key")
+        raise RequestRejected(HTTPStatus.BAD_REQUEST, "the WebSocket handshake needs one Sec-WebSocket-Key")
 
 
 class _Incoming:

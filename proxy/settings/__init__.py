@@ -10,7 +10,7 @@ references (names across sections) -> sections (types, ranges) -> load (pydantic
 
 from proxy.settings.access import ANY_MODEL, DEFAULT_CALLER_KEYS, Access, CallerKey, Cors
 from proxy.settings.chat import Chat
-from proxy.settings.credentials import Credential
+from proxy.settings.credentials import CredentialSettings
 from proxy.settings.credentials.cloud import AzureCredential, BedrockCredential, GoogleCredential
 from proxy.settings.credentials.http import Expiry, HttpCredential, Success
 from proxy.settings.credentials.jwt import JwtCredential
@@ -52,8 +52,8 @@ __all__ = [
     "CallerKey",
     "Chat",
     "Cors",
-    "Credential",
     "CredentialSection",
+    "CredentialSettings",
     "ExecCredential",
     "Expiry",
     "FileCredential",

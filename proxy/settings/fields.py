@@ -286,7 +286,7 @@ Rate = Annotated[
 RepairName = Annotated[str, AfterValidator(_repair_name)]
 EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
 """An endpoint of `proxy.wire.endpoints`, or `*` for all paths."""
-Target = Annotated[str | Mapping[str, int], Checked(_target)]
+RouteTarget = Annotated[str | Mapping[str, int], Checked(_target)]
 """The name of an upstream, or several names with weights."""
 HostName = Annotated[str, AfterValidator(_host_name)]
 Network = Annotated[str, AfterValidator(_network)]

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from proxy.secret import Secret
 from proxy.settings.access import STRONG_KEY_LENGTH, Access, Cors
 from proxy.settings.chat import Chat
-from proxy.settings.credentials import Credential
+from proxy.settings.credentials import CredentialSettings
 from proxy.settings.credentials.http import HttpCredential
 from proxy.settings.credentials.oauth2 import OAuth2Credential
 from proxy.settings.fields import (
@@ -25,11 +25,11 @@ from proxy.settings.fields import (
     PositiveSeconds,
     ProxyUrl,
     RepairName,
+    RouteTarget,
     Seconds,
     SecretText,
     Share,
     Status,
-    Target,
     Tries,
 )
 from proxy.settings.section import Section, Table, frozen, refuse
@@ -107,7 +107,7 @@ class ModelRoute(Section):
 
     match: Name
     """A name, or a pattern with `*`, `?` and `[...]`, matched with case."""
-    upstream: Target
+    upstream: RouteTarget
     rename: Name | None = None
 
 
@@ -117,8 +117,8 @@ class Routes(Section):
     If several upstreams are named with weights, requests are distributed by weight.
     """
 
-    default: Target
-    endpoints: Table[str, Target] = Field(default_factory=dict)
+    default: RouteTarget
+    endpoints: Table[str, RouteTarget] = Field(default_factory=dict)
     models: tuple[ModelRoute, ...] = ()
     """The first match applies."""
 
@@ -228,7 +228,7 @@ class Settings(Section):
     access: Access
     routes: Routes
     upstreams: Table[Name, Upstream]
-    credentials: Table[Name, Credential] = Field(default_factory=dict)
+    credentials: Table[Name, CredentialSettings] = Field(default_factory=dict)
     shared: Shared | None = None
     models: Models = Models()
     cors: Cors | None = None
@@ -259,7 +259,7 @@ def resolve_embedded(settings: Settings, origin: str) -> Settings:
     return settings.model_copy(update={"upstreams": frozen(upstreams), "credentials": frozen(credentials)})
 
 
-def _resolve(credential: Credential, origin: str) -> Credential:
+def _resolve(credential: CredentialSettings, origin: str) -> CredentialSettings:
     if isinstance(credential, HttpCredential):
         return credential.model_copy(update={"url": resolved(credential.url, origin)})
     if isinstance(credential, OAuth2Credential):

@@ -16,7 +16,7 @@ from proxy.telemetry.traffic import (
     STEP_SECONDS,
     STEPS,
     CallerTraffic,
-    Problem,
+    ExchangeProblem,
     percentile,
 )
 
@@ -95,7 +95,7 @@ class Overview:
     credentials: Sequence[TokenReading]
     """Each as the worker sees it whose token ends first."""
     upstreams: Sequence[UpstreamRow]
-    problems: Sequence[Problem]
+    problems: Sequence[ExchangeProblem]
     """The newest first."""
 
     @property

@@ -10,7 +10,7 @@ from proxy.status.charts import life_bar, line_chart, stacked_chart
 from proxy.status.overview import Overview, UpstreamRow
 from proxy.status.words import Words
 from proxy.telemetry import TokenReading
-from proxy.telemetry.traffic import Problem
+from proxy.telemetry.traffic import ExchangeProblem
 
 _ICON: Final = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' "
@@ -275,13 +275,13 @@ def _upstream(row: UpstreamRow, workers: int, words: Words) -> str:
     return f'<div class="item"><h3>{escape(row.name)}</h3>{"".join(states)}<p>{attempts}</p></div>'
 
 
-def _problems(problems: Sequence[Problem], words: Words) -> str:
+def _problems(problems: Sequence[ExchangeProblem], words: Words) -> str:
     if not problems:
         return _nothing(words.no_problems)
     return f'<ol class="problems">{"".join(_problem(problem, words) for problem in problems)}</ol>'
 
 
-def _problem(problem: Problem, words: Words) -> str:
+def _problem(problem: ExchangeProblem, words: Words) -> str:
     status = "" if problem.status is None else f" {problem.status}"
     told = f"{words.results[problem.result]}{status}"
     state = _state("wrong" if problem.result == "failed" else "wait", told)

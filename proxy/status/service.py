@@ -24,7 +24,7 @@ AGE_SECONDS: Final = (600.0, 900.0)
 """Limits of the random lifetime of a stream, after which the browser reconnects. It also ends streams whose
 reader vanished unnoticed."""
 _OPENING: Final = b"retry: 2000\n\n"
-_SHARED_WITH_THE_CHAT: Final = "tokens.css"
+_CHAT_STYLE: Final = "tokens.css"
 
 
 class StatusService:
@@ -40,7 +40,7 @@ class StatusService:
         self.current = current
         self.files: Mapping[str, PageFile] = {
             **read_page_files("proxy.status"),
-            _SHARED_WITH_THE_CHAT: read_page_files("proxy.chat")[_SHARED_WITH_THE_CHAT],
+            _CHAT_STYLE: read_page_files("proxy.chat")[_CHAT_STYLE],
         }
         self._reports = reports
         self._readers = 0

@@ -7,9 +7,9 @@ from proxy.telemetry.logs import bind_context, configure_logs, get_logger, reque
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.readings import (
     CallerReading,
-    State,
     TokenLife,
     TokenReading,
+    TokenState,
     TokenStats,
     UpstreamReading,
     UsageTotals,
@@ -23,9 +23,9 @@ __all__ = [
     "ExchangeRecord",
     "ExchangeTotals",
     "Metrics",
-    "State",
     "TokenLife",
     "TokenReading",
+    "TokenState",
     "TokenStats",
     "Traffic",
     "UpstreamReading",

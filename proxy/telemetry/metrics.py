@@ -24,8 +24,8 @@ from proxy.telemetry.logs import dropped_lines
 from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import (
     CIRCUIT_STATES,
-    State,
     TokenReading,
+    TokenState,
     UpstreamReading,
     UsageTotals,
     WorkerReading,
@@ -263,7 +263,7 @@ def _states(readings: Iterable[TokenReading]) -> Metric:
     text = "State of the current token: 1 for the current state."
     family = GaugeMetricFamily(PREFIX + "token_state", text, labels=["credential", "state"])
     for reading in readings:
-        for state in get_args(State):
+        for state in get_args(TokenState):
             family.add_metric([reading.credential, state], float(state == reading.state))
     return family
 

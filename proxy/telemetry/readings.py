@@ -42,7 +42,7 @@ class TokenStats:
         self.wait_seconds += seconds
 
 
-State = Literal["empty", "fresh", "stale", "suspect", "expired"]
+TokenState = Literal["empty", "fresh", "stale", "suspect", "expired"]
 
 
 class TokenLife(NamedTuple):
@@ -61,7 +61,7 @@ class TokenReading(NamedTuple):
     """The state of one credential at one moment."""
 
     credential: str
-    state: State
+    state: TokenState
     remaining_seconds: float
     """How long the current token may still be sent."""
     lifetime_seconds: float

@@ -28,7 +28,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from proxy import __version__
-from proxy.settings import Traces as Settings
+from proxy.settings import Traces
 from proxy.telemetry.spans import Fields
 from proxy.wire.headers import Headers
 
@@ -60,17 +60,17 @@ _ATTRIBUTES: Final = {
     "completion_tokens": "gen_ai.usage.output_tokens",
 }
 """Attributes by the fields of the log line that they repeat."""
-_OF_AN_ATTEMPT: Final = ("model", "events", "replays", "prompt_tokens", "completion_tokens")
+_ATTEMPT_ATTRIBUTES: Final = ("model", "events", "replays", "prompt_tokens", "completion_tokens")
 
 
-class Traces:
+class ExchangeTracer:
     """Starts the span of each exchange, and sends what has ended.
 
     Args:
         settings: The `[traces]` section.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Traces) -> None:
         exporter = OTLPSpanExporter(
             endpoint=settings.endpoint, headers=dict(settings.headers), timeout=SEND_SECONDS
         )
@@ -129,7 +129,7 @@ class _ExchangeSpan:
                 kind = str(attempt.status)
             if kind:
                 _fail(span, kind)
-            _describe(span, {name: known[name] for name in _OF_AN_ATTEMPT if name in known})
+            _describe(span, {name: known[name] for name in _ATTEMPT_ATTRIBUTES if name in known})
             if attempt.status is not None:
                 span.set_attribute("http.response.status_code", attempt.status)
             span.end()

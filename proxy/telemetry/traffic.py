@@ -35,9 +35,9 @@ BUCKETS: Final = 120
 BUCKET_GROWTH: Final = 1.12
 """Times are counted in buckets, each 12% wider than the one before; the first one ends at 1 ms."""
 
-Result = Literal["ok", "left", "refused", "failed"]
+ExchangeResult = Literal["ok", "left", "refused", "failed"]
 """How an exchange ended: answered, ended by its caller, refused because of its request, or failed."""
-RESULTS: Final[tuple[Result, ...]] = get_args(Result)
+RESULTS: Final[tuple[ExchangeResult, ...]] = get_args(ExchangeResult)
 _LOG_GROWTH: Final = math.log(BUCKET_GROWTH)
 _NEVER: Final = -1
 """The number of a place in a ring that has not been used."""
@@ -45,12 +45,12 @@ _LEFT: Final = frozenset({"client_gone", "stopped", "slow_reader", "slow_body", 
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ExchangeProblem:
     """An exchange that failed or was refused."""
 
     at: float
     """Seconds since the epoch."""
-    result: Result
+    result: ExchangeResult
     request_id: str
     outcome: str
     status: int | None
@@ -90,7 +90,7 @@ class TrafficReading:
     callers: Mapping[str, CallerTraffic]
     outcomes: Mapping[str, int]
     """Of the last hour."""
-    problems: Sequence[Problem]
+    problems: Sequence[ExchangeProblem]
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class Traffic:
         self._outcomes: Counter[str] = Counter()
         """The sums of all minutes, kept up to date so that a reading need not add them up."""
         self._problems = {
-            result: deque[Problem](maxlen=PROBLEMS_MAX) for result in ("refused", "failed")
+            result: deque[ExchangeProblem](maxlen=PROBLEMS_MAX) for result in ("refused", "failed")
         }  # apart, so that refused requests do not displace failures
 
     def count(self, record: ExchangeRecord) -> None:
@@ -189,8 +189,8 @@ class Traffic:
             if not self._callers[name]:
                 del self._callers[name]
 
-    def _problem(self, record: ExchangeRecord, result: Result) -> Problem:
-        return Problem(
+    def _problem(self, record: ExchangeRecord, result: ExchangeResult) -> ExchangeProblem:
+        return ExchangeProblem(
             at=self._wall(),
             result=result,
             request_id=record.request_id,
@@ -203,7 +203,7 @@ class Traffic:
         )
 
 
-def result_of(record: ExchangeRecord) -> Result:
+def result_of(record: ExchangeRecord) -> ExchangeResult:
     """Return how an exchange ended."""
     if record.outcome in _LEFT:
         return "left"

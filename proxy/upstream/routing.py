@@ -16,7 +16,6 @@ from proxy.wire.repairs import Repairs, resolve
 ANYBODY: Final = Caller("")
 """A caller without a key, and so without its own repairs or limits."""
 NO_REPAIRS: Final = Repairs()
-Target = str | Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +178,7 @@ class Routing:
         return self._default
 
 
-def _balance(target: Target) -> Balance:
+def _balance(target: str | Mapping[str, int]) -> Balance:
     return Balance({target: 1} if isinstance(target, str) else target)
 
 

@@ -1,10 +1,10 @@
 """Answers with all that an answer can hold, cut and rendered as the service does it."""
 
 from proxy.chat.paragraphs import ParagraphSplitter
-from proxy.chat.render import Kind, render_block
+from proxy.chat.render import BlockKind, render_block
 
 
-def blocks(kind: Kind, markdown: str) -> tuple[str, ...]:
+def blocks(kind: BlockKind, markdown: str) -> tuple[str, ...]:
     """The messages that a text becomes."""
     cutter = ParagraphSplitter()
     pieces = (*cutter.feed(markdown), *cutter.flush())

@@ -23,7 +23,7 @@ from proxy.chat.dialogues import Branch, Dialogues
 from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.notices import Notice
-from proxy.chat.render import Kind, render_block
+from proxy.chat.render import BlockKind, render_block
 from proxy.config_snapshots import ConfigSnapshots
 from proxy.settings import load_settings
 from tests.browser.samples import blocks
@@ -124,7 +124,7 @@ class ScriptedChat:
         for piece in pieces:
             self.message(f"<div class='{kind}'>{piece}</div>")
 
-    def write(self, kind: Kind, markdown: str) -> None:
+    def write(self, kind: BlockKind, markdown: str) -> None:
         """Send a text as the service cuts and renders it."""
         for block in blocks(kind, markdown):
             self.message(block)

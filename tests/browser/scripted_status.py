@@ -17,8 +17,8 @@ from proxy.status import service
 from proxy.status.overview import Overview, merge
 from proxy.status.report import StatusReport
 from proxy.telemetry import TokenLife, TokenReading, TokenStats, UpstreamReading
-from proxy.telemetry.readings import State
-from proxy.telemetry.traffic import CallerTraffic, MinuteReading, Problem, TrafficReading, bucket_of
+from proxy.telemetry.readings import TokenState
+from proxy.telemetry.traffic import CallerTraffic, ExchangeProblem, MinuteReading, TrafficReading, bucket_of
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.loopback import serve_on_loopback, until
 
@@ -28,7 +28,7 @@ AT = 7_200.0
 """The moment on the clock of the counters."""
 
 
-def token(name: str, state: State, age: float, life: float = 300.0, **more: float) -> TokenReading:
+def token(name: str, state: TokenState, age: float, life: float = 300.0, **more: float) -> TokenReading:
     """A token of five minutes, unless another lifetime is given."""
     stats = TokenStats(fetches=12, fetches_failed_passing=int(more.pop("failed", 0)))
     expiry = life - min(10, 0.05 * life)
@@ -55,7 +55,7 @@ def traffic(
     minutes: Mapping[int, MinuteReading],
     callers: Mapping[str, CallerTraffic],
     outcomes: Mapping[str, int],
-    *problems: Problem,
+    *problems: ExchangeProblem,
     rate: float = 0.0,
 ) -> TrafficReading:
     """The traffic of an hour, with requests per second around a rate."""
@@ -79,9 +79,11 @@ def busy_minute(draw: random.Random, failed: int = 0) -> MinuteReading:
     return MinuteReading(results, Counter(map(bucket_of, times)))
 
 
-def problem(number: int, result: str, outcome: str, status: int | None, reason: str | None = None) -> Problem:
+def problem(
+    number: int, result: str, outcome: str, status: int | None, reason: str | None = None
+) -> ExchangeProblem:
     """One exchange that did not succeed."""
-    return Problem(
+    return ExchangeProblem(
         at=NOW - 37 * number,
         result="failed" if result == "failed" else "refused",
         request_id=f"{0x9F1C33AD07E54B1C80 + number * 7919:032x}",
@@ -114,7 +116,7 @@ CALLERS = {
 OUTCOMES = {"ok": 32_998, "client_gone": 369, "rate_limit_exceeded": 392, "upstream_timeout": 507}
 
 
-def loaded(failing: int = 0, *problems: Problem) -> StatusReport:
+def loaded(failing: int = 0, *problems: ExchangeProblem) -> StatusReport:
     """A service under load, with failures in the last minutes."""
     draw, last = random.Random(4), int(AT / 60)
     minutes = {

@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
-from proxy.chat.render import Kind, render_block
+from proxy.chat.render import BlockKind, render_block
 from tests.browser.chat_page import RUN_BY_A_MESSAGE, ChatPage
 from tests.browser.conftest import Stage
 from tests.chat.hostile import HOSTILE
@@ -106,7 +106,7 @@ async def test_nothing_in_a_message_acts_in_whatever_place_it_stands(stage: Stag
 
 @pytest.mark.parametrize("kind", ["right", "left"])
 async def test_nothing_that_a_model_or_a_visitor_says_acts_once_it_is_rendered(
-    stage: Stage, kind: Kind
+    stage: Stage, kind: BlockKind
 ) -> None:
     page = await stage.open()
     stage.chat.ask("问")

@@ -129,7 +129,7 @@ async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: Open
             reason, when = await waiting
             assert not other.done()
             other.cancel()
-        assert reason == "asked"
+        assert reason == "requested"
         assert when - asked < STOP_SECONDS
 
 
@@ -137,7 +137,7 @@ async def test_a_stop_that_came_before_anybody_waited_counts(open_both: OpenStor
     async with open_both() as (here, _):
         assert await here.channels.begin("c")
         await here.channels.request_stop("c")
-        assert (await stopped(here.channels, "c"))[0] == "asked"
+        assert (await stopped(here.channels, "c"))[0] == "requested"
 
 
 async def test_a_stop_does_not_reach_the_next_dialogue(open_both: OpenStores) -> None:
@@ -145,7 +145,7 @@ async def test_a_stop_does_not_reach_the_next_dialogue(open_both: OpenStores) ->
         await there.channels.request_stop("c")  # nothing runs
         assert await here.channels.begin("c")
         await there.channels.request_stop("c")
-        assert (await stopped(here.channels, "c"))[0] == "asked"
+        assert (await stopped(here.channels, "c"))[0] == "requested"
         await here.channels.end("c")
         assert await here.channels.begin("c")
         with pytest.raises(TimeoutError):
@@ -168,7 +168,7 @@ async def test_a_lost_request_to_stop_is_found_at_the_next_renewal(store: RedisS
         assert await here.begin("c")
         await there.channels.request_stop("c")
         reason, _ = await stopped(here, "c")
-        assert reason == "asked"
+        assert reason == "requested"
 
 
 async def test_a_dialogue_that_lives_renews_its_lease(store: RedisServer) -> None:
@@ -218,7 +218,7 @@ async def test_without_redis_no_dialogue_starts_and_running_ones_continue(store:
             async with asyncio.timeout(0.1):
                 await channels.wait_for_stop("c")
         await channels.request_stop("c")  # it runs here
-        assert (await stopped(channels, "c"))[0] == "asked"
+        assert (await stopped(channels, "c"))[0] == "requested"
         await channels.end("c")
         await store.start()
         assert await channels.begin("d")

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from proxy.chat.code_colours import DARK_PAPER, LIGHT_PAPER, ROLES, code_styles
+from proxy.chat.code_colours import DARK_BACKGROUND, LIGHT_BACKGROUND, ROLES, code_styles
 
 
 def luminance(colour: str) -> float:
@@ -29,8 +29,8 @@ def test_the_style_sheet_is_up_to_date() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_code_can_be_read_on_light_and_on_dark_paper(role: str) -> None:
     light, dark, _ = ROLES[role]
-    assert contrast(light, LIGHT_PAPER) >= 7
-    assert contrast(dark, DARK_PAPER) >= 7
+    assert contrast(light, LIGHT_BACKGROUND) >= 7
+    assert contrast(dark, DARK_BACKGROUND) >= 7
 
 
 def test_no_token_has_two_roles() -> None:

@@ -16,7 +16,7 @@ from proxy.chat.dialogues import Branch, Dialogues
 from proxy.chat.event import Event, Position
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.notices import Notice
-from proxy.chat.render import Kind
+from proxy.chat.render import BlockKind
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
 from proxy.drain import Drain
@@ -180,7 +180,7 @@ async def test_after_too_long_an_outage_the_answer_ends_with_an_error_that_is_ke
 async def test_an_unexpected_error_is_logged_shown_and_ends_only_that_dialogue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def breaks(kind: Kind, text: str) -> str:
+    def breaks(kind: BlockKind, text: str) -> str:
         if kind == "left":
             raise ZeroDivisionError
         return f"<div class='{kind}'>{text}</div>"

@@ -10,7 +10,7 @@ import pytest
 from proxy.chat.broker import LeaseLost
 from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
-from proxy.chat.outbox import CLOSING_SECONDS, OUTAGE_SECONDS, OUTBOX_BYTES, Outbox, Trouble
+from proxy.chat.outbox import CLOSING_SECONDS, OUTAGE_SECONDS, OUTBOX_BYTES, Interruption, Outbox
 from proxy.redis_connection import StoreUnavailable
 from tests.credentials.fakes import virtually
 
@@ -39,9 +39,9 @@ class Lost(MemoryBroker):
 
 
 @contextlib.asynccontextmanager
-async def running(broker: MemoryBroker) -> AsyncIterator[tuple[Outbox, list[Trouble]]]:
+async def running(broker: MemoryBroker) -> AsyncIterator[tuple[Outbox, list[Interruption]]]:
     """An outbox that publishes, and the troubles that it reports."""
-    troubles: list[Trouble] = []
+    troubles: list[Interruption] = []
     outbox = Outbox(broker, "c", "holder", troubles.append)
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(outbox.run())

@@ -254,7 +254,11 @@ async def test_without_redis_a_publication_fails_after_its_patience(store: Redis
     async with open_redis(shared(store.url)) as (redis, feed):
         broker = RedisBroker(redis, feed, RedisLeases(redis))
         await store.stop()
-        for failing in (broker.publish("c", Event(1), patience=0.2), broker.knows("c"), broker.forget("c")):
+        for failing in (
+            broker.publish("c", Event(1), retry_seconds=0.2),
+            broker.knows("c"),
+            broker.forget("c"),
+        ):
             async with asyncio.timeout(PATIENCE):
                 with pytest.raises(StoreUnavailable):
                     await failing

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.chat.render import MARKDOWN_CHARS_MAX, Kind, render_block
+from proxy.chat.render import MARKDOWN_CHARS_MAX, BlockKind, render_block
 from tests.chat.hostile import HOSTILE, HUGE
 from tests.chat.safe_html import read_safe
 from tests.pace import paced
 
-KINDS: tuple[Kind, ...] = ("right", "describe", "left", "error")
+KINDS: tuple[BlockKind, ...] = ("right", "describe", "left", "error")
 WORDS = r"""
 < > & " ' ` ``` * ** _ ~~ # | [ ] ( ) ![ ]( $ $$ \( \) \[ \] \ http://a.b javascript: :-: \frac { } ^ \text{
 &lt; &#x202e; </div> <script> 字
@@ -21,7 +21,7 @@ MARKS = st.sampled_from([*WORDS.split(), *BLANKS])
 SOUP = st.lists(MARKS | st.text(max_size=3), max_size=60).map("".join)
 
 
-def inner(text: str, kind: Kind = "left") -> str:
+def inner(text: str, kind: BlockKind = "left") -> str:
     """Return the content of the block's div."""
     html = render_block(kind, text)
     read_safe(kind, html)
@@ -29,7 +29,7 @@ def inner(text: str, kind: Kind = "left") -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_hostile_acts(kind: Kind) -> None:
+def test_nothing_hostile_acts(kind: BlockKind) -> None:
     small = [text for text in HOSTILE if text not in HUGE]
     assert len(small) >= 300
     for text in small:
@@ -47,7 +47,7 @@ def test_huge_nesting_is_bounded_in_time() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=SOUP | st.text())
 @settings(max_examples=100)
-def test_any_text_gives_html_that_does_nothing(kind: Kind, text: str) -> None:
+def test_any_text_gives_html_that_does_nothing(kind: BlockKind, text: str) -> None:
     read_safe(kind, render_block(kind, text))
 
 

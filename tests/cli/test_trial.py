@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.cli.trial import needed_by, outline_of, try_upstream, with_needed
+from proxy.cli.trial import dependencies_of, outline_of, try_upstream, with_dependencies
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.reply import Reply
 from proxy.secret import Secret
@@ -20,8 +20,8 @@ def settings() -> Settings:
 
 
 def test_a_trial_needs_no_credential_but_its_own(settings: Settings) -> None:
-    assert needed_by("corp", settings.credentials) == ["corp"]
-    reduced = with_needed(settings, "corp")
+    assert dependencies_of("corp", settings.credentials) == ["corp"]
+    reduced = with_dependencies(settings, "corp")
     assert [*reduced.credentials] == ["corp"]
     assert reduced.gateway is not None
 

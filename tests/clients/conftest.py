@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxy.gateway import Gateway
+from proxy.gateway import DemoGateway
 from tests.conftest import RECIPE, RunningOddGateway, RunningProxy, RunProxy
 from tests.loopback import until
 
@@ -42,7 +42,7 @@ class Place:
     """A running proxy with the test gateway behind it."""
 
     proxy: RunningProxy
-    gateway: Gateway
+    gateway: DemoGateway
     played: Counter[str]
 
     @property

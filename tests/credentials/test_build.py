@@ -12,7 +12,7 @@ from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.local import StaticTokenSource
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.secret import Secret
-from proxy.settings import Credential, HttpCredential, Inject, OAuth2Credential
+from proxy.settings import CredentialSettings, HttpCredential, Inject, OAuth2Credential
 from proxy.settings.interpolation import Interpolated
 from tests.credentials.sources.token_endpoint import TokenEndpoint, recipe_of
 from tests.loopback import serve_on_loopback
@@ -28,9 +28,9 @@ OAUTH2 = {
 HTTP = {"source": "http", "url": "https://auth.example/token", "token": "data.token"}
 
 
-def section(values: dict[str, Any]) -> Credential:
+def section(values: dict[str, Any]) -> CredentialSettings:
     """A section as it comes out of the settings."""
-    checked: Credential = TypeAdapter(Credential).validate_python(values)
+    checked: CredentialSettings = TypeAdapter(CredentialSettings).validate_python(values)
     return checked
 
 

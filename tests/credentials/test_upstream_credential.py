@@ -11,9 +11,8 @@ from proxy.credentials import UpstreamCredential
 from proxy.credentials.build import CredentialRegistry
 from proxy.credentials.upstream_credential import write_token
 from proxy.settings import Inject
+from proxy.wire.headers import Headers
 from tests.credentials.fakes import FakeIssuer, build_credential, build_machine, pass_time, reject, virtually
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @pytest.mark.parametrize(

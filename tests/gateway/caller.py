@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from quart.typing import TestClientProtocol, TestHTTPConnectionProtocol
 
-from proxy.gateway import Gateway
+from proxy.gateway import DemoGateway
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Caller:
     """Sends requests to a gateway in the same process, with a token."""
 
     client: TestClientProtocol
-    gateway: Gateway
+    gateway: DemoGateway
 
     @property
     def headers(self) -> dict[str, str]:

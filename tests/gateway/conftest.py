@@ -6,7 +6,7 @@ import pytest
 from openai import AsyncOpenAI
 from quart import Quart
 
-from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from tests.gateway.caller import Caller, ManualClock
 from tests.loopback import serve_on_loopback
 
@@ -22,14 +22,14 @@ def app(clock: Callable[[], float]) -> Quart:
 
 
 @pytest.fixture
-def gateway(app: Quart) -> Gateway:
+def gateway(app: Quart) -> DemoGateway:
     gateway = app.extensions["gateway"]
-    assert isinstance(gateway, Gateway)
+    assert isinstance(gateway, DemoGateway)
     return gateway
 
 
 @pytest.fixture
-def caller(app: Quart, gateway: Gateway) -> Caller:
+def caller(app: Quart, gateway: DemoGateway) -> Caller:
     return Caller(app.test_client(), gateway)
 
 
@@ -40,7 +40,7 @@ async def address(app: Quart) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def openai(address: str, gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
+async def openai(address: str, gateway: DemoGateway) -> AsyncIterator[AsyncOpenAI]:
     token = gateway.tokens.issue(60.0)
     async with AsyncOpenAI(api_key=token, base_url=f"{address}/v1", max_retries=0) as client:
         yield client

@@ -5,7 +5,7 @@ import logging
 import pytest
 from quart import Quart, Response
 
-from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from proxy.gateway.state import GatewayStats
 from tests.gateway.caller import Caller
 
@@ -13,7 +13,7 @@ from tests.gateway.caller import Caller
 def test_each_app_has_a_gateway_of_its_own() -> None:
     options = GatewayOptions(token_ttl=1.0)
     one, two = create_gateway(options), create_gateway(GatewayOptions())
-    assert isinstance(one.extensions["gateway"], Gateway)
+    assert isinstance(one.extensions["gateway"], DemoGateway)
     assert one.extensions["gateway"] is not two.extensions["gateway"]
     assert one.extensions["gateway"].options is options
 

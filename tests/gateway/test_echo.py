@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.gateway.echo import LAST_MESSAGE, NO_MESSAGES, Turn, echo_sentence, split_pieces
+from proxy.gateway.echo import LAST_MESSAGE, NO_MESSAGES, PromptTurn, echo_sentence, split_pieces
 
 # Words, spaces of several kinds, ideographs, full-width punctuation, a supplementary plane, an emoji.
 MIXED = st.text(st.sampled_from("ab.é \n\t\u00a0\u3000你好\uff0c。カ한𠮷😀"))
@@ -45,13 +45,13 @@ def test_pieces_are_words_or_characters(text: str, pieces: list[str]) -> None:
     ("turns", "sentence"),
     [
         ([], NO_MESSAGES),
-        ([Turn("system", "be brief"), Turn("user", "hi")], NO_MESSAGES),
-        ([Turn("user", "hi")], LAST_MESSAGE + "hi"),
-        ([Turn("user", "hi"), Turn("assistant", "oh")], LAST_MESSAGE + "oh"),
-        ([Turn("user", "")], LAST_MESSAGE),
+        ([PromptTurn("system", "be brief"), PromptTurn("user", "hi")], NO_MESSAGES),
+        ([PromptTurn("user", "hi")], LAST_MESSAGE + "hi"),
+        ([PromptTurn("user", "hi"), PromptTurn("assistant", "oh")], LAST_MESSAGE + "oh"),
+        ([PromptTurn("user", "")], LAST_MESSAGE),
     ],
 )
-def test_the_first_role_chooses_the_sentence(turns: list[Turn], sentence: str) -> None:
+def test_the_first_role_chooses_the_sentence(turns: list[PromptTurn], sentence: str) -> None:
     assert echo_sentence(turns) == sentence
 
 

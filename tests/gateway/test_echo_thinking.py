@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.gateway.completions import THINKING_MODELS, ChatMessage, ChatRequest, compose_thinking
-from proxy.gateway.echo import QUOTED_CHARACTERS, Turn, think
+from proxy.gateway.echo import QUOTED_CHARACTERS, PromptTurn, think
 from tests.gateway.caller import Caller
 
 
@@ -41,7 +41,7 @@ async def test_a_whole_answer_has_both(caller: Caller) -> None:
 
 
 def test_joined_pieces_are_the_text_and_chinese_pieces_have_several_characters() -> None:
-    thoughts, answer = think([Turn("user", "写一首诗")])
+    thoughts, answer = think([PromptTurn("user", "写一首诗")])
 
     assert "".join(thoughts).endswith("一段一段显示的。\n")
     assert max(map(len, thoughts)) <= 9
@@ -49,7 +49,7 @@ def test_joined_pieces_are_the_text_and_chinese_pieces_have_several_characters()
 
 
 def test_a_long_question_is_repeated_in_part_and_stays_a_quotation() -> None:
-    _, answer = think([Turn("user", "a\nb" + "c" * 1000)])
+    _, answer = think([PromptTurn("user", "a\nb" + "c" * 1000)])
 
     assert "> a\n> b" + "c" * (QUOTED_CHARACTERS - 3) + "\n\n" in "".join(answer)
 

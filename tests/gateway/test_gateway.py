@@ -16,7 +16,7 @@ from openai import (
 )
 from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessageParam
 
-from proxy.gateway import Gateway
+from proxy.gateway import DemoGateway
 from proxy.gateway.echo import LAST_MESSAGE, split_pieces
 from tests.gateway.caller import ManualClock
 from tests.loopback import SERVER_LOG, until
@@ -32,7 +32,7 @@ async def test_a_plain_answer(openai: AsyncOpenAI) -> None:
     assert completion.model == "mock-gpt-model"
 
 
-async def test_a_stream_with_usage(openai: AsyncOpenAI, gateway: Gateway) -> None:
+async def test_a_stream_with_usage(openai: AsyncOpenAI, gateway: DemoGateway) -> None:
     stream = await openai.chat.completions.create(
         model="mock-gpt-model", messages=HELLO, stream=True, stream_options={"include_usage": True}
     )
@@ -72,7 +72,7 @@ async def test_models(openai: AsyncOpenAI) -> None:
         await openai.models.retrieve("other")
 
 
-async def test_errors_raise_the_clients_own_classes(openai: AsyncOpenAI, gateway: Gateway) -> None:
+async def test_errors_raise_the_clients_own_classes(openai: AsyncOpenAI, gateway: DemoGateway) -> None:
     gateway.options = replace(gateway.options, status=429)
     with pytest.raises(RateLimitError):
         await openai.models.list()
@@ -96,7 +96,7 @@ async def test_a_token_of_the_endpoint_works_and_expires(
 
 @pytest.mark.parametrize("after", [0, 3])
 async def test_a_cut_stream_is_an_error_in_the_client(
-    openai: AsyncOpenAI, gateway: Gateway, caplog: pytest.LogCaptureFixture, after: int
+    openai: AsyncOpenAI, gateway: DemoGateway, caplog: pytest.LogCaptureFixture, after: int
 ) -> None:
     gateway.options = replace(gateway.options, cut_after=after)
     received = 0
@@ -115,7 +115,7 @@ async def test_a_cut_stream_is_an_error_in_the_client(
     assert (await openai.models.list()).data  # the server goes on
 
 
-async def test_a_cut_stream_lacks_its_last_chunk(address: str, gateway: Gateway) -> None:
+async def test_a_cut_stream_lacks_its_last_chunk(address: str, gateway: DemoGateway) -> None:
     gateway.options = replace(gateway.options, cut_after=2)
     host, _, port = address.removeprefix("http://").partition(":")
     body = b'{"stream": true, "messages": []}'
@@ -133,7 +133,7 @@ async def test_a_cut_stream_lacks_its_last_chunk(address: str, gateway: Gateway)
     assert not raw.endswith(b"0\r\n\r\n")
 
 
-async def test_a_caller_who_leaves_is_counted(openai: AsyncOpenAI, gateway: Gateway) -> None:
+async def test_a_caller_who_leaves_is_counted(openai: AsyncOpenAI, gateway: DemoGateway) -> None:
     gateway.options = replace(gateway.options, stall_after=2)
     stream = await openai.chat.completions.create(model="mock-gpt-model", messages=HELLO, stream=True)
     await anext(stream.__aiter__())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.gateway.http import GatewayError
-from proxy.gateway.models import Item, items_of, pack_vector
+from proxy.gateway.models import EmbeddingItem, items_of, pack_vector
 from tests.gateway.caller import Caller
 
 
@@ -21,7 +21,7 @@ def unpack(vector: bytes) -> tuple[float, ...]:
     st.text(st.sampled_from("ab 你"), max_size=5) | st.lists(st.integers(0, 2**32), min_size=1),
     st.integers(1, 4096),
 )
-def test_vectors_have_their_size_and_length_one(item: Item, dimensions: int) -> None:
+def test_vectors_have_their_size_and_length_one(item: EmbeddingItem, dimensions: int) -> None:
     vector = unpack(pack_vector(item, dimensions))
     assert len(vector) == dimensions
     assert math.isclose(math.hypot(*vector), 1.0, rel_tol=1e-5)

@@ -14,8 +14,8 @@ import pytest
 import redis.asyncio
 
 from proxy.chat.paragraphs import ParagraphSplitter
-from proxy.chat.render import Kind, render_block
-from proxy.gateway.echo import Turn, think
+from proxy.chat.render import BlockKind, render_block
+from proxy.gateway.echo import PromptTurn, think
 from tests.chat.visitor import Heard, Stream, Visitor, blocks, states, visitor
 from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, RunningGateway, RunProxy
@@ -97,8 +97,8 @@ async def address_of(process: asyncio.subprocess.Process) -> str:
 
 def expected(prompt: str) -> list[str]:
     """The blocks of a whole turn, rendered here."""
-    thoughts, answer = ("".join(pieces) for pieces in think([Turn("user", prompt)]))
-    parts: list[tuple[Kind, str]] = [("describe", thoughts), ("left", answer)]
+    thoughts, answer = ("".join(pieces) for pieces in think([PromptTurn("user", prompt)]))
+    parts: list[tuple[BlockKind, str]] = [("describe", thoughts), ("left", answer)]
     shown = [render_block("right", prompt)]
     for kind, text in parts:
         cutter = ParagraphSplitter()

@@ -16,9 +16,9 @@ from proxy.gateway import GatewayOptions, create_gateway
 from proxy.recipe.block import credential_block, exports, request_block
 from proxy.recipe.curl_line import CurlRequest, parse_curl
 from proxy.recipe.draft import take_secrets_out
-from proxy.recipe.expiries import Finding
+from proxy.recipe.expiries import Candidate
 from proxy.recipe.reply import Reading, read_reply
-from proxy.settings import Credential, load_settings
+from proxy.settings import CredentialSettings, load_settings
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback
 from tests.recipe import replies
@@ -38,7 +38,7 @@ def block_of(line: str, of: Reply) -> tuple[str, dict[str, str]]:
     return credential_block("corp", draft, read_reply(of)), environ
 
 
-def load(block: str, environ: dict[str, str], folder: Path) -> Credential:
+def load(block: str, environ: dict[str, str], folder: Path) -> CredentialSettings:
     path = folder / "x.toml"
     path.write_text(block + AROUND)
     return load_settings(path, environ).credentials["corp"]
@@ -224,6 +224,6 @@ BODIES = st.recursive(
 @given(st.dictionaries(TEXT, BODIES, max_size=4), st.dictionaries(TEXT, TEXT, max_size=4), TEXT)
 def test_any_block_is_toml_that_says_the_same(body: dict[str, Any], query: dict[str, str], why: str) -> None:
     draft = take_secrets_out(CurlRequest(method="POST", url=URL, query=query, headers={}, json=body), "corp")
-    reading = Reading((Finding("path", "a", why, 100, value="b"),), ())
+    reading = Reading((Candidate("path", "a", why, 100, value="b"),), ())
     assert table_of(credential_block("corp", draft, reading)).get("json") == draft.table["json"]
     assert table_of(request_block("corp", draft)).get("query", {}) == draft.table.get("query", {})

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.recipe.expiries import Finding, path_leaves, span, with_offset
+from proxy.recipe.expiries import Candidate, path_leaves, span, with_offset
 from proxy.recipe.reply import read_reply
 from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply
 
 
-def best(value: object, name: str = "expires_in") -> Finding:
+def best(value: object, name: str = "expires_in") -> Candidate:
     """The likeliest lifetime of a reply with this value."""
     return read_reply(reply({"access_token": RANDOM, name: value})).expiries[0]
 

@@ -41,7 +41,7 @@ class Package(NamedTuple):
     version: str
     marker: str | None
     """When it is installed; None for always."""
-    needed_by: tuple[str, ...]
+    dependencies_of: tuple[str, ...]
     """The packages that depend on it, and `llm-token-proxy` itself."""
 
     @property
@@ -59,8 +59,8 @@ def _parse(lock: str) -> Iterator[Package]:
     for found in _PACKAGE.finditer(lock):
         marker = found["marker"]
         if marker is None or _WITHOUT_PYTHON not in marker:
-            needed_by = tuple(name for name in _VIA.findall(found["rest"]) if name != "via")
-            yield Package(found["name"], found["version"], marker, needed_by)
+            dependencies_of = tuple(name for name in _VIA.findall(found["rest"]) if name != "via")
+            yield Package(found["name"], found["version"], marker, dependencies_of)
 
 
 def licence_of(package: Package) -> str:

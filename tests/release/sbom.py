@@ -63,7 +63,7 @@ def _dependencies(packages: list[Package]) -> list[dict[str, Any]]:
         urls.setdefault(package.name, []).append(package.url)
     needs: dict[str, list[str]] = {url: [] for known in urls.values() for url in known}
     for package in packages:
-        for name in package.needed_by:
+        for name in package.dependencies_of:
             for url in urls.get(name, ()):
                 needs[url].append(package.url)
     return [{"ref": url, "dependsOn": sorted({*needed})} for url, needed in needs.items()]

@@ -14,8 +14,8 @@ from proxy.secret import Secret
 from proxy.settings import (
     DEFAULT_CALLER_KEYS,
     Chat,
-    Credential,
     CredentialSection,
+    CredentialSettings,
     HttpCredential,
     Routes,
     Settings,
@@ -95,7 +95,7 @@ def test_every_key_stands_in_the_example_with_a_comment(section: str) -> None:
         assert {key for key in keys_of(model) if (section, key) not in known} == set()
 
 
-@pytest.mark.parametrize("model", [*sections_in(Credential)])
+@pytest.mark.parametrize("model", [*sections_in(CredentialSettings)])
 def test_every_key_of_a_source_stands_in_a_block_of_that_source(model: type[Section]) -> None:
     (source,) = get_args(model.model_fields["source"].annotation)
     everywhere = {*keys_of(CredentialSection), *keys_of(RequestSection)}
@@ -120,7 +120,7 @@ def test_the_blocks_that_are_commented_out_load_too(tmp_path: Path) -> None:
 
     assert {section.source for section in settings.credentials.values()} == {
         source
-        for model in sections_in(Credential)
+        for model in sections_in(CredentialSettings)
         for source in get_args(model.model_fields["source"].annotation)
     }
     assert settings.shared is not None

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Literal, assert_type
 
 from proxy.secret import Secret
-from proxy.settings import Chat, Credential, HttpCredential, Settings, Timeouts, Upstream, load_settings
+from proxy.settings import (
+    Chat,
+    CredentialSettings,
+    HttpCredential,
+    Settings,
+    Timeouts,
+    Upstream,
+    load_settings,
+)
 
 
 def load(environ: Mapping[str, str]) -> None:
@@ -24,7 +32,7 @@ def are_immutable(settings: Settings, upstream: Upstream) -> None:
     settings.upstreams["chat"] = upstream  # type: ignore[index]
 
 
-def sections_are_told_apart(credential: Credential) -> None:
+def sections_are_told_apart(credential: CredentialSettings) -> None:
     if isinstance(credential, HttpCredential):
         assert_type(credential.url, str)
         assert_type(credential.method, Literal["GET", "POST", "PUT", "PATCH"])

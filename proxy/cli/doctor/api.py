@@ -36,7 +36,7 @@ _HEADERS: Final[Headers] = [
 ]
 
 
-class End(StrEnum):
+class ReadOutcome(StrEnum):
     """How a body ended."""
 
     WHOLE = "whole"
@@ -60,7 +60,7 @@ class TimedResponse:
     """Decompressed, with secrets masked."""
     pieces: list[tuple[float, int]] = field(default_factory=list)
     """When each part of the body arrived, and the length of the body then."""
-    end: End = End.WHOLE
+    end: ReadOutcome = ReadOutcome.WHOLE
     seconds: float = 0.0
 
     @property
@@ -237,11 +237,11 @@ class Api:
                 raise CheckFailed(
                     self._of_failure(explain(error, self.base_url, self._section.proxy))
                 ) from error
-            timed.end = End.TIMEOUT
+            timed.end = ReadOutcome.TIMEOUT
         except Aborted:
             if timed is None:
                 raise
-            timed.end = End.BROKEN
+            timed.end = ReadOutcome.BROKEN
         except ProxyError as error:
             raise CheckFailed(self._of_error(error)) from error
         timed.seconds = clock() - sent
@@ -286,20 +286,20 @@ async def _read(
     coding = (find_header(timed.headers, b"content-encoding") or b"identity").strip().lower()
     expansion = None if coding in {b"identity", b""} else Expansion.of(coding)
     if coding not in {b"identity", b""} and expansion is None:
-        timed.end = End.UNREADABLE
+        timed.end = ReadOutcome.UNREADABLE
         return
     while piece := await response.read():
         try:
             received += piece if expansion is None else _expand(expansion, piece)
         except ValueError:
-            timed.end = End.UNREADABLE
+            timed.end = ReadOutcome.UNREADABLE
             return
         timed.pieces.append((now(), len(received)))
         if len(received) > ANSWER_BYTES_MAX:
-            timed.end = End.TOO_LARGE
+            timed.end = ReadOutcome.TOO_LARGE
             return
         if enough is not None and enough(received):
-            timed.end = End.ENOUGH
+            timed.end = ReadOutcome.ENOUGH
             return
 
 

@@ -4,18 +4,18 @@
 from collections.abc import Mapping
 from typing import Final
 
-from proxy.cli.doctor.findings import Entry, Level, Words
+from proxy.cli.doctor.findings import Entry, Explanation, Level
 
 _OK, _NOTE, _WARNING, _FAILED, _SKIPPED = Level.OK, Level.NOTE, Level.WARNING, Level.FAILED, Level.SKIPPED
 _Texts = tuple[str, str, str]
 
 
 def _good(english: str, chinese: str) -> Entry:
-    return Entry(_OK, Words(english), Words(chinese))
+    return Entry(_OK, Explanation(english), Explanation(chinese))
 
 
 def _entry(level: Level, english: _Texts, chinese: _Texts) -> Entry:
-    return Entry(level, Words(*english), Words(*chinese))
+    return Entry(level, Explanation(*english), Explanation(*chinese))
 
 
 def _unreached(cause: str, happened: str, chinese_cause: str, chinese_cure: str) -> Entry:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from proxy.cli.doctor.api import Api, CheckFailed, End, TimedResponse, error_in
+from proxy.cli.doctor.api import Api, CheckFailed, ReadOutcome, TimedResponse, error_in
 from proxy.cli.doctor.arrivals import Timing, buffering_cause
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import not_an_answer
@@ -49,7 +49,7 @@ async def check_first_piece(api: Api, model: str, prompt: object = RAGFLOW_PROMP
     if failed is not None:
         return api.found("stream_error", error_in(_parsed(failed)))
     if not any(_text(_parsed(event)) for _, event in events) and response.json() is None:
-        return api.found("stream_empty") if response.end is End.WHOLE else _cut(api, response)
+        return api.found("stream_empty") if response.end is ReadOutcome.WHOLE else _cut(api, response)
     if response.seconds > RAGFLOW_SECONDS:
         return api.found("slow_for_ragflow", seconds=_rounded(response.seconds))
     return api.found("first_piece", seconds=_rounded(response.seconds), model=model)
@@ -76,7 +76,7 @@ async def check_whole(api: Api, model: str) -> list[Finding]:
     fault = _fault_of(api, response, model) or not_an_answer(api, response)
     if fault is not None:
         return [fault]
-    if response.end is not End.WHOLE:
+    if response.end is not ReadOutcome.WHOLE:
         return [_cut(api, response)]
     parsed = response.json()
     message = _choice(parsed).get("message")
@@ -127,7 +127,7 @@ def _fault_of(api: Api, response: TimedResponse, model: str) -> Finding | None:
     fault = api.refused(response, model)
     if fault is not None:
         return fault
-    if response.end is End.UNREADABLE:
+    if response.end is ReadOutcome.UNREADABLE:
         coding = find_header(response.headers, b"content-encoding") or b""
         return api.found("coding_unreadable", coding=coding.decode("latin-1"))
     return api.found("answered_html") if response.is_html else None
@@ -140,11 +140,11 @@ def _fault_of_events(api: Api, response: TimedResponse) -> Finding | None:
     failed = next((error for event in parsed if (error := error_in(event))), "")
     if failed:
         return api.found("stream_error", failed)
-    if response.end in {End.TIMEOUT, End.BROKEN, End.TOO_LARGE}:
+    if response.end in {ReadOutcome.TIMEOUT, ReadOutcome.BROKEN, ReadOutcome.TOO_LARGE}:
         return _cut(api, response)
     if not any(_text(event) for event in parsed):
         return api.found("stream_empty")
-    if response.end is End.ENOUGH:
+    if response.end is ReadOutcome.ENOUGH:
         return None
     marked = any(event == END_MARKER for _, event in events)
     if not marked and not any(_choice(event).get("finish_reason") for event in parsed):
@@ -153,10 +153,10 @@ def _fault_of_events(api: Api, response: TimedResponse) -> Finding | None:
 
 
 def _cut(api: Api, response: TimedResponse) -> Finding:
-    if response.end is End.TIMEOUT:
+    if response.end is ReadOutcome.TIMEOUT:
         identity = "stream_stalled" if response.pieces else "no_answer"
         return api.found(identity, seconds=_rounded(response.seconds))
-    return api.found("answer_too_large" if response.end is End.TOO_LARGE else "stream_broken")
+    return api.found("answer_too_large" if response.end is ReadOutcome.TOO_LARGE else "stream_broken")
 
 
 def _remarks(api: Api, response: TimedResponse, *, for_clients: bool) -> Iterator[Finding]:
@@ -180,7 +180,7 @@ def _remarks(api: Api, response: TimedResponse, *, for_clients: bool) -> Iterato
             yield api.found("http_1_0")
     if not response.is_event_stream:
         yield api.found("stream_wrong_type")
-    if response.end is End.WHOLE and not any(event == END_MARKER for _, event in events):
+    if response.end is ReadOutcome.WHOLE and not any(event == END_MARKER for _, event in events):
         yield api.found("stream_without_done")
     if for_clients:
         yield from _trouble_for_clients(api, [event for _, event in events])

@@ -17,7 +17,7 @@ from typing import Final
 from proxy.cli.check import summary
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.report import Report
-from proxy.cli.doctor.walk import Asked, SettingsWalk, has_failed, walk_address
+from proxy.cli.doctor.walk import CheckPlan, SettingsWalk, has_failed, walk_address
 from proxy.cli.gateway import embedded_gateway
 from proxy.errors import SettingsError
 from proxy.recipe.phrases import language_of
@@ -42,16 +42,16 @@ def doctor(options: argparse.Namespace) -> int:
         if options.url is not None:
             status = asyncio.run(_from_outside(options, report))
         else:
-            status = asyncio.run(diagnose(options.config, _asked(options, report), report, os.environ))
+            status = asyncio.run(diagnose(options.config, _plan(options, report), report, os.environ))
     finally:
         report.stop()
     report.end()
     return status
 
 
-async def diagnose(config: Path, asked: Asked, report: Report, environ: Mapping[str, str]) -> int:
+async def diagnose(config: Path, plan: CheckPlan, report: Report, environ: Mapping[str, str]) -> int:
     """Test everything that a settings file refers to; return the exit status."""
-    asked.begin(str(config))
+    plan.begin(str(config))
     try:
         settings = load_settings(config, environ)
     except SettingsError as error:
@@ -60,7 +60,7 @@ async def diagnose(config: Path, asked: Asked, report: Report, environ: Mapping[
         return EXIT_USAGE
     report.add(Finding("settings_valid", "settings", {"file": config, "summary": summary(settings)}))
     async with embedded_gateway(settings) as resolve:
-        async for finding in SettingsWalk(resolve(settings), asked).findings():
+        async for finding in SettingsWalk(resolve(settings), plan).findings():
             report.add(finding)
     return EXIT_FAILED if has_failed(report.findings) else 0
 
@@ -83,7 +83,7 @@ async def _from_outside(options: argparse.Namespace, report: Report) -> int:
             "--url: must be an http:// or https:// URL with a host, without a query or a password; the key "
             "must be one line, and --ca-file a file with certificates in PEM form"
         ) from None
-    async for finding in walk_address("url", section, key, _asked(options, report)):
+    async for finding in walk_address("url", section, key, _plan(options, report)):
         report.add(finding)
     return EXIT_FAILED if has_failed(report.findings) else 0
 
@@ -103,8 +103,8 @@ def _key(options: argparse.Namespace) -> str:
     return str(key)
 
 
-def _asked(options: argparse.Namespace, report: Report) -> Asked:
-    return Asked(
+def _plan(options: argparse.Namespace, report: Report) -> CheckPlan:
+    return CheckPlan(
         models=tuple(options.model),
         embedding_model=options.embedding_model,
         rerank_model=options.rerank_model,

@@ -21,7 +21,7 @@ class Level(StrEnum):
     """Not tested because of an earlier failure."""
 
 
-class Words(NamedTuple):
+class Explanation(NamedTuple):
     """A finding in one language. `{name}` is a placeholder for one of its values."""
 
     happened: str
@@ -33,8 +33,8 @@ class Entry(NamedTuple):
     """A kind of finding."""
 
     level: Level
-    english: Words
-    chinese: Words
+    english: Explanation
+    chinese: Explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Finding:
     values: Mapping[str, object] = field(default_factory=dict)
     detail: str = ""
 
-    def words(self, entry: Entry, language: str) -> Words:
+    def words(self, entry: Entry, language: str) -> Explanation:
         """Return the words in a language, `zh` or `en`."""
         values = {name: clean(str(value)) for name, value in self.values.items()}
         chosen = entry.chinese if language == "zh" else entry.english
-        return Words(*(part.format(**values) for part in chosen))
+        return Explanation(*(part.format(**values) for part in chosen))
 
 
 def clean(text: str, limit: int = VALUE_CHARACTERS_MAX) -> str:

@@ -16,7 +16,7 @@ from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.reply import Reply, duration
 from proxy.credentials.sources.reply_faults import is_html
 from proxy.errors import SettingsError
-from proxy.settings import Credential, HttpCredential, OAuth2Credential
+from proxy.settings import CredentialSettings, HttpCredential, OAuth2Credential
 from proxy.settings.credentials.section import CredentialSection, RequestSection
 from proxy.settings.section import dotted
 from proxy.transport_failure import FailureKind, explain, origin_of
@@ -27,7 +27,7 @@ SLOW_FRACTION: Final = 0.5
 """An endpoint that takes a larger part of the time limit is reported as slow."""
 
 
-def endpoint_of(section: Credential) -> str | None:
+def endpoint_of(section: CredentialSettings) -> str | None:
     """Return the URL of a credential's token endpoint, if it has one."""
     if isinstance(section, OAuth2Credential):
         return section.token_url
@@ -40,7 +40,7 @@ def trust_of(section: CredentialSection) -> tuple[Path | None, str | None]:
 
 
 async def check_credential(
-    sections: Mapping[str, Credential], name: str
+    sections: Mapping[str, CredentialSettings], name: str
 ) -> tuple[list[Finding], FetchedToken | None]:
     """Fetch a token, and return what was found and the token."""
     section, subject = sections[name], f"credentials.{dotted((name,))}"
@@ -57,7 +57,7 @@ async def check_credential(
     return [*_judge(section, subject, trial.token, seconds), *skew], trial.token
 
 
-def _failure(section: Credential, subject: str, trial: TokenTrial) -> Finding:
+def _failure(section: CredentialSettings, subject: str, trial: TokenTrial) -> Finding:
     """Return the finding for a fetch without a token."""
     url = endpoint_of(section)
     values = {"origin": origin_of(url or ""), "name": subject.removeprefix("credentials.")}
@@ -71,7 +71,7 @@ def _failure(section: Credential, subject: str, trial: TokenTrial) -> Finding:
     return Finding("token_failed", subject, values, trial.reason)
 
 
-def _fault_of(section: Credential, reply: Reply) -> str:
+def _fault_of(section: CredentialSettings, reply: Reply) -> str:
     """Return the id of the finding for a reply without a valid token."""
     status = reply.status
     if status // 100 == 3:
@@ -101,7 +101,9 @@ def _fault_of(section: Credential, reply: Reply) -> str:
     return "token_already_expired" if in_body else "token_missing"
 
 
-def _judge(section: Credential, subject: str, token: FetchedToken, seconds: float) -> Iterator[Finding]:
+def _judge(
+    section: CredentialSettings, subject: str, token: FetchedToken, seconds: float
+) -> Iterator[Finding]:
     """Yield what is to be said about a token: its lifetime, and the time to renew it."""
     life = token.lifetime
     if math.isinf(life):

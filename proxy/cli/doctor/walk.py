@@ -15,7 +15,7 @@ from proxy.cli.doctor.models import check_models, first_of, kind_of
 from proxy.cli.doctor.network import check_network
 from proxy.cli.doctor.service import serving, with_tokens
 from proxy.cli.doctor.tokens import check_credential, endpoint_of, trust_of
-from proxy.cli.trial import needed_by, try_redis
+from proxy.cli.trial import dependencies_of, try_redis
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials
 from proxy.credentials.credential import FetchedToken
@@ -33,7 +33,7 @@ Findings = AsyncIterator[Finding]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckPlan:
     """What to test.
 
     Args:
@@ -65,63 +65,63 @@ def has_failed(findings: Iterable[Finding]) -> bool:
 # --- from outside
 
 
-async def walk_address(subject: str, section: Upstream, key: str, asked: Asked) -> Findings:
+async def walk_address(subject: str, section: Upstream, key: str, plan: CheckPlan) -> Findings:
     """Test an OpenAI-compatible API with a key, by RAGFlow's checks in their order."""
-    asked.begin("network")
+    plan.begin("network")
     reached = [finding async for finding in check_network(subject, section.base_url, ca_file=section.ca_file)]
     for finding in reached:
         yield finding
     if has_failed(reached):
         return
-    async with Api(subject, section, secrets=[key], seconds=asked.seconds) as api:
-        asked.begin("models")
+    async with Api(subject, section, secrets=[key], seconds=plan.seconds) as api:
+        plan.begin("models")
         finding, listed = await check_models(api)
         yield finding
         if has_failed([finding]):
             return
-        for named in asked.models:
+        for named in plan.models:
             if listed and named not in listed:
                 yield api.found("model_not_listed", model=named)
-        async for finding in _client_checks(api, asked, listed):
+        async for finding in _client_checks(api, plan, listed):
             yield finding
 
 
-async def _client_checks(api: Api, asked: Asked, listed: list[str]) -> Findings:
+async def _client_checks(api: Api, plan: CheckPlan, listed: list[str]) -> Findings:
     """Test what a client needs of an API, in RAGFlow's order: chat, embedding, rerank, vision."""
-    model = asked.first("chat", listed)
+    model = plan.first("chat", listed)
     if model is None:
         yield await check_path(api)
     else:
-        async for finding in _chat_checks(api, model, asked, for_clients=True):
+        async for finding in _chat_checks(api, model, plan, for_clients=True):
             yield finding
-    model = asked.first("embedding", listed)
+    model = plan.first("embedding", listed)
     if model is None:
         yield api.found("no_embedding_model")
     else:
-        asked.begin("embeddings")
+        plan.begin("embeddings")
         for finding in await check_embeddings(api, model, for_clients=True):
             yield finding
-    model = asked.first("rerank", listed)
+    model = plan.first("rerank", listed)
     if model is not None:
-        asked.begin("rerank")
+        plan.begin("rerank")
         yield await check_rerank(api, model)
-    for model in asked.models:
+    for model in plan.models:
         if kind_of(model) == "vision":
-            asked.begin("vision")
+            plan.begin("vision")
             yield await check_vision(api, model)
 
 
-async def _chat_checks(api: Api, model: str, asked: Asked, *, for_clients: bool) -> Findings:
+async def _chat_checks(api: Api, model: str, plan: CheckPlan, *, for_clients: bool) -> Findings:
     """Test a chat in three ways; a failure of the first would only be repeated by the others."""
-    asked.begin("chat")
+    plan.begin("chat")
     first = await check_first_piece(api, model)
     yield first
     if has_failed([first]):
         return
-    asked.begin("chat, whole")
+    plan.begin("chat, whole")
     for finding in await check_whole(api, model):
         yield finding
-    asked.begin("chat, streamed")
+    plan.begin("chat, streamed")
     for finding in await check_stream(api, model, for_clients=for_clients):
         yield finding
 
@@ -147,12 +147,12 @@ class SettingsWalk:
 
     Args:
         settings: With the address of the demonstration gateway, if it is embedded.
-        asked: What to test.
+        plan: What to test.
     """
 
-    def __init__(self, settings: Settings, asked: Asked) -> None:
+    def __init__(self, settings: Settings, plan: CheckPlan) -> None:
         self._settings = settings
-        self._asked = asked
+        self._plan = plan
         self._reached: set[tuple[str, Path | None, str | None]] = set()
         """Servers that were reached, with the CA file and the forward proxy."""
         self._tried: set[str] = set()
@@ -169,7 +169,7 @@ class SettingsWalk:
         if settings.access.mode == "open":
             yield Finding("access_open", "access")
         if settings.shared is not None:
-            self._asked.begin("shared")
+            self._plan.begin("shared")
             yield await check_redis(settings.shared)
         for name in settings.credentials:
             async for finding in self._credential(name):
@@ -196,13 +196,13 @@ class SettingsWalk:
         self._tried.add(name)
         section = self._settings.credentials[name]
         subject = f"credentials.{dotted((name,))}"
-        for needed in needed_by(name, self._settings.credentials):
+        for needed in dependencies_of(name, self._settings.credentials):
             async for finding in self._credential(needed):
                 yield finding
             if needed != name and needed not in self._tokens:
                 yield Finding("skipped", subject, {"needed": f"credentials.{dotted((needed,))}"})
                 return
-        self._asked.begin(subject)
+        self._plan.begin(subject)
         url = endpoint_of(section)
         # The handshake of mutual TLS is left to the request itself.
         if url is not None and getattr(section, "client_cert", None) is None:
@@ -229,18 +229,18 @@ class SettingsWalk:
             for name, section in settings.upstreams.items():
                 subject, needed = f"upstreams.{dotted((name,))}", self._settings.upstreams[name].credential
                 credential = registry[needed] if needed and needed in settings.credentials else None
-                api = Api(subject, section, credential, secrets=self._secrets, seconds=self._asked.seconds)
+                api = Api(subject, section, credential, secrets=self._secrets, seconds=self._plan.seconds)
                 apis[name] = await stack.enter_async_context(api)
                 if needed is not None and credential is None:
                     yield Finding("skipped", subject, {"needed": f"credentials.{dotted((needed,))}"})
                     continue
-                self._asked.begin(subject)
+                self._plan.begin(subject)
                 found = [finding async for finding in self._upstream(api, section, name)]
                 for finding in found:
                     yield finding
                 if not has_failed(found):
                     usable.add(name)
-            if not self._asked.sends_chats:
+            if not self._plan.sends_chats:
                 return
             routing = Routing(settings, {name: api.client for name, api in apis.items()})
             async for finding in self._routes(settings, apis, _Routes(routing, usable)):
@@ -272,11 +272,11 @@ class SettingsWalk:
             yield Finding("skipped", SERVICE, {"needed": "upstreams"})
             return
         listed = [model for models in self.listed.values() for model in models]
-        chat = self._asked.first("chat") or _configured_model(settings) or first_of("chat", listed)
-        embedding = self._asked.first("embedding", listed)
+        chat = self._plan.first("chat") or _configured_model(settings) or first_of("chat", listed)
+        embedding = self._plan.first("embedding", listed)
         async with serving(settings) as section:
             known = [section.headers["authorization"].removeprefix("Bearer "), *self._secrets]
-            async with Api(SERVICE, section, secrets=known, seconds=self._asked.seconds) as service:
+            async with Api(SERVICE, section, secrets=known, seconds=self._plan.seconds) as service:
                 if chat is None:
                     yield await check_path(service)
                 else:
@@ -305,10 +305,10 @@ class SettingsWalk:
             yield finding
 
     async def _chat(self, api: Api, model: str, *, for_clients: bool) -> list[Finding]:
-        return [finding async for finding in _chat_checks(api, model, self._asked, for_clients=for_clients)]
+        return [finding async for finding in _chat_checks(api, model, self._plan, for_clients=for_clients)]
 
     async def _embeddings(self, api: Api, model: str, *, for_clients: bool) -> list[Finding]:
-        self._asked.begin("embeddings")
+        self._plan.begin("embeddings")
         return await check_embeddings(api, model, for_clients=for_clients)
 
 

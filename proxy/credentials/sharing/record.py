@@ -18,7 +18,7 @@ import msgspec
 
 from proxy.credentials.credential import FOLLOWER_FRACTION, Credential, FetchedToken, mint, skew_of
 from proxy.secret import Secret
-from proxy.settings import Credential as CredentialSettings
+from proxy.settings import CredentialSettings
 from proxy.settings.interpolation import LateReference, LateText
 from proxy.settings.section import Section
 

@@ -15,7 +15,7 @@ from proxy.credentials.sources.local import (
     doubt_time_left,
     time_left,
 )
-from proxy.credentials.sources.process import Result, run_command
+from proxy.credentials.sources.process import CommandResult, run_command
 from proxy.credentials.sources.reply import Reply
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
@@ -58,7 +58,7 @@ class ExecTokenSource:
     async def close(self) -> None:
         """Do nothing: no command outlives its fetch."""
 
-    def _check(self, ended: Result) -> None:
+    def _check(self, ended: CommandResult) -> None:
         if ended.status == 0:
             return
         # Log only how much it printed: a helper may print secrets when it fails.
@@ -73,7 +73,7 @@ def _plain(value: str | Secret) -> str:
     return value.reveal() if isinstance(value, Secret) else value
 
 
-_WHENCE: Final = "the command's output"
+_SOURCE: Final = "the command's output"
 _EXEC_CREDENTIAL_VERSIONS: Final = frozenset(
     {"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 )
@@ -99,13 +99,13 @@ def read_output(output: bytes, section: ExecCredential, now: float) -> FetchedTo
     Raises:
         TokenFetchError: There is no token in this format, or it has expired.
     """
-    text = as_text(output, _WHENCE)
+    text = as_text(output, _SOURCE)
     if not text.strip():
-        raise TokenFetchError(f"{_WHENCE} is empty")
+        raise TokenFetchError(f"{_SOURCE} is empty")
     name = _format_of(text, section) if section.format == "auto" else section.format
     found = _READERS[name](text, section)
     secret = Secret(found.token)
-    left = time_left(found.token, found.body, found.expires, since=now, now=now, whence=_WHENCE)
+    left = time_left(found.token, found.body, found.expires, since=now, now=now, source=_SOURCE)
     if left is None and found.permanent:
         return FetchedToken(secret, math.inf, section.default_ttl)
     doubt = doubt_time_left(
@@ -117,14 +117,14 @@ def read_output(output: bytes, section: ExecCredential, now: float) -> FetchedTo
 def _format_of(text: str, section: ExecCredential) -> str:
     """Detect the format of an output. No token begins like a JSON object."""
     if text.lstrip().startswith("{"):
-        body = cast(dict[str, object], as_json(text, _WHENCE))
+        body = cast(dict[str, object], as_json(text, _SOURCE))
         if "Version" in body and "AccessKeyId" in body:
             return "credential_process"
         if section.token is not None:
             return "json"
         if body.get("kind") == "ExecCredential":
             return "exec_credential"
-        raise TokenFetchError(f"{_WHENCE} is JSON of unknown format: set token to the path of the token")
+        raise TokenFetchError(f"{_SOURCE} is JSON of unknown format: set token to the path of the token")
     if section.token is not None:
         return "json"
     lines = text.split("\n")
@@ -133,27 +133,27 @@ def _format_of(text: str, section: ExecCredential) -> str:
 
 def _exec_credential(text: str, _section: ExecCredential) -> _Found:
     """Read a Kubernetes ExecCredential of client.authentication.k8s.io."""
-    body = as_json(text, _WHENCE)
+    body = as_json(text, _SOURCE)
     reply = Reply(body, {}, 0.0)
     if reply.find("kind") != "ExecCredential":
-        raise TokenFetchError(f"{_WHENCE} is not an ExecCredential")
+        raise TokenFetchError(f"{_SOURCE} is not an ExecCredential")
     version = reply.find("apiVersion")
     if not isinstance(version, str) or version not in _EXEC_CREDENTIAL_VERSIONS:
-        raise TokenFetchError(f"{_WHENCE} is an ExecCredential of an unknown apiVersion")
-    token = as_token(reply.find("status.token"), f"{_WHENCE}, at 'status.token',")
+        raise TokenFetchError(f"{_SOURCE} is an ExecCredential of an unknown apiVersion")
+    token = as_token(reply.find("status.token"), f"{_SOURCE}, at 'status.token',")
     end = "status.expirationTimestamp"
     return _Found(token, body, ((end, "iso8601"),), permanent=reply.find(end) is None)
 
 
 def _credential_process(text: str, section: ExecCredential) -> _Found:
     """Read the output of a `credential_process` of the AWS SDKs, version 1."""
-    body = as_json(text, _WHENCE)
+    body = as_json(text, _SOURCE)
     reply = Reply(body, {}, 0.0)
     version = reply.find("Version")
     if version != 1 or isinstance(version, bool):
-        raise TokenFetchError(f"{_WHENCE} is not a credential_process reply of version 1")
+        raise TokenFetchError(f"{_SOURCE} is not a credential_process reply of version 1")
     path = section.token or "SessionToken"
-    token = as_token(reply.find(path), f"{_WHENCE}, at {path!r},")
+    token = as_token(reply.find(path), f"{_SOURCE}, at {path!r},")
     expires = (*candidates_of(section.expires), ("Expiration", "iso8601"))
     return _Found(token, body, expires, permanent=all(reply.find(path) is None for path, _ in expires))
 
@@ -166,25 +166,25 @@ def _git(text: str, _section: ExecCredential) -> _Found:
         if not key and not equals:
             break  # a blank line ends the list
         if not equals:
-            raise TokenFetchError(f"{_WHENCE} has a line that is not key=value")
+            raise TokenFetchError(f"{_SOURCE} has a line that is not key=value")
         attributes[key] = value  # the last value of a name counts
-    token = as_token(attributes.get("password"), f"{_WHENCE}, at 'password',")
+    token = as_token(attributes.get("password"), f"{_SOURCE}, at 'password',")
     end = "password_expiry_utc"
     return _Found(token, attributes, ((end, "epoch"),) if end in attributes else ())
 
 
 def _json(text: str, section: ExecCredential) -> _Found:
     path = section.token or ""
-    body = as_json(text, _WHENCE)
+    body = as_json(text, _SOURCE)
     return _Found(
-        as_token(Reply(body, {}, 0.0).find(path), f"{_WHENCE}, at {path!r},"),
+        as_token(Reply(body, {}, 0.0).find(path), f"{_SOURCE}, at {path!r},"),
         body,
         candidates_of(section.expires),
     )
 
 
 def _text(text: str, _section: ExecCredential) -> _Found:
-    return _Found(as_token(text.strip(), _WHENCE))
+    return _Found(as_token(text.strip(), _SOURCE))
 
 
 _READERS: Final[Mapping[str, Callable[[str, ExecCredential], _Found]]] = {

@@ -71,7 +71,7 @@ class HttpTokenSource:
         )
         self._uses: dict[str, TokenInUse] = {}
         self._log = get_logger("credentials")
-        self._asked = f"the token endpoint {origin_of(section.url)}"
+        self._endpoint = f"the token endpoint {origin_of(section.url)}"
 
     async def fetch(self) -> FetchedToken:
         """Send the request and read the token from the reply."""
@@ -106,7 +106,7 @@ class HttpTokenSource:
             if len(body) > REPLY_BYTES_MAX:
                 if response.is_success:
                     raise TokenFetchError(
-                        f"the reply of {self._asked} is too large: check the URL", answered=True
+                        f"the reply of {self._endpoint} is too large: check the URL", answered=True
                     )
                 break  # the status is enough
         return bytes(body)
@@ -127,7 +127,7 @@ class HttpTokenSource:
             except CredentialError as error:
                 raise TokenFetchError("a credential in the request has no token") from error
             if token is None:
-                raise TokenFetchError(f"{self._asked} rejects the token of the credential {name}")
+                raise TokenFetchError(f"{self._endpoint} rejects the token of the credential {name}")
             self._uses[name], tokens[name] = use, token
         return tokens
 
@@ -170,16 +170,16 @@ class HttpTokenSource:
         success = section.success
         if success is not None and reply.find(success.path) != success.equals:
             fault = success_fault(reply, success.path, success.equals)
-            raise TokenFetchError(f"the reply of {self._asked} {fault}", answered=True)
+            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", answered=True)
         token = self._token_of(reply)
         if not is_token(token):
             place = section.token_header or section.token or "its text"
             fault = token_fault(reply, place, in_body=section.token_header is None and not section.token_text)
-            raise TokenFetchError(f"the reply of {self._asked} {fault}", answered=True)
+            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", answered=True)
         expires = candidates_of(section.expires)
         over = life_over(expires, reply, token, section.max_ttl)
         if over is not None:
-            raise TokenFetchError(f"the reply of {self._asked} {over}", answered=True)
+            raise TokenFetchError(f"the reply of {self._endpoint} {over}", answered=True)
         lifetime = read_lifetime(expires, reply, token, section.max_ttl)
         doubt = doubt_lifetime(
             expires, reply, token, default_ttl=section.default_ttl, max_ttl=section.max_ttl
@@ -199,7 +199,7 @@ class HttpTokenSource:
         # a new one. Any other status, even 404, may come from an intermediary that is being restarted.
         permanent = reply.status in _REFUSALS and not self._needed
         raise TokenFetchError(
-            f"{self._asked} {status_fault(reply)}",
+            f"{self._endpoint} {status_fault(reply)}",
             permanent=permanent,
             retry_after=None if permanent else _retry_after(reply.headers.get("retry-after")),
             answered=reply.status not in _PROXY_STATUSES,

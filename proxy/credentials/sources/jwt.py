@@ -64,7 +64,7 @@ def _jws() -> PyJWS:
     return jws
 
 
-_UNITS_A_SECOND: Final[Mapping[str, int]] = {"seconds": 1, "milliseconds": 1000}
+_UNITS_PER_SECOND: Final[Mapping[str, int]] = {"seconds": 1, "milliseconds": 1000}
 
 
 class JwtTokenSource:
@@ -87,7 +87,7 @@ class JwtTokenSource:
         """Sign a token that is valid from now on."""
         now = self._clock()
         section = self._section
-        scale = _UNITS_A_SECOND[section.unit]
+        scale = _UNITS_PER_SECOND[section.unit]
         issued = int(now * scale)
         expires = issued + section.ttl * scale
         claims = self._filled(section.claims, now)

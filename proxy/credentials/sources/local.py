@@ -29,12 +29,12 @@ _CENTURY_SECONDS: Final = 100 * 365 * 86400.0
 _JWT_DOTS: Final = 2  # RFC 7515 3.1: header, payload, signature
 
 
-def as_text(raw: bytes, whence: str) -> str:
+def as_text(raw: bytes, source: str) -> str:
     """Decode UTF-8, with or without a byte order mark.
 
     Args:
         raw: The content.
-        whence: Where it comes from, for the error: "the token file".
+        source: Where it comes from, for the error: "the token file".
 
     Raises:
         TokenFetchError: It is not UTF-8.
@@ -42,11 +42,11 @@ def as_text(raw: bytes, whence: str) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise TokenFetchError(f"{whence} is not valid UTF-8") from None  # that error contains the bytes
+        raise TokenFetchError(f"{source} is not valid UTF-8") from None  # that error contains the bytes
 
 
-def as_json(text: str, whence: str) -> object:
-    """Parse JSON; `whence` names its place.
+def as_json(text: str, source: str) -> object:
+    """Parse JSON; `source` names its place.
 
     Raises:
         TokenFetchError: It is not JSON.
@@ -54,26 +54,26 @@ def as_json(text: str, whence: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise TokenFetchError(f"{whence} is not valid JSON") from None
+        raise TokenFetchError(f"{source} is not valid JSON") from None
 
 
-def as_token(value: object, whence: str) -> str:
-    """Check that a value can be a token; `whence` names its place.
+def as_token(value: object, source: str) -> str:
+    """Check that a value can be a token; `source` names its place.
 
     Raises:
         TokenFetchError: It is not a string, or empty, or not one line of printable ASCII.
     """
     if not isinstance(value, str) or not value:
-        raise TokenFetchError(f"{whence} has no token")
+        raise TokenFetchError(f"{source} has no token")
     if not value.isascii() or not value.isprintable():
-        raise TokenFetchError(f"{whence} has a token that is not one line of printable ASCII")
+        raise TokenFetchError(f"{source} has a token that is not one line of printable ASCII")
     if not is_token(value):
-        raise TokenFetchError(f"{whence} has a token with surrounding spaces, or of more than 64 KiB")
+        raise TokenFetchError(f"{source} has a token with surrounding spaces, or of more than 64 KiB")
     return value
 
 
 def time_left(
-    token: str, body: object, expires: Iterable[tuple[str, str]], *, since: float, now: float, whence: str
+    token: str, body: object, expires: Iterable[tuple[str, str]], *, since: float, now: float, source: str
 ) -> float | None:
     """Return the remaining lifetime in seconds, always positive; None if it is unknown.
 
@@ -84,7 +84,7 @@ def time_left(
         expires: Candidates of (path, unit), in order of preference.
         since: When durations start. This and `now` are seconds since the epoch.
         now: The time by this host's clock.
-        whence: Where the token comes from, for the error.
+        source: Where the token comes from, for the error.
 
     Raises:
         TokenFetchError: The token has already expired.
@@ -97,7 +97,7 @@ def time_left(
         if left is None or left > _CENTURY_SECONDS:
             continue
         if left <= 0:
-            raise TokenFetchError(f"{whence} has a token that has expired")
+            raise TokenFetchError(f"{source} has a token that has expired")
         return left
     return None
 
@@ -121,7 +121,7 @@ def _jwt_candidates(token: str) -> list[tuple[str, str]]:
     return [("", "jwt")] if token.count(".") == _JWT_DOTS else []
 
 
-_WHENCE: Final = "the token file"
+_SOURCE: Final = "the token file"
 _HINT_FRACTION: Final = 0.85
 """The part of `max_age` after which the file is read again, because the refresh is spread by a ninth."""
 
@@ -161,15 +161,15 @@ class FileTokenSource:
 
     def _token_in(self, raw: bytes) -> tuple[str, object]:
         """Return the token, and the JSON around it."""
-        text = as_text(raw, _WHENCE).strip()
+        text = as_text(raw, _SOURCE).strip()
         if not text:
-            raise TokenFetchError(f"{_WHENCE} is empty")
+            raise TokenFetchError(f"{_SOURCE} is empty")
         if self._file.token is None:
-            body, token = None, as_token(text, _WHENCE)
+            body, token = None, as_token(text, _SOURCE)
         else:
-            body = as_json(text, _WHENCE)
+            body = as_json(text, _SOURCE)
             found = Reply(body, {}, 0.0).find(self._file.token)
-            token = as_token(found, f"{_WHENCE}, at {self._file.token!r},")
+            token = as_token(found, f"{_SOURCE}, at {self._file.token!r},")
         return token, body
 
     def _life(self, token: str, body: object, changed: float) -> tuple[float, LifetimeDoubt | None]:
@@ -179,7 +179,7 @@ class FileTokenSource:
             return math.inf, None
         now = time.time()
         # A modification time in the future, from another host's clock, counts as now.
-        left = time_left(token, body, self._candidates, since=min(changed, now), now=now, whence=_WHENCE)
+        left = time_left(token, body, self._candidates, since=min(changed, now), now=now, source=_SOURCE)
         doubt = doubt_time_left(
             token, body, self._candidates, since=min(changed, now), default_ttl=file.default_ttl
         )
@@ -196,12 +196,12 @@ def _read(path: Path) -> tuple[bytes, float]:
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise TokenFetchError(f"{_WHENCE} is not a regular file")
+                raise TokenFetchError(f"{_SOURCE} is not a regular file")
             raw = file.read(BYTES_MAX + 1)
     except OSError as error:
-        raise TokenFetchError(f"{_WHENCE} cannot be read: {error.strerror}") from None
+        raise TokenFetchError(f"{_SOURCE} cannot be read: {error.strerror}") from None
     if len(raw) > BYTES_MAX:
-        raise TokenFetchError(f"{_WHENCE} is too large")
+        raise TokenFetchError(f"{_SOURCE} is too large")
     return raw, status.st_mtime
 
 

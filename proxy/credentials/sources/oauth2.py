@@ -54,7 +54,7 @@ class Assertion:
         return self._signer.sign({**claims, **more}, self._header)
 
 
-Form = Mapping[str, str | Secret | LateText | Assertion | None]
+FormFields = Mapping[str, str | Secret | LateText | Assertion | None]
 
 CLIENT_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -82,7 +82,7 @@ def oauth2_recipe(section: OAuth2Credential) -> HttpCredential:
     )
 
 
-def _grant(section: OAuth2Credential) -> Form:
+def _grant(section: OAuth2Credential) -> FormFields:
     match section.grant:
         case "client_credentials":  # RFC 6749 4.4.2
             return {"grant_type": "client_credentials"}
@@ -108,7 +108,7 @@ def _grant(section: OAuth2Credential) -> Form:
             }
 
 
-def _client(section: OAuth2Credential) -> Form:
+def _client(section: OAuth2Credential) -> FormFields:
     match section.auth:
         case "basic":
             return {}

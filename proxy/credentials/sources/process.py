@@ -20,7 +20,7 @@ _OUTPUT: Final = 1  # file descriptor
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CommandResult:
     """The result of a command."""
 
     status: int
@@ -32,7 +32,7 @@ class Result:
 
 async def run_command(
     command: Sequence[str], *, environment: Mapping[str, str], folder: Path, timeout: float
-) -> Result:
+) -> CommandResult:
     """Run a command in a new session, and kill its process group in any case.
 
     The command has ended when its first process has exited, even if a descendant keeps a pipe open.
@@ -139,9 +139,9 @@ class _Child(asyncio.SubprocessProtocol):
         self._transport.close()
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
 
-    def result(self) -> Result:
+    def result(self) -> CommandResult:
         """Return the exit status and the output."""
         status = None if self._transport is None else self._transport.get_returncode()
         if status is None:
             raise TokenFetchError("the command ended in an unknown way")
-        return Result(status, bytes(self._output), self._error_bytes)
+        return CommandResult(status, bytes(self._output), self._error_bytes)

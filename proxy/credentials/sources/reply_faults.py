@@ -118,7 +118,7 @@ def doubt_lifetime(
     for path, unit in candidates:
         seconds = read_lifetime([(path, unit)], reply, token, max_ttl)
         if seconds is not None:
-            oddity = _oddity(path, unit, reply, seconds)
+            oddity = _implausible_lifetime(path, unit, reply, seconds)
             return None if oddity is None else LifetimeDoubt(readable=True, reason=oddity)
     if not candidates:
         return None
@@ -159,16 +159,16 @@ def _unreadable(path: str, unit: str, reply: Reply, max_ttl: float) -> str:
         fault = "that is in the past" if unit not in {"seconds", "milliseconds"} else "that is not above 0"
     else:
         fault = f"that is {duration(seconds)}, more than max_ttl = {duration(max_ttl)}"
-    return f"{place}: {fault}{_likelier(value, unit, reply)}"
+    return f"{place}: {fault}{_suggest_unit(value, unit, reply)}"
 
 
-def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
+def _implausible_lifetime(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
     if path and unit == "iso8601" and has_no_zone(reply.find(path)):
         return (
             f'expires at "{path}" has no time zone and is read as UTC, {duration(seconds)} from now; set '
             'the UTC offset, such as offset = "+08:00", or "+00:00" if this is right'
         )
-    likelier = _likelier(reply.find(path), unit, reply) if path else ""
+    likelier = _suggest_unit(reply.find(path), unit, reply) if path else ""
     shortest, longest = _PLAUSIBLE_SECONDS
     place = f'expires at "{path}" as {unit}' if path else "the exp claim of the token"
     if seconds > longest:
@@ -178,7 +178,7 @@ def _oddity(path: str, unit: str, reply: Reply, seconds: float) -> str | None:
     return None
 
 
-def _likelier(value: object, unit: str, reply: Reply) -> str:
+def _suggest_unit(value: object, unit: str, reply: Reply) -> str:
     """Suggest another unit in which the value is a usual lifetime."""
     shortest, longest = _PLAUSIBLE_SECONDS
     for other in UNITS:

@@ -10,7 +10,7 @@ from proxy.settings.credentials.jwt import JwtCredential
 from proxy.settings.credentials.local import ExecCredential, FileCredential, StaticCredential
 from proxy.settings.credentials.oauth2 import OAuth2Credential
 
-Credential: TypeAlias = Annotated[
+CredentialSettings: TypeAlias = Annotated[
     StaticCredential
     | FileCredential
     | ExecCredential

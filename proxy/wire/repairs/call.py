@@ -18,7 +18,7 @@ class Call:
     Args:
         shape: The shape of request and response; None if no repair applies.
         streams: Whether the caller asked for an event stream; None if `stream` is not a boolean.
-        usage_asked: Whether the caller set `stream_options.include_usage`.
+        usage_requested: Whether the caller set `stream_options.include_usage`.
         base64: Whether the caller asked for embeddings in base64.
         inputs: The number of texts to embed; None if unknown.
         documents: The number of documents to rerank; None if unknown.
@@ -28,7 +28,7 @@ class Call:
 
     shape: Shape | None
     streams: bool | None = False
-    usage_asked: bool = False
+    usage_requested: bool = False
     base64: bool = False
     inputs: int | None = None
     documents: int | None = None
@@ -62,7 +62,7 @@ def read_call(shape: Shape | None, body: bytes) -> Call:
     return Call(
         shape,
         streams=_read_flag(request.stream) if shape is not Shape.SPEECH else request.stream_format == "sse",
-        usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
+        usage_requested=isinstance(options, dict) and options.get("include_usage") is True,
         base64=request.encoding_format == "base64",
         inputs=_count_inputs(request.input),
         documents=len(_read_items(request.documents)) or None,

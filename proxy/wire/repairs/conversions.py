@@ -67,7 +67,7 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
         {**head, "choices": [{**_delta(choice, call), "finish_reason": None} for choice in choices]},
         {**head, "choices": [_end(choice, call) for choice in choices]},
     ]
-    if call.usage_asked and isinstance(whole.get("usage"), dict):
+    if call.usage_requested and isinstance(whole.get("usage"), dict):
         chunks.append({**head, "choices": [], "usage": whole["usage"]})
     return b"".join(b"data: " + to_json(chunk) + b"\n\n" for chunk in chunks) + DONE
 

@@ -103,7 +103,7 @@ def usage_once(chunk: Members, state: StreamState) -> Members | None:
     if not choices or any(is_text(choice.get("finish_reason")) for choice in choices):
         state.withheld_usage = None
         return None
-    if state.call.usage_asked:
+    if state.call.usage_requested:
         state.withheld_usage = {**chunk, "choices": write([])}
     return {**chunk, "usage": NULL}
 
@@ -124,7 +124,7 @@ def drop_unasked_chunks(chunk: Members, state: StreamState) -> Members | list[Me
         return None
     if not is_null(chunk.get("error")) or read_vendor_error(chunk) is not None:
         return None
-    if state.call.usage_asked and not is_null(choices):
+    if state.call.usage_requested and not is_null(choices):
         return None
-    has_usage = state.call.usage_asked and open_object(chunk.get("usage")) is not None
+    has_usage = state.call.usage_requested and open_object(chunk.get("usage")) is not None
     return {**chunk, "choices": write([])} if has_usage else []

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from proxy.credentials.sharing.record import identity_of
-from proxy.settings import Credential
+from proxy.settings import CredentialSettings
 from proxy.settings.interpolation import Interpolation
 
 OAUTH2 = {
@@ -21,7 +21,7 @@ def identity(values: dict[str, Any], **others: dict[str, Any]) -> bytes:
     """Of a section among others, as the settings would read it."""
     tree = Interpolation({}, Path()).tree({"corp": values, **others}, ("credentials",))
     assert isinstance(tree, dict)
-    adapter: TypeAdapter[Credential] = TypeAdapter(Credential)
+    adapter: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
     sections = {name: adapter.validate_python(section) for name, section in tree.items()}
     return identity_of("corp", sections)
 

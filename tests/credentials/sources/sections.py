@@ -7,12 +7,19 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from proxy.secret import Secret
-from proxy.settings import Credential, ExecCredential, Expiry, FileCredential, JwtCredential, OAuth2Credential
+from proxy.settings import (
+    CredentialSettings,
+    ExecCredential,
+    Expiry,
+    FileCredential,
+    JwtCredential,
+    OAuth2Credential,
+)
 
-_ANY: TypeAdapter[Credential] = TypeAdapter(Credential)
+_ANY: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
 
 
-def section(source: str, **keys: Any) -> Credential:
+def section(source: str, **keys: Any) -> CredentialSettings:
     """One of any source."""
     return _ANY.validate_python({"source": source, **keys})
 

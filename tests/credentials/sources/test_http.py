@@ -10,7 +10,7 @@ import pytest
 
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.oauth2 import oauth2_recipe
-from proxy.gateway import Gateway, GatewayOptions, create_gateway
+from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from proxy.secret import Secret
 from proxy.settings import OAuth2Credential
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
@@ -162,7 +162,7 @@ async def test_oauth2_post_has_all_in_the_form(endpoint: TokenEndpoint) -> None:
 async def test_the_demonstration_gateway_gives_a_token_by_either_way(auth: str) -> None:
     app = create_gateway(GatewayOptions(app_id="demo:é +1", app_secret=SECRET, token_ttl=120.0))
     gateway = app.extensions["gateway"]
-    assert isinstance(gateway, Gateway)
+    assert isinstance(gateway, DemoGateway)
     async with serve_on_loopback(app) as url:
         fetched = await fetch(oauth2_recipe(section(url + "/oauth/token", auth)))
         assert gateway.tokens.accepts(fetched.secret.reveal())

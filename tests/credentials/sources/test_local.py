@@ -19,7 +19,7 @@ NOW = 1_700_000_000.0
 def left(
     body: Any = None, *expires: tuple[str, str], token: str = "t", since: float = NOW, now: float = NOW
 ) -> float | None:
-    return time_left(token, body, expires, since=since, now=now, whence="the file")
+    return time_left(token, body, expires, since=since, now=now, source="the file")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import uvloop
 from proxy.credentials import RefreshPolicy
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.exec import ExecTokenSource
-from proxy.credentials.sources.process import Result, run_command
+from proxy.credentials.sources.process import CommandResult, run_command
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import local_machine
 from tests.credentials.sources.sections import command
@@ -75,18 +75,18 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     witness.close()
 
 
-async def shell(script: str, timeout: float = PATIENCE, folder: Path = Path("/")) -> Result:
+async def shell(script: str, timeout: float = PATIENCE, folder: Path = Path("/")) -> CommandResult:
     path = {"PATH": os.environ["PATH"]}
     return await run_command(["/bin/sh", "-c", script], environment=path, folder=folder, timeout=timeout)
 
 
 def test_a_command_ends_with_its_output_and_status(run: Run) -> None:
     async def main() -> None:
-        assert await shell("echo out; echo words >&2") == Result(0, b"out\n", 6)
-        assert await shell("exit 7") == Result(7, b"", 0)
-        assert await shell("kill -TERM $$") == Result(-15, b"", 0)
+        assert await shell("echo out; echo words >&2") == CommandResult(0, b"out\n", 6)
+        assert await shell("exit 7") == CommandResult(7, b"", 0)
+        assert await shell("kill -TERM $$") == CommandResult(-15, b"", 0)
         ended = await run_command(["/usr/bin/env"], environment={}, folder=Path("/"), timeout=PATIENCE)
-        assert ended == Result(0, b"", 0)
+        assert ended == CommandResult(0, b"", 0)
 
     run(main())
 
@@ -170,7 +170,7 @@ def test_a_command_is_over_with_its_first_process(run: Run, witness: Witness) ->
     async def main() -> None:
         before = time.monotonic()
         ended = await shell(f"{HELD} sleep 100 & echo s3cret", folder=witness.folder)
-        assert ended == Result(0, b"s3cret\n", 0)
+        assert ended == CommandResult(0, b"s3cret\n", 0)
         await witness.is_gone()
         assert time.monotonic() - before < paced(5.0)
 
@@ -186,7 +186,7 @@ def test_a_descendant_in_a_session_of_its_own_holds_nobody_up(run: Run, witness:
         os.mkfifo(witness.folder / "started")
         script = f"exec 3> held; {escape.replace('echo up >&3', 'echo up >&3; echo > started')}"
         ended = await shell(script, folder=witness.folder)
-        assert ended == Result(0, b"s3cret\n", 0)
+        assert ended == CommandResult(0, b"s3cret\n", 0)
         assert witness.is_held()
         (witness.folder / "leave").write_text("now\n")
         await witness.is_gone()

@@ -70,7 +70,7 @@ class ClientCall:
         return bool(self.request.get("tools"))
 
     @property
-    def usage_asked(self) -> bool:
+    def usage_requested(self) -> bool:
         """Whether a stream ends with usage."""
         return bool(self.request.get("stream_options"))
 
@@ -118,7 +118,7 @@ class ClientCall:
         """The chunks of the right stream."""
         found = [chunk(delta) for delta in self.deltas()]
         found.append(chunk({}, "tool_calls" if self.tools else "stop"))
-        if self.usage_asked:
+        if self.usage_requested:
             found.append({**chunk({}), "choices": [], "usage": USAGE})
         return found
 

@@ -636,7 +636,7 @@ def _object_arguments(call: ClientCall) -> Reply | None:
         }
         for n, each in enumerate(deepcopy(TOOL_CALLS))
     ]
-    usage = call.chunks()[-1:] if call.usage_asked else []
+    usage = call.chunks()[-1:] if call.usage_requested else []
     return as_stream(chunk({"role": "assistant", "tool_calls": calls}), chunk({}, "tool_calls"), *usage, DONE)
 
 

@@ -15,7 +15,7 @@ from proxy.secret import Secret
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
-    Credential,
+    CredentialSettings,
     GoogleCredential,
     describe,
 )
@@ -47,7 +47,7 @@ def files(tmp_path: Path) -> None:
         (tmp_path / f"{kind}.json").write_text(json.dumps({"type": kind}))
 
 
-def credential(load: Load, text: str, **environ: str) -> Credential:
+def credential(load: Load, text: str, **environ: str) -> CredentialSettings:
     return load(f"{MINIMAL}[credentials.corp]\n{text}", environ).credentials["corp"]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.secret import Secret
 from proxy.settings import (
-    Credential,
+    CredentialSettings,
     Expiry,
     HttpCredential,
     Inject,
@@ -24,12 +24,13 @@ OAUTH2 = (
     'source = "oauth2"\ntoken_url = "https://auth.example/token"\nclient_id = "id"\nclient_secret = "s"\n'
 )
 SOURCES = [
-    f'"{get_args(kind.model_fields["source"].annotation)[0]}"' for kind in get_args(get_args(Credential)[0])
+    f'"{get_args(kind.model_fields["source"].annotation)[0]}"'
+    for kind in get_args(get_args(CredentialSettings)[0])
 ]
 FIRST_LINE = MINIMAL.count("\n") + 2
 
 
-def credential(load: Load, text: str, **environ: str) -> Credential:
+def credential(load: Load, text: str, **environ: str) -> CredentialSettings:
     return load(f"{MINIMAL}[credentials.corp]\n{text}", environ).credentials["corp"]
 
 

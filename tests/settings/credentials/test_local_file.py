@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.settings import Credential, Expiry, FileCredential, StaticCredential
+from proxy.settings import CredentialSettings, Expiry, FileCredential, StaticCredential
 from tests.settings.conftest import MINIMAL, Load, Problems
 
 FIRST_LINE = MINIMAL.count("\n") + 2
@@ -19,7 +19,7 @@ def token(tmp_path: Path) -> Path:
     return path
 
 
-def credential(load: Load, text: str) -> Credential:
+def credential(load: Load, text: str) -> CredentialSettings:
     return load(f"{MINIMAL}[credentials.corp]\n{text}").credentials["corp"]
 
 

@@ -16,7 +16,7 @@ class Sample:
 
     number: int
     vendor: str
-    usage_asked: bool
+    usage_requested: bool
     pieces: list[bytes]
 
     @property

@@ -46,10 +46,10 @@ def repair(
     names: list[str],
     *pieces: bytes,
     shape: Shape = Shape.CHAT,
-    usage_asked: bool = False,
+    usage_requested: bool = False,
 ) -> bytes:
     """Repair a whole stream with the repairs of these names."""
-    repairer = StreamRepairer(resolve(names), Call(shape, usage_asked=usage_asked))
+    repairer = StreamRepairer(resolve(names), Call(shape, usage_requested=usage_requested))
     return b"".join([*map(repairer.feed, pieces), repairer.finish()])
 
 

@@ -26,7 +26,7 @@ def test_speech_streams_by_its_own_member() -> None:
 
 def test_options_of_a_chat() -> None:
     body = b'{"model": "m", "stream_options": {"include_usage": true}, "tools": [{"type": "function"}]}'
-    assert read_call(Shape.CHAT, body) == Call(Shape.CHAT, usage_asked=True, model="m", tools=True)
+    assert read_call(Shape.CHAT, body) == Call(Shape.CHAT, usage_requested=True, model="m", tools=True)
     body = b'{"model": 1, "stream_options": {"include_usage": "true"}, "tools": [ ]}'
     assert read_call(Shape.CHAT, body) == Call(Shape.CHAT)
 

@@ -52,7 +52,7 @@ def test_chunks_with_empty_choices_are_dropped_unless_usage_was_asked(empty: obj
     stream = event(chunk({"content": "x"})) + event(empty) + DONE
     names = ["drop_unasked_chunks"]
     assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
-    assert repair(names, stream, usage_asked=True) == stream
+    assert repair(names, stream, usage_requested=True) == stream
 
 
 @pytest.mark.parametrize("usage", [USAGE, None])
@@ -63,7 +63,7 @@ def test_chunks_without_choices_are_dropped_and_requested_usage_gets_choices(
     stream = event(chunk({"content": "x"})) + event({**choices, "usage": usage}) + DONE
     names = ["drop_unasked_chunks"]
     assert repair(names, stream) == event(chunk({"content": "x"})) + DONE
-    left = payloads(repair(names, stream, usage_asked=True))[1:]
+    left = payloads(repair(names, stream, usage_requested=True))[1:]
     assert left == ([{"choices": [], "usage": usage}] if usage else [])
 
 
@@ -97,18 +97,18 @@ def test_an_empty_finish_reason_does_not_end_a_choice() -> None:
 
 def test_requested_usage_on_content_chunks_is_sent_before_the_end_marker() -> None:
     stream = [event(chunk({"content": "a"}, usage=USAGE)), event(chunk({}, "stop")), DONE]
-    out = repair(["usage_once"], *stream, usage_asked=True)
+    out = repair(["usage_once"], *stream, usage_requested=True)
     owed = {**chunk({}), "choices": [], "usage": USAGE}
     assert payloads(out) == [chunk({"content": "a"}, usage=None), chunk({}, "stop"), owed]
     assert out.endswith(DONE)
-    assert payloads(repair(["usage_once"], *stream[:2], usage_asked=True))[-1] == owed
+    assert payloads(repair(["usage_once"], *stream[:2], usage_requested=True))[-1] == owed
     assert payloads(repair(["usage_once"], *stream[:2]))[-1] == chunk({}, "stop")
 
 
 def test_usage_in_a_separate_chunk_is_not_sent_twice() -> None:
     own = event({"choices": [], "usage": USAGE})
     stream = event(chunk({"content": "a"}, usage=USAGE)) + own + DONE
-    assert repair(["usage_once"], stream, usage_asked=True).count(b'"total_tokens": 12') == 1
+    assert repair(["usage_once"], stream, usage_requested=True).count(b'"total_tokens": 12') == 1
 
 
 def calls(*given: dict[str, Any]) -> bytes:
@@ -211,17 +211,17 @@ def said(stream: bytes) -> dict[tuple[int, str], str]:
 
 
 @given(EVENTS, st.lists(st.integers(0, 20), max_size=4), st.booleans())
-def test_no_text_is_lost_by_repairs(events: list[bytes], at: list[int], usage_asked: bool) -> None:  # noqa: FBT001
+def test_no_text_is_lost_by_repairs(events: list[bytes], at: list[int], usage_requested: bool) -> None:  # noqa: FBT001
     stream = b"".join(events)
-    out = repair(CHUNK_REPAIRS, *cut(events, at), usage_asked=usage_asked)
+    out = repair(CHUNK_REPAIRS, *cut(events, at), usage_requested=usage_requested)
     assert said(out) == said(stream)
     assert out.count(DONE) == 1
 
 
 @given(EVENTS, st.booleans())
-def test_requested_usage_is_sent_at_the_end(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
-    told = payloads(repair(CHUNK_REPAIRS, *events, usage_asked=usage_asked))
-    if usage_asked and any(each.get("usage") for each in payloads(b"".join(events))):
+def test_requested_usage_is_sent_at_the_end(events: list[bytes], usage_requested: bool) -> None:  # noqa: FBT001
+    told = payloads(repair(CHUNK_REPAIRS, *events, usage_requested=usage_requested))
+    if usage_requested and any(each.get("usage") for each in payloads(b"".join(events))):
         assert any(each.get("usage") for each in told)
     for each in told:
         ends = [choice.get("finish_reason") for choice in each.get("choices") or ()]

@@ -13,7 +13,7 @@ from tests.wire.repairs.streams import DONE, chunk, event, payloads
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 CALLS = [{"id": f"call_{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in "ab"]
-CHAT = Call(Shape.CHAT, streams=True, usage_asked=True)
+CHAT = Call(Shape.CHAT, streams=True, usage_requested=True)
 
 
 def answer(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:

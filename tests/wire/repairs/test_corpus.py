@@ -37,7 +37,7 @@ def names_of(chosen: str) -> list[str]:
 def relayed(sample: Sample, chosen: str) -> bytes | EmbeddedError | InvalidResponse:
     """Return what a client receives, as the relay does but without the network."""
     repairs = resolve(names_of(chosen))
-    repairer = StreamRepairer(repairs, Call(sample.shape, usage_asked=sample.usage_asked))
+    repairer = StreamRepairer(repairs, Call(sample.shape, usage_requested=sample.usage_requested))
     framer = EventFramer(1 << 24)
     pieces, beginning = iter(sample.pieces), b""
     for piece in pieces:
@@ -77,7 +77,7 @@ def check(sample: Sample, chosen: str) -> None:
         if sample.shape is Shape.COMPLETION:
             names -= OF_CHAT
         chat = sample.shape is Shape.CHAT
-        Comparison(names, asked=sample.usage_asked, chat=chat).check(sample.whole, out)
+        Comparison(names, asked=sample.usage_requested, chat=chat).check(sample.whole, out)
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -21,7 +21,7 @@ SPARK = event({"code": 10013, "message": "audit (sid: cha1)", "sid": "cha1"})
 
 
 def repairer(repairs: Repairs = EVERYTHING, shape: Shape | None = CHAT) -> StreamRepairer:
-    return StreamRepairer(repairs, Call(shape, usage_asked=False))
+    return StreamRepairer(repairs, Call(shape, usage_requested=False))
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
@@ -68,7 +68,7 @@ def test_of_many_events_only_those_with_more_than_text_are_opened(monkeypatch: p
     st.lists(JSON.map(event) | st.binary(max_size=20), max_size=6), st.lists(st.integers(0, 20), max_size=3)
 )
 def test_without_repairs_any_bytes_pass(events: list[bytes], at: list[int]) -> None:
-    none = StreamRepairer(Repairs(), Call(CHAT, usage_asked=False))
+    none = StreamRepairer(Repairs(), Call(CHAT, usage_requested=False))
     assert none.first_error(b"".join(events)) is None
     for piece in cut(events, at):
         assert none.feed(piece) is piece
@@ -97,17 +97,17 @@ def test_an_unchanged_event_keeps_its_bytes_beside_a_changed_one() -> None:
 
 
 @given(EVENTS, st.booleans())
-def test_each_event_is_returned_as_soon_as_it_is_whole(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
-    one_by_one = StreamRepairer(EVERYTHING, Call(CHAT, usage_asked=usage_asked))
-    joined = StreamRepairer(EVERYTHING, Call(CHAT, usage_asked=usage_asked))
+def test_each_event_is_returned_as_soon_as_it_is_whole(events: list[bytes], usage_requested: bool) -> None:  # noqa: FBT001
+    one_by_one = StreamRepairer(EVERYTHING, Call(CHAT, usage_requested=usage_requested))
+    joined = StreamRepairer(EVERYTHING, Call(CHAT, usage_requested=usage_requested))
     assert b"".join(map(one_by_one.feed, events)) == joined.feed(b"".join(events))
     assert one_by_one.finish() == joined.finish()
 
 
 @given(EVENTS, st.booleans())
-def test_repairing_twice_is_repairing_once(events: list[bytes], usage_asked: bool) -> None:  # noqa: FBT001
-    once = repair([*REPAIRS], *events, usage_asked=usage_asked)
-    assert repair([*REPAIRS], once, usage_asked=usage_asked) == once
+def test_repairing_twice_is_repairing_once(events: list[bytes], usage_requested: bool) -> None:  # noqa: FBT001
+    once = repair([*REPAIRS], *events, usage_requested=usage_requested)
+    assert repair([*REPAIRS], once, usage_requested=usage_requested) == once
 
 
 @given(st.lists(JSON.map(event) | st.binary(max_size=30).map(lambda line: line + b"\n\n"), max_size=6))
@@ -255,7 +255,7 @@ def test_withheld_usage_does_not_join_an_event_without_a_blank_line() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     counted, bare = event(chunk({"content": "a"}, usage=usage)), event(chunk({"content": "b"}))
     for end in (b"\n\n", b"\n", b""):
-        out = repair(["usage_once"], counted, bare.removesuffix(b"\n\n") + end, usage_asked=True)
+        out = repair(["usage_once"], counted, bare.removesuffix(b"\n\n") + end, usage_requested=True)
         assert payloads(out)[1:] == [chunk({"content": "b"}), {**chunk({}), "choices": [], "usage": usage}]
 
 

@@ -27,9 +27,9 @@ def members(value: dict[str, Any]) -> Members:
     return open_object(json.dumps(value).encode()) or {}
 
 
-def state(*, usage_asked: bool = False) -> StreamState:
+def state(*, usage_requested: bool = False) -> StreamState:
     """The state of a stream."""
-    return StreamState(Call(Shape.CHAT, streams=True, usage_asked=usage_asked))
+    return StreamState(Call(Shape.CHAT, streams=True, usage_requested=usage_requested))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_only_the_last_chunk_keeps_the_usage() -> None:
 
 
 def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
-    shared = state(usage_asked=True)
+    shared = state(usage_requested=True)
     usage_once(members({**TEXT, "usage": USAGE}), shared)
     assert shared.withheld_usage is not None
     assert json.loads(to_json(shared.withheld_usage)) == {"choices": [], "usage": USAGE}
@@ -76,7 +76,7 @@ def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "usage_asked", "outcome"),
+    ("chunk", "usage_requested", "outcome"),
     [
         (TEXT, False, None),
         ({"choices": []}, False, []),
@@ -88,7 +88,7 @@ def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
     ],
 )
 def test_chunks_without_choices_are_dropped_but_no_error_and_no_wanted_usage(
-    chunk: dict[str, Any], outcome: object, *, usage_asked: bool
+    chunk: dict[str, Any], outcome: object, *, usage_requested: bool
 ) -> None:
-    kept = drop_unasked_chunks(members(chunk), state(usage_asked=usage_asked))
+    kept = drop_unasked_chunks(members(chunk), state(usage_requested=usage_requested))
     assert (kept if kept is None or kept == [] else json.loads(to_json(kept))) == outcome
