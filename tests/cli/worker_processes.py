@@ -58,10 +58,15 @@ class Workers:
 
 
 def write_files(
-    folder: Path, upstream: str, credential: str = STATIC, key: str = KEY, more: str = ""
+    folder: Path,
+    upstream: str,
+    credential: str = STATIC,
+    key: str = KEY,
+    more: str = "",
+    options: str = "",
 ) -> None:
     """Write the settings of a service."""
-    text = SETTINGS.format(key=key, upstream=upstream, credential=credential, options="", more=more)
+    text = SETTINGS.format(key=key, upstream=upstream, credential=credential, options=options, more=more)
     (folder / "proxy.toml").write_text(text)
     (folder / "hypercorn.toml").write_text(SERVER)
 

@@ -1,116 +1,220 @@
-"""The faults of callers and upstreams, with two workers: each has its outcome, and leaves nothing behind."""
+"""The faults of callers, upstreams and token endpoints, with two workers: many callers at once meet each."""
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
+import pytest_asyncio
 
 from tests.cli.worker_processes import Workers, connections, two_workers, write_files
-from tests.conftest import RECIPE
+from tests.conftest import KEY, RECIPE
+from tests.integration.faulty_parts import (
+    END,
+    ERROR,
+    EVENT,
+    JSON,
+    LONG_EVENT,
+    LONG_EVENTS,
+    FaultyIssuer,
+    FaultyUpstream,
+)
 from tests.loopback import until
-from tests.pace import paced
-from tests.raw_caller import RawCaller, raw_caller
+from tests.pace import PATIENCE, paced
+from tests.ports import free_port
+from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
+from tests.tls_servers import listening, make_certificate
 
-pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("load")]
+pytestmark = [
+    pytest.mark.fleet,
+    pytest.mark.xdist_group("load"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(120),
+]
+
+T = TypeVar("T")
 
 CHAT: Final = "/v1/chat/completions"
-JSON: Final = "Content-Type: application/json"
-CALLS: Final = 6
-"""Of each fault: with a chance of 31 in 32, both workers meet it."""
+CALLERS: Final = 8
+"""At once: with a chance of 127 in 128, both workers serve some of them."""
+WORKERS: Final = 2
 LEFT_BEHIND_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.05
-SPARE: Final = 1
-"""The connection to the issuer of the worker that fetches the second token."""
-EVENT: Final = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": null}]}\n\n'
-END: Final = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+FAILURES: Final = 2
+SHORT_SECONDS: Final = paced(2.0)
+"""The life of a token of the issuer that dies."""
+HEARTBEAT: Final = b": heartbeat\n\n"
+
+SETTINGS: Final = """
+[[routes.models]]
+match = "{name}/*"
+upstream = "{name}"
+
+[upstreams.{name}]
+base_url = "{url}/v1"
+timeouts = {{ first_byte = 1, idle = 1 }}
+{options}
+"""
+LIMITS: Final = """
+[limits]
+body_timeout = 1
+max_event_bytes = 100000
+"""
 
 
-class FaultyUpstream:
-    """Fails as the model of the request says."""
+@dataclass
+class Service:
+    """The service, and the parts around it."""
 
-    def __init__(self) -> None:
-        self.revoked = ""
-        self.sent: list[str] = []
+    folder: Path
+    workers: Workers
+    upstream: RawUpstream
+    script: FaultyUpstream
+    issuer: FaultyIssuer
+    elsewhere: RawUpstream
+    sockets: int = 0
+    """Open sockets of both workers while there are no callers."""
+    log_is_read: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def __call__(self, talk: Conversation) -> None:
-        model = json.loads(talk.request.body)["model"]
-        self.sent.append(model)
-        await getattr(self, model)(talk)
+    @contextlib.contextmanager
+    def log_that_is_read(self) -> Iterator[None]:
+        """Read the log: the service drops lines that nobody reads."""
+        self.log_is_read.set()
+        reading = asyncio.get_running_loop().create_task(self._read_log())
+        try:
+            yield
+        finally:
+            reading.cancel()
 
-    async def whole(self, talk: Conversation) -> None:
-        await talk.start_stream()
-        await talk.chunk(EVENT)
-        await talk.chunk(END)
-        await talk.end()
+    async def _read_log(self) -> None:
+        assert self.workers.process.stdout is not None
+        while line := await self.workers.process.stdout.readline():
+            self.workers.log.append(json.loads(line))
+            await self.log_is_read.wait()
 
-    async def byte_by_byte(self, talk: Conversation) -> None:
-        await talk.start_stream()
-        for byte in EVENT + END:
-            await talk.chunk(bytes([byte]))
-        await talk.end()
+    async def each(self, fault: Callable[[RawCaller], Awaitable[T]], callers: int = CALLERS) -> list[T]:
+        """Let many callers meet a fault at once, each on a connection of its own."""
 
-    async def silent(self, talk: Conversation) -> None:
-        await talk.caller_left()
+        async def meet() -> T:
+            async with raw_caller(self.workers.url) as caller:
+                return await fault(caller)
 
-    async def stalls(self, talk: Conversation) -> None:
-        await talk.start_stream()
-        await talk.chunk(EVENT)
-        await talk.caller_left()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(meet()) for _ in range(callers)]
+        return [await task for task in tasks]
 
-    async def resets(self, talk: Conversation) -> None:
-        talk.reset()
+    async def until_each(
+        self, fault: Callable[[RawCaller], Awaitable[T]], wanted: T, meanwhile: Collection[T]
+    ) -> None:
+        """Let callers meet a fault until all see what is wanted."""
+        async with asyncio.timeout(PATIENCE):
+            while (seen := {*await self.each(fault)}) != {wanted}:
+                assert seen <= {wanted, *meanwhile}
+                await asyncio.sleep(LOOK_SECONDS)
 
-    async def breaks(self, talk: Conversation) -> None:
-        await talk.start_stream()
-        await talk.chunk(EVENT)
-        talk.writer.close()
+    def open_sockets(self) -> int:
+        """Of both workers."""
+        return sum(connections(pid) for pid in self.workers.pids.values())
 
-    async def stops(self, talk: Conversation) -> None:
-        await talk.start_stream()
-        await talk.chunk(EVENT)
-        await talk.end()
+    async def reload(self, settings: str, event: str) -> None:
+        """Put settings in force, or try to."""
+        before = self.count(event)
+        (self.folder / "proxy.toml").write_text(settings)
+        self.workers.process.send_signal(signal.SIGHUP)
+        await until(lambda: self.count(event) == before + WORKERS)
 
-    async def empty(self, talk: Conversation) -> None:
-        await talk.start_stream()
-        await talk.end()
+    def count(self, event: str) -> int:
+        """How often an event is in the log."""
+        return sum(line["event"] == event for line in self.workers.log)
 
-    async def endless_head(self, talk: Conversation) -> None:
-        await talk.say(b"HTTP/1.1 200 OK\r\n")
-        with contextlib.suppress(ConnectionError):
-            for _ in range(200):
-                await talk.say(b"X-A: " + b"a" * 65_000 + b"\r\n")
-
-    async def redirects(self, talk: Conversation) -> None:
-        await talk.answer(b"", "Location: http://127.0.0.1:9/", status="307 Temporary Redirect")
-
-    async def limits(self, talk: Conversation) -> None:
-        await talk.answer(b"{}", JSON, "Retry-After: 7", status="429 Too Many Requests")
-
-    async def revokes(self, talk: Conversation) -> None:
-        (header,) = talk.request.header("authorization")
-        self.revoked = self.revoked or header
-        if header == self.revoked:
-            await talk.answer(b"{}", JSON, status="401 Unauthorized")
-        else:
-            await talk.answer(b"{}", JSON)
+    async def attempts_running(self) -> float:
+        """Of both workers, as their metrics say."""
+        async with raw_caller(self.workers.url) as caller:
+            await caller.send("GET", "/metrics", "Connection: close", key=None)
+            text = (await caller.body(await caller.answer())).decode()
+        return sum(map(float, re.findall(r"(?m)^llm_proxy_attempts_running\{[^}]*\} (\S+)$", text)))
 
 
-class Issuer:
-    """Issues tokens."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    """Run two workers in front of parts that fail."""
+    folder = tmp_path_factory.mktemp("service")
+    issuer = FaultyIssuer(SHORT_SECONDS)
+    async with AsyncExitStack() as stack:
+        elsewhere = await stack.enter_async_context(raw_upstream(_nothing))
+        script = FaultyUpstream(elsewhere.url)
+        upstream = await stack.enter_async_context(raw_upstream(script))
+        tokens = await stack.enter_async_context(raw_upstream(issuer))
+        untrusted = await stack.enter_async_context(listening(certificate=make_certificate(folder)))
 
-    def __init__(self) -> None:
-        self.issued = 0
+        def settings(name: str, options: str = "", url: str = upstream.url) -> str:
+            return SETTINGS.format(name=name, url=url, options=options)
 
-    async def __call__(self, talk: Conversation) -> None:
-        self.issued += 1
-        token = {"code": 0, "data": {"token": f"token-{self.issued}", "expireTime": 4_000_000_000_000}}
-        await talk.answer(json.dumps(token).encode(), JSON)
+        def credential(name: str, timeout: int) -> str:
+            recipe = RECIPE.format(issuer=tokens.url).replace("/token", f"/{name}")
+            upstream_of_it = settings(name, f'credential = "{name}"')
+            return f"{upstream_of_it}[credentials.{name}]\n{recipe}\ntimeout = {timeout}\n"
+
+        more = [
+            settings("repaired", 'repairs = ["common"]'),
+            settings("beats", "heartbeat = 0.1"),
+            settings("full", "max_connections = 1"),
+            settings("circuit", f"breaker = {{ failures = {FAILURES}, cool_down = 1 }}"),
+            settings("refused", url=f"http://127.0.0.1:{free_port()}"),
+            settings("unknown", url="http://nowhere.invalid"),
+            settings("untrusted", url=f"https://127.0.0.1:{untrusted}"),
+            credential("held", 60),
+            credential("hangs", 1),
+            credential("dies", 1),
+            LIMITS,
+        ]
+        options = "timeouts = { first_byte = 1, idle = 1 }"
+        write_files(
+            folder, upstream.url, RECIPE.format(issuer=tokens.url), more="".join(more), options=options
+        )
+        (folder / "hypercorn.toml").write_text("readiness_delay = 0\ngraceful_timeout = 1\n")
+        workers = await stack.enter_async_context(two_workers(folder))
+        service = Service(folder, workers, upstream, script, issuer, elsewhere)
+        stack.enter_context(service.log_that_is_read())
+        await service.each(a_whole_stream)
+        await until(lambda: not upstream.connections)
+        assert await service.attempts_running() == 0
+        service.sockets = service.open_sockets()
+        yield service
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def nothing_is_left_behind(running: Service) -> AsyncIterator[None]:
+    """After each test, sockets, upstream connections and attempts are back at their counts within 5 s."""
+    yield
+    service = running
+    if service.workers.process.returncode is not None:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(paced(LEFT_BEHIND_SECONDS)):
+            # A worker may have accepted a connection only after the first look.
+            while (  # noqa: ASYNC110 - other processes set no event
+                service.open_sockets() > service.sockets
+                or service.upstream.connections
+                or await service.attempts_running()
+            ):
+                await asyncio.sleep(LOOK_SECONDS)
+            return
+    left = f"{service.open_sockets()} sockets, not {service.sockets}"
+    pytest.fail(f"{left}, and {service.upstream.connections} of the upstream")
+
+
+async def _nothing(talk: Conversation) -> None:
+    await talk.caller_left()
 
 
 async def ask(caller: RawCaller, model: str) -> None:
@@ -127,11 +231,21 @@ async def stream(caller: RawCaller, model: str) -> bytes:
     return await caller.body(answer)
 
 
-async def code(caller: RawCaller, model: str) -> tuple[int, str]:
+async def code_of(caller: RawCaller, answer: RawAnswer) -> tuple[int, str]:
     """Status and code of an error."""
-    await ask(caller, model)
-    answer = await caller.answer()
     return answer.status, json.loads(await caller.body(answer))["error"]["code"]
+
+
+async def code(caller: RawCaller, model: str) -> tuple[int, str]:
+    """Status and code of an error that a request meets."""
+    await ask(caller, model)
+    return await code_of(caller, await caller.answer())
+
+
+async def status(caller: RawCaller, model: str) -> int:
+    """The status of a request."""
+    await ask(caller, model)
+    return (await caller.answer()).status
 
 
 async def begun(caller: RawCaller) -> None:
@@ -141,190 +255,371 @@ async def begun(caller: RawCaller) -> None:
     assert await caller.chunk() == EVENT
 
 
-# --- the faults; each test of one returns when the caller has what it should have
-
-
 async def a_whole_stream(caller: RawCaller) -> None:
+    """A request without a fault."""
     assert await stream(caller, "whole") == EVENT + END
 
 
-async def a_response_byte_by_byte(caller: RawCaller) -> None:
-    assert await stream(caller, "byte_by_byte") == EVENT + END
+def cut(body: bytes) -> bool:
+    """Whether a stream has its event, an error, and no end."""
+    return body.startswith(EVENT) and b'"upstream_aborted"' in body and b"[DONE]" not in body
 
 
-async def the_caller_closes_in_a_stream(caller: RawCaller) -> None:
-    await begun(caller)
-    caller.leave()
+# --- callers
 
 
-async def the_caller_resets_in_a_stream(caller: RawCaller) -> None:
-    await begun(caller)
-    caller.reset()
+async def test_a_caller_who_closes_in_a_stream(running: Service) -> None:
+    async def fault(caller: RawCaller) -> None:
+        await begun(caller)
+        caller.leave()
+
+    await running.each(fault)
 
 
-async def the_caller_leaves_before_the_answer(caller: RawCaller) -> None:
-    await ask(caller, "silent")
-    caller.leave()
+async def test_a_caller_who_resets_in_a_stream(running: Service) -> None:
+    async def fault(caller: RawCaller) -> None:
+        await begun(caller)
+        caller.reset()
+
+    await running.each(fault)
 
 
-async def the_caller_sends_more_and_leaves(caller: RawCaller) -> None:
-    await begun(caller)
-    await caller.write(b"x")
-    caller.leave()
+async def test_a_caller_who_leaves_before_the_answer(running: Service) -> None:
+    async def fault(caller: RawCaller) -> None:
+        await ask(caller, "silent")
+        caller.leave()
+
+    await running.each(fault)
 
 
-async def the_caller_closes_its_sending_side(caller: RawCaller) -> None:
-    await ask(caller, "whole")
-    caller.writer.write_eof()
-    answer = await caller.answer()
-    if answer.status == 100:  # how the server asks whether the caller still reads
+async def test_a_caller_who_sends_more_and_leaves(running: Service) -> None:
+    async def fault(caller: RawCaller) -> None:
+        await begun(caller)
+        await caller.write(b"x")
+        caller.leave()
+
+    await running.each(fault)
+
+
+async def test_a_caller_who_stops_reading_pauses_its_own_upstream(running: Service) -> None:
+    async def fault(caller: RawCaller) -> None:
+        await ask(caller, "floods")
+        await until(lambda: running.script.paused >= CALLERS)
+        async with raw_caller(running.workers.url) as other:
+            await a_whole_stream(other)
+        caller.reset()
+
+    await running.each(fault)
+
+
+async def test_a_caller_who_reads_slowly_gets_everything(running: Service) -> None:
+    async def fault(caller: RawCaller) -> bytes:
+        await ask(caller, "long")
         answer = await caller.answer()
-    assert await caller.body(answer) == EVENT + END
+        body = b""
+        while data := await caller.chunk():
+            body += data
+            await asyncio.sleep(0.01)
+        assert answer.status == 200
+        return body
+
+    assert {*await running.each(fault)} == {LONG_EVENT * LONG_EVENTS + END}
 
 
-async def the_upstream_resets_before_the_answer(caller: RawCaller) -> None:
-    assert await code(caller, "resets") == (502, "upstream_bad_response")
+async def test_a_caller_who_closes_its_sending_side(running: Service) -> None:
+    async def fault(caller: RawCaller) -> None:
+        await ask(caller, "whole")
+        caller.writer.write_eof()
+        answer = await caller.answer()
+        if answer.status == 100:  # how the server asks whether the caller still reads
+            answer = await caller.answer()
+        assert await caller.body(answer) == EVENT + END
+
+    await running.each(fault)
 
 
-async def the_upstream_breaks_in_a_stream(caller: RawCaller) -> None:
-    body = await stream(caller, "breaks")
-    assert body.startswith(EVENT)
-    assert b"upstream_aborted" in body
-    assert b"[DONE]" not in body
+async def test_slow_heads_and_silent_connections_are_closed(running: Service) -> None:
+    async def slow_head(caller: RawCaller) -> None:
+        await caller.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        assert (await caller.closed()).startswith(b"HTTP/1.1 408 ")
+
+    async def silent(caller: RawCaller) -> None:
+        assert await caller.closed() == b""
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.each(slow_head))
+        group.create_task(running.each(silent))
 
 
-async def the_upstream_stops_without_an_end(caller: RawCaller) -> None:
-    body = await stream(caller, "stops")
-    assert body.startswith(EVENT)
-    assert b'"error"' in body
-    assert b"[DONE]" not in body
+async def test_a_slow_body_is_408(running: Service) -> None:
+    async def fault(caller: RawCaller) -> tuple[int, str]:
+        lines = [
+            f"POST {CHAT} HTTP/1.1",
+            "Host: x",
+            f"Authorization: Bearer {KEY}",
+            "Content-Length: 9",
+            JSON,
+        ]
+        await caller.write("\r\n".join([*lines, "", "{"]).encode())
+        return await code_of(caller, await caller.answer())
+
+    assert {*await running.each(fault)} == {(408, "request_timeout")}
 
 
-async def the_upstream_stalls_in_a_stream(caller: RawCaller) -> None:
-    body = await stream(caller, "stalls")
-    assert body.startswith(EVENT)
-    assert b'"error"' in body
+async def test_malformed_requests_are_refused(running: Service) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
+    async def fault(caller: RawCaller, request: bytes, answer: bytes) -> None:
+        await caller.write(request)
+        assert (await caller.closed()).startswith(b"HTTP/1.1 %b " % answer)
+
+    for request, answer in (
+        (head + b"Content-Length: 3\r\n\r\n0\r\n\r\n", b"400"),
+        (head + b"\r\n1\r\naXX0\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 5000 + b"\r\n", b"431"),
+        (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", b"501"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
+    ):
+        await running.each(functools.partial(fault, request=request, answer=answer))
 
 
-async def the_upstream_never_answers(caller: RawCaller) -> None:
-    assert await code(caller, "silent") == (504, "upstream_timeout")
+async def test_an_upgrade_to_http_2_is_ignored(running: Service) -> None:
+    async def fault(caller: RawCaller) -> int:
+        upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+        await caller.send("GET", "/livez", *upgrade)
+        return (await caller.answer()).status
+
+    assert {*await running.each(fault)} == {200}
 
 
-async def a_stream_without_an_event(caller: RawCaller) -> None:
-    assert await code(caller, "empty") == (502, "upstream_bad_response")
+async def test_a_request_byte_by_byte(running: Service) -> None:
+    async def fault(caller: RawCaller) -> int:
+        for byte in b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n":
+            await caller.write(bytes([byte]))
+        return (await caller.answer()).status
+
+    assert {*await running.each(fault)} == {200}
 
 
-async def an_endless_head(caller: RawCaller) -> None:
-    assert await code(caller, "endless_head") == (502, "upstream_bad_response")
+# --- upstreams
 
 
-async def a_redirect(caller: RawCaller) -> None:
-    assert await code(caller, "redirects") == (502, "upstream_bad_response")
+async def test_an_upstream_that_refuses_connections(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "refused/whole"))
+    assert {*codes} == {(502, "upstream_unreachable")}
 
 
-async def a_limit_of_the_upstream(caller: RawCaller) -> None:
-    await ask(caller, "limits")
-    answer = await caller.answer()
-    assert answer.status == 429
-    assert answer.header("retry-after") == ["7"]
+async def test_an_upstream_that_never_answers(running: Service) -> None:
+    assert {*await running.each(lambda caller: code(caller, "silent"))} == {(504, "upstream_timeout")}
 
 
-async def a_revoked_token(caller: RawCaller) -> None:
-    await ask(caller, "revokes")
-    assert (await caller.answer()).status == 200
+async def test_an_upstream_that_stalls_in_a_stream(running: Service) -> None:
+    assert all(map(cut, await running.each(lambda caller: stream(caller, "stalls"))))
 
 
-async def two_framings(caller: RawCaller) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
-    await caller.write(head + b"0\r\n\r\n")
-    assert (await caller.closed()).startswith(b"HTTP/1.1 400 ")
+async def test_an_upstream_that_thinks_gets_heartbeats_sent(running: Service) -> None:
+    bodies = await running.each(lambda caller: stream(caller, "beats/stalls"))
+    assert all(cut(body.replace(HEARTBEAT, b"")) and HEARTBEAT in body for body in bodies)
 
 
-async def a_bad_end_of_a_chunk(caller: RawCaller) -> None:
-    await caller.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\naXX0\r\n\r\n")
-    assert (await caller.closed()).startswith(b"HTTP/1.1 400 ")
+async def test_an_upstream_that_resets_before_the_answer_is_asked_once(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "resets"))
+    assert {*codes} == {(502, "upstream_bad_response")}
+    assert running.script.sent["resets"] == CALLERS
 
 
-async def too_many_headers(caller: RawCaller) -> None:
-    await caller.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 5000 + b"\r\n")
-    assert (await caller.closed()).startswith(b"HTTP/1.1 431 ")
+async def test_an_upstream_that_breaks_off_in_a_stream(running: Service) -> None:
+    assert all(map(cut, await running.each(lambda caller: stream(caller, "breaks"))))
 
 
-async def the_preface_of_http_2(caller: RawCaller) -> None:
-    await caller.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    assert (await caller.closed()).startswith(b"HTTP/1.1 505 ")
+async def test_an_upstream_that_stops_without_an_end(running: Service) -> None:
+    assert all(map(cut, await running.each(lambda caller: stream(caller, "stops"))))
 
 
-FAULTS: Final[tuple[Callable[[RawCaller], Awaitable[None]], ...]] = (
-    a_whole_stream, a_response_byte_by_byte, the_caller_closes_in_a_stream, the_caller_resets_in_a_stream,
-    the_caller_leaves_before_the_answer, the_caller_sends_more_and_leaves, the_caller_closes_its_sending_side,
-    the_upstream_resets_before_the_answer, the_upstream_breaks_in_a_stream, the_upstream_stops_without_an_end,
-    the_upstream_stalls_in_a_stream, the_upstream_never_answers, a_stream_without_an_event, an_endless_head,
-    a_redirect, a_limit_of_the_upstream, a_revoked_token, two_framings, a_bad_end_of_a_chunk,
-    too_many_headers, the_preface_of_http_2,
-)  # fmt: skip
+async def test_a_page_instead_of_an_answer(running: Service) -> None:
+    statuses = await running.each(lambda caller: status(caller, "repaired/page"))
+    assert all(code >= 400 for code in statuses)
 
 
-def open_sockets(service: Workers) -> int:
-    """Of both workers."""
-    return sum(connections(pid) for pid in service.pids.values())
+async def test_a_stream_without_an_event(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "empty"))
+    assert {*codes} == {(502, "upstream_bad_response")}
 
 
-async def attempts_running(service: Workers) -> float:
-    """Of both workers, as their metrics say."""
-    async with raw_caller(service.url) as caller:
-        await caller.send("GET", "/metrics", "Connection: close", key=None)
-        text = (await caller.body(await caller.answer())).decode()
-    return sum(map(float, re.findall(r"(?m)^llm_proxy_attempts_running\{[^}]*\} (\S+)$", text)))
+async def test_an_error_event_of_the_upstream(running: Service) -> None:
+    bodies = await running.each(lambda caller: stream(caller, "fails_in_an_event"))
+    assert {*bodies} == {EVENT + ERROR}
 
 
-@contextlib.contextmanager
-def log_that_is_read(service: Workers, group: asyncio.TaskGroup) -> Iterator[None]:
-    """Read the log meanwhile: the service drops lines that nobody reads."""
-    assert service.process.stdout is not None
-    reading = group.create_task(service.process.stdout.read())
-    try:
-        yield
-    finally:
-        reading.cancel()
+async def test_an_endless_event(running: Service) -> None:
+    assert all(map(cut, await running.each(lambda caller: stream(caller, "endless_event"))))
 
 
-async def left_behind(service: Workers, upstream: RawUpstream, sockets: int) -> str:
-    """What is still open some seconds after a fault."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(paced(LEFT_BEHIND_SECONDS)):
-            # A worker may have accepted a connection only after the first look.
-            while (  # noqa: ASYNC110 - other processes set no event
-                open_sockets(service) > sockets or upstream.connections or await attempts_running(service)
-            ):
-                await asyncio.sleep(LOOK_SECONDS)
-            return ""
-    return f"{open_sockets(service)} sockets, not {sockets}, and {upstream.connections} of the upstream"
+async def test_an_endless_head(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "endless_head"))
+    assert {*codes} == {(502, "upstream_bad_response")}
 
 
-@pytest.mark.timeout(300)
-async def test_every_fault_has_its_outcome_with_two_workers_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    script, tokens = FaultyUpstream(), Issuer()
-    async with raw_upstream(script) as upstream, raw_upstream(tokens) as issuer:
-        write_files(tmp_path, upstream.url, RECIPE.format(issuer=issuer.url))
-        path = tmp_path / "proxy.toml"
-        timeouts = 'credential = "corp"\ntimeouts = { first_byte = 1, idle = 1 }\n'
-        path.write_text(path.read_text().replace('credential = "corp"\n', timeouts, 1))
-        async with two_workers(tmp_path) as service, asyncio.TaskGroup() as group:
-            with log_that_is_read(service, group):
-                async with raw_caller(service.url) as caller:
-                    await a_whole_stream(caller)
-                await until(lambda: not upstream.connections)
-                failed, sockets = {}, open_sockets(service) + SPARE
-                for fault in FAULTS:
-                    for _ in range(CALLS):
-                        async with raw_caller(service.url) as caller:
-                            try:
-                                await fault(caller)
-                            except (AssertionError, OSError, ValueError, EOFError) as error:
-                                failed[fault.__name__] = repr(error)
-                    if left := await left_behind(service, upstream, sockets):
-                        failed.setdefault(fault.__name__, left)
-    assert failed == {}
-    assert script.sent.count("resets") == CALLS
-    assert tokens.issued == 2  # one for all workers, and one after the revocation
+async def test_endless_interim_responses(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "interim"))
+    assert {*codes} == {(502, "upstream_bad_response")}
+
+
+async def test_invalid_utf8_in_a_stream(running: Service) -> None:
+    bodies = await running.each(lambda caller: stream(caller, "repaired/not_utf8"))
+    assert all(body.startswith(EVENT) and b'"error"' in body and b"\xff" not in body for body in bodies)
+
+
+async def test_a_limit_of_the_upstream(running: Service) -> None:
+    async def fault(caller: RawCaller) -> tuple[int, list[str]]:
+        await ask(caller, "limits")
+        answer = await caller.answer()
+        return answer.status, answer.header("retry-after")
+
+    assert await running.each(fault) == [(429, ["7"])] * CALLERS
+    assert running.script.sent["limits"] == CALLERS
+
+
+async def test_each_worker_leaves_a_failing_upstream_alone_and_comes_back(running: Service) -> None:
+    model, alone = "circuit/fails_while_down", (503, "upstream_unavailable")
+    running.script.is_down = True
+    await running.until_each(lambda caller: code(caller, model), alone, [(502, "upstream_bad_response")])
+    running.script.is_down = False
+    await running.until_each(lambda caller: status(caller, model), 200, [503])
+
+
+async def test_a_redirect_to_another_host(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "redirects"))
+    assert {*codes} == {(502, "upstream_bad_response")}
+    assert running.elsewhere.accepted == 0
+
+
+@pytest.mark.parametrize("fault", ["unknown", "untrusted"])
+async def test_a_name_or_a_certificate_that_is_wrong(running: Service, fault: str) -> None:
+    codes = await running.each(lambda caller: code(caller, f"{fault}/whole"))
+    assert {*codes} == {(502, "upstream_unreachable")}
+
+
+async def test_all_connections_of_each_worker_are_in_use(running: Service) -> None:
+    codes = await running.each(lambda caller: code(caller, "full/silent"))
+    assert codes.count((503, "upstream_overloaded")) >= CALLERS - WORKERS
+    assert running.script.sent["full/silent"] <= WORKERS
+    assert {*codes} <= {(503, "upstream_overloaded"), (504, "upstream_timeout")}
+
+
+async def test_a_response_byte_by_byte(running: Service) -> None:
+    assert {*await running.each(lambda caller: stream(caller, "byte_by_byte"))} == {EVENT + END}
+
+
+# --- tokens
+
+
+async def test_a_revoked_token_is_fetched_once_more(running: Service) -> None:
+    before = running.issuer.issued["token"]
+    assert {*await running.each(lambda caller: status(caller, "revokes"), 100)} == {200}
+    assert running.issuer.issued["token"] == before + 1
+
+
+async def test_callers_who_leave_do_not_stop_the_fetch_that_others_wait_for(running: Service) -> None:
+    model = "held/revokes"
+
+    async def leave(caller: RawCaller) -> None:
+        await ask(caller, model)
+        await until(lambda: running.issuer.asked["held"] > 1)
+        caller.leave()
+
+    await running.each(leave)
+    async with asyncio.TaskGroup() as group:
+        others = group.create_task(running.each(lambda caller: status(caller, model)))
+        await until(lambda: running.script.sent[model] > CALLERS)
+        running.issuer.may_issue.set()
+    assert {*others.result()} == {200}
+    assert running.issuer.issued["held"] == 2
+
+
+async def test_a_token_endpoint_that_hangs(running: Service) -> None:
+    async def fault(caller: RawCaller) -> tuple[int, int]:
+        await ask(caller, "hangs/whole")
+        answer = await caller.answer()
+        return answer.status, len(answer.header("retry-after"))
+
+    assert {*await running.each(fault)} == {(503, 1)}
+
+
+async def test_a_token_endpoint_that_is_down_costs_nothing_until_the_token_expires(running: Service) -> None:
+    model = "dies/looks_at_the_token"
+    assert {*await running.each(lambda caller: status(caller, model))} == {200}
+    running.issuer.is_down = True
+    await running.until_each(lambda caller: status(caller, model), 503, [200])
+    running.issuer.is_down = False
+    await running.until_each(lambda caller: status(caller, model), 200, [503])
+    assert running.script.expired == 0
+
+
+# --- the service; its end is the last test
+
+
+async def test_a_hangup_with_wrong_settings_changes_nothing(running: Service) -> None:
+    path = running.folder / "proxy.toml"
+    settings = path.read_text()
+    await running.reload(f"{settings}\n[nonsense]\n", "reload_refused")
+    await running.each(a_whole_stream)
+    path.write_text(settings)
+
+
+async def test_a_key_that_a_hangup_removes_is_refused_and_its_streams_go_on(running: Service) -> None:
+    settings = (running.folder / "proxy.toml").read_text()
+
+    async def fault(caller: RawCaller) -> bool:
+        await ask(caller, "beats/stalls")
+        answer = await caller.answer()
+        await caller.chunk()
+        streaming.release()
+        return cut(EVENT + (await caller.body(answer)).replace(HEARTBEAT, b""))
+
+    streaming = asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as group:
+        held = group.create_task(running.each(fault))
+        for _ in range(CALLERS):
+            await streaming.acquire()
+        await running.reload(settings.replace(KEY, "sk-new-key-91-0a7c"), "reloaded")
+        assert {*await running.each(lambda caller: status(caller, "whole"))} == {401}
+    assert all(held.result())
+    await running.reload(settings, "reloaded")
+
+
+async def test_a_log_that_nobody_reads_stops_no_worker(running: Service) -> None:
+    running.log_is_read.clear()
+
+    async def fault(caller: RawCaller) -> None:
+        for _ in range(100):  # the pipe and its reader take some 500 lines
+            assert await stream(caller, "whole") == EVENT + END
+
+    await running.each(fault)
+    running.log_is_read.set()  # else the process could not be waited for
+
+
+async def test_sigterm_ends_endless_streams_and_readers_that_are_stuck(running: Service) -> None:
+    paused = running.script.paused
+
+    async def endless(caller: RawCaller) -> bytes:
+        await ask(caller, "ticks")
+        answer = await caller.answer()
+        streaming.release()
+        return await caller.body(answer)
+
+    async def stuck(caller: RawCaller) -> None:
+        await ask(caller, "floods")
+        await running.workers.process.wait()
+
+    streaming = asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as group:
+        streams = group.create_task(running.each(endless))
+        group.create_task(running.each(stuck))
+        for _ in range(CALLERS):
+            await streaming.acquire()
+        await until(lambda: running.script.paused == paused + CALLERS)
+        running.workers.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            assert await running.workers.process.wait() == 0
+    assert all(b'"shutting_down"' in body and b"[DONE]" not in body for body in streams.result())
