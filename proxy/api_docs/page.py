@@ -146,7 +146,7 @@ def _item(methods: Iterable[str], path: str, text: str) -> str:
 
 
 def _coded(text: str) -> str:
-    """Escape a text, and mark what is between backticks as code."""
+    """Escape a text, and mark the parts between backticks as code."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))
 

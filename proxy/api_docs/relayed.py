@@ -18,13 +18,13 @@ class RelayedPath(NamedTuple):
     template: str
     """As OpenAPI writes it, such as `models/{model}`."""
     parameters: tuple[tuple[str, str], ...]
-    """The names in braces and what they stand for, in order."""
+    """The names in braces and their meanings, in order."""
     endpoints: dict[str, Endpoint]
     """By method."""
 
 
 def relayed_paths() -> Iterator[RelayedPath]:
-    """Yield the paths of the table, and last the one that stands for all others."""
+    """Yield the paths of the table, and last a wildcard for all others."""
     for pattern in dict.fromkeys(pattern for row in TABLE for pattern in row.paths or (row.name,)):
         segments = _WILDCARD.sub(_SAMPLE, pattern).split("/")
         found = {method: match(method, segments).endpoint for method in METHODS}

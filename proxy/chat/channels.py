@@ -111,7 +111,7 @@ class MemoryChannels:
     Args:
         owned: Seconds after its last use until a channel has no owner again.
         kept: Seconds after its last use until a channel's events are deleted.
-        most: Channels that may have owners.
+        limit: Channels that may have owners.
         clock: Monotonic seconds.
     """
 
@@ -120,12 +120,12 @@ class MemoryChannels:
         *,
         owned: float = OWNED_SECONDS,
         kept: float = OWNED_SECONDS,
-        most: int = CHANNELS_MAX,
+        limit: int = CHANNELS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owned = owned
         self._kept = min(kept, owned)
-        self._most = most
+        self._limit = limit
         self._clock = clock
         self._owners: OrderedDict[str, tuple[str, float]] = OrderedDict()  # ordered by last use
         self._stops: dict[str, asyncio.Event] = {}
@@ -165,7 +165,7 @@ class MemoryChannels:
             self._owners.popitem(last=False)
 
     def _make_room(self) -> None:
-        if len(self._owners) < self._most:
+        if len(self._owners) < self._limit:
             return
         _, until = next(iter(self._owners.values()))
         if until - self._owned + self._kept > self._clock():

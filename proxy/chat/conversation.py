@@ -65,7 +65,7 @@ class MemoryConversation:
     Args:
         kept: Turns of a channel to keep; 0 for none.
         expire: Seconds after its last turn until a conversation is deleted.
-        most: Conversations to keep.
+        limit: Conversations to keep.
         clock: Monotonic seconds.
     """
 
@@ -74,12 +74,12 @@ class MemoryConversation:
         kept: int,
         *,
         expire: float = TURNS_SECONDS,
-        most: int = CONVERSATIONS_MAX,
+        limit: int = CONVERSATIONS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
         self._expire = expire
-        self._most = most
+        self._limit = limit
         self._clock = clock
         self._turns: OrderedDict[str, tuple[tuple[Turn, ...], float]] = OrderedDict()
 
@@ -94,7 +94,7 @@ class MemoryConversation:
             turns = (*await self.turns(channel), turn)[-self._kept :]
             self._turns[channel] = (turns, self._clock() + self._expire)
             self._turns.move_to_end(channel)
-            if len(self._turns) > self._most:
+            if len(self._turns) > self._limit:
                 self._turns.popitem(last=False)
 
     async def replace_last(self, channel: str, turn: Turn) -> None:

@@ -99,7 +99,7 @@ class MemoryConversationList:
 
     Args:
         expire: Seconds after its last question until a conversation is no longer listed.
-        most: Sessions to keep lists of.
+        limit: Sessions to keep lists of.
         clock: Seconds since the epoch.
     """
 
@@ -107,11 +107,11 @@ class MemoryConversationList:
         self,
         *,
         expire: float,
-        most: int = CONVERSATIONS_MAX,
+        limit: int = CONVERSATIONS_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._expire = expire
-        self._most = most
+        self._limit = limit
         self._clock = clock
         # Both levels are ordered by the last question.
         self._lists: OrderedDict[str, OrderedDict[str, Listed]] = OrderedDict()
@@ -131,7 +131,7 @@ class MemoryConversationList:
         self._lists.move_to_end(session)
         if len(listed) > LISTED_MAX:
             listed.popitem(last=False)
-        if len(self._lists) > self._most:
+        if len(self._lists) > self._limit:
             self._lists.popitem(last=False)
 
     async def rename(self, session: str, channel: str, title: str) -> bool:

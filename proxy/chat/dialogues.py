@@ -292,7 +292,7 @@ class Dialogues:
 
     @contextlib.asynccontextmanager
     async def _open_outbox(self, outbox: Outbox) -> AsyncIterator[None]:
-        """Publish what is put into an outbox, in a task that ends with the block."""
+        """Publish the events of an outbox, in a task that ends with the block."""
         self._outboxes.add(outbox)
         if self._closing:
             outbox.close()

@@ -1,6 +1,6 @@
 """Ends the dialogues of processes that died, so that no page waits for an answer that nobody writes.
 
-Every process looks for leases that have lapsed. It ends a dialogue only if several looks in a row have found
+Every process checks for leases that have lapsed. It ends a dialogue only if several checks in a row found
 its lease lapsed: after Redis was away, the processes that are alive need a moment to renew their leases.
 """
 
@@ -14,13 +14,13 @@ from proxy.chat.redis_leases import RedisLeases
 from proxy.redis_connection import StoreUnavailable
 from proxy.telemetry import get_logger
 
-LOOK_SECONDS: Final = 0.5
-LOOKS: Final = 4
-"""How many looks in a row must find a lease lapsed."""
-REOPEN_LOOKS: Final = 5
-"""How many looks pass until dialogues whose leases Redis has lost get new ones."""
+CHECK_SECONDS: Final = 0.5
+LAPSED_CHECKS: Final = 4
+"""How many checks in a row must find a lease lapsed."""
+REOPEN_CHECKS: Final = 5
+"""How many checks pass until dialogues whose leases Redis has lost get new ones."""
 SLOW_SECONDS: Final = 2.0
-"""If a look takes longer, Redis or this process was away, and the looks before it do not count."""
+"""If a check takes longer, Redis or this process was away, and the checks before it do not count."""
 
 
 class OrphanWatch:
@@ -30,7 +30,7 @@ class OrphanWatch:
         leases: The leases of dialogues.
         broker: Publishes their ends.
         ending: The events that end a dialogue.
-        pause: Seconds between two looks.
+        pause: Seconds between two checks.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class OrphanWatch:
         broker: RedisBroker,
         ending: Sequence[Event],
         *,
-        pause: float = LOOK_SECONDS,
+        pause: float = CHECK_SECONDS,
     ) -> None:
         self._leases = leases
         self._broker = broker
         self._ending = ending
         self._pause = pause
         self._seen: dict[str, int] = {}
-        self._looks = 0
+        self._checks = 0
         self._log = get_logger("chat")
 
     async def run(self) -> None:
-        """Look again and again. Runs until it is cancelled."""
+        """Check repeatedly, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
@@ -60,8 +60,8 @@ class OrphanWatch:
                 if loop.time() - started > self._pause + SLOW_SECONDS:
                     self._seen.clear()
                 await self._end(lapsed)
-                self._looks += 1
-                if self._looks % REOPEN_LOOKS == 0:
+                self._checks += 1
+                if self._checks % REOPEN_CHECKS == 0:
                     await self._broker.reopen_unfinished()
             except StoreUnavailable:
                 self._seen.clear()
@@ -69,7 +69,7 @@ class OrphanWatch:
     async def _end(self, lapsed: Sequence[str]) -> None:
         """End the dialogues whose leases have been found lapsed often enough."""
         self._seen = {channel: self._seen.get(channel, 0) + 1 for channel in lapsed}
-        for channel in [channel for channel, looks in self._seen.items() if looks >= LOOKS]:
+        for channel in [channel for channel, count in self._seen.items() if count >= LAPSED_CHECKS]:
             del self._seen[channel]
             try:
                 if await self._broker.end_lapsed(channel, self._ending):

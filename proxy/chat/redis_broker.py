@@ -240,14 +240,16 @@ class Backlog:
         """
         await self._leases.reopen(channel, _keys(channel)[0], format_id(last))
 
-    async def after(self, channel: str, position: Position, most: int) -> list[tuple[Position, Event | None]]:
+    async def after(
+        self, channel: str, position: Position, limit: int
+    ) -> list[tuple[Position, Event | None]]:
         """Return the next entries after a position, with None for an unreadable entry.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
         start = f"({format_id(position)}"
-        entries = await self._redis.run("XRANGE", _keys(channel)[0], start, "+", "COUNT", most)
+        entries = await self._redis.run("XRANGE", _keys(channel)[0], start, "+", "COUNT", limit)
         return [self._read(*entry) for entry in entries]
 
     async def newest(self, channel: str) -> Position:

@@ -49,12 +49,12 @@ class ConcurrencyLimit:
     """Limits how many blocks run at once for each address, counted in this process.
 
     Args:
-        most: Blocks for one address.
+        limit: Blocks for one address.
         reason: Explanation for the log.
     """
 
-    def __init__(self, most: int, reason: str) -> None:
-        self._most = most
+    def __init__(self, limit: int, reason: str) -> None:
+        self._limit = limit
         self._reason = reason
         self._running: Counter[str] = Counter()
 
@@ -65,7 +65,7 @@ class ConcurrencyLimit:
         Raises:
             RateLimited: The address has no free slot.
         """
-        if self._running[address] >= self._most:
+        if self._running[address] >= self._limit:
             raise RateLimited(reason=self._reason)
         self._running[address] += 1
         try:

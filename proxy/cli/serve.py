@@ -182,14 +182,14 @@ async def serve_until_stopped(
         )  # fmt: skip
         try:
             async with hard_stop, reloads:
-                most = resolved.limits.max_connections
+                max_connections = resolved.limits.max_connections
                 if kind == OURS:
                     await serve_application(
-                        app, server, sockets, stopped, max_connections=most,
+                        app, server, sockets, stopped, max_connections=max_connections,
                         is_leaving=lambda: drain.announced, certificates=certificates,
                     )  # fmt: skip
                 else:
-                    await serve_on(kind, app, server, sockets, stopped, max_connections=most)
+                    await serve_on(kind, app, server, sockets, stopped, max_connections=max_connections)
         except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
@@ -209,12 +209,12 @@ async def _stopped(
     if lifeline is not None:
         lifeline.report_ready()
     await stop.requested.wait()
-    if delay and not stop.hurried.is_set():
+    if delay and not stop.without_delay.is_set():
         drain.announced = True
         get_logger("proxy").info("not_ready", running=drain.running, delay_s=delay)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
-                await stop.hurried.wait()
+                await stop.without_delay.wait()
     drain.started = True
     get_logger("proxy").info("draining", running=drain.running, grace_s=grace)
     loop = asyncio.get_running_loop()

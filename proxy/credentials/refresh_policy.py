@@ -125,7 +125,7 @@ class LearnedLife:
         """The observed lifetime, if it overrides the announced one."""
         self._deaths: list[float] = []
         self._healthy = 0
-        self._patience = HEALTHY_TOKENS
+        self._needed_healthy = HEALTHY_TOKENS
 
     @property
     def longest(self) -> float:
@@ -143,7 +143,7 @@ class LearnedLife:
         age = max(age, SECONDS_MIN)
         self._healthy = 0
         if self.seconds is not None:
-            self._patience = min(2 * self._patience, HEALTHY_TOKENS_MAX)
+            self._needed_healthy = min(2 * self._needed_healthy, HEALTHY_TOKENS_MAX)
             shorter = min(self.seconds, age)
             changed, self.seconds = shorter != self.seconds, shorter
             return changed
@@ -163,12 +163,12 @@ class LearnedLife:
         if self.seconds is None:
             return False
         self._healthy += 1
-        if self._healthy < self._patience:
+        if self._healthy < self._needed_healthy:
             return False
         self._healthy = 0
         longer = GROWTH * self.seconds
         if longer < announced:
             self.seconds = longer
         else:
-            self.seconds, self._patience = None, HEALTHY_TOKENS
+            self.seconds, self._needed_healthy = None, HEALTHY_TOKENS
         return True

@@ -118,8 +118,8 @@ class RejectionHistory:
         known = self._denials.pop(purpose, None) or _Denial(now, now, proved=True, times=0)
         self._unproved.pop(purpose, None)
         known.at, known.times = now, known.times + 1
-        lasts = DENIED_SECONDS * 2.0 ** min(known.times - 1, 16)
-        known.until = now + min(lasts, DENIED_SECONDS_MAX)
+        seconds = DENIED_SECONDS * 2.0 ** min(known.times - 1, 16)
+        known.until = now + min(seconds, DENIED_SECONDS_MAX)
         if len(known.callers) < CALLERS_PER_PURPOSE_MAX:
             known.callers.add(caller)
         _put(self._denials, purpose, known, PURPOSES_MAX)

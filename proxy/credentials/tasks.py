@@ -59,7 +59,7 @@ def _retrieve_exception(task: asyncio.Task[Any]) -> None:
 class Waiters:
     """Callers that wait for the result of a flight, none of whom owns it.
 
-    Each waiter has a future and a timeout of its own. A shield around the flight would be slower:
+    Each waiter has a separate future and timeout. A shield around the flight would be slower:
     cancelling n shields takes n squared steps (for 20,000, 40 s in which the loop is blocked).
     """
 

@@ -218,28 +218,28 @@ def _cmd_words(line: str) -> list[str]:
     text = _CARET.sub(lambda found: " " if found[1].startswith(("\r", "\n")) else found[1], line)
     words: list[str] = []
     word, quoted, at = "", False, 0
-    begun = False
+    in_word = False
     while at < len(text):
         character = text[at]
         backslashes = len(text) - at - len(text[at:].lstrip("\\")) if character == "\\" else 0
         if backslashes and text[at + backslashes : at + backslashes + 1] == '"':
-            word, begun = word + "\\" * (backslashes // 2), True
+            word, in_word = word + "\\" * (backslashes // 2), True
             at += backslashes
             if backslashes % 2:
                 word, at = f'{word}"', at + 1
             continue
         if character == '"':
-            quoted, begun = not quoted, True
+            quoted, in_word = not quoted, True
         elif character.isspace() and not quoted:
-            if begun:
+            if in_word:
                 words.append(word)
-            word, begun = "", False
+            word, in_word = "", False
         else:
-            word, begun = word + character, True
+            word, in_word = word + character, True
         at += 1
     if quoted:
         raise UnfinishedLine("a quote is not closed")
-    return [*words, word] if begun else words
+    return [*words, word] if in_word else words
 
 
 def _ps_invocation(line: str) -> list[str]:

@@ -18,13 +18,13 @@ class Stop:
     """A request that the service stops."""
 
     requested: asyncio.Event = field(default_factory=asyncio.Event)
-    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    without_delay: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by SIGINT, which people send and then wait, and by any second signal."""
 
     def signalled(self, number: int) -> None:
         """Handle SIGTERM or SIGINT."""
         if number == signal.SIGINT or self.requested.is_set():
-            self.hurried.set()
+            self.without_delay.set()
         self.requested.set()
 
 

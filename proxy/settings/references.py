@@ -26,8 +26,8 @@ def with_routes(tree: Tree) -> dict[str, object]:
     upstreams = [*_table(tree, "upstreams")]
     default = routes.get("default", upstreams[0] if len(upstreams) == 1 else "")
     models = routes.get("models")
-    apart = {"default", "models"} if isinstance(models, list) else {"default"}
-    endpoints = {key: value for key, value in routes.items() if key not in apart}
+    reserved = {"default", "models"} if isinstance(models, list) else {"default"}
+    endpoints = {key: value for key, value in routes.items() if key not in reserved}
     models = models if isinstance(models, list) else []
     return {**tree, "routes": {"default": default, "endpoints": endpoints, "models": models}}
 

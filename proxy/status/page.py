@@ -116,8 +116,8 @@ def _summary(overview: Overview, words: Words, now: float) -> str:
         notes.append(words.silent.format(silent=overview.silent, count=overview.workers))
     elif overview.workers > 1:
         notes.append(words.workers.format(count=overview.workers))
-    told = "".join(f"<span>{escape(note)}</span>" for note in notes)
-    return f'<p id="summary" class="summary">{state}{told}</p>'
+    items = "".join(f"<span>{escape(note)}</span>" for note in notes)
+    return f'<p id="summary" class="summary">{state}{items}</p>'
 
 
 def _callers(overview: Overview, words: Words) -> str:
@@ -175,14 +175,14 @@ def _first_event_chart(overview: Overview, words: Words) -> str:
     }
     recent = overview.recent_first_events
     highest = max((value for value in lines["dashed"] if value is not None), default=None)
-    told = {"p50": _time(recent.p50, words), "p99": _time(recent.p99, words)}
-    chart = line_chart(lines, words.first_event_chart.format(**told))
+    times = {"p50": _time(recent.p50, words), "p99": _time(recent.p99, words)}
+    chart = line_chart(lines, words.first_event_chart.format(**times))
     caption = (
-        f"{escape(words.first_event)} · {_line_key('main')}p50 {escape(told['p50'])} · "
-        f"{_line_key('dashed')}p99 {escape(told['p99'])}"
+        f"{escape(words.first_event)} · {_line_key('main')}p50 {escape(times['p50'])} · "
+        f"{_line_key('dashed')}p99 {escape(times['p99'])}"
     )
-    most = words.highest.format(value=_time(highest, words))
-    return _figure(caption, chart, words.hour_ago, most if highest is not None else "", words)
+    top_label = words.highest.format(value=_time(highest, words))
+    return _figure(caption, chart, words.hour_ago, top_label if highest is not None else "", words)
 
 
 def _outcomes(overview: Overview, words: Words) -> str:
@@ -190,8 +190,8 @@ def _outcomes(overview: Overview, words: Words) -> str:
     shown = [(result, count) for result, count in totals.items() if count]
     if not shown:
         return _nothing(words.no_outcomes)
-    told = ", ".join(f"{words.results[result]} {_number(count)}" for result, count in shown)
-    chart = stacked_chart(overview.results, words.outcomes_chart.format(results=told))
+    summary = ", ".join(f"{words.results[result]} {_number(count)}" for result, count in shown)
+    chart = stacked_chart(overview.results, words.outcomes_chart.format(results=summary))
     figure = _figure(escape(words.outcomes), chart, words.hour_ago, "", words)
     legend = "".join(
         f'<li><svg class="swatch" viewBox="0 0 12 12" aria-hidden="true"><rect class="{result}" width="12" '
@@ -233,18 +233,18 @@ def _credential(reading: TokenReading, words: Words) -> str:
     failed = reading.counts.fetches_failed_passing + reading.counts.fetches_failed_permanent
     if failed:
         facts.append(words.failures.format(failed=_number(failed), count=_number(reading.counts.fetches)))
-    told = " · ".join(facts)
+    details = " · ".join(facts)
     state = _state(_TOKEN_SIGNS[reading.state], words.token_states[reading.state])
     return (
         f'<div class="item"><h3>{escape(reading.credential)}</h3>{state}'
-        f"{life_bar(reading.life, f'{reading.credential}: {told}')}<p>{escape(told)}</p></div>"
+        f"{life_bar(reading.life, f'{reading.credential}: {details}')}<p>{escape(details)}</p></div>"
     )
 
 
 def _life_facts(reading: TokenReading, words: Words) -> Iterable[str]:
     life = reading.life
     if life is None or life.age >= life.expiry:
-        yield words.tokenless
+        yield words.unavailable
         return
     if math.isinf(life.end):
         yield words.life_endless
@@ -264,8 +264,8 @@ def _upstream(row: UpstreamRow, workers: int, words: Words) -> str:
     states = []
     for circuit, count in sorted(row.circuits.items()):
         where = words.in_workers.format(count=count, workers=workers)
-        told = words.circuits[circuit] + ("" if count == workers else f" {where}")
-        states.append(_state(_CIRCUIT_SIGNS[circuit], told))
+        label = words.circuits[circuit] + ("" if count == workers else f" {where}")
+        states.append(_state(_CIRCUIT_SIGNS[circuit], label))
     if not states:
         states.append(f'<span class="state quiet">{escape(words.no_circuit)}</span>')
     counts = " · ".join(
@@ -283,10 +283,10 @@ def _problems(problems: Sequence[ExchangeProblem], words: Words) -> str:
 
 def _problem(problem: ExchangeProblem, words: Words) -> str:
     status = "" if problem.status is None else f" {problem.status}"
-    told = f"{words.results[problem.result]}{status}"
-    state = _state("wrong" if problem.result == "failed" else "wait", told)
-    way = [problem.caller or words.no_caller, problem.endpoint, problem.upstream]
-    path = " → ".join(escape(step) for step in way if step)
+    label = f"{words.results[problem.result]}{status}"
+    state = _state("wrong" if problem.result == "failed" else "wait", label)
+    route = [problem.caller or words.no_caller, problem.endpoint, problem.upstream]
+    path = " → ".join(escape(step) for step in route if step)
     reason = f'<span class="reason">{escape(problem.reason)}</span>' if problem.reason else ""
     moment = time.strftime("%m-%d %H:%M:%S", time.gmtime(problem.at))
     return (

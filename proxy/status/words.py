@@ -86,7 +86,7 @@ class Words:
     life_endless: str
     renewed_in: str
     renewed_now: str
-    tokenless: str
+    unavailable: str
     next_try: str
     waiting: str
     failures: str
@@ -171,7 +171,7 @@ ENGLISH: Final = Words(
     life_endless="does not expire",
     renewed_in="renewed in {time}",
     renewed_now="renewal is due",
-    tokenless="no token can be sent",
+    unavailable="no token can be sent",
     next_try="next attempt in {time}",
     waiting="{count} requests are waiting",
     failures="{failed} of {count} fetches failed",
@@ -244,7 +244,7 @@ CHINESE: Final = Words(
     life_endless="不过期",
     renewed_in="{time} 后更新",
     renewed_now="已到更新时间",
-    tokenless="没有可以发送的令牌",
+    unavailable="没有可以发送的令牌",
     next_try="{time} 后重试",
     waiting="{count} 个请求在等待",
     failures="获取 {count} 次，失败 {failed} 次",

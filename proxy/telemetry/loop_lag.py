@@ -1,4 +1,4 @@
-"""How late the event loop of a worker runs what is due: whatever blocks it delays every stream."""
+"""How late the event loop of a worker runs its timers: blocking it delays every stream."""
 
 import asyncio
 import math

@@ -64,7 +64,7 @@ _ATTEMPT_ATTRIBUTES: Final = ("model", "events", "replays", "prompt_tokens", "co
 
 
 class ExchangeTracer:
-    """Starts the span of each exchange, and sends what has ended.
+    """Starts the span of each exchange, and exports ended spans.
 
     Args:
         settings: The `[traces]` section.
@@ -89,7 +89,7 @@ class ExchangeTracer:
         return _ExchangeSpan(self._tracer, span, method)
 
     async def close(self) -> None:
-        """Send what is left, for a limited time."""
+        """Export the remaining spans, for a limited time."""
         loop, sent = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:

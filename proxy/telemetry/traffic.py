@@ -1,7 +1,7 @@
 """The traffic of the last hour in rings of fixed size, for the status page.
 
 Counting an exchange takes constant time, and the size is bounded: 150 counters of requests, 60 minutes
-with at most 201 callers, 61 outcomes and 120 buckets of times each, their sums, and the last 25 exchanges
+with at limit 201 callers, 61 outcomes and 120 buckets of times each, their sums, and the last 25 exchanges
 that failed and the last 25 that were refused.
 """
 
@@ -222,9 +222,9 @@ def _outcome_of(record: ExchangeRecord) -> str:
     return record.outcome
 
 
-def _known(name: str, names: Collection[str], most: int) -> str:
+def _known(name: str, names: Collection[str], limit: int) -> str:
     """Return a name under which to count: `other` for a new one if there are too many."""
-    return name if name in names or len(names) < most else OTHER
+    return name if name in names or len(names) < limit else OTHER
 
 
 def bucket_of(seconds: float) -> int:

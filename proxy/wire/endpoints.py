@@ -43,7 +43,7 @@ class StreamEnd(Enum):
 
 
 class Charge(Enum):
-    """What is charged to a token budget if the upstream does not report usage."""
+    """How a token budget is charged if the upstream does not report usage."""
 
     NOTHING = "nothing"
     """Nothing, because no model runs."""

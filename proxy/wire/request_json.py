@@ -52,8 +52,8 @@ class RequestFields:
 
     def is_ambiguous(self, name: str) -> bool:
         """Whether two servers could read different values of this field."""
-        alike = [key for key in self.spellings if key.casefold() == name]
-        return alike not in ([], [name])
+        same_key = [key for key in self.spellings if key.casefold() == name]
+        return same_key not in ([], [name])
 
     @property
     def repeated(self) -> str | None:

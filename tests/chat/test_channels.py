@@ -51,7 +51,7 @@ async def test_the_ownership_of_an_unused_channel_expires() -> None:
 
 async def test_in_memory_only_a_channel_without_events_makes_room() -> None:
     now = 0.0
-    channels = MemoryChannels(most=2, owned=100, kept=10, clock=lambda: now)
+    channels = MemoryChannels(limit=2, owned=100, kept=10, clock=lambda: now)
     for name in ("a", "b", "a"):
         assert await channels.claim(name, "first")
     with pytest.raises(RateLimited):

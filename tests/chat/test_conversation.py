@@ -30,7 +30,7 @@ async def test_the_last_turn_can_be_replaced_and_all_can_be_cleared(open_both: O
 
 async def test_in_memory_a_silent_conversation_is_forgotten() -> None:
     now = 0.0
-    conversation = MemoryConversation(3, expire=10, most=2, clock=lambda: now)
+    conversation = MemoryConversation(3, expire=10, limit=2, clock=lambda: now)
     await conversation.append("c", TURNS[0])
     now = 9.0
     await conversation.append("c", TURNS[1])

@@ -62,7 +62,7 @@ async def test_a_list_is_limited(open_both: OpenStores) -> None:
 
 async def test_in_memory_old_conversations_and_lists_are_dropped() -> None:
     now = 1000.0
-    conversations = MemoryConversationList(expire=10, most=2, clock=lambda: now)
+    conversations = MemoryConversationList(expire=10, limit=2, clock=lambda: now)
     await conversations.note("s", "a", "1")
     now += 9
     await conversations.note("s", "b", "2")

@@ -34,7 +34,7 @@ async def test_a_signal_while_the_loop_runs_sets_its_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "hurried"),
+    ("numbers", "without_delay"),
     [
         ([signal.SIGTERM], False),
         ([signal.SIGINT], True),
@@ -42,8 +42,8 @@ async def test_a_signal_while_the_loop_runs_sets_its_event() -> None:
         ([signal.SIGTERM, signal.SIGINT], True),
     ],
 )
-def test_sigint_and_a_second_signal_hurry(numbers: list[signal.Signals], *, hurried: bool) -> None:
+def test_sigint_and_a_second_signal_hurry(numbers: list[signal.Signals], *, without_delay: bool) -> None:
     stop = Stop()
     for number in numbers:
         stop.signalled(number)
-    assert (stop.requested.is_set(), stop.hurried.is_set()) == (True, hurried)
+    assert (stop.requested.is_set(), stop.without_delay.is_set()) == (True, without_delay)

@@ -204,7 +204,7 @@ class Api:
         Args:
             path: Below the base URL, with its leading slash.
             body: Sent as JSON in a POST; without one the request is a GET.
-            enough: Looks at the body so far, and tells when to stop reading.
+            enough: Whether the body so far is enough, so that reading stops.
             endpoint, model: What the request is for.
 
         Raises:

@@ -227,7 +227,7 @@ class _TextSeeker:
         self._found = False
 
     def has_text(self, seen: bytearray) -> bool:
-        """Whether there is text in what has arrived so far."""
+        """Whether the body received so far contains text."""
         last = None if self._found else _last_end(seen, self._read)
         if last is not None:
             pieces = [(0.0, last - self._read)]

@@ -1,4 +1,4 @@
-"""The command `doctor`: choose what to test, print what was found, and return the exit status.
+"""The command `doctor`: choose the checks, print the findings, and return the exit status.
 
 The exit status is 0 if nothing has failed (warnings are no failure), 1 if a check has failed, and 2 for wrong
 usage or settings.

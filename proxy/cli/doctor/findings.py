@@ -43,7 +43,7 @@ class Finding:
 
     Args:
         id: The key of its entry in the catalogue.
-        subject: What was tested, such as `upstreams.chat`.
+        subject: The part that was tested, such as `upstreams.chat`.
         values: The values of the placeholders. They may come from a server, so they are cleaned when shown.
         detail: The words that the service would log, in English.
     """

@@ -78,7 +78,7 @@ class Report:
         self.findings: list[Finding] = []
 
     def begin(self, subject: str) -> None:
-        """Show what is being tested, on a terminal."""
+        """Show the current subject, on a terminal."""
         if self._as_json or not self._console.is_terminal:
             return
         words = Text(f"{self._words.names['testing']} {clean(subject)}")
@@ -95,7 +95,7 @@ class Report:
             self._print(finding)
 
     def stop(self) -> None:
-        """Stop showing what is being tested."""
+        """Stop showing the current subject."""
         if self._status is not None:
             self._status.stop()
 

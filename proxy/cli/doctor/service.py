@@ -38,7 +38,7 @@ def _static(section: CredentialSection, token: Secret) -> StaticCredential:
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Upstream]:
-    """Serve the API, without the chat, on a free loopback port; yield its address with a key of its own."""
+    """Serve the API, without the chat, on a free loopback port; yield its address and its key."""
     key = secrets.token_hex(24)
     caller = CallerKey(name=f"doctor-{key[:8]}", key=Secret(key))
     changes = {"keys": (*settings.access.keys, caller), "sharing": "local"}

@@ -42,7 +42,7 @@ def trust_of(section: CredentialSection) -> tuple[Path | None, str | None]:
 async def check_credential(
     sections: Mapping[str, CredentialSettings], name: str
 ) -> tuple[list[Finding], FetchedToken | None]:
-    """Fetch a token, and return what was found and the token."""
+    """Fetch a token, and return the findings and the token."""
     section, subject = sections[name], f"credentials.{dotted((name,))}"
     clock = asyncio.get_running_loop().time
     began = clock()
@@ -104,7 +104,7 @@ def _fault_of(section: CredentialSettings, reply: Reply) -> str:
 def _judge(
     section: CredentialSettings, subject: str, token: FetchedToken, seconds: float
 ) -> Iterator[Finding]:
-    """Yield what is to be said about a token: its lifetime, and the time to renew it."""
+    """Yield findings about a token: its lifetime, and the time to renew it."""
     life = token.lifetime
     if math.isinf(life):
         yield Finding("token_endless", subject)

@@ -162,7 +162,7 @@ class SettingsWalk:
         """The models of each upstream."""
 
     async def findings(self) -> Findings:
-        """Yield what was found, in the order of the checks."""
+        """Yield the findings, in the order of the checks."""
         settings = self._settings
         for name in weak_keys(settings.access):
             yield Finding("key_weak", "access.keys", {"name": name})
@@ -263,7 +263,7 @@ class SettingsWalk:
                 yield api.found("http_1_0")
 
     async def _routes(self, settings: Settings, apis: dict[str, Api], routes: _Routes) -> Findings:
-        """Test chat and embeddings through the service, as a client with a key of its own.
+        """Test chat and embeddings through the service, as a client with a separate key.
 
         What fails there is tested at the upstream, which shows more. What the upstream does wrong is no
         fault if repairs correct it.

@@ -41,14 +41,14 @@ def status_fault(reply: Reply) -> str:
     """Explain an error status: "answered 401 (invalid_client); check ..."."""
     status = reply.status
     error = reply.find("error")
-    said = f" ({error})" if isinstance(error, str) and error in OAUTH_ERRORS else ""
+    code = f" ({error})" if isinstance(error, str) and error in OAUTH_ERRORS else ""
     if 300 <= status < 400:
         advice = "redirects are not followed, because they could leak the secret: set the final URL"
     elif status >= 500:
         advice = "the endpoint has failed: try again later, or ask its operator"
     else:
         advice = _ADVICE.get(status, _CREDENTIALS)
-    return f"answered {status}{said}; {advice}"
+    return f"answered {status}{code}; {advice}"
 
 
 def success_fault(reply: Reply, path: str, expected: object) -> str:
@@ -168,13 +168,13 @@ def _implausible_lifetime(path: str, unit: str, reply: Reply, seconds: float) ->
             f'expires at "{path}" has no time zone and is read as UTC, {duration(seconds)} from now; set '
             'the UTC offset, such as offset = "+08:00", or "+00:00" if this is right'
         )
-    likelier = _suggest_unit(reply.find(path), unit, reply) if path else ""
+    suggestion = _suggest_unit(reply.find(path), unit, reply) if path else ""
     shortest, longest = _PLAUSIBLE_SECONDS
     place = f'expires at "{path}" as {unit}' if path else "the exp claim of the token"
     if seconds > longest:
-        return f"{place} is {duration(seconds)}, more than 24 h{likelier or ': check that this is right'}"
-    if seconds < shortest and likelier:
-        return f"{place} is {duration(seconds)}, which is short{likelier}"
+        return f"{place} is {duration(seconds)}, more than 24 h{suggestion or ': check that this is right'}"
+    if seconds < shortest and suggestion:
+        return f"{place} is {duration(seconds)}, which is short{suggestion}"
     return None
 
 

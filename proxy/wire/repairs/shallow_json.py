@@ -37,12 +37,12 @@ def open_object(written: bytes | None) -> Members | None:
         return None
 
 
-def open_list(written: bytes | None, most: int = ITEMS_MAX) -> list[msgspec.Raw] | None:
+def open_list(written: bytes | None, limit: int = ITEMS_MAX) -> list[msgspec.Raw] | None:
     """Return the items of a list; None if the bytes are not a JSON list.
 
     Args:
         written: The bytes.
-        most: The number of items that are not too many.
+        limit: The number of items that are not too many.
 
     Raises:
         TooManyItems: The list is too long.
@@ -55,7 +55,7 @@ def open_list(written: bytes | None, most: int = ITEMS_MAX) -> list[msgspec.Raw]
         items = _ITEMS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(items) > most:
+    if len(items) > limit:
         raise TooManyItems
     return items
 
