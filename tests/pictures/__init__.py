@@ -1,0 +1,1 @@
+"""The pictures of `docs/ragflow.md`: `python -m tests.pictures` draws them from a running service."""
