@@ -1,7 +1,9 @@
 """The input: when Enter sends, with and without an input method, and how it grows."""
 
+import asyncio
+
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Stage
@@ -93,6 +95,25 @@ async def test_enter_neither_sends_nor_stops_while_an_answer_runs(stage: Stage) 
     assert stage.chat.posts == ["dialogue"]
     await page.input.press("Enter")
     await expect(page.questions).to_have_text(["一", "二"])
+
+
+async def test_what_is_written_while_a_question_is_on_its_way_stays(stage: Stage) -> None:
+    page, written = await stage.open(), asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        response = await route.fetch()
+        await written.wait()
+        await route.fulfill(response=response)
+
+    await page.page.route("**/chat/dialogue*", answer_late)
+    await page.ask("一")
+    await page.in_state("waiting")
+    await page.input.fill("二")
+    written.set()
+    stage.chat.state("done", seconds=1)
+    await page.in_state("idle")
+    await expect(page.button).to_have_attribute("aria-disabled", "false")
+    await expect(page.input).to_have_value("二")
 
 
 async def test_on_a_phone_enter_is_a_new_line_and_the_button_sends(stage: Stage) -> None:

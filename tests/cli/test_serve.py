@@ -394,9 +394,7 @@ async def test_a_dead_log_changes_nothing_for_callers_and_the_service_still_ends
         path.write_text(
             SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         reading, writing = os.pipe()
         if log == "without reader":
             os.close(reading)

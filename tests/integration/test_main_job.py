@@ -101,10 +101,12 @@ async def test_tokens_that_expire_under_load_fail_no_caller(
 ) -> None:
     lifetime, lives = paced(1.0), 3
     gateway.gateway.options = replace(gateway.gateway.options, token_ttl=lifetime)
+    credential = gateway.credential + f"timeout = {PATIENCE}\nconnect_timeout = {PATIENCE}\n"
+    options = f"timeouts = {{ connect = {PATIENCE} }}"
     stop = asyncio.get_running_loop().time() + lifetime * lives
     asked = 0
     async with (
-        run_proxy(gateway.url, credential=gateway.credential) as proxy,
+        run_proxy(gateway.url, credential=credential, options=options) as proxy,
         caller_session(proxy) as session,
     ):
 

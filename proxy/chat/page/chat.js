@@ -237,7 +237,7 @@ export class LlmChat extends HTMLElement {
     const accepted = await this.#ask("dialogue", { prompt: text, ...this.#chosenModel });
     this.#composer.block(false);
     if (accepted) {
-      this.#composer.clear();
+      this.#composer.clear(text);
       this.#follow.attach();
       if (!this.#conversations.root.hidden) {
         this.#conversations.refresh();

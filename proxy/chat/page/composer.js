@@ -46,8 +46,11 @@ export class Composer {
     this.#refresh();
   }
 
-  /** Empty the input after its text was taken. */
-  clear() {
+  /** Empty the input after its text was accepted, unless something else has been written meanwhile. */
+  clear(accepted) {
+    if (this.text.value.trim() !== accepted) {
+      return;
+    }
     this.text.value = "";
     this.#fit();
     this.#refresh();
