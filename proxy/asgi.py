@@ -3,8 +3,8 @@
 It runs each request inside its `ExchangeScope`, so that everything opened for it is closed when its task
 ends, also when the caller leaves before the body began. A body that breaks aborts the connection.
 
-A relayed request takes a short way: Quart finds its route and calls its view, but creates no request,
-response or context, which would cost more than the relay.
+A relayed request bypasses Quart, whose request, response and context would cost more than the relay: only
+its route is looked up in Quart's map. Its view is called, and the response sent, from here.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, ParamSpec, cast
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeGuard, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
@@ -22,7 +23,7 @@ from quart.wrappers import BaseRequestWebsocket
 from quart.wrappers.response import IterableBody
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import MapAdapter, Rule
+from werkzeug.routing import MapAdapter
 from werkzeug.sansio.utils import get_content_length
 
 from proxy.config_snapshots import ConfigSnapshots
@@ -32,7 +33,7 @@ from proxy.request_body import BoundedBody
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import RelayedResponse
-from proxy.wire.disconnect import EXTENSION, HAS_BODY, SUBSCRIBE, Left, Subscribe
+from proxy.wire.disconnect import EXTENSION, DisconnectExtension, Left, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
 
@@ -44,11 +45,18 @@ class ArrivedRequest:
 
     Args:
         scope: Of ASGI.
-        config: Of the application, with the limits of bodies.
+        max_body_bytes: The limit for its body; None for no limit.
+        body_timeout: Seconds that a reader waits for the next bytes of the body; None for no limit.
         services: Returns the services of the current configuration.
     """
 
-    def __init__(self, scope: HTTPScope, config: Mapping[str, Any], services: Callable[[], Services]) -> None:
+    def __init__(
+        self,
+        scope: HTTPScope,
+        max_body_bytes: int | None,
+        body_timeout: float | None,
+        services: Callable[[], Services],
+    ) -> None:
         headers = list(scope["headers"])
         self.scope = scope
         self.method: str = scope["method"]
@@ -61,17 +69,14 @@ class ArrivedRequest:
         self.local_address = (scope.get("server") or (None,))[0]
         first = dict(reversed(headers))
         self.content_length = _content_length(first)
-        self.body = BoundedBody(self.content_length, config["MAX_CONTENT_LENGTH"])
-        self.body.timeout = config["BODY_TIMEOUT"]
+        self.body = BoundedBody(self.content_length, max_body_bytes)
+        self.body.timeout = body_timeout
         self.body.withheld = b"expect" in first
         self.has_two_framings = b"transfer-encoding" in first and b"content-length" in first
         self.is_public = False
         """Whether its view needs no key; set when the request is checked."""
         self.answered = False
         """Whether all of the answer has been handed to the server."""
-        self.routing_exception: HTTPException | None = None
-        self.url_rule: Rule | None = None
-        self.view_args: Mapping[str, Any] = {}
         record = ExchangeRecord(choose_request_id(headers), self.method, path)
         self.exchange = ExchangeScope(record, services, headers)
 
@@ -108,6 +113,7 @@ class ProxyRequest(Request):
         self.exchange = arrived.exchange
 
 
+RelayedView = Callable[[], Awaitable[RelayedResponse]]
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -119,8 +125,8 @@ def relayed(
     return cast(Callable[_Arguments, Awaitable[Response]], view)
 
 
-def is_relayed(view: Callable[..., object]) -> bool:
-    """Whether a view is marked so."""
+def is_relayed(view: Callable[..., object]) -> TypeGuard[Callable[..., Awaitable[RelayedResponse]]]:
+    """Whether a view is marked by `relayed`."""
     return getattr(view, "is_relayed", False)
 
 
@@ -147,14 +153,17 @@ class ProxyConnection(ASGIHTTPConnection):
     app: "Application"
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        request = ArrivedRequest(self.scope, self.app.config, self.app.current_services)
+        config = self.app.config
+        request = ArrivedRequest(
+            self.scope, config["MAX_CONTENT_LENGTH"], config["BODY_TIMEOUT"], self.app.current_services
+        )
         _arrived.set(request)
-        extensions: dict[str, Any] = self.scope.get("extensions") or {}
-        extension: dict[str, Any] | None = extensions.get(EXTENSION)
+        extensions = self.scope.get("extensions") or {}
+        extension = cast(DisconnectExtension | None, extensions.get(EXTENSION))
         if extension is not None:
-            request.body.read_from(receive, extension[HAS_BODY])
+            request.body.read_from(receive, extension["has_body"])
             try:
-                await self._serve(request, send, extension[SUBSCRIBE])
+                await self._serve(request, send, extension["subscribe"])
             finally:
                 request.body.read_from(None)  # It refers to the task, whose context refers to the request.
             return
@@ -194,15 +203,11 @@ class ProxyConnection(ASGIHTTPConnection):
         # show that something failed.
         with contextlib.suppress(Exception):
             async with request.exchange:
-                if not self.app.finds_relayed(request):
-                    await self.handle_request(self._for_quart(request), _to_caller(request, send))
+                view = self.app.find_relayed(request)
+                if view is None:
+                    await self.handle_request(self._for_quart(request), _send_for_quart(request, send))
                 else:
-                    response = await self.app.relay(request)
-                    if isinstance(response.body, bytes):
-                        await _send_whole(request, response, send)
-                    else:
-                        ready = cast(Request, _Ready(to_quart(response)))
-                        await self.handle_request(ready, _to_caller(request, send))
+                    await _send_relayed(request, await self.app.relay(request, view), send)
                 request.answered = True
 
     def _for_quart(self, request: ArrivedRequest) -> ProxyRequest:
@@ -227,19 +232,6 @@ class ProxyConnection(ASGIHTTPConnection):
         )
 
 
-class _Context(NamedTuple):
-    """Stands for a context of Quart, of which the call of a view needs only the request."""
-
-    request: ArrivedRequest
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """Stands for a request whose response only has to be sent."""
-
-    response: Response
-
-
 def to_quart(relayed: RelayedResponse) -> Response:
     """Return the response for Quart, without Quart's headers and without a timeout on the body."""
     body = relayed.body if isinstance(relayed.body, bytes) else IterableBody(relayed.body)
@@ -251,34 +243,52 @@ def to_quart(relayed: RelayedResponse) -> Response:
     return response
 
 
-async def _send_whole(request: ArrivedRequest, response: RelayedResponse, send: ASGISendCallable) -> None:
-    request.body.wanted.set()  # whatever arrives now asks for no 100
-    start: Any = {"type": "http.response.start", "status": response.status, "headers": response.headers}
-    body: Any = {"type": "http.response.body", "body": response.body}
-    try:
-        await send(start)
-        await send(body)
-    except OSError as error:
-        raise CallerGone from error
+async def _send_relayed(request: ArrivedRequest, response: RelayedResponse, send: ASGISendCallable) -> None:
+    """Send a response as it is.
+
+    Raises:
+        CallerGone: The connection broke during a write.
+    """
+    write = _to_caller(send)
+    body = response.body
+    request.body.wanted.set()  # A response has begun: what arrives now needs no `100 Continue`.
+    await write({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    if isinstance(body, bytes):
+        await write({"type": "http.response.body", "body": body, "more_body": False})
+        return
+    async with contextlib.aclosing(body):
+        async for piece in body:
+            await write({"type": "http.response.body", "body": piece, "more_body": True})
+    await write({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _to_caller(request: ArrivedRequest, send: ASGISendCallable) -> ASGISendCallable:
-    """Send headers as received, and raise `CallerGone` where the connection breaks during a write.
+def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
+    """Raise `CallerGone` where the connection breaks during a write.
 
-    The kernel cuts a caller who reads nothing, and the write fails with a TimeoutError, which Quart would
-    take for one of its own and ignore.
+    The kernel cuts a caller who reads nothing. The write then fails with a TimeoutError, which Quart would
+    mistake for its own response timeout and ignore.
     """
 
-    async def write(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            request.body.wanted.set()  # An answer has begun: whatever arrives now asks for no 100.
-            message["headers"] = [(name, _as_received(value)) for name, value in message["headers"]]
+    async def write(message: ASGISendEvent) -> None:
         try:
             await send(message)
         except OSError as error:
             raise CallerGone from error
 
     return write
+
+
+def _send_for_quart(request: ArrivedRequest, send: ASGISendCallable) -> ASGISendCallable:
+    """Write the headers of Quart's responses as they were received."""
+    write = _to_caller(send)
+
+    async def write_for_quart(message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            request.body.wanted.set()  # A response has begun: what arrives now needs no `100 Continue`.
+            message["headers"] = [(name, _as_received(value)) for name, value in message["headers"]]
+        await write(message)
+
+    return write_for_quart
 
 
 def _as_received(value: bytes) -> bytes:
@@ -291,11 +301,11 @@ async def _listen(body: BoundedBody, receive: ASGIReceiveCallable, left: Left) -
     if body.withheld:
         await body.wanted.wait()  # The server asks the caller for the body when it is received.
     while True:
-        message: Any = await receive()
+        message = await receive()
         if message["type"] == "http.request":
             await body.put(message.get("body", b""), last=not message.get("more_body", False))
         elif message["type"] == "http.disconnect":
-            left(message.get("reason", ""))
+            left(cast(Mapping[str, str], message).get("reason", ""))  # a key of our server
             return
 
 
@@ -315,8 +325,8 @@ class Application(Quart):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._routes = self.url_map.bind("localhost")
-        self._found: dict[tuple[str, str], tuple[Any, Any]] = {}
-        """The routes of paths without variable parts, by method and path."""
+        self._fixed: dict[tuple[str, str], RelayedView | None] = {}
+        """The views of paths without variable parts, by method and path."""
 
     def current_services(self) -> Services:
         """Return the services of the current configuration."""
@@ -335,35 +345,31 @@ class Application(Quart):
             path_info=request.path,
         )
 
-    def ensure_async(self, func: Any) -> Any:
-        """Return an asynchronous function; the view of a relayed route needs no inspection."""
-        return func if is_relayed(func) else super().ensure_async(func)
-
-    def finds_relayed(self, request: ArrivedRequest) -> bool:
-        """Whether the route of a request is a relayed one; if so, note it."""
+    def find_relayed(self, request: ArrivedRequest) -> RelayedView | None:
+        """Return the view of a relayed route, with its arguments; None for any other request."""
         if self.relay_steps is None:
-            return False
+            return None
         target = (request.method, request.path)
-        found = self._found.get(target)
-        if found is None:
-            try:
-                found = self._routes.match(request.path, request.method, return_rule=True)
-            except HTTPException:
-                return False
-            if not found[1]:
-                self._found[target] = found
-        request.url_rule, request.view_args = found
-        return is_relayed(self.view_functions[found[0].endpoint])
+        if target in self._fixed:
+            return self._fixed[target]
+        try:
+            rule, arguments = self._routes.match(request.path, request.method, return_rule=True)
+        except HTTPException:
+            return None
+        found = self.view_functions[rule.endpoint]
+        view = partial(found, **arguments) if is_relayed(found) else None
+        if not arguments:
+            self._fixed[target] = view
+        return view
 
-    async def relay(self, request: ArrivedRequest) -> RelayedResponse:
-        """Answer a request whose route has been found."""
+    async def relay(self, request: ArrivedRequest, view: RelayedView) -> RelayedResponse:
+        """Call the view of a relayed route between the steps of every request."""
         steps = self.relay_steps
         if steps is None:
             raise InternalError(reason="no relayed requests have been configured")
         try:
             await steps.admit(request)
-            context: Any = _Context(request)
-            response = cast(RelayedResponse, await self.dispatch_request(context))
+            response = await view()
         except Exception as error:
             response = await steps.refuse(request, error)
         record = request.exchange.record
@@ -378,8 +384,6 @@ class Application(Quart):
 
     async def handle_request(self, request: Request) -> ResponseTypes:
         """Answer a request, also when Quart fails where its error handlers do not reach."""
-        if isinstance(request, _Ready):
-            return request.response
         try:
             return await super().handle_request(request)
         except Exception as error:

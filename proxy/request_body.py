@@ -8,14 +8,17 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Final, cast
 
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, ServerOverloaded
 from proxy.settings import Limits
 
 BUFFER_BYTES: Final = 256 * 1024
 """With more unread bytes than this, we stop reading from the caller's connection."""
+
+Receive = Callable[[], Awaitable[Mapping[str, object]]]
+"""The `receive` of ASGI."""
 
 
 class HeldBytes:
@@ -91,7 +94,7 @@ class BoundedBody:
         """Whether the caller waits for `100 Continue` before it sends the body."""
         self.wanted = asyncio.Event()
         """Set by the first read, so that the server then sends `100 Continue` for a withheld body."""
-        self._receive: Callable[[], Awaitable[Any]] | None = None
+        self._receive: Receive | None = None
         self._has_body: Callable[[], bool] = bool
         self.received = 0
         self._unread = bytearray()
@@ -103,9 +106,7 @@ class BoundedBody:
         if expected_content_length is not None and expected_content_length > self.limit:
             self.failure = BodyTooLarge(self.limit)
 
-    def read_from(
-        self, receive: Callable[[], Awaitable[Any]] | None, has_body: Callable[[], bool] = bool
-    ) -> None:
+    def read_from(self, receive: Receive | None, has_body: Callable[[], bool] = bool) -> None:
         """Let the reader call `receive`; otherwise chunks are put in.
 
         Args:
@@ -186,7 +187,8 @@ class BoundedBody:
             message = await self._receive()
             if message["type"] != "http.request":
                 break  # The caller has left, which cancels the request.
-            self._add(message.get("body", b""), last=not message.get("more_body", False))
+            body = cast(bytes, message.get("body", b""))
+            self._add(body, last=not message.get("more_body", False))
         await event.wait()
 
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
@@ -207,7 +209,7 @@ class BoundedBody:
                 break
         return bytes(held)
 
-    def __await__(self) -> Generator[Any, None, bytes]:
+    def __await__(self) -> Generator[object, None, bytes]:
         """Return the whole body. It stays available for the next await, as Quart's parsers expect."""
         return self._read_whole().__await__()
 

@@ -14,7 +14,7 @@ import re
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from proxy.wire.disconnect import EXTENSION, HAS_BODY, SUBSCRIBE, Left
+from proxy.wire.disconnect import EXTENSION, DisconnectExtension, Left
 from proxy.wire.headers import Headers
 
 BODY_BUFFER_BYTES: Final = 64 * 1024
@@ -83,7 +83,7 @@ class Scope(TypedDict):
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     state: dict[str, object]
-    extensions: dict[str, dict[str, object]]
+    extensions: dict[str, Mapping[str, object]]
 
 
 class ReceiveEvent(TypedDict, total=False):
@@ -231,7 +231,8 @@ class Cycle:
         """Whether the response has begun, and whether all of it has been handed to the transport."""
         self.disconnected: DisconnectReason | None = None
         self._left: Left | None = None
-        scope["extensions"][EXTENSION] = {SUBSCRIBE: self.when_disconnected, HAS_BODY: self.has_body}
+        extension = DisconnectExtension(subscribe=self.when_disconnected, has_body=self.has_body)
+        scope["extensions"][EXTENSION] = extension
         self._connection = connection
         self._continue = expects
         self._body: list[bytes] = []

@@ -4,15 +4,19 @@ Without it, an application has to wait for `http.disconnect` in a second task be
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypedDict
 
 EXTENSION: Final = "llm_token_proxy.disconnect"
-"""Its name among the extensions of a scope."""
-SUBSCRIBE: Final = "subscribe"
-"""The key of a `Subscribe` in it."""
-HAS_BODY: Final = "has_body"
-"""The key of a function in it that returns whether bytes of the body, or its end, wait to be received."""
+"""The key of a `DisconnectExtension` among the extensions of a scope."""
 
 Left = Callable[[str], None]
 """Receives the reason, such as `client_gone`; called at most once, and not in the task of the request."""
 Subscribe = Callable[[Left], None]
+
+
+class DisconnectExtension(TypedDict):
+    """The members of the extension."""
+
+    subscribe: Subscribe
+    has_body: Callable[[], bool]
+    """Returns whether bytes of the body, or its end, wait to be received."""

@@ -1,4 +1,4 @@
-"""The path of a request: the calls of ours between a view and aiohttp, and between Quart and an event."""
+"""The path of a request: the calls of ours between a view and aiohttp, and between the connection and an event."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,9 +21,9 @@ ARCHITECTURE: Final = Path(proxy.__file__).parents[1] / "ARCHITECTURE.md"
 
 
 def own_calls(frame: FrameType | None) -> list[str]:
-    """The functions of this project between a frame and the next one of Quart, the innermost last."""
+    """The functions of this project between a frame and the connection, the innermost last."""
     calls: list[str] = []
-    while frame is not None and (module := frame.f_globals["__name__"]).partition(".")[0] != "quart":
+    while frame is not None and (module := frame.f_globals["__name__"]) != "proxy.asgi":
         if module.startswith("proxy."):
             calls.insert(0, f"{module.removeprefix('proxy.')}.{frame.f_code.co_qualname}")
         frame = frame.f_back
@@ -66,7 +66,7 @@ async def test_at_most_seven_calls_are_between_the_view_and_aiohttp(
     assert places == sorted(places), "ARCHITECTURE.md draws them in another order"
 
 
-async def test_at_most_three_calls_are_between_quart_and_an_event(
+async def test_at_most_three_calls_are_between_the_connection_and_an_event(
     run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stream(talk: Conversation) -> None:
