@@ -63,7 +63,7 @@ class RedisConnection:
                 yield
 
     async def run(self, *command: str | int | bytes) -> Any:
-        """Run one command and return its result.
+        """Run one command and return its result, whose type depends on the command.
 
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.

@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from proxy.access.caller import Caller
@@ -108,7 +108,7 @@ class StreamCounts:
     async def _remove(self, name: str, streams: list[str]) -> None:
         await self._ask(lambda redis: redis.run("ZREM", _key(name), *streams))
 
-    async def _ask(self, question: Callable[[RedisConnection], Awaitable[Any]]) -> Any:
+    async def _ask(self, question: Callable[[RedisConnection], Awaitable[object]]) -> object:
         """Ask Redis; return None if it is unavailable."""
         now = asyncio.get_running_loop().time()
         if self._redis is None or now < self._redis_pause_until:

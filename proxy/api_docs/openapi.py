@@ -5,7 +5,7 @@ It holds what this version of the service serves, and nothing of its configurati
 
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from proxy import __version__
 from proxy.api_docs.own_routes import OWN_ROUTES, OwnRoute, Parameter
@@ -13,7 +13,7 @@ from proxy.api_docs.relayed import RelayedPath, relayed_paths
 from proxy.wire.endpoints import COHERE_RERANK, OTHER, RERANK, Endpoint, ModelPlace
 from proxy.wire.paths import ORIGINAL_MOUNT
 
-Object = dict[str, Any]
+Object = dict[str, object]
 
 API_REFERENCE: Final = "https://platform.openai.com/docs/api-reference"
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -51,7 +51,7 @@ def describe_api(groups: Collection[str]) -> Object:
     Args:
         groups: The groups of `OWN_ROUTES` that this service serves.
     """
-    paths: Object = {}
+    paths: dict[str, Object] = {}
     for route in OWN_ROUTES:
         if route.group in groups:
             paths.setdefault(route.path, {})[route.method] = _own_operation(route)
@@ -179,7 +179,7 @@ def _identifier(method: str, path: str) -> str:
     return f"{method.lower()}_{words}"
 
 
-def _components() -> Mapping[str, Any]:
+def _components() -> Mapping[str, object]:
     name, optional = {"type": "string"}, {"type": ["string", "null"]}
     detail = {
         "type": "object",

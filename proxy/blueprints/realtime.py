@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -37,7 +37,9 @@ class CallerSocket:
     """The caller's side of a WebSocket, over ASGI."""
 
     def __init__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        self._receive, self._send = receive, cast(Any, send)
+        self._receive = receive
+        # ASGI lets events omit keys that hypercorn's types require.
+        self._send = cast(Callable[[Mapping[str, object]], Awaitable[None]], send)
         self._gone: Close | None = None
         self._accepted = self._ended = False
 
@@ -47,7 +49,7 @@ class CallerSocket:
         A caller that disconnects without a close frame has code 1006 (RFC 6455 7.1.5).
         """
         while self._gone is None:
-            event: Any = await self._receive()
+            event = cast(Mapping[str, Any], await self._receive())
             if event["type"] == "websocket.receive":
                 text: str | None = event.get("text")
                 return cast(bytes, event["bytes"]) if text is None else text
@@ -87,7 +89,7 @@ class CallerSocket:
         await self._write({"type": "websocket.http.response.start", "status": status, "headers": kept})
         await self._write({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
-    async def _write(self, event: object) -> None:
+    async def _write(self, event: Mapping[str, object]) -> None:
         with contextlib.suppress(OSError):  # The caller has left; `receive` reports it.
             await self._send(event)
 

@@ -9,7 +9,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming, Spark's `reasonin
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from proxy.chat.notices import Failure, find_failure, finish_failure
 from proxy.wire.repairs.shallow_json import open_object, read_value
@@ -196,7 +196,7 @@ class DeltaReader:
         """Return text that was held back because it could have become a tag."""
         return list(self._emit(*self._tags.flush()))
 
-    def _texts(self, choice: dict[str, Any]) -> Iterator[Delta]:
+    def _texts(self, choice: dict[str, object]) -> Iterator[Delta]:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = choice.get("message")
@@ -209,7 +209,7 @@ class DeltaReader:
         if isinstance(refusal, str):
             yield from self._emit("answer", refusal)
 
-    def _parts(self, content: Any) -> Iterator[Delta]:
+    def _parts(self, content: object) -> Iterator[Delta]:
         for part in content if isinstance(content, list) else [content]:
             if isinstance(part, dict) and part.get("type") in _REASONING_PARTS:
                 yield from self._emit("reasoning", "".join(_texts_of(part)))
@@ -229,7 +229,7 @@ class DeltaReader:
             yield Delta(kind, text)
 
 
-def _choice(choices: Any) -> dict[str, Any]:
+def _choice(choices: object) -> dict[str, object]:
     """Return the first choice, or an empty one."""
     for choice in choices if isinstance(choices, list) else []:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
@@ -237,7 +237,7 @@ def _choice(choices: Any) -> dict[str, Any]:
     return {}
 
 
-def _texts_of(content: Any, depth: int = 0) -> Iterator[str]:
+def _texts_of(content: object, depth: int = 0) -> Iterator[str]:
     """Yield the texts of a string, of a content part, or of a list of them."""
     if isinstance(content, str):
         yield content

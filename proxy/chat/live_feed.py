@@ -8,7 +8,7 @@ count, it does not matter how a connection was lost or restored.
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any, Final, Protocol
 
 from redis.asyncio.client import PubSub
@@ -146,7 +146,7 @@ class LiveFeed:
         except StoreUnavailable as error:
             return str(error)
 
-    async def _send(self, sending: Any) -> None:
+    async def _send(self, sending: Awaitable[object]) -> None:
         with translated_errors():
             async with asyncio.timeout(self._redis.timeout):
                 await sending

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from proxy.credentials.credential import Credential
 from proxy.errors import CredentialError, TokenUnavailable
@@ -18,10 +18,10 @@ class OwnedTasks:
     """Starts tasks and keeps references to them until they end."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     def start(
-        self, work: Coroutine[Any, Any, T], *, name: str, context: contextvars.Context | None = None
+        self, work: Coroutine[object, object, T], *, name: str, context: contextvars.Context | None = None
     ) -> asyncio.Task[T]:
         """Run a coroutine in a new task.
 
@@ -36,7 +36,7 @@ class OwnedTasks:
         return task
 
     @staticmethod
-    def drop(task: asyncio.Task[Any]) -> None:
+    def drop(task: asyncio.Task[object]) -> None:
         """Cancel a task without waiting for its end, and ignore its result."""
         task.add_done_callback(_retrieve_exception)
         task.cancel()
@@ -50,7 +50,7 @@ class OwnedTasks:
             await asyncio.wait(running, timeout=CLOSE_SECONDS)
 
 
-def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[object]) -> None:
     """Retrieve the exception, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():
         task.exception()

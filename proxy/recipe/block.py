@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote_plus
 
 from proxy.recipe.draft import Draft, Variable
@@ -40,7 +40,7 @@ def credential_block(
             from the environment.
     """
     comments: dict[str, list[str]] = {}
-    table: dict[str, Any] = {"source": "http", **draft.table}
+    table: dict[str, object] = {"source": "http", **draft.table}
     _add_success(table, comments, reading)
     _add_token(table, comments, reading)
     _add_expiry(table, comments, reading)
@@ -74,14 +74,14 @@ def _opening(draft: Draft, *, in_files: bool) -> Iterator[str]:
         yield f"Set in the environment: {', '.join(variable.name for variable in draft.variables)}"
 
 
-def _add_success(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
+def _add_success(table: dict[str, object], comments: dict[str, list[str]], reading: Reading) -> None:
     if reading.success is None:
         return
     table["success"] = {"path": reading.success.path, "equals": reading.success.value}
     comments["success"] = [_marked(reading.success.why, unsure=reading.success.confidence < 60)]
 
 
-def _add_token(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
+def _add_token(table: dict[str, object], comments: dict[str, list[str]], reading: Reading) -> None:
     token, *others = reading.tokens
     key = {"path": "token", "header": "token_header", "text": "token_text"}[token.kind]
     table[key] = True if token.kind == "text" else token.path
@@ -96,7 +96,7 @@ def _add_token(table: dict[str, Any], comments: dict[str, list[str]], reading: R
         comments["inject"] = ["unsure: issuers that return X-Subject-Token usually expect X-Auth-Token"]
 
 
-def _add_expiry(table: dict[str, Any], comments: dict[str, list[str]], reading: Reading) -> None:
+def _add_expiry(table: dict[str, object], comments: dict[str, list[str]], reading: Reading) -> None:
     placed = [candidate for candidate in reading.expiries if candidate.kind == "path"]
     if placed and placed[0].local:
         _add_local_time(table, comments, placed[0])
@@ -126,7 +126,7 @@ def _entry(candidate: Candidate) -> dict[str, str]:
     return {**entry, "offset": offset} if offset else entry
 
 
-def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], candidate: Candidate) -> None:
+def _add_local_time(table: dict[str, object], comments: dict[str, list[str]], candidate: Candidate) -> None:
     """Add a placeholder for a local time, whose UTC offset cannot be guessed."""
     table["default_ttl"] = 300
     comments["default_ttl"] = [
@@ -137,7 +137,7 @@ def _add_local_time(table: dict[str, Any], comments: dict[str, list[str]], candi
 
 
 def _add_default_life(
-    table: dict[str, Any], comments: dict[str, list[str]], expiries: tuple[Candidate, ...]
+    table: dict[str, object], comments: dict[str, list[str]], expiries: tuple[Candidate, ...]
 ) -> None:
     """Add a default lifetime: the one in a JWT outside the JSON, or a guess that the user has to check."""
     known = next((candidate.lifetime for candidate in expiries if candidate.lifetime), None)
@@ -163,7 +163,7 @@ def _marked(why: str, *, unsure: bool) -> str:
 
 
 def _block(
-    name: str, table: Mapping[str, Any], comments: Mapping[str, Iterable[str]], opening: Iterable[str]
+    name: str, table: Mapping[str, object], comments: Mapping[str, Iterable[str]], opening: Iterable[str]
 ) -> str:
     lines = [line for text in opening for line in _comment(text)]
     lines.append(f"[credentials.{dotted((name,))}]")
@@ -184,7 +184,7 @@ def _plain(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)[:1000]
 
 
-def toml(value: Any) -> str:
+def toml(value: object) -> str:
     """Write a value as one line of TOML."""
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{dotted((key,))} = {toml(item)}" for key, item in value.items())
@@ -193,7 +193,7 @@ def toml(value: Any) -> str:
         return f"[{', '.join(toml(item) for item in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value) if isinstance(value, int | float) else quoted(value)
+    return repr(value) if isinstance(value, int | float) else quoted(str(value))
 
 
 _KEYS: Final = {"source", "url", "method", "headers", "form", "basic", "token", "expires", "default_ttl"}
@@ -202,15 +202,15 @@ _GRANT_FIELDS: Final = {"grant_type", "client_id", "client_secret", "scope", "au
 _EXPECTED: Final = {"expires_in", "access_token"}
 
 
-def oauth2_table(table: Mapping[str, Any], draft: Draft) -> dict[str, Any] | None:
+def oauth2_table(table: Mapping[str, object], draft: Draft) -> dict[str, object] | None:
     """Return the equivalent section for `source = "oauth2"`; None if the request is not plain OAuth 2.0."""
     form = table.get("form")
-    if form is None or not _is_plain(table):
+    if not isinstance(form, Mapping) or not _is_plain(table):
         return None
-    client = _client_of(table, form, draft)
+    client = _client_of(form, table.get("basic"), draft)
     if client is None:
         return None
-    grant: dict[str, Any] = {"source": "oauth2", "token_url": table["url"], **client}
+    grant: dict[str, object] = {"source": "oauth2", "token_url": table["url"], **client}
     grant |= {key: form[key] for key in ("scope", "audience") if form.get(key)}
     params = {key: value for key, value in form.items() if key not in _GRANT_FIELDS}
     if params:
@@ -219,25 +219,26 @@ def oauth2_table(table: Mapping[str, Any], draft: Draft) -> dict[str, Any] | Non
     return grant
 
 
-def _is_plain(table: Mapping[str, Any]) -> bool:
+def _is_plain(table: Mapping[str, object]) -> bool:
     if table["method"] != "POST" or table.get("token") != "access_token":
         return False
     if not set(table) <= _KEYS | {*_CARRIED}:
         return False
-    headers = {key.lower(): value for key, value in table.get("headers", {}).items()}
-    if not set(headers.items()) <= {("accept", "application/json")}:
+    headers = table.get("headers")
+    pairs = headers.items() if isinstance(headers, Mapping) else ()
+    if not {(key.lower(), value) for key, value in pairs} <= {("accept", "application/json")}:
         return False
-    expires = table.get("expires", [])
+    expires = table.get("expires")
+    expires = expires if isinstance(expires, list) else []
     first = expires[:1] == [{"path": "expires_in", "as": "seconds"}] or not expires
     return first and {step["path"] for step in expires} <= _EXPECTED
 
 
-def _client_of(table: Mapping[str, Any], form: Mapping[str, Any], draft: Draft) -> dict[str, str] | None:
+def _client_of(form: Mapping[str, str], basic: object, draft: Draft) -> dict[str, str] | None:
     """Return id, secret and authentication; None if they do not conform to RFC 6749 2.3.1."""
     if form.get("grant_type") != "client_credentials":
         return None
-    basic = table.get("basic")
-    if basic is None:
+    if not isinstance(basic, list):
         if not form.get("client_id") or not form.get("client_secret"):
             return None
         return {"client_id": form["client_id"], "client_secret": form["client_secret"], "auth": "post"}
@@ -282,7 +283,7 @@ def exec_block(name: str, reading: Reading | None) -> str:
         expires = [
             {"path": found.path, "as": found.unit} for found in reading.expiries if found.kind == "path"
         ]
-    table: dict[str, Any] = {
+    table: dict[str, object] = {
         "source": "exec",
         "command": ["bash", SCRIPT_NAME],
         "env": {"APP_SECRET": f"${{env:{_variable(name)}_APP_SECRET}}"},

@@ -43,6 +43,7 @@ class Draft:
     """A table of `[credentials.NAME]` without secrets."""
 
     table: Mapping[str, Any]
+    """As in TOML; the settings check its values."""
     variables: tuple[Variable, ...]
     notes: tuple[str, ...]
 
@@ -55,7 +56,7 @@ def take_secrets_out(request: CurlRequest, name: str) -> Draft:
         name: The name of the credential, from which the names of the variables are derived.
     """
     masking = _Masking(name, request)
-    table: dict[str, Any] = {"url": masking.url(request.url), "method": request.method}
+    table: dict[str, object] = {"url": masking.url(request.url), "method": request.method}
     for part in ("query", "headers", "json", "form"):
         value = getattr(request, part)
         if value is not None and (value != {} or part in {"json", "form"}):
@@ -99,7 +100,7 @@ class _Masking:
                 'a command has to get the token (source = "exec")'
             )
 
-    def tree(self, part: str, key: str, value: Any) -> Any:
+    def tree(self, part: str, key: str, value: object) -> object:
         """Convert all strings of a table or JSON value."""
         if isinstance(value, Mapping):
             fields = {name: item for name, item in value.items() if item is not None}
@@ -194,7 +195,7 @@ class _Masking:
         return (scheme + slashes if slashes else "") + "/".join([self.plain(host), *written])
 
 
-def _has_signature(value: Any) -> bool:
+def _has_signature(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(
             (words_of(key)[-1:] != [] and words_of(key)[-1] in SIGNATURE_WORDS and bool(item))

@@ -8,7 +8,9 @@ import contextlib
 import importlib.util
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
+
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
@@ -42,7 +44,7 @@ def check_server(server: str, config: ServerConfig, workers: int, inherited: Seq
 
 async def serve_on(
     server: str,
-    app: Any,
+    app: ASGIFramework,
     config: ServerConfig,
     sockets: list[socket.socket],
     stopped: Callable[[], Awaitable[object]],
@@ -59,7 +61,7 @@ async def serve_on(
 
 
 async def _serve_on_uvicorn(
-    app: Any,
+    app: ASGIFramework,
     config: ServerConfig,
     sockets: list[socket.socket],
     stopped: Callable[[], Awaitable[object]],
@@ -103,7 +105,7 @@ async def _serve_on_uvicorn(
 
 
 async def _serve_on_granian(
-    app: Any,
+    app: ASGIFramework,
     config: ServerConfig,
     sockets: list[socket.socket],
     stopped: Callable[[], Awaitable[object]],
@@ -134,11 +136,11 @@ async def _serve_on_granian(
     await _run(server.serve(), started, stopped, server.stop)
 
 
-def _reporting(app: Any, started: asyncio.Event) -> Any:
+def _reporting(app: ASGIFramework, started: asyncio.Event) -> ASGIFramework:
     """Wrap the application: set the event when it has started."""
 
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        async def report(message: Any) -> None:
+    async def wrapped(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def report(message: ASGISendEvent) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 started.set()

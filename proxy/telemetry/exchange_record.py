@@ -10,7 +10,7 @@ from typing import Final
 
 from proxy.errors import ProxyError
 from proxy.telemetry.logs import get_logger
-from proxy.telemetry.spans import ExchangeSpan
+from proxy.telemetry.spans import ExchangeSpan, FieldValue
 
 _log: Final = get_logger("bodies")
 
@@ -141,10 +141,10 @@ class ExchangeRecord:
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
 
-    def fields(self) -> dict[str, object]:
+    def fields(self) -> dict[str, FieldValue]:
         """Return the known fields of the log line, with durations in milliseconds."""
         now = time.monotonic()
-        line: dict[str, object] = {
+        line: dict[str, FieldValue] = {
             "request_id": self.request_id,
             "method": self.method,
             "path": self.path,
@@ -154,7 +154,7 @@ class ExchangeRecord:
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down + self.bytes_of_heartbeats,
         }
-        known = {
+        known: dict[str, FieldValue] = {
             "caller": self.caller,
             "endpoint": self.endpoint,
             "model": self.model,

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextvars import Token
-from typing import Any, Final, TextIO, cast
+from typing import Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -105,7 +105,7 @@ class request_context:  # noqa: N801 - used as a function; a generator would cos
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
-        self._tokens: Mapping[str, Token[Any]] = {}
+        self._tokens: Mapping[str, Token[object]] = {}
 
     def __enter__(self) -> None:
         self._tokens = structlog.contextvars.bind_contextvars(request_id=self._request_id)
@@ -161,7 +161,7 @@ def _renderers(stream: TextIO | LogWriter, *, as_json: bool) -> list[Processor]:
     return [escape_controls, console]
 
 
-def _to_json(event: EventDict, **_options: Any) -> str:
+def _to_json(event: EventDict, **_options: object) -> str:
     try:
         line = msgspec.json.encode(event, enc_hook=repr).decode()
     except UnicodeEncodeError:  # A lone surrogate, for example in a file name that is not UTF-8.

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from proxy.wire.headers import Headers
 
-Fields = Callable[[], Mapping[str, Any]]
+FieldValue = str | int | float | bool | None
+Fields = Callable[[], Mapping[str, FieldValue]]
 """Returns the fields of the log line of an exchange, as they are now."""
 
 
@@ -35,6 +36,6 @@ class ExchangeSpan(Protocol):
         """Return a span that ends with the block, with the fields of that moment."""
         ...
 
-    def end(self, fields: Mapping[str, Any]) -> None:
+    def end(self, fields: Mapping[str, FieldValue]) -> None:
         """End the span."""
         ...

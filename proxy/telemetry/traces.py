@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from proxy import __version__
 from proxy.settings import Traces
-from proxy.telemetry.spans import Fields
+from proxy.telemetry.spans import Fields, FieldValue
 from proxy.wire.headers import Headers
 
 SEND_SECONDS: Final = 5
@@ -124,7 +124,7 @@ class _ExchangeSpan:
             yield attempt
         finally:
             known = fields()
-            kind = attempt.error or known["outcome"].removeprefix("ok")
+            kind = attempt.error or str(known["outcome"]).removeprefix("ok")
             if not kind and attempt.status is not None and attempt.status >= HTTPStatus.BAD_REQUEST:
                 kind = str(attempt.status)
             if kind:
@@ -134,12 +134,12 @@ class _ExchangeSpan:
                 span.set_attribute("http.response.status_code", attempt.status)
             span.end()
 
-    def end(self, fields: Mapping[str, Any]) -> None:
+    def end(self, fields: Mapping[str, FieldValue]) -> None:
         if endpoint := fields.get("endpoint"):
             self._span.update_name(f"{self._method} {endpoint}")
         _describe(self._span, fields)
         if fields["outcome"] != "ok":
-            _fail(self._span, fields["outcome"])
+            _fail(self._span, str(fields["outcome"]))
         self._span.end()
 
 
@@ -156,7 +156,7 @@ class _AttemptSpan:
         return [*kept, *((name.encode(), value.encode("latin-1")) for name, value in carrier.items())]
 
 
-def _describe(span: Span, fields: Mapping[str, Any]) -> None:
+def _describe(span: Span, fields: Mapping[str, FieldValue]) -> None:
     for name, value in fields.items():
         if name in _ATTRIBUTES and value is not None:
             span.set_attribute(_ATTRIBUTES[name], value)

@@ -1,4 +1,4 @@
-"""The path of a request: the calls of ours between a view and aiohttp, and between the connection and an event."""
+"""The path of a request: our calls between a view and aiohttp, and between the connection and an event."""
 
 import sys
 from collections.abc import Awaitable, Callable

@@ -8,7 +8,7 @@ become links, so that the page fetches nothing.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -16,7 +16,7 @@ from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from markdown_it.utils import OptionsDict
+from markdown_it.utils import EnvType, OptionsDict
 from mdit_py_plugins.tasklists import tasklists_plugin
 
 from proxy.chat.code_colours import colour_code
@@ -68,7 +68,7 @@ def build_parser() -> MarkdownIt:
 
 def render_markdown(parser: MarkdownIt, text: str) -> Rendered:
     """Render a text."""
-    env: dict[str, Any] = {}
+    env: EnvType = {}
     tokens = parser.parse(text, env)
     plain = len(tokens) == 3 and tokens[0].type == "paragraph_open"
     return Rendered(str(parser.renderer.render(tokens, parser.options, env)).rstrip("\n"), plain)
@@ -94,7 +94,7 @@ def _name_sides(state: StateCore) -> None:
                 token.attrSet("class", f"to-{side[1]}")
 
 
-def _fence(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+def _fence(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: EnvType) -> str:
     token = tokens[place]
     language, _, _ = token.info.strip().partition(" ")
     coloured = colour_code(token.content, language)
@@ -102,23 +102,25 @@ def _fence(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDi
     return f"<pre><code{label}>{coloured.html}</code></pre>\n"
 
 
-def _image(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: Any) -> str:
+def _image(self: RendererHTML, tokens: _Tokens, place: int, options: OptionsDict, env: EnvType) -> str:
     token = tokens[place]
     words = escapeHtml(self.renderInlineAsText(token.children, options, env) or str(token.attrs["src"]))
     return f'<a href="{escapeHtml(str(token.attrs["src"]))}">{words}</a>'
 
 
-def _formula(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+def _formula(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: EnvType) -> str:
     token = tokens[place]
     return to_mathml(token.content, display=False) or f"<code>{escapeHtml(token.content)}</code>"
 
 
-def _display(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+def _display(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: EnvType) -> str:
     token = tokens[place]
     return to_mathml(token.content, display=True) or f"<code>{escapeHtml(token.content)}</code>"
 
 
-def _display_block(_self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: Any) -> str:
+def _display_block(
+    _self: RendererHTML, tokens: _Tokens, place: int, _options: OptionsDict, _env: EnvType
+) -> str:
     token = tokens[place]
     formula = to_mathml(token.content, display=True)
     return f"<p>{formula}</p>\n" if formula else f"<pre><code>{escapeHtml(token.content)}</code></pre>\n"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.network import of_failure
@@ -75,12 +75,17 @@ class TimedResponse:
         is_page = media_type(find_header(self.headers, b"content-type")) == b"text/html"
         return is_page or start.startswith((b"<!doctype html", b"<html"))
 
-    def json(self) -> Any:
+    def json(self) -> object:
         """Return the parsed body; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+    def json_object(self) -> dict[str, object]:
+        """Return the parsed body; empty if it is not a JSON object."""
+        found = self.json()
+        return found if isinstance(found, dict) else {}
 
     @property
     def error(self) -> str:
@@ -90,8 +95,7 @@ class TimedResponse:
     @property
     def error_code(self) -> str:
         """The code of an error in OpenAI's shape."""
-        found = self.json()
-        error = found.get("error") if isinstance(found, dict) else None
+        error = self.json_object().get("error")
         return str(error.get("code") or "") if isinstance(error, dict) else ""
 
     def events(self) -> list[tuple[float, bytes]]:
@@ -114,7 +118,7 @@ def _data_lines(block: bytes) -> Iterable[bytes]:
             yield line.removeprefix(b"data:").removeprefix(b" ")
 
 
-def error_in(value: Any) -> str:
+def error_in(value: object) -> str:
     """Return the message of an error in any of the usual shapes; empty if there is none."""
     if not isinstance(value, dict):
         return ""

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from proxy.cli.doctor.api import Api, CheckFailed, ReadOutcome, TimedResponse, error_in
 from proxy.cli.doctor.arrivals import Timing, buffering_cause
@@ -78,7 +78,7 @@ async def check_whole(api: Api, model: str) -> list[Finding]:
         return [fault]
     if response.end is not ReadOutcome.WHOLE:
         return [_cut(api, response)]
-    parsed = response.json()
+    parsed = response.json_object()
     message = _choice(parsed).get("message")
     if not isinstance(message, dict) or not message.get("content"):
         return [api.found("answer_empty")]
@@ -197,21 +197,21 @@ def _trouble_for_clients(api: Api, events: Sequence[bytes]) -> Iterator[Finding]
         yield api.found("usage_repeated", count=with_usage)
 
 
-def _parsed(event: bytes) -> Any:
+def _parsed(event: bytes) -> object:
     try:
         return json.loads(event)
     except (ValueError, RecursionError):
         return None
 
 
-def _choice(event: Any) -> dict[str, Any]:
+def _choice(event: object) -> dict[str, object]:
     """Return the first choice of an answer or a chunk; empty if there is none."""
     choices = event.get("choices") if isinstance(event, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) else {}
 
 
-def _text(event: Any) -> str:
+def _text(event: object) -> str:
     """Return the text of a chunk: the model's answer or its thoughts."""
     delta = _choice(event).get("delta")
     if not isinstance(delta, dict):

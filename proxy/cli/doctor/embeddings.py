@@ -4,7 +4,7 @@ import base64
 import struct
 import zlib
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse
 from proxy.cli.doctor.chat import RAGFLOW_SECONDS, check_first_piece
@@ -45,7 +45,7 @@ async def check_embeddings(api: Api, model: str, *, for_clients: bool) -> list[F
         identity = "embedding_not_numbers" if isinstance(vector, str) else "embedding_empty"
         return [*found, api.found(identity)]
     if for_clients:
-        usage = response.json().get("usage")
+        usage = response.json_object().get("usage")
         if item.get("index") is None:
             found.append(api.found("embedding_no_index"))
         if isinstance(usage, dict) and usage.get("total_tokens") is None:
@@ -109,7 +109,7 @@ async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str
     return response
 
 
-def _first(value: Any, key: str) -> dict[str, Any]:
+def _first(value: object, key: str) -> dict[str, object]:
     listed = value.get(key) if isinstance(value, dict) else None
     first = listed[0] if isinstance(listed, list) and listed else None
     return first if isinstance(first, dict) else {}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse
@@ -81,7 +81,7 @@ def not_an_answer(api: Api, response: TimedResponse) -> Finding | None:
     return api.found("error_in_200", response.error) if response.error else None
 
 
-def model_names(value: Any) -> list[str] | None:
+def model_names(value: object) -> list[str] | None:
     """Return the names in a list of models; None if it is not one."""
     listed = value.get("data") if isinstance(value, dict) else None
     if not isinstance(listed, list):

@@ -7,10 +7,10 @@ new SDK objects. SDK code that blocks runs in a thread. SDKs do not retry here: 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
@@ -22,6 +22,8 @@ from proxy.settings import AzureCredential, BedrockCredential, GoogleCredential
 if TYPE_CHECKING:
     import requests
     from azure.core.credentials_async import AsyncSupportsTokenInfo
+    from azure.core.exceptions import HttpResponseError
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
     from google.auth.transport.requests import Request
 
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
@@ -106,27 +108,27 @@ def _azure_credential(section: AzureCredential) -> "AsyncSupportsTokenInfo":
     from azure.identity import aio
 
     options = _azure_connection(section)
-    known: dict[str, Any] = {"tenant_id": section.tenant_id or "", "client_id": section.client_id or ""}
+    tenant_id, client_id = section.tenant_id or "", section.client_id or ""
     authority = {"authority": section.authority} if section.authority else {}
     match section.method:
         case "client_secret":
             secret = _revealed(section.client_secret)
-            return aio.ClientSecretCredential(**known, client_secret=secret, **authority, **options)
+            return aio.ClientSecretCredential(tenant_id, client_id, secret, **authority, **options)
         case "certificate":
             file, password = str(section.certificate_file), _revealed(section.certificate_password) or None
             return aio.CertificateCredential(
-                **known, certificate_path=file, password=password, **authority, **options
+                tenant_id, client_id, file, password=password, **authority, **options
             )
         case "workload_identity":
             # The class of the SDK reads the file on the event loop, and only once in ten minutes.
             assertion = section.token_file.read_text("utf-8").strip() if section.token_file else ""
-            return aio.ClientAssertionCredential(**known, func=lambda: assertion, **authority, **options)
+            return aio.ClientAssertionCredential(
+                tenant_id, client_id, lambda: assertion, **authority, **options
+            )
         case "managed_identity":
             return aio.ManagedIdentityCredential(client_id=section.client_id, **options)
         case "cli":
-            return aio.AzureCliCredential(
-                tenant_id=known["tenant_id"], process_timeout=options["process_timeout"]
-            )
+            return aio.AzureCliCredential(tenant_id=tenant_id, process_timeout=options["process_timeout"])
     return aio.DefaultAzureCredential(**_azure_chain(section), **authority, **options)
 
 
@@ -181,7 +183,7 @@ def _azure_error(error: Exception) -> TokenFetchError:
     return TokenFetchError(reason, permanent=permanent, retry_after=_retry_after(answers))
 
 
-def _retry_after(answers: "list[Any]") -> float | None:
+def _retry_after(answers: "Sequence[HttpResponseError]") -> float | None:
     """Return the Retry-After of the issuer in seconds (RFC 9110 10.2.3)."""
     headers = getattr(answers[0].response, "headers", {}) if answers else {}
     seconds = headers.get("Retry-After", "")
@@ -191,6 +193,23 @@ def _retry_after(answers: "list[Any]") -> float | None:
 # --- Google
 
 _AWS_TOKEN = "urn:ietf:params:aws:token-type:aws4_request"  # noqa: S105 - a type
+
+
+class _GoogleCredentials(Protocol):
+    """The part of google-auth's credentials, which are untyped, that is used here."""
+
+    token: str | None
+    expiry: datetime | None
+    """UTC without a time zone."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is a token that has not expired."""
+        ...
+
+    def refresh(self, request: "Request", /) -> None:
+        """Fetch a token."""
+        ...
 
 
 class GoogleTokenSource:
@@ -223,7 +242,7 @@ def _fetch_google(section: GoogleCredential) -> FetchedToken:
 
 
 def _google_lifetime(expiry: datetime | None, default_ttl: float) -> float:
-    """Return the lifetime in seconds; `expiry` is UTC without a time zone."""
+    """Return the lifetime in seconds."""
     if expiry is None:
         return default_ttl
     return (expiry.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
@@ -278,30 +297,33 @@ def _google_request(session: "requests.Session", deadline: float) -> "Request":
     return OneAttempt(session)
 
 
-def _google_credentials(section: GoogleCredential, request: "Request") -> Any:
+def _google_credentials(section: GoogleCredential, request: "Request") -> _GoogleCredentials:
     import google.auth
     from google.oauth2 import id_token as google_id_token
     from google.oauth2 import service_account as google_service_account
 
     id_token: Any = google_id_token  # untyped inside
     service_account: Any = google_service_account
+    found: _GoogleCredentials
     if section.file is None:
         if section.audience is not None:
-            return id_token.fetch_id_token_credentials(section.audience, request)
-        return google.auth.default(list(section.scopes), request)[0]
+            found = id_token.fetch_id_token_credentials(section.audience, request)
+        else:
+            found = google.auth.default(list(section.scopes), request)[0]
+        return found
     info = json.loads(section.file.read_bytes())
     if info["type"] == "external_account":
-        return _federated(info, section)
-    if section.audience is not None:
-        return service_account.IDTokenCredentials.from_service_account_info(
-            info, target_audience=section.audience
-        )
-    return service_account.Credentials.from_service_account_info(
-        info, scopes=section.scopes, subject=section.subject
-    )
+        found = _federated(info, section)
+    elif section.audience is not None:
+        kind = service_account.IDTokenCredentials
+        found = kind.from_service_account_info(info, target_audience=section.audience)
+    else:
+        kind = service_account.Credentials
+        found = kind.from_service_account_info(info, scopes=section.scopes, subject=section.subject)
+    return found
 
 
-def _federated(info: Mapping[str, Any], section: GoogleCredential) -> Any:
+def _federated(info: Mapping[str, Any], section: GoogleCredential) -> _GoogleCredentials:
     """Build credentials for workload identity federation; the SDK's general loader is deprecated."""
     from google.auth import aws, identity_pool, pluggable
 
@@ -311,7 +333,8 @@ def _federated(info: Mapping[str, Any], section: GoogleCredential) -> Any:
         kind = pluggable.Credentials
     else:
         kind = identity_pool.Credentials
-    return kind.from_info(info, scopes=list(section.scopes))
+    found: _GoogleCredentials = kind.from_info(info, scopes=list(section.scopes))
+    return found
 
 
 def _google_error(error: Exception) -> TokenFetchError:
@@ -347,13 +370,21 @@ class BedrockTokenSource:
         """Do nothing: no connection outlives a fetch."""
 
 
+class _AwsCredentials(Protocol):
+    """The part of botocore's credentials, which are untyped, that is used here."""
+
+    def get_frozen_credentials(self) -> object:
+        """Return a snapshot of the keys."""
+        ...
+
+
 class _FoundCredentials:
     """AWS credentials in the form of a provider of botocore."""
 
-    def __init__(self, credentials: Any) -> None:
+    def __init__(self, credentials: object) -> None:
         self._credentials = credentials
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """Return the credentials."""
         return self._credentials
 
@@ -372,7 +403,7 @@ def _fetch_bedrock(section: BedrockCredential) -> FetchedToken:
     return checked_token(token, min(float(section.ttl), remaining))
 
 
-def _aws_credentials(section: BedrockCredential) -> Any:
+def _aws_credentials(section: BedrockCredential) -> _AwsCredentials:
     from botocore.config import Config  # type: ignore[import-untyped]
     from botocore.session import Session  # type: ignore[import-untyped]
 
@@ -381,7 +412,7 @@ def _aws_credentials(section: BedrockCredential) -> Any:
         connect_timeout=section.timeout, read_timeout=section.timeout, retries={"total_max_attempts": 1}
     )
     session.set_default_client_config(bounds)
-    credentials = session.get_credentials()
+    credentials: _AwsCredentials | None = session.get_credentials()
     if credentials is None:
         raise TokenFetchError("bedrock needs AWS credentials, but botocore found none", permanent=True)
     return credentials
@@ -389,7 +420,7 @@ def _aws_credentials(section: BedrockCredential) -> Any:
 
 def _bedrock_error(error: Exception) -> TokenFetchError:
     """Classify a failure: transport errors are temporary, refusals and configuration errors are not."""
-    from botocore.exceptions import (  # type: ignore[import-untyped]
+    from botocore.exceptions import (
         ClientError,
         CredentialRetrievalError,
         HTTPClientError,
@@ -401,12 +432,11 @@ def _bedrock_error(error: Exception) -> TokenFetchError:
         return error
     broken = (CredentialRetrievalError, HTTPClientError, MetadataRetrievalError, NoConnection)
     temporary = any(
-        isinstance(each, broken) or _is_temporary_answer(each, ClientError) for each in causes(error)
+        isinstance(each, broken) or (isinstance(each, ClientError) and _is_temporary_answer(each))
+        for each in causes(error)
     )
     return TokenFetchError(f"bedrock returned no token: {type(error).__name__}", permanent=not temporary)
 
 
-def _is_temporary_answer(error: BaseException, kind: Any) -> bool:
-    if not isinstance(error, kind):
-        return False
+def _is_temporary_answer(error: "ClientError") -> bool:
     return is_temporary(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from proxy.credentials.sources import TokenFetchError
 
@@ -33,18 +34,18 @@ class SideThread:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def deliver(method: Callable[[Any], None], value: Any) -> None:
+        def deliver(resolve: Callable[[], None]) -> None:
             self._is_busy = False
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(lambda: None if future.done() else method(value))
+                loop.call_soon_threadsafe(lambda: None if future.done() else resolve())
 
         def work() -> None:
             try:
                 result = call()
             except Exception as error:  # nothing joins the thread, so the caller must receive any error
-                deliver(future.set_exception, error)
+                deliver(partial(future.set_exception, error))
             else:
-                deliver(future.set_result, result)
+                deliver(partial(future.set_result, result))
 
         threading.Thread(target=work, name="token-source", daemon=True).start()
         return await future

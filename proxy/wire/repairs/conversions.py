@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
@@ -72,7 +72,7 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
     return b"".join(b"data: " + to_json(chunk) + b"\n\n" for chunk in chunks) + DONE
 
 
-def _delta(choice: dict[str, Any], call: Call) -> dict[str, Any]:
+def _delta(choice: dict[str, object], call: Call) -> dict[str, object]:
     if call.shape != Shape.CHAT:
         return choice
     message = choice.get("message")
@@ -85,7 +85,7 @@ def _delta(choice: dict[str, Any], call: Call) -> dict[str, Any]:
     return {"delta": delta, **{name: value for name, value in choice.items() if name != "message"}}
 
 
-def _end(choice: dict[str, Any], call: Call) -> dict[str, Any]:
+def _end(choice: dict[str, object], call: Call) -> dict[str, object]:
     content: dict[str, object] = {"delta": {}} if call.shape == Shape.CHAT else {"text": ""}
     return {
         "index": choice.get("index", 0),
@@ -112,11 +112,11 @@ def lines_to_stream(body: bytes) -> bytes | None:
 class _JoinedToolCall:
     """A tool call that is joined from its parts."""
 
-    members: dict[str, Any] = field(default_factory=dict)
-    function: dict[str, Any] = field(default_factory=dict)
+    members: dict[str, object] = field(default_factory=dict)
+    function: dict[str, object] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
 
-    def add(self, part: dict[str, Any]) -> None:
+    def add(self, part: dict[str, object]) -> None:
         """Append a part."""
         self.members.update({name: value for name, value in part.items() if value and name not in _OF_PARTS})
         function = part.get("function")
@@ -126,7 +126,7 @@ class _JoinedToolCall:
             elif value:
                 self.function[name] = value
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> dict[str, object]:
         """Return the whole call."""
         return {**self.members, "function": {**self.function, "arguments": "".join(self.arguments)}}
 
@@ -135,24 +135,25 @@ class _JoinedToolCall:
 class _JoinedChoice:
     """A choice that is joined from its parts. Strings are joined at the end, since each join copies them."""
 
-    members: dict[str, Any] = field(default_factory=lambda: {"finish_reason": None})
-    message: dict[str, Any] | None = None
+    members: dict[str, object] = field(default_factory=lambda: {"finish_reason": None})
+    message: dict[str, object] | None = None
     texts: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[int, _JoinedToolCall] = field(default_factory=dict)
 
-    def add(self, part: dict[str, Any]) -> None:
+    def add(self, part: dict[str, object]) -> None:
         """Append the choice of a chunk."""
         for name, value in part.items():
+            known = self.members.get(name)
             if name == "delta" and isinstance(value, dict):
                 self._add_delta(value)
             elif name == "text" and isinstance(value, str):
                 self.texts.setdefault(name, []).append(value)
-            elif name == "logprobs" and isinstance(value, dict) and isinstance(self.members.get(name), dict):
-                _extend(self.members[name], value)
+            elif name == "logprobs" and isinstance(value, dict) and isinstance(known, dict):
+                _extend(known, value)
             elif value is not None:
                 self.members[name] = value
 
-    def _add_delta(self, delta: dict[str, Any]) -> None:
+    def _add_delta(self, delta: dict[str, object]) -> None:
         self.message = self.message or {"role": "assistant"}
         for name, value in delta.items():
             if name in _TEXTS and isinstance(value, str):
@@ -166,7 +167,7 @@ class _JoinedChoice:
             elif value is not None:
                 self.message[name] = value
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> dict[str, object]:
         """Return the whole choice."""
         texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
         closed = dict(self.members)
@@ -190,7 +191,7 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
         InvalidResponse: The stream contains no chunk.
         BadResponse: The stream was cut off.
     """
-    whole: dict[str, Any] = {}
+    whole: dict[str, object] = {}
     choices: dict[int, _JoinedChoice] = {}
     for chunk in _chunks(events):
         if isinstance(chunk, EmbeddedError):
@@ -210,7 +211,7 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
     return to_json(whole)
 
 
-def _chunks(events: bytes) -> Iterator[dict[str, Any] | EmbeddedError]:
+def _chunks(events: bytes) -> Iterator[dict[str, object] | EmbeddedError]:
     for block in split_events(events):
         payload = read_payload(block)
         error = read_openai_error(open_object(payload) or {})
@@ -222,10 +223,11 @@ def _chunks(events: bytes) -> Iterator[dict[str, Any] | EmbeddedError]:
             yield chunk
 
 
-def _extend(whole: dict[str, Any], part: dict[str, Any]) -> None:
+def _extend(whole: dict[str, object], part: dict[str, object]) -> None:
     """Append the lists of a part, such as logprobs, to the lists of the same name."""
     for name, value in part.items():
-        if isinstance(value, list) and isinstance(whole.get(name), list):
-            whole[name].extend(value)
+        known = whole.get(name)
+        if isinstance(value, list) and isinstance(known, list):
+            known.extend(value)
         elif value is not None:
             whole[name] = value

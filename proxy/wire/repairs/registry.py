@@ -73,6 +73,7 @@ class Step(NamedTuple):
     pattern: re.Pattern[bytes]
     """A request body that does not match is not parsed."""
     change: Callable[..., Any]
+    """A `RequestChange`, `ResponseChange` or `ChunkChange`, according to the stage."""
 
 
 _REPAIRS: Final[dict[str, "Repair"]] = {}
