@@ -88,19 +88,26 @@ class RawUpstream:
 
 
 @asynccontextmanager
-async def raw_upstream(script: Script) -> AsyncIterator[RawUpstream]:
-    """Serve a script, run once a request, on a free loopback port."""
+async def raw_upstream(script: Script, idle_seconds: float | None = None) -> AsyncIterator[RawUpstream]:
+    """Serve a script, run once a request, on a free loopback port.
+
+    Args:
+        script: Answers a request.
+        idle_seconds: How long a connection may wait for its next request.
+    """
     upstream = RawUpstream()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream.connections += 1
         upstream.accepted += 1
         try:
+            head = await _read_head(reader, None)
             while True:
-                request = await _read_request(reader)
+                request = await _read_request(reader, head)
                 upstream.requests.append(request)
                 await script(Conversation(request, reader, writer))
-        except (asyncio.IncompleteReadError, ConnectionError):
+                head = await _read_head(reader, idle_seconds)
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass
         finally:
             upstream.connections -= 1
@@ -114,8 +121,13 @@ async def raw_upstream(script: Script) -> AsyncIterator[RawUpstream]:
         server.close()
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Received:
-    request = Received(await reader.readuntil(b"\r\n\r\n"))
+async def _read_head(reader: asyncio.StreamReader, seconds: float | None) -> bytes:
+    async with asyncio.timeout(seconds):
+        return await reader.readuntil(b"\r\n\r\n")
+
+
+async def _read_request(reader: asyncio.StreamReader, head: bytes) -> Received:
+    request = Received(head)
     if request.header("transfer-encoding"):
         while size := int(await reader.readline(), 16):
             request.body += await reader.readexactly(size)

@@ -461,6 +461,7 @@ class Connection(asyncio.Protocol):
         self._socket: socket.socket | None = None
         # The request whose head or body is arriving.
         self._target: list[bytes] = []
+        self._target_bytes = 0
         self._headers: Headers = []
         self._head_bytes = self._head_size = 0
         self._head_since = self._loop.time()
@@ -562,13 +563,14 @@ class Connection(asyncio.Protocol):
         """Begin to collect the head of a request."""
         if self._resuming:
             return
-        self._target, self._headers = [], []
+        self._target, self._target_bytes, self._headers = [], 0, []
         self._reading_head = True
         self._overhead = self._body_received = 0
 
     def on_url(self, url: bytes) -> None:
         """Add a piece of the request target."""
         self._target.append(url)
+        self._target_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header line; drop a trailer (RFC 9112 7.1.2).
@@ -653,7 +655,7 @@ class Connection(asyncio.Protocol):
                     )
                 )
                 return
-            if sum(map(len, self._target)) > self.limits.target_bytes:
+            if self._target_bytes > self.limits.target_bytes:
                 self._reject(
                     RequestRejected(HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is too long")
                 )

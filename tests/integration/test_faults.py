@@ -1,19 +1,38 @@
 """Faults: each has one defined outcome for the caller, and leaves nothing behind."""
 
 import asyncio
+import functools
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.conftest import KEY, RunProxy
+from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.leaks import nothing_left_behind
 from tests.loopback import until
 from tests.pace import paced
 from tests.ports import free_port
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
-from tests.raw_upstream import Conversation, raw_upstream
+from tests.raw_upstream import Conversation
+from tests.raw_upstream import raw_upstream as raw_upstream_that_waits
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
+IDLE_SECONDS = 0.2
+raw_upstream = functools.partial(raw_upstream_that_waits, idle_seconds=IDLE_SECONDS)
+
+
+@pytest.fixture
+def run_proxy(run_proxy: RunProxy) -> RunProxy:
+    """Look for what a fault leaves behind while the service still runs."""
+
+    @asynccontextmanager
+    async def run(upstream: str, **options: str) -> AsyncIterator[RunningProxy]:
+        async with run_proxy(upstream, **options) as proxy, nothing_left_behind():
+            yield proxy
+
+    return run
 
 
 async def error_of(caller: RawCaller, answer: RawAnswer) -> dict[str, str]:

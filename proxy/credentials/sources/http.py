@@ -66,6 +66,8 @@ class HttpTokenSource:
             follow_redirects=False,
             trust_env=False,
             proxy=section.proxy,
+            # The next fetch is minutes away: until then a kept connection only holds a descriptor, or dies.
+            limits=httpx2.Limits(max_keepalive_connections=0),
             # Cookies of one fetch must not affect the next: their session may have ended.
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
         )

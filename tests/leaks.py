@@ -1,0 +1,38 @@
+"""What a service in this process holds: tasks, and descriptors, which connections to upstreams have too."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.pace import paced
+
+LEFT_BEHIND_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 0.02
+
+
+def open_descriptors() -> dict[int, str]:
+    """The descriptors of this process, and what they refer to."""
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the others
+            found[int(path.name)] = str(path.readlink())
+    return found
+
+
+@asynccontextmanager
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Fail if tasks or descriptors that the block has opened are still there some seconds after it."""
+    tasks, descriptors = asyncio.all_tasks(), open_descriptors()
+    yield
+    deadline = asyncio.get_running_loop().time() + paced(LEFT_BEHIND_SECONDS)
+    while True:
+        new_tasks = asyncio.all_tasks() - tasks
+        now = open_descriptors()
+        if not new_tasks and len(now) <= len(descriptors):
+            return
+        new = sorted({*now.values()} - {*descriptors.values()})
+        assert asyncio.get_running_loop().time() < deadline, (new_tasks, new)
+        await asyncio.sleep(LOOK_SECONDS)
