@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Final
@@ -37,6 +38,7 @@ def create_app(
     drain: Drain | None = None,
     token_folder: TokenFolder | None = None,
     worker_reports: WorkerReports | None = None,
+    http_rejections: Counter[int] | None = None,
 ) -> Quart:
     """Build the application.
 
@@ -45,6 +47,7 @@ def create_app(
         drain: Shared with the code that stops the server, so that each stream gets its error event.
         token_folder: Where the workers of the service share tokens, if there are several.
         worker_reports: How `/metrics` and `/status` include the other workers.
+        http_rejections: The number of requests that the server has rejected by itself, by status.
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
@@ -85,7 +88,7 @@ def create_app(
     async def lifespan() -> AsyncGenerator[None]:
         ending = drain or Drain()
         async with (
-            open_snapshots(settings, ending, token_folder) as snapshots,
+            open_snapshots(settings, ending, token_folder, http_rejections) as snapshots,
             contextlib.AsyncExitStack() as stack,
         ):
             app.extensions["proxy"] = snapshots

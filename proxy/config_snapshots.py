@@ -6,6 +6,7 @@ snapshot that was current when it began; a replaced one is closed when its last 
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
@@ -53,13 +54,14 @@ class ConfigSnapshots:
         """
         opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
         group = self._group
-        group.create_task(_keep_open(settings, self._state, self._current, opened))
+        group.create_task(self._keep_open(settings, self._current, opened))
         services = await opened
         previous, self._current = self._current, services
         services.credentials.take_charge()
         self._open = [other for other in self._open if not other.users.may_close] + [services]
         if previous is not None:
             previous.users.retire()
+            self._forget_removed_callers(previous.settings)
         if self._closes_all:
             services.users.close_now()
 
@@ -76,35 +78,47 @@ class ConfigSnapshots:
         for services in self._open:
             services.users.close_now()
 
+    async def _keep_open(
+        self, settings: Settings, previous: Services | None, opened: asyncio.Future[Services]
+    ) -> None:
+        """Open services, and close them in the same task when nothing uses them any more."""
+        try:
+            async with open_services(settings, self._state, previous) as services:
+                if not opened.cancelled():
+                    opened.set_result(services)
+                await services.users.wait_until_unused()
+            # Requests that have ended since the reload have counted their callers again.
+            self._forget_removed_callers(settings)
+        except Exception as error:  # In the task group it would end the whole service.
+            if opened.cancelled():
+                pass  # Nothing waits for the services any more.
+            elif opened.done():
+                _log.exception("services_not_closed")
+            else:
+                opened.set_exception(error)
 
-async def _keep_open(
-    settings: Settings, state: WorkerState, previous: Services | None, opened: "asyncio.Future[Services]"
-) -> None:
-    """Open services, and close them in the same task when nothing uses them any more."""
-    try:
-        async with open_services(settings, state, previous) as services:
-            if not opened.cancelled():
-                opened.set_result(services)
-            await services.users.wait_until_unused()
-    except Exception as error:  # In the task group it would end the whole service.
-        if opened.cancelled():
-            pass  # Nothing waits for the services any more.
-        elif opened.done():
-            _log.exception("services_not_closed")
-        else:
-            opened.set_exception(error)
+    def _forget_removed_callers(self, before: Settings) -> None:
+        """Remove callers from the metrics that only an earlier configuration has."""
+        names = {key.name for key in before.access.keys}
+        self._state.forget_callers(names - {key.name for key in self.current.settings.access.keys})
 
 
 @contextlib.asynccontextmanager
 async def open_snapshots(
-    settings: Settings, drain: Drain, token_folder: TokenFolder | None = None
+    settings: Settings,
+    drain: Drain,
+    token_folder: TokenFolder | None = None,
+    http_rejections: Counter[int] | None = None,
 ) -> AsyncIterator[ConfigSnapshots]:
     """Serve by this configuration until another replaces it.
 
     Raises:
         Exception: the services cannot be built.
     """
-    async with open_worker_state(settings, drain, token_folder) as state, task_group() as group:
+    async with (
+        open_worker_state(settings, drain, token_folder, http_rejections) as state,
+        task_group() as group,
+    ):
         snapshots = ConfigSnapshots(state, group)
         tasks = [group.create_task(state.lag.measure()), group.create_task(state.limits.streams.renew())]
         try:

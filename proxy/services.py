@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -84,12 +85,19 @@ class WorkerState:
     drain: Drain
     lag: LoopLag
     load: Load
+    http_rejections: Mapping[int, int]
+    """The number of requests that the server has rejected by itself, by status."""
     token_folder: TokenFolder | None = None
     """Where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
     traces: "ExchangeTracer | None" = None
+
+    def forget_callers(self, names: Collection[str]) -> None:
+        """Remove callers from the metrics."""
+        for counts in (self.exchanges, self.usage, self.limits):
+            counts.forget(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,10 @@ class Services:
 
 @contextlib.asynccontextmanager
 async def open_worker_state(
-    settings: Settings, drain: Drain, token_folder: TokenFolder | None = None
+    settings: Settings,
+    drain: Drain,
+    token_folder: TokenFolder | None = None,
+    http_rejections: Counter[int] | None = None,
 ) -> AsyncIterator[WorkerState]:
     """Build what one worker has once, on the running event loop."""
     async with contextlib.AsyncExitStack() as stack:
@@ -152,7 +163,10 @@ async def open_worker_state(
             traces = ExchangeTracer(settings.traces)
             stack.push_async_callback(traces.close)
         load, usage = Load(lag), UsageTotals()
-        yield WorkerState(store, redis, fleet, limits, usage, drain, lag, load, token_folder, traces=traces)
+        yield WorkerState(
+            store, redis, fleet, limits, usage, drain, lag, load,
+            {} if http_rejections is None else http_rejections, token_folder, traces=traces,
+        )  # fmt: skip
 
 
 @contextlib.asynccontextmanager
@@ -212,4 +226,5 @@ def _read_worker(settings: Settings, state: WorkerState) -> WorkerReading:
         held_bytes=state.held.total,
         held_bytes_max=settings.limits.total_held_bytes,
         callers=state.limits.readings(settings.access.keys),
+        http_rejections=state.http_rejections,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 from pathlib import Path
 
@@ -138,6 +139,44 @@ async def test_what_callers_have_used_goes_over(run_proxy: RunProxy, tmp_path: P
         await put_in_force(proxy, settings(tmp_path, upstream.url, more=more))
         statuses += [await status_of(caller, "sk-limited-5d21") for _ in range(2)]
         assert statuses == [200, 200, 200, 429]
+
+
+async def test_a_removed_caller_leaves_the_metrics_with_its_last_request(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(talk: Conversation) -> None:
+        if b"slow" in talk.request.body:
+            await go_on.wait()
+        usage = b'{"prompt_tokens": 2, "completion_tokens": 1}'
+        await talk.answer(b'{"choices": [], "usage": %b}' % usage, JSON)
+
+    removed, name = "sk-removed-5b1c", 'caller="removed"'
+    more = f'[[access.keys]]\nname = "removed"\nkey = "{removed}"\nrate = "2/hour"\n'
+    async with (
+        raw_upstream(answer) as upstream,
+        run_proxy(upstream.url, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+        raw_caller(proxy.url) as slow,
+    ):
+
+        def metrics() -> str:
+            return proxy.services.metrics.render()[0].decode()
+
+        assert [await status_of(caller, key) for key in (removed, KEY)] == [200, 200]
+        await slow.send("POST", CHAT, JSON, body=b'{"model": "slow"}', key=removed)
+        await until(lambda: len(upstream.requests) == 3)
+        assert await status_of(caller, removed) == 429
+        for family in ("requests", "sent_bytes", "tokens", "limit_refusals"):
+            assert re.search(rf"llm_proxy_{family}_total\{{{name}", metrics())
+        await put_in_force(proxy, settings(tmp_path, upstream.url))
+        assert name not in metrics()
+        go_on.set()
+        assert (await slow.answer()).status == 200
+        await until(lambda: len(proxy.exchanges) == 4)  # and its caller is counted again
+        await until(lambda: name not in metrics())
+        assert 'requests_total{caller="tester"' in metrics()
 
 
 async def test_the_limit_of_a_body_changes_too(run_proxy: RunProxy, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from proxy.access.caller import Caller
@@ -74,6 +74,12 @@ class CallerLimits:
         tokens = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
         if tokens:
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
+
+    def forget(self, callers: Collection[str]) -> None:
+        """Drop the counts of refusals of callers. What they have used still counts in its period."""
+        for caller in callers:
+            self._refused.pop(caller, None)
+            self.streams.refused.pop(caller, None)
 
     def readings(self, keys: Iterable[CallerKey]) -> list[CallerReading]:
         """Return what callers use, for `/metrics`: those that have a key, and those that have streams."""

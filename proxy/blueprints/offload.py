@@ -6,9 +6,12 @@ from urllib.parse import quote
 
 from quart import Blueprint, Response
 
-from proxy.access import public
+from proxy.access import Caller, public
 from proxy.blueprints.exchange import current_request
-from proxy.errors import EndpointForbidden, NotFound, Unauthenticated
+from proxy.errors import CredentialError, EndpointForbidden, NotFound, ProxyError, Unauthenticated
+from proxy.services import Services
+from proxy.settings import Offload
+from proxy.telemetry import OffloadKey
 from proxy.upstream.offload import find_obstacle, grant
 from proxy.wire.headers import find_header
 from proxy.wire.paths import check_target, find_target
@@ -31,14 +34,25 @@ async def credential() -> Response:
     """
     http = current_request()
     services, headers = http.exchange.services, http.raw_headers
-    settings, offload = services.settings, services.settings.offload
+    offload = services.settings.offload
     if offload is None:
         raise NotFound
     secret = find_header(headers, b"x-offload-secret") or b""
     if not hmac.compare_digest(secret, offload.secret.reveal().encode()):
         raise Unauthenticated(reason="wrong secret of [offload]")
     caller = services.access.identify(headers, http.peer, http.local_address)
-    path = find_header(headers, b"x-offload-path") or b""
+    answers = services.exchanges.offload_answers
+    try:
+        response = await _answer(services, offload, caller, find_header(headers, b"x-offload-path") or b"")
+    except ProxyError as error:
+        answers[OffloadKey(caller.name, "failed" if isinstance(error, CredentialError) else "refused")] += 1
+        raise
+    answers[OffloadKey(caller.name, "granted")] += 1
+    return response
+
+
+async def _answer(services: Services, offload: Offload, caller: Caller, path: bytes) -> Response:
+    settings = services.settings
     check_target(path, b"")
     target = find_target("POST", path)
     caller.check_endpoint(target.endpoint)

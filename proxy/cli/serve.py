@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -175,7 +176,8 @@ async def serve_until_stopped(
         if shared is None:
             announce(resolved, sockets, "http" if certificates is None else "https")
         token_folder, reports = (None, None) if shared is None else (shared.token_folder, shared.reports)
-        app = create_app(resolved, drain, token_folder, reports)
+        rejections = Counter[int]()
+        app = create_app(resolved, drain, token_folder, reports, rejections)
         reloads = reloading(
             signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
             certificates,
@@ -187,6 +189,7 @@ async def serve_until_stopped(
                     await serve_application(
                         app, server, sockets, stopped, max_connections=max_connections,
                         is_leaving=lambda: drain.announced, certificates=certificates,
+                        rejections=rejections,
                     )  # fmt: skip
                 else:
                     await serve_on(kind, app, server, sockets, stopped, max_connections=max_connections)

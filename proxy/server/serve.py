@@ -8,6 +8,7 @@ refusals without a body, and costs several times as much CPU.
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from http import HTTPStatus
@@ -50,6 +51,7 @@ class Server:
         limits: The limits of each connection.
         max_connections: The number of concurrent connections; a further one is answered 503.
         is_leaving: Whether callers should connect to another process; then each response ends its connection.
+        rejections: Counts the requests that the server itself rejects, by status.
     """
 
     def __init__(
@@ -59,19 +61,19 @@ class Server:
         limits: ConnectionLimits,
         max_connections: int | None = None,
         is_leaving: Callable[[], bool] = lambda: False,
+        rejections: Counter[int] | None = None,
     ) -> None:
         self.limits = limits
         self.state: dict[str, object] = {}
         self.root_path = config.root_path
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.refused = 0
-        """Requests that the server itself rejected."""
         self.wrapped = ASGIWrapper(app)
         self.config = config
         self.context = WorkerContext(None)
         self.app = cast(App, app)
         self._max_connections = max_connections
+        self._rejections = Counter[int]() if rejections is None else rejections
         self._is_draining = False
         self._is_leaving = is_leaving
         self._log = get_logger("server")
@@ -123,9 +125,9 @@ class Server:
 
     def reject(self, rejection: RequestRejected, peer: str | None) -> tuple[Headers, bytes]:
         """Log a rejection; return the headers and the body of its response, in OpenAI's error envelope."""
-        self.refused += 1
         request_id = uuid4().hex
         status = rejection.status
+        self._rejections[status.value] += 1
         self._log.info(
             "request_refused", status=status.value, reason=rejection.reason, peer=peer, request_id=request_id
         )
@@ -202,6 +204,7 @@ async def serve(
     max_connections: int | None = None,
     is_leaving: Callable[[], bool] = lambda: False,
     certificates: Certificates | None = None,
+    rejections: Counter[int] | None = None,
 ) -> None:
     """Serve until `stopped` returns; then let requests end, within `graceful_timeout` of the configuration.
 
@@ -214,13 +217,14 @@ async def serve(
         max_connections: The number of concurrent connections.
         is_leaving: Whether callers should connect to another process; this begins before `stopped` returns.
         certificates: Makes the server use TLS.
+        rejections: Counts the requests that the server itself rejects, by status.
 
     Raises:
         Exception: the application did not start.
     """
     loop = asyncio.get_running_loop()
     state: LifespanState = {}
-    server = Server(app, config, limits or limits_of(config), max_connections, is_leaving)
+    server = Server(app, config, limits or limits_of(config), max_connections, is_leaving, rejections)
     lifespan = Lifespan(server.wrapped, config, loop, state)
     lifespan_task = loop.create_task(lifespan.handle_lifespan())
     try:

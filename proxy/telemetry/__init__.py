@@ -1,7 +1,7 @@
 """Logs, metrics, and the record of each exchange."""
 
 from proxy.telemetry.exchange_record import BodyLog, ExchangeRecord
-from proxy.telemetry.exchange_totals import ExchangeTotals
+from proxy.telemetry.exchange_totals import ExchangeTotals, OffloadKey
 from proxy.telemetry.log_writer import writing_to
 from proxy.telemetry.logs import bind_context, configure_logs, get_logger, request_context
 from proxy.telemetry.metrics import Metrics
@@ -23,6 +23,7 @@ __all__ = [
     "ExchangeRecord",
     "ExchangeTotals",
     "Metrics",
+    "OffloadKey",
     "TokenLife",
     "TokenReading",
     "TokenState",

@@ -1,7 +1,8 @@
 """Totals over all exchanges since start-up, counted when each ends. The metrics are computed from them."""
 
 from collections import Counter, defaultdict
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Final, Literal, NamedTuple
 
 from proxy.telemetry.exchange_record import ExchangeRecord
 from proxy.telemetry.histogram import Histogram
@@ -24,6 +25,14 @@ class RequestKey(NamedTuple):
     outcome: str
 
 
+class OffloadKey(NamedTuple):
+    """The labels by which answers to nginx are counted."""
+
+    caller: str
+    result: Literal["granted", "refused", "failed"]
+    """`refused`: the proxy has to relay the request; `failed`: there is no token."""
+
+
 def _durations() -> Histogram:
     return Histogram(BUCKET_SECONDS)
 
@@ -42,6 +51,8 @@ class ExchangeTotals:
         self.bytes_received: Counter[str] = Counter()
         self.bytes_sent: Counter[str] = Counter()
         """By caller."""
+        self.offload_answers: Counter[OffloadKey] = Counter()
+        """Answers to nginx, which asks whether it may relay requests itself."""
 
     def count(self, record: ExchangeRecord) -> None:
         """Count an exchange that has ended. Probes are not counted."""
@@ -58,3 +69,13 @@ class ExchangeTotals:
             self.events[upstream] += record.events
             if record.first_byte_at is not None:
                 self.first_events[upstream].add(record.first_byte_at - record.started)
+
+    def forget(self, callers: Collection[str]) -> None:
+        """Drop the counts of callers."""
+        for key in [key for key in self.requests if key.caller in callers]:
+            del self.requests[key]
+        for answer in [answer for answer in self.offload_answers if answer.caller in callers]:
+            del self.offload_answers[answer]
+        for caller in callers:
+            self.bytes_received.pop(caller, None)
+            self.bytes_sent.pop(caller, None)

@@ -18,7 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.telemetry.exchange_totals import ExchangeTotals, RequestKey
+from proxy.telemetry.exchange_totals import ExchangeTotals, OffloadKey, RequestKey
 from proxy.telemetry.histogram import Histogram
 from proxy.telemetry.logs import dropped_lines
 from proxy.telemetry.loop_lag import LoopLag
@@ -131,7 +131,7 @@ class Metrics:
         upstreams: Callable[[], Iterable[UpstreamReading]] = tuple,
         lag: LoopLag | None = None,
         exchanges: ExchangeTotals | None = None,
-        worker: Callable[[], WorkerReading] = lambda: WorkerReading(0, 0, 0, ()),
+        worker: Callable[[], WorkerReading] = lambda: WorkerReading(0, 0, 0, (), {}),
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(lambda: _collect_tokens([*tokens()])))
@@ -198,6 +198,11 @@ def _collect_exchanges(totals: ExchangeTotals) -> Iterator[Metric]:
     for key, count in totals.requests.items():
         requests.add_metric(key, count)
     yield requests
+    text = "Answers to nginx, which asks whether it may relay requests itself."
+    answers = CounterMetricFamily(PREFIX + "offload_answers", text, labels=OffloadKey._fields)
+    for answer, count in totals.offload_answers.items():
+        answers.add_metric(answer, count)
+    yield answers
     text = "Time from the arrival of a request to its end, which includes the time of its caller."
     yield _histogram("request_duration_seconds", text, "endpoint", totals.durations)
     text = "Time from the arrival of a request to the first byte of its event stream."
@@ -240,6 +245,11 @@ def _collect_worker(reading: WorkerReading) -> Iterator[Metric]:
         for name, count in caller.refused.items():
             refused.add_metric([caller.caller, name], count)
     yield from (streams, limit, refused)
+    text = "Requests that the server rejected before they reached the application, by status."
+    rejected = CounterMetricFamily(PREFIX + "http_rejections", text, labels=["status"])
+    for status, count in reading.http_rejections.items():
+        rejected.add_metric([str(status)], count)
+    yield rejected
 
 
 def _collect_process() -> Iterator[Metric]:

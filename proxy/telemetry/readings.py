@@ -1,6 +1,6 @@
 """Plain numbers about credentials, upstreams and usage, from which the metrics are computed when scraped."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -117,6 +117,8 @@ class WorkerReading(NamedTuple):
     held_bytes: int
     held_bytes_max: int
     callers: Sequence[CallerReading]
+    http_rejections: Mapping[int, int]
+    """Requests that the server has rejected by itself, by status."""
 
 
 # --- usage
@@ -153,6 +155,10 @@ class UsageTotals:
         key = UsageKey(caller, model, upstream)
         before = self._totals.get(key, (0, 0))
         self._totals[key] = (before[0] + prompt, before[1] + completion)
+
+    def forget(self, callers: Collection[str]) -> None:
+        """Drop the counts of callers."""
+        self._totals = {key: total for key, total in self._totals.items() if key.caller not in callers}
 
     def __iter__(self) -> Iterator[tuple[UsageKey, tuple[int, int]]]:
         return iter([*self._totals.items()])

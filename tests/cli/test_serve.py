@@ -145,6 +145,28 @@ async def status(url: str, method: str, path: str) -> tuple[int, list[str]]:
         return answer.status, answer.header("connection")
 
 
+async def test_what_the_server_itself_rejects_is_counted_by_status(tmp_path: Path) -> None:
+    requests = (
+        b"GET / HTTP/1.1\r\n\r\n", b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 1000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    )  # fmt: skip
+    async with (
+        raw_upstream(answer_at_once) as upstream,
+        draining(settings_for(tmp_path, upstream.url), delay=0) as service,
+    ):
+        for request in requests:
+            async with raw_caller(service.url) as caller:
+                await caller.write(request)
+                await caller.closed()
+        async with raw_caller(service.url) as caller:
+            await caller.send("GET", "/metrics", "Connection: close", key=None)
+            text = (await caller.body(await caller.answer())).decode()
+        service.stop()
+    counted = dict(re.findall(r'(?m)^llm_proxy_http_rejections_total\{status="(\d+)"\} (\S+)$', text))
+    assert counted == {"400": "2.0", "501": "1.0", "505": "1.0", "431": "1.0"}
+
+
 async def test_readiness_turns_before_the_port_closes_and_all_is_served_meanwhile(tmp_path: Path) -> None:
     async with (
         raw_upstream(answer_at_once) as upstream,
