@@ -24,6 +24,7 @@ from proxy.app import create_app
 from proxy.cli import main
 from proxy.cli.arguments import COMMANDS, SCRIPT, build_parser
 from proxy.cli.gateway import embedded_gateway
+from proxy.gateway import GatewayOptions, create_gateway
 from proxy.settings import load_settings
 from tests.conftest import RunningGateway
 from tests.documents import CODE, DOCUMENTS, FENCE, ROOT, fences
@@ -48,6 +49,8 @@ NOT_IN_BLOCKS: Final = {"health", "completion"}
 
 LOCAL: Final = "http://127.0.0.1:5002"
 PUBLIC: Final = "https://llm.corp.example"
+WORD_DELAY: Final = 0.05
+"""Long enough that a busy machine does not deliver all events at once, which `doctor` would call buffered."""
 STATUS_KEY: Final = "status-key-4f70-b1c2"
 ENVIRONMENT: Final = {
     "LC_ALL": "C.UTF-8",
@@ -154,11 +157,19 @@ def blocks() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
+async def gateway() -> AsyncIterator[RunningGateway]:
+    """A demonstration gateway with short pauses."""
+    app = create_gateway(GatewayOptions(word_delay=WORD_DELAY))
+    async with serve_on_loopback(app) as url:
+        yield RunningGateway(url, app.extensions["gateway"])
+
+
+@pytest.fixture
 async def reader(tmp_path: Path, gateway: RunningGateway) -> AsyncIterator[Reader]:
     """One with the files of the guides, beside the demonstration service."""
     (tmp_path / "my.toml").write_text(MY_TOML.format(url=gateway.url))
     (tmp_path / "key.txt").write_text("sk-local\n")
-    changes = {"PROXY__GATEWAY__WORD_DELAY": "0", "PROXY__STATUS__KEY": STATUS_KEY}
+    changes = {"PROXY__GATEWAY__WORD_DELAY": str(WORD_DELAY), "PROXY__STATUS__KEY": STATUS_KEY}
     settings = load_settings(ROOT / "config/proxy.toml", changes)
     async with embedded_gateway(settings) as resolve:
         app = create_app(resolve(settings))

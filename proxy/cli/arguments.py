@@ -1,8 +1,10 @@
 """The command line: each command with its options and examples."""
 
 import argparse
+import contextlib
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,16 @@ READY_URL: Final = "http://127.0.0.1:5002/readyz"
 SHELLS: Final = ("bash", "zsh", "fish")
 WORD_DELAY_SECONDS_MAX: Final = 0.5
 SERVERS: Final = ("hypercorn", "uvicorn", "granian")
+
+
+def typed_command() -> str:
+    """Return the command as the user started it, for messages from which it can be copied."""
+    if Path(sys.argv[0]).name == SCRIPT:
+        return SCRIPT
+    python = Path(sys.executable)
+    with contextlib.suppress(OSError, ValueError):  # another folder, or one that has been deleted
+        python = python.relative_to(Path.cwd())
+    return f"{shlex.quote(str(python))} -m proxy"
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +57,7 @@ class Command(NamedTuple):
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
     parser = Parser(
-        prog=SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m proxy",
+        prog=typed_command(),
         description="Static key in, live token out: a proxy for OpenAI-compatible gateways.",
         epilog=_examples(f"{SCRIPT} {example}" for example in _FIRST_STEPS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,7 +85,8 @@ def options_of(command: Command) -> list[argparse.Action]:
 
 
 def _examples(lines: Iterator[str] | tuple[str, ...]) -> str:
-    return "\n".join(["examples:", *(f"  {line}" for line in lines)])
+    command = typed_command()
+    return "\n".join(["examples:", *(f"  {line.replace(SCRIPT, command, 1)}" for line in lines)])
 
 
 def _add_serve(parser: Parser) -> None:

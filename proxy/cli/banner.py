@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from proxy import __version__
-from proxy.cli.arguments import SCRIPT
+from proxy.cli.arguments import typed_command
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings
 
 NAMES_SHOWN: Final = 5
@@ -50,7 +50,7 @@ Try it:
     -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
     -d '{{"model": "mock-gpt-model", "stream": true, "messages": [{{"role": "user", "content": "你是谁"}}]}}'
 
-Connect your own gateway:   {SCRIPT} init
+Connect your own gateway:   {typed_command()} init
 """
 
 
@@ -64,7 +64,7 @@ LLM token proxy {__version__}
   keys       {keys}
   upstreams  {_join_names(f"{name} ({section.base_url})" for name, section in settings.upstreams.items())}
 {_pages(settings, address)}
-Does it work?   {SCRIPT} doctor --url {address}/v1 --key -
+Does it work?   {typed_command()} doctor --url {address}/v1 --key -
 """
 
 

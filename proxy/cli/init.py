@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from proxy.cli.arguments import typed_command
 from proxy.cli.doctor.command import diagnose
 from proxy.cli.doctor.models import is_for_chat
 from proxy.cli.doctor.report import Report
 from proxy.cli.doctor.walk import CheckPlan, SettingsWalk, has_failed
 from proxy.cli.init_phrases import COMMENTS, TEXTS
-from proxy.cli.recipe import TestedRecipe, tested_recipe
+from proxy.cli.recipe import TestedRecipe, read_curl_line, tested_recipe
 from proxy.errors import SettingsError
 from proxy.recipe.block import toml
 from proxy.recipe.phrases import language_of
@@ -37,6 +38,8 @@ DEFAULT_CALLER: Final = "ragflow"
 ANSWER_CHARACTERS_MAX: Final = 16 * 1024
 MODELS_SHOWN: Final = 8
 _STEM: Final = re.compile(r"[A-Za-z0-9._-]+")
+_ACCESS: Final = {"1", "2", "3"}
+_PASTED: Final = re.compile(r"curl|invoke-", re.IGNORECASE)
 _CALLER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _DEMONSTRATION: Final = f"""\
 [credentials.{CREDENTIAL}]
@@ -168,14 +171,16 @@ class Setup:
         """Ask how the gateway is to be accessed; return whether that works so far."""
         options = self._options
         chosen = "1" if options.curl is not None else "2" if options.api_key is not None else ""
+        line = None if options.curl == "-" else options.curl
         if not chosen:
-            chosen = "3" if options.yes else self._choose("access", "1", {"1", "2", "3"})
+            chosen = "3" if options.yes else self._access()
+        if chosen not in _ACCESS:
+            chosen, line = "1", read_curl_line(f"{chosen}\n")
         if chosen == "2":
             self._answers.api_key = self._api_key()
             self._answers.secrets[API_KEY] = self._answers.api_key
         if chosen != "1":
             return True
-        line = None if options.curl == "-" else options.curl
         recipe = argparse.Namespace(
             curl=line, offline=None, name=CREDENTIAL, utc_offset=None, yes=options.yes
         )
@@ -184,6 +189,12 @@ class Setup:
             return False
         self._answers.secrets |= self._answers.recipe.environ
         return True
+
+    def _access(self) -> str:
+        """Return the choice, or the first line of a command that was pasted instead."""
+        while (answer := self._ask("access", "1")) not in _ACCESS and not _PASTED.match(answer):
+            self._say("again")
+        return answer
 
     def _api_key(self) -> str:
         given = self._options.api_key
@@ -302,7 +313,7 @@ class Setup:
         else:
             self._say("hand_over", answers.caller, str(places.environment))
             self._say("load", f". {shlex.quote(str(places.environment.absolute()))}")
-        self._say("serve", f"llm-token-proxy serve --config {shlex.quote(str(places.config))}")
+        self._say("serve", f"{typed_command()} serve --config {shlex.quote(str(places.config))}")
 
     # --- the terminal
 

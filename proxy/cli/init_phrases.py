@@ -5,7 +5,7 @@ from typing import Final
 
 TEXTS: Final = {
     "url": ("1/5  Base URL of the model gateway (Enter: the demonstration gateway)", "1/5  模型网关的 Base URL（回车：使用演示网关）"),
-    "access": ("2/5  How does the gateway know you? 1 a token, from a curl line; 2 a fixed API key; 3 not at all", "2/5  网关如何认证？1 令牌（用 curl 命令行获取）；2 固定的 API key；3 不认证"),
+    "access": ("2/5  How does the gateway know you? 1 a token, from a curl line (or paste it here); 2 a fixed API key; 3 not at all", "2/5  网关如何认证？1 令牌（用 curl 命令行获取，可直接粘贴在这里）；2 固定的 API key；3 不认证"),
     "key": ("     The API key (it is not shown)", "     API key（不会显示）"),
     "model": ("3/5  Model for the chat", "3/5  对话模型"),
     "caller": ("4/5  The program that will call this proxy", "4/5  调用本代理的程序"),

@@ -120,7 +120,7 @@ def tested_recipe(options: argparse.Namespace) -> TestedRecipe | None:
 
 def _draft(options: argparse.Namespace) -> Draft:
     try:
-        line = options.curl if options.curl is not None else _read_line()
+        line = options.curl if options.curl is not None else read_curl_line()
         return take_secrets_out(_with_absolute_files(parse_curl(line)), options.name)
     except ComputedLine:
         raise
@@ -135,17 +135,22 @@ def _offer_exec(options: argparse.Namespace, reason: str) -> None:
     _print_notes(f'the curl line: {reason}. Use source = "exec" instead:', *STEPS, "", hmac_script().rstrip())
 
 
-def _read_line() -> str:
-    """Read the line from standard input; on a terminal it ends where a shell would run it."""
+def read_curl_line(begun: str = "") -> str:
+    """Read the curl line from standard input; on a terminal it ends where a shell would run it.
+
+    Args:
+        begun: Its first line, if that has been read already.
+    """
     terminal = sys.stdin.isatty()
-    if terminal:
+    if terminal and not begun:
         _print_notes("Paste the curl line that gets a token:")
-    text = ""
+    text = begun
     try:
-        for line in iter(sys.stdin.readline, ""):
-            text += line
-            if terminal and text.strip() and _is_complete(text):
+        while not (terminal and text.strip() and _is_complete(text)):
+            line = sys.stdin.readline()
+            if not line:
                 break
+            text += line
     except UnicodeDecodeError:
         raise CurlLineError("it is not valid UTF-8") from None
     return text

@@ -4,18 +4,22 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from proxy.cli import main
-from proxy.cli.arguments import COMMANDS, SHELLS, build_parser, options_of
+from proxy.cli.arguments import COMMANDS, SHELLS, build_parser, options_of, typed_command
 from proxy.cli.completion import completion
 
 Printed = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_every_command_has_valid_examples(name: str, capsys: Printed) -> None:
+def test_the_help_of_every_command_has_valid_examples(
+    name: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["llm-token-proxy"])
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
@@ -40,7 +44,19 @@ def test_the_help_lists_every_command_and_the_first_steps(capsys: Printed) -> No
         main(["--help"])
     shown = capsys.readouterr().out
     assert all(re.search(rf"^ +{name} +\w", shown, re.MULTILINE) for name in COMMANDS)
-    assert "llm-token-proxy init" in shown
+    assert f"{typed_command()} init" in shown
+
+
+def test_help_names_the_command_that_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / ".venv/bin/python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert typed_command() == f"{python} -m proxy"
+    monkeypatch.chdir(tmp_path)
+    assert typed_command() == ".venv/bin/python -m proxy"
+    assert "\n  .venv/bin/python -m proxy init\n" in build_parser().format_help()
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/llm-token-proxy", "--help"])
+    assert typed_command() == "llm-token-proxy"
+    assert "\n  llm-token-proxy init\n" in build_parser().format_help()
 
 
 def completed(*words: str) -> list[str]:

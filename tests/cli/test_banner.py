@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli.arguments import typed_command
 from proxy.cli.banner import print_banner
 from proxy.settings import Settings, load_settings
 
@@ -46,7 +47,7 @@ def test_on_a_terminal_it_names_addresses_callers_and_the_doctor(
         "keys       ragflow",
         "upstreams  chat (https://llm.corp.example/v1)",
         "chat       http://127.0.0.1:5002/chat/",
-        "llm-token-proxy doctor --url http://127.0.0.1:5002/v1 --key -",
+        f"{typed_command()} doctor --url http://127.0.0.1:5002/v1 --key -",
     ):
         assert words in shown
     assert KEY not in shown
@@ -62,4 +63,4 @@ def test_the_demonstration_shows_its_public_key_and_the_way_on(capsys: pytest.Ca
     print_banner(load_settings(ROOT / "config/proxy.toml", {}), ADDRESS)
     shown = capsys.readouterr().out
     assert "Bearer sk-local" in shown
-    assert "llm-token-proxy init" in shown
+    assert f"{typed_command()} init" in shown

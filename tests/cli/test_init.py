@@ -5,6 +5,7 @@ import io
 import re
 import stat
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.loopback import serve_on_loopback
 
 Printed = pytest.CaptureFixture[str]
 SECRET = "demo-secret"
+WORD_DELAY = 0.05
+"""Long enough that a busy machine does not deliver all events at once, which `doctor` would call buffered."""
 API_KEY = "sk-canary-of-the-gateway"
 CURL = (
     "curl -X POST {url}/token -H 'Content-Type: application/json' "
@@ -29,6 +32,14 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[RunningGateway]:
+    """A demonstration gateway with short pauses."""
+    app = create_gateway(GatewayOptions(word_delay=WORD_DELAY))
+    async with serve_on_loopback(app) as url:
+        yield RunningGateway(url, app.extensions["gateway"])
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +112,24 @@ async def test_answers_on_a_terminal_are_tried_and_corrected(
     assert f". {tmp_path}/my.env" in printed.err
 
 
+async def test_a_curl_command_may_be_pasted_where_its_number_is_asked_for(
+    gateway: RunningGateway, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pasted = CURL.format(url=gateway.url).replace(" -H ", " \\\n  -H ")
+    answers = [f"{gateway.url}/v1", pasted, "", "", ""]
+    monkeypatch.setattr(sys, "stdin", Terminal("\n".join(answers) + "\n"))
+    assert await run(tmp_path / "my.toml") == 0
+    assert "please answer again" not in capsys.readouterr().err
+    assert (tmp_path / "my.secrets/CORP_APP_SECRET").read_text() == SECRET
+
+
 async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
     tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{API_KEY}\n"))
-    async with serve_on_loopback(create_gateway(GatewayOptions(word_delay=0.0, api_key=API_KEY))) as url:
+    async with serve_on_loopback(
+        create_gateway(GatewayOptions(word_delay=WORD_DELAY, api_key=API_KEY))
+    ) as url:
         assert await run(tmp_path / "my.toml", "--yes", "--base-url", f"{url}/v1", "--api-key", "-") == 0
     printed = capsys.readouterr()
     assert (tmp_path / "my.secrets/GATEWAY_API_KEY").read_text() == API_KEY
