@@ -23,7 +23,8 @@ PERIOD_SECONDS: Final = 2.0
 AGE_SECONDS: Final = (600.0, 900.0)
 """Limits of the random lifetime of a stream, after which the browser reconnects. It also ends streams whose
 reader vanished unnoticed."""
-_OPENING: Final = b"retry: 2000\n\n"
+OPENING: Final = b"retry: 2000\n\n"
+"""Milliseconds after which a browser reconnects."""
 _CHAT_STYLE: Final = "tokens.css"
 
 
@@ -96,7 +97,7 @@ class StatusService:
         """
         end = asyncio.get_running_loop().time() + random.uniform(*AGE_SECONDS)  # noqa: S311  spreads reconnections
         sent: dict[str, str] = {}
-        yield _OPENING
+        yield OPENING
         while may_read():
             shown = parts(await self.overview(), words, time.time())
             changed = [html for name, html in shown.items() if sent.get(name) != html]

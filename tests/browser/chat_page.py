@@ -2,7 +2,7 @@
 
 import asyncio
 
-from playwright.async_api import BrowserContext, CDPSession, Page, expect
+from playwright.async_api import BrowserContext, CDPSession, Page
 
 from tests.browser.inspection import find_faults, take_picture
 from tests.browser.watch import Watch
@@ -12,6 +12,18 @@ RUN_BY_A_MESSAGE = "window.pwned"
 """What hostile messages set when one of them runs."""
 NEAR_PX = 8
 """From here on the page counts as being at the end."""
+UNTIL = """(node) => new Promise((resolve) => {
+    const observer = new MutationObserver(look);
+    function look() {
+        if (%s) {
+            observer.disconnect();
+            resolve();
+        }
+    }
+    observer.observe(node, { attributes: true, childList: true, subtree: true });
+    look();
+})"""
+"""Waits for a condition from change to change. Asking now and then takes longer, and misses what is short."""
 
 
 class ChatPage:
@@ -49,11 +61,19 @@ class ChatPage:
 
     async def connected(self) -> None:
         """Wait for the stream."""
-        await expect(self.frame).to_have_attribute("data-link", "open")
+        await self._until("node.dataset.link === 'open'")
 
     async def in_state(self, state: str) -> None:
         """Wait for a state of the last turn; "idle" is none."""
-        await expect(self.frame).to_have_attribute("data-state", state)
+        await self._until(f"node.dataset.state === '{state}'")
+
+    async def answered(self, count: int) -> None:
+        """Wait for the end of some answers."""
+        await self._until(f"node.querySelectorAll('.took').length === {count}")
+
+    async def _until(self, condition: str) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.frame.evaluate(UNTIL % condition)
 
     async def ask(self, text: str) -> None:
         """Write a question and send it by Enter."""

@@ -1,28 +1,40 @@
 """What people and axe look at on any page: pictures, faults of accessibility, and scrolling sideways."""
 
+import os
 from pathlib import Path
+from typing import Final
 
-from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
+from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped]
 from playwright.async_api import Page
 
 SCREENSHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
+PICTURES: Final = bool(os.environ.get("PROXY_TEST_PICTURES")) or os.environ.get("PROXY_TEST_REQUIRE") == "all"
+"""Whether this run takes pictures of every state in every look."""
+RUN_AXE: Final = """(options) => window.axe.run(options).then(({ violations }) => violations.flatMap(
+    ({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
+        `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 300)}`)))"""
+AXE_OPTIONS: Final = {"resultTypes": ["violations"], "rules": {"color-contrast-enhanced": {"enabled": True}}}
+
+
+def looks(*names: str, least: int = 1) -> list[str]:
+    """Return the looks to go through: the first ones suffice where nobody wants pictures."""
+    return [*names] if PICTURES else [*names[:least]]
 
 
 async def take_picture(page: Page, name: str, *, whole: bool = False) -> None:
     """Keep a picture of the window or of the whole page, for people to look at."""
+    if not PICTURES:
+        return
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     await page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
 
 
 async def find_faults(page: Page) -> list[str]:
     """What axe finds, best practices and a contrast of 7:1 included."""
-    options = {"resultTypes": ["violations"], "rules": {"color-contrast-enhanced": {"enabled": True}}}
-    results = await Axe().run(page, options=options)
-    return [
-        f"{found['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
-        for found in results.response["violations"]
-        for node in found["nodes"]
-    ]
+    if not await page.evaluate("'axe' in window"):
+        await page.evaluate(AXE_SCRIPT)
+    faults: list[str] = await page.evaluate(RUN_AXE, AXE_OPTIONS)
+    return faults
 
 
 async def fits(page: Page) -> bool:

@@ -32,6 +32,7 @@ from tests.conftest import KEY, SETTINGS, STATIC
 T = TypeVar("T")
 BEGINNING = "0-0"
 CHAT = '[chat]\nrate = "1000/second"\n'
+RETRY = b"retry:50\n\n"
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -244,7 +245,8 @@ class _Application:
         path, method = scope["path"], scope["method"]
         answer = self._answer(path, method, dict(scope["headers"]), scope["query_string"])
         if answer is None:
-            await self._app(scope, receive, cast(ASGISendCallable, self._without_policy(send)))
+            sending = _reconnecting_soon(send) if path == "/chat/stream" else self._without_policy(send)
+            await self._app(scope, receive, cast(ASGISendCallable, sending))
             return
         status, headers, body = answer
         named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -303,6 +305,17 @@ class _Application:
             await send(message)
 
         return sending
+
+
+def _reconnecting_soon(send: ASGISendCallable) -> Any:
+    """Send with each piece of a stream that a browser may reconnect at once; Chromium would wait for 3 s."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.body" and message["body"]:
+            message = {**message, "body": message["body"] + RETRY}
+        await send(message)
+
+    return sending
 
 
 def _finish(working: Coroutine[Any, Any, T]) -> T:

@@ -194,9 +194,10 @@ class ScriptedStatus:
 
 @contextmanager
 def quick_stream() -> Iterator[None]:
-    """Send what has changed at once, so that no test waits for it."""
+    """Send what has changed at once, and let browsers reconnect at once, so that no test waits for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PERIOD_SECONDS", 0.02)
+        patch.setattr(service, "OPENING", b"retry: 50\n\n")
         yield
 
 

@@ -6,23 +6,21 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.inspection import find_faults, fits, take_picture
+from tests.browser.inspection import find_faults, fits, looks, take_picture
 from tests.browser.scripted_status import scripted_status
 from tests.browser.test_screens import DARK, ENGLISH, PHONE
 from tests.browser.watch import Watch
 
+LOOKS: dict[str, tuple[dict[str, Any], str]] = {
+    "chinese-dark": ({"locale": "zh-CN", **DARK}, "English"),
+    "phone": ({**PHONE, **ENGLISH}, "中文"),
+    "english": (ENGLISH, "中文"),
+}
 
-@pytest.mark.parametrize(
-    ("name", "look", "other"),
-    [
-        ("english", ENGLISH, "中文"),
-        ("chinese-dark", {"locale": "zh-CN", **DARK}, "English"),
-        ("phone", {**PHONE, **ENGLISH}, "中文"),
-    ],
-)
-async def test_the_page_has_its_picture(
-    browser: Browser, tmp_path: Path, name: str, look: dict[str, Any], other: str
-) -> None:
+
+@pytest.mark.parametrize("name", looks(*LOOKS, least=2))
+async def test_the_page_has_its_picture(browser: Browser, tmp_path: Path, name: str) -> None:
+    look, other = LOOKS[name]
     async with scripted_status(tmp_path) as service:
         watch = Watch(service.url)
         context = await browser.new_context(**look)

@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Stage
@@ -158,29 +157,29 @@ async def test_a_failure_says_its_cause_aloud_and_offers_one_thing_to_do(stage: 
     await expect(page.turns.locator(".failure")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    ("refusal", "said"),
-    [
-        (Refusal(429, "Too many requests!", {"Retry-After": "2"}), "发得太快了，请过 2 秒再发。"),
-        (Refusal(403, "not yours"), "这个对话属于另一个会话，请刷新页面后再试。"),
-        (Refusal(200, "?", fields={"reason": "prompt_too_long", "number": 9}), "问题太长，最多 9 个字。"),
-        (Refusal(503, "?", fields={"reason": "restarting"}), "服务正在重启，请稍后再问。"),
-        (Refusal(200, "参数错误 bad model"), "参数错误 bad model"),
-        (Refusal(500, ""), "没有送到，文字还在输入框里。请再发一次。"),
-    ],
-    ids=["too often", "foreign", "a code", "a code of a 503", "in odd words", "fault"],
-)
-async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(
-    stage: Stage, refusal: Refusal, said: str
-) -> None:
+REFUSALS = {
+    "发得太快了，请过 2 秒再发。": Refusal(429, "Too many requests!", {"Retry-After": "2"}),
+    "这个对话属于另一个会话，请刷新页面后再试。": Refusal(403, "not yours"),
+    "问题太长，最多 9 个字。": Refusal(200, "?", fields={"reason": "prompt_too_long", "number": 9}),
+    "服务正在重启，请稍后再问。": Refusal(503, "?", fields={"reason": "restarting"}),
+    "参数错误 bad model": Refusal(200, "参数错误 bad model"),
+    "没有送到，文字还在输入框里。请再发一次。": Refusal(500, ""),
+}
+
+
+async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(stage: Stage) -> None:
     page = await stage.open()
-    stage.chat.refusal = refusal
-    await page.ask("你好")
-    await expect(page.refusal).to_have_text(said)
-    await expect(page.input).to_have_value("你好")
-    await page.input.press("Enter")
-    await expect(page.questions).to_have_text(["你好"])
-    await expect(page.refusal).to_be_empty()
+    for number, (said, refusal) in enumerate(REFUSALS.items(), 1):
+        stage.chat.refusal = refusal
+        await page.ask(f"你好 {number}")
+        await expect(page.refusal).to_have_text(said)
+        await expect(page.input).to_have_value(f"你好 {number}")
+        await page.input.press("Enter")
+        await expect(page.questions.last).to_have_text(f"你好 {number}")
+        await expect(page.refusal).to_be_empty()
+        stage.chat.state("done", seconds=1)
+        await page.in_state("idle")
+    await expect(page.questions).to_have_count(len(REFUSALS))
 
 
 async def test_an_error_with_a_code_is_told_in_the_language_of_the_page(stage: Stage) -> None:

@@ -6,6 +6,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.browser import samples
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Stage
+from tests.browser.inspection import looks
 from tests.browser.test_screens import DARK, PHONE
 from tests.loopback import until
 
@@ -168,7 +169,7 @@ async def test_without_motion_it_is_there_at_once_and_with_motion_it_slides_for_
     assert await page.evaluate(f"document.querySelector('llm-chat-drawer').show() ?? {animations}") == [180]
 
 
-@pytest.mark.parametrize("look", ["desktop", "dark", "phone"])
+@pytest.mark.parametrize("look", looks("dark", "phone", "desktop", least=2))
 async def test_it_is_accessible_and_has_its_picture(stage: Stage, look: str) -> None:
     page = await host(stage, **{"desktop": {}, "dark": DARK, "phone": PHONE}[look])
     await ChatPage(page).shot(f"drawer-{look}-1-closed")

@@ -4,6 +4,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Stage
+from tests.browser.inspection import looks
 from tests.browser.test_screens import DARK, PHONE
 from tests.chat.formulas import FORMULAS
 
@@ -13,7 +14,7 @@ TEXT = "\n\n".join(
 PARTS = 6
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+@pytest.mark.parametrize("look", looks("light", "dark", "phone"))
 async def test_the_corpus_has_its_pictures(stage: Stage, look: str) -> None:
     options = {"light": {}, "dark": DARK, "phone": PHONE}[look]
     page = await stage.open(**{"viewport": {"width": 1000, "height": 1500}, **options})

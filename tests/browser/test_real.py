@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -40,11 +41,11 @@ async def neighbour() -> AsyncIterator[Neighbour]:
         yield Neighbour(url, site.pages)
 
 
-@pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def service(neighbour: Neighbour) -> AsyncIterator[str]:
-    """One service for all tests here; every visitor has a session of their own."""
+@asynccontextmanager
+async def serving(neighbour: Neighbour, word_delay: float) -> AsyncIterator[str]:
+    """Run a service whose model pauses after each word, and give its address."""
     settings = {
-        "PROXY__GATEWAY__WORD_DELAY": "0.02",
+        "PROXY__GATEWAY__WORD_DELAY": str(word_delay),
         "PROXY__CHAT__RATE": "20/second",
         "PROXY__CHAT__MODELS": json.dumps(["x1", "gpt-4o"]),
         "PROXY__CHAT__TITLE": "博客助手",
@@ -57,9 +58,23 @@ async def service(neighbour: Neighbour) -> AsyncIterator[str]:
         yield found[1]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def real(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
-    """Visitors of the real service."""
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def service(neighbour: Neighbour) -> AsyncIterator[str]:
+    """A service for all tests that read whole answers; every visitor has a session of their own."""
+    async with serving(neighbour, 0.002) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def slow_service(neighbour: Neighbour) -> AsyncIterator[str]:
+    """A service for all tests that look at an answer while it is being written."""
+    async with serving(neighbour, 0.02) as url:
+        yield url
+
+
+@asynccontextmanager
+async def visited(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
+    """Give the visitors of a service, and close their pages at the end."""
     stage = Stage(ScriptedChat(), service, browser, Watch(service, neighbour.url), [])
     try:
         yield stage
@@ -69,8 +84,22 @@ async def real(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIte
     assert stage.watch.complaints == []
 
 
-async def test_a_question_in_chinese_is_thought_about_and_answered_piece_by_piece(real: Stage) -> None:
-    page = await real.open()
+@pytest_asyncio.fixture(loop_scope="session")
+async def real(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
+    """Visitors of the real service."""
+    async with visited(service, browser, neighbour) as stage:
+        yield stage
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def slow(slow_service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
+    """Visitors of the slow service."""
+    async with visited(slow_service, browser, neighbour) as stage:
+        yield stage
+
+
+async def test_a_question_in_chinese_is_thought_about_and_answered_piece_by_piece(slow: Stage) -> None:
+    page = await slow.open()
     await page.ask("海内存知己，天涯若比邻，出自哪里？")
     await expect(page.questions).to_have_text(["海内存知己，天涯若比邻，出自哪里？"])
     await page.in_state("thinking")
@@ -89,9 +118,9 @@ async def test_a_question_in_chinese_is_thought_about_and_answered_piece_by_piec
     assert await page.faults() == []
 
 
-async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(real: Stage) -> None:
-    page = await real.open()
-    other = await ChatPage.open(page.page.context, real.url + "/chat/", real.watch)
+async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(slow: Stage) -> None:
+    page = await slow.open()
+    other = await ChatPage.open(page.page.context, slow.url + "/chat/", slow.watch)
     await page.ask("你好")
     await page.in_state("answering")
     await page.page.reload()
@@ -103,8 +132,8 @@ async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(real: Stage) 
     await expect(page.questions).to_have_text(["你好"])
 
 
-async def test_stop_then_again_then_a_new_chat(real: Stage) -> None:
-    page = await real.open(locale="en-GB")
+async def test_stop_then_again_then_a_new_chat(slow: Stage) -> None:
+    page = await slow.open(locale="en-GB")
     await page.ask("Hello")
     await page.in_state("answering")
     await page.button.click()
@@ -133,9 +162,9 @@ async def test_what_the_service_refuses_is_told_in_the_visitors_language(real: S
 async def test_one_visitor_sees_nothing_of_another(real: Stage) -> None:
     one, other = await real.open(), await real.open()
     await one.ask("这是一个秘密")
-    await one.in_state("answering")
+    await one.answered(1)
     await other.ask("你好")
-    await other.in_state("answering")
+    await other.answered(1)
     await expect(other.page.locator("llm-chat .log")).not_to_contain_text("秘密")
 
 
@@ -152,16 +181,15 @@ async def test_the_drawer_on_a_page_that_brings_its_channel(real: Stage) -> None
     chat = ChatPage(page)
     await chat.connected()
     await chat.ask("你好")
-    await chat.in_state("answering")
     await expect(chat.answer.locator("blockquote")).to_contain_text("你好")
 
 
 async def test_the_drawer_on_a_page_of_another_origin_that_may_use_it(
-    real: Stage, neighbour: Neighbour
+    slow: Stage, neighbour: Neighbour
 ) -> None:
-    neighbour.pages["post"] = (HOST.format(channel="", service=real.url), None)
-    page = await (await real.context()).new_page()
-    real.watch.over(page)
+    neighbour.pages["post"] = (HOST.format(channel="", service=slow.url), None)
+    page = await (await slow.context()).new_page()
+    slow.watch.over(page)
     await page.goto(neighbour.url + "/site/post")
     await page.locator("#ask-ai").click()
     chat = ChatPage(page)
@@ -180,9 +208,7 @@ async def converse(page: ChatPage, *questions: str) -> None:
             await page.page.locator("llm-chat .fresh").click()
             await expect(page.turns).to_have_count(0)
         await page.ask(question)
-        await page.in_state("answering")
-        await page.in_state("idle")
-        await expect(page.turns.locator(".took")).to_have_count(1)
+        await page.answered(1)
 
 
 async def open_list(page: ChatPage) -> Locator:
@@ -257,8 +283,8 @@ async def test_closing_the_page_right_after_a_deletion_deletes(real: Stage) -> N
     await expect(page.page.locator("llm-chat .list span.name")).to_have_text(["留下的"])
 
 
-async def test_an_answer_goes_on_while_another_conversation_is_shown(real: Stage) -> None:
-    page = await real.open()
+async def test_an_answer_goes_on_while_another_conversation_is_shown(slow: Stage) -> None:
+    page = await slow.open()
     await page.ask("长的问题")
     await page.in_state("answering")
     await page.page.locator("llm-chat .fresh").click()
@@ -327,10 +353,9 @@ async def test_the_drawer_has_the_list_as_well_and_escape_closes_it_first(real: 
 async def test_an_edited_question_is_asked_in_a_conversation_of_its_own(real: Stage) -> None:
     page = await real.open()
     await converse(page, "第一个问题")
-    for question in ("第二个问题", "第三个问题"):
+    for number, question in enumerate(("第二个问题", "第三个问题"), 2):
         await page.ask(question)
-        await page.in_state("answering")
-        await page.in_state("idle")
+        await page.answered(number)
     await page.turns.nth(1).hover()
     await page.turns.nth(1).get_by_role("button", name="编辑").click()
     editor = page.page.locator("llm-chat .editor textarea")
@@ -345,8 +370,7 @@ async def test_an_edited_question_is_asked_in_a_conversation_of_its_own(real: St
     await editor.fill("改过的问题")
     await page.page.locator("llm-chat .editor").get_by_role("button", name="另问一次").click()
     await expect(page.questions).to_have_text(["第一个问题", "改过的问题"])
-    await page.in_state("answering")
-    await page.in_state("idle")
+    await page.answered(2)
     await expect(page.answer).to_contain_text("改过的问题")
     await expect(page.answer).to_contain_text("3 条消息")
     await page.shot("edit-2-edited")
@@ -379,8 +403,6 @@ async def test_a_chosen_model_answers_is_named_and_stays_chosen(real: Stage) -> 
     await expect(page.turns.locator(".ending")).to_contain_text("x1")
     await model.select_option("gpt-4o")
     await page.page.locator("llm-chat .retry").click()
-    await page.in_state("answering")
-    await page.in_state("idle")
     await expect(page.turns.locator(".ending")).to_contain_text("gpt-4o")
     await page.page.reload()
     await page.connected()
