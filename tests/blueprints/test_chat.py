@@ -2,40 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from proxy.chat.channels import Ownership
-from proxy.chat.event import Event
-from proxy.chat.page_files import PageFile
 from proxy.redis_connection import StoreUnavailable
+from tests.blueprints.chat_visits import FREE, NOWHERE, OK, chatting, send, use_files
 from tests.chat.visitor import Visitor, chat_of, states, visitor
-from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.conftest import KEY, RunProxy
 from tests.pace import PATIENCE
-from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
-
-FREE = '[chat]\nrate = "1000/second"\n'
-NOWHERE = "http://127.0.0.1:9"
-OK = (200, {"code": 1, "msg": ""})
-
-
-@asynccontextmanager
-async def chatting(run_proxy: RunProxy, chat: str = FREE) -> AsyncIterator[tuple[Visitor, RunningProxy]]:
-    async with run_proxy(NOWHERE, more=chat) as proxy, visitor(proxy.url) as someone:
-        yield someone, proxy
-
-
-async def send(url: str, method: str, path: str, *headers: str, body: bytes = b"") -> tuple[RawAnswer, bytes]:
-    """One request without a browser's help."""
-    async with raw_caller(url) as caller:
-        await caller.send(method, path, *headers, body=body, key=None)
-        answer = await caller.answer()
-        whole = b"" if answer.status in {204, 304} or method == "HEAD" else await caller.body(answer)
-        return answer, whole
-
 
 # --- there, or not
 
@@ -68,66 +44,6 @@ async def test_no_key_is_asked(run_proxy: RunProxy) -> None:
 
 
 # --- sessions and channels
-
-
-@pytest.mark.parametrize(
-    ("proto", "kind"), [("https", {"SameSite=None", "Secure", "Partitioned"}), ("http", {"SameSite=Lax"})]
-)
-async def test_the_cookie_is_cross_site_over_tls_if_other_sites_may_use_the_chat(
-    run_proxy: RunProxy, proto: str, kind: set[str]
-) -> None:
-    async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (_, proxy):
-        answer, _ = await send(proxy.url, "GET", "/chat/session", f"X-Forwarded-Proto: {proto}")
-        parts = {part.strip() for part in answer.header("set-cookie")[0].split(";")[1:]}
-        assert kind <= parts
-
-
-async def test_the_session_is_a_signed_cookie_for_the_path_of_the_chat(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy) as (someone, proxy):
-        answer, body = await send(proxy.url, "GET", "/chat/session")
-        (cookie,) = answer.header("set-cookie")
-        assert cookie.startswith("llm_chat=")
-        assert {part.strip() for part in cookie.split(";")[1:]} == {"HttpOnly", "Path=/chat", "SameSite=Lax"}
-        assert answer.header("cache-control") == ["no-store"]
-        channel = json.loads(body)["channel"]
-        value = cookie.partition(";")[0]
-        again, body = await send(proxy.url, "GET", "/chat/session", f"Cookie: {value}")
-        assert json.loads(body) == {"channel": channel, "busy": False}
-        assert again.header("set-cookie") == []
-        _, body = await send(proxy.url, "GET", "/chat/session", f"Cookie: {value[:-2]}xx")
-        assert json.loads(body)["channel"] != channel
-        assert channel != someone.channel
-
-
-async def test_a_public_channel_is_readable_and_accepts_no_questions(run_proxy: RunProxy) -> None:
-    async with (
-        chatting(run_proxy, FREE + 'public_channels = ["sse"]\n') as (one, proxy),
-        visitor(proxy.url) as other,
-        one.listen(channel="sse") as first,
-        other.listen(channel="") as second,  # who names no channel reads that one
-    ):
-        await chat_of(proxy).broker.publish("sse", Event({"message": "to all"}, "message_event"))
-        assert [(await stream.next()).html for stream in (first, second)] == ["to all"] * 2
-        for path in ("dialogue", "regenerate", "stop", "reset"):
-            assert (await one.post(path, "hi", "sse"))[0] == 403
-
-
-@pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
-async def test_behind_tls_the_cookie_is_secure(run_proxy: RunProxy, proto: str, *, secure: bool) -> None:
-    async with chatting(run_proxy) as (_, proxy):
-        answer, _ = await send(proxy.url, "GET", "/chat/session", f"X-Forwarded-Proto: {proto}")
-        assert ("Secure" in answer.header("set-cookie")[0]) is secure
-
-
-async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy, FREE) as (someone, proxy), visitor(proxy.url) as stranger:
-        assert await someone.post("dialogue", "") == OK
-        for action in ("dialogue", "stop", "reset", "regenerate"):
-            assert (await stranger.post(action, "x", someone.channel))[0] == 403, action
-        status, answer = await stranger.get(f"stream?channel={someone.channel}")
-        assert (status, answer["code"]) == (403, 0)
-        assert (await stranger.get(f"session?channel={someone.channel}"))[0] == 403
-        assert (await stranger.post("rename", channel=someone.channel, title="x"))[0] == 403
 
 
 async def test_a_visitor_has_conversations_that_are_listed_renamed_and_deleted(run_proxy: RunProxy) -> None:
@@ -180,16 +96,6 @@ async def listed(someone: Visitor) -> list[tuple[str, str]]:
     return [(entry["channel"], entry["title"]) for entry in found]
 
 
-async def test_a_page_of_another_site_brings_its_own_channel_and_then_owns_it(run_proxy: RunProxy) -> None:
-    async with (
-        chatting(run_proxy) as (someone, proxy),
-        visitor(proxy.url) as stranger,
-        someone.listen(channel="5f2c-of-a-flask-site"),
-    ):
-        assert await someone.post("dialogue", "", "5f2c-of-a-flask-site") == OK
-        assert (await stranger.get("stream?channel=5f2c-of-a-flask-site"))[0] == 403
-
-
 async def test_a_stream_that_began_before_the_channel_had_an_owner_ends_when_another_session_asks(
     run_proxy: RunProxy,
 ) -> None:
@@ -213,21 +119,6 @@ async def test_to_visit_claims_no_channel_and_is_counted(run_proxy: RunProxy) ->
         assert not await chat_of(proxy).channels.owned(someone.channel)
 
 
-async def test_no_channel_is_flask_sses_default(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy) as (someone, proxy), visitor(proxy.url) as stranger:
-        async with someone.http.get(f"{proxy.url}/chat/stream") as response:
-            assert response.status == 200
-        assert await someone.post("dialogue", "", "") == OK
-        assert (await stranger.get("stream?channel=sse"))[0] == 403
-        assert (await stranger.get("stream?channel="))[0] == 403
-
-
-@pytest.mark.parametrize("channel", ["x" * 129, "%00", "a%0Ab"])
-async def test_an_invalid_channel_name_is_400(run_proxy: RunProxy, channel: str) -> None:
-    async with chatting(run_proxy) as (someone, _):
-        assert (await someone.get(f"stream?channel={channel}"))[0] == 400
-
-
 async def test_channels_and_prompts_stand_in_no_log(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         async with someone.listen() as stream:
@@ -241,75 +132,6 @@ async def test_channels_and_prompts_stand_in_no_log(run_proxy: RunProxy) -> None
 
 
 # --- POST requests
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),
-        ({"Origin": "{own}"}, 200),
-        ({"Origin": "{own}", "Sec-Fetch-Site": "same-origin"}, 200),
-        ({"Sec-Fetch-Site": "none"}, 200),
-        ({"Origin": "https://blog.example", "Sec-Fetch-Site": "same-site"}, 200),
-        ({"Origin": "https://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Origin": "http://[x"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
-        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example"}, 200),
-        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example:443"}, 200),
-        ({"Origin": "https://chat.example", "X-Forwarded-Host": "chat.example:80"}, 403),
-        ({"Origin": "https://chat.example:8443", "X-Forwarded-Host": "chat.example:8443"}, 200),
-        ({"Origin": "https://chat.example:x", "X-Forwarded-Host": "chat.example"}, 403),
-    ],
-)
-@pytest.mark.parametrize("action", ["dialogue", "stop", "reset"])
-async def test_only_our_own_pages_and_named_ones_may_post(
-    run_proxy: RunProxy, action: str, headers: dict[str, str], status: int
-) -> None:
-    async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (someone, proxy):
-        sent = {name: value.format(own=proxy.url) for name, value in headers.items()}
-        assert (await someone.post(action, "", **sent))[0] == status
-
-
-async def test_a_named_page_may_read_and_others_may_not(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (_, proxy):
-        answer, _ = await send(
-            proxy.url, "OPTIONS", "/chat/dialogue", "Origin: https://blog.example",
-            "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type",
-        )  # fmt: skip
-        assert answer.status == 200
-        assert answer.header("access-control-allow-origin") == ["https://blog.example"]
-        assert answer.header("access-control-allow-credentials") == ["true"]
-        assert answer.header("access-control-allow-headers") == ["Content-Type"]
-        other, _ = await send(proxy.url, "GET", "/chat/session", "Origin: https://evil.example")
-        assert other.header("access-control-allow-origin") == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "body", "status"),
-    [
-        ("application/json", b'{"prompt": ""}', 200),
-        ("application/json; charset=utf-8", b'{"prompt": null, "more": 1}', 200),
-        ("application/json", b"{}", 200),
-        ("application/json", b"[]", 400),
-        ("application/json", b'{"prompt": 1}', 400),
-        ("application/json", b"", 400),
-        ("application/json", b"\xff", 400),
-        ("application/json", b"[" * 4000, 400),
-        ("text/plain", b'{"prompt": ""}', 415),
-        ("application/x-www-form-urlencoded", b"prompt=x", 415),
-    ],
-)
-async def test_json_with_a_prompt_is_expected(
-    run_proxy: RunProxy, kind: str, body: bytes, status: int
-) -> None:
-    async with chatting(run_proxy) as (_, proxy):
-        answer, text = await send(
-            proxy.url, "POST", "/chat/dialogue?channel=c", f"Content-Type: {kind}", body=body
-        )
-        assert answer.status == status
-        assert json.loads(text)["code"] == (1 if status == 200 else 0)
 
 
 async def test_a_question_may_have_the_configured_length(run_proxy: RunProxy) -> None:
@@ -446,18 +268,6 @@ async def test_a_redis_that_is_away_for_a_moment_refuses_no_stream_and_one_that_
 # --- the page
 
 
-def use_files(proxy: RunningProxy, **files: str) -> None:
-    """Let the page consist of these files."""
-    kinds = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-    page = {
-        name.replace("__", "/").replace("_", "."): PageFile(
-            text.encode(), kinds[name.rpartition("_")[2]], text
-        )
-        for name, text in files.items()
-    }
-    object.__setattr__(chat_of(proxy), "page", page)
-
-
 async def test_the_page_and_its_files(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (_, proxy):
         use_files(proxy, index_html="<p>", drawer_js="1", icons__send_js="2")
@@ -474,19 +284,6 @@ async def test_the_page_and_its_files(run_proxy: RunProxy) -> None:
         assert (bare.status, bare.header("location")) == (302, ["/chat/"])
         for path in ("/chat/page/none.js", "/chat/page/index", "/chat/page/%2e%2e/service.py"):
             assert (await send(proxy.url, "GET", path))[0].status in {400, 404}, path
-
-
-async def test_every_response_forbids_active_content(run_proxy: RunProxy) -> None:
-    async with chatting(run_proxy) as (_, proxy):
-        use_files(proxy, index_html="<p>")
-        for path in ("/chat/", "/chat/session", "/chat/page/none.js", "/chat/dialogue"):
-            answer, _ = await send(proxy.url, "GET", path)
-            (policy,) = answer.header("content-security-policy")
-            assert "default-src 'none'" in policy
-            assert "script-src 'self'" in policy
-            assert "unsafe" not in policy
-            assert answer.header("x-content-type-options") == ["nosniff"]
-            assert answer.header("referrer-policy") == ["no-referrer"]
 
 
 async def test_errors_are_in_the_articles_shape(run_proxy: RunProxy) -> None:

@@ -1,7 +1,9 @@
 """Fixtures that open the chat's stores: in memory, and over a real Redis for several processes."""
 
+import asyncio
 import base64
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from proxy.chat.channels import Channels
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.stores import Stores, open_feed, open_stores
 from proxy.redis_connection import RedisConnection
 from proxy.settings import Shared
-from tests.pace import paced
+from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer, redis_server
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -63,6 +66,12 @@ async def processes(
         yield [
             await stack.enter_async_context(open_process(settings, turns=3, **options)) for _ in range(count)
         ]
+
+
+async def stopped(channels: Channels, channel: str) -> tuple[str, float]:
+    """Why a dialogue must stop, and when that was."""
+    async with asyncio.timeout(PATIENCE):
+        return await channels.wait_for_stop(channel), time.monotonic()
 
 
 @pytest.fixture

@@ -2,115 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from proxy.chat import outbox, publisher
-from proxy.chat.channels import MemoryChannels, StopReason
-from proxy.chat.conversation import MemoryConversation
-from proxy.chat.conversation_list import MemoryConversationList
-from proxy.chat.dialogues import Branch, Dialogues
+from proxy.chat.dialogues import Branch
 from proxy.chat.event import Event, Position
 from proxy.chat.memory_broker import MemoryBroker
-from proxy.chat.notices import Notice
 from proxy.chat.render import BlockKind
-from proxy.chat.stores import Stores
-from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
 from proxy.drain import Drain
-from proxy.errors import InvalidRequest, Overloaded, ProxyError, TokenUnavailable
+from proxy.errors import Overloaded
 from proxy.redis_connection import StoreUnavailable
-from proxy.settings import Chat
-from proxy.telemetry import ExchangeRecord
+from tests.chat.dialogue_room import Model, Room, code, free, room, said
 from tests.pace import PATIENCE
-
-
-def said(text: str) -> bytes:
-    return b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % text.encode()
-
-
-class Model:
-    """Says these bytes; `None` among them waits for ever."""
-
-    def __init__(self, *chunks: bytes | None, error: ProxyError | None = None) -> None:
-        self.chunks = chunks
-        self.error = error
-        self.asked: list[Sequence[Message]] = []
-        self.models: list[str] = []
-        self.left = asyncio.Event()
-
-    @contextlib.asynccontextmanager
-    async def ask(
-        self, messages: Sequence[Message], request_id: str, model: str
-    ) -> AsyncIterator[ModelAnswer]:
-        self.asked.append(messages)
-        self.models.append(model)
-        if self.error is not None:
-            raise self.error
-        body = cast(AsyncGenerator[bytes], self._body(self.chunks))
-        yield ModelAnswer(200, streamed=True, body=body, record=ExchangeRecord(request_id, "POST", "/"))
-
-    async def _body(self, chunks: Iterable[bytes | None]) -> AsyncIterator[bytes]:
-        try:
-            for chunk in chunks:
-                if chunk is None:
-                    await asyncio.Event().wait()
-                else:
-                    await asyncio.sleep(0)
-                    yield chunk
-        finally:
-            self.left.set()
-
-
-def code(notice: Notice | None) -> str:
-    """The code of a notice, or "" for none."""
-    return "" if notice is None else notice.code
-
-
-class Room:
-    """One channel and its dialogues."""
-
-    def __init__(self, model: Model, broker: MemoryBroker, channels: MemoryChannels, drain: Drain) -> None:
-        self.model = model
-        self.broker = broker
-        self.channels = channels
-        stores = Stores(broker, channels, MemoryConversation(3), MemoryConversationList(expire=60))
-        upstream = cast(ChatUpstream, model)
-        self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, shared=False)
-
-    async def ask(self, prompt: str = "hi") -> str:
-        """Ask, and return the code of the notice, or ""."""
-        return code(await self.dialogues.ask("c", prompt, "r"))
-
-    async def turn(self) -> list[str]:
-        """Return the published blocks and states, up to the end of the turn."""
-        shown: list[str] = []
-        async with self.broker.subscribe("c", "0-0") as subscription, asyncio.timeout(PATIENCE):
-            while not shown or shown[-1] not in {"done", "stopped", "failed"}:
-                data = cast(dict[str, Any], (await subscription.get()).data)
-                shown.append(data.get("message") or data["state"])
-        return shown
-
-
-@contextlib.asynccontextmanager
-async def room(
-    model: Model,
-    broker: MemoryBroker | None = None,
-    channels: MemoryChannels | None = None,
-    drain: Drain | None = None,
-) -> AsyncIterator[Room]:
-    found = Room(model, broker or MemoryBroker(), channels or MemoryChannels(), drain or Drain())
-    async with found.dialogues:
-        yield found
-
-
-async def free(chat: Room, channel: str = "c") -> None:
-    """Wait until no dialogue runs."""
-    async with asyncio.timeout(PATIENCE):
-        while await chat.channels.busy(channel):  # noqa: ASYNC110  there is no event for that
-            await asyncio.sleep(0)
 
 
 async def test_an_empty_question_is_not_sent() -> None:
@@ -194,55 +100,6 @@ async def test_an_unexpected_error_is_logged_shown_and_ends_only_that_dialogue(
     assert "Something went wrong" in shown[-2]
     assert shown[-1] == "failed"
     assert lines[0]["event"] == "chat_dialogue_failed"
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (Overloaded(), "Too many are asking"),
-        (TokenUnavailable(), "cannot be reached"),
-        (InvalidRequest("with the vendor's words"), "cut off"),
-    ],
-)
-async def test_an_error_is_explained_to_the_visitor(error: ProxyError, told: str) -> None:
-    async with room(Model(error=error)) as chat:
-        await chat.ask()
-        shown = await chat.turn()
-    assert told in shown[-2]
-    assert "vendor" not in "".join(shown)
-
-
-async def test_a_lost_lease_ends_the_answer() -> None:
-    class Losing(MemoryChannels):
-        async def wait_for_stop(self, channel: str) -> StopReason:
-            return "lost"
-
-    async with room(Model(said("a"), None), channels=Losing()) as chat:
-        await chat.ask()
-        shown = await chat.turn()
-    assert "cut off" in shown[-2]
-    assert shown[-1] == "failed"
-
-
-async def test_a_failed_watch_for_stops_is_logged_and_the_answer_continues() -> None:
-    class Deaf(MemoryChannels):
-        async def wait_for_stop(self, channel: str) -> StopReason:
-            raise StoreUnavailable("away")
-
-    with capture_logs() as lines:
-        async with room(Model(said("a")), channels=Deaf()) as chat:
-            await chat.ask()
-            shown = await chat.turn()
-    assert shown[-1] == "done"
-    assert [line["event"] for line in lines] == ["chat_stop_watch_failed"]
-
-
-async def test_after_an_early_stop_the_question_is_not_sent() -> None:
-    async with room(Model(said("a"))) as chat:
-        await chat.ask()  # its task has not begun yet
-        await chat.dialogues.stop("c")
-        shown = await chat.turn()
-    assert shown[-1] in {"stopped", "done"}
 
 
 async def test_half_an_answer_is_remembered_and_none_is_not() -> None:
@@ -332,17 +189,6 @@ async def test_an_edited_question_goes_on_from_the_beginning_of_the_conversation
         again = await chat.dialogues.ask("new", "x", "r", branch=Branch("c", second[0]))
         assert code(again) == "bad_request"
         await free(chat, "new")
-
-
-async def test_a_chosen_model_answers_and_is_named_at_the_end() -> None:
-    async with room(Model(said("a"))) as chat:
-        assert await chat.dialogues.ask("c", "hi", "r", model="other") is None
-        await free(chat)
-        async with chat.broker.subscribe("c", "0-0") as reader, asyncio.timeout(PATIENCE):
-            while (data := cast(dict[str, Any], (await reader.get()).data)).get("state") != "done":
-                pass
-    assert data["model"] == "other"
-    assert chat.model.models == ["other"]
 
 
 async def questions(chat: Room, channel: str) -> list[tuple[Position, str]]:

@@ -4,30 +4,19 @@ from dataclasses import replace
 
 from proxy.status.overview import CALLERS_SHOWN, PROBLEMS_SHOWN, merge
 from proxy.status.page import parts
-from proxy.status.report import decode, encode
 from proxy.status.words import CHINESE, ENGLISH
 from proxy.telemetry.traffic import CallerTraffic, MinuteReading
 from tests.browser.scripted_status import (
     AT,
     CIRCUIT_OPEN,
     EMPTY,
-    ERRORS,
     EXPIRED,
-    STATES,
     loaded,
     problem,
-    token,
     traffic,
-    upstream,
 )
 
 MINUTE = int(AT / 60)
-
-
-def test_reports_survive_the_way_between_workers() -> None:
-    for report in STATES.values():
-        assert decode(encode(report)) == replace(report)
-    assert encode(None) == b""
 
 
 def test_counts_of_workers_are_added() -> None:
@@ -84,29 +73,3 @@ def test_the_oldest_minute_is_an_hour_ago_and_the_last_is_in_progress() -> None:
     overview = merge([replace(EMPTY, traffic=traffic(counts, {}, {}))], 1)
     assert len(overview.results) == 60
     assert overview.totals["ok"] == 60
-
-
-def test_a_token_is_described_by_what_is_left_of_it() -> None:
-    def told(*tokens: object) -> str:
-        return parts(merge([replace(EMPTY, credentials=[*tokens])], 1), ENGLISH, 0.0)["credentials"]  # type: ignore[list-item]
-
-    assert "4 min 38 s left of 5 min · renewed in 3 min 12 s" in told(token("corp", "fresh", 12))
-    assert "renewal is due" in told(token("corp", "stale", 250))
-    assert "no token can be sent" in told(token("corp", "expired", 295))
-    assert "no token can be sent · next attempt in 44 s" in told(token("corp", "empty", 0, backoff=44.0))
-    assert "does not expire" in told(token("corp", "fresh", 12, float("inf")))
-
-
-def test_each_part_is_in_both_languages_and_has_no_inline_script_or_style() -> None:
-    for report in (*STATES.values(), ERRORS):
-        english, chinese = (parts(merge([report], 1), words, 0.0) for words in (ENGLISH, CHINESE))
-        assert [*english] == [*chinese]
-        for html in (*english.values(), *chinese.values()):
-            assert "<script" not in html
-            assert " style=" not in html
-            assert "\n" not in html
-
-
-def test_upstreams_without_breaker_say_so() -> None:
-    overview = merge([replace(EMPTY, upstreams=[upstream("chat", None)])], 1)
-    assert "No circuit breaker" in parts(overview, ENGLISH, 0.0)["upstreams"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.doctor.catalogue import CATALOGUE
-from proxy.cli.doctor.findings import Entry, Finding, Level, clean
+from proxy.cli.doctor.findings import Level
 from proxy.transport_failure import FailureKind
 
 CODE = Path(__file__).parents[3] / "proxy/cli/doctor"
@@ -39,10 +39,3 @@ def test_every_finding_is_used_and_every_used_one_exists() -> None:
     code = "".join(path.read_text() for path in CODE.glob("*.py") if path.name != "catalogue.py")
     quoted = {*re.findall(r'"([a-z0-9_]+)"', code)}
     assert CATALOGUE.keys() - quoted - {*FailureKind} == set()
-
-
-def test_values_are_cleaned() -> None:
-    entry = Entry(Level.OK, *[CATALOGUE["name_found"].english] * 2)
-    finding = Finding("name_found", "url", {"host": "a\x1b[31m\u202eb{x}", "addresses": "1" * 500})
-    assert finding.words(entry, "en").happened == f"a [31m b{{x}} is {'1' * 200}..."
-    assert clean("a\nb") == "a b"

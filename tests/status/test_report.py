@@ -1,0 +1,12 @@
+"""What a worker reports: it arrives unchanged at the others."""
+
+from dataclasses import replace
+
+from proxy.status.report import decode, encode
+from tests.browser.scripted_status import STATES
+
+
+def test_reports_survive_the_way_between_workers() -> None:
+    for report in STATES.values():
+        assert decode(encode(report)) == replace(report)
+    assert encode(None) == b""

@@ -1,0 +1,131 @@
+"""Requests that nginx may relay itself: every reason against it, and what nginx gets to know."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from proxy.access import Caller
+from proxy.credentials import UpstreamCredential
+from proxy.settings import Inject, Settings
+from proxy.settings.load import load_settings
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.offload import STALE_SECONDS_MAX, find_obstacle, grant
+from proxy.upstream.routing import Routing
+from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, MODELS, Endpoint
+from tests.credentials.fakes import FakeIssuer, build_machine, virtually
+
+SETTINGS = """
+[upstreams.main]
+base_url = "http://127.0.0.1:9/v1"
+credential = "corp"
+
+[credentials.corp]
+source = "static"
+value = "s3cret-canary"
+
+[[access.keys]]
+name = "app"
+key = "sk-app-1234567890abcdef"
+
+[offload]
+secret = "0123456789abcdef"
+upstreams = ["main"]
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[str], Settings]:
+    """Load settings from a text."""
+
+    def loaded(text: str) -> Settings:
+        file = tmp_path / "proxy.toml"
+        file.write_text(text, encoding="utf-8")
+        return load_settings(file, {})
+
+    return loaded
+
+
+def obstacle(settings: Settings, endpoint: Endpoint = CHAT_COMPLETIONS) -> str:
+    """Why a chat of the first caller may not be relayed by nginx."""
+    assert settings.offload is not None
+    idle = cast(UpstreamClient, SimpleNamespace(running=0))  # chosen, never called
+    clients = dict.fromkeys(settings.upstreams, idle)
+    caller = Caller.of(settings.access.keys[0])
+    plan = Routing(settings, clients).plan(endpoint, "m", caller)
+    return find_obstacle(settings, settings.offload, plan, caller)
+
+
+def test_a_plain_request_has_no_obstacle(load: Callable[[str], Settings]) -> None:
+    assert obstacle(load(SETTINGS)) == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ('name = "app"', 'name = "app"\nmodels = ["m"]', "its key has limits"),
+        ('name = "app"', 'name = "app"\nrate = "5/minute"', "its key has limits"),
+        ('name = "app"', 'name = "app"\nmax_streams = 3', "its key has limits"),
+        ('name = "app"', 'name = "app"\nrepairs = ["ragflow"]', "its key or its upstream has repairs"),
+        ('credential = "corp"', 'credential = "corp"\nrenames = {m = "n"}', "its upstream renames models"),
+        (
+            'credential = "corp"',
+            'credential = "corp"\nheaders = {x-team = "a"}',
+            "its upstream gets headers of its own",
+        ),
+        ('credential = "corp"', 'credential = "corp"\nretries.attempts = 2', "its upstream has retries"),
+        (
+            "[upstreams.main]",
+            '[upstreams.other]\nbase_url = "http://a.test/v1"\n[routes]\ndefault = "other"\n[upstreams.main]',
+            "[offload] upstreams does not name its upstream",
+        ),
+        (
+            "[upstreams.main]",
+            '[[routes.models]]\nmatch = "m"\nupstream = "main"\n[routes]\ndefault = "main"\n[upstreams.main]',
+            "its model decides which upstream it goes to",
+        ),
+        (
+            'value = "s3cret-canary"',
+            'value = "s3cret-canary"\ninject = {query = "k"}',
+            "nginx cannot write its token",
+        ),
+    ],
+)
+def test_what_the_proxy_must_do_itself_is_an_obstacle(
+    load: Callable[[str], Settings], before: str, after: str, reason: str
+) -> None:
+    assert before in SETTINGS
+    assert obstacle(load(SETTINGS.replace(before, after))) == reason
+
+
+def test_an_endpoint_whose_model_is_not_in_the_body_needs_the_proxy(
+    load: Callable[[str], Settings],
+) -> None:
+    settings = load(SETTINGS)
+    assert obstacle(settings, EMBEDDINGS) == ""
+    assert obstacle(settings, MODELS) == "its endpoint needs the proxy"
+
+
+@virtually
+async def test_nginx_gets_the_target_and_the_token_for_as_long_as_the_token_lives() -> None:
+    machine = build_machine(FakeIssuer(lifetime=12.5))
+    used = UpstreamCredential(machine, Inject())
+    found = await grant("https://llm.example/api/v1/", b"/chat/completions", used, 60)
+    assert {name: value for name, value in found.headers.items() if name != "X-Offload-authorization"} == {
+        "X-Offload-Scheme": "https",
+        "X-Offload-Host": "llm.example",
+        "X-Offload-Name": "llm.example",
+        "X-Offload-Target": "/api/v1/chat/completions",
+    }
+    assert found.headers["X-Offload-authorization"].startswith("Bearer ")
+    assert 0 < found.seconds <= 12
+    assert found.seconds + found.stale_seconds <= 12.5
+
+
+async def test_without_a_credential_only_the_cache_time_counts() -> None:
+    found = await grant("http://127.0.0.1:9/v1", b"/embeddings", None, 5)
+    assert (found.seconds, found.stale_seconds) == (5, math.floor(STALE_SECONDS_MAX))
+    assert "X-Offload-authorization" not in found.headers
