@@ -130,11 +130,24 @@ def beside(name: str, file: str) -> str:
     return normpath(f"{name.rpartition('/')[0] or '.'}/{file}")
 
 
+def in_the_other_language(name: str) -> set[str]:
+    """The documents that readers of this one have in their own language."""
+    return {
+        document
+        for document in DOCUMENTS
+        if translation_of(document) in DOCUMENTS and document.endswith(CHINESE) != name.endswith(CHINESE)
+    }
+
+
 @each_readme
 def test_the_readmes_link_each_other_their_index_and_the_documents_beside_them(name: str) -> None:
     other = translation_of(name)
     index = next(page for page in INDEXES if page.endswith(CHINESE) == name.endswith(CHINESE))
-    beside_it = {document for document in DOCUMENTS if "/" not in document} - {*READMES}
+    beside_it = {
+        document
+        for document in DOCUMENTS
+        if "/" not in document and document not in in_the_other_language(name)
+    } - {*READMES}
 
     assert f"]({other})" in DOCUMENTS[name].split("\n## ")[0]
     assert {*LINK.findall(DOCUMENTS[name])} >= {index, *beside_it}
@@ -148,13 +161,8 @@ def test_the_readmes_are_short(name: str) -> None:
 @each_index
 def test_the_indexes_link_every_document_in_their_language(name: str) -> None:
     linked = {beside(name, target.partition("#")[0]) for target in LINK.findall(DOCUMENTS[name])}
-    in_the_other_language = {
-        document
-        for document in DOCUMENTS
-        if translation_of(document) in DOCUMENTS and document.endswith(CHINESE) != name.endswith(CHINESE)
-    }
 
-    assert linked >= {*DOCUMENTS} - {name} - in_the_other_language
+    assert linked >= {*DOCUMENTS} - {name} - in_the_other_language(name)
 
 
 def test_every_document_of_the_folder_is_there_in_both_languages_and_links_the_other() -> None:

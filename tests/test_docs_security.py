@@ -1,4 +1,4 @@
-"""Every guarantee of SECURITY.md names tests that exist."""
+"""Every guarantee of SECURITY*.md names tests that exist, the same in both languages."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,17 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[1]
-TEXT: Final = (ROOT / "SECURITY.md").read_text()
-GUARANTEES: Final = [
-    block
-    for block in TEXT.partition("## Guarantees")[2].partition("## Not guarded")[0].split("\n\n")
-    if block.strip() and not block.lstrip().startswith("#")
-]
+
+
+def guarantees_of(page: str, heading: str, next_heading: str) -> list[str]:
+    """The paragraphs below a heading."""
+    text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    blocks = text.partition(f"\n## {next_heading}\n")[0].split("\n\n")
+    return [block for block in blocks if block.strip() and not block.lstrip().startswith("#")]
+
+
+GUARANTEES: Final = guarantees_of("SECURITY.md", "Guarantees", "Not guarded")
+IN_CHINESE: Final = guarantees_of("SECURITY.zh-CN.md", "保证", "不在防护之内")
 _TESTS: Final = re.compile(r"<!-- tests: ([^>]*) -->\s*$")
 
 
@@ -30,3 +35,8 @@ def test_a_guarantee_names_tests_that_exist(block: str) -> None:
         path, _, function = name.partition("::")
         source = (ROOT / path).read_text()
         assert not function or re.search(rf"\bdef {re.escape(function)}\(", source), name
+
+
+def test_both_languages_give_the_same_guarantees() -> None:
+    assert [*map(named_tests, IN_CHINESE)] == [*map(named_tests, GUARANTEES)]
+    assert len(GUARANTEES) > 20
