@@ -22,14 +22,10 @@ from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
-from proxy.wire.event_stream import (
-    EVENT_STREAM,
-    HEARTBEAT,
-    EventFramer,
-    holds_error,
-)
+from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT, EventFramer
 from proxy.wire.headers import Headers, find_header, media_type, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
+from proxy.wire.stream_errors import ERROR_WORD, find_error_code
 from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
@@ -37,8 +33,6 @@ END_SECONDS: Final = 1.0
 """The timeout for the end of the body after the end marker."""
 NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
-_ERROR: Final = b"error"
-"""An event with this word may be an error, in the format of some vendor."""
 
 
 class RelayedResponse(NamedTuple):
@@ -116,6 +110,8 @@ class Attempt:
         headers = response_headers(upstream_headers, event_stream=is_events)
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)
+            if is_events and ERROR_WORD in first:
+                self._note_error(first)
             return self._whole(response.status, headers, first)
         length = find_header(upstream_headers, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
@@ -169,15 +165,16 @@ class Attempt:
                 whole = framer.feed(chunk)
                 if repairer is not None:
                     whole = repairer.feed(whole)
-                    has_error = has_error or holds_error(whole)
-                if _ERROR in whole:
+                    if repairer.ended:
+                        record.end("error_inside", repairer.ended)
+                if ERROR_WORD in whole:
                     whole = response.redact(whole)
+                    has_error = self._note_error(whole) or has_error
                 if whole:
                     record.count_bytes_sent(whole)
                     record.events = framer.events
                     yield whole
                 if repairer is not None and repairer.ended:
-                    record.end("error_inside")
                     return
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
@@ -195,14 +192,16 @@ class Attempt:
             tail = framer.flush(drop_cut=self._requires_end_marker)
             if repairer is not None:
                 tail = repairer.feed(tail) + repairer.finish()
-                has_error = has_error or holds_error(tail)
+            is_error = False
+            if ERROR_WORD in tail:
+                tail = response.redact(tail)
+                is_error = self._note_error(tail)
             accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut
-            if self._requires_end_marker and not (framer.finished or has_error or accepted):
+            if self._requires_end_marker and not (framer.finished or has_error or is_error or accepted):
                 raise Aborted(ENDED_EARLY, reason="ended without [DONE] and without a finish_reason")
             if tail:
-                tail = response.redact(tail) if _ERROR in tail else tail
                 # Clients ignore an event without a blank line after it, so an error must have one.
-                tail = tail if not holds_error(tail) else tail.rstrip(b"\r\n") + b"\n\n"
+                tail = tail.rstrip(b"\r\n") + b"\n\n" if is_error else tail
                 record.count_bytes_sent(tail)
                 yield tail
         except ProxyError as error:
@@ -228,6 +227,13 @@ class Attempt:
                 return await response.read()
         except TimeoutError:
             return None
+
+    def _note_error(self, whole_events: bytes) -> bool:
+        """Record the first error of the upstream's own among these events; return whether there is one."""
+        code = find_error_code(whole_events)
+        if code is not None:
+            self.record.end("error_inside", code)
+        return code is not None
 
     @property
     def _is_counted(self) -> bool:

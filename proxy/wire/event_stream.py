@@ -142,8 +142,3 @@ def begins_like_events(body: bytes | bytearray) -> bool | None:
         return True
     is_cut = any(field.startswith(first) for field in (BOM, *_FIELDS))
     return None if is_cut and start < _BLANK_BYTES_MAX else False
-
-
-def holds_error(events: bytes) -> bool:
-    """Whether one of these events is an error in OpenAI's shape."""
-    return _ERROR.search(events) is not None

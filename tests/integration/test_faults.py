@@ -328,6 +328,9 @@ async def test_an_error_of_the_upstreams_own_is_passed_on_once(run_proxy: RunPro
         await caller.send("POST", CHAT, JSON, body=b"{}")
         body = await caller.body(await caller.answer())
     assert body == b'data: {"choices": []}\n\n' + error
+    line = proxy.exchanges[-1]
+    assert (line["status"], line["outcome"], line["reason"]) == (200, "error_inside", "error")
+    assert [key.outcome for key in proxy.services.exchanges.requests] == ["error_inside"]
 
 
 @pytest.mark.parametrize("ending", ["stays open", "breaks"])

@@ -383,6 +383,26 @@ async def test_an_error_of_the_upstream_gets_its_blank_line() -> None:
         assert await relayed.chunks() == [CONTENT + b"\n\n", error + b"\n\n"]
 
 
+ERROR = b'data: {"error": {"message": "m", "code": "overloaded"}}\n\n'
+
+
+@virtually
+@pytest.mark.parametrize(
+    "pieces", [(ERROR, DONE), (ERROR + DONE,), (ERROR.rstrip(),), (ERROR, *[CONTENT + b"\n\n"] * 9)]
+)
+async def test_an_error_of_the_upstream_is_the_outcome_of_the_exchange(pieces: tuple[bytes, ...]) -> None:
+    relayed = Relayed(events(CONTENT + b"\n\n", *pieces, b""))
+    assert b"".join(await relayed.chunks()).count(b"error") == 1
+    assert (relayed.record.outcome, relayed.record.reason) == ("error_inside", "overloaded")
+
+
+@virtually
+async def test_the_reason_of_an_error_quotes_no_secret() -> None:
+    relayed = Relayed(events(CONTENT + b"\n\n", ERROR.replace(b"overloaded", SECRET), b""))
+    await relayed.chunks()
+    assert relayed.record.reason == "*" * len(SECRET)
+
+
 @virtually
 async def test_an_event_over_the_cap_ends_the_stream_after_the_events_before_it() -> None:
     response = events(b"data: 1\n\ndata: ", b"x" * 50, b"x" * 50, b"never read")

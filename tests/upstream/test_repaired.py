@@ -161,6 +161,33 @@ async def test_a_vendors_error_in_mid_stream_is_told_once(run_proxy: RunProxy) -
     assert "audit" in errors[0]["message"]
 
 
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (b'data: {"code":10013,"message":"audit","sid":"cht000"}\n\n', "content_filter"),
+        (b"data: overloaded\n\n", "the upstream sent an event that is not JSON"),
+    ],
+)
+async def test_a_stream_that_repairs_end_with_an_error_has_a_reason_in_the_log(
+    run_proxy: RunProxy, event: bytes, reason: str
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(chunk(**delta(content="a")))
+        await talk.chunk(event)
+        await talk.end()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, options=RAGFLOW) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=json.dumps(STREAM).encode())
+        await caller.body(await caller.answer())
+    line = proxy.exchanges[-1]
+    assert (line["status"], line["outcome"], line["reason"]) == (200, "error_inside", reason)
+
+
 async def test_embeddings_are_sorted_and_counted(run_proxy: RunProxy) -> None:
     by_model = '[[routes.models]]\nmatch = "e"\nupstream = "chat"'
     answer = b'{"data":[{"index":1,"embedding":[1.10]},{"index":0,"embedding":[1E5]}],"model":"e"}'

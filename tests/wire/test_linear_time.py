@@ -7,7 +7,7 @@ import pytest
 
 from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.error_envelope import read_error
-from proxy.wire.event_stream import EventFramer, holds_error
+from proxy.wire.event_stream import EventFramer
 from proxy.wire.form_body import read_form, replace_form_model
 from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.headers import choose_request_id, find_header, media_type, request_headers, response_headers
@@ -17,6 +17,7 @@ from proxy.wire.request_json import MEMBERS_MAX, read_fields, replace_model
 from proxy.wire.response_end import ResponseMeter, announced_idle_seconds
 from proxy.wire.retry_after import read_retry_after
 from proxy.wire.site import is_from_foreign_page, names_own_host
+from proxy.wire.stream_errors import find_error_code
 from proxy.wire.usage import TAIL_BYTES, read_usage, read_usage_in_tail
 from proxy.wire.websocket import find_model, rename_model, split_subprotocols
 from tests.linear_time import KIB, MIB, UNITS, assert_linear, chunks
@@ -104,7 +105,7 @@ def frame(size: int) -> Callable[[bytes], None]:
     def run(body: bytes) -> None:
         framer = EventFramer(MIB)
         for chunk in chunks(body, size):
-            holds_error(framer.feed(chunk))
+            find_error_code(framer.feed(chunk))
             if framer.too_large:
                 break
         framer.flush(drop_cut=True)

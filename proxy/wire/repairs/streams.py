@@ -159,8 +159,8 @@ class StreamRepairer:
         self._failed = False
         self._finished = False
         self._marked = False
-        self.ended = False
-        """Whether we have ended the stream with an error; `feed` then returns nothing more."""
+        self.ended = ""
+        """Why we have ended the stream with an error; `feed` then returns nothing more."""
 
     @property
     def accepts_missing_end(self) -> bool:
@@ -260,7 +260,7 @@ class StreamRepairer:
         return None if self._shape is None else replace_invalid(self._shape, block, read_payload)
 
     def _abort(self, what: str) -> bytes:
-        self.ended = True
+        self.ended = f"the upstream sent {what}"
         return error_event(Aborted(_CUT + what).envelope())
 
     def _change_event(self, block: bytes) -> bytes:
