@@ -55,6 +55,7 @@ class OwnRoute:
 
 _CHANNEL: Final = Parameter("channel", "query", "The channel; by default `sse`.")
 _LANGUAGE: Final = Parameter("lang", "query", "`en` or `zh`; by default the browser's language.")
+_SEARCH: Final = Parameter("search", "query", "Words that the conversations contain.")
 _NAME: Final = Parameter("name", "path", "The name of a file.")
 _READY: Final = (
     (200, "Requests can be served."),
@@ -186,6 +187,7 @@ OWN_ROUTES: Final = (
         group="chat",
         summary=BilingualText("The visitor's conversations, the latest first", "访客的对话，最近的在前"),
         answer=JSON,
+        parameters=(_SEARCH,),
     ),
     OwnRoute(
         path="/chat/rename",

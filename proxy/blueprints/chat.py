@@ -123,12 +123,11 @@ async def reset() -> Response:
 @blueprint.get("/conversations")
 @public
 async def conversations() -> Response:
-    """Return the visitor's conversations, the latest first."""
-    own = visitor_session()
+    """Return the visitor's conversations, or those that contain the words of `?search=`, the latest first."""
+    own, words = visitor_session(), current_request().args.get("search", "").strip()
     await chat().visits.count(own, visitor_address())
-    return reply(
-        conversations=[dataclasses.asdict(listed) for listed in await chat().conversations.read(own)]
-    )
+    found = await (chat().search.find(own, words) if words else chat().conversations.read(own))
+    return reply(conversations=[dataclasses.asdict(listed) for listed in found])
 
 
 @blueprint.post("/rename")

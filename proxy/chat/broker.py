@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
@@ -13,6 +14,8 @@ KEPT_BYTES: Final = 4 << 20
 """Bytes of a channel that are kept for replay."""
 EXPIRE_SECONDS: Final = 3600.0
 """Time after a channel's last event until its events are deleted."""
+PAGE_EVENTS: Final = 100
+"""Stored events that are read at once; a reader holds no more replayed events than these."""
 QUEUE_EVENTS: Final = 256
 """Live events that may wait for one reader before it is disconnected."""
 RETRY_SECONDS: Final = 5.0
@@ -101,6 +104,13 @@ class Broker(Protocol):
 
         Returns:
             How many turns of the source begin at this position or later; None if the target is not new.
+        """
+        ...
+
+    def stored(self, channel: str) -> AsyncGenerator[Sequence[Event], None]:
+        """Iterate over the stored events of a channel, from the oldest on, in small pages.
+
+        Other tasks may run between two pages.
         """
         ...
 

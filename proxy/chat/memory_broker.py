@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -12,6 +12,7 @@ from proxy.chat.broker import (
     EXPIRE_SECONDS,
     KEPT_BYTES,
     KEPT_TURNS,
+    PAGE_EVENTS,
     QUEUE_EVENTS,
     RETRY_SECONDS,
     BrokerClosed,
@@ -150,6 +151,15 @@ class MemoryBroker:
             if position < before:
                 self._keep(target, position, event, begins=position in backlog.turns)
         return sum(position >= before for position in backlog.turns)
+
+    async def stored(self, channel: str) -> AsyncGenerator[Sequence[Event], None]:
+        """Iterate over the stored events of a channel, in pages."""
+        self._expire_old()
+        backlog = self._backlogs.get(channel, _Backlog(deque(), deque()))
+        events = [event for _, event, _ in backlog.events]
+        for start in range(0, len(events), PAGE_EVENTS):
+            yield events[start : start + PAGE_EVENTS]
+            await asyncio.sleep(0)
 
     async def knows(self, channel: str) -> bool:
         """Return whether events of a channel are stored."""

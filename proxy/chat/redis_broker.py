@@ -16,7 +16,7 @@ import asyncio
 import math
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -25,6 +25,7 @@ from proxy.chat.broker import (
     EXPIRE_SECONDS,
     KEPT_BYTES,
     KEPT_TURNS,
+    PAGE_EVENTS,
     QUEUE_EVENTS,
     RETRY_SECONDS,
     BrokerClosed,
@@ -39,8 +40,6 @@ from proxy.chat.states import is_unfinished
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.telemetry import get_logger
 
-PAGE_EVENTS: Final = 100
-"""Events read from a stream at once; a reader holds no more replayed events than these."""
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 
@@ -538,6 +537,17 @@ class RedisBroker:
             StoreUnavailable: Redis did not answer.
         """
         return await self._backlog.copy(source, target, before)
+
+    async def stored(self, channel: str) -> AsyncGenerator[Sequence[Event], None]:
+        """Iterate over the stored events of a channel, in pages.
+
+        Raises:
+            StoreUnavailable: Redis did not answer.
+        """
+        last = START
+        while page := await self._backlog.after(channel, last, PAGE_EVENTS):
+            yield [event for _, event in page if event is not None]
+            last = page[-1][0]
 
     async def knows(self, channel: str) -> bool:
         """Return whether events of a channel are stored.

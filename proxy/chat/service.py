@@ -14,6 +14,7 @@ from proxy.chat.conversation_list import ConversationList
 from proxy.chat.dialogues import Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.readers import Readers
+from proxy.chat.search import ConversationSearch
 from proxy.chat.stores import open_stores
 from proxy.chat.upstream import ChatUpstream
 from proxy.chat.visitor_limits import ConcurrencyLimit, VisitorRate
@@ -39,6 +40,8 @@ class ChatService:
     channels: Channels
     conversations: ConversationList
     """The conversations of each visitor."""
+    search: ConversationSearch
+    """Searches them."""
     dialogues: Dialogues
     rate: VisitorRate
     """Limits questions."""
@@ -91,6 +94,7 @@ async def open_chat(
             broker=stores.broker,
             channels=stores.channels,
             conversations=stores.conversations,
+            search=ConversationSearch(stores.conversations, stores.broker),
             dialogues=dialogues,
             rate=VisitorRate(chat.rate, counting),
             visits=VisitorRate(chat.rate, counting, account="chat-visits", times=VISITS_PER_QUESTION),

@@ -55,6 +55,9 @@ async def test_a_visitor_has_conversations_that_are_listed_renamed_and_deleted(r
                 await stream.turn()
         assert await listed(someone) == [("b", "second"), ("a", "first line")]
         assert await listed(stranger) == []
+        assert await listed(someone, "?search=line") == [("a", "first line")]
+        assert await listed(someone, "?search=%20") == [("b", "second"), ("a", "first line")]
+        assert await listed(stranger, "?search=line") == []
         assert await someone.post("rename", channel="a", title=" renamed\u202e ") == OK
         async with someone.listen(channel="a") as stream:
             await Visitor(someone.url, someone.http, "a").ask("again")
@@ -89,9 +92,9 @@ async def test_only_an_own_conversation_is_continued_and_only_an_offered_model_a
         assert heard[0].data["branch_of"] == someone.channel
 
 
-async def listed(someone: Visitor) -> list[tuple[str, str]]:
+async def listed(someone: Visitor, query: str = "") -> list[tuple[str, str]]:
     """The channels and titles of a visitor's conversations."""
-    found = (await someone.get("conversations"))[1]["conversations"]
+    found = (await someone.get(f"conversations{query}"))[1]["conversations"]
     assert [entry["at"] for entry in found] == sorted((entry["at"] for entry in found), reverse=True)
     return [(entry["channel"], entry["title"]) for entry in found]
 

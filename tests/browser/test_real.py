@@ -230,6 +230,8 @@ async def test_conversations_are_listed_opened_again_searched_and_renamed(real: 
     search = page.page.locator("llm-chat .search")
     await search.fill("二个")
     await expect(titles).to_have_text(["第二个问题"])
+    await search.fill("演示模型")  # in both answers
+    await expect(titles).to_have_text(["第二个问题", "第一个问题"])
     await search.fill("没有这个")
     await expect(page.page.locator("llm-chat .nothing")).to_have_text("没有找到")
     await search.fill("")

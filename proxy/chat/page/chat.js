@@ -359,7 +359,7 @@ export class LlmChat extends HTMLElement {
 
   #buildConversations() {
     return new Conversations(this.#words, {
-      read: () => this.#connection.conversations(),
+      read: (search) => this.#connection.conversations(search),
       current: () => this.#connection.channel,
       open: (channel) => {
         this.#open(channel);

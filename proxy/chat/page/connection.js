@@ -102,10 +102,13 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** The visitor's conversations, `{channel, title, at}`, the latest first; null: the service did not say. */
-  async conversations() {
+  /**
+   * The visitor's conversations, `{channel, title, at}`, the latest first; null: the service did not say.
+   * @param search words that they contain; all conversations without
+   */
+  async conversations(search = "") {
     try {
-      const response = await fetch(this.#address("conversations", {}), {
+      const response = await fetch(this.#address("conversations", search === "" ? {} : { search }), {
         credentials: "include",
         cache: "no-store",
         signal: AbortSignal.timeout(SESSION_MS),

@@ -2,6 +2,7 @@
 import { element, icon } from "./dom.js";
 
 const UNDO_MS = 6000;
+const TYPING_MS = 250; // without another letter, until the service searches the texts
 const DAY_MS = 86_400_000;
 
 /** A new channel: 122 random bits, as nobody else must guess it. */
@@ -22,11 +23,13 @@ export class Conversations {
   #note;
   #undo;
   #listed = [];
+  #found = { wanted: "", channels: new Set() }; // what the service found in texts
+  #searching = 0;
   #deleted = null; // {channel, title, timer, current}: gone from the list, and not yet from the service
 
   /**
    * @param words the language's `Words`
-   * @param actions `{read(), current(), open(channel), rename(channel, title), remove(channel, last), download(), close()}`;
+   * @param actions `{read(search), current(), open(channel), rename(channel, title), remove(channel, last), download(), close()}`;
    *   `read` gives a list or null, the next two tell whether they were done; `open(null)` opens a new conversation
    */
   constructor(words, actions) {
@@ -38,7 +41,7 @@ export class Conversations {
       autocomplete: "off",
       "data-say-label": "search",
       "data-say-placeholder": "search",
-      oninput: () => this.#show(),
+      oninput: () => this.#type(),
     });
     this.#list = element("ul", { class: "list" });
     this.#note = element("p", { class: "nothing", role: "status" });
@@ -88,12 +91,36 @@ export class Conversations {
     this.#show();
   }
 
+  get #wanted() {
+    return this.#search.value.trim().toLowerCase();
+  }
+
+  // Titles are searched at once, and texts by the service as soon as the visitor pauses.
+  #type() {
+    this.#show();
+    clearTimeout(this.#searching);
+    const wanted = this.#wanted;
+    if (wanted !== "" && wanted !== this.#found.wanted) {
+      this.#searching = setTimeout(() => this.#searchTexts(wanted), TYPING_MS);
+    }
+  }
+
+  async #searchTexts(wanted) {
+    const found = await this.#actions.read(wanted);
+    if (wanted === this.#wanted) {
+      this.#found = { wanted, channels: new Set((found ?? []).map(({ channel }) => channel)) };
+      this.#show();
+    }
+  }
+
   #show(nothing = "noConversations") {
-    const wanted = this.#search.value.trim().toLowerCase();
+    const wanted = this.#wanted;
+    const searched = wanted === "" || wanted === this.#found.wanted;
     const kept = this.#listed.filter(({ channel }) => channel !== this.#deleted?.channel);
-    const found = kept.filter(({ title }) => title.toLowerCase().includes(wanted));
+    const found = kept.filter(({ channel, title }) =>
+      title.toLowerCase().includes(wanted) || (searched && this.#found.channels.has(channel)));
     this.#list.replaceChildren(...found.map((listed) => this.#row(listed)));
-    if (found.length > 0) {
+    if (found.length > 0 || !searched) {
       this.#note.replaceChildren();
     } else {
       this.#words.set(this.#note, kept.length > 0 ? "noneFound" : nothing);

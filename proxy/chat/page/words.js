@@ -9,7 +9,7 @@ const TABLE = {
   fresh: ["新对话", "New chat"],
   conversations: ["全部对话", "Conversations"],
   closeList: ["收起列表", "Close the list"],
-  search: ["搜索标题", "Search titles"],
+  search: ["搜索对话", "Search"],
   rename: ["改标题", "Rename"],
   newTitle: ["新标题", "New title"],
   remove: ["删除", "Delete"],
