@@ -1,7 +1,7 @@
 """Explain why a request got no response: which server, what happened, and what to do about it (pure).
 
-Requests to token endpoints use httpx2, those to upstreams aiohttp behind httpx2's interface. In both cases
-the chain of causes ends with an error of the socket or of TLS, which decides.
+Requests to token endpoints use httpx2, and those to upstreams raise its errors. In both cases the chain of
+causes ends with an error of the socket or of TLS, which decides.
 """
 
 import errno

@@ -18,9 +18,11 @@ import proxy
 
 PACKAGE: Final = Path(proxy.__file__).parent
 ROOT: Final = PACKAGE.parent
-OWN_THEIR_TASKS: Final = frozenset({"proxy/credentials/tasks.py", "proxy/server/serve.py"})
-"""They start tasks outside a task group: a shared fetch outlives its callers, and a server ends its requests
-one by one."""
+OWN_THEIR_TASKS: Final = frozenset(
+    {"proxy/credentials/tasks.py", "proxy/server/serve.py", "proxy/upstream/connections.py"}
+)
+"""They start tasks outside a task group: a shared fetch outlives its callers, a server ends its requests one
+by one, and an upload, which continues while its response is read, ends with its connection."""
 
 WITHOUT_EFFECT: Final = """
 import importlib, logging, os, pkgutil, signal, sys, threading
@@ -47,7 +49,6 @@ PRIVATE_BUT_USED: Final = {
     "_send_wsproto_event",
     "_close",  # where aiocache's backends are extended
     "_replace",  # part of the documented interface of named tuples
-    "_create_connection",  # what every subclass of aiohttp's BaseConnector has to implement
 }
 """Attributes of libraries whose names begin with an underscore. Do not add to them."""
 

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from proxy.transport_failure import FailureKind, explain, origin_of
-from proxy.upstream.transport import AiohttpTransport
+from proxy.upstream.transport import UpstreamTransport
 from tests.pace import PATIENCE, paced
 from tests.tls_servers import listening, make_certificate
 
@@ -34,9 +34,9 @@ async def ask_by_httpx2(url: str, *, trust: ssl.SSLContext | bool) -> BaseExcept
     raise AssertionError("it was answered")
 
 
-async def ask_by_aiohttp(url: str, *, trust: ssl.SSLContext | bool) -> BaseException:
+async def ask_by_transport(url: str, *, trust: ssl.SSLContext | bool) -> BaseException:
     """Send a request as to an upstream."""
-    async with AiohttpTransport(tls=trust) as transport:
+    async with UpstreamTransport(tls=trust) as transport:
         target = f"/v1/x?token={CANARY}".encode()
         try:
             async with asyncio.timeout(PATIENCE):
@@ -49,7 +49,7 @@ async def ask_by_aiohttp(url: str, *, trust: ssl.SSLContext | bool) -> BaseExcep
     raise AssertionError("it was answered")
 
 
-@pytest.fixture(params=[ask_by_httpx2, ask_by_aiohttp], ids=["httpx2", "aiohttp"])
+@pytest.fixture(params=[ask_by_httpx2, ask_by_transport], ids=["httpx2", "transport"])
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Each of the two HTTP libraries."""
     ask: Ask = request.param
@@ -271,10 +271,10 @@ async def test_a_proxy_that_refuses_is_named_with_its_status() -> None:
         async with httpx2.AsyncClient(proxy=proxy, trust_env=False) as client:
             with pytest.raises(httpx2.ProxyError) as by_httpx2:
                 await client.get(url)
-        async with AiohttpTransport(tls=ssl.create_default_context(), proxy=proxy) as transport:
-            with pytest.raises(httpx2.ProxyError) as by_aiohttp:
+        async with UpstreamTransport(tls=ssl.create_default_context(), proxy=proxy) as transport:
+            with pytest.raises(httpx2.ProxyError) as by_transport:
                 await transport.send("GET", url, b"/", [], b"", connect=PATIENCE)
-        for caught in (by_httpx2, by_aiohttp):
+        for caught in (by_httpx2, by_transport):
             _, said = told(caught.value, url, proxy)
             assert f"through the proxy {origin_of(proxy)}): it answered 407" in said
 

@@ -31,7 +31,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import explain, origin_of
 from proxy.upstream.redacted import SentSecrets
 from proxy.upstream.requests import SendClock, UpstreamRequest
-from proxy.upstream.transport import AiohttpTransport, UpstreamResponse
+from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from proxy.wire.endpoints import OTHER
 from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
@@ -65,7 +65,7 @@ class UpstreamClient(AsyncOpenAI):
         self._secrets = SentSecrets(settings.headers)
         self._connect_seconds = settings.timeouts.connect or None
         self._explain = functools.partial(explain, url=settings.base_url, proxy=settings.proxy)
-        self._transport = AiohttpTransport(tls=_tls_context(settings), proxy=settings.proxy)
+        self._transport = UpstreamTransport(tls=_tls_context(settings), proxy=settings.proxy)
         super().__init__(
             api_key="unused: the live token is written into each request",
             base_url=settings.base_url,

@@ -23,33 +23,26 @@ A connection that dies before the first byte of an answer is replaced by a new o
 send again: its method is idempotent (RFC 9110 9.2.2), or the upstream closed the connection before any byte
 of it arrived, which shows in what TCP has acknowledged. A POST that may have arrived is never sent again;
 with TLS, and where the kernel does not say, that is every POST.
-
-All of this uses aiohttp's public interface but for one method, `_create_connection`, which every subclass of
-its `BaseConnector` has to implement. `UpstreamConnector.connect` raises if aiohttp no longer calls it.
 """
 
 import asyncio
 import contextlib
-import functools
-import itertools
 import select
 import socket
 import ssl
 import struct
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.http import HttpVersion11, RawResponseMessage
-from aiohttp.streams import StreamReader
-from aiohttp.tracing import Trace
+import httpx2
 
 from proxy.telemetry import get_logger
-from proxy.wire.response_end import End, ResponseMeter, announced_idle_seconds
+from proxy.upstream.dialing import Dialer
+from proxy.upstream.http1 import ArrivingResponse, request_head
+from proxy.wire.headers import Headers, find_header
+from proxy.wire.response_end import End, announced_idle_seconds
 
 # Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection.
 KEEP_ALIVE_SECONDS: Final = 4.0
@@ -63,8 +56,11 @@ DISTRUST_SECONDS: Final = 600.0
 """How long an upstream that sent unsolicited bytes gets a new connection for each request."""
 RESTING_MAX: Final = 256
 RESTING_ON_PROBATION_MAX: Final = 32
-INTERIM_ANSWERS_MAX: Final = 1000
-"""More 1xx answers to one request are a defect or an attack."""
+BODY_BUFFER_BYTES: Final = 128 * 1024
+"""With more unread bytes of a body than this, the connection is not read."""
+WHOLE_BODY_BYTES_MAX: Final = 1024 * 1024
+"""A larger body is written in pieces: as a whole it would block the event loop."""
+PIECE_BYTES: Final = 64 * 1024
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _BODY_OFTEN_UNREAD: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -87,172 +83,208 @@ class Delivery(NamedTuple):
 class _Turn:
     """One request on a connection, and how its answer arrives."""
 
-    method: str
+    response: ArrivingResponse
     has_body: bool
-    keep: bool
-    """Whether the connection may serve another request afterwards."""
     reused: bool
     acknowledged: int
     """Bytes that the upstream's TCP had acknowledged before the request; 0 if the kernel does not say."""
-    meter: ResponseMeter = field(default_factory=ResponseMeter)
     written: bool = False
+    upload: asyncio.Task[None] | None = None
+    """Writes a body that is not written at once."""
     early: bool = False
     """Whether the answer began before the request was sent completely."""
     unsolicited: bool = False
     """Whether bytes arrived that cannot be its answer."""
     undelivered: bool = False
     """Whether the upstream closed the connection before anything of the request had reached it."""
-    interim: int = 0
-    answers: int = 0
-    answer: RawResponseMessage | None = None
-    payload: StreamReader | None = None
-    known_end: tuple[int, End] = (0, End.UNCLEAR)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the answer is complete; its caller may still have to read it."""
-        return self.payload is not None and self.payload.is_eof()
-
-    def end(self) -> End:
-        """Whether anything followed the complete answer."""
-        if self.answers > 1:
-            return End.SURPLUS
-        if self.answer is None or self.interim:
-            return End.UNCLEAR
-        if self.known_end[0] != self.meter.received:
-            end = self.meter.end(self.method, self.answer.code, self.answer.raw_headers)
-            self.known_end = (self.meter.received, end)
-        return self.known_end[1]
 
     def is_reusable(self) -> bool:
         """Whether another request may follow on the connection."""
-        answer = self.answer
-        if not self.keep or not self.written or self.early or answer is None or not self.ended:
+        answer = self.response
+        if not self.written or self.early or answer.error is not None or not answer.ended or answer.unread:
             return False
-        if self.has_body and (self.method in _BODY_OFTEN_UNREAD or answer.code >= HTTPStatus.BAD_REQUEST):
+        if self.has_body and (answer.method in _BODY_OFTEN_UNREAD or answer.status >= HTTPStatus.BAD_REQUEST):
             return False
-        if answer.version != HttpVersion11 or answer.should_close or "Upgrade" in answer.headers:
+        if answer.version != "1.1" or not answer.keep_alive or answer.offers_upgrade:
             return False
-        return self.end() is End.EXACT
+        return answer.end() is End.EXACT
 
 
-class GuardedConnection(ResponseHandler):
-    """aiohttp's protocol of one connection, which also keeps account of whose bytes arrive on it."""
+class GuardedConnection(asyncio.Protocol):
+    """The protocol of one connection, which keeps account of whose bytes arrive on it.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pool: "ConnectionPool", lane: int) -> None:
-        super().__init__(loop)
-        self.lane = lane
+    Args:
+        pool: Where it rests between two requests.
+        connected: Its socket: transports do not show theirs, and uvloop wraps it anew for each query.
+    """
+
+    def __init__(self, pool: "ConnectionPool", connected: socket.socket) -> None:
         self.rests_since: float | None = None
+        self.closed = False
         self._pool = pool
+        self._socket = connected
+        self._transport: asyncio.Transport | None = None
         self._turn: _Turn | None = None
-        self._socket: socket.socket | None = None
         self._before: Delivery | None = None
         """What was delivered when the connection was found ready for another request."""
+        self._is_reading_paused = False
+        self._is_writing_paused = False
+        self._writable: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the socket, because uvloop creates a new object for each query."""
-        self._socket = transport.get_extra_info("socket")
-        super().connection_made(transport)
+        """Count the connection, or close it if something has arrived already."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._pool.opened(self)
+        if self.closed:
+            self._transport.abort()
 
-    def begin(self, request: "UpstreamHttpRequest", *, keep: bool) -> None:
-        """Begin the next request.
+    def send(
+        self, method: str, head: bytes, body: bytes | AsyncIterable[bytes], length: int | None
+    ) -> ArrivingResponse:
+        """Send a request; the response has not arrived yet.
 
         Args:
-            request: The request.
-            keep: Whether another request may follow on the connection.
+            method: Its method.
+            head: Its whole head.
+            body: Its whole body, or a stream.
+            length: The length of the body; None if it is sent in chunks.
         """
         self.rests_since = None
         delivery, self._before = self._before or self._delivery(), None
-        self._turn = _Turn(
-            request.method,
-            has_body=bool(request.body),
-            keep=keep,
-            reused=self._turn is not None,
-            acknowledged=delivery.acknowledged if delivery else 0,
-        )
+        reused = self._turn is not None
+        response = ArrivingResponse(method)
+        acknowledged = delivery.acknowledged if delivery else 0
+        self._turn = turn = _Turn(response, bool(body), reused, acknowledged)
+        transport = self._transport
+        if transport is None or self.closed:
+            response.lost(None)
+        elif isinstance(body, bytes) and len(body) <= WHOLE_BODY_BYTES_MAX:
+            transport.write(head + body if body else head)
+            turn.written = True
+        else:
+            pieces = _pieces(body) if isinstance(body, bytes) else body
+            transport.write(head)
+            turn.upload = asyncio.get_running_loop().create_task(
+                self._upload(turn, transport, pieces, length)
+            )
+        return response
+
+    async def _upload(
+        self,
+        turn: _Turn,
+        transport: asyncio.Transport,
+        pieces: AsyncIterable[bytes],
+        length: int | None,
+    ) -> None:
+        """Write a body as fast as the upstream takes it; a failure becomes that of the response."""
+        try:
+            sent = 0
+            async for piece in pieces:
+                sent += len(piece)
+                if length is not None and sent > length:
+                    break
+                if piece:
+                    transport.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+                await self._drained()
+            if length is None:
+                transport.write(b"0\r\n\r\n")
+            elif sent != length:
+                raise httpx2.LocalProtocolError("the body differs from its Content-Length")
+            turn.written = True
+        except Exception as error:
+            failure = httpx2.ReadError("the request was not sent completely")
+            failure.__cause__ = error
+            turn.response.fail(failure)
+            self.abort()
+
+    async def _drained(self) -> None:
+        """Wait while the write buffer is full; the end of the connection cancels the upload."""
+        if self._is_writing_paused:
+            self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
+
+    def pause_writing(self) -> None:
+        """Make the upload wait."""
+        self._is_writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Let the upload continue."""
+        self._is_writing_paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
 
     @property
     def idle_seconds(self) -> float:
         """How long the connection may rest: less than the upstream keeps it."""
-        headers = self._turn.answer.raw_headers if self._turn is not None and self._turn.answer else ()
-        announced = announced_idle_seconds(headers)
+        announced = None if self._turn is None else announced_idle_seconds(self._turn.response.headers)
         return KEEP_ALIVE_SECONDS if announced is None else min(KEEP_ALIVE_SECONDS, announced / 2)
 
-    def on_released(self) -> None:
-        """Return the connection to the pool if another request may follow, else let aiohttp close it."""
-        if self._turn is None or not self._turn.is_reusable() or not self._pool.put(self):
-            self.force_close()
-        elif _TCP_QUICKACK is not None and self._socket is not None:
+    def release(self) -> None:
+        """Return the connection to the pool if another request may follow, else close it."""
+        if self.closed or self._turn is None or not self._turn.is_reusable() or not self._pool.put(self):
+            self.close()
+        elif _TCP_QUICKACK is not None:
             # Until its last bytes are acknowledged, the upstream's kernel may hold more of them back (Nagle).
-            with contextlib.suppress(OSError, AttributeError, TypeError):
+            with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
 
     def is_ready(self) -> bool:
-        """Whether its caller has read the last answer, and the upstream has received all of the request."""
-        turn = self._turn
-        if turn is None or turn.payload is None or not turn.payload.at_eof() or self.should_close:
+        """Whether the upstream has received all of the last request."""
+        if self.closed:
             return False
         self._before = delivery = self._delivery()
         return delivery is None or not delivery.outstanding
 
     def is_silent(self) -> bool:
         """Whether the upstream has neither sent anything nor closed, as far as the kernel knows."""
-        return self.is_connected() and not self._is_readable()
+        return not self.closed and not self._is_readable()
 
     def may_send_again(self) -> bool:
         """Whether a request that got no answer here can be sent on another connection."""
         turn = self._turn
-        if turn is None or not turn.reused or turn.meter.received:
+        if turn is None or not turn.reused or turn.response.meter.received:
             return False
-        return turn.unsolicited or turn.undelivered or turn.method in _IDEMPOTENT
+        return turn.unsolicited or turn.undelivered or turn.response.method in _IDEMPOTENT
 
     def close(self) -> None:
-        """Close at once: a TLS shutdown would wait half a minute for an upstream that does not take part."""
+        """Close at once, without what is still to be written, and without a TLS shutdown."""
         self._pool.forget(self)
-        if self.transport is not None and self.transport.get_extra_info("ssl_object") is not None:
-            self.abort()
-        else:
-            super().close()
+        self.abort()
 
-    def start_timeout(self) -> None:
-        """Note that the request has been written: that is when aiohttp calls this."""
-        if self._turn is not None:
-            self._turn.written = True
-        super().start_timeout()
+    def abort(self) -> None:
+        """Close the connection; nothing that arrives afterwards is read."""
+        self.closed = True
+        if self._turn is not None and self._turn.upload is not None:
+            self._turn.upload.cancel()
+        if self._transport is not None:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Pass on bytes of the answer; unsolicited bytes close the connection."""
-        turn = self._turn
-        if not data or self.upgraded:
-            super().data_received(data)
+        turn, transport = self._turn, self._transport
+        if self.closed or transport is None:
             return
-        if turn is None or self.rests_since is not None:
+        if turn is None or turn.response.ended:
             self._close_over_unsolicited(data)
             return
-        if not turn.meter.received and not self._can_be_answer(turn, data):
+        response = turn.response
+        if not response.meter.received and not self._can_be_answer(turn, data):
             return
-        turn.meter.feed(data)
-        super().data_received(data)
-        if turn.ended and turn.end() is End.SURPLUS and not super().upgraded:
-            self._close_over_unsolicited(b"")
+        response.feed(data)
+        if response.ended:
+            if response.end() is End.SURPLUS:
+                self._close_over_unsolicited(b"")
+        elif response.error is not None:
+            self.abort()
+        elif response.unread > BODY_BUFFER_BYTES and not self._is_reading_paused:
+            self._is_reading_paused = True
+            transport.pause_reading()
+            response.drained = self._resume_reading
 
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Queue a parsed answer, as aiohttp does, unless nobody would read it."""
-        message, payload = data
-        turn = self._turn
-        if turn is None or turn.interim > INTERIM_ANSWERS_MAX:
-            return
-        if message.code < HTTPStatus.OK and message.code != HTTPStatus.SWITCHING_PROTOCOLS:
-            turn.interim += 1
-            if turn.interim > INTERIM_ANSWERS_MAX:
-                self._fail("the upstream sent too many interim answers")
-                return
-        else:
-            turn.answers += 1
-            if turn.answers > 1:
-                return
-            turn.answer, turn.payload = message, payload
-        super().feed_data(data, size)
+    def _resume_reading(self) -> None:
+        self._is_reading_paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note, while the kernel still knows, whether the upstream received the request.
@@ -260,22 +292,24 @@ class GuardedConnection(ResponseHandler):
         Only the end of the stream proves that it did not: it acknowledges all that had arrived before it. A
         reset proves nothing, unless it comes after the end of the stream, where it is EPIPE.
         """
-        if self._turn is not None and self.rests_since is None and isinstance(exc, BrokenPipeError | None):
-            self._turn.undelivered = self._is_undelivered(self._turn)
+        turn, self.closed = self._turn, True
+        if turn is not None and self.rests_since is None and isinstance(exc, BrokenPipeError | None):
+            turn.undelivered = self._is_undelivered(turn)
         self._pool.lost(self)
-        super().connection_lost(exc)
-        if self._turn is not None:
-            # It refers to the connection. With it, only the garbage collector could free the two.
-            self._turn.payload = None
+        if turn is not None:
+            turn.response.lost(exc)
+            if turn.upload is not None:
+                turn.upload.cancel()
+        self._transport = None
 
     def _delivery(self) -> Delivery | None:
         """Return what the kernel knows (tcp(7), TCP_INFO); None if it does not say."""
-        if _TCP_INFO is None or self.transport is None or self._socket is None:
+        if _TCP_INFO is None:
             return None
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_FIELDS.size)
             in_flight, acknowledged, unsent = _TCP_INFO_FIELDS.unpack(info)
-        except (OSError, AttributeError, TypeError, struct.error):
+        except (OSError, struct.error):
             return None
         return Delivery(acknowledged, bool(in_flight or unsent)) if acknowledged else None
 
@@ -284,7 +318,7 @@ class GuardedConnection(ResponseHandler):
         return delivery is not None and turn.acknowledged == delivery.acknowledged
 
     def _is_readable(self) -> bool:
-        descriptor = -1 if self.transport is None or self._socket is None else self._socket.fileno()
+        descriptor = self._socket.fileno()
         if descriptor < 0 or not hasattr(select, "poll"):
             return True
         poll = select.poll()
@@ -304,36 +338,56 @@ class GuardedConnection(ResponseHandler):
             self._close_over_unsolicited(data)
         elif turn.reused and not turn.written:
             turn.unsolicited = True
-            self._fail("the upstream answered before it had the request")
+            self._end("the upstream answered before it had the request")
         return not turn.unsolicited
 
-    def _fail(self, words: str) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-        self.set_exception(aiohttp.ServerDisconnectedError(words))
+    def _end(self, words: str) -> None:
+        """Close the connection; the response fails unless it is complete."""
+        if self._turn is not None and not self._turn.response.ended:
+            self._turn.response.fail(httpx2.RemoteProtocolError(words))
+        self.close()
 
     def _close_over_unsolicited(self, data: bytes) -> None:
-        self._fail("the upstream sent unsolicited bytes")
+        self._end("the upstream sent unsolicited bytes")
         if not data.startswith(_IDLE_TIMEOUT):
             self._pool.distrust()
 
 
 class ConnectionPool:
-    """The resting connections to one origin, and how far it is trusted.
+    """The connections to one origin: which of them rest, and how far it is trusted.
 
     Args:
+        dialer: Opens connections.
         rest_seconds: How long each connection rests.
         probation_seconds: How long it rests until the origin has proven to send nothing unsolicited.
     """
 
-    def __init__(self, origin: ConnectionKey, rest_seconds: float, probation_seconds: float) -> None:
-        self._origin = origin
+    def __init__(self, dialer: Dialer, rest_seconds: float, probation_seconds: float) -> None:
+        self.dialer = dialer
         self._rest_seconds, self._probation_seconds = rest_seconds, probation_seconds
+        self._open: set[GuardedConnection] = set()
+        self._is_closed = False
         self._resting: dict[GuardedConnection, asyncio.TimerHandle] = {}
         self._idle_seconds = KEEP_ALIVE_SECONDS
         """After so long a rest the upstream may close a connection just when it is used."""
         self._silent_rests = 0
         self._distrusted_until = float("-inf")
+
+    async def open(self, seconds: float | None) -> GuardedConnection:
+        """Open a connection; see `Dialer.open`."""
+        return await self.dialer.open(lambda connected: GuardedConnection(self, connected), seconds)
+
+    def opened(self, connection: GuardedConnection) -> None:
+        """Count a connection."""
+        self._open.add(connection)
+        if self._is_closed:
+            connection.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._is_closed = True
+        for connection in tuple(self._open):
+            connection.close()
 
     def put(self, connection: GuardedConnection) -> bool:
         """Let a connection rest; False if there is no room, or no trust."""
@@ -370,6 +424,7 @@ class ConnectionPool:
             rested = asyncio.get_running_loop().time() - connection.rests_since
             self._idle_seconds = min(self._idle_seconds, rested / 2)
         self.forget(connection)
+        self._open.discard(connection)
 
     def forget(self, connection: GuardedConnection) -> None:
         """Remove a connection from the pool."""
@@ -382,8 +437,8 @@ class ConnectionPool:
         if now >= self._distrusted_until:
             get_logger("upstreams").warning(
                 "upstream_sends_unasked_bytes",
-                host=self._origin.host,
-                port=self._origin.port,
+                host=self.dialer.host,
+                port=self.dialer.port,
                 new_connections_for_s=DISTRUST_SECONDS,
             )
         self._distrusted_until, self._silent_rests = now + DISTRUST_SECONDS, 0
@@ -404,39 +459,12 @@ class ConnectionPool:
         return self._silent_rests < PROBATION_RESTS
 
 
-class UpstreamHttpRequest(aiohttp.ClientRequest):
-    """aiohttp's request, which also says on which connection it goes out.
-
-    aiohttp pools connections by `connection_key`. Here each connection has its own key, its lane, so
-    that `UpstreamConnector` chooses the connection and aiohttp merely holds it.
-    """
-
-    lane = 0
-    must_be_new = False
-    """Whether it needs a new connection."""
-    sent_on: GuardedConnection | None = None
-
-    @property
-    def connection_key(self) -> ConnectionKey:
-        """Where it goes, and on which lane."""
-        return self.origin._replace(proxy_headers_hash=self.lane)
-
-    @functools.cached_property
-    def origin(self) -> ConnectionKey:
-        """Where it goes."""
-        return super().connection_key
-
-    @property
-    def is_one_piece(self) -> bool:
-        """Whether it is written at once, and can be written again."""
-        return not self.body or isinstance(self.body, aiohttp.BytesPayload)
-
-
-class UpstreamConnector(aiohttp.TCPConnector):
-    """Opens connections, and hands out those that have rested.
+class UpstreamConnector:
+    """Sends requests on connections that have rested, or on new ones.
 
     Args:
-        tls: The TLS context, or False for plain connections, as aiohttp's `ssl`.
+        tls: The TLS context, or False for plain connections.
+        proxy: URL of a forward proxy, if there is one.
         rest_seconds: See `ConnectionPool`.
         probation_seconds: See `ConnectionPool`.
     """
@@ -445,67 +473,73 @@ class UpstreamConnector(aiohttp.TCPConnector):
         self,
         *,
         tls: ssl.SSLContext | bool,
+        proxy: str | None = None,
         rest_seconds: float = REST_SECONDS,
         probation_seconds: float = PROBATION_SECONDS,
     ) -> None:
-        # No limit here, where callers would wait unseen: the client counts and refuses. Its own timeout only
-        # clears away what the pools have closed.
-        super().__init__(limit=0, keepalive_timeout=2 * KEEP_ALIVE_SECONDS, ssl=tls)
+        self._tls = tls if isinstance(tls, ssl.SSLContext) else None
+        self._proxy = proxy
         self._seconds = (rest_seconds, probation_seconds)
-        self._pools: dict[ConnectionKey, ConnectionPool] = {}
-        self._lanes = itertools.count(1)
+        self._pools: dict[str, ConnectionPool] = {}
+        self._is_closed = False
 
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        """Give the request a connection, used or new."""
-        request = cast(UpstreamHttpRequest, req)
-        request.sent_on = None
-        # No other task can use the socket before the request is written, so the check stays valid.
-        handshake = request.url.scheme in {"ws", "wss"}
-        used = None
-        if request.is_one_piece and not handshake and not request.must_be_new:
-            used = self._pool(request.origin).take()
-        request.lane = next(self._lanes) if used is None else used.lane
-        connection = await super().connect(request, traces, timeout)
-        guarded = connection.protocol
-        if not isinstance(guarded, GuardedConnection):
-            connection.close()
-            raise TypeError("aiohttp opened a connection that is not guarded: see proxy.upstream.connections")
-        guarded.begin(request, keep=not handshake)
-        request.sent_on = guarded
-        connection.add_callback(guarded.on_released)
-        return connection
+    async def send(
+        self,
+        method: str,
+        origin: str,
+        target: bytes,
+        headers: Headers,
+        body: bytes | AsyncIterable[bytes],
+        *,
+        connect: float | None,
+    ) -> tuple[GuardedConnection, ArrivingResponse]:
+        """Send a request, and again if a used connection turned out to be dead.
 
-    async def _create_connection(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> ResponseHandler:
-        request = cast(UpstreamHttpRequest, req)
-        plain = await super()._create_connection(req, traces, timeout)
-        guarded = GuardedConnection(asyncio.get_running_loop(), self._pool(request.origin), request.lane)
-        if plain.transport is None or plain.should_close:  # gone already, or it sent something
-            plain.close()
-            raise aiohttp.ServerDisconnectedError("the upstream spoke before the request")
-        guarded.connection_made(plain.transport)
-        plain.transport.set_protocol(guarded)
-        return guarded
+        Returns:
+            The response, whose head has arrived, and its connection, which the caller releases.
+        """
+        pool = self._pools.get(origin) or self._add_pool(origin)
+        dialer = pool.dialer
+        if dialer.proxy_headers:
+            headers = [*headers, *dialer.proxy_headers]
+        size = len(body) if isinstance(body, bytes) else None
+        length = _announced_length(headers) if size is None else size
+        head = request_head(method, dialer.target_prefix + target, dialer.request_host, headers, size)
+        # No other task can use the socket before the request is written, so the pool's check stays valid.
+        used = pool.take() if size is not None and size <= WHOLE_BODY_BYTES_MAX else None
+        while True:
+            connection = used or await pool.open(connect)
+            try:
+                response = connection.send(method, head, body, length)
+                await response.head()
+            except BaseException as error:
+                connection.close()
+                again = isinstance(error, httpx2.TransportError) and connection.may_send_again()
+                if used is None or not again:
+                    raise
+                used = None
+            else:
+                return connection, response
 
-    def _pool(self, origin: ConnectionKey) -> "ConnectionPool":
-        if origin not in self._pools:
-            self._pools[origin] = ConnectionPool(origin, *self._seconds)
-        return self._pools[origin]
+    def close(self) -> None:
+        """Close every connection, and those that are opened later."""
+        self._is_closed = True
+        for pool in self._pools.values():
+            pool.close()
+
+    def _add_pool(self, origin: str) -> ConnectionPool:
+        dialer = Dialer(origin, tls=self._tls, proxy=self._proxy)
+        self._pools[origin] = pool = ConnectionPool(dialer, *self._seconds)
+        if self._is_closed:
+            pool.close()
+        return pool
 
 
-async def send_again_if_stale(
-    req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Send a request again if a used connection turned out to be dead; a middleware for aiohttp."""
-    request = cast(UpstreamHttpRequest, req)
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectionError:
-        if request.sent_on is None or not request.sent_on.may_send_again():
-            raise
-    await request.close()
-    request.must_be_new = True
-    return await handler(request)
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), PIECE_BYTES):
+        yield body[start : start + PIECE_BYTES]
+
+
+def _announced_length(headers: Headers) -> int | None:
+    length = find_header(headers, b"content-length")
+    return None if length is None else int(length)

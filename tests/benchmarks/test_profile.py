@@ -32,8 +32,8 @@ def stack(*modules: str) -> FrameType:
     [
         (["proxy.server.http1", "quart.app", "proxy.access.keys"], "key and limits"),
         (["proxy.access.keys", "hashlib"], "key and limits"),
-        (["proxy.upstream.transport", "aiohttp.client"], "aiohttp"),
-        (["aiohttp.client", "proxy.upstream.connections"], "upstream connections"),
+        (["proxy.upstream.transport", "base64"], "HTTP client"),
+        (["proxy.upstream.transport", "proxy.upstream.connections"], "upstream connections"),
         (["proxy.accessories"], ELSEWHERE),
     ],
 )

@@ -1,4 +1,4 @@
-"""The path of a request: our calls between a view and aiohttp, and between the connection and an event."""
+"""The path of a request: calls between a view and the connector, and between the connection and an event."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -6,10 +6,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import aiohttp
 import pytest
 
 import proxy
+from proxy.upstream.connections import UpstreamConnector
+from proxy.upstream.http1 import ArrivingResponse
 from tests.conftest import RunProxy
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
@@ -31,7 +32,7 @@ def own_calls(frame: FrameType | None) -> list[str]:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[list[str]]:
-    """Note from where a method of aiohttp is called."""
+    """Note from where a method of the HTTP client is called."""
     original: Callable[..., Awaitable[Any]] = getattr(owner, name)
     seen: list[list[str]] = []
 
@@ -43,7 +44,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[list[
     return seen
 
 
-async def test_at_most_seven_calls_are_between_the_view_and_aiohttp(
+async def test_at_most_seven_calls_are_between_the_view_and_the_connector(
     run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ok(talk: Conversation) -> None:
@@ -54,7 +55,7 @@ async def test_at_most_seven_calls_are_between_the_view_and_aiohttp(
         run_proxy(upstream.url) as running,
         raw_caller(running.url) as caller,
     ):
-        seen = watch(monkeypatch, aiohttp.ClientSession, "_request")
+        seen = watch(monkeypatch, UpstreamConnector, "send")
         await caller.send("POST", CHAT, JSON, body=b'{"model": "m"}')
         assert (await caller.answer()).status == 200
     ((view, *calls),) = seen
@@ -81,7 +82,7 @@ async def test_at_most_three_calls_are_between_the_connection_and_an_event(
         run_proxy(upstream.url) as running,
         raw_caller(running.url) as caller,
     ):
-        seen = watch(monkeypatch, aiohttp.StreamReader, "readany")
+        seen = watch(monkeypatch, ArrivingResponse, "read")
         await caller.send("POST", CHAT, JSON, body=b'{"model": "m", "stream": true}')
         answer = await caller.answer()
         assert (await caller.body(answer)).startswith(EVENT)

@@ -8,7 +8,8 @@ from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.requests import UpstreamRequest
-from proxy.upstream.transport import ArrivingMessages, UpstreamResponse
+from proxy.upstream.transport import UpstreamResponse
+from proxy.upstream.web_socket import ArrivingMessages
 
 
 async def opens(section: Upstream, credential: UpstreamCredential, record: ExchangeRecord) -> None:

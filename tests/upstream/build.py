@@ -14,7 +14,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.requests import UpstreamRequest
-from proxy.upstream.transport import AiohttpTransport, UpstreamResponse
+from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from proxy.wire.headers import Headers
 from tests.credentials.fakes import FakeIssuer, build_machine
 from tests.loopback import until
@@ -105,7 +105,7 @@ async def raw_server(
 
 
 async def send(
-    transport: AiohttpTransport,
+    transport: UpstreamTransport,
     url: str,
     target: bytes = b"/v1/x",
     *,

@@ -11,33 +11,34 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import httpx2
 import pytest
 from structlog.testing import capture_logs
 
 from proxy.upstream import connections
 from proxy.upstream.connections import (
-    INTERIM_ANSWERS_MAX,
     PROBATION_RESTS,
     GuardedConnection,
     UpstreamConnector,
 )
-from proxy.upstream.transport import AiohttpTransport, ArrivingMessages, UpstreamResponse
+from proxy.upstream.http1 import INTERIM_ANSWERS_MAX
+from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
+from proxy.upstream.web_socket import ArrivingMessages
 from tests.loopback import until
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 from tests.socket_upstream import socket_upstream
 from tests.upstream.build import PATIENCE, finish, raw_server, reset, send
+from tests.upstream.test_http1 import BROKEN_BODIES, HOSTILE
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SECRET: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforeign"
 
 
 @asynccontextmanager
-async def eager(rest: float = 0.0, probation: float = 0.0) -> AsyncIterator[AiohttpTransport]:
+async def eager(rest: float = 0.0, probation: float = 0.0) -> AsyncIterator[UpstreamTransport]:
     """A transport whose connections do not rest, so that each rule stands alone."""
     connector = UpstreamConnector(tls=False, rest_seconds=rest, probation_seconds=probation)
-    async with AiohttpTransport(tls=False, connector=connector) as transport:
+    async with UpstreamTransport(tls=False, connector=connector) as transport:
         yield transport
 
 
@@ -51,7 +52,7 @@ def says(*answers: bytes) -> Callable[[Conversation], Awaitable[None]]:
     return script
 
 
-async def opened(upstream: RawUpstream, transport: AiohttpTransport, **request: object) -> int:
+async def opened(upstream: RawUpstream, transport: UpstreamTransport, **request: object) -> int:
     """Connections that two requests need: the one described, then a plain one."""
     with contextlib.suppress(httpx2.TransportError):
         await finish(await send(transport, upstream.url, **request))  # type: ignore[arg-type]
@@ -125,6 +126,27 @@ DOUBTFUL: Final = {
 async def test_after_a_doubtful_answer_it_is_closed(answer: bytes) -> None:
     async with raw_upstream(says(answer, OK)) as upstream, eager() as transport:
         assert await opened(upstream, transport, content=b"{}") == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [*HOSTILE.values(), *BROKEN_BODIES.values()], ids=[*HOSTILE, *BROKEN_BODIES]
+)
+@pytest.mark.parametrize("step", [0, 7], ids=["at once", "in pieces"])
+async def test_an_ambiguous_answer_fails_its_request_and_no_other(answer: bytes, step: int) -> None:
+    async def script(talk: Conversation) -> None:
+        if len(upstream.requests) > 1:
+            await talk.say(OK)
+            return
+        for start in range(0, len(answer), step or len(answer)):
+            await talk.say(answer[start : start + step] if step else answer)
+            await asyncio.sleep(0)
+
+    async with raw_upstream(script) as upstream, eager() as transport:
+        with pytest.raises(httpx2.TransportError):
+            await finish(await send(transport, upstream.url, content=b"{}"))
+        assert await finish(await send(transport, upstream.url)) == b"ok"
+        assert (upstream.accepted, len(upstream.requests)) == (2, 2)
+        await until(lambda: upstream.connections == 1)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 37, 44, 46])
@@ -214,7 +236,7 @@ async def test_a_flood_of_interim_answers_ends_the_request() -> None:
 
 
 async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
-    async def shake_hands(transport: AiohttpTransport, url: str) -> UpstreamResponse:
+    async def shake_hands(transport: UpstreamTransport, url: str) -> UpstreamResponse:
         return await transport.open_socket(url, b"/v1/realtime", [], ["realtime"], connect=PATIENCE)
 
     refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
@@ -289,7 +311,7 @@ async def test_bytes_that_the_loop_has_not_read_yet_are_seen_at_the_moment_of_us
 ) -> None:
     upstream, tls = by_hand
     connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
-    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+    async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
         upstream.peers[0].send(SECRET)  # from here to the request the event loop does not run
@@ -302,7 +324,7 @@ async def test_a_close_that_the_loop_has_not_read_yet_is_seen_at_the_moment_of_u
 ) -> None:
     upstream, tls = by_hand
     connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
-    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+    async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
         upstream.peers[0].close()
@@ -414,7 +436,7 @@ async def test_an_upstream_that_closes_after_thirty_milliseconds_costs_no_reques
         await talk.say(OK)
         asyncio.get_running_loop().call_later(0.03, talk.writer.close)
 
-    async with raw_upstream(script) as upstream, AiohttpTransport(tls=False) as transport:
+    async with raw_upstream(script) as upstream, UpstreamTransport(tls=False) as transport:
         for number in range(60):
             assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
             await asyncio.sleep(0.028 + number / 15_000)
@@ -450,7 +472,7 @@ async def test_a_request_that_did_not_reach_the_upstream_is_sent_again(
 ) -> None:
     upstream, tls = by_hand
     connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
-    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+    async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
         upstream.peers[0].close()
@@ -468,7 +490,7 @@ async def test_an_answer_that_was_on_its_way_before_the_request_is_not_taken_for
 ) -> None:
     upstream, tls = by_hand
     connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
-    async with AiohttpTransport(tls=tls, connector=connector) as transport:
+    async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
         upstream.peers[0].send(SECRET)
@@ -515,26 +537,10 @@ async def test_a_tls_connection_closes_although_the_upstream_does_not_take_part(
     by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
 ) -> None:
     upstream, tls = by_hand
-    async with AiohttpTransport(tls=tls) as transport:
+    async with UpstreamTransport(tls=tls) as transport:
         await (await send(transport, upstream.url, method="GET", content=b"x")).aclose()
         await until(lambda: len(upstream.peers) == 1)
         with socket.socket(fileno=os.dup(upstream.peers[0].fileno())) as below_tls:
             below_tls.settimeout(PATIENCE)
             while await asyncio.to_thread(below_tls.recv, 65536):
                 pass
-
-
-# --- what this rests on
-
-
-async def test_a_connection_that_aiohttp_opens_without_the_guard_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(UpstreamConnector, "_create_connection")  # as if aiohttp asked under another name
-    async with raw_upstream(says(OK)) as upstream, eager() as transport:
-        with pytest.raises(TypeError, match="not guarded"):
-            await send(transport, upstream.url)
-
-
-def test_aiohttp_still_asks_its_connectors_for_connections() -> None:
-    assert "_create_connection" in vars(aiohttp.BaseConnector)

@@ -12,7 +12,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from proxy.upstream.transport import AiohttpTransport
+from proxy.upstream.transport import UpstreamTransport
 from tests.misbehaving_upstreams import MISBEHAVIOURS, NONCE, UNREADABLE, Script, honest, misbehaving_upstream
 
 REQUESTS: Final = int(os.environ.get("PROXY_TEST_ISOLATION_REQUESTS", "60"))
@@ -22,7 +22,7 @@ PLANTED: Final = b"GET /v1/planted?nonce=%s HTTP/1.1\r\nHost: x\r\n\r\n"
 """A body that an upstream may take for a request."""
 
 
-async def ask(transport: AiohttpTransport, url: str, nonce: bytes, draw: random.Random) -> list[bytes]:
+async def ask(transport: UpstreamTransport, url: str, nonce: bytes, draw: random.Random) -> list[bytes]:
     """Send one request as a caller would; all nonces in what comes back."""
     method = draw.choice(["POST", "POST", "POST", "GET", "HEAD", "DELETE"])
     content: bytes | AsyncIterator[bytes] = b""
@@ -56,7 +56,7 @@ async def take_turns(script: Script, *, streams: bool, requests: int) -> tuple[i
     draw, own, foreign = random.Random(SEED), 0, list[bytes]()
     async with (
         misbehaving_upstream(lambda _: script, SEED, streams=streams) as upstream,
-        AiohttpTransport(tls=False) as transport,
+        UpstreamTransport(tls=False) as transport,
     ):
         for number in range(requests):
             nonce = b"%s-%d" % (b"AB"[number % 2 :][:1], number)

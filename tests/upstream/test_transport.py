@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import Draining
 from proxy.upstream.connections import KEEP_ALIVE_SECONDS, UpstreamConnector
-from proxy.upstream.transport import AiohttpTransport, UpstreamResponse
+from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from tests.loopback import until
 from tests.ports import free_port
 from tests.raw_upstream import Conversation, Received, Script, raw_upstream
@@ -20,9 +20,9 @@ ALL_PRINTABLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[AiohttpTransport]:
+async def transport() -> AsyncIterator[UpstreamTransport]:
     """A transport without TLS."""
-    async with AiohttpTransport(tls=False) as made:
+    async with UpstreamTransport(tls=False) as made:
         yield made
 
 
@@ -54,21 +54,21 @@ def names_of(request: Received) -> list[str]:
         b"/",
     ],
 )
-async def test_the_target_goes_out_byte_for_byte(transport: AiohttpTransport, target: bytes) -> None:
+async def test_the_target_goes_out_byte_for_byte(transport: UpstreamTransport, target: bytes) -> None:
     async with raw_upstream(ok) as upstream:
         await finish(await send(transport, upstream.url, target))
     assert upstream.requests[0].target == target
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "QUERY"])
-async def test_no_header_is_added(transport: AiohttpTransport, method: str) -> None:
+async def test_no_header_is_added(transport: UpstreamTransport, method: str) -> None:
     async with raw_upstream(ok) as upstream:
         await finish(await send(transport, upstream.url, method=method, content=b"held"))
     assert sorted(names_of(upstream.requests[0])) == ["content-length", "host"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_without_a_body_not_even_a_length_is_added(transport: AiohttpTransport, method: str) -> None:
+async def test_without_a_body_not_even_a_length_is_added(transport: UpstreamTransport, method: str) -> None:
     async def head(talk: Conversation) -> None:
         await talk.say(b"HTTP/1.1 204 No Content\r\n\r\n")
 
@@ -78,7 +78,7 @@ async def test_without_a_body_not_even_a_length_is_added(transport: AiohttpTrans
 
 
 async def test_headers_go_out_in_order_with_their_doubles_and_their_bytes(
-    transport: AiohttpTransport,
+    transport: UpstreamTransport,
 ) -> None:
     sent = [(b"x-b", b"1"), (b"x-a", b"\xc3\xa9"), (b"x-b", b"2"), (b"accept", b"a"), (b"user-agent", b"u")]
     async with raw_upstream(ok) as upstream:
@@ -89,7 +89,7 @@ async def test_headers_go_out_in_order_with_their_doubles_and_their_bytes(
     assert (request.header("accept"), request.header("user-agent")) == (["a"], ["u"])
 
 
-async def test_a_large_held_body_arrives_whole_and_with_its_length(transport: AiohttpTransport) -> None:
+async def test_a_large_held_body_arrives_whole_and_with_its_length(transport: UpstreamTransport) -> None:
     content = bytes(range(256)) * 12_000  # 3 MB: more than is written in one piece
     async with raw_upstream(ok) as upstream:
         await finish(await send(transport, upstream.url, content=content))
@@ -105,7 +105,7 @@ async def blocks() -> AsyncIterator[bytes]:
         yield b"block %d " % number
 
 
-async def test_a_streamed_body_is_framed_once(transport: AiohttpTransport) -> None:
+async def test_a_streamed_body_is_framed_once(transport: UpstreamTransport) -> None:
     async with raw_upstream(ok) as upstream:
         await finish(await send(transport, upstream.url, content=blocks()))
     request = upstream.requests[0]
@@ -114,7 +114,7 @@ async def test_a_streamed_body_is_framed_once(transport: AiohttpTransport) -> No
     assert request.header("content-length") == []
 
 
-async def test_a_streamed_body_of_announced_length_keeps_it(transport: AiohttpTransport) -> None:
+async def test_a_streamed_body_of_announced_length_keeps_it(transport: UpstreamTransport) -> None:
     async with raw_upstream(ok) as upstream:
         headers = [(b"content-length", b"24")]
         await finish(await send(transport, upstream.url, headers=headers, content=blocks()))
@@ -124,7 +124,7 @@ async def test_a_streamed_body_of_announced_length_keeps_it(transport: AiohttpTr
     assert request.header("transfer-encoding") == []
 
 
-async def test_a_cookie_of_the_upstream_is_not_sent_back(transport: AiohttpTransport) -> None:
+async def test_a_cookie_of_the_upstream_is_not_sent_back(transport: UpstreamTransport) -> None:
     async def bake(talk: Conversation) -> None:
         await talk.answer(b"", "Set-Cookie: session=of-one-caller; Path=/")
 
@@ -140,7 +140,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
             monkeypatch.setenv(name, other.url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        async with AiohttpTransport(tls=False) as transport:
+        async with UpstreamTransport(tls=False) as transport:
             await finish(await send(transport, upstream.url))
     assert (len(other.requests), len(upstream.requests)) == (0, 1)
 
@@ -148,7 +148,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
 async def test_a_configured_proxy_gets_the_target_as_it_came() -> None:
     async with (
         raw_upstream(ok) as forward,
-        AiohttpTransport(tls=False, proxy=forward.url) as transport,
+        UpstreamTransport(tls=False, proxy=forward.url) as transport,
     ):
         await finish(await send(transport, "http://name.test", b"/v1/a%2Fb?c=%2f"))
     assert forward.requests[0].target == b"http://name.test/v1/a%2Fb?c=%2f"
@@ -157,7 +157,7 @@ async def test_a_configured_proxy_gets_the_target_as_it_came() -> None:
 # --- what comes down
 
 
-async def test_a_read_gives_all_that_has_arrived(transport: AiohttpTransport) -> None:
+async def test_a_read_gives_all_that_has_arrived(transport: UpstreamTransport) -> None:
     go_on = asyncio.Event()
 
     async def script(talk: Conversation) -> None:
@@ -176,7 +176,7 @@ async def test_a_read_gives_all_that_has_arrived(transport: AiohttpTransport) ->
         await response.aclose()
 
 
-async def test_headers_come_down_raw_with_their_doubles(transport: AiohttpTransport) -> None:
+async def test_headers_come_down_raw_with_their_doubles(transport: UpstreamTransport) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"", "X-Odd: \xe9".encode("latin-1").decode("latin-1"), "x-B: 1", "X-b: 2")
 
@@ -189,7 +189,7 @@ async def test_headers_come_down_raw_with_their_doubles(transport: AiohttpTransp
     assert dict(response.headers)[b"X-Odd"] == "\xe9".encode()
 
 
-async def test_a_header_of_sixty_kilobytes_comes_through(transport: AiohttpTransport) -> None:
+async def test_a_header_of_sixty_kilobytes_comes_through(transport: UpstreamTransport) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"", "X-Long: " + "a" * 60_000)
 
@@ -199,7 +199,7 @@ async def test_a_header_of_sixty_kilobytes_comes_through(transport: AiohttpTrans
     assert len(dict(response.headers)[b"X-Long"]) == 60_000
 
 
-async def test_a_compressed_body_is_left_as_it_is(transport: AiohttpTransport) -> None:
+async def test_a_compressed_body_is_left_as_it_is(transport: UpstreamTransport) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"not gzip at all", "Content-Encoding: gzip")
 
@@ -208,7 +208,7 @@ async def test_a_compressed_body_is_left_as_it_is(transport: AiohttpTransport) -
 
 
 @pytest.mark.parametrize("when", ["while it waits", "before it waits"])
-async def test_a_failed_body_raises_that_very_error(transport: AiohttpTransport, when: str) -> None:
+async def test_a_failed_body_raises_that_very_error(transport: UpstreamTransport, when: str) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.caller_left()
@@ -243,13 +243,13 @@ async def _error_of(body: UpstreamResponse) -> BaseException | None:
 
 async def translated(script: Script, *, content: bytes | AsyncIterator[bytes] = b"") -> httpx2.TransportError:
     """What a request, or the reading of its answer, fails with."""
-    async with raw_upstream(script) as upstream, AiohttpTransport(tls=False) as transport:
+    async with raw_upstream(script) as upstream, UpstreamTransport(tls=False) as transport:
         with pytest.raises(httpx2.TransportError) as caught:
             await finish(await send(transport, upstream.url, content=content))
     return caught.value
 
 
-async def test_a_refused_connection_is_a_connect_error(transport: AiohttpTransport) -> None:
+async def test_a_refused_connection_is_a_connect_error(transport: UpstreamTransport) -> None:
     port = free_port()
     with pytest.raises(httpx2.ConnectError) as caught:
         await send(transport, f"http://127.0.0.1:{port}")
@@ -302,7 +302,7 @@ async def test_a_handshake_that_never_ends_is_a_connect_timeout() -> None:
 
     async with (
         raw_server(say_nothing) as place,
-        AiohttpTransport(tls=ssl.create_default_context()) as transport,
+        UpstreamTransport(tls=ssl.create_default_context()) as transport,
     ):
         with pytest.raises(httpx2.ConnectTimeout):
             await send(transport, f"https://{place}", connect=0.02)
@@ -315,7 +315,7 @@ async def test_an_upstream_that_does_not_speak_tls_is_a_connect_error() -> None:
 
     async with (
         raw_server(say_http) as place,
-        AiohttpTransport(tls=ssl.create_default_context()) as transport,
+        UpstreamTransport(tls=ssl.create_default_context()) as transport,
     ):
         with pytest.raises(httpx2.ConnectError):
             await send(transport, f"https://{place}")
@@ -333,7 +333,7 @@ async def test_only_a_trusted_certificate_gets_the_request(certificate: Path, tr
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
     theirs = ssl.create_default_context(cafile=str(certificate) if trusted else None)
-    async with raw_server(answer, ours) as place, AiohttpTransport(tls=theirs) as transport:
+    async with raw_server(answer, ours) as place, UpstreamTransport(tls=theirs) as transport:
         if trusted:
             assert await finish(await send(transport, f"https://{place}")) == b"ok"
         else:
@@ -348,7 +348,7 @@ async def test_a_proxy_that_refuses_is_a_proxy_error_which_does_not_tell_its_pas
 
     async with raw_upstream(refuse) as forward:
         address = forward.url.replace("//", "//user:canary-password@")
-        async with AiohttpTransport(tls=False, proxy=address) as transport:
+        async with UpstreamTransport(tls=False, proxy=address) as transport:
             with pytest.raises(httpx2.ProxyError) as caught:
                 await send(transport, "https://name.test")
     assert "407" in str(caught.value)
@@ -373,7 +373,7 @@ async def test_no_error_tells_the_query(end: str) -> None:
     async with (
         raw_upstream(script) as upstream,
         raw_server(break_off) as place,
-        AiohttpTransport(tls=tls) as transport,
+        UpstreamTransport(tls=tls) as transport,
     ):
         url, connect = {
             "garbage": (upstream.url, PATIENCE),
@@ -386,12 +386,115 @@ async def test_no_error_tells_the_query(end: str) -> None:
     assert "canary" not in str(caught.value)
 
 
+# --- uploads, and responses that are not read
+
+
+@pytest.mark.parametrize("length", [b"23", b"25"], ids=["too long", "too short"])
+async def test_a_streamed_body_that_differs_from_its_length_breaks_off(
+    transport: UpstreamTransport, length: bytes
+) -> None:
+    gone = asyncio.Event()
+
+    async def read_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append((await reader.read(-1)).partition(b"\r\n\r\n")[2])
+        gone.set()
+
+    received = list[bytes]()
+    headers = [(b"content-length", length)]
+    async with raw_server(read_all) as place:
+        with pytest.raises(httpx2.TransportError):
+            await send(transport, f"http://{place}", headers=headers, content=blocks())
+        async with asyncio.timeout(PATIENCE):
+            await gone.wait()
+    assert len(received[0]) < int(length)
+
+
+async def test_an_upload_waits_for_an_upstream_that_does_not_read(transport: UpstreamTransport) -> None:
+    taken, tasks = 0, asyncio.all_tasks()
+    go_on = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 65536
+
+    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await go_on.wait()
+
+    async with raw_server(read_nothing) as place, asyncio.TaskGroup() as group:
+        sending = group.create_task(send(transport, f"http://{place}", content=endless()))
+        before = -1
+        while before != taken:
+            before = taken
+            await asyncio.sleep(0.1)
+        assert 0 < taken < 1000
+        sending.cancel()
+        go_on.set()
+    await until(lambda: asyncio.all_tasks() <= tasks)
+
+
+async def test_a_body_that_nobody_reads_stops_its_upstream(transport: UpstreamTransport) -> None:
+    piece, sent = b"x" * 65536, 0
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1000 * len(piece)))
+        for _ in range(1000):
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    async with raw_server(pour) as place:
+        response = await send(transport, f"http://{place}")
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.1)
+        assert sent < 500 * len(piece)
+        received = 0
+        while chunk := await response.read():
+            received += len(chunk)
+        assert received == 1000 * len(piece)
+        await response.aclose()
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+async def test_a_cancelled_request_closes_its_connection_at_once(
+    transport: UpstreamTransport, where: str
+) -> None:
+    async def script(talk: Conversation) -> None:
+        if where == "body":
+            await talk.start_stream()
+        arrived.set()
+        await talk.caller_left()
+
+    async def ask(url: str) -> None:
+        response = await send(transport, url)
+        try:
+            await response.read()
+        finally:
+            await response.aclose()
+
+    arrived = asyncio.Event()
+    async with raw_upstream(script) as upstream:
+        before = asyncio.all_tasks()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(ask(upstream.url))
+            await arrived.wait()
+            asking.cancel()
+        await until(lambda: upstream.connections == 0)
+        await until(lambda: asyncio.all_tasks() <= before)
+
+
 # --- connections
 
 
 async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
     connector = UpstreamConnector(tls=False, rest_seconds=0, probation_seconds=0)
-    async with raw_upstream(ok) as upstream, AiohttpTransport(tls=False, connector=connector) as transport:
+    async with raw_upstream(ok) as upstream, UpstreamTransport(tls=False, connector=connector) as transport:
         for _ in range(3):
             await finish(await send(transport, upstream.url))
             assert upstream.connections == 1
@@ -399,7 +502,7 @@ async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
 
 
 async def test_a_connection_whose_answer_was_not_read_to_its_end_is_closed(
-    transport: AiohttpTransport,
+    transport: UpstreamTransport,
 ) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
@@ -426,7 +529,7 @@ async def test_a_connection_with_half_an_upload_on_it_is_not_used_again() -> Non
         yield b"first"
         await asyncio.Event().wait()
 
-    async with raw_server(refuse_early) as place, AiohttpTransport(tls=False) as transport:
+    async with raw_server(refuse_early) as place, UpstreamTransport(tls=False) as transport:
         response = await send(transport, f"http://{place}", content=slow())
         assert await response.read() == b"no"
         await response.aclose()
@@ -436,7 +539,7 @@ async def test_a_connection_with_half_an_upload_on_it_is_not_used_again() -> Non
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_an_upload_is_not_sent_again_when_its_connection_dies(
-    transport: AiohttpTransport, method: str
+    transport: UpstreamTransport, method: str
 ) -> None:
     async def once(talk: Conversation) -> None:
         if len(upstream.requests) == 1:
@@ -457,7 +560,7 @@ def test_idle_connections_close_before_the_usual_five_seconds_of_servers() -> No
 
 async def test_closing_closes_every_connection() -> None:
     async with raw_upstream(ok) as upstream:
-        async with AiohttpTransport(tls=False) as transport:
+        async with UpstreamTransport(tls=False) as transport:
             await finish(await send(transport, upstream.url))
             assert upstream.connections == 1
         await until(lambda: upstream.connections == 0)
