@@ -42,7 +42,7 @@ def test_only_the_probes_need_no_key(app: Quart) -> None:
     assert open_rules == PUBLIC | {f"/status{path}" for path in OF_THE_STATUS_PAGE}
 
 
-def test_the_originals_routes_are_there_one_to_one(app: Quart) -> None:
+def test_the_routes_of_the_original_exist_one_to_one(app: Quart) -> None:
     rules = {str(rule): rule.methods for rule in app.url_map.iter_rules()}
     for path in ("chat/completions", "embeddings"):
         assert "POST" in (rules[f"/agent/api/llm_proxy/v1/{path}"] or set())
@@ -64,7 +64,9 @@ def all_errors(root: type[ProxyError] = ProxyError) -> list[type[ProxyError]]:
 
 
 @pytest.mark.parametrize("kind", all_errors())
-def test_every_error_has_a_status_a_code_and_words_that_clients_read_well(kind: type[ProxyError]) -> None:
+def test_every_error_has_a_status_a_code_and_a_message_that_clients_classify_correctly(
+    kind: type[ProxyError],
+) -> None:
     arguments: dict[type[ProxyError], object] = {errors.BodyTooLarge: 10, errors.InvalidResponse: "HTML"}
     error = kind(arguments[kind]) if kind in arguments else kind()  # type: ignore[arg-type]
     envelope: ErrorEnvelope = error.envelope()

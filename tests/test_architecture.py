@@ -89,7 +89,7 @@ def test_importing_has_no_effect() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_EFFECT], cwd=ROOT, check=True)
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [path for path, tree in MODULES.items() if not ast.get_docstring(tree)] == []
 
 

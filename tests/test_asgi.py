@@ -127,7 +127,7 @@ def streamed(body: AsyncIterator[bytes]) -> Response:
     return response
 
 
-async def test_what_was_opened_is_closed_after_the_answer_and_before_the_line(exchange: Exchange) -> None:
+async def test_resources_are_closed_after_the_response_and_before_the_log_line(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
         opens(exchange)
@@ -145,7 +145,7 @@ async def test_what_was_opened_is_closed_after_the_answer_and_before_the_line(ex
     assert exchange.line["outcome"] == "ok"
 
 
-async def test_what_was_opened_is_closed_when_the_view_fails(exchange: Exchange) -> None:
+async def test_resources_are_closed_when_the_view_fails(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
         opens(exchange)
@@ -158,7 +158,7 @@ async def test_what_was_opened_is_closed_when_the_view_fails(exchange: Exchange)
     assert exchange.sent[0]["status"] == 500
 
 
-async def test_a_caller_who_leaves_before_the_answer_cancels_the_view(exchange: Exchange) -> None:
+async def test_a_caller_who_leaves_before_the_response_cancels_the_view(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
         opens(exchange)
@@ -189,7 +189,7 @@ async def test_the_line_says_why_the_server_ended_the_connection(exchange: Excha
     assert exchange.line["outcome"] == reason
 
 
-async def test_a_whole_answer_is_no_reason_to_cancel(exchange: Exchange) -> None:
+async def test_a_complete_response_does_not_cancel_the_view(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
         opens(exchange)
@@ -207,7 +207,7 @@ async def test_a_whole_answer_is_no_reason_to_cancel(exchange: Exchange) -> None
     assert exchange.line["outcome"] == "ok"
 
 
-async def test_a_withheld_body_is_asked_for_when_it_is_read(exchange: Exchange) -> None:
+async def test_a_withheld_body_is_requested_when_it_is_read(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> bytes:
         for _ in range(20):
@@ -221,7 +221,7 @@ async def test_a_withheld_body_is_asked_for_when_it_is_read(exchange: Exchange) 
     assert exchange.answered == b"body"
 
 
-async def test_a_withheld_body_that_is_not_read_delays_no_leaving(exchange: Exchange) -> None:
+async def test_a_withheld_body_that_is_not_read_does_not_hide_a_disconnect(exchange: Exchange) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"begun"
         exchange.leaves()
@@ -236,7 +236,7 @@ async def test_a_withheld_body_that_is_not_read_delays_no_leaving(exchange: Exch
     assert exchange.line["outcome"] == "client_gone"
 
 
-async def test_a_caller_who_leaves_before_the_body_began_closes_what_the_body_would_have(
+async def test_a_caller_who_leaves_before_the_body_closes_its_resources(
     exchange: Exchange,
 ) -> None:
     async def body() -> AsyncIterator[bytes]:
@@ -258,7 +258,7 @@ async def test_a_caller_who_leaves_before_the_body_began_closes_what_the_body_wo
     assert exchange.line["outcome"] == "client_gone"
 
 
-async def test_a_caller_who_leaves_in_the_middle_of_the_answer_ends_it(exchange: Exchange) -> None:
+async def test_a_caller_who_leaves_in_the_middle_of_the_response_ends_it(exchange: Exchange) -> None:
     async def body() -> AsyncIterator[bytes]:
         try:
             yield b"begun"
@@ -279,7 +279,7 @@ async def test_a_caller_who_leaves_in_the_middle_of_the_answer_ends_it(exchange:
     assert exchange.line["outcome"] == "client_gone"
 
 
-async def test_a_caller_who_leaves_without_taking_the_answer_frees_it(exchange: Exchange) -> None:
+async def test_a_caller_who_leaves_without_reading_the_response_frees_it(exchange: Exchange) -> None:
     async def body() -> AsyncIterator[bytes]:
         exchange.taking.clear()
         exchange.leaves()
@@ -329,7 +329,7 @@ async def test_a_body_that_breaks_has_no_last_chunk(exchange: Exchange, error: E
     assert exchange.line["reason"] == "reset"
 
 
-async def test_a_defect_in_the_body_is_told_and_has_no_last_chunk(exchange: Exchange) -> None:
+async def test_a_defect_in_the_body_is_logged_and_has_no_last_chunk(exchange: Exchange) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"half"
         raise LookupError
@@ -372,7 +372,7 @@ async def test_a_quiet_exchange_is_written_at_debug_level(exchange: Exchange) ->
     assert exchange.line["log_level"] == "debug"
 
 
-async def test_an_outcome_that_was_noted_stays(exchange: Exchange) -> None:
+async def test_a_recorded_outcome_does_not_change(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
         current_request().exchange.record.fail(BadResponse(reason="garbage"))
@@ -383,7 +383,7 @@ async def test_an_outcome_that_was_noted_stays(exchange: Exchange) -> None:
     assert exchange.line["outcome"] == BadResponse.code
 
 
-async def test_path_headers_and_peer_are_kept_as_they_came(exchange: Exchange) -> None:
+async def test_path_headers_and_peer_are_kept_unchanged(exchange: Exchange) -> None:
     headers = [(b"host", b"x"), (b"x-odd", b"\xff"), (b"x-odd", b"2"), (b"x-odd", b"")]
     seen = list[object]()
 
@@ -399,9 +399,7 @@ async def test_path_headers_and_peer_are_kept_as_they_came(exchange: Exchange) -
 
 
 @pytest.mark.parametrize("value", [b"plain", "你".encode(), b"\xff\xe9", b"a\x80b", b""])
-async def test_the_bytes_of_an_answers_header_go_down_as_they_are_held(
-    exchange: Exchange, value: bytes
-) -> None:
+async def test_response_headers_are_sent_unchanged(exchange: Exchange, value: bytes) -> None:
     @exchange.app.post("/")
     async def view() -> Response:
         return Response("", headers={"x-odd": value.decode("latin-1")})
@@ -412,7 +410,7 @@ async def test_the_bytes_of_an_answers_header_go_down_as_they_are_held(
 
 
 @pytest.mark.parametrize("client", [None, ()])
-async def test_a_peer_without_an_address_is_nobody(exchange: Exchange, client: tuple[()] | None) -> None:
+async def test_a_peer_without_an_address_is_unknown(exchange: Exchange, client: tuple[()] | None) -> None:
     seen = list[object]()
 
     @exchange.app.post("/")
@@ -425,7 +423,7 @@ async def test_a_peer_without_an_address_is_nobody(exchange: Exchange, client: t
     assert seen == [None]
 
 
-async def test_the_request_is_not_taken_in_faster_than_it_is_read(exchange: Exchange) -> None:
+async def test_the_request_is_not_received_faster_than_it_is_read(exchange: Exchange) -> None:
     go_on = asyncio.Event()
     count, chunk = 50, b"x" * 65536
 
@@ -448,7 +446,7 @@ async def test_the_request_is_not_taken_in_faster_than_it_is_read(exchange: Exch
     assert exchange.answered == b"%d" % (count * len(chunk))
 
 
-async def test_nothing_runs_on_after_the_answer(exchange: Exchange) -> None:
+async def test_no_task_runs_after_the_response(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
         return "early"  # the body has not come to its end, and the caller is still there
@@ -478,7 +476,7 @@ async def test_the_server_can_cancel_an_exchange(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/agent/api/llm_proxy/v1/files", "/livez", "/nope"])
-async def test_a_websocket_elsewhere_is_refused_in_the_envelope_and_is_no_defect(
+async def test_a_websocket_to_another_path_is_rejected_in_the_envelope(
     run_proxy: RunProxy, path: str
 ) -> None:
     async with run_proxy("http://127.0.0.1:1") as proxy, raw_caller(proxy.url) as caller:

@@ -51,7 +51,7 @@ async def put_in_force(proxy: RunningProxy, new: Settings) -> None:
     await reload(proxy.app, new)
 
 
-async def test_a_new_key_is_good_and_the_old_one_is_not(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_a_new_key_is_accepted_and_the_old_one_is_not(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -62,9 +62,7 @@ async def test_a_new_key_is_good_and_the_old_one_is_not(run_proxy: RunProxy, tmp
         assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [401, 200]
 
 
-async def test_a_stream_goes_on_by_the_settings_that_it_began_with(
-    run_proxy: RunProxy, tmp_path: Path
-) -> None:
+async def test_a_stream_keeps_the_settings_that_it_started_with(run_proxy: RunProxy, tmp_path: Path) -> None:
     go_on = asyncio.Event()
 
     async def slow(talk: Conversation) -> None:
@@ -95,7 +93,7 @@ async def test_a_stream_goes_on_by_the_settings_that_it_began_with(
         await until(lambda: before.connections == 0)  # its connections are closed with it
 
 
-async def test_a_token_that_is_asked_for_alike_is_not_fetched_again(
+async def test_an_unchanged_credential_keeps_its_token(
     run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     async with (
@@ -112,7 +110,7 @@ async def test_a_token_that_is_asked_for_alike_is_not_fetched_again(
         assert gateway.gateway.stats.token_fetches == 1
 
 
-async def test_a_token_that_is_asked_for_otherwise_is_fetched_anew(
+async def test_a_changed_credential_fetches_a_new_token(
     run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     async with (
@@ -128,7 +126,7 @@ async def test_a_token_that_is_asked_for_otherwise_is_fetched_anew(
         assert proxy.services.credentials["corp"].source is not old
 
 
-async def test_what_callers_have_used_goes_over(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_the_usage_of_callers_is_kept(run_proxy: RunProxy, tmp_path: Path) -> None:
     more = '[[access.keys]]\nname = "limited"\nkey = "sk-limited-5d21"\nrate = "3/hour"\n'
     async with (
         raw_upstream(ok) as upstream,
@@ -192,7 +190,7 @@ async def test_the_limit_of_a_body_changes_too(run_proxy: RunProxy, tmp_path: Pa
         assert json.loads(await caller.body(answer))["error"]["code"] == "request_too_large"
 
 
-async def test_settings_that_cannot_be_served_by_change_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_unusable_settings_change_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -207,7 +205,7 @@ async def test_settings_that_cannot_be_served_by_change_nothing(run_proxy: RunPr
         assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [200, 401]
 
 
-async def test_what_a_running_service_cannot_change_is_told(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_settings_that_need_a_restart_are_reported(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
         new = settings(tmp_path, upstream.url, more='[logs]\nlevel = "error"\n[cors]\norigins = ["*"]\n')
         with capture_logs() as lines:
@@ -217,7 +215,7 @@ async def test_what_a_running_service_cannot_change_is_told(run_proxy: RunProxy,
         assert {*NEEDS_RESTART} <= {*Settings.model_fields}
 
 
-async def test_all_snapshots_are_closed_at_the_end_whoever_still_streams(tmp_path: Path) -> None:
+async def test_all_snapshots_are_closed_at_the_end_even_if_a_caller_still_streams(tmp_path: Path) -> None:
     async with raw_upstream(ok) as upstream:
         app = create_app(settings(tmp_path, upstream.url), Drain())
         async with app.test_app():
@@ -243,9 +241,7 @@ encryption_key = "{"0" * 64}"
 """
 
 
-async def test_a_credential_that_shows_another_ones_token_goes_on_doing_so(
-    run_proxy: RunProxy, tmp_path: Path
-) -> None:
+async def test_a_credential_keeps_sending_the_token_of_another(run_proxy: RunProxy, tmp_path: Path) -> None:
     async def grant(talk: Conversation) -> None:
         await talk.answer(b'{"token": "t"}', JSON)
 
@@ -270,9 +266,7 @@ async def test_a_credential_that_shows_another_ones_token_goes_on_doing_so(
             assert all(request.header("x-subject") for request in issuer.requests)
 
 
-async def test_what_cannot_do_without_what_needs_a_restart_is_refused(
-    run_proxy: RunProxy, tmp_path: Path
-) -> None:
+async def test_a_reload_that_depends_on_a_restart_is_rejected(run_proxy: RunProxy, tmp_path: Path) -> None:
     credential = 'source = "exec"\ncommand = ["true"]\nsharing = "redis_required"\n'
     embedded = "[gateway]\n[upstreams.x]\nbase_url = 'embedded:/v1'\n"
     async with (
@@ -289,7 +283,7 @@ async def test_what_cannot_do_without_what_needs_a_restart_is_refused(
         assert await status_of(caller) == 200
 
 
-async def test_who_counts_is_told_to_need_a_restart(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_changing_access_sharing_needs_a_restart(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
         new = settings(tmp_path, upstream.url, more=NOWHERE)
         new = new.model_copy(update={"access": new.access.model_copy(update={"sharing": "redis"})})
@@ -299,7 +293,7 @@ async def test_who_counts_is_told_to_need_a_restart(run_proxy: RunProxy, tmp_pat
         assert told == ["access.sharing", "shared"]
 
 
-async def test_a_reload_that_fails_half_way_holds_on_to_nothing(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_a_failed_reload_keeps_no_resources(run_proxy: RunProxy, tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("no certificate")
     bad = '[credentials.z]\nsource = "http"\nurl = "https://a.test"\ntoken = "t"\nclient_cert = "bad.pem"\n'
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
@@ -312,7 +306,7 @@ async def test_a_reload_that_fails_half_way_holds_on_to_nothing(run_proxy: RunPr
         await until(lambda: source._closed)
 
 
-async def test_a_reload_that_comes_with_the_end_does_not_hold_it_up(tmp_path: Path) -> None:
+async def test_a_reload_during_shutdown_does_not_delay_it(tmp_path: Path) -> None:
     async with raw_upstream(ok) as upstream, asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
         app = create_app(settings(tmp_path, upstream.url), Drain())
         async with app.test_app():

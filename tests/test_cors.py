@@ -48,7 +48,7 @@ def allowed(answer: RawAnswer) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/agent/api/llm_proxy/v1/chat/completions", "/embeddings", "/v1/any"])
-async def test_a_page_that_is_named_may_call(run_proxy: RunProxy, path: str) -> None:
+async def test_a_configured_page_may_call(run_proxy: RunProxy, path: str) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, more=CORS) as proxy,
@@ -72,7 +72,7 @@ async def test_a_page_that_is_named_may_call(run_proxy: RunProxy, path: str) -> 
         assert not upstream.requests[0].header("origin")
 
 
-async def test_any_other_page_may_not_whatever_the_upstream_says(run_proxy: RunProxy) -> None:
+async def test_any_other_page_may_not_call_whatever_the_upstream_allows(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, more=CORS) as proxy,
@@ -89,7 +89,7 @@ async def test_any_other_page_may_not_whatever_the_upstream_says(run_proxy: RunP
                 assert not answer.header("access-control-allow-credentials")
 
 
-async def test_a_key_is_asked_in_any_case_and_the_refusal_can_be_read(run_proxy: RunProxy) -> None:
+async def test_a_key_is_always_required_and_the_error_is_readable(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, more=CORS) as proxy,
@@ -99,7 +99,7 @@ async def test_a_key_is_asked_in_any_case_and_the_refusal_can_be_read(run_proxy:
         assert (answer.status, allowed(answer)) == (401, [PAGE])
 
 
-async def test_every_page_may_where_a_star_stands(run_proxy: RunProxy) -> None:
+async def test_with_a_star_every_page_may_call(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, more=WILDCARD) as proxy,
@@ -111,7 +111,7 @@ async def test_every_page_may_where_a_star_stands(run_proxy: RunProxy) -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/metrics", "/readyz"])
-async def test_operations_are_not_for_pages(run_proxy: RunProxy, path: str) -> None:
+async def test_no_page_may_call_operational_routes(run_proxy: RunProxy, path: str) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, more=WILDCARD) as proxy,
@@ -122,7 +122,7 @@ async def test_operations_are_not_for_pages(run_proxy: RunProxy, path: str) -> N
         assert (answer.status, allowed(answer)) == (200, [])
 
 
-async def test_without_it_options_is_relayed_but_no_word_of_the_upstream_about_pages(
+async def test_without_cors_options_is_relayed_without_the_cors_headers_of_the_upstream(
     run_proxy: RunProxy,
 ) -> None:
     async with (
@@ -140,7 +140,7 @@ async def test_without_it_options_is_relayed_but_no_word_of_the_upstream_about_p
 
 
 @pytest.mark.parametrize("access", ['mode = "open"', ""])
-async def test_without_it_a_preflight_is_never_relayed(run_proxy: RunProxy, access: str) -> None:
+async def test_without_cors_a_preflight_is_never_relayed(run_proxy: RunProxy, access: str) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, access=access) as proxy,
@@ -153,7 +153,7 @@ async def test_without_it_a_preflight_is_never_relayed(run_proxy: RunProxy, acce
         assert not upstream.requests
 
 
-async def test_a_question_that_is_malformed_is_refused_first(run_proxy: RunProxy) -> None:
+async def test_a_malformed_request_is_rejected_first(run_proxy: RunProxy) -> None:
     async with raw_upstream(permissive) as upstream, run_proxy(upstream.url, more=WILDCARD) as proxy:
         async with raw_caller(proxy.url) as caller:
             await caller.write(
@@ -165,7 +165,7 @@ async def test_a_question_that_is_malformed_is_refused_first(run_proxy: RunProxy
             assert (await preflight(caller, PAGE, "/v1/%2e%2e/x")).status == 400
 
 
-async def test_a_refused_method_outside_of_the_api_is_not_for_pages_either(run_proxy: RunProxy) -> None:
+async def test_no_page_may_read_a_rejected_method_outside_the_api(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(permissive) as upstream,
         run_proxy(upstream.url, more=WILDCARD) as proxy,

@@ -104,7 +104,7 @@ def test_every_section_has_a_row(name: str) -> None:
 # --- links and files
 
 
-def test_every_relative_link_leads_somewhere() -> None:
+def test_every_relative_link_has_a_target() -> None:
     for name, text in DOCUMENTS.items():
         plain = FENCE.sub("", text)
         for target in [*LINK.findall(plain), *REFERENCE.findall(plain), *images(plain)]:
@@ -140,7 +140,7 @@ def in_the_other_language(name: str) -> set[str]:
 
 
 @each_readme
-def test_the_readmes_link_each_other_their_index_and_the_documents_beside_them(name: str) -> None:
+def test_the_readmes_link_each_other_their_index_and_the_root_documents(name: str) -> None:
     other = translation_of(name)
     index = next(page for page in INDEXES if page.endswith(CHINESE) == name.endswith(CHINESE))
     beside_it = {
@@ -165,7 +165,7 @@ def test_the_indexes_link_every_document_in_their_language(name: str) -> None:
     assert linked >= {*DOCUMENTS} - {name} - in_the_other_language(name)
 
 
-def test_every_document_of_the_folder_is_there_in_both_languages_and_links_the_other() -> None:
+def test_every_document_exists_in_both_languages_and_links_the_other() -> None:
     for name, text in DOCUMENTS.items():
         if "/" in name:
             other = translation_of(name)
@@ -221,5 +221,5 @@ def test_the_diagram_differs_by_its_colours_only_in_the_dark(name: str) -> None:
 # --- changes
 
 
-def test_the_changelog_says_what_is_new() -> None:
+def test_the_changelog_has_entries_for_this_version() -> None:
     assert re.search(r"^## \[(Unreleased|0\.1\.0)\]", DOCUMENTS["CHANGELOG.md"], re.MULTILINE)

@@ -77,7 +77,7 @@ def headings(page: str) -> list[tuple[str, str]]:
 
 
 @each_page
-def test_what_every_profile_turns_on_is_said_once_for_all(page: str) -> None:
+def test_repairs_of_every_profile_are_described_only_once(page: str) -> None:
     assert repairs_in_tables(below(DOCUMENTS[page], FOR_ALL[page])) == [
         name for name in REPAIRS if name in in_every_profile()
     ]

@@ -114,7 +114,7 @@ def as_toml(value: Any) -> object:
     return [*value] if isinstance(value, tuple) else value
 
 
-def test_a_401_alone_refuses_a_token_by_default() -> None:
+def test_by_default_only_a_401_rejects_a_token() -> None:
     (rule,) = CredentialSection.model_fields["invalidate_on"].default
 
     assert rule.model_dump(exclude_defaults=True) == {"status": 401}

@@ -19,6 +19,6 @@ def test_every_set_and_every_repair_has_its_row(page: str) -> None:
         assert len(table[name][3].replace("、", ", ").split(", ")) == len(repair.stages)
 
 
-def test_the_english_page_says_what_the_catalogue_says() -> None:
+def test_the_english_page_matches_the_catalogue() -> None:
     table = {row[0].strip("`"): row for row in rows(DOCUMENTS["docs/repairs.md"])}
     assert {name: table[name][1] for name in REPAIRS} == {name: one.cures for name, one in REPAIRS.items()}

@@ -30,7 +30,7 @@ async def test_an_exchange_that_fails_no_longer_counts() -> None:
     assert drain.running == 0
 
 
-async def test_every_exchange_that_waits_is_ended() -> None:
+async def test_every_waiting_exchange_is_stopped() -> None:
     drain, ended = Drain(), list[ProxyError]()
 
     async def exchange() -> None:
@@ -50,7 +50,7 @@ async def test_every_exchange_that_waits_is_ended() -> None:
     assert drain.running == 0
 
 
-async def test_an_exchange_that_ends_at_the_word_does_not_disturb_the_others() -> None:
+async def test_an_exchange_that_ends_during_stop_all_does_not_affect_the_others() -> None:
     drain, told = Drain(), list[str]()
     clocks = [ExchangeClock(Timeouts(idle=0)) for _ in range(5)]
     watches = [drain.watch(clock) for clock in clocks]
@@ -68,7 +68,7 @@ async def test_an_exchange_that_ends_at_the_word_does_not_disturb_the_others() -
     assert drain.running == 0
 
 
-async def test_what_has_ended_is_not_told_to_stop() -> None:
+async def test_a_finished_exchange_is_not_stopped() -> None:
     drain, told = Drain(), list[ProxyError]()
     clock = ExchangeClock(Timeouts(idle=0))
     with drain.watch(clock):
@@ -77,11 +77,11 @@ async def test_what_has_ended_is_not_told_to_stop() -> None:
     assert told == []
 
 
-def test_a_new_worker_is_not_on_its_way_out() -> None:
+def test_a_new_worker_is_not_draining() -> None:
     assert not Drain().started
 
 
-def test_who_wants_to_know_is_told_once_when_it_begins() -> None:
+def test_callbacks_run_once_when_the_drain_starts() -> None:
     drain, told = Drain(), list[str]()
     drain.when_started(lambda: told.append("early"))
     assert told == []
@@ -92,7 +92,7 @@ def test_who_wants_to_know_is_told_once_when_it_begins() -> None:
     assert told == ["early", "late"]
 
 
-async def test_what_begins_after_the_end_is_ended_too() -> None:
+async def test_an_exchange_that_starts_after_stop_all_is_stopped_too() -> None:
     drain = Drain()
     drain.stop_all()
     clock = ExchangeClock(Timeouts())

@@ -14,12 +14,12 @@ def subclasses(cls: type[ProxyError]) -> Iterator[type[ProxyError]]:
 
 
 @pytest.mark.parametrize("error", [each for each in subclasses(ProxyError) if each.status in {429, 503}])
-def test_errors_that_pass_ask_for_a_retry(error: type[ProxyError]) -> None:
+def test_temporary_errors_ask_for_a_retry(error: type[ProxyError]) -> None:
     assert error().headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize(
     ("seconds", "header"), [(0.0, "1"), (0.4, "1"), (1.0, "1"), (1.2, "2"), (60.0, "60")]
 )
-def test_a_retry_is_asked_for_in_whole_seconds_rounded_up(seconds: float, header: str) -> None:
+def test_retry_after_is_in_whole_seconds_rounded_up(seconds: float, header: str) -> None:
     assert RateLimited(retry_after=seconds).headers["Retry-After"] == header

@@ -66,7 +66,7 @@ def test_an_environment_is_made_once(made: Made) -> None:
     assert (status, calls.count("install"), calls.count("venv")) == (0, 0, 0)
 
 
-def test_an_interrupted_installation_is_finished_and_said_so(made: Made) -> None:
+def test_an_interrupted_installation_is_finished_with_a_message(made: Made) -> None:
     status, words, _ = made.install(OFFLINE="yes")
     assert status == 2
     assert "the packages could not be installed, see above: check the network; PIP_INDEX_URL" in words
@@ -77,7 +77,7 @@ def test_an_interrupted_installation_is_finished_and_said_so(made: Made) -> None
 
 
 @pytest.mark.parametrize("lost", ["bin/python", "bin", "pip", "quart"])
-def test_what_an_environment_lost_is_made_again_and_said_so(made: Made, lost: str) -> None:
+def test_missing_parts_of_an_environment_are_restored_with_a_message(made: Made, lost: str) -> None:
     assert made.install()[0] == 0
     path = made.venv / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -123,7 +123,7 @@ def test_the_service_is_staged_below_destdir(made: Made, tmp_path: Path) -> None
     assert outside == []
 
 
-def test_a_python_that_the_service_cannot_read_is_refused(made: Made, tmp_path: Path) -> None:
+def test_a_python_that_the_service_cannot_read_is_rejected(made: Made, tmp_path: Path) -> None:
     status, words, _ = made.install("install-systemd", f"DESTDIR={tmp_path / 'root'}", AT_HOME="yes")
     assert status == 2
     assert "the service cannot read" in words

@@ -53,7 +53,7 @@ async def test_azures_first_chunk_has_no_choices(caller: Caller) -> None:
     assert first["prompt_filter_results"]
 
 
-async def test_usage_is_everywhere_or_in_a_chunk_of_its_own(caller: Caller) -> None:
+async def test_usage_is_everywhere_or_in_a_separate_chunk(caller: Caller) -> None:
     assert all(each["usage"] for each in chunks(await streamed(caller, "usage_everywhere")))
     *others, last = chunks(await streamed(caller, "usage_unasked"))
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], 3)
@@ -66,7 +66,7 @@ async def test_a_first_delta_is_null(caller: Caller) -> None:
     assert all(each["choices"][0]["delta"] is not None for each in others)
 
 
-async def test_the_last_words_come_with_their_end(caller: Caller) -> None:
+async def test_the_last_chunk_has_both_text_and_finish_reason(caller: Caller) -> None:
     last = chunks(await streamed(caller, "finish_with_content"))[-1]["choices"][0]
     assert (last["delta"]["content"], last["finish_reason"]) == ("message:hi", "stop")
 
@@ -102,7 +102,7 @@ async def test_a_held_stream_lasts_until_the_caller_leaves(caller: Caller) -> No
         await until(lambda: caller.gateway.stats.streams_closed_early == 1)
 
 
-async def test_whole_answers_lack_what_clients_need(caller: Caller) -> None:
+async def test_complete_responses_lack_fields_that_clients_need(caller: Caller) -> None:
     _, body = await asked(caller, "no_usage")
     assert "usage" not in json.loads(body)
     _, body = await asked(caller, "null_content")
@@ -117,20 +117,20 @@ async def test_whole_answers_lack_what_clients_need(caller: Caller) -> None:
 @pytest.mark.parametrize(
     ("oddity", "begins"), [("error_in_200", b'{"error"'), ("html_in_200", b"<html>"), ("empty_200", b"")]
 )
-async def test_a_200_is_no_answer(caller: Caller, path: str, oddity: str, begins: bytes) -> None:
+async def test_a_200_has_no_answer(caller: Caller, path: str, oddity: str, begins: bytes) -> None:
     status, body = await asked(caller, oddity, path, stream=True, **({"input": "a"} if path != CHAT else {}))
     assert status == 200
     assert body[: len(begins) or 1] == begins
 
 
-async def test_a_status_and_a_passing_fault(app: Quart, caller: Caller) -> None:
+async def test_a_status_and_a_temporary_fault(app: Quart, caller: Caller) -> None:
     assert (await asked(caller, "status_429"))[0] == 429
     assert [(await asked(caller, "flaky"))[0] for _ in range(3)] == [500, 200, 200]
     assert app.extensions["oddities_played"] == {"status_429": 1, "flaky": 3}
 
 
 @pytest.mark.parametrize("name", ["", "other", "status_", "status_200", "status_x", "status_99999"])
-async def test_an_unknown_oddity_is_refused(caller: Caller, name: str) -> None:
+async def test_an_unknown_oddity_is_rejected(caller: Caller, name: str) -> None:
     assert not is_known(name)
     assert (await asked(caller, name))[0] == 404
 

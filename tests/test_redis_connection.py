@@ -40,13 +40,13 @@ async def connected(url: str, **more: Any) -> AsyncIterator[RedisConnection]:
         await connection.close()
 
 
-async def test_a_command_and_a_script_give_what_redis_says(store: RedisServer) -> None:
+async def test_a_command_and_a_script_return_the_reply_of_redis(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         assert await redis.run("INCRBY", "counter", 7) == 7
         assert await redis.run_script("return {KEYS[1], ARGV[1]}", ["a"], "b") == [b"a", b"b"]
 
 
-async def test_an_error_names_its_kind_alone(store: RedisServer) -> None:
+async def test_an_error_names_only_its_kind(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         with pytest.raises(StoreUnavailable, match=r"^unix:///[^ ]+: ResponseError; look at Redis's log$"):
             await redis.run("NONSENSE", "canary")
@@ -62,14 +62,14 @@ async def test_a_connection_that_redis_closed_meanwhile_is_replaced(store: Redis
         assert await redis.run("INCRBY", "counter", 1) == 1
 
 
-async def test_more_commands_at_once_than_places_wait_for_one(store: RedisServer) -> None:
+async def test_commands_over_the_connection_limit_wait(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         done = await asyncio.gather(*(redis.run("INCRBY", "counter", 1) for _ in range(200)))
         assert sorted(done) == [*range(1, 201)]
         assert (await redis.run("CLIENT", "LIST")).count(b"\n") <= CONCURRENT_COMMANDS_MAX
 
 
-async def test_a_silent_redis_is_given_up_in_time_and_closing_does_not_wait_for_it(
+async def test_a_silent_redis_times_out_and_closing_does_not_wait_for_it(
     store: RedisServer,
 ) -> None:
     async with asyncio.timeout(PATIENCE):
@@ -123,7 +123,7 @@ async def test_an_absent_redis_is_unavailable_and_comes_back(store: RedisServer)
         b":1\r\n",
     ],
 )
-async def test_no_reply_raises_anything_but_that_redis_is_unavailable(reply: bytes) -> None:
+async def test_a_bad_reply_raises_only_redis_unavailable(reply: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while await reader.read(4096):

@@ -17,7 +17,7 @@ from tests.redis_server import redis_server
 from tests.test_redis_connection import connected
 
 
-async def test_a_user_with_a_password_is_let_in_and_a_wrong_one_is_not(tmp_path: Path) -> None:
+async def test_a_right_password_is_accepted_and_a_wrong_one_is_not(tmp_path: Path) -> None:
     rules = ("--requirepass", "other", "--user", "proxy", "on", ">pa:ss", "~llm-token-proxy:*", "+@all")
     port = free_port()
     async with redis_server(tmp_path, *rules, port=port):
@@ -54,7 +54,7 @@ async def test_tls_is_verified_against_the_given_certificates(tmp_path: Path) ->
                 await redis.run("PING")
 
 
-async def test_sentinel_says_which_node_is_the_master(tmp_path: Path) -> None:
+async def test_sentinel_names_the_master(tmp_path: Path) -> None:
     port, watcher = free_port(), free_port()
     async with redis_server(tmp_path, port=port), sentinel_of(port, watcher, tmp_path):
         options = {"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": paced(2.0)}

@@ -34,7 +34,7 @@ async def read_fed(body: BoundedBody, chunks: list[bytes], limit: int = ALL) -> 
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
-def test_what_comes_out_is_what_went_in_and_is_counted(chunks: list[bytes]) -> None:
+def test_bytes_are_read_as_received_and_counted(chunks: list[bytes]) -> None:
     async def main() -> None:
         body = BoundedBody(None, None)
         assert await read_fed(body, chunks) == b"".join(chunks)
@@ -69,7 +69,7 @@ async def test_the_limit_counts_what_has_been_read_already() -> None:
         await anext(body)
 
 
-async def test_nothing_is_kept_of_what_comes_after_the_limit() -> None:
+async def test_bytes_after_the_limit_are_not_kept() -> None:
     body = BoundedBody(None, 100)
     for _ in range(1000):
         await body.put(b"x" * 60, last=False)
@@ -77,7 +77,7 @@ async def test_nothing_is_kept_of_what_comes_after_the_limit() -> None:
 
 
 @pytest.mark.parametrize(("announced", "refused"), [(99, False), (100, False), (101, True)])
-async def test_an_announced_length_over_the_limit_fails_before_a_byte_came(
+async def test_an_announced_length_over_the_limit_fails_before_the_first_byte(
     announced: int, *, refused: bool
 ) -> None:
     body = BoundedBody(announced, 100)
@@ -87,7 +87,7 @@ async def test_an_announced_length_over_the_limit_fails_before_a_byte_came(
             await anext(body)
 
 
-async def test_a_reader_who_waits_is_told_that_the_limit_is_passed() -> None:
+async def test_a_waiting_reader_gets_the_error_of_the_limit() -> None:
     body = BoundedBody(None, 10)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         reader = group.create_task(anext_or_error(body))
@@ -104,7 +104,7 @@ async def anext_or_error(body: BoundedBody) -> bytes | Exception:
         return error
 
 
-async def test_the_server_waits_until_the_reader_has_taken_what_is_there() -> None:
+async def test_the_server_waits_until_the_reader_has_read_the_buffer() -> None:
     body, steps = BoundedBody(None, None), list[str]()
 
     async def server() -> None:
@@ -138,14 +138,14 @@ async def test_a_body_of_any_size_never_fills_the_memory() -> None:
     assert BUFFER_BYTES < most <= BUFFER_BYTES + len(chunk)
 
 
-async def test_the_last_chunk_is_taken_in_without_a_wait() -> None:
+async def test_the_last_chunk_is_received_without_a_wait() -> None:
     body = BoundedBody(None, None)
     async with asyncio.timeout(PATIENCE):
         await body.put(b"x" * (BUFFER_BYTES + 1), last=True)
     assert len(await body.read(ALL)) == BUFFER_BYTES + 1
 
 
-async def test_reading_stops_once_more_than_the_limit_is_there() -> None:
+async def test_reading_stops_when_the_limit_is_exceeded() -> None:
     body = BoundedBody(None, None)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(feed(body, *[b"x" * 100_000] * 10))
@@ -205,7 +205,7 @@ def test_a_body_that_stops_coming_times_out() -> None:
     assert in_virtual_time(main()) == pytest.approx(60.0)
 
 
-def test_a_slow_body_has_its_time_anew_for_every_chunk() -> None:
+def test_each_chunk_restarts_the_timeout_of_a_slow_body() -> None:
     async def main() -> float:
         body = BoundedBody(None, None)
         body.timeout = 60.0
@@ -238,7 +238,7 @@ def test_without_a_timeout_the_reader_waits_as_long_as_it_takes() -> None:
     in_virtual_time(main())
 
 
-def test_a_discarded_body_is_taken_in_and_dropped() -> None:
+def test_a_discarded_body_is_received_and_dropped() -> None:
     async def main() -> float:
         body = BoundedBody(None, None)
         began = asyncio.get_running_loop().time()
@@ -253,7 +253,7 @@ def test_a_discarded_body_is_taken_in_and_dropped() -> None:
     assert in_virtual_time(main()) == 0.0  # It ends with the body, not with the timeout.
 
 
-def test_a_body_that_does_not_end_is_not_discarded_for_ever() -> None:
+def test_an_endless_body_is_not_discarded_indefinitely() -> None:
     async def main() -> float:
         body = BoundedBody(None, None)
         began = asyncio.get_running_loop().time()
@@ -264,7 +264,7 @@ def test_a_body_that_does_not_end_is_not_discarded_for_ever() -> None:
     assert in_virtual_time(main()) == pytest.approx(5.0)
 
 
-def test_a_refused_body_that_fills_the_buffer_lets_its_server_go_on() -> None:
+def test_a_rejected_body_that_fills_the_buffer_does_not_block_its_server() -> None:
     async def main() -> float:
         body = BoundedBody(None, 2 * BUFFER_BYTES)
         async with asyncio.TaskGroup() as group:
@@ -317,7 +317,7 @@ def test_held_bytes_are_bounded_by_caller_and_in_total() -> None:
     assert (held.total, held.by_caller) == (0, {})
 
 
-def test_bytes_of_a_request_that_fails_are_given_back() -> None:
+def test_the_bytes_of_a_failed_request_are_released() -> None:
     held = HeldBytes()
     with pytest.raises(RateLimited), held.holding("a", LIMITS) as hold:
         hold(61)

@@ -41,14 +41,14 @@ REFUSED: dict[str, Callable[[Secret], object]] = {
 
 
 @pytest.mark.parametrize("show", SHOWING.values(), ids=SHOWING)
-def test_whatever_is_printed_is_masked(show: Callable[[Secret], object]) -> None:
+def test_every_output_is_masked(show: Callable[[Secret], object]) -> None:
     shown = str(show(Secret(CANARY)))
     assert MASK in shown
     assert CANARY not in shown
 
 
 @pytest.mark.parametrize("leave", REFUSED.values(), ids=REFUSED)
-def test_it_leaves_by_no_side_door(leave: Callable[[Secret], object]) -> None:
+def test_no_conversion_reveals_it(leave: Callable[[Secret], object]) -> None:
     with pytest.raises(TypeError) as caught:
         leave(Secret(CANARY))
     assert CANARY not in "".join(traceback.format_exception(caught.value))
@@ -65,7 +65,7 @@ def test_a_traceback_with_local_variables_masks_it() -> None:
     assert [frame["secret"] for frame in frames] == [f"Secret('{MASK}')"]
 
 
-def test_the_mask_says_nothing_of_the_length() -> None:
+def test_the_mask_does_not_reveal_the_length() -> None:
     assert str(Secret("a")) == str(Secret("a" * 500)) == str(Secret(""))
 
 
@@ -96,6 +96,6 @@ def test_its_hash_is_not_that_of_the_text() -> None:
     assert hash(Secret(CANARY)) != hash(CANARY)
 
 
-def test_nothing_can_be_hung_on_it() -> None:
+def test_no_attribute_can_be_added() -> None:
     with pytest.raises(AttributeError):
         Secret(CANARY).note = CANARY  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"
         *("refresh_token", "cred", "pw", "answer", "device", "nonce", "state", "message", "appKey", "bearer"),
     ],
 )  # fmt: skip
-def test_a_name_that_nobody_knows_hides_its_value(name: str) -> None:
+def test_the_value_of_an_unknown_name_is_hidden(name: str) -> None:
     for value in ("hunter2", "1234", 1234, 0.5, RANDOM, "\x1b[31m"):
         assert not is_harmless(name, value)
 
@@ -46,7 +46,7 @@ def test_a_name_that_nobody_knows_hides_its_value(name: str) -> None:
         ("anything", ""),
     ],
 )
-def test_what_is_known_to_be_harmless_shows(name: str, value: object) -> None:
+def test_known_harmless_values_are_shown(name: str, value: object) -> None:
     assert is_harmless(name, value)
 
 

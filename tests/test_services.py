@@ -67,7 +67,7 @@ async def test_every_upstream_has_a_client_and_every_credential_a_source(tmp_pat
         assert services.access.identify([(b"x-api-key", KEY.encode())], None, None).name == "tester"
 
 
-async def test_a_token_is_fetched_before_anybody_asks(tmp_path: Path) -> None:
+async def test_a_token_is_fetched_before_the_first_request(tmp_path: Path) -> None:
     async with (
         raw_upstream(grant) as issuer,
         serving(settings(tmp_path, asks(issuer.url))) as services,

@@ -71,7 +71,7 @@ def test_ids_are_read_by_the_encoding_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("ids", [[257], [2**31], [2**70], [72, 999_999]])
-def test_ids_that_the_encoding_has_not_are_the_callers_fault(ids: list[int]) -> None:
+def test_ids_outside_the_encoding_are_an_invalid_request(ids: list[int]) -> None:
     with pytest.raises(InvalidRequest, match="cl100k_base does not have") as refused:
         TokenTexts({"cl100k_base": BYTES}).reader("m")(ids)
     assert refused.value.param == "input"
@@ -81,18 +81,18 @@ def test_half_a_character_at_a_cut_is_marked_and_no_fault() -> None:
     assert TokenTexts({"cl100k_base": BYTES}).reader("m")([*"你好".encode()[:4]]) == "你\ufffd"
 
 
-def test_nothing_is_read_where_nobody_asks(nothing_read: None, tmp_path: Path) -> None:
+def test_no_encoding_is_loaded_unless_configured(nothing_read: None, tmp_path: Path) -> None:
     assert load_token_texts(settings(tmp_path, '["ragflow", "langchain"]')) is NO_TEXTS
     with pytest.raises(InvalidRequest):
         NO_TEXTS.reader("m")([1])
 
 
-def test_a_missing_encoding_ends_the_start_and_names_the_way_out(nothing_read: None, tmp_path: Path) -> None:
+def test_a_missing_encoding_ends_the_start_and_names_the_remedy(nothing_read: None, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^upstreams\.e\.repairs: .*cl100k_base.*TIKTOKEN_CACHE_DIR"):
         load_token_texts(settings(tmp_path))
 
 
-def test_the_command_says_so_before_it_listens(
+def test_the_command_reports_it_before_it_listens(
     nothing_read: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings(tmp_path)
@@ -100,7 +100,7 @@ def test_the_command_says_so_before_it_listens(
     assert "cl100k_base" in capsys.readouterr().err
 
 
-def test_a_silent_network_does_not_hold_the_start_for_ever(
+def test_a_silent_network_does_not_delay_the_start_indefinitely(
     nothing_read: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_of_test = threading.Event()
@@ -113,7 +113,7 @@ def test_a_silent_network_does_not_hold_the_start_for_ever(
         end_of_test.set()
 
 
-def test_a_missing_package_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.settings.fields.find_spec", lambda _: None)
     with pytest.raises(
         SettingsError, match=r"proxy\.toml:\d+: upstreams\.e\.repairs.*pip install '\.\[tiktoken\]'"
@@ -121,7 +121,7 @@ def test_a_missing_package_is_told_with_its_line(tmp_path: Path, monkeypatch: py
         settings(tmp_path)
 
 
-def test_encodings_of_the_models_that_are_named_are_read_too(
+def test_encodings_of_configured_models_are_loaded_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "ENCODINGS", {"cl100k_base": BYTES, "o200k_base": BYTES})

@@ -129,7 +129,7 @@ async def test_certificates(ask: Ask, tmp_path: Path, fault: str, kind: FailureK
     assert words in found[1]
 
 
-async def test_a_client_certificate_that_is_missing_is_thought_of(ask: Ask, tmp_path: Path) -> None:
+async def test_a_missing_client_certificate_is_suggested(ask: Ask, tmp_path: Path) -> None:
     shown = make_certificate(tmp_path)
     async with listening(certificate=shown, client_ca=shown) as port:
         url = f"https://127.0.0.1:{port}"
@@ -155,7 +155,7 @@ async def test_plain_http(ask: Ask, serve: Any, kinds: set[FailureKind], words: 
     assert words in said
 
 
-async def test_an_answer_that_is_not_http(ask: Ask) -> None:
+async def test_a_response_that_is_not_http(ask: Ask) -> None:
     async with listening(speaks_ssh) as port:
         url = f"http://127.0.0.1:{port}"
         kind, said = told(await ask(url, trust=False), url)
@@ -204,7 +204,7 @@ async def test_a_refused_connection(ask: Ask) -> None:
         assert said.startswith(f"{url}: connection refused; check the host and the port")
 
 
-async def test_a_slow_answer() -> None:
+async def test_a_slow_response() -> None:
     async with listening(is_silent) as port:
         url = f"http://127.0.0.1:{port}"
         kind, said = told(await ask_by_httpx2(url, trust=False), url)
@@ -239,11 +239,11 @@ async def test_an_unknown_name(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Non
         (RuntimeError(CANARY), FailureKind.OTHER),
     ],
 )
-def test_errors_that_cannot_be_had_on_loopback(error: BaseException, kind: FailureKind) -> None:
+def test_errors_that_do_not_occur_on_loopback(error: BaseException, kind: FailureKind) -> None:
     assert told(error, "https://a.example:443")[0] is kind
 
 
-def test_every_kind_has_words_of_its_own() -> None:
+def test_every_kind_has_its_own_message() -> None:
     from proxy.transport_failure import FAILURE_WORDS
 
     assert {*FAILURE_WORDS} == {*FailureKind}
@@ -279,7 +279,7 @@ async def test_a_proxy_that_refuses_is_named_with_its_status() -> None:
             assert f"through the proxy {origin_of(proxy)}): it answered 407" in said
 
 
-async def test_a_proxy_that_is_down_is_the_one_to_look_at() -> None:
+async def test_an_unreachable_proxy_is_named_as_the_cause() -> None:
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         proxy = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
     async with httpx2.AsyncClient(proxy=proxy, trust_env=False) as client:

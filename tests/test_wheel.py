@@ -59,7 +59,7 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin/llm-token-proxy"
 
 
-def test_it_holds_what_the_program_reads(wheel: Path) -> None:
+def test_it_contains_every_file_that_the_program_reads(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "proxy/py.typed",
@@ -79,7 +79,7 @@ def test_the_source_distribution_builds_the_same(tmp_path: Path) -> None:
     assert {"pyproject.toml", "hypercorn.toml", "config/proxy.toml", "proxy/py.typed", "README.md"} <= names
 
 
-def test_the_command_says_its_version_and_its_name(command: Path, tmp_path: Path) -> None:
+def test_the_command_prints_its_version_and_its_name(command: Path, tmp_path: Path) -> None:
     said = subprocess.run([command, "--version"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert said.stdout.strip() == __version__
     said = subprocess.run([command, "--help"], cwd=tmp_path, check=True, capture_output=True, text=True)

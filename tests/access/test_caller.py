@@ -41,7 +41,7 @@ def test_a_pattern_covers_the_whole_name_in_its_case(model: str, *, allowed: boo
     assert LIMITED.may_use(model) is allowed
 
 
-def test_listed_endpoints_alone_are_allowed() -> None:
+def test_only_listed_endpoints_are_allowed() -> None:
     caller = Caller("app", endpoints=("embeddings",))
     caller.check_endpoint(endpoint_of("/v1/embeddings"))
     with pytest.raises(EndpointForbidden):

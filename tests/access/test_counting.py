@@ -51,7 +51,7 @@ async def times(count: int, ask: Callable[[], Awaitable[bool]]) -> list[bool]:
     return [await ask() for _ in range(count)]
 
 
-async def test_requests_fit_until_there_are_so_many(counting: Counting) -> None:
+async def test_requests_are_accepted_up_to_the_limit(counting: Counting) -> None:
     limit = parse("3/hour")
     assert await times(4, lambda: counting.hit(limit, "requests", "a")) == [True, True, True, False]
     assert await counting.hit(limit, "requests", "b")
@@ -79,7 +79,7 @@ async def test_two_processes_share_their_accounts(redis: RedisServer) -> None:
         assert await other.is_spent(limit, "tokens", "a")
 
 
-async def test_all_that_lies_in_redis_expires(redis: RedisServer) -> None:
+async def test_every_key_in_redis_expires(redis: RedisServer) -> None:
     async with counting_in(redis) as counting:
         await counting.hit(parse("10/hour"), "requests", "a")
         await counting.add(parse("10/hour"), "tokens", "a", amount=3)
@@ -99,9 +99,7 @@ async def test_without_redis_each_process_counts_for_itself(redis: RedisServer) 
         assert [line["event"] for line in lines] == ["counting_alone"]  # told once: then it is left alone
 
 
-async def test_redis_is_asked_again_after_a_while(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_redis_is_retried_after_a_while(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REDIS_PAUSE_SECONDS", 0.0)
     async with counting_in(redis) as counting:
         limit = parse("2/hour")
@@ -112,7 +110,7 @@ async def test_redis_is_asked_again_after_a_while(
         assert len(await redis.lifetimes()) == 1
 
 
-async def test_a_silent_redis_is_waited_for_once(redis: RedisServer) -> None:
+async def test_a_silent_redis_delays_only_the_first_request(redis: RedisServer) -> None:
     async with counting_in(redis) as counting:
         limit = parse("2/hour")
         await counting.hit(limit, "requests", "a")

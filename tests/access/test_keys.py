@@ -87,13 +87,13 @@ def refusal(control: AccessControl, headers: list[tuple[bytes, bytes]], client: 
     return json.dumps(caught.value.envelope())
 
 
-def test_each_key_is_known_by_its_name() -> None:
+def test_each_key_identifies_its_caller() -> None:
     control = access("sk-a", "sk-b", "sk-c")
     for place, key in enumerate([b"sk-a", b"sk-b", b"sk-c"]):
         assert control.identify(bearer(key), HERE, HERE) == Caller(f"caller-{place}")
 
 
-def test_a_hashed_key_is_known_like_a_plain_one() -> None:
+def test_a_hashed_key_identifies_its_caller_too() -> None:
     digest = hashlib.sha256(b"sk-hashed").hexdigest()
     control = AccessControl(Access(keys=(CallerKey(name="hashed", sha256=digest),)))
     assert control.identify(bearer(b"sk-hashed"), "10.0.0.1", "10.0.0.2") == Caller("hashed")
@@ -102,7 +102,7 @@ def test_a_hashed_key_is_known_like_a_plain_one() -> None:
 
 @pytest.mark.parametrize("header", [b"x-api-key", b"api-key"])
 @pytest.mark.parametrize("value", [b"sk-a", b" sk-a ", b"\tsk-a"])
-def test_a_key_may_stand_in_either_header_of_its_own(header: bytes, value: bytes) -> None:
+def test_a_key_is_accepted_in_either_of_its_headers(header: bytes, value: bytes) -> None:
     assert access("sk-a").identify([(header, value)], HERE, HERE) == Caller("caller-0")
 
 
@@ -128,20 +128,20 @@ def test_the_scheme_is_read_in_any_case(value: bytes) -> None:
         [(b"cookie", b"api-key=sk-a")],
     ],
 )
-def test_no_key_or_two_different_ones_are_refused_in_the_same_words(
+def test_a_missing_key_and_two_different_keys_get_the_same_error(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     assert json.loads(refusal(access("sk-a", "sk-b"), headers)) == SENTENCE
 
 
-def test_one_key_said_twice_is_one_key() -> None:
+def test_the_same_key_in_two_headers_is_accepted() -> None:
     headers = [*bearer(b"sk-a"), (b"x-api-key", b"sk-a"), (b"api-key", b"sk-a")]
     assert access("sk-a").identify(headers, HERE, HERE) == Caller("caller-0")
 
 
 @settings(max_examples=1000)
 @given(st.one_of(st.binary(), st.text().map(str.encode), st.sampled_from(HOSTILE).map(str.encode)))
-def test_whatever_is_not_a_key_is_refused_with_the_same_body(value: bytes) -> None:
+def test_invalid_keys_are_rejected_with_the_same_body(value: bytes) -> None:
     assume(value.strip() != KEY.encode())
     control = access(KEY)
     for headers in (bearer(value), [(b"x-api-key", value)]):
@@ -158,7 +158,7 @@ def may_be_configured(key: str) -> bool:
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1))
-def test_any_key_that_may_be_configured_is_known(key: str) -> None:
+def test_every_configurable_key_is_accepted(key: str) -> None:
     assume(key not in DEFAULT_CALLER_KEYS and may_be_configured(key))
     assert access("sk-other", key).identify(bearer(key.encode()), "10.0.0.1", "10.0.0.2") == Caller(
         "caller-1"
@@ -177,7 +177,7 @@ def build_app(folder: Path, upstream: str) -> Quart:
     return create_app(load_settings(path, {}))
 
 
-async def test_hostile_keys_on_the_wire_get_one_answer(tmp_path: Path) -> None:
+async def test_hostile_keys_get_the_same_response(tmp_path: Path) -> None:
     answers = set()
     async with (
         raw_upstream(answer_anything) as upstream,
@@ -197,7 +197,7 @@ async def test_hostile_keys_on_the_wire_get_one_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(DEFAULT_CALLER_KEYS))
-def test_default_keys_are_for_this_machine_only(key: str) -> None:
+def test_default_keys_are_accepted_only_from_this_machine(key: str) -> None:
     control = access(key)
     assert control.identify(bearer(key.encode()), HERE, HERE) == Caller("caller-0")
     for client in ("10.0.0.1", "192.168.1.7", "::ffff:10.0.0.1", "2001:db8::1", "", None, "unix"):
@@ -207,19 +207,19 @@ def test_default_keys_are_for_this_machine_only(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(DEFAULT_CALLER_KEYS))
-def test_a_default_key_in_hashed_form_is_one_all_the_same(key: str) -> None:
+def test_a_hashed_default_key_is_still_a_default_key(key: str) -> None:
     section = Access(keys=(CallerKey(name="x", sha256=hashlib.sha256(key.encode()).hexdigest()),))
     assert uses_default_keys(section)
     refusal(AccessControl(section), bearer(key.encode()), "10.0.0.1")
 
 
-def test_a_key_of_ones_own_is_good_from_anywhere() -> None:
+def test_a_configured_key_is_accepted_from_anywhere() -> None:
     assert not uses_default_keys(Access(keys=(CallerKey(name="x", key=Secret("sk-a")),)))
     headers = [*bearer(b"sk-a"), (b"x-forwarded-for", b"10.9.9.9")]
     assert access("sk-a").identify(headers, "10.0.0.1", "10.0.0.2") == Caller("caller-0")
 
 
-def test_open_mode_lets_everybody_in() -> None:
+def test_open_mode_accepts_every_caller() -> None:
     control = access(mode="open")
     assert control.identify([], "10.0.0.1", "10.0.0.2").name == "open"
     assert control.identify(bearer(b"whatever"), None, None).name == "open"

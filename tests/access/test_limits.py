@@ -65,7 +65,7 @@ async def ask(
         (b'{"model": ["gpt-4o"]}', 403),
     ],
 )
-async def test_a_key_is_good_for_its_models(run_proxy: RunProxy, body: bytes, status: int) -> None:
+async def test_a_key_allows_only_its_models(run_proxy: RunProxy, body: bytes, status: int) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url, more=LIMITED) as proxy,
@@ -97,7 +97,7 @@ def form(*fields: tuple[str, str]) -> bytes:
         ("chat/completions", "text/plain", b'{"model": "other"}', 403),
     ],
 )
-async def test_a_model_in_a_form_counts_and_one_out_of_sight_is_refused(
+async def test_a_model_in_a_form_is_checked_and_a_hidden_one_is_rejected(
     run_proxy: RunProxy, path: str, content_type: str, body: bytes, status: int
 ) -> None:
     async with (
@@ -110,7 +110,7 @@ async def test_a_model_in_a_form_counts_and_one_out_of_sight_is_refused(
     assert [request.body for request in upstream.requests] == [body] * (status == 200)
 
 
-async def test_one_request_too_many_is_429_and_says_when_to_come_again(run_proxy: RunProxy) -> None:
+async def test_a_request_over_the_rate_is_429_with_retry_after(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url, more=LIMITED) as proxy,
@@ -128,7 +128,7 @@ async def test_one_request_too_many_is_429_and_says_when_to_come_again(run_proxy
     assert len(upstream.requests) == 4
 
 
-async def test_one_stream_too_many_is_429_until_another_ends(run_proxy: RunProxy) -> None:
+async def test_a_stream_over_the_limit_is_429_until_another_ends(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(endless) as upstream,
         run_proxy(upstream.url, more=LIMITED.replace("3/hour", "100/hour")) as proxy,
@@ -147,7 +147,7 @@ async def test_one_stream_too_many_is_429_until_another_ends(run_proxy: RunProxy
 
 
 @pytest.mark.parametrize("stream", [b"1", b'"true"'])
-async def test_what_some_upstreams_take_for_a_stream_counts_as_one(
+async def test_values_that_some_upstreams_read_as_true_count_as_streams(
     run_proxy: RunProxy, stream: bytes
 ) -> None:
     body = b'{"model": "gpt-4o", "stream": ' + stream + b"}"
@@ -162,7 +162,7 @@ async def test_what_some_upstreams_take_for_a_stream_counts_as_one(
         assert (await ask(second, body))[0].status == 429
 
 
-async def test_what_was_used_is_counted_though_the_caller_is_gone_at_once(
+async def test_usage_is_counted_even_if_the_caller_disconnects_at_once(
     run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = Counting.add
@@ -184,7 +184,7 @@ async def test_what_was_used_is_counted_though_the_caller_is_gone_at_once(
         assert [line["outcome"] for line in proxy.exchanges[:2]] == ["ok", "ok"]
 
 
-async def test_callers_at_once_are_counted_right(run_proxy: RunProxy) -> None:
+async def test_concurrent_callers_are_counted_correctly(run_proxy: RunProxy) -> None:
     async def one(url: str) -> int:
         async with raw_caller(url) as caller:
             return (await ask(caller))[0].status
@@ -215,7 +215,7 @@ async def costs(talk: Conversation) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"stream": true}'])
-async def test_a_key_may_use_so_many_tokens_in_a_time(run_proxy: RunProxy, body: bytes) -> None:
+async def test_a_key_has_a_token_budget_per_period(run_proxy: RunProxy, body: bytes) -> None:
     async with raw_upstream(costs) as upstream, run_proxy(upstream.url, more=BUDGET) as proxy:
         for spent in range(3):
             async with raw_caller(proxy.url) as caller:
@@ -232,7 +232,7 @@ async def test_a_key_may_use_so_many_tokens_in_a_time(run_proxy: RunProxy, body:
     assert len(upstream.requests) == 2
 
 
-async def test_callers_are_counted_in_redis_where_that_is_set(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_callers_are_counted_in_redis_if_configured(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with redis_server(tmp_path) as redis, raw_upstream(ok) as upstream:
         shared = f'[shared]\nredis_url = "{redis.url}"\nencryption_key = "{"0" * 64}"\n'
         more = LIMITED + shared
@@ -246,7 +246,7 @@ async def test_callers_are_counted_in_redis_where_that_is_set(run_proxy: RunProx
         assert statuses == [200, 200, 200, 429]
 
 
-async def test_usage_is_asked_for_and_hidden_where_that_is_named(run_proxy: RunProxy) -> None:
+async def test_usage_is_requested_and_hidden_if_configured(run_proxy: RunProxy) -> None:
     async def tells_if_asked(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n')
@@ -337,7 +337,7 @@ async def cuts(talk: Conversation) -> None:
         ("/v1/some/new/api", "application/json", LONG, silent),
     ],
 )
-async def test_an_answer_whose_usage_cannot_be_seen_is_estimated(
+async def test_the_usage_of_a_response_without_usage_is_estimated(
     run_proxy: RunProxy,
     path: str,
     content_type: str,
@@ -362,7 +362,7 @@ async def test_an_answer_whose_usage_cannot_be_seen_is_estimated(
 
 
 @pytest.mark.parametrize("chunks", [0, 1])
-async def test_a_caller_who_leaves_pays_for_what_was_begun(run_proxy: RunProxy, chunks: int) -> None:
+async def test_a_caller_who_disconnects_is_charged_an_estimate(run_proxy: RunProxy, chunks: int) -> None:
     async def script(talk: Conversation) -> None:
         if chunks:
             await talk.start_stream()
@@ -385,7 +385,7 @@ async def test_a_caller_who_leaves_pays_for_what_was_begun(run_proxy: RunProxy, 
     assert (line["prompt_tokens"], line["completion_tokens"]) == (len(STREAMED) // 4, chunks)
 
 
-async def test_a_caller_who_leaves_after_the_usage_was_reported_pays_that(run_proxy: RunProxy) -> None:
+async def test_a_caller_who_disconnects_after_the_usage_is_charged_that_usage(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b'data: {"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 2}}\n\n')
@@ -427,7 +427,7 @@ async def errs(talk: Conversation) -> None:
         ("GET", "/v1/some/new/api", silent),
     ],
 )
-async def test_what_runs_no_model_costs_nothing(
+async def test_endpoints_without_a_model_cost_nothing(
     run_proxy: RunProxy, method: str, path: str, script: Callable[[Conversation], Awaitable[None]]
 ) -> None:
     more = BUDGET + 'repairs = ["true_errors"]\n'

@@ -25,19 +25,19 @@ def begin(load: Load, caller: Caller, times: int) -> None:
         load.begin(caller, max_lag=0)
 
 
-def test_nobody_is_refused_while_the_loop_is_in_time() -> None:
+def test_no_request_is_rejected_while_the_loop_is_on_time() -> None:
     load = Load(lagging(MAX_LAG / 2))
     begin(load, FLOODING, 100)
     load.begin(FLOODING, MAX_LAG)
 
 
-def test_nobody_is_refused_without_a_limit() -> None:
+def test_no_request_is_rejected_without_a_limit() -> None:
     load = Load(lagging(10.0))
     begin(load, FLOODING, 100)
     load.begin(FLOODING, 0)
 
 
-def test_a_single_caller_is_refused_under_overload() -> None:
+def test_a_single_caller_is_rejected_under_overload() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, FLOODING, 1)
     with pytest.raises(ServerOverloaded) as refused:
@@ -46,7 +46,7 @@ def test_a_single_caller_is_refused_under_overload() -> None:
     assert refused.value.headers["Retry-After"] == "1"
 
 
-def test_a_flood_of_one_caller_takes_nothing_from_another() -> None:
+def test_a_flood_from_one_caller_does_not_affect_another() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, FLOODING, 100)
     for _ in range(50):
@@ -55,7 +55,7 @@ def test_a_flood_of_one_caller_takes_nothing_from_another() -> None:
         load.begin(FLOODING, MAX_LAG)
 
 
-def test_callers_with_equal_loads_are_refused_alike() -> None:
+def test_callers_with_equal_loads_are_rejected_equally() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, FLOODING, 10)
     begin(load, MODEST, 10)
@@ -64,7 +64,7 @@ def test_callers_with_equal_loads_are_refused_alike() -> None:
             load.begin(caller, MAX_LAG)
 
 
-def test_requests_that_end_make_room() -> None:
+def test_finished_requests_reduce_the_load() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, FLOODING, 2)
     for _ in range(2):
@@ -72,13 +72,13 @@ def test_requests_that_end_make_room() -> None:
     load.begin(FLOODING, MAX_LAG)
 
 
-def test_a_burst_is_no_overload() -> None:
+def test_a_burst_is_not_an_overload() -> None:
     lag = lagging(0.0)
     lag.add(0.4, now=100.0)
     assert 0 < lag.late_share(MAX_LAG) < OVERLOADED_SHARE
 
 
-def test_overload_is_over_when_the_loop_is_in_time_again() -> None:
+def test_the_overload_ends_when_the_loop_is_on_time_again() -> None:
     lag = lagging(MAX_LAG)
     assert lag.late_share(MAX_LAG) > OVERLOADED_SHARE
     for _ in range(30):

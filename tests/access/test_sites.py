@@ -31,7 +31,7 @@ def test_a_loopback_connection_must_name_a_known_host() -> None:
     rules.check_host([(b"host", b"rebound.example")], "10.0.0.1")  # an address that others may reach
 
 
-def test_pages_of_other_sites_are_refused_unless_their_origin_is_listed() -> None:
+def test_pages_of_other_sites_are_rejected_unless_their_origin_is_listed() -> None:
     with pytest.raises(SiteForbidden, match="origins"):
         SiteRules([]).check_page(FOREIGN, LOCAL)
     SiteRules([], ["https://evil.example"]).check_page(FOREIGN, LOCAL)

@@ -80,7 +80,7 @@ def test_each_relayed_operation_is_marked_and_has_no_schema() -> None:
     assert not any("x-relayed" in operation for operation in own)
 
 
-def test_what_it_says_of_an_operation_is_what_the_routing_does() -> None:
+def test_each_operation_is_described_as_it_is_routed() -> None:
     for path, method, operation in operations():
         if "x-relayed" not in operation:
             continue
@@ -101,12 +101,12 @@ def test_every_endpoint_of_the_table_is_described() -> None:
     assert names == ENDPOINT_NAMES | {OTHER.name}
 
 
-def test_no_own_route_is_one_that_would_be_relayed() -> None:
+def test_no_own_route_is_also_relayed() -> None:
     for route in OWN_ROUTES:
         with pytest.raises(ProxyError):
             find_target(route.method.upper(), route.path.encode())
 
 
-def test_operations_have_names_of_their_own() -> None:
+def test_operations_have_unique_names() -> None:
     names = [operation["operationId"] for _, _, operation in operations()]
     assert len(names) == len({*names})

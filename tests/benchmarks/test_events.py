@@ -19,7 +19,7 @@ def numbered(*numbers: int) -> list[bytes]:
     return [paced_event("mine", number, 0) for number in numbers]
 
 
-def test_a_whole_stream_has_no_fault() -> None:
+def test_a_complete_stream_has_no_fault() -> None:
     reader, tally = fed(*numbered(0, 1, 2), DONE)
     assert reader.whole
     assert len(tally.latencies_ms) == 3
@@ -48,7 +48,7 @@ def test_a_fault_is_counted_once(events: list[bytes], fault: str, timed: int) ->
     ("events", "expected"),
     [(numbered(0, 1), 2), ([*numbered(0), DONE, b"data: "], 1), ([*numbered(0, 1), DONE], 3)],
 )
-def test_a_stream_cut_short_is_not_whole(events: list[bytes], expected: int) -> None:
+def test_a_truncated_stream_is_not_complete(events: list[bytes], expected: int) -> None:
     assert not fed(*events, expected=expected)[0].whole
 
 
@@ -69,6 +69,6 @@ def test_a_rewritten_stream_needs_its_texts_and_no_end_marker() -> None:
     assert tally.failures == {"foreign": 1}
 
 
-def test_the_text_of_an_answer_is_that_of_its_stream() -> None:
+def test_a_response_has_the_same_text_as_its_stream() -> None:
     assert text_of(b'{"choices": [{"message": {"content": "a b"}}]}') == "a b"
     assert text_of(event("one", "a ") + event("two", "b") + DONE) == "a b"

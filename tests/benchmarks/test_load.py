@@ -36,7 +36,7 @@ def test_any_split_of_a_sized_body_gives_the_same_bytes(content: bytes, cuts: li
     assert (parser.done, parser.status, parser.closes) == (True, 503, True)
 
 
-def test_a_cut_answer_is_not_done() -> None:
+def test_a_truncated_response_is_not_complete() -> None:
     parser = ResponseParser()
     assert parser.feed(CHUNKED_HEAD + chunk(b"word") + b"0\r\n") == b"word"
     assert not parser.done
@@ -52,6 +52,6 @@ def test_a_cut_answer_is_not_done() -> None:
         CHUNKED_HEAD + CHUNKED_END + b"more",
     ],
 )
-def test_nonsense_is_refused(message: bytes) -> None:
+def test_invalid_responses_are_rejected(message: bytes) -> None:
     with pytest.raises(MalformedResponseError):
         ResponseParser().feed(message)

@@ -16,7 +16,7 @@ SPEED: Final = re.compile(r"^## (?:Speed|性能)\n(.*?)^## ", re.MULTILINE | re.
 
 @pytest.mark.parametrize("words", LANGUAGES)
 @pytest.mark.parametrize("name", PAGES)
-def test_the_tables_are_those_of_the_kept_runs(name: str, words: Words) -> None:
+def test_the_tables_match_the_kept_runs(name: str, words: Words) -> None:
     text = page_of(name, words).read_text(encoding="utf-8")
     assert text == fill(text, kept_runs(), words)
     assert "<!-- figures: " in text

@@ -55,7 +55,7 @@ def test_a_kept_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", LANGUAGES)
-def test_everything_that_is_measured_has_words(words: Words) -> None:
+def test_every_measurement_has_a_description(words: Words) -> None:
     assert {*words.scenarios} == {*build_scenarios(), "token"}
     assert {*words.systems} == {*SYSTEMS, *PEERS}
     assert words.figures.keys() == ENGLISH.figures.keys()
@@ -75,11 +75,11 @@ def test_the_short_table_shows_figures_with_their_ratios() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.123, "0.12"), (1.26, "1.3"), (12.34, "12.3"), (123.4, "123"), (9007.2, "9007")]
 )
-def test_figures_have_as_many_digits_as_they_deserve(value: float, text: str) -> None:
+def test_figures_have_a_sensible_number_of_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
-def test_ci_rejects_a_ratio_over_its_bar_a_failure_and_a_figure_that_is_absent() -> None:
+def test_ci_rejects_high_ratios_failures_and_missing_figures() -> None:
     paced = summarize("paced-500x30", {"nginx": costs(10), "proxy": costs(60)})
     assert verdicts(run(*chat_rows(), *paced)) == []
     slow = summarize("paced-500x30", {"nginx": costs(10), "proxy": costs(10 * BARS[1].highest + 1)})

@@ -32,7 +32,7 @@ async def get(proxy: RunningProxy, path: str, *headers: str) -> tuple[RawAnswer,
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
-async def test_it_says_nothing_about_the_configuration(run_proxy: RunProxy, path: str) -> None:
+async def test_it_does_not_reveal_the_configuration(run_proxy: RunProxy, path: str) -> None:
     async with run_proxy("http://canary-upstream.invalid", more=MORE) as proxy:
         answer, body = await get(proxy, path)
         assert answer.status == 200

@@ -16,14 +16,14 @@ from tests.raw_upstream import Conversation, raw_upstream
 # --- there, or not
 
 
-async def test_without_the_section_only_the_api_is_there(run_proxy: RunProxy) -> None:
+async def test_without_the_section_only_the_api_is_served(run_proxy: RunProxy) -> None:
     async with run_proxy(NOWHERE) as proxy:
         for path in ("/chat/", "/chat", "/chat/stream", "/chat/session", "/chat/dialogue", "/chat/drawer.js"):
             assert (await send(proxy.url, "GET", path))[0].status == 404
         assert (await send(proxy.url, "POST", "/chat/completions"))[0].status == 401
 
 
-async def test_with_it_the_api_still_is_the_api(run_proxy: RunProxy) -> None:
+async def test_with_the_section_the_api_does_not_change(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (_, proxy):
         answer, body = await send(proxy.url, "POST", "/chat/completions", body=b"{}")
         assert answer.status == 401
@@ -35,7 +35,7 @@ async def test_with_it_the_api_still_is_the_api(run_proxy: RunProxy) -> None:
         assert keyed.header("set-cookie") == []
 
 
-async def test_no_key_is_asked(run_proxy: RunProxy) -> None:
+async def test_no_key_is_required(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         assert await someone.get("dialogue") == (200, b"Hello Flask-sse !")
         assert (await send(proxy.url, "GET", "/chat/session", "Authorization: Bearer nonsense"))[
@@ -70,7 +70,7 @@ async def test_a_visitor_has_conversations_that_are_listed_renamed_and_deleted(r
             assert (await someone.post("rename", channel="a", title=title))[0] == 404
 
 
-async def test_only_an_own_conversation_is_continued_and_only_an_offered_model_answers(
+async def test_only_own_conversations_and_offered_models_are_accepted(
     run_proxy: RunProxy,
 ) -> None:
     chat = FREE + 'models = ["x1", "x2"]\ntitle = "问答"\n'
@@ -114,7 +114,7 @@ async def test_a_stream_that_began_before_the_channel_had_an_owner_ends_when_ano
             await foreign.turn()
 
 
-async def test_to_visit_claims_no_channel_and_is_counted(run_proxy: RunProxy) -> None:
+async def test_a_visit_claims_no_channel_and_is_counted(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, '[chat]\nrate = "1/minute"\n') as (someone, proxy):
         visits = [(await someone.get("session?channel=c"))[0] for _ in range(10)]
         assert visits == [200] * 9 + [429]  # The visitor's first request was a visit as well.
@@ -122,7 +122,7 @@ async def test_to_visit_claims_no_channel_and_is_counted(run_proxy: RunProxy) ->
         assert not await chat_of(proxy).channels.owned(someone.channel)
 
 
-async def test_channels_and_prompts_stand_in_no_log(run_proxy: RunProxy) -> None:
+async def test_no_log_contains_channels_or_prompts(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         async with someone.listen() as stream:
             await someone.ask("a-secret-question")
@@ -157,7 +157,7 @@ async def test_an_empty_question_is_accepted_and_nothing_published(run_proxy: Ru
 # --- how often
 
 
-async def test_two_in_a_second_are_enough(run_proxy: RunProxy) -> None:
+async def test_a_third_request_in_a_second_is_rejected(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, "[chat]\n") as (someone, proxy):
         for _ in range(2):
             assert await someone.post("dialogue", "") == OK
@@ -168,7 +168,7 @@ async def test_two_in_a_second_are_enough(run_proxy: RunProxy) -> None:
         assert await someone.post("stop") == OK  # to stop is never too often
 
 
-async def test_a_forged_forwarded_for_fools_nothing(run_proxy: RunProxy) -> None:
+async def test_a_forged_forwarded_for_is_ignored(run_proxy: RunProxy) -> None:
     settings = '[chat]\nrate = "2/hour"\n'
     async with chatting(run_proxy, settings) as (_, proxy):
 
@@ -185,7 +185,7 @@ async def test_a_forged_forwarded_for_fools_nothing(run_proxy: RunProxy) -> None
         assert await post(9, "198.51.100.2") == 200
 
 
-async def test_a_forged_forwarded_for_of_an_untrusted_peer_fools_nothing(
+async def test_a_forged_forwarded_for_of_an_untrusted_peer_is_ignored(
     run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROXY__ACCESS__TRUSTED_PROXIES", '["10.9.9.9"]')
@@ -218,7 +218,7 @@ async def test_an_open_page_reconnects_to_its_channel_after_its_events_expired(
         assert await own.block() == await public.block() == b"retry:2000\n"
 
 
-async def test_an_address_has_so_many_streams_and_dialogues(run_proxy: RunProxy) -> None:
+async def test_streams_and_dialogues_per_address_are_limited(run_proxy: RunProxy) -> None:
     async def endless(talk: Conversation) -> None:
         await talk.caller_left()
 
@@ -246,7 +246,7 @@ async def test_head_of_a_stream_is_answered_at_once(run_proxy: RunProxy) -> None
         assert answer.header("content-type") == ["text/event-stream; charset=utf-8"]
 
 
-async def test_a_redis_that_is_away_for_a_moment_refuses_no_stream_and_one_that_stays_away_is_503(
+async def test_a_stream_survives_a_short_redis_outage_and_is_503_after_a_long_one(
     run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with chatting(run_proxy) as (someone, proxy):

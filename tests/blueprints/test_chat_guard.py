@@ -34,7 +34,7 @@ async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProx
         assert (await stranger.post("rename", channel=someone.channel, title="x"))[0] == 403
 
 
-async def test_a_page_of_another_site_brings_its_own_channel_and_then_owns_it(run_proxy: RunProxy) -> None:
+async def test_a_page_of_another_site_owns_the_channel_that_it_sends(run_proxy: RunProxy) -> None:
     async with (
         chatting(run_proxy) as (someone, proxy),
         visitor(proxy.url) as stranger,
@@ -80,7 +80,7 @@ async def test_an_invalid_channel_name_is_400(run_proxy: RunProxy, channel: str)
     ],
 )
 @pytest.mark.parametrize("action", ["dialogue", "stop", "reset"])
-async def test_only_our_own_pages_and_named_ones_may_post(
+async def test_only_own_and_configured_pages_may_post(
     run_proxy: RunProxy, action: str, headers: dict[str, str], status: int
 ) -> None:
     async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (someone, proxy):
@@ -88,7 +88,7 @@ async def test_only_our_own_pages_and_named_ones_may_post(
         assert (await someone.post(action, "", **sent))[0] == status
 
 
-async def test_a_named_page_may_read_and_others_may_not(run_proxy: RunProxy) -> None:
+async def test_only_configured_pages_may_read(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n') as (_, proxy):
         answer, _ = await send(
             proxy.url, "OPTIONS", "/chat/dialogue", "Origin: https://blog.example",
@@ -117,7 +117,7 @@ async def test_a_named_page_may_read_and_others_may_not(run_proxy: RunProxy) -> 
         ("application/x-www-form-urlencoded", b"prompt=x", 415),
     ],
 )
-async def test_json_with_a_prompt_is_expected(
+async def test_a_question_must_be_json_with_a_prompt(
     run_proxy: RunProxy, kind: str, body: bytes, status: int
 ) -> None:
     async with chatting(run_proxy) as (_, proxy):

@@ -67,7 +67,7 @@ async def test_malformed_and_unknown_targets(
 
 
 @pytest.mark.parametrize("body", [b'{"a": "\xff"}', b'{"a": NaN}', b"{", b"[" * 200_000, b'{"a": "\\ud800"}'])
-async def test_unsound_json_is_400_and_not_sent_up(run_proxy: RunProxy, body: bytes) -> None:
+async def test_invalid_json_is_400_and_is_not_forwarded(run_proxy: RunProxy, body: bytes) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -111,7 +111,7 @@ async def test_a_streamed_body_over_the_limit_is_413(run_proxy: RunProxy, conten
         assert await code_of(caller, answer) == "request_too_large"
 
 
-async def test_a_body_that_never_comes_is_408(run_proxy: RunProxy) -> None:
+async def test_a_body_that_never_arrives_is_408(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url, more="[limits]\nbody_timeout = 0.2") as proxy,
@@ -160,7 +160,9 @@ async def test_two_framings_are_400_and_the_connection_closes(run_proxy: RunProx
         ([], 401),
     ],
 )
-async def test_one_key_in_any_of_its_headers(run_proxy: RunProxy, headers: list[str], status: int) -> None:
+async def test_a_key_is_accepted_in_any_of_its_headers(
+    run_proxy: RunProxy, headers: list[str], status: int
+) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -179,7 +181,7 @@ async def test_one_key_in_any_of_its_headers(run_proxy: RunProxy, headers: list[
 @pytest.mark.parametrize(
     "forwarding", [None, "X-Forwarded-For: 127.0.0.1", "Forwarded: for=x", "X-Real-IP: 1"]
 )
-async def test_default_keys_are_for_direct_callers_only(
+async def test_default_keys_are_accepted_only_from_direct_callers(
     tmp_path: Path, key: str, forwarding: str | None
 ) -> None:
     async with raw_upstream(ok) as upstream:
@@ -207,7 +209,7 @@ async def test_probes_need_no_key(run_proxy: RunProxy) -> None:
         assert (await caller.answer()).status == 503
 
 
-async def test_readiness_turns_with_the_default_credential(run_proxy: RunProxy) -> None:
+async def test_readiness_follows_the_default_credential(run_proxy: RunProxy) -> None:
     async def refuse(talk: Conversation) -> None:
         await talk.answer(b"{}", status="500 No")
 
@@ -219,7 +221,7 @@ async def test_readiness_turns_with_the_default_credential(run_proxy: RunProxy) 
             assert (await caller.answer()).status == 503
 
 
-async def test_an_upload_refused_early_still_gets_its_answer(run_proxy: RunProxy) -> None:
+async def test_an_upload_rejected_early_still_gets_its_response(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -230,7 +232,7 @@ async def test_an_upload_refused_early_still_gets_its_answer(run_proxy: RunProxy
                 assert answer.status == 401
 
 
-async def test_open_mode_asks_for_no_key(tmp_path: Path) -> None:
+async def test_open_mode_requires_no_key(tmp_path: Path) -> None:
     async with raw_upstream(ok) as upstream:
         path = tmp_path / "proxy.toml"
         text = SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
@@ -254,7 +256,7 @@ async def test_a_pipelined_request_waits_its_turn(run_proxy: RunProxy) -> None:
     assert len(upstream.requests) == 3
 
 
-async def test_many_callers_never_get_each_others_answers(run_proxy: RunProxy) -> None:
+async def test_many_callers_never_get_each_others_responses(run_proxy: RunProxy) -> None:
     async def echo(talk: Conversation) -> None:
         await asyncio.sleep(0)
         await talk.answer(talk.request.body)

@@ -65,7 +65,7 @@ async def test_the_page_is_in_the_readers_language(run_proxy: RunProxy, language
         ("DELETE", None),
     ],
 )
-async def test_everything_else_finds_nothing(run_proxy: RunProxy, method: str, accept: str | None) -> None:
+async def test_every_other_path_is_404(run_proxy: RunProxy, method: str, accept: str | None) -> None:
     async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
         await caller.send(method, "/", *([accept] if accept else []), body=b"{}" if method == "POST" else b"")
         answer = await caller.answer()

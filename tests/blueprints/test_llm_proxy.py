@@ -176,7 +176,7 @@ async def test_no_hostile_path_reaches_the_upstream_outside_of_its_base_url(betw
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-async def test_what_stands_outside_is_404_in_the_envelope(between: Between, method: str) -> None:
+async def test_a_path_outside_the_api_is_404_in_the_envelope(between: Between, method: str) -> None:
     for target in OUTSIDE:
         answer, body = await between.ask(method, target)
         assert answer.status == 404, target
@@ -193,13 +193,13 @@ async def test_what_stands_outside_is_404_in_the_envelope(between: Between, meth
     assert {line["outcome"] for line in between.proxy.exchanges} == {"not_found"}
 
 
-async def test_head_outside_is_404_without_a_body(between: Between) -> None:
+async def test_head_outside_the_api_is_404_without_a_body(between: Between) -> None:
     for target in OUTSIDE:
         assert (await between.ask("HEAD", target))[0].status == 404
     assert between.upstream.requests == []
 
 
-async def test_a_method_that_nobody_knows_is_501_in_the_envelope(between: Between) -> None:
+async def test_an_unknown_method_is_501_in_the_envelope(between: Between) -> None:
     answer, body = await between.ask("BREW", "/v1/models")
     assert (answer.status, json.loads(body)["error"]["code"]) == (501, "not_implemented")
 
@@ -208,7 +208,7 @@ async def test_a_method_that_nobody_knows_is_501_in_the_envelope(between: Betwee
 @pytest.mark.parametrize(
     "path", ["/v1/models", "/v1/chat/completions", "/models", "/agent/api/llm_proxy/v1/x"]
 )
-async def test_methods_that_are_no_apis_are_405_in_the_envelope(
+async def test_methods_outside_the_api_are_405_in_the_envelope(
     between: Between, method: str, path: str
 ) -> None:
     answer, body = await between.ask(method, path)

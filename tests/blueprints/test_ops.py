@@ -23,7 +23,7 @@ async def probe(caller: RawCaller, path: str, *headers: str, key: str | None = N
 
 
 @pytest.mark.parametrize("path", LIVE + READY)
-async def test_a_probe_needs_no_key_and_minds_no_wrong_one(run_proxy: RunProxy, path: str) -> None:
+async def test_a_probe_accepts_no_key_and_a_wrong_key(run_proxy: RunProxy, path: str) -> None:
     async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
         assert await probe(caller, path) == (200, b"ok\n")
         assert await probe(caller, path, key="wrong") == (200, b"ok\n")
@@ -31,7 +31,7 @@ async def test_a_probe_needs_no_key_and_minds_no_wrong_one(run_proxy: RunProxy, 
 
 
 @pytest.mark.parametrize("path", LIVE + READY)
-async def test_a_probe_may_ask_for_the_head_alone(run_proxy: RunProxy, path: str) -> None:
+async def test_a_probe_may_use_head(run_proxy: RunProxy, path: str) -> None:
     async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
         await caller.send("HEAD", path, key=None)
         assert (await caller.answer()).status == 200
@@ -73,7 +73,7 @@ async def test_a_service_that_still_waits_for_its_first_token_is_ready(run_proxy
                 assert await probe(caller, path) == (200, b"ok\n")
 
 
-async def test_a_probe_asks_nothing_of_the_upstream(run_proxy: RunProxy) -> None:
+async def test_a_probe_sends_nothing_to_the_upstream(run_proxy: RunProxy) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.answer(b"{}")
 
@@ -96,7 +96,7 @@ async def test_probes_are_logged_at_debug_level_only(run_proxy: RunProxy) -> Non
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE"])
-async def test_a_probe_takes_no_other_method(run_proxy: RunProxy, method: str) -> None:
+async def test_a_probe_rejects_other_methods(run_proxy: RunProxy, method: str) -> None:
     async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
         for path in LIVE + READY:
             await caller.send(method, path, key=None)
@@ -117,7 +117,7 @@ async def test_a_probe_takes_no_other_method(run_proxy: RunProxy, method: str) -
         ("metrics.corp.example", 'hosts = ["metrics.corp.example"]', 200),
     ],
 )
-async def test_metrics_are_not_for_a_page_that_rebinds_its_name(
+async def test_metrics_reject_a_page_that_rebinds_its_name(
     run_proxy: RunProxy, host: str, access: str, status: int
 ) -> None:
     async with run_proxy(NOWHERE, access=access) as proxy, raw_caller(proxy.url) as caller:

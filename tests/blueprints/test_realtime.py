@@ -113,7 +113,7 @@ async def test_many_sockets_lose_nothing_and_keep_the_order(run_proxy: RunProxy)
 
 
 @pytest.mark.parametrize(("said", "arrives"), [(1000, 1000), (1001, 1001), (4321, 4321)])
-async def test_the_callers_close_arrives_above(run_proxy: RunProxy, said: int, arrives: int) -> None:
+async def test_the_callers_close_reaches_the_upstream(run_proxy: RunProxy, said: int, arrives: int) -> None:
     reasons = list[str]()
 
     async def script(socket: web.WebSocketResponse) -> None:
@@ -131,7 +131,7 @@ async def test_the_callers_close_arrives_above(run_proxy: RunProxy, said: int, a
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 1011, 3000, 4999])
-async def test_the_upstreams_close_arrives_below(run_proxy: RunProxy, code: int) -> None:
+async def test_the_upstreams_close_reaches_the_caller(run_proxy: RunProxy, code: int) -> None:
     async def script(socket: web.WebSocketResponse) -> None:
         await socket.send_str("last words")
         await socket.close(code=code, message="完了".encode())
@@ -145,7 +145,7 @@ async def test_the_upstreams_close_arrives_below(run_proxy: RunProxy, code: int)
     assert line["outcome"] == "ok"
 
 
-async def test_the_upstreams_close_arrives_at_a_caller_who_goes_on_speaking(run_proxy: RunProxy) -> None:
+async def test_the_upstreams_close_reaches_a_caller_who_keeps_sending(run_proxy: RunProxy) -> None:
     async def script(socket: web.WebSocketResponse) -> None:
         for _ in range(3):
             await socket.receive()
@@ -167,7 +167,7 @@ async def test_the_upstreams_close_arrives_at_a_caller_who_goes_on_speaking(run_
     assert line["outcome"] == "ok"
 
 
-async def test_a_caller_who_is_lost_closes_the_upstream(run_proxy: RunProxy) -> None:
+async def test_a_lost_caller_closes_the_upstream(run_proxy: RunProxy) -> None:
     async with socket_upstream() as upstream, run_proxy(upstream.url) as proxy:
         async with raw_caller(proxy.url) as caller:
             await caller.write(HANDSHAKE.format(path=MOUNTS[0], more=f"x-api-key: {KEY}\r\n").encode())
@@ -179,7 +179,7 @@ async def test_a_caller_who_is_lost_closes_the_upstream(run_proxy: RunProxy) -> 
     assert (line["status"], line["outcome"]) == (101, "client_gone")
 
 
-async def test_an_upstream_that_is_lost_closes_the_caller(run_proxy: RunProxy) -> None:
+async def test_a_lost_upstream_closes_the_caller(run_proxy: RunProxy) -> None:
     async def script(socket: web.WebSocketResponse) -> None:
         await socket.send_str("half")
         transport = socket.get_extra_info("socket")
@@ -215,7 +215,7 @@ async def test_a_caller_who_leaves_during_the_handshake_frees_the_upstream(run_p
 
 
 @pytest.mark.parametrize("path", MOUNTS)
-async def test_a_wrong_key_is_refused_in_the_envelope(run_proxy: RunProxy, path: str) -> None:
+async def test_a_wrong_key_is_rejected_in_the_envelope(run_proxy: RunProxy, path: str) -> None:
     async with socket_upstream() as upstream, run_proxy(upstream.url) as proxy:
         status, body = await refused(proxy, path, key="wrong")
         line = await the_line(proxy)
@@ -224,7 +224,7 @@ async def test_a_wrong_key_is_refused_in_the_envelope(run_proxy: RunProxy, path:
     assert not upstream.handshakes
 
 
-async def test_the_key_of_a_browser_goes_nowhere(run_proxy: RunProxy) -> None:
+async def test_the_key_of_a_browser_is_not_forwarded(run_proxy: RunProxy) -> None:
     offered = [
         "realtime",
         f"openai-insecure-api-key.{KEY}",
@@ -286,7 +286,7 @@ async def test_limits_and_routes_count_by_the_model_of_the_query(run_proxy: RunP
         ("{own}", "", 101),
     ],
 )
-async def test_where_no_key_is_asked_no_foreign_page_opens_a_socket(
+async def test_in_open_mode_no_foreign_page_opens_a_websocket(
     run_proxy: RunProxy, origin: str, cors: str, status: int
 ) -> None:
     async with (
@@ -306,7 +306,7 @@ async def test_where_no_key_is_asked_no_foreign_page_opens_a_socket(
             assert not upstream.handshakes
 
 
-async def test_a_refused_token_is_repaired_unseen(run_proxy: RunProxy, gateway: RunningGateway) -> None:
+async def test_a_rejected_token_is_replaced_unseen(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     seen = list[str]()
 
     def gate(request: web.Request) -> web.Response | None:
@@ -326,7 +326,7 @@ async def test_a_refused_token_is_repaired_unseen(run_proxy: RunProxy, gateway: 
     assert all(token.removeprefix("Bearer ") not in str(proxy.lines) for token in seen)
 
 
-async def test_a_token_that_is_refused_for_good_is_502(run_proxy: RunProxy) -> None:
+async def test_a_token_that_is_always_rejected_is_502(run_proxy: RunProxy) -> None:
     async with (
         socket_upstream(gate=lambda _: web.Response(status=401)) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -373,7 +373,7 @@ async def test_a_redirect_is_not_followed(run_proxy: RunProxy) -> None:
     assert len(upstream.handshakes) == 1
 
 
-async def test_faults_of_the_handshake_are_those_of_requests(run_proxy: RunProxy) -> None:
+async def test_handshake_faults_get_the_errors_of_requests(run_proxy: RunProxy) -> None:
     async def garbage(talk: Conversation) -> None:
         await talk.say(b"HTTP/1.1 101 Fine\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
         await talk.caller_left()
@@ -410,7 +410,7 @@ async def test_the_drain_closes_both_sides_with_going_away(run_proxy: RunProxy) 
     assert line["outcome"] == "shutting_down"
 
 
-async def test_a_message_over_the_bound_is_refused_either_way(run_proxy: RunProxy) -> None:
+async def test_a_message_over_the_limit_is_rejected_in_either_direction(run_proxy: RunProxy) -> None:
     async def script(socket: web.WebSocketResponse) -> None:
         if (await socket.receive()).type is WSMsgType.TEXT:
             await socket.send_bytes(bytes(MESSAGE_BYTES_MAX + 1))
@@ -437,7 +437,7 @@ BUFFERED_MIB_MAX = 256
 """What the kernel may hold on both hops: Linux lets each socket's buffers grow to 36 MiB and more."""
 
 
-async def test_who_does_not_read_is_not_read_for(run_proxy: RunProxy) -> None:
+async def test_a_caller_who_does_not_read_pauses_the_upstream(run_proxy: RunProxy) -> None:
     sent = 0
 
     async def script(socket: web.WebSocketResponse) -> None:

@@ -127,7 +127,7 @@ async def test_only_its_own_key_opens_the_page(run_proxy: RunProxy) -> None:
         assert (await ask(proxy, "GET", f"/status?key={STATUS_KEY}"))[0].status == 401
 
 
-async def test_the_key_of_the_page_is_not_a_callers(run_proxy: RunProxy) -> None:
+async def test_the_key_of_the_page_is_not_an_api_key(run_proxy: RunProxy) -> None:
     async with run_proxy(NOWHERE, more=ON) as proxy:
         assert (await ask(proxy, "POST", "/v1/embeddings", WITH_KEY, body=b"{}"))[0].status == 401
 
@@ -167,7 +167,7 @@ async def test_a_wrong_key_is_logged_and_never_shown(run_proxy: RunProxy) -> Non
         assert STATUS_KEY not in str(proxy.lines)
 
 
-async def test_a_form_that_is_too_large_is_refused(run_proxy: RunProxy) -> None:
+async def test_a_form_that_is_too_large_is_rejected(run_proxy: RunProxy) -> None:
     async with run_proxy(NOWHERE, more=ON) as proxy:
         assert (await sign_in(proxy, "x" * 10_000))[0].status == 413
 
@@ -183,7 +183,7 @@ async def test_signing_out_removes_the_cookie(run_proxy: RunProxy) -> None:
 # --- other sites
 
 
-async def test_a_page_that_rebinds_its_name_gets_nothing(run_proxy: RunProxy) -> None:
+async def test_a_page_that_rebinds_its_name_is_rejected(run_proxy: RunProxy) -> None:
     async with run_proxy(NOWHERE, more=ON) as proxy, raw_caller(proxy.url) as caller:
         for path in PATHS:
             await caller.write(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n{WITH_KEY}\r\n\r\n".encode())
@@ -202,7 +202,7 @@ async def test_a_page_that_rebinds_its_name_gets_nothing(run_proxy: RunProxy) ->
         ("Sec-Fetch-Site: same-origin", 303),
     ],
 )
-async def test_forms_of_other_sites_are_refused(run_proxy: RunProxy, header: str, status: int) -> None:
+async def test_forms_of_other_sites_are_rejected(run_proxy: RunProxy, header: str, status: int) -> None:
     more = ON + '[cors]\norigins = ["*"]\n'  # those pages may call the API, but not sign in
     async with run_proxy(NOWHERE, more=more) as proxy:
         assert (await sign_in(proxy, STATUS_KEY, header))[0].status == status

@@ -11,7 +11,7 @@ from tests.browser.conftest import Stage
 from tests.browser.test_screens import DARK, ENGLISH, LOOKS, PHONE
 
 
-async def test_all_can_be_done_by_keyboard(stage: Stage) -> None:
+async def test_everything_works_by_keyboard(stage: Stage) -> None:
     page = await stage.open()
     await expect(page.input).to_be_focused()
     await page.page.keyboard.type("你好")
@@ -66,7 +66,7 @@ async def test_screen_readers_get_the_answer_as_a_log_the_reasoning_not_at_all_a
     await expect(log.get_by_role("heading", level=2)).to_have_text(["你的问题", "回答"])
 
 
-async def test_a_failure_of_the_past_is_not_called_out_again(stage: Stage) -> None:
+async def test_an_old_failure_is_not_announced_again(stage: Stage) -> None:
     stage.chat.ask("问")
     stage.chat.message("<div class='error'>模型暂时繁忙</div>")
     stage.chat.state("failed")
@@ -143,7 +143,7 @@ async def more(stage: Stage, page: ChatPage, count: int) -> None:
 
 
 @pytest.mark.parametrize("look", ["desktop", "phone"])
-async def test_the_end_stays_in_sight_until_the_reader_leaves_and_again_when_he_is_back(
+async def test_the_page_follows_the_end_until_the_reader_scrolls_away_and_back(
     stage: Stage, look: str
 ) -> None:
     page = await stage.open(**LOOKS[look])
@@ -162,7 +162,7 @@ async def test_the_end_stays_in_sight_until_the_reader_leaves_and_again_when_he_
     await page.at_end()
 
 
-async def test_wheel_and_keys_let_go_of_the_end_and_a_question_of_ones_own_takes_it_up(stage: Stage) -> None:
+async def test_scrolling_stops_following_the_end_and_a_new_question_resumes_it(stage: Stage) -> None:
     page = await stage.open()
     await fill(stage, page)
     await page.scroller.hover()
@@ -181,7 +181,7 @@ async def test_wheel_and_keys_let_go_of_the_end_and_a_question_of_ones_own_takes
     await page.at_end()
 
 
-async def test_reasoning_does_not_fold_under_a_reader_who_is_further_up(stage: Stage) -> None:
+async def test_reasoning_does_not_fold_while_the_reader_is_above_it(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("长", samples.LONG_CHINESE)
     stage.chat.ask("再长")
@@ -195,7 +195,7 @@ async def test_reasoning_does_not_fold_under_a_reader_who_is_further_up(stage: S
     await expect(page.reasoning).to_have_attribute("open", "")
 
 
-async def test_a_keyboard_over_the_page_leaves_the_input_in_sight(stage: Stage) -> None:
+async def test_an_on_screen_keyboard_does_not_hide_the_input(stage: Stage) -> None:
     page = await stage.open(**PHONE)
     fake = """() => {
         Object.defineProperty(window.visualViewport, "height", { get: () => 480 });

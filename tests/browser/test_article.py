@@ -55,7 +55,7 @@ form.on('submit(send)', function(data){
 </script></body></html>"""
 
 
-async def test_the_articles_page_works_as_it_stands(stage: Stage) -> None:
+async def test_the_articles_page_works_unchanged(stage: Stage) -> None:
     stage.chat.pages["article"] = (ARTICLE.replace("CHANNEL", stage.chat.channel), None)
     page = await (await stage.context()).new_page()
     stage.watch.over(page)

@@ -50,7 +50,7 @@ async def test_paragraphs_arrive_one_by_one_and_join_where_they_were_cut(stage: 
     await expect(page.turns.locator(".took")).to_have_text("用时 2 秒")
 
 
-async def test_reasoning_stands_open_while_it_thinks_and_folds_when_the_answer_begins(stage: Stage) -> None:
+async def test_reasoning_is_open_while_it_runs_and_folds_when_the_answer_begins(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.ask("为什么？")
     await expect(page.turns.locator(".pending")).to_have_text("等待模型开始")
@@ -99,7 +99,7 @@ async def test_send_becomes_stop_while_an_answer_runs_and_the_turn_says_that_it_
     await expect(page.button).to_have_attribute("aria-label", "发送")
 
 
-async def test_the_last_answer_alone_can_be_given_again_and_its_words_are_void_then(stage: Stage) -> None:
+async def test_only_the_last_answer_can_be_regenerated_and_its_text_is_replaced(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "第一个回答。\n")
     stage.chat.turn("二", "第二个回答。\n", "想。\n")
@@ -140,7 +140,7 @@ async def test_copying_works_where_the_browser_has_no_clipboard(stage: Stage) ->
     assert await page.page.evaluate("navigator.clipboard.readText()") == "ls -l"
 
 
-async def test_a_failure_says_its_cause_aloud_and_offers_one_thing_to_do(stage: Stage) -> None:
+async def test_a_failure_announces_its_cause_and_offers_one_action(stage: Stage) -> None:
     page = await stage.open()
     await page.ask("问")
     await page.in_state("waiting")
@@ -167,7 +167,7 @@ REFUSALS = {
 }
 
 
-async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(stage: Stage) -> None:
+async def test_a_rejection_is_shown_and_the_text_stays_in_the_input(stage: Stage) -> None:
     page = await stage.open()
     for number, (said, refusal) in enumerate(REFUSALS.items(), 1):
         stage.chat.refusal = refusal
@@ -182,7 +182,7 @@ async def test_a_refusal_is_told_and_the_text_stays_to_be_sent_again(stage: Stag
     await expect(page.questions).to_have_count(len(REFUSALS))
 
 
-async def test_an_error_with_a_code_is_told_in_the_language_of_the_page(stage: Stage) -> None:
+async def test_an_error_code_is_explained_in_the_language_of_the_page(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.ask("问")
     stage.chat.message("<div class='error'>回答中断了。It was cut off.</div>", reason="cut_off")
@@ -193,7 +193,7 @@ async def test_an_error_with_a_code_is_told_in_the_language_of_the_page(stage: S
     await expect(cause).to_have_text("The answer was cut off. Try again.")
 
 
-async def test_the_focus_stays_when_an_answer_is_given_again(stage: Stage) -> None:
+async def test_the_focus_stays_when_an_answer_is_regenerated(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")
     retry = page.page.locator("llm-chat .retry:visible")
@@ -222,7 +222,7 @@ async def test_an_answer_that_does_not_stop_can_be_left(stage: Stage) -> None:
     await expect(page.questions).to_have_text(["一", "二"])
 
 
-async def test_a_stop_that_was_not_delivered_says_so_and_the_answer_can_be_left(stage: Stage) -> None:
+async def test_a_failed_stop_is_shown_and_the_answer_can_be_left(stage: Stage) -> None:
     page = await stage.open()
     await page.ask("一")
     await page.in_state("waiting")
@@ -242,7 +242,7 @@ async def test_an_example_is_asked_at_once(stage: Stage) -> None:
     await expect(page.empty).to_be_hidden()
 
 
-async def test_what_a_site_publishes_without_states_and_ids_is_shown_as_well(stage: Stage) -> None:
+async def test_events_without_states_and_ids_are_shown_too(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.message("<div class='right'><p>来自另一个站点</p></div>", with_id=False)
     stage.chat.message("<div class='describe'><p>想一想。</p></div>", with_id=False)
@@ -253,7 +253,7 @@ async def test_what_a_site_publishes_without_states_and_ids_is_shown_as_well(sta
     await page.in_state("idle")
 
 
-async def test_lists_go_on_and_headings_nest_across_pieces(stage: Stage) -> None:
+async def test_lists_continue_and_headings_nest_across_pieces(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("列", "- 甲\n- 乙\n\n1. 一\n2. 二\n\n段\n\n1. 又一\n\n### 大\n#### 小\n### 又大\n")
     await expect(page.answer.locator("ul")).to_have_count(1)

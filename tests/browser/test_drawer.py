@@ -61,7 +61,7 @@ async def opened(page: Page) -> ChatPage:
     return chat
 
 
-async def test_one_tag_brings_a_button_that_opens_the_chat_also_under_a_strict_policy(stage: Stage) -> None:
+async def test_one_tag_adds_a_button_that_opens_the_chat_even_under_a_strict_policy(stage: Stage) -> None:
     page = await host(stage, policy=STRICT)
     assert stage.chat.readers == 0
     await own_button(page).click()
@@ -97,7 +97,7 @@ async def test_esc_shade_and_button_close_it_and_the_focus_returns_to_where_it_w
         assert await page.evaluate("document.documentElement.style.overflow") == ""
 
 
-async def test_an_element_of_the_page_opens_it_and_may_bring_the_channel(stage: Stage) -> None:
+async def test_an_element_of_the_page_opens_it_and_may_set_the_channel(stage: Stage) -> None:
     stage.chat.channel = "5a0b0b0a-1111-4c0f-9a5e-3d2f6c1b7a12"
     button = f'<button id="ask-ai" data-llm-chat data-channel="{stage.chat.channel}"><b>AI 助手</b></button>'
     page = await host(stage, more=button)
@@ -110,7 +110,7 @@ async def test_an_element_of_the_page_opens_it_and_may_bring_the_channel(stage: 
     await expect(page.locator("#ask-ai")).to_be_focused()
 
 
-async def test_a_channel_that_is_another_visitors_is_told_in_words(stage: Stage) -> None:
+async def test_a_channel_of_another_visitor_is_explained(stage: Stage) -> None:
     await stage.chat.give_away("somebody-elses")
     button = '<button id="ask-ai" data-llm-chat data-channel="somebody-elses">AI</button>'
     page = await host(stage, more=button)
@@ -118,7 +118,7 @@ async def test_a_channel_that_is_another_visitors_is_told_in_words(stage: Stage)
     await expect(ChatPage(page).link_notice).to_contain_text("这个对话属于另一个会话")
 
 
-async def test_it_loads_where_the_tag_stands_in_the_head_and_twice(stage: Stage) -> None:
+async def test_two_tags_in_the_head_load_one_drawer(stage: Stage) -> None:
     page = await host(stage, tag=TAG + TAG)
     await own_button(page).click()
     await opened(page)
@@ -135,7 +135,7 @@ async def test_it_is_40_percent_wide_420_pixels_at_least_and_all_of_a_phone(stag
         assert box == {"x": width - expected, "y": 0, "width": expected, "height": 844}
 
 
-async def test_it_is_dressed_where_the_policy_forbids_to_fetch(stage: Stage) -> None:
+async def test_it_is_styled_under_a_policy_that_forbids_fetches(stage: Stage) -> None:
     page = await (await stage.context()).new_page()
     stage.chat.pages["bare"] = (
         HOST.format(words="", more="", tag=TAG),

@@ -98,7 +98,7 @@ async def slow(slow_service: str, browser: Browser, neighbour: Neighbour) -> Asy
         yield stage
 
 
-async def test_a_question_in_chinese_is_thought_about_and_answered_piece_by_piece(slow: Stage) -> None:
+async def test_a_chinese_question_gets_reasoning_and_an_answer_in_pieces(slow: Stage) -> None:
     page = await slow.open()
     await page.ask("海内存知己，天涯若比邻，出自哪里？")
     await expect(page.questions).to_have_text(["海内存知己，天涯若比邻，出自哪里？"])
@@ -151,7 +151,7 @@ async def test_stop_then_again_then_a_new_chat(slow: Stage) -> None:
     await expect(page.turns).to_have_count(0)
 
 
-async def test_what_the_service_refuses_is_told_in_the_visitors_language(real: Stage) -> None:
+async def test_rejections_are_shown_in_the_visitors_language(real: Stage) -> None:
     page = await real.open()
     await page.input.fill("长" * 9000)
     await page.input.press("Enter")
@@ -168,7 +168,7 @@ async def test_one_visitor_sees_nothing_of_another(real: Stage) -> None:
     await expect(other.page.locator("llm-chat .log")).not_to_contain_text("秘密")
 
 
-async def test_the_drawer_on_a_page_that_brings_its_channel(real: Stage) -> None:
+async def test_the_drawer_on_a_page_that_sets_its_channel(real: Stage) -> None:
     channel = f"5a0b0b0a-1111-4c0f-9a5e-{time.time_ns() % 10**12:012d}"
     page = await (await real.context()).new_page()
     real.watch.over(page)
@@ -285,7 +285,7 @@ async def test_closing_the_page_right_after_a_deletion_deletes(real: Stage) -> N
     await expect(page.page.locator("llm-chat .list span.name")).to_have_text(["留下的"])
 
 
-async def test_an_answer_goes_on_while_another_conversation_is_shown(slow: Stage) -> None:
+async def test_an_answer_continues_while_another_conversation_is_shown(slow: Stage) -> None:
     page = await slow.open()
     await page.ask("长的问题")
     await page.in_state("answering")
@@ -314,7 +314,7 @@ async def test_a_conversation_is_exported_as_markdown(real: Stage) -> None:
 
 
 @pytest.mark.parametrize(("name", "width"), [("phone", 390), ("tablet", 800)])
-async def test_where_there_is_little_room_the_list_covers_the_chat_and_closes(
+async def test_on_a_narrow_page_the_list_covers_the_chat_and_closes(
     real: Stage, name: str, width: int
 ) -> None:
     page = await real.open(viewport={"width": width, "height": 780})
@@ -352,7 +352,7 @@ async def test_the_drawer_has_the_list_as_well_and_escape_closes_it_first(real: 
     await expect(chat.frame).to_be_visible()
 
 
-async def test_an_edited_question_is_asked_in_a_conversation_of_its_own(real: Stage) -> None:
+async def test_an_edited_question_is_asked_in_a_new_conversation(real: Stage) -> None:
     page = await real.open()
     await converse(page, "第一个问题")
     for number, question in enumerate(("第二个问题", "第三个问题"), 2):
@@ -412,7 +412,7 @@ async def test_a_chosen_model_answers_is_named_and_stays_chosen(real: Stage) -> 
     await expect(page.page).to_have_title("博客助手")
 
 
-async def test_the_way_to_the_end_covers_no_text(real: Stage) -> None:
+async def test_the_button_to_the_end_covers_no_text(real: Stage) -> None:
     page = await real.open(viewport={"width": 390, "height": 600})
     await converse(page, "第一个问题")
     before = await page.scroller.bounding_box()

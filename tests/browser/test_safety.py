@@ -92,7 +92,7 @@ async def nothing_acts(page: ChatPage) -> None:
     assert await page.page.evaluate("history.length") <= 2
 
 
-async def test_nothing_in_a_message_acts_in_whatever_place_it_stands(stage: Stage) -> None:
+async def test_no_script_in_a_message_runs_in_any_position(stage: Stage) -> None:
     stage.chat.has_policy = False  # the page alone has to hold
     page = await stage.open()
     stage.chat.ask("问")
@@ -107,9 +107,7 @@ async def test_nothing_in_a_message_acts_in_whatever_place_it_stands(stage: Stag
 
 
 @pytest.mark.parametrize("kind", ["right", "left"])
-async def test_nothing_that_a_model_or_a_visitor_says_acts_once_it_is_rendered(
-    stage: Stage, kind: BlockKind
-) -> None:
+async def test_no_script_of_a_model_or_a_visitor_runs_when_rendered(stage: Stage, kind: BlockKind) -> None:
     page = await stage.open()
     stage.chat.ask("问")
     rendered = [render_block(kind, hostile) for hostile in HOSTILE]
@@ -120,7 +118,7 @@ async def test_nothing_that_a_model_or_a_visitor_says_acts_once_it_is_rendered(
     await nothing_acts(page)
 
 
-async def test_nothing_of_it_acts_where_nobody_rendered_it(stage: Stage) -> None:
+async def test_no_script_runs_in_unrendered_text(stage: Stage) -> None:
     stage.chat.has_policy = False
     page = await stage.open()
     stage.chat.ask("问")
@@ -131,7 +129,7 @@ async def test_nothing_of_it_acts_where_nobody_rendered_it(stage: Stage) -> None
     await nothing_acts(page)
 
 
-async def test_what_the_visitor_wrote_is_shown_letter_by_letter(stage: Stage) -> None:
+async def test_the_visitors_text_is_shown_literally(stage: Stage) -> None:
     page = await stage.open()
     text = f"<img src=x onerror={RUN}> & <b>粗</b>\n    第二行"
     await page.ask(text)
@@ -139,7 +137,7 @@ async def test_what_the_visitor_wrote_is_shown_letter_by_letter(stage: Stage) ->
     assert await page.questions.inner_text() == text
 
 
-async def test_what_is_no_message_is_left_alone(stage: Stage) -> None:
+async def test_invalid_messages_are_ignored(stage: Stage) -> None:
     page = await stage.open()
     odd: object
     for odd in (

@@ -73,7 +73,7 @@ async def test_each_state_has_its_picture(stage: Stage, look: str) -> None:
 
 
 @pytest.mark.parametrize("look", looks("dark", "phone", "desktop", least=2))
-async def test_each_misfortune_has_its_picture(stage: Stage, look: str) -> None:
+async def test_each_failure_has_its_picture(stage: Stage, look: str) -> None:
     page = await stage.open(**LOOKS[look])
     stage.chat.ask("讲一个很长的故事")
     stage.chat.state("answering")

@@ -95,7 +95,7 @@ async def test_the_key_opens_the_page_and_stays_out_of_reach_of_scripts_and_urls
     assert STATUS_KEY not in cookie["value"]
 
 
-async def test_a_wrong_key_is_refused_in_words(operator: Operator) -> None:
+async def test_a_wrong_key_shows_a_message(operator: Operator) -> None:
     page = await operator.page(**ENGLISH)
     await sign_in(page, "not-the-key")
     await expect(page.get_by_role("alert")).to_contain_text("This key is not correct")
@@ -127,7 +127,7 @@ async def test_a_session_that_ends_leads_back_to_the_form(operator: Operator) ->
 # --- live
 
 
-async def test_the_figures_follow_without_a_reload(operator: Operator) -> None:
+async def test_the_figures_change_without_a_reload(operator: Operator) -> None:
     page = await operator.signed_in(**ENGLISH)
     await expect(page.locator("#link")).to_have_text("Live")
     await expect(page.locator("#callers")).to_contain_text("No requests in the last hour.")
@@ -147,7 +147,7 @@ async def test_what_does_not_change_is_not_replaced(operator: Operator) -> None:
     await expect(page.locator("#problems")).to_have_attribute("data-seen", "yes")
 
 
-async def test_without_a_connection_the_last_figures_stay_and_say_so(operator: Operator) -> None:
+async def test_without_a_connection_the_last_figures_stay_with_a_note(operator: Operator) -> None:
     operator.status.report = ERRORS
     page = await operator.signed_in(**ENGLISH)
     await expect(page.locator("#link")).to_have_text("Live")

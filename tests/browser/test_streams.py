@@ -71,7 +71,7 @@ async def test_two_tabs_show_the_same_and_either_can_stop(stage: Stage) -> None:
         await expect(page.turns.locator(".ending")).to_contain_text("已停止")
 
 
-async def test_a_cut_stream_is_taken_up_by_the_browser_with_the_last_id(stage: Stage) -> None:
+async def test_the_browser_resumes_a_cut_stream_from_the_last_id(stage: Stage) -> None:
     page = await stage.open()
     await page.ask("数")
     await page.in_state("waiting")
@@ -89,7 +89,7 @@ async def test_a_cut_stream_is_taken_up_by_the_browser_with_the_last_id(stage: S
     assert stage.chat.resumed[1].header == stage.chat.ids[3]  # question, waiting, answering, first words
 
 
-async def test_a_service_that_is_down_is_asked_again_from_the_last_id(stage: Stage) -> None:
+async def test_an_unavailable_service_is_retried_from_the_last_id(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")
     await page.in_state("idle")
@@ -109,7 +109,7 @@ async def test_a_service_that_is_down_is_asked_again_from_the_last_id(stage: Sta
     assert opened.parameter is not None
 
 
-async def test_a_conversation_that_the_service_forgot_stays_on_the_page_and_goes_on(stage: Stage) -> None:
+async def test_a_conversation_that_the_service_forgot_stays_on_the_page_and_continues(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")
     await expect(page.answer).to_have_text("回答。")
@@ -123,7 +123,7 @@ async def test_a_conversation_that_the_service_forgot_stays_on_the_page_and_goes
     await expect(page.questions).to_have_text(["一", "二"])
 
 
-async def test_a_network_that_goes_is_told_in_words_and_nothing_is_lost_when_it_is_back(stage: Stage) -> None:
+async def test_a_network_failure_is_shown_and_nothing_is_lost_when_it_ends(stage: Stage) -> None:
     page = await stage.open()
     await page.ask("数")
     await page.in_state("waiting")
@@ -145,7 +145,7 @@ async def test_a_network_that_goes_is_told_in_words_and_nothing_is_lost_when_it_
     await expect(page.questions).to_have_text(["数", "断网时的问题"])
 
 
-async def test_an_answer_that_died_with_the_service_is_called_broken_off(stage: Stage) -> None:
+async def test_an_answer_lost_with_the_service_is_marked_as_interrupted(stage: Stage) -> None:
     stage.chat.ask("一")
     stage.chat.state("answering")
     stage.chat.say("left", "<p>说到一半，</p>")
@@ -156,7 +156,7 @@ async def test_an_answer_that_died_with_the_service_is_called_broken_off(stage: 
     await expect(page.answer).to_have_text("说到一半，")
 
 
-async def test_a_silent_answer_is_asked_after_with_growing_pauses_until_it_ends(stage: Stage) -> None:
+async def test_a_silent_answer_is_polled_with_growing_pauses_until_it_ends(stage: Stage) -> None:
     page = await stage.open()
     await page.page.clock.install()
     await page.page.reload()
@@ -174,7 +174,7 @@ async def test_a_silent_answer_is_asked_after_with_growing_pauses_until_it_ends(
     await page.in_state("waiting")
 
 
-async def test_an_end_that_a_dead_stream_did_not_deliver_is_found(stage: Stage) -> None:
+async def test_the_end_that_a_dead_stream_missed_is_found(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.ask("一")
     stage.chat.state("answering")
@@ -188,7 +188,7 @@ async def test_an_end_that_a_dead_stream_did_not_deliver_is_found(stage: Stage) 
     await expect(page.failure).to_have_count(0)
 
 
-async def test_a_session_that_was_replaced_leaves_what_was_said_and_goes_on_in_its_own(stage: Stage) -> None:
+async def test_a_replaced_session_keeps_the_text_and_continues_in_its_own_channel(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")
     stage.chat.ask("二")
@@ -206,7 +206,7 @@ async def test_a_session_that_was_replaced_leaves_what_was_said_and_goes_on_in_i
     await expect(page.turns.nth(0)).to_contain_text("回答。")
 
 
-async def test_a_tab_that_nobody_looks_at_gives_its_connection_back_and_catches_up(stage: Stage) -> None:
+async def test_a_hidden_tab_releases_its_connection_and_catches_up(stage: Stage) -> None:
     page = await stage.open()
     await page.page.clock.install()
     await page.page.reload()

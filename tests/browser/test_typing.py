@@ -97,7 +97,7 @@ async def test_enter_neither_sends_nor_stops_while_an_answer_runs(stage: Stage) 
     await expect(page.questions).to_have_text(["一", "二"])
 
 
-async def test_what_is_written_while_a_question_is_on_its_way_stays(stage: Stage) -> None:
+async def test_text_typed_while_a_question_is_being_sent_stays(stage: Stage) -> None:
     page, written = await stage.open(), asyncio.Event()
 
     async def answer_late(route: Route) -> None:

@@ -157,7 +157,9 @@ async def test_events_expire(open_both: OpenStores) -> None:
                 pass
 
 
-async def test_a_reader_that_takes_nothing_is_cut_and_the_others_are_not(open_both: OpenStores) -> None:
+async def test_a_reader_that_stops_reading_is_disconnected_and_the_others_are_not(
+    open_both: OpenStores,
+) -> None:
     async with (
         open_both(queue=8) as (here, there),
         there.broker.subscribe("c", None) as slow,
@@ -184,7 +186,7 @@ async def test_a_disconnected_slow_reader_reconnects_without_a_gap(open_both: Op
             assert await take_data(again, 40) == [*range(40)]
 
 
-async def test_a_clock_that_runs_out_while_waiting_loses_nothing(open_both: OpenStores) -> None:
+async def test_a_timeout_while_waiting_loses_nothing(open_both: OpenStores) -> None:
     async with open_both() as (here, there), there.broker.subscribe("c", "0-0") as reader:
         got: list[object] = []
 

@@ -23,7 +23,7 @@ async def test_a_waiting_reader_is_woken() -> None:
     assert waiting.result() == 7
 
 
-async def test_one_too_many_cuts_the_reader_for_good() -> None:
+async def test_an_overflow_disconnects_the_reader_permanently() -> None:
     mailbox = Mailbox[int](2)
     for number in range(3):
         mailbox.put(number)
@@ -45,7 +45,7 @@ async def test_a_closed_mailbox_returns_its_items_and_accepts_no_more() -> None:
         await mailbox.get()
 
 
-async def test_a_reader_that_gave_up_waiting_takes_nothing() -> None:
+async def test_a_cancelled_reader_takes_no_item() -> None:
     mailbox = Mailbox[int](2)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(mailbox.get())

@@ -59,7 +59,7 @@ async def test_in_memory_only_a_channel_without_events_makes_room() -> None:
     assert await channels.ownership("a", "second") == "taken"
 
 
-async def test_to_look_at_a_channel_claims_nothing(open_both: OpenStores) -> None:
+async def test_looking_at_a_channel_claims_nothing(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
         assert await here.channels.ownership("c", "first") == "free"
         assert not await there.channels.owned("c")
@@ -82,7 +82,7 @@ async def test_one_dialogue_runs_at_a_time(open_both: OpenStores) -> None:
         await there.channels.end("c")
 
 
-async def test_of_many_that_begin_at_once_one_does(open_both: OpenStores) -> None:
+async def test_of_many_concurrent_starts_one_succeeds(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
         begun = await asyncio.gather(*((here, there)[place % 2].channels.begin("c") for place in range(20)))
         assert len([holder for holder in begun if holder is not None]) == 1
@@ -105,7 +105,7 @@ async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: Open
         assert when - asked < STOP_SECONDS
 
 
-async def test_a_stop_that_came_before_anybody_waited_counts(open_both: OpenStores) -> None:
+async def test_a_stop_before_the_wait_is_not_lost(open_both: OpenStores) -> None:
     async with open_both() as (here, _):
         assert await here.channels.begin("c")
         await here.channels.request_stop("c")

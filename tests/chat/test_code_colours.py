@@ -46,7 +46,7 @@ def test_unknown_languages_are_not_highlighted(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", ['"><script>', "a b", "x" * 31, "\u202e", "语言", "../x"])
-def test_an_invalid_language_name_is_no_label(language: str) -> None:
+def test_an_invalid_language_name_is_not_shown(language: str) -> None:
     assert colour_code("x", language).language == ""
 
 

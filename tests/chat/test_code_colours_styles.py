@@ -27,7 +27,7 @@ def test_the_style_sheet_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_code_can_be_read_on_light_and_on_dark_paper(role: str) -> None:
+def test_code_is_readable_on_light_and_dark_backgrounds(role: str) -> None:
     light, dark, _ = ROLES[role]
     assert contrast(light, LIGHT_BACKGROUND) >= 7
     assert contrast(dark, DARK_BACKGROUND) >= 7

@@ -61,7 +61,7 @@ async def test_turns_in_redis_are_encrypted_and_expire(store: RedisServer) -> No
         assert 0 < await redis.run("PTTL", key) <= 3_600_000
 
 
-async def test_a_turn_that_no_key_opens_is_left_out(store: RedisServer) -> None:
+async def test_a_turn_that_no_key_decrypts_is_skipped(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
         await process.conversation.append("other", TURNS[0])
         (moved,) = await redis.run("LRANGE", "llm-token-proxy:{other}:turns", 0, -1)

@@ -66,7 +66,7 @@ def test_payloads_do_not_depend_on_how_the_bytes_were_cut(
     assert split(stream, sizes) == told(stream)
 
 
-def test_an_event_is_given_when_its_blank_line_is_there() -> None:
+def test_an_event_is_returned_after_its_blank_line() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data:{}\r\n\r") == [b"{}"]
     assert splitter.feed(b"\ndata: [DONE]\n") == []
@@ -74,7 +74,7 @@ def test_an_event_is_given_when_its_blank_line_is_there() -> None:
     assert splitter.feed(b"\n") == [DONE]
 
 
-def test_an_event_without_end_is_refused() -> None:
+def test_an_endless_event_is_rejected() -> None:
     splitter = EventSplitter()
     with pytest.raises(ValueError, match="too large"):
         splitter.feed(b"data: " + b"x" * EVENT_BYTES_MAX)
@@ -162,7 +162,7 @@ def test_payloads_without_text_give_no_deltas(payload: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize("data", [b"", b"  ", DONE, b" [DONE] "])
-def test_the_end_marker_gives_nothing(data: bytes) -> None:
+def test_the_end_marker_yields_nothing(data: bytes) -> None:
     assert DeltaReader().read(data) == []
 
 
@@ -187,7 +187,7 @@ JSON = st.recursive(
 
 @given(JSON)
 @settings(max_examples=300)
-def test_any_json_is_read_or_refused(payload: object) -> None:
+def test_any_json_is_parsed_or_rejected(payload: object) -> None:
     reader = DeltaReader()
     try:
         events = reader.read(json.dumps(payload).encode())
@@ -299,7 +299,7 @@ def test_an_error_of_the_relay_is_explained_too(error: ProxyError, told: str) ->
 
 @given(st.text(max_size=30), st.sampled_from(SPARK_ERRORS))
 @settings(max_examples=50)
-def test_no_word_of_a_vendor_reaches_the_visitor(secret: str, payload: dict[str, object]) -> None:
+def test_no_vendor_message_reaches_the_visitor(secret: str, payload: dict[str, object]) -> None:
     told = json.loads(json.dumps(payload).replace(': "m', ": " + json.dumps("cha9 " + secret)[:-1]))
     (failure,) = [event for event in read(told) if isinstance(event, Failure)]
     assert "cha" not in failure.notice.text

@@ -102,7 +102,7 @@ async def test_an_unexpected_error_is_logged_shown_and_ends_only_that_dialogue(
     assert lines[0]["event"] == "chat_dialogue_failed"
 
 
-async def test_half_an_answer_is_remembered_and_none_is_not() -> None:
+async def test_a_partial_answer_is_stored_and_an_empty_one_is_not() -> None:
     model = Model(said("half"), None)
     async with room(model) as chat:
         await chat.ask("a")
@@ -130,7 +130,7 @@ async def test_closing_the_service_ends_running_dialogues() -> None:
     assert await chat.ask() == "restarting"
 
 
-async def test_nothing_begins_while_the_service_drains() -> None:
+async def test_no_dialogue_starts_while_the_service_drains() -> None:
     drain = Drain()
     async with room(Model(said("a")), drain=drain) as chat:
         drain.started = True
@@ -139,7 +139,7 @@ async def test_nothing_begins_while_the_service_drains() -> None:
     assert chat.model.asked == []
 
 
-async def test_a_visitor_who_disconnects_while_asking_has_asked() -> None:
+async def test_a_question_is_asked_even_if_its_visitor_disconnects() -> None:
     class Slow(MemoryBroker):
         def __init__(self) -> None:
             super().__init__()
@@ -173,7 +173,7 @@ async def test_a_question_whose_answer_failed_can_be_asked_again() -> None:
     assert [messages[-1]["content"] for messages in chat.model.asked] == ["first", "second", "second"]
 
 
-async def test_an_edited_question_goes_on_from_the_beginning_of_the_conversation() -> None:
+async def test_an_edited_question_branches_from_the_earlier_turns() -> None:
     model = Model(said("a"))
     async with room(model) as chat:
         for prompt in ("first", "second", "third"):

@@ -86,7 +86,7 @@ def test_a_line_end_cannot_smuggle_in_a_field(field: str) -> None:
         Event("x", id=field)
 
 
-def test_a_negative_retry_is_refused() -> None:
+def test_a_negative_retry_is_rejected() -> None:
     with pytest.raises(ValueError, match="negative"):
         Event("x", retry=-1)
 
@@ -129,12 +129,12 @@ def test_an_invalid_envelope_raises_value_error(raw: bytes) -> None:
         b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )  # fmt: skip
-def test_no_event_is_made_of_it(raw: bytes) -> None:
+def test_an_invalid_envelope_is_not_an_event(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         Event.from_envelope(raw)
 
 
-def test_numbers_in_fields_are_taken_as_flask_sse_takes_them() -> None:
+def test_numbers_in_fields_are_treated_as_in_flask_sse() -> None:
     assert Event.from_envelope(b'{"data": 1, "id": 7, "type": 5, "retry": "20"}') == Event(1, "5", "7", 20)
 
 
@@ -152,11 +152,11 @@ def test_an_id_names_a_position(text: str, position: tuple[int, int]) -> None:
     "text",
     [None, "", "7", "1-", "-1", "1-1-1", "1-1\n", " 1-1", "١-١", "+1-1", f"{2**64}-0", "9" * 5000 + "-0"],
 )
-def test_anything_else_is_no_id(text: str | None) -> None:
+def test_other_values_are_not_ids(text: str | None) -> None:
     assert parse_id(text) is None
 
 
-def test_an_id_that_something_can_come_after_is_one() -> None:
+def test_every_id_except_the_last_possible_one_is_valid() -> None:
     assert parse_id(f"{2**64 - 1}-{2**64 - 2}") == (2**64 - 1, 2**64 - 2)
     assert parse_id(f"{2**64 - 1}-{2**64 - 1}") is None
 

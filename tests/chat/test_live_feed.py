@@ -56,5 +56,5 @@ def test_during_a_long_outage_it_retries_with_long_pauses() -> None:
     assert slowest <= attempts <= 2.1 * slowest
 
 
-def test_it_connects_to_nothing_while_nothing_is_wanted() -> None:
+def test_it_does_not_connect_without_subscriptions() -> None:
     assert run_virtually(lambda: attempts_of(60)) == 0

@@ -43,7 +43,7 @@ async def test_an_id_of_an_earlier_process_replays_all_stored_events() -> None:
         assert await take_data(reader, 1) == ["x"]
 
 
-async def test_each_event_keeps_its_channel_a_while_longer() -> None:
+async def test_each_event_extends_the_life_of_its_channel() -> None:
     clock = Clock()
     broker = MemoryBroker(expire=10, clock=clock)
     await broker.publish("c", Event(1))
@@ -58,7 +58,7 @@ async def test_each_event_keeps_its_channel_a_while_longer() -> None:
     assert not await broker.knows("c")
 
 
-async def test_the_channel_that_was_silent_longest_makes_room() -> None:
+async def test_the_longest_silent_channel_is_evicted() -> None:
     broker = MemoryBroker(total=10)
     for channel in ("a", "b", "a", "c"):
         for _ in range(3):
@@ -66,7 +66,7 @@ async def test_the_channel_that_was_silent_longest_makes_room() -> None:
     assert [await broker.knows(channel) for channel in ("a", "b", "c")] == [True, False, True]
 
 
-async def test_a_channel_over_its_own_measure_makes_no_room_among_others() -> None:
+async def test_a_channel_over_its_own_limit_evicts_no_other() -> None:
     broker = MemoryBroker(kept=3, total=6)
     await broker.publish("a", Event("x"))
     for _ in range(50):

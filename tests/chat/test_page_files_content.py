@@ -28,14 +28,14 @@ def palettes() -> dict[str, dict[str, str]]:
     return {"light": tokens(light), "system": tokens(system), "chosen": tokens(chosen)}
 
 
-def test_both_ways_into_the_dark_lead_to_the_same_colours() -> None:
+def test_both_dark_themes_have_the_same_colours() -> None:
     found = palettes()
     assert found["system"] == found["chosen"]
     assert found["system"].keys() == found["light"].keys()
 
 
 @pytest.mark.parametrize("palette", ["light", "chosen"])
-def test_text_has_seven_to_one_and_controls_four_and_a_half(palette: str) -> None:
+def test_text_has_a_contrast_of_7_and_controls_of_4_5(palette: str) -> None:
     colours = palettes()[palette]
     for paper in PAPERS:
         for text in TEXTS:
@@ -48,7 +48,7 @@ def test_text_has_seven_to_one_and_controls_four_and_a_half(palette: str) -> Non
         assert contrast(colours["control"], colours[paper]) >= 4.5
 
 
-def test_the_page_holds_no_script_no_style_and_no_address_of_elsewhere() -> None:
+def test_the_page_has_no_inline_script_no_style_and_no_foreign_address() -> None:
     page = FILES["index.html"]
     assert re.findall(r"<script(?![^>]* src=)", page) == []
     assert re.findall(r"<style|\sstyle=|\son\w+=", page) == []
@@ -82,7 +82,7 @@ def test_the_page_asks_for_all_its_scripts_at_once() -> None:
     assert preloaded == sorted(reached - {"page.js"})
 
 
-def test_every_word_of_the_interface_is_there_in_both_languages_and_used() -> None:
+def test_every_phrase_of_the_interface_is_translated_and_used() -> None:
     table = re.findall(r"^  (\w+): \[\"(.*)\", \"(.*)\"\],$", FILES["words.js"], re.MULTILINE)
     assert len(table) > 50
     others = "".join(text for name, text in FILES.items() if name != "words.js")

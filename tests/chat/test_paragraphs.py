@@ -62,7 +62,7 @@ def test_pieces_joined_are_the_text_and_do_not_depend_on_the_deltas(text: str, s
 @example("!\x1c")
 @given(TEXTS)
 @settings(max_examples=200)
-def test_no_piece_is_blank_but_where_all_is(text: str) -> None:
+def test_only_blank_text_gives_a_blank_piece(text: str) -> None:
     pieces = cut(text)
     assert all(piece.strip() for piece in pieces) or not text.strip() or len(text) > 1_000
 

@@ -49,7 +49,7 @@ async def test_the_opening_is_sent_at_once_and_events_when_published() -> None:
         assert await rest(stream) == []
 
 
-def test_silence_is_broken_by_comments_until_the_stream_is_old() -> None:
+def test_comments_are_sent_during_silence_until_the_stream_is_old() -> None:
     stream = Readers(heartbeat=10, age=(55, 55)).stream(Silent())
     assert run_virtually(lambda: listed(stream)) == [OPENING, PING, PING, PING, PING, PING]
 
@@ -70,7 +70,7 @@ async def test_closing_ends_every_stream_and_allows_no_new_one() -> None:
     assert await rest(readers.stream(Silent())) == [OPENING]
 
 
-def test_the_age_is_drawn_so_that_not_all_come_back_at_once() -> None:
+def test_the_maximum_age_is_random_so_that_readers_reconnect_apart() -> None:
     readers = Readers(heartbeat=1000, age=(100, 200))
 
     async def lasted() -> float:

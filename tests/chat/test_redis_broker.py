@@ -105,7 +105,7 @@ async def test_invalid_messages_are_logged_and_skipped(store: RedisServer) -> No
         assert "canary" not in repr(lines)
 
 
-async def test_an_entry_that_is_no_event_is_logged_and_passed_over(store: RedisServer) -> None:
+async def test_an_invalid_entry_is_logged_and_skipped(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,), open_redis(shared(store.url)) as (redis, _):
         await process.broker.publish("c", Event(1))
         for fields in (("x", "y"), ("d", "canary"), ("d", '{"data": 1, "type": "a\\nb"}')):
@@ -213,7 +213,7 @@ async def test_readers_that_reconnect_while_redis_restarts_miss_nothing(durable:
             assert task.result() == [*range(count)]
 
 
-async def test_open_readers_hear_a_redis_that_came_back_empty(store: RedisServer) -> None:
+async def test_open_readers_get_events_after_redis_returns_empty(store: RedisServer) -> None:
     async with processes(2, store.url) as (here, there), there.broker.subscribe("c", None) as reader:
         await here.broker.publish("c", Event(1))
         assert await take_data(reader, 1) == [1]
@@ -250,7 +250,7 @@ async def test_closing_ends_a_reader_that_waits_for_redis(store: RedisServer) ->
                 await take(reader, 1)
 
 
-async def test_without_redis_a_publication_fails_after_its_patience(store: RedisServer) -> None:
+async def test_without_redis_a_publication_fails_after_its_timeout(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed):
         broker = RedisBroker(redis, feed, RedisLeases(redis))
         await store.stop()
@@ -281,7 +281,7 @@ async def test_retrying_after_a_lost_reply_does_not_publish_twice(store: RedisSe
             assert await backlog.publish("c", event, Backlog.new_nonce(), again=True) != first
 
 
-async def test_a_silent_redis_is_given_up_and_caught_up_with(store: RedisServer) -> None:
+async def test_a_silent_redis_is_abandoned_and_caught_up_with_later(store: RedisServer) -> None:
     settings = shared(store.url, redis_timeout=paced(0.5))
     redis = RedisConnection(settings)
     feed = LiveFeed(redis, ping=paced(0.1))
@@ -307,7 +307,7 @@ async def test_an_error_in_the_block_is_raised_unchanged(store: RedisServer) -> 
             raise ValueError("of the block")
 
 
-async def test_it_ends_while_redis_is_away(store: RedisServer) -> None:
+async def test_it_closes_while_redis_is_unavailable(store: RedisServer) -> None:
     async with asyncio.timeout(PATIENCE):
         async with open_process(shared(store.url), turns=1) as process:
             async with process.broker.subscribe("c", None):

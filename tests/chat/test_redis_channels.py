@@ -24,7 +24,7 @@ async def test_over_redis_use_keeps_a_channel_owned(store: RedisServer) -> None:
         assert await channels.claim("c", "second")
 
 
-async def test_session_ids_do_not_lie_in_redis(store: RedisServer) -> None:
+async def test_session_ids_are_not_stored_in_redis(store: RedisServer) -> None:
     async with processes(1, store.url) as (process,):
         assert await process.channels.claim("c", "session-canary")
         (value,) = (await store.dump()).values()
@@ -41,7 +41,7 @@ async def test_a_lost_request_to_stop_is_found_at_the_next_renewal(store: RedisS
         assert reason == "requested"
 
 
-async def test_a_dialogue_that_lives_renews_its_lease(store: RedisServer) -> None:
+async def test_a_running_dialogue_renews_its_lease(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed):
         channels = RedisChannels(redis, feed, RedisLeases(redis, seconds=60), renew=0.01)
         assert await channels.begin("c")
@@ -54,7 +54,7 @@ async def test_a_dialogue_that_lives_renews_its_lease(store: RedisServer) -> Non
             waiting.cancel()
 
 
-async def test_the_lease_of_a_dead_process_lapses(store: RedisServer) -> None:
+async def test_the_lease_of_a_dead_process_expires(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed), processes(1, store.url) as (there,):
         here = RedisChannels(redis, feed, RedisLeases(redis, seconds=0.1), renew=0.01)
         assert await here.begin("c")

@@ -29,7 +29,7 @@ def inner(text: str, kind: BlockKind = "left") -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_hostile_acts(kind: BlockKind) -> None:
+def test_hostile_content_does_not_run(kind: BlockKind) -> None:
     small = [text for text in HOSTILE if text not in HUGE]
     assert len(small) >= 300
     for text in small:
@@ -47,18 +47,18 @@ def test_huge_nesting_is_bounded_in_time() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=SOUP | st.text())
 @settings(max_examples=100)
-def test_any_text_gives_html_that_does_nothing(kind: BlockKind, text: str) -> None:
+def test_any_text_gives_inert_html(kind: BlockKind, text: str) -> None:
     read_safe(kind, render_block(kind, text))
 
 
 @given(st.text())
 @settings(max_examples=100)
-def test_a_visitor_reads_what_was_written(text: str) -> None:
+def test_the_visitor_sees_the_text_unchanged(text: str) -> None:
     plain = "".join(char for char in text if char.isprintable())
     assert read_safe("right", render_block("right", plain)) == plain
 
 
-def test_the_visitors_words_are_escaped_and_keep_their_lines() -> None:
+def test_the_visitors_text_is_escaped_and_keeps_its_lines() -> None:
     assert (
         render_block("right", "a <b>\n& 'c'\n")
         == "<div class='right'><p>a &lt;b&gt;<br>&amp; &#x27;c&#x27;<br></p></div>"
@@ -125,7 +125,7 @@ def test_task_lists_have_boxes_that_cannot_be_ticked() -> None:
     assert html.count('checked=""') == 1
 
 
-def test_tables_tell_their_sides_by_class() -> None:
+def test_table_cells_are_aligned_by_class() -> None:
     html = inner("| a | b | c |\n|:-:|--:|:--|\n| 1 | 2 | 3 |\n")
     assert html.count("to-center") == html.count("to-right") == 2
     assert "<td>3</td>" in html
@@ -137,7 +137,7 @@ def test_images_become_links() -> None:
     assert "<img" not in html
 
 
-def test_links_open_elsewhere_and_tell_nothing() -> None:
+def test_links_open_a_new_tab_and_send_no_referrer() -> None:
     rest = 'target="_blank" rel="noopener noreferrer nofollow"'
     assert inner("[x](https://a.example/?q=1&r=2)") == (
         f'<p><a href="https://a.example/?q=1&amp;r=2" {rest}>x</a></p>'
@@ -168,7 +168,7 @@ def test_formulas_become_mathml(text: str) -> None:
     assert "<mi>x</mi><mo>&lt;</mo><mn>1</mn>" in inner(text)
 
 
-def test_prices_are_no_formulas() -> None:
+def test_prices_are_not_formulas() -> None:
     for text in ("costs $5 and $6", "7$ 或 8$，好", "约 $9。到 $10。"):
         assert inner(text) == f"<p>{text}</p>"
 

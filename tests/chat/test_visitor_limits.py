@@ -42,11 +42,11 @@ async def check(rate: VisitorRate) -> None:
     assert await passes(rate, "b", "3")
 
 
-async def test_in_memory_a_session_and_an_address_have_their_rate() -> None:
+async def test_sessions_and_addresses_are_limited_in_memory() -> None:
     await check(VisitorRate("2/hour"))
 
 
-async def test_in_redis_as_well(tmp_path: Path) -> None:
+async def test_sessions_and_addresses_are_limited_in_redis(tmp_path: Path) -> None:
     async with over_redis(tmp_path, "2/hour") as (rate, _):
         await check(rate)
 

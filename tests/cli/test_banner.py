@@ -59,7 +59,9 @@ def test_a_service_prints_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == ""
 
 
-def test_the_demonstration_shows_its_public_key_and_the_way_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demonstration_shows_its_public_key_and_the_next_steps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     print_banner(load_settings(ROOT / "config/proxy.toml", {}), ADDRESS)
     shown = capsys.readouterr().out
     assert "Bearer sk-local" in shown

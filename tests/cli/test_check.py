@@ -71,7 +71,7 @@ def test_open_mode_counts_no_keys(tmp_path: Path, capsys: Printed) -> None:
 @pytest.mark.parametrize(
     ("key", "is_weak"), [("abc", True), ("k9" * 7, True), ("k9" * 8, False), ("fake key", False)]
 )
-def test_a_key_that_could_be_guessed_is_warned_of(
+def test_a_guessable_key_causes_a_warning(
     tmp_path: Path, capsys: Printed, key: str, *, is_weak: bool
 ) -> None:
     assert main(["check", "--config", str(write(tmp_path, key=key))]) == 0
@@ -91,7 +91,7 @@ async def test_online_tries_everything(gateway: RunningGateway, capsys: Printed)
     assert lines[3].startswith("OK: ")
 
 
-async def test_online_names_what_does_not_work(tmp_path: Path, capsys: Printed, unused_tcp_port: int) -> None:
+async def test_online_names_each_failure(tmp_path: Path, capsys: Printed, unused_tcp_port: int) -> None:
     issuer = f"http://127.0.0.1:{unused_tcp_port}"
     assert await run("--online", "--config", str(write(tmp_path, issuer=issuer))) == 1
     said = capsys.readouterr().err
@@ -113,7 +113,7 @@ async def test_online_names_what_does_not_work(tmp_path: Path, capsys: Printed, 
         (b"HTTP/1.1 302 Found\r\nLocation: /l\r\nContent-Length: 0\r\n\r\n", "/v1", 1, "302, a redirect"),
     ],
 )  # fmt: skip
-async def test_online_judges_an_upstream_by_its_answer(
+async def test_online_judges_an_upstream_by_its_response(
     tmp_path: Path, capsys: Printed, answer: bytes, path: str, status: int, words: str
 ) -> None:
     async def say(talk: Conversation) -> None:

@@ -60,7 +60,7 @@ def test_wrong_settings_stop_with_status_2_and_name_the_key(
         assert words in capsys.readouterr().err
 
 
-def test_several_workers_are_refused_in_a_clear_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_workers_are_rejected_with_a_clear_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--workers", "2"]) == 2
     assert capsys.readouterr().err == (
         "chat: needs a [shared] section: the workers share channels over Redis; or run one worker, not 2\n"
@@ -68,7 +68,7 @@ def test_several_workers_are_refused_in_a_clear_sentence(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "unix:/nowhere/x.sock"])
-def test_default_keys_are_refused_where_others_could_reach_them(
+def test_default_keys_are_rejected_on_a_reachable_address(
     bind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--config", str(ROOT / "config/proxy.toml"), "--bind", bind]) == 2
@@ -76,9 +76,7 @@ def test_default_keys_are_refused_where_others_could_reach_them(
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:x", "127.0.0.1:99999", "nonsense"])
-def test_an_address_that_is_none_is_refused(
-    config: Path, bind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_address_is_rejected(config: Path, bind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--config", str(config), "--bind", bind]) == 2
     assert f"bind: {bind}" in capsys.readouterr().err
 
@@ -124,7 +122,7 @@ async def test_make_run_serves_the_originals_script() -> None:
     )  # Ten words or more at intervals of a tenth of a second do not come all at once.
 
 
-def test_make_run_listens_where_the_originals_script_asks() -> None:
+def test_make_run_listens_at_the_address_of_the_originals_script() -> None:
     shown = subprocess.run(["make", "-n", "run"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "--bind 127.0.0.1:5002" in shown
     assert "localhost:5002" in ORIGINAL_SCRIPT.read_text()

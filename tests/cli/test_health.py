@@ -32,7 +32,7 @@ async def test_a_service_that_does_not_answer_is_not_ready(capsys: pytest.Captur
     assert "Connection refused" in capsys.readouterr().err
 
 
-async def test_an_answer_that_is_not_http_is_not_ready() -> None:
+async def test_a_response_that_is_not_http_is_not_ready() -> None:
     async def answer(talk: Conversation) -> None:
         await talk.say(b"no HTTP\r\n\r\n")
 

@@ -145,7 +145,7 @@ async def test_nothing_is_overwritten(name: str, tmp_path: Path, capsys: Printed
     assert written(tmp_path) == [name]
 
 
-async def test_what_does_not_work_is_not_written(
+async def test_a_configuration_that_fails_is_not_written(
     gateway: RunningGateway, tmp_path: Path, capsys: Printed, unused_tcp_port: int
 ) -> None:
     closed = f"http://127.0.0.1:{unused_tcp_port}"

@@ -150,7 +150,7 @@ async def test_offline_sends_no_request(
     assert not endpoint.asked
 
 
-def test_a_saved_replys_moment_is_that_of_the_file(capsys: Printed, reply: Callable[[Any], str]) -> None:
+def test_the_time_of_a_saved_reply_is_that_of_its_file(capsys: Printed, reply: Callable[[Any], str]) -> None:
     saved = reply({"token": RANDOM, "expires": 1_600_000_300})
     os.utime(saved, (1_600_000_000, 1_600_000_000))
     assert main(["recipe", "--offline", saved, "--curl", "curl https://a.example"]) == 0
@@ -245,7 +245,7 @@ async def test_an_unreachable_or_silent_endpoint_exits_1(capsys: Printed, unused
     assert "no answer in time" in capsys.readouterr().err
 
 
-async def test_a_reply_without_an_end_is_cut_by_the_clock(capsys: Printed) -> None:
+async def test_an_endless_reply_ends_at_the_timeout(capsys: Printed) -> None:
     async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         with contextlib.suppress(ConnectionError):

@@ -14,7 +14,7 @@ from proxy.errors import SettingsError
 PIECES = [b"[access]\n", b"keys = [\n", b'{ name = "a", key = "sk-a",\n', b'models = ["cheap"] },\n]\n']
 
 
-async def test_a_file_that_is_written_in_pieces_is_taken_when_it_is_whole(tmp_path: Path) -> None:
+async def test_a_file_is_loaded_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
 
     async def write() -> None:
@@ -31,7 +31,7 @@ async def test_a_file_that_is_written_in_pieces_is_taken_when_it_is_whole(tmp_pa
     assert path.read_bytes() == b"".join(PIECES)
 
 
-async def test_a_file_that_was_renamed_into_place_is_taken_at_once(tmp_path: Path) -> None:
+async def test_a_file_that_was_renamed_into_place_is_loaded_at_once(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
     path.write_bytes(b"".join(PIECES))
     past = time.time() - 60
@@ -40,7 +40,7 @@ async def test_a_file_that_was_renamed_into_place_is_taken_at_once(tmp_path: Pat
         await wait_until_stable(path)
 
 
-async def test_a_file_that_keeps_changing_is_rejected_with_a_cure(
+async def test_a_file_that_keeps_changing_is_rejected_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "proxy.toml"

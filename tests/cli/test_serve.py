@@ -167,7 +167,7 @@ async def test_what_the_server_itself_rejects_is_counted_by_status(tmp_path: Pat
     assert counted == {"400": "2.0", "501": "1.0", "505": "1.0", "431": "1.0"}
 
 
-async def test_readiness_turns_before_the_port_closes_and_all_is_served_meanwhile(tmp_path: Path) -> None:
+async def test_readiness_ends_before_the_port_closes_and_requests_are_still_served(tmp_path: Path) -> None:
     async with (
         raw_upstream(answer_at_once) as upstream,
         draining(settings_for(tmp_path, upstream.url), delay=3600) as service,
@@ -234,7 +234,7 @@ async def test_streams_go_on_through_the_delay_and_the_drain(tmp_path: Path) -> 
         assert line["outcome"] == "ok"
 
 
-async def test_a_reader_that_the_drain_cuts_is_logged_as_our_doing(tmp_path: Path) -> None:
+async def test_a_reader_that_the_drain_ends_is_logged_as_ended_by_the_proxy(tmp_path: Path) -> None:
     async def flood(talk: Conversation) -> None:
         await talk.start_stream()
         while True:
@@ -256,7 +256,7 @@ async def test_a_reader_that_the_drain_cuts_is_logged_as_our_doing(tmp_path: Pat
     assert [line for line in service.lines if "exc_info" in line] == []
 
 
-def test_unknown_server_knobs_are_refused(tmp_path: Path) -> None:
+def test_unknown_server_options_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "hypercorn.toml"
     path.write_text("keep_alive_timeut = 3\n")
     with pytest.raises(SettingsError, match="keep_alive_timeut: unknown key"):
@@ -271,7 +271,7 @@ def test_unknown_server_knobs_are_refused(tmp_path: Path) -> None:
         load_server_config(None, tmp_path / "absent.toml")
 
 
-def test_the_projects_server_file_is_sound() -> None:
+def test_the_projects_server_file_is_valid() -> None:
     config = load_server_config("127.0.0.1:6000")
     assert config.bind == ["127.0.0.1:6000"]
     assert config.keep_alive_timeout == 75
@@ -289,7 +289,7 @@ def test_sockets_of_every_kind(tmp_path: Path) -> None:
             listener.close()
 
 
-async def test_a_hangup_puts_new_settings_in_force_and_refuses_wrong_ones(tmp_path: Path) -> None:
+async def test_a_hangup_applies_valid_settings_and_rejects_invalid_ones(tmp_path: Path) -> None:
     async def ok(talk: Conversation) -> None:
         await talk.answer(b"{}")
 
@@ -383,7 +383,7 @@ def test_the_banner_shows_a_public_key_and_never_the_operators(
     assert "none is required: any will do" in opened
 
 
-def test_keys_that_do_less_than_they_seem_are_warned_of(
+def test_weak_keys_and_default_keys_cause_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines, _ = announced(tmp_path, capsys, keys("fake key", "abc"))
@@ -396,7 +396,7 @@ def test_keys_that_do_less_than_they_seem_are_warned_of(
     assert "abc" not in repr(lines)
 
 
-def test_whoever_starts_the_service_reads_that_the_originals_key_is_not_set(
+def test_the_log_says_that_the_originals_key_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines, _ = announced(tmp_path, capsys, keys(OPERATORS_KEY))

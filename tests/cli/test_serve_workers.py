@@ -122,7 +122,7 @@ async def test_a_hangup_reloads_every_worker(tmp_path: Path) -> None:
             assert {await service.status("sk-new-key-91-0a7c") for _ in range(20)} == {200}
 
 
-async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
+async def test_metrics_cover_all_workers(tmp_path: Path) -> None:
     async with raw_upstream(answer_json) as upstream:
         write_files(tmp_path, upstream.url)
         async with two_workers(tmp_path) as service:
@@ -138,7 +138,7 @@ async def test_metrics_are_those_of_all_workers(tmp_path: Path) -> None:
                 assert sum(sample.value for sample in attempts) == calls
 
 
-async def test_the_status_page_is_that_of_all_workers(tmp_path: Path) -> None:
+async def test_the_status_page_covers_all_workers(tmp_path: Path) -> None:
     key = "status-key-8f3a-5b20"
     async with raw_upstream(answer_json) as upstream:
         write_files(tmp_path, upstream.url, more=f'[status]\nkey = "{key}"\n')
@@ -211,7 +211,7 @@ async def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
             await until(lambda: refuses(service.port))
 
 
-def test_what_workers_would_count_by_themselves_needs_redis(tmp_path: Path) -> None:
+def test_limits_across_workers_need_redis(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
     more = f'[[access.keys]]\nname = "limited"\nkey = "{KEY}x"\nrate = "1/minute"\nmax_streams = 2\n[chat]\n'
     text = SETTINGS.format(key=KEY, upstream="http://127.0.0.1:9", credential=STATIC, options="", more=more)
@@ -227,7 +227,7 @@ def test_what_workers_would_count_by_themselves_needs_redis(tmp_path: Path) -> N
     ]
 
 
-def test_each_worker_has_a_socket_of_its_own_on_one_port(tmp_path: Path) -> None:
+def test_each_worker_has_its_own_socket_on_one_port(tmp_path: Path) -> None:
     slots = open_slots(["127.0.0.1:0", f"unix:{tmp_path / 'a.sock'}"], 8, 3)
     tcp = [slot[0] for slot in slots]
     try:

@@ -42,7 +42,7 @@ async def activated(listener: socket.socket) -> AsyncIterator[asyncio.subprocess
         await process.communicate()
 
 
-async def test_an_upgrade_on_a_socket_that_is_passed_on_refuses_no_connection() -> None:
+async def test_an_upgrade_with_an_inherited_socket_loses_no_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = "http://{}:{}".format(*listener.getsockname())
         async with activated(listener) as old, activated(listener) as new, asyncio.TaskGroup() as group:
@@ -69,14 +69,14 @@ async def test_an_upgrade_on_a_socket_that_is_passed_on_refuses_no_connection() 
             ended.set()
 
 
-def test_only_sockets_that_are_meant_for_this_process_are_taken() -> None:
+def test_only_sockets_for_this_process_are_used() -> None:
     assert inherited_sockets({}) == []
     assert inherited_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "1"}) == []
     with pytest.raises(SettingsError, match="LISTEN_FDS"):
         inherited_sockets({"LISTEN_FDS": "x", "LISTEN_PID": str(os.getpid())})
 
 
-async def test_public_keys_are_refused_on_an_inherited_socket_that_others_reach() -> None:
+async def test_public_keys_are_rejected_on_a_reachable_inherited_socket() -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         async with activated(listener) as service:
             said = await read_until(service, "\n")

@@ -38,7 +38,7 @@ async def run(*arguments: str) -> int:
     return await asyncio.to_thread(main, ["token", *arguments])
 
 
-def test_the_runnable_default_needs_nothing_beside_it(capsys: Printed) -> None:
+def test_the_runnable_default_needs_no_other_file(capsys: Printed) -> None:
     assert main(["token", "corp", "--config", str(ROOT / "config/proxy.toml")]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^credential +corp$", printed, re.MULTILINE)
@@ -118,7 +118,7 @@ async def test_even_a_short_token_does_not_show(tmp_path: Path, capsys: Printed)
     assert "echo" in printed.out
 
 
-def test_an_issuer_that_revokes_is_warned_of(tmp_path: Path, capsys: Printed) -> None:
+def test_a_revoking_issuer_causes_a_warning(tmp_path: Path, capsys: Printed) -> None:
     fixed = f'[credentials.corp]\nsource = "static"\nvalue = "{TOKEN}"\nreissue = "revokes_previous"\n'
     assert main(["token", "corp", "--config", write(tmp_path, fixed)]) == 0
     assert "revokes the token of a running service" in capsys.readouterr().err
@@ -143,7 +143,9 @@ async def test_a_failure_exits_1_with_the_reason_in_words(tmp_path: Path, capsys
     assert TOKEN not in printed.err
 
 
-async def test_a_failure_of_the_embedded_gateway_is_told_alike(tmp_path: Path, capsys: Printed) -> None:
+async def test_a_failure_of_the_embedded_gateway_is_reported_the_same_way(
+    tmp_path: Path, capsys: Printed
+) -> None:
     text = (
         (ROOT / "config/proxy.toml").read_text().replace('appSecret = "demo-secret"', 'appSecret = "wrong"')
     )
@@ -181,7 +183,9 @@ def corp(url: str, **more: str) -> str:
     return "[credentials.corp]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
 
 
-async def test_a_reply_of_failure_shows_with_the_endpoints_own_words(tmp_path: Path, capsys: Printed) -> None:
+async def test_a_failed_reply_is_shown_with_the_endpoints_own_message(
+    tmp_path: Path, capsys: Printed
+) -> None:
     endpoint = TokenEndpoint()
     endpoint.says({"ret": 4003, "errmsg": f"bad signature of {SECRET}", "data": {"sid": "ab12"}})
     async with serve_on_loopback(endpoint.app()) as url:
@@ -221,7 +225,7 @@ async def test_a_login_page_is_recognised(tmp_path: Path, capsys: Printed) -> No
         ('{ path = "life", as = "seconds" }', 3 * 86400, "is 3 d, more than 24 h"),
     ],
 )
-async def test_a_life_that_looks_wrong_is_warned_of_with_credential_and_path(
+async def test_an_implausible_lifetime_causes_a_warning_with_credential_and_path(
     tmp_path: Path, capsys: Printed, expires: str, value: int, words: str
 ) -> None:
     endpoint = TokenEndpoint()
@@ -234,7 +238,7 @@ async def test_a_life_that_looks_wrong_is_warned_of_with_credential_and_path(
     assert len(said.splitlines()) == 1
 
 
-async def test_an_endpoint_that_is_not_there_is_named_without_its_query(
+async def test_an_unreachable_endpoint_is_named_without_its_query(
     tmp_path: Path, capsys: Printed, unused_tcp_port: int
 ) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
@@ -245,7 +249,7 @@ async def test_an_endpoint_that_is_not_there_is_named_without_its_query(
 
 
 @pytest.mark.parametrize(("sharing", "status"), [("redis", 0), ("redis_required", 1)])
-async def test_a_redis_that_is_down_is_told(
+async def test_an_unavailable_redis_is_reported(
     tmp_path: Path, capsys: Printed, unused_tcp_port: int, sharing: str, status: int
 ) -> None:
     endpoint = TokenEndpoint()
@@ -259,7 +263,7 @@ async def test_a_redis_that_is_down_is_told(
     assert "lifetime" in printed.out
 
 
-async def test_a_command_that_fails_is_told_as_the_service_would(tmp_path: Path, capsys: Printed) -> None:
+async def test_a_failing_command_is_reported_as_in_the_service(tmp_path: Path, capsys: Printed) -> None:
     text = '[credentials.corp]\nsource = "exec"\ncommand = ["sh", "-c", "exit 3"]\n'
     assert await run("corp", "--config", write(tmp_path, text)) == 1
     assert capsys.readouterr().err.startswith(

@@ -26,7 +26,7 @@ def test_a_trial_needs_no_credential_but_its_own(settings: Settings) -> None:
     assert reduced.gateway is not None
 
 
-def test_a_reply_is_shown_without_the_token_and_without_what_was_sent(settings: Settings) -> None:
+def test_a_reply_is_shown_without_the_token_and_the_request(settings: Settings) -> None:
     section = settings.credentials["corp"]
     text = '{"code": 0, "data": {"token": "canary-token-1234567890"}, "echo": "demo-secret"}'
     body = {"code": 0, "data": {"token": "canary-token-1234567890"}, "echo": "demo-secret"}

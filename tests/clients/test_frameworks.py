@@ -33,7 +33,7 @@ async def test_langchain(place: Place, subtests: pytest.Subtests) -> None:
         assert said["cut"] == ["APIError", CUT]
 
 
-async def test_the_token_ids_of_langchain_are_read_back_where_that_is_asked_for(
+async def test_the_token_ids_of_langchain_are_decoded_if_configured(
     run_proxy: RunProxy, odd_gateway: RunningOddGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (encodings,) = find_environment("frameworks").glob(

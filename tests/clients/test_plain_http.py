@@ -37,7 +37,7 @@ async def test_curl_shows_each_piece_while_the_next_is_not_there_yet(place: Plac
     assert await place.client_has_left()
 
 
-async def test_curl_gets_a_chat_in_its_own_letters(place: Place, curl: str) -> None:
+async def test_curl_gets_a_chat_in_utf8(place: Place, curl: str) -> None:
     answer = json.loads(await run(*chat_by(curl, place.url)))
     assert answer["choices"][0]["message"]["content"] == ECHO
 

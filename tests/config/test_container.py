@@ -56,7 +56,7 @@ def test_every_image_has_an_exact_tag() -> None:
     assert ours == {f"llm-token-proxy:{__version__}"}
 
 
-def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+def test_every_file_that_the_image_copies_exists_and_is_not_ignored() -> None:
     copied = [
         source
         for line in instructions("COPY")
@@ -87,7 +87,7 @@ def test_engines_wait_for_the_whole_drain() -> None:
     assert min(int(compose), int(kubernetes)) > drain_seconds()
 
 
-def test_what_compose_mounts_is_there() -> None:
+def test_every_file_that_compose_mounts_exists() -> None:
     mounts = re.findall(r"- (\.\S+?):/", COMPOSE)
     assert len(mounts) == 3
     for mount in mounts:

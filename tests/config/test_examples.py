@@ -70,7 +70,7 @@ def test_the_clouds_have_their_sdk(name: str, kind: type, around: Surroundings) 
         assert isinstance(build_source(section), kind)
 
 
-def test_where_a_new_token_ends_the_one_before_all_processes_must_share(around: Surroundings) -> None:
+def test_issuers_that_revoke_the_previous_token_require_sharing(around: Surroundings) -> None:
     credentials = around.example("wechat.toml").credentials
 
     assert (credentials["wechat"].reissue, credentials["wechat"].sharing) == (

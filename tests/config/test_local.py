@@ -35,7 +35,7 @@ def script(folder: Path, output: str, condition: str = "true") -> str:
         ("hunyuan.toml", "hunyuan", "HUNYUAN_API_KEY"),
     ],
 )
-async def test_a_lasting_key(example: str, name: str, variable: str, around: Surroundings) -> None:
+async def test_a_permanent_key(example: str, name: str, variable: str, around: Surroundings) -> None:
     brought = await bring(around.example(example), name)
 
     assert brought.headers == {"authorization": f"Bearer {value_of(variable)}"}

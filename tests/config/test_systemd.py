@@ -23,7 +23,7 @@ def values(unit: Path, key: str) -> list[str]:
     return re.findall(rf"^{key}=(.*)$", unit.read_text(), re.MULTILINE)
 
 
-def test_the_service_can_do_little_beyond_its_work() -> None:
+def test_the_service_has_few_privileges() -> None:
     require("systemd-analyze", found=shutil.which("systemd-analyze") is not None)
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(SERVICE)]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -44,5 +44,5 @@ def test_the_socket_is_the_address_of_the_server() -> None:
     assert values(SOCKET, "Backlog") == [str(server["backlog"])]
 
 
-def test_wrong_settings_are_not_tried_again() -> None:
+def test_invalid_settings_are_not_retried() -> None:
     assert values(SERVICE, "RestartPreventExitStatus") == [str(EXIT_USAGE)]

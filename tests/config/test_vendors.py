@@ -199,7 +199,7 @@ def named(name: str) -> Case:
 
 
 @pytest.mark.parametrize("case", [str(case) for case in cases()], indirect=True)
-async def test_the_request_and_what_comes_of_the_reply(
+async def test_the_request_and_the_token_of_the_reply(
     case: Case, vendor: Vendor, around: Surroundings
 ) -> None:
     brought = await played(case, vendor, around)
@@ -227,7 +227,9 @@ async def played(case: Case, vendor: Vendor, around: Surroundings) -> Brought:
 
 
 @pytest.mark.parametrize("case", [str(case) for case in cases() if case.refusals], indirect=True)
-def test_a_refused_token_is_recognised_and_a_good_answer_is_not(case: Case, around: Surroundings) -> None:
+def test_a_rejected_token_is_recognised_and_a_successful_response_is_not(
+    case: Case, around: Surroundings
+) -> None:
     rules = RejectionRules(around.example(case.example).credentials[case.credential].invalidate_on)
 
     assert all(
@@ -241,7 +243,7 @@ def test_a_refused_token_is_recognised_and_a_good_answer_is_not(case: Case, arou
             assert not rules.match_body(status, JSON, answer)
 
 
-async def test_the_second_of_two_vault_requests_shows_what_the_first_brought(
+async def test_the_second_vault_request_sends_the_token_of_the_first(
     vendor: Vendor, around: Surroundings
 ) -> None:
     around.origin = vendor.url
@@ -267,7 +269,7 @@ async def test_the_second_of_two_vault_requests_shows_what_the_first_brought(
         ("wechat.toml", "wechat", {"errcode": 40013, "errmsg": "invalid appid"}),
     ],
 )
-async def test_an_error_inside_a_200_is_no_token(
+async def test_an_error_inside_a_200_is_not_a_token(
     example: str, credential: str, reply: Any, vendor: Vendor, around: Surroundings
 ) -> None:
     around.origin = vendor.url

@@ -34,7 +34,7 @@ async def test_a_cold_source_fetches_when_it_is_asked() -> None:
 
 
 @virtually
-async def test_a_fresh_token_is_given_without_a_wait_or_a_fetch() -> None:
+async def test_a_fresh_token_is_returned_without_a_wait_or_a_fetch() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     first = await machine.get()
@@ -55,7 +55,7 @@ async def test_prefetch_starts_one_fetch_and_does_not_wait() -> None:
 
 
 @virtually
-async def test_a_token_in_use_is_refreshed_ahead_by_the_clock_alone() -> None:
+async def test_a_token_in_use_is_refreshed_early_by_a_timer() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
@@ -133,7 +133,7 @@ async def test_a_fetch_takes_no_longer_than_it_may() -> None:
 
 
 @virtually
-async def test_too_many_waiters_are_turned_away_and_the_others_served() -> None:
+async def test_waiters_over_the_limit_are_rejected_and_the_others_served() -> None:
     issuer = FakeIssuer(delay=1.0)
     machine = build_machine(issuer, max_waiters=3)
     async with asyncio.TaskGroup() as group:
@@ -165,7 +165,7 @@ async def test_a_source_that_cancels_itself_is_an_outage_that_heals() -> None:
 
 
 @virtually
-async def test_a_token_that_is_past_its_end_when_it_comes_is_a_failed_fetch(lines: list[EventDict]) -> None:
+async def test_a_token_that_is_expired_on_arrival_is_a_failed_fetch(lines: list[EventDict]) -> None:
     issuer = FakeIssuer(lifetime=5.0, delay=6.0)
     machine = build_machine(issuer)
     error = await failure_of(machine.get())
@@ -189,7 +189,7 @@ async def test_a_process_that_slept_through_a_tokens_life_does_not_send_it(lifet
 
 
 @virtually
-async def test_a_token_of_a_moment_serves_those_who_waited_for_it() -> None:
+async def test_a_token_that_expires_immediately_serves_its_waiters() -> None:
     issuer = FakeIssuer(lifetime=0.1, delay=1.0)
     machine = build_machine(issuer)
     async with asyncio.TaskGroup() as group:
@@ -201,7 +201,7 @@ async def test_a_token_of_a_moment_serves_those_who_waited_for_it() -> None:
 
 
 @virtually
-async def test_a_store_that_hangs_does_not_hang_the_source_for_ever() -> None:
+async def test_a_hanging_store_does_not_block_the_source_indefinitely() -> None:
     class HangingSharing:
         """Never answers."""
 

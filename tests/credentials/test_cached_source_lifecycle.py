@@ -89,7 +89,7 @@ def test_closing_on_another_event_loop_does_not_hang() -> None:
 
 
 @virtually
-async def test_closing_with_a_flight_in_the_air_leaves_nothing_behind(
+async def test_closing_during_a_fetch_leaves_nothing_behind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     complaints: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ async def test_closing_with_a_flight_in_the_air_leaves_nothing_behind(
 
 
 @virtually
-async def test_closing_stops_the_refresh_ahead() -> None:
+async def test_closing_stops_the_early_refresh() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     await machine.get()
@@ -157,7 +157,7 @@ async def test_a_credential_that_nobody_uses_goes_cold() -> None:
 
 
 @virtually
-async def test_a_machine_built_anew_goes_on_with_the_token_in_the_store() -> None:
+async def test_a_rebuilt_source_uses_the_token_in_the_store() -> None:
     store, issuer = MemoryTokenStore(), FakeIssuer()
     old = build_machine(issuer, store)
     credential = await old.get()
@@ -170,7 +170,7 @@ async def test_a_machine_built_anew_goes_on_with_the_token_in_the_store() -> Non
 
 
 @virtually
-async def test_a_machine_built_anew_knows_the_token_that_it_rejected() -> None:
+async def test_a_rebuilt_source_remembers_the_rejected_token() -> None:
     store, issuer = MemoryTokenStore(), FakeIssuer(token="the same")
     credential = await build_machine(issuer, store).get()
     anew = build_machine(issuer, store)

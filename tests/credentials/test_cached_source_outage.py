@@ -53,7 +53,7 @@ async def test_instant_failures_do_not_pile_up_towards_the_hard_end() -> None:
 
 
 @virtually
-async def test_while_it_backs_off_get_fails_at_once_and_one_probe_a_window_flies(
+async def test_during_a_backoff_get_fails_at_once_and_one_fetch_per_window_starts(
     lines: list[EventDict],
 ) -> None:
     issuer = FakeIssuer(error=DOWN, delay=0.01)
@@ -115,7 +115,7 @@ async def test_a_failed_refresh_heals_while_the_old_token_serves() -> None:
 
 @pytest.mark.parametrize("error", [DOWN, REFUSED])
 @virtually
-async def test_it_heals_though_nobody_asks(error: TokenFetchError) -> None:
+async def test_it_recovers_without_requests(error: TokenFetchError) -> None:
     """A service without a token is not ready, so that no request comes that could ask."""
     issuer = FakeIssuer(error=error)
     machine = build_machine(issuer)
@@ -143,7 +143,7 @@ async def test_a_loop_that_fires_early_does_not_lose_the_probe() -> None:
 
 
 @virtually
-async def test_a_refusal_is_repeated_soon_at_first_and_then_ever_more_seldom() -> None:
+async def test_a_refused_fetch_is_retried_soon_and_then_less_and_less_often() -> None:
     issuer = FakeIssuer(error=REFUSED)
     machine = build_machine(issuer)
     machine.prefetch()
@@ -172,7 +172,7 @@ async def test_an_issuer_that_refuses_while_it_starts_is_back_within_a_second(ou
 
 @pytest.mark.parametrize(("error", "status"), [(DOWN, 503), (REFUSED, 502)])
 @virtually
-async def test_callers_are_told_whether_a_retry_makes_sense(error: TokenFetchError, status: int) -> None:
+async def test_the_error_says_whether_a_retry_makes_sense(error: TokenFetchError, status: int) -> None:
     machine = build_machine(FakeIssuer(error=error))
     for failure in (await failure_of(machine.get()), await failure_of(machine.get())):
         assert failure.status == status

@@ -78,7 +78,7 @@ def revoked(*tokens: str) -> Callable[[Credential, Purpose], bool]:
 )
 @pytest.mark.parametrize("delay", [0.0, 3.0, 60.0])
 @virtually
-async def test_a_forbidden_model_takes_the_token_from_nobody(
+async def test_a_forbidden_model_does_not_invalidate_the_token(
     error: TokenFetchError | None, delay: float
 ) -> None:
     issuer = FakeIssuer()
@@ -95,7 +95,7 @@ async def test_a_forbidden_model_takes_the_token_from_nobody(
 
 @pytest.mark.parametrize("callers", [1, 7])
 @virtually
-async def test_a_flood_of_forbidden_names_takes_the_token_from_nobody_and_costs_few_fetches(
+async def test_a_flood_of_forbidden_names_keeps_the_token_and_costs_few_fetches(
     callers: int,
 ) -> None:
     issuer = FakeIssuer(lifetime=1e6, delay=0.2)
@@ -150,7 +150,7 @@ async def test_while_a_newer_token_is_fetched_others_use_the_one_that_was_reject
 
 @pytest.mark.parametrize(("error", "status"), [(DOWN, 503), (REFUSED, 502)])
 @virtually
-async def test_if_no_newer_token_can_be_had_only_the_rejected_request_fails(
+async def test_if_no_newer_token_is_available_only_the_rejected_request_fails(
     error: TokenFetchError, status: int
 ) -> None:
     issuer = FakeIssuer()
@@ -246,7 +246,7 @@ async def test_an_issuer_that_gives_the_rejected_token_again_is_asked_once() -> 
 
 
 @virtually
-async def test_a_caller_whose_fetches_are_rationed_is_told_when_to_come_back() -> None:
+async def test_a_caller_whose_fetches_are_rationed_gets_a_retry_after() -> None:
     machine = build_machine(FakeIssuer())
     upstream = Upstream(machine, of_forbidden_model)
     await upstream.request()
@@ -396,7 +396,7 @@ async def test_a_life_that_is_healthy_again_is_believed_again(lines: list[EventD
 
 
 @virtually
-async def test_one_early_death_is_no_rule() -> None:
+async def test_one_early_death_changes_nothing() -> None:
     machine = build_machine(FakeIssuer())
     upstream = Upstream(machine, revoked())
     for _ in range(5):
@@ -409,7 +409,7 @@ async def test_one_early_death_is_no_rule() -> None:
 
 
 @virtually
-async def test_an_upstream_that_rejects_at_random_teaches_no_life() -> None:
+async def test_random_rejections_do_not_change_the_lifetime() -> None:
     dice = itertools.cycle([True, *[False] * 40])
     machine = build_machine(FakeIssuer(delay=0.3))
     upstream = Upstream(machine, lambda *_: next(dice))
@@ -451,7 +451,7 @@ async def test_it_is_known_whether_any_token_was_ever_accepted() -> None:
 
 
 @virtually
-async def test_a_token_that_is_revoked_as_soon_as_it_is_there_denies_nobody() -> None:
+async def test_a_token_that_is_revoked_at_once_denies_no_purpose() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     upstream = Upstream(machine, revoked())

@@ -38,7 +38,7 @@ async def test_five_thousand_cold_callers_cost_one_fetch() -> None:
 
 
 @virtually
-async def test_a_stale_token_is_given_at_once_while_one_fetch_flies() -> None:
+async def test_a_stale_token_is_returned_at_once_while_one_fetch_runs() -> None:
     issuer = FakeIssuer(delay=5.0)
     machine = build_machine(issuer, uniform=lowest)
     first = await machine.get()
@@ -84,7 +84,7 @@ async def test_cancelling_waiters_harms_neither_the_others_nor_the_flight(
 
 
 @virtually
-async def test_impatient_callers_get_there_in_the_end_with_one_fetch() -> None:
+async def test_callers_that_time_out_and_retry_succeed_with_one_fetch() -> None:
     issuer = FakeIssuer(delay=0.35)
     machine = build_machine(issuer)
     outcomes: list[bool] = []
@@ -146,7 +146,7 @@ class ContextReader(FakeIssuer):
 
 
 @virtually
-async def test_the_flight_knows_nothing_of_the_request_that_started_it(
+async def test_the_fetch_does_not_inherit_the_context_of_its_request(
     lines: list[EventDict],
 ) -> None:
     issuer = ContextReader(delay=1.0)
@@ -198,7 +198,7 @@ async def test_rejected_requests_wait_together_for_the_next_token() -> None:
 
 
 @virtually
-async def test_callers_of_a_closed_source_are_told_so() -> None:
+async def test_callers_of_a_closed_source_get_an_error() -> None:
     machine = build_machine(FakeIssuer())
     await machine.close()
     with pytest.raises(TokenUnavailable) as caught:

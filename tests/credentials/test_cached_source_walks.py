@@ -132,5 +132,5 @@ async def walk(steps: list[Step], seed: float) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(STEPS, max_size=30), st.floats(0.0, 1.0))
-def test_whatever_happens_a_token_in_hand_serves_everybody_else(steps: list[Step], seed: float) -> None:
+def test_no_sequence_of_events_takes_a_valid_token_from_other_callers(steps: list[Step], seed: float) -> None:
     run_virtually(lambda: walk(steps, seed))

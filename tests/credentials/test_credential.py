@@ -53,7 +53,7 @@ def test_the_deadlines_of_a_token(
         (math.inf, 100.0, 95.0, 95.0),
     ],
 )
-def test_the_life_of_a_token_is_told_in_ages(
+def test_the_lifetime_of_a_token_is_reported_as_ages(
     announced: float, longest: float, expiry: float, end: float
 ) -> None:
     fetched = FetchedToken(Secret("t"), announced)
@@ -62,7 +62,7 @@ def test_the_life_of_a_token_is_told_in_ages(
     assert [*life] == pytest.approx([12.0, credential.refresh_at - 1000.0, expiry, end])
 
 
-def test_soft_lies_at_60_to_75_percent_and_spreads() -> None:
+def test_soft_is_at_60_to_75_percent_and_varies() -> None:
     draw = random.Random(16).uniform
     drawn = [
         mint(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).refresh_at / 300.0
@@ -91,7 +91,7 @@ def test_soft_comes_before_hard_and_hard_before_the_end(
 
 
 @given(st.floats(2.0, 1e9), st.floats(0.0, 1.0), st.floats(0.0, 1e6))
-def test_a_token_without_an_end_is_looked_at_again_before_the_hint_and_serves_on(
+def test_a_token_without_an_expiry_is_refreshed_before_the_hint_and_stays_valid(
     refresh_in: float, fraction: float, obtained: float
 ) -> None:
     credential = mint(
@@ -105,7 +105,7 @@ def test_a_token_without_an_end_is_looked_at_again_before_the_hint_and_serves_on
     assert credential.expires_at == math.inf
 
 
-def test_a_fingerprint_stands_for_the_token_and_nothing_else() -> None:
+def test_a_fingerprint_depends_only_on_the_token() -> None:
     one, again, other = (
         build_credential("one", generation=1),
         build_credential("one", generation=2, lifetime=10.0),

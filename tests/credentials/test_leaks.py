@@ -44,7 +44,7 @@ def shows(*things: object) -> str:
     return " ".join(forms + [repr(vars(thing)) for thing in things if hasattr(thing, "__dict__")])
 
 
-async def test_no_object_shows_what_it_holds() -> None:
+async def test_no_object_shows_its_secret() -> None:
     fetched = FetchedToken(Secret(TOKEN), 300.0)
     asking = HttpTokenSource(recipe("http://127.0.0.1:1/token"))
     static = StaticTokenSource(Secret(TOKEN))
@@ -133,7 +133,7 @@ async def test_no_log_line_and_no_traceback_holds_a_token_or_a_secret(
     assert any(SECRET in asked.target for asked in endpoint.asked)  # it was sent, and yet not told
 
 
-def test_a_fingerprint_is_no_part_of_the_token() -> None:
+def test_a_fingerprint_contains_no_part_of_the_token() -> None:
     credential: Credential = build_credential(TOKEN)
     assert credential.fingerprint not in TOKEN
     assert TOKEN.encode() not in credential.digest

@@ -16,7 +16,7 @@ from tests.credentials.fakes import DOWN, REFUSED, highest, lowest
 )
 @pytest.mark.parametrize("permanent", [True, False])
 @pytest.mark.parametrize("remaining", [None, 100.0])
-def test_what_the_issuer_asks_for_wins_within_bounds(
+def test_the_delay_that_the_issuer_asks_for_is_used_within_bounds(
     asked: float, waited: float, *, permanent: bool, remaining: float | None
 ) -> None:
     error = TokenFetchError("busy", permanent=permanent, retry_after=asked)
@@ -24,7 +24,7 @@ def test_what_the_issuer_asks_for_wins_within_bounds(
 
 
 @pytest.mark.parametrize("remaining", [None, 100.0])
-def test_a_refusal_is_repeated_soon_some_times_and_then_ever_more_seldom(remaining: float | None) -> None:
+def test_a_refused_fetch_is_retried_soon_a_few_times_and_then_less_often(remaining: float | None) -> None:
     delays = [retry_delay(REFUSED, failures, remaining, highest) for failures in range(1, 17)]
     assert delays == [0.8] * 8 + [1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60.0, 60.0]
     assert retry_delay(REFUSED, 1, remaining, lowest) >= 0.5
@@ -77,6 +77,6 @@ def test_every_delay_is_between_a_quarter_of_a_second_and_five_minutes(
         (ValueError("s3cret"), "the token source failed: ValueError"),
     ],
 )
-def test_any_exception_becomes_words_fit_for_the_log(error: BaseException, reason: str) -> None:
+def test_any_exception_becomes_a_safe_log_reason(error: BaseException, reason: str) -> None:
     fetch_error = as_fetch_error(error)
     assert (fetch_error.reason, fetch_error.permanent, fetch_error.retry_after) == (reason, False, None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from proxy.credentials.refresh_policy import GROWTH, HEALTHY_TOKENS, SECONDS_MIN, LearnedLife
 
 
-def test_one_death_is_no_rule_and_two_are() -> None:
+def test_one_early_death_changes_nothing_and_two_do() -> None:
     life = LearnedLife()
     assert not life.record_early_death(9.0)
     assert life.longest == math.inf
@@ -16,7 +16,7 @@ def test_one_death_is_no_rule_and_two_are() -> None:
     assert (life.seconds, life.longest) == (8.0, 8.0)
 
 
-def test_a_healthy_life_between_two_deaths_breaks_the_rule() -> None:
+def test_a_full_life_between_two_early_deaths_resets_the_count() -> None:
     life = LearnedLife()
     life.record_early_death(9.0)
     life.record_full_life(300.0)

@@ -98,7 +98,7 @@ TestMemory = Memory.TestCase
 
 
 @given(st.integers(1, 50), st.integers(0, 10**6))
-def test_one_callers_fruitless_fetches_delay_nobody_else_beyond_the_spacing(times: int, began: int) -> None:
+def test_the_fruitless_fetches_of_one_caller_delay_others_only_by_the_spacing(times: int, began: int) -> None:
     history, now = RejectionHistory(), float(began)
     for _ in range(times):
         now += history.delay("greedy", CHAT, now)
@@ -107,7 +107,7 @@ def test_one_callers_fruitless_fetches_delay_nobody_else_beyond_the_spacing(time
     assert history.delay("other", CHAT, now) <= SPACING_SECONDS
 
 
-def test_a_purpose_that_worked_before_has_a_ration_of_its_own() -> None:
+def test_a_purpose_that_worked_before_has_its_own_ration() -> None:
     history, now = RejectionHistory(), 0.0
     history.accepted(OTHER, now)
     for _ in range(20):
@@ -171,6 +171,6 @@ def test_a_flood_of_names_and_callers_is_bounded() -> None:
     assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX
 
 
-def test_long_names_are_told_apart() -> None:
+def test_long_names_are_distinguished() -> None:
     assert Purpose.of("POST", "e", "m" * 1000) != Purpose.of("POST", "e", "m" * 1001)
     assert Purpose.of("POST", "e", "\ud800" * 100) == Purpose.of("POST", "e", "\ud800" * 100)

@@ -38,7 +38,7 @@ async def test_each_gets_the_failure_as_its_own_exception() -> None:
 
 
 @virtually
-async def test_an_outcome_is_for_those_who_wait_and_not_for_those_who_come() -> None:
+async def test_an_outcome_is_for_current_waiters_and_not_for_later_ones() -> None:
     waiters = Waiters(10)
     waiters.publish(build_credential("early"))
     tasks = start(waiters, 1)
@@ -50,7 +50,7 @@ async def test_an_outcome_is_for_those_who_wait_and_not_for_those_who_come() -> 
 
 @pytest.mark.parametrize("timeout", [2.0, 0.0, -1.0])
 @virtually
-async def test_each_has_its_own_clock(timeout: float) -> None:
+async def test_each_waiter_has_its_own_timeout(timeout: float) -> None:
     waiters = Waiters(2)
     patient = start(waiters, 1)
     began = asyncio.get_running_loop().time()
@@ -62,7 +62,7 @@ async def test_each_has_its_own_clock(timeout: float) -> None:
 
 
 @virtually
-async def test_whoever_leaves_makes_room() -> None:
+async def test_a_waiter_that_leaves_frees_its_place() -> None:
     waiters = Waiters(2)
     gone, patient = start(waiters, 2)
     await pass_time(1.0)
@@ -77,7 +77,7 @@ async def test_whoever_leaves_makes_room() -> None:
 
 
 @virtually
-async def test_an_outcome_that_crosses_a_cancellation_is_not_complained_about() -> None:
+async def test_an_outcome_during_a_cancellation_logs_no_error() -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
     waiters = Waiters(10)

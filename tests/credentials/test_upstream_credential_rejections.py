@@ -62,7 +62,7 @@ def test_an_error_inside_a_200(body: Any, expected: bool) -> None:  # noqa: FBT0
     assert refused(rules(BAIDU), 200, JSON, body) is expected
 
 
-def test_a_body_is_looked_into_only_where_a_rule_and_its_type_ask_for_it() -> None:
+def test_a_body_is_inspected_only_if_a_rule_and_its_type_require_it() -> None:
     of = rules({"status": 401}, BAIDU)
     assert of.need_body(200, JSON)
     assert of.need_body(200, [(b"content-type", b"application/problem+json")])
@@ -81,5 +81,5 @@ def test_a_deep_path_and_text_values() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bodies_are_no_refusal_and_no_error(body: bytes) -> None:
+def test_arbitrary_bodies_are_neither_a_rejection_nor_an_error(body: bytes) -> None:
     assert refused(rules(BAIDU), 200, JSON, body) in {True, False}

@@ -238,7 +238,7 @@ def text_of(shown: list[str]) -> str:
     return re.sub(r"<[^>]*>|\s", "", "".join(shown))
 
 
-async def test_each_dialogue_ends_whole_or_with_an_error(chat: Chat) -> None:
+async def test_each_dialogue_ends_complete_or_with_an_error(chat: Chat) -> None:
     dice = random.Random(int(os.environ.get("PROXY_TEST_SEED", "16")))
     ends: dict[str, Counter[str]] = {name: Counter() for name in FAULTS}
     problems = []

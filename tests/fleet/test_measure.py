@@ -44,7 +44,7 @@ def test_the_longest_gap_is_that_of_any_target() -> None:
     assert gap.net == gap.gross == pytest.approx(2.1)
 
 
-def test_a_target_without_any_good_answer_has_a_gap_as_long_as_the_window() -> None:
+def test_a_target_without_any_success_has_a_gap_as_long_as_the_window() -> None:
     assert Starvation([], {}).longest_gap([bad(1.0, 503)], WINDOW).net == pytest.approx(10.0)
     assert Starvation([], {}).longest_gap([], WINDOW) == Gap(10.0)
 
@@ -76,7 +76,7 @@ def test_the_pace_of_the_controls_is_no_stall() -> None:
     assert stalls_of([steady(0, 10)], WINDOW) == []
 
 
-def test_a_control_that_answers_badly_has_stalled() -> None:
+def test_a_control_that_returns_an_error_has_stalled() -> None:
     control = [*steady(0, 4), bad(4.5, 502), *steady(5, 10)]
     assert [*chain(*stalls_of([control], WINDOW))] == pytest.approx([3.9, 5.0])
 
@@ -103,7 +103,7 @@ def test_errors_are_counted_by_status_and_code() -> None:
     assert error_span(good(1.0)) == 0.0
 
 
-def test_a_503_must_say_when_to_try_again() -> None:
+def test_a_503_must_have_a_retry_after() -> None:
     assert without_retry_after([bad(1.0, 503), bad(2.0, 503, "", "1"), bad(3.0, 502)]) == 1
 
 

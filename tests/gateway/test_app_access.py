@@ -40,7 +40,7 @@ async def test_unknown_paths_are_guarded_too(caller: Caller) -> None:
     assert (await caller.client.get("/v1/nothing")).status_code == 401
 
 
-async def test_revoked_and_rejected_tokens_are_refused(caller: Caller) -> None:
+async def test_revoked_and_invalid_tokens_are_rejected(caller: Caller) -> None:
     headers = caller.headers
     assert (await caller.client.get("/v1/models", headers=headers)).status_code == 200
     caller.gateway.tokens.revoke_all()
@@ -50,7 +50,7 @@ async def test_revoked_and_rejected_tokens_are_refused(caller: Caller) -> None:
     assert caller.gateway.stats.tokens_refused == 2
 
 
-async def test_with_a_key_only_the_key_is_good(caller: Caller) -> None:
+async def test_with_a_configured_key_only_that_key_is_accepted(caller: Caller) -> None:
     caller.gateway.options = replace(caller.gateway.options, api_key="123")
     good = await caller.client.get("/v1/models", headers={"Authorization": "Bearer 123"})
     assert good.status_code == 200

@@ -37,7 +37,7 @@ async def test_text_stays_utf8(caller: Caller) -> None:
     assert "你好 world".encode() in await response.get_data(as_text=False)
 
 
-async def test_no_messages_have_a_sentence_of_their_own(caller: Caller) -> None:
+async def test_an_empty_conversation_gets_its_own_sentence(caller: Caller) -> None:
     response = await caller.client.post("/v1/chat/completions", json={"messages": []}, headers=caller.headers)
     assert (await response.get_json())["choices"][0]["message"]["content"] == NO_MESSAGES
 

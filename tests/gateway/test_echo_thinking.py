@@ -31,7 +31,7 @@ async def test_a_stream_thinks_first_and_then_answers(caller: Caller, model: str
         assert mark in answer
 
 
-async def test_a_whole_answer_has_both(caller: Caller) -> None:
+async def test_a_complete_response_has_both(caller: Caller) -> None:
     body = {"model": "x1", "messages": [{"role": "user", "content": "Why?"}]}
     response = await caller.client.post("/v1/chat/completions", json=body, headers=caller.headers)
     message = (await response.get_json())["choices"][0]["message"]
@@ -54,7 +54,7 @@ def test_a_long_question_is_repeated_in_part_and_stays_a_quotation() -> None:
     assert "> a\n> b" + "c" * (QUOTED_CHARACTERS - 3) + "\n\n" in "".join(answer)
 
 
-def test_max_tokens_may_end_it_in_thought() -> None:
+def test_max_tokens_may_end_it_during_the_reasoning() -> None:
     cut = compose_thinking(ChatRequest(model="x1", messages=[ChatMessage("user", "Why?")], max_tokens=3))
 
     assert (cut.thoughts, len(cut.pieces), cut.finish_reason) == (3, 3, "length")

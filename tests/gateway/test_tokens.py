@@ -62,7 +62,7 @@ async def test_whole_lifetimes_are_integers(caller: Caller, ttl: float, shown: b
     assert (await response.get_data(as_text=False)).endswith(shown)
 
 
-async def test_oauth_refusals_have_the_shape_of_the_rfc(caller: Caller) -> None:
+async def test_oauth_errors_have_the_shape_of_the_rfc(caller: Caller) -> None:
     response = await caller.client.post("/oauth/token", form={**GRANT, "client_secret": "wrong"})
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"].startswith("Basic")
@@ -82,7 +82,7 @@ async def test_the_token_status_option_fails_both_endpoints(caller: Caller, path
     assert len(caller.gateway.tokens) == 0
 
 
-async def test_fetches_at_once_are_counted(caller: Caller) -> None:
+async def test_concurrent_fetches_are_counted(caller: Caller) -> None:
     caller.gateway.options = replace(caller.gateway.options, token_delay=0.02)
     stats = caller.gateway.stats
     async with asyncio.TaskGroup() as group:

@@ -55,7 +55,7 @@ def test_a_client_that_is_not_known_is_401(authorization: str) -> None:
         (FORM, form(client_id="demo", client_secret="s3cret")),
     ],
 )
-def test_a_request_that_is_not_one_is_400(content_type: str, body: bytes) -> None:
+def test_an_invalid_request_is_400(content_type: str, body: bytes) -> None:
     assert refusal(content_type, basic(DEMO), body) == (400, "invalid_request")
 
 

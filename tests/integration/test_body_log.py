@@ -35,7 +35,7 @@ async def test_no_body_is_logged_unless_asked_for(run_proxy: RunProxy) -> None:
     assert "[DONE]" not in str(lines)
 
 
-async def test_what_is_asked_and_what_is_answered_are_logged_on_request(run_proxy: RunProxy) -> None:
+async def test_request_and_response_bodies_are_logged_if_configured(run_proxy: RunProxy) -> None:
     lines = await logged(run_proxy, "[logs]\nbodies = true")
     bodies = [line for line in lines if line["component"] == "bodies"]
     assert [(line["event"], line["body"], line["truncated"]) for line in bodies] == [

@@ -26,7 +26,7 @@ ODD_STREAM = [
 ]
 
 
-async def test_a_json_body_goes_up_byte_for_byte(run_proxy: RunProxy) -> None:
+async def test_a_json_body_is_forwarded_byte_for_byte(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"{}", "Content-Type: application/json")
 
@@ -43,7 +43,9 @@ async def test_a_json_body_goes_up_byte_for_byte(run_proxy: RunProxy) -> None:
     assert upstream.requests[0].target == b"/v1/chat/completions?a=%20b&c"
 
 
-async def test_headers_go_up_with_the_live_token_and_without_the_callers_own(run_proxy: RunProxy) -> None:
+async def test_headers_are_forwarded_with_the_live_token_instead_of_the_callers_key(
+    run_proxy: RunProxy,
+) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"{}")
 
@@ -70,7 +72,7 @@ async def test_headers_go_up_with_the_live_token_and_without_the_callers_own(run
     assert KEY.encode() not in request.head
 
 
-async def test_a_whole_stream_comes_down_byte_for_byte(run_proxy: RunProxy) -> None:
+async def test_a_stream_is_forwarded_byte_for_byte(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream("X-Vendor: v", "Set-Cookie: a=b", "Server: nginx", "Cache-Control: max-age=9")
         for piece in ODD_STREAM:
@@ -93,7 +95,7 @@ async def test_a_whole_stream_comes_down_byte_for_byte(run_proxy: RunProxy) -> N
     assert answer.header("set-cookie") == answer.header("server") == []
 
 
-async def test_each_event_comes_down_before_the_next_one_is_made(run_proxy: RunProxy) -> None:
+async def test_each_event_is_forwarded_before_the_next_one_is_created(run_proxy: RunProxy) -> None:
     go_on = asyncio.Queue[bytes]()
 
     async def script(talk: Conversation) -> None:
@@ -157,7 +159,7 @@ async def test_an_encoded_slash_arrives_encoded(run_proxy: RunProxy) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "POST"])
-async def test_any_method_goes_up_with_its_body(run_proxy: RunProxy, method: str) -> None:
+async def test_any_method_is_forwarded_with_its_body(run_proxy: RunProxy, method: str) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"ok", status="207 Multi")
 
@@ -188,7 +190,7 @@ async def test_head_has_the_upstreams_length_and_no_body(run_proxy: RunProxy) ->
         assert (await caller.answer()).status == 200
 
 
-async def test_a_compressed_answer_passes_as_it_is(run_proxy: RunProxy) -> None:
+async def test_a_compressed_response_is_forwarded_unchanged(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"\x1f\x8b-not-really", "Content-Encoding: gzip", "Content-Type: application/json")
 
@@ -203,7 +205,7 @@ async def test_a_compressed_answer_passes_as_it_is(run_proxy: RunProxy) -> None:
         assert await caller.body(answer) == b"\x1f\x8b-not-really"
 
 
-async def test_a_large_upload_streams_through_unheld(run_proxy: RunProxy, gateway: RunningGateway) -> None:
+async def test_a_large_upload_is_streamed_and_not_held(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     block, count = bytes(range(256)) * 256, 320  # 20 MiB
 
     async def blocks() -> AsyncIterator[bytes]:

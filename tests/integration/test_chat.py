@@ -166,7 +166,7 @@ async def test_the_configured_upstream_takes_precedence_over_routes(run_proxy: R
         assert json.loads(upstream.requests[0].body)["model"] == "x1"
 
 
-async def test_the_routes_decide_and_rename_where_no_upstream_is_named(run_proxy: RunProxy) -> None:
+async def test_without_a_configured_upstream_the_routes_decide_and_rename(run_proxy: RunProxy) -> None:
     chat = CHAT + '[[routes.models]]\nmatch = "x1"\nupstream = "embed"\nrename = "spark-x"\n'
     async with chatting(run_proxy, ANSWER, chat) as (someone, proxy, upstream):
         async with someone.listen() as stream:
@@ -180,7 +180,7 @@ async def test_the_routes_decide_and_rename_where_no_upstream_is_named(run_proxy
 # --- replay, tabs, stop
 
 
-async def test_a_page_that_reloads_in_mid_answer_sees_all_and_nothing_twice(run_proxy: RunProxy) -> None:
+async def test_a_page_that_reloads_during_an_answer_gets_each_event_once(run_proxy: RunProxy) -> None:
     go_on, script = held()
     async with chatting(run_proxy, script) as (someone, _, _):
         async with someone.listen() as first:
@@ -194,7 +194,7 @@ async def test_a_page_that_reloads_in_mid_answer_sees_all_and_nothing_twice(run_
     assert rest == everything[everything.index(seen) + 1 :]
 
 
-async def test_last_event_id_of_the_header_wins(run_proxy: RunProxy) -> None:
+async def test_last_event_id_of_the_header_takes_precedence(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, ANSWER) as (someone, proxy, _):
         async with someone.listen() as stream:
             await someone.ask("hi")
@@ -257,7 +257,7 @@ async def test_one_dialogue_at_a_time(run_proxy: RunProxy) -> None:
 # --- memory
 
 
-async def test_the_last_turns_go_along_until_a_reset(run_proxy: RunProxy) -> None:
+async def test_the_last_turns_are_sent_until_a_reset(run_proxy: RunProxy) -> None:
     async with chatting(run_proxy, ANSWER, CHAT + "turns = 2\n") as (someone, _, upstream):
         async with someone.listen() as stream:
             for prompt in ("a", "b", "c", "d"):
@@ -363,7 +363,7 @@ async def test_an_unreachable_upstream_is_reported(run_proxy: RunProxy) -> None:
     assert asked(proxy)[-1]["outcome"] == "upstream_unreachable"
 
 
-async def test_a_malformed_chunk_is_passed_over(run_proxy: RunProxy) -> None:
+async def test_a_malformed_chunk_is_skipped(run_proxy: RunProxy) -> None:
     script = says(chunk(content="一。\n"), b"data:{nonsense\n\n", chunk(content="二。\n"), DONE)
     async with chatting(run_proxy, script) as (someone, proxy, _), someone.listen() as stream:
         await someone.ask("hi")
@@ -392,7 +392,7 @@ async def test_an_answer_that_takes_too_long_is_ended(run_proxy: RunProxy) -> No
     assert states(heard)[-1] == "failed"
 
 
-async def test_the_caller_chat_may_have_limits_of_its_own(run_proxy: RunProxy) -> None:
+async def test_the_caller_chat_may_have_its_own_limits(run_proxy: RunProxy) -> None:
     chat = CHAT + '[[access.keys]]\nname = "chat"\nkey = "sk-chat-31"\nrate = "1/hour"\n'
     async with chatting(run_proxy, ANSWER, chat) as (someone, _, upstream), someone.listen() as stream:
         await someone.ask("a")

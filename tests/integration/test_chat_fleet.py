@@ -192,7 +192,7 @@ def flask_site(server: RedisServer) -> flask.Flask:
     return site
 
 
-async def test_flask_sse_and_we_hear_each_other(pair: Pair) -> None:
+async def test_flask_sse_and_the_proxy_receive_each_others_events(pair: Pair) -> None:
     site = flask_site(pair.redis)
 
     def publish() -> None:

@@ -11,7 +11,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 from tests.test_config_snapshots import settings
 
 
-async def test_a_sentence_is_shown_while_the_model_pauses_behind_it(run_proxy: RunProxy) -> None:
+async def test_a_sentence_is_shown_while_the_model_pauses_after_it(run_proxy: RunProxy) -> None:
     go_on = asyncio.Event()
 
     async def script(talk: Conversation) -> None:
@@ -29,7 +29,7 @@ async def test_a_sentence_is_shown_while_the_model_pauses_behind_it(run_proxy: R
         assert blocks(await stream.turn()) == ["<div class='left'><p>第二句</p></div>"]
 
 
-async def test_new_settings_cut_no_dialogue_and_count_for_the_next_one(
+async def test_new_settings_interrupt_no_dialogue_and_apply_to_the_next_one(
     run_proxy: RunProxy, tmp_path: Path
 ) -> None:
     go_on, script = held()

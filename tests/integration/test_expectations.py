@@ -38,7 +38,7 @@ def head(path: str, authorization: str, length: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_refused_caller_gets_its_final_status_alone(run_proxy: RunProxy, name: str) -> None:
+async def test_a_rejected_caller_gets_only_the_final_status(run_proxy: RunProxy, name: str) -> None:
     path, authorization, length, status = REFUSED[name]
     async with run_proxy("http://127.0.0.1:1", more=LIMITED) as proxy, raw_caller(proxy.url) as caller:
         await caller.write(head(path, authorization, length))
@@ -49,7 +49,7 @@ async def test_a_refused_caller_gets_its_final_status_alone(run_proxy: RunProxy,
         assert await caller.closed() == b""
 
 
-async def test_a_caller_whose_body_is_wanted_is_asked_for_it(run_proxy: RunProxy) -> None:
+async def test_a_caller_whose_body_is_needed_gets_100_continue(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(answer_with_the_body) as upstream,
         run_proxy(upstream.url) as proxy,

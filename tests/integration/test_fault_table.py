@@ -27,7 +27,7 @@ def listed(cells: list[Cell]) -> str:
 
 
 @pytest.mark.timeout(180)  # about 15 s of work
-async def test_repairs_cure_faults_or_show_them_and_harm_nothing(
+async def test_repairs_fix_or_report_faults_and_break_nothing(
     tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     with capture_logs():

@@ -63,7 +63,7 @@ async def test_a_refused_connection_is_502(run_proxy: RunProxy) -> None:
         assert (await error_of(caller, answer))["code"] == "upstream_unreachable"
 
 
-async def test_a_reset_before_the_answer_is_502_and_not_sent_twice(run_proxy: RunProxy) -> None:
+async def test_a_reset_before_the_response_is_502_and_not_retried(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         talk.reset()
 
@@ -80,7 +80,7 @@ async def test_a_reset_before_the_answer_is_502_and_not_sent_twice(run_proxy: Ru
 
 
 @pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n"])
-async def test_an_answer_that_is_not_http_is_502(run_proxy: RunProxy, garbage: bytes) -> None:
+async def test_a_response_that_is_not_http_is_502(run_proxy: RunProxy, garbage: bytes) -> None:
     async def script(talk: Conversation) -> None:
         await talk.say(garbage)
         await talk.caller_left()
@@ -107,7 +107,7 @@ SPOKEN = [
 
 
 @pytest.mark.parametrize("garbage", SPOKEN)
-async def test_what_a_broken_upstream_repeats_of_our_token_is_not_logged(
+async def test_a_token_that_a_broken_upstream_echoes_is_not_logged(
     run_proxy: RunProxy, garbage: bytes
 ) -> None:
     async def script(talk: Conversation) -> None:
@@ -126,7 +126,7 @@ async def test_what_a_broken_upstream_repeats_of_our_token_is_not_logged(
     assert proxy.exchanges[-1]["reason"]  # `run_proxy` looks for the token in it
 
 
-async def test_a_caller_who_leaves_while_an_answer_is_looked_into_closes_the_upstream(
+async def test_a_caller_who_leaves_during_the_inspection_closes_the_upstream(
     run_proxy: RunProxy,
 ) -> None:
     async def script(talk: Conversation) -> None:
@@ -171,7 +171,7 @@ async def test_a_redirect_is_not_followed(run_proxy: RunProxy, status: int) -> N
         assert other.requests == []
 
 
-async def test_a_silent_upstream_is_504_at_the_first_byte_clock(run_proxy: RunProxy) -> None:
+async def test_a_silent_upstream_is_504_at_the_first_byte_timeout(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(quiet) as upstream,
         run_proxy(upstream.url, options="timeouts = { first_byte = 0.2 }") as proxy,
@@ -219,7 +219,7 @@ async def test_silence_in_mid_stream_ends_with_an_error_event(run_proxy: RunProx
         assert proxy.exchanges[-1]["outcome"] == "upstream_timeout"
 
 
-async def test_the_total_clock_ends_a_stream_that_never_ends(run_proxy: RunProxy) -> None:
+async def test_the_total_timeout_ends_an_endless_stream(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         while True:
@@ -262,7 +262,7 @@ async def test_a_stream_that_breaks_gives_its_events_and_one_error_event(
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-async def test_a_chat_stream_that_ends_without_saying_so_is_an_error(run_proxy: RunProxy, path: str) -> None:
+async def test_a_chat_stream_without_an_end_marker_is_an_error(run_proxy: RunProxy, path: str) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":null}]}\n\n')
@@ -298,7 +298,7 @@ async def test_a_stream_without_an_event_is_502(run_proxy: RunProxy, sized: bool
         assert (await error_of(caller, answer))["code"] == "upstream_bad_response"
 
 
-async def test_a_short_stream_with_a_length_is_looked_at_like_any_other(run_proxy: RunProxy) -> None:
+async def test_a_short_stream_with_a_length_is_inspected_like_any_other(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b'data: {"choices": []}\n\n', "Content-Type: text/event-stream")
 
@@ -313,7 +313,7 @@ async def test_a_short_stream_with_a_length_is_looked_at_like_any_other(run_prox
 
 
 @pytest.mark.parametrize("error", [b'data: {"error": {"message": "x"}}\n\n', b'data:{ "error":"x"}\r\n\r\n'])
-async def test_an_error_of_the_upstreams_own_is_passed_on_once(run_proxy: RunProxy, error: bytes) -> None:
+async def test_an_error_of_the_upstream_is_forwarded_once(run_proxy: RunProxy, error: bytes) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b'data: {"choices": []}\n\n')
@@ -334,7 +334,7 @@ async def test_an_error_of_the_upstreams_own_is_passed_on_once(run_proxy: RunPro
 
 
 @pytest.mark.parametrize("ending", ["stays open", "breaks"])
-async def test_after_the_end_marker_nothing_can_be_cut(run_proxy: RunProxy, ending: str) -> None:
+async def test_a_cut_after_the_end_marker_is_not_an_error(run_proxy: RunProxy, ending: str) -> None:
     whole = b'data: {"choices": []}\n\ndata: [DONE]\n\n'
 
     async def script(talk: Conversation) -> None:
@@ -371,7 +371,7 @@ async def test_an_upstream_that_switches_protocols_is_502(run_proxy: RunProxy) -
         assert (await error_of(caller, answer))["code"] == "upstream_bad_response"
 
 
-async def test_a_wait_for_a_token_is_not_the_upstreams_time(run_proxy: RunProxy) -> None:
+async def test_a_wait_for_a_token_does_not_count_as_upstream_time(run_proxy: RunProxy) -> None:
     give = asyncio.Event()
 
     async def issue(talk: Conversation) -> None:
@@ -452,7 +452,7 @@ async def test_any_other_body_that_breaks_aborts_the_connection(run_proxy: RunPr
         assert proxy.exchanges[-1]["outcome"] == "upstream_aborted"
 
 
-async def test_an_empty_answer_with_a_promised_length_is_502(run_proxy: RunProxy) -> None:
+async def test_an_empty_response_with_a_length_is_502(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
         talk.writer.close()
@@ -467,7 +467,7 @@ async def test_an_empty_answer_with_a_promised_length_is_502(run_proxy: RunProxy
 
 
 @pytest.mark.parametrize("leave", ["leave", "reset"])
-async def test_a_caller_who_leaves_before_the_answer_closes_the_upstream(
+async def test_a_caller_who_leaves_before_the_response_closes_the_upstream(
     run_proxy: RunProxy, leave: str
 ) -> None:
     async with (
@@ -507,7 +507,7 @@ async def test_a_caller_who_leaves_a_silent_stream_closes_the_upstream(
         assert proxy.exchanges[-1]["outcome"] == "client_gone"
 
 
-async def test_more_exchanges_than_connections_are_refused_at_once(run_proxy: RunProxy) -> None:
+async def test_more_exchanges_than_connections_are_rejected_at_once(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(quiet) as upstream,
         run_proxy(upstream.url, options="max_connections = 1") as proxy,
@@ -524,7 +524,7 @@ async def test_more_exchanges_than_connections_are_refused_at_once(run_proxy: Ru
         await until(lambda: upstream.connections == 0)
 
 
-async def test_a_streamed_upload_that_meets_a_401_asks_to_come_again(run_proxy: RunProxy) -> None:
+async def test_a_streamed_upload_that_gets_a_401_asks_for_a_retry(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"{}", status="401 Unauthorized")
 
@@ -558,7 +558,7 @@ async def test_draining_ends_a_stream_with_an_error_event(run_proxy: RunProxy) -
         assert proxy.exchanges[-1]["outcome"] == "shutting_down"
 
 
-async def test_draining_answers_who_still_waits(run_proxy: RunProxy) -> None:
+async def test_draining_answers_waiting_callers(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(quiet) as upstream,
         run_proxy(upstream.url) as proxy,
@@ -570,7 +570,7 @@ async def test_draining_answers_who_still_waits(run_proxy: RunProxy) -> None:
         assert (await caller.answer()).status == 503
 
 
-async def test_a_request_id_is_logged_and_never_stands_in_an_error(run_proxy: RunProxy) -> None:
+async def test_a_request_id_is_logged_and_never_part_of_an_error(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         talk.reset()
 

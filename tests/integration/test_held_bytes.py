@@ -27,7 +27,7 @@ async def ok(talk: Conversation) -> None:
     ("limit", "status", "code"),
     [("total_held_bytes", 503, "server_overloaded"), ("held_bytes_per_caller", 429, "rate_limit_exceeded")],
 )
-async def test_a_request_beyond_the_limit_is_refused_and_the_others_are_served(
+async def test_a_request_over_the_limit_is_rejected_and_the_others_are_served(
     run_proxy: RunProxy, limit: str, status: int, code: str
 ) -> None:
     more = f"[limits]\n{limit} = {2 * len(BODY)}"
@@ -57,7 +57,7 @@ async def test_a_request_beyond_the_limit_is_refused_and_the_others_are_served(
         assert not held.by_caller
 
 
-async def test_a_caller_who_leaves_gives_its_bytes_back(run_proxy: RunProxy) -> None:
+async def test_the_bytes_of_a_caller_who_leaves_are_released(run_proxy: RunProxy) -> None:
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
         held = proxy.services.held
         async with raw_caller(proxy.url) as caller:

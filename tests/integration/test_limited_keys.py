@@ -108,7 +108,7 @@ EVASIONS: dict[str, tuple[tuple[str, ...], bytes]] = {
 
 
 @pytest.mark.parametrize("name", EVASIONS)
-async def test_no_other_model_is_reached_by_a_limited_key(run_proxy: RunProxy, name: str) -> None:
+async def test_a_limited_key_reaches_no_other_model(run_proxy: RunProxy, name: str) -> None:
     request, body = EVASIONS[name]
     async with (
         raw_upstream(ok) as upstream,
@@ -176,7 +176,7 @@ async def test_plain_requests_of_a_limited_key_pass_byte_for_byte(run_proxy: Run
     ],
 )
 @pytest.mark.parametrize("mode", ["keys", "open"])
-async def test_what_two_servers_could_read_in_two_ways_is_refused_for_every_caller(
+async def test_ambiguous_requests_are_rejected_for_every_caller(
     run_proxy: RunProxy, mode: str, request_lines: tuple[str, ...], body: bytes
 ) -> None:
     access = 'mode = "open"' if mode == "open" else ""
@@ -191,7 +191,7 @@ async def test_what_two_servers_could_read_in_two_ways_is_refused_for_every_call
 
 
 @pytest.mark.parametrize("body", [b'{"Model": "a", "model": "b", "models": ["c"]}', b'{"mod\\u0065l": "a"}'])
-async def test_what_is_only_unusual_passes_for_other_callers(run_proxy: RunProxy, body: bytes) -> None:
+async def test_unusual_requests_are_accepted_from_other_callers(run_proxy: RunProxy, body: bytes) -> None:
     async with (
         raw_upstream(ok) as upstream,
         run_proxy(upstream.url, more=LIMITED) as proxy,
@@ -248,7 +248,7 @@ async def test_a_key_may_use_the_endpoints_that_it_names(
         ("/v1/some/new/api", CHEAP, 403),
     ],
 )
-async def test_the_models_of_a_key_hold_at_all_endpoints(
+async def test_the_models_of_a_key_apply_at_all_endpoints(
     run_proxy: RunProxy, path: str, body: bytes, status: int
 ) -> None:
     more = LIMITED + 'endpoints = ["*"]\n'
@@ -299,7 +299,7 @@ async def listed(caller: RawCaller, *request: str, key: str = LIMITED_KEY) -> tu
 @pytest.mark.parametrize(
     "path", ["/v1/models", "/models", "/v1/MODELS", "/v1/models;x", "/v1/models?limit=9"]
 )
-async def test_a_relayed_list_holds_only_the_models_of_the_key(run_proxy: RunProxy, path: str) -> None:
+async def test_a_relayed_list_has_only_the_models_of_the_key(run_proxy: RunProxy, path: str) -> None:
     body = LISTED % (CHEAP_ENTRY + b", " + DEAR_ENTRIES)
     async with (
         raw_upstream(answering(body)) as upstream,
@@ -344,7 +344,7 @@ async def test_no_other_form_of_a_list_shows_another_model(
 
 
 @pytest.mark.parametrize("source", ["configured", "merged"])
-async def test_the_own_list_holds_only_the_models_of_the_key(run_proxy: RunProxy, source: str) -> None:
+async def test_the_own_list_has_only_the_models_of_the_key(run_proxy: RunProxy, source: str) -> None:
     more = f'[models]\nlist = "{source}"\nknown = [{{ id = "cheap" }}, {{ id = "dear" }}]\n' + LIMITED
     async with (
         raw_upstream(answering(LISTED % b"")) as upstream,
@@ -387,7 +387,7 @@ async def endless(talk: Conversation) -> None:
         (("POST", "/v1/files", FORM), b"--b--\r\n"),
     ],
 )
-async def test_no_label_hides_a_stream_from_the_limit(
+async def test_no_content_type_hides_a_stream_from_the_limit(
     run_proxy: RunProxy, request_lines: tuple[str, ...], body: bytes
 ) -> None:
     async with (

@@ -125,7 +125,7 @@ async def test_tokens_that_expire_under_load_fail_no_caller(
     assert stats.token_fetches_at_once_max == 1
 
 
-async def test_a_revoked_token_is_repaired_unseen(run_proxy: RunProxy, gateway: RunningGateway) -> None:
+async def test_a_revoked_token_is_replaced_unnoticed(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     async with run_proxy(gateway.url, credential=gateway.credential) as proxy, proxy.client() as client:
         await client.chat.completions.create(model="m", messages=WHO)
         gateway.gateway.tokens.revoke_all()
@@ -139,7 +139,7 @@ async def test_a_revoked_token_is_repaired_unseen(run_proxy: RunProxy, gateway: 
     assert 1 <= sum(line.get("replays", 0) for line in lines) <= 50
 
 
-async def test_a_gateway_that_refuses_every_token_gives_502_and_bounded_fetches(
+async def test_a_gateway_that_rejects_every_token_gives_502_and_bounded_fetches(
     run_proxy: RunProxy, gateway: RunningGateway
 ) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, reject_tokens=True)
@@ -153,7 +153,7 @@ async def test_a_gateway_that_refuses_every_token_gives_502_and_bounded_fetches(
     assert gateway.gateway.stats.tokens_refused <= 2 * 10
 
 
-async def test_a_refusal_inside_a_200_is_repaired_and_never_seen(run_proxy: RunProxy) -> None:
+async def test_a_rejection_inside_a_200_is_repaired_and_not_forwarded(run_proxy: RunProxy) -> None:
     bodies = [b'{"error_code": 110, "error_msg": "Access token invalid"}', b'{"choices": [], "n": 1.10}']
 
     async def script(talk: Conversation) -> None:
@@ -182,7 +182,9 @@ async def test_a_refusal_inside_a_200_is_repaired_and_never_seen(run_proxy: RunP
     assert len(issuer.requests) == 2
 
 
-async def test_no_token_to_be_had_is_503_at_once(run_proxy: RunProxy, gateway: RunningGateway) -> None:
+async def test_without_a_token_the_response_is_503_at_once(
+    run_proxy: RunProxy, gateway: RunningGateway
+) -> None:
     gateway.gateway.options = replace(gateway.gateway.options, token_status=500)
     async with run_proxy(gateway.url, credential=gateway.credential) as proxy, proxy.client() as client:
         for _ in range(20):
@@ -273,9 +275,7 @@ async def test_a_model_goes_to_its_own_upstream_under_its_name_there(run_proxy: 
     assert [(line["model"], line["upstream"]) for line in lines] == [("bge-m3", "other"), ("gpt-4o", "embed")]
 
 
-async def test_what_was_used_is_in_the_log_and_in_the_metrics(
-    run_proxy: RunProxy, gateway: RunningGateway
-) -> None:
+async def test_usage_is_in_the_log_and_in_the_metrics(run_proxy: RunProxy, gateway: RunningGateway) -> None:
     async with run_proxy(gateway.url, credential=gateway.credential) as proxy:
         client = proxy.client()
         whole = await client.chat.completions.create(model="m", messages=WHO)

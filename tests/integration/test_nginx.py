@@ -95,7 +95,7 @@ async def test_a_websocket_passes_nginx(run_proxy: RunProxy, tmp_path: Path, mou
         assert await caller.receive_str() == "hello"
 
 
-async def test_a_default_key_is_refused_through_nginx_and_a_real_one_is_not(
+async def test_a_default_key_is_rejected_through_nginx_and_a_real_one_is_not(
     run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     async with (

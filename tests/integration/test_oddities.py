@@ -58,7 +58,7 @@ READERS: list[tuple[str, Callable[[bytes], object], object]] = [
 
 @pytest.mark.parametrize(("repairs", "reader", "expected"), READERS, ids=["chat", "vision", "dify"])
 @pytest.mark.parametrize("oddity", WHOLE)
-async def test_an_odd_stream_is_read_whole(
+async def test_an_odd_stream_is_read_completely(
     run_proxy: RunProxy,
     odd_gateway: RunningOddGateway,
     oddity: str,
@@ -83,7 +83,7 @@ async def test_a_stream_that_fails_shows_one_error(
 
 
 @pytest.mark.parametrize(("oddity", "status"), INSTEAD.items())
-async def test_a_200_that_is_no_answer_is_an_error(
+async def test_a_200_without_an_answer_is_an_error(
     run_proxy: RunProxy, odd_gateway: RunningOddGateway, oddity: str, status: int
 ) -> None:
     head, body = await answer(run_proxy, odd_gateway, oddity, "ragflow")

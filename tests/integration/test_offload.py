@@ -226,7 +226,7 @@ async def test_a_revoked_token_is_replaced_unseen(
             gateway.gateway.tokens.revoke_all()
 
 
-async def test_a_removed_key_is_refused_within_the_cache_time(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_a_removed_key_is_rejected_within_the_cache_time(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with (
         raw_upstream(says()) as upstream,
         run_proxy(upstream.url, more=OFFLOAD) as proxy,
@@ -244,7 +244,9 @@ async def test_a_removed_key_is_refused_within_the_cache_time(run_proxy: RunProx
                 await asyncio.sleep(0.05)
 
 
-async def test_the_last_answer_serves_while_the_proxy_is_away(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_the_cached_response_is_used_while_the_proxy_is_unavailable(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
     async with AsyncExitStack() as running, AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(raw_upstream(says()))
         proxy = await running.enter_async_context(run_proxy(upstream.url, more=OFFLOAD))

@@ -60,7 +60,7 @@ async def held_streams(proxy: RunningProxy) -> AsyncIterator[list[RawCaller]]:
         yield callers
 
 
-async def test_beyond_the_connections_of_an_upstream_new_streams_are_refused_and_held_ones_go_on(
+async def test_beyond_the_connection_limit_new_streams_are_rejected_and_running_ones_continue(
     run_proxy: RunProxy,
 ) -> None:
     upstream_of = Ticking()
@@ -94,7 +94,7 @@ async def until_it_begins(url: str, key: str, wanted: tuple[int, str | None]) ->
 
 
 @pytest.mark.timeout(60)
-async def test_an_overloaded_process_refuses_the_busiest_caller_and_serves_another(
+async def test_an_overloaded_process_rejects_the_busiest_caller_and_serves_another(
     run_proxy: RunProxy,
 ) -> None:
     upstream_of = Ticking()

@@ -3,11 +3,11 @@
 What is tested elsewhere, and not again here:
 
 - a mount for every way to join URLs: `tests/blueprints/test_llm_proxy.py::test_every_mount_and_version_...`
-- headers that go up and those that do not: `test_bytes.py::test_headers_go_up_with_the_live_token_...`
-- a key in any header of its own, a wrong key: `test_requests.py::test_one_key_in_any_of_its_headers`
-- any method with a body: `test_bytes.py::test_any_method_goes_up_with_its_body`
+- headers that go up and those that do not: `test_bytes.py::test_headers_are_forwarded_with_the_live_...`
+- a key in any header of its own, a wrong key: `test_requests.py::test_a_key_is_accepted_in_any_of_...`
+- any method with a body: `test_bytes.py::test_any_method_is_forwarded_with_its_body`
 - each event as soon as it is whole: `test_repairs.py::test_a_repaired_stream_is_not_held_back`
-- a stale token is replaced unseen: `test_main_job.py::test_a_revoked_token_is_repaired_unseen`
+- a stale token is replaced unseen: `test_main_job.py::test_a_revoked_token_is_replaced_unnoticed`
 - adding a model: `test_ragflow_checks.py`; faults, row by row: `test_ragflow_faults.py`
 """
 
@@ -98,7 +98,7 @@ def _end(path: str) -> str:
 # --- chat
 
 
-async def test_what_ragflow_says_goes_up_as_it_was_said(run_proxy: RunProxy) -> None:
+async def test_requests_of_ragflow_are_forwarded_unchanged(run_proxy: RunProxy) -> None:
     said = {
         **HI,
         "enable_thinking": False,
@@ -115,7 +115,7 @@ async def test_what_ragflow_says_goes_up_as_it_was_said(run_proxy: RunProxy) -> 
     assert body.startswith(b": wait\n\n")
 
 
-async def test_usage_comes_to_who_asked_as_the_go_back_end_does(run_proxy: RunProxy) -> None:
+async def test_a_caller_that_asks_for_usage_like_the_go_back_end_gets_it(run_proxy: RunProxy) -> None:
     asked = {**HI, "stream_options": {"include_usage": True}, "thinking": {"type": "disabled"}}
     events = [chunk(content="Hi"), chunk("stop"), {**chunk(), "choices": [], "usage": USAGE}, DONE]
     async with ragflow_before(run_proxy, streamed(*events)) as place:
@@ -125,7 +125,7 @@ async def test_usage_comes_to_who_asked_as_the_go_back_end_does(run_proxy: RunPr
 
 
 @pytest.mark.parametrize("index", [0, None])
-async def test_a_second_round_of_tools_goes_up_without_an_index(
+async def test_a_second_round_of_tools_is_forwarded_without_an_index(
     run_proxy: RunProxy, index: int | None
 ) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -144,7 +144,7 @@ async def test_a_second_round_of_tools_goes_up_without_an_index(
 # --- embeddings, rerank
 
 
-async def test_a_batch_of_sixteen_texts_comes_back_as_sixteen_vectors(
+async def test_a_batch_of_sixteen_texts_returns_sixteen_vectors(
     run_proxy: RunProxy, gateway: RunningGateway
 ) -> None:
     texts = [f"chunk {number} 一段文字" for number in range(15)] + ["None"]
@@ -175,7 +175,9 @@ async def test_rerank_passes_with_its_scores(run_proxy: RunProxy, path: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
-async def test_a_picture_goes_up_whole_and_its_description_comes_down(run_proxy: RunProxy, kind: str) -> None:
+async def test_an_image_is_forwarded_unchanged_and_its_description_returned(
+    run_proxy: RunProxy, kind: str
+) -> None:
     picture = {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{PIXEL * 100}"}}
     asked = {
         **HELLO,
@@ -187,7 +189,7 @@ async def test_a_picture_goes_up_whole_and_its_description_comes_down(run_proxy:
     assert place.sent_up == asked
 
 
-async def test_speech_comes_down_byte_for_byte(run_proxy: RunProxy) -> None:
+async def test_speech_is_returned_byte_for_byte(run_proxy: RunProxy) -> None:
     sound = bytes(range(256)) * 300
 
     async def script(talk: Conversation) -> None:

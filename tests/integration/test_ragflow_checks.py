@@ -3,9 +3,9 @@
 What is tested elsewhere, and not again here:
 
 - a wait for a token on a single chat: `test_main_job.py::test_a_chat_that_finds_no_token_yet_is_answered_...`
-- no token to be had, 503 at once: `test_main_job.py::test_no_token_to_be_had_is_503_at_once`
-- no ids in an error's text: `test_faults.py::test_a_request_id_is_logged_and_never_stands_in_an_error`
-- what an error's words must not hold: `tests/test_app.py::test_every_error_has_a_status_a_code_and_words_...`
+- no token to be had, 503 at once: `test_main_job.py::test_without_a_token_the_response_is_503_at_once`
+- no ids in an error's text: `test_faults.py::test_a_request_id_is_logged_and_never_part_of_an_error`
+- what an error's words must not hold: `tests/test_app.py::test_every_error_has_a_status_a_code_and_a_...`
 - lists of models without nulls: `tests/wire/test_model_list.py`, `tests/upstream/test_model_list.py`
 """
 
@@ -51,7 +51,9 @@ CHECK_SECONDS = 10.0
 """What adding a model has, a token's fetch included."""
 
 
-async def test_the_hi_of_a_check_is_answered_at_once_and_hung_up_on(run_proxy: RunProxy) -> None:
+async def test_a_check_gets_its_first_chunk_at_once_and_its_disconnect_is_forwarded(
+    run_proxy: RunProxy,
+) -> None:
     gone = asyncio.Event()
 
     async def script(talk: Conversation) -> None:
@@ -72,7 +74,7 @@ async def test_the_hi_of_a_check_is_answered_at_once_and_hung_up_on(run_proxy: R
     assert line["log_level"] == "info"
 
 
-async def test_the_check_of_older_releases_finds_words_and_tokens(run_proxy: RunProxy) -> None:
+async def test_the_check_of_older_releases_finds_text_and_tokens(run_proxy: RunProxy) -> None:
     async with ragflow_before(run_proxy, whole(message(content="Fine"))) as place:
         _, body = await place.ask(HELLO)
     assert ragflow.vision(body) == ("Fine", 12)
@@ -112,7 +114,7 @@ async def test_checks_with_a_cold_token_end_well_before_ragflow_gives_up(
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
-async def test_an_upstream_that_is_busy_says_when_to_come_again(run_proxy: RunProxy, status: str) -> None:
+async def test_a_busy_upstream_returns_a_retry_after(run_proxy: RunProxy, status: str) -> None:
     busy = {"error": {"message": "busy", "type": "server_error", "param": None, "code": None}}
     async with ragflow_before(run_proxy, whole(busy, status, "Retry-After: 7")) as place:
         head, body = await place.ask(HI)
@@ -134,13 +136,13 @@ async def test_an_upstream_that_is_busy_says_when_to_come_again(run_proxy: RunPr
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ProxyError) else value,
 )
-def test_an_error_of_ours_is_sorted_as_it_is_meant(error: ProxyError, kind: str) -> None:
+def test_ragflow_classifies_our_errors_correctly(error: ProxyError, kind: str) -> None:
     streamed_error = isinstance(error, Aborted)  # of an event the SDK shows the words alone
     told = str(error) if streamed_error else f"Error code: {error.status} - {error.envelope()}"
     assert kind_of(told) == kind
 
 
-async def test_the_list_of_models_is_strict_and_tells_contexts(run_proxy: RunProxy) -> None:
+async def test_the_list_of_models_is_strict_and_has_context_lengths(run_proxy: RunProxy) -> None:
     listed = """[models]
 list = "configured"
 [[models.known]]

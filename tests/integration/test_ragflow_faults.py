@@ -3,8 +3,8 @@
 Elsewhere: `tests/wire/repairs/` tests each repair alone, `test_repairs.py` each where it meets the wire, and
 
 - a stream that is cut: `test_faults.py::test_a_stream_that_breaks_gives_its_events_and_one_error_event`
-- it ends without saying so: `test_faults.py::test_a_chat_stream_that_ends_without_saying_so_is_an_error`
-- an error event of the upstream's: `test_faults.py::test_an_error_of_the_upstreams_own_is_passed_on_once`
+- it ends without saying so: `test_faults.py::test_a_chat_stream_without_an_end_marker_is_an_error`
+- an error event of the upstream's: `test_faults.py::test_an_error_of_the_upstream_is_forwarded_once`
 - rerank without `results`, of TEI: `test_repairs.py::test_rerank_is_translated_for_tei`
 
 Rerank up to v0.20 is zero whatever comes: nothing that a proxy could cure.
@@ -129,7 +129,7 @@ async def read(
 
 
 @pytest.mark.parametrize(("oddity", "reader", "events", "expected"), STREAMS, ids=[row[0] for row in STREAMS])
-async def test_a_stream_it_stumbles_over_is_cured(
+async def test_a_stream_that_ragflow_cannot_read_is_repaired(
     run_proxy: RunProxy, oddity: str, reader: Reader, events: list[object], expected: object
 ) -> None:
     assert await read(run_proxy, streamed(*events), reader, HI, ragflow.RAGFLOW) == expected, oddity
@@ -141,7 +141,7 @@ async def test_a_stream_it_stumbles_over_is_cured(
 
 
 @pytest.mark.parametrize(("oddity", "reader", "answer", "expected"), WHOLE, ids=[row[0] for row in WHOLE])
-async def test_a_whole_answer_it_stumbles_over_is_cured(
+async def test_a_response_that_ragflow_cannot_read_is_repaired(
     run_proxy: RunProxy, oddity: str, reader: Reader, answer: Json, expected: object
 ) -> None:
     asked = {**HI, "stream": False}
@@ -151,7 +151,7 @@ async def test_a_whole_answer_it_stumbles_over_is_cured(
 
 
 @pytest.mark.parametrize(("oddity", "answer", "expected"), EMBEDDED, ids=[row[0] for row in EMBEDDED])
-async def test_embeddings_it_stumbles_over_are_cured(
+async def test_embeddings_that_ragflow_cannot_read_are_repaired(
     run_proxy: RunProxy, oddity: str, answer: Json, expected: object
 ) -> None:
     body = {"model": "m", "input": ["a", "b"], "encoding_format": "float"}
@@ -169,7 +169,7 @@ async def test_embeddings_it_stumbles_over_are_cured(
     ],
     ids=["drop_params", "empty tools"],
 )
-async def test_what_a_strict_upstream_refuses_never_gets_there(
+async def test_fields_that_a_strict_upstream_rejects_are_removed(
     run_proxy: RunProxy, path: str, odd: Json, taken: Json
 ) -> None:
     async def strict(talk: Conversation) -> None:
@@ -194,7 +194,7 @@ async def test_what_a_strict_upstream_refuses_never_gets_there(
     ],
     ids=["error", "HTML", "nothing"],
 )
-async def test_a_200_that_is_no_answer_gets_a_true_status(
+async def test_a_200_without_an_answer_gets_an_error_status(
     run_proxy: RunProxy, body: Json, answer: bytes, kind: str, status: int
 ) -> None:
     async def script(talk: Conversation) -> None:
@@ -206,7 +206,7 @@ async def test_a_200_that_is_no_answer_gets_a_true_status(
     assert b"log in" not in told
 
 
-async def test_a_stream_that_is_cut_shows_its_words_and_an_error_that_is_not_tried_again(
+async def test_a_cut_stream_gives_its_text_and_an_error_that_is_not_retried(
     run_proxy: RunProxy,
 ) -> None:
     async def script(talk: Conversation) -> None:
@@ -229,7 +229,7 @@ async def streamed_part(talk: Conversation) -> None:
 
 
 @pytest.mark.parametrize("last", [b'data: {"code": 10013, "message": "audit"}', b"data: \xe4\xbd"])
-async def test_an_error_without_its_end_is_told_once(run_proxy: RunProxy, last: bytes) -> None:
+async def test_an_error_without_an_end_is_sent_once(run_proxy: RunProxy, last: bytes) -> None:
     async with ragflow_before(run_proxy, streamed(chunk(content="Hi"), last)) as place:
         _, body = await place.ask(HI)
     assert body.count(b'"error"') == 1

@@ -40,7 +40,7 @@ async def returned(
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/v1/files/x.html"), ("HEAD", "/files/x/content"), ("OPTIONS", "/v1/any")]
 )
-async def test_a_page_of_an_upstream_does_not_act_on_our_origin(
+async def test_a_page_of_an_upstream_runs_no_script_on_our_origin(
     run_proxy: RunProxy, method: str, path: str, status: str, access: str
 ) -> None:
     own_policy = "Content-Security-Policy: default-src *"
@@ -57,7 +57,7 @@ async def test_a_page_of_an_upstream_does_not_act_on_our_origin(
 )
 @pytest.mark.parametrize("name", ["Location", "Content-Location", "Operation-Location"])
 @pytest.mark.parametrize("address", ["http://10.0.0.5:8080/v1/files/x", "//10.0.0.5/x", "http://[fd00::5]/"])
-async def test_no_address_behind_the_proxy_is_told(
+async def test_no_address_behind_the_proxy_is_revealed(
     run_proxy: RunProxy, status: str, name: str, address: str
 ) -> None:
     answer = await returned(run_proxy, answering(f"{name}: {address}", status=status), "GET", "/v1/files/x")

@@ -51,7 +51,7 @@ async def test_a_stream_outlives_its_token(run_proxy: RunProxy) -> None:
         assert await caller.chunk() == b""
 
 
-async def test_nothing_is_sent_again_once_the_answer_has_begun(run_proxy: RunProxy) -> None:
+async def test_nothing_is_sent_again_after_the_response_has_started(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b"data: 1\n\n")

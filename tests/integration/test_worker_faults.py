@@ -284,7 +284,7 @@ async def test_a_caller_who_resets_in_a_stream(running: Service) -> None:
     await running.each(fault)
 
 
-async def test_a_caller_who_leaves_before_the_answer(running: Service) -> None:
+async def test_a_caller_who_leaves_before_the_response(running: Service) -> None:
     async def fault(caller: RawCaller) -> None:
         await ask(caller, "silent")
         caller.leave()
@@ -366,7 +366,7 @@ async def test_a_slow_body_is_408(running: Service) -> None:
     assert {*await running.each(fault)} == {(408, "request_timeout")}
 
 
-async def test_malformed_requests_are_refused(running: Service) -> None:
+async def test_malformed_requests_are_rejected(running: Service) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
 
     async def fault(caller: RawCaller, request: bytes, answer: bytes) -> None:
@@ -422,7 +422,7 @@ async def test_an_upstream_that_thinks_gets_heartbeats_sent(running: Service) ->
     assert all(cut(body.replace(HEARTBEAT, b"")) and HEARTBEAT in body for body in bodies)
 
 
-async def test_an_upstream_that_resets_before_the_answer_is_asked_once(running: Service) -> None:
+async def test_an_upstream_that_resets_before_the_response_gets_one_request(running: Service) -> None:
     codes = await running.each(lambda caller: code(caller, "resets"))
     assert {*codes} == {(502, "upstream_bad_response")}
     assert running.script.sent["resets"] == CALLERS
@@ -567,7 +567,7 @@ async def test_a_hangup_with_wrong_settings_changes_nothing(running: Service) ->
     path.write_text(settings)
 
 
-async def test_a_key_that_a_hangup_removes_is_refused_and_its_streams_go_on(running: Service) -> None:
+async def test_a_key_that_a_hangup_removes_is_rejected_and_its_streams_continue(running: Service) -> None:
     settings = (running.folder / "proxy.toml").read_text()
 
     async def fault(caller: RawCaller) -> bool:
@@ -588,7 +588,7 @@ async def test_a_key_that_a_hangup_removes_is_refused_and_its_streams_go_on(runn
     await running.reload(settings, "reloaded")
 
 
-async def test_a_log_that_nobody_reads_stops_no_worker(running: Service) -> None:
+async def test_an_unread_log_stops_no_worker(running: Service) -> None:
     running.log_is_read.clear()
 
     async def fault(caller: RawCaller) -> None:

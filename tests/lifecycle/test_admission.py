@@ -84,7 +84,7 @@ async def test_the_record_names_caller_endpoint_and_model(services: Services) ->
         (Caller("a", max_streams=0), b'{"model": "m", "stream": true}', RateLimited),
     ],
 )
-async def test_what_a_caller_may_not_send_is_refused(
+async def test_forbidden_requests_are_rejected(
     services: Services, caller: Caller, body: bytes, error: type[Exception]
 ) -> None:
     async with scope(services) as exchange:
@@ -120,7 +120,7 @@ async def test_a_stream_counts_once_and_until_the_end_of_its_scope(
 
 
 @pytest.mark.parametrize(("status", "label"), [(200, "m"), (101, "m"), (400, OTHER_MODEL)])
-async def test_tokens_are_counted_at_the_end_by_the_models_that_were_answered(
+async def test_tokens_are_counted_at_the_end_under_known_model_names(
     services: Services, status: int, label: str
 ) -> None:
     caller = Caller("a", budget=parse("10/hour"))

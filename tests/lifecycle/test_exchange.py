@@ -35,7 +35,7 @@ def lines() -> Iterator[list[EventDict]]:
         yield lines
 
 
-async def test_the_line_comes_after_everything_is_closed_in_reverse(
+async def test_the_log_line_is_written_after_everything_is_closed_in_reverse(
     exchange: ExchangeScope, lines: list[EventDict]
 ) -> None:
     steps: list[str] = []

@@ -58,7 +58,7 @@ async def endpoint() -> AsyncIterator[TokenEndpoint]:
         yield endpoint
 
 
-async def test_the_company_endpoint_is_asked_as_curl_asked_it(
+async def test_the_company_endpoint_gets_the_request_that_curl_sent(
     endpoint: TokenEndpoint, tmp_path: Path
 ) -> None:
     line = f"""curl -X PUT '{endpoint.url}/token?tenant=a%20b' -u 'id:{CANARY}' -H 'X-Key: {CANARY}-2' \
@@ -117,7 +117,7 @@ async def test_client_credentials_become_oauth2_and_work(tmp_path: Path, options
         "-G -u id:pw -d grant_type=client_credentials",
     ],
 )
-def test_what_is_not_exactly_the_grant_stays_an_http_recipe(options: str) -> None:
+def test_other_requests_stay_http_recipes(options: str) -> None:
     assert table_of(block_of(f"curl {URL} {options}", reply(replies.KEYCLOAK))[0])["source"] == "http"
 
 
@@ -172,7 +172,7 @@ def test_what_is_not_exactly_the_grant_stays_an_http_recipe(options: str) -> Non
         ),
     ],
 )
-def test_what_the_reply_says_stands_in_the_block(
+def test_the_block_contains_the_findings_of_the_reply(
     tmp_path: Path, body: Any, headers: dict[str, str], expected: dict[str, object]
 ) -> None:
     block, environ = block_of(f"curl {URL} --json {{}}", reply(body, headers))
@@ -184,7 +184,7 @@ def test_what_the_reply_says_stands_in_the_block(
     assert RANDOM not in block
 
 
-def test_doubts_are_marked_with_what_else_it_could_be() -> None:
+def test_doubts_are_marked_with_the_alternatives() -> None:
     block, _ = block_of(f"curl {URL}", reply({"token": RANDOM, "jwt": jwt(), "expires_in": 300000}))
     lines = block.splitlines()
     at = lines.index('token = "token"')

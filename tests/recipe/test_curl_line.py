@@ -110,7 +110,7 @@ def test_get_moves_the_data_into_the_query() -> None:
         (f"curl -H 'authorization: Basic aWQ6cHc=' {URL}", ("id", "pw")),
     ],
 )
-def test_user_and_password_are_found_wherever_they_stand(line: str, basic: tuple[str, str]) -> None:
+def test_user_and_password_are_found_in_any_position(line: str, basic: tuple[str, str]) -> None:
     request = parsed(line)
     assert (request.basic, request.url, request.headers) == (basic, URL, {})
 
@@ -120,7 +120,7 @@ def test_an_empty_password_stays_a_header() -> None:
     assert (request.basic, request.headers) == (None, {"Authorization": "Basic a2V5Og=="})
 
 
-def test_headers_as_curl_takes_them() -> None:
+def test_headers_are_read_as_in_curl() -> None:
     request = parsed(
         f"curl {URL} -A agent -e https://r.example -H 'X-A: 1' -H 'x-a: 2' -H 'X-Empty;' -H 'Accept:' "
         f"-H 'User-Agent: other' --oauth2-bearer tok"
@@ -147,7 +147,7 @@ def test_certificates_proxy_and_time() -> None:
     assert any("redirect" in note for note in request.notes)
 
 
-def test_what_changes_nothing_is_ignored() -> None:
+def test_irrelevant_options_are_ignored() -> None:
     request = parsed(f"curl -sSvif -o /dev/null -w '%{{http_code}}' --no-buffer --http1.1 --retry 3 {URL}")
     assert (request.method, request.url, request.notes) == ("GET", URL, ())
 
@@ -203,7 +203,7 @@ def test_shell_variables_are_kept() -> None:
         (f"curl {URL} ^", "bash"),
     ],
 )
-def test_what_no_recipe_can_say_is_refused_by_name(line: str, words: str) -> None:
+def test_options_that_no_recipe_supports_are_rejected_by_name(line: str, words: str) -> None:
     with pytest.raises(CurlLineError) as refusal:
         parsed(line)
     assert words in str(refusal.value)

@@ -48,7 +48,7 @@ def test_letters_can_share_a_dash_and_ignored_options_take_their_values_with_the
         (["-I"], "HEAD"),
     ],
 )
-def test_what_cannot_be_repeated_is_refused_by_name(words: list[str], problem: str) -> None:
+def test_options_that_cannot_be_repeated_are_rejected_by_name(words: list[str], problem: str) -> None:
     with pytest.raises(CurlLineError, match=problem):
         read_options(words)
 

@@ -96,13 +96,13 @@ def test_secrets_become_references_named_after_credential_and_field(
         {"flag": True, "n": 5, "f": 1.5, "scopes": ["a", 1], "secretRequired": True, "empty_token": ""},
     ],
 )
-def test_what_is_no_secret_stays(body: dict[str, Any]) -> None:
+def test_other_values_stay_in_the_recipe(body: dict[str, Any]) -> None:
     taken = take_secrets_out(CurlRequest(method="POST", url=URL, query={}, headers={}, json=body), "corp")
     assert taken.table["json"] == body
     assert taken.variables == ()
 
 
-def test_what_belongs_to_one_request_is_made_for_each() -> None:
+def test_values_of_a_single_request_are_generated_for_each() -> None:
     taken = draft(
         f"""curl {URL} --json '{{"timestamp": 1764000000123, "ts": 1764000000, "nonce": "{UUID}"}}'"""
     )
@@ -110,7 +110,7 @@ def test_what_belongs_to_one_request_is_made_for_each() -> None:
     assert sum("of the request" in note for note in taken.notes) == 3
 
 
-def test_a_signed_request_is_left_as_it_is_and_warned_of() -> None:
+def test_a_signed_request_stays_unchanged_with_a_warning() -> None:
     taken = draft(
         f"""curl {URL} --json '{{"timestamp": 1764000000, "sign": "9f86d081884c7d659a2feaa0c55ad015"}}'"""
     )
@@ -142,7 +142,7 @@ def test_shell_variables_keep_their_names_and_no_secret_takes_them() -> None:
     }
 
 
-def test_tokens_and_cookies_that_end_are_warned_of() -> None:
+def test_expiring_tokens_and_cookies_cause_a_warning() -> None:
     taken = draft(
         f"curl {URL} -H 'Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln' -b 'session=abc'"
     )
@@ -155,7 +155,7 @@ def test_a_random_step_of_the_url_is_a_secret() -> None:
     assert taken.table["url"] == f"https://auth.corp.example/hook/${{env:CORP_URL_KEY}}/{UUID}"
 
 
-def test_nulls_are_left_out_and_said_so() -> None:
+def test_nulls_are_omitted_with_a_note() -> None:
     taken = draft(f"""curl {URL} --json '{{"a": null, "b": [null, 1]}}'""")
     assert taken.table["json"] == {"b": [1]}
     assert any("null" in note for note in taken.notes)
@@ -175,7 +175,7 @@ BODIES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["secret", "x", "token"]), BODIES))
-def test_the_settings_read_back_what_the_line_said(body: dict[str, Any]) -> None:
+def test_the_settings_load_the_values_of_the_line(body: dict[str, Any]) -> None:
     taken = take_secrets_out(CurlRequest(method="POST", url=URL, query={}, headers={}, json=body), "corp")
     interpolation = Interpolation(values(taken), Path())
     assert interpolation.tree({"json": taken.table["json"]}, ("credentials", "corp")) == {"json": body}

@@ -35,11 +35,11 @@ def test_paths_codes_and_explanations_show_and_the_rest_is_masked() -> None:
 @pytest.mark.parametrize(
     "name", ["errmsg", "error_description", "message", "msg", "errorMessage", "detail", "ErrorMsg", "retMsg"]
 )
-def test_the_endpoints_own_words_show(name: str) -> None:
+def test_the_endpoints_own_message_is_shown(name: str) -> None:
     assert outline({"x": {name: "签名错误 bad signature"}}) == f'  x.{name}  "签名错误 bad signature"'
 
 
-def test_an_explanation_does_not_show_what_was_sent() -> None:
+def test_an_explanation_does_not_show_the_request() -> None:
     shown = outline({"msg": f"secret <hunter2> or {CANARY} is wrong"}, secrets=["hunter2"])
     assert shown == '  msg  "secret <********> or ******** is wrong"'
 
@@ -53,24 +53,24 @@ def test_html_is_named_with_its_title() -> None:
 
 
 @pytest.mark.parametrize("body", [CANARY, [CANARY], {"a": CANARY}, {CANARY * 3: 1}])
-def test_no_long_string_shows_wherever_it_stands(body: Any) -> None:
+def test_no_long_string_is_shown_in_any_position(body: Any) -> None:
     assert CANARY not in outline(body)
 
 
-def test_words_that_every_endpoint_says_show() -> None:
+def test_common_words_are_shown() -> None:
     assert "invalid_client" in outline({"error": "invalid_client"})
 
 
-def test_secrets_do_not_show_even_where_they_are_short() -> None:
+def test_even_short_secrets_are_not_shown() -> None:
     assert "pw-1" not in outline({"echo": "<pw-1>", "n": 1234}, secrets=["pw-1", "1234"])
     assert "1234" not in outline({"n": 1234}, secrets=["1234"])
 
 
-def test_text_shows_its_size_alone() -> None:
+def test_only_the_size_of_a_text_is_shown() -> None:
     assert outline(None, CANARY) == "  (text)  ******** (17 characters)"
 
 
-def test_headers_stand_first() -> None:
+def test_headers_come_first() -> None:
     assert outline({}, headers={"x-subject-token": CANARY}).startswith("  header x-subject-token  ****")
 
 

@@ -21,7 +21,7 @@ def test_the_language_is_that_of_the_locale(environ: dict[str, str], language: s
     assert language_of(environ) == language
 
 
-def test_every_phrase_has_as_many_places_as_its_translation() -> None:
+def test_every_phrase_has_as_many_placeholders_as_its_translation() -> None:
     assert [phrase for phrase, chinese in CHINESE.items() if phrase.count("{}") != chinese.count("{}")] == []
 
 

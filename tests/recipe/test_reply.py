@@ -105,7 +105,7 @@ def test_no_sign_of_success_is_invented(body: Any) -> None:
         ("expireTime", iso(-600), "iso8601", None, False),
     ],
 )
-def test_the_unit_is_what_makes_a_life(
+def test_the_unit_is_the_one_that_gives_a_plausible_lifetime(
     *, name: str, value: object, unit: str, lifetime: float | None, sure: bool
 ) -> None:
     reading = read_reply(reply({"token": RANDOM, "data": {name: value}}))
@@ -134,7 +134,7 @@ def test_the_unit_is_what_makes_a_life(
         {"a.b": 1, "": 2},
     ],
 )
-def test_what_is_no_life_is_not_taken_for_one(fields: dict[str, object]) -> None:
+def test_other_values_are_not_read_as_a_lifetime(fields: dict[str, object]) -> None:
     assert read_reply(reply({"token": RANDOM, **fields})).expiries == ()
 
 
@@ -158,7 +158,7 @@ def test_the_issuers_hint_is_found() -> None:
 @pytest.mark.parametrize(
     "name", ["refresh_token", "csrfToken", "token_type", "accessor", "user_id", "requestId"]
 )
-def test_what_is_no_token_is_not_taken_for_one(name: str) -> None:
+def test_other_values_are_not_read_as_a_token(name: str) -> None:
     assert read_reply(reply({name: RANDOM})).tokens == ()
 
 
@@ -170,7 +170,7 @@ def test_what_is_no_token_is_not_taken_for_one(name: str) -> None:
         ({"result": [{"v": RANDOM}]}, ["result.0.v"]),
     ],
 )
-def test_equally_good_ones_are_left_to_somebody(body: Any, paths: list[str]) -> None:
+def test_the_user_chooses_between_equally_good_candidates(body: Any, paths: list[str]) -> None:
     reading = read_reply(reply(body))
     assert [finding.path for finding in reading.tokens] == paths
     assert reading.unsure_token
@@ -184,7 +184,7 @@ def test_a_bare_text_is_the_token() -> None:
     assert read_reply(reply("try again later")).tokens == ()
 
 
-def test_a_refusal_brings_no_token() -> None:
+def test_a_refusal_has_no_token() -> None:
     refusal = read_reply(reply({"code": 10401, "message": "wrong", "requestId": RANDOM, "data": None}))
     assert refusal.tokens == ()
     odd = read_reply(reply({"code": 10401, "detail": RANDOM}))

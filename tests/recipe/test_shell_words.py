@@ -13,12 +13,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters
 
 
 @given(st.lists(TEXT))
-def test_what_the_shell_module_quotes_comes_back(argv: list[str]) -> None:
+def test_text_quoted_by_the_shell_module_is_read_back(argv: list[str]) -> None:
     assert split_words(shlex.join(argv)).words == argv
 
 
 @given(st.text(st.sampled_from("abc $'\"\\\n{}()`|&;<>#@=-1u0x\r\t") | st.characters()))
-def test_arbitrary_text_is_split_or_refused_with_the_one_error(line: str) -> None:
+def test_arbitrary_text_is_split_or_rejected_with_one_error(line: str) -> None:
     with contextlib.suppress(CurlLineError):
         assert all(isinstance(word, str) for word in split_words(line).words)
 
@@ -60,7 +60,7 @@ def test_shell_variables_stay_references_where_the_shell_would_expand_them() -> 
         ("export TOKEN=$(curl x | jq -r .token)", True),
     ],
 )
-def test_what_follows_the_command_is_left_out_and_said_so(line: str, left_out: bool) -> None:  # noqa: FBT001
+def test_text_after_the_command_is_omitted_with_a_note(line: str, left_out: bool) -> None:  # noqa: FBT001
     assert split_words(line) == (["curl", "x"], left_out)
 
 
@@ -86,6 +86,6 @@ def test_an_open_quote_waits_for_its_end(line: str) -> None:
         (r"$'\U00ffffff'", "an invalid escape"),
     ],
 )
-def test_what_only_a_shell_could_say_is_refused(line: str, words: str) -> None:
+def test_shell_expansions_are_rejected(line: str, words: str) -> None:
     with pytest.raises(CurlLineError, match=words):
         split_words(line)

@@ -60,18 +60,18 @@ def test_variables_stay_references() -> None:
     assert parse_curl(line).headers == {"X-Key": "\ue000CORP_KEY\ue001"}
 
 
-def test_what_powershell_computes_is_no_recipe() -> None:
+def test_computed_values_of_powershell_are_rejected() -> None:
     with pytest.raises(ComputedLine):
         parse_curl(f'irm {URL} -Method Post -Body "sign=$(Get-Sign)"')
 
 
 @pytest.mark.parametrize("line", [f"curl {URL} -d 'a=^b'", f"curl {URL} -H 'x: `'", 'curl "https://a/?x=^"'])
-def test_a_line_for_a_shell_is_left_alone(line: str) -> None:
+def test_a_line_for_a_shell_does_not_change(line: str) -> None:
     assert windows_words(line) is None
 
 
 @given(st.text(st.sampled_from("irm curl ^`\"'@{}=;\n$()\\-abU ") | st.characters(exclude_categories=["Cs"])))
-def test_arbitrary_text_is_read_or_refused_with_the_one_error(text: str) -> None:
+def test_arbitrary_text_is_read_or_rejected_with_one_error(text: str) -> None:
     found: Any = None
     with contextlib.suppress(CurlLineError):
         found = windows_words(f"irm {text}")

@@ -219,7 +219,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_two_servers_could_read_in_two_ways_is_refused_in_the_envelope(name: str) -> None:
+async def test_ambiguous_requests_are_rejected_in_the_envelope(name: str) -> None:
     data, status = REFUSED[name]
     app = Echo()
     async with served(app) as server:
@@ -228,7 +228,7 @@ async def test_what_two_servers_could_read_in_two_ways_is_refused_in_the_envelop
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_nothing_behind_a_refused_request_is_served(name: str) -> None:
+async def test_nothing_after_a_rejected_request_is_served(name: str) -> None:
     app = Echo()
     async with served(app) as server:
         answer = await server.talk(GET + REFUSED[name][0] + GET)
@@ -237,7 +237,7 @@ async def test_nothing_behind_a_refused_request_is_served(name: str) -> None:
     assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) == 2
 
 
-async def test_requests_behind_an_answered_one_are_bounded() -> None:
+async def test_pipelined_requests_are_bounded() -> None:
     app = Echo()
     async with served(app) as server:
         answer = await server.talk(GET * 5000)
@@ -262,7 +262,7 @@ async def test_a_connection_beyond_the_limit_is_503_with_retry_after() -> None:
 # --- 100-continue
 
 
-async def test_a_body_is_asked_for_when_the_application_reads_it() -> None:
+async def test_a_body_is_requested_when_the_application_reads_it() -> None:
     ask = head(HOST, b"Expect: 100-continue", b"Content-Length: 3")
     async with served(Echo()) as server:
         caller = await server.connect()
@@ -273,7 +273,7 @@ async def test_a_body_is_asked_for_when_the_application_reads_it() -> None:
         caller.writer.close()
 
 
-async def test_a_body_that_nobody_reads_is_not_asked_for() -> None:
+async def test_a_body_that_is_not_read_is_not_requested() -> None:
     async def refuse(scope: Message, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
@@ -338,7 +338,7 @@ async def test_some_responses_have_no_body(method: bytes, status: int) -> None:
     ],
     ids=["never ended", "too short", "too long"],
 )
-async def test_a_broken_response_cannot_be_taken_for_a_whole_one(messages: list[Message]) -> None:
+async def test_a_broken_response_does_not_look_complete(messages: list[Message]) -> None:
     async with served(responding(*messages)) as server:
         answer = await server.talk(GET + GET)
     assert answer.count(b"HTTP/1.1 200") == 1
@@ -493,7 +493,7 @@ async def test_a_slow_head_is_408() -> None:
         assert refusal(await server.talk(b"GET / HTTP/1.1\r\nHost:")) == (408, "request_timeout")
 
 
-async def test_a_slow_head_that_keeps_coming_is_408_all_the_same() -> None:
+async def test_a_slow_head_is_408_even_while_bytes_arrive() -> None:
     async with served(Echo(), FAST) as server:
         caller = await server.connect()
         caller.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
@@ -505,7 +505,7 @@ async def test_a_slow_head_that_keeps_coming_is_408_all_the_same() -> None:
         caller.writer.close()
 
 
-async def test_a_silent_connection_is_closed_without_a_word() -> None:
+async def test_a_silent_connection_is_closed_without_a_response() -> None:
     async with served(Echo(), FAST) as server:
         assert await server.talk(b"") == b""
 
@@ -515,7 +515,7 @@ async def test_an_idle_connection_is_closed_behind_its_response() -> None:
         assert bodies(await server.talk(GET)) == [b"GET /a|"]
 
 
-async def test_a_slow_body_is_408_and_the_application_hears_why() -> None:
+async def test_a_slow_body_is_408_and_the_application_gets_the_reason() -> None:
     app = Echo()
     async with served(app, FAST) as server:
         caller = await server.connect()
@@ -529,7 +529,7 @@ async def test_a_slow_body_is_408_and_the_application_hears_why() -> None:
     assert app.disconnects == ["slow_body"]
 
 
-async def test_a_body_that_the_application_does_not_read_has_no_clock(
+async def test_a_body_that_the_application_does_not_read_has_no_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checks, checked = list[float](), asyncio.Event()
@@ -583,7 +583,7 @@ class Flood:
             self.reason = str(error)
 
 
-async def test_a_caller_who_takes_nothing_is_cut() -> None:
+async def test_a_caller_who_reads_nothing_is_disconnected() -> None:
     app = Flood()
     async with served(app, FAST) as server:
         with small_buffers(server.port) as caller:
@@ -592,7 +592,7 @@ async def test_a_caller_who_takes_nothing_is_cut() -> None:
     assert app.reason == "slow_reader"
 
 
-async def test_a_caller_who_reads_steadily_but_slowly_lives() -> None:
+async def test_a_caller_who_reads_slowly_but_steadily_stays_connected() -> None:
     app = Flood()
     async with served(app, ConnectionLimits(window_seconds=2.0)) as server:
         with small_buffers(server.port) as caller:
@@ -647,7 +647,7 @@ async def test_a_connection_that_was_opened_just_before_a_drain_is_served() -> N
             caller.writer.close()
 
 
-async def test_a_server_that_is_about_to_end_serves_on_and_closes_each_connection() -> None:
+async def test_a_stopping_server_still_serves_and_closes_each_connection() -> None:
     leaving = False
     async with served(Echo(), is_leaving=lambda: leaving) as server:
         kept = await server.connect()
@@ -660,7 +660,7 @@ async def test_a_server_that_is_about_to_end_serves_on_and_closes_each_connectio
         kept.writer.close()
 
 
-async def test_what_outlives_the_drain_is_cut_and_hears_why() -> None:
+async def test_requests_that_outlive_the_drain_are_aborted_with_the_reason() -> None:
     app = Holding(start(), part(b"abc"))
     async with served(app, graceful=0.3) as server:
         caller = await server.connect()

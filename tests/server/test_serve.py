@@ -34,7 +34,7 @@ async def test_an_application_that_does_not_start_ends_the_server_with_its_reaso
     listener.close()
 
 
-async def test_one_connection_too_many_is_refused_and_the_others_are_served() -> None:
+async def test_a_connection_over_the_limit_is_rejected_and_the_others_are_served() -> None:
     async with served(Echo(), max_connections=1) as server:
         first = await server.connect()
         first.writer.write(GET)
@@ -48,7 +48,7 @@ async def test_one_connection_too_many_is_refused_and_the_others_are_served() ->
         await first.writer.wait_closed()
 
 
-async def test_while_callers_should_go_elsewhere_each_response_ends_its_connection() -> None:
+async def test_during_the_readiness_delay_each_response_closes_its_connection() -> None:
     leaving = False
     async with served(Echo(), is_leaving=lambda: leaving) as server:
         caller = await server.connect()

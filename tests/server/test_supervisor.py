@@ -41,7 +41,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_worker_whose_loop_hangs_is_replaced_and_one_that_beats_is_not(tmp_path: Path) -> None:
+async def test_a_worker_whose_loop_hangs_is_replaced_and_a_responsive_one_is_not(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BEATING, str(tmp_path)]
     hang_seconds = paced(3.0)
     supervisor = Supervisor(command, [[], []], "", bytes(32), PATIENCE, hang_seconds)

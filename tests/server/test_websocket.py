@@ -42,7 +42,7 @@ async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue
 
 
 @pytest.mark.parametrize(("code", "told_as"), [(1000, 1000), (1001, 1001), (4999, 4999)])
-async def test_the_callers_close_is_told(code: int, told_as: int) -> None:
+async def test_the_callers_close_is_reported(code: int, told_as: int) -> None:
     async with served(60) as (url, told), aiohttp.ClientSession() as session:
         async with session.ws_connect(url) as caller:
             await caller.close(code=code, message="完".encode())
@@ -51,7 +51,7 @@ async def test_the_callers_close_is_told(code: int, told_as: int) -> None:
     assert message == {"type": "websocket.disconnect", "code": told_as, "reason": "完"}
 
 
-async def test_a_lost_caller_is_told_as_lost() -> None:
+async def test_a_lost_caller_is_reported_as_lost() -> None:
     async with served(60) as (url, told), aiohttp.ClientSession() as session:
         caller = await session.ws_connect(url)
         caller._response.close()

@@ -17,7 +17,7 @@ def with_keys(*keys: str) -> str:
     return UPSTREAM + "[access]\n" + "keys = [" + ", ".join(keys) + "]\n"
 
 
-def test_a_key_stands_in_clear_or_as_a_digest(load: Load) -> None:
+def test_a_key_is_plain_text_or_a_digest(load: Load) -> None:
     clear, hashed = load(
         with_keys('{ name = "a", key = "k2" }', f'{{ name = "b", sha256 = "{DIGEST.upper()}" }}')
     ).access.keys
@@ -30,7 +30,7 @@ def test_a_key_stands_in_clear_or_as_a_digest(load: Load) -> None:
     assert hashed.digest == hashlib.sha256(b"k").digest()
 
 
-def test_keys_are_asked_for_unless_access_is_open(load: Load, problems: Problems) -> None:
+def test_keys_are_required_unless_access_is_open(load: Load, problems: Problems) -> None:
     told = (
         "access.keys: no caller would be accepted: "
         'add [[access.keys]] with name and key, or set mode = "open"'
@@ -51,14 +51,14 @@ def test_the_default_keys_are_accepted_here(load: Load, key: str) -> None:
 
 
 @pytest.mark.parametrize("listed", ['["chat/completions"]', '["audio", "models"]', '["*"]', "[]"])
-def test_a_key_may_name_endpoints_beside_its_models(load: Load, listed: str) -> None:
+def test_a_key_may_name_endpoints_and_models(load: Load, listed: str) -> None:
     keys = f'{{ name = "a", key = "k2", models = ["cheap"], endpoints = {listed} }}'
     (caller,) = load(with_keys(keys)).access.keys
 
     assert caller.endpoints == tuple(tomllib.loads(f"listed = {listed}")["listed"])
 
 
-def test_an_unknown_endpoint_is_told(problems: Problems) -> None:
+def test_an_unknown_endpoint_is_reported(problems: Problems) -> None:
     keys = with_keys('{ name = "a", key = "k2", endpoints = ["chat/completion"] }')
 
     assert problems(keys) == [
@@ -67,7 +67,7 @@ def test_an_unknown_endpoint_is_told(problems: Problems) -> None:
 
 
 @pytest.mark.parametrize("name", ["batches", "threads", "engines", "fine_tuning", "agents"])
-def test_an_endpoint_that_hides_its_models_is_refused_beside_models(
+def test_an_endpoint_with_hidden_models_is_rejected_together_with_models(
     load: Load, problems: Problems, name: str
 ) -> None:
     both = with_keys(f'{{ name = "a", key = "k2", models = ["cheap"], endpoints = ["files", "{name}"] }}')
@@ -133,11 +133,11 @@ def test_a_key_must_fit_in_a_header(problems: Problems, key: str) -> None:
         ('name = "a\\n", key = "k"', "name: must be a name: printable, without spaces around it"),
     ],
 )
-def test_an_entry_that_is_no_key_is_told(problems: Problems, entry: str, told: str) -> None:
+def test_an_entry_that_is_not_a_key_is_reported(problems: Problems, entry: str, told: str) -> None:
     assert problems(with_keys(f"{{ {entry} }}")) == [f"x.toml:4: access.keys.0.{told}"]
 
 
-def test_every_repetition_is_told(problems: Problems) -> None:
+def test_every_repetition_is_reported(problems: Problems) -> None:
     text = with_keys(
         '{ name = "a", key = "k" }',
         '{ name = "a", key = "other" }',

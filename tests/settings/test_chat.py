@@ -81,7 +81,7 @@ def test_an_origin_is_kept_as_browsers_write_it(load: Load, written: str, kept: 
         ("sekret = 1", "chat.sekret: unknown key"),
     ],
 )
-def test_what_cannot_be_is_told(problems: Problems, text: str, words: str) -> None:
+def test_impossible_values_are_reported(problems: Problems, text: str, words: str) -> None:
     (told,) = problems(f"{MINIMAL}[chat]\n{text}")
 
     assert words in told
@@ -103,7 +103,7 @@ def test_trusted_proxies_are_addresses_or_networks(load: Load, written: str, kep
     assert load(text).access.trusted_proxies == (kept,)
 
 
-def test_a_proxy_by_name_is_refused(problems: Problems) -> None:
+def test_a_proxy_by_name_is_rejected(problems: Problems) -> None:
     text = MINIMAL.replace('mode = "open"', 'mode = "open"\ntrusted_proxies = ["nginx"]')
     (told,) = problems(text)
 

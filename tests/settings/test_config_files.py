@@ -86,7 +86,7 @@ def documented() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("section", [name for name in Settings.model_fields if name != "routes"])
-def test_every_key_stands_in_the_example_with_a_comment(section: str) -> None:
+def test_every_key_is_in_the_example_with_a_comment(section: str) -> None:
     known = {*documented()}
     models = [*sections_in(Settings.model_fields[section].annotation)]
 
@@ -96,7 +96,7 @@ def test_every_key_stands_in_the_example_with_a_comment(section: str) -> None:
 
 
 @pytest.mark.parametrize("model", [*sections_in(CredentialSettings)])
-def test_every_key_of_a_source_stands_in_a_block_of_that_source(model: type[Section]) -> None:
+def test_every_key_of_a_source_is_in_a_block_of_that_source(model: type[Section]) -> None:
     (source,) = get_args(model.model_fields["source"].annotation)
     everywhere = {*keys_of(CredentialSection), *keys_of(RequestSection)}
     shown = {name for place, name in documented() if place == source}
@@ -202,7 +202,7 @@ def test_the_defaults_in_the_example_are_the_defaults(name: str) -> None:
     assert settings.gateway == type(settings.gateway)() if settings.gateway else True
 
 
-def test_the_chat_on_spark_asks_as_in_the_article(tmp_path: Path) -> None:
+def test_the_chat_on_spark_sends_the_request_of_the_article(tmp_path: Path) -> None:
     settings = Surroundings(tmp_path).load((CONFIG / "spark.toml").read_text())
 
     assert settings.upstreams["spark"].base_url == "https://spark-api-open.xf-yun.com/v2"

@@ -93,7 +93,7 @@ def test_no_secret_is_shown(load: Load) -> None:
     assert "5ec2e7" not in text
 
 
-def test_what_is_shown_reads_as_toml(load: Load) -> None:
+def test_the_output_is_valid_toml(load: Load) -> None:
     tree = tomllib.loads(shown(load))
 
     assert tree["access"] == {
@@ -162,7 +162,7 @@ def test_names_and_texts_are_quoted_where_toml_wants_it(load: Load) -> None:
     assert tree["gateway"]["app_id"] == '\\ " é 密'
 
 
-def test_what_is_shown_without_secrets_loads_again(load: Load) -> None:
+def test_output_without_secrets_loads_again(load: Load) -> None:
     settings = load(
         MINIMAL
         + "[routes]\ndefault = 'chat'\nmodels = 'chat'\nrerank = { chat = 3 }\n[limits]\nbody_timeout = 1.5\n"

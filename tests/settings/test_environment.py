@@ -21,7 +21,7 @@ def overridden(tree: dict[str, object], **variables: str) -> dict[str, object]:
     return tree
 
 
-def test_a_value_takes_the_place_of_the_files(load: Load) -> None:
+def test_a_variable_overrides_the_file(load: Load) -> None:
     text = MINIMAL + "[gateway]\ntoken_ttl = 300\n"
     environ = {
         "PROXY__GATEWAY__TOKEN_TTL": "2",
@@ -40,7 +40,7 @@ def test_a_value_takes_the_place_of_the_files(load: Load) -> None:
     assert settings.logs.bodies is True
 
 
-def test_the_environment_alone_can_make_a_section(load: Load) -> None:
+def test_the_environment_alone_can_create_a_section(load: Load) -> None:
     environ = {
         "PROXY__ACCESS__MODE": "keys",
         "PROXY__ACCESS__KEYS__0__NAME": "a",
@@ -129,19 +129,19 @@ def test_anything_else_is_a_string(text: str) -> None:
         ("PROXY__LOGS__LEVEL", 'logs.level: must be "debug", "info", "warning" or "error"'),
     ],
 )
-def test_one_that_leads_nowhere_is_named(problems: Problems, variable: str, told: str) -> None:
+def test_an_unknown_variable_is_named(problems: Problems, variable: str, told: str) -> None:
     text = MINIMAL.replace("[access]", "[access]\nkeys = []")
 
     assert problems(text, {variable: "loud"}) == [f"environment {variable}: {told}"]
 
 
-def test_bytes_that_are_no_text_are_refused(problems: Problems) -> None:
+def test_bytes_that_are_not_text_are_rejected(problems: Problems) -> None:
     assert problems(MINIMAL, {"PROXY__LOGS__LEVEL": "\udcff"}) == [
         "environment PROXY__LOGS__LEVEL: logs.level: is not valid UTF-8"
     ]
 
 
-def test_what_a_variable_leaves_out_is_told_of_the_variable(problems: Problems) -> None:
+def test_a_key_that_a_variable_omits_is_reported_for_the_variable(problems: Problems) -> None:
     environ = {
         "PROXY__UPSTREAMS__CHAT": '{credential = "none"}',
         "PROXY__UPSTREAMS__NEW__MAX_CONNECTIONS": "1",
@@ -157,7 +157,7 @@ def test_what_a_variable_leaves_out_is_told_of_the_variable(problems: Problems) 
 
 @settings(max_examples=30)
 @given(st.dictionaries(st.text("ABC_019", min_size=1, max_size=9), st.text(max_size=6)))
-def test_every_problem_is_that_of_a_variable(variables: dict[str, str]) -> None:
+def test_every_problem_is_reported_for_a_variable(variables: dict[str, str]) -> None:
     places: dict[KeyPath, Place] = {(): Place("x.toml")}
     environ = {f"PROXY__{name}": text for name, text in variables.items()}
 

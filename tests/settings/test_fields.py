@@ -64,7 +64,7 @@ def test_a_proxy_may_hold_a_password() -> None:
         ("embedded:/v1#x", "must not have a fragment"),
     ],
 )
-def test_what_is_no_url_of_an_upstream_is_refused(url: str, told: str) -> None:
+def test_an_invalid_url_of_an_upstream_is_rejected(url: str, told: str) -> None:
     for kind in (BASE, ENDPOINT):
         with pytest.raises(ValidationError, match=told):
             kind.validate_python(url)
@@ -78,7 +78,7 @@ def test_a_base_url_has_no_query(url: str) -> None:
 
 @settings(max_examples=50)
 @given(st.text(max_size=12), st.sampled_from(["", "http://", "https://h", "embedded:/", "http://["]))
-def test_whatever_is_written_is_taken_as_it_is_or_refused(text: str, start: str) -> None:
+def test_any_url_is_accepted_unchanged_or_rejected(text: str, start: str) -> None:
     url = start + text
     with suppress(ValidationError):
         assert url.startswith(BASE.validate_python(url))
@@ -88,7 +88,7 @@ def test_whatever_is_written_is_taken_as_it_is_or_refused(text: str, start: str)
         assert PROXY.validate_python(url) == url
 
 
-def test_an_origin_takes_the_place_of_embedded() -> None:
+def test_an_origin_replaces_embedded() -> None:
     assert resolved("embedded:/v1", "http://127.0.0.1:5003") == "http://127.0.0.1:5003/v1"
     assert resolved("embedded:/v1", "http://127.0.0.1:5003/") == "http://127.0.0.1:5003/v1"
     assert resolved("https://llm.example/v1", "http://127.0.0.1:5003") == "https://llm.example/v1"

@@ -56,7 +56,7 @@ def test_a_default_holds_for_unset_and_empty(name: str, default: str) -> None:
     assert expand(text, {name: "set"}) == "set"
 
 
-def test_what_a_reference_yields_is_not_expanded_again() -> None:
+def test_resolved_values_are_not_expanded_again() -> None:
     assert expand("${env:A}", {"A": "${env:B}", "B": "b"}) == "${env:B}"
 
 
@@ -82,12 +82,12 @@ def test_a_file_loses_one_newline(tmp_path: Path, content: bytes, expanded: str)
 @pytest.mark.parametrize(
     "text", ["${HOME}", "${env:}", "${env:A B}", "${env:A", "${", "${file:}", "${env:A:default}"]
 )
-def test_a_malformed_reference_is_refused(text: str) -> None:
+def test_a_malformed_reference_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a valid reference: write \$\{env:NAME\}"):
         expand(text, {"A": "a"})
 
 
-def test_what_cannot_be_had_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_an_unresolvable_reference_is_rejected_by_name(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
 
     with pytest.raises(ValueError, match="environment variable KEY is not set"):

@@ -37,7 +37,7 @@ max_body_bytes = "lots"
 """
 
 
-def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Problems) -> None:
+def test_every_problem_is_reported_at_once_in_the_order_of_the_file(problems: Problems) -> None:
     assert problems(TORN, {"PROXY__LOGS__LEVL": "info"}) == [
         'environment PROXY__LOGS__LEVL: logs.levl: unknown key, did you mean "level"?',
         "x.toml:1: colour: the environment variable NO is not set and has no default",
@@ -76,7 +76,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Proble
         ("[upstreams.'']", 'x.toml:1: upstreams."": must be a name: printable, without spaces around it'),
     ],
 )
-def test_a_wrong_shape_is_told(problems: Problems, text: str, told: str) -> None:
+def test_a_wrong_shape_is_reported(problems: Problems, text: str, told: str) -> None:
     assert told in problems(text)
 
 
@@ -96,7 +96,7 @@ def test_a_syntax_error_has_its_line(problems: Problems, text: str, told: str) -
     assert problem.startswith(told)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("latin.toml").write_bytes(b"a = 1\nb = '\xe9'\n")
 
@@ -112,7 +112,7 @@ def test_files_of_windows_load(load: Load) -> None:
     assert load(text).upstreams["chat"].base_url == "https://llm.example/v1"
 
 
-def test_lines_of_windows_count_alike(problems: Problems) -> None:
+def test_windows_line_ends_give_the_same_line_numbers(problems: Problems) -> None:
     assert problems(MINIMAL.replace("\n", "\r\n") + "x = 1") == [
         'x.toml:5: upstreams.chat.x: unknown key, known: "base_url", "breaker", "ca_file", "credential", '
         '"fallback", "fallback_statuses", "forward_openai_account", "headers", "heartbeat", '
@@ -143,7 +143,7 @@ def test_strings_become_numbers(load: Load) -> None:
     assert (upstream.max_connections, upstream.timeouts.idle) == (7, 0.5)
 
 
-def test_an_empty_value_is_refused_where_a_secret_belongs(problems: Problems) -> None:
+def test_an_empty_secret_is_rejected(problems: Problems) -> None:
     text = (
         MINIMAL
         + """\
@@ -282,7 +282,7 @@ trees = st.recursive(
         st.sampled_from(["access", "routes", "upstreams", "credentials", "limits", "gateway"]), trees
     )
 )
-def test_whatever_stands_in_the_sections_is_told_and_nothing_else_is_raised(
+def test_invalid_sections_raise_only_settings_errors(
     sections: dict[str, object],
 ) -> None:
     environ = {f"PROXY__{name.upper()}": json.dumps(tree) for name, tree in sections.items()}

@@ -7,7 +7,7 @@ from proxy.settings import CallerKey, Settings
 from proxy.settings.load import problems_of
 
 
-def test_every_kind_of_error_has_words() -> None:
+def test_every_kind_of_error_has_a_message() -> None:
     values: list[object] = [None, 1, True, "x", [], [1], {"x": 1}, {"x": {"x": 1}}, float("nan"), b"x"]
     tables = [
         *(dict.fromkeys(Settings.model_fields, value) for value in values),
@@ -21,7 +21,7 @@ def test_every_kind_of_error_has_words() -> None:
             assert problem.words != "is not valid", problem
 
 
-def test_the_models_own_message_is_silent_about_the_value() -> None:
+def test_the_models_own_message_does_not_contain_the_value() -> None:
     with pytest.raises(ValidationError) as refusal:
         CallerKey.model_validate({"name": "a", "key": "s3cr3t\n", "s3cr3t_field": "s3cr3t-value"})
 

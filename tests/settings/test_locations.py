@@ -134,7 +134,7 @@ def test_lines_count_from_one(path: KeyPath, line: int) -> None:
     assert key_lines(TEXT)[path] == line
 
 
-def test_what_is_missing_is_told_at_its_nearest_ancestor() -> None:
+def test_a_missing_key_is_reported_at_its_nearest_ancestor() -> None:
     places: dict[KeyPath, Place] = {
         (): Place("x.toml"),
         ("a",): Place("x.toml", 3),

@@ -21,7 +21,7 @@ def test_json_is_frozen_and_strings_from_outside_become_secrets() -> None:
 
 
 @pytest.mark.parametrize("value", [{"a": [math.inf]}, {"a": math.nan}, [object()], Interpolated("")])
-def test_what_json_cannot_hold_is_refused(value: object) -> None:
+def test_values_that_json_cannot_represent_are_rejected(value: object) -> None:
     with pytest.raises(ValidationError):
         json_value(value)
 
@@ -35,7 +35,7 @@ def test_text_from_outside_is_secret_and_literal_text_is_not() -> None:
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nX: b", "a\x00", Interpolated("a\nb")])
-def test_a_header_holds_no_line_break(value: str) -> None:
+def test_a_header_contains_no_line_break(value: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter[object](HeaderTextOrSecret).validate_python(value)
 

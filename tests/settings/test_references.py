@@ -59,7 +59,7 @@ def test_every_known_endpoint_can_be_routed(load: Load) -> None:
         ),
     ],
 )
-def test_a_route_that_leads_nowhere_is_told(problems: Problems, line: str, told: str) -> None:
+def test_a_route_to_an_unknown_upstream_is_reported(problems: Problems, line: str, told: str) -> None:
     assert f"x.toml:{told}" in problems(TWO + line)
 
 
@@ -111,7 +111,7 @@ rename = "bge-m3-corp"
 """
 
 
-def test_routes_of_models_stand_beside_those_of_endpoints(load: Load) -> None:
+def test_routes_of_models_combine_with_those_of_endpoints(load: Load) -> None:
     routes = load(TWO + 'embeddings = "embed"\n' + MODELS).routes
     (route,) = routes.models
     assert (route.match, route.upstream, route.rename) == ("bge-*", "embed", "bge-m3-corp")
@@ -135,7 +135,7 @@ def test_the_endpoint_of_models_is_one_like_any_other(load: Load) -> None:
         (("rename", "renaem"), 'renaem: unknown key, did you mean "rename"?'),
     ],
 )
-def test_a_route_of_models_that_leads_nowhere_is_told(
+def test_a_model_route_to_an_unknown_upstream_is_reported(
     problems: Problems, change: tuple[str, str], words: str
 ) -> None:
     (told,) = problems(TWO + MODELS.replace(*change))

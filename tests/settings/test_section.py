@@ -34,7 +34,7 @@ def test_a_path_of_names_reads_as_toml(names: list[str]) -> None:
     assert node == 1
 
 
-def test_problems_stand_in_the_order_of_the_file_and_once() -> None:
+def test_problems_are_listed_once_in_the_order_of_the_file() -> None:
     places: dict[KeyPath, Place] = {
         (): Place("x.toml"),
         ("a",): Place("x.toml", 10),

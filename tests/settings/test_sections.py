@@ -36,11 +36,11 @@ def test_the_defaults(load: Load) -> None:
         ("gateway", "app_secret = ''", "app_secret: is empty"),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, section: str, line: str, told: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, section: str, line: str, told: str) -> None:
     assert problems(f"{MINIMAL}[{section}]\n{line}") == [f"x.toml:6: {section}.{told}"]
 
 
-def test_the_gateways_origin_takes_the_place_of_embedded(load: Load) -> None:
+def test_the_origin_of_the_gateway_replaces_embedded(load: Load) -> None:
     text = """\
 access.mode = "open"
 routes.default = "chat"
@@ -91,6 +91,6 @@ def test_the_list_of_models_is_relayed_by_default(load: Load) -> None:
         ('[[models.known]]\nid = "a"\ncontext_length = 0', "known.0.context_length: must be greater than 0"),
     ],
 )
-def test_a_list_of_models_that_makes_no_sense_is_told(problems: Problems, text: str, words: str) -> None:
+def test_an_invalid_list_of_models_is_reported(problems: Problems, text: str, words: str) -> None:
     (told,) = problems(f"{MINIMAL}[models]\n{text}")
     assert f"models.{words}" in told

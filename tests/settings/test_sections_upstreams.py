@@ -42,7 +42,7 @@ def test_an_upstream_needs_no_more_than_its_url(load: Load) -> None:
         ("credential = 1", "credential: must be a string"),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, line: str, told: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, line: str, told: str) -> None:
     (problem,) = problems(MINIMAL + line)
 
     assert problem.startswith(f"x.toml:5: upstreams.chat.{told}")

@@ -79,7 +79,7 @@ def test_nothing_secret_is_shown(load: Load) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_told(problems: Problems, text: str, words: str) -> None:
+def test_unusable_values_are_reported(problems: Problems, text: str, words: str) -> None:
     (told,) = problems(f"{MINIMAL}[shared]\n{text}")
     assert f"shared.{words}" in re.sub(r"the file /\S*/", "the file ", told)
     assert "s3cret" not in told

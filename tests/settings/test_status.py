@@ -37,13 +37,13 @@ def test_the_key_is_a_secret(load: Load) -> None:
         ('key = "status-key-8f3a-5b20"\nother = 1', 'other: unknown key, known: "key"'),
     ],
 )
-def test_a_weak_or_missing_key_is_told(problems: Problems, line: str, words: str) -> None:
+def test_a_weak_or_missing_key_is_reported(problems: Problems, line: str, words: str) -> None:
     (told,) = problems(f"{MINIMAL}[status]\n{line}")
     assert f"status.{words}" in told
 
 
 @pytest.mark.parametrize("is_hashed", [False, True])
-def test_no_caller_may_have_it(problems: Problems, *, is_hashed: bool) -> None:
+def test_no_caller_may_have_the_same_key(problems: Problems, *, is_hashed: bool) -> None:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     (told,) = problems(CALLER.format(key=f'sha256 = "{digest}"' if is_hashed else f'key = "{KEY}"'))
     assert "status.key: is also the key of a caller" in told

@@ -56,7 +56,7 @@ def test_results_are_stacked_from_the_floor_and_rare_ones_stay_visible() -> None
     assert [rect["class"] for rect in parts(stacked_chart([], "x"), "rect")] == ["back", "stripe"]
 
 
-def test_a_token_runs_down_from_right_to_left_past_its_two_marks() -> None:
+def test_a_token_bar_shrinks_from_right_to_left_past_two_marks() -> None:
     svg = life_bar(TokenLife(age=120.0, refresh=200.0, expiry=290.0, end=300.0), "x")
     rest = [float(rect["width"]) for rect in parts(svg, "rect") if rect["class"] == "left-over"]
     assert rest == [pytest.approx(0.6 * BAR_WIDTH)]

@@ -36,7 +36,7 @@ def test_workers_that_do_not_report_are_counted() -> None:
     assert "2 of 3 workers did not report" in parts(overview, ENGLISH, 0.0)["summary"]
 
 
-def test_a_circuit_that_is_open_in_one_worker_says_so() -> None:
+def test_a_circuit_that_is_open_in_one_worker_is_shown() -> None:
     overview = merge([loaded(), CIRCUIT_OPEN], 2)
     assert overview.upstreams[0].circuits == {"closed": 1, "opened": 1}
     html = parts(overview, ENGLISH, 0.0)["upstreams"]

@@ -8,7 +8,7 @@ from proxy.status.words import CHINESE, ENGLISH
 from tests.browser.scripted_status import EMPTY, ERRORS, STATES, problem, token, traffic, upstream
 
 
-def test_a_token_is_described_by_what_is_left_of_it() -> None:
+def test_a_token_is_described_by_its_remaining_lifetime() -> None:
     def told(*tokens: object) -> str:
         return parts(merge([replace(EMPTY, credentials=[*tokens])], 1), ENGLISH, 0.0)["credentials"]  # type: ignore[list-item]
 
@@ -29,7 +29,7 @@ def test_each_part_is_in_both_languages_and_has_no_inline_script_or_style() -> N
             assert "\n" not in html
 
 
-def test_upstreams_without_breaker_say_so() -> None:
+def test_upstreams_without_a_breaker_are_marked() -> None:
     overview = merge([replace(EMPTY, upstreams=[upstream("chat", None)])], 1)
     assert "No circuit breaker" in parts(overview, ENGLISH, 0.0)["upstreams"]
 

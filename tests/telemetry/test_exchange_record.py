@@ -16,7 +16,7 @@ def record() -> ExchangeRecord:
     return ExchangeRecord("id-1", "POST", "/v1/chat/completions")
 
 
-def test_a_line_holds_only_what_is_known() -> None:
+def test_a_line_contains_only_known_fields() -> None:
     line = record().fields()
     assert set(line) == ALWAYS
     assert line["request_id"] == "id-1"

@@ -64,7 +64,7 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     assert all(line in {"a" * 500, "b" * 500, "c" * 500, "d" * 500} for line in lines)
 
 
-def test_an_unread_pipe_blocks_nobody_and_its_losses_are_counted() -> None:
+def test_an_unread_pipe_blocks_nothing_and_its_losses_are_counted() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb"):
         began = time.thread_time()

@@ -108,7 +108,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_what_is_below_the_level_is_not_written(level: str) -> None:
+def test_lines_below_the_level_are_not_written(level: str) -> None:
     stream = log_to(io.StringIO(), format="json", level=level)
     for written in LEVELS:
         getattr(get_logger("room"), written)("own")
@@ -304,7 +304,7 @@ def test_every_line_in_a_request_carries_its_id_and_no_line_after_it() -> None:
     ]
 
 
-def test_the_id_is_taken_off_when_the_request_fails() -> None:
+def test_the_id_is_removed_when_the_request_fails() -> None:
     stream = log_to(io.StringIO(), format="json")
     with pytest.raises(ZeroDivisionError), request_context("id-1"):
         raise ZeroDivisionError

@@ -67,7 +67,7 @@ def test_every_counter_has_a_metric() -> None:
         assert samples([READING._replace(counts=changed)]) != before, field.name
 
 
-def test_several_credentials_stand_side_by_side() -> None:
+def test_several_credentials_are_listed_together() -> None:
     found = samples([READING, READING._replace(credential="other", generation=9)])
     assert found["llm_proxy_token_generation", "corp"] == 3
     assert found["llm_proxy_token_generation", "other"] == 9

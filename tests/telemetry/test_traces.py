@@ -166,7 +166,7 @@ async def test_the_handshake_of_a_websocket_belongs_to_the_trace(run_proxy: RunP
 
 
 @pytest.mark.usefixtures("_installed")
-async def test_a_caller_that_keeps_no_trace_is_obeyed(run_proxy: RunProxy) -> None:
+async def test_the_sampling_decision_of_the_caller_is_followed(run_proxy: RunProxy) -> None:
     async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
         async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
             await ask(proxy.url, CONTEXT.removesuffix("1") + "0")

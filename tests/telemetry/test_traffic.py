@@ -127,7 +127,7 @@ def test_probes_are_not_counted(traffic: Traffic) -> None:
     assert traffic.reading().steps == {}
 
 
-def test_what_is_older_than_the_rings_is_forgotten(traffic: Traffic, clock: Clock) -> None:
+def test_minutes_older_than_the_rings_are_forgotten(traffic: Traffic, clock: Clock) -> None:
     traffic.count(ended())
     clock.now += 299
     assert sum(traffic.reading().steps.values()) == 1
@@ -152,7 +152,7 @@ def test_names_are_bounded(traffic: Traffic) -> None:
     assert len(reading.outcomes) == OUTCOMES_MAX + 1
 
 
-def test_refusals_do_not_displace_failures_and_both_are_bounded(traffic: Traffic) -> None:
+def test_rejections_do_not_displace_failures_and_both_are_bounded(traffic: Traffic) -> None:
     traffic.count(failed(UpstreamTimeout(reason="r" * 1000)))
     for _ in range(100):
         traffic.count(failed(RateLimited()))

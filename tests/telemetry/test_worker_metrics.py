@@ -20,7 +20,7 @@ new_total 7.0
 """
 
 
-def test_the_samples_of_a_family_stand_together_with_their_workers() -> None:
+def test_the_samples_of_a_family_are_grouped_with_their_workers() -> None:
     merged = merge({0: ONE.encode(), 1: TWO.encode()}).decode()
     samples = {
         (sample.name, sample.labels.get("kind"), sample.labels["worker"]): sample.value

@@ -21,7 +21,7 @@ async def test_each_worker_asks_the_others_for_one_kind_of_report(tmp_path: Path
         assert await first.collect("status", b"well") == {0: b"well", 1: b"fine"}
 
 
-async def test_a_worker_that_is_gone_or_hangs_is_left_out(
+async def test_a_worker_that_exited_or_hangs_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_reports, "ASK_SECONDS", 0.05)

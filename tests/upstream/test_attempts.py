@@ -113,7 +113,7 @@ async def test_the_fallback_answers_for_an_upstream_that_fails(
     assert told.items() <= failed.items()
 
 
-async def test_the_fallback_answers_where_nobody_listens(run_proxy: RunProxy) -> None:
+async def test_the_fallback_answers_for_an_unreachable_upstream(run_proxy: RunProxy) -> None:
     with nobody() as url:
         async with (
             raw_upstream(streams) as backup,
@@ -127,7 +127,7 @@ async def test_the_fallback_answers_for_an_upstream_that_keeps_silent(run_proxy:
         assert (await ask(proxy))[1] == STREAM
 
 
-async def test_the_fallback_answers_where_no_token_can_be_had(run_proxy: RunProxy) -> None:
+async def test_the_fallback_answers_for_an_upstream_without_a_token(run_proxy: RunProxy) -> None:
     with nobody() as issuer:
         credential = f'source = "http"\nurl = "{issuer}/token"\ntoken = "t"'
         async with (
@@ -147,14 +147,14 @@ async def test_the_fallback_answers_where_no_token_can_be_had(run_proxy: RunProx
 @pytest.mark.parametrize(
     "status", ["200 OK", "400 Bad Request", "404 Not Found", "500 Internal Server Error"]
 )
-async def test_any_other_answer_goes_down_and_nobody_else_is_asked(run_proxy: RunProxy, status: str) -> None:
+async def test_any_other_response_is_forwarded_without_a_fallback(run_proxy: RunProxy, status: str) -> None:
     async with two(run_proxy, says(status), streams) as (proxy, _, backup):
         answer, body = await ask(proxy)
         assert (answer.status, json.loads(body)["said"]) == (int(status[:3]), status)
         assert not backup.requests
 
 
-async def test_which_answers_are_failures_can_be_set(run_proxy: RunProxy) -> None:
+async def test_the_statuses_that_are_failures_can_be_configured(run_proxy: RunProxy) -> None:
     options = "fallback_statuses = [500]"
     async with two(run_proxy, says("500 Internal Server Error"), streams, options) as (proxy, _, _):
         assert (await ask(proxy))[1] == STREAM
@@ -162,7 +162,7 @@ async def test_which_answers_are_failures_can_be_set(run_proxy: RunProxy) -> Non
         assert (await ask(proxy))[0].status == 429
 
 
-async def test_what_the_last_one_answers_goes_down_with_its_retry_after(run_proxy: RunProxy) -> None:
+async def test_the_last_response_is_forwarded_with_its_retry_after(run_proxy: RunProxy) -> None:
     last = says("429 Too Many Requests", "Retry-After: 7")
     async with two(run_proxy, says("503 Service Unavailable"), last) as (proxy, _, _):
         answer, body = await ask(proxy)
@@ -170,7 +170,7 @@ async def test_what_the_last_one_answers_goes_down_with_its_retry_after(run_prox
         assert json.loads(body)["said"] == "429 Too Many Requests"
 
 
-async def test_a_failure_after_the_first_byte_is_told_and_nobody_else_is_asked(run_proxy: RunProxy) -> None:
+async def test_a_failure_after_the_first_byte_is_reported_without_a_fallback(run_proxy: RunProxy) -> None:
     async def breaks_off(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b'data: {"choices": []}\n\n')
@@ -182,7 +182,7 @@ async def test_a_failure_after_the_first_byte_is_told_and_nobody_else_is_asked(r
         assert not backup.requests
 
 
-async def test_an_upload_that_is_not_held_has_one_try(run_proxy: RunProxy) -> None:
+async def test_an_upload_that_is_not_held_gets_one_attempt(run_proxy: RunProxy) -> None:
     more = "[limits]\nheld_body_bytes = 100\n"
     async with (
         raw_upstream(says("503 Service Unavailable")) as main,
@@ -199,7 +199,7 @@ async def test_an_upload_that_is_not_held_has_one_try(run_proxy: RunProxy) -> No
         assert backup.requests[0].body == b"x" * 50
 
 
-async def test_the_fallback_has_names_of_its_own_for_models(run_proxy: RunProxy) -> None:
+async def test_the_fallback_has_its_own_model_names(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(says("503 Service Unavailable")) as main,
         raw_upstream(says("200 OK")) as backup,
@@ -214,7 +214,7 @@ async def test_the_fallback_has_names_of_its_own_for_models(run_proxy: RunProxy)
         assert backup.requests[0].body == b'{"model": "qwen-max", "x": 1}'
 
 
-async def test_an_upstream_that_fails_again_and_again_is_left_alone(run_proxy: RunProxy) -> None:
+async def test_an_upstream_that_fails_repeatedly_gets_no_requests(run_proxy: RunProxy) -> None:
     async with two(run_proxy, says("503 Service Unavailable"), streams, "breaker.failures = 3") as parts:
         proxy, main, backup = parts
         for _ in range(10):
@@ -226,7 +226,7 @@ async def test_an_upstream_that_fails_again_and_again_is_left_alone(run_proxy: R
     assert 'llm_proxy_upstream_attempts_total{result="2xx",upstream="backup"} 10.0' in scraped
 
 
-async def test_a_sole_upstream_that_is_left_alone_is_503_at_once(run_proxy: RunProxy) -> None:
+async def test_a_sole_upstream_with_an_open_circuit_is_503_at_once(run_proxy: RunProxy) -> None:
     options = "breaker = { failures = 2, cool_down = 30 }"
     async with raw_upstream(resets) as upstream, run_proxy(upstream.url, options=options) as proxy:
         statuses = [(await ask(proxy))[0].status for _ in range(2)]
@@ -237,7 +237,7 @@ async def test_a_sole_upstream_that_is_left_alone_is_503_at_once(run_proxy: RunP
         assert len(upstream.requests) == 2
 
 
-async def test_a_sole_upstream_is_asked_every_time_by_default(run_proxy: RunProxy) -> None:
+async def test_a_sole_upstream_gets_every_request_by_default(run_proxy: RunProxy) -> None:
     async with raw_upstream(resets) as upstream, run_proxy(upstream.url) as proxy:
         for _ in range(8):
             assert (await ask(proxy))[0].status == 502
@@ -263,7 +263,7 @@ async def test_several_upstreams_share_the_requests(run_proxy: RunProxy) -> None
         assert len(main.requests) == 7
 
 
-async def test_a_share_goes_to_the_others_while_one_fails(run_proxy: RunProxy) -> None:
+async def test_the_share_of_a_failing_upstream_goes_to_the_others(run_proxy: RunProxy) -> None:
     route = '[[routes.models]]\nmatch = "m"\nupstream = { chat = 1, backup = 1 }\n'
     async with (
         raw_upstream(resets) as main,
@@ -278,7 +278,7 @@ async def test_a_share_goes_to_the_others_while_one_fails(run_proxy: RunProxy) -
 # --- the same upstream again
 
 
-async def test_a_connection_that_was_refused_is_tried_again(run_proxy: RunProxy) -> None:
+async def test_a_refused_connection_is_retried(run_proxy: RunProxy) -> None:
     async with raw_upstream(says("200 OK")) as later:
         port = int(later.url.rpartition(":")[2])
     options = "retries = { attempts = 5 }"
@@ -335,7 +335,7 @@ def asks_first(times: int, *headers: str, status: str = "503 Service Unavailable
         (resets, 502, 1),
     ],
 )
-async def test_a_request_is_sent_again_only_where_the_upstream_asks_for_it(
+async def test_a_request_is_retried_only_if_the_upstream_asks_for_it(
     run_proxy: RunProxy, script: Script, status: int, requests: int
 ) -> None:
     options = "retries = { attempts = 2 }"
@@ -344,7 +344,7 @@ async def test_a_request_is_sent_again_only_where_the_upstream_asks_for_it(
         assert (answer.status, len(upstream.requests)) == (status, requests)
 
 
-async def test_retries_end_where_the_budget_does(run_proxy: RunProxy) -> None:
+async def test_retries_end_with_the_budget(run_proxy: RunProxy) -> None:
     options = "retries = { attempts = 1, budget = 0.2 }"
     script = asks_first(1000, "Retry-After: 0")
     async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:
@@ -380,7 +380,7 @@ async def test_the_record_is_of_the_attempt_that_answered(run_proxy: RunProxy) -
         assert answered == STREAM.decode()
 
 
-async def test_the_clock_of_the_whole_exchange_counts_over_all_attempts(run_proxy: RunProxy) -> None:
+async def test_the_total_timeout_covers_all_attempts(run_proxy: RunProxy) -> None:
     options = "timeouts = { first_byte = 0.3, total = 0.4 }"
     more = BACKUP.replace("{url}", "%s") + f"timeouts = {{ first_byte = {paced(10)}, total = 0.6 }}"
     async with (
@@ -393,7 +393,7 @@ async def test_the_clock_of_the_whole_exchange_counts_over_all_attempts(run_prox
         assert asyncio.get_running_loop().time() - began < paced(5)
 
 
-async def test_a_pause_that_the_clock_does_not_allow_is_not_made(run_proxy: RunProxy) -> None:
+async def test_a_pause_longer_than_the_timeout_is_skipped(run_proxy: RunProxy) -> None:
     options = f"retries = {{ attempts = 1, longest_wait = 600 }}\ntimeouts.first_byte = {paced(2)}"
     script = asks_first(9, "Retry-After: 300", status="429 Too Many Requests")
     async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:

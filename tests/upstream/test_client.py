@@ -76,7 +76,7 @@ def upload(*, length: int | None = None) -> UpstreamRequest:
 # --- what comes down
 
 
-async def test_a_location_is_relative_or_gone() -> None:
+async def test_a_location_is_relative_or_removed() -> None:
     async def script(talk: Conversation) -> None:
         base = f"http://{talk.request.header('host')[0]}/v1"
         await talk.answer(
@@ -120,7 +120,7 @@ async def test_a_configured_credential_is_masked_and_any_other_configured_header
 # --- what goes up
 
 
-async def test_the_path_hangs_below_the_base_url_byte_for_byte() -> None:
+async def test_the_path_is_appended_to_the_base_url_byte_for_byte() -> None:
     async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
         request = build_request("GET", b"/models/BAAI%2Fbge", b"a=%20b&&c=+%2f'\"")
         assert await read_all(await client.open(request, build_record())) == b"ok"
@@ -142,7 +142,7 @@ async def test_the_sdk_adds_no_header_of_its_own(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", [b"openai-organization", b"openai-project", b"openai_project"])
 @pytest.mark.parametrize("forward", [True, False])
-async def test_the_callers_openai_account_goes_up_only_where_that_is_set(name: bytes, forward: bool) -> None:  # noqa: FBT001
+async def test_the_callers_openai_account_is_forwarded_only_if_configured(name: bytes, forward: bool) -> None:  # noqa: FBT001
     async with (
         raw_upstream(ok) as upstream,
         build_client(upstream.url, forward_openai_account=forward) as client,
@@ -164,7 +164,7 @@ async def test_no_other_spelling_of_a_header_reaches_an_upstream_that_may_not_te
     assert request.header("x_other") == ["kept"]
 
 
-async def test_configured_headers_win_over_the_callers() -> None:
+async def test_configured_headers_replace_those_of_the_caller() -> None:
     async with (
         raw_upstream(ok) as upstream,
         build_client(upstream.url, headers={"X-Team": "ours", "User-Agent": "set"}) as client,
@@ -178,7 +178,7 @@ async def test_configured_headers_win_over_the_callers() -> None:
     assert request.header("x-more") == ["1"]
 
 
-async def test_the_token_wins_over_everybodys_header() -> None:
+async def test_the_token_replaces_every_other_value_of_its_header() -> None:
     async with (
         raw_upstream(ok) as upstream,
         build_client(
@@ -192,7 +192,7 @@ async def test_the_token_wins_over_everybodys_header() -> None:
     assert (record.generation, record.replays) == (1, 0)
 
 
-async def test_a_token_goes_into_the_query_and_the_rest_of_it_stays() -> None:
+async def test_a_token_is_added_to_the_query_and_the_rest_stays() -> None:
     place = Inject(header=None, template="{token}", query="key")
     async with (
         raw_upstream(ok) as upstream,
@@ -207,7 +207,7 @@ async def test_a_token_goes_into_the_query_and_the_rest_of_it_stays() -> None:
     assert upstream.requests[0].header("authorization") == []
 
 
-async def test_an_upload_goes_up_with_its_announced_length() -> None:
+async def test_an_upload_is_forwarded_with_its_announced_length() -> None:
     async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
         await read_all(await client.open(upload(length=7), build_record()))
         await read_all(await client.open(upload(), build_record()))
@@ -265,7 +265,7 @@ def asks(model: str) -> UpstreamRequest:
     )
 
 
-async def test_a_request_that_no_token_helps_gets_the_upstreams_own_error_as_a_403() -> None:
+async def test_a_request_rejected_with_every_token_gets_the_upstreams_own_error_as_a_403() -> None:
     issuer = FakeIssuer(prefix="long-token-")
     async with (
         raw_upstream(forbidden) as upstream,
@@ -295,7 +295,7 @@ async def test_a_request_that_no_token_helps_gets_the_upstreams_own_error_as_a_4
     assert issuer.fetches == 2
 
 
-async def test_an_upstream_that_never_accepted_a_token_refuses_ours_and_not_the_request() -> None:
+async def test_an_upstream_that_never_accepted_a_token_rejects_ours_and_not_the_request() -> None:
     async with (
         raw_upstream(unauthorized) as upstream,
         build_client(upstream.url, build_credential(FakeIssuer())) as client,
@@ -309,7 +309,7 @@ async def test_an_upstream_that_never_accepted_a_token_refuses_ours_and_not_the_
 
 
 @pytest.mark.parametrize("accepted_before", [True, False])
-async def test_the_only_token_there_is_is_not_sent_again(*, accepted_before: bool) -> None:
+async def test_the_only_available_token_is_not_sent_again(*, accepted_before: bool) -> None:
     record = build_record()
     async with (
         raw_upstream(forbidden) as upstream,
@@ -326,7 +326,7 @@ async def test_the_only_token_there_is_is_not_sent_again(*, accepted_before: boo
 
 
 @pytest.mark.parametrize("body", ["endless", "cut"])
-async def test_a_rejection_whose_body_does_not_end_holds_nobody_up(body: str) -> None:
+async def test_an_endless_body_of_a_rejection_delays_nothing(body: str) -> None:
     async def script(talk: Conversation) -> None:
         if talk.request.header("authorization") == ["Bearer token-2"]:
             await ok(talk)
@@ -345,7 +345,7 @@ async def test_a_rejection_whose_body_does_not_end_holds_nobody_up(body: str) ->
         await until(lambda: upstream.connections <= 1)
 
 
-async def test_a_streamed_upload_asks_to_come_again_and_the_token_is_renewed() -> None:
+async def test_a_rejected_streamed_upload_asks_for_a_retry_and_refreshes_the_token() -> None:
     issuer = FakeIssuer()
     async with (
         raw_upstream(only_the_second_token) as upstream,
@@ -376,7 +376,7 @@ async def test_no_fresh_token_after_a_401_is_unavailable() -> None:
     assert len(upstream.requests) == 1
 
 
-async def test_without_a_credential_a_401_is_an_answer() -> None:
+async def test_without_a_credential_a_401_is_a_normal_response() -> None:
     async with raw_upstream(unauthorized) as upstream, build_client(upstream.url) as client:
         response = await client.open(build_request(body=b"{}"), build_record())
         assert response.status == 401
@@ -385,7 +385,7 @@ async def test_without_a_credential_a_401_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "429 Too Many", "500 No", "204 None", "304 Same"])
-async def test_any_other_status_is_an_answer(status: str) -> None:
+async def test_any_other_status_is_a_normal_response(status: str) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.say(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nLocation: /x\r\n\r\n".encode())
 
@@ -402,7 +402,7 @@ async def test_any_other_status_is_an_answer(status: str) -> None:
 # --- no answer that could be relayed
 
 
-async def test_a_redirect_is_an_invalid_response_and_its_connection_is_let_go() -> None:
+async def test_a_redirect_is_an_invalid_response_and_its_connection_is_released() -> None:
     async def away(talk: Conversation) -> None:
         await talk.say(b"HTTP/1.1 307 Away\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 9\r\n\r\npart")
         await talk.caller_left()
@@ -443,7 +443,7 @@ async def test_a_refused_connection_is_unreachable() -> None:
     assert (caught.value.reason or "").startswith(f"http://127.0.0.1:{port}: connection refused; ")
 
 
-async def test_a_connection_that_does_not_stand_in_time_is_a_timeout() -> None:
+async def test_a_connection_that_is_not_established_in_time_is_a_timeout() -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -468,7 +468,7 @@ async def test_a_lost_connection_is_a_bad_response_and_no_timeout() -> None:
     )
 
 
-async def test_the_reason_in_the_log_does_not_tell_a_token_in_the_query() -> None:
+async def test_the_reason_in_the_log_does_not_reveal_a_token_in_the_query() -> None:
     async def garbage(talk: Conversation) -> None:
         await talk.say(b"garbage\r\n\r\n")
         await talk.caller_left()
@@ -493,7 +493,7 @@ async def test_a_header_that_is_not_utf8_is_the_callers_fault() -> None:
 
 
 @pytest.mark.parametrize("cut", ["reset", "close"])
-async def test_an_answer_that_breaks_off_is_aborted(cut: str) -> None:
+async def test_a_response_that_breaks_off_is_aborted(cut: str) -> None:
     go_on = asyncio.Event()
 
     async def script(talk: Conversation) -> None:
@@ -542,7 +542,7 @@ async def full(client: UpstreamClient) -> bool:
     return False
 
 
-async def test_no_more_exchanges_than_connections_and_each_gives_its_place_back() -> None:
+async def test_no_more_exchanges_than_connections_and_each_releases_its_place() -> None:
     async with raw_upstream(ok) as upstream, build_client(upstream.url, max_connections=2) as client:
         first = await client.open(build_request(), build_record())
         assert not await full(client)
@@ -556,7 +556,7 @@ async def test_no_more_exchanges_than_connections_and_each_gives_its_place_back(
 
 
 @pytest.mark.parametrize("where", ["the token", "the answer"])
-async def test_a_cancelled_request_gives_its_place_back(where: str) -> None:
+async def test_a_cancelled_request_releases_its_place(where: str) -> None:
     issuer = FakeIssuer(delay=60 if where == "the token" else 0)
     credential = build_credential(issuer)
     async with (
@@ -574,7 +574,7 @@ async def test_a_cancelled_request_gives_its_place_back(where: str) -> None:
     await credential.source.close()
 
 
-async def test_a_request_cancelled_between_its_two_tries_gives_its_place_back() -> None:
+async def test_a_request_cancelled_between_its_two_attempts_releases_its_place() -> None:
     issuer = FakeIssuer()
     credential = build_credential(issuer)
 
@@ -596,7 +596,7 @@ async def test_a_request_cancelled_between_its_two_tries_gives_its_place_back() 
     await credential.source.close()
 
 
-async def test_a_failed_request_gives_its_place_back() -> None:
+async def test_a_failed_request_releases_its_place() -> None:
     async def leave(talk: Conversation) -> None:
         talk.writer.close()
 
@@ -607,7 +607,7 @@ async def test_a_failed_request_gives_its_place_back() -> None:
     assert len(upstream.requests) == 3
 
 
-async def test_no_token_gives_the_place_back() -> None:
+async def test_a_missing_token_releases_the_place() -> None:
     async with (
         raw_upstream(ok) as upstream,
         build_client(upstream.url, build_credential(FakeIssuer(error=DOWN)), max_connections=1) as client,

@@ -68,12 +68,12 @@ def has_timers() -> bool:
 
 
 @virtually
-async def test_a_silent_upstream_ends_at_the_first_byte_clock() -> None:
+async def test_a_silent_upstream_ends_at_the_first_byte_timeout() -> None:
     assert await expiry_of(clock_of(first_byte=120)) == (120, "no first byte in time")
 
 
 @virtually
-async def test_a_first_byte_in_time_is_given_on_and_leaves_no_timer() -> None:
+async def test_a_first_byte_in_time_is_returned_and_leaves_no_timer() -> None:
     async def answer() -> bytes:
         await asyncio.sleep(119)
         return b"x"
@@ -84,7 +84,7 @@ async def test_a_first_byte_in_time_is_given_on_and_leaves_no_timer() -> None:
 
 
 @virtually
-async def test_the_first_byte_clock_counts_from_the_wait_and_the_total_from_the_beginning() -> None:
+async def test_the_first_byte_timeout_starts_with_the_wait_and_the_total_at_the_beginning() -> None:
     clock = clock_of(first_byte=100)
     await asyncio.sleep(50)
     assert (await expiry_of(clock))[0] == 100
@@ -94,7 +94,7 @@ async def test_the_first_byte_clock_counts_from_the_wait_and_the_total_from_the_
 
 
 @virtually
-async def test_without_bounds_the_wait_for_the_first_byte_is_endless() -> None:
+async def test_without_limits_the_wait_for_the_first_byte_is_endless() -> None:
     clock = ExchangeClock(NONE)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1000 * HOUR):
@@ -102,7 +102,7 @@ async def test_without_bounds_the_wait_for_the_first_byte_is_endless() -> None:
 
 
 @virtually
-async def test_an_upload_under_way_pushes_the_first_byte_clock() -> None:
+async def test_a_running_upload_extends_the_first_byte_timeout() -> None:
     clock = clock_of(first_byte=10)
     begun = now()
 
@@ -118,7 +118,7 @@ async def test_an_upload_under_way_pushes_the_first_byte_clock() -> None:
 
 
 @virtually
-async def test_an_upload_does_not_push_the_total() -> None:
+async def test_an_upload_does_not_extend_the_total_timeout() -> None:
     clock = clock_of(first_byte=10, total=50)
     begun = now()
 
@@ -133,7 +133,7 @@ async def test_an_upload_does_not_push_the_total() -> None:
 
 
 @virtually
-async def test_an_upload_outside_the_wait_moves_nothing() -> None:
+async def test_an_upload_outside_the_wait_extends_nothing() -> None:
     clock = clock_of(first_byte=10)
     clock.restart()
     assert (await expiry_of(clock))[0] == 10
@@ -156,7 +156,7 @@ async def test_an_upload_that_goes_on_while_the_wait_is_ended_disturbs_nothing()
 
 
 @virtually
-async def test_an_error_of_the_wait_itself_passes() -> None:
+async def test_an_error_of_the_wait_itself_is_raised() -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
@@ -182,7 +182,7 @@ async def test_the_gap_is_measured_from_the_beginning_of_the_current_wait() -> N
 
 
 @virtually
-async def test_the_callers_own_time_is_no_gap() -> None:
+async def test_the_time_of_the_caller_is_not_a_gap() -> None:
     clock = clock_of(idle=60)
     reader = Reader(clock)
     clock.start_waiting()
@@ -194,7 +194,7 @@ async def test_the_callers_own_time_is_no_gap() -> None:
 
 
 @virtually
-async def test_a_gap_of_exactly_the_bound_is_too_long() -> None:
+async def test_a_gap_of_exactly_the_limit_is_too_long() -> None:
     clock = clock_of(idle=60)
     reader = Reader(clock)
     clock.start_waiting()
@@ -204,7 +204,7 @@ async def test_a_gap_of_exactly_the_bound_is_too_long() -> None:
 
 
 @virtually
-async def test_without_an_idle_bound_silence_goes_on() -> None:
+async def test_without_an_idle_timeout_silence_is_allowed() -> None:
     clock = clock_of(total=10 * HOUR)
     reader = Reader(clock)
     clock.start_waiting()
@@ -212,7 +212,7 @@ async def test_without_an_idle_bound_silence_goes_on() -> None:
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["the upstream", "the caller"])
-def test_the_total_ends_it_whoever_is_waited_for(waits: bool) -> None:  # noqa: FBT001
+def test_the_total_timeout_ends_any_wait(waits: bool) -> None:  # noqa: FBT001
     @virtually
     async def end() -> None:
         clock = clock_of(idle=60, total=100)
@@ -229,7 +229,7 @@ def test_the_total_ends_it_whoever_is_waited_for(waits: bool) -> None:  # noqa: 
 
 
 @virtually
-async def test_without_bounds_no_timer_is_set() -> None:
+async def test_without_limits_no_timer_is_set() -> None:
     clock = ExchangeClock(NONE)
     Reader(clock)
     clock.start_waiting()
@@ -237,7 +237,7 @@ async def test_without_bounds_no_timer_is_set() -> None:
 
 
 @virtually
-async def test_an_event_costs_no_timer_of_its_own() -> None:
+async def test_an_event_needs_no_timer() -> None:
     clock = clock_of(idle=60)
     Reader(clock)
     before = clock._timer
@@ -283,7 +283,7 @@ async def test_a_stop_ends_an_unbounded_wait_too() -> None:
 
 
 @virtually
-async def test_a_stop_before_the_wait_lets_it_not_begin() -> None:
+async def test_a_stop_before_the_wait_prevents_it() -> None:
     clock = clock_of(first_byte=120)
     begun = now()
     clock.stop()
@@ -293,7 +293,7 @@ async def test_a_stop_before_the_wait_lets_it_not_begin() -> None:
 
 
 @virtually
-async def test_an_upload_does_not_push_a_stop() -> None:
+async def test_an_upload_does_not_delay_a_stop() -> None:
     clock = clock_of(first_byte=120)
     begun = now()
     loop = asyncio.get_running_loop()

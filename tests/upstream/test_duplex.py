@@ -135,7 +135,7 @@ async def test_silence_and_the_drain_close_both_sides() -> None:
 
 
 @pytest.mark.parametrize("close", [Close(LOST), Close(4002)])
-def test_an_upstream_that_takes_no_more_still_says_why_it_closed(close: Close) -> None:
+def test_an_upstream_that_stops_reading_still_sends_its_close_reason(close: Close) -> None:
     @virtually
     async def run() -> None:
         caller = Side("a", "b")

@@ -42,7 +42,7 @@ def attempt(health: UpstreamHealth, error: ProxyError | None = None, status: int
         (None, 504),
     ],
 )
-def test_an_upstream_in_trouble_opens_its_circuit(error: ProxyError | None, status: int | None) -> None:
+def test_failures_of_an_upstream_open_its_circuit(error: ProxyError | None, status: int | None) -> None:
     health = build_health(failures=2)
     for _ in range(2):
         attempt(health, error, status)
@@ -55,13 +55,13 @@ def test_an_upstream_in_trouble_opens_its_circuit(error: ProxyError | None, stat
     ("error", "status"),
     [(TokenUnavailable(), None), (Overloaded(), None), (None, 429), (None, 500), (None, 400), (None, 200)],
 )
-def test_what_tells_of_no_trouble_does_not(error: ProxyError | None, status: int | None) -> None:
+def test_other_outcomes_do_not_open_the_circuit(error: ProxyError | None, status: int | None) -> None:
     health = build_health(failures=1)
     attempt(health, error, status)
     assert health.opens_in == 0
 
 
-def test_a_caller_who_leaves_tells_nothing() -> None:
+def test_a_caller_who_leaves_is_not_counted() -> None:
     health = build_health(failures=2)
     attempt(health, Unreachable())
     with pytest.raises(KeyboardInterrupt), health.attempt():
@@ -70,7 +70,7 @@ def test_a_caller_who_leaves_tells_nothing() -> None:
     assert health.opens_in > 0
 
 
-def test_without_an_alternative_there_is_no_breaker_unless_it_is_asked_for() -> None:
+def test_without_an_alternative_there_is_no_breaker_unless_configured() -> None:
     alone, beside = build_health(), build_health(has_alternative=True)
     for health in (alone, beside):
         for _ in range(5):
@@ -96,7 +96,7 @@ def test_retries_are_in_proportion_to_requests() -> None:
     assert sum(budget.withdraw() for _ in range(100)) == pytest.approx(20, abs=1)
 
 
-def test_a_quiet_upstream_has_a_few_retries_and_saves_up_no_more_than_so_many() -> None:
+def test_a_quiet_upstream_has_a_few_retries_and_a_bounded_reserve() -> None:
     budget = RetryBudget(0.2)
     assert sum(budget.withdraw() for _ in range(100)) == RETRIES_MIN
     for _ in range(10_000):
@@ -104,7 +104,7 @@ def test_a_quiet_upstream_has_a_few_retries_and_saves_up_no_more_than_so_many() 
     assert sum(budget.withdraw() for _ in range(100)) == RETRIES_MAX
 
 
-def test_a_budget_of_nothing_allows_none() -> None:
+def test_an_empty_budget_allows_no_retries() -> None:
     budget = RetryBudget(0.0)
     budget.deposit()
     assert not budget.withdraw()
@@ -155,7 +155,7 @@ def test_it_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
     assert refused.value.headers["Retry-After"] == "10"
 
 
-def test_a_success_in_between_starts_the_count_anew(breaker: CircuitBreaker) -> None:
+def test_a_success_in_between_resets_the_count(breaker: CircuitBreaker) -> None:
     fail(breaker, 2)
     breaker.end(breaker.begin(), None)
     fail(breaker, 2)
@@ -181,9 +181,7 @@ def test_a_probe_that_fails_opens_it_for_another_cool_down(breaker: CircuitBreak
     assert (breaker.state, breaker.opens_in) == ("opened", 10)
 
 
-def test_a_probe_whose_caller_left_leaves_the_place_to_the_next_one(
-    breaker: CircuitBreaker, clock: Clock
-) -> None:
+def test_a_probe_whose_caller_left_makes_room_for_the_next_one(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 10.5
     breaker.abandon(breaker.begin())

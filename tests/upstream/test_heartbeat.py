@@ -54,7 +54,7 @@ class Upstream:
         await talk.answer(b'{"choices": []}', "Content-Type: application/json")
 
 
-async def test_a_caller_hears_from_us_while_the_upstream_thinks(run_proxy: RunProxy) -> None:
+async def test_a_caller_gets_heartbeats_while_the_upstream_is_silent(run_proxy: RunProxy) -> None:
     upstream = Upstream()
     async with (
         raw_upstream(upstream.stream) as raw,
@@ -89,7 +89,7 @@ async def test_a_caller_hears_from_us_while_the_upstream_thinks(run_proxy: RunPr
         (ON, "/v1/embeddings", STREAMED),
     ],
 )
-async def test_who_did_not_ask_for_it_hears_nothing(
+async def test_callers_without_heartbeat_get_none(
     run_proxy: RunProxy, options: str, path: str, body: bytes
 ) -> None:
     upstream = Upstream()
@@ -107,7 +107,7 @@ async def test_who_did_not_ask_for_it_hears_nothing(
         assert (await caller.answer()).status == 200
 
 
-async def test_a_caller_can_have_it_on_or_off_for_itself(run_proxy: RunProxy) -> None:
+async def test_a_caller_can_turn_it_on_or_off(run_proxy: RunProxy) -> None:
     upstream = Upstream()
     more = '[[access.keys]]\nname = "patient"\nkey = "sk-patient"\nheartbeat = 0\n'
     async with (
@@ -124,7 +124,7 @@ async def test_a_caller_can_have_it_on_or_off_for_itself(run_proxy: RunProxy) ->
         assert (await other.answer()).header("content-length") == ["15"]
 
 
-async def test_a_failure_before_the_first_beat_has_its_true_status(run_proxy: RunProxy) -> None:
+async def test_a_failure_before_the_first_heartbeat_keeps_its_status(run_proxy: RunProxy) -> None:
     upstream = Upstream()
     upstream.go_on.set()
     for script, status in ((upstream.refuse, 400), (upstream.break_off, 502)):
@@ -168,7 +168,7 @@ async def test_a_failure_after_it_is_an_error_event(
     assert proxy.exchanges[-1]["outcome"] == outcome
 
 
-async def test_the_clock_of_the_first_byte_counts_on(run_proxy: RunProxy) -> None:
+async def test_the_first_byte_timeout_keeps_running(run_proxy: RunProxy) -> None:
     upstream = Upstream()
     async with (
         raw_upstream(upstream.stream) as raw,
@@ -182,7 +182,7 @@ async def test_the_clock_of_the_first_byte_counts_on(run_proxy: RunProxy) -> Non
         assert b"[DONE]" not in body
 
 
-async def test_the_clock_of_the_gap_counts_on(run_proxy: RunProxy) -> None:
+async def test_the_idle_timeout_keeps_running(run_proxy: RunProxy) -> None:
     upstream = Upstream()
     upstream.go_on.set()
     async with (
@@ -208,7 +208,7 @@ async def test_a_caller_who_leaves_between_beats_closes_the_upstream(run_proxy: 
     assert proxy.exchanges[-1]["outcome"] == "client_gone"
 
 
-async def test_a_drain_ends_a_stream_that_only_beats(run_proxy: RunProxy) -> None:
+async def test_a_drain_ends_a_stream_that_only_sends_heartbeats(run_proxy: RunProxy) -> None:
     upstream = Upstream()
     async with (
         raw_upstream(upstream.stream) as raw,

@@ -100,7 +100,7 @@ async def test_the_lists_of_all_upstreams_become_one_under_callers_names(run_pro
     assert len(upstream.requests) == 2  # one for each upstream, though it was asked for twice
 
 
-async def test_upstreams_that_do_not_tell_are_left_out(run_proxy: RunProxy) -> None:
+async def test_upstreams_without_a_list_are_left_out(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(tell) as upstream,
         raw_upstream(fail) as silent,
@@ -111,7 +111,7 @@ async def test_upstreams_that_do_not_tell_are_left_out(run_proxy: RunProxy) -> N
     assert [line["upstream"] for line in proxy.lines if line["event"] == "model_list_failed"] == ["other"]
 
 
-async def test_where_nobody_tells_and_nothing_is_known_the_failure_is_told(run_proxy: RunProxy) -> None:
+async def test_without_any_list_the_failure_is_returned(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(fail) as upstream,
         run_proxy(upstream.url, more='[models]\nlist = "merged"') as proxy,
@@ -123,7 +123,7 @@ async def test_where_nobody_tells_and_nothing_is_known_the_failure_is_told(run_p
         assert json.loads(await caller.body(answer))["error"]["code"] == "upstream_bad_response"
 
 
-async def test_other_methods_are_relayed_all_the_same(run_proxy: RunProxy) -> None:
+async def test_other_methods_are_still_relayed(run_proxy: RunProxy) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.answer(b'{"deleted":true}', JSON)
 

@@ -42,7 +42,7 @@ def is_clean(text: bytes) -> bool:
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("status", [200, 400, 503])
-async def test_headers_of_any_answer_do_not_hold_it(run_proxy: RunProxy, form: str, status: int) -> None:
+async def test_headers_of_any_response_do_not_contain_it(run_proxy: RunProxy, form: str, status: int) -> None:
     async def script(talk: Conversation) -> None:
         headers = [f"X-Debug: sent {form}, thanks", f"WWW-Authenticate: Bearer error={form}", "X-Other: 1"]
         await talk.answer(b"{}", *headers, status=f"{status} X")
@@ -64,7 +64,7 @@ async def test_headers_of_any_answer_do_not_hold_it(run_proxy: RunProxy, form: s
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("cut", [None, 40])
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_the_body_of_an_error_does_not_hold_it_wherever_it_is_cut(
+async def test_the_body_of_an_error_does_not_contain_it_wherever_it_is_split(
     run_proxy: RunProxy, form: str, cut: int | None, chunked: bool  # noqa: FBT001
 ) -> None:  # fmt: skip
     body = b'{"error": {"message": "refused: %s, sorry"}}' % form.encode()
@@ -146,7 +146,7 @@ async def test_an_error_that_cannot_be_expanded_is_not_relayed(run_proxy: RunPro
         assert (answer.status, answer.header("x-should-retry")) == (502, ["false"])
 
 
-async def test_the_body_of_a_success_passes_as_it_is(run_proxy: RunProxy) -> None:
+async def test_the_body_of_a_success_is_forwarded_unchanged(run_proxy: RunProxy) -> None:
     body = json.dumps({"echo": TOKEN}).encode()
 
     async def script(talk: Conversation) -> None:
@@ -170,7 +170,7 @@ async def test_the_body_of_a_success_passes_as_it_is(run_proxy: RunProxy) -> Non
         b'data: {"object": "error", "message": "%s"}\n\n',
     ],
 )
-async def test_an_error_event_does_not_hold_it(run_proxy: RunProxy, event: bytes) -> None:
+async def test_an_error_event_does_not_contain_it(run_proxy: RunProxy, event: bytes) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         whole = b'data: {"choices": []}\n\n' + event % TOKEN.encode()
@@ -190,7 +190,7 @@ async def test_an_error_event_does_not_hold_it(run_proxy: RunProxy, event: bytes
         assert is_clean(body)
 
 
-async def test_a_vendors_error_inside_a_success_does_not_hold_it(run_proxy: RunProxy) -> None:
+async def test_a_vendors_error_inside_a_success_does_not_contain_it(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(json.dumps({"error_code": 110, "error_msg": f"bad {TOKEN}"}).encode(), JSON)
 
@@ -206,7 +206,7 @@ async def test_a_vendors_error_inside_a_success_does_not_hold_it(run_proxy: RunP
         assert is_clean(await caller.body(answer))
 
 
-async def test_a_refused_handshake_and_a_closed_websocket_do_not_tell_it(run_proxy: RunProxy) -> None:
+async def test_a_rejected_handshake_and_a_closed_websocket_do_not_reveal_it(run_proxy: RunProxy) -> None:
     def refuse(request: web.Request) -> web.Response | None:
         if "refuse" not in request.query:
             return None
@@ -236,7 +236,7 @@ async def test_a_refused_handshake_and_a_closed_websocket_do_not_tell_it(run_pro
     ['{"type": "error", "error": {"message": "bad %s"}}', '{"response": {"error": {"message": "é %s"}}}'],
 )
 @pytest.mark.parametrize("kind", [str, str.encode], ids=["text", "binary"])
-async def test_an_error_on_a_websocket_does_not_tell_it(
+async def test_an_error_on_a_websocket_does_not_reveal_it(
     run_proxy: RunProxy, error: str, kind: Callable[[str], str | bytes]
 ) -> None:
     async def script(socket: web.WebSocketResponse) -> None:

@@ -144,7 +144,7 @@ def error_in(event: bytes) -> dict[str, str]:
 
 
 @virtually
-async def test_an_answer_that_came_whole_goes_down_as_bytes() -> None:
+async def test_a_complete_response_is_forwarded_as_bytes() -> None:
     headers = [(b"Content-Length", b"4"), (b"X-Vendor", b"v"), (b"X-Request-Id", b"up-1"), (b"Server", b"s")]
     relayed = Relayed(FakeResponse([b"body"], headers, status=404))
     answer = await relayed.answer()
@@ -165,12 +165,12 @@ async def test_an_answer_that_came_whole_goes_down_as_bytes() -> None:
 
 
 @virtually
-async def test_an_empty_answer_goes_down_as_bytes() -> None:
+async def test_an_empty_response_is_forwarded_as_bytes() -> None:
     assert await Relayed(FakeResponse([b""], [(b"Content-Length", b"999")])).whole() == b""
 
 
 @virtually
-async def test_the_head_of_an_event_stream_is_no_stream_without_an_event() -> None:
+async def test_a_head_response_of_an_event_stream_needs_no_event() -> None:
     relayed = Relayed(events(b""), method="HEAD")
     answer = await relayed.answer()
     assert (answer.status, answer.body) == (200, b"")
@@ -178,7 +178,7 @@ async def test_the_head_of_an_event_stream_is_no_stream_without_an_event() -> No
 
 
 @pytest.mark.parametrize("headers", [[(b"Content-Length", b"8")], [(b"Transfer-Encoding", b"chunked")]])
-def test_an_answer_that_came_in_part_goes_down_as_it_comes(headers: Headers) -> None:
+def test_a_partial_response_is_forwarded_as_it_arrives(headers: Headers) -> None:
     @virtually
     async def run() -> None:
         relayed = Relayed(FakeResponse([b"half", 5.0, b"half", b""], headers))
@@ -190,7 +190,7 @@ def test_an_answer_that_came_in_part_goes_down_as_it_comes(headers: Headers) -> 
 
 
 @virtually
-async def test_the_first_chunk_goes_down_before_the_second_is_asked_for() -> None:
+async def test_the_first_chunk_is_forwarded_before_the_second_is_read() -> None:
     relayed = Relayed(events(b"data: 1\n\n"))  # and then silence
     body = cast(AsyncIterator[bytes], (await relayed.answer()).body)
     assert await anext(body) == b"data: 1\n\n"
@@ -198,7 +198,7 @@ async def test_the_first_chunk_goes_down_before_the_second_is_asked_for() -> Non
 
 
 @virtually
-async def test_only_whole_events_go_down() -> None:
+async def test_only_complete_events_are_forwarded() -> None:
     relayed = Relayed(events(b"data: 1\n\nda", b"ta: ", b"2\n", b"\ndata: 3\n\ndata", b": [DONE]\n\n", b""))
     assert await relayed.chunks() == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\n", DONE]
     assert relayed.record.events == 4
@@ -206,14 +206,14 @@ async def test_only_whole_events_go_down() -> None:
 
 
 @virtually
-async def test_a_tail_is_flushed_as_it_is_at_a_proper_end() -> None:
+async def test_a_tail_is_forwarded_unchanged_at_a_proper_end() -> None:
     relayed = Relayed(events(DONE, b": not quite an ev", b""))
     assert b"".join(await relayed.chunks()) == DONE + b": not quite an ev"
     assert relayed.record.bytes_down == len(DONE) + 17
 
 
 @virtually
-async def test_a_stream_of_one_unfinished_line_is_flushed_too() -> None:
+async def test_a_stream_of_one_unfinished_line_is_forwarded_too() -> None:
     assert await Relayed(events(b"data: [DONE]", b"")).chunks() == [b"data: [DONE]"]
 
 
@@ -226,7 +226,7 @@ async def test_a_stream_of_one_unfinished_line_is_flushed_too() -> None:
     ],
     ids=["compressed", "an error status", "another type"],
 )
-def test_what_is_no_plain_event_stream_passes_uninspected(response: FakeResponse) -> None:
+def test_responses_other_than_plain_event_streams_are_not_inspected(response: FakeResponse) -> None:
     @virtually
     async def run() -> None:
         relayed = Relayed(response, max_event_bytes=1)
@@ -257,7 +257,7 @@ async def test_an_event_stream_has_no_length_and_may_not_be_held_back() -> None:
 
 
 @virtually
-async def test_an_error_event_quotes_no_secret_and_any_other_event_passes_as_it_is() -> None:
+async def test_an_error_event_quotes_no_secret_and_other_events_do_not_change() -> None:
     error = b'data: {"error": {"message": "no: %s"}}\n\n'
     text = CONTENT.replace(b"word", SECRET) + b"\n\n"
     relayed = Relayed(events(text, error % SECRET, error % SECRET + b"data: 1\n\n", b""))
@@ -310,7 +310,7 @@ def test_only_streams_of_responses_get_a_named_error_event(
 
 
 @pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
-def test_a_stream_that_ends_without_saying_so_has_ended_early(endpoint: str) -> None:
+def test_a_stream_without_an_end_marker_has_ended_early(endpoint: str) -> None:
     @virtually
     async def run() -> None:
         relayed = Relayed(events(b"data: 1\n\ndata: tail", b""), endpoint=endpoint)
@@ -329,7 +329,7 @@ def test_a_stream_that_ends_without_saying_so_has_ended_early(endpoint: str) -> 
         ("embeddings", b"data: 2\n\n"),
     ],
 )
-def test_a_stream_that_ends_as_it_should_gets_no_error_event(endpoint: str, end: bytes) -> None:
+def test_a_complete_stream_gets_no_error_event(endpoint: str, end: bytes) -> None:
     @virtually
     async def run() -> None:
         relayed = Relayed(events(b"data: 1\n\n", end, b""), endpoint=endpoint)
@@ -368,7 +368,7 @@ def test_an_end_without_its_blank_line_is_whole(end: bytes) -> None:
 
 
 @virtually
-async def test_what_was_cut_after_the_finish_reason_is_dropped() -> None:
+async def test_a_partial_event_after_the_finish_reason_is_dropped() -> None:
     finished = FINISHED + b"\n\n"
     relayed = Relayed(events(finished, b'data: {"choices": [], "usage": {"to', b""))
     assert await relayed.chunks() == [finished]
@@ -436,7 +436,7 @@ async def test_another_body_that_breaks_raises_so_that_the_connection_is_aborted
 
 
 @virtually
-async def test_silence_in_mid_stream_is_told_as_a_cut_and_logged_as_a_timeout() -> None:
+async def test_silence_in_mid_stream_is_sent_as_a_cut_and_logged_as_a_timeout() -> None:
     relayed = Relayed(events(b"data: 1\n\n", 59.0, b"data: 2\n\n"), timeouts=Timeouts(idle=60))
     begun = asyncio.get_running_loop().time()
     *sent, last = await relayed.chunks()
@@ -475,7 +475,7 @@ async def test_a_stop_ends_a_stream_with_its_own_error_event() -> None:
     ],
     ids=["no connection", "cut before the first byte", "silence"],
 )
-def test_until_the_first_byte_a_failure_has_a_true_status(
+def test_a_failure_before_the_first_byte_has_its_own_status(
     response: FakeResponse, error: type[ProxyError]
 ) -> None:
     @virtually

@@ -65,7 +65,7 @@ async def relayed(
         return head, await caller.body(head), upstream
 
 
-async def test_what_the_upstream_would_refuse_is_taken_out_of_the_request(run_proxy: RunProxy) -> None:
+async def test_fields_that_the_upstream_would_reject_are_removed(run_proxy: RunProxy) -> None:
     body = {"model": "m", "tools": [], "tool_choice": "auto", "n": 1.5, "messages": [{"role": "user"}]}
     _, _, upstream = await relayed(run_proxy, b"{}", body=body)
     assert json.loads(upstream.requests[0].body) == {"model": "m", "n": 1.5, "messages": [{"role": "user"}]}
@@ -73,7 +73,7 @@ async def test_what_the_upstream_would_refuse_is_taken_out_of_the_request(run_pr
     assert upstream.requests[0].body == json.dumps(body).encode()
 
 
-async def test_an_unasked_usage_chunk_is_left_out_and_an_asked_one_is_not(run_proxy: RunProxy) -> None:
+async def test_a_usage_chunk_is_sent_only_if_requested(run_proxy: RunProxy) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     events = [chunk(**delta(content="a")), chunk(**delta("stop")), chunk(choices=[], usage=usage), DONE]
     _, body, _ = await relayed(run_proxy, events, body=STREAM)
@@ -84,7 +84,7 @@ async def test_an_unasked_usage_chunk_is_left_out_and_an_asked_one_is_not(run_pr
     assert chunks_of(body)[-1]["usage"] == usage
 
 
-async def test_azures_first_chunk_and_a_null_delta_are_cured(run_proxy: RunProxy) -> None:
+async def test_the_first_chunk_of_azure_and_a_null_delta_are_repaired(run_proxy: RunProxy) -> None:
     events = [
         chunk(choices=[], prompt_filter_results=[]),
         chunk(choices=[{"index": 0, "delta": None}]),
@@ -135,7 +135,7 @@ async def test_a_repaired_stream_is_not_held_back(run_proxy: RunProxy) -> None:
         (b"", "application/json", 502),
     ],
 )
-async def test_an_error_inside_a_200_gets_a_true_status(
+async def test_an_error_inside_a_200_gets_an_error_status(
     run_proxy: RunProxy, answer: bytes, content_type: str, status: int
 ) -> None:
     head, body, _ = await relayed(run_proxy, answer, content_type=content_type)
@@ -145,14 +145,14 @@ async def test_an_error_inside_a_200_gets_a_true_status(
     assert (head.status, body) == (200, answer)
 
 
-async def test_a_stream_that_begins_with_a_vendors_error_gets_a_true_status(run_proxy: RunProxy) -> None:
+async def test_a_stream_that_begins_with_a_vendors_error_gets_an_error_status(run_proxy: RunProxy) -> None:
     spark = b'data: {"code":11200,"message":"AppIdNoAuthError","sid":"cht000"}\n\n'
     head, body, _ = await relayed(run_proxy, [spark], body=STREAM)
     assert head.status >= 400
     assert "AppIdNoAuthError" in json.loads(body)["error"]["message"]
 
 
-async def test_a_vendors_error_in_mid_stream_is_told_once(run_proxy: RunProxy) -> None:
+async def test_a_vendors_error_in_mid_stream_is_sent_once(run_proxy: RunProxy) -> None:
     events = [chunk(**delta(content="a")), b'data: {"code":10013,"message":"audit","sid":"cht000"}\n\n']
     head, body, _ = await relayed(run_proxy, events, body=STREAM)
     errors = [each["error"] for each in chunks_of(body) if "error" in each]
@@ -212,7 +212,7 @@ async def test_embeddings_are_sorted_and_counted(run_proxy: RunProxy) -> None:
 CRLF = b'data: {"choices": [{"delta": {"content": "a"}}]}'
 
 
-async def test_a_callers_repairs_count_beside_those_of_the_upstream(run_proxy: RunProxy) -> None:
+async def test_repairs_of_the_caller_are_added_to_those_of_the_upstream(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(b"event: message\r\nid: 1\r\n" + CRLF + b"\r\n\r\ndata: [DONE]\r\n\r\n")
@@ -249,7 +249,7 @@ STREAMED = [chunk(**delta(content="a")), chunk(**delta("stop", content="b")), DO
 @pytest.mark.parametrize("repairs", ["ragflow", "dify"])
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain; charset=utf-8", "text/html", ""])
 @pytest.mark.parametrize("before", [b"", b": wait\n\n", b"\n\n"])
-async def test_a_stream_is_known_by_its_first_bytes_whatever_its_label(
+async def test_a_stream_is_recognised_by_its_first_bytes_whatever_its_content_type(
     run_proxy: RunProxy, repairs: str, content_type: str, before: bytes
 ) -> None:
     events = [before, *STREAMED] if before else STREAMED
@@ -281,7 +281,7 @@ async def test_a_stream_without_an_end_is_accepted_where_a_repair_says_so(run_pr
     assert chunks_of(body)[-1]["error"]["code"] == "upstream_aborted"
 
 
-async def test_a_stored_completion_gains_nothing(run_proxy: RunProxy) -> None:
+async def test_a_stored_completion_does_not_change(run_proxy: RunProxy) -> None:
     stored = b'{"object": "list", "data": [{"id": "c", "choices": [{"message": {"content": null}}]}]}'
 
     async def script(talk: Conversation) -> None:
@@ -297,7 +297,7 @@ async def test_a_stored_completion_gains_nothing(run_proxy: RunProxy) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>login</html>", b"", b"upstream exploded", b"\xff"])
-async def test_a_bad_answer_is_an_error_that_no_client_retries(run_proxy: RunProxy, body: bytes) -> None:
+async def test_a_bad_response_is_an_error_that_no_client_retries(run_proxy: RunProxy, body: bytes) -> None:
     head, told, _ = await relayed(run_proxy, body)
     error = f"Error code: {head.status} - {json.loads(told)}"
     assert head.header("x-should-retry") == ["false"]

@@ -70,12 +70,12 @@ ENDPOINTS = {
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
-def test_the_longest_named_beginning_decides(method: str, path: str, upstream: str) -> None:
+def test_the_longest_configured_prefix_decides(method: str, path: str, upstream: str) -> None:
     assert routing_of(ENDPOINTS).choose(endpoint_of(path, method)).upstream == upstream
 
 
 @pytest.mark.parametrize(("endpoint", "name"), [(EMBEDDINGS, "embed"), (OTHER, "main")])
-def test_a_route_has_the_client_and_the_clocks_of_its_upstream(endpoint: Endpoint, name: str) -> None:
+def test_a_route_has_the_client_and_the_timeouts_of_its_upstream(endpoint: Endpoint, name: str) -> None:
     route = routing_of(ENDPOINTS).choose(endpoint)
     assert route.endpoint == endpoint
     assert route.client is CLIENTS[name]
@@ -83,7 +83,7 @@ def test_a_route_has_the_client_and_the_clocks_of_its_upstream(endpoint: Endpoin
 
 
 @pytest.mark.parametrize("endpoint", [CHAT_COMPLETIONS, EMBEDDINGS, OTHER])
-def test_without_named_endpoints_everything_goes_to_the_default(endpoint: Endpoint) -> None:
+def test_without_configured_endpoints_everything_goes_to_the_default(endpoint: Endpoint) -> None:
     assert routing_of({}).choose(endpoint).upstream == "main"
 
 
@@ -160,12 +160,12 @@ FOUR: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def test_a_plan_asks_the_peers_then_their_fallbacks_each_once() -> None:
+def test_a_plan_lists_the_peers_then_their_fallbacks_each_once() -> None:
     routing = plan_of(FOUR, {"a": 2, "b": 1})
     assert [names(routing.plan(CHAT_COMPLETIONS)) for _ in range(3)] == ["a b c d", "b a c d", "a b c d"]
 
 
-def test_a_plan_leaves_out_whose_circuit_is_open_unless_it_is_that_of_all() -> None:
+def test_a_plan_skips_open_circuits_unless_all_are_open() -> None:
     routing = plan_of(FOUR, "a")
     plan = routing.plan(CHAT_COMPLETIONS)
 
@@ -182,7 +182,7 @@ def test_a_plan_leaves_out_whose_circuit_is_open_unless_it_is_that_of_all() -> N
     assert [reading.circuit for reading in routing.readings()] == ["opened", None, "opened", None]
 
 
-def test_the_memory_of_an_upstream_that_did_not_change_goes_on() -> None:
+def test_the_health_of_an_unchanged_upstream_is_kept() -> None:
     before = plan_of(FOUR, "a")
     for _ in range(5):
         with before.choose(CHAT_COMPLETIONS).health.attempt() as end:
@@ -212,7 +212,7 @@ def test_models_have_other_names_at_other_upstreams() -> None:
         (Caller("calm", heartbeat=9), 9),
     ],
 )
-def test_a_heartbeat_is_the_callers_or_else_the_upstreams(caller: Caller, seconds: float) -> None:
+def test_the_heartbeat_of_the_caller_overrides_that_of_the_upstream(caller: Caller, seconds: float) -> None:
     routing = plan_of({"a": {"heartbeat": 15}}, "a")
     assert routing.choose(CHAT_COMPLETIONS, None, caller).heartbeat == seconds
 
@@ -228,7 +228,7 @@ def turns(balance: Balance, count: int) -> str:
     return "".join(balance.order(balance.names)[0] for _ in range(count))
 
 
-def test_turns_are_well_apart() -> None:
+def test_turns_are_evenly_spaced() -> None:
     assert turns(Balance({"a": 5, "b": 1, "c": 1}), 7) == "aabacaa"
 
 
@@ -244,11 +244,11 @@ def test_shares_are_exact_over_every_round(weights: dict[str, int], before: int)
 
 
 @given(WEIGHTS, st.sets(st.sampled_from("abcdef")))
-def test_whoever_fails_there_is_always_another(weights: dict[str, int], able: set[str]) -> None:
+def test_every_upstream_has_a_successor_in_the_plan(weights: dict[str, int], able: set[str]) -> None:
     assert {*Balance(weights).order(able)} == {*weights}
 
 
-def test_while_one_is_left_alone_the_others_keep_their_shares() -> None:
+def test_while_one_circuit_is_open_the_others_keep_their_shares() -> None:
     balance = Balance({"a": 3, "b": 1, "c": 1})
     turns(balance, 2)
     found = Counter(balance.order({"b", "c"})[0] for _ in range(100))

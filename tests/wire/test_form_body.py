@@ -129,7 +129,7 @@ def test_a_form_with_another_content_type_is_not_plain(content_type: bytes) -> N
         part("file", b"", "; filename=\"a\"; filename*=utf-8''%E4%BD%A0") + part("temperature", b"0") + END,
     ],
 )
-def test_what_clients_send_is_plain(body: bytes) -> None:
+def test_forms_of_clients_are_plain(body: bytes) -> None:
     assert read_form(TYPE, body).is_plain
 
 

@@ -66,7 +66,7 @@ def test_all_other_headers_are_forwarded_in_order_and_unchanged(name: bytes) -> 
     assert request_headers(sent, request_id="r1")[:3] == sent
 
 
-def test_identity_encoding_and_our_request_id_are_asked() -> None:
+def test_identity_encoding_and_our_request_id_are_sent() -> None:
     up = request_headers([(b"accept-encoding", b"gzip, br")], request_id="r1")
     assert up == [(b"accept-encoding", b"identity"), (b"x-request-id", b"r1")]
 
@@ -126,12 +126,12 @@ def test_an_event_stream_forbids_caches_and_buffers() -> None:
     ]
 
 
-def test_any_other_answer_keeps_its_length_and_encoding() -> None:
+def test_any_other_response_keeps_its_length_and_encoding() -> None:
     arrived = [(b"content-length", b"9"), (b"content-encoding", b"gzip"), (b"cache-control", b"private")]
     assert response_headers(arrived, event_stream=False) == [*arrived, *SAFE]
 
 
-def test_any_other_answer_is_not_stored_unless_the_upstream_says_so() -> None:
+def test_any_other_response_is_not_cached_unless_the_upstream_allows_it() -> None:
     assert response_headers([], event_stream=False) == OWN
     assert response_headers([(b"Cache-Control", b"max-age=9")], event_stream=False)[0] == (
         b"cache-control", b"max-age=9",
@@ -152,7 +152,7 @@ def test_a_preflight_is_known(method: str, header: bytes, expected: bool) -> Non
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=12).map(bytes.lower), st.binary(max_size=12))))
-def test_no_header_is_ever_made_up_or_altered(sent: list[tuple[bytes, bytes]]) -> None:
+def test_no_header_is_invented_or_changed(sent: list[tuple[bytes, bytes]]) -> None:
     up = request_headers(sent, request_id="r")[:-2]
     assert [pair for pair in sent if pair in up] == [pair for pair in sent if pair[0] in names(up)]
 

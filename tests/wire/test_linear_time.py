@@ -121,7 +121,7 @@ def test_an_event_stream(before: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", b'{"error":', b'{"usage":{"prompt_tokens":1,"a":'])
-def test_the_end_of_an_answer(before: bytes) -> None:
+def test_the_end_of_a_response(before: bytes) -> None:
     def run(body: bytes) -> None:
         read_usage(body)
         read_usage_in_tail(body)
@@ -216,7 +216,7 @@ def test_the_subprotocols_of_a_websocket() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 64 * KIB])
-def test_the_raw_bytes_of_an_answer(size: int) -> None:
+def test_the_raw_bytes_of_a_response(size: int) -> None:
     def run(body: bytes) -> None:
         meter = ResponseMeter()
         for chunk in chunks(body, size):

@@ -26,7 +26,7 @@ from proxy.wire.model_list import MODELS_MAX, ModelEntry, filter_listing, listin
         ({"data": []}, []),
     ],
 )  # fmt: skip
-def test_what_upstreams_answer_is_read(answer: object, expected: list[ModelEntry]) -> None:
+def test_lists_of_upstreams_are_read(answer: object, expected: list[ModelEntry]) -> None:
     assert read_entries(json.dumps(answer).encode()) == expected
 
 

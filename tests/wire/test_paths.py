@@ -54,7 +54,7 @@ def test_bare_mount_takes_openais_first_segments(segment: str) -> None:
         b"/v2/models",
     ],
 )
-def test_what_is_not_openais_is_not_found(path: bytes) -> None:
+def test_paths_outside_the_openai_api_are_not_found(path: bytes) -> None:
     with pytest.raises(NotFound):
         find_target("GET", path)
 
@@ -173,12 +173,12 @@ def test_a_slash_is_only_encoded_inside_the_id_of_a_model(path: bytes) -> None:
         b"/v1/a#b",
     ],
 )
-def test_ambiguous_targets_are_refused(path: bytes) -> None:
+def test_ambiguous_targets_are_rejected(path: bytes) -> None:
     with pytest.raises(InvalidRequest):
         check_target(path, b"")
 
 
-def test_a_fragment_in_the_query_is_refused() -> None:
+def test_a_fragment_in_the_query_is_rejected() -> None:
     with pytest.raises(InvalidRequest):
         check_target(b"/v1/models", b"a=1#x")
 

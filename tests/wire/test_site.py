@@ -130,7 +130,7 @@ def test_without_an_origin_the_relation_of_the_sites_decides() -> None:
     ]
 
 
-def test_elsewhere_a_page_must_be_of_the_very_host() -> None:
+def test_on_other_hosts_a_page_must_come_from_the_same_host() -> None:
     for origin, host, foreign in [
         (b"http://llm.corp:8080", b"llm.corp:8080", False),
         (b"https://llm.corp", b"llm.corp", False),

@@ -113,7 +113,9 @@ def test_the_last_usage_of_a_stream_is_read(events: bytes, expected: Usage | Non
     "unit", [b'"usage":', b'{"usage":', b'{"usage":{"a":1},', b'\\"', b'"', b"\\", b"[", b"}", b",", b"\r"]
 )
 @pytest.mark.parametrize("read", [read_usage, read_usage_in_tail, read_stream_usage])
-def test_no_answer_takes_long_to_search(read: Callable[[bytes], Usage | None], unit: bytes) -> None:
+def test_searching_takes_linear_time_for_any_response(
+    read: Callable[[bytes], Usage | None], unit: bytes
+) -> None:
     body = b"data: " + unit * ((1 << 20) // len(unit))
     since = time.process_time()
     read(body)
@@ -128,7 +130,7 @@ def test_an_estimate_is_zero_only_if_nothing_is_charged(charge: Charge) -> None:
         assert (sum(usage) == 0) is (charge is Charge.NOTHING)
 
 
-def test_an_estimate_grows_with_what_was_sent_and_answered() -> None:
+def test_an_estimate_grows_with_request_and_response() -> None:
     assert estimate_usage(Charge.TEXT, 4000, 0, 0) == (1000, 0)
     assert estimate_usage(Charge.TEXT, 4000, 300, 0) == (1000, 13)
     assert estimate_usage(Charge.TEXT, 4000, 50 * 220, 50) == (1000, 50)  # About one token per chunk.

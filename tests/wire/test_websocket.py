@@ -32,7 +32,7 @@ def test_the_model_is_read_as_servers_read_it(query: bytes, model: str | None) -
     assert find_model(query) == model
 
 
-def test_two_models_are_refused() -> None:
+def test_two_models_are_rejected() -> None:
     with pytest.raises(InvalidRequest):
         find_model(b"model=a&mode%6c=a")
 

@@ -128,7 +128,7 @@ def test_invalid_and_forbidden_formulas_are_rejected(latex: str) -> None:
 
 @given(st.lists(PARTS | st.text(max_size=2), max_size=30).map("".join))
 @settings(max_examples=200)
-def test_any_text_is_read_or_refused(latex: str) -> None:
+def test_any_text_is_parsed_or_rejected(latex: str) -> None:
     told = to_mathml(latex, display=False)
     assert told is None or told.startswith("<math>")
 

@@ -23,7 +23,7 @@ def steadily(count: int, gap: float, first: float = 0.5) -> Timing:
         (Timing([]), False),
     ],
 )
-def test_blocks_are_told_from_a_stream(timing: Timing, *, buffered: bool) -> None:
+def test_blocks_are_distinguished_from_a_stream(timing: Timing, *, buffered: bool) -> None:
     assert timing.buffered is buffered
 
 

@@ -31,7 +31,7 @@ def test_both_languages_say_the_same(name: str) -> None:
         assert fields(entry.english) == fields(entry.chinese)
 
 
-def test_every_failure_of_a_connection_has_words() -> None:
+def test_every_connection_failure_has_a_message() -> None:
     assert {*FailureKind} <= CATALOGUE.keys()
 
 

@@ -36,7 +36,7 @@ HEADS = {
 
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("head", HEADS)
-async def test_any_answer_is_judged(head: str, body: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_any_response_gets_a_finding(head: str, body: str, capsys: pytest.CaptureFixture[str]) -> None:
     async def say(talk: Conversation) -> None:
         content = BODIES[body]
         await talk.say(HEADS[head] + b"Content-Length: %d\r\n\r\n" % len(content) + content)

@@ -229,7 +229,7 @@ def found_in(printed: str) -> list[str]:
     return [finding["id"] for finding in json.loads(printed)["findings"] if finding["level"] != "ok"]
 
 
-def test_there_are_enough_of_them() -> None:
+def test_enough_broken_setups_are_tested() -> None:
     assert len({setup.name for setup in SETUPS}) == len(SETUPS) >= 40
 
 
@@ -261,7 +261,7 @@ def test_a_broken_setup_is_named(
     ],
     ids=lambda setup: setup.name,
 )
-def test_what_is_sound_is_all_green(
+def test_a_correct_setup_passes_every_check(
     setup: Setup, places: dict[str, object], tmp_path: Path, capsys: Printed
 ) -> None:
     assert run(setup, places, tmp_path, "--json") == 0

@@ -44,7 +44,7 @@ async def test_a_cold_fleet_fetches_once(store: RedisServer) -> None:
     assert issuer.fetches == 1
 
 
-async def test_who_comes_late_adopts_the_life_that_is_left_whatever_its_clock_says(
+async def test_a_late_member_adopts_the_remaining_lifetime_whatever_its_clock(
     store: RedisServer,
 ) -> None:
     issuer = FakeIssuer(lifetime=100.0)
@@ -83,7 +83,7 @@ async def test_a_rejected_token_in_the_store_is_not_adopted_again(store: RedisSe
     assert brought.generation == 2
 
 
-async def test_a_stale_member_adopts_what_another_has_renewed(store: RedisServer) -> None:
+async def test_a_stale_member_adopts_the_token_that_another_refreshed(store: RedisServer) -> None:
     issuer = FakeIssuer(lifetime=100.0)
     async with fleet_of(2, store.url, issuer) as (one, two):
         held = await one.machine.get()
@@ -98,7 +98,7 @@ async def test_a_stale_member_adopts_what_another_has_renewed(store: RedisServer
 # --- what the issuer says, and what only one member hears
 
 
-async def test_a_way_that_is_broken_is_one_members_own(store: RedisServer) -> None:
+async def test_a_network_failure_affects_only_its_member(store: RedisServer) -> None:
     broken, issuer = FakeIssuer(error=DOWN), FakeIssuer()
     async with fleet_of(1, store.url, broken) as (bad,), fleet_of(5, store.url, issuer) as members:
         assert (await failure_of(bad.machine.get())).reason == "the issuer is down"
@@ -109,7 +109,9 @@ async def test_a_way_that_is_broken_is_one_members_own(store: RedisServer) -> No
 
 
 @pytest.mark.parametrize("said", [REFUSED, BUSY, TokenFetchError("busy", retry_after=60, answered=True)])
-async def test_what_one_member_hears_stops_nobody_else(store: RedisServer, said: TokenFetchError) -> None:
+async def test_a_refusal_of_one_member_does_not_stop_the_others(
+    store: RedisServer, said: TokenFetchError
+) -> None:
     """It may come from something on that member's own way."""
     forbidden, issuer = FakeIssuer(error=said), FakeIssuer()
     async with fleet_of(1, store.url, forbidden) as (bad,), fleet_of(5, store.url, issuer) as members:
@@ -122,7 +124,7 @@ async def test_what_one_member_hears_stops_nobody_else(store: RedisServer, said:
 
 
 @pytest.mark.parametrize(("said", "status"), [(REFUSED, 502), (BUSY, 503)])
-async def test_what_two_members_hear_stops_all_and_its_pause_is_everybodys(
+async def test_a_refusal_of_two_members_pauses_all(
     store: RedisServer, said: TokenFetchError, status: int
 ) -> None:
     issuer = FakeIssuer(error=said)
@@ -138,7 +140,7 @@ async def test_what_two_members_hear_stops_all_and_its_pause_is_everybodys(
     assert issuer.fetches == 3
 
 
-async def test_an_issuer_that_asks_to_wait_is_left_alone_by_all_once_two_have_heard_it(
+async def test_a_retry_after_received_by_two_members_pauses_all(
     store: RedisServer,
 ) -> None:
     issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=120, answered=True))
@@ -149,7 +151,7 @@ async def test_an_issuer_that_asks_to_wait_is_left_alone_by_all_once_two_have_he
         assert all(100 < int(error.headers["Retry-After"]) <= 121 for error in errors)
 
 
-async def test_refusals_are_repeated_by_the_fleet_as_seldom_as_by_one(store: RedisServer) -> None:
+async def test_a_fleet_retries_a_refused_fetch_no_more_often_than_one_member(store: RedisServer) -> None:
     issuer = FakeIssuer(error=REFUSED)
     async with fleet_of(6, store.url, issuer) as members:
         began = time.monotonic()
@@ -161,7 +163,7 @@ async def test_refusals_are_repeated_by_the_fleet_as_seldom_as_by_one(store: Red
         await asyncio.gather(*(healed(member) for member in members))
 
 
-async def test_a_single_member_believes_a_refusal_in_the_end(store: RedisServer) -> None:
+async def test_a_single_member_accepts_a_repeated_refusal(store: RedisServer) -> None:
     issuer = FakeIssuer(error=REFUSED)
     async with fleet_of(1, store.url, issuer) as (member,):
         statuses: list[int] = []
@@ -227,7 +229,7 @@ async def test_a_lease_is_as_long_as_the_last_fetch_took_and_no_longer(store: Re
         assert 0.8 + HOLD_MARGIN_SECONDS <= member.sharing._hold() < 2.0
 
 
-async def test_who_fetched_last_refreshes_first(store: RedisServer) -> None:
+async def test_the_member_that_fetched_last_refreshes_first(store: RedisServer) -> None:
     async with fleet_of(6, store.url, FakeIssuer()) as members:
         await tokens_of(members)
         held = [await member.machine.get() for member in members]
@@ -235,7 +237,7 @@ async def test_who_fetched_last_refreshes_first(store: RedisServer) -> None:
         assert all(leader.refresh_at < one.refresh_at for one in held if one.adopted)
 
 
-async def test_where_tokens_revoke_each_other_a_fetch_is_never_overtaken(store: RedisServer) -> None:
+async def test_a_fetch_from_a_revoking_issuer_is_never_overtaken(store: RedisServer) -> None:
     slow, issuer = FakeIssuer(delay=1.5), FakeIssuer()
     exclusive: dict[str, Any] = {"lease_seconds": LEASE, "exclusive": True, "required": True}
     async with (
@@ -264,7 +266,7 @@ async def test_a_lease_is_renewed_no_longer_than_a_fetch_may_take(store: RedisSe
         await asyncio.wait({flight})
 
 
-async def test_a_holder_that_dies_in_mid_fetch_is_missed_for_a_lease(store: RedisServer) -> None:
+async def test_a_holder_that_dies_while_fetching_blocks_others_for_one_lease(store: RedisServer) -> None:
     hanging, issuer = FakeIssuer(delay=60.0), FakeIssuer()
     async with (
         fleet_of(1, store.url, hanging, lease_seconds=LEASE) as (dying,),
@@ -327,7 +329,7 @@ async def test_another_recipe_never_sees_the_token(store: RedisServer, recipe: b
     assert other.fetches == fetches
 
 
-async def test_nothing_readable_lies_in_the_store(store: RedisServer) -> None:
+async def test_redis_contains_no_plain_text(store: RedisServer) -> None:
     issuer = FakeIssuer(token="canary-t0ken")
     async with fleet_of(1, store.url, issuer, recipe=b"url and canary-s3cret") as (member,):
         await member.machine.get()
@@ -338,7 +340,7 @@ async def test_nothing_readable_lies_in_the_store(store: RedisServer) -> None:
         assert b"corp" not in key + value
 
 
-async def test_closing_gives_the_lease_back(store: RedisServer) -> None:
+async def test_closing_releases_the_lease(store: RedisServer) -> None:
     issuer = FakeIssuer(delay=60.0)
     async with fleet_of(1, store.url, issuer) as (member,):
         member.machine.prefetch()

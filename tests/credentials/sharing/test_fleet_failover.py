@@ -19,7 +19,7 @@ from tests.test_redis_connection_reach import listens
 MASTER = "tokens"
 
 
-async def test_a_failover_costs_nobody_an_error(tmp_path: Path) -> None:
+async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
     master, replica, watcher = free_port(), free_port(), free_port()
     homes = [tmp_path / name for name in ("master", "replica", "sentinel")]
     for home in homes:

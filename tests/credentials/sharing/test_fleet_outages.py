@@ -111,7 +111,7 @@ async def test_a_required_redis_that_is_gone_fails_closed(
     assert issuer.fetches == 1
 
 
-async def test_a_key_that_is_exchanged_cuts_nobody_off(store: RedisServer) -> None:
+async def test_a_key_rotation_disconnects_no_member(store: RedisServer) -> None:
     old, new = "0" * 64, "1" * 64
     issuer = FakeIssuer()
     both = [
@@ -127,7 +127,7 @@ async def test_a_key_that_is_exchanged_cuts_nobody_off(store: RedisServer) -> No
     assert issuer.fetches == 1
 
 
-async def test_a_record_that_cannot_be_opened_is_fetched_anew_and_said(
+async def test_a_record_that_cannot_be_decrypted_is_logged_and_fetched_again(
     store: RedisServer, lines: list[EventDict]
 ) -> None:
     issuer = FakeIssuer()
@@ -150,7 +150,7 @@ async def test_many_waiters_at_a_busy_fleet_all_get_their_token(store: RedisServ
     assert issuer.fetches == 1
 
 
-async def test_an_issuer_that_revokes_is_not_fought_over(store: RedisServer) -> None:
+async def test_members_do_not_compete_for_a_revoking_issuer(store: RedisServer) -> None:
     revoking = RevokingIssuer(delay=0.02)
     async with fleet_of(8, store.url, revoking, required=True, exclusive=True) as members:
         await tokens_of(members)

@@ -67,7 +67,7 @@ async def test_closing_forgets_everything() -> None:
     await store.close()
 
 
-def test_nothing_of_aiocache_is_used_but_its_memory_cache() -> None:
+def test_only_the_memory_cache_of_aiocache_is_used() -> None:
     """Its decorators log the value when a write fails; its lock lets every waiter through at once."""
     imported: dict[str, list[str]] = {}
     for path in Path(proxy.__file__).parent.rglob("*.py"):

@@ -16,7 +16,7 @@ lives = st.floats(0.001, 1e7) | st.just(math.inf)
 
 
 @given(st.text(min_size=1), lives, st.none() | st.floats(0, 1e6))
-def test_what_is_written_is_read(token: str, lifetime: float, refresh_in: float | None) -> None:
+def test_a_written_record_is_read_back(token: str, lifetime: float, refresh_in: float | None) -> None:
     fetched = FetchedToken(Secret(token), lifetime, refresh_in, certain=len(token) % 2 == 0)
     raw = b"12 " + write_record(fetched, SEAL, "place")
     assert read_record(raw, SEAL, "place") == fetched
@@ -26,12 +26,12 @@ EMPTY = b"7 " + SEAL.close(b"{}", "place")
 
 
 @pytest.mark.parametrize("raw", [b"", b"7", b"7 ", b"garbage", pytest.param(EMPTY, id="empty")])
-def test_what_cannot_be_read_is_none(raw: bytes) -> None:
+def test_an_unreadable_record_is_none(raw: bytes) -> None:
     assert read_record(raw, SEAL, "place") is None
 
 
 @given(st.floats(2.0, 1e6), st.floats(0.0, 0.99))
-def test_the_end_is_where_the_store_says(lifetime: float, gone: float) -> None:
+def test_the_expiry_is_that_of_the_store(lifetime: float, gone: float) -> None:
     fetched = FetchedToken(Secret("t"), lifetime)
     minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
     remaining = minted.expires_at * (1 - gone)

@@ -38,7 +38,7 @@ def identity(values: dict[str, Any], **others: dict[str, Any]) -> bytes:
         {"params": {"x": "y"}},
     ],
 )
-def test_any_other_question_is_another_recipe(change: dict[str, Any]) -> None:
+def test_any_other_request_is_another_recipe(change: dict[str, Any]) -> None:
     assert identity({**OAUTH2, **change}) != identity(OAUTH2)
 
 
@@ -46,11 +46,11 @@ def test_any_other_question_is_another_recipe(change: dict[str, Any]) -> None:
     "change",
     [{"inject": {"query": "t"}}, {"timeout": 3}, {"sharing": "redis"}, {"invalidate_on": [{"status": 403}]}],
 )
-def test_what_is_done_with_the_token_makes_no_difference(change: dict[str, Any]) -> None:
+def test_the_use_of_the_token_is_not_part_of_the_recipe(change: dict[str, Any]) -> None:
     assert identity({**OAUTH2, **change}) == identity(OAUTH2)
 
 
-def test_of_a_key_file_the_content_counts_and_not_its_place(tmp_path: Path) -> None:
+def test_a_key_file_is_identified_by_its_content(tmp_path: Path) -> None:
     one, same, other = (tmp_path / name for name in ("one.json", "same.json", "other.json"))
     for path, key in ((one, "a"), (same, "a"), (other, "b")):
         path.write_text(f'{{"type": "service_account", "key": "{key}"}}')
@@ -58,7 +58,7 @@ def test_of_a_key_file_the_content_counts_and_not_its_place(tmp_path: Path) -> N
     assert identities[0] == identities[1] != identities[2]
 
 
-def test_of_a_file_that_changes_the_place_counts(tmp_path: Path) -> None:
+def test_a_token_file_is_identified_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("one")
     azure = {
@@ -70,12 +70,12 @@ def test_of_a_file_that_changes_the_place_counts(tmp_path: Path) -> None:
     assert identity(azure) == before
 
 
-def test_shapes_that_look_alike_are_told_apart() -> None:
+def test_similar_shapes_are_distinguished() -> None:
     bodies = [{"a": "1"}, {"a": 1}, {"a": ["1"]}, {"a": {"secret": "1"}}, {"a": None}, {}]
     assert len({identity({**HTTP, "json": body}) for body in bodies}) == len(bodies)
 
 
-def test_another_credentials_recipe_counts_and_its_name_does_not() -> None:
+def test_another_credential_is_identified_by_its_recipe_not_its_name() -> None:
     exchange = {**HTTP, "json": {"subject": "${credential:k8s}"}}
     other = {**HTTP, "json": {"subject": "${credential:renamed}"}}
     k8s = {"source": "static", "value": "one"}

@@ -137,7 +137,7 @@ async def failure_of(section: AzureCredential) -> TokenFetchError:
     return caught.value
 
 
-async def test_a_client_secret_is_shown_to_the_authority(authority: Authority) -> None:
+async def test_a_client_secret_is_sent_to_the_authority(authority: Authority) -> None:
     fetched = await fetch(client_secret(authority))
 
     assert fetched.secret.reveal() == f"{TOKEN}-1"
@@ -153,7 +153,7 @@ async def test_a_client_secret_is_shown_to_the_authority(authority: Authority) -
     }
 
 
-async def test_every_fetch_asks_although_the_sdk_has_a_token_in_its_memory(authority: Authority) -> None:
+async def test_every_fetch_sends_a_request_despite_the_cache_of_the_sdk(authority: Authority) -> None:
     source = build_source(client_secret(authority))
 
     tokens = [(await source.fetch()).secret.reveal() for _ in range(3)]
@@ -172,7 +172,7 @@ async def test_a_token_that_the_upstream_refused_is_replaced_by_a_new_one(author
     assert (refused.secret.reveal(), fresh.secret.reveal()) == (f"{TOKEN}-1", f"{TOKEN}-2")
 
 
-async def test_the_authoritys_hint_for_a_refresh_is_heeded(authority: Authority) -> None:
+async def test_the_refresh_hint_of_the_authority_is_used(authority: Authority) -> None:
     authority.reply = {"expires_in": 7200, "refresh_in": 1800}
 
     fetched = await fetch(client_secret(authority))
@@ -203,7 +203,7 @@ async def test_a_certificate_signs_an_assertion(authority: Authority) -> None:
     assert (claims["iss"], claims["sub"]) == ("app", "app")
 
 
-async def test_a_workloads_token_file_is_read_anew_for_each_fetch(
+async def test_the_token_file_of_a_workload_is_read_for_each_fetch(
     authority: Authority, tmp_path: Path
 ) -> None:
     path = tmp_path / "token"
@@ -253,7 +253,7 @@ async def test_a_managed_identity_is_asked_for_the_resource(app_service: TokenEn
     assert query["client_id"] == ["user-assigned"]
 
 
-async def test_a_managed_identity_is_asked_anew_for_each_fetch(app_service: TokenEndpoint) -> None:
+async def test_a_managed_identity_gets_a_request_for_each_fetch(app_service: TokenEndpoint) -> None:
     source = build_source(section(method="managed_identity"))
     await source.fetch()
     await source.fetch()
@@ -273,7 +273,7 @@ async def test_the_default_finds_what_the_environment_offers(
     assert "client_id=user-assigned" in app_service.asked[0].target
 
 
-async def test_a_chain_that_breaks_on_the_way_may_do_better_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broken_chain_is_a_temporary_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     for name, value in {"TENANT_ID": TENANT, "CLIENT_ID": "app", "CLIENT_SECRET": SECRET}.items():
         monkeypatch.setenv(f"AZURE_{name}", value)
@@ -283,7 +283,9 @@ async def test_a_chain_that_breaks_on_the_way_may_do_better_soon(monkeypatch: py
     assert (error.reason, error.permanent) == ("azure returned no token: ClientAuthenticationError", False)
 
 
-async def test_the_command_line_tool_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_command_line_tool_provides_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool = tmp_path / "az"
     expires = int(time.time()) + 3600
     reply = json.dumps({"accessToken": TOKEN, "expires_on": expires, "expiresOn": "2030-01-01 00:00:00"})
@@ -314,7 +316,7 @@ async def test_without_the_command_line_tool_there_is_no_token(
     ("status", "permanent"),
     [(400, True), (401, True), (403, True), (408, False), (429, False), (500, False), (503, False)],
 )
-async def test_a_refusal_lasts_and_a_fault_passes_and_neither_is_asked_twice(
+async def test_a_refusal_is_permanent_a_fault_temporary_and_neither_is_retried(
     authority: Authority, status: int, *, permanent: bool
 ) -> None:
     authority.status = status
@@ -348,7 +350,7 @@ async def test_the_authority_may_name_a_pause(authority: Authority) -> None:
         (302, "application/json", b""),
     ],
 )
-async def test_a_reply_without_a_token_is_a_failure_in_words_of_ours(
+async def test_a_reply_without_a_token_is_a_failure_with_our_own_message(
     authority: Authority, status: int, content: str, body: bytes
 ) -> None:
     authority.status, authority.content, authority.reply = status, content, body
@@ -360,7 +362,7 @@ async def test_a_reply_without_a_token_is_a_failure_in_words_of_ours(
     assert len(authority.asked) == 1
 
 
-async def test_an_unknown_certificate_is_refused_before_the_secret_is_told(
+async def test_an_untrusted_certificate_is_rejected_before_the_secret_is_sent(
     authority: Authority, certificate: Path
 ) -> None:
     known = client_secret(authority)
@@ -372,7 +374,7 @@ async def test_an_unknown_certificate_is_refused_before_the_secret_is_told(
     assert authority.asked == []
 
 
-async def test_an_authority_that_does_not_answer_is_left_at_the_timeout(
+async def test_an_authority_that_does_not_answer_is_abandoned_at_the_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def stall(conversation: Conversation) -> None:
@@ -388,7 +390,7 @@ async def test_an_authority_that_does_not_answer_is_left_at_the_timeout(
     assert not error.permanent
 
 
-async def test_a_fetch_that_is_cancelled_lets_go_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_fetch_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async def stall(conversation: Conversation) -> None:
         await conversation.caller_left()
 
@@ -403,7 +405,7 @@ async def test_a_fetch_that_is_cancelled_lets_go_of_its_connection(monkeypatch: 
         await until(lambda: issuer.connections == 0)
 
 
-async def test_a_proxy_is_gone_through_to_the_authority(authority: Authority) -> None:
+async def test_requests_to_the_authority_use_the_proxy(authority: Authority) -> None:
     async def refuse(conversation: Conversation) -> None:
         await conversation.answer(b"", status="502 Bad Gateway")
 
@@ -415,7 +417,7 @@ async def test_a_proxy_is_gone_through_to_the_authority(authority: Authority) ->
     assert authority.asked == []
 
 
-async def test_an_identity_endpoint_on_the_host_is_asked_without_the_proxy(
+async def test_a_local_identity_endpoint_is_reached_without_the_proxy(
     app_service: TokenEndpoint,
 ) -> None:
     await fetch(section(method="managed_identity", proxy="http://127.0.0.1:1"))
@@ -423,7 +425,7 @@ async def test_an_identity_endpoint_on_the_host_is_asked_without_the_proxy(
     assert len(app_service.asked) == 1
 
 
-async def test_proxies_of_the_environment_are_used_where_that_is_asked_for(
+async def test_proxies_of_the_environment_are_used_only_if_configured(
     app_service: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IDENTITY_ENDPOINT", "http://identity.example/msi")
@@ -435,7 +437,7 @@ async def test_proxies_of_the_environment_are_used_where_that_is_asked_for(
     assert [asked.headers["host"] for asked in app_service.asked] == ["identity.example"]
 
 
-async def test_nothing_that_the_sdk_logs_gets_out(
+async def test_log_lines_of_the_sdk_are_suppressed(
     authority: Authority, app_service: TokenEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = io.StringIO()

@@ -89,7 +89,7 @@ async def test_a_key_is_a_signed_url_that_does_not_hold_the_secret() -> None:
 
 
 @pytest.mark.usefixtures("static_keys")
-async def test_a_key_lives_twelve_hours_where_nothing_shortens_it() -> None:
+async def test_a_key_lives_twelve_hours_by_default() -> None:
     fetched = await fetch(section())
 
     assert fetched.lifetime == 43200.0
@@ -97,7 +97,7 @@ async def test_a_key_lives_twelve_hours_where_nothing_shortens_it() -> None:
 
 
 @pytest.mark.usefixtures("static_keys")
-async def test_nobody_is_asked_where_the_keys_are_there(
+async def test_with_configured_keys_no_request_is_sent(
     endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
@@ -159,7 +159,7 @@ async def test_a_key_ends_with_the_temporary_credentials_that_signed_it(
     assert (await fetch(section(ttl=60))).lifetime == 60.0
 
 
-async def test_temporary_credentials_are_asked_for_anew_by_each_fetch(
+async def test_each_fetch_requests_temporary_credentials(
     role: Callable[[float], TokenEndpoint],
 ) -> None:
     endpoint = role(3600)
@@ -172,7 +172,7 @@ async def test_temporary_credentials_are_asked_for_anew_by_each_fetch(
     assert len(endpoint.asked) == 2
 
 
-async def test_session_credentials_of_the_environment_may_tell_their_end(
+async def test_session_credentials_of_the_environment_may_have_an_expiry(
     monkeypatch: pytest.MonkeyPatch, static_keys: None
 ) -> None:
     end = datetime.now(UTC) + timedelta(seconds=1800)
@@ -199,7 +199,7 @@ async def test_half_a_pair_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 500])
-async def test_an_endpoint_that_gives_no_credentials_may_give_them_later(
+async def test_an_endpoint_without_credentials_is_a_temporary_failure(
     role: Callable[[float], TokenEndpoint], monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
@@ -239,7 +239,7 @@ async def test_a_role_that_is_assumed_signs_and_its_end_is_known(assumed_role: T
 
 
 @pytest.mark.parametrize(("status", "permanent"), [(403, True), (429, False), (500, False)])
-async def test_a_role_that_is_refused_stays_so_and_a_fault_passes_and_neither_is_asked_twice(
+async def test_a_refused_role_is_permanent_a_fault_temporary_and_neither_is_retried(
     assumed_role: TokenEndpoint, status: int, *, permanent: bool
 ) -> None:
     assumed_role.status = status
@@ -264,7 +264,7 @@ def log(caplog: pytest.LogCaptureFixture) -> io.StringIO:
     return stream
 
 
-async def test_nothing_that_the_sdk_logs_gets_out(
+async def test_log_lines_of_the_sdk_are_suppressed(
     role: Callable[[float], TokenEndpoint], log: io.StringIO
 ) -> None:
     endpoint = role(3600)

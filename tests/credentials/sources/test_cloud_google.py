@@ -272,7 +272,7 @@ async def test_the_application_default_may_be_the_metadata_server(
         (503, "ResponseError", False),
     ],
 )
-async def test_a_refusal_lasts_and_a_fault_passes_and_neither_is_asked_twice(
+async def test_a_refusal_is_permanent_a_fault_temporary_and_neither_is_retried(
     endpoint: TokenEndpoint, account: Path, status: int, reason: str, *, permanent: bool
 ) -> None:
     endpoint.status = status
@@ -285,7 +285,7 @@ async def test_a_refusal_lasts_and_a_fault_passes_and_neither_is_asked_twice(
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_an_assertion_is_not_carried_elsewhere(
+async def test_an_assertion_is_not_sent_to_a_redirect(
     endpoint: TokenEndpoint, account: Path, status: int
 ) -> None:
     elsewhere = TokenEndpoint()
@@ -310,7 +310,7 @@ async def test_an_assertion_is_not_carried_elsewhere(
         b'{"access_token": "canary", "expires_in": "canary"}',
     ],
 )
-async def test_a_reply_without_a_token_is_a_failure_in_words_of_ours(
+async def test_a_reply_without_a_token_is_a_failure_with_our_own_message(
     endpoint: TokenEndpoint, account: Path, body: bytes
 ) -> None:
     endpoint.body = body
@@ -333,13 +333,13 @@ async def test_a_file_that_is_gone_or_broken_is_a_failure(account: Path) -> None
     assert "canary" not in "".join(traceback.format_exception(broken))
 
 
-async def test_nobody_listens(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
+async def test_an_endpoint_that_does_not_listen(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
     error = await failure_of(section(file=account_file(tmp_path, key, "http://127.0.0.1:1/token")))
 
     assert (error.reason, error.permanent) == ("google returned no token: TransportError", False)
 
 
-async def test_an_endpoint_that_does_not_answer_is_left_at_the_timeout(
+async def test_an_endpoint_that_does_not_answer_is_abandoned_at_the_timeout(
     tmp_path: Path, key: rsa.RSAPrivateKey
 ) -> None:
     async def stall(conversation: Conversation) -> None:
@@ -353,7 +353,7 @@ async def test_an_endpoint_that_does_not_answer_is_left_at_the_timeout(
     assert len(issuer.requests) == 1
 
 
-async def test_a_proxy_is_gone_through_to_an_issuer_over_tls(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
+async def test_requests_to_an_issuer_over_tls_use_the_proxy(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
     async def refuse(conversation: Conversation) -> None:
         await conversation.answer(b"", status="502 Bad Gateway")
 
@@ -365,7 +365,7 @@ async def test_a_proxy_is_gone_through_to_an_issuer_over_tls(tmp_path: Path, key
     assert (error.reason, error.permanent) == ("google returned no token: TransportError", False)
 
 
-async def test_proxies_of_the_environment_are_used_where_that_is_asked_for(
+async def test_proxies_of_the_environment_are_used_only_if_configured(
     endpoint: TokenEndpoint, account: Path, key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = account_file(account.parent, key, "http://token.example/token")
@@ -387,7 +387,7 @@ def log(caplog: pytest.LogCaptureFixture) -> io.StringIO:
     return stream
 
 
-async def test_nothing_that_the_sdk_logs_gets_out(
+async def test_log_lines_of_the_sdk_are_suppressed(
     endpoint: TokenEndpoint, account: Path, log: io.StringIO
 ) -> None:
     source = build_source(section(file=account))

@@ -43,7 +43,7 @@ def script(text: str, **more: Any) -> ExecCredential:
     return command(SHELL, "-c", text, **more)
 
 
-async def test_what_a_command_writes_is_the_token() -> None:
+async def test_the_output_of_a_command_is_the_token() -> None:
     fetched = await fetch(script("echo s3cret"))
 
     assert fetched == FetchedToken(Secret("s3cret"), 300.0)
@@ -65,7 +65,7 @@ async def test_a_kubernetes_plugin_in_its_own_form(tmp_path: Path) -> None:
     assert 890.0 < fetched.lifetime <= 900.0
 
 
-async def test_the_shared_token_is_refreshed_by_running_the_command_anew(tmp_path: Path) -> None:
+async def test_the_shared_token_is_refreshed_by_running_the_command_again(tmp_path: Path) -> None:
     machine = local_machine(ExecTokenSource(script("echo x >> runs; wc -l < runs", cwd=tmp_path)))
     first = await machine.get()
     assert (await machine.get()).secret == first.secret == Secret("1")
@@ -91,7 +91,7 @@ async def test_a_command_sees_exactly_the_variables_that_it_is_given(
     assert fetched.secret == Secret("0")
 
 
-async def test_no_shell_reads_the_arguments_and_secrets_arrive() -> None:
+async def test_arguments_are_passed_without_a_shell_and_may_contain_secrets() -> None:
     arguments = ("%s|", "$HOME `id` $(id) ; * 'a b'", Secret("s3cret"))
 
     fetched = await fetch(command("/usr/bin/printf", *arguments))
@@ -105,7 +105,7 @@ def test_a_command_starts_in_its_folder_with_nothing_to_read(tmp_path: Path) -> 
     assert fetched.secret == Secret(str(tmp_path.resolve()))
 
 
-async def test_a_status_that_is_not_0_is_a_passing_failure_and_its_words_stay_unsaid(
+async def test_a_nonzero_status_is_a_temporary_failure_that_quotes_no_output(
     lines: list[EventDict],
 ) -> None:
     error = await failure_of(script("echo s3cret; echo s3cret >&2; exit 3"))
@@ -117,12 +117,12 @@ async def test_a_status_that_is_not_0_is_a_passing_failure_and_its_words_stay_un
     assert (await failure_of(script("kill -9 $$"))).reason.startswith("the command was killed by signal 9; ")
 
 
-async def test_what_a_good_command_says_beside_is_not_repeated(lines: list[EventDict]) -> None:
+async def test_the_standard_error_of_a_successful_command_is_not_logged(lines: list[EventDict]) -> None:
     assert (await fetch(script("echo s3cret >&2; echo token"))).secret == Secret("token")
     assert lines == []
 
 
-async def test_a_program_that_is_gone_or_cannot_be_run_is_a_passing_failure(tmp_path: Path) -> None:
+async def test_a_missing_or_unusable_program_is_a_temporary_failure(tmp_path: Path) -> None:
     program = tmp_path / "s3cret"
     gone = command(str(program))
     assert (await failure_of(gone)).reason == ("the command could not be started: No such file or directory")
@@ -135,20 +135,20 @@ async def test_a_program_that_is_gone_or_cannot_be_run_is_a_passing_failure(tmp_
     )
 
 
-async def test_an_output_without_a_token_is_a_passing_failure() -> None:
+async def test_an_output_without_a_token_is_a_temporary_failure() -> None:
     assert (await failure_of(script(":"))).reason == "the command's output is empty"
     assert (await failure_of(script("echo s3cret", format="git"))).reason == (
         "the command's output has a line that is not key=value"
     )
 
 
-async def test_an_end_that_cannot_be_read_is_said(lines: list[EventDict]) -> None:
+async def test_an_unreadable_expiry_is_logged(lines: list[EventDict]) -> None:
     reply = "password=s3cret\\npassword_expiry_utc=soon\\n"
     assert (await fetch(script(f"printf '{reply}'"))).lifetime == 300.0
     assert [line["event"] for line in lines] == ["token_lifetime_unreadable"]
 
 
-def test_a_section_of_the_settings_is_run_as_it_is(tmp_path: Path) -> None:
+def test_a_section_of_the_settings_is_run_unchanged(tmp_path: Path) -> None:
     section = ExecCredential.model_validate(
         {
             "source": "exec",

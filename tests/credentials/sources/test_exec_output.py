@@ -176,7 +176,7 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
         ("text", jwt({"exp": NOW}), "the command's output has a token that has expired"),
     ],
 )
-def test_an_output_without_a_token_is_a_passing_failure(name: str, output: object, told: str) -> None:
+def test_an_output_without_a_token_is_a_temporary_failure(name: str, output: object, told: str) -> None:
     with pytest.raises(TokenFetchError) as failure:
         read(output, command(format=name))
     assert failure.value.reason == told
@@ -185,7 +185,7 @@ def test_an_output_without_a_token_is_a_passing_failure(name: str, output: objec
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_bytes_that_are_no_text_are_a_passing_failure(name: str) -> None:
+def test_bytes_that_are_not_text_are_a_temporary_failure(name: str) -> None:
     with pytest.raises(TokenFetchError, match="is not valid UTF-8"):
         read_output(b"s3cret\xff", command(format=name, token="t"), NOW)
 
@@ -209,7 +209,7 @@ TREES = st.recursive(
     st.none() | st.sampled_from(["t", "status.token", "0"]),
     st.sampled_from([(), (("t", "epoch"), ("Expiration", "iso8601")), (("t", "jwt"), ("t", "seconds"))]),
 )
-def test_whatever_is_written_comes_a_sane_token_or_a_failure(
+def test_any_output_is_a_valid_token_or_a_failure(
     output: bytes | str, name: str, token: str | None, expires: tuple[tuple[str, str], ...]
 ) -> None:
     raw = output.encode("utf-8", "replace") if isinstance(output, str) else output

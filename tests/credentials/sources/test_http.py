@@ -74,12 +74,12 @@ async def test_a_query_is_added_to_the_urls_own(endpoint: TokenEndpoint, own: st
     ]
 
 
-async def test_a_url_with_nothing_to_add_is_asked_byte_for_byte(endpoint: TokenEndpoint) -> None:
+async def test_a_url_without_additions_is_sent_byte_for_byte(endpoint: TokenEndpoint) -> None:
     await fetch(recipe_of(url=endpoint.url + "/a%2Fb/?x=%20+&flag&y=%e4"))
     assert endpoint.asked[0].target == "/a%2Fb/?x=%20+&flag&y=%e4"
 
 
-async def test_headers_arrive_and_none_that_tells_of_another_fetch(endpoint: TokenEndpoint) -> None:
+async def test_headers_arrive_without_traces_of_another_fetch(endpoint: TokenEndpoint) -> None:
     endpoint.headers["Set-Cookie"] = "session=1"
     recipe = recipe_of(
         url=endpoint.url, headers={"X-Api-Key": Secret("s3cret"), "Accept": "application/json"}
@@ -100,7 +100,7 @@ async def test_a_cookie_of_the_recipe_arrives(endpoint: TokenEndpoint) -> None:
     assert endpoint.asked[0].headers["cookie"] == "session=s3cret"
 
 
-async def test_basic_authorization_is_the_pair_as_it_stands(endpoint: TokenEndpoint) -> None:
+async def test_basic_authorization_is_the_unchanged_pair(endpoint: TokenEndpoint) -> None:
     await fetch(recipe_of(url=endpoint.url, basic=("i d", Secret(SECRET))))
     scheme, _, pair = endpoint.asked[0].headers["authorization"].partition(" ")
     assert (scheme, base64.b64decode(pair).decode()) == ("Basic", f"i d:{SECRET}")
@@ -159,7 +159,7 @@ async def test_oauth2_post_has_all_in_the_form(endpoint: TokenEndpoint) -> None:
 
 
 @pytest.mark.parametrize("auth", ["basic", "post"])
-async def test_the_demonstration_gateway_gives_a_token_by_either_way(auth: str) -> None:
+async def test_the_demonstration_gateway_issues_a_token_either_way(auth: str) -> None:
     app = create_gateway(GatewayOptions(app_id="demo:é +1", app_secret=SECRET, token_ttl=120.0))
     gateway = app.extensions["gateway"]
     assert isinstance(gateway, DemoGateway)
@@ -173,7 +173,7 @@ async def test_the_demonstration_gateway_gives_a_token_by_either_way(auth: str) 
     assert error.reason.startswith(f"the token endpoint {url} answered 401 (invalid_client); ")
 
 
-async def test_a_configured_proxy_is_asked_and_those_of_the_environment_are_not(
+async def test_a_configured_proxy_is_used_and_those_of_the_environment_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def forward(talk: Conversation) -> None:

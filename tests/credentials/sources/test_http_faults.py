@@ -34,14 +34,14 @@ async def test_a_redirect_is_not_followed(endpoint: TokenEndpoint, status: int) 
     assert elsewhere.asked == []
 
 
-async def test_a_redirect_to_nowhere_is_a_passing_failure(endpoint: TokenEndpoint) -> None:
+async def test_a_redirect_to_nowhere_is_a_temporary_failure(endpoint: TokenEndpoint) -> None:
     endpoint.status, endpoint.headers["Location"] = 302, "http://[s3cret"
     error = await failure_of(recipe_of(url=endpoint.url))
     assert not error.permanent
     assert "s3cret" not in str(error)
 
 
-async def test_a_reply_without_end_is_refused_and_no_longer_read() -> None:
+async def test_an_endless_reply_is_rejected_and_not_read_further() -> None:
     sent = 0
     gone = asyncio.Event()
 
@@ -65,12 +65,12 @@ async def test_a_reply_without_end_is_refused_and_no_longer_read() -> None:
     assert sent < 16 * REPLY_BYTES_MAX  # what fits into the sockets' buffers
 
 
-async def test_ten_megabytes_are_refused(endpoint: TokenEndpoint) -> None:
+async def test_ten_megabytes_are_rejected(endpoint: TokenEndpoint) -> None:
     endpoint.body = b'{"access_token": "t", "padding": "' + b"x" * 10_000_000 + b'"}'
     assert (await failure_of(recipe_of(url=endpoint.url))).reason.endswith("is too large: check the URL")
 
 
-async def test_the_bound_holds_for_what_a_compressed_reply_unfolds_to(endpoint: TokenEndpoint) -> None:
+async def test_the_limit_applies_to_the_decompressed_reply(endpoint: TokenEndpoint) -> None:
     endpoint.body = gzip.compress(b'{"access_token": "t"}' + b" " * 10_000_000)
     endpoint.headers["Content-Encoding"] = "gzip"
     assert (await failure_of(recipe_of(url=endpoint.url))).reason.endswith("is too large: check the URL")
@@ -84,7 +84,7 @@ async def test_a_reply_of_the_largest_size_is_read(endpoint: TokenEndpoint) -> N
     assert (await fetch(recipe_of(url=endpoint.url))).secret.reveal() == "t"
 
 
-async def test_nobody_listens() -> None:
+async def test_an_endpoint_that_does_not_listen() -> None:
     port = free_port()
     error = await failure_of(recipe_of(url=f"http://127.0.0.1:{port}/token"))
     assert error.reason.startswith(f"the token endpoint http://127.0.0.1:{port}: connection refused; ")
@@ -92,7 +92,7 @@ async def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
-async def test_an_answer_that_does_not_come(begun: bytes) -> None:
+async def test_a_reply_that_never_arrives(begun: bytes) -> None:
     async def stall(conversation: Conversation) -> None:
         await conversation.say(begun)
         await conversation.caller_left()
@@ -116,7 +116,7 @@ async def test_an_answer_that_does_not_come(begun: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\ns3cret",
     ],
 )
-async def test_what_is_not_http_is_a_passing_failure_and_is_not_repeated(answer: bytes) -> None:
+async def test_a_reply_that_is_not_http_is_a_temporary_failure_and_is_not_quoted(answer: bytes) -> None:
     async def babble(conversation: Conversation) -> None:
         await conversation.say(answer)
         raise ConnectionError
@@ -128,7 +128,7 @@ async def test_what_is_not_http_is_a_passing_failure_and_is_not_repeated(answer:
     assert "s3cret" not in "".join(traceback.format_exception_only(error)) + repr(error)
 
 
-async def test_a_fetch_that_is_cancelled_lets_go_of_its_connection() -> None:
+async def test_a_cancelled_fetch_closes_its_connection() -> None:
     async def stall(conversation: Conversation) -> None:
         await conversation.caller_left()
 

@@ -13,7 +13,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 IN_A_WHILE = 1000.0
 
 
-async def test_the_token_and_its_life_stand_at_any_path(endpoint: TokenEndpoint) -> None:
+async def test_the_token_and_its_lifetime_are_found_at_any_path(endpoint: TokenEndpoint) -> None:
     endpoint.says({"code": 0, "data": {"tokens": [{"value": "t-0"}, {"value": "t-1"}], "ms": "120000"}})
     fetched = await fetch(
         recipe_of(
@@ -42,7 +42,7 @@ async def test_the_token_may_be_a_header(endpoint: TokenEndpoint) -> None:
     assert fetched.lifetime > 1e9
 
 
-async def test_a_token_in_a_header_may_tell_its_own_end(endpoint: TokenEndpoint) -> None:
+async def test_a_token_in_a_header_may_contain_its_expiry(endpoint: TokenEndpoint) -> None:
     token = jwt.encode({"exp": int(time.time()) + 600}, "k" * 32, algorithm="HS256")
     endpoint.headers["X-Subject-Token"] = token
     fetched = await fetch(
@@ -65,7 +65,7 @@ async def test_the_issuers_hint_is_read(endpoint: TokenEndpoint) -> None:
     assert (fetched.lifetime, fetched.refresh_in) == (86400.0, 43200.0)
 
 
-async def test_a_life_that_cannot_be_read_is_the_default_and_is_told(
+async def test_an_unreadable_lifetime_is_logged_and_replaced_by_the_default(
     endpoint: TokenEndpoint, lines: list[EventDict]
 ) -> None:
     endpoint.says({"access_token": "s3cret", "expires_in": "s3cret"})
@@ -98,7 +98,7 @@ async def test_a_life_that_cannot_be_read_is_the_default_and_is_told(
         b'{"access_token": "s3cret", "expires_in": ' + b"9" * 5000 + b"}",
     ],
 )
-async def test_a_200_without_a_token_is_a_passing_failure(endpoint: TokenEndpoint, body: bytes) -> None:
+async def test_a_200_without_a_token_is_a_temporary_failure(endpoint: TokenEndpoint, body: bytes) -> None:
     endpoint.body = body
     error = await failure_of(recipe_of(url=endpoint.url))
     assert f"{endpoint.url} has no token at 'access_token': " in error.reason
@@ -139,7 +139,7 @@ async def test_the_sign_of_success_decides(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpoint, status: int) -> None:
+async def test_a_refusal_is_permanent_whatever_its_body(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status, endpoint.headers["Retry-After"] = status, "5"
     endpoint.says({"access_token": "s3cret", "error": "s3cret"})
     error = await failure_of(recipe_of(url=endpoint.url))
@@ -148,7 +148,7 @@ async def test_a_refusal_is_permanent_whatever_else_it_says(endpoint: TokenEndpo
 
 
 @pytest.mark.parametrize("status", [404, 405, 408, 422, 425, 429, 500, 502, 503, 504])
-async def test_trouble_of_the_endpoint_passes(endpoint: TokenEndpoint, status: int) -> None:
+async def test_a_failing_endpoint_is_a_temporary_failure(endpoint: TokenEndpoint, status: int) -> None:
     endpoint.status = status
     error = await failure_of(recipe_of(url=endpoint.url))
     assert error.reason.startswith(f"the token endpoint {endpoint.url} answered {status}")
@@ -172,14 +172,14 @@ async def test_trouble_of_the_endpoint_passes(endpoint: TokenEndpoint, status: i
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-async def test_the_endpoint_says_when_to_come_again(
+async def test_the_endpoint_may_send_retry_after(
     endpoint: TokenEndpoint, status: int, header: str, seconds: float | None
 ) -> None:
     endpoint.status, endpoint.headers["Retry-After"] = status, header
     assert (await failure_of(recipe_of(url=endpoint.url))).retry_after == seconds
 
 
-async def test_it_may_say_so_by_a_date(endpoint: TokenEndpoint) -> None:
+async def test_retry_after_may_be_a_date(endpoint: TokenEndpoint) -> None:
     endpoint.status = 503
     endpoint.headers["Retry-After"] = formatdate(time.time() + 60.0, usegmt=True)
     retry_after = (await failure_of(recipe_of(url=endpoint.url))).retry_after
@@ -188,7 +188,7 @@ async def test_it_may_say_so_by_a_date(endpoint: TokenEndpoint) -> None:
 
 
 @pytest.mark.parametrize("offset", [-3600.0, 0.0, 3600.0])
-async def test_an_issuer_whose_clock_is_off_is_believed_by_its_own_date(offset: float) -> None:
+async def test_an_expiry_is_measured_by_the_date_of_the_issuer(offset: float) -> None:
     async def answer(conversation: Conversation) -> None:
         there = time.time() + offset
         body = b'{"access_token": "t", "at": %d}' % (there + IN_A_WHILE)
@@ -202,7 +202,7 @@ async def test_an_issuer_whose_clock_is_off_is_believed_by_its_own_date(offset: 
 @pytest.mark.parametrize(
     "headers", [[], ["Date: yesterday"], ["Date: Mon, 01 Jan 2024 00:00:00 +99999999999999"]]
 )
-async def test_without_a_date_that_can_be_read_our_own_clock_serves(headers: list[str]) -> None:
+async def test_without_a_readable_date_our_own_clock_is_used(headers: list[str]) -> None:
     async def answer(conversation: Conversation) -> None:
         await conversation.answer(b'{"access_token": "t", "at": %d}' % (time.time() + IN_A_WHILE), *headers)
 

@@ -73,7 +73,7 @@ async def mutual_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
     await server.wait_closed()
 
 
-async def test_a_client_certificate_is_shown(mutual_endpoint: TlsEndpoint) -> None:
+async def test_a_client_certificate_is_presented(mutual_endpoint: TlsEndpoint) -> None:
     own = mutual_endpoint.certificate
     recipe = recipe_of(
         url=f"https://127.0.0.1:{mutual_endpoint.port}/",
@@ -88,7 +88,7 @@ async def test_a_client_certificate_is_shown(mutual_endpoint: TlsEndpoint) -> No
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS", "hTTps"])
-async def test_an_unknown_certificate_is_refused_however_the_scheme_is_written(
+async def test_an_untrusted_certificate_is_rejected_however_the_scheme_is_written(
     tls_endpoint: TlsEndpoint, scheme: str
 ) -> None:
     url = f"{scheme}://127.0.0.1:{tls_endpoint.port}/"
@@ -99,13 +99,13 @@ async def test_an_unknown_certificate_is_refused_however_the_scheme_is_written(
     assert tls_endpoint.asked == 0
 
 
-async def test_a_certificate_that_is_named_is_trusted(tls_endpoint: TlsEndpoint) -> None:
+async def test_a_configured_certificate_is_trusted(tls_endpoint: TlsEndpoint) -> None:
     url = f"https://127.0.0.1:{tls_endpoint.port}/"
     fetched = await fetch(recipe_of(url=url, ca_file=tls_endpoint.certificate))
     assert fetched.secret.reveal() == "t"
 
 
-async def test_it_is_trusted_for_the_name_that_it_bears(tls_endpoint: TlsEndpoint) -> None:
+async def test_a_certificate_is_trusted_only_for_its_own_name(tls_endpoint: TlsEndpoint) -> None:
     url = f"https://localhost:{tls_endpoint.port}/"
     error = await failure_of(recipe_of(url=url, ca_file=tls_endpoint.certificate))
     assert "its certificate is for another host name" in error.reason

@@ -76,7 +76,7 @@ async def test_zhipus_token() -> None:
 
 @pytest.mark.parametrize("key", ["x", "密", '{"kty": "oct"}', "ssh-rsa AAAA", "sixteen bytes ok"])
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512"])
-async def test_a_secret_may_be_of_any_length_and_look(algorithm: str, key: str) -> None:
+async def test_a_secret_may_have_any_length_and_characters(algorithm: str, key: str) -> None:
     """Warnings are errors here: the library would warn of these, or refuse them."""
     text = (await fetched(algorithm=algorithm, key=key)).secret.reveal()
     signed, _, signature = text.rpartition(".")
@@ -106,7 +106,7 @@ async def test_times_may_be_left_out() -> None:
     assert token.lifetime == pytest.approx(300, abs=1)
 
 
-async def test_ids_never_come_twice() -> None:
+async def test_ids_are_never_reused() -> None:
     source = JwtTokenSource(jwt(key=SECRET, jti=True), lambda: NOW)
     tokens = [read(await source.fetch())[1]["jti"] for _ in range(20)]
     assert len({*tokens}) == 20
@@ -118,7 +118,7 @@ async def test_ids_never_come_twice() -> None:
     ttl=st.integers(min_value=1, max_value=10**6),
     unit=st.sampled_from(["seconds", "milliseconds"]),
 )
-async def test_the_life_told_ends_with_the_token(now: float, ttl: int, unit: str) -> None:
+async def test_the_reported_lifetime_ends_with_the_token(now: float, ttl: int, unit: str) -> None:
     token = await fetched(now, ttl=ttl, unit=unit)
     claims = read(token)[1]
     scale = 1000 if unit == "milliseconds" else 1
@@ -127,7 +127,7 @@ async def test_the_life_told_ends_with_the_token(now: float, ttl: int, unit: str
     assert ttl - 1 <= token.lifetime <= ttl + 1e-5
 
 
-async def test_it_is_fresh_by_the_clock_of_the_world() -> None:
+async def test_its_times_are_wall_clock_times() -> None:
     source = build_source(jwt(key=SECRET, claims={"aud": "gateway"}))
     text = (await source.fetch()).secret.reveal()
     assert pyjwt.decode(text, SECRET, ["HS256"], audience="gateway")["aud"] == "gateway"

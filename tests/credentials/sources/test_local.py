@@ -44,7 +44,7 @@ def test_instants_count_from_now_and_durations_from_when_they_were_written(
     assert left({"at": value}, ("at", unit), since=NOW - 10.0) == pytest.approx(expected)
 
 
-def test_the_first_that_is_there_counts_and_the_tokens_own_end_last() -> None:
+def test_the_first_expiry_found_is_used_and_the_tokens_own_last() -> None:
     token = jwt({"exp": NOW + 100})
     body = {"a": "soon", "b": 200, "c": 300}
     assert left(body, ("a", "iso8601"), ("b", "seconds"), ("c", "seconds"), token=token) == 200.0
@@ -53,7 +53,7 @@ def test_the_first_that_is_there_counts_and_the_tokens_own_end_last() -> None:
 
 
 @pytest.mark.parametrize("token", ["t", "a.b.c", jwt({}), jwt([]), jwt({"exp": NOW + 100}) + ".x", "e30.e30"])
-def test_what_is_no_jwt_with_an_end_has_none(token: str) -> None:
+def test_only_a_jwt_with_exp_has_an_expiry(token: str) -> None:
     assert left(None, token=token) is None
 
 
@@ -71,7 +71,7 @@ def test_a_token_past_its_end_is_a_failure(ago: float) -> None:
 
 
 @given(JSON, UNITS, st.floats(0, 1e10), st.floats(0, 1e10), JSON.map(jwt) | st.text())
-def test_whatever_is_told_the_time_left_is_sane_or_absent(
+def test_any_reply_has_a_valid_remaining_time_or_none(
     value: object, unit: str, since: float, now: float, token: str
 ) -> None:
     try:

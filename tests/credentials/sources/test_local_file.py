@@ -78,7 +78,7 @@ async def test_the_whole_file_is_the_token(tmp_path: Path, content: str) -> None
     assert fetched.lifetime == math.inf
 
 
-async def test_the_token_stands_in_json_with_its_end(tmp_path: Path) -> None:
+async def test_the_token_is_read_from_json_with_its_expiry(tmp_path: Path) -> None:
     end = time.time() + 300
     path = tmp_path / "token"
     path.write_text(json.dumps({"auth": {"tokens": ["no", "s3cret"], "until": end * 1000}}))
@@ -108,7 +108,7 @@ async def test_a_jwt_lives_until_its_own_end_by_this_hosts_clock(tmp_path: Path)
     assert (await fetch(file)).lifetime == pytest.approx(600.0, abs=5.0)
 
 
-async def test_a_jwt_in_a_static_file_is_believed_as_long_as_it_stands_there(tmp_path: Path) -> None:
+async def test_a_jwt_in_a_static_file_is_used_as_long_as_the_file_contains_it(tmp_path: Path) -> None:
     file = write(tmp_path / "token", jwt({"exp": time.time() - 1}))
     section = StaticCredential(source="static", file=file.path)
 
@@ -120,7 +120,7 @@ async def test_a_jwt_in_a_static_file_is_believed_as_long_as_it_stands_there(tmp
     assert await static.fetch() == FetchedToken(Secret("s3cret"), math.inf)
 
 
-async def test_an_end_that_cannot_be_read_is_said_and_replaced_by_the_default(
+async def test_an_unreadable_expiry_is_logged_and_replaced_by_the_default(
     tmp_path: Path, lines: list[EventDict]
 ) -> None:
     write(tmp_path / "token", '{"t": "s3cret", "until": "soon"}')
@@ -152,7 +152,7 @@ def test_each_section_has_its_source(tmp_path: Path) -> None:
         (jwt({"exp": 1_700_000_000}).encode(), "the token file has a token that has expired"),
     ],
 )
-async def test_what_is_no_token_is_a_passing_failure(tmp_path: Path, content: bytes, told: str) -> None:
+async def test_an_invalid_token_is_a_temporary_failure(tmp_path: Path, content: bytes, told: str) -> None:
     assert await failure_of(write(tmp_path / "token", content)) == told
 
 
@@ -169,12 +169,12 @@ async def test_what_is_no_token_is_a_passing_failure(tmp_path: Path, content: by
         ),
     ],
 )
-async def test_json_without_a_token_is_a_passing_failure(tmp_path: Path, content: str, told: str) -> None:
+async def test_json_without_a_token_is_a_temporary_failure(tmp_path: Path, content: str, told: str) -> None:
     path = write(tmp_path / "token", content).path
     assert await failure_of(token_file(path, token="data.token")) == told
 
 
-async def test_what_cannot_be_read_is_a_passing_failure_and_never_waits(tmp_path: Path) -> None:
+async def test_an_unreadable_file_is_a_temporary_failure_and_never_blocks(tmp_path: Path) -> None:
     file = token_file(tmp_path / "token")
     assert await failure_of(file) == "the token file cannot be read: No such file or directory"
     file.path.mkdir()
@@ -246,7 +246,7 @@ async def test_a_replaced_file_is_seen_within_60_seconds(
 
 
 @pytest.mark.parametrize("life", [3600.0, 120.0, 61.0, 30.0, math.inf])
-def test_a_file_is_looked_at_again_within_its_max_age(tmp_path: Path, life: float) -> None:
+def test_a_file_is_read_again_within_its_max_age(tmp_path: Path, life: float) -> None:
     claims = {} if math.isinf(life) else {"exp": time.time() + life}
     fetched = asyncio.run(fetch(write(tmp_path / "token", jwt(claims))))
 
@@ -255,7 +255,7 @@ def test_a_file_is_looked_at_again_within_its_max_age(tmp_path: Path, life: floa
 
 
 @virtually
-async def test_the_timer_looks_again_though_nobody_asks() -> None:
+async def test_the_timer_reads_the_file_again_without_requests() -> None:
     file = FakeIssuer(lifetime=math.inf, refresh_in=51.0, token="s3cret")
     machine = build_machine(file)
     await machine.get()
@@ -314,7 +314,7 @@ async def test_a_token_without_an_end_outlives_its_file(tmp_path: Path) -> None:
     await machine.close()
 
 
-async def test_a_refused_token_is_read_again_at_once(tmp_path: Path) -> None:
+async def test_a_rejected_token_is_read_again_at_once(tmp_path: Path) -> None:
     path, clock = tmp_path / "token", Clock()
     write(path, "first")
     machine = local_machine(FileTokenSource(token_file(path)), policy=RefreshPolicy(clock=clock))

@@ -76,7 +76,7 @@ def verified(text: str, key: Any, algorithm: str, audience: str) -> dict[str, An
 
 
 @pytest.mark.parametrize(("grant", "auth"), COMBINATIONS)
-async def test_every_grant_goes_with_every_authentication(
+async def test_every_grant_works_with_every_authentication(
     endpoint: TokenEndpoint, grant: str, auth: str
 ) -> None:
     form = await form_of(endpoint, **combined(grant, auth))
@@ -98,7 +98,7 @@ async def test_basic_is_form_encoded_inside(endpoint: TokenEndpoint) -> None:
     assert form == {"grant_type": "client_credentials"}
 
 
-async def test_what_is_asked_for_and_more(endpoint: TokenEndpoint) -> None:
+async def test_the_form_has_every_configured_field(endpoint: TokenEndpoint) -> None:
     form = await form_of(
         endpoint,
         auth="post",
@@ -128,7 +128,7 @@ async def test_a_password(endpoint: TokenEndpoint) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "RS256", "PS384", "ES256", "ES512"])
-async def test_the_client_shows_a_signed_assertion(endpoint: TokenEndpoint, algorithm: str) -> None:
+async def test_the_client_sends_a_signed_assertion(endpoint: TokenEndpoint, algorithm: str) -> None:
     """RFC 7523 2.2 and 3, OpenID Connect Core 9."""
     symmetric = algorithm.startswith("HS")
     secret = LONG_SECRET * 2
@@ -152,7 +152,7 @@ async def test_the_client_shows_a_signed_assertion(endpoint: TokenEndpoint, algo
     }
 
 
-async def test_an_issuer_that_remembers_sees_no_assertion_twice(endpoint: TokenEndpoint) -> None:
+async def test_no_assertion_is_sent_twice(endpoint: TokenEndpoint) -> None:
     source = build_source(oauth2(endpoint.url, **combined("jwt_bearer", "private_key_jwt")))
     for _ in range(5):
         await source.fetch()
@@ -188,7 +188,7 @@ async def test_a_jwt_bearer_as_google_has_it(endpoint: TokenEndpoint) -> None:
     assert "sub" not in claims
 
 
-async def test_a_jwt_bearer_for_somebody(endpoint: TokenEndpoint) -> None:
+async def test_a_jwt_bearer_for_a_subject(endpoint: TokenEndpoint) -> None:
     form = await form_of(
         endpoint, **combined("jwt_bearer", "basic"), subject="u", assertion_audience="aud", scope="a b"
     )
@@ -231,7 +231,7 @@ async def test_a_token_exchange(endpoint: TokenEndpoint) -> None:
     }
 
 
-async def test_the_reply_tells_life_and_hint(endpoint: TokenEndpoint) -> None:
+async def test_the_reply_has_a_lifetime_and_a_hint(endpoint: TokenEndpoint) -> None:
     endpoint.says({"access_token": "t0ken", "token_type": "N_A", "expires_in": 3599, "refresh_in": 1800})
     fetched = await fetch(oauth2_recipe(oauth2(endpoint.url, client_secret="s")))
     assert (fetched.secret, fetched.lifetime, fetched.refresh_in) == (Secret("t0ken"), 3599.0, 1800.0)
@@ -286,9 +286,7 @@ async def test_another_credentials_token_is_exchanged(endpoint: TokenEndpoint, t
     await registry.close()
 
 
-async def test_a_subject_token_that_is_refused_is_not_shown_again(
-    endpoint: TokenEndpoint, tmp_path: Path
-) -> None:
+async def test_a_refused_subject_token_is_not_sent_again(endpoint: TokenEndpoint, tmp_path: Path) -> None:
     settings, registry = exchange(endpoint, tmp_path)
     source = build_source(settings.credentials["corp"], registry)
     endpoint.status = 401
@@ -305,7 +303,7 @@ async def test_a_subject_token_that_is_refused_is_not_shown_again(
 
 
 @pytest.mark.parametrize(("grant", "auth"), COMBINATIONS)
-async def test_no_secret_is_told(
+async def test_no_secret_is_revealed(
     endpoint: TokenEndpoint, lines: list[EventDict], grant: str, auth: str
 ) -> None:
     section = oauth2(endpoint.url, **combined(grant, auth), params={"x": Interpolated("canary-param")})

@@ -78,7 +78,7 @@ def test_by_default_a_secret_signs_with_sha_256() -> None:
 
 
 @pytest.mark.parametrize("secret", ["x", "ssh-rsa x", "-----BEGIN x", "密"])
-def test_a_secret_may_be_of_any_length_and_look(secret: str) -> None:
+def test_a_secret_may_have_any_length_and_characters(secret: str) -> None:
     """Warnings are errors here: the libraries would warn of these."""
     signed, _, signature = by_secret(secret=secret).make(Moment(now=NOW)).rpartition(".")
     raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
@@ -86,14 +86,14 @@ def test_a_secret_may_be_of_any_length_and_look(secret: str) -> None:
 
 
 @pytest.mark.parametrize("make", [by_key, by_secret, bearer])
-def test_no_two_are_the_same_even_in_one_moment(make: Any) -> None:
+def test_assertions_of_the_same_moment_differ(make: Any) -> None:
     assertion, moment = make(), Moment(now=NOW)
     made = [jwt.decode(assertion.make(moment), options={"verify_signature": False}) for _ in range(20)]
     assert len({claims["jti"] for claims in made}) == 20
     assert all(len(claims["jti"]) >= 32 for claims in made)
 
 
-def test_each_begins_at_its_own_moment() -> None:
+def test_each_assertion_is_issued_at_the_current_time() -> None:
     assertion = by_key(assertion_ttl=30)
     for now in (NOW, NOW + 1000):
         claims = verified(assertion, public_for("ES256"), "ES256", now)
@@ -105,7 +105,7 @@ def test_the_audience_may_be_another() -> None:
     assert verified(assertion, public_for("ES256"), "ES256")["aud"] == "https://auth.example/realms/x"
 
 
-def test_the_header_tells_the_key() -> None:
+def test_the_header_names_the_key() -> None:
     assertion = by_key(key_id="k1", certificate=certificate_pem("p256"))
     header = jwt.get_unverified_header(assertion.make(Moment(now=NOW)))
     thumb = base64.urlsafe_b64encode(certificate("p256").fingerprint(SHA256())).decode().rstrip("=")
@@ -113,7 +113,7 @@ def test_the_header_tells_the_key() -> None:
     assert jwt.get_unverified_header(by_key().make(Moment(now=NOW))) == {"typ": "JWT", "alg": "ES256"}
 
 
-def test_a_grant_names_whom_it_is_for() -> None:
+def test_a_grant_names_its_subject() -> None:
     assertion = bearer(
         issuer="robot@x.example",
         subject="user@x.example",
@@ -128,14 +128,14 @@ def test_a_grant_names_whom_it_is_for() -> None:
     }  # fmt: skip
 
 
-def test_by_default_a_grant_is_the_clients_own() -> None:
+def test_by_default_the_subject_of_a_grant_is_the_client() -> None:
     claims = verified(bearer(), public_for("ES256"), "ES256")
     assert claims["iss"] == "proxy"
     assert "sub" not in claims
 
 
 @given(st.floats(min_value=1.0, max_value=4e9), st.integers(min_value=1, max_value=86_400))
-def test_times_are_whole_seconds_that_have_begun(now: float, ttl: int) -> None:
+def test_times_are_rounded_down_to_seconds(now: float, ttl: int) -> None:
     claims = verified(by_secret(assertion_ttl=ttl), SECRET, "HS256", now)
     assert type(claims["iat"]) is type(claims["exp"]) is int
     assert now - 1 < claims["iat"] <= now

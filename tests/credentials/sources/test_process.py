@@ -166,7 +166,7 @@ def test_the_flights_own_clock_and_its_close_kill_the_process_group(run: Run, wi
     run(main())
 
 
-def test_a_command_is_over_with_its_first_process(run: Run, witness: Witness) -> None:
+def test_a_command_ends_with_its_first_process(run: Run, witness: Witness) -> None:
     async def main() -> None:
         before = time.monotonic()
         ended = await shell(f"{HELD} sleep 100 & echo s3cret", folder=witness.folder)
@@ -177,7 +177,7 @@ def test_a_command_is_over_with_its_first_process(run: Run, witness: Witness) ->
     run(main())
 
 
-def test_a_descendant_in_a_session_of_its_own_holds_nobody_up(run: Run, witness: Witness) -> None:
+def test_a_descendant_in_another_session_delays_nothing(run: Run, witness: Witness) -> None:
     # It waits on the second pipe for the test to let it go.
     os.mkfifo(witness.folder / "leave")
 

@@ -51,7 +51,7 @@ def test_a_path_leads_through_every_form(body: bytes, path: str, value: object) 
         b"\xff\xfe<\x00r\x00",
     ],
 )
-def test_what_is_neither_is_nothing(body: bytes) -> None:
+def test_a_body_of_another_format_is_none(body: bytes) -> None:
     assert parse_body(body) is None
 
 
@@ -60,7 +60,7 @@ def test_a_deep_document_costs_no_stack() -> None:
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_every_body_is_read_or_refused(body: bytes) -> None:
+def test_every_body_is_parsed_or_rejected(body: bytes) -> None:
     parse_body(body)
 
 
@@ -109,7 +109,7 @@ def test_a_time_with_a_zone_needs_no_offset(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, True, "soon", "2026-13-45 99:99:99", [], {}, "Tue, 99 Nov 2026"])
-def test_what_is_no_time_is_none(value: object) -> None:
+def test_an_invalid_time_is_none(value: object) -> None:
     assert life(value, "iso8601+08:00") is None
 
 

@@ -106,7 +106,7 @@ def test_html_is_recognised_by_its_media_type() -> None:
         ([("", "jwt")], {}, "not a JWT with an exp claim"),
     ],
 )  # fmt: skip
-def test_a_life_that_cannot_be_read(candidates: list[tuple[str, str]], body: Any, words: str) -> None:
+def test_an_unreadable_lifetime(candidates: list[tuple[str, str]], body: Any, words: str) -> None:
     doubt = doubt_lifetime(candidates, reply(body), "opaque", default_ttl=77.0, max_ttl=MONTH)
     assert doubt is not None
     assert (doubt.readable, doubt.event) == (False, "token_lifetime_unreadable")

@@ -97,7 +97,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("value", "unit", "expected"), TABLE)
-def test_what_vendors_write_becomes_a_hard_end(value: Any, unit: str, expected: float | None) -> None:
+def test_lifetimes_of_vendors_become_a_hard_end(value: Any, unit: str, expected: float | None) -> None:
     life = lifetime(value, unit)
     assert life == (None if expected is None else pytest.approx(expected))
     believed = 60.0 if life is None else life  # the default, as the recipe has it
@@ -113,7 +113,7 @@ def test_nothing_at_the_path_is_no_lifetime() -> None:
     assert read_lifetime([], Reply({"at": 300}, DATE, NOW), "token", MONTH) is None
 
 
-def test_the_first_candidate_that_makes_sense_counts() -> None:
+def test_the_first_plausible_candidate_is_used() -> None:
     reply = Reply({"a": 0, "b": "soon", "c": 120, "d": 300}, DATE, NOW)
     candidates = [
         ("missing", "seconds"),
@@ -126,7 +126,7 @@ def test_the_first_candidate_that_makes_sense_counts() -> None:
     assert read_lifetime(candidates, reply, "token", 100.0) is None
 
 
-def test_the_token_itself_may_tell() -> None:
+def test_the_token_may_contain_its_expiry() -> None:
     reply = Reply({"access_token": "unused"}, DATE, NOW)
     assert read_lifetime([("", "jwt")], reply, jwt({"exp": NOW + 300}), MONTH) == pytest.approx(300.0)
 
@@ -140,7 +140,7 @@ JSON = st.recursive(
 
 
 @given(JSON | JSON.map(jwt) | st.fixed_dictionaries({"exp": JSON, "iat": JSON}).map(jwt), UNITS, st.text())
-def test_whatever_comes_the_life_is_sane_or_absent(value: Any, unit: str, date: str) -> None:
+def test_any_reply_has_a_valid_lifetime_or_none(value: Any, unit: str, date: str) -> None:
     for headers in ({}, {"date": date}, DATE):
         life = lifetime(value, unit, headers)
         assert life is None or 0.0 < life <= MONTH
@@ -160,7 +160,7 @@ def test_a_life_is_read_back_from_any_unit(life: float, unit: str) -> None:
 
 @pytest.mark.parametrize("unit", ["epoch", "epoch_ms", "iso8601", "jwt"])
 @pytest.mark.parametrize("off", [-3600.0, -600.0, 600.0, 3600.0])
-def test_this_hosts_clock_does_not_matter_where_the_issuer_says_its_time(unit: str, off: float) -> None:
+def test_this_hosts_clock_does_not_matter_if_the_issuer_sends_its_time(unit: str, off: float) -> None:
     value = {
         "epoch": NOW + 300,
         "epoch_ms": (NOW + 300) * 1000,
@@ -172,7 +172,7 @@ def test_this_hosts_clock_does_not_matter_where_the_issuer_says_its_time(unit: s
     assert 299.0 <= life <= 300.0  # a Date is cut to whole seconds: never believed too long
 
 
-def test_a_clock_that_agrees_tells_the_fraction() -> None:
+def test_a_clock_that_agrees_adds_the_fraction() -> None:
     assert lifetime(NOW + 300, "epoch", received=NOW + 0.75) == pytest.approx(299.25)
 
 
@@ -185,7 +185,7 @@ def test_a_clock_that_agrees_tells_the_fraction() -> None:
         "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
     ],
 )
-def test_without_a_date_that_can_be_read_this_hosts_clock_serves(date: str) -> None:
+def test_without_a_readable_date_this_hosts_clock_is_used(date: str) -> None:
     assert lifetime(NOW + 300, "epoch", {"date": date}) == 300.0
     assert lifetime(NOW + 300, "epoch", {}) == 300.0
 
@@ -218,5 +218,5 @@ def test_a_dotted_path_leads_through_objects_and_arrays(path: str, found: object
 
 
 @given(JSON, st.text())
-def test_any_path_through_any_json_leads_somewhere_or_nowhere(value: Any, path: str) -> None:
+def test_any_path_through_any_json_finds_a_value_or_none(value: Any, path: str) -> None:
     find_path(value, path)

@@ -90,7 +90,7 @@ def test_nothing_secret_shows() -> None:
     assert "t0ken" not in repr(MOMENT)
 
 
-async def test_a_request_shows_another_credentials_token(endpoint: TokenEndpoint) -> None:
+async def test_a_request_sends_the_token_of_another_credential(endpoint: TokenEndpoint) -> None:
     recipe = recipe_of(
         url=endpoint.url + "/token",
         headers={"X-Subject": late("Bearer ${credential:k8s}")},
@@ -105,7 +105,7 @@ async def test_a_request_shows_another_credentials_token(endpoint: TokenEndpoint
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-async def test_after_a_refusal_the_next_request_holds_another_token(
+async def test_after_a_rejection_the_next_request_has_another_token(
     endpoint: TokenEndpoint, status: int
 ) -> None:
     others, url = Others(), endpoint.url + "/token"

@@ -20,7 +20,7 @@ async def test_a_result_and_an_error_come_back() -> None:
     assert await side.run(threading.get_ident) != threading.get_ident()
 
 
-async def test_a_call_that_hangs_is_given_up_and_not_joined_by_others() -> None:
+async def test_a_hanging_call_is_abandoned_and_not_shared() -> None:
     side, go_on = SideThread(), threading.Event()
     hanging = asyncio.ensure_future(side.run(go_on.wait))  # noqa: TID251
     await asyncio.sleep(0)
@@ -54,7 +54,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_ends_though_a_call_hangs() -> None:
+async def test_a_process_ends_even_if_a_call_hangs() -> None:
     async with running(sys.executable, "-c", HANGING) as process:
         await read_until(process, "given up")
         async with asyncio.timeout(PATIENCE):

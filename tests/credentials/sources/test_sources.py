@@ -56,7 +56,7 @@ async def test_an_end_in_the_past_is_a_failed_fetch(unit: str, life: Any) -> Non
     await source.close()
 
 
-async def test_the_first_life_that_can_be_read_decides() -> None:
+async def test_the_first_readable_lifetime_is_used() -> None:
     expires = (("missing", "seconds"), ("soon", "seconds"), ("life", "seconds"), ("other", "seconds"))
     source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=expires))
     assert source.read(reply({"t": "t1", "soon": "soon", "life": 60, "other": 0})).lifetime == 60
@@ -68,7 +68,7 @@ async def test_the_first_life_that_can_be_read_decides() -> None:
 @pytest.mark.parametrize(
     "token", ["", " ", "   ", " token", "token ", "to\tken", "to\nken", "x" * (TOKEN_BYTES_MAX + 1)]
 )
-def test_spaces_and_giants_are_no_tokens(source: HttpTokenSource, token: str) -> None:
+def test_blank_and_oversized_values_are_not_tokens(source: HttpTokenSource, token: str) -> None:
     with pytest.raises(TokenFetchError):
         source.read(reply({"t": token, "life": 300}))
     with pytest.raises(TokenFetchError):

@@ -135,7 +135,7 @@ def test_google_with_every_default(load: Load) -> None:
         'audience = "https://llm.example"',
     ],
 )
-def test_google_knows_who_may_ask_for_what(load: Load, text: str) -> None:
+def test_google_accepts_every_valid_combination(load: Load, text: str) -> None:
     assert google(load, text).source == "google"
 
 
@@ -231,7 +231,7 @@ def test_bedrock_with_and_without_its_defaults(load: Load) -> None:
         (BEDROCK + 'profiles = "file"', '2 profiles: unknown key, did you mean "profile"?'),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, text: str, told: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, text: str, told: str) -> None:
     line, words = told.split(" ", 1)
 
     assert problems(f"{MINIMAL}[credentials.corp]\n{text}")[0] == (
@@ -240,7 +240,7 @@ def test_a_senseless_value_is_told(problems: Problems, text: str, told: str) -> 
 
 
 @given(st.text())
-def test_any_text_is_an_authority_or_is_refused(text: str) -> None:
+def test_any_text_is_an_authority_or_is_rejected(text: str) -> None:
     try:
         loaded = AzureCredential.model_validate({"source": "azure", "scope": "a", "authority": text})
     except ValidationError:
@@ -271,7 +271,7 @@ def test_without_its_sdk_a_source_stops_the_start(
     ]
 
 
-def test_a_missing_sdk_is_told_beside_every_other_problem(
+def test_a_missing_sdk_is_reported_with_every_other_problem(
     problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity", None)
@@ -286,7 +286,7 @@ def test_a_missing_sdk_is_told_beside_every_other_problem(
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_a_missing_sdk_is_wrong_use_of_every_command(
+def test_a_missing_sdk_is_a_usage_error_of_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity", None)

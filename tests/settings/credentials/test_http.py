@@ -272,7 +272,7 @@ def test_a_token_goes_into_a_header_or_the_query(
         (RECIPE + "max_ttl = -1", "3 max_ttl: must be greater than 0"),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, text: str, told: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, text: str, told: str) -> None:
     line, words = told.split(" ", 1)
 
     assert problems(f"{MINIMAL}[credentials.corp]\n{text}")[0] == (

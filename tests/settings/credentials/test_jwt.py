@@ -112,7 +112,7 @@ SHORT = "which needs RSA with at least 2048 bits"
         ("HS256", lambda: pem("rsa"), "is a PEM, but HS256 signs with a shared secret"),
     ],
 )
-def test_a_key_that_does_not_fit_is_refused_at_start(
+def test_a_key_that_does_not_fit_is_rejected_at_start(
     problems: Problems, algorithm: str, key: Callable[[], str], words: str
 ) -> None:
     text = f'{HEAD}algorithm = "{algorithm}"\nkey = "${{env:KEY}}"\n'
@@ -161,7 +161,7 @@ def test_a_key_that_does_not_fit_is_refused_at_start(
         ('key = "k"\nkid = "1"', ['kid: unknown key, did you mean "key_id"?']),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, text: str, words: list[str]) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, text: str, words: list[str]) -> None:
     assert told(problems, HEAD + text) == words
 
 

@@ -74,7 +74,7 @@ timeout = 3
     assert [(expiry.path, expiry.unit) for expiry in loaded.expires] == [("data.at", "epoch")]
 
 
-def test_what_is_inherited_is_part_of_what_is_loaded_and_shows_nowhere(load: Load) -> None:
+def test_inherited_values_are_loaded_and_never_shown(load: Load) -> None:
     text = f'{MINIMAL}[credentials.corp]\n{EXEC}inherit = ["KEY"]\nenv = {{ OWN = "${{env:KEY}}" }}'
     settings = load(text, {"KEY": "s3cr3t"})
     loaded = settings.credentials["corp"]
@@ -162,7 +162,7 @@ def test_a_program_in_a_folder_starts_from_the_settings_file_and_not_from_cwd(
         (EXEC + "shell = true", "2 shell: unknown key, "),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, text: str, told: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, text: str, told: str) -> None:
     line, words = told.split(" ", 1)
 
     assert problems(f"{MINIMAL}[credentials.corp]\n{text}", {"PATH": "/nowhere"})[0].startswith(
@@ -170,7 +170,7 @@ def test_a_senseless_value_is_told(problems: Problems, text: str, told: str) -> 
     )
 
 
-def test_the_words_never_hold_what_was_written(problems: Problems) -> None:
+def test_the_message_never_contains_the_value(problems: Problems) -> None:
     told = problems(
         MINIMAL + '[credentials.corp]\nsource = "exec"\ncommand = ["${env:KEY}"]\nenv = { A = "${env:NUL}" }',
         {"KEY": "s3cr3t", "NUL": "s3cr3t\0"},

@@ -100,7 +100,7 @@ def test_a_static_token_in_a_file(load: Load) -> None:
         (FILE + 'value = "x"', '2 value: unknown key, known: "default_ttl", "expires", "format", "inject", '),
     ],
 )
-def test_a_senseless_value_is_told(problems: Problems, text: str, told: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, text: str, told: str) -> None:
     line, words = told.split(" ", 1)
 
     assert problems(f"{MINIMAL}[credentials.corp]\n{text}")[0].startswith(

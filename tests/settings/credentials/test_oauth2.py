@@ -71,13 +71,13 @@ def test_the_client_signs_with_its_key(load: Load, prefix: str, bits: int) -> No
     assert (loaded.assertion_audience, loaded.assertion_ttl) == ("a", 30)
 
 
-def test_the_algorithm_follows_who_signs(load: Load) -> None:
+def test_the_algorithm_depends_on_the_signer(load: Load) -> None:
     assert oauth2(load, CLIENT + 'auth = "client_secret_jwt"').signing_algorithm == "HS256"
     assert oauth2(load, BY_KEY, KEY=pem("rsa")).signing_algorithm == "RS256"
     assert oauth2(load, BEARER, KEY=pem("rsa")).signing_algorithm == "RS256"
 
 
-def test_a_key_and_its_certificate_may_stand_in_one_file(load: Load) -> None:
+def test_a_key_and_its_certificate_may_share_one_file(load: Load) -> None:
     both = certificate_pem("rsa") + pem("rsa")
     text = BY_KEY + 'certificate = "${env:KEY}"'
 
@@ -155,7 +155,7 @@ def test_a_token_exchange(load: Load) -> None:
         ('auth = "none"\ngrant = "token_exchange"\nsubject_token = ""', ["subject_token: is empty"]),
     ],
 )
-def test_what_a_combination_lacks_is_told(problems: Problems, text: str, words: list[str]) -> None:
+def test_missing_keys_of_a_combination_are_reported(problems: Problems, text: str, words: list[str]) -> None:
     assert told(problems, text) == words
 
 
@@ -197,7 +197,9 @@ def test_what_a_combination_lacks_is_told(problems: Problems, text: str, words: 
         (CLIENT, 'requested_token_type = "t"', 'grant = "token_exchange"'),
     ],
 )
-def test_what_a_combination_has_too_much_is_told(problems: Problems, text: str, key: str, users: str) -> None:
+def test_extra_keys_of_a_combination_are_reported(
+    problems: Problems, text: str, key: str, users: str
+) -> None:
     name = key.partition(" ")[0]
 
     assert told(problems, text + key, KEY=pem("rsa")) == [f"{name}: is only used with {users}"]
@@ -229,7 +231,7 @@ def test_what_a_combination_has_too_much_is_told(problems: Problems, text: str, 
         (CLIENT + "assertion_ttl = 0", "assertion_ttl: must be greater than 0"),
     ],
 )  # fmt: skip
-def test_a_senseless_value_is_told(problems: Problems, text: str, words: str) -> None:
+def test_an_invalid_value_is_reported(problems: Problems, text: str, words: str) -> None:
     assert told(problems, text, KEY=pem("rsa")) == [words]
 
 
@@ -257,13 +259,13 @@ WITH_CERTIFICATE = 'certificate = "${env:OTHER}"'
     ],
 )
 @pytest.mark.parametrize("user", [BY_KEY, BEARER])
-def test_a_bad_key_is_refused_at_start(
+def test_a_bad_key_is_rejected_at_start(
     problems: Problems, user: str, more: str, key: Callable[[], str], words: str
 ) -> None:
     assert told(problems, user + more, KEY=key(), OTHER=certificate_pem("rsa-other")) == [words]
 
 
-def test_the_line_of_the_bad_key_is_told(problems: Problems) -> None:
+def test_the_line_of_the_bad_key_is_reported(problems: Problems) -> None:
     text = HEAD + BY_KEY
 
     assert problems(text, {"KEY": "s3cret"}) == [

@@ -7,7 +7,7 @@ from proxy.wire.repairs.call import Call, read_call
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"no JSON", b"\xff", b'{"a": ' * 100_000])
-def test_a_body_that_is_no_object_has_the_defaults(body: bytes) -> None:
+def test_a_body_that_is_not_an_object_has_the_defaults(body: bytes) -> None:
     assert read_call(Shape.CHAT, body) == Call(Shape.CHAT)
 
 
@@ -15,7 +15,7 @@ def test_a_body_that_is_no_object_has_the_defaults(body: bytes) -> None:
     ("written", "streams"),
     [(b"true", True), (b"false", False), (b"null", False), (b'"true"', None), (b"1", None)],
 )
-def test_only_a_boolean_says_whether_a_stream_is_wanted(written: bytes, *, streams: bool | None) -> None:
+def test_only_a_boolean_turns_streaming_on_or_off(written: bytes, *, streams: bool | None) -> None:
     assert read_call(Shape.CHAT, b'{"stream": ' + written + b"}").streams is streams
 
 

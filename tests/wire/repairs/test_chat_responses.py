@@ -115,7 +115,7 @@ def test_complete_usage_and_responses_without_choices_do_not_change() -> None:
     assert untouched("fill_usage", {"error": {"message": "no"}})
 
 
-def test_usage_that_is_no_object_becomes_one() -> None:
+def test_usage_that_is_not_an_object_becomes_one() -> None:
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     odd: tuple[object, ...] = ("many", [], 12)
     for written in odd:

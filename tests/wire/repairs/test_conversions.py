@@ -29,7 +29,7 @@ def answer(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
         ({"role": "assistant", "content": None, "tool_calls": CALLS}, "tool_calls"),
     ],
 )
-def test_an_answer_as_a_stream_joins_to_the_same_answer(message: dict[str, Any], finish: str) -> None:
+def test_a_response_as_a_stream_joins_to_the_same_response(message: dict[str, Any], finish: str) -> None:
     stream = answer_to_stream(json.dumps(answer(message, finish)).encode(), CHAT)
     assert stream is not None
     assert stream.endswith(DONE)

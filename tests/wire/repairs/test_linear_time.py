@@ -69,7 +69,7 @@ def test_a_request(shape: Shape, before: bytes, after: bytes) -> None:
         (Shape.SPEECH, b"", b""),
     ],
 )
-def test_a_whole_answer(shape: Shape, before: bytes, after: bytes) -> None:
+def test_a_complete_response(shape: Shape, before: bytes, after: bytes) -> None:
     call = read_call(shape, b'{"model":"a","input":["a"],"documents":["a"]}')
 
     def run(body: bytes) -> None:

@@ -8,7 +8,7 @@ from proxy.wire.repairs.registry import find_steps
 
 
 @pytest.mark.parametrize("name", REPAIRS)
-def test_every_repair_says_what_it_cures_and_for_whom(name: str) -> None:
+def test_every_repair_describes_its_faults_and_clients(name: str) -> None:
     repair = REPAIRS[name]
     assert repair.name == name
     assert repair.cures.endswith(".")
@@ -18,14 +18,14 @@ def test_every_repair_says_what_it_cures_and_for_whom(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_is_what_its_repairs_say(name: str) -> None:
+def test_a_set_contains_the_repairs_that_name_it(name: str) -> None:
     repairs = resolve([name])
     assert repairs.names == SETS[name]
     assert resolve(reversed(SETS[name])) == repairs
     assert all(name in REPAIRS[each].sets for each in SETS[name])
 
 
-def test_sets_and_repairs_have_names_of_their_own() -> None:
+def test_sets_and_repairs_have_unique_names() -> None:
     assert len(set(known_names())) == len(SETS) + len(REPAIRS)
 
 

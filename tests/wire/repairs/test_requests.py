@@ -100,7 +100,7 @@ def test_sent_tool_calls_lose_their_index(index: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["[[9906, 1917], [1]]", "[9906, 1917]", "[[]]", "[ [1]]"])
-def test_token_ids_are_refused_by_name(tokens: str) -> None:
+def test_token_ids_are_rejected_by_name(tokens: str) -> None:
     with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False") as refused:
         repair_request(resolve(["langchain"]), EMBEDDINGS, f'{{"input": {tokens}, "model": "m"}}'.encode())
     assert refused.value.param == "input"
@@ -108,7 +108,7 @@ def test_token_ids_are_refused_by_name(tokens: str) -> None:
 
 
 @pytest.mark.parametrize("sent", ['"text"', '["a", "b"]', "[]", '["[1]"]'])
-def test_text_is_not_refused(sent: str) -> None:
+def test_text_is_not_rejected(sent: str) -> None:
     body = f'{{"input": {sent}}}'.encode()
     assert repair_request(resolve(["langchain"]), EMBEDDINGS, body) is body
 

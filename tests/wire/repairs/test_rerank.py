@@ -65,7 +65,7 @@ def test_a_response_becomes_coheres_with_the_best_first_and_unchanged_numbers() 
     "body",
     [b"[1]", b'[{"index": 0}]', b'{"results": []}', b'{"error": "m", "error_type": "e"}', b"", b"<html>"],
 )
-def test_another_answer_stays(body: bytes) -> None:
+def test_another_response_does_not_change(body: bytes) -> None:
     assert answered(body) is body
 
 

@@ -87,11 +87,11 @@ def test_a_list_of_ranks_is_left_to_the_client() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfb", b'{"error": {"message": "no"}}'])
-def test_answers_of_other_endpoints_pass(body: bytes) -> None:
+def test_responses_of_other_endpoints_do_not_change(body: bytes) -> None:
     assert repair_response(EVERYTHING, Call(None), body) is body
 
 
-def test_an_error_in_the_answer_to_get_is_still_an_error() -> None:
+def test_an_error_in_the_response_to_get_is_still_an_error() -> None:
     error = repair_response(EVERYTHING, Call(Shape.MODELS), b'{"error": {"message": "no", "code": 404}}')
     assert isinstance(error, EmbeddedError)
     assert error.status == 404
@@ -121,6 +121,6 @@ def test_repairing_twice_is_repairing_once(value: Any) -> None:
 
 
 @given(JSON)
-def test_an_answer_of_another_kind_passes_byte_for_byte(value: Any) -> None:
+def test_a_response_of_another_kind_is_forwarded_byte_for_byte(value: Any) -> None:
     body = json.dumps({"id": value, "object": "list"}).encode()
     assert repair_response(EVERYTHING, Call(Shape.MODERATION), body) is body

@@ -87,7 +87,7 @@ def test_line_ends_stay_without_lf_newlines(lines: list[bytes]) -> None:
     assert repair(["open_webui"], stream) == stream
 
 
-def test_an_unchanged_event_keeps_its_bytes_beside_a_changed_one() -> None:
+def test_an_unchanged_event_keeps_its_bytes_next_to_a_changed_one() -> None:
     odd = b'data:{"choices" : [{"delta":{"content":"\\u4f60" }}], "n":1.0e-05}\r\n\r\n'
     changed = b'data: {"choices":[{"delta":null}],"n":1.0e-05}\n\n'
     assert repair(["ragflow"], odd + changed + odd) == odd + changed.replace(b"null", b"{}") + odd
@@ -165,7 +165,7 @@ def test_any_other_beginning_is_not_an_error(beginning: bytes) -> None:
         b": wait\n\n" + DONE,
     ],
 )
-def test_a_beginning_that_cannot_become_an_answer_is_an_invalid_response(beginning: bytes) -> None:
+def test_a_beginning_without_an_answer_is_an_invalid_response(beginning: bytes) -> None:
     with pytest.raises(InvalidResponse):
         repairer().first_error(beginning)
 
@@ -191,7 +191,7 @@ def test_a_vendors_error_in_the_middle_becomes_openais() -> None:
 
 
 @pytest.mark.parametrize("words", ["rate limit hit", "Error 429", "Too many requests", "server error"])
-def test_an_error_after_text_has_no_words_that_make_ragflow_retry(words: str) -> None:
+def test_an_error_after_text_does_not_make_ragflow_retry(words: str) -> None:
     for error in ({"error": {"msg": words}}, {"code": 10012, "message": words}):
         told = payloads(repair(["common"], HELLO + event(error)))[1]["error"]["message"]
         assert kind_of(told) not in RETRIED
@@ -238,13 +238,13 @@ def test_a_byte_order_mark_hides_no_event_and_is_dropped() -> None:
     assert repairer().first_error(mark + SPARK) == repairer().first_error(SPARK)
 
 
-def test_an_error_without_words_gets_some() -> None:
+def test_an_error_without_a_message_gets_one() -> None:
     for error in ({"type": "server_error"}, {"message": None}, {"message": "", "code": 1}, {"msg": "busy"}):
         told = payloads(repair(["true_errors"], HELLO + event({"error": error})))[1]["error"]
         assert told["message"].endswith(f": {error.get('msg', 'the upstream failed')}")
 
 
-def test_a_comment_stays_a_block_of_its_own_when_the_event_beside_it_changes() -> None:
+def test_a_comment_stays_a_separate_block_when_the_event_next_to_it_changes() -> None:
     both = resolve(["drop_event_lines", "fill_delta"])
     out = repairer(both).feed(b": wait\n" + event(chunk(None)))
     assert out.split(b"\n\n")[0] == b": wait"

@@ -50,7 +50,7 @@ def test_counts_become_whole_numbers(usage: object, filled: dict[str, int]) -> N
     assert json.loads(to_json(response))["usage"] == filled
 
 
-def test_a_sound_usage_is_left_as_it_is() -> None:
+def test_a_valid_usage_does_not_change() -> None:
     assert fill_usage(members({"usage": USAGE}), USAGE_OF_CHAT) is None
     sound = {"prompt_tokens": 3, "total_tokens": 3, "more": [1]}
     assert fill_usage(members({"usage": sound}), USAGE_OF_EMBEDDINGS) is None
