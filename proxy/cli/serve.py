@@ -90,6 +90,8 @@ def serve(options: argparse.Namespace) -> int:
         configure_logs(settings.logs, log, permanent=True)
         logging.captureWarnings(capture=True)
         signals = stack.enter_context(handled_signals())
+        if shared is not None:
+            shared.lifeline.report_signal_handling()
         certificates = open_certificates(server)
         slots = [inherited] * workers if inherited else open_slots(server.bind, server.backlog, workers)
         for listener in {*itertools.chain(*slots)}:

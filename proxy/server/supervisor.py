@@ -30,8 +30,14 @@ HANG_SECONDS: Final = 30.0
 """A worker without a beat for this long is killed and replaced."""
 START_SECONDS: Final = 120.0
 """How long a worker may take until its first beat: its imports come before its event loop."""
+_HANDLES_SIGNALS: Final = b"handles signals\n"
 _READY: Final = b"ready\n"
 _BEAT: Final = b"\n"
+_IGNORING: Final = ("/bin/sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
+"""Starts a command that ignores SIGINT and SIGHUP until it handles them.
+
+A terminal sends them to every process, and a worker that still imports would end with a traceback.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,11 @@ class Lifeline:
             raise SettingsError("--assignment: is for worker processes only") from error
         finally:
             self._socket.setblocking(False)  # noqa: FBT003 - the name says it
+
+    def report_signal_handling(self) -> None:
+        """Let the supervisor know that signals have their handlers."""
+        with contextlib.suppress(OSError):
+            self._socket.send(_HANDLES_SIGNALS)
 
     def report_ready(self) -> None:
         """Let the supervisor know that connections are accepted."""
@@ -132,7 +143,9 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._hang_seconds = hang_seconds
         self._running: dict[int, asyncio.subprocess.Process] = {}
-        self._ready: set[int] = set()
+        self._handling_signals: set[int] = set()
+        self._to_reload: set[int] = set()
+        """Workers that have to reload as soon as they handle signals."""
         self._stopping = asyncio.Event()
         self._status = 0
         self._log = get_logger("supervisor")
@@ -159,9 +172,14 @@ class Supervisor:
             self._stopping.set()
             for listener in {*itertools.chain(*self._slots)}:
                 listener.close()  # The workers have theirs, and close them when they should.
-        for process in self._running.values():
+        if number in HANGUP:
+            self._to_reload |= {*range(len(self._slots))} - self._handling_signals
+        for worker, process in self._running.items():
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+                if worker in self._handling_signals:
+                    process.send_signal(number)
+                elif number in STOP:
+                    process.terminate()
 
     async def _kill_late(self) -> None:
         await self._stopping.wait()
@@ -200,7 +218,10 @@ class Supervisor:
         )
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *self._command, str(theirs.fileno()), pass_fds=[theirs.fileno(), *assignment.descriptors]
+                *_IGNORING,
+                *self._command,
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno(), *assignment.descriptors],
             )
         self._running[worker] = process
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -212,6 +233,8 @@ class Supervisor:
             return await process.wait(), was_ready
         finally:
             del self._running[worker]
+            self._handling_signals.discard(worker)
+            self._to_reload.discard(worker)
             writer.close()
 
     async def _heed(
@@ -235,7 +258,13 @@ class Supervisor:
             if not line:
                 return was_ready
             silent, allowed = 0.0, self._hang_seconds
-            if line == _READY:
+            if line == _HANDLES_SIGNALS:
+                self._handling_signals.add(worker)
+                allowed = START_SECONDS
+                if worker in self._to_reload:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.send_signal(signal.SIGHUP)
+            elif line == _READY:
                 was_ready = True
                 self._log.info("worker_ready", worker=worker, pid=process.pid)
         self._log.error("worker_hung", worker=worker, pid=process.pid, silent_s=silent)

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from proxy.cli.serve_workers import check_workers
 from proxy.cli.server import open_slots
 from proxy.errors import SettingsError
 from proxy.settings import load_settings
-from tests.cli.worker_processes import connections, two_workers, write_files
+from tests.cli.worker_processes import Workers, connections, two_workers, two_workers_starting, write_files
 from tests.conftest import KEY, RECIPE, SETTINGS, STATIC
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
@@ -172,6 +174,47 @@ async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
                 assert (await task).endswith(b"data: [DONE]\n\n")
             async with asyncio.timeout(PATIENCE):
                 assert await service.process.wait() == 0
+
+
+def importing(service: Workers) -> bool:
+    """Whether both worker processes run, and have not loaded the proxy yet."""
+    pid = service.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
+    python = sys.executable.encode()
+    return sum(command.startswith(python) and b"--assignment" in command for command in commands) == 2
+
+
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.kill, signal.SIGTERM), (os.kill, signal.SIGINT), (os.killpg, signal.SIGINT)]
+)  # the last one as a terminal does
+async def test_a_signal_while_workers_import_ends_the_service_without_a_traceback(
+    tmp_path: Path, send: Callable[[int, int], None], number: int
+) -> None:
+    write_files(tmp_path, "http://127.0.0.1:9")
+    async with two_workers_starting(tmp_path) as service:
+        await until(lambda: importing(service))
+        send(service.process.pid, number)
+        assert service.process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            rest = (await service.process.stdout.read()).decode()
+            assert await service.process.wait() == 0
+    events = [json.loads(line)["event"] for line in rest.splitlines()]
+    assert events[-1] == "stopped"
+    assert "worker_died" not in events
+
+
+async def test_a_hangup_while_workers_import_reloads_them_when_they_have_started(tmp_path: Path) -> None:
+    async with raw_upstream(answer_json) as upstream:
+        write_files(tmp_path, upstream.url)
+        async with two_workers_starting(tmp_path) as service:
+            await until(lambda: importing(service))
+            os.killpg(service.process.pid, signal.SIGHUP)  # as the end of a terminal does
+            await service.read("worker_ready", 2)
+            while sum(line["event"] == "reloaded" for line in service.log) < 2:
+                await service.read("reloaded")
+            assert {await service.status() for _ in range(20)} == {200}
+    assert "worker_died" not in [line["event"] for line in service.log]
 
 
 def refuses(port: int) -> bool:

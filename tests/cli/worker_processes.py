@@ -72,8 +72,8 @@ def write_files(
 
 
 @asynccontextmanager
-async def two_workers(folder: Path, *options: str) -> AsyncIterator[Workers]:
-    """Serve what `write_files` has written."""
+async def two_workers_starting(folder: Path, *options: str) -> AsyncIterator[Workers]:
+    """Serve what `write_files` has written; the block begins when the port is open."""
     serve = [sys.executable, "-m", "proxy", "serve", "--config", "proxy.toml"]
     command = shlex.join([*serve, "--bind", "127.0.0.1:0", "--workers", "2", *options])
     shell = f"cd {shlex.quote(str(folder))}; exec {command} 2>&1"
@@ -81,6 +81,13 @@ async def two_workers(folder: Path, *options: str) -> AsyncIterator[Workers]:
         service = Workers(process)
         await service.read("serving")
         service.url = service.log[-1]["addresses"][0]
+        yield service
+
+
+@asynccontextmanager
+async def two_workers(folder: Path, *options: str) -> AsyncIterator[Workers]:
+    """Serve what `write_files` has written; the block begins when both workers accept connections."""
+    async with two_workers_starting(folder, *options) as service:
         await service.read("worker_ready", 2)
         yield service
 
