@@ -15,7 +15,7 @@
       CredentialError                           no usable token
         TokenUnavailable                503     upstream_unavailable
         TokenRejected                   502     upstream_auth_failed
-        IssuerRefuses                   502     upstream_auth_failed
+          IssuerRefuses                 502     upstream_auth_failed
       UpstreamError                             the upstream's side
         Unreachable                     502     upstream_unreachable
         BadResponse                     502     upstream_bad_response
@@ -383,7 +383,7 @@ class Draining(ServerError):
     """The exchange was still running at the end of the drain."""
 
     status = 503
-    type = "upstream_error"
+    type = "server_error"
     code = "shutting_down"
     message = "the response was cut off: the proxy is shutting down"
     default_retry_after = 1.0

@@ -1,16 +1,44 @@
-"""Errors: which of them ask the caller to retry, and when."""
+"""Errors: their drawing, which of them ask the caller to retry, and when."""
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
-from proxy.errors import ProxyError, RateLimited
+from proxy import errors
+from proxy.errors import Aborted, ProxyError, RateLimited
+
+LINE: Final = re.compile(r"^    ( *)([A-Z]\w+)(?: +(\(?\d{3}\)?) +([a-z_]+))?", re.MULTILINE)
+"""A line of the drawing in the module's docstring: indentation, class, status and code."""
 
 
 def subclasses(cls: type[ProxyError]) -> Iterator[type[ProxyError]]:
     for subclass in cls.__subclasses__():
         yield subclass
         yield from subclasses(subclass)
+
+
+def drawn() -> Iterator[tuple[str, str, str, str]]:
+    """Yield each class of the drawing with its base, status and code; families have neither."""
+    above = [Exception.__name__]
+    for indent, name, status, code in LINE.findall(errors.__doc__ or ""):
+        del above[len(indent) // 2 + 1 :]
+        yield name, above[-1], status, code
+        above.append(name)
+
+
+def defined() -> Iterator[tuple[str, str, str, str]]:
+    """Yield the classes of the module in the same form."""
+    families = {ProxyError, *ProxyError.__subclasses__()}
+    for error in (ProxyError, *subclasses(ProxyError)):
+        status = f"({error.status})" if error is Aborted else str(error.status)
+        row = ("", "") if error in families else (status, error.code)
+        yield error.__name__, error.__bases__[0].__name__, *row
+
+
+def test_the_drawing_shows_each_error_with_its_base_status_and_code() -> None:
+    assert {*drawn()} == {*defined(), ("SettingsError", "Exception", "", "")}
 
 
 @pytest.mark.parametrize("error", [each for each in subclasses(ProxyError) if each.status in {429, 503}])
