@@ -8,9 +8,9 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from importlinter import cli as import_linter
 
@@ -66,23 +66,77 @@ def test_the_import_contracts_hold() -> None:
     assert import_linter.lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
 
 
-def test_every_third_party_library_has_a_home_in_the_contracts() -> None:
+def imported_by(tree: ast.Module) -> set[str]:
+    """The modules that a module imports, wherever in its text."""
+    names = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def libraries_of(tree: ast.Module) -> set[str]:
+    """The third-party libraries that a module imports."""
+    return {name.partition(".")[0] for name in imported_by(tree)} - {*sys.stdlib_module_names, "proxy"}
+
+
+def contract(name: str) -> dict[str, Any]:
+    """One contract of pyproject.toml."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (homes,) = [contract for contract in contracts if "one home" in contract["name"]]
-    imported = {
-        name.partition(".")[0]
-        for tree in MODULES.values()
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
+    (found,) = [each for each in contracts if each["name"] == name]
+    return cast(dict[str, Any], found)
+
+
+def test_every_third_party_library_is_in_the_contract() -> None:
+    libraries = set[str]().union(*map(libraries_of, MODULES.values()))
+    assert libraries == {*contract("Only listed modules import a third-party library")["forbidden_modules"]}
+
+
+ROW: Final = re.compile(r"^\| ([\d-]+) \| `([\w./]+)` \|[^|]+\| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+"""A row of the table of packages: layer, module, its purpose, own modules and libraries that it imports."""
+FOR_ALL_LAYERS: Final = {"secret_detection", "shipped", "task_groups", "transport_failure"}
+
+
+def packages_table() -> dict[str, tuple[str, ...]]:
+    """The table of packages in ARCHITECTURE.md: the module of each row, with layer and imports."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = ROW.findall(text.partition("\n## The packages\n")[2].partition("\n## ")[0])
+    return {module: (layer, *imports) for layer, module, *imports in rows}
+
+
+def imports_by_row(rows: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """What the table of packages has to say. Each module belongs to the longest row that contains it."""
+    layers: list[str] = [*reversed(contract("Imports point down")["layers"])]
+    numbers = {name: str(place) for place, names in enumerate(layers) for name in re.findall(r"\w+", names)}
+    own, libraries = {row: set[str]() for row in rows}, {row: set[str]() for row in rows}
+    for path, tree in MODULES.items():
+        inside = path.removeprefix("proxy/")
+        row = max(
+            (row for row in rows if inside == row or (row.endswith("/") and inside.startswith(row))),
+            key=len,
+            default="",
         )
+        if not row and path.endswith("/__init__.py"):
+            continue  # holds a docstring and the version
+        assert row, f"{path} is in no row of ARCHITECTURE.md"
+        package = re.split(r"[./]", row)[0]
+        names = {name.split(".")[1] for name in imported_by(tree) if name.startswith("proxy.")}
+        own[row] |= names & {*numbers, "gateway"} - {package, *FOR_ALL_LAYERS}
+        libraries[row] |= libraries_of(tree)
+    return {
+        row: (
+            numbers.get(re.split(r"[./]", row)[0], "-"),
+            *(", ".join(sorted(names)) or "-" for names in (own[row], libraries[row])),
+        )
+        for row in rows
     }
 
-    assert imported - {*sys.stdlib_module_names} - {"proxy"} == {*homes["forbidden_modules"]}
+
+def test_the_table_of_packages_shows_the_layers_and_the_imports() -> None:
+    table = packages_table()
+    assert table == imports_by_row(table)
 
 
 def test_importing_has_no_effect() -> None:

@@ -31,7 +31,8 @@ def drawn() -> Iterator[tuple[str, str, str, str]]:
 def defined() -> Iterator[tuple[str, str, str, str]]:
     """Yield the classes of the module in the same form."""
     families = {ProxyError, *ProxyError.__subclasses__()}
-    for error in (ProxyError, *subclasses(ProxyError)):
+    every: list[type[ProxyError]] = [ProxyError, *subclasses(ProxyError)]
+    for error in every:
         status = f"({error.status})" if error is Aborted else str(error.status)
         row = ("", "") if error in families else (status, error.code)
         yield error.__name__, error.__bases__[0].__name__, *row
