@@ -129,6 +129,11 @@ def _add_init(parser: Parser) -> None:
     parser.add_argument(
         "--api-key", metavar="KEY", help="of a gateway without tokens; - reads standard input"
     )
+    parser.add_argument(
+        "--header",
+        metavar="NAME",
+        help="that carries the token or key to the gateway (default: Authorization)",
+    )
     parser.add_argument("--model", metavar="M", help="for the chat (default: the first of the gateway)")
     parser.add_argument("--caller", metavar="NAME", help="the program that will call (default: ragflow)")
     parser.add_argument(

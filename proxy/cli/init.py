@@ -39,6 +39,7 @@ ANSWER_CHARACTERS_MAX: Final = 16 * 1024
 MODELS_SHOWN: Final = 8
 _STEM: Final = re.compile(r"[A-Za-z0-9._-]+")
 _ACCESS: Final = {"1", "2", "3"}
+_HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 _PASTED: Final = re.compile(r"curl|invoke-", re.IGNORECASE)
 _CALLER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _DEMONSTRATION: Final = f"""\
@@ -103,6 +104,8 @@ class Answers:
     """Empty for the demonstration gateway."""
     recipe: TestedRecipe | None = None
     api_key: str = ""
+    header: str = ""
+    """The header that carries the token or key, if it is not Authorization."""
     model: str = ""
     caller: str = DEFAULT_CALLER
     in_files: bool = True
@@ -134,9 +137,9 @@ class Setup:
     def run(self) -> int:
         """Ask, try, write and test; return the exit status."""
         options, answers = self._options, self._answers
-        answers.base_url = self._base_url()
+        answers.base_url, answers.header = self._base_url(), _checked_header(options.header or "")
         if answers.base_url:
-            listed = asyncio.run(self._try()) if self._take_access() else None
+            listed = self._reach() if self._take_access() else None
             if listed is None:
                 self._say("nothing")
                 return 1
@@ -235,8 +238,30 @@ class Setup:
 
     # --- the trial
 
-    async def _try(self, *, corrected: bool = False) -> list[str] | None:
-        """Reach the gateway as the service would, and correct its base URL; return its chat models."""
+    def _reach(self) -> list[str] | None:
+        """Try the answers, and another header if the gateway rejects them; return the chat models."""
+        listed, is_rejected = asyncio.run(self._try())
+        if not is_rejected or self._answers.header:
+            return listed
+        if self._options.yes:
+            self._say("other_header")
+            return listed
+        self._answers.header = self._header()
+        return asyncio.run(self._try())[0] if self._answers.header else listed
+
+    def _header(self) -> str:
+        while True:
+            try:
+                return _checked_header(self._ask("header"))
+            except SettingsError as error:
+                print(f"     {error}", file=sys.stderr)
+
+    async def _try(self, *, corrected: bool = False) -> tuple[list[str] | None, bool]:
+        """Reach the gateway as the service would, and correct its base URL.
+
+        Returns:
+            Its chat models, or None if something failed; and whether it rejected the token or key.
+        """
         self._report.begin(self._answers.base_url)
         answers = self._answers
         environ = {**os.environ, answers.key_name: secrets.token_hex(24), **answers.secrets}
@@ -252,7 +277,9 @@ class Setup:
         for finding in findings:
             self._report.add(finding)
         self._report.stop()
-        return None if has_failed(findings) else [m for m in walk.listed.get("chat", []) if is_for_chat(m)]
+        if has_failed(findings):
+            return None, any(finding.id == "token_rejected" for finding in findings)
+        return [model for model in walk.listed.get("chat", []) if is_for_chat(model)], False
 
     # --- the files
 
@@ -280,11 +307,14 @@ class Setup:
         lines += [f"repairs = [{toml(names)}]  # {repairs}", ""]
         if answers.model:
             lines += [f"[chat]  # {chat}", f"model = {toml(answers.model)}", ""]
+        inject = f'inject = {{ header = {toml(answers.header)}, template = "{{token}}" }}'
         if answers.recipe is not None:
-            lines.append(answers.recipe.block(CREDENTIAL, folder if in_files else None))
+            block = answers.recipe.block(CREDENTIAL, folder if in_files else None)
+            table = f"[credentials.{CREDENTIAL}]\n"
+            lines.append(block.replace(table, f"{table}{inject}\n", 1) if answers.header else block)
         elif answers.api_key:
             lines += [f"[credentials.{CREDENTIAL}]  # {own_key}", 'source = "static"']
-            lines += [f"value = {reference(API_KEY)}", ""]
+            lines += [f"value = {reference(API_KEY)}", *([inject] if answers.header else []), ""]
         elif not answers.base_url:
             lines.append(_DEMONSTRATION)
         return "\n".join(lines).rstrip() + "\n"
@@ -336,6 +366,12 @@ class Setup:
         while (chosen := self._ask(name, default)) not in known:
             self._say("again")
         return chosen
+
+
+def _checked_header(text: str) -> str:
+    if text and not _HEADER.fullmatch(text):
+        raise SettingsError("--header: must be the name of a header")
+    return text
 
 
 def _checked_url(text: str) -> str:

@@ -67,7 +67,7 @@ _RANKS: Final = {
     90: "expirestime expirytime tokenexpire tokenexpires",
     88: "exp ttl expiredtime",
     84: "validto validuntil notafter",
-    82: "validity lifetime",
+    82: "validity lifetime validseconds validtime validperiod",
     74: "effectivetime maxage deadline",
     66: "duration",
     55: "timeout",

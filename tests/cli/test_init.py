@@ -7,8 +7,10 @@ import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from quart import Quart
 
 from proxy.cli import main
 from proxy.gateway import GatewayOptions, create_gateway
@@ -134,6 +136,39 @@ async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
     printed = capsys.readouterr()
     assert (tmp_path / "my.secrets/GATEWAY_API_KEY").read_text() == API_KEY
     assert API_KEY not in (tmp_path / "my.toml").read_text() + printed.out + printed.err
+
+
+class OtherHeader:
+    """A gateway that expects the token in X-Access-Token, in front of the demonstration gateway."""
+
+    def __init__(self, app: Quart) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1"):
+            presented = dict(scope["headers"]).get(b"x-access-token", b"none")
+            others = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            scope = {**scope, "headers": [*others, (b"authorization", b"Bearer " + presented)]}
+        await self._app(scope, receive, send)
+
+
+async def test_a_gateway_that_rejects_the_token_may_expect_another_header(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = OtherHeader(create_gateway(GatewayOptions(word_delay=WORD_DELAY)))
+    async with serve_on_loopback(app) as url:
+        arguments = ("--base-url", f"{url}/v1", "--curl", CURL.format(url=url))
+        assert await run(tmp_path / "my.toml", "--yes", *arguments) == 1
+        assert "name it with --header" in capsys.readouterr().err
+        assert written(tmp_path) == []
+        answers = [f"{url}/v1", CURL.format(url=url), "X Access", "X-Access-Token", "", "", ""]
+        monkeypatch.setattr(sys, "stdin", Terminal("\n".join(answers) + "\n"))
+        assert await run(tmp_path / "my.toml") == 0
+        assert "--header: must be the name of a header" in capsys.readouterr().err
+        assert await run(tmp_path / "yours.toml", "--yes", *arguments, "--header", "X-Access-Token") == 0
+    for name in ("my.toml", "yours.toml"):
+        text = (tmp_path / name).read_text()
+        assert 'inject = { header = "X-Access-Token", template = "{token}" }' in text
 
 
 @pytest.mark.parametrize("name", ["my.toml", "my.secrets", "my.env"])

@@ -26,6 +26,8 @@ def best(value: object, name: str = "expires_in") -> Candidate:
         (NOW + 600, "expire_time", "epoch", 600),
         ((NOW + 600) * 1000, "expire_time", "epoch_ms", 600),
         (iso(600), "expires_at", "iso8601", 600),
+        ("300", "validSeconds", "seconds", 300),
+        ((NOW + 600) * 1000, "validTime", "epoch_ms", 600),
     ],
 )
 def test_the_unit_is_the_one_in_which_a_number_is_a_plausible_lifetime(
