@@ -67,7 +67,11 @@ class ConfigSnapshots:
 
     @property
     def current(self) -> Services:
-        """The services for requests that begin now."""
+        """The services for requests that begin now.
+
+        Raises:
+            RuntimeError: No configuration has been opened yet.
+        """
         if self._current is None:
             raise RuntimeError("no configuration has been opened yet")
         return self._current

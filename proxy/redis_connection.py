@@ -77,7 +77,6 @@ class RedisConnection:
         """Run a Lua script, which is atomic in Redis, and return its result.
 
         Args:
-            script: The script.
             keys: The keys that it reads or writes.
             arguments: Its other arguments.
             within: The time limit in seconds. With it, the script does not wait for other commands, so that

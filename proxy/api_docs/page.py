@@ -81,7 +81,6 @@ def docs_page(lang: str, groups: Collection[str], style: Style) -> str:
     Args:
         lang: `en` or `zh`.
         groups: The groups of `OWN_ROUTES` that this service serves.
-        style: Its style sheet.
     """
     reference = f'<a href="{API_REFERENCE}">{_in(lang, _REFERENCE)}</a>'
     document = '<a href="/openapi.json"><code>/openapi.json</code></a>'

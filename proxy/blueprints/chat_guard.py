@@ -56,7 +56,6 @@ class ChatRequestRejected(Exception):
     """Rejects a request.
 
     Args:
-        status: HTTP status.
         message: Explanation for the page.
     """
 
@@ -69,9 +68,6 @@ class ChatRequestBody(msgspec.Struct):
     """The body of a request: a question, a new title, or neither.
 
     Args:
-        prompt: The question.
-        title: The title.
-        model: The model that answers.
         source: The conversation whose beginning is continued.
         before: The id of its first event that does not belong to the beginning.
     """

@@ -72,8 +72,6 @@ class Broker(Protocol):
         large by itself loses its oldest events.
 
         Args:
-            channel: The channel's name.
-            event: The event.
             holder: The holder of the lease of the dialogue that publishes. The lease is renewed.
             mark: What the event begins or ends.
             retry_seconds: Seconds during which failures are retried; None until the service shuts down.
@@ -89,7 +87,6 @@ class Broker(Protocol):
         """Subscribe to a channel.
 
         Args:
-            channel: The channel's name.
             after: The id after which events are replayed, `0-0` for all stored events, or None for live
                 events only. Anything that is not an id (`ms-seq`) counts as None.
         """

@@ -118,7 +118,6 @@ class RedisConversation:
     """Conversations in Redis, shared by all processes with the same keys.
 
     Args:
-        redis: The connection.
         seal: Encrypts the turns.
         kept: Turns of a channel to keep; 0 for none.
         expire: Seconds after its last turn until a conversation is deleted.

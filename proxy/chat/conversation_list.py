@@ -64,7 +64,6 @@ class Listed:
     """A conversation in the list of a visitor.
 
     Args:
-        channel: Its channel.
         title: Its first question, or another title that the visitor chose.
         at: The time of its last question, in milliseconds since the epoch.
     """
@@ -163,7 +162,6 @@ class RedisConversationList:
     """Lists in Redis, shared by all processes with the same keys.
 
     Args:
-        redis: The connection.
         seal: Encrypts the titles.
         expire: Seconds after its last question until a conversation is no longer listed.
     """

@@ -47,13 +47,10 @@ class Dialogue:
     """A question and its answer.
 
     Args:
-        channel: The channel's name.
-        prompt: The question.
         history: The messages that precede the question.
         request_id: The id of the visitor's request, for the log.
         publisher: Publishes the answer.
         seconds: How long the answer may take.
-        model: The model that answers.
     """
 
     channel: str

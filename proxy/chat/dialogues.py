@@ -118,8 +118,6 @@ class Dialogues:
         """Start a dialogue; return why it did not start, or None.
 
         Args:
-            channel: The channel.
-            prompt: The question.
             request_id: The id of the visitor's request, for the log.
             address: The visitor's address.
             session: The visitor's session.

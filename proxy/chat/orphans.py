@@ -27,7 +27,6 @@ class OrphanWatch:
     """Looks for dialogues without a living process.
 
     Args:
-        leases: The leases of dialogues.
         broker: Publishes their ends.
         ending: The events that end a dialogue.
         pause: Seconds between two checks.

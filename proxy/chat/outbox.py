@@ -25,7 +25,6 @@ class Outbox:
 
     Args:
         broker: Where the events are published.
-        channel: The channel's name.
         holder: The holder of the channel's lease.
         interrupt: Is called once if the answer should end, because Redis has been away for too long or the
             events cannot be published.

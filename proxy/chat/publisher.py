@@ -31,7 +31,6 @@ async def block_event(kind: BlockKind, text: str, **fields: object) -> Event:
 
     Args:
         kind: The kind of block.
-        text: Its text.
         fields: What our page needs in addition.
     """
     if len(text) > THREAD_CHARS:

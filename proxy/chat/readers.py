@@ -54,7 +54,6 @@ class Readers:
         or when the channel, which had no owner when the stream began, belongs to another session.
 
         Args:
-            subscription: The subscription to the channel.
             ownership: Looks up who owns the channel, from the reader's view; None for a public channel.
         """
         is_free = ownership is not None

@@ -151,8 +151,6 @@ class Backlog:
     """The streams of all channels.
 
     Args:
-        redis: The connection.
-        leases: The leases of dialogues.
         turns: Turns of a channel to keep.
         size: Bytes of a channel to keep.
         expire: Seconds after a channel's last event until its stream expires.
@@ -184,7 +182,6 @@ class Backlog:
         """Store an event, publish it, and return its id.
 
         Args:
-            channel: The channel's name.
             event: The event; its own id is ignored.
             nonce: The event's nonce.
             again: Whether an earlier attempt may have succeeded.
@@ -412,9 +409,7 @@ class RedisBroker:
     """Publishes, stores and replays events over Redis.
 
     Args:
-        redis: The connection for commands.
         feed: The connection that listens; the caller runs it.
-        leases: The leases of dialogues.
         kept: Turns of a channel to keep.
         size: Bytes of a channel to keep.
         expire: Seconds after a channel's last event until its events are deleted.

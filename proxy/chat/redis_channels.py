@@ -46,9 +46,7 @@ class RedisChannels:
     """Owners and dialogues of all processes with the same Redis.
 
     Args:
-        redis: The connection for commands.
         feed: The connection that listens.
-        leases: The leases of dialogues.
         owned: Seconds after its last use until a channel has no owner again.
         renew: Seconds between renewals of a lease.
     """

@@ -104,7 +104,6 @@ class RedisLeases:
     """The leases of all processes with the same Redis. Every method may raise `StoreUnavailable`.
 
     Args:
-        redis: The connection.
         seconds: Time after its last renewal until a lease lapses.
     """
 
@@ -139,7 +138,6 @@ class RedisLeases:
         """Create a lease of an unknown holder for an unfinished dialogue, if Redis has lost its lease.
 
         Args:
-            channel: The channel.
             stream: The key of its events.
             last: The last event, after which the dialogue was unfinished. If there are later ones, nothing
                 happens.

@@ -17,7 +17,6 @@ def is_unfinished(event: Event, *, before: bool) -> bool:
     """Return whether a dialogue is unfinished after an event.
 
     Args:
-        event: The event.
         before: Whether a dialogue was unfinished before it.
     """
     if event.type != STATE or not isinstance(event.data, dict):

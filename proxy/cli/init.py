@@ -56,7 +56,11 @@ expires = [{{ path = "data.expireTime", as = "epoch_ms" }}]
 
 
 def init(options: argparse.Namespace) -> int:
-    """Ask, try, write and test; return the exit status."""
+    """Ask, try, write and test; return the exit status.
+
+    Raises:
+        SettingsError: The options contradict each other, or a file exists.
+    """
     if not options.yes and not sys.stdin.isatty():
         raise SettingsError("init: asks on a terminal; elsewhere use --yes with the flags of --help")
     if options.curl is not None and options.api_key is not None:
@@ -86,7 +90,11 @@ class Places:
         return self.config.with_name(f"{self.config.stem}.env")
 
     def check_free(self) -> None:
-        """Refuse to overwrite anything."""
+        """Refuse to overwrite anything.
+
+        Raises:
+            SettingsError: The name is invalid, its folder is missing, or a file exists.
+        """
         if not _STEM.fullmatch(self.config.name):
             raise SettingsError("--output: the name must be letters, digits, dots, - and _")
         if not self.config.parent.is_dir():

@@ -49,7 +49,11 @@ credential = "{name}"
 
 
 def recipe(options: argparse.Namespace) -> int:
-    """Print the block and return the exit status."""
+    """Print the block and return the exit status.
+
+    Raises:
+        SettingsError: No block can be written, with the reasons in the user's language.
+    """
     try:
         return _recipe(options)
     except SettingsError as error:
@@ -140,6 +144,9 @@ def read_curl_line(begun: str = "") -> str:
 
     Args:
         begun: Its first line, if that has been read already.
+
+    Raises:
+        CurlLineError: It is not valid UTF-8.
     """
     terminal = sys.stdin.isatty()
     if terminal and not begun:

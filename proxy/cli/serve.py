@@ -117,7 +117,11 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def check_traces(settings: Settings) -> None:
-    """Refuse `[traces]` if its packages are not installed."""
+    """Refuse `[traces]` if its packages are not installed.
+
+    Raises:
+        SettingsError: They are missing.
+    """
     try:
         found = find_spec("opentelemetry.exporter.otlp.proto.http")
     except ModuleNotFoundError:
@@ -127,7 +131,11 @@ def check_traces(settings: Settings) -> None:
 
 
 def check_binds(settings: Settings, binds: Sequence[str]) -> None:
-    """Refuse the runnable default's well-known keys wherever others could use them."""
+    """Refuse the runnable default's well-known keys wherever others could use them.
+
+    Raises:
+        SettingsError: One of the addresses is not a loopback one.
+    """
     exposed = [bind for bind in binds if not is_loopback(bind.rpartition(":")[0].strip("[]"))]
     if exposed and settings.access.mode == "keys" and uses_default_keys(settings.access):
         raise SettingsError(

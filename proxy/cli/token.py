@@ -21,7 +21,11 @@ EXIT_FAILED: Final = 1
 
 
 def token(options: argparse.Namespace) -> int:
-    """Print lifetime, refresh, expiry and the redacted reply; return the exit status."""
+    """Print lifetime, refresh, expiry and the redacted reply; return the exit status.
+
+    Raises:
+        SettingsError: The settings are invalid, or have no credential of that name.
+    """
     settings = load_settings(options.config, os.environ)
     name = options.name
     if name not in settings.credentials:

@@ -125,7 +125,6 @@ class CachedTokenSource:
         """Record that an upstream accepted a token.
 
         Args:
-            token: The token.
             sent_at: When the request was sent.
             purpose: The purpose of the request.
             before: The rejection of an earlier token for the same request.

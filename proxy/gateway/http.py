@@ -23,7 +23,6 @@ class GatewayError(Exception):
     """An error response under `/v1`: https://platform.openai.com/docs/guides/error-codes.
 
     Args:
-        status: HTTP status.
         message: Explanation for the caller.
         param: The request field at fault, if there is one.
         code: OpenAI's short name of the error, if it has one.

@@ -33,7 +33,6 @@ def credential_block(
 
     Args:
         name: The name of the credential.
-        draft: The request.
         reading: The candidates in the reply.
         translate: Translates the comments.
         folder: Where files hold the secrets, each named like its variable. By default the block reads them

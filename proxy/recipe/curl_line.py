@@ -351,7 +351,11 @@ def _urlencoded(value: str, read_file: ReadFile) -> str:
 
 
 def file_text(option: str, name: str, read_file: ReadFile) -> str:
-    """Return the text of a file that the command names."""
+    """Return the text of a file that the command names.
+
+    Raises:
+        CurlLineError: The file cannot be read, or must not be.
+    """
     if name == "-" or REFERENCE.search(name):
         raise CurlLineError(
             f"{option}: the body must not come from standard input or from a file that a shell variable names"

@@ -92,7 +92,6 @@ class StatusService:
         It ends with the session of the reader, with the configuration of the page, and with the service.
 
         Args:
-            words: The language.
             may_read: Whether the reader may still read.
         """
         end = asyncio.get_running_loop().time() + random.uniform(*AGE_SECONDS)  # noqa: S311  spreads reconnections

@@ -20,7 +20,6 @@ def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:
     """Encode an error as the last event of a stream.
 
     Args:
-        envelope: The error.
         named: Write `event: error` before the data, as the Responses API does.
     """
     return (b"event: error\n" if named else b"") + b"data: " + error_body(envelope) + b"\n\n"

@@ -182,7 +182,6 @@ def replace_model(body: bytes, name: str) -> bytes:
 
     Args:
         body: A body that `read_fields` has checked. Only a top-level `model` that is a string is replaced.
-        name: The new name.
 
     Raises:
         InvalidRequest: The object has too many members.

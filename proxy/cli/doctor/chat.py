@@ -92,8 +92,6 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
     """Check a streamed chat: its shape, its end, and when its events arrive.
 
     Args:
-        api: The API.
-        model: The model.
         for_clients: Whether to report what RAGFlow cannot read. Behind our repairs that is no fault.
     """
     body = _body(model, LONG_PROMPT, stream=True)

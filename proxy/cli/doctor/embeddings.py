@@ -23,8 +23,6 @@ async def check_embeddings(api: Api, model: str, *, for_clients: bool) -> list[F
     """Check an embedding of one text.
 
     Args:
-        api: The API.
-        model: The model.
         for_clients: Whether to send a field that some versions of RAGFlow send, and report what RAGFlow
             cannot read.
     """

@@ -140,7 +140,11 @@ class _Child(asyncio.SubprocessProtocol):
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
 
     def result(self) -> CommandResult:
-        """Return the exit status and the output."""
+        """Return the exit status and the output.
+
+        Raises:
+            TokenFetchError: There is no exit status.
+        """
         status = None if self._transport is None else self._transport.get_returncode()
         if status is None:
             raise TokenFetchError("the command ended in an unknown way")

@@ -192,7 +192,6 @@ def read_lifetime(
 
     Args:
         candidates: Pairs of (path, unit), in order of preference.
-        reply: The reply.
         token: The token itself, for the unit `jwt` without a path.
         max_ttl: A longer lifetime is considered an error.
     """

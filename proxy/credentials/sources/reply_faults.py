@@ -110,7 +110,6 @@ def doubt_lifetime(
 
     Args:
         candidates: Pairs of (path, unit), in order of preference.
-        reply: The reply.
         token: The token, for the unit `jwt` without a path.
         default_ttl: The lifetime in seconds if none can be read.
         max_ttl: A longer lifetime is considered an error.

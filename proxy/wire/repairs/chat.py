@@ -367,7 +367,6 @@ def _change_parts(chunk: Members, state: StreamState, repair: str, change: PartC
     """Change the parts of tool calls in a chunk.
 
     Args:
-        chunk: The chunk.
         state: The state of the stream.
         repair: The repair. Each repair tracks the calls separately, because it sees the parts as the repairs
             before it have changed them.

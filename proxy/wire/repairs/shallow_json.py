@@ -41,7 +41,6 @@ def open_list(written: bytes | None, limit: int = ITEMS_MAX) -> list[msgspec.Raw
     """Return the items of a list; None if the bytes are not a JSON list.
 
     Args:
-        written: The bytes.
         limit: The number of items that are not too many.
 
     Raises:
@@ -118,7 +117,6 @@ def change_items(written: bytes | None, change: Callable[[Members], Members | No
     """Change the objects in a list.
 
     Args:
-        written: The list.
         change: Returns the new members of an object, or None to keep it.
 
     Returns:
