@@ -106,9 +106,8 @@ class RealtimeConnection(ASGIWebsocketConnection):
         caller = CallerSocket(receive, send)
         async with ExchangeScope(record, self._current_services, list(self.scope["headers"])) as exchange:
             try:
-                async with (
-                    exchange.closing
-                ):  # An upstream's connection must not wait for a refusal to be read.
+                # An upstream's connection must not wait until the caller has read a rejection.
+                async with exchange.closing:
                     await self._serve(caller, exchange)
             except ProxyError as error:
                 await _refuse(caller, record, error)

@@ -26,8 +26,6 @@ BLANKS_MAX: Final = 200
 WORDS_MAX: Final = 150
 """Consecutive words separated only by blanks: the rule for Java methods searches them again from each."""
 
-LIGHT_BACKGROUND: Final = "#f4f6f5"
-DARK_BACKGROUND: Final = "#182022"
 ROLES: Final[dict[str, tuple[str, str, str]]] = {
     "keyword": ("#6a2a86", "#d9b3f0", "k kc kd kn kp kr kt ow nt"),
     "string": ("#0e5637", "#a5d6b0", "s s1 s2 sa sb sc sd se sh si sr ss sx dl gi"),

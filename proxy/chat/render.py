@@ -56,9 +56,8 @@ class BlockRenderer:
         if len(text) > MARKDOWN_CHARS_MAX:
             return f"<p>{_as_written(bare)}{end}</p>"
         rendered = render_markdown(self._parser, text)
-        inner = self._cleaner.clean(rendered.html).translate(
-            _DROPPED
-        )  # entities can produce these characters again
+        # Entities can produce the dropped characters again.
+        inner = self._cleaner.clean(rendered.html).translate(_DROPPED)
         if rendered.plain and inner.endswith("</p>"):
             return f"{inner.removesuffix('</p>')}{end}</p>"
         return inner

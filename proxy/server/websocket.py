@@ -58,9 +58,8 @@ class CloseReportingStream(WSStream):
     async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
         connected = self.state == ASGIWebsocketState.CONNECTED
         close = event if isinstance(event, CloseConnection) and connected else None
-        self._close_frame = (
-            self._close_frame or close
-        )  # the answer to the caller's frame, or a refused message
+        # It answers the caller's frame, or rejects a message.
+        self._close_frame = self._close_frame or close
         await super()._send_wsproto_event(event)
         if close is not None and close.code == CloseReason.MESSAGE_TOO_BIG:
             # The base class would go on to read.

@@ -118,6 +118,13 @@ def _data_lines(block: bytes) -> Iterable[bytes]:
             yield line.removeprefix(b"data:").removeprefix(b" ")
 
 
+def first_object(value: object, key: str) -> dict[str, object]:
+    """Return the first object in a list of an object; empty if there is none."""
+    listed = value.get(key) if isinstance(value, dict) else None
+    first = listed[0] if isinstance(listed, list) and listed else None
+    return first if isinstance(first, dict) else {}
+
+
 def error_in(value: object) -> str:
     """Return the message of an error in any of the usual shapes; empty if there is none."""
     if not isinstance(value, dict):

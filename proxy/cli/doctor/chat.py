@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from proxy.cli.doctor.api import Api, CheckFailed, ReadOutcome, TimedResponse, error_in
+from proxy.cli.doctor.api import Api, CheckFailed, ReadOutcome, TimedResponse, error_in, first_object
 from proxy.cli.doctor.arrivals import Timing, buffering_cause
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import not_an_answer
@@ -79,7 +79,7 @@ async def check_whole(api: Api, model: str) -> list[Finding]:
     if response.end is not ReadOutcome.WHOLE:
         return [_cut(api, response)]
     parsed = response.json_object()
-    message = _choice(parsed).get("message")
+    message = first_object(parsed, "choices").get("message")
     if not isinstance(message, dict) or not message.get("content"):
         return [api.found("answer_empty")]
     found = [api.found("chat_works", seconds=_rounded(response.seconds), model=model)]
@@ -145,7 +145,7 @@ def _fault_of_events(api: Api, response: TimedResponse) -> Finding | None:
     if response.end is ReadOutcome.ENOUGH:
         return None
     marked = any(event == END_MARKER for _, event in events)
-    if not marked and not any(_choice(event).get("finish_reason") for event in parsed):
+    if not marked and not any(first_object(event, "choices").get("finish_reason") for event in parsed):
         return api.found("stream_unfinished")
     return None
 
@@ -186,7 +186,9 @@ def _remarks(api: Api, response: TimedResponse, *, for_clients: bool) -> Iterato
 
 def _trouble_for_clients(api: Api, events: Sequence[bytes]) -> Iterator[Finding]:
     parsed = [event for event in map(_parsed, events) if isinstance(event, dict)]
-    if any("delta" in (choice := _choice(event)) and choice["delta"] is None for event in parsed):
+    if any(
+        "delta" in (choice := first_object(event, "choices")) and choice["delta"] is None for event in parsed
+    ):
         yield api.found("delta_null")
     if any(event.get("choices") == [] for event in parsed):
         yield api.found("choices_empty")
@@ -202,16 +204,9 @@ def _parsed(event: bytes) -> object:
         return None
 
 
-def _choice(event: object) -> dict[str, object]:
-    """Return the first choice of an answer or a chunk; empty if there is none."""
-    choices = event.get("choices") if isinstance(event, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else {}
-
-
 def _text(event: object) -> str:
     """Return the text of a chunk: the model's answer or its thoughts."""
-    delta = _choice(event).get("delta")
+    delta = first_object(event, "choices").get("delta")
     if not isinstance(delta, dict):
         return ""
     return str(delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or "")

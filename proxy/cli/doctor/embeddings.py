@@ -6,7 +6,7 @@ import zlib
 from http import HTTPStatus
 from typing import Final
 
-from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse
+from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse, first_object
 from proxy.cli.doctor.chat import RAGFLOW_SECONDS, check_first_piece
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import not_an_answer
@@ -37,7 +37,7 @@ async def check_embeddings(api: Api, model: str, *, for_clients: bool) -> list[F
             response = retried
     if isinstance(response, Finding):
         return [response]
-    item = _first(response.json(), "data")
+    item = first_object(response.json(), "data")
     vector = item.get("embedding")
     if not isinstance(vector, list) or not vector:
         identity = "embedding_not_numbers" if isinstance(vector, str) else "embedding_empty"
@@ -59,7 +59,7 @@ async def check_rerank(api: Api, model: str) -> Finding:
     response = await _ask(api, "/rerank", body, RERANK, model)
     if isinstance(response, Finding):
         return response
-    result = _first(response.json(), "results")
+    result = first_object(response.json(), "results")
     if not isinstance(result.get("index"), int) or not isinstance(result.get("relevance_score"), int | float):
         return api.found("rerank_unreadable")
     return api.found("rerank_works", model=model)
@@ -105,9 +105,3 @@ async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str
     if fault is not None and not is_refusal:
         return fault
     return response
-
-
-def _first(value: object, key: str) -> dict[str, object]:
-    listed = value.get(key) if isinstance(value, dict) else None
-    first = listed[0] if isinstance(listed, list) and listed else None
-    return first if isinstance(first, dict) else {}
