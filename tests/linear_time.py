@@ -17,8 +17,8 @@ _NOISE: Final = 3.0
 _RUNS_MAX: Final = 10
 _SECONDS_THAT_COUNT: Final = 0.001
 """Shorter times are not compared, because a garbage collection takes longer."""
-_DOUBLINGS: Final = 3
-"""A quadratic cost grows eight times as fast as a linear one in three doublings."""
+_STEPS: Final = 2
+"""Each takes four times the input. In two steps, a quadratic cost grows sixteen times as fast as a linear one."""
 
 UNITS: Final = (
     b' ', b'\t', b'\n', b'\r', b'\r\n', b'\n\n', b'\r\r', b'a', b'0', b'-', b'.', b',', b':', b';', b'=',
@@ -51,7 +51,7 @@ def assert_linear(
     memory: float,
     seconds_per_mib: float = SECONDS_PER_MIB,
 ) -> None:
-    """Run a function on inputs of repeated units, from 1 KiB, doubled up to the limit.
+    """Run a function on inputs of repeated units, from about 1 KiB in steps of four times up to the limit.
 
     Args:
         run: The function.
@@ -65,18 +65,21 @@ def assert_linear(
     gc.freeze()  # As the service does, so that the collector skips existing objects.
     for unit in units:
         best: list[float] = []
-        size = KIB
-        while size <= limit:
+        for size in _sizes(limit):
             data = before + unit * (size // len(unit)) + after
             allowed = _NOISE * (_SECONDS_OF_OVERHEAD + seconds_per_mib * size / MIB)
-            if len(best) >= _DOUBLINGS and best[-_DOUBLINGS] >= _SECONDS_THAT_COUNT:
-                growth = _NOISE * (1 << _DOUBLINGS) * best[-_DOUBLINGS] + _SECONDS_OF_OVERHEAD
+            if len(best) >= _STEPS and best[-_STEPS] >= _SECONDS_THAT_COUNT:
+                growth = _NOISE * 4**_STEPS * best[-_STEPS] + _SECONDS_OF_OVERHEAD
                 allowed = min(allowed, growth)
             best.append(_best_seconds(run, data, allowed))
             assert best[-1] <= allowed, f"{size} bytes of {unit!r} take more than {allowed:.3f} s: {best}"
-            size *= 2
         held = _allocated(run, data)
         assert held <= memory * len(data) + MIB, f"{len(data)} bytes of {unit!r} allocate {held} bytes"
+
+
+def _sizes(limit: int) -> list[int]:
+    steps = range((limit // KIB).bit_length() // 2, -1, -1)
+    return [size for step in steps if (size := limit >> 2 * step) >= KIB]
 
 
 def _best_seconds(run: Callable[[bytes], object], data: bytes, allowed: float) -> float:
