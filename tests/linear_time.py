@@ -18,7 +18,7 @@ _RUNS_MAX: Final = 10
 _SECONDS_THAT_COUNT: Final = 0.001
 """Shorter times are not compared, because a garbage collection takes longer."""
 _STEPS: Final = 2
-"""Each takes four times the input. In two steps, a quadratic cost grows sixteen times as fast as a linear one."""
+"""Each takes four times the input; in two, a quadratic cost grows sixteen times as fast as a linear one."""
 
 UNITS: Final = (
     b' ', b'\t', b'\n', b'\r', b'\r\n', b'\n\n', b'\r\r', b'a', b'0', b'-', b'.', b',', b':', b';', b'=',
