@@ -35,7 +35,7 @@ install: $(VENV)/.runtime ## Make the environment from the hashed lock file
 
 install-systemd: $(VENV)/.build ## Install the service and its systemd units (as root; DESTDIR=... stages them)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.base_prefix.startswith(("/home/", "/root/")))' \
-		|| { echo "the service cannot read $(PYTHON), which is in a home folder: say another with PYTHON=..." >&2; exit 1; }
+		|| { echo "the service cannot read $(PYTHON), which is in a home folder: choose another with PYTHON=..." >&2; exit 1; }
 	@echo "installing into $(HOME_OF) ..."
 	@$(PYTHON) -m venv --clear $(HOME_OF)
 	@$(HOME_OF)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
@@ -107,7 +107,7 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew into the lock files
 release: $(VENV)/.dev ## Build wheel, source distribution and bill of materials into dist/, the same bytes for one commit
 	@$(BIN)/python -m tests.release
 
-clean: ## Remove what was made
+clean: ## Remove build and test files
 	@rm -rf $(VENV) $(CLIENTS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp is made only after its step has succeeded, so whatever was interrupted is done again. An environment
@@ -128,7 +128,7 @@ NOT_INSTALLED = { echo "the packages could not be installed, see above: check th
 $(BIN)/python: # absent, or a link to a Python that is gone
 	@[ -z "$(LOST)" ] || echo "$(LOST)" >&2
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; say which with PYTHON=..." >&2; exit 1; }
+		|| { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV)
 
 $(VENV)/.runtime: requirements.lock $(BIN)/python

@@ -1,7 +1,7 @@
 """The HTTP connection between server and application, where it must differ from Quart's.
 
 It runs each request inside its `ExchangeScope`, so that everything opened for it is closed when its task
-ends, also when the caller leaves before the body began. A body that breaks aborts the connection.
+ends, even if the caller disconnects before the body starts. A body that breaks aborts the connection.
 
 A relayed request bypasses Quart, whose request, response and context would cost more than the relay: only
 its route is looked up in Quart's map. Its view is called, and the response sent, from here.
@@ -265,8 +265,8 @@ async def _send_relayed(request: ArrivedRequest, response: RelayedResponse, send
 def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
     """Raise `CallerGone` where the connection breaks during a write.
 
-    The kernel cuts a caller who reads nothing. The write then fails with a TimeoutError, which Quart would
-    mistake for its own response timeout and ignore.
+    If the caller reads nothing, the kernel closes the connection and the write raises TimeoutError. Quart
+    would treat that as its own response timeout and ignore it.
     """
 
     async def write(message: ASGISendEvent) -> None:
@@ -320,7 +320,7 @@ class Application(Quart):
     asgi_http_class = ProxyConnection
 
     relay_steps: RelaySteps | None = None
-    """Without them, relayed requests take the way of all others."""
+    """If None, relayed requests use Quart's normal path."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -127,7 +127,7 @@ def test_a_python_that_the_service_cannot_read_is_rejected(made: Made, tmp_path:
     status, words, _ = made.install("install-systemd", f"DESTDIR={tmp_path / 'root'}", AT_HOME="yes")
     assert status == 2
     assert "the service cannot read" in words
-    assert "which is in a home folder: say another with PYTHON=..." in words
+    assert "which is in a home folder: choose another with PYTHON=..." in words
     assert not (tmp_path / "root").exists()
 
 

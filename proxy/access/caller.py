@@ -29,14 +29,14 @@ class Caller:
     """Who is calling, by the name that the key has in the configuration, and what the key allows.
 
     Args:
-        name: In logs, metrics and accounts.
+        name: The name used in logs, metrics and limits.
         models: Patterns of the models that it may use.
         endpoints: Names of the endpoints that it may use; None for the default, see `check_endpoint`.
         rate: Requests in a period; None for no limit, as below.
         budget: Tokens in a period.
         max_streams: Event streams at the same time.
         heartbeat: Replaces the upstream's `heartbeat`, in seconds.
-        repairs: Names of repairs for this caller, beside those of the upstream.
+        repairs: Names of repairs for this caller, in addition to those of the upstream.
     """
 
     name: str

@@ -94,7 +94,7 @@ def public(view: View) -> View:
 
 
 def is_public(view: Callable[..., object]) -> bool:
-    """Whether a view is marked so."""
+    """Whether a view is marked with `public`."""
     return getattr(view, "is_public", False)
 
 

@@ -1,4 +1,4 @@
-"""Which requests are refused while the process is overloaded: those of the callers that cause it."""
+"""Which requests are rejected while the process is overloaded: those of the callers that cause it."""
 
 from collections import Counter
 from typing import Final
@@ -15,7 +15,7 @@ class Load:
     """The requests of each caller that are in progress.
 
     Args:
-        lag: Of the event loop. It grows when there is more to do than the process can do.
+        lag: The lag of the event loop. It grows when there is more to do than the process can do.
     """
 
     def __init__(self, lag: LoopLag) -> None:
@@ -23,17 +23,17 @@ class Load:
         self._running: Counter[str] = Counter()
 
     def begin(self, caller: Caller, max_lag: float) -> None:
-        """Count a request; `end` must follow unless it is refused.
+        """Count a request; `end` must follow unless it is rejected.
 
-        Under overload, each caller gets an equal share of the requests in progress, and what exceeds it is
-        refused. A caller without any is never refused.
+        Under overload, each caller gets an equal share of the requests in progress. A request above the
+        share is rejected, but never the only request of its caller.
 
         Args:
-            caller: Who sends it.
-            max_lag: Of the event loop in seconds, from which requests are refused; 0 for never.
+            caller: The caller that sends it.
+            max_lag: The event-loop lag in seconds above which requests are rejected; 0 disables the check.
 
         Raises:
-            ServerOverloaded: the caller has its share already.
+            ServerOverloaded: the process is overloaded, and the caller already uses its share.
         """
         name, running = caller.name, self._running
         is_overloaded = max_lag > 0 and self._lag.late_share(max_lag) > OVERLOADED_SHARE

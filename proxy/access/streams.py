@@ -1,7 +1,7 @@
 """Count the streams that each caller has open: in this process, or for a whole fleet in Redis.
 
 Each stream is a member of its caller's sorted set, with the time at which it expires. The process renews its
-streams, so that those of a process that was killed soon count no more.
+streams, so that those of a killed process stop counting soon.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from proxy.telemetry import get_logger
 
 RENEW_SECONDS: Final = 10.0
 LEASE_SECONDS: Final = 3 * RENEW_SECONDS
-"""How long a stream counts that its process has not renewed."""
+"""How long a stream is counted after its last renewal."""
 _NO_LIMIT: Final = -1
 _ADD: Final = """
 local time = redis.call('TIME')

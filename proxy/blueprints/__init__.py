@@ -1,1 +1,1 @@
-"""Routes: one module a resource, views that read, call one thing and answer."""
+"""Routes, one module per resource. A view reads the request, makes one call and returns the response."""

@@ -25,7 +25,7 @@ PREFIX_CHARS_MAX: Final = 512
 """The length of a line's beginning that decides which block it belongs to."""
 _EXCERPT_CHARS: Final = 1_024
 
-# The beginning of a line of which it is not clear yet which block it begins.
+# A line prefix that does not yet determine the type of its block.
 _UNDECIDED: Final = re.compile(r"[^\S\n]*(?:#{1,6}|`{1,2}|~{1,2}|[-+*]|\d{1,9}[.)]?|\$|\\)?")
 _TABLE_ROW: Final = re.compile(r"[^\S\n]*\|")
 _FORMULA: Final = re.compile(r"\s*(\$\$|\\\[)")

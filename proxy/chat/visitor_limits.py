@@ -14,8 +14,8 @@ from proxy.errors import RateLimited
 class VisitorRate:
     """Limits the requests of each visitor, counted in this process or in Redis.
 
-    Requests are counted by session and by address: a visitor can easily get a new session, and an address may
-    be shared by a whole office, in which only the visitor who asked too often should be told so.
+    Requests are counted by session and by address, because a visitor can easily get a new session. The
+    session is checked first: a visitor over the rate does not use up that of an office with one address.
 
     Args:
         rate: The rate, such as `2/second`.

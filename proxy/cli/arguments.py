@@ -93,7 +93,7 @@ def _add_serve(parser: Parser) -> None:
     _add_config(parser)
     _add_server(parser)
     parser.add_argument(
-        "--workers", type=_workers, metavar="N", help="processes, or auto: one a core (default 1)"
+        "--workers", type=_workers, metavar="N", help="processes, or auto: one per core (default 1)"
     )
     parser.add_argument(
         "--server",
@@ -231,7 +231,7 @@ def _add_gateway(parser: Parser) -> None:
 
 
 def _workers(text: str) -> int:
-    """Read `--workers`: a number, or `auto` for one a core."""
+    """Read `--workers`: a number, or `auto` for one per core."""
     if text == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = int(text)

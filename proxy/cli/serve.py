@@ -156,17 +156,17 @@ async def serve_until_stopped(
     shared: SharedByWorkers | None = None,
     kind: str = OURS,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: readiness turns first, running exchanges get their time.
+    """Serve until SIGTERM or SIGINT, then report not ready and let running exchanges finish.
 
     Args:
         settings: What to serve.
-        server: The server's knobs; `graceful_timeout` is the time that running exchanges get.
+        server: The server's options; `graceful_timeout` is the time that running exchanges get.
         sockets: Where to listen.
-        hard_stop_seconds: After that time more, whatever still hangs is left behind.
+        hard_stop_seconds: Extra seconds after the grace period, after which the process exits regardless.
         load: Reads the settings again, at SIGHUP.
-        file: What `load` reads.
+        file: The file that `load` reads.
         signals: Handled since before the sockets were opened.
-        certificates: With them TLS is spoken.
+        certificates: The certificates for TLS; None for plain HTTP.
         shared: What this worker shares with others, if there are several.
         kind: Which server: hypercorn (ours), uvicorn or granian.
     """
@@ -203,7 +203,7 @@ async def serve_until_stopped(
                     )  # fmt: skip
                 else:
                     await serve_on(kind, app, server, sockets, stopped, max_connections=max_connections)
-        except (TimeoutError, asyncio.InvalidStateError):  # the latter is how Hypercorn takes a cancellation
+        except (TimeoutError, asyncio.InvalidStateError):  # Hypercorn raises the latter when cancelled
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
 
@@ -217,7 +217,7 @@ async def _stopped(
     hard_stop_seconds: float,
     lifeline: Lifeline | None,
 ) -> None:
-    """Wait for the signal, then until nobody sends new callers here, and set the clocks of the end."""
+    """Wait for the signal and until load balancers stop sending requests, then start the shutdown timers."""
     tune_garbage_collection()
     if lifeline is not None:
         lifeline.report_ready()
@@ -266,7 +266,7 @@ def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "ht
 
 
 def _announce_keys(access: Access) -> None:
-    """Warn of keys that do less than they seem to, or protect less."""
+    """Warn about weak keys and about default keys."""
     log = get_logger("proxy")
     for caller in weak_keys(access):
         log.warning(

@@ -1,8 +1,8 @@
-"""Run applications on Hypercorn, and end them politely.
+"""Load the server's configuration and open its sockets.
 
-Hypercorn's own command line is not used: it ends streams by its own clock, on Python 3.12 and newer it waits
-for ever while one is open, and it speaks HTTP/2 on plain connections, where a broken stream cannot be told
-from a whole one.
+Hypercorn's own command line is not used: it ends streams by its own timeout, on Python 3.12 and newer it
+waits indefinitely while one is open, and it speaks HTTP/2 on plain connections, where a broken stream looks
+like a complete one.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     config = cast(ServerConfig, ServerConfig.from_mapping(values))
     if bind is not None:
         config.bind = [bind]
-    config.accesslog = None  # one line an exchange is written by the application itself
+    config.accesslog = None  # The application writes one line per exchange.
     config.errorlog = logging.getLogger("hypercorn.error")
     return config
 
@@ -98,7 +98,7 @@ def open_slots(binds: list[str], backlog: int, workers: int) -> list[list[socket
     """Open separate TCP sockets for each worker, over which the kernel spreads the connections.
 
     Raises:
-        SettingsError: an address that cannot be had, with the address and the reason.
+        SettingsError: an address cannot be bound; the message has the address and the reason.
     """
     first = open_sockets(binds, backlog)  # A socket with SO_REUSEPORT would not notice that one is taken.
     if workers == 1:
@@ -121,7 +121,7 @@ def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
     """Bind and listen on `HOST:PORT`, `[HOST]:PORT` or `unix:PATH` addresses.
 
     Raises:
-        SettingsError: an address that cannot be had, with the address and the reason.
+        SettingsError: an address cannot be bound; the message has the address and the reason.
     """
     return [_open_socket(bind, backlog) for bind in binds]
 

@@ -27,9 +27,9 @@ from proxy.telemetry import TokenReading, TokenState, TokenStats, bind_context, 
 
 RATION_PATIENCE_SECONDS: Final = 1.0
 """How long a rejected request waits until it may cause a fetch; a longer wait is answered 503."""
-MOMENT_SECONDS: Final = 0.4
-"""A token with a shorter lifetime may expire during its fetch, but its waiters use it anyway. If any other
-token has expired on arrival, this process was suspended, and the token is dead."""
+IMMEDIATE_EXPIRY_SECONDS: Final = 0.4
+"""A token with a shorter lifetime may expire during its fetch, but its waiters use it anyway. Any other token
+that is already expired arrived while this process was suspended; discard it."""
 _LAST_ACCEPTED_MAX: Final = 8
 """The number of tokens whose last accepted request is remembered."""
 
@@ -430,7 +430,7 @@ class CachedTokenSource:
         self._generation = credential.generation
         if credential.adopted:
             self._refund()
-        if credential.expires_at <= now and credential.lifetime > MOMENT_SECONDS:
+        if credential.expires_at <= now and credential.lifetime > IMMEDIATE_EXPIRY_SECONDS:
             self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
         self._failures, self._failure, self._backoff_until = 0, None, -1.0

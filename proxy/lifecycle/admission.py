@@ -12,7 +12,7 @@ async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
 
     Raises:
         RateLimited: the caller has used up its requests or tokens.
-        ServerOverloaded: the process has too much to do, and the caller has its share of it.
+        ServerOverloaded: the process is overloaded, and the caller already uses its share.
     """
     exchange.caller = caller
     exchange.record.caller = caller.name

@@ -69,7 +69,7 @@ class ExchangeScope:
         """Count the exchange as a part of the load, until its end.
 
         Raises:
-            ServerOverloaded: the process has too much to do, and the caller has its share of it.
+            ServerOverloaded: the process is overloaded, and the caller already uses its share.
         """
         load = self.services.load
         load.begin(caller, self.services.settings.limits.max_loop_lag)

@@ -23,7 +23,7 @@ class Certificates:
         self._config = config
         self._newest = self.context = _load(config)
         # Called in each handshake. A context that is complete takes over at once; loading new files into
-        # the one in use could leave it with a certificate and the key of another.
+        # the one in use could leave it with a certificate and a key that do not match.
         self.context.sni_callback = self._choose
 
     def reload(self) -> None:

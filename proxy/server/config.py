@@ -4,9 +4,9 @@ from hypercorn.config import Config
 
 
 class ServerConfig(Config):
-    """What `hypercorn.toml` may hold."""
+    """The keys of `hypercorn.toml`."""
 
     keyfile_password: str | None = ""
-    """Without one OpenSSL would ask the terminal, and the service would wait for an answer."""
+    """Empty rather than None, because OpenSSL would prompt on the terminal for an encrypted key."""
     readiness_delay: float = 0.0
-    """Seconds between SIGTERM and the end of the listener. `/readyz` is 503 meanwhile, and all is served."""
+    """Seconds between SIGTERM and the end of the listener, in which `/readyz` is 503 but all is served."""

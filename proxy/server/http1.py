@@ -818,7 +818,7 @@ class Connection(asyncio.Protocol):
             self.balance_reading()
 
     def response_broken(self, cycle: Cycle) -> None:
-        """End an incomplete response: by a 500 if nothing was sent, else so that the caller sees the cut."""
+        """End an incomplete response: with a 500 if nothing was sent, otherwise by closing the connection."""
         if cycle.has_head:
             cycle.flush_head()
         if not cycle.started:
@@ -828,12 +828,12 @@ class Connection(asyncio.Protocol):
                 RequestRejected(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed to answer the request")
             )
         elif cycle.ends_by_close:
-            self._reset()  # The caller takes a proper end for the end of the body.
+            self._reset()  # A normal close would look like the end of the body.
         else:
             self._close_politely(linger=False)  # The last chunk, or the rest of the length, is missing.
 
     def _reset(self) -> None:
-        """Abort the connection with a TCP reset, which no caller takes for a proper end."""
+        """Abort the connection with a TCP reset, which does not look like the end of a response."""
         if self._socket is not None:
             with contextlib.suppress(OSError), _duplicate(self._socket) as duplicate:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -47,11 +47,11 @@ class Assignment:
     worker: int
     workers: int
     descriptors: list[int]
-    """Of the sockets on which it accepts connections."""
+    """The descriptors of the sockets on which it accepts connections."""
     folder: str
-    """For files that the workers share; nobody else can read it."""
+    """The folder for files that the workers share; nobody else can read it."""
     key: str
-    """Seals those files; 32 bytes in base64. It is kept in the memory of the processes alone."""
+    """Seals those files; 32 bytes in base64. It is kept only in the memory of the processes."""
 
     @property
     def sealing_key(self) -> bytes:
@@ -195,7 +195,7 @@ class Supervisor:
             began, starts = loop.time(), starts + 1
             status, was_ready = await self._work(worker)
             if self._stopping.is_set():
-                if status and was_ready:  # One that had not begun yet dies of the signal.
+                if status and was_ready:  # A worker that was not ready yet is killed by the signal.
                     self._status = self._status or 1
                 return
             self._log.error("worker_died", worker=worker, status=status, ready=was_ready)
@@ -229,7 +229,7 @@ class Supervisor:
             if self._stopping.is_set():
                 process.terminate()
             writer.write(json.dumps(asdict(assignment)).encode() + b"\n")
-            was_ready = await self._heed(reader, worker, process)
+            was_ready = await self._monitor(reader, worker, process)
             return await process.wait(), was_ready
         finally:
             del self._running[worker]
@@ -237,13 +237,13 @@ class Supervisor:
             self._to_reload.discard(worker)
             writer.close()
 
-    async def _heed(
+    async def _monitor(
         self, reader: asyncio.StreamReader, worker: int, process: asyncio.subprocess.Process
     ) -> bool:
-        """Read a worker's beats until it ends, or kill it; return whether it ever accepted connections.
+        """Read a worker's heartbeats until it ends; kill it if they stop. Return whether it was ever ready.
 
-        Silence is counted in waits, and not read from a clock: a supervisor that was stopped itself would
-        otherwise take its own pause for the worker's.
+        Count missed heartbeats instead of elapsed time: if the supervisor itself was paused, the clock would
+        blame the worker.
         """
         was_ready, silent, allowed = False, 0.0, START_SECONDS
         while silent < allowed:

@@ -88,7 +88,7 @@ def serve_websocket(server: "Server", connection: Connection, scope: Scope) -> C
 
 
 def _check_handshake(headers: Headers) -> None:
-    """Refuse what WSStream would answer without a body, on a connection without a clock."""
+    """Reject handshakes that WSStream would reject without a body or a timeout."""
     values = [value.strip() for name, value in headers if name == b"sec-websocket-version"]
     if values != [_VERSION]:
         raise RequestRejected(

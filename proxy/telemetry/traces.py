@@ -1,7 +1,7 @@
 """Traces of exchanges and of their attempts at upstreams, sent to a collector by OTLP over HTTP.
 
 A thread of the SDK sends them in batches, so no request waits for the collector. Attributes have the
-names of OpenTelemetry's conventions for HTTP and GenAI. Prompts, answers, keys and tokens are no attributes.
+names of OpenTelemetry's conventions for HTTP and GenAI. Prompts, answers, keys and tokens are not recorded.
 """
 
 import asyncio

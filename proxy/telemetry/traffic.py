@@ -1,8 +1,8 @@
 """The traffic of the last hour in rings of fixed size, for the status page.
 
 Counting an exchange takes constant time, and the size is bounded: 150 counters of requests, 60 minutes
-with at limit 201 callers, 61 outcomes and 120 buckets of times each, their sums, and the last 25 exchanges
-that failed and the last 25 that were refused.
+with at most 201 callers, 61 outcomes and 120 buckets of times each, their sums, and the last 25 exchanges
+that failed and the last 25 that were rejected.
 """
 
 import math
@@ -22,14 +22,14 @@ MINUTE_SECONDS: Final = 60
 MINUTES: Final = 60
 RECENT_MINUTES: Final = 5
 CALLERS_MAX: Final = 200
-"""In one hour. Names come from the configuration; a reload may bring others."""
+"""The callers that are counted in one hour. Names come from the configuration; a reload may add others."""
 UNKNOWN_CALLER: Final = ""
 """Counts exchanges that ended before their caller was known, such as those with a wrong key."""
 OUTCOMES_MAX: Final = 60
 OTHER: Final = "other"
 """Counts callers and outcomes beyond the limits."""
 PROBLEMS_MAX: Final = 25
-"""The exchanges that are kept, of those that failed and of those that were refused."""
+"""The number of exchanges that are kept, of those that failed and of those that were rejected."""
 REASON_CHARACTERS_MAX: Final = 200
 BUCKETS: Final = 120
 BUCKET_GROWTH: Final = 1.12

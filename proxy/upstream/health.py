@@ -20,11 +20,12 @@ RETRIES_MIN: Final = 5.0
 RETRIES_MAX: Final = 50.0
 """Unused retries accumulate up to this number."""
 FAILURES: Final = (Unreachable, BadResponse, UpstreamTimeout)
-"""Errors that show that the upstream is in trouble. A missing token does not."""
+"""Errors that count as failures of the upstream. A missing token does not."""
 FAILING: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
-"""Statuses that do. A 500 may concern one request only, and a 429 comes from an upstream that works."""
+"""Statuses that count as failures. A 500 may concern one request only, and a 429 comes from a working
+upstream."""
 
 
 class RetryBudget:
@@ -160,7 +161,9 @@ class UpstreamHealth:
         return 0.0 if self._breaker is None else self._breaker.opens_in
 
     def attempt(self) -> "AttemptEnd":
-        """Watch an attempt; its status is to be noted inside. Without a status or an error it proves nothing.
+        """Watch an attempt; set `status` inside the block.
+
+        An attempt without a status or an error is not counted.
 
         Entering the context raises:
             CircuitOpen: it may not be made.

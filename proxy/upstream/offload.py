@@ -1,7 +1,7 @@
 """Which requests nginx may relay itself, and what it has to know for them (`[offload]`).
 
 nginx sees neither the model of a request nor what is in its response. So it relays only those requests to
-which the proxy would add nothing but the token. All others take the usual way through the proxy.
+which the proxy would add nothing but the token. All others go through the proxy as usual.
 """
 
 import math
@@ -103,7 +103,7 @@ def _obstacles(settings: Settings, offload: Offload, plan: Sequence[Route], call
     if upstream.renames:
         yield "its upstream renames models"
     if upstream.headers or upstream.forward_openai_account:
-        yield "its upstream gets headers of its own"
+        yield "its upstream has configured headers"
     if route.repairs:
         yield "its key or its upstream has repairs"
     if route.heartbeat and endpoint.heartbeats:

@@ -119,7 +119,7 @@ class Attempt:
             find_header(upstream_headers, b"content-encoding") or b"identity"
         ).lower() != b"identity"
         watched = is_events and response.status == HTTPStatus.OK and not compressed
-        is_head = self.request.method == "HEAD"  # has no body to expect an event in
+        is_head = self.request.method == "HEAD"  # Its response has no body.
         if watched and not first and self._requires_end_marker and not is_head:
             raise InvalidResponse("an event stream without an event")
         if not first or (not watched and length is not None and int(length) == len(first)):
@@ -131,7 +131,7 @@ class Attempt:
         if not watched:
             return RelayedResponse(response.status, headers, self._bytes(first, response))
         framer = EventFramer(self.limits.max_event_bytes)
-        # Not at the end of the body: a caller who leaves may never let it get there.
+        # Not at the end of the body: a disconnected caller never reaches it.
         closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))
         return RelayedResponse(response.status, headers, self._events(first, response, framer))
 

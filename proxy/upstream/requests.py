@@ -61,7 +61,7 @@ class UpstreamRequest:
         content_length: The length of a streamed body, if the caller announced it.
         clock: Its timeout is suspended during a wait for a token.
         subprotocols: The subprotocols to offer (RFC 6455 1.9); the request is the handshake of a WebSocket.
-        caller: The name of the caller, who pays for fetches of tokens that do not help.
+        caller: The caller's name; token fetches after a rejection are rationed per caller.
         endpoint, model: What the request is for; a token may be valid for some requests only.
     """
 

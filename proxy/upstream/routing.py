@@ -67,7 +67,7 @@ class Routing:
     Args:
         settings: The whole configuration.
         clients: One client for each upstream, by name.
-        before: That of the previous configuration: the health of upstreams that are the same is kept.
+        before: The previous routing; the health of unchanged upstreams is kept.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ def test_a_plain_request_has_no_obstacle(load: Callable[[str], Settings]) -> Non
         (
             'credential = "corp"',
             'credential = "corp"\nheaders = {x-team = "a"}',
-            "its upstream gets headers of its own",
+            "its upstream has configured headers",
         ),
         ('credential = "corp"', 'credential = "corp"\nretries.attempts = 2', "its upstream has retries"),
         (
