@@ -222,7 +222,7 @@ class GuardedConnection(asyncio.Protocol):
     def release(self) -> None:
         """Return the connection to the pool if another request may follow, else close it."""
         if self.closed or self._turn is None or not self._turn.is_reusable() or not self._pool.put(self):
-            self.close()
+            self.discard()
         elif _TCP_QUICKACK is not None:
             # Until its last bytes are acknowledged, the upstream's kernel may hold more of them back (Nagle).
             with contextlib.suppress(OSError):
@@ -250,6 +250,12 @@ class GuardedConnection(asyncio.Protocol):
         """Close at once, without what is still to be written, and without a TLS shutdown."""
         self._pool.forget(self)
         self.abort()
+
+    def discard(self) -> None:
+        """Close the connection, whose response nobody reads any more."""
+        self.close()
+        if self._turn is not None:
+            self._turn.response.close()
 
     def abort(self) -> None:
         """Close the connection; nothing that arrives afterwards is read."""
@@ -513,7 +519,7 @@ class UpstreamConnector:
                 response = connection.send(method, head, body, length)
                 await response.head()
             except BaseException as error:
-                connection.close()
+                connection.discard()
                 again = isinstance(error, httpx2.TransportError) and connection.may_send_again()
                 if used is None or not again:
                     raise

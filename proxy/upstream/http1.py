@@ -149,6 +149,11 @@ class ArrivingResponse:
         self.error = self.error or error
         self._wake()
 
+    def close(self) -> None:
+        """Make further reads fail, and drop an error that was raised: its traceback refers to this object."""
+        self.error = httpx2.ReadError("the response is closed")
+        self._wake()
+
     def lost(self, error: BaseException | None) -> None:
         """End the response with its connection, whose end is proper if there is no error."""
         self._parser = None

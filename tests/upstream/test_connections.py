@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -21,7 +22,7 @@ from proxy.upstream.connections import (
     GuardedConnection,
     UpstreamConnector,
 )
-from proxy.upstream.http1 import INTERIM_ANSWERS_MAX
+from proxy.upstream.http1 import INTERIM_ANSWERS_MAX, ArrivingResponse
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from proxy.upstream.web_socket import ArrivingMessages
 from tests.loopback import until
@@ -163,6 +164,27 @@ async def test_a_surplus_is_seen_wherever_the_reads_end(cut: int) -> None:
 
     async with raw_upstream(script) as upstream, eager() as transport:
         assert await opened(upstream, transport) == 2
+
+
+@pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", OK[:-1]], ids=["no head", "no body"])
+async def test_a_failed_request_is_freed_without_a_collection(answer: bytes) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.say(answer)
+        talk.writer.close()
+
+    def alive() -> int:
+        return sum(isinstance(each, GuardedConnection | ArrivingResponse) for each in gc.get_objects())
+
+    async with raw_upstream(script) as upstream, eager() as transport:
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            with contextlib.suppress(httpx2.TransportError):
+                await finish(await send(transport, upstream.url))
+            await until(lambda: alive() <= before)
+        finally:
+            gc.enable()
 
 
 async def test_an_answer_before_the_end_of_the_request_leaves_no_used_connection() -> None:
