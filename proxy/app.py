@@ -1,6 +1,5 @@
 """The application: wiring, error handlers, lifespan. Importing this module has no effect."""
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -12,10 +11,11 @@ from quart import request as quart_request
 from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
+from proxy.app_parts import EXTENSION, AppParts, app_parts
 from proxy.asgi import Application, ArrivedRequest, RelaySteps, arrived_request, to_quart
 from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
-from proxy.config_snapshots import ConfigSnapshots, merge_settings, open_snapshots
+from proxy.config_snapshots import merge_settings, open_snapshots
 from proxy.cors import allow_pages
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
@@ -39,7 +39,7 @@ def create_app(
     token_folder: TokenFolder | None = None,
     worker_reports: WorkerReports | None = None,
     http_rejections: Counter[int] | None = None,
-) -> Quart:
+) -> Application:
     """Build the application.
 
     Args:
@@ -80,9 +80,7 @@ def create_app(
     if settings.cors is None:  # Its library adds headers to the response of Quart.
         app.relay_steps = RelaySteps(admit, refuse)
 
-    app.extensions["worker_reports"] = worker_reports
-    app.extensions["api_docs_style"] = api_docs.load_style()
-    serving = app.extensions["serving"] = asyncio.Event()
+    style = api_docs.load_style()
 
     @app.while_serving
     async def lifespan() -> AsyncGenerator[None]:
@@ -91,19 +89,19 @@ def create_app(
             open_snapshots(settings, ending, token_folder, http_rejections) as snapshots,
             contextlib.AsyncExitStack() as stack,
         ):
-            app.extensions["proxy"] = snapshots
-            page = app.extensions["status"] = StatusService(lambda: snapshots.current, worker_reports, ending)
+            page = StatusService(lambda: snapshots.current, worker_reports, ending)
+            app.extensions[EXTENSION] = AppParts(snapshots, page, worker_reports, style)
             await stack.enter_async_context(page.offered())
             if worker_reports is not None:
                 metrics = worker_reports.offered("metrics", lambda: snapshots.current.metrics.render()[0])
                 await stack.enter_async_context(metrics)
-            serving.set()
+            app.serving.set()
             yield
 
     return app
 
 
-async def reload(app: Quart, settings: Settings) -> None:
+async def reload(app: Application, settings: Settings) -> None:
     """Serve new requests by other settings; running requests keep theirs.
 
     It waits until the service has started.
@@ -111,8 +109,8 @@ async def reload(app: Quart, settings: Settings) -> None:
     Raises:
         Exception: the settings cannot be used; then nothing has changed.
     """
-    await app.extensions["serving"].wait()
-    snapshots: ConfigSnapshots = app.extensions["proxy"]
+    await app.serving.wait()
+    snapshots = app_parts(app).snapshots
     settings = merge_settings(snapshots.current.settings, settings)
     await snapshots.replace(settings)
     _bound_bodies(app, settings)

@@ -26,7 +26,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 from werkzeug.sansio.utils import get_content_length
 
-from proxy.config_snapshots import ConfigSnapshots
+from proxy.app_parts import app_parts
 from proxy.errors import InternalError
 from proxy.lifecycle import CallerGone, ExchangeScope
 from proxy.request_body import BoundedBody
@@ -324,14 +324,15 @@ class Application(Quart):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.serving = asyncio.Event()
+        """Set once the parts of the application have been opened."""
         self._routes = self.url_map.bind("localhost")
         self._fixed: dict[tuple[str, str], RelayedView | None] = {}
         """The views of paths without variable parts, by method and path."""
 
     def current_services(self) -> Services:
         """Return the services of the current configuration."""
-        snapshots: ConfigSnapshots = self.extensions["proxy"]
-        return snapshots.current
+        return app_parts(self).snapshots.current
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Match by path and method alone. Quart parses the Host header here, outside its error handling."""

@@ -13,12 +13,12 @@ import hypothesis
 import pytest
 import structlog
 from openai import AsyncOpenAI
-from quart import Quart
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.app import create_app
-from proxy.config_snapshots import ConfigSnapshots
+from proxy.app_parts import app_parts
+from proxy.asgi import Application
 from proxy.drain import Drain
 from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from proxy.server.other_servers import OURS
@@ -111,7 +111,7 @@ class RunningProxy:
     """The service under test."""
 
     url: str
-    app: Quart
+    app: Application
     drain: Drain
     lines: list[EventDict]
     clients: list[AsyncOpenAI]
@@ -119,9 +119,7 @@ class RunningProxy:
     @property
     def services(self) -> Services:
         """Its long-lived objects."""
-        snapshots = self.app.extensions["proxy"]
-        assert isinstance(snapshots, ConfigSnapshots)
-        return snapshots.current
+        return app_parts(self.app).snapshots.current
 
     @property
     def exchanges(self) -> list[EventDict]:
@@ -201,7 +199,7 @@ def run_proxy(tmp_path: Path, server: str) -> RunProxy:
         app = create_app(load_settings(path, {}), drain)
         with capture_logs() as lines, caught_standard_logs() as standard:
             async with serve_on_loopback(app, server=server) as url:
-                await until(lambda: "proxy" in app.extensions)
+                await until(app.serving.is_set)
                 proxy = RunningProxy(url, app, drain, lines, [])
                 try:
                     yield proxy

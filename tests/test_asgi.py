@@ -15,6 +15,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from proxy.app_parts import EXTENSION
 from proxy.asgi import Application, ProxyRequest
 from proxy.errors import Aborted, BadResponse
 from proxy.request_body import BUFFER_BYTES
@@ -107,7 +108,7 @@ def exchange() -> Iterator[Exchange]:
     app.config["BODY_TIMEOUT"] = 60
     app.config["RESPONSE_TIMEOUT"] = None
     services = SimpleNamespace(exchanges=ExchangeTotals(), traffic=None, traces=None)
-    app.extensions["proxy"] = SimpleNamespace(current=services)
+    app.extensions[EXTENSION] = SimpleNamespace(snapshots=SimpleNamespace(current=services))
     with capture_logs(processors=[merge_contextvars]) as lines:
         exchange = Exchange(app, lines)
         exchange.taking.set()

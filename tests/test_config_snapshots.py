@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.app import create_app, reload
-from proxy.config_snapshots import NEEDS_RESTART, ConfigSnapshots
+from proxy.app_parts import app_parts
+from proxy.config_snapshots import NEEDS_RESTART
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
@@ -219,7 +220,7 @@ async def test_all_snapshots_are_closed_at_the_end_even_if_a_caller_still_stream
     async with raw_upstream(ok) as upstream:
         app = create_app(settings(tmp_path, upstream.url), Drain())
         async with app.test_app():
-            snapshots: ConfigSnapshots = app.extensions["proxy"]
+            snapshots = app_parts(app).snapshots
             first = snapshots.current
             first.users.acquire()
             await reload(app, settings(tmp_path, upstream.url, key="sk-new-key-91"))

@@ -174,7 +174,7 @@ async def reader(tmp_path: Path, gateway: RunningGateway) -> AsyncIterator[Reade
     async with embedded_gateway(settings) as resolve:
         app = create_app(resolve(settings))
         async with serve_on_loopback(app) as url:
-            await until(lambda: "proxy" in app.extensions)
+            await until(app.serving.is_set)
             yield Reader(tmp_path, url)
 
 

@@ -4,11 +4,12 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
-from quart import Blueprint, Response, current_app
+from quart import Blueprint, Response
 
 from proxy.access import public
 from proxy.api_docs.openapi import describe_api
 from proxy.api_docs.page import Style, docs_page
+from proxy.app_parts import app_parts
 from proxy.blueprints.exchange import current_request, current_services
 from proxy.chat.page_files import read_page_files
 
@@ -30,7 +31,7 @@ async def openapi() -> Response:
 @public
 async def docs() -> Response:
     """Return the page."""
-    style: Style = current_app.extensions["api_docs_style"]
+    style = app_parts().api_docs_style
     headers = {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (

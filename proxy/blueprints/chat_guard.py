@@ -7,8 +7,9 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from quart import Response, current_app
+from quart import Response
 
+from proxy.app_parts import app_parts
 from proxy.blueprints.chat_session import visitor_session
 from proxy.blueprints.exchange import current_request
 from proxy.chat import notices
@@ -18,7 +19,6 @@ from proxy.chat.dialogues import Branch
 from proxy.chat.event import START, parse_id
 from proxy.chat.notices import Notice
 from proxy.chat.service import ChatService
-from proxy.config_snapshots import ConfigSnapshots
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
 from proxy.redis_connection import StoreUnavailable
 from proxy.settings import Chat
@@ -81,8 +81,7 @@ class ChatRequestBody(msgspec.Struct):
 
 def chat_service() -> ChatService:
     """Return the chat of this worker."""
-    snapshots: ConfigSnapshots = current_app.extensions["proxy"]
-    found = snapshots.chat
+    found = app_parts().snapshots.chat
     assert found is not None, "the routes are registered with the section"  # noqa: S101
     return found
 

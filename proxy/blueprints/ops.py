@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 
-from quart import Blueprint, Response, current_app
+from quart import Blueprint, Response
 
 from proxy.access import public
+from proxy.app_parts import app_parts
 from proxy.blueprints.exchange import current_request, current_services
 from proxy.telemetry.worker_metrics import merge
-from proxy.telemetry.worker_reports import WorkerReports
 
 blueprint = Blueprint("ops", __name__)
 
@@ -42,7 +42,7 @@ async def metrics() -> Response:
     request = current_request()
     current_services().access.sites.check_host(request.raw_headers, request.local_address)
     text, content_type = current_services().metrics.render()
-    workers: WorkerReports | None = current_app.extensions["worker_reports"]
+    workers = app_parts().worker_reports
     if workers is not None:
         text = merge(await workers.collect("metrics", text))
     return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})

@@ -9,7 +9,7 @@ from typing import Any, cast
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
-from proxy.config_snapshots import ConfigSnapshots
+from proxy.app_parts import app_parts
 from proxy.errors import InternalError, NotFound, ProxyError
 from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.services import Services
@@ -116,8 +116,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
                 await _refuse(caller, record, InternalError(reason=type(error).__name__))
 
     def _current_services(self) -> Services:
-        snapshots: ConfigSnapshots = self.app.extensions["proxy"]
-        return snapshots.current
+        return app_parts(self.app).snapshots.current
 
     async def _serve(self, caller: CallerSocket, exchange: ExchangeScope) -> None:
         services, record, closing = exchange.services, exchange.record, exchange.closing

@@ -8,10 +8,11 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
-from quart import Blueprint, Response, current_app
+from quart import Blueprint, Response
 from quart.wrappers.response import IterableBody
 
 from proxy.access import SiteRules, public
+from proxy.app_parts import app_parts
 from proxy.asgi import ProxyRequest
 from proxy.blueprints.exchange import current_request
 from proxy.errors import BodyTooLarge, NotFound, Unauthenticated
@@ -77,7 +78,7 @@ async def status() -> Response:
     request = current_request()
     if not _may_read(request)():
         return _ask_for_key(request)
-    content = parts(await _page().overview(), _words(request), time.time())
+    content = parts(await app_parts().status.overview(), _words(request), time.time())
     return _html(page(content, _words(request)), HTTPStatus.OK)
 
 
@@ -93,8 +94,8 @@ async def events() -> Response:
     response.headers["X-Accel-Buffering"] = "no"
     response.timeout = None
     if request.method == "GET":
-        request.exchange.closing.enter_context(_page().reading())
-        response.response = IterableBody(_page().stream(_words(request), may_read))
+        request.exchange.closing.enter_context(app_parts().status.reading())
+        response.response = IterableBody(app_parts().status.stream(_words(request), may_read))
         response.headers.pop("Content-Length", None)
     return response
 
@@ -129,7 +130,7 @@ async def sign_out() -> Response:
 @public
 async def page_file(name: str) -> Response:
     """Serve a file of the page, which holds nothing about the service."""
-    file = _page().files.get(name)
+    file = app_parts().status.files.get(name)
     if file is None:
         raise NotFound
     headers = {"ETag": f'"{file.etag}"', "Cache-Control": "no-cache"}
@@ -138,14 +139,9 @@ async def page_file(name: str) -> Response:
     return Response(file.body, headers=headers, content_type=file.content_type)
 
 
-def _page() -> StatusService:
-    found: StatusService = current_app.extensions["status"]
-    return found
-
-
 def _settings() -> Settings:
     # Not the services of the exchange, which a stream would hold until its end.
-    return _page().current().settings
+    return app_parts().status.current().settings
 
 
 def _key() -> Secret:
@@ -163,13 +159,13 @@ def _may_read(request: ProxyRequest) -> Callable[[], bool]:
     """
     presented = find_header(request.raw_headers, b"authorization")
     if presented is None:
-        return partial(_has_session, _page(), request.cookies.get(COOKIE, ""))
+        return partial(_has_session, app_parts().status, request.cookies.get(COOKIE, ""))
     scheme, _, given = presented.partition(b" ")
     key = given.strip() if scheme.lower() == b"bearer" else b""
     if not _is_key(key, _key()):
         request.exchange.record.quiet = False
         raise Unauthenticated(reason="wrong key of the status page")
-    return partial(_is_current_key, _page(), key)
+    return partial(_is_current_key, app_parts().status, key)
 
 
 def _has_session(found: StatusService, presented: str) -> bool:

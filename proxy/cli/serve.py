@@ -13,7 +13,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -58,6 +58,38 @@ class SharedByWorkers:
     lifeline: Lifeline
     token_folder: TokenFolder
     reports: WorkerReports
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How a process serves, and how it stops.
+
+    Args:
+        server: The server's options; `graceful_timeout` is the time that running exchanges get.
+        sockets: Where to listen.
+        signals: Handled since before the sockets were opened.
+        load: Reads the settings again, at SIGHUP.
+        file: The file that `load` reads.
+        certificates: The certificates for TLS; None for plain HTTP.
+        shared: What this worker shares with others, if there are several.
+        kind: Which server: hypercorn (ours), uvicorn or granian.
+        hard_stop_seconds: Extra seconds after the grace period, after which the process exits regardless.
+    """
+
+    server: ServerConfig
+    sockets: list[socket.socket]
+    signals: Signals = field(default_factory=Signals)
+    load: Callable[[], Settings] | None = None
+    file: Path | None = None
+    certificates: Certificates | None = None
+    shared: SharedByWorkers | None = None
+    kind: str = OURS
+    hard_stop_seconds: float = HARD_STOP_SECONDS
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the URLs that callers use."""
+        return "http" if self.certificates is None else "https"
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -106,13 +138,10 @@ def serve(options: argparse.Namespace) -> int:
             check_binds(loaded, binds)
             return loaded
 
-        run(
-            functools.partial(
-                serve_until_stopped,
-                settings, server, slots[0], load=load, file=options.config, signals=signals,
-                certificates=certificates, shared=shared, kind=options.server,
-            )
-        )  # fmt: skip
+        serving = ServeOptions(
+            server, slots[0], signals, load, options.config, certificates, shared, options.server
+        )
+        run(functools.partial(serve_until_stopped, settings, serving))
     return 0
 
 
@@ -144,83 +173,53 @@ def check_binds(settings: Settings, binds: Sequence[str]) -> None:
         )
 
 
-async def serve_until_stopped(
-    settings: Settings,
-    server: ServerConfig,
-    sockets: list[socket.socket],
-    hard_stop_seconds: float = HARD_STOP_SECONDS,
-    load: Callable[[], Settings] | None = None,
-    file: Path | None = None,
-    signals: Signals | None = None,
-    certificates: Certificates | None = None,
-    shared: SharedByWorkers | None = None,
-    kind: str = OURS,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then report not ready and let running exchanges finish.
-
-    Args:
-        settings: What to serve.
-        server: The server's options; `graceful_timeout` is the time that running exchanges get.
-        sockets: Where to listen.
-        hard_stop_seconds: Extra seconds after the grace period, after which the process exits regardless.
-        load: Reads the settings again, at SIGHUP.
-        file: The file that `load` reads.
-        signals: Handled since before the sockets were opened.
-        certificates: The certificates for TLS; None for plain HTTP.
-        shared: What this worker shares with others, if there are several.
-        kind: Which server: hypercorn (ours), uvicorn or granian.
-    """
-    drain, log, signals = Drain(), get_logger("proxy"), signals or Signals()
+async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None:
+    """Serve until SIGTERM or SIGINT, then report not ready and let running exchanges finish."""
+    drain, log, server, shared = Drain(), get_logger("proxy"), options.server, options.shared
     hard_stop = asyncio.timeout(None)
-    stop = signals.stop()
+    stop = options.signals.stop()
     if shared is not None:
         shared.lifeline.watch(functools.partial(stop.signalled, signal.SIGTERM))
-    stopped = functools.partial(
-        _stopped, stop, drain, server.readiness_delay, server.graceful_timeout,
-        hard_stop, hard_stop_seconds, None if shared is None else shared.lifeline,
-    )  # fmt: skip
+    stopped = functools.partial(_stopped, options, stop, drain, server.graceful_timeout, hard_stop)
     # At the end of the grace period streams get an error event, and this much later the server cuts the rest.
-    server.graceful_timeout += hard_stop_seconds / 2
+    server.graceful_timeout += options.hard_stop_seconds / 2
     async with embedded_gateway(settings) as resolve:
         resolved = resolve(settings)
         if shared is None:
-            announce(resolved, sockets, "http" if certificates is None else "https")
+            announce(resolved, options.sockets, options.scheme)
         token_folder, reports = (None, None) if shared is None else (shared.token_folder, shared.reports)
         rejections = Counter[int]()
         app = create_app(resolved, drain, token_folder, reports, rejections)
         reloads = reloading(
-            signals.hangup(), functools.partial(reload, app), load or (lambda: settings), resolve, file,
-            certificates,
+            options.signals.hangup(), functools.partial(reload, app), options.load or (lambda: settings),
+            resolve, options.file, options.certificates,
         )  # fmt: skip
+        max_connections = resolved.limits.max_connections
         try:
             async with hard_stop, reloads:
-                max_connections = resolved.limits.max_connections
-                if kind == OURS:
+                if options.kind == OURS:
                     await serve_application(
-                        app, server, sockets, stopped, max_connections=max_connections,
-                        is_leaving=lambda: drain.announced, certificates=certificates,
+                        app, server, options.sockets, stopped, max_connections=max_connections,
+                        is_leaving=lambda: drain.announced, certificates=options.certificates,
                         rejections=rejections,
                     )  # fmt: skip
                 else:
-                    await serve_on(kind, app, server, sockets, stopped, max_connections=max_connections)
+                    await serve_on(
+                        options.kind, app, server, options.sockets, stopped, max_connections=max_connections
+                    )
         except (TimeoutError, asyncio.InvalidStateError):  # Hypercorn raises the latter when cancelled
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
 
 
 async def _stopped(
-    stop: Stop,
-    drain: Drain,
-    delay: float,
-    grace: float,
-    hard_stop: asyncio.Timeout,
-    hard_stop_seconds: float,
-    lifeline: Lifeline | None,
+    options: ServeOptions, stop: Stop, drain: Drain, grace: float, hard_stop: asyncio.Timeout
 ) -> None:
     """Wait for the signal and until load balancers stop sending requests, then start the shutdown timers."""
     tune_garbage_collection()
-    if lifeline is not None:
-        lifeline.report_ready()
+    if options.shared is not None:
+        options.shared.lifeline.report_ready()
+    delay = options.server.readiness_delay
     await stop.requested.wait()
     if delay and not stop.without_delay.is_set():
         drain.announced = True
@@ -232,7 +231,7 @@ async def _stopped(
     get_logger("proxy").info("draining", running=drain.running, grace_s=grace)
     loop = asyncio.get_running_loop()
     loop.call_later(grace, drain.stop_all)
-    hard_stop.reschedule(loop.time() + grace + hard_stop_seconds)
+    hard_stop.reschedule(loop.time() + grace + options.hard_stop_seconds)
 
 
 def tune_garbage_collection() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.app import reload
+from proxy.app_parts import app_parts
 from proxy.secret import Secret
 from proxy.settings import load_settings
 from proxy.status import service
@@ -259,7 +260,7 @@ async def test_a_running_stream_is_shown(run_proxy: RunProxy) -> None:
     ):
         await caller.send("POST", "/v1/chat/completions", body=b'{"stream": true}')
         answer = await caller.answer()
-        overview = await proxy.app.extensions["status"].overview()
+        overview = await app_parts(proxy.app).status.overview()
         assert (overview.streams, overview.running) == (1, 1)
         assert [(row.name, row.streams) for row in overview.callers] == [("tester", 1)]
         go_on.set()
@@ -338,7 +339,7 @@ async def test_the_number_of_readers_is_limited(run_proxy: RunProxy) -> None:
         assert answer.status == 503
         for caller in callers:
             await caller.__aexit__(None, None, None)
-        await until(lambda: not proxy.app.extensions["status"]._readers)
+        await until(lambda: not app_parts(proxy.app).status._readers)
         async with reader(proxy):
             pass
 

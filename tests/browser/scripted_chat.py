@@ -16,6 +16,7 @@ from uuid import UUID
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from proxy.app import create_app
+from proxy.app_parts import app_parts
 from proxy.blueprints import chat_session
 from proxy.chat.broker import Mailbox
 from proxy.chat.channels import MemoryChannels
@@ -24,7 +25,6 @@ from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.notices import Notice
 from proxy.chat.render import BlockKind, render_block
-from proxy.config_snapshots import ConfigSnapshots
 from proxy.settings import load_settings
 from tests.browser.samples import blocks
 from tests.conftest import KEY, SETTINGS, STATIC
@@ -257,7 +257,7 @@ class _Application:
 
     def _hand_over(self) -> None:
         """Put the script in the place of the model."""
-        snapshots: ConfigSnapshots = self._app.extensions["proxy"]
+        snapshots = app_parts(self._app).snapshots
         assert snapshots.chat is not None
         script = self._script
         snapshots.chat = dataclasses.replace(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.app import create_app
+from proxy.app_parts import app_parts
 from proxy.errors import Draining
 from proxy.settings import load_settings
 from proxy.status import service
@@ -211,7 +212,7 @@ async def scripted_status(folder: Path) -> AsyncIterator[ScriptedStatus]:
     app = create_app(load_settings(path, {}))
     with quick_stream():
         async with serve_on_loopback(app) as url:
-            await until(lambda: "status" in app.extensions)
+            await until(app.serving.is_set)
             scripted = ScriptedStatus(url, folder, EMPTY)
-            app.extensions["status"].overview = scripted.overview
+            app_parts(app).status.overview = scripted.overview  # type: ignore[method-assign]
             yield scripted

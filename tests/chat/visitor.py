@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from proxy.app_parts import app_parts
 from proxy.chat.service import ChatService
 from tests.conftest import RunningProxy
 from tests.pace import PATIENCE
@@ -161,7 +162,7 @@ async def visitor(url: str, *, socket: str | None = None) -> AsyncIterator[Visit
 
 def chat_of(proxy: RunningProxy) -> ChatService:
     """The chat of a service."""
-    chat = proxy.app.extensions["proxy"].chat
+    chat = app_parts(proxy.app).snapshots.chat
     assert isinstance(chat, ChatService)
     return chat
 

@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from proxy.cli.serve import announce, serve_until_stopped
+from proxy.cli.serve import ServeOptions, announce, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
@@ -48,7 +48,9 @@ async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_p
         server.graceful_timeout, server.readiness_delay = 0.3, 0
         sockets = open_sockets(["127.0.0.1:0"], backlog=10)
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-        service = group.create_task(serve_until_stopped(load_settings(path, {}), server, sockets))
+        service = group.create_task(
+            serve_until_stopped(load_settings(path, {}), ServeOptions(server, sockets))
+        )
         async with raw_caller(url) as caller, raw_caller(url) as idle:
             await caller.send("POST", "/v1/chat/completions", body=b"{}")
             answer = await caller.answer()
@@ -64,7 +66,7 @@ async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_p
 
 IMPATIENT = """
 import functools, pathlib, sys
-from proxy.cli.serve import serve_until_stopped
+from proxy.cli.serve import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets, run
 from proxy.settings import Settings, load_settings
 server = load_server_config(None)
@@ -72,7 +74,7 @@ server.graceful_timeout, server.readiness_delay = 0.3, 0
 sockets = open_sockets(["127.0.0.1:0"], backlog=10)
 print(sockets[0].getsockname()[1], flush=True)
 settings = load_settings(pathlib.Path(sys.argv[1]), {})
-run(functools.partial(serve_until_stopped, settings, server, sockets, 1.0))
+run(functools.partial(serve_until_stopped, settings, ServeOptions(server, sockets, hard_stop_seconds=1.0)))
 """
 
 
@@ -128,7 +130,9 @@ async def draining(settings: Settings, *, delay: float, grace: float = 30) -> As
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     with capture_logs() as lines:
         async with asyncio.TaskGroup() as group:
-            service = group.create_task(serve_until_stopped(settings, server, sockets, 1.0))
+            service = group.create_task(
+                serve_until_stopped(settings, ServeOptions(server, sockets, hard_stop_seconds=1.0))
+            )
             await until(lambda: any(line["event"] == "serving" for line in lines))
             async with raw_caller(url) as caller:
                 await caller.send("GET", "/livez", key=None)

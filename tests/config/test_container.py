@@ -109,7 +109,7 @@ async def test_the_parts_of_compose_stream_an_answer(tmp_path: Path, gateway: Ru
         path.write_text(text)
         app = create_app(load_settings(path, ENVIRONMENT))
         async with serve_on_loopback(app) as url, nginx_before(url, tmp_path) as socket:
-            await until(lambda: "proxy" in app.extensions)
+            await until(app.serving.is_set)
             (question,) = re.findall(r"-d '(.*)'", COMPOSE)
             async with caller_through(socket) as caller:
                 await caller.send("POST", "/v1/chat/completions", body=question.encode(), key=KEY)

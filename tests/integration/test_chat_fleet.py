@@ -38,7 +38,7 @@ turns = 0
 """
 SERVICE = """
 import functools, pathlib, sys
-from proxy.cli.serve import serve_until_stopped
+from proxy.cli.serve import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets, run
 from proxy.settings import load_settings
 from proxy.telemetry import configure_logs
@@ -46,7 +46,7 @@ sockets = open_sockets([f"127.0.0.1:{sys.argv[2] if len(sys.argv) > 2 else 0}"],
 print(sockets[0].getsockname()[1], flush=True)
 settings = load_settings(pathlib.Path(sys.argv[1]), {})
 configure_logs(settings.logs)  # away from standard output, which nobody reads on
-run(functools.partial(serve_until_stopped, settings, load_server_config(None), sockets))
+run(functools.partial(serve_until_stopped, settings, ServeOptions(load_server_config(None), sockets)))
 """
 
 

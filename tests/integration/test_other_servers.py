@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from quart import Quart
 
-from proxy.cli.serve import serve_until_stopped
+from proxy.cli.serve import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
@@ -113,7 +113,7 @@ async def test_sigterm_ends_a_stream_with_an_error_event_and_then_the_service(
         sockets = open_sockets(config.bind, backlog=10)
         port = sockets[0].getsockname()[1]
         service = group.create_task(
-            serve_until_stopped(load_settings(path, {}), config, sockets, kind=server)
+            serve_until_stopped(load_settings(path, {}), ServeOptions(config, sockets, kind=server))
         )
         await until_accepting("127.0.0.1", port)
         async with raw_caller(f"http://127.0.0.1:{port}") as caller:

@@ -87,7 +87,7 @@ async def service(folder: Path) -> AsyncIterator[str]:
     async with embedded_gateway(settings) as resolve:
         app = create_app(resolve(settings))
         async with serve_on_loopback(app) as url:
-            await until(lambda: "proxy" in app.extensions)
+            await until(app.serving.is_set)
             yield url
 
 

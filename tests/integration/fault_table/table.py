@@ -169,7 +169,7 @@ async def _serving(folder: Path, upstream: str) -> AsyncIterator[str]:
     path.write_text(SETTINGS.format(url=upstream))
     app = create_app(load_settings(path, {}), Drain())
     async with serve_on_loopback(app) as url:
-        await until(lambda: "proxy" in app.extensions)
+        await until(app.serving.is_set)
         yield url
 
 
