@@ -30,6 +30,7 @@ from proxy.recipe.block import toml
 from proxy.recipe.phrases import language_of
 from proxy.settings import EMBEDDED, Logs, Settings, Upstream, load_settings
 from proxy.telemetry import configure_logs
+from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import SETS
 
 CREDENTIAL: Final = "corp"
@@ -39,6 +40,7 @@ ANSWER_CHARACTERS_MAX: Final = 16 * 1024
 MODELS_SHOWN: Final = 8
 _STEM: Final = re.compile(r"[A-Za-z0-9._-]+")
 _ACCESS: Final = {"1", "2", "3"}
+_SOURCE: Final = re.compile(r"^source = .*$", re.MULTILINE)
 _HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 _PASTED: Final = re.compile(r"curl|invoke-", re.IGNORECASE)
 _CALLER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
@@ -171,12 +173,22 @@ class Setup:
 
     def _base_url(self) -> str:
         if self._options.base_url is not None or self._options.yes:
-            return _checked_url(self._options.base_url or "")
+            return _checked_url(self._without_endpoint(self._options.base_url or ""))
         while True:
             try:
-                return _checked_url(self._ask("url"))
+                return _checked_url(self._without_endpoint(self._ask("url")))
             except SettingsError as error:
                 print(f"     {error}", file=sys.stderr)
+
+    def _without_endpoint(self, url: str) -> str:
+        """Remove an endpoint, as in a URL that was copied from a request, and say so."""
+        bare = url.rstrip("/")
+        for endpoint in Shape:
+            if bare.endswith(f"/{endpoint}"):
+                base_url = bare.removesuffix(f"/{endpoint}")
+                self._say("corrected", base_url)
+                return base_url
+        return url
 
     def _take_access(self) -> bool:
         """Ask how the gateway is to be accessed; return whether that works so far."""
@@ -318,8 +330,9 @@ class Setup:
         inject = f'inject = {{ header = {toml(answers.header)}, template = "{{token}}" }}'
         if answers.recipe is not None:
             block = answers.recipe.block(CREDENTIAL, folder if in_files else None)
-            table = f"[credentials.{CREDENTIAL}]\n"
-            lines.append(block.replace(table, f"{table}{inject}\n", 1) if answers.header else block)
+            if answers.header:
+                block = _SOURCE.sub(lambda source: f"{source[0]}\n{inject}", block, count=1)
+            lines.append(block)
         elif answers.api_key:
             lines += [f"[credentials.{CREDENTIAL}]  # {own_key}", 'source = "static"']
             lines += [f"value = {reference(API_KEY)}", *([inject] if answers.header else []), ""]
@@ -390,8 +403,7 @@ def _checked_url(text: str) -> str:
         return Upstream.model_validate({"base_url": text}).base_url
     except ValueError:
         raise SettingsError(
-            "--base-url: must be an http:// or https:// URL with a host, without /chat/completions, a query "
-            "or a password"
+            "--base-url: must be an http:// or https:// URL with a host, without a query or a password"
         ) from None
 
 

@@ -95,12 +95,14 @@ async def test_a_curl_line_becomes_a_configuration_that_works(
 async def test_answers_on_a_terminal_are_tried_and_corrected(
     gateway: RunningGateway, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = ["llm.corp.example", gateway.url, "1", CURL.format(url=gateway.url), "", "dify", "3", "2"]
+    copied = f"{gateway.url}/chat/completions"
+    answers = ["llm.corp.example", copied, "1", CURL.format(url=gateway.url), "", "dify", "3", "2"]
     monkeypatch.setattr(sys, "stdin", Terminal("\n".join(answers) + "\n"))
     assert await run(tmp_path / "my.toml") == 0
     printed = capsys.readouterr()
     assert "--base-url: must be an http:// or https:// URL" in printed.err
-    assert f"corrected to {gateway.url}/v1" in printed.err
+    assert f"corrected to {gateway.url}\n" in printed.err
+    assert f"corrected to {gateway.url}/v1\n" in printed.err
     assert "models: mock-gpt-model" in printed.err
     assert "please answer again" in printed.err
     variables = (tmp_path / "my.env").read_text()
@@ -208,7 +210,7 @@ async def test_a_configuration_that_fails_is_not_written(
         ([], "asks on a terminal; elsewhere use --yes"),
         (["--yes", "--curl", "curl x", "--api-key", "k"], "cannot be combined with --curl"),
         (["--yes", "--api-key", "k"], "--base-url: is required with"),
-        (["--yes", "--base-url", "http://127.0.0.1/v1/chat/completions"], "--base-url: must be"),
+        (["--yes", "--base-url", "http://127.0.0.1/v1?key=k"], "--base-url: must be"),
         (["--yes", "--caller", "1 2"], "--caller: must be letters"),
         (["--yes", "--output", "nowhere/my.toml"], "nowhere: is no folder"),
         (["--yes", "--output", 'a"b.toml'], "--output: the name must be letters"),
