@@ -44,7 +44,7 @@ class ArrivedRequest:
     """One HTTP request with the bytes that arrived, and the scope of its exchange.
 
     Args:
-        scope: Of ASGI.
+        scope: The scope of ASGI.
         max_body_bytes: The limit for its body; None for no limit.
         body_timeout: Seconds that a reader waits for the next bytes of the body; None for no limit.
         services: Returns the services of the current configuration.

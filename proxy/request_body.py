@@ -110,7 +110,7 @@ class BoundedBody:
         """Let the reader call `receive`; otherwise chunks are put in.
 
         Args:
-            receive: That of ASGI.
+            receive: The `receive` of ASGI.
             has_body: Whether bytes of the body, or its end, wait to be received.
         """
         self._receive, self._has_body = receive, has_body

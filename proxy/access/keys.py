@@ -46,7 +46,7 @@ class AccessControl:
         """Return the caller behind a request.
 
         Args:
-            headers: As they arrived, names in lower case.
+            headers: The request headers, with names in lower case.
             client: Address of the peer.
             local: Address at which the connection arrived.
 

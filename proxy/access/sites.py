@@ -33,7 +33,7 @@ class SiteRules:
         """Refuse a foreign host name on a loopback connection: the sign of DNS rebinding.
 
         Args:
-            headers: As they arrived, names in lower case.
+            headers: The request headers, with names in lower case.
             local: The address at which the connection arrived; None for a Unix socket.
 
         Raises:

@@ -20,7 +20,7 @@ class RelayedPath(NamedTuple):
     parameters: tuple[tuple[str, str], ...]
     """The names in braces and their meanings, in order."""
     endpoints: dict[str, Endpoint]
-    """By method."""
+    """The endpoints by method."""
 
 
 def relayed_paths() -> Iterator[RelayedPath]:

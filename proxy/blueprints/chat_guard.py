@@ -258,8 +258,8 @@ def reply(notice: Notice | None = None, **body: object) -> Response:
     """Return the article's response, with 1 as `code` and an error as `msg`, or another object.
 
     Args:
-        notice: Why nothing was done. Our page translates its code.
-        body: The other object.
+        notice: The reason why nothing was done. Our page translates its code.
+        body: The members of a JSON object that replaces the usual one.
     """
     if notice is not None:
         body = {"code": 1, "msg": notice.text, **notice.fields}

@@ -363,7 +363,7 @@ class _Question:
 
     channel: str
     holder: str
-    """Of the channel's lease."""
+    """The holder of the channel's lease."""
     request_id: str
     address: str
     session: str = ""

@@ -26,7 +26,7 @@ class Outbox:
     Args:
         broker: Where the events are published.
         holder: The holder of the channel's lease.
-        interrupt: Is called once if the answer should end, because Redis has been away for too long or the
+        interrupt: Called once if the answer should end, because Redis has been away for too long or the
             events cannot be published.
     """
 

@@ -48,7 +48,7 @@ class ModelAnswer:
         status: The HTTP status; with any other than 200, the body is an error.
         streamed: Whether the body is an event stream instead of one JSON object.
         body: The bytes as they arrive. It raises a `ProxyError` if it breaks off.
-        record: Of the exchange; the reader of an error in the body notes it as the outcome.
+        record: The record of the exchange; the reader of an error in the body notes it as the outcome.
     """
 
     status: int

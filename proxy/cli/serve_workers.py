@@ -53,7 +53,7 @@ def supervise(
         command += ["--bind", options.bind]
     stop_seconds = server.readiness_delay + server.graceful_timeout + 2 * HARD_STOP_SECONDS
     status = 0
-    # The service's own folder: private, and gone with it.
+    # Only this service can read the folder, which is removed at the end.
     with tempfile.TemporaryDirectory(prefix="llm-token-proxy-") as folder:
         supervisor = Supervisor(
             [*command, "--assignment"], slots, folder, secrets.token_bytes(KEY_BYTES), stop_seconds

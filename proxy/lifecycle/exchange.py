@@ -33,7 +33,7 @@ class ExchangeScope:
     Args:
         record: Written to while the exchange runs, and read at its end only.
         current: Returns the services of the current configuration.
-        headers: Of the request; they may name the trace that it belongs to.
+        headers: The request headers; they may name the trace that it belongs to.
         interrupted: The outcome if the exchange is cancelled.
     """
 

@@ -184,9 +184,9 @@ class Traces(Section):
     """Where traces are sent. They need the extra `opentelemetry`."""
 
     endpoint: EndpointUrl
-    """Of OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`."""
+    """The URL for OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`."""
     headers: Table[HeaderName, HeaderText] = Field(default_factory=dict)
-    """For the collector."""
+    """Headers of every request to the collector."""
     service: Name = "llm-token-proxy"
     """The name of the service in traces."""
     sample: Share = 1

@@ -30,7 +30,7 @@ Key = TypeVar("Key", int, str)
 
 @dataclass(frozen=True, slots=True)
 class CallerRow:
-    """One caller."""
+    """The traffic of one caller, added up over the workers."""
 
     name: str
     streams: int
@@ -86,14 +86,14 @@ class Overview:
     rate: float
     """Requests per second in the last ten seconds."""
     first_events: Sequence[FirstEvents]
-    """By minute of the last hour, the oldest first."""
+    """The times to the first event in each minute of the last hour, the oldest first."""
     recent_first_events: FirstEvents
     results: Sequence[Mapping[str, int]]
-    """By minute of the last hour, the oldest first."""
+    """The results in each minute of the last hour, the oldest first."""
     outcomes: Mapping[str, int]
-    """Of the last hour, the most frequent first."""
+    """The outcomes of the last hour, the most frequent first."""
     credentials: Sequence[TokenReading]
-    """Each as the worker sees it whose token ends first."""
+    """The reading of each credential from the worker whose token ends first."""
     upstreams: Sequence[UpstreamRow]
     problems: Sequence[ExchangeProblem]
     """The newest first."""

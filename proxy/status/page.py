@@ -37,7 +37,7 @@ def parts(overview: Overview, words: Words, now: float) -> dict[str, str]:
 
     Args:
         overview: What they show.
-        words: In which language.
+        words: The texts in one language.
         now: Seconds since the epoch.
     """
     return {
@@ -73,7 +73,7 @@ def sign_in_page(words: Words, *, refused: bool) -> str:
     """Return the page that asks for the key.
 
     Args:
-        words: In which language.
+        words: The texts in one language.
         refused: Whether a wrong key was given.
     """
     alert = f'<p class="notice" role="alert">{_sign("wrong")}{escape(words.wrong_key)}</p>' if refused else ""

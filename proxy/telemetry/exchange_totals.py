@@ -43,14 +43,14 @@ class ExchangeTotals:
     def __init__(self) -> None:
         self.requests: Counter[RequestKey] = Counter()
         self.durations: defaultdict[str, Histogram] = defaultdict(_durations)
-        """By endpoint."""
+        """The seconds of whole exchanges, by endpoint."""
         self.first_events: defaultdict[str, Histogram] = defaultdict(_durations)
         """From the arrival of a request to the first byte of its event stream, by upstream."""
         self.events: Counter[str] = Counter()
-        """By upstream."""
+        """Events sent to callers, by upstream."""
         self.bytes_received: Counter[str] = Counter()
         self.bytes_sent: Counter[str] = Counter()
-        """By caller."""
+        """Bytes of responses, by caller."""
         self.offload_answers: Counter[OffloadKey] = Counter()
         """Answers to nginx, which asks whether it may relay requests itself."""
 

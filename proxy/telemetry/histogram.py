@@ -18,7 +18,7 @@ class Histogram:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
-        """Of all values."""
+        """The sum of all values."""
 
     def add(self, value: float) -> None:
         """Count a value."""

@@ -22,7 +22,7 @@ class LoopLag:
 
     def __init__(self) -> None:
         self.histogram = Histogram(BUCKETS)
-        """Of all measurements, in seconds."""
+        """All measurements, in seconds."""
         self._recent: deque[float] = deque()
         self._recent_seconds = 0.0
         self._window_end = -math.inf

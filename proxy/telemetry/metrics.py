@@ -119,7 +119,7 @@ class Metrics:
         tokens: Returns the state of each credential.
         usage: The tokens used so far.
         upstreams: Returns the state of each upstream.
-        lag: Of the event loop.
+        lag: The lag of the event loop.
         exchanges: The exchanges that have ended.
         worker: Returns what this worker has in hand.
     """

@@ -74,9 +74,9 @@ class CallerTraffic:
     """The exchanges of one caller."""
 
     recent: int
-    """Those that ended in the last five minutes, with the one in progress."""
+    """The number that ended in the last five minutes, including the one in progress."""
     results: Mapping[str, int]
-    """Those that ended in the last hour."""
+    """The number that ended in the last hour, by result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class TrafficReading:
     minutes: Mapping[int, MinuteReading]
     callers: Mapping[str, CallerTraffic]
     outcomes: Mapping[str, int]
-    """Of the last hour."""
+    """The number of exchanges in the last hour, by outcome."""
     problems: Sequence[ExchangeProblem]
 
 

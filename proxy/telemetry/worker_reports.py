@@ -18,7 +18,7 @@ class WorkerReports:
     Args:
         folder: For the sockets; only the user of the service can reach it.
         worker: The number of this worker.
-        workers: How many there are.
+        workers: The number of workers.
     """
 
     def __init__(self, folder: Path, worker: int, workers: int) -> None:
@@ -32,7 +32,7 @@ class WorkerReports:
         """Answer the other workers for as long as the block runs.
 
         Args:
-            kind: Which report, such as `metrics`.
+            kind: The name of the report, such as `metrics`.
             render: Returns the report.
         """
 
@@ -52,8 +52,8 @@ class WorkerReports:
         """Return the reports of all workers by their numbers, without those of workers that do not answer.
 
         Args:
-            kind: Which report.
-            own: That of this worker.
+            kind: The name of the report.
+            own: The report of this worker.
         """
         others = [number for number in range(self.workers) if number != self._worker]
         answers = await asyncio.gather(*(self._ask(kind, number) for number in others))

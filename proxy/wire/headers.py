@@ -202,7 +202,7 @@ def relocate(headers: Headers, base_url: str, path: bytes) -> Headers:
     below the upstream's base URL becomes relative to the request; a header with any other URL is dropped.
 
     Args:
-        headers: Of the response, with names in any case.
+        headers: The response headers, with names in any case.
         base_url: The upstream's base URL.
         path: The path of the request below the base URL, with its leading slash.
     """

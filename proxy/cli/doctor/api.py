@@ -145,7 +145,7 @@ class CheckFailed(Exception):
     """There is no response to judge.
 
     Args:
-        finding: Why.
+        finding: The reason.
     """
 
     def __init__(self, finding: Finding) -> None:
@@ -159,7 +159,7 @@ class Api:
     Args:
         subject: Its name in findings.
         section: Where it is, and how it is reached.
-        credential: Whose token is sent; None if the section has all headers.
+        credential: The credential whose token is sent; None if the section has all headers.
         secrets: Masked in everything that is read.
         seconds: The time limit for one request with its response.
     """
@@ -178,7 +178,7 @@ class Api:
         self.origin = origin_of(section.base_url)
         self.client = UpstreamClient(subject, section, credential)
         self.http_versions: set[str] = set()
-        """Of the responses so far."""
+        """The HTTP versions of the responses so far."""
         self._section = section
         self._credential = credential
         self._secrets = tuple(secrets)
@@ -213,7 +213,7 @@ class Api:
         """Send a request, and read the response within the limits of time and size.
 
         Args:
-            path: Below the base URL, with its leading slash.
+            path: The path below the base URL, with its leading slash.
             body: Sent as JSON in a POST; without one the request is a GET.
             enough: Whether the body so far is enough, so that reading stops.
             endpoint, model: What the request is for.

@@ -26,7 +26,7 @@ _STYLES: Final = {
 
 class _Language(NamedTuple):
     levels: Mapping[str, str]
-    """As wide as each other."""
+    """All of the same width."""
     names: Mapping[str, str]
     colon: str
     all_well: str
