@@ -383,7 +383,7 @@ class Application(Quart):
         )
 
     async def handle_request(self, request: Request) -> ResponseTypes:
-        """Answer a request, also when Quart fails where its error handlers do not reach."""
+        """Answer a request, even if Quart fails where its error handlers do not reach."""
         try:
             return await super().handle_request(request)
         except Exception as error:

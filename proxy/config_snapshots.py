@@ -42,7 +42,7 @@ class ConfigSnapshots:
         self._group = group
         self._current: Services | None = None
         self.chat: ChatService | None = None
-        """One for the whole life of the worker: its readers and dialogues outlive any configuration."""
+        """The chat of the worker's whole life: its readers and dialogues outlive any configuration."""
         self._open: list[Services] = []
         self._closes_all = False
 

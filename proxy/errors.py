@@ -277,7 +277,7 @@ class InvalidResponse(BadResponse):
     RAGFlow retries a 502 unless the message contains a word such as "invalid"; OpenAI's SDKs read the header.
 
     Args:
-        what: What the upstream sent, in our own words, for the caller and the log.
+        what: A description of what the upstream sent, in our own words, for the caller and the log.
         reason: A more detailed reason for the log.
     """
 

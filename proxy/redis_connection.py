@@ -1,7 +1,7 @@
 """The connection to Redis that all parts of a worker share, with a time limit for every operation.
 
 redis-py's `socket_timeout` is not used: it writes through `asyncio.wait_for`, which can swallow a
-cancellation on Python 3.11, so that the cancelled task would run for ever. `asyncio.timeout` limits every
+cancellation on Python 3.11, so that the cancelled task would run indefinitely. `asyncio.timeout` limits every
 operation instead.
 """
 

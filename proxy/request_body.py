@@ -15,7 +15,7 @@ from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, Se
 from proxy.settings import Limits
 
 BUFFER_BYTES: Final = 256 * 1024
-"""With more unread bytes than this, we stop reading from the caller's connection."""
+"""The unread bytes above which we stop reading from the caller's connection."""
 
 Receive = Callable[[], Awaitable[Mapping[str, object]]]
 """The `receive` of ASGI."""
@@ -197,7 +197,7 @@ class BoundedBody:
         Check `finished` afterwards to distinguish the two cases.
 
         Args:
-            limit: In bytes.
+            limit: The limit in bytes.
             hold: Counts bytes as they are read; it may raise.
         """
         held = bytearray()

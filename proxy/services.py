@@ -88,7 +88,7 @@ class WorkerState:
     http_rejections: Mapping[int, int]
     """The number of requests that the server has rejected by itself, by status."""
     token_folder: TokenFolder | None = None
-    """Where the workers of the service share tokens, if there are several."""
+    """The folder where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
@@ -118,9 +118,9 @@ class Services:
     held: HeldBytes
     load: Load
     traces: "ExchangeTracer | None"
-    """If `[traces]` is set."""
+    """The tracer; None without `[traces]`."""
     traffic: Traffic | None
-    """Counts exchanges for the status page; None if there is no such page."""
+    """The counters of the status page; None if there is no such page."""
     users: RefCount = field(default_factory=RefCount)
 
     @property

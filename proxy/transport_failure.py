@@ -133,7 +133,7 @@ _ERRNOS: Final = {
     errno.ETIMEDOUT: _K.CONNECT_TIMEOUT,
 }
 _ABOUT_THE_PROXY: Final = frozenset({_K.REFUSED, _K.UNKNOWN_NAME, _K.NAME_SERVER_SILENT, _K.UNREACHABLE})
-"""With a forward proxy, these are failures of the connection to that proxy."""
+"""The kinds that, with a forward proxy, are failures of the connection to that proxy."""
 _TLS_ALERT: Final = re.compile(r"x15\\+x03|illegal request line")
 """A TLS server answers plain HTTP with a record that begins with 15 03 (RFC 8446 5.1, 6), which the libraries
 quote. h11 has its own message for a response that begins with a control character."""

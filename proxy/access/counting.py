@@ -59,7 +59,7 @@ class Counting:
         return await self._ask(lambda limiters: limiters.requests.hit(limit, *account))
 
     async def add(self, limit: "RateLimitItem", *account: str, amount: int) -> None:
-        """Count an amount, also if it exceeds the limit."""
+        """Count an amount, even if it exceeds the limit."""
         await self._ask(lambda limiters: limiters.amounts.hit(limit, *account, cost=amount))
 
     async def is_spent(self, limit: "RateLimitItem", *account: str) -> bool:

@@ -52,7 +52,7 @@ class AccessControl:
 
         Raises:
             Unauthenticated: no key, an unknown one, two different ones, or a default key of a caller that
-                is no program on this machine.
+                is not a program on this machine.
             SiteForbidden: no key is required, and a web page of another site sent the request.
         """
         headers = list(headers)

@@ -31,8 +31,8 @@ class CallerLimits:
     It outlives every configuration, so that a reload resets no count.
 
     Args:
-        counting: Counts requests and tokens: in this process by default.
-        streams: Counts streams: in this process by default.
+        counting: The counters of requests and tokens: in this process by default.
+        streams: The counter of streams: in this process by default.
     """
 
     def __init__(self, counting: Counting | None = None, streams: StreamCounts | None = None) -> None:

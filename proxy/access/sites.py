@@ -21,7 +21,7 @@ class SiteRules:
     caller's own key keeps pages out; open mode, the public default keys and the chat have no such secret.
 
     Args:
-        hosts: Names that `Host` may hold beside loopback ones.
+        hosts: Names that `Host` may contain in addition to loopback ones.
         origins: Pages of other sites that may send requests.
     """
 

@@ -38,7 +38,7 @@ class OwnRoute:
     """A route with one method."""
 
     path: str
-    """As OpenAPI writes it, with parameters in braces."""
+    """The path as OpenAPI writes it, with parameters in braces."""
     group: str
     """One of `operations`, `chat` and `status`."""
     summary: BilingualText

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from proxy.wire.endpoints import OTHER, TABLE, Endpoint, match
 
 METHODS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
-"""Those that the description lists. HEAD is treated like GET, and OPTIONS is relayed as well."""
+"""The methods that the description lists. HEAD is treated like GET, and OPTIONS is relayed as well."""
 _WILDCARD: Final = re.compile(r"\{model\}\*\*|\{model\}|\*\*|\*")
 _SAMPLE: Final = "x"
 
@@ -16,7 +16,7 @@ class RelayedPath(NamedTuple):
     """A path below the version, with its endpoint for each method."""
 
     template: str
-    """As OpenAPI writes it, such as `models/{model}`."""
+    """The path as OpenAPI writes it, such as `models/{model}`."""
     parameters: tuple[tuple[str, str], ...]
     """The names in braces and their meanings, in order."""
     endpoints: dict[str, Endpoint]

@@ -15,7 +15,7 @@ from proxy.wire.forwarded import TrustedProxies
 
 PATH: Final = "/chat"
 COOKIE: Final = "llm_chat"
-"""Not Flask's `session`, which a Flask site on the same host would use."""
+"""The name of the cookie; a Flask site on the same host would use `session`."""
 _CHANNEL: Final = "channel"
 _SECRET_BYTES: Final = 32
 

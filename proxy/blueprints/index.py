@@ -50,7 +50,7 @@ class _Words(NamedTuple):
     title: str
     about: str
     links: dict[str, tuple[str, str]]
-    """By path: the text of the link, and a description."""
+    """For each path, the text of the link and a description."""
 
 
 _ENGLISH: Final = _Words(

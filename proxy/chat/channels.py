@@ -1,8 +1,8 @@
 """The owners of channels, and the lease that allows one dialogue at a time in a channel.
 
 A channel belongs to the first session that asks a question in it, until it has been unused for long. A
-dialogue takes its channel's lease with `begin`, runs `wait_for_stop` (which also renews the lease) beside the
-answer, and releases the lease with `end`:
+dialogue takes its channel's lease with `begin`, runs `wait_for_stop` (which also renews the lease)
+during the answer, and releases the lease with `end`:
 
     holder = await channels.begin(channel)
     if holder is None:

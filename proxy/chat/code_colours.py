@@ -34,7 +34,7 @@ ROLES: Final[dict[str, tuple[str, str, str]]] = {
     "name": ("#174a86", "#a6cdf7", "nf fm nc nd nn na nb bp ne ni nl nx gh gu"),
     "error": ("#861c1a", "#ffb3ab", "gd gr gt"),
 }
-"""For each role: its colour on light and dark pages, and Pygments' short names of its tokens."""
+"""For each role, its colour on light and dark pages, and Pygments' short names of its tokens."""
 
 _LANGUAGE: Final = re.compile(r"[\w+#.-]{1,30}", re.ASCII)
 _BLANKS: Final = re.compile(r"\s{%d}" % BLANKS_MAX)  # noqa: UP031  braces are the expression's own

@@ -367,10 +367,10 @@ class _Question:
     request_id: str
     address: str
     session: str = ""
-    """Whose conversation it is."""
+    """The session whose conversation it is."""
     model: str | None = None
     prompt: str | None = None
-    """None repeats the last question."""
+    """The question; None repeats the last one."""
     branch: "Branch | None" = None
 
 

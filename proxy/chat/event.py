@@ -145,7 +145,7 @@ def _text(value: object) -> str | None:
         return None
     if isinstance(value, str | int | float):
         return str(value)
-    raise ValueError("a field of an event is no text")
+    raise ValueError("a field of an event is not text")
 
 
 def _milliseconds(value: object) -> int | None:
@@ -153,5 +153,5 @@ def _milliseconds(value: object) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise ValueError("the time to the next attempt is no number")
+        raise ValueError("the time to the next attempt is not a number")
     return int(text)

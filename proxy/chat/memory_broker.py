@@ -34,7 +34,7 @@ class _Backlog:
     events: deque[tuple[Position, Event, int]]
     """Each with its position and its size in bytes."""
     turns: deque[Position]
-    """Where turns begin."""
+    """The positions where turns begin."""
     bytes: int = 0
     until: float = 0.0
 

@@ -160,7 +160,7 @@ class Failure:
     """The reason why an answer ends early.
 
     Args:
-        notice: For the visitor.
+        notice: The text for the visitor.
         code: The vendor's code, for the log.
     """
 

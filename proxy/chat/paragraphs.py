@@ -14,7 +14,7 @@ from typing import Final, Literal
 from proxy.chat.markdown import OpenSpans, find_blocks
 
 PIECE_CHARS_MAX: Final = 16_384
-"""At most 64 KiB: longer blocks are split anywhere."""
+"""The maximum length of a piece, at most 64 KiB; longer blocks are split anywhere."""
 PIECE_CHARS_SOFT: Final = 12_288
 """A longer block is split at the end of a line."""
 FORMULA_CHARS_MAX: Final = 2_000
@@ -108,7 +108,7 @@ class ParagraphSplitter:
         self._decided = False  # whether the line has been assigned to a block
         self._blank = False  # whether a blank line precedes it
         self._mark: int | None = None  # where the marks begin that may end a sentence
-        self._sure = False  # whether they are no part of an expression such as `!=`
+        self._sure = False  # whether they are not part of an expression such as `!=`
         self._held_until = start  # up to where marks are ignored, because a construct is open
 
     def _cut(self, end: int) -> None:

@@ -336,5 +336,5 @@ COMMANDS: Final[Mapping[str, Command]] = {
         _add_completion,
     ),
 }
-"""By name, in the order of the help."""
+"""The commands by name, in the order of the help."""
 _FIRST_STEPS: Final = ("init", "doctor --config my.toml", "serve --config my.toml", "COMMAND --help")

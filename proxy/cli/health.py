@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 WAIT_SECONDS: Final = 3.0
-"""For each step: to connect, and to read."""
+"""The timeout of each step: to connect, and to read."""
 ANSWER_BYTES_MAX: Final = 200
 
 

@@ -100,7 +100,7 @@ class Places:
         if not _STEM.fullmatch(self.config.name):
             raise SettingsError("--output: the name must be letters, digits, dots, - and _")
         if not self.config.parent.is_dir():
-            raise SettingsError(f"--output: {self.config.parent}: is no folder")
+            raise SettingsError(f"--output: {self.config.parent}: is not a folder")
         for path in (self.config, self.folder, self.environment):
             if path.exists() or path.is_symlink():
                 raise SettingsError(f"--output: {path} exists and is not overwritten; choose another name")
@@ -120,7 +120,7 @@ class Answers:
     caller: str = DEFAULT_CALLER
     in_files: bool = True
     secrets: dict[str, str] = field(default_factory=dict)
-    """By the names of their variables or files."""
+    """The secrets, by the names of their variables or files."""
 
     @property
     def key_name(self) -> str:

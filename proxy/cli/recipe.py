@@ -143,7 +143,7 @@ def read_curl_line(begun: str = "") -> str:
     """Read the curl line from standard input; on a terminal it ends where a shell would run it.
 
     Args:
-        begun: Its first line, if that has been read already.
+        begun: The first line of the curl command, if that has been read already.
 
     Raises:
         CurlLineError: It is not valid UTF-8.

@@ -42,7 +42,7 @@ async def wait_until_stable(path: Path) -> None:
             return
         await asyncio.sleep(_POLL_SECONDS)
     raise SettingsError(
-        f"{path}: is still being written; write a new file beside it and rename it into place"
+        f"{path}: is still being written; write a new file next to it and rename it into place"
     )
 
 

@@ -67,7 +67,7 @@ class ServeOptions:
     Args:
         server: The server's options; `graceful_timeout` is the time that running exchanges get.
         sockets: Where to listen.
-        signals: Handled since before the sockets were opened.
+        signals: The signals, handled since before the sockets were opened.
         load: Reads the settings again, at SIGHUP.
         file: The file that `load` reads.
         certificates: The certificates for TLS; None for plain HTTP.

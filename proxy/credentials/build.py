@@ -130,7 +130,8 @@ def build_credentials(
     Args:
         sections: The sections by name.
         store: The memory of this process.
-        fleet: For credentials that are shared over Redis; without it, each is used by this process alone.
+        fleet: The store for credentials that are shared over Redis; without it, each is used by this process
+            alone.
         before: The credentials of the previous configuration.
         registry: The registry to fill. The caller closes it, even if this function fails half-way.
         token_folder: Where the workers of the service share tokens, if there are several.

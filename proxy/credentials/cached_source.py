@@ -75,7 +75,7 @@ class CachedTokenSource:
         self._dead: deque[bytes] = deque(maxlen=8)
         """Digests of tokens that were rejected for requests for which their successors were accepted."""
         self._last_accepted: OrderedDict[bytes, float] = OrderedDict()
-        """By digest, when the last request that the upstream accepted was sent."""
+        """For each token's digest, when the last request that the upstream accepted was sent."""
         self._history = RejectionHistory()
         self._life = LearnedLife()
         self._charged_for: bytes | None = None

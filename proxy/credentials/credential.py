@@ -16,7 +16,7 @@ REFRESH_FRACTION: Final = (0.60, 0.75)
 """A token is refreshed at a random point in this part of its lifetime, so that processes do not coincide."""
 LEADER_FRACTION: Final = (0.60, 0.62)
 FOLLOWER_FRACTION: Final = (0.66, 0.75)
-"""In a fleet, the process that fetched last refreshes first, because its connection to the issuer is known to
+"""The process of a fleet that fetched last refreshes first, because its connection to the issuer is known to
 work. The others try later."""
 SKEW_FRACTION: Final = 0.05
 SKEW_SECONDS_MAX: Final = 10.0

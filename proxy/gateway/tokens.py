@@ -45,7 +45,7 @@ class OAuthError(Exception):
     """An error response of the OAuth token endpoint.
 
     Args:
-        error: One of the codes of RFC 6749 5.2.
+        error: An error code of RFC 6749 5.2.
         description: Explanation for the developer of the client.
     """
 

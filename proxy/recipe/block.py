@@ -35,8 +35,8 @@ def credential_block(
         name: The name of the credential.
         reading: The candidates in the reply.
         translate: Translates the comments.
-        folder: Where files hold the secrets, each named like its variable. By default the block reads them
-            from the environment.
+        folder: The folder whose files hold the secrets, each named like its variable. By default the block
+            reads them from the environment.
     """
     comments: dict[str, list[str]] = {}
     table: dict[str, object] = {"source": "http", **draft.table}

@@ -35,7 +35,7 @@ class Variable:
     where: str
     """The field that it supplies."""
     value: Secret | None = None
-    """None for a variable that the command already uses."""
+    """The secret; None for a variable that the command already uses."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Draft:
     """A table of `[credentials.NAME]` without secrets."""
 
     table: Mapping[str, Any]
-    """As in TOML; the settings check its values."""
+    """The table as in TOML; the settings check its values."""
     variables: tuple[Variable, ...]
     notes: tuple[str, ...]
 

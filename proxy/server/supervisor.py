@@ -51,7 +51,7 @@ class Assignment:
     folder: str
     """The folder for files that the workers share; nobody else can read it."""
     key: str
-    """Seals those files; 32 bytes in base64. It is kept only in the memory of the processes."""
+    """The key that encrypts those files: 32 bytes in base64, kept only in the memory of the processes."""
 
     @property
     def sealing_key(self) -> bytes:

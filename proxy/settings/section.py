@@ -129,7 +129,7 @@ def problems_of_choices(
     Args:
         section: The section to check.
         choices: Every value of every deciding key.
-        hints: By key, an explanation to append when the key is missing.
+        hints: For each key, an explanation to append when the key is missing.
     """
     users: dict[str, list[Choice]] = {}
     for choice in choices:

@@ -41,9 +41,9 @@ class Timeouts(Section):
     """The time limits of an exchange, in seconds; 0 disables one."""
 
     connect: Seconds = 5
-    """Until the connection is established, including TLS."""
+    """The time to establish the connection, including TLS."""
     first_byte: Seconds = 120
-    """From the request to the first byte of the body. Models may think for a long time."""
+    """The time from the request to the first byte of the body. Models may think for a long time."""
     idle: Seconds = 60
     """The longest gap between two chunks."""
     total: Seconds = 0
@@ -74,7 +74,8 @@ class Upstream(Section):
     """An API, the credential for it, and how to deal with its failures."""
 
     base_url: BaseUrl
-    """Without a trailing slash. `embedded:` is the demonstration gateway, whose address is known later."""
+    """The URL without a trailing slash. `embedded:` is the demonstration gateway, whose address is not known
+    yet."""
     credential: str | None = None
     """A name in `[credentials]`; without one, requests carry no authorization."""
     timeouts: Timeouts = Timeouts()
@@ -93,7 +94,7 @@ class Upstream(Section):
     """Statuses that count as a failure if there is another upstream to try."""
     retries: Retries = Retries()
     breaker: Breaker | None = None
-    """By default there is one if another upstream can take the requests."""
+    """The circuit breaker; by default there is one if another upstream can take the requests."""
     heartbeat: Seconds = 0
     """Seconds of silence after which the caller of a stream receives a comment line; 0 disables it."""
     ca_file: CaFile | None = None
@@ -208,8 +209,8 @@ class Offload(Section):
     """Let nginx relay simple requests itself, with `config/nginx/offload.conf`."""
 
     secret: KeyText
-    """What nginx presents to get a token: at least 16 characters. Anyone who knows it and a caller's key can
-    read the token."""
+    """The secret that nginx presents to get a token: at least 16 characters. Anyone who knows it and the key
+    of a caller can read the token."""
     upstreams: tuple[NginxName, ...] = Field(min_length=1)
     """The upstreams that have an `upstream` block of the same name in nginx."""
     cache_seconds: Annotated[int, Field(ge=1, le=60)] = 5

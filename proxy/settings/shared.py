@@ -74,7 +74,7 @@ class Shared(Section):
     """The Redis of a fleet."""
 
     redis_url: RedisUrl
-    """With Sentinel, the host is the name of the master."""
+    """The URL of Redis; with Sentinel, its host is the name of the master."""
     encryption_key: EncryptionKey
     """Encrypts the tokens in Redis: 32 bytes in base64 or hexadecimal."""
     decryption_keys: tuple[EncryptionKey, ...] = ()

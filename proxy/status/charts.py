@@ -1,4 +1,4 @@
-"""Small charts as SVG, drawn by the service (pure). They scale; their texts are beside them, in HTML."""
+"""Small charts as SVG, drawn by the service (pure). They scale; their texts are next to them, in HTML."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

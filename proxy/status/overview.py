@@ -109,7 +109,7 @@ def merge(reports: Sequence[StatusReport], workers: int) -> Overview:
     """Merge the reports of workers.
 
     Args:
-        reports: At least one.
+        reports: The reports, at least one.
         workers: How many workers there are.
     """
     now = max(report.traffic.at for report in reports)

@@ -36,7 +36,7 @@ def parts(overview: Overview, words: Words, now: float) -> dict[str, str]:
     """Return the parts of the page by their ids, in order.
 
     Args:
-        overview: What they show.
+        overview: The values to show.
         words: The texts in one language.
         now: Seconds since the epoch.
     """

@@ -33,7 +33,7 @@ class StatusService:
 
     Args:
         current: Returns the services of the current configuration.
-        reports: How the reports of the other workers arrive, if there are several workers.
+        reports: The reports of the other workers, if there are several workers.
         drain: Ends the streams when it starts.
     """
 

@@ -30,7 +30,7 @@ class OffloadKey(NamedTuple):
 
     caller: str
     result: Literal["granted", "refused", "failed"]
-    """`refused`: the proxy has to relay the request; `failed`: there is no token."""
+    """The result. `refused`: the proxy has to relay the request; `failed`: there is no token."""
 
 
 def _durations() -> Histogram:
@@ -45,7 +45,7 @@ class ExchangeTotals:
         self.durations: defaultdict[str, Histogram] = defaultdict(_durations)
         """The seconds of whole exchanges, by endpoint."""
         self.first_events: defaultdict[str, Histogram] = defaultdict(_durations)
-        """From the arrival of a request to the first byte of its event stream, by upstream."""
+        """The times from the arrival of a request to the first byte of its event stream, by upstream."""
         self.events: Counter[str] = Counter()
         """Events sent to callers, by upstream."""
         self.bytes_received: Counter[str] = Counter()

@@ -11,7 +11,8 @@ from proxy.telemetry.histogram import Histogram
 PERIOD_SECONDS: Final = 0.02
 """Shorter than the stalls that matter. The clock of uvloop has a resolution of a millisecond."""
 WINDOW_SECONDS: Final = 60.0
-"""At least as long as the usual scrape interval, so that each scrape sees the longest lag since the last."""
+"""The window of the longest lag: at least the usual scrape interval, so that each scrape sees the longest lag
+since the last one."""
 RECENT_SECONDS: Final = 1.0
 """A burst of requests delays the loop for less than this; too much work for longer."""
 BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -50,7 +50,7 @@ class TokenLife(NamedTuple):
 
     age: float
     refresh: float
-    """When it is renewed, while it stays in use."""
+    """When it is refreshed, while it stays in use."""
     expiry: float
     """When it is no longer sent."""
     end: float
@@ -74,7 +74,7 @@ class TokenReading(NamedTuple):
     """The observed lifetime of tokens, if it is used instead of the announced one; otherwise 0."""
     counts: TokenStats
     life: TokenLife | None = None
-    """None without a token."""
+    """The ages of the token; None without a token."""
 
 
 # --- upstreams

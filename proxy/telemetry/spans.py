@@ -28,7 +28,7 @@ class ExchangeSpan(Protocol):
     """The span of one exchange."""
 
     trace_id: str
-    """For the log."""
+    """The trace id for the log."""
 
     def attempt(
         self, upstream: str, endpoint: str, model: str | None, fields: Fields

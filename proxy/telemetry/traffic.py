@@ -22,12 +22,12 @@ MINUTE_SECONDS: Final = 60
 MINUTES: Final = 60
 RECENT_MINUTES: Final = 5
 CALLERS_MAX: Final = 200
-"""The callers that are counted in one hour. Names come from the configuration; a reload may add others."""
+"""The number of callers counted in one hour. Names come from the configuration; a reload may add others."""
 UNKNOWN_CALLER: Final = ""
-"""Counts exchanges that ended before their caller was known, such as those with a wrong key."""
+"""The name for exchanges that ended before their caller was known, such as those with a wrong key."""
 OUTCOMES_MAX: Final = 60
 OTHER: Final = "other"
-"""Counts callers and outcomes beyond the limits."""
+"""The name for callers and outcomes beyond the limits."""
 PROBLEMS_MAX: Final = 25
 """The number of exchanges that are kept, of those that failed and of those that were rejected."""
 REASON_CHARACTERS_MAX: Final = 200

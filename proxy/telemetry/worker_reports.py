@@ -16,7 +16,7 @@ class WorkerReports:
     """What one worker offers to the others, and how it asks them.
 
     Args:
-        folder: For the sockets; only the user of the service can reach it.
+        folder: The folder for the sockets; only the user of the service can reach it.
         worker: The number of this worker.
         workers: The number of workers.
     """

@@ -59,7 +59,7 @@ class Attempts:
         *,
         heartbeat: float | None = None,
     ) -> RelayedResponse:
-        """Return the first response that is no failure, or else that of the last upstream.
+        """Return the first response that is not a failure, or else that of the last upstream.
 
         Args:
             request: The request; it is sent only once if the rest of its body is still to be read.

@@ -216,7 +216,9 @@ class UpstreamClient(AsyncOpenAI):
         except httpx2.TransportError as error:
             raise self._translate(error) from error
         finally:
-            if beginning is None:  # also if the caller leaves meanwhile: nothing else closes this response
+            if (
+                beginning is None
+            ):  # even if the caller disconnects meanwhile: nothing else closes this response
                 await response.aclose()
         return rules.match_body(status, headers, beginning)
 

@@ -22,7 +22,7 @@ class CallerMessages(Protocol):
     """The caller's side of a WebSocket."""
 
     async def receive(self) -> str | bytes | Close:
-        """Return the next message, or how the caller closed, also when called again."""
+        """Return the next message, or how the caller closed, even if called again."""
 
     async def send(self, message: str | bytes) -> None:
         """Send a message after the caller has taken the previous ones."""

@@ -1,7 +1,7 @@
 """The HTTP/1.1 of one request to an upstream: its head, and its response, parsed by llhttp (RFC 9112).
 
 The parser's callbacks put the body where its reader takes it: bytes that arrive together cost one wake-up.
-A response that two readers could understand differently is refused: two lengths, a length beside chunks, an
+A response that two readers could understand differently is rejected: two lengths, a length and chunks, an
 unknown transfer coding, a folded or broken header line.
 """
 

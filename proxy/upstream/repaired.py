@@ -101,7 +101,7 @@ class ResponsePrefix:
         """Return what the caller gets, or the error that the response turns out to be.
 
         Raises:
-            InvalidResponse: The response is no answer to the call.
+            InvalidResponse: The response does not answer the call.
             BadResponse: It was cut.
         """
         body = bytes(self._held)

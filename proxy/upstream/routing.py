@@ -30,7 +30,7 @@ class Route:
     rename: str | None = None
     """The upstream's own name of the model, if it differs."""
     repairs: Repairs = NO_REPAIRS
-    """Those of the upstream and those of the caller."""
+    """The repairs of the upstream and those of the caller."""
     heartbeat: float = 0.0
     """Seconds of silence after which the caller of a stream gets a comment; 0 is never."""
     fallback_statuses: frozenset[int] = frozenset()

@@ -1,6 +1,6 @@
 """An extension of ASGI through which our server reports that a caller has left, and whether a body waits.
 
-Without it, an application has to wait for `http.disconnect` in a second task beside the one that responds.
+Without it, an application has to wait for `http.disconnect` in a second task next to the one that responds.
 """
 
 from collections.abc import Callable

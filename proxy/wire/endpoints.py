@@ -22,11 +22,11 @@ class ModelPlace(Enum):
     NONE = "none"
     """The request runs no model."""
     BODY = "body"
-    """In `model`, a field of the JSON body or of the form."""
+    """The model is in `model`, a field of the JSON body or of the form."""
     PATH = "path"
-    """In the last part of the path."""
+    """The model is in the last part of the path."""
     QUERY = "query"
-    """In `model`, a query parameter."""
+    """The model is in `model`, a query parameter."""
     HIDDEN = "hidden"
     """The request may run a model that it does not name, or names where the proxy does not look."""
 
@@ -35,11 +35,11 @@ class StreamEnd(Enum):
     """How a complete event stream ends."""
 
     FINISH = "finish"
-    """With `[DONE]`, or at least with a choice that has a `finish_reason`."""
+    """A stream ends with `[DONE]`, or at least with a choice that has a `finish_reason`."""
     RESPONSE = "response"
-    """With `response.completed`, `.incomplete` or `.failed`. Errors are events named `error`."""
+    """A stream ends with `response.completed`, `.incomplete` or `.failed`; its errors are `error` events."""
     CLOSE = "close"
-    """With the end of the body."""
+    """A stream ends with the body."""
 
 
 class Charge(Enum):
@@ -79,7 +79,7 @@ class Endpoint:
     """Patterns for the path, by default the name itself. `*` matches one segment and `**` the rest. `{model}`
     and `{model}**` match the same, as the id of a model."""
     methods: frozenset[str] = frozenset()
-    """If empty, all methods that no other row has."""
+    """The methods; if empty, all methods that no other row has."""
     model: ModelPlace = ModelPlace.HIDDEN
     form: bool = False
     """Whether the body may be a multipart form instead of JSON."""
@@ -89,7 +89,7 @@ class Endpoint:
     """Whether `"stream": true` in the JSON body requests an event stream, so that comments may precede it."""
     charge: Charge = Charge.TEXT
     shape: Shape | None = None
-    """None if no named repair applies."""
+    """The shape of requests and responses; None if no named repair applies."""
     limited: bool = False
     """Whether a key that is limited to models may use it, unless `keys[].endpoints` says otherwise."""
     bare: bool = True
@@ -195,7 +195,7 @@ TABLE: Final = (
     Endpoint(name="deployments", paths=("deployments/{model}/**",), stream=StreamEnd.CLOSE, bare=False),
     Endpoint(name="engines", paths=("engines/{model}/**",), stream=StreamEnd.CLOSE, bare=False),
 )
-"""If several rows match, the most specific path wins."""
+"""All endpoints. If several rows match, the most specific path wins."""
 
 OTHER: Final = Endpoint(name="other", stream=StreamEnd.CLOSE, bare=False)
 """All paths that are not in the table. They are relayed below `/v1`, but have no permissions by default."""

@@ -12,7 +12,7 @@ from werkzeug.http import parse_options_header
 
 MULTIPART_FORM: Final = b"multipart/form-data"
 PARTS_MAX: Final = 200
-"""In a form with more parts the model is not searched."""
+"""The number of parts above which the model is not searched."""
 
 _PREAMBLE_BYTES_MAX: Final = 1024
 _HEADER_BYTES_MAX: Final = 8 * 1024

@@ -57,7 +57,7 @@ class RequestFields:
 
     @property
     def repeated(self) -> str | None:
-        """Whichever of `model` and `stream` occurs more than once, also if written with escapes."""
+        """Whichever of `model` and `stream` occurs more than once, even if written with escapes."""
         for name in ("model", "stream"):
             if self.spellings.count(name) > 1:
                 return name

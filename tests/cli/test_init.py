@@ -212,7 +212,7 @@ async def test_a_configuration_that_fails_is_not_written(
         (["--yes", "--api-key", "k"], "--base-url: is required with"),
         (["--yes", "--base-url", "http://127.0.0.1/v1?key=k"], "--base-url: must be"),
         (["--yes", "--caller", "1 2"], "--caller: must be letters"),
-        (["--yes", "--output", "nowhere/my.toml"], "nowhere: is no folder"),
+        (["--yes", "--output", "nowhere/my.toml"], "nowhere: is not a folder"),
         (["--yes", "--output", 'a"b.toml'], "--output: the name must be letters"),
     ],
 )

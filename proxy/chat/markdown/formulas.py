@@ -57,7 +57,7 @@ _STRIKES: Final = {"updiagonalstrike": "top left", "downdiagonalstrike": "top ri
 _FONTS: Final = {"b": "font-weight: bold", "i": "font-style: italic"}
 _ACCENTS: Final = frozenset("\u02c6\u02c7\u02d8\u02d9\u02da\u02dc\u00a8\u00af\u00b4`\u20d7")
 _COMBINING: Final = {"\u20d7": "\u2192"}
-"""Combining characters that fonts place beside the letter, and the accents to draw above it instead."""
+"""Combining characters that fonts place next to the letter, and the accents to draw above it instead."""
 
 _ENDS: Final = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 _DISPLAY: Final = ("$$", "\\[")

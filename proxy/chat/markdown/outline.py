@@ -13,7 +13,7 @@ from proxy.chat.markdown.parser import build_parser
 
 _DELIMITERS: Final = re.compile(r"[*_~`$\[\\]")
 DELIMITERS_MAX: Final = 64
-"""A text with more of them is not searched: it takes long, and is no prose."""
+"""A text with more of them is not searched: it takes long, and is not prose."""
 _BRACKET: Final = re.compile(r"[\[\]]")
 _OPEN_LINK_TARGET: Final = re.compile(r"\]\([^()\n]*$")
 # A "$" before a blank is a dollar sign, and so is one with the end of a sentence behind it.

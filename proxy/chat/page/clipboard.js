@@ -1,4 +1,4 @@
-// Copies a text, also where the browser has no clipboard for a page: over plain HTTP, or without permission.
+// Copies a text, even where the browser has no clipboard for a page: over plain HTTP, or without permission.
 import { element } from "./dom.js";
 
 /**

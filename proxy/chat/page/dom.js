@@ -75,7 +75,7 @@ export async function loadMathFont(root) {
 }
 
 /**
- * Dress a shadow root in style sheets that lie beside this module; each is fetched once for all roots of the page.
+ * Dress a shadow root in style sheets that are next to this module; each is fetched once for all roots of the page.
  * Where sheets cannot be constructed (an old browser, a policy without `connect-src`), they are linked.
  */
 export async function wear(root, ...names) {

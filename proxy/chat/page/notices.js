@@ -1,4 +1,4 @@
-// What the chat has to say beside the conversation: the state of the link, a refusal, and words for screen readers.
+// What the chat shows next to the conversation: the state of the link, a refusal, and words for screen readers.
 import { element, icon } from "./dom.js";
 
 const BLIP_MS = 3000; // a stream ends now and then, and is back two seconds later: nobody has to know

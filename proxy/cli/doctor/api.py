@@ -46,7 +46,7 @@ class ReadOutcome(StrEnum):
     TIMEOUT = "timeout"
     BROKEN = "broken"
     UNREADABLE = "unreadable"
-    """Its content coding is unknown, or the body is not in it."""
+    """The content coding of the response is unknown, or the body is not in it."""
 
 
 @dataclass(slots=True)

@@ -174,4 +174,4 @@ _CHAT: Final[Mapping[str, Entry]] = {
 }  # fmt: skip
 
 CATALOGUE: Final[Mapping[str, Entry]] = {**_CONNECTION, **_START, **_TOKENS, **_API, **_CHAT}
-"""By id."""
+"""The findings by id."""

@@ -19,7 +19,7 @@ RAGFLOW_SECONDS: Final = 10.0
 """RAGFlow's default time limit for each check of a model, the fetch of a token included."""
 RAGFLOW_PROMPT: Final = "Hi"
 WHOLE_PROMPT: Final = "Hello! How are you doing!"
-"""What RAGFlow before 0.26 asks."""
+"""The question that RAGFlow before 0.26 asks."""
 LONG_PROMPT: Final = "Count from one to twenty in words: one, two, three and so on."
 """Its answer has enough events to judge their arrival times, whether a model follows it or repeats it."""
 TEMPERATURE: Final = 0.9
@@ -92,7 +92,7 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
     """Check a streamed chat: its shape, its end, and when its events arrive.
 
     Args:
-        for_clients: Whether to report what RAGFlow cannot read. Behind our repairs that is no fault.
+        for_clients: Whether to report what RAGFlow cannot read. Behind our repairs that is not a fault.
     """
     body = _body(model, LONG_PROMPT, stream=True)
     clock, seeker = asyncio.get_running_loop().time, _TextSeeker()

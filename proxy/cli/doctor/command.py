@@ -1,7 +1,7 @@
 """The command `doctor`: choose the checks, print the findings, and return the exit status.
 
-The exit status is 0 if nothing has failed (warnings are no failure), 1 if a check has failed, and 2 for wrong
-usage or settings.
+The exit status is 0 if nothing has failed (warnings are not failures), 1 if a check has failed, and 2 for
+wrong usage or settings.
 """
 
 import argparse

@@ -18,7 +18,7 @@ class Level(StrEnum):
     """It works, but not well or not for every client."""
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not tested because of an earlier failure."""
+    """The check was skipped because of an earlier failure."""
 
 
 class Explanation(NamedTuple):

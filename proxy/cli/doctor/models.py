@@ -73,7 +73,7 @@ def _without_list(api: Api, response: TimedResponse) -> Finding:
 
 
 def not_an_answer(api: Api, response: TimedResponse) -> Finding | None:
-    """Return the finding for a 200 that is no answer of an API; None if it is JSON without an error."""
+    """Return the finding for a 200 that is not a response of an API; None if it is JSON without an error."""
     if response.is_html:
         return api.found("answered_html")
     if response.json() is None:

@@ -49,7 +49,7 @@ class CheckPlan:
     seconds: float = CHECK_SECONDS
     begin: Callable[[str], None] = lambda _subject: None
     sends_chats: bool = True
-    """If not, only tokens and lists of models are fetched."""
+    """Whether to send chats; otherwise, only tokens and lists of models are fetched."""
 
     def first(self, kind: str, listed: Iterable[str] = ()) -> str | None:
         """Return the model to test for a purpose: one of the named ones, or else of the listed ones."""
@@ -146,7 +146,7 @@ class SettingsWalk:
     """Tests everything that the settings refer to, and then the service itself.
 
     Args:
-        settings: With the address of the demonstration gateway, if it is embedded.
+        settings: The settings, with the address of the demonstration gateway if it is embedded.
         plan: What to test.
     """
 

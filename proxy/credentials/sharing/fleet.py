@@ -347,7 +347,7 @@ class Fleet:
         return FleetSharing(record, self._redis, self._tasks, self._seal, policy, stats, required=required)
 
     async def close(self) -> None:
-        """Stop what still runs beside flights."""
+        """Stop the tasks that still accompany fetches."""
         await self._tasks.close()
 
 

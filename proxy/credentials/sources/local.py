@@ -191,7 +191,7 @@ class FileTokenSource:
 def _read(path: Path) -> tuple[bytes, float]:
     """Return the content of a file and its modification time."""
     try:
-        # Without O_NONBLOCK, opening a named pipe would block the thread for ever.
+        # Without O_NONBLOCK, opening a named pipe would block the thread indefinitely.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)

@@ -115,7 +115,7 @@ class AzureCredential(IssuerSection):
     """PEM or PKCS #12 file with the certificate and its RSA key."""
     certificate_password: SecretText | None = None
     token_file: ReadableFile | None = None
-    """With `workload_identity`: the file with the token that Kubernetes issues and renews."""
+    """The file, for `workload_identity`, with the token that Kubernetes issues and renews."""
     authority: Annotated[Name, AfterValidator(_authority)] | None = None
     """The login host of another cloud; by default the public one."""
 

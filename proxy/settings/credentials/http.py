@@ -27,7 +27,7 @@ class Expiry(Section):
     unit: Literal["seconds", "milliseconds", "epoch", "epoch_ms", "iso8601", "jwt"] = Field(alias="as")
     """`seconds` and `milliseconds` count from now; the others are points in time."""
     offset: UtcOffset | None = None
-    """With `iso8601`: the UTC offset of times that have no time zone."""
+    """The UTC offset of times that have no time zone, for `iso8601`."""
 
     @property
     def candidate(self) -> tuple[str, str]:

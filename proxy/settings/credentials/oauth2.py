@@ -74,7 +74,7 @@ class OAuth2Credential(RequestSection):
         ]
         | None
     ) = None  # fmt: skip
-    """By default RS256; with client_secret_jwt HS256."""
+    """The algorithm; by default RS256, and HS256 with client_secret_jwt."""
     assertion_audience: str | None = None
     """The `aud` of assertions; by default the token_url."""
     assertion_ttl: Count = 60

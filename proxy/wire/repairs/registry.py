@@ -1,6 +1,6 @@
 """The registry of repairs by name, and of the sets of repairs that clients need.
 
-A repair is declared beside its functions, which it decorates:
+A repair is declared next to its functions, which it decorates:
 
     FILL_DELTA = Repair("fill_delta", "Writes the delta ...", clients=("RAGFlow",), sets=("ragflow",))
 

@@ -156,7 +156,7 @@ def read_openai_error(response: Members) -> EmbeddedError | None:
 
 
 def read_error_beside(response: Members) -> EmbeddedError | None:
-    """Return the error beside or inside choices that are empty or have the finish_reason "error".
+    """Return the error next to or inside choices that are empty or have the finish_reason "error".
 
     OpenRouter writes `{"error": {...}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}`.
     """
@@ -199,7 +199,7 @@ def read_vendor_error(response: Members) -> EmbeddedError | None:
 
 
 def read_minimax_refusal(response: Members) -> EmbeddedError | None:
-    """Return MiniMax's error beside choices, whose text precedes the error."""
+    """Return MiniMax's error next to choices, whose text precedes the error."""
     base = response.get("base_resp")
     return None if base is None else _minimax({"base_resp": read_value(base)})
 
