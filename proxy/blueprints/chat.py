@@ -18,13 +18,13 @@ from proxy.blueprints.chat_guard import (
     handle_unavailable,
     is_over,
     offered_model,
-    own_branch,
-    own_channel,
     page_settings,
     read_body,
     readable_channel,
     reply,
+    requested_branch,
     visitor_address,
+    writable_channel,
 )
 from proxy.blueprints.chat_guard import chat_service as chat
 from proxy.blueprints.chat_session import PATH, visitor_session
@@ -85,12 +85,12 @@ async def greet() -> Response:
 @public
 async def dialogue() -> Response:
     """Ask a question; the answer is published on the channel."""
-    channel = await own_channel(counted=True, claims=True)
+    channel = await writable_channel(counted=True, claims=True)
     body, request_id = await read_body(), current_request().exchange.record.request_id
     return reply(
         await chat().dialogues.ask(
             channel, body.prompt or "", request_id, visitor_address(), visitor_session(),
-            model=offered_model(body.model), branch=await own_branch(body),
+            model=offered_model(body.model), branch=await requested_branch(body),
         )
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ async def dialogue() -> Response:
 @public
 async def regenerate() -> Response:
     """Answer the last question again."""
-    channel = await own_channel(counted=True, claims=True)
+    channel = await writable_channel(counted=True, claims=True)
     model = offered_model((await read_body()).model) if current_request().is_json else None
     request_id = current_request().exchange.record.request_id
     return reply(await chat().dialogues.regenerate(channel, request_id, visitor_address(), model=model))
@@ -109,7 +109,7 @@ async def regenerate() -> Response:
 @public
 async def stop() -> Response:
     """Stop the answer that is being written."""
-    await chat().dialogues.stop(await own_channel())
+    await chat().dialogues.stop(await writable_channel())
     return reply()
 
 
@@ -117,7 +117,7 @@ async def stop() -> Response:
 @public
 async def reset() -> Response:
     """Delete the conversation."""
-    return reply(await chat().dialogues.reset(await own_channel(counted=True), visitor_session()))
+    return reply(await chat().dialogues.reset(await writable_channel(counted=True), visitor_session()))
 
 
 @blueprint.get("/conversations")
@@ -134,7 +134,7 @@ async def conversations() -> Response:
 @public
 async def rename() -> Response:
     """Change the title of a conversation."""
-    channel = await own_channel(counted=True)
+    channel = await writable_channel(counted=True)
     title = clean_prompt((await read_body()).title or "")
     if not title or not await chat().conversations.rename(visitor_session(), channel, title):
         raise ChatRequestRejected(HTTPStatus.NOT_FOUND, "no such conversation, or no title")

@@ -125,7 +125,7 @@ async def readable_channel() -> tuple[str, Ownership]:
     return channel, ownership
 
 
-async def own_channel(*, counted: bool = False, claims: bool = False) -> str:
+async def writable_channel(*, counted: bool = False, claims: bool = False) -> str:
     """Return the channel that the visitor wants to use, if the visitor or nobody owns it.
 
     Args:
@@ -175,7 +175,7 @@ async def is_over(after: str | None) -> bool:
         return False
     if await _with_retries(lambda: chat.channels.owned(channel)):
         return False
-    return not await _with_retries(lambda: chat.broker.knows(channel))
+    return not await _with_retries(lambda: chat.broker.has_events(channel))
 
 
 def _requested_channel() -> str:
@@ -236,7 +236,7 @@ def offered_model(name: str | None) -> str | None:
     return name
 
 
-async def own_branch(body: ChatRequestBody) -> Branch | None:
+async def requested_branch(body: ChatRequestBody) -> Branch | None:
     """Return the beginning of another conversation that a question continues; None if there is none.
 
     Raises:

@@ -142,7 +142,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
             endpoint=request.endpoint,
             model=request.model,
         )
-        response = await _unless_gone(caller, _open(route.client.open(outgoing, record), clock, closing))
+        response = await _await_response(caller, _open(route.client.open(outgoing, record), clock, closing))
         if response is None:
             record.end("client_gone")
             return
@@ -200,7 +200,9 @@ async def _open(
         return response
 
 
-async def _unless_gone(caller: CallerSocket, opening: Awaitable[UpstreamResponse]) -> UpstreamResponse | None:
+async def _await_response(
+    caller: CallerSocket, opening: Awaitable[UpstreamResponse]
+) -> UpstreamResponse | None:
     """Return the upstream's response; None if the caller disconnects before it."""
     presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
 

@@ -111,7 +111,7 @@ class Broker(Protocol):
         """
         ...
 
-    async def knows(self, channel: str) -> bool:
+    async def has_events(self, channel: str) -> bool:
         """Return whether events of a channel are stored."""
         ...
 

@@ -261,7 +261,8 @@ class Dialogues:
             await self._conversation.append(question.channel, turn)
         listed = await self._conversations.read(question.session)
         title = next((entry.title for entry in listed if entry.channel == branch.source), None)
-        if title is not None and await self._broker.knows(question.channel):  # the first question is copied
+        # The first question has been copied if there are events.
+        if title is not None and await self._broker.has_events(question.channel):
             await self._conversations.note(question.session, question.channel, title)
         return True
 

@@ -161,7 +161,7 @@ class MemoryBroker:
             yield events[start : start + PAGE_EVENTS]
             await asyncio.sleep(0)
 
-    async def knows(self, channel: str) -> bool:
+    async def has_events(self, channel: str) -> bool:
         """Return whether events of a channel are stored."""
         self._expire_old()
         backlog = self._backlogs.get(channel)

@@ -257,7 +257,7 @@ class Backlog:
         entries = await self._redis.run("XREVRANGE", _keys(channel)[0], "+", "-", "COUNT", 1)
         return self._read(*entries[0])[0] if entries else START
 
-    async def knows(self, channel: str) -> bool:
+    async def has_events(self, channel: str) -> bool:
         """Return whether a channel has entries.
 
         Raises:
@@ -544,13 +544,13 @@ class RedisBroker:
             yield [event for _, event in page if event is not None]
             last = page[-1][0]
 
-    async def knows(self, channel: str) -> bool:
+    async def has_events(self, channel: str) -> bool:
         """Return whether events of a channel are stored.
 
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        return await self._backlog.knows(channel)
+        return await self._backlog.has_events(channel)
 
     async def close(self) -> None:
         """End every subscription."""

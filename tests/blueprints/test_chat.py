@@ -151,7 +151,7 @@ async def test_a_question_may_have_the_configured_length(run_proxy: RunProxy) ->
 async def test_an_empty_question_is_accepted_and_nothing_published(run_proxy: RunProxy, prompt: str) -> None:
     async with chatting(run_proxy) as (someone, proxy):
         assert await someone.post("dialogue", prompt) == OK
-        assert not await chat_of(proxy).broker.knows(someone.channel)
+        assert not await chat_of(proxy).broker.has_events(someone.channel)
 
 
 # --- how often

@@ -72,16 +72,16 @@ async def test_a_channel_without_events_is_silent_and_unknown(open_both: OpenSto
     async with open_both() as (here, there):
         async with here.broker.subscribe("c", "0-0") as reader:
             assert await is_silent(reader)
-        assert not await there.broker.knows("c")
+        assert not await there.broker.has_events("c")
 
 
 async def test_deleted_events_are_not_replayed_but_later_ones_are(open_both: OpenStores) -> None:
     async with open_both() as (here, there), there.broker.subscribe("c", None) as listening:
         (last,) = await publish(here.broker, "c", "old")
         assert await take_data(listening, 1) == ["old"]
-        assert await there.broker.knows("c")
+        assert await there.broker.has_events("c")
         await there.broker.forget("c")
-        assert not await here.broker.knows("c")
+        assert not await here.broker.has_events("c")
         (later,) = await publish(here.broker, "c", "new")
         assert (parse_id(later) or (0, 0)) > (parse_id(last) or (0, 0))
         for after in ("0-0", last):
@@ -153,7 +153,7 @@ async def test_events_expire(open_both: OpenStores) -> None:
     async with open_both(expire=0.05) as (here, there):
         await publish(here.broker, "c", 1)
         async with asyncio.timeout(PATIENCE):
-            while await there.broker.knows("c"):
+            while await there.broker.has_events("c"):
                 pass
 
 

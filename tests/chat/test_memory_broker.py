@@ -51,11 +51,11 @@ async def test_each_event_extends_the_life_of_its_channel() -> None:
     clock.now += 9
     await broker.publish("c", Event(2))
     clock.now += 1
-    assert not await broker.knows("silent")
+    assert not await broker.has_events("silent")
     async with broker.subscribe("c", "0-0") as reader:
         assert await take_data(reader, 2) == [1, 2]
     clock.now += 9
-    assert not await broker.knows("c")
+    assert not await broker.has_events("c")
 
 
 async def test_the_longest_silent_channel_is_evicted() -> None:
@@ -63,7 +63,7 @@ async def test_the_longest_silent_channel_is_evicted() -> None:
     for channel in ("a", "b", "a", "c"):
         for _ in range(3):
             await broker.publish(channel, Event("x"))
-    assert [await broker.knows(channel) for channel in ("a", "b", "c")] == [True, False, True]
+    assert [await broker.has_events(channel) for channel in ("a", "b", "c")] == [True, False, True]
 
 
 async def test_a_channel_over_its_own_limit_evicts_no_other() -> None:
@@ -71,7 +71,7 @@ async def test_a_channel_over_its_own_limit_evicts_no_other() -> None:
     await broker.publish("a", Event("x"))
     for _ in range(50):
         await broker.publish("b", Event("x"), mark="turn")
-    assert await broker.knows("a")
+    assert await broker.has_events("a")
 
 
 async def test_a_burst_does_not_cut_a_reader_that_reads() -> None:
@@ -115,6 +115,6 @@ async def test_bytes_are_bounded_as_well_as_events() -> None:
     for channel in "bcd":
         for _ in range(3):
             await broker.publish(channel, Event({"message": "x" * 300}))
-    assert [await broker.knows(channel) for channel in "abcd"] == [False, True, True, True]
+    assert [await broker.has_events(channel) for channel in "abcd"] == [False, True, True, True]
     await broker.publish("e", Event({"message": "x" * 5000}))
-    assert await broker.knows("e")  # one event is kept, however large
+    assert await broker.has_events("e")  # one event is kept, however large

@@ -52,7 +52,7 @@ async def test_a_lease_under_which_nothing_was_published_is_released_silently(st
         assert await RedisChannels(redis, feed, leases).begin("c")
         watching = group.create_task(watch(redis, broker))
         await gone(redis, "c")
-        assert not await broker.knows("c")
+        assert not await broker.has_events("c")
         watching.cancel()
 
 

@@ -256,7 +256,7 @@ async def test_without_redis_a_publication_fails_after_its_timeout(store: RedisS
         await store.stop()
         for failing in (
             broker.publish("c", Event(1), retry_seconds=0.2),
-            broker.knows("c"),
+            broker.has_events("c"),
             broker.forget("c"),
         ):
             async with asyncio.timeout(PATIENCE):

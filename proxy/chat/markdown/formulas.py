@@ -158,7 +158,7 @@ def to_mathml(latex: str, *, display: bool) -> str | None:
 
 
 def _rewrite(latex: str) -> str:
-    """Replace what math-core does not know by what it knows."""
+    """Replace what math-core does not know by its equivalents."""
     latex = _ALONE_TAG.sub(r"\1\3\2", _IGNORED.sub("", latex))
     latex = _TAG.sub(r"\\qquad\\text{(\1)}", latex)
     latex = _ANGLE.sub(lambda found: rf"\{found[1]}\{'l' if found[2] == '<' else 'r'}angle ", latex)
