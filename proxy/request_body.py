@@ -17,7 +17,7 @@ from proxy.settings import Limits
 BUFFER_BYTES: Final = 256 * 1024
 """The unread bytes above which we stop reading from the caller's connection."""
 
-Receive = Callable[[], Awaitable[Mapping[str, object]]]
+AsgiReceive = Callable[[], Awaitable[Mapping[str, object]]]
 """The `receive` of ASGI."""
 
 
@@ -94,7 +94,7 @@ class BoundedBody:
         """Whether the caller waits for `100 Continue` before it sends the body."""
         self.wanted = asyncio.Event()
         """Set by the first read, so that the server then sends `100 Continue` for a withheld body."""
-        self._receive: Receive | None = None
+        self._receive: AsgiReceive | None = None
         self._has_body: Callable[[], bool] = bool
         self.received = 0
         self._unread = bytearray()
@@ -106,7 +106,7 @@ class BoundedBody:
         if expected_content_length is not None and expected_content_length > self.limit:
             self.failure = BodyTooLarge(self.limit)
 
-    def read_from(self, receive: Receive | None, has_body: Callable[[], bool] = bool) -> None:
+    def read_from(self, receive: AsgiReceive | None, has_body: Callable[[], bool] = bool) -> None:
         """Let the reader call `receive`; otherwise chunks are put in.
 
         Args:
