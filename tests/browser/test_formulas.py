@@ -17,7 +17,8 @@ PARTS = 6
 @pytest.mark.parametrize("look", looks("light", "dark", "phone"))
 async def test_the_corpus_has_its_pictures(stage: Stage, look: str) -> None:
     options = {"light": {}, "dark": DARK, "phone": PHONE}[look]
-    page = await stage.open(**{"viewport": {"width": 1000, "height": 1500}, **options})
+    width = 390 if look == "phone" else 1000
+    page = await stage.open(**{**options, "viewport": {"width": width, "height": 2000}})
     size = -(-len(FORMULAS) // PARTS)
     for part in range(PARTS):
         some = FORMULAS[part * size :][:size]

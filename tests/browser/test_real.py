@@ -20,7 +20,8 @@ from tests.cli.processes import read_until, running
 from tests.loopback import serve_on_loopback
 
 SERVE = (sys.executable, "-m", "proxy", "serve", "--config", "config/proxy.toml", "--bind", "127.0.0.1:0")
-HOST = """<!doctype html><html lang="zh"><head><title>苏的博客</title></head><body><h1>文章</h1>
+HOST = """<!doctype html><html lang="zh"><head><meta charset="utf-8"><title>苏的博客</title></head>
+<body><h1>文章</h1>
 <button id="ask-ai" data-llm-chat data-channel="{channel}">AI 助手</button>
 <script type="module" src="{service}/chat/drawer.js"></script></body></html>"""
 

@@ -2,18 +2,11 @@
 
 from playwright.async_api import expect
 
-from tests.browser import samples
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Stage
 from tests.browser.scripted_chat import BEGINNING, Resumed
 from tests.loopback import until
-from tests.pace import paced
 
-COUNT_TASKS = """() => {
-    window.tasks = [];
-    new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((entry) => entry.duration)))
-        .observe({ type: "longtask" });
-}"""
 SEEN = """(state) => {
     Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
     document.dispatchEvent(new Event("visibilitychange"));
@@ -40,19 +33,6 @@ async def test_a_reload_in_mid_answer_loses_and_doubles_nothing(stage: Stage) ->
     await expect(page.questions).to_have_text(["数到三"])
     await expect(page.page.locator("llm-chat details")).to_have_count(1)
     await expect(page.empty).to_be_hidden()
-
-
-async def test_a_long_conversation_is_replayed_in_many_short_tasks(stage: Stage) -> None:
-    page = await stage.open()
-    await page.page.evaluate(COUNT_TASKS)
-    part = f"{samples.CODE}\n\n{'段落，' * 60}。\n\n"
-    stage.chat.drop()
-    await until(lambda: stage.chat.readers == 0)
-    stage.chat.turn("长", part * (100_000 // len(part)))
-    await page.in_state("idle")
-    await expect(page.turns.locator(".took")).to_have_count(1)
-    tasks = await page.page.evaluate("window.tasks")
-    assert max(tasks, default=0) < max(paced(150), 0.4 * sum(tasks))  # milliseconds
 
 
 async def test_two_tabs_show_the_same_and_either_can_stop(stage: Stage) -> None:

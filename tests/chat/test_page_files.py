@@ -29,3 +29,9 @@ def test_the_files_are_those_of_the_package() -> None:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
     assert {*read_page_files()} <= there
+
+
+def test_the_page_without_its_fonts_is_small() -> None:
+    sizes = {name: len(file.body) for name, file in read_page_files().items()}
+
+    assert 50_000 < sum(size for name, size in sizes.items() if not name.startswith("fonts/")) < 200_000
