@@ -75,4 +75,7 @@ x'' + y' = f'(x)
 \stackrel{def}{=} \overset{!}{=} \underset{x}{\lim}
 \lvert x \rvert, \lVert y \rVert
 \begin{equation} E = mc^2 \end{equation}
+\ce{2H2 + O2 -> 2H2O}, \quad \ce{N2 + 3H2 <=>[Fe][500 C] 2NH3}
+\ce{SO4^2-}, \quad \ce{^{227}_{90}Th+}, \quad \ce{[Fe(CN)6]^{4-}}
+\ce{CaCO3 ->[\Delta] CaO + CO2 ^}, \quad \ce{CH3-CH=CH2}, \quad \pu{5 m/s}
 """.strip().splitlines()

@@ -14,6 +14,8 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from math_core import LatexError, LatexToMathML
 
+from proxy.chat.markdown.chemistry import write_chemistry
+
 INLINE: Final = "formula_inline"
 DISPLAY: Final = "formula_display"
 BLOCK: Final = "formula_block"
@@ -56,6 +58,7 @@ _STRIKE: Final = "linear-gradient(to {}, transparent 47%, currentcolor 47% 53%, 
 _STRIKES: Final = {"updiagonalstrike": "top left", "downdiagonalstrike": "top right"}
 _FONTS: Final = {"b": "font-weight: bold", "i": "font-style: italic"}
 _ACCENTS: Final = frozenset("\u02c6\u02c7\u02d8\u02d9\u02da\u02dc\u00a8\u00af\u00b4`\u20d7")
+_PRIMES: Final = frozenset("\u2032\u2033\u2034\u2057")
 _COMBINING: Final = {"\u20d7": "\u2192"}
 """Combining characters that fonts place next to the letter, and the accents to draw above it instead."""
 
@@ -159,7 +162,7 @@ def to_mathml(latex: str, *, display: bool) -> str | None:
 
 def _rewrite(latex: str) -> str:
     """Replace what math-core does not know by its equivalents."""
-    latex = _ALONE_TAG.sub(r"\1\3\2", _IGNORED.sub("", latex))
+    latex = _ALONE_TAG.sub(r"\1\3\2", _IGNORED.sub("", write_chemistry(latex)))
     latex = _TAG.sub(r"\\qquad\\text{(\1)}", latex)
     latex = _ANGLE.sub(lambda found: rf"\{found[1]}\{'l' if found[2] == '<' else 'r'}angle ", latex)
     latex = _ENVIRONMENT.sub(_rename, _PAIRS.sub(r"\1", latex))
@@ -195,6 +198,9 @@ def _adapt(element: Element) -> None:
         strikes = [_STRIKE.format(_STRIKES[line]) for line in lines if line in _STRIKES]
         element.tag = "mrow"
         element.set("style", f"background: {', '.join(strikes)}" if strikes else _BOX)
+    elif element.tag == "msup" and _PRIMES.issuperset(element[1].text or " "):
+        element.tag = "mrow"  # the font's primes are raised already
+        element[1].attrib.update(lspace="0", rspace="0")
     elif element.tag == "mover" and (mark := element[1].text or "") in _ACCENTS:
         element.attrib.pop("accent", None)
         element[1].text = _COMBINING.get(mark, mark)

@@ -204,6 +204,9 @@ function styleMath(safe, style) {
     const [name, value] = declaration.split(":").map((part) => part.trim());
     if (value !== undefined && MATH_STYLES.get(name.replace(SIDE, ""))?.test(value)) {
       safe.style.setProperty(name, value);
+      if (name === "color") {
+        safe.style.setProperty(name, `color-mix(in oklab, ${value} 55%, var(--ink))`); // readable on light and dark paper
+      }
     }
   }
 }
