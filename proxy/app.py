@@ -30,7 +30,7 @@ from proxy.wire.error_envelope import error_body
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
 DISCARD_SECONDS: Final = 1.0
-"""How long the rest of a refused request is read and dropped, so that its caller can read the answer."""
+"""How long the rest of a rejected request is read and dropped, so that its caller can read the response."""
 
 
 def create_app(
@@ -78,7 +78,7 @@ def create_app(
     for kind in (ProxyError, HTTPException, Exception):
         app.register_error_handler(kind, answer_error)
     if settings.cors is None:  # Its library adds headers to the response of Quart.
-        app.relay_steps = RelaySteps(admit, refuse)
+        app.relay_steps = RelaySteps(admit, reject)
 
     style = api_docs.load_style()
 
@@ -122,7 +122,7 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 
 
 async def check_request() -> None:
-    """Refuse a malformed request before anything else reads it."""
+    """Reject a malformed request before anything else reads it."""
     request, endpoint = arrived_request(), quart_request.endpoint
     request.is_public = endpoint is not None and is_public(current_app.view_functions[endpoint])
     request.exchange.record.quiet = request.is_public
@@ -130,7 +130,7 @@ async def check_request() -> None:
 
 
 def check_arrived(request: ArrivedRequest) -> None:
-    """Refuse what two servers could read in two ways.
+    """Reject requests that two servers could read in two ways.
 
     Raises:
         InvalidRequest
@@ -144,7 +144,7 @@ def check_arrived(request: ArrivedRequest) -> None:
 
 
 async def identify() -> None:
-    """Refuse unknown callers, and callers who send too many requests."""
+    """Reject unknown callers, and callers who send too many requests."""
     request = arrived_request()
     if not request.is_public and quart_request.routing_exception is None:
         await identify_caller(request)
@@ -175,10 +175,10 @@ async def finish_headers(response: Response) -> Response:
     return response
 
 
-async def refuse(request: ArrivedRequest, error: Exception) -> RelayedResponse:
+async def reject(request: ArrivedRequest, error: Exception) -> RelayedResponse:
     """Return the response for any error, in OpenAI's envelope."""
     if not isinstance(error, ProxyError):
-        return await refuse(request, _proxy_error(error))
+        return await reject(request, _proxy_error(error))
     request.exchange.record.fail(error)
     if not isinstance(error, BodyTimeout):
         await request.body.discard(DISCARD_SECONDS)
@@ -211,4 +211,4 @@ def _proxy_error(error: Exception) -> ProxyError:
 
 async def answer_error(error: Exception) -> Response:
     """Answer any error of a request that Quart handles."""
-    return to_quart(await refuse(arrived_request(), error))
+    return to_quart(await reject(arrived_request(), error))

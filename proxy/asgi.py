@@ -33,7 +33,7 @@ from proxy.request_body import BoundedBody
 from proxy.services import Services
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import RelayedResponse
-from proxy.wire.disconnect import EXTENSION, DisconnectExtension, Left, Subscribe
+from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
 
@@ -61,7 +61,7 @@ class ArrivedRequest:
         self.scope = scope
         self.method: str = scope["method"]
         path = scope["path"]
-        self.path = path if path.startswith("/") else "/"  # such a target is refused by its raw path
+        self.path = path if path.startswith("/") else "/"  # such a target is rejected by its raw path
         self.raw_path = scope["raw_path"]
         self.query_string = scope["query_string"]
         self.raw_headers = headers
@@ -76,7 +76,7 @@ class ArrivedRequest:
         self.is_public = False
         """Whether its view needs no key; set when the request is checked."""
         self.answered = False
-        """Whether all of the answer has been handed to the server."""
+        """Whether the whole response has been handed to the server."""
         record = ExchangeRecord(choose_request_id(headers), self.method, path)
         self.exchange = ExchangeScope(record, services, headers)
 
@@ -136,11 +136,11 @@ class RelaySteps:
 
     Args:
         admit: Checks the request and identifies its caller.
-        refuse: Returns the response for an error.
+        reject: Returns the response for an error.
     """
 
     admit: Callable[[ArrivedRequest], Awaitable[None]]
-    refuse: Callable[[ArrivedRequest, Exception], Awaitable[RelayedResponse]]
+    reject: Callable[[ArrivedRequest, Exception], Awaitable[RelayedResponse]]
 
 
 class ProxyConnection(ASGIHTTPConnection):
@@ -211,7 +211,7 @@ class ProxyConnection(ASGIHTTPConnection):
                 request.answered = True
 
     def _for_quart(self, request: ArrivedRequest) -> ProxyRequest:
-        """Build Quart's request from any target and any header bytes; malformed ones are refused later."""
+        """Build Quart's request from any target and any header bytes; malformed ones are rejected later."""
         scope, config = self.scope, self.app.config
         headers = Headers(
             [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in scope["headers"]]
@@ -296,7 +296,7 @@ def _as_received(value: bytes) -> bytes:
     return value if value.isascii() else value.decode().encode("latin-1")
 
 
-async def _listen(body: BoundedBody, receive: ASGIReceiveCallable, left: Left) -> None:
+async def _listen(body: BoundedBody, receive: ASGIReceiveCallable, left: OnDisconnect) -> None:
     """Feed the body with backpressure, and report when the caller leaves."""
     if body.withheld:
         await body.wanted.wait()  # The server asks the caller for the body when it is received.
@@ -371,7 +371,7 @@ class Application(Quart):
             await steps.admit(request)
             response = await view()
         except Exception as error:
-            response = await steps.refuse(request, error)
+            response = await steps.reject(request, error)
         record = request.exchange.record
         record.status = response.status
         return response._replace(headers=[*response.headers, (b"x-request-id", record.request_id.encode())])

@@ -258,7 +258,7 @@ class UpstreamError(ProxyError):
 
 
 class Unreachable(UpstreamError):
-    """No connection, because of a refusal, an unknown name or a TLS failure."""
+    """The upstream has an unknown name, TLS failed, or the connection was refused."""
 
     code = "upstream_unreachable"
     message = "the upstream could not be reached"

@@ -31,7 +31,7 @@ CONNECTIONS_MAX: Final = 200
 
 
 class StoreUnavailable(Exception):
-    """Redis cannot be reached, is too slow, or refuses access."""
+    """Redis cannot be reached, is too slow, or rejects access."""
 
     access_refused = False
     """Whether Redis answers, but does not accept the user or the password."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
+import pytest
 from importlinter import cli as import_linter
 
 import proxy
@@ -145,6 +146,39 @@ def test_importing_has_no_effect() -> None:
 
 def test_every_module_has_a_docstring() -> None:
     assert [path for path, tree in MODULES.items() if not ast.get_docstring(tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "exempt"),
+    [
+        # A TCP connection is refused, and a token endpoint refuses: see the table in CONTRIBUTING.md.
+        (r"(?<!connection )(?<!connection was )\brefus\w*", ("proxy/credentials/", "proxy/recipe/")),
+        (r"\btokens?\b[^.;:]{0,30}\brenew\w*|\brenew\w* (?:a|an|the|its|their) tokens?\b", ()),
+        (
+            r"\b(?:an?|the|its|whole|interim) answers?\b",
+            tuple(
+                f"proxy/{name}/" for name in ("api_docs", "blueprints", "chat", "cli", "gateway", "settings")
+            ),
+        ),
+    ],
+    ids=["reject", "refresh", "response"],
+)
+def test_docstrings_use_the_words_of_the_glossary(forbidden: str, exempt: tuple[str, ...]) -> None:
+    assert [
+        f"{path}: {found[0]}"
+        for path, tree in MODULES.items()
+        if not path.startswith(exempt)
+        for text in docstrings(tree)
+        for found in re.finditer(forbidden, text, re.IGNORECASE)
+    ] == []
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    """Yield the docstrings of modules, classes, functions and attributes, without code."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield re.sub(r"`+[^`]*`+", "", " ".join(text.split()))
 
 
 def test_there_are_no_globals() -> None:

@@ -68,7 +68,7 @@ class Caller:
         return self.models != ANY_MODEL
 
     def check_endpoint(self, endpoint: Endpoint) -> None:
-        """Refuse an endpoint that this caller may not use.
+        """Reject an endpoint that this caller may not use.
 
         Raises:
             EndpointForbidden: it is not listed, or a key that is limited to models may not use it by default.
@@ -81,7 +81,7 @@ class Caller:
             raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
 
     def check_models(self, request: SeenRequest) -> None:
-        """Refuse a request for a model that this caller may not use, or whose model is not certain.
+        """Reject a request for a model that this caller may not use, or whose model is not certain.
 
         Raises:
             ModelForbidden
@@ -93,7 +93,7 @@ class Caller:
             self._check(request.models)
 
     def check_message(self, message: str | bytes) -> None:
-        """Refuse a message of a WebSocket that names a model that this caller may not use.
+        """Reject a message of a WebSocket that names a model that this caller may not use.
 
         Raises:
             ModelForbidden: it does, or it may.

@@ -34,9 +34,9 @@ class AccessControl:
         callers = [Caller.of(key) for key in settings.keys]
         self._by_name = {caller.name: caller for caller in callers}
         self._keys = [(key.digest, caller) for key, caller in zip(settings.keys, callers, strict=True)]
-        self._open_caller = self.named(_OPEN)
+        self._open_caller = self.caller_by_name(_OPEN)
 
-    def named(self, name: str) -> Caller:
+    def caller_by_name(self, name: str) -> Caller:
         """Return the caller of this name, without limits if no key has the name."""
         return self._by_name.get(name) or Caller(name)
 

@@ -1,4 +1,4 @@
-"""Count the requests and tokens of each caller, and refuse what exceeds its limits."""
+"""Count the requests and tokens of each caller, and reject what exceeds its limits."""
 
 import math
 import time
@@ -26,7 +26,7 @@ _BUDGET_SPENT: Final = "token quota of this key used up"
 
 
 class CallerLimits:
-    """Counts what callers use, and refuses what exceeds the limits of their keys.
+    """Counts what callers use, and rejects what exceeds the limits of their keys.
 
     It outlives every configuration, so that a reload resets no count.
 
@@ -38,8 +38,8 @@ class CallerLimits:
     def __init__(self, counting: Counting | None = None, streams: StreamCounts | None = None) -> None:
         self._counting = counting or Counting()
         self.streams = streams or StreamCounts()
-        self._refused: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """The number of refused requests, by caller and limit."""
+        self._rejected: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """The number of rejected requests, by caller and limit."""
 
     async def count_request(self, caller: Caller) -> None:
         """Count a request.
@@ -50,11 +50,11 @@ class CallerLimits:
         account, counting = caller.name, self._counting
         rate, budget = caller.rate, caller.budget
         if rate is not None and not await counting.hit(rate, _REQUESTS, account):
-            self._refused[account][_REQUESTS] += 1
+            self._rejected[account][_REQUESTS] += 1
             window = await counting.requests_left(rate, _REQUESTS, account)
             raise RateLimited(**_rate_limit(rate, window), reason="request rate")
         if budget is not None and await counting.is_spent(budget, _TOKENS, account):
-            self._refused[account][_TOKENS] += 1
+            self._rejected[account][_TOKENS] += 1
             spent = _rate_limit(budget, await counting.amount_left(budget, _TOKENS, account))
             spent["headers"]["X-Should-Retry"] = "false"
             raise RateLimited(_BUDGET_SPENT, **spent, reason="token budget")
@@ -76,10 +76,10 @@ class CallerLimits:
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
     def forget(self, callers: Collection[str]) -> None:
-        """Drop the counts of refusals of callers. What they have used still counts in its period."""
+        """Drop the counts of rejected requests of callers. What they have used still counts in its period."""
         for caller in callers:
-            self._refused.pop(caller, None)
-            self.streams.refused.pop(caller, None)
+            self._rejected.pop(caller, None)
+            self.streams.rejected.pop(caller, None)
 
     def readings(self, keys: Iterable[CallerKey]) -> list[CallerReading]:
         """Return what callers use, for `/metrics`: those that have a key, and those that have streams."""
@@ -92,8 +92,8 @@ class CallerLimits:
                 running.get(name, 0),
                 streams_max,
                 {
-                    **{limit: self._refused[name][limit] for limit in (_REQUESTS, _TOKENS)},
-                    _STREAMS: self.streams.refused[name],
+                    **{limit: self._rejected[name][limit] for limit in (_REQUESTS, _TOKENS)},
+                    _STREAMS: self.streams.rejected[name],
                 },
             )
             for name, streams_max in {**known, **others}.items()

@@ -30,7 +30,7 @@ class SiteRules:
         self._origins = frozenset(origins)
 
     def check_host(self, headers: Headers, local: str | None) -> None:
-        """Refuse a foreign host name on a loopback connection: the sign of DNS rebinding.
+        """Reject a foreign host name on a loopback connection: the sign of DNS rebinding.
 
         Args:
             headers: The request headers, with names in lower case.
@@ -43,7 +43,7 @@ class SiteRules:
             raise SiteForbidden(_UNKNOWN_HOST, reason="the Host header names no host of this service")
 
     def check_page(self, headers: Headers, local: str | None) -> None:
-        """Refuse what a browser sends for a page of another site. Its host must be checked first.
+        """Reject what a browser sends for a page of another site. Its host must be checked first.
 
         Raises:
             SiteForbidden

@@ -51,8 +51,8 @@ class StreamCounts:
         self._limited: set[str] = set()
         """The callers whose streams are counted in Redis."""
         self._redis_pause_until = -math.inf
-        self.refused: Counter[str] = Counter()
-        """The number of refused streams of each caller."""
+        self.rejected: Counter[str] = Counter()
+        """The number of rejected streams of each caller."""
 
     def running(self) -> dict[str, int]:
         """Return the number of open streams in this process, of each caller that has any."""
@@ -68,11 +68,11 @@ class StreamCounts:
         limit, name, stream = caller.max_streams, caller.name, uuid4().hex
         streams = self._open.setdefault(name, set())
         if limit is not None and len(streams) >= limit:
-            raise self._refusal(name)
+            raise self._rejection(name)
         streams.add(stream)  # Before anything is awaited, so that no other stream takes the place.
         try:
             if limit is not None and not await self._add(name, [stream], limit):
-                raise self._refusal(name)
+                raise self._rejection(name)
             yield
         finally:
             streams.discard(stream)
@@ -93,8 +93,8 @@ class StreamCounts:
                 if ended := [stream for stream in streams if stream not in self._open[name]]:
                     await self._remove(name, ended)
 
-    def _refusal(self, name: str) -> RateLimited:
-        self.refused[name] += 1
+    def _rejection(self, name: str) -> RateLimited:
+        self.rejected[name] += 1
         return RateLimited(reason="concurrent streams")
 
     async def _add(self, name: str, streams: list[str], limit: int | None = None) -> bool:

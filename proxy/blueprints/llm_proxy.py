@@ -34,7 +34,7 @@ async def embeddings() -> RelayedResponse:
 @blueprint.post(f"/{COHERE_RERANK}", provide_automatic_options=False)
 @relayed
 async def cohere_rerank() -> RelayedResponse:
-    """Relay Cohere's rerank, which has the same body and answer as `rerank`."""
+    """Relay Cohere's rerank, which has the same body and response as `rerank`."""
     return await relay_exchange()
 
 

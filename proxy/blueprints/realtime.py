@@ -78,7 +78,7 @@ class CallerSocket:
             self._ended = True
             await self._write({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
-    async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
+    async def reject(self, status: int, headers: Headers, body: bytes) -> None:
         """Reject the handshake with an HTTP response, or close an accepted WebSocket with 1011."""
         if self._accepted:
             await self.close(Close(INTERNAL))
@@ -110,10 +110,10 @@ class RealtimeConnection(ASGIWebsocketConnection):
                 async with exchange.closing:
                     await self._serve(caller, exchange)
             except ProxyError as error:
-                await _refuse(caller, record, error)
+                await _reject(caller, record, error)
             except Exception as error:  # Our own fault: the log gets the traceback, the caller a plain 500.
                 get_logger("proxy").exception("defect")
-                await _refuse(caller, record, InternalError(reason=type(error).__name__))
+                await _reject(caller, record, InternalError(reason=type(error).__name__))
 
     def _current_services(self) -> Services:
         return app_parts(self.app).snapshots.current
@@ -237,7 +237,7 @@ async def _answer(
         while chunk := await response.read():
             body += chunk
         record.count_bytes_sent(body)
-        await caller.refuse(response.status, headers, body)
+        await caller.reject(response.status, headers, body)
         return
     record.status = HTTPStatus.SWITCHING_PROTOCOLS
     record.answered = True
@@ -247,7 +247,7 @@ async def _answer(
     await duplex.relay()
 
 
-async def _refuse(caller: CallerSocket, record: ExchangeRecord, error: ProxyError) -> None:
+async def _reject(caller: CallerSocket, record: ExchangeRecord, error: ProxyError) -> None:
     record.status = record.status or error.status
     record.fail(error)
     headers = [
@@ -256,4 +256,4 @@ async def _refuse(caller: CallerSocket, record: ExchangeRecord, error: ProxyErro
         (b"x-request-id", record.request_id.encode()),
         *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
     ]
-    await caller.refuse(error.status, headers, error_body(error.envelope()))
+    await caller.reject(error.status, headers, error_body(error.envelope()))

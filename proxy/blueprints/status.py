@@ -49,7 +49,7 @@ blueprint = Blueprint("status", __name__)
 
 @blueprint.before_request
 async def check_site() -> None:
-    """Refuse all requests without `[status]`, foreign host names, and forms of other sites' pages.
+    """Reject all requests without `[status]`, foreign host names, and forms of other sites' pages.
 
     Raises:
         NotFound: The configuration has no status page.
@@ -109,7 +109,7 @@ async def sign_in() -> Response:
     key, given = _key(), await _read_key(request)
     if not _is_key(given, key):
         request.exchange.record.fail(Unauthenticated(reason="wrong key of the status page"))
-        html = sign_in_page(_words(request), refused=True)
+        html = sign_in_page(_words(request), rejected=True)
         return _html(html, HTTPStatus.UNAUTHORIZED, **{"WWW-Authenticate": "Bearer"})
     response = _to_page(request)
     _set_cookie(response, request, session.new_session(key, time.time()), session.SECONDS)
@@ -203,7 +203,7 @@ def _ask_for_key(request: ProxyRequest) -> Response:
     """
     if not any(media == "text/html" and quality > 0 for media, quality in request.accept_mimetypes):
         raise Unauthenticated(reason="no key of the status page")
-    html = sign_in_page(_words(request), refused=False)
+    html = sign_in_page(_words(request), rejected=False)
     return _html(html, HTTPStatus.UNAUTHORIZED, **{"WWW-Authenticate": "Bearer"})
 
 

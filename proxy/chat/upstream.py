@@ -94,7 +94,7 @@ class ChatUpstream:
 
     async def _open(self, messages: Sequence[Message], model: str, exchange: ExchangeScope) -> ModelAnswer:
         services, record = exchange.services, exchange.record
-        caller = services.access.named(CALLER)
+        caller = services.access.caller_by_name(CALLER)
         request = self._request(messages, model, caller, record.request_id)
         await admit_caller(exchange, caller)
         await admit_request(exchange, request)

@@ -42,7 +42,7 @@ LLM token proxy, in front of its demonstration gateway.
 
   base URL   {address}/v1   (the original's: {address}/agent/api/llm_proxy/v1)
   key        {_MEANINGS.get(key, key)}
-  token      fetched and renewed by the proxy; each lives {token_ttl:g} s
+  token      fetched and refreshed by the proxy; each lives {token_ttl:g} s
 {_pages(settings, address)}
 Try it:
 

@@ -12,7 +12,7 @@ ANSWER_BYTES_MAX: Final = 200
 
 
 def health(url: str) -> int:
-    """Print the answer of a probe; return 0 if it is 200, otherwise 1."""
+    """Print the response of a probe; return 0 if it is 200, otherwise 1."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.netloc, timeout=WAIT_SECONDS)

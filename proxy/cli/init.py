@@ -92,7 +92,7 @@ class Places:
         return self.config.with_name(f"{self.config.stem}.env")
 
     def check_free(self) -> None:
-        """Refuse to overwrite anything.
+        """Raise an error instead of overwriting a file.
 
         Raises:
             SettingsError: The name is invalid, its folder is missing, or a file exists.

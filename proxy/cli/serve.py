@@ -146,7 +146,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def check_traces(settings: Settings) -> None:
-    """Refuse `[traces]` if its packages are not installed.
+    """Reject `[traces]` if its packages are not installed.
 
     Raises:
         SettingsError: They are missing.
@@ -160,7 +160,7 @@ def check_traces(settings: Settings) -> None:
 
 
 def check_binds(settings: Settings, binds: Sequence[str]) -> None:
-    """Refuse the runnable default's well-known keys wherever others could use them.
+    """Reject the runnable default's well-known keys wherever others could use them.
 
     Raises:
         SettingsError: One of the addresses is not a loopback one.

@@ -10,7 +10,7 @@ from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import TokenTrial, outline_of, try_credential, try_redis, with_dependencies
-from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
 from proxy.settings import CredentialSettings, Logs, Settings, load_settings
@@ -76,7 +76,9 @@ async def _try(settings: Settings, name: str) -> TokenTrial:
 
 def report(name: str, section: CredentialSettings, trial: TokenTrial, fetched: FetchedToken) -> str:
     """Describe in lines how the service would use the token."""
-    earliest, latest = (mint(fetched, generation=1, obtained=0.0, uniform=pick) for pick in (min, max))
+    earliest, latest = (
+        with_deadlines(fetched, generation=1, obtained=0.0, uniform=pick) for pick in (min, max)
+    )
     lines = [("credential", name), ("source", section.source)]
     if math.isinf(fetched.lifetime):
         lines.append(("lifetime", "does not expire"))

@@ -95,7 +95,7 @@ class Credential:
         return self.expires_at - self.obtained
 
     def life(self, now: float) -> TokenLife:
-        """Return the age, and the ages at which the token is renewed, no longer sent, and over."""
+        """Return the age, and the ages at which the token is refreshed, no longer sent, and over."""
         start = self.obtained
         end = self.announced if math.isfinite(self.announced) else self.lifetime
         return TokenLife(now - start, self.refresh_at - start, self.expires_at - start, end)
@@ -108,7 +108,7 @@ def skew_of(lifetime: float, *, certain: bool = True) -> float:
     return min(CLOCK_SKEW_SECONDS_MAX, CLOCK_SKEW_FRACTION * lifetime)
 
 
-def mint(
+def with_deadlines(
     fetched: FetchedToken,
     *,
     generation: int,

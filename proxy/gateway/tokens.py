@@ -57,7 +57,7 @@ class OAuthError(Exception):
 
 @blueprint.post("/token")
 async def company_token() -> Response:
-    """Issue a token. As with many such endpoints, a refusal is an error code inside a 200."""
+    """Issue a token. As with many such endpoints, a rejection is an error code inside a 200."""
     gateway = current_gateway()
     with gateway.counting_fetch():
         await asyncio.sleep(gateway.options.token_delay)

@@ -131,7 +131,7 @@ def _tokens(reply: Reply) -> Iterator[Candidate]:
         and re.fullmatch(r"[!-~]+", text)
         and text[0] != "<"
     ):
-        look, why = _look(text)
+        look, why = _rate_appearance(text)
         yield Candidate("text", "", f"the whole reply is one word that {why}", 65 + look, value=text)
 
 
@@ -140,7 +140,7 @@ def _token_at(path: str, name: str, value: object) -> Candidate | None:
         return None
     words = words_of(name)
     whole = "".join(words)
-    look, why = _look(value.rpartition(" ")[2])
+    look, why = _rate_appearance(value.rpartition(" ")[2])
     score = _TOKEN_NAMES.get(whole, 0)
     if not score and words[-1:] == ["token"]:
         score = 72
@@ -160,7 +160,7 @@ def _header_tokens(reply: Reply) -> Iterator[Candidate]:
         words = [] if name.startswith(COOKIE) else words_of(name)
         score = _TOKEN_HEADERS.get(name, 75 if words[-1:] == ["token"] else 0)
         if score and not _NO_TOKEN.search("".join(words)) and re.fullmatch(r"[!-~]+", value):
-            look, why = _look(value)
+            look, why = _rate_appearance(value)
             yield Candidate(
                 "header", name, f'the reply has a header "{name}" that {why}', score + look, value=value
             )
@@ -172,7 +172,7 @@ def _cookie_tokens(reply: Reply) -> Iterator[Candidate]:
         if name == path or ";" in name or not re.fullmatch(r"[!-~]{6,}", value):
             continue
         whole = "".join(words_of(name))
-        look, why = _look(value)
+        look, why = _rate_appearance(value)
         named = _TOKEN_NAMES.get(whole, 62 if re.search(r"token|session|sid|ticket|auth", whole) else 0)
         if _NO_TOKEN.search(whole) or (not named and look <= 0):
             continue
@@ -180,7 +180,7 @@ def _cookie_tokens(reply: Reply) -> Iterator[Candidate]:
         yield Candidate("path", path, why, (named or 30) + look, value=value)
 
 
-def _look(value: str) -> tuple[int, str]:
+def _rate_appearance(value: str) -> tuple[int, str]:
     if is_jwt(value):
         return 12, "is a JWT"
     if is_random(value):

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from proxy.wire.disconnect import EXTENSION, DisconnectExtension, Left
+from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect
 from proxy.wire.headers import Headers
 
 BODY_BUFFER_BYTES: Final = 64 * 1024
@@ -230,7 +230,7 @@ class Cycle:
         self.started = self.complete = False
         """Whether the response has begun, and whether all of it has been handed to the transport."""
         self.disconnected: DisconnectReason | None = None
-        self._left: Left | None = None
+        self._left: OnDisconnect | None = None
         extension = DisconnectExtension(subscribe=self.when_disconnected, has_body=self.has_body)
         scope["extensions"][EXTENSION] = extension
         self._connection = connection
@@ -285,7 +285,7 @@ class Cycle:
             if self._left is not None:
                 self._left(reason)
 
-    def when_disconnected(self, left: Left) -> None:
+    def when_disconnected(self, left: OnDisconnect) -> None:
         """Call back when nobody reads the response any more; see `proxy.wire.disconnect`."""
         self._left = left
         if self.disconnected is not None:
@@ -877,7 +877,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def write_head(self, status: int, headers: Headers) -> None:
-        """Write the head of a response to a WebSocket handshake or to a refused request."""
+        """Write the head of a response to a WebSocket handshake or to a rejected request."""
         self.write(_STATUS_LINES[status] + _header_lines(headers) + self.owner.common_headers() + b"\r\n")
 
     def when_lost(self, act: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 Hypercorn's configuration, lifespan and WebSockets are used as they are. `proxy.server.http1` replaces its
 HTTP/1.1, which keeps dead connections until a timer ends them, has no timeout for slow requests, answers
-refusals without a body, and costs several times as much CPU.
+errors without a body, and costs several times as much CPU.
 """
 
 import asyncio

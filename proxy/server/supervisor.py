@@ -1,7 +1,7 @@
 """The worker processes of one service: started, replaced when they die or hang, signalled and ended together.
 
 The supervisor keeps every listening socket open. The connections that arrive for a worker that has died wait
-there for its successor, and none is refused.
+there for its successor, and none is lost.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from proxy.settings.fields import (
     Sha256,
     origin,
 )
-from proxy.settings.section import Problem, Section, refuse, refuse_all, refuse_together
+from proxy.settings.section import Problem, Section, reject, reject_all, reject_together
 from proxy.wire.endpoints import TABLE, ModelPlace
 
 ORIGINAL_KEY = "fake key"
@@ -60,7 +60,7 @@ class CallerKey(Section):
     @model_validator(mode="after")
     def _has_one_key(self) -> Self:
         missing = "is required: the caller's key, or its digest as sha256"
-        refuse_together({"key": self.key, "sha256": self.sha256}, missing)
+        reject_together({"key": self.key, "sha256": self.sha256}, missing)
         return self
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ class CallerKey(Section):
             below = [row for row in TABLE if name == "*" or row.is_in([name])]
             if all(row.model is ModelPlace.HIDDEN for row in below):
                 words = f"{name} cannot be combined with models: its requests do not name their model"
-                refuse(words, "endpoints")
+                reject(words, "endpoints")
         return self
 
 
@@ -109,7 +109,7 @@ class Access(Section):
         if self.mode == "keys" and not self.keys:
             words = 'no caller would be accepted: add [[access.keys]] with name and key, or set mode = "open"'
             problems.append(Problem(("keys",), words))
-        refuse_all(problems)
+        reject_all(problems)
         return self
 
     def _duplicates(self) -> Iterator[Problem]:
@@ -135,4 +135,4 @@ class Cors(Section):
     origins: Annotated[tuple[Annotated[str, AfterValidator(_page)], ...], Field(min_length=1)]
     """Such as `https://app.example`; `*` allows all. Callers need a key in any case."""
     max_age: Seconds = 600
-    """Seconds for which a browser caches the answer to a preflight request."""
+    """Seconds for which a browser caches the response to a preflight request."""

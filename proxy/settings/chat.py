@@ -17,7 +17,7 @@ from proxy.settings.fields import (
     secret,
 )
 from proxy.settings.recipe_values import Json, json_value
-from proxy.settings.section import Checked, Problem, Section, Table, refuse, refuse_all
+from proxy.settings.section import Checked, Problem, Section, Table, reject, reject_all
 
 _RESERVED_OPTIONS = ("messages", "model", "stream", "tools", "user")
 """Fields of the request that the chat sets itself, or that have a key of their own."""
@@ -29,7 +29,7 @@ def _optional_secret(value: object) -> Secret | None:
 
 def _tool(value: object) -> Json:
     if not isinstance(value, dict):
-        refuse('must be a table, such as { type = "web_search" }')
+        reject('must be a table, such as { type = "web_search" }')
     return json_value(value)
 
 
@@ -79,12 +79,12 @@ class Chat(Section):
 
     @model_validator(mode="after")
     def _writes_each_field_once(self) -> Self:
-        refuse_all(self._reserved_options())
+        reject_all(self._reserved_options())
         return self
 
     @model_validator(mode="after")
     def _offers_its_own_model(self) -> Self:
-        refuse_all(self._missing_model())
+        reject_all(self._missing_model())
         return self
 
     def _missing_model(self) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from proxy.secret import Secret
-from proxy.settings.section import Checked, frozen, refuse, suggestion
+from proxy.settings.section import Checked, frozen, reject, suggestion
 from proxy.wire.endpoints import ENDPOINT_NAMES, Shape
 from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
@@ -36,30 +36,30 @@ _PLACEHOLDERS = {
 
 def _number(value: object) -> object:
     if isinstance(value, bool):
-        refuse("must be a number")
+        reject("must be a number")
     return value
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
-    """Return a validator for strings that match a pattern; `words` refuses all others."""
+    """Return a validator for strings that match a pattern; `words` rejects all others."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
-        return value if compiled.fullmatch(value) else refuse(words)
+        return value if compiled.fullmatch(value) else reject(words)
 
     return AfterValidator(check)
 
 
 def _name(value: str) -> str:
     if not value or value != value.strip() or not value.isprintable():
-        refuse("must be a name: printable, without spaces around it")
+        reject("must be a name: printable, without spaces around it")
     return value
 
 
 def _plain_text(value: object) -> str:
     """Accept any string. An `Interpolated` stays one, so that it is masked when shown."""
     if not isinstance(value, str):
-        refuse("must be a string")
+        reject("must be a string")
     return value
 
 
@@ -67,7 +67,7 @@ def header_text(value: object) -> str:
     """Accept the value of a header. An `Interpolated` stays one."""
     value = _plain_text(value)
     if not _fits_header(value):
-        refuse("has characters that an HTTP header cannot carry (control characters, or outside Latin-1)")
+        reject("has characters that an HTTP header cannot carry (control characters, or outside Latin-1)")
     return value
 
 
@@ -78,21 +78,21 @@ def _fits_header(text: str) -> bool:
 
 def _template(value: str) -> str:
     if "{token}" not in value:
-        refuse("must contain {token}")
+        reject("must contain {token}")
     return header_text(value)
 
 
 def _repair_name(value: str) -> str:
     if value not in known_names():
-        refuse(f"unknown repair, {suggestion(value, known_names())}")
+        reject(f"unknown repair, {suggestion(value, known_names())}")
     if value == DECODE_TOKEN_IDS.name and find_spec("tiktoken") is None:
-        refuse(f"{value} needs the package tiktoken: pip install '.[tiktoken]'")
+        reject(f"{value} needs the package tiktoken: pip install '.[tiktoken]'")
     return value
 
 
 def _endpoint_name(value: str) -> str:
     if value != "*" and value not in ENDPOINT_NAMES:
-        refuse(f"unknown endpoint, {suggestion(value, ENDPOINT_NAMES)}")
+        reject(f"unknown endpoint, {suggestion(value, ENDPOINT_NAMES)}")
     return value
 
 
@@ -100,20 +100,20 @@ def _target(value: object) -> str | Mapping[str, int]:
     """Accept the name of an upstream, or a table of names and weights."""
     if not isinstance(value, Mapping):
         if not isinstance(value, str):
-            refuse("must be the name of an upstream, or a table of several with their weights")
+            reject("must be the name of an upstream, or a table of several with their weights")
         return value
     if not value:
-        refuse("names no upstream")
+        reject("names no upstream")
     for name, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int) or not 0 < weight <= WEIGHT_MAX:
-            refuse(f"must be the weight of the upstream, a whole number from 1 to {WEIGHT_MAX}", str(name))
+            reject(f"must be the weight of the upstream, a whole number from 1 to {WEIGHT_MAX}", str(name))
     return frozen(value)
 
 
 def _host_name(value: str) -> str:
     name = value.lower().strip("[]").removesuffix(".")
     if name != "*" and not _is_address(name) and not all(map(_HOST_LABEL.fullmatch, name.split("."))):
-        refuse('must be a host name or address without scheme and port, such as "llm.corp.example"')
+        reject('must be a host name or address without scheme and port, such as "llm.corp.example"')
     return name
 
 
@@ -129,12 +129,12 @@ def _network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value))
     except ValueError:
-        refuse('must be an address or a network, such as "10.0.0.0/8"')
+        reject('must be an address or a network, such as "10.0.0.0/8"')
 
 
 def _sha256(value: str) -> str:
     if not _SHA256.fullmatch(value.lower()):
-        refuse("must be 64 hexadecimal digits: the SHA-256 of the key")
+        reject("must be 64 hexadecimal digits: the SHA-256 of the key")
     return value.lower()
 
 
@@ -153,46 +153,46 @@ def origin(value: str) -> str:
     _check_url(value)
     parts = urlsplit(value.lower())
     if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query:
-        refuse("must be an origin: scheme, host and port, without a path")
+        reject("must be an origin: scheme, host and port, without a path")
     default_port = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{parts.netloc.removesuffix(f':{default_port}')}"
 
 
 def _base_url(url: str) -> str:
     if "?" in url:
-        refuse("must not have a query")
+        reject("must not have a query")
     base = _endpoint_url(url).rstrip("/")
     for endpoint in Shape:
         if base.endswith(f"/{endpoint}"):
-            refuse(f"must not include /{endpoint}: the caller's path is appended")
+            reject(f"must not include /{endpoint}: the caller's path is appended")
     return base
 
 
 def _endpoint_url(url: str) -> str:
     if url.startswith(EMBEDDED):
         if not _EMBEDDED_PATH.match(url):
-            refuse("must have a path after embedded: such as embedded:/v1")
+            reject("must have a path after embedded: such as embedded:/v1")
         _check_url(f"http://gateway{url.removeprefix(EMBEDDED)}")
     else:
         _check_url(url)
     if "@" in urlsplit(url).netloc:
-        refuse("must not contain a user name or password: use a credential")
+        reject("must not contain a user name or password: use a credential")
     return url
 
 
 def _check_url(url: str) -> str:
-    """Refuse anything but an absolute http URL. The URL is not repeated: it may contain a password."""
+    """Reject anything but an absolute http URL. The URL is not repeated: it may contain a password."""
     if _UNSAFE.search(url):
-        refuse("must not contain spaces, backslashes or control characters")
+        reject("must not contain spaces, backslashes or control characters")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        refuse("is not a valid URL")
+        reject("is not a valid URL")
     if parts.scheme not in {"http", "https"} or not host:
-        refuse("must be an http:// or https:// URL with a host")
+        reject("must be an http:// or https:// URL with a host")
     if "#" in url:
-        refuse("must not have a fragment (#)")
+        reject("must not have a fragment (#)")
     return url
 
 
@@ -203,9 +203,9 @@ def secret(value: object) -> Secret:
     """Wrap a non-empty string."""
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str):
-        refuse("must be a string")
+        reject("must be a string")
     if not text:
-        refuse("is empty")
+        reject("is empty")
     return Secret(str(text))
 
 
@@ -215,11 +215,11 @@ def _key(value: object) -> Secret:
     text = wrapped.reveal()
     if not text.isascii() or not text.isprintable() or text != text.strip():
         # Servers disagree on how to decode header bytes outside ASCII.
-        refuse("does not fit in an HTTP header: it has surrounding spaces, control or non-ASCII characters")
+        reject("does not fit in an HTTP header: it has surrounding spaces, control or non-ASCII characters")
     plain = re.sub(r"[\s_-]", "", text.lower())
     for kind, pattern in _PLACEHOLDERS.items():
         if re.fullmatch(pattern, plain):
-            refuse(f"is a placeholder ({kind}): replace it with the real key")
+            reject(f"is a placeholder ({kind}): replace it with the real key")
     return wrapped
 
 
@@ -233,7 +233,7 @@ def _readable(path: Path, info: ValidationInfo) -> Path:
         located.open("rb").close()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not the path of a file"
-        refuse(f"{_named(path, located)} cannot be read: {reason}")
+        reject(f"{_named(path, located)} cannot be read: {reason}")
     return located
 
 
@@ -249,7 +249,7 @@ def _certificates(path: Path) -> Path:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        refuse(f"{_named(path, path)} contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+        reject(f"{_named(path, path)} contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
     return path
 
 

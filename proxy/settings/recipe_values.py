@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from proxy.secret import Secret
 from proxy.settings.fields import header_text, secret
 from proxy.settings.interpolation import Interpolated, LateText
-from proxy.settings.section import Checked, KeyPath, Problem, frozen, refuse, refuse_all
+from proxy.settings.section import Checked, KeyPath, Problem, frozen, reject, reject_all
 
 Json: TypeAlias = (
     bool | int | float | str | Secret | LateText | tuple["Json", ...] | Mapping[str, "Json"] | None
@@ -19,7 +19,7 @@ Json: TypeAlias = (
 
 def json_value(value: object) -> Json:
     """Validate and freeze a JSON value; an `Interpolated` string becomes a secret."""
-    refuse_all(_json_problems(value, ()))
+    reject_all(_json_problems(value, ()))
     return _frozen_json(value)
 
 
@@ -56,7 +56,7 @@ def _text(value: object) -> str | Secret | LateText:
     if isinstance(value, Secret | Interpolated):
         return secret(value)
     if not isinstance(value, str):
-        refuse("must be a string")
+        reject("must be a string")
     return value
 
 
@@ -76,13 +76,13 @@ def _secret_or_late(value: object) -> Secret | LateText:
 
 def _pair(value: object) -> object:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        refuse('must be a pair: ["id", "secret"]')
+        reject('must be a pair: ["id", "secret"]')
     return tuple(value)
 
 
 def _scalar(value: object) -> bool | int | float | str:
     if not isinstance(value, bool | int | float | str) or value != value:
-        refuse("must be a single string, number, true or false")
+        reject("must be a single string, number, true or false")
     return str(value) if isinstance(value, str) else value
 
 

@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Checked:
-    """Annotation: `check` receives the input and returns the value, or refuses it.
+    """Annotation: `check` receives the input and returns the value, or rejects it.
 
     Unlike pydantic's PlainValidator it leaves the annotated type alone, which may be recursive or foreign.
     """
@@ -52,7 +52,7 @@ Table = Annotated[Mapping[K, V], AfterValidator(frozen)]
 """A read-only table whose keys are chosen by the user."""
 
 
-# --- refusing values
+# --- rejecting values
 
 
 class Problem(NamedTuple):
@@ -62,7 +62,7 @@ class Problem(NamedTuple):
     words: str
 
 
-def refuse(words: str, *path: str | int) -> NoReturn:
+def reject(words: str, *path: str | int) -> NoReturn:
     """Fail validation with a message of our own, at a path relative to the value being validated.
 
     Raises:
@@ -71,7 +71,7 @@ def refuse(words: str, *path: str | int) -> NoReturn:
     raise _validation_error([Problem(path, words)])
 
 
-def refuse_all(problems: Iterable[Problem]) -> None:
+def reject_all(problems: Iterable[Problem]) -> None:
     """Fail validation if there are any problems; paths are relative to the value being validated.
 
     Raises:
@@ -90,8 +90,8 @@ def _validation_error(problems: Iterable[Problem]) -> ValidationError:
     return ValidationError.from_exception_data("settings", details, hide_input=True)
 
 
-def refuse_together(keys: Mapping[str, object], missing: str = "") -> None:
-    """Refuse more than one of several keys, and none of them if `missing` says why one is required.
+def reject_together(keys: Mapping[str, object], missing: str = "") -> None:
+    """Reject more than one of several keys, and none of them if `missing` says why one is required.
 
     Args:
         keys: The values of the keys; None for a key that is not set.
@@ -102,9 +102,9 @@ def refuse_together(keys: Mapping[str, object], missing: str = "") -> None:
     """
     given = [key for key, value in keys.items() if value is not None]
     if missing and not given:
-        refuse(missing, next(iter(keys)))
+        reject(missing, next(iter(keys)))
     if len(given) > 1:
-        refuse(f"cannot be combined with {given[0]}: give only one of them", given[1])
+        reject(f"cannot be combined with {given[0]}: give only one of them", given[1])
 
 
 class Choice(NamedTuple):

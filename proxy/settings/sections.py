@@ -32,7 +32,7 @@ from proxy.settings.fields import (
     Status,
     Tries,
 )
-from proxy.settings.section import Section, Table, frozen, refuse
+from proxy.settings.section import Section, Table, frozen, reject
 from proxy.settings.shared import Shared
 from proxy.settings.status import StatusPage
 
@@ -144,9 +144,9 @@ class Models(Section):
     @model_validator(mode="after")
     def _has_something_to_list(self) -> Self:
         if self.list == "configured" and not self.known:
-            refuse("lists nothing: add [[models.known]] with an id", "list")
+            reject("lists nothing: add [[models.known]] with an id", "list")
         if len({model.id for model in self.known}) < len(self.known):
-            refuse("names a model twice", "known")
+            reject("names a model twice", "known")
         return self
 
 
@@ -214,12 +214,12 @@ class Offload(Section):
     upstreams: tuple[NginxName, ...] = Field(min_length=1)
     """The upstreams that have an `upstream` block of the same name in nginx."""
     cache_seconds: Annotated[int, Field(ge=1, le=60)] = 5
-    """How long nginx may use an answer, and so how long a removed key may still be accepted."""
+    """How long nginx may use a response, and so how long a removed key may still be accepted."""
 
     @model_validator(mode="after")
     def _has_a_strong_secret(self) -> Self:
         if len(self.secret.reveal()) < STRONG_KEY_LENGTH:
-            refuse(f"has fewer than {STRONG_KEY_LENGTH} characters", "secret")
+            reject(f"has fewer than {STRONG_KEY_LENGTH} characters", "secret")
         return self
 
 
@@ -246,7 +246,7 @@ class Settings(Section):
         if self.status is not None:
             digest = self.status.key.digest()
             if any(hmac.compare_digest(digest, caller.digest) for caller in self.access.keys):
-                refuse("is also the key of a caller: the status page needs a key of its own", "status", "key")
+                reject("is also the key of a caller: the status page needs a key of its own", "status", "key")
         return self
 
 

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from proxy.secret import Secret
 from proxy.settings.fields import CaFile, PositiveSeconds, SecretText, secret
-from proxy.settings.section import Checked, Section, refuse, suggestion
+from proxy.settings.section import Checked, Section, reject, suggestion
 
 KEY_BYTES = 32
 _PARAMETERS = frozenset({"client_name", "db", "protocol"})
@@ -20,9 +20,9 @@ def _redis_url(value: object) -> Secret:
         parts = urlsplit(wrapped.reveal())
         _ = parts.port
     except ValueError:
-        refuse("is not a valid URL")
+        reject("is not a valid URL")
     if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.hostname or parts.path.strip("/")):
-        refuse("must be a redis://, rediss:// (TLS) or unix:// URL")
+        reject("must be a redis://, rediss:// (TLS) or unix:// URL")
     _check_query(parts.query, parts.path if parts.scheme != "unix" else "")
     return wrapped
 
@@ -32,16 +32,16 @@ def _check_query(query: str, path: str) -> None:
     parameters = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(parameters.keys() - _PARAMETERS)
     if unknown:
-        refuse(f"has an unknown parameter, {suggestion(unknown[0], _PARAMETERS)}")
+        reject(f"has an unknown parameter, {suggestion(unknown[0], _PARAMETERS)}")
     for number in (parameters.get("db", "0"), path.strip("/") or "0"):
         if not number.isdigit():
-            refuse("must give the database as a number")
+            reject("must give the database as a number")
 
 
 def _encryption_key(value: object) -> Secret:
     wrapped = secret(value)
     if len(_key_bytes(wrapped)) != KEY_BYTES:
-        refuse("must be 32 bytes in base64 or hexadecimal: `openssl rand -base64 32` generates one")
+        reject("must be 32 bytes in base64 or hexadecimal: `openssl rand -base64 32` generates one")
     return wrapped
 
 
@@ -61,7 +61,7 @@ def _key_bytes(key: Secret) -> bytes:
 def _sentinel(value: object) -> str:
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not host or not port.isdigit():
-        refuse('must be "host:port"')
+        reject('must be "host:port"')
     return f"{host}:{port}"
 
 
@@ -102,5 +102,5 @@ class Shared(Section):
     @model_validator(mode="after")
     def _names_each_key_once(self) -> Self:
         if len({*self.keys}) <= len(self.decryption_keys):
-            refuse("repeats a key", "decryption_keys")
+            reject("repeats a key", "decryption_keys")
         return self

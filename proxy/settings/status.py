@@ -7,13 +7,13 @@ from pydantic import AfterValidator
 from proxy.secret import Secret
 from proxy.settings.access import STRONG_KEY_LENGTH
 from proxy.settings.fields import KeyText
-from proxy.settings.section import Section, refuse
+from proxy.settings.section import Section, reject
 
 
 def _strong(key: Secret) -> Secret:
-    """Refuse a key that could be guessed, because attempts are not counted."""
+    """Reject a key that could be guessed, because attempts are not counted."""
     if len(key.reveal()) < STRONG_KEY_LENGTH:
-        refuse(f"must have at least {STRONG_KEY_LENGTH} characters: `openssl rand -hex 24` generates one")
+        reject(f"must have at least {STRONG_KEY_LENGTH} characters: `openssl rand -hex 24` generates one")
     return key
 
 

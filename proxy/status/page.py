@@ -69,14 +69,16 @@ def page(content: Mapping[str, str], words: Words) -> str:
     return _document(words, body, '<script type="module" src="/status/page/status.js"></script>')
 
 
-def sign_in_page(words: Words, *, refused: bool) -> str:
+def sign_in_page(words: Words, *, rejected: bool) -> str:
     """Return the page that asks for the key.
 
     Args:
         words: The texts in one language.
-        refused: Whether a wrong key was given.
+        rejected: Whether a wrong key was given.
     """
-    alert = f'<p class="notice" role="alert">{_sign("wrong")}{escape(words.wrong_key)}</p>' if refused else ""
+    alert = (
+        f'<p class="notice" role="alert">{_sign("wrong")}{escape(words.wrong_key)}</p>' if rejected else ""
+    )
     body = (
         f"<header><h1>{escape(words.title)}</h1><nav>{_other_language(words)}</nav></header>"
         f'<main><form class="card sign-in" method="post" action="/status/sign-in?lang={words.lang[:2]}">'

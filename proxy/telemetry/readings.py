@@ -100,14 +100,14 @@ class UpstreamReading(NamedTuple):
 
 
 class CallerReading(NamedTuple):
-    """What one caller uses at one moment, and how often it was refused more."""
+    """What one caller uses at one moment, and how often a limit rejected it."""
 
     caller: str
     streams: int
     streams_max: int | None
     """The limit on streams; None without a limit."""
     refused: Mapping[str, int]
-    """Requests refused since start-up, by the limit that they exceeded."""
+    """Requests rejected since start-up, by the limit that they exceeded."""
 
 
 class WorkerReading(NamedTuple):

@@ -36,7 +36,7 @@ BUCKET_GROWTH: Final = 1.12
 """Times are counted in buckets, each 12% wider than the one before; the first one ends at 1 ms."""
 
 ExchangeResult = Literal["ok", "left", "refused", "failed"]
-"""How an exchange ended: answered, ended by its caller, refused because of its request, or failed."""
+"""How an exchange ended: answered, ended by its caller, rejected because of its request, or failed."""
 RESULTS: Final[tuple[ExchangeResult, ...]] = get_args(ExchangeResult)
 _LOG_GROWTH: Final = math.log(BUCKET_GROWTH)
 _NEVER: Final = -1
@@ -46,7 +46,7 @@ _LEFT: Final = frozenset({"client_gone", "stopped", "slow_reader", "slow_body", 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeProblem:
-    """An exchange that failed or was refused."""
+    """An exchange that failed or was rejected."""
 
     at: float
     """Seconds since the epoch."""
@@ -123,7 +123,7 @@ class Traffic:
         """The sums of all minutes, kept up to date so that a reading need not add them up."""
         self._problems = {
             result: deque[ExchangeProblem](maxlen=PROBLEMS_MAX) for result in ("refused", "failed")
-        }  # apart, so that refused requests do not displace failures
+        }  # apart, so that rejected requests do not displace failures
 
     def count(self, record: ExchangeRecord) -> None:
         """Count an exchange that has ended. Probes are not counted."""

@@ -108,9 +108,9 @@ class ExchangeClock:
         begun = now if self._waiting_since is None else self._waiting_since
         dues = [self._total_due, None if self._idle is None else begun + self._idle]
         due = min((due for due in dues if due is not None), default=None)
-        self._timer = None if due is None else self._loop.call_at(due, self._look)
+        self._timer = None if due is None else self._loop.call_at(due, self._check_timeouts)
 
-    def _look(self) -> None:
+    def _check_timeouts(self) -> None:
         now = self._loop.time()
         since = self._waiting_since
         if self._total_due is not None and now >= self._total_due:

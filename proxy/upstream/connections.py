@@ -4,22 +4,22 @@ HTTP/1.1 has no request numbers: responses are matched to requests by their orde
 unsolicited byte of the upstream would therefore become part of the next caller's response. So a connection
 serves another request only if all of this holds:
 
-* The request before was sent completely before its answer began, and carried no body where servers commonly
-  leave one unread: with GET, HEAD, OPTIONS and DELETE, and where the answer is an error.
-* Its answer was plain HTTP/1.1 without interim answers, upgrades or `Connection: close`, ended exactly where
-  its framing says, and was read by its caller.
+* The request before was sent completely before its response began, and carried no body where servers commonly
+  leave one unread: with GET, HEAD, OPTIONS and DELETE, and where the response is an error.
+* Its response was plain HTTP/1.1 without interim responses, upgrades or `Connection: close`, ended exactly
+  where its framing says, and was read by its caller.
 * Nothing has arrived since. A connection that receives anything while it rests is closed at once, and the
   socket is checked again at the moment of use.
-* It has rested for a while: servers that answer twice often do so a moment later. An upstream is on probation
+* It has rested for a while: a server that responds twice often waits a moment. An upstream is on probation
   until several connections have rested for a whole second without a byte; then a short rest is enough. An
   upstream that sends unsolicited bytes gets a new connection for each request for some minutes.
 * It has not rested for long enough to be closed by the upstream at this very moment.
 * The next request is written in one piece. Larger bodies and uploads get a new connection.
 
 What remains: an upstream that sends unsolicited bytes later than that, while another request waits for its
-answer, cannot be distinguished from an answer to this request.
+response, cannot be distinguished from a response to this request.
 
-A connection that dies before the first byte of an answer is replaced by a new one if the request is safe to
+A connection that dies before the first byte of a response is replaced by a new one if the request is safe to
 send again: its method is idempotent (RFC 9110 9.2.2), or the upstream closed the connection before any byte
 of it arrived, which shows in what TCP has acknowledged. A POST that may have arrived is never sent again;
 with TLS, and where the kernel does not say, that is every POST.
@@ -47,7 +47,7 @@ from proxy.wire.response_end import End, announced_idle_seconds
 # Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection.
 KEEP_ALIVE_SECONDS: Final = 4.0
 REST_SECONDS: Final = 0.2
-"""How long a connection rests after an answer if the upstream has passed its probation."""
+"""How long a connection rests after a response if the upstream has passed its probation."""
 PROBATION_SECONDS: Final = 1.0
 """How long it rests if the upstream has not."""
 PROBATION_RESTS: Final = 8
@@ -81,7 +81,7 @@ class Delivery(NamedTuple):
 
 @dataclass(slots=True)
 class _Turn:
-    """One request on a connection, and how its answer arrives."""
+    """One request on a connection, and how its response arrives."""
 
     response: ArrivingResponse
     has_body: bool
@@ -92,22 +92,30 @@ class _Turn:
     upload: asyncio.Task[None] | None = None
     """Writes a body that is not written at once."""
     early: bool = False
-    """Whether the answer began before the request was sent completely."""
+    """Whether the response began before the request was sent completely."""
     unsolicited: bool = False
-    """Whether bytes arrived that cannot be its answer."""
+    """Whether bytes arrived that cannot be its response."""
     undelivered: bool = False
     """Whether the upstream closed the connection before anything of the request had reached it."""
 
     def is_reusable(self) -> bool:
         """Whether another request may follow on the connection."""
-        answer = self.response
-        if not self.written or self.early or answer.error is not None or not answer.ended or answer.unread:
+        response = self.response
+        if (
+            not self.written
+            or self.early
+            or response.error is not None
+            or not response.ended
+            or response.unread
+        ):
             return False
-        if self.has_body and (answer.method in _BODY_OFTEN_UNREAD or answer.status >= HTTPStatus.BAD_REQUEST):
+        if self.has_body and (
+            response.method in _BODY_OFTEN_UNREAD or response.status >= HTTPStatus.BAD_REQUEST
+        ):
             return False
-        if answer.version != "1.1" or not answer.keep_alive or answer.offers_upgrade:
+        if response.version != "1.1" or not response.keep_alive or response.offers_upgrade:
             return False
-        return answer.end() is End.EXACT
+        return response.end() is End.EXACT
 
 
 class GuardedConnection(asyncio.Protocol):
@@ -240,7 +248,7 @@ class GuardedConnection(asyncio.Protocol):
         return not self.closed and not self._is_readable()
 
     def may_send_again(self) -> bool:
-        """Whether a request that got no answer here can be sent on another connection."""
+        """Whether a request that got no response here can be sent on another connection."""
         turn = self._turn
         if turn is None or not turn.reused or turn.response.meter.received:
             return False
@@ -266,7 +274,7 @@ class GuardedConnection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on bytes of the answer; unsolicited bytes close the connection."""
+        """Pass on bytes of the response; unsolicited bytes close the connection."""
         turn, transport = self._turn, self._transport
         if self.closed or transport is None:
             return
@@ -274,7 +282,7 @@ class GuardedConnection(asyncio.Protocol):
             self._close_over_unsolicited(data)
             return
         response = turn.response
-        if not response.meter.received and not self._can_be_answer(turn, data):
+        if not response.meter.received and not self._can_be_response(turn, data):
             return
         response.feed(data)
         if response.ended:
@@ -331,8 +339,8 @@ class GuardedConnection(asyncio.Protocol):
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
-    def _can_be_answer(self, turn: _Turn, data: bytes) -> bool:
-        """Whether the first bytes after a request can be its answer, and not the rest of an earlier one.
+    def _can_be_response(self, turn: _Turn, data: bytes) -> bool:
+        """Whether the first bytes after a request can be its response, and not the rest of an earlier one.
 
         Otherwise the connection is closed. A request that was on a used one goes out on a new one: no
         upstream can have acted on a request that it has not received completely.

@@ -68,29 +68,29 @@ class Heartbeat:
             yield HEARTBEAT
             await asyncio.wait({opened}, timeout=self._seconds)
         try:
-            answer = opened.result()
+            response = opened.result()
         except ProxyError as error:
             yield self._failed(error)
             return
-        content_type = find_header(answer.headers, b"content-type")
-        if answer.status == HTTPStatus.OK and media_type(content_type) == EVENT_STREAM:
-            async with contextlib.aclosing(_pieces(answer)) as pieces:
+        content_type = find_header(response.headers, b"content-type")
+        if response.status == HTTPStatus.OK and media_type(content_type) == EVENT_STREAM:
+            async with contextlib.aclosing(_pieces(response)) as pieces:
                 async for chunk in pieces:
                     yield chunk
             return
-        yield await self._as_event(answer)
+        yield await self._as_event(response)
 
-    async def _as_event(self, answer: RelayedResponse) -> bytes:
+    async def _as_event(self, response: RelayedResponse) -> bytes:
         """Return a response that is not a stream as an error event, with its own error if it has one."""
         body = b""
         with contextlib.suppress(ProxyError):
-            async with contextlib.aclosing(_pieces(answer)) as pieces:
+            async with contextlib.aclosing(_pieces(response)) as pieces:
                 async for chunk in pieces:
                     body += chunk
                     if len(body) > _WHOLE_BYTES_MAX:
                         break
         self._record.discard_attempt()
-        error = BadResponse(reason=f"no stream but a {answer.status}, after a heartbeat")
+        error = BadResponse(reason=f"no stream but a {response.status}, after a heartbeat")
         return self._failed(error, read_error(body))
 
     def _failed(self, error: ProxyError, envelope: ErrorEnvelope | None = None) -> bytes:
@@ -121,10 +121,10 @@ async def _cancel(task: "asyncio.Task[None]", opened: "asyncio.Future[RelayedRes
         opened.exception()  # A caller who has left reads no error.
 
 
-async def _pieces(answer: RelayedResponse) -> AsyncGenerator[bytes]:
-    if isinstance(answer.body, bytes):
-        yield answer.body
+async def _pieces(response: RelayedResponse) -> AsyncGenerator[bytes]:
+    if isinstance(response.body, bytes):
+        yield response.body
         return
-    async with contextlib.aclosing(answer.body) as body:
+    async with contextlib.aclosing(response.body) as body:
         async for chunk in body:
             yield chunk

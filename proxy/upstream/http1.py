@@ -20,7 +20,7 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 """Names and values of all headers of a response, and as many of its trailers."""
 HEADERS_MAX: Final = 256
 INTERIM_ANSWERS_MAX: Final = 1000
-"""More 1xx answers to one request are a defect or an attack."""
+"""More 1xx responses to one request are a defect or an attack."""
 FRAMING_RATIO: Final = 16
 """Bytes of chunk sizes and extensions for each byte of the body, beyond `HEAD_BYTES_MAX`."""
 
@@ -182,11 +182,11 @@ class ArrivingResponse:
             pass  # a 101: `on_headers_complete` has ended the response
         except httptools.HttpParserError as error:
             self.surplus = self.ended
-            self._refuse(self._fault or str(error), data)
+            self._fail_invalid(self._fault or str(error), data)
         if not self.ended and self.error is None:
             framing = self.meter.received - self.body_bytes - self._accepted
             if framing > HEAD_BYTES_MAX + FRAMING_RATIO * self.body_bytes:
-                self._refuse("the head or the framing of the response is too large", data)
+                self._fail_invalid("the head or the framing of the response is too large", data)
         if self.ended or self.error is not None:
             self._parser = None
 
@@ -280,8 +280,8 @@ class ArrivingResponse:
         self._fault = words
         raise httptools.HttpParserError(words)
 
-    def _refuse(self, words: str, data: bytes) -> None:
-        """Fail, because this is not sound HTTP."""
+    def _fail_invalid(self, words: str, data: bytes) -> None:
+        """Fail, because this is not valid HTTP."""
         if self._has_head:
             self.fail(httpx2.ReadError(words))
         else:

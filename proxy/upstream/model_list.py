@@ -64,9 +64,9 @@ class ModelList:
 
     async def _fetch_all(self, request_id: str) -> list[ModelEntry]:
         names = [*self._clients]
-        answers = await asyncio.gather(*(self._try(name, request_id) for name in names))
-        lists = [answer for answer in answers if not isinstance(answer, ProxyError)]
-        failures = [answer for answer in answers if isinstance(answer, ProxyError)]
+        results = await asyncio.gather(*(self._try(name, request_id) for name in names))
+        lists = [result for result in results if not isinstance(result, ProxyError)]
+        failures = [result for result in results if isinstance(result, ProxyError)]
         if failures and not lists and not self._known:
             raise failures[0]
         return merge([self._known, *lists])
@@ -124,31 +124,31 @@ class ModelList:
         return ModelEntry(name, entry.created, entry.owned_by, entry.context_length)
 
 
-async def filter_models(answer: RelayedResponse, may_use: Callable[[str], bool]) -> RelayedResponse:
+async def filter_models(response: RelayedResponse, may_use: Callable[[str], bool]) -> RelayedResponse:
     """Drop the models that a caller may not use from the list of an upstream.
 
     Raises:
         BadResponse: The response broke off, or is not a list that can be filtered.
     """
-    if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        return answer
-    body = await _read_whole(answer)
+    if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+        return response
+    body = await _read_whole(response)
     if not body:  # of a HEAD request
-        return answer
+        return response
     try:
         body = filter_listing(body, may_use)
     except ValueError as error:
         raise InvalidResponse("a list of models that cannot be read") from error
-    headers = [pair for pair in answer.headers if pair[0] != b"content-length"]
-    return RelayedResponse(answer.status, [*headers, (b"content-length", str(len(body)).encode())], body)
+    headers = [pair for pair in response.headers if pair[0] != b"content-length"]
+    return RelayedResponse(response.status, [*headers, (b"content-length", str(len(body)).encode())], body)
 
 
-async def _read_whole(answer: RelayedResponse) -> bytes:
-    if isinstance(answer.body, bytes):
-        return answer.body
+async def _read_whole(response: RelayedResponse) -> bytes:
+    if isinstance(response.body, bytes):
+        return response.body
     body = b""
     try:
-        async with contextlib.aclosing(answer.body) as chunks:
+        async with contextlib.aclosing(response.body) as chunks:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > BYTES_MAX:

@@ -58,7 +58,7 @@ async def grant(base_url: str, path: bytes, used: UpstreamCredential | None, cac
         base_url: The address of the upstream.
         path: The path of the request below the version.
         used: The credential of the upstream; None if it needs none.
-        cache_seconds: How long nginx may use the answer at most.
+        cache_seconds: How long nginx may use the response at most.
 
     Raises:
         CredentialError: No token is available.

@@ -20,7 +20,7 @@ from proxy.wire.repairs.conversions import (
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 
 WHOLE_BYTES_MAX: Final = 256 << 20
-"""The longest whole answer that is held in memory to be repaired; longer ones are an error."""
+"""The longest whole response that is held in memory to be repaired; longer ones are an error."""
 _LABELS: Final = {True: EVENT_STREAM + b"; charset=utf-8", False: b"application/json"}
 
 
@@ -86,10 +86,10 @@ class ResponsePrefix:
         if len(self._held) > WHOLE_BYTES_MAX:
             raise InvalidResponse("an answer that is too long to be repaired")
         if self._is_events is None:
-            self._is_events = self._look()
+            self._is_events = self._detect_events()
 
     def has_enough(self, max_event_bytes: int) -> bool:
-        """Whether the bytes suffice: one event of a stream, all of an answer that is repaired as a whole."""
+        """Whether the bytes suffice: one event of a stream, all of a response that is repaired as a whole."""
         if self._is_events is None:
             return False
         if self._is_events and not self._joins:
@@ -117,7 +117,7 @@ class ResponsePrefix:
         joined = stream_to_answer(_repair_all(stream, body), self._call)
         return joined if isinstance(joined, EmbeddedError) else self._repair_whole(joined)
 
-    def _look(self) -> bool | None:
+    def _detect_events(self) -> bool | None:
         """Whether this is an event stream: the first bytes decide where a stream is possible."""
         if self._call.shape is Shape.SPEECH:
             return self._call.streams is True and self._labelled_events
@@ -137,7 +137,7 @@ class ResponsePrefix:
 
     @property
     def _holds_whole(self) -> bool:
-        """Whether an answer has to be complete to be repaired. Speech does not, unless it looks like text."""
+        """Whether a response must be complete to be repaired. Speech does not, unless it looks like text."""
         if self._call.shape != Shape.SPEECH:
             return self._call.shape is not None
         kind = media_type(self._content_type)

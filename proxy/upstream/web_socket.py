@@ -35,7 +35,7 @@ class Handshake(NamedTuple):
         status: Its status.
         headers: Its headers.
         http_version: Such as `1.1`.
-        body: The whole body of a refusal.
+        body: The whole body of a rejection.
         socket: The WebSocket, if it is open.
     """
 
@@ -56,7 +56,7 @@ class SocketOpener:
 
     def __init__(self, *, tls: ssl.SSLContext | bool, proxy: str | None) -> None:
         self._proxy = proxy
-        # No limit here, where callers would wait unseen: the client counts and refuses.
+        # No limit here, where callers would wait unseen: the client counts and rejects.
         self._connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
 
     async def open(
@@ -75,7 +75,7 @@ class SocketOpener:
         """
         responses: list[tuple[aiohttp.ClientResponse, bytes]] = []
         try:
-            async with aiohttp.ClientSession(  # for this handshake alone: it keeps the response that refuses
+            async with aiohttp.ClientSession(  # for this handshake alone: it keeps the response that rejects
                 connector=self._connector,
                 connector_owner=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -152,7 +152,7 @@ class ArrivingMessages:
 
 
 def _keep_responses(responses: list[tuple[aiohttp.ClientResponse, bytes]]) -> aiohttp.TraceConfig:
-    """Read the response that refuses a handshake before aiohttp drops it, and follow no redirect."""
+    """Read the response that rejects a handshake before aiohttp drops it, and follow no redirect."""
     trace = aiohttp.TraceConfig()
 
     async def keep(_session: object, _context: object, ended: aiohttp.TraceRequestEndParams) -> None:

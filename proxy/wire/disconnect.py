@@ -9,9 +9,9 @@ from typing import Final, TypedDict
 EXTENSION: Final = "llm_token_proxy.disconnect"
 """The key of a `DisconnectExtension` among the extensions of a scope."""
 
-Left = Callable[[str], None]
+OnDisconnect = Callable[[str], None]
 """Receives the reason, such as `client_gone`; called at most once, and not in the task of the request."""
-Subscribe = Callable[[Left], None]
+Subscribe = Callable[[OnDisconnect], None]
 
 
 class DisconnectExtension(TypedDict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials, build_source
-from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.credentials.upstream_credential import write_token
 from proxy.settings import Settings, load_settings
 from tests.signing_keys import certificate_pem, pem
@@ -135,7 +135,7 @@ async def bring(settings: Settings, name: str) -> Brought:
     source = build_source(settings.credentials[name], others)
     try:
         fetched = await source.fetch()
-        credential = mint(fetched, generation=1, obtained=0.0, uniform=min)
+        credential = with_deadlines(fetched, generation=1, obtained=0.0, uniform=min)
         headers, query = write_token(others[name].inject, credential, [], b"")
     finally:
         await source.close()

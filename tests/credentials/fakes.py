@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from proxy.credentials import CachedTokenSource, Credential, LocalSharing, MemoryTokenStore, RefreshPolicy
-from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.upstream_credential import TokenUse
@@ -92,7 +92,7 @@ def local_machine(
 def build_credential(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Credential:
     """A credential that was asked for at the moment 1000."""
     fetched = FetchedToken(Secret(token), lifetime)
-    return mint(fetched, generation=generation, obtained=1000.0, uniform=lowest)
+    return with_deadlines(fetched, generation=generation, obtained=1000.0, uniform=lowest)
 
 
 def virtually(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

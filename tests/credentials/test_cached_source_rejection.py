@@ -9,7 +9,7 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
-from proxy.credentials.credential import mint
+from proxy.credentials.credential import with_deadlines
 from proxy.credentials.rejections import SPACING_SECONDS, Purpose
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
@@ -337,7 +337,7 @@ async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
 
         async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
             now, generation = asyncio.get_running_loop().time(), known.generation + 1
-            credential = mint(await fetch(), generation=generation, obtained=now, uniform=lowest)
+            credential = with_deadlines(await fetch(), generation=generation, obtained=now, uniform=lowest)
             return replace(credential, adopted=True)
 
     issuer = FakeIssuer()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FetchedToken, mint
+from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.secret import Secret
 from tests.credentials.fakes import build_credential, highest, lowest
 
@@ -36,7 +36,7 @@ def test_the_deadlines_of_a_token(
 ) -> None:
     for uniform, expected in ((lowest, soft[0]), (highest, soft[1])):
         fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
-        credential = mint(fetched, generation=7, obtained=1000.0, uniform=uniform)
+        credential = with_deadlines(fetched, generation=7, obtained=1000.0, uniform=uniform)
         assert credential.refresh_at == pytest.approx(1000.0 + expected)
         assert credential.expires_at == pytest.approx(1000.0 + hard)
         assert credential.lifetime == pytest.approx(hard)
@@ -57,7 +57,7 @@ def test_the_lifetime_of_a_token_is_reported_as_ages(
     announced: float, longest: float, expiry: float, end: float
 ) -> None:
     fetched = FetchedToken(Secret("t"), announced)
-    credential = mint(fetched, generation=1, obtained=1000.0, uniform=lowest, longest=longest)
+    credential = with_deadlines(fetched, generation=1, obtained=1000.0, uniform=lowest, longest=longest)
     life = credential.life(1012.0)
     assert [*life] == pytest.approx([12.0, credential.refresh_at - 1000.0, expiry, end])
 
@@ -65,7 +65,8 @@ def test_the_lifetime_of_a_token_is_reported_as_ages(
 def test_soft_is_at_60_to_75_percent_and_varies() -> None:
     draw = random.Random(16).uniform
     drawn = [
-        mint(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).refresh_at / 300.0
+        with_deadlines(FetchedToken(Secret("t"), 300.0), generation=1, obtained=0.0, uniform=draw).refresh_at
+        / 300.0
         for _ in range(10_000)
     ]
     assert 0.60 <= min(drawn) < 0.601
@@ -83,7 +84,7 @@ def test_soft_comes_before_hard_and_hard_before_the_end(
     lifetime: float, refresh_in: float | None, fraction: float, obtained: float
 ) -> None:
     fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
-    credential = mint(
+    credential = with_deadlines(
         fetched, generation=1, obtained=obtained, uniform=lambda low, high: low + fraction * (high - low)
     )
     assert obtained < credential.refresh_at <= credential.expires_at < obtained + lifetime
@@ -94,7 +95,7 @@ def test_soft_comes_before_hard_and_hard_before_the_end(
 def test_a_token_without_an_expiry_is_refreshed_before_the_hint_and_stays_valid(
     refresh_in: float, fraction: float, obtained: float
 ) -> None:
-    credential = mint(
+    credential = with_deadlines(
         FetchedToken(Secret("t"), math.inf, refresh_in),
         generation=1,
         obtained=obtained,

@@ -1,4 +1,4 @@
-"""`${env:}`, `${file:}` and `$${`: what they yield, and what they refuse."""
+"""`${env:}`, `${file:}` and `$${`: what they yield, and what they reject."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -50,5 +50,5 @@ def test_the_page_links_to_the_other_language() -> None:
 
 
 def test_only_a_wrong_key_is_an_alert() -> None:
-    assert 'role="alert"' not in sign_in_page(ENGLISH, refused=False)
-    assert f"{ENGLISH.wrong_key}</p>" in sign_in_page(ENGLISH, refused=True)
+    assert 'role="alert"' not in sign_in_page(ENGLISH, rejected=False)
+    assert f"{ENGLISH.wrong_key}</p>" in sign_in_page(ENGLISH, rejected=True)

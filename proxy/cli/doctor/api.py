@@ -192,7 +192,7 @@ class Api:
     async def __aexit__(self, *error: object) -> None:
         await self.client.close()
 
-    def at(self, base_url: str) -> "Api":
+    def with_base_url(self, base_url: str) -> "Api":
         """Return the same API at another base URL."""
         section = self._section.model_copy(update={"base_url": base_url})
         return Api(self.subject, section, self._credential, secrets=self._secrets, seconds=self._seconds)

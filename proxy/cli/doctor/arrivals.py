@@ -14,7 +14,7 @@ TOGETHER_SECONDS: Final = 0.003
 BUFFERED_SHARE: Final = 0.8
 """The share of events that arrive together with the one before, from which on a stream counts as buffered."""
 NOTICEABLE_SECONDS: Final = 0.2
-"""An answer that is complete within this time is too quick to judge."""
+"""A response that is complete within this time is too quick to judge."""
 _CDN_HEADERS: Final = (
     b"cf-ray", b"cf-cache-status", b"x-amz-cf-id", b"x-served-by", b"x-akamai-request-id", b"eagleid",
     b"x-swift-cachetime", b"x-cdn", b"x-cache", b"x-cache-lookup",

@@ -95,7 +95,7 @@ def picture() -> bytes:
 
 
 async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str) -> TimedResponse | Finding:
-    """Return an answer that is a JSON object, a refusal with 400, or the finding about any other response."""
+    """Return a response that is a JSON object, a 400 that rejects it, or the finding about any other."""
     try:
         response = await api.ask(path, body, endpoint=endpoint, model=model)
     except CheckFailed as error:

@@ -93,7 +93,7 @@ def model_names(value: object) -> list[str] | None:
 async def _better_base_url(api: Api) -> Finding | None:
     """Try the base URLs that were probably meant."""
     for identity, base_url in candidates(api.base_url):
-        async with api.at(base_url) as other:
+        async with api.with_base_url(base_url) as other:
             try:
                 response = await other.ask("/models", endpoint=MODELS)
             except CheckFailed:

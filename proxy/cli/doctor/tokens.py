@@ -11,7 +11,7 @@ from typing import Final
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.network import of_failure
 from proxy.cli.trial import TokenTrial, try_credential
-from proxy.credentials.credential import SHORT_LIFE_SECONDS, FetchedToken, mint
+from proxy.credentials.credential import SHORT_LIFE_SECONDS, FetchedToken, with_deadlines
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.reply import Reply, duration
 from proxy.credentials.sources.reply_faults import is_html
@@ -104,13 +104,13 @@ def _fault_of(section: CredentialSettings, reply: Reply) -> str:
 def _judge(
     section: CredentialSettings, subject: str, token: FetchedToken, seconds: float
 ) -> Iterator[Finding]:
-    """Yield findings about a token: its lifetime, and the time to renew it."""
+    """Yield findings about a token: its lifetime, and the time to refresh it."""
     life = token.lifetime
     if math.isinf(life):
         yield Finding("token_endless", subject)
         return
     values = {"life": duration(life), "seconds": f"{seconds:.1f}", "limit": f"{section.timeout:g}"}
-    latest = mint(token, generation=1, obtained=0.0, uniform=max)
+    latest = with_deadlines(token, generation=1, obtained=0.0, uniform=max)
     window = latest.expires_at - latest.refresh_at
     values |= {"refresh": duration(latest.refresh_at), "window": duration(window)}
     if life < SHORT_LIFE_SECONDS:

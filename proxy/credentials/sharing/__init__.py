@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.credentials.credential import REFRESH_FRACTION, Credential, FetchedToken, mint
+from proxy.credentials.credential import REFRESH_FRACTION, Credential, FetchedToken, with_deadlines
 
 Fetch = Callable[[], Awaitable[FetchedToken]]
 
@@ -40,7 +40,7 @@ class FlightContext:
             return credential.obtained > current.obtained
         return credential.digest != current.digest and credential.expires_at > current.expires_at
 
-    def mint(
+    def next_credential(
         self,
         fetched: FetchedToken,
         obtained: float,
@@ -50,7 +50,7 @@ class FlightContext:
         adopted: bool = False,
     ) -> Credential:
         """Give a fetched token its deadlines and the next generation number."""
-        return mint(
+        return with_deadlines(
             fetched,
             generation=self.generation + 1,
             obtained=obtained,

@@ -134,7 +134,7 @@ class FleetSharing:
         if self._required:
             raise TokenFetchError("the shared token store cannot be reached")
         started = self._clock()
-        return known.mint(await fetch(), started, self._policy.uniform, LEADER_FRACTION)
+        return known.next_credential(await fetch(), started, self._policy.uniform, LEADER_FRACTION)
 
     async def _obtain(self, flight: _Flight) -> Credential:
         waiting_since = self._clock()
@@ -152,12 +152,12 @@ class FleetSharing:
     async def _acquire(self, flight: _Flight) -> Credential | Lease:
         while True:
             read_at, hold = self._clock(), self._hold()
-            answer = await self._run(
+            reply = await self._run(
                 flight, ACQUIRE, flight.owner, flight.seen, _ms(hold),
                 "" if self._policy.exclusive else _ms(min(SUCCESSOR_SECONDS, hold)), secrets.token_hex(8),
                 _ms(UNUSED_SECONDS), _ms(hold + self._policy.fetch_timeout),
             )  # fmt: skip
-            match answer:
+            match reply:
                 case [b"record", bytes(raw), int(left)]:
                     found = self._open(flight, raw, read_at, left / 1000)
                     if found is not None:
@@ -246,9 +246,9 @@ class FleetSharing:
         with contextlib.suppress(StoreUnavailable):
             for _ in range(math.ceil(self._policy.fetch_timeout / LOOK_SECONDS)):
                 read_at = self._clock()
-                answer = await self._run(flight, LOOK, lease.owner, flight.seen)
-                if answer:
-                    found = self._open(flight, answer[0], read_at, answer[1] / 1000)
+                reply = await self._run(flight, LOOK, lease.owner, flight.seen)
+                if reply:
+                    found = self._open(flight, reply[0], read_at, reply[1] / 1000)
                     if found is not None:
                         return found
                 await asyncio.sleep(LOOK_SECONDS)
@@ -257,21 +257,21 @@ class FleetSharing:
     async def _store(
         self, flight: _Flight, lease: Lease, fetched: FetchedToken, started: float
     ) -> Credential:
-        credential = flight.known.mint(fetched, started, self._policy.uniform, LEADER_FRACTION)
+        credential = flight.known.next_credential(fetched, started, self._policy.uniform, LEADER_FRACTION)
         left = min(started + usable_life(fetched) - self._clock(), UNUSED_SECONDS)
         if left <= 0:
             return credential
         sealed = write_record(fetched, self._seal, self._keys[0])
         read_at = self._clock()
         try:
-            answer = await self._run(
+            reply = await self._run(
                 flight, STORE, lease.owner, lease.number, lease.epoch, sealed, _ms(left), _ms(UNUSED_SECONDS)
             )
         except StoreUnavailable as error:  # this process can use the token anyway
             self.stats.store_errors += 1
             self._log.warning("token_not_shared", reason=str(error))
             return credential
-        match answer:
+        match reply:
             case [bytes(raw), int(remaining)]:
                 self._log.warning("token_not_shared", reason="there is a later one", number=lease.number)
                 # If a new token revokes the previous one, the later fetch has revoked this token.
@@ -307,7 +307,7 @@ class FleetSharing:
         """Run a script within the remaining Redis time of the flight.
 
         Raises:
-            StoreUnavailable: There was no answer in time, or an error, or no time is left.
+            StoreUnavailable: There was no reply in time, or an error, or no time is left.
         """
         if flight.seconds_left <= 0:
             raise StoreUnavailable("too slow for this flight")

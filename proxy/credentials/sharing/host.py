@@ -53,7 +53,7 @@ class HostSharing:
             obtained = self._policy.clock()
             fetched = await fetch()
             self._write(fetched, obtained)
-            return known.mint(fetched, obtained, self._policy.uniform, LEADER_FRACTION)
+            return known.next_credential(fetched, obtained, self._policy.uniform, LEADER_FRACTION)
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -76,7 +76,9 @@ class HostSharing:
         fetched = read_record(raw, self._seal, self._path.name)
         if fetched is None:
             return None
-        credential = known.mint(fetched, obtained, self._policy.uniform, FOLLOWER_FRACTION, adopted=True)
+        credential = known.next_credential(
+            fetched, obtained, self._policy.uniform, FOLLOWER_FRACTION, adopted=True
+        )
         now = self._policy.clock()
         return credential if now < credential.refresh_at and known.is_better(credential, now) else None
 

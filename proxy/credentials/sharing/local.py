@@ -66,6 +66,6 @@ class LocalSharing:
         ):
             return kept
         latest = replace(known, generation=max(known.generation, kept.generation if kept else 0))
-        credential = latest.mint(await fetch(), started, self._policy.uniform)
+        credential = latest.next_credential(await fetch(), started, self._policy.uniform)
         await self._store.put(credential, self._name, self._policy.clock())
         return credential

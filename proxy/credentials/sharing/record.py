@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from proxy.credentials.credential import FOLLOWER_FRACTION, Credential, FetchedToken, mint, skew_of
+from proxy.credentials.credential import FOLLOWER_FRACTION, Credential, FetchedToken, skew_of, with_deadlines
 from proxy.secret import Secret
 from proxy.settings import CredentialSettings
 from proxy.settings.interpolation import LateReference, LateText
@@ -187,7 +187,7 @@ def adopt(
     life = fetched.lifetime
     # The expiry in Redis is not encrypted, so it may shorten the lifetime but never extend it.
     elapsed = 0.0 if math.isinf(life) else max(usable_life(fetched) - remaining, 0.0)
-    return mint(
+    return with_deadlines(
         fetched,
         generation=generation,
         obtained=read_at - elapsed,

@@ -171,8 +171,8 @@ def _azure_error(error: Exception) -> TokenFetchError:
     from azure.identity import CredentialUnavailableError
 
     chain = [*causes(error)]
-    answers = [each for each in chain if isinstance(each, HttpResponseError) and each.status_code]
-    status = answers[0].status_code if answers else None
+    replies = [each for each in chain if isinstance(each, HttpResponseError) and each.status_code]
+    status = replies[0].status_code if replies else None
     if status is not None:
         permanent = status >= 400 and not is_temporary(status)
     elif any(isinstance(each, ServiceRequestError | ServiceResponseError | TimeoutError) for each in chain):
@@ -180,12 +180,12 @@ def _azure_error(error: Exception) -> TokenFetchError:
     else:
         permanent = isinstance(error, CredentialUnavailableError) or not isinstance(error, AzureError)
     reason = f"azure returned no token: {type(error).__name__}"
-    return TokenFetchError(reason, permanent=permanent, retry_after=_retry_after(answers))
+    return TokenFetchError(reason, permanent=permanent, retry_after=_retry_after(replies))
 
 
-def _retry_after(answers: "Sequence[HttpResponseError]") -> float | None:
+def _retry_after(replies: "Sequence[HttpResponseError]") -> float | None:
     """Return the Retry-After of the issuer in seconds (RFC 9110 10.2.3)."""
-    headers = getattr(answers[0].response, "headers", {}) if answers else {}
+    headers = getattr(replies[0].response, "headers", {}) if replies else {}
     seconds = headers.get("Retry-After", "")
     return float(seconds) if seconds.isascii() and seconds.isdigit() else None
 
@@ -288,11 +288,11 @@ def _google_request(session: "requests.Session", deadline: float) -> "Request":
             seconds = left if timeout is None else min(timeout, left)
             options = {"allow_redirects": False, **options}
             send: Any = super().__call__
-            answer = send(url, method, body, headers, seconds, **options)
-            if is_temporary(answer.status) or 300 <= answer.status < 400:
+            reply = send(url, method, body, headers, seconds, **options)
+            if is_temporary(reply.status) or 300 <= reply.status < 400:
                 # After a TransportError the SDK would retry.
                 raise exceptions.ResponseError("no answer", retryable=True)
-            return answer
+            return reply
 
     return OneAttempt(session)
 

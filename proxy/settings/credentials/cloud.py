@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.fields import CaFile, Count, Name, ProxyUrl, ReadableFile, SecretText, matching
-from proxy.settings.section import Choice, problems_of_choices, refuse, refuse_all, refuse_together
+from proxy.settings.section import Choice, problems_of_choices, reject, reject_all, reject_together
 
 
 class CloudSection(CredentialSection):
@@ -25,7 +25,7 @@ class CloudSection(CredentialSection):
     @classmethod
     def _has_its_sdk(cls, source: str) -> str:
         if not all(_is_installed(module) for module in cls.modules):
-            refuse(f"{source} needs the package {cls.package}: pip install '.[{source}]'")
+            reject(f"{source} needs the package {cls.package}: pip install '.[{source}]'")
         return source
 
 
@@ -76,7 +76,7 @@ def _authority(value: str) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme != "https" or "@" in parts.netloc or parts.query or parts.fragment:
-        refuse('must be a host or its https:// URL, such as "login.microsoftonline.us"')
+        reject('must be a host or its https:// URL, such as "login.microsoftonline.us"')
     return value
 
 
@@ -115,13 +115,13 @@ class AzureCredential(IssuerSection):
     """PEM or PKCS #12 file with the certificate and its RSA key."""
     certificate_password: SecretText | None = None
     token_file: ReadableFile | None = None
-    """The file, for `workload_identity`, with the token that Kubernetes issues and renews."""
+    """The file, for `workload_identity`, with the token that Kubernetes issues and refreshes."""
     authority: Annotated[Name, AfterValidator(_authority)] | None = None
     """The login host of another cloud; by default the public one."""
 
     @model_validator(mode="after")
     def _has_the_keys_of_its_method(self) -> Self:
-        refuse_all(problems_of_choices(self, _METHODS, _HINTS))
+        reject_all(problems_of_choices(self, _METHODS, _HINTS))
         return self
 
 
@@ -132,13 +132,13 @@ _SERVICE_ACCOUNT: Final = "service_account"
 
 def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
-        refuse("is empty: name at least one scope")
+        reject("is empty: name at least one scope")
     return value
 
 
 def _key_file(path: Path) -> Path:
     if _kind_of_key(path) not in {_SERVICE_ACCOUNT, "external_account"}:
-        refuse("must be the JSON file of a service account or of an external account")
+        reject("must be the JSON file of a service account or of an external account")
     return path
 
 
@@ -170,13 +170,13 @@ class GoogleCredential(IssuerSection):
     @model_validator(mode="after")
     def _fits_its_file(self) -> Self:
         if self.audience is not None and "scopes" in self.model_fields_set:
-            refuse("cannot be combined with scopes: an ID token has none", "audience")
-        refuse_together({"audience": self.audience, "subject": self.subject})
+            reject("cannot be combined with scopes: an ID token has none", "audience")
+        reject_together({"audience": self.audience, "subject": self.subject})
         if self.subject is not None and self.file is None:
-            refuse("requires file as well: that of a service account", "subject")
+            reject("requires file as well: that of a service account", "subject")
         for key in ("audience", "subject"):
             if getattr(self, key) is not None and self.file and _kind_of_key(self.file) != _SERVICE_ACCOUNT:
-                refuse("needs the file of a service account", key)
+                reject("needs the file of a service account", key)
         return self
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.fields import DottedPath, EndpointUrl, HeaderName, PositiveSeconds, UtcOffset
 from proxy.settings.recipe_values import BasicPair, HeaderTextOrSecret, Json, Scalar, Text, json_value
-from proxy.settings.section import Checked, Section, Table, refuse, refuse_together
+from proxy.settings.section import Checked, Section, Table, reject, reject_together
 
 THIRTY_ONE_DAYS = 31 * 24 * 3600.0
 
@@ -37,9 +37,9 @@ class Expiry(Section):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.path is None and self.unit != "jwt":
-            refuse("is required", "path")
+            reject("is required", "path")
         if self.offset is not None and self.unit != "iso8601":
-            refuse('is only used with as = "iso8601"', "offset")
+            reject('is only used with as = "iso8601"', "offset")
         return self
 
 
@@ -84,11 +84,11 @@ class HttpCredential(RequestSection):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        refuse_together({"json": self.json_body, "form": self.form})
+        reject_together({"json": self.json_body, "form": self.form})
         places = {
             "token": self.token,
             "token_header": self.token_header,
             "token_text": self.token_text or None,
         }
-        refuse_together(places, 'is required: the path of the token in the reply, such as "data.token"')
+        reject_together(places, 'is required: the path of the token in the reply, such as "data.token"')
         return self

@@ -10,7 +10,7 @@ from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.fields import Count, Name, SecretText
 from proxy.settings.interpolation import late_texts
 from proxy.settings.recipe_values import Json, json_value
-from proxy.settings.section import Checked, Problem, refuse, refuse_all
+from proxy.settings.section import Checked, Problem, reject, reject_all
 
 _PEM: Final = "-----BEGIN "
 
@@ -47,7 +47,7 @@ def claim_problems(
 def json_table(value: object) -> Json:
     """Freeze a JSON object; strings from the environment or from files become secrets."""
     if not isinstance(value, Mapping):
-        refuse("must be a table")
+        reject("must be a table")
     return json_value(value)
 
 
@@ -78,7 +78,7 @@ class JwtCredential(CredentialSection):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        refuse_all(self._problems())
+        reject_all(self._problems())
         return self
 
     def _problems(self) -> Iterator[Problem]:

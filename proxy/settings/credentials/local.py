@@ -19,9 +19,9 @@ from proxy.settings.section import (
     Table,
     frozen,
     problems_of_choices,
-    refuse,
-    refuse_all,
-    refuse_together,
+    reject,
+    reject_all,
+    reject_together,
 )
 
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
@@ -40,7 +40,7 @@ class StaticCredential(CredentialSection):
     @model_validator(mode="after")
     def _has_one_place(self) -> Self:
         missing = "is required: the token itself, or file with the path of a file that contains it"
-        refuse_together({"value": self.value, "file": self.file}, missing)
+        reject_together({"value": self.value, "file": self.file}, missing)
         return self
 
 
@@ -60,8 +60,8 @@ class FileCredential(CredentialSection):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        refuse_all(problems_of_choices(self, _FILE_CHOICES, _HINTS))
-        _refuse_expires_without_token(self)
+        reject_all(problems_of_choices(self, _FILE_CHOICES, _HINTS))
+        _reject_expires_without_token(self)
         return self
 
 
@@ -76,9 +76,9 @@ _EXEC_CHOICES: Final = (
 )
 
 
-def _refuse_expires_without_token(section: "FileCredential | ExecCredential") -> None:
+def _reject_expires_without_token(section: "FileCredential | ExecCredential") -> None:
     if section.expires and section.token is None and section.format == "auto":
-        refuse("requires token as well: both are paths in JSON", "expires")
+        reject("requires token as well: both are paths in JSON", "expires")
 
 
 # --- commands
@@ -88,16 +88,16 @@ def _argument(value: object) -> str | Secret:
     """Accept any string without a NUL, which would end it; an `Interpolated` becomes a secret."""
     text = value.reveal() if isinstance(value, Secret) else value
     if not isinstance(text, str):
-        refuse("must be a string")
+        reject("must be a string")
     if "\0" in text:
-        refuse("must not contain a NUL character")
+        reject("must not contain a NUL character")
     return Secret(str(text)) if isinstance(value, Secret | Interpolated) else text
 
 
 def _folder(path: Path, info: ValidationInfo) -> Path:
     located = _settings_folder(info) / path
     if "\0" in str(path) or not located.is_dir():
-        refuse("is not a folder")
+        reject("is not a folder")
     return located
 
 
@@ -116,15 +116,15 @@ def _environ(info: ValidationInfo) -> Mapping[str, str]:
 def _located(program: str, info: ValidationInfo) -> str:
     """Return the absolute path of a program, because the command may start in another folder."""
     if not program:
-        refuse("must name a program first", 0)
+        reject("must name a program first", 0)
     if "/" in program:
         found = shutil.which(_settings_folder(info) / program)
         if found is None:
-            refuse("is not a program that can be run: it does not exist or is not executable", 0)
+            reject("is not a program that can be run: it does not exist or is not executable", 0)
     else:
         found = shutil.which(program, path=_environ(info).get("PATH", os.defpath))
         if found is None:
-            refuse("was not found on PATH: give its path, or install it", 0)
+            reject("was not found on PATH: give its path, or install it", 0)
     return str(Path(found).absolute())
 
 
@@ -162,15 +162,15 @@ class ExecCredential(CredentialSection):
     @classmethod
     def _can_be_run(cls, command: tuple[str | Secret, ...], info: ValidationInfo) -> tuple[str | Secret, ...]:
         if not command:
-            refuse("must name a program")
+            reject("must name a program")
         program, *arguments = command
         name = program.reveal() if isinstance(program, Secret) else program
         return (_located(name, info), *arguments)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        refuse_all(problems_of_choices(self, _EXEC_CHOICES, _HINTS))
-        _refuse_expires_without_token(self)
+        reject_all(problems_of_choices(self, _EXEC_CHOICES, _HINTS))
+        _reject_expires_without_token(self)
         return self
 
     @model_validator(mode="after")

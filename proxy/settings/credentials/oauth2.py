@@ -9,7 +9,7 @@ from proxy.settings.credentials.jwt import claim_problems, json_table, key_probl
 from proxy.settings.credentials.section import RequestSection
 from proxy.settings.fields import Count, EndpointUrl, Name, PlainText, SecretText
 from proxy.settings.recipe_values import Json, SecretOrLate, Text
-from proxy.settings.section import Checked, Choice, Problem, Table, problems_of_choices, refuse_all
+from proxy.settings.section import Checked, Choice, Problem, Table, problems_of_choices, reject_all
 
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
 
@@ -106,7 +106,7 @@ class OAuth2Credential(RequestSection):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        refuse_all([*self._problems()])
+        reject_all([*self._problems()])
         return self
 
     def _problems(self) -> Iterator[Problem]:

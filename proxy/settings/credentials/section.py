@@ -15,7 +15,7 @@ from proxy.settings.fields import (
     Template,
 )
 from proxy.settings.recipe_values import Scalar
-from proxy.settings.section import Section, refuse, refuse_together
+from proxy.settings.section import Section, reject, reject_together
 
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"})
 
@@ -38,9 +38,9 @@ class Inject(Section):
 
     @model_validator(mode="after")
     def _goes_to_one_place(self) -> Self:
-        refuse_together({"header": self.header, "query": self.query})
+        reject_together({"header": self.header, "query": self.query})
         if self.header is not None and self.header.lower() in _FRAMING:
-            refuse("controls the connection and cannot carry a token", "header")
+            reject("controls the connection and cannot carry a token", "header")
         return self
 
 
@@ -58,11 +58,11 @@ class Invalidation(Section):
     @model_validator(mode="after")
     def _names_path_and_values_together(self) -> Self:
         if self.path is not None and not self.values:
-            refuse("is required with path: the values that mean a rejection", "in")
+            reject("is required with path: the values that mean a rejection", "in")
         if self.values and self.path is None:
-            refuse("is required with in: where the body holds the value", "path")
+            reject("is required with in: where the body holds the value", "path")
         if self.path is None and self.status < 400 and self.www_authenticate is None:
-            refuse("would match every response: restrict it with path and in", "status")
+            reject("would match every response: restrict it with path and in", "status")
         return self
 
 
@@ -101,5 +101,5 @@ class RequestSection(CredentialSection):
     @model_validator(mode="after")
     def _has_a_certificate_for_its_key(self) -> Self:
         if self.client_key is not None and self.client_cert is None:
-            refuse("requires client_cert as well", "client_key")
+            reject("requires client_cert as well", "client_key")
         return self

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FOLLOWER_FRACTION, FetchedToken, mint
+from proxy.credentials.credential import FOLLOWER_FRACTION, FetchedToken, with_deadlines
 from proxy.credentials.sharing.record import Seal, adopt, read_record, write_record
 from proxy.secret import Secret
 from tests.credentials.fakes import lowest
@@ -33,7 +33,7 @@ def test_an_unreadable_record_is_none(raw: bytes) -> None:
 @given(st.floats(2.0, 1e6), st.floats(0.0, 0.99))
 def test_the_expiry_is_that_of_the_store(lifetime: float, gone: float) -> None:
     fetched = FetchedToken(Secret("t"), lifetime)
-    minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
+    minted = with_deadlines(fetched, generation=1, obtained=0.0, uniform=lowest)
     remaining = minted.expires_at * (1 - gone)
     adopted = adopt(fetched, read_at=5000.0, remaining=remaining, generation=4, uniform=lowest)
     assert adopted.expires_at == pytest.approx(5000.0 + remaining)

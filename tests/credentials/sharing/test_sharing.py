@@ -16,7 +16,7 @@ def lowest(low: float, _high: float) -> float:
 
 def token(text: str, obtained: float = 0.0, lifetime: float = 300.0) -> Credential:
     """A credential with this token."""
-    return FlightContext().mint(FetchedToken(Secret(text), lifetime), obtained, lowest)
+    return FlightContext().next_credential(FetchedToken(Secret(text), lifetime), obtained, lowest)
 
 
 OLD = token("old")
@@ -46,7 +46,10 @@ def test_an_expired_token_is_never_better() -> None:
 
 def test_a_new_token_gets_the_next_number_and_no_more_life_than_known() -> None:
     known = FlightContext(generation=6, longest=60.0)
-    minted = known.mint(FetchedToken(Secret("x"), 300.0), 5.0, lowest, adopted=True)
+    minted = known.next_credential(FetchedToken(Secret("x"), 300.0), 5.0, lowest, adopted=True)
     assert (minted.generation, minted.adopted) == (7, True)
     assert minted.expires_at <= 65.0
-    assert replace(known, longest=1e9).mint(FetchedToken(Secret("x"), 300.0), 5.0, lowest).expires_at > 65.0
+    assert (
+        replace(known, longest=1e9).next_credential(FetchedToken(Secret("x"), 300.0), 5.0, lowest).expires_at
+        > 65.0
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials.credential import mint
+from proxy.credentials.credential import with_deadlines
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.cloud import checked_token
 from proxy.credentials.sources.http import HttpTokenSource
@@ -102,6 +102,6 @@ async def test_an_end_by_our_own_clock_leaves_a_margin(
     assert is_certain([("life", unit)], reply({"life": value}, dated=dated), "t", 1e6) is certain
     source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=(("life", unit),)))
     fetched = source.read(reply({"t": "token", "life": value}, dated=dated))
-    minted = mint(fetched, generation=1, obtained=0.0, uniform=lowest)
+    minted = with_deadlines(fetched, generation=1, obtained=0.0, uniform=lowest)
     assert fetched.lifetime - minted.expires_at == pytest.approx(10.0 if certain else 30.0, abs=0.2)
     await source.close()
