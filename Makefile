@@ -26,7 +26,7 @@ PEERS_MADE := $(patsubst $(PEER_LOCKS)/%.txt,$(PEERS)/%/.made,$(wildcard $(PEER_
               $(PEERS)/portkey/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-systemd run test check format lint types bench bench-peers fuzz soak clients lock release clean
+.PHONY: help install install-systemd run test quick check format lint types bench bench-peers fuzz soak clients lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration g
 
 test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or redis-server is a failure)
 	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m tests $(TESTS)
+
+quick: lint types ## Lint, types and the fast tests, in half a minute
+	@$(BIN)/python -m tests --quick
 
 check: lint types test ## What CI runs: format, lint, types, tests
 

@@ -3,6 +3,7 @@
 Tests in a browser have a phase of their own. So have tests of several workers, attacks on a fleet, the fuzzer
 and the soak; they run only with `PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the
 last line counts the tests of all. Arguments are pytest's: they choose other tests, which run in one phase.
+`--quick` stands for tests that start no process and take some seconds in all.
 """
 
 import json
@@ -17,14 +18,35 @@ from typing import Final
 
 from tests.conftest import TALLY_VARIABLE
 
-WORKERS: Final = len(os.sched_getaffinity(0)) + 2
+CORES: Final = len(os.sched_getaffinity(0))
+WORKERS: Final = CORES + 2
 """Two more than there are cores, since many tests wait."""
 ROOT: Final = Path(__file__).parents[1]
+QUICK: Final = (
+    "tests/access",
+    "tests/lifecycle",
+    "tests/settings",
+    "tests/test_architecture.py",
+    "tests/test_docs.py",
+    "tests/test_drain.py",
+    "tests/test_errors.py",
+    "tests/test_secret.py",
+    "tests/upstream/test_relay.py",
+    "tests/upstream/test_routing.py",
+    "tests/wire/test_endpoints.py",
+    "tests/wire/test_event_stream.py",
+    "tests/wire/test_headers.py",
+    "tests/wire/test_paths.py",
+    "tests/wire/test_stream_errors.py",
+)
+"""What `--quick` runs."""
 
 
 def phases(arguments: list[str]) -> list[list[str]]:
     """The arguments of each run of pytest."""
     parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
+    if arguments[:1] == ["--quick"]:
+        return [["-q", "-n", str(CORES), *QUICK, *arguments[1:]]]
     if arguments:
         return [["-m", "not fleet", *parallel, *arguments]]
     marked = [

@@ -1,6 +1,7 @@
 """`make` finishes or repairs an environment, and says so. A stand-in for Python records what it is asked."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy import __version__
+from tests.__main__ import QUICK
 from tests.conftest import require
 
 ROOT = Path(__file__).parents[1]
@@ -153,3 +155,10 @@ def test_systemd_finds_no_fault_in_the_installed_units(made: Made, tmp_path: Pat
     said = subprocess.run(verify, capture_output=True, text=True, check=False)
     of_ours = [line for line in said.stderr.splitlines() if "llm-token-proxy" in line]
     assert (said.returncode, of_ours) == (0, [])
+
+
+def test_the_quick_tests_exist_and_the_hooks_use_the_projects_own_tools() -> None:
+    assert [path for path in QUICK if not (ROOT / path).exists()] == []
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"repo: (\S+)", hooks) == ["local"]
+    assert {*re.findall(r"entry: (\S+)", hooks)} == {".venv/bin/ruff", ".venv/bin/mypy"}

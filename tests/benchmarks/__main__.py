@@ -50,6 +50,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="store_true", help="keep the run in docs/performance/, with its tables"
     )
+    parser.add_argument(
+        "--busy", action="store_true", help="keep the run even if other programs use the machine's cores"
+    )
     options = parser.parse_args(arguments)
     rows, only, rounds = tuple(SYSTEMS), SCENARIOS, 5
     if options.peers:
@@ -70,6 +73,24 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def check_load(options: argparse.Namespace, load: float, cores: int) -> None:
+    """Refuse to keep a run if other programs compete with what is measured.
+
+    Args:
+        options: The command line.
+        load: The average number of runnable processes of the last minute.
+        cores: How many cores the machine has.
+
+    Raises:
+        BenchError: The machine is busy, and `--busy` was not given.
+    """
+    if options.keep and not options.busy and load > cores:
+        raise BenchError(
+            f"the machine is busy (load average {load:.1f} on {cores} cores), so this run would not be "
+            "comparable; wait, or keep it anyway with --busy"
+        )
 
 
 async def bench(options: argparse.Namespace, cores: Sequence[int]) -> Report:
@@ -137,6 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit 0 with a valid table, 1 with a failure or a ratio over its bar."""
     options = parse_arguments(arguments)
     try:
+        check_load(options, os.getloadavg()[0], os.cpu_count() or 1)
         report = uvloop.run(bench(options, prepare_machine()))
     except BenchError as error:
         print(error, file=sys.stderr)
