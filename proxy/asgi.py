@@ -252,6 +252,7 @@ async def _send_relayed(request: ArrivedRequest, response: RelayedResponse, send
     write = _to_caller(send)
     body = response.body
     request.body.wanted.set()  # A response has begun: what arrives now needs no `100 Continue`.
+    request.exchange.begin_response()
     await write({"type": "http.response.start", "status": response.status, "headers": response.headers})
     if isinstance(body, bytes):
         await write({"type": "http.response.body", "body": body, "more_body": False})
@@ -285,6 +286,7 @@ def _send_for_quart(request: ArrivedRequest, send: ASGISendCallable) -> ASGISend
     async def write_for_quart(message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start":
             request.body.wanted.set()  # A response has begun: what arrives now needs no `100 Continue`.
+            request.exchange.begin_response()
             message["headers"] = [(name, _as_received(value)) for name, value in message["headers"]]
         await write(message)
 

@@ -55,6 +55,7 @@ class ExchangeScope:
         self.interrupted = interrupted
         self._context = request_context(record.request_id)
         self._is_counted_stream = False
+        self._is_waiting = False
 
     @property
     def services(self) -> Services:
@@ -73,7 +74,15 @@ class ExchangeScope:
         """
         load = self.services.load
         load.begin(caller, self.services.settings.limits.max_loop_lag)
+        self._is_waiting = True
         self.closing.callback(load.end, caller)
+        self.closing.callback(self.begin_response)
+
+    def begin_response(self) -> None:
+        """Note that the response begins, or that there will be none."""
+        if self._is_waiting and self.caller is not None:
+            self._is_waiting = False
+            self.services.load.answer(self.caller)
 
     async def count_stream(self, caller: Caller) -> None:
         """Count the exchange as a stream of its caller, once, until its end.

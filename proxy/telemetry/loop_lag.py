@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from proxy.telemetry.histogram import Histogram
@@ -15,6 +16,9 @@ WINDOW_SECONDS: Final = 60.0
 since the last one."""
 RECENT_SECONDS: Final = 1.0
 """A burst of requests delays the loop for less than this; too much work for longer."""
+REQUEST_TURNS: Final = 10
+"""A relayed request takes more turns of the loop than this before its response begins. Where hundreds of
+requests take turns, each turn may be short, and every request late."""
 BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -24,6 +28,8 @@ class LoopLag:
     def __init__(self) -> None:
         self.histogram = Histogram(BUCKETS)
         """All measurements, in seconds."""
+        self.listener: Callable[[float], None] | None = None
+        """A function that gets the lateness of requests after each measurement."""
         self._recent: deque[float] = deque()
         self._recent_seconds = 0.0
         self._window_end = -math.inf
@@ -35,21 +41,32 @@ class LoopLag:
             due = time.monotonic() + PERIOD_SECONDS
             await asyncio.sleep(PERIOD_SECONDS)
             now = time.monotonic()
-            self.add(max(0.0, now - due), now)
+            for _ in range(REQUEST_TURNS):
+                await asyncio.sleep(0)
+            self.add(max(0.0, now - due), now, max(0.0, time.monotonic() - due))
 
-    def add(self, lag: float, now: float) -> None:
-        """Count one measurement."""
+    def add(self, lag: float, now: float, request_lag: float | None = None) -> None:
+        """Count one measurement.
+
+        Args:
+            lag: How late a timer was.
+            now: The time.
+            request_lag: How late the work of `REQUEST_TURNS` turns was; by default as late as the timer.
+        """
+        late = lag if request_lag is None else request_lag
         self.histogram.add(lag)
         self._turn_window(now)
         self._maximum = max(self._maximum, lag)
-        self._recent.append(lag)
-        self._recent_seconds += PERIOD_SECONDS + lag
+        self._recent.append(late)
+        self._recent_seconds += PERIOD_SECONDS + late
         while self._recent_seconds - (oldest := PERIOD_SECONDS + self._recent[0]) >= RECENT_SECONDS:
             self._recent.popleft()
             self._recent_seconds -= oldest
+        if self.listener is not None:
+            self.listener(late)
 
     def late_share(self, seconds: float) -> float:
-        """The share of the last second in which the loop was late by at least so much."""
+        """The share of the last second in which requests were late by at least so much."""
         late = sum(PERIOD_SECONDS + lag for lag in self._recent if lag >= seconds)
         return late / max(self._recent_seconds, RECENT_SECONDS)
 

@@ -1,5 +1,7 @@
 """Overload: the callers that cause it are refused, others are not, and held requests stay."""
 
+import contextlib
+
 import pytest
 
 from proxy.access import Caller
@@ -64,12 +66,49 @@ def test_callers_with_equal_loads_are_rejected_equally() -> None:
             load.begin(caller, MAX_LAG)
 
 
+def test_streams_that_run_do_not_excuse_a_flood_of_another_caller() -> None:
+    load = Load(lagging(MAX_LAG))
+    begin(load, MODEST, 100)
+    for _ in range(100):
+        load.answer(MODEST)
+    begin(load, FLOODING, 10)
+    with pytest.raises(ServerOverloaded):
+        load.begin(FLOODING, MAX_LAG)
+    load.begin(MODEST, MAX_LAG)
+
+
 def test_finished_requests_reduce_the_load() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, FLOODING, 2)
     for _ in range(2):
+        load.answer(FLOODING)
         load.end(FLOODING)
     load.begin(FLOODING, MAX_LAG)
+
+
+def test_the_limit_follows_the_lag() -> None:
+    lag = lagging(MAX_LAG)
+    load = Load(lag)
+    begin(load, FLOODING, 100)
+    with pytest.raises(ServerOverloaded):
+        load.begin(FLOODING, MAX_LAG)
+    for _ in range(100):
+        load.answer(FLOODING)
+    begun = 0
+    for _ in range(200):  # on time, and the limit is used
+        lag.add(0.0, now=100.0)
+        with contextlib.suppress(ServerOverloaded):
+            while True:
+                load.begin(FLOODING, MAX_LAG)
+                begun += 1
+    assert 200 <= begun <= 251  # half of what waited at first, and one more each time
+    for _ in range(50):
+        lag.add(MAX_LAG, now=100.0)
+    for _ in range(begun - 2):
+        load.answer(FLOODING)
+    with pytest.raises(ServerOverloaded):  # two that wait are too many now
+        load.begin(FLOODING, MAX_LAG)
+    load.begin(MODEST, MAX_LAG)
 
 
 def test_a_burst_is_not_an_overload() -> None:

@@ -1,11 +1,14 @@
 """What callers notice of an overload that one of them causes.
 
 `python -m tests.benchmarks.overload` holds streams, floods the service with the key of another caller, and
-lets a third one send a request now and then: with and without `max_loop_lag`. (Linux, two cores.)
+lets a third one send a request now and then: with and without `max_loop_lag`. The last column is the share of
+a core that the service, the upstream and the callers get: the figures are those of the service only where it
+is alone on its core and needs all of it. (Linux, two cores.)
 """
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,12 +23,13 @@ import uvloop
 from tests.benchmarks import wire
 from tests.benchmarks.__main__ import prepare_machine
 from tests.benchmarks.load import build_request, connect
+from tests.benchmarks.process import cpu_ns
 from tests.benchmarks.rounds import quantile
 from tests.benchmarks.scenarios import stream_request
 from tests.benchmarks.systems import Proxy
 from tests.benchmarks.targets import Gateway
 
-MAX_LAG: Final = 0.01
+MAX_LAG: Final = 0.03
 INTERVAL_MS: Final = 250
 PAUSE_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 1.0
@@ -67,6 +71,8 @@ class Seen:
     modest: list[float] = field(default_factory=list)
     """Seconds of the third caller's requests."""
     modest_refused: int = 0
+    busy: tuple[float, ...] = ()
+    """The share of its core that the service, the upstream and the callers needed."""
 
 
 async def measure(
@@ -89,15 +95,24 @@ async def measure(
             modest = group.create_task(_ask_now_and_then(proxy, phase))
             await asyncio.sleep(SETTLE_SECONDS)
             calm.gaps.clear()
-            await asyncio.sleep(seconds)
+            calm.busy = await _busy(seconds, proxy.pids(), gateway.pids())
             phase[0] = Seen()
             floods = [group.create_task(_flood(proxy, phase)) for _ in range(flood)]
             await asyncio.sleep(SETTLE_SECONDS)
             phase[0] = flooded
-            await asyncio.sleep(seconds)
+            flooded.busy = await _busy(seconds, proxy.pids(), gateway.pids())
             for task in [*held, *floods, modest]:
                 task.cancel()
         return calm, flooded
+
+
+async def _busy(seconds: float, *others: Sequence[int]) -> tuple[float, ...]:
+    """Wait, and return the share of a core that other processes and this one needed meanwhile."""
+    groups = [*others, [os.getpid()]]
+    began, before = time.monotonic(), [cpu_ns(group) for group in groups]
+    await asyncio.sleep(seconds)
+    took = time.monotonic() - began
+    return tuple((cpu_ns(group) - ns) / 1e9 / took for group, ns in zip(groups, before, strict=True))
 
 
 async def _hold(proxy: LimitedProxy, events: int, phase: list[Seen], delay: float) -> None:
@@ -165,14 +180,15 @@ def main(arguments: list[str]) -> int:
     print(
         f"{'max_loop_lag':<12} {'phase':<8} {'gap p50, p99 ms':>16} {'accepted':>8} {'refused':>8}", end=" "
     )
-    print(f"{'refusal p99 ms':>14} {'modest p50, p99 ms':>18} {'refused':>7}")
+    print(f"{'refusal p99 ms':>14} {'modest p50, p99 ms':>18} {'refused':>7} {'busy %':>12}")
     for max_lag in (0.0, MAX_LAG):
         seen = uvloop.run(measure(max_lag, options.streams, options.flood, options.seconds, cores))
         for name, one in zip(("calm", "flooded"), seen, strict=True):
             gaps = f"{_ms(one.gaps, 0.5)}, {_ms(one.gaps, 0.99)}"
+            busy = ", ".join(f"{100 * share:.0f}" for share in one.busy)
             modest = f"{_ms(one.modest, 0.5)}, {_ms(one.modest, 0.99)}"
             print(f"{max_lag:<12} {name:<8} {gaps:>16} {len(one.accepted):>8} {len(one.refused):>8}", end=" ")
-            print(f"{_ms(one.refused, 0.99):>14} {modest:>18} {one.modest_refused:>7}")
+            print(f"{_ms(one.refused, 0.99):>14} {modest:>18} {one.modest_refused:>7} {busy:>12}")
     return 0
 
 

@@ -6,7 +6,7 @@ import time
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.telemetry import Metrics
-from proxy.telemetry.loop_lag import PERIOD_SECONDS, WINDOW_SECONDS, LoopLag
+from proxy.telemetry.loop_lag import PERIOD_SECONDS, REQUEST_TURNS, WINDOW_SECONDS, LoopLag
 from tests.loopback import until
 
 
@@ -19,6 +19,22 @@ def samples(lag: LoopLag) -> dict[str, float]:
         for sample in family.samples
         if sample.name.startswith("llm_proxy_loop_lag_")
     }
+
+
+async def test_work_that_takes_turns_with_much_other_work_is_late_though_no_turn_is_long() -> None:
+    lag = LoopLag()
+
+    async def work() -> None:
+        while True:
+            time.sleep(0.0005)  # noqa: ASYNC251 - some work
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work()) for _ in range(10)]
+        tasks.append(group.create_task(lag.measure()))
+        await until(lambda: lag.late_share(REQUEST_TURNS * 0.005) > 0.5)
+        for task in tasks:
+            task.cancel()
 
 
 async def test_a_blocked_loop_is_measured() -> None:
