@@ -255,7 +255,7 @@ def _life_facts(reading: TokenReading, words: Words) -> Iterable[str]:
     yield words.life.format(left=left, life=words.duration(life.end))
     if life.refresh < life.expiry:
         wait = life.refresh - life.age
-        yield words.renewed_in.format(time=words.duration(wait)) if wait > 0 else words.renewed_now
+        yield words.refreshed_in.format(time=words.duration(wait)) if wait > 0 else words.refreshed_now
 
 
 def _upstreams(overview: Overview, words: Words) -> str:

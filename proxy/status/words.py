@@ -84,8 +84,8 @@ class Words:
     token_states: Mapping[str, str]
     life: str
     life_endless: str
-    renewed_in: str
-    renewed_now: str
+    refreshed_in: str
+    refreshed_now: str
     unavailable: str
     next_try: str
     waiting: str
@@ -163,19 +163,19 @@ ENGLISH: Final = Words(
     token_states={
         "empty": "No token",
         "fresh": "Valid",
-        "stale": "Valid, being renewed",
+        "stale": "Valid, being refreshed",
         "suspect": "Rejected once, being replaced",
         "expired": "Expired",
     },
     life="{left} left of {life}",
     life_endless="does not expire",
-    renewed_in="renewed in {time}",
-    renewed_now="renewal is due",
+    refreshed_in="refreshed in {time}",
+    refreshed_now="refresh is due",
     unavailable="no token can be sent",
     next_try="next attempt in {time}",
     waiting="{count} requests are waiting",
     failures="{failed} of {count} fetches failed",
-    soft_mark="renewed from here on",
+    soft_mark="refreshed from here on",
     hard_mark="no longer sent from here on",
     upstreams="Upstreams",
     circuits={"closed": "Circuit closed", "opened": "Circuit open", "half-opened": "Circuit being tested"},
@@ -242,8 +242,8 @@ CHINESE: Final = Words(
     },
     life="剩余 {left}，有效期 {life}",
     life_endless="不过期",
-    renewed_in="{time} 后更新",
-    renewed_now="已到更新时间",
+    refreshed_in="{time} 后更新",
+    refreshed_now="已到更新时间",
     unavailable="没有可以发送的令牌",
     next_try="{time} 后重试",
     waiting="{count} 个请求在等待",

@@ -12,8 +12,8 @@ def test_a_token_is_described_by_its_remaining_lifetime() -> None:
     def told(*tokens: object) -> str:
         return parts(merge([replace(EMPTY, credentials=[*tokens])], 1), ENGLISH, 0.0)["credentials"]  # type: ignore[list-item]
 
-    assert "4 min 38 s left of 5 min · renewed in 3 min 12 s" in told(token("corp", "fresh", 12))
-    assert "renewal is due" in told(token("corp", "stale", 250))
+    assert "4 min 38 s left of 5 min · refreshed in 3 min 12 s" in told(token("corp", "fresh", 12))
+    assert "refresh is due" in told(token("corp", "stale", 250))
     assert "no token can be sent" in told(token("corp", "expired", 295))
     assert "no token can be sent · next attempt in 44 s" in told(token("corp", "empty", 0, backoff=44.0))
     assert "does not expire" in told(token("corp", "fresh", 12, float("inf")))
