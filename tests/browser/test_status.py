@@ -138,7 +138,7 @@ async def test_the_figures_change_without_a_reload(operator: Operator) -> None:
     await expect(page.locator("#upstreams .state").first).to_have_text("Circuit open")
 
 
-async def test_what_does_not_change_is_not_replaced(operator: Operator) -> None:
+async def test_unchanged_elements_are_not_replaced(operator: Operator) -> None:
     page = await operator.signed_in()
     await expect(page.locator("#link")).to_have_attribute("data-state", "live")
     await page.evaluate("document.getElementById('problems').dataset.seen = 'yes'")

@@ -56,7 +56,7 @@ async def test_a_lease_under_which_nothing_was_published_is_released_silently(st
         watching.cancel()
 
 
-async def test_an_answer_whose_lease_is_renewed_goes_on(store: RedisServer) -> None:
+async def test_an_answer_whose_lease_is_renewed_continues(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed), asyncio.TaskGroup() as group:
         leases = RedisLeases(redis, seconds=60)
         broker = RedisBroker(redis, feed, leases)

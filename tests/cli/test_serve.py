@@ -149,7 +149,7 @@ async def status(url: str, method: str, path: str) -> tuple[int, list[str]]:
         return answer.status, answer.header("connection")
 
 
-async def test_what_the_server_itself_rejects_is_counted_by_status(tmp_path: Path) -> None:
+async def test_requests_rejected_by_the_server_are_counted_by_status(tmp_path: Path) -> None:
     requests = (
         b"GET / HTTP/1.1\r\n\r\n", b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 1000 + b"\r\n",

@@ -106,7 +106,7 @@ async def test_a_credential_process(around: Surroundings) -> None:
     assert brought.fetched.lifetime == pytest.approx(3600, abs=5)
 
 
-async def test_a_git_helper_is_asked_for_the_host_and_nobody_is_prompted(around: Surroundings) -> None:
+async def test_a_git_helper_gets_the_host_and_does_not_prompt(around: Surroundings) -> None:
     end = int(time.time()) + 3600
     said = f"protocol=https\nhost=llm\nusername=oauth2\npassword=gho_1\npassword_expiry_utc={end}\n"
     asked = f"protocol=https host={value_of('LLM_HOST')}"

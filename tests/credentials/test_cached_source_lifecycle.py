@@ -139,7 +139,7 @@ async def test_a_close_that_is_cancelled_is_cancelled() -> None:
 
 
 @virtually
-async def test_a_credential_that_nobody_uses_goes_cold() -> None:
+async def test_an_unused_credential_is_no_longer_refreshed() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer)
     last = await machine.get()

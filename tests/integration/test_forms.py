@@ -17,9 +17,7 @@ async def ok(talk: Conversation) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 2 << 20])  # held, and streamed through
-async def test_a_form_goes_to_the_upstream_of_its_model_under_its_name_there(
-    run_proxy: RunProxy, size: int
-) -> None:
+async def test_a_form_is_routed_by_its_model_and_the_model_renamed(run_proxy: RunProxy, size: int) -> None:
     file = FILE % bytes(size)
     async with raw_upstream(ok) as upstream, raw_upstream(ok) as other:
         more = f"""

@@ -251,7 +251,7 @@ async def test_a_stream_that_is_cut_ends_with_an_error(run_proxy: RunProxy, gate
     assert line["status"] == 200
 
 
-async def test_a_model_goes_to_its_own_upstream_under_its_name_there(run_proxy: RunProxy) -> None:
+async def test_a_model_is_routed_to_its_upstream_and_renamed(run_proxy: RunProxy) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.answer(b"{}", "Content-Type: application/json")
 

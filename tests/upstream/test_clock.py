@@ -142,7 +142,7 @@ async def test_an_upload_outside_the_wait_extends_nothing() -> None:
 
 
 @virtually
-async def test_an_upload_that_goes_on_while_the_wait_is_ended_disturbs_nothing() -> None:
+async def test_an_upload_that_continues_while_the_wait_ends_changes_nothing() -> None:
     clock = clock_of(first_byte=10)
 
     async def upload() -> None:

@@ -354,7 +354,7 @@ async def test_a_close_that_the_loop_has_not_read_yet_is_seen_at_the_moment_of_u
     assert len(upstream.heads) == 2
 
 
-async def test_whatever_arrives_at_rest_closes_the_connection_at_once() -> None:
+async def test_any_byte_on_an_idle_connection_closes_it_at_once() -> None:
     async def script(talk: Conversation) -> None:
         await talk.say(OK)
         talks.append(talk)

@@ -237,7 +237,7 @@ async def test_a_proxy_cannot_stand_in_for_the_origin(certificate: Path) -> None
             await send(transport, f"https://{origin}")
 
 
-async def test_bytes_before_the_tunnel_are_refused(certificate: Path) -> None:
+async def test_bytes_before_the_tunnel_are_rejected(certificate: Path) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
     tls = ssl.create_default_context(cafile=str(certificate))

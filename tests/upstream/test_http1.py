@@ -221,7 +221,7 @@ def test_a_response_without_a_length_ends_with_its_connection(sound: Sound) -> N
     st.sampled_from([NEXT, b"\r\n", b"\n", b"x", b"0\r\n\r\n", b"HTTP/1.1 2", CHUNKED]),
     st.lists(st.integers(0, 300), max_size=6),
 )
-def test_what_follows_a_response_is_never_part_of_it(sound: Sound, surplus: bytes, at: list[int]) -> None:
+def test_bytes_after_a_response_are_never_part_of_it(sound: Sound, surplus: bytes, at: list[int]) -> None:
     response = fed(cut(sound.data + surplus, at), sound.method)
     if response.error is None:  # refused if it is garbage that has arrived with the end of the response
         assert body_of(response) == sound.body
@@ -230,7 +230,7 @@ def test_what_follows_a_response_is_never_part_of_it(sound: Sound, surplus: byte
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-def test_an_ambiguous_response_is_refused_before_its_body(data: bytes) -> None:
+def test_an_ambiguous_response_is_rejected_before_its_body(data: bytes) -> None:
     for pieces in all_cuts(data):
         response = fed(pieces)
         assert type(response.error) is httpx2.RemoteProtocolError

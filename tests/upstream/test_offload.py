@@ -94,7 +94,7 @@ def test_a_plain_request_has_no_obstacle(load: Callable[[str], Settings]) -> Non
         ),
     ],
 )
-def test_what_the_proxy_must_do_itself_is_an_obstacle(
+def test_requests_that_need_the_proxy_are_not_offloaded(
     load: Callable[[str], Settings], before: str, after: str, reason: str
 ) -> None:
     assert before in SETTINGS

@@ -54,7 +54,7 @@ def names_of(request: Received) -> list[str]:
         b"/",
     ],
 )
-async def test_the_target_goes_out_byte_for_byte(transport: UpstreamTransport, target: bytes) -> None:
+async def test_the_target_is_sent_byte_for_byte(transport: UpstreamTransport, target: bytes) -> None:
     async with raw_upstream(ok) as upstream:
         await finish(await send(transport, upstream.url, target))
     assert upstream.requests[0].target == target
@@ -342,7 +342,7 @@ async def test_only_a_trusted_certificate_gets_the_request(certificate: Path, tr
     assert len(heads) == trusted
 
 
-async def test_a_proxy_that_refuses_is_a_proxy_error_which_does_not_tell_its_password() -> None:
+async def test_a_proxy_that_refuses_is_a_proxy_error_without_its_password() -> None:
     async def refuse(talk: Conversation) -> None:
         await talk.answer(b"no", status="407 Proxy Authentication Required")
 
@@ -356,7 +356,7 @@ async def test_a_proxy_that_refuses_is_a_proxy_error_which_does_not_tell_its_pas
 
 
 @pytest.mark.parametrize("end", ["garbage", "reset in mid-upload", "connect timeout"])
-async def test_no_error_tells_the_query(end: str) -> None:
+async def test_no_error_contains_the_query(end: str) -> None:
     async def script(talk: Conversation) -> None:
         await talk.say(b"garbage\r\n\r\n")
         await talk.caller_left()
@@ -435,7 +435,7 @@ async def test_an_upload_waits_for_an_upstream_that_does_not_read(transport: Ups
     await until(lambda: asyncio.all_tasks() <= tasks)
 
 
-async def test_a_body_that_nobody_reads_stops_its_upstream(transport: UpstreamTransport) -> None:
+async def test_an_unread_body_pauses_its_upstream(transport: UpstreamTransport) -> None:
     piece, sent = b"x" * 65536, 0
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

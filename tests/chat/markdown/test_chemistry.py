@@ -39,7 +39,7 @@ def test_equations_are_found_inside_of_formulas() -> None:
 
 
 @pytest.mark.parametrize("latex", [r"\ce{A & B}", r"\ce{A", r"\ce{A ->[&] B}", r"\ce{\ce{A &}}", r"\cell{A}"])
-def test_what_is_not_understood_stays_as_it_is(latex: str) -> None:
+def test_unknown_commands_do_not_change(latex: str) -> None:
     assert write_chemistry(latex) == latex
     assert to_mathml(latex, display=True) is None
 

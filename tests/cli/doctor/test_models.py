@@ -45,7 +45,7 @@ def test_base_urls_that_may_have_been_meant(base_url: str, meant: list[str]) -> 
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"data": None}, {"data": {"id": "m"}}, "data"])
-def test_what_is_no_list_of_models_has_no_names(value: object) -> None:
+def test_an_invalid_list_of_models_has_no_names(value: object) -> None:
     assert model_names(value) is None
 
 

@@ -162,7 +162,7 @@ async def test_every_fetch_sends_a_request_despite_the_cache_of_the_sdk(authorit
     assert tokens == [f"{TOKEN}-1", f"{TOKEN}-2", f"{TOKEN}-3"]
 
 
-async def test_a_token_that_the_upstream_refused_is_replaced_by_a_new_one(authority: Authority) -> None:
+async def test_a_token_that_the_upstream_rejected_is_replaced(authority: Authority) -> None:
     machine = local_machine(build_source(client_secret(authority)))
 
     refused = await machine.get()

@@ -161,9 +161,7 @@ async def test_a_token_without_an_end_lives_for_the_default(endpoint: TokenEndpo
     assert (await fetch(section(file=account, default_ttl=120))).lifetime == 120.0
 
 
-async def test_a_token_that_the_upstream_refused_is_replaced_by_a_new_one(
-    endpoint: TokenEndpoint, account: Path
-) -> None:
+async def test_a_token_that_the_upstream_rejected_is_replaced(endpoint: TokenEndpoint, account: Path) -> None:
     machine = local_machine(build_source(section(file=account)))
 
     refused = await machine.get()
@@ -174,7 +172,7 @@ async def test_a_token_that_the_upstream_refused_is_replaced_by_a_new_one(
     assert (refused.secret.reveal(), fresh.secret.reveal()) == (TOKEN, "second")
 
 
-async def test_the_event_loop_goes_on_while_the_sdk_waits(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
+async def test_the_event_loop_runs_while_the_sdk_waits(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
     asked, turned = asyncio.Event(), asyncio.Event()
 
     async def answer_late(conversation: Conversation) -> None:

@@ -137,7 +137,7 @@ def test_a_recipe_may_take_its_strings_from_overrides(load: Load) -> None:
         ('{ query = "key", template = "v1:{token}" }', (None, "key", "v1:{token}")),
     ],
 )
-def test_a_token_goes_into_a_header_or_the_query(
+def test_a_token_is_sent_in_a_header_or_the_query(
     load: Load, inject: str, resolved: tuple[str | None, str | None, str]
 ) -> None:
     loaded = credential(load, f"{STATIC}inject = {inject}").inject

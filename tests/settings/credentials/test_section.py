@@ -13,14 +13,14 @@ def refusal(section: type[Inject | Invalidation | RequestSection], **keys: objec
     return str(refused.value)
 
 
-def test_a_token_goes_into_authorization_unless_another_place_is_named() -> None:
+def test_a_token_is_sent_in_authorization_by_default() -> None:
     assert (Inject().header, Inject().template) == ("Authorization", "Bearer {token}")
     assert Inject.model_validate({"header": "X-Key"}).template == "Bearer {token}"
     query = Inject.model_validate({"query": "access_token"})
     assert (query.header, query.query, query.template) == (None, "access_token", "{token}")
 
 
-def test_a_token_goes_to_one_place_which_is_no_framing_header() -> None:
+def test_a_token_is_sent_in_one_place_and_not_in_a_framing_header() -> None:
     refusal(Inject, header="X-Key", query="key")
     assert "controls the connection" in refusal(Inject, header="Content-Length")
     refusal(Inject, header="X-Key", template="without a place")
