@@ -199,9 +199,7 @@ class ProxyConnection(ASGIHTTPConnection):
 
     async def _answer(self, request: ArrivedRequest, send: ASGISendCallable) -> None:
         """Answer the request inside its scope."""
-        # An error here has been logged, and the status has been sent: only a body without an end can still
-        # show that something failed.
-        with contextlib.suppress(Exception):
+        try:
             async with request.exchange:
                 view = self.app.find_relayed(request)
                 if view is None:
@@ -209,6 +207,11 @@ class ProxyConnection(ASGIHTTPConnection):
                 else:
                     await _send_relayed(request, await self.app.relay(request, view), send)
                 request.answered = True
+        except Exception:
+            # The scope has logged the error, and the status has been sent: only a body without an end can
+            # still show that something failed. Without the scope's line, the scope itself has failed.
+            if not request.exchange.is_logged:
+                raise
 
     def _for_quart(self, request: ArrivedRequest) -> ProxyRequest:
         """Build Quart's request from any target and any header bytes; malformed ones are rejected later."""

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
@@ -19,11 +20,20 @@ import proxy
 
 PACKAGE: Final = Path(proxy.__file__).parent
 ROOT: Final = PACKAGE.parent
-OWN_THEIR_TASKS: Final = frozenset(
-    {"proxy/credentials/tasks.py", "proxy/server/serve.py", "proxy/upstream/connections.py"}
-)
-"""They start tasks outside a task group: a shared fetch outlives its callers, a server ends its requests one
-by one, and an upload, which continues while its response is read, ends with its connection."""
+OWN_THEIR_TASKS: Final = {
+    "proxy/credentials/tasks.py": 1,
+    "proxy/server/serve.py": 2,
+    "proxy/upstream/connections.py": 1,
+}
+"""How many tasks start outside a task group.
+
+A shared fetch outlives its callers, and `OwnedTasks.close` ends it. A server ends its requests one by one in
+`Server.abort`, and its lifespan task in a `finally`. An upload, which continues while its response is read,
+ends with its connection.
+"""
+
+TASK_GROUPS: Final = {"asyncio.TaskGroup()", "asyncio.TaskGroup", "task_group()"}
+ENTERED: Final = re.compile(r"await [\w.]+\.enter_async_context\((.*)\)")
 
 WITHOUT_EFFECT: Final = """
 import importlib, logging, os, pkgutil, signal, sys, threading
@@ -190,16 +200,38 @@ def test_there_are_no_globals() -> None:
     ] == []
 
 
-def test_there_are_no_loose_tasks() -> None:
-    assert [
-        f"{path}:{node.lineno}"
-        for path, tree in MODULES.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and node.attr in {"create_task", "ensure_future"}
-        and ast.unparse(node.value) != "group"
-        and path not in OWN_THEIR_TASKS
-    ] == []
+def bindings(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield each name that a module binds, with the expression or the annotation of its value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.withitem) and node.optional_vars is not None:
+            yield ast.unparse(node.optional_vars), ast.unparse(node.context_expr)
+        elif isinstance(node, ast.arg):
+            yield node.arg, "" if node.annotation is None else ast.unparse(node.annotation)
+        elif isinstance(node, ast.Assign):
+            value = ENTERED.sub(r"\1", ast.unparse(node.value))
+            yield from ((ast.unparse(target), value) for target in node.targets)
+
+
+def task_groups_in(tree: ast.Module) -> set[str]:
+    """The names that a module binds to nothing else than a task group."""
+    values: dict[str, set[str]] = {}
+    for name, value in bindings(tree):
+        values.setdefault(name, set()).add(value)
+    groups = {*values}
+    while others := {name for name in groups if not values[name] <= TASK_GROUPS | groups}:
+        groups -= others
+    return groups
+
+
+def test_tasks_start_in_task_groups() -> None:
+    outside = Counter[str]()
+    for path, tree in MODULES.items():
+        groups = task_groups_in(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in {"create_task", "ensure_future"}:
+                outside[path] += ast.unparse(node.value) not in groups
+
+    assert +outside == Counter(OWN_THEIR_TASKS)
 
 
 def private_names(tree: ast.AST, context: type[ast.expr_context]) -> Iterator[str]:

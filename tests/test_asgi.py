@@ -146,6 +146,22 @@ async def test_resources_are_closed_after_the_response_and_before_the_log_line(e
     assert exchange.line["outcome"] == "ok"
 
 
+async def test_an_exchange_that_cannot_be_logged_fails_visibly(exchange: Exchange) -> None:
+    class Broken:
+        def count(self, record: object) -> None:
+            raise LookupError("broken")
+
+    @exchange.app.post("/")
+    async def view() -> str:
+        return "hello"
+
+    exchange.app.extensions[EXTENSION].snapshots.current.exchanges = Broken()
+    exchange.arrives()
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as failed:
+        await exchange.run()
+    assert failed.group_contains(LookupError, match="broken")
+
+
 async def test_resources_are_closed_when_the_view_fails(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:

@@ -56,6 +56,8 @@ class ExchangeScope:
         self._context = request_context(record.request_id)
         self._is_counted_stream = False
         self._is_waiting = False
+        self.is_logged = False
+        """Whether the exchange has ended with its log line and has been counted."""
 
     @property
     def services(self) -> Services:
@@ -140,6 +142,7 @@ class ExchangeScope:
             services.exchanges.count(self.record)
             if services.traffic is not None:
                 services.traffic.count(self.record)
+            self.is_logged = True
             self._context.__exit__(None, None, None)
 
     def _note_outcome(self, error: BaseException | None) -> None:
