@@ -75,12 +75,12 @@ class Counting:
         return await self._ask(lambda limiters: limiters.amounts.get_window_stats(limit, *account))
 
     async def _ask(self, question: Callable[[_Limiters], Awaitable[T]]) -> T:
-        now = asyncio.get_running_loop().time()
-        if self._redis is not None and now >= self._redis_pause_until:
+        loop = asyncio.get_running_loop()
+        if self._redis is not None and loop.time() >= self._redis_pause_until:
             try:
                 return await self._redis.ask(question)
             except StoreUnavailable as error:
-                self._redis_pause_until = now + REDIS_PAUSE_SECONDS
+                self._redis_pause_until = loop.time() + REDIS_PAUSE_SECONDS
                 get_logger("limits").warning("counting_alone", reason=str(error), for_s=REDIS_PAUSE_SECONDS)
         return await question(self._local)
 

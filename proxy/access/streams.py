@@ -110,14 +110,14 @@ class StreamCounts:
 
     async def _ask(self, question: Callable[[RedisConnection], Awaitable[object]]) -> object:
         """Ask Redis; return None if it is unavailable."""
-        now = asyncio.get_running_loop().time()
-        if self._redis is None or now < self._redis_pause_until:
+        loop = asyncio.get_running_loop()
+        if self._redis is None or loop.time() < self._redis_pause_until:
             return None
         try:
             async with self._redis.bounded():
                 return await question(self._redis)
         except StoreUnavailable as error:
-            self._redis_pause_until = now + REDIS_PAUSE_SECONDS
+            self._redis_pause_until = loop.time() + REDIS_PAUSE_SECONDS
             get_logger("limits").warning("counting_alone", reason=str(error), for_s=REDIS_PAUSE_SECONDS)
             return None
 

@@ -18,12 +18,13 @@ from tests.pace import paced
 from tests.redis_server import RedisServer, redis_server
 
 SEALING = Secret("0" * 64)
+REDIS_TIMEOUT = paced(1.0)
 
 
 @asynccontextmanager
 async def counting_in(server: RedisServer) -> AsyncIterator[Counting]:
     """Count in a Redis over a connection of its own, closed at the end."""
-    shared = Shared(redis_url=Secret(server.url), encryption_key=SEALING, redis_timeout=paced(0.5))
+    shared = Shared(redis_url=Secret(server.url), encryption_key=SEALING, redis_timeout=REDIS_TIMEOUT)
     redis = RedisConnection(shared)
     yield Counting(redis)
     await redis.close()
@@ -110,7 +111,10 @@ async def test_redis_is_retried_after_a_while(redis: RedisServer, monkeypatch: p
         assert len(await redis.lifetimes()) == 1
 
 
-async def test_a_silent_redis_delays_only_the_first_request(redis: RedisServer) -> None:
+async def test_a_silent_redis_delays_only_the_first_request(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REDIS_PAUSE_SECONDS", REDIS_TIMEOUT)  # no longer than the wait for Redis
     async with counting_in(redis) as counting:
         limit = parse("2/hour")
         await counting.hit(limit, "requests", "a")
