@@ -32,6 +32,8 @@ class ToolCalls:
     _by_id: dict[bytes, ToolCall] = field(default_factory=dict)
     _by_index: dict[int, ToolCall] = field(default_factory=dict)
     """The latest call by the upstream's index."""
+    _taken: set[int] = field(default_factory=set)
+    """The indices that calls have been given."""
     _next: int = 0
 
     def find(self, part: Members) -> tuple[ToolCall, bool]:
@@ -66,8 +68,9 @@ class ToolCalls:
             self.calls.clear()
             self._by_id.clear()
             self._by_index.clear()
-        taken = index is None or index in self._by_index
-        call = ToolCall(self._next if taken or index is None else index)
+            self._taken.clear()
+        call = ToolCall(self._next if index is None or index in self._taken else index)
+        self._taken.add(call.index)
         self._next = max(self._next, call.index + 1)
         self.calls.append(call)
         return call

@@ -30,6 +30,11 @@ def arguments(stream: bytes) -> dict[int, str]:
     return joined
 
 
+def test_a_call_is_not_given_the_index_of_one_that_had_none() -> None:
+    stream = part("{}", "f") + part("{", "g", index=0, id="b") + part("}", index=0)
+    assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
+
+
 def test_calls_with_the_same_index_are_distinguished_by_id_and_name() -> None:
     stream = part("{}", "f", index=0, id="a") + part("{", "g", index=0, id="b") + part("}", index=0)
     assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
