@@ -71,7 +71,7 @@ def assert_linear(
             if len(best) >= _STEPS and best[-_STEPS] >= _SECONDS_THAT_COUNT:
                 growth = _NOISE * 4**_STEPS * best[-_STEPS] + _SECONDS_OF_OVERHEAD
                 allowed = min(allowed, growth)
-            best.append(_best_seconds(run, data, allowed))
+            best.append(best_seconds(run, data, allowed))
             assert best[-1] <= allowed, f"{size} bytes of {unit!r} take more than {allowed:.3f} s: {best}"
         held = _allocated(run, data)
         assert held <= memory * len(data) + MIB, f"{len(data)} bytes of {unit!r} allocate {held} bytes"
@@ -82,7 +82,7 @@ def _sizes(limit: int) -> list[int]:
     return [size for step in steps if (size := limit >> 2 * step) >= KIB]
 
 
-def _best_seconds(run: Callable[[bytes], object], data: bytes, allowed: float) -> float:
+def best_seconds(run: Callable[[bytes], object], data: bytes, allowed: float) -> float:
     """Return the shortest time of several runs, since a busy machine slows down only some of them."""
     best = math.inf
     for _ in range(_RUNS_MAX):

@@ -1,9 +1,7 @@
 """Every repair takes linear time and bounded memory for any input."""
 
 import contextlib
-import time
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
@@ -12,7 +10,7 @@ from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EventFramer
 from proxy.wire.repairs import Repairs, StreamRepairer, read_call, repair_request, repair_response
 from proxy.wire.repairs.registry import all_repairs
-from tests.linear_time import KIB, MIB, assert_linear, chunks
+from tests.linear_time import KIB, MIB, assert_linear, best_seconds, chunks
 from tests.pace import paced
 
 ALL = Repairs(tuple(all_repairs()))
@@ -97,6 +95,8 @@ def test_a_stream(before: bytes, size: int) -> None:
 
 
 REQUEST = b'{"model":"a","input":["a"],"documents":["a"]}'
+ALLOWED_SECONDS = paced(0.1)
+"""Twice as long, because other programs share the caches of the processor."""
 WHOLE = (
     (Shape.CHAT, b'{"choices":['),
     (Shape.CHAT, b'{"choices":[{"message":{"tool_calls":['),
@@ -110,10 +110,15 @@ WHOLE = (
 @pytest.mark.parametrize(("shape", "before"), WHOLE)
 def test_a_response_of_one_mib_takes_50_ms(shape: Shape, before: bytes) -> None:
     call, padding = read_call(shape, REQUEST), b"a" * 180
+
+    def repair(body: bytes) -> None:
+        with contextlib.suppress(InvalidResponse):
+            repair_response(ALL, call, body)
+
     texts = (b'{"message":null,"text":"%s"},', b'{"embedding":[1],"text":"%s"},', b'["1","1","%s"],')
     for unit in (*ITEMS, b"1," * 50, *(text % padding for text in texts)):
         body = (before + unit * (MIB // len(unit)) + b"1]}").removesuffix(b"}" if before == b"[" else b"")
-        assert _seconds(partial(repair_response, ALL, call, body)) < paced(0.1), unit
+        assert best_seconds(repair, body, ALLOWED_SECONDS) <= ALLOWED_SECONDS, unit
 
 
 @pytest.mark.parametrize(("shape", "before"), WHOLE)
@@ -123,17 +128,6 @@ def test_a_response_of_too_many_items_is_relayed_unrepaired(shape: Shape, before
     after = b"1" + b"".join(end[bytes([byte])] for byte in reversed(before) if bytes([byte]) in end)
     body = before + unit * (MIB // len(unit)) + after
     assert repair_response(ALL, read_call(shape, REQUEST), body) is body
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    """Return the shortest time of three runs, since a busy machine slows down only some of them."""
-    times = []
-    for _ in range(3):
-        began = time.thread_time()
-        with contextlib.suppress(InvalidResponse):
-            run()
-        times.append(time.thread_time() - began)
-    return min(times)
 
 
 def test_an_event_of_too_many_choices_is_relayed_unrepaired() -> None:
