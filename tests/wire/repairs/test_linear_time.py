@@ -1,7 +1,6 @@
 """Every repair takes linear time and bounded memory for any input."""
 
 import contextlib
-from collections.abc import Callable
 
 import pytest
 
