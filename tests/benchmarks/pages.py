@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.picture import THEMES, draw
+from tests.benchmarks.picture import THEMES, draw, draw_curve
 from tests.benchmarks.process import REPOSITORY
-from tests.benchmarks.report import Report
-from tests.benchmarks.tables import render_report, render_summary
+from tests.benchmarks.report import Curve, Report
+from tests.benchmarks.tables import render_curve, render_needs, render_report, render_summary
 from tests.benchmarks.words import LANGUAGES, Words
 
 FOLDER: Final = REPOSITORY / "docs" / "performance"
 RUNS: Final = ("bench", "peers")
-PAGES: Final = ("README", "docs/performance/README")
+PAGES: Final = ("README", "docs/performance/README", "docs/performance/scale")
 _BLOCK: Final = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(?:.*?\n)??(<!-- end of figures -->)", re.DOTALL)
 README_SYSTEMS: Final = ("nginx", "proxy", "lm-proxy", "litellm")
 
@@ -26,11 +26,18 @@ def kept_runs() -> dict[str, Report]:
     return {name: Report.load(FOLDER / f"{name}.json") for name in RUNS}
 
 
-def fill(text: str, runs: dict[str, Report], words: Words) -> str:
+def kept_curve() -> Curve:
+    """Return the run with growing numbers of streams."""
+    return Curve.load(FOLDER / "scale.json")
+
+
+def fill(text: str, runs: dict[str, Report], curve: Curve, words: Words) -> str:
     """Write the tables of the runs between the marks of a page."""
     tables = {
         **{name: render_report(run, words) for name, run in runs.items()},
         **{f"{name}-summary": render_summary(run, words) for name, run in runs.items()},
+        "scale": render_curve(curve, words),
+        "needs": render_needs(curve, words),
         "readme": render_summary(runs["peers"], words, README_SYSTEMS),
     }
     return _BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", text)
@@ -48,15 +55,17 @@ def page_of(name: str, words: Words) -> Path:
 
 def write_pages() -> None:
     """Fill all pages, and draw all pictures."""
-    runs = kept_runs()
+    runs, curve = kept_runs(), kept_curve()
     for words in LANGUAGES:
         for name in PAGES:
             path = page_of(name, words)
-            path.write_text(fill(path.read_text(encoding="utf-8"), runs, words), encoding="utf-8")
+            path.write_text(fill(path.read_text(encoding="utf-8"), runs, curve, words), encoding="utf-8")
         for name, run in runs.items():
             for theme in THEMES:
                 suffix = words.suffix.removesuffix(".md")
                 draw(run, words, theme, FOLDER / f"{name}-{theme}{suffix}.svg")
+        for theme in THEMES:
+            draw_curve(curve, words, theme, FOLDER / f"scale-{theme}{words.suffix.removesuffix('.md')}.svg")
 
 
 def keep(report: Report, name: str) -> None:

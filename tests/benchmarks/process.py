@@ -1,4 +1,4 @@
-"""Child processes: started pinned to one core, looked at through the kernel, and always ended."""
+"""Child processes: started pinned to their cores, looked at through the kernel, and always ended."""
 
 import asyncio
 import os
@@ -40,14 +40,14 @@ class Process:
     async def start(
         self,
         command: Sequence[str],
-        core: int,
+        cores: Sequence[int],
         environment: Mapping[str, str] | None = None,
         folder: Path = REPOSITORY,
     ) -> None:
         """Run a command, by default from the repository root, its output in the log."""
         with self._log.open("wb") as log:
             self._child = await asyncio.create_subprocess_exec(
-                *("taskset", "--cpu-list", str(core), *command),
+                *("taskset", "--cpu-list", ",".join(map(str, cores)), *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -87,6 +87,52 @@ class Report:
         return None
 
 
+@dataclass(frozen=True)
+class Point:
+    """What a number of open streams costs.
+
+    Args:
+        workers: Processes that serve.
+        streams: Streams that are open.
+        cpu_percent: Of one core, for all workers together.
+        memory_mb: Resident memory of all processes.
+        lag_p99_ms: From the upstream's write of an event to its arrival.
+        gap_p99_ms: Between two events of one stream.
+        faults: Events that were lost, doubled, reordered or foreign, and streams that failed.
+    """
+
+    workers: int
+    streams: int
+    cpu_percent: float
+    memory_mb: float
+    lag_p99_ms: float
+    gap_p99_ms: float
+    faults: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A whole run."""
+
+    date: str
+    machine: dict[str, str]
+    points: list[Point]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a run that was kept."""
+        kept = json.loads(path.read_text())
+        return cls(kept["date"], kept["machine"], [Point(**point) for point in kept["points"]])
+
+    def save(self, path: Path) -> None:
+        """Write the run."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    def of(self, workers: int) -> list[Point]:
+        """Return the points of one form, the smallest first."""
+        return [point for point in self.points if point.workers == workers]
+
+
 def summarize(scenario: str, measured: Mapping[str, Sequence[Round]]) -> list[Row]:
     """Return one row for each system.
 

@@ -174,11 +174,11 @@ class Offload(Nginx):
         super().__init__(home, upstream)
         self.asked = AskedByNginx(home / "service", upstream)
 
-    async def start(self, core: int) -> None:
+    async def start(self, *cores: int) -> None:
         """Start the service, then nginx."""
         self.home.mkdir()
-        await self.asked.start(core)
-        await self.launch(core)
+        await self.asked.start(*cores)
+        await self.launch(*cores)
 
     async def stop(self) -> None:
         """End both."""

@@ -1,9 +1,10 @@
 """The Markdown of a run."""
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
-from tests.benchmarks.report import Figure, Report, Row
+from tests.benchmarks.report import Curve, Figure, Report, Row
 from tests.benchmarks.words import ENGLISH, Words
 
 RATIOS: Final = frozenset({"x_nginx", "x_floor"})
@@ -15,6 +16,9 @@ SUMMARY: Final = (
     ("start", "idle_mb"),
 )
 """What the short table shows."""
+NEEDED_STREAMS: Final = (10_000, 100_000)
+NEEDED_RATES: Final = (1, 10)
+"""Events a second on each stream: a slow model, and a fast one."""
 
 
 def number(value: float) -> str:
@@ -82,6 +86,32 @@ def _with_ratio(figure: Figure | None, ratio: Figure | None) -> str:
     if figure is None:
         return "–"
     return number(figure.median) if ratio is None else f"{number(figure.median)}, {number(ratio.median)}×"
+
+
+def render_curve(curve: Curve, words: Words) -> str:
+    """Return the table of a run with growing numbers of streams."""
+    lines: list[Sequence[str]] = [words.curve]
+    for point in curve.points:
+        figures = (point.cpu_percent, point.memory_mb, point.lag_p99_ms, point.gap_p99_ms)
+        cells = [number(figure) if figure else "–" for figure in figures]
+        lines.append([str(point.workers), str(point.streams), *cells, str(point.faults)])
+    return f"{words.climbed.format(date=curve.date, **curve.machine)}\n\n{table(lines)}"
+
+
+def render_needs(curve: Curve, words: Words) -> str:
+    """Return what larger numbers of streams need, by the costs of one worker's largest point."""
+    idle, *_, largest = curve.of(1)
+    cores_each = (largest.cpu_percent - idle.cpu_percent) / 100 / largest.streams
+    mb_each = (largest.memory_mb - idle.memory_mb) / largest.streams
+    lines: list[Sequence[str]] = [words.needs]
+    for streams in NEEDED_STREAMS:
+        for rate in NEEDED_RATES:
+            cores = math.ceil(streams * rate * cores_each)
+            gigabytes = (cores * idle.memory_mb + streams * mb_each) / 1000
+            lines.append(
+                [f"{streams:,}", f"{streams * rate:,}", f"{cores:,}", number(gigabytes), f"{2 * streams:,}"]
+            )
+    return table(lines)
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:

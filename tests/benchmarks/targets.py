@@ -74,15 +74,15 @@ class Target(ABC):
         """Return what the process needs in its environment besides ours."""
         return {}
 
-    async def start(self, core: int) -> None:
+    async def start(self, *cores: int) -> None:
         """Start it and wait until it serves."""
         self.home.mkdir()
-        await self.launch(core)
+        await self.launch(*cores)
 
-    async def launch(self, core: int) -> None:
+    async def launch(self, *cores: int) -> None:
         """Start the process itself, and wait until it serves."""
         began = time.monotonic()
-        await self.process.start(self.command(), core, self.environment(), self.folder())
+        await self.process.start(self.command(), cores, self.environment(), self.folder())
         await until_ready(self)
         self.ready_seconds = time.monotonic() - began
 

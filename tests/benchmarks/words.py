@@ -21,6 +21,16 @@ class Words:
     failed: str
     measured: str
     """A sentence about the run."""
+    climbed: str
+    """A sentence about a run with growing numbers of streams."""
+    curve: tuple[str, ...]
+    """Column headings of its table."""
+    needs: tuple[str, ...]
+    """Column headings of what follows from it."""
+    axes: tuple[str, str, str]
+    """Labels in its picture: streams, CPU, memory."""
+    workers: tuple[str, str]
+    """One worker, and two."""
 
 
 ENGLISH: Final = Words(
@@ -81,6 +91,15 @@ ENGLISH: Final = Words(
     failed="failed",
     measured="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. Medians of {rounds} "
     "rounds, with the lowest and the highest in parentheses.",
+    climbed="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. "
+    "An event a second on each stream, over 10 seconds.",
+    curve=(
+        *("workers", "open streams", "CPU, % of a core", "memory, MB"),
+        *("delay p99, ms", "gap p99, ms", "lost or altered"),
+    ),
+    needs=("open streams", "events a second", "cores", "memory, GB", "file descriptors"),
+    axes=("open streams", "CPU, % of a core", "memory, MB"),
+    workers=("one worker", "two workers"),
 )
 
 CHINESE: Final = Words(
@@ -141,6 +160,15 @@ CHINESE: Final = Words(
     failed="失败",
     measured="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。数值是 {rounds} 轮的中位数，"
     "括号里是最低值和最高值。",
+    climbed="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。"
+    "每个流每秒一个事件，测量 10 秒。",
+    curve=(
+        *("工作进程", "打开的流", "CPU，占一个核的 %", "内存，MB"),
+        *("延迟 p99，ms", "间隔 p99，ms", "丢失或改变"),
+    ),
+    needs=("打开的流", "每秒事件", "核", "内存，GB", "文件描述符"),
+    axes=("打开的流", "CPU，占一个核的 %", "内存，MB"),
+    workers=("一个工作进程", "两个工作进程"),
 )
 
 LANGUAGES: Final = (ENGLISH, CHINESE)

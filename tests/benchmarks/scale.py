@@ -1,0 +1,148 @@
+"""How CPU and memory grow with open streams, for one worker and two: `python -m tests.benchmarks.scale`.
+
+Every stream gets an event a second, and all of them run for a while before anything is measured. One worker
+has a core of its own; two workers have both cores, and share one of them with the load and the upstream.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import uvloop
+
+from tests.benchmarks.__main__ import prepare_machine
+from tests.benchmarks.events import EventReader
+from tests.benchmarks.load import Connection, MalformedResponseError, connect
+from tests.benchmarks.process import BenchError, cpu_ns, memory_mb
+from tests.benchmarks.report import Curve, Point, begin_report
+from tests.benchmarks.rounds import Tally, quantile
+from tests.benchmarks.scenarios import stream_request
+from tests.benchmarks.systems import Proxy, TwoWorkers
+from tests.benchmarks.targets import Gateway, Target
+
+STREAMS: Final = (0, 250, 500, 1000, 2000, 3000, 5000)
+INTERVAL_MS: Final = 1000
+MEASURED_SECONDS: Final = 10.0
+OPENED_PER_SECOND: Final = 200
+SPARE_EVENTS: Final = 10
+"""Beyond those of the measurement, so that no stream ends during it."""
+SETTLE_SECONDS: Final = 2.0
+
+
+class OneWorker(Proxy):
+    """The service with room for all streams."""
+
+    def environment(self) -> dict[str, str]:
+        """Raise the limits that are below."""
+        return {"PROXY__UPSTREAMS__CHAT__MAX_CONNECTIONS": str(2 * STREAMS[-1])}
+
+
+class SeveralWorkers(OneWorker, TwoWorkers):
+    """The same in two processes."""
+
+
+FORMS: Final[dict[int, type[Proxy]]] = {1: OneWorker, 2: SeveralWorkers}
+
+
+async def measure(target: Target, workers: int, streams: int) -> Point:
+    """Open streams at a steady rate, wait until all run, and measure for some seconds."""
+    ramp = streams / OPENED_PER_SECOND
+    events = round(ramp + SETTLE_SECONDS + MEASURED_SECONDS) + SPARE_EVENTS
+    tally, connections = Tally(), [await connect(target.url) for _ in range(streams)]
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [
+                group.create_task(
+                    _stream(target, connection, began + number / OPENED_PER_SECOND, events, tally)
+                )
+                for number, connection in enumerate(connections)
+            ]
+            await asyncio.sleep(ramp + SETTLE_SECONDS)
+            pids = target.pids()
+            tally.latencies_ms.clear()
+            tally.gaps_ms.clear()
+            spent, started = cpu_ns(pids), time.monotonic_ns()
+            await asyncio.sleep(MEASURED_SECONDS)
+            share = (cpu_ns(pids) - spent) / (time.monotonic_ns() - started)
+            memory = memory_mb(pids, "VmRSS")
+            lags, gaps = [*tally.latencies_ms] or [0.0], [*tally.gaps_ms] or [0.0]
+            ended = sum(task.done() for task in running)
+            for task in running:
+                task.cancel()
+    finally:
+        for connection in connections:
+            connection.close()
+    target.require_alive()
+    return Point(
+        workers,
+        streams,
+        cpu_percent=_rounded(100 * share),
+        memory_mb=_rounded(memory),
+        lag_p99_ms=_rounded(quantile(lags, 0.99)),
+        gap_p99_ms=_rounded(quantile(gaps, 0.99)),
+        faults=tally.failures.total() + ended,
+    )
+
+
+def _rounded(figure: float) -> float:
+    return float(f"{figure:.3g}")
+
+
+async def _stream(target: Target, connection: Connection, start: float, events: int, tally: Tally) -> None:
+    await asyncio.sleep(start - asyncio.get_running_loop().time())
+    nonce, request = stream_request(target, events, INTERVAL_MS)
+    with suppress(OSError, MalformedResponseError):  # a stream that ends too early is counted
+        await connection.exchange(request, EventReader(nonce, events, tally).feed)
+
+
+async def climb(streams: Sequence[int], cores: Sequence[int]) -> Curve:
+    """Measure each form at each number of streams, with fresh processes for each form."""
+    about = begin_report(1, cores, [])
+    points = []
+    with TemporaryDirectory(prefix="bench-scale-") as folder:
+        gateway = Gateway(Path(folder) / "upstream", 0)
+        try:
+            await gateway.start(cores[1])
+            for workers, form in FORMS.items():
+                target = form(Path(folder) / form.name, gateway.port)
+                try:
+                    await target.start(*cores[:workers])
+                    for number in streams:
+                        point = await measure(target, workers, number)
+                        print(point, file=sys.stderr)
+                        points.append(point)
+                finally:
+                    await target.stop()
+        finally:
+            await gateway.stop()
+    return Curve(about.date, about.machine, points)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the points; exit 1 if an event was lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
+    parser.add_argument("--streams", type=int, nargs="+", default=STREAMS, metavar="N")
+    parser.add_argument("--keep", action="store_true", help="keep the run in docs/performance/")
+    options = parser.parse_args(arguments)
+    try:
+        curve = uvloop.run(climb(options.streams, prepare_machine()))
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.keep:
+        from tests.benchmarks.pages import FOLDER, write_pages  # needs matplotlib
+
+        curve.save(FOLDER / "scale.json")
+        write_pages()
+    return int(any(point.faults for point in curve.points))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
