@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -18,7 +18,7 @@ import uvloop
 
 from tests.benchmarks.__main__ import prepare_machine
 from tests.benchmarks.events import EventReader
-from tests.benchmarks.load import Connection, MalformedResponseError, connect
+from tests.benchmarks.load import MalformedResponseError, connect
 from tests.benchmarks.process import BenchError, cpu_ns, memory_mb
 from tests.benchmarks.report import Curve, Point, begin_report
 from tests.benchmarks.rounds import Tally, quantile
@@ -54,32 +54,25 @@ async def measure(target: Target, workers: int, streams: int) -> Point:
     """Open streams at a steady rate, wait until all run, and measure for some seconds."""
     ramp = streams / OPENED_PER_SECOND
     events = round(ramp + SETTLE_SECONDS + MEASURED_SECONDS) + SPARE_EVENTS
-    tally, connections = Tally(), [await connect(target.url) for _ in range(streams)]
-    began = asyncio.get_running_loop().time()
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(
-                    _stream(target, connection, began + number / OPENED_PER_SECOND, events, tally)
-                )
-                for number, connection in enumerate(connections)
-            ]
-            await asyncio.sleep(ramp + SETTLE_SECONDS)
-            pids = target.pids()
-            tally.latencies_ms.clear()
-            tally.gaps_ms.clear()
-            spent, started = cpu_ns(pids), time.monotonic_ns()
-            await asyncio.sleep(MEASURED_SECONDS)
-            share = (cpu_ns(pids) - spent) / (time.monotonic_ns() - started)
-            memory = memory_mb(pids, "VmRSS")
-            lags, gaps = [*tally.latencies_ms] or [0.0], [*tally.gaps_ms] or [0.0]
-            ended = sum(task.done() for task in running)
-            for task in running:
-                task.cancel()
-    finally:
-        for connection in connections:
-            connection.close()
+    tally, began = Tally(), asyncio.get_running_loop().time()
+    async with asyncio.TaskGroup() as group:
+        starts = [began + number / OPENED_PER_SECOND for number in range(streams)]
+        running = [group.create_task(_stream(target, start, events, tally)) for start in starts]
+        await asyncio.sleep(ramp + SETTLE_SECONDS)
+        pids = target.pids()
+        tally.latencies_ms.clear()
+        tally.gaps_ms.clear()
+        spent, started = cpu_ns(pids), time.monotonic_ns()
+        await asyncio.sleep(MEASURED_SECONDS)
+        share = (cpu_ns(pids) - spent) / (time.monotonic_ns() - started)
+        memory = memory_mb(pids, "VmRSS")
+        lags, gaps = [*tally.latencies_ms] or [0.0], [*tally.gaps_ms] or [0.0]
+        tally.failures["ended"] += sum(task.done() for task in running)
+        for task in running:
+            task.cancel()
     target.require_alive()
+    if tally.failures.total():
+        print(+tally.failures, file=sys.stderr)
     return Point(
         workers,
         streams,
@@ -87,19 +80,24 @@ async def measure(target: Target, workers: int, streams: int) -> Point:
         memory_mb=_rounded(memory),
         lag_p99_ms=_rounded(quantile(lags, 0.99)),
         gap_p99_ms=_rounded(quantile(gaps, 0.99)),
-        faults=tally.failures.total() + ended,
+        faults=tally.failures.total(),
     )
+
+
+async def _stream(target: Target, start: float, events: int, tally: Tally) -> None:
+    await asyncio.sleep(start - asyncio.get_running_loop().time())
+    nonce, request = stream_request(target, events, INTERVAL_MS)
+    try:
+        connection = await connect(target.url)
+        with closing(connection):
+            status = await connection.exchange(request, EventReader(nonce, events, tally).feed)
+        tally.failures[f"status {status}"] += status != 200
+    except (OSError, MalformedResponseError) as error:
+        tally.failures[type(error).__name__] += 1
 
 
 def _rounded(figure: float) -> float:
     return float(f"{figure:.3g}")
-
-
-async def _stream(target: Target, connection: Connection, start: float, events: int, tally: Tally) -> None:
-    await asyncio.sleep(start - asyncio.get_running_loop().time())
-    nonce, request = stream_request(target, events, INTERVAL_MS)
-    with suppress(OSError, MalformedResponseError):  # a stream that ends too early is counted
-        await connection.exchange(request, EventReader(nonce, events, tally).feed)
 
 
 async def climb(streams: Sequence[int], cores: Sequence[int]) -> Curve:
