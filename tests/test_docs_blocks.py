@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from proxy.app import create_app
 from proxy.settings import load_settings
 from tests.conftest import require
-from tests.documents import DOCUMENTS, FENCE, ROOT, fences
+from tests.documents import DOCUMENTS, FENCE, ROOT, fences, in_both_languages
 from tests.loopback import serve_on_loopback
 from tests.nginx import CONF, find_nginx
 from tests.signing_keys import certificate_pem, pem
@@ -112,12 +112,27 @@ def test_every_overlay_changes_what_its_base_has(name: str) -> None:
     containers = deployment["spec"]["template"]["spec"]["containers"]
     for block in fences(DOCUMENTS[name], "yaml"):
         overlay = yaml.safe_load(block)
+        if overlay.get("kind") == "HorizontalPodAutoscaler":
+            continue  # see the next test
 
         assert {*overlay} == {"resources", "configMapGenerator", "images"}
         for one in overlay["configMapGenerator"]:
             assert generated[one["name"]] == one["files"]
         for image in overlay["images"]:
             assert image["name"] in {container["image"].partition(":")[0] for container in containers}
+
+
+@pytest.mark.parametrize("name", in_both_languages("docs/performance/scale"))
+def test_the_autoscaler_scales_the_deployment_by_a_metric_of_the_service(name: str) -> None:
+    deployment = yaml.safe_load((KUBERNETES / "deployment.yaml").read_text())
+    (block,) = fences(DOCUMENTS[name], "yaml")
+    autoscaler = yaml.safe_load(block)["spec"]
+
+    target = {key: autoscaler["scaleTargetRef"][key] for key in ("apiVersion", "kind")}
+    assert target == {key: deployment[key] for key in target}
+    assert autoscaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    (metric,) = autoscaler["metrics"]
+    assert f"`{metric['pods']['metric']['name']}`" in DOCUMENTS["docs/metrics.md"]
 
 
 @pytest.mark.parametrize("name", pages_with("python"))
