@@ -11,6 +11,7 @@ import pytest
 from proxy import errors
 from proxy.cli.arguments import COMMANDS
 from proxy.errors import ProxyError
+from proxy.server.serve import REJECTION_CODES
 from proxy.settings import Settings
 from tests.documents import (
     CHINESE,
@@ -65,6 +66,13 @@ def test_every_error_is_in_the_table_with_its_status(name: str) -> None:
     }
 
     assert table == known
+
+
+@pytest.mark.parametrize("name", in_both_languages("docs/errors"))
+def test_every_rejection_of_the_http_layer_is_in_its_table(name: str) -> None:
+    table = {(row[0], row[1].strip("`")) for row in rows(DOCUMENTS[name]) if row[0].isdigit()}
+
+    assert {(str(status.value), code) for status, code in REJECTION_CODES.items()} <= table
 
 
 # --- commands and sections

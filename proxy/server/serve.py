@@ -34,12 +34,19 @@ TICK_SECONDS: Final = 1.0
 ABORT_SECONDS: Final = 2.0
 """How long the tasks of aborted connections may take to end."""
 
-_CODES: Final = {
+REJECTION_CODES: Final = {
     HTTPStatus.BAD_REQUEST: "invalid_request",
     HTTPStatus.REQUEST_TIMEOUT: "request_timeout",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "uri_too_long",
+    HTTPStatus.EXPECTATION_FAILED: "expectation_failed",
+    HTTPStatus.UPGRADE_REQUIRED: "upgrade_required",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "request_header_fields_too_large",
     HTTPStatus.INTERNAL_SERVER_ERROR: "internal_error",
+    HTTPStatus.NOT_IMPLEMENTED: "not_implemented",
     HTTPStatus.SERVICE_UNAVAILABLE: "server_overloaded",
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "http_version_not_supported",
 }
+"""The codes of all statuses with which the HTTP layer rejects a request (docs/errors.md)."""
 
 
 class Server:
@@ -135,7 +142,7 @@ class Server:
             "message": rejection.reason,
             "type": "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
             "param": None,
-            "code": _CODES.get(status, status.name.lower()),
+            "code": REJECTION_CODES[status],
         }
         headers = [
             (b"content-type", b"application/json"),
