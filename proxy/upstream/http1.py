@@ -77,8 +77,8 @@ class ArrivingResponse:
 
     __slots__ = (
         "_accepted", "_body", "_fault", "_has_head", "_is_interim", "_parser", "_until_close", "_waiter",
-        "body_bytes", "drained", "ended", "error", "headers", "interim", "keep_alive", "meter", "method",
-        "offers_upgrade", "status", "surplus", "unread", "version",
+        "after_upgrade", "body_bytes", "drained", "ended", "error", "headers", "interim", "keep_alive",
+        "meter", "method", "offers_upgrade", "status", "surplus", "unread", "version",
     )  # fmt: skip
 
     def __init__(self, method: str) -> None:
@@ -95,6 +95,8 @@ class ArrivingResponse:
         """Whether the response is complete; its body may still have to be read."""
         self.surplus = False
         """Whether anything followed the complete response."""
+        self.after_upgrade = b""
+        """What came with a 101, in the protocol that it changes to."""
         self.error: Exception | None = None
         self.drained: Callable[[], None] | None = None
         """Called once when the body that has arrived is read."""
@@ -178,8 +180,8 @@ class ArrivingResponse:
         self.meter.feed(data)
         try:
             parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # a 101: `on_headers_complete` has ended the response
+        except httptools.HttpParserUpgrade as upgrade:  # a 101: `on_headers_complete` has ended the response
+            self.after_upgrade = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self.surplus = self.ended
             self._fail_invalid(self._fault or str(error), data)

@@ -1,7 +1,7 @@
 """Send requests to one upstream.
 
 `UpstreamTransport` is the only place that decides which library sends a request: HTTP goes out on our own
-connections (`proxy.upstream.connections`), and WebSockets through aiohttp (`proxy.upstream.web_socket`).
+connections (`proxy.upstream.connections`), and WebSockets on those of `proxy.upstream.web_socket`.
 
 The relay calls `send`; the SDK's own methods use the same connections, through the interface of an httpx2
 transport. The SDK's transport on aiohttp decodes `%2F`, reports a lost connection as a timeout, and adds
