@@ -112,13 +112,13 @@ def test_messages_are_the_same_wherever_the_reads_end(
         wire, received, rest = Wire(socket), list[Message | Close](), data
         has_started = False
         for cut in [*cuts, len(data)]:
-            while wire.is_paused:
+            while wire.is_paused and not wire.is_closed:
                 if not has_started:
                     has_started = True
                     socket.start(None)
                 else:
                     received.append(await socket.receive())
-            if rest[:cut]:
+            if rest[:cut] and not wire.is_closed:
                 socket.data_received(rest[:cut])
             rest = rest[cut:]
         if not has_started:
@@ -357,7 +357,9 @@ async def test_a_cancelled_handshake_closes_its_connection() -> None:
 
     transport = UpstreamTransport(tls=False)
     async with raw_upstream(script) as upstream:
-        opening = asyncio.get_running_loop().create_task(transport.open_socket(upstream.url, b"/", [], [], connect=PATIENCE))
+        opening = asyncio.get_running_loop().create_task(
+            transport.open_socket(upstream.url, b"/", [], [], connect=PATIENCE)
+        )
         await until(lambda: bool(upstream.requests))
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
