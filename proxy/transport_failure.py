@@ -207,7 +207,7 @@ def _kind(error: BaseException, *, is_tls: bool) -> FailureKind:
 def _kind_of_socket(cause: BaseException) -> FailureKind | None:
     """Classify an error of the socket or of TLS; None if it is not specific enough."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        code = getattr(cause, "verify_code", None)  # aiohttp's subclasses lack this attribute.
+        code = getattr(cause, "verify_code", None)  # An SDK's subclass may lack this attribute.
         return None if code is None else _VERIFY_CODES.get(code, _K.CERTIFICATE_INVALID)
     if isinstance(cause, ssl.SSLError):
         reason = getattr(cause, "reason", None) or ""

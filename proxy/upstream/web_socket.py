@@ -21,7 +21,7 @@ from proxy.upstream.http1 import ArrivingResponse, request_head
 from proxy.wire.headers import Headers
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, Close
 
-REFUSAL_BYTES_MAX: Final = 1024 * 1024
+REJECTION_BYTES_MAX: Final = 1024 * 1024
 HEARTBEAT_SECONDS: Final = 50.0
 """A WebSocket gets a ping after this much silence, and counts as lost if half as much silence follows."""
 CLOSE_SECONDS: Final = 2.0
@@ -37,7 +37,7 @@ class Handshake(NamedTuple):
         status: Its status.
         headers: Its headers.
         http_version: Such as `1.1`.
-        body: The whole body of a refusal.
+        body: The whole body of a rejection.
         socket: The WebSocket, if it is open.
     """
 
@@ -90,7 +90,7 @@ class SocketOpener:
             if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
                 socket.start(_accepted_subprotocol(response, key, subprotocols))
                 return Handshake(response.status, response.headers, response.version, socket=socket)
-            body = await _refusal(response)
+            body = await _rejection(response)
         except BaseException:
             socket.abort()
             response.close()
@@ -266,7 +266,7 @@ class ArrivingMessages(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Take frames until a message is complete."""
-        if not self._has_started or self._is_ready:
+        if not self._has_started or self._is_ready():
             return
         for event in self._frames.events():
             if isinstance(event, Ping):
@@ -275,13 +275,12 @@ class ArrivingMessages(asyncio.Protocol):
                 self._add(event)
             elif isinstance(event, CloseConnection):
                 self._closed_by_upstream(event)
-            if self._is_ready:
+            if self._is_ready():
                 break
         if self._message is not None:
             self._pause_reading()
             self._arrived.set()
 
-    @property
     def _is_ready(self) -> bool:
         """Whether `receive` has something to return."""
         return self._message is not None or self._end is not None
@@ -412,10 +411,10 @@ def _accepted_subprotocol(response: ArrivingResponse, key: bytes, subprotocols: 
     return chosen[0].decode() if chosen else None
 
 
-async def _refusal(response: ArrivingResponse) -> bytes:
+async def _rejection(response: ArrivingResponse) -> bytes:
     body = bytearray()
     while data := await response.read():
         body += data
-        if len(body) > REFUSAL_BYTES_MAX:
-            raise httpx2.ReadError("the body of the refusal is too large")
+        if len(body) > REJECTION_BYTES_MAX:
+            raise httpx2.ReadError("the body of the rejection is too large")
     return bytes(body)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import httpx2
@@ -16,7 +17,7 @@ from wsproto.utilities import generate_accept_token
 
 from proxy.upstream import web_socket
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
-from proxy.upstream.web_socket import FRAME_BYTES_MAX, REFUSAL_BYTES_MAX, ArrivingMessages, SocketOpener
+from proxy.upstream.web_socket import FRAME_BYTES_MAX, REJECTION_BYTES_MAX, ArrivingMessages, SocketOpener
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 from tests.loopback import until
 from tests.raw_upstream import Conversation, raw_upstream
@@ -96,6 +97,14 @@ def fragments(message: Message, size: int) -> list[Frame]:
     return events
 
 
+async def receive_all(socket: ArrivingMessages) -> list[Message | Close]:
+    """Receive until the end, which is included."""
+    received: list[Message | Close] = []
+    while not received or not isinstance(received[-1], Close):
+        received.append(await socket.receive())
+    return received
+
+
 @given(
     messages=st.lists(st.text(max_size=300) | st.binary(max_size=300), max_size=6),
     size=st.integers(1, 200),
@@ -109,24 +118,20 @@ def test_messages_are_the_same_wherever_the_reads_end(
 
     async def read() -> tuple[list[Message | Close], list[Frame]]:
         socket = ArrivingMessages(SocketOpener(tls=False, proxy=None))
-        wire, received, rest = Wire(socket), list[Message | Close](), data
-        has_started = False
-        for cut in [*cuts, len(data)]:
-            while wire.is_paused and not wire.is_closed:
-                if not has_started:
-                    has_started = True
+        wire, rest = Wire(socket), data
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            receiving: asyncio.Task[list[Message | Close]] | None = None
+            for cut in [*cuts, len(data)]:
+                if not wire.is_closed:
+                    socket.data_received(rest[:cut])
+                rest = rest[cut:]
+                if wire.is_paused and receiving is None:
                     socket.start(None)
-                else:
-                    received.append(await socket.receive())
-            if rest[:cut] and not wire.is_closed:
-                socket.data_received(rest[:cut])
-            rest = rest[cut:]
-        if not has_started:
-            socket.start(None)
-        while not received or not isinstance(received[-1], Close):
-            received.append(await socket.receive())
+                    receiving = group.create_task(receive_all(socket))
+                await until(lambda: not wire.is_paused or wire.is_closed)
         assert wire.is_closed
-        return received, wire.frames()
+        assert receiving is not None
+        return receiving.result(), wire.frames()
 
     received, answers = asyncio.run(read())
     assert received == [*messages, Close(4001, "完了")]
@@ -141,7 +146,7 @@ async def test_while_a_message_waits_nothing_more_is_parsed() -> None:
     assert wire.is_paused
     assert not wire.frames()
     assert await socket.receive() == "one"
-    assert wire.is_paused is False or wire.frames() == []
+    assert not wire.frames()
     assert await socket.receive() == "two"
     assert wire.frames() == [Pong(b"later")]
 
@@ -263,11 +268,16 @@ async def test_a_silent_upstream_gets_a_ping_and_is_then_lost(monkeypatch: pytes
     assert wire.frames() == [Ping(b"")]
 
 
+def has_pinged(wire: Wire, times: int) -> bool:
+    """Whether as many frames were written."""
+    return len(wire.frames()) >= times
+
+
 async def test_an_upstream_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_socket, "HEARTBEAT_SECONDS", 0.2)
     socket, wire = build()
     for count in range(1, 4):
-        await until(lambda count=count: len(wire.frames()) >= count)  # type: ignore[misc]
+        await until(partial(has_pinged, wire, count))
         socket.data_received(frames_of(Pong(b"")))
     assert not wire.is_closed
     wire.abort()
@@ -333,21 +343,21 @@ async def test_frames_may_arrive_with_the_response() -> None:
     ],
     ids=["no accept", "wrong accept", "two", "other subprotocol", "extension", "other upgrade", "no upgrade"],
 )
-async def test_a_wrong_handshake_is_refused(answer: Callable[[bytes], bytes]) -> None:
+async def test_a_wrong_handshake_is_rejected(answer: Callable[[bytes], bytes]) -> None:
     with pytest.raises(httpx2.RemoteProtocolError):
         async with answered(answer):
             pass
 
 
-async def test_the_body_of_a_refusal_is_read_up_to_a_limit() -> None:
-    def refusal(size: int) -> bytes:
+async def test_the_body_of_a_rejection_is_read_up_to_a_limit() -> None:
+    def rejection(size: int) -> bytes:
         return b"HTTP/1.1 403 Forbidden\r\nX-A: b\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
 
-    async with answered(lambda _: refusal(REFUSAL_BYTES_MAX)) as response:
+    async with answered(lambda _: rejection(REJECTION_BYTES_MAX)) as response:
         assert (response.status, response.headers[0], response.socket) == (403, (b"X-A", b"b"), None)
-        assert len(await response.read()) == REFUSAL_BYTES_MAX
+        assert len(await response.read()) == REJECTION_BYTES_MAX
     with pytest.raises(httpx2.ReadError):
-        async with answered(lambda _: refusal(REFUSAL_BYTES_MAX + 1)):
+        async with answered(lambda _: rejection(REJECTION_BYTES_MAX + 1)):
             pass
 
 
