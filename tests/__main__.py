@@ -57,7 +57,7 @@ def phases(arguments: list[str]) -> list[list[str]]:
     fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *sorted(marked)]
     return [
         ["-m", "not browser and not fleet", *parallel],
-        ["-m", "browser", *parallel, "tests/browser"],
+        ["-m", "browser and not fleet", *parallel, "tests/browser"],
         *([fleet] if os.environ.get("PROXY_TEST_REQUIRE") == "all" else []),
     ]
 
