@@ -58,7 +58,7 @@ def draw_curve(curve: Curve, words: Words, theme: str, path: Path) -> None:
                 axes.annotate(
                     name,
                     (points[-1].streams, values[-1]),
-                    (-4, 6 if workers == 2 else -14),
+                    (-4, 6 if workers == 2 else -28),
                     textcoords="offset points",
                     ha="right",
                 )
