@@ -10,7 +10,7 @@ import httpx2
 from proxy.errors import Aborted, CallerError, Draining, ProxyError
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.web_socket import CLOSE_SECONDS, ArrivingMessages
+from proxy.upstream.websocket import CLOSE_SECONDS, ArrivingMessages
 from proxy.wire.usage import read_event_usage
 from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, sendable_close
 

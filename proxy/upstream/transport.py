@@ -1,7 +1,7 @@
 """Send requests to one upstream.
 
 `UpstreamTransport` is the only place that decides which library sends a request: HTTP goes out on our own
-connections (`proxy.upstream.connections`), and WebSockets on those of `proxy.upstream.web_socket`.
+connections (`proxy.upstream.connections`), and WebSockets on those of `proxy.upstream.websocket`.
 
 The relay calls `send`; the SDK's own methods use the same connections, through the interface of an httpx2
 transport. The SDK's transport on aiohttp decodes `%2F`, reports a lost connection as a timeout, and adds
@@ -18,7 +18,7 @@ import httpx2
 from proxy.upstream.connections import GuardedConnection, UpstreamConnector
 from proxy.upstream.http1 import ArrivingResponse
 from proxy.upstream.redacted import RedactedBody, without_coding
-from proxy.upstream.web_socket import ArrivingMessages, SocketOpener
+from proxy.upstream.websocket import ArrivingMessages, SocketOpener
 from proxy.wire.headers import Headers
 from proxy.wire.redaction import Redactor
 

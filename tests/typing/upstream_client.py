@@ -9,7 +9,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.transport import UpstreamResponse
-from proxy.upstream.web_socket import ArrivingMessages
+from proxy.upstream.websocket import ArrivingMessages
 
 
 async def opens(section: Upstream, credential: UpstreamCredential, record: ExchangeRecord) -> None:

@@ -24,7 +24,7 @@ from proxy.upstream.connections import (
 )
 from proxy.upstream.http1 import INTERIM_ANSWERS_MAX, ArrivingResponse
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
-from proxy.upstream.web_socket import ArrivingMessages
+from proxy.upstream.websocket import ArrivingMessages
 from tests.loopback import until
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 from tests.socket_upstream import socket_upstream

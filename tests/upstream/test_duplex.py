@@ -10,7 +10,7 @@ from proxy.errors import Draining, ModelForbidden, UpstreamTimeout
 from proxy.settings import Timeouts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
-from proxy.upstream.web_socket import ArrivingMessages
+from proxy.upstream.websocket import ArrivingMessages
 from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NORMAL, POLICY, Close
 from tests.credentials.fakes import virtually
 from tests.upstream.build import build_record

@@ -15,9 +15,9 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from wsproto.events import Event as Frame
 from wsproto.utilities import generate_accept_token
 
-from proxy.upstream import web_socket
+from proxy.upstream import websocket
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
-from proxy.upstream.web_socket import FRAME_BYTES_MAX, REJECTION_BYTES_MAX, ArrivingMessages, SocketOpener
+from proxy.upstream.websocket import FRAME_BYTES_MAX, REJECTION_BYTES_MAX, ArrivingMessages, SocketOpener
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 from tests.loopback import until
 from tests.raw_upstream import Conversation, raw_upstream
@@ -254,14 +254,14 @@ async def test_our_close_is_bounded_and_a_cancelled_one_cuts_the_connection(
     with contextlib.suppress(asyncio.CancelledError):
         await closing
     assert wire.is_closed
-    monkeypatch.setattr(web_socket, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.01)
     socket, wire = build()
     await socket.close(Close(GOING_AWAY))
     assert wire.is_closed
 
 
 async def test_a_silent_upstream_gets_a_ping_and_is_then_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_socket, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(websocket, "HEARTBEAT_SECONDS", 0.02)
     socket, wire = build()
     async with asyncio.timeout(PATIENCE):
         assert await socket.receive() == Close(LOST)
@@ -274,7 +274,7 @@ def has_pinged(wire: Wire, times: int) -> bool:
 
 
 async def test_an_upstream_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_socket, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(websocket, "HEARTBEAT_SECONDS", 0.2)
     socket, wire = build()
     for count in range(1, 4):
         await until(partial(has_pinged, wire, count))
