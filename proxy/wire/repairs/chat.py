@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.registry import CLIENTS, Repair, StreamState
+from proxy.wire.repairs.repair import CLIENTS, Repair, StreamState, on_chunks, on_responses
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
@@ -36,29 +36,22 @@ _Change = Callable[[Members], Members | None]
 # --- messages
 
 
-FILL_MESSAGE: Final = Repair(
-    "fill_message",
-    "Adds the `message` to a choice that holds it under `delta` or `text`.",
-    clients=("RAGFlow", "Dify", "LangChain", "all that read `message` without a check"),
-    sets=CLIENTS,
-)
-
-
-@FILL_MESSAGE.on_responses(Shape.CHAT)
+@on_responses(Shape.CHAT)
 def fill_message(response: Members, _: Call) -> Members | None:
     """Add the message to each choice that holds it under another name."""
     return _change_choices(response, lambda choice: _move(choice, "message", ("delta", "text")))
 
 
-FILL_DELTA: Final = Repair(
-    "fill_delta",
-    "Adds a `delta` to a chunk that lacks it, from `message` or `text` if one of them is there.",
-    clients=("RAGFlow", "Dify"),
-    sets=("ragflow", "dify", "open_webui", "llamaindex"),
+FILL_MESSAGE: Final = Repair(
+    "fill_message",
+    "Adds the `message` to a choice that holds it under `delta` or `text`.",
+    fill_message,
+    clients=("RAGFlow", "Dify", "LangChain", "all that read `message` without a check"),
+    sets=CLIENTS,
 )
 
 
-@FILL_DELTA.on_chunks(Shape.CHAT)
+@on_chunks(Shape.CHAT)
 def fill_delta(chunk: Members, _: StreamState) -> Members | None:
     """Add a delta to each choice without one; it is empty if the choice holds none under another name."""
 
@@ -69,6 +62,15 @@ def fill_delta(chunk: Members, _: StreamState) -> Members | None:
         return moved
 
     return _change_choices(chunk, fill)
+
+
+FILL_DELTA: Final = Repair(
+    "fill_delta",
+    "Adds a `delta` to a chunk that lacks it, from `message` or `text` if one of them is there.",
+    fill_delta,
+    clients=("RAGFlow", "Dify"),
+    sets=("ragflow", "dify", "open_webui", "llamaindex"),
+)
 
 
 def _move(choice: Members, name: str, others: tuple[str, str]) -> Members | None:
@@ -82,24 +84,26 @@ def _move(choice: Members, name: str, others: tuple[str, str]) -> Members | None
     return {**kept, name: write({"content": text})} if first_byte(text) == b'"' else None
 
 
-FLAT_CONTENT: Final = Repair(
-    "flat_content",
-    "Joins content that is a list of parts or an object into one string.",
-    clients=("RAGFlow", "Dify", "FastGPT", "Continue"),
-    sets=CLIENTS,
-)
-
-
-@FLAT_CONTENT.on_responses(Shape.CHAT)
+@on_responses(Shape.CHAT)
 def flat_response_content(response: Members, _: Call) -> Members | None:
     """Write the content of each message as one string."""
     return _change_messages(response, "message", _flatten)
 
 
-@FLAT_CONTENT.on_chunks(Shape.CHAT)
+@on_chunks(Shape.CHAT)
 def flat_chunk_content(chunk: Members, _: StreamState) -> Members | None:
     """Write the content of each delta as one string."""
     return _change_messages(chunk, "delta", _flatten)
+
+
+FLAT_CONTENT: Final = Repair(
+    "flat_content",
+    "Joins content that is a list of parts or an object into one string.",
+    flat_response_content,
+    flat_chunk_content,
+    clients=("RAGFlow", "Dify", "FastGPT", "Continue"),
+    sets=CLIENTS,
+)
 
 
 def _flatten(message: Members) -> Members | None:
@@ -134,26 +138,28 @@ def _plain(value: object) -> str:
 # --- tool calls
 
 
-FUNCTION_CALL: Final = Repair(
-    "function_call_as_tool_call",
-    "Converts a `function_call` into a tool call if the request has `tools`.",
-    clients=("RAGFlow, with tools", "Dify, with tools"),
-    sets=CLIENTS,
-)
-
-
-@FUNCTION_CALL.on_responses(Shape.CHAT)
+@on_responses(Shape.CHAT)
 def response_function_call(response: Members, call: Call) -> Members | None:
     """Write the function call of a message as a tool call."""
     return _change_choices(response, lambda choice: _as_tool_call(choice, "message")) if call.tools else None
 
 
-@FUNCTION_CALL.on_chunks(Shape.CHAT)
+@on_chunks(Shape.CHAT)
 def chunk_function_call(chunk: Members, state: StreamState) -> Members | None:
     """Write the function call of a delta as a tool call."""
     if not state.call.tools:
         return None
     return _change_choices(chunk, lambda choice: _as_tool_call(choice, "delta"))
+
+
+FUNCTION_CALL: Final = Repair(
+    "function_call_as_tool_call",
+    "Converts a `function_call` into a tool call if the request has `tools`.",
+    response_function_call,
+    chunk_function_call,
+    clients=("RAGFlow, with tools", "Dify, with tools"),
+    sets=CLIENTS,
+)
 
 
 def _as_tool_call(choice: Members, name: str) -> Members | None:
@@ -172,9 +178,31 @@ def _as_tool_call(choice: Members, name: str) -> Members | None:
     return changed if changed != choice else None
 
 
+@on_responses(Shape.CHAT)
+def index_response_tool_calls(response: Members, _: Call) -> Members | None:
+    """Give each tool call its position as index."""
+
+    def add_index(call: Members, position: int) -> Members | None:
+        return {**call, "index": write(position)} if read_index(call) is None else None
+
+    return _change_messages(response, "message", lambda message: _change_calls(message, add_index))
+
+
+@on_chunks(Shape.CHAT)
+def index_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
+    """Give each part of a tool call the index of the call."""
+
+    def add_index(part: Members, call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
+        return None if read_index(part) == call.index else {**part, "index": write(call.index)}
+
+    return _change_parts(chunk, state, "index", add_index)
+
+
 INDEX_TOOL_CALLS: Final = Repair(
     "index_tool_calls",
     "Gives each tool call its own index, and wraps a single tool call into a list.",
+    index_response_tool_calls,
+    index_chunk_tool_calls,
     clients=(
         "RAGFlow (streams; up to v0.24 also whole responses)",
         "Dify",
@@ -185,35 +213,7 @@ INDEX_TOOL_CALLS: Final = Repair(
 )
 
 
-@INDEX_TOOL_CALLS.on_responses(Shape.CHAT)
-def index_response_tool_calls(response: Members, _: Call) -> Members | None:
-    """Give each tool call its position as index."""
-
-    def add_index(call: Members, position: int) -> Members | None:
-        return {**call, "index": write(position)} if read_index(call) is None else None
-
-    return _change_messages(response, "message", lambda message: _change_calls(message, add_index))
-
-
-@INDEX_TOOL_CALLS.on_chunks(Shape.CHAT)
-def index_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
-    """Give each part of a tool call the index of the call."""
-
-    def add_index(part: Members, call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
-        return None if read_index(part) == call.index else {**part, "index": write(call.index)}
-
-    return _change_parts(chunk, state, "index", add_index)
-
-
-FILL_TOOL_CALLS: Final = Repair(
-    "fill_tool_calls",
-    "Adds missing ids and types to tool calls, and drops null members from their later parts.",
-    clients=("RAGFlow, which sends the id back to the upstream", "Dify, which rejects null members"),
-    sets=CLIENTS,
-)
-
-
-@FILL_TOOL_CALLS.on_responses(Shape.CHAT)
+@on_responses(Shape.CHAT)
 def fill_response_tool_calls(response: Members, _: Call) -> Members | None:
     """Add the id and the type that a tool call lacks."""
 
@@ -235,7 +235,7 @@ def _identify(call: Members, response: Members, position: int) -> Members:
     return filled
 
 
-@FILL_TOOL_CALLS.on_chunks(Shape.CHAT)
+@on_chunks(Shape.CHAT)
 def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
     """Add id and type to the first part of each tool call, and drop null members of the later parts."""
 
@@ -253,19 +253,21 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
     return _change_parts(chunk, state, "fill", fill)
 
 
-def _without_nulls(part: Members) -> Members:
-    return {name: value for name, value in part.items() if not is_null(value)}
-
-
-TEXT_ARGUMENTS: Final = Repair(
-    "text_arguments",
-    "Writes the arguments of a tool call as JSON text if they are an object, null or missing.",
-    clients=("RAGFlow, with tools", "Dify, with tools", "all that parse the arguments as text"),
+FILL_TOOL_CALLS: Final = Repair(
+    "fill_tool_calls",
+    "Adds missing ids and types to tool calls, and drops null members from their later parts.",
+    fill_response_tool_calls,
+    fill_chunk_tool_calls,
+    clients=("RAGFlow, which sends the id back to the upstream", "Dify, which rejects null members"),
     sets=CLIENTS,
 )
 
 
-@TEXT_ARGUMENTS.on_responses(Shape.CHAT)
+def _without_nulls(part: Members) -> Members:
+    return {name: value for name, value in part.items() if not is_null(value)}
+
+
+@on_responses(Shape.CHAT)
 def text_response_arguments(response: Members, _: Call) -> Members | None:
     """Write the arguments of each tool call as a string."""
     return _change_messages(response, "message", _write_arguments)
@@ -288,7 +290,7 @@ def _whole_arguments(function: Members) -> Members | None:
     return {**function, "arguments": write("{}" if is_empty(written) else _json_text(written))}
 
 
-@TEXT_ARGUMENTS.on_chunks(Shape.CHAT)
+@on_chunks(Shape.CHAT)
 def text_chunk_arguments(chunk: Members, state: StreamState) -> Members | list[Members] | None:
     """Write arguments as a string, and add `{}` to calls that end without arguments."""
     new = _change_parts(chunk, state, "arguments", _part_arguments)
@@ -307,6 +309,16 @@ def text_chunk_arguments(chunk: Members, state: StreamState) -> Members | list[M
         return last
     usage = {"usage": NULL} if "usage" in current else {}
     return [{**current, **usage, "choices": write(before)}, last]
+
+
+TEXT_ARGUMENTS: Final = Repair(
+    "text_arguments",
+    "Writes the arguments of a tool call as JSON text if they are an object, null or missing.",
+    text_response_arguments,
+    text_chunk_arguments,
+    clients=("RAGFlow, with tools", "Dify, with tools", "all that parse the arguments as text"),
+    sets=CLIENTS,
+)
 
 
 def _part_arguments(part: Members, call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
@@ -392,18 +404,19 @@ def _change_parts(chunk: Members, state: StreamState, repair: str, change: PartC
 # --- the end of a choice
 
 
-FILL_CONTENT: Final = Repair(
-    "fill_content",
-    "Writes an empty string as the content of a message that has neither content nor tool calls.",
-    clients=("RAGFlow, with tools and vision", "Dify"),
-    sets=("ragflow", "dify"),
-)
-
-
-@FILL_CONTENT.on_responses(Shape.CHAT)
+@on_responses(Shape.CHAT)
 def fill_content(response: Members, _: Call) -> Members | None:
     """Write an empty string into messages that have neither content nor tool calls."""
     return _change_messages(response, "message", _fill_content)
+
+
+FILL_CONTENT: Final = Repair(
+    "fill_content",
+    "Writes an empty string as the content of a message that has neither content nor tool calls.",
+    fill_content,
+    clients=("RAGFlow, with tools and vision", "Dify"),
+    sets=("ragflow", "dify"),
+)
 
 
 def _fill_content(message: Members) -> Members | None:
@@ -414,18 +427,19 @@ def _fill_content(message: Members) -> Members | None:
     return {**message, "content": write("")}
 
 
-FILL_FINISH: Final = Repair(
-    "fill_finish",
-    "Adds a missing finish_reason to a whole response.",
-    clients=("RAGFlow", "LangChain"),
-    sets=CLIENTS,
-)
-
-
-@FILL_FINISH.on_responses(Shape.CHAT, Shape.COMPLETION)
+@on_responses(Shape.CHAT, Shape.COMPLETION)
 def fill_finish(response: Members, _: Call) -> Members | None:
     """Add the finish_reason that a choice lacks: `tool_calls` if it has tool calls, otherwise `stop`."""
     return _change_choices(response, _finish)
+
+
+FILL_FINISH: Final = Repair(
+    "fill_finish",
+    "Adds a missing finish_reason to a whole response.",
+    fill_finish,
+    clients=("RAGFlow", "LangChain"),
+    sets=CLIENTS,
+)
 
 
 def _finish(choice: Members) -> Members | None:
@@ -435,15 +449,7 @@ def _finish(choice: Members) -> Members | None:
     return {**choice, "finish_reason": write("stop" if has_no_calls else "tool_calls")}
 
 
-SPLIT_FINISH: Final = Repair(
-    "split_finish",
-    "Splits a chunk with both content and a finish_reason into two.",
-    clients=("RAGFlow, for vision", "Continue, which delays chunks with usage"),
-    sets=("ragflow", "continue"),
-)
-
-
-@SPLIT_FINISH.on_chunks(Shape.CHAT)
+@on_chunks(Shape.CHAT)
 def split_finish(chunk: Members, _: StreamState) -> Members | list[Members] | None:
     """Return a chunk with the content, then a chunk with the finish_reason and the usage."""
     content = change_items(chunk.get("choices"), _without_finish)
@@ -454,6 +460,15 @@ def split_finish(chunk: Members, _: StreamState) -> Members | list[Members] | No
     if "usage" in chunk:
         first["usage"] = NULL
     return [first, {**chunk, "choices": write(ended)}]
+
+
+SPLIT_FINISH: Final = Repair(
+    "split_finish",
+    "Splits a chunk with both content and a finish_reason into two.",
+    split_finish,
+    clients=("RAGFlow, for vision", "Continue, which delays chunks with usage"),
+    sets=("ragflow", "continue"),
+)
 
 
 def _without_finish(choice: Members) -> Members | None:
@@ -496,3 +511,17 @@ def _change_messages(response: Members, name: str, change: _Change) -> Members |
         return None if new is None else {**choice, name: write(new)}
 
     return _change_choices(response, change_choice)
+
+
+REPAIRS: Final = (
+    FILL_MESSAGE,
+    FILL_DELTA,
+    FLAT_CONTENT,
+    FUNCTION_CALL,
+    INDEX_TOOL_CALLS,
+    FILL_TOOL_CALLS,
+    TEXT_ARGUMENTS,
+    FILL_CONTENT,
+    FILL_FINISH,
+    SPLIT_FINISH,
+)

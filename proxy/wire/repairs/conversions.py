@@ -8,7 +8,7 @@ from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.framing import read_payload, split_events
-from proxy.wire.repairs.registry import CLIENTS, Repair
+from proxy.wire.repairs.repair import CLIENTS, Repair
 from proxy.wire.repairs.shallow_json import open_object, read_value, to_json
 from proxy.wire.repairs.vendor_errors import EmbeddedError, read_openai_error
 
@@ -231,3 +231,6 @@ def _extend(whole: dict[str, object], part: dict[str, object]) -> None:
             known.extend(value)
         elif value is not None:
             whole[name] = value
+
+
+REPAIRS: Final = (ANSWER_TO_STREAM, STREAM_TO_ANSWER, LABEL_ANSWER)

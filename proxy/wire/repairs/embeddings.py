@@ -10,33 +10,23 @@ import msgspec
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair
+from proxy.wire.repairs.repair import BARE_LIST, CLIENTS, Repair, on_responses
 from proxy.wire.repairs.shallow_json import (
     Members,
     change_items,
     first_byte,
-    is_null,
     open_list,
     open_object,
     read_value,
     write,
 )
-from proxy.wire.repairs.usage import FILL_USAGE, USAGE_OF_EMBEDDINGS, fill_usage
 
 _NOT_OF_NUMBERS: Final = b"0123456789.,eE+- \t\r\n"
 _DIGIT: Final = re.compile(rb"\d")
 _VECTOR_NAMES: Final = ("embedding", "vector", "values")
 
 
-EMBEDDING_SHAPES: Final = Repair(
-    "embedding_shapes",
-    "Converts the embeddings of Ollama, llama.cpp, TEI, Cohere and others to OpenAI's list under `data`.",
-    clients=("all",),
-    sets=CLIENTS,
-)
-
-
-@EMBEDDING_SHAPES.on_responses(Shape.EMBEDDINGS)
+@on_responses(Shape.EMBEDDINGS)
 def embedding_shapes(response: Members, call: Call) -> Members | None:
     """Write each vector as an item of `data`."""
     name, found = _find_vectors(response)
@@ -49,6 +39,15 @@ def embedding_shapes(response: Members, call: Call) -> Members | None:
     kept.setdefault("object", write("list"))
     kept.setdefault("model", write(call.model or ""))
     return {**kept, "data": write(items)}
+
+
+EMBEDDING_SHAPES: Final = Repair(
+    "embedding_shapes",
+    "Converts the embeddings of Ollama, llama.cpp, TEI, Cohere and others to OpenAI's list under `data`.",
+    embedding_shapes,
+    clients=("all",),
+    sets=CLIENTS,
+)
 
 
 def _find_vectors(response: Members) -> tuple[str, list[msgspec.Raw]]:
@@ -80,20 +79,21 @@ def _item(written: msgspec.Raw, place: int) -> msgspec.Raw:
     return write({"object": "embedding", "index": index, "embedding": members[name]})
 
 
-FLOAT_EMBEDDINGS: Final = Repair(
-    "float_embeddings",
-    "Converts embeddings in base64, in a string or in a nested list to numbers, unless the client "
-    "asked for base64.",
-    clients=("RAGFlow", "Dify", "Open WebUI 0.12.4", "all that request `float`"),
-    sets=CLIENTS,
-)
-
-
-@FLOAT_EMBEDDINGS.on_responses(Shape.EMBEDDINGS)
+@on_responses(Shape.EMBEDDINGS)
 def float_embeddings(response: Members, call: Call) -> Members | None:
     """Write each vector as a list of numbers."""
     items = change_items(response.get("data"), lambda item: _with_numbers(item, call))
     return None if items is None else {**response, "data": items}
+
+
+FLOAT_EMBEDDINGS: Final = Repair(
+    "float_embeddings",
+    "Converts embeddings in base64, in a string or in a nested list to numbers, unless the client "
+    "asked for base64.",
+    float_embeddings,
+    clients=("RAGFlow", "Dify", "Open WebUI 0.12.4", "all that request `float`"),
+    sets=CLIENTS,
+)
 
 
 def _with_numbers(item: Members, call: Call) -> Members | None:
@@ -124,20 +124,7 @@ def _decode(text: object) -> list[float] | None:
         return None
 
 
-SORT_EMBEDDINGS: Final = Repair(
-    "sort_embeddings",
-    "Sorts embeddings by index, and adds missing indexes.",
-    clients=(
-        "RAGFlow (needs the index; up to v0.25.6 also the order)",
-        "Dify",
-        "Open WebUI 0.12.4",
-        "LlamaIndex (embeddings-openai 0.7.0)",
-    ),
-    sets=("ragflow", "dify", "open_webui", "llamaindex"),
-)
-
-
-@SORT_EMBEDDINGS.on_responses(Shape.EMBEDDINGS)
+@on_responses(Shape.EMBEDDINGS)
 def sort_embeddings(response: Members, _: Call) -> Members | None:
     """Sort the items by index.
 
@@ -159,6 +146,20 @@ def sort_embeddings(response: Members, _: Call) -> Members | None:
     return {**response, "data": write([{**found[place], "index": write(indexes[place])} for place in order])}
 
 
+SORT_EMBEDDINGS: Final = Repair(
+    "sort_embeddings",
+    "Sorts embeddings by index, and adds missing indexes.",
+    sort_embeddings,
+    clients=(
+        "RAGFlow (needs the index; up to v0.25.6 also the order)",
+        "Dify",
+        "Open WebUI 0.12.4",
+        "LlamaIndex (embeddings-openai 0.7.0)",
+    ),
+    sets=("ragflow", "dify", "open_webui", "llamaindex"),
+)
+
+
 def _index(item: Members) -> int | None:
     index = read_value(item.get("index"))
     if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
@@ -166,21 +167,7 @@ def _index(item: Members) -> int | None:
     return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
-@FILL_USAGE.on_responses(Shape.EMBEDDINGS)
-def fill_embedding_usage(response: Members, _: Call) -> Members | None:
-    """Add the usage that a response lacks."""
-    return None if is_null(response.get("data")) else fill_usage(response, USAGE_OF_EMBEDDINGS)
-
-
-CHECK_EMBEDDINGS: Final = Repair(
-    "check_embeddings",
-    "Turns embeddings whose number differs from that of the inputs, or that are not numbers, into an error.",
-    clients=("RAGFlow and Dify, which assign them to the wrong texts",),
-    sets=CLIENTS,
-)
-
-
-@CHECK_EMBEDDINGS.on_responses(Shape.EMBEDDINGS)
+@on_responses(Shape.EMBEDDINGS)
 def check_embeddings(response: Members, call: Call) -> None:
     """Reject embeddings that do not match the inputs.
 
@@ -199,6 +186,18 @@ def check_embeddings(response: Members, call: Call) -> None:
             raise InvalidResponse("an embedding that is not a list of numbers")
 
 
+CHECK_EMBEDDINGS: Final = Repair(
+    "check_embeddings",
+    "Turns embeddings whose number differs from that of the inputs, or that are not numbers, into an error.",
+    check_embeddings,
+    clients=("RAGFlow and Dify, which assign them to the wrong texts",),
+    sets=CLIENTS,
+)
+
+
 def _is_of_numbers(vector: bytes) -> bool:
     """Whether valid JSON is a list of one or more numbers."""
     return vector.translate(None, _NOT_OF_NUMBERS) == b"[]" and _DIGIT.search(vector) is not None
+
+
+REPAIRS: Final = (EMBEDDING_SHAPES, FLOAT_EMBEDDINGS, SORT_EMBEDDINGS, CHECK_EMBEDDINGS)

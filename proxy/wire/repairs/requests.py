@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs.registry import ReadIds, Repair, Repairs, find_steps
+from proxy.wire.repairs.repair import ReadIds, Repair, Repairs, find_steps, on_requests
 from proxy.wire.repairs.shallow_json import (
     IDS_MAX,
     NULL,
@@ -74,46 +74,49 @@ def repair_request(
     return to_json(request) if changed else body
 
 
-DROP_PARAMS: Final = Repair(
-    "drop_params",
-    "Drops the field `drop_params` from a request, which strict gateways reject with 400.",
-    clients=("RAGFlow v0.21.0 to v0.27.0, embeddings (ragflow#18584)",),
-    sets=("ragflow",),
-)
-
-
-@DROP_PARAMS.on_requests(Shape.CHAT, Shape.EMBEDDINGS, Shape.COMPLETION, pattern=rb'"drop_params"')
+@on_requests(Shape.CHAT, Shape.EMBEDDINGS, Shape.COMPLETION, pattern=rb'"drop_params"')
 def drop_params(request: Members, _: ReadIds) -> Members | None:
     """Drop the field."""
     return _without(request, frozenset({"drop_params"})) if "drop_params" in request else None
 
 
-DROP_EMPTY_TOOLS: Final = Repair(
-    "drop_empty_tools",
-    "Drops an empty `tools` from a request, together with `tool_choice` and `parallel_tool_calls`.",
-    clients=("RAGFlow v0.27 and later, with models marked as supporting tools",),
+DROP_PARAMS: Final = Repair(
+    "drop_params",
+    "Drops the field `drop_params` from a request, which strict gateways reject with 400.",
+    drop_params,
+    clients=("RAGFlow v0.21.0 to v0.27.0, embeddings (ragflow#18584)",),
     sets=("ragflow",),
 )
 
 
-@DROP_EMPTY_TOOLS.on_requests(Shape.CHAT, pattern=rb'"tools"\s*:\s*(?:\[\s*\]|null)')
+@on_requests(Shape.CHAT, pattern=rb'"tools"\s*:\s*(?:\[\s*\]|null)')
 def drop_empty_tools(request: Members, _: ReadIds) -> Members | None:
     """Drop the fields."""
     return _without(request, _WITH_TOOLS) if "tools" in request and is_empty(request["tools"]) else None
 
 
-DROP_TOOL_CALL_INDEX: Final = Repair(
-    "drop_tool_call_index",
-    "Drops `index` from the tool calls that a client sends back in its history.",
-    clients=("RAGFlow, with agents and models with tools",),
+DROP_EMPTY_TOOLS: Final = Repair(
+    "drop_empty_tools",
+    "Drops an empty `tools` from a request, together with `tool_choice` and `parallel_tool_calls`.",
+    drop_empty_tools,
+    clients=("RAGFlow v0.27 and later, with models marked as supporting tools",),
     sets=("ragflow",),
 )
 
 
-@DROP_TOOL_CALL_INDEX.on_requests(Shape.CHAT, pattern=rb'"index"\s*:')
+@on_requests(Shape.CHAT, pattern=rb'"index"\s*:')
 def drop_tool_call_index(request: Members, _: ReadIds) -> Members | None:
     """Drop the index of each tool call."""
     return _change_messages(request, _without_index)
+
+
+DROP_TOOL_CALL_INDEX: Final = Repair(
+    "drop_tool_call_index",
+    "Drops `index` from the tool calls that a client sends back in its history.",
+    drop_tool_call_index,
+    clients=("RAGFlow, with agents and models with tools",),
+    sets=("ragflow",),
+)
 
 
 def _without_index(message: Members) -> Members | None:
@@ -124,19 +127,20 @@ def _without_index(message: Members) -> Members | None:
     return None if calls is None else {**message, "tool_calls": calls}
 
 
+@on_requests(Shape.CHAT, pattern=rb":\s*null")
+def fill_history(request: Members, _: ReadIds) -> Members | None:
+    """Remove nulls from the messages and their tool calls."""
+    return _change_messages(request, _without_nulls)
+
+
 FILL_HISTORY: Final = Repair(
     "fill_history",
     "Replaces null content in a client's messages by an empty string, and drops their other null "
     "members, which strict gateways reject with 400.",
+    fill_history,
     clients=("RAGFlow, with agents and models with tools",),
     sets=("ragflow",),
 )
-
-
-@FILL_HISTORY.on_requests(Shape.CHAT, pattern=rb":\s*null")
-def fill_history(request: Members, _: ReadIds) -> Members | None:
-    """Remove nulls from the messages and their tool calls."""
-    return _change_messages(request, _without_nulls)
 
 
 def _without_nulls(message: Members) -> Members | None:
@@ -156,22 +160,23 @@ def _call_without_nulls(call: Members) -> Members | None:
     return kept if kept != call else None
 
 
-ASK_USAGE: Final = Repair(
-    "ask_usage",
-    "Requests the usage of every stream, so that it can be counted.",
-    clients=(
-        "all, if keys have a token budget; drop_unasked_chunks hides the usage from clients that did not ask",
-    ),
-)
-
-
-@ASK_USAGE.on_requests(Shape.CHAT, Shape.COMPLETION, pattern=rb'"stream"\s*:\s*true')
+@on_requests(Shape.CHAT, Shape.COMPLETION, pattern=rb'"stream"\s*:\s*true')
 def ask_usage(request: Members, _: ReadIds) -> Members | None:
     """Ask for the usage of a stream."""
     options = open_object(request.get("stream_options")) or {}
     if bytes(request.get("stream", NULL)) != b"true" or bytes(options.get("include_usage", NULL)) == b"true":
         return None
     return {**request, "stream_options": write({**options, "include_usage": True})}
+
+
+ASK_USAGE: Final = Repair(
+    "ask_usage",
+    "Requests the usage of every stream, so that it can be counted.",
+    ask_usage,
+    clients=(
+        "all, if keys have a token budget; drop_unasked_chunks hides the usage from clients that did not ask",
+    ),
+)
 
 
 def _without(members: Members, names: frozenset[str]) -> Members:
@@ -186,14 +191,7 @@ def _change_messages(request: Members, change: Callable[[Members], Members | Non
 # --- token ids in place of text: https://platform.openai.com/docs/api-reference/embeddings/create
 
 
-DECODE_TOKEN_IDS: Final = Repair(
-    "decode_token_ids",
-    "Replaces token ids in an embedding request by their text; needs the extra `tiktoken`.",
-    clients=_LANGCHAIN,
-)
-
-
-@DECODE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
+@on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
 def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
     """Replace token ids by their texts. Lists of other things are left to the upstream."""
     items = open_list(request.get("input"), IDS_MAX)
@@ -206,20 +204,29 @@ def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
     return {**request, "input": write(texts)} if texts != items else None
 
 
-REFUSE_TOKEN_IDS: Final = Repair(
-    "refuse_token_ids",
-    "Rejects token ids in an embedding request with a 400 that names the option to change.",
+DECODE_TOKEN_IDS: Final = Repair(
+    "decode_token_ids",
+    "Replaces token ids in an embedding request by their text; needs the extra `tiktoken`.",
+    decode_token_ids,
     clients=_LANGCHAIN,
-    sets=("langchain",),
 )
 
 
-@REFUSE_TOKEN_IDS.on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
+@on_requests(Shape.EMBEDDINGS, pattern=_IDS_PATTERN)
 def refuse_token_ids(request: Members, _: ReadIds) -> None:
     """Reject a request that holds token ids."""
     # Token ids are a list of numbers, or a list of such lists. A JSON string begins with a quote.
     if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input"), IDS_MAX) or ()):
         refuse_ids([])
+
+
+REFUSE_TOKEN_IDS: Final = Repair(
+    "refuse_token_ids",
+    "Rejects token ids in an embedding request with a 400 that names the option to change.",
+    refuse_token_ids,
+    clients=_LANGCHAIN,
+    sets=("langchain",),
+)
 
 
 def _text(item: msgspec.Raw, read_ids: ReadIds) -> msgspec.Raw:
@@ -232,3 +239,14 @@ def _ids(value: object) -> list[int] | None:
     if not isinstance(value, list) or not value:
         return None
     return value if all(type(number) is int and number >= 0 for number in value) else None
+
+
+REPAIRS: Final = (
+    DROP_PARAMS,
+    DROP_EMPTY_TOOLS,
+    DROP_TOOL_CALL_INDEX,
+    FILL_HISTORY,
+    ASK_USAGE,
+    DECODE_TOKEN_IDS,
+    REFUSE_TOKEN_IDS,
+)

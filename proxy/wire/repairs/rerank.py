@@ -11,7 +11,7 @@ import msgspec
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, ReadIds, Repair
+from proxy.wire.repairs.repair import BARE_LIST, CLIENTS, ReadIds, Repair, on_requests, on_responses
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
@@ -25,14 +25,7 @@ from proxy.wire.repairs.shallow_json import (
 _SCORES: Final = ("relevance_score", "score", "relevanceScore", "similarity", "logit")
 
 
-TEI_RERANK: Final = Repair(
-    "tei_rerank",
-    "Translates rerank requests for Hugging Face's TEI, and its responses back.",
-    clients=("all, if the upstream is TEI (ragflow#10012)",),
-)
-
-
-@TEI_RERANK.on_requests(Shape.RERANK, pattern=rb'"documents"')
+@on_requests(Shape.RERANK, pattern=rb'"documents"')
 def to_tei(request: Members, _: ReadIds) -> Members | None:
     """Translate a request for TEI; None if the documents are not texts.
 
@@ -54,7 +47,7 @@ def _text(document: msgspec.Raw) -> msgspec.Raw:
     return document if members is None else members.get("text", NULL)
 
 
-@TEI_RERANK.on_responses(Shape.RERANK)
+@on_responses(Shape.RERANK)
 def from_tei(response: Members, call: Call) -> Members | None:
     """Translate TEI's response, `[{"index", "score", "text"?}]`, into results, the best first."""
     items = open_list(response.get(BARE_LIST))
@@ -70,6 +63,15 @@ def from_tei(response: Members, call: Call) -> Members | None:
     return {"results": write([_tei_result(rank) for rank in found[:wanted]])}
 
 
+TEI_RERANK: Final = Repair(
+    "tei_rerank",
+    "Translates rerank requests for Hugging Face's TEI, and its responses back.",
+    to_tei,
+    from_tei,
+    clients=("all, if the upstream is TEI (ragflow#10012)",),
+)
+
+
 def _score(rank: Members) -> float:
     score = read_value(rank["score"])
     return score if isinstance(score, int | float) else float("-inf")
@@ -80,16 +82,7 @@ def _tei_result(rank: Members) -> Members:
     return {**result, "document": write({"text": rank["text"]})} if "text" in rank else result
 
 
-RERANK_SHAPES: Final = Repair(
-    "rerank_shapes",
-    "Converts ranks under `data`, `rankings`, `scores` or in a bare list, and scores under other "
-    "names, to `results` with `relevance_score`.",
-    clients=("RAGFlow, which reads them as scores of zero", "Dify", "Open WebUI 0.12.4", "FastGPT"),
-    sets=CLIENTS,
-)
-
-
-@RERANK_SHAPES.on_responses(Shape.RERANK)
+@on_responses(Shape.RERANK)
 def rerank_shapes(response: Members, _: Call) -> Members | None:
     """Write each rank as an item of `results`."""
     for name in ("results", "data", "rankings", "ranks", "scores", BARE_LIST):
@@ -102,6 +95,16 @@ def rerank_shapes(response: Members, _: Call) -> Members | None:
         kept = {key: value for key, value in response.items() if key != name}
         return {**kept, "results": write(results)}
     return None
+
+
+RERANK_SHAPES: Final = Repair(
+    "rerank_shapes",
+    "Converts ranks under `data`, `rankings`, `scores` or in a bare list, and scores under other "
+    "names, to `results` with `relevance_score`.",
+    rerank_shapes,
+    clients=("RAGFlow, which reads them as scores of zero", "Dify", "Open WebUI 0.12.4", "FastGPT"),
+    sets=CLIENTS,
+)
 
 
 def _result(written: msgspec.Raw, place: int) -> msgspec.Raw:
@@ -129,15 +132,7 @@ def _number(written: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(text.strip().encode()) if is_number else written
 
 
-CHECK_RERANK: Final = Repair(
-    "check_rerank",
-    "Turns rerank results without a score or a valid document index into an error.",
-    clients=("RAGFlow, which reads them as scores of zero",),
-    sets=CLIENTS,
-)
-
-
-@CHECK_RERANK.on_responses(Shape.RERANK)
+@on_responses(Shape.RERANK)
 def check_rerank(response: Members, call: Call) -> None:
     """Reject results that do not rank the documents.
 
@@ -153,3 +148,15 @@ def check_rerank(response: Members, call: Call) -> None:
             raise InvalidResponse("a rerank result for a document that was not sent")
         if not isinstance(score, int | float) or isinstance(score, bool):
             raise InvalidResponse("a rerank result without a score")
+
+
+CHECK_RERANK: Final = Repair(
+    "check_rerank",
+    "Turns rerank results without a score or a valid document index into an error.",
+    check_rerank,
+    clients=("RAGFlow, which reads them as scores of zero",),
+    sets=CLIENTS,
+)
+
+
+REPAIRS: Final = (TEI_RERANK, RERANK_SHAPES, CHECK_RERANK)

@@ -11,7 +11,7 @@ from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.framing import is_utf8
-from proxy.wire.repairs.registry import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
+from proxy.wire.repairs.repair import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
     Members,
     TooManyItems,
@@ -230,3 +230,6 @@ def _is_text(body: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return _CONTROL.search(body) is None
+
+
+REPAIRS: Final = (UTF8, UNWRAP_ANSWER)

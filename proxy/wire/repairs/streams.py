@@ -23,7 +23,7 @@ from proxy.wire.repairs.framing import (
     rewrite,
     split_events,
 )
-from proxy.wire.repairs.registry import CLIENTS, Repair, Repairs, StreamState, find_steps
+from proxy.wire.repairs.repair import CLIENTS, Repair, Repairs, StreamState, find_steps
 from proxy.wire.repairs.responses import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
 from proxy.wire.repairs.shallow_json import (
     Members,
@@ -378,3 +378,6 @@ def _has_message(chunk: Members) -> bool:
     """Whether a chunk has an error with a message, which clients show."""
     error = open_object(chunk.get("error"))
     return error is not None and is_text(error.get("message"))
+
+
+REPAIRS: Final = (ACCEPT_MISSING_END, DROP_EVENT_LINES, END_STREAM, LF_NEWLINES, DATA_LINES)

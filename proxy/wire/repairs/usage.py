@@ -8,7 +8,7 @@ import msgspec
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.chat import open_choices
-from proxy.wire.repairs.registry import Repair, StreamState
+from proxy.wire.repairs.repair import Repair, StreamState, on_chunks, on_responses
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
@@ -21,19 +21,13 @@ from proxy.wire.repairs.shallow_json import (
 )
 from proxy.wire.repairs.vendor_errors import read_vendor_error
 
-FILL_USAGE: Final = Repair(
-    "fill_usage",
-    "Writes the usage as whole numbers if it is missing, null, a string or under other names.",
-    clients=("RAGFlow, for embeddings and vision", "Dify", "Cherry Studio, for embeddings"),
-    sets=("ragflow", "dify", "cherry_studio"),
-)
 _PROMPT, _COMPLETION, _TOTAL = "prompt_tokens", "completion_tokens", "total_tokens"
 USAGE_OF_CHAT: Final = (_PROMPT, _COMPLETION, _TOTAL)
 USAGE_OF_EMBEDDINGS: Final = (_PROMPT, _TOTAL)
 _OTHER_NAMES: Final = {_PROMPT: "input_tokens", _COMPLETION: "output_tokens"}
 
 
-@FILL_USAGE.on_responses(Shape.CHAT, Shape.COMPLETION)
+@on_responses(Shape.CHAT, Shape.COMPLETION)
 def fill_response_usage(response: Members, _: Call) -> Members | None:
     """Add the usage that a response lacks."""
     if is_null(response.get("choices")):
@@ -41,12 +35,29 @@ def fill_response_usage(response: Members, _: Call) -> Members | None:
     return fill_usage(response, USAGE_OF_CHAT)
 
 
-@FILL_USAGE.on_chunks(Shape.CHAT, Shape.COMPLETION)
+@on_chunks(Shape.CHAT, Shape.COMPLETION)
 def fill_chunk_usage(chunk: Members, _: StreamState) -> Members | None:
     """Correct the numbers in the usage of a chunk."""
     if not open_object(chunk.get("usage")):
         return None
     return fill_usage(chunk, USAGE_OF_CHAT)
+
+
+@on_responses(Shape.EMBEDDINGS)
+def fill_embedding_usage(response: Members, _: Call) -> Members | None:
+    """Add the usage that a response lacks."""
+    return None if is_null(response.get("data")) else fill_usage(response, USAGE_OF_EMBEDDINGS)
+
+
+FILL_USAGE: Final = Repair(
+    "fill_usage",
+    "Writes the usage as whole numbers if it is missing, null, a string or under other names.",
+    fill_response_usage,
+    fill_chunk_usage,
+    fill_embedding_usage,
+    clients=("RAGFlow, for embeddings and vision", "Dify", "Cherry Studio, for embeddings"),
+    sets=("ragflow", "dify", "cherry_studio"),
+)
 
 
 def fill_usage(response: Members, names: Sequence[str]) -> Members | None:
@@ -83,15 +94,7 @@ def _count(written: msgspec.Raw | None) -> int | None:
     return int(value) if 0 <= value < 1 << 53 else None
 
 
-USAGE_ONCE: Final = Repair(
-    "usage_once",
-    "Keeps the usage only on the last chunk if the upstream writes it on every chunk.",
-    clients=("RAGFlow, which adds them up", "Continue, which loses the text of such a chunk"),
-    sets=("ragflow", "continue"),
-)
-
-
-@USAGE_ONCE.on_chunks(Shape.CHAT, Shape.COMPLETION)
+@on_chunks(Shape.CHAT, Shape.COMPLETION)
 def usage_once(chunk: Members, state: StreamState) -> Members | None:
     """Remove the usage from every chunk but the last.
 
@@ -108,15 +111,16 @@ def usage_once(chunk: Members, state: StreamState) -> Members | None:
     return {**chunk, "usage": NULL}
 
 
-DROP_UNASKED_CHUNKS: Final = Repair(
-    "drop_unasked_chunks",
-    "Drops chunks without choices, such as pings, but keeps the usage that the client asked for.",
-    clients=("RAGFlow, for vision", "Dify"),
-    sets=("ragflow", "dify"),
+USAGE_ONCE: Final = Repair(
+    "usage_once",
+    "Keeps the usage only on the last chunk if the upstream writes it on every chunk.",
+    usage_once,
+    clients=("RAGFlow, which adds them up", "Continue, which loses the text of such a chunk"),
+    sets=("ragflow", "continue"),
 )
 
 
-@DROP_UNASKED_CHUNKS.on_chunks(Shape.CHAT, Shape.COMPLETION)
+@on_chunks(Shape.CHAT, Shape.COMPLETION)
 def drop_unasked_chunks(chunk: Members, state: StreamState) -> Members | list[Members] | None:
     """Drop a chunk without choices, unless it is an error or holds the usage that the caller asked for."""
     choices = chunk.get("choices")
@@ -128,3 +132,15 @@ def drop_unasked_chunks(chunk: Members, state: StreamState) -> Members | list[Me
         return None
     has_usage = state.call.usage_requested and open_object(chunk.get("usage")) is not None
     return {**chunk, "choices": write([])} if has_usage else []
+
+
+DROP_UNASKED_CHUNKS: Final = Repair(
+    "drop_unasked_chunks",
+    "Drops chunks without choices, such as pings, but keeps the usage that the client asked for.",
+    drop_unasked_chunks,
+    clients=("RAGFlow, for vision", "Dify"),
+    sets=("ragflow", "dify"),
+)
+
+
+REPAIRS: Final = (FILL_USAGE, USAGE_ONCE, DROP_UNASKED_CHUNKS)

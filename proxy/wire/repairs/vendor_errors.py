@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.errors import ErrorEnvelope, UpstreamError
-from proxy.wire.repairs.registry import CLIENTS, Repair
+from proxy.wire.repairs.repair import CLIENTS, Repair
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
@@ -366,3 +366,6 @@ def _number(code: object) -> int | None:
     return (
         int(code) if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) < 10 else None
     )
+
+
+REPAIRS: Final = (TRUE_ERRORS, VENDOR_ERRORS)

@@ -11,7 +11,7 @@ from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EventFramer, holds_event
 from proxy.wire.repairs import REPAIRS, SETS, Call, EmbeddedError, StreamRepairer, resolve
-from proxy.wire.repairs.registry import find_steps
+from proxy.wire.repairs.repair import find_steps
 from tests.wire.repairs.comparison import Comparison, replaced
 from tests.wire.repairs.corpus import Sample, samples
 from tests.wire.repairs.reading import read_blocks, read_object, tells_error
@@ -21,8 +21,8 @@ PARTS = 4
 OF_CHAT = frozenset(
     name
     for name in REPAIRS
-    if not any(step.repair == name for step in find_steps(resolve(REPAIRS), "stream", Shape.COMPLETION))
-    and any(step.repair == name for step in find_steps(resolve(REPAIRS), "stream", Shape.CHAT))
+    if not find_steps(resolve([name]), "stream", Shape.COMPLETION)
+    and find_steps(resolve([name]), "stream", Shape.CHAT)
 )
 """These do not change plain completions."""
 CHOSEN = [*SETS, "all"]
@@ -73,7 +73,7 @@ def check(sample: Sample, chosen: str) -> None:
     if not isinstance(out, bytes):
         assert begins_with_error(sample.whole)
     else:
-        names = frozenset(resolve(names_of(chosen)).names)
+        names = frozenset(repair.name for repair in resolve(names_of(chosen)).enabled)
         if sample.shape is Shape.COMPLETION:
             names -= OF_CHAT
         chat = sample.shape is Shape.CHAT

@@ -7,12 +7,18 @@ import pytest
 from proxy.errors import InvalidRequest, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EventFramer
-from proxy.wire.repairs import Repairs, StreamRepairer, read_call, repair_request, repair_response
-from proxy.wire.repairs.registry import all_repairs
+from proxy.wire.repairs import (
+    REPAIRS,
+    StreamRepairer,
+    read_call,
+    repair_request,
+    repair_response,
+    resolve,
+)
 from tests.linear_time import KIB, MIB, assert_linear, best_seconds, chunks
 from tests.pace import paced
 
-ALL = Repairs(tuple(all_repairs()))
+ALL = resolve(REPAIRS)
 EVENTS_SECONDS = 1.5
 """How long a MiB of tiny events may take. It arrives in many chunks, and each is repaired on its own."""
 ITEMS = (

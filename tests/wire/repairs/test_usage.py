@@ -7,7 +7,7 @@ import pytest
 
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.registry import StreamState
+from proxy.wire.repairs.repair import StreamState
 from proxy.wire.repairs.shallow_json import Members, open_object, to_json
 from proxy.wire.repairs.usage import (
     USAGE_OF_CHAT,
@@ -58,20 +58,20 @@ def test_a_valid_usage_does_not_change() -> None:
 
 def test_only_the_last_chunk_keeps_the_usage() -> None:
     shared = state()
-    changed = usage_once(members({**TEXT, "usage": USAGE}), shared)
+    changed = usage_once.change(members({**TEXT, "usage": USAGE}), shared)
     assert changed is not None
     assert json.loads(to_json(changed)) == {**TEXT, "usage": None}
     assert shared.withheld_usage is None
-    assert usage_once(members({**LAST, "usage": USAGE}), shared) is None
-    assert usage_once(members({"choices": [], "usage": USAGE}), shared) is None
+    assert usage_once.change(members({**LAST, "usage": USAGE}), shared) is None
+    assert usage_once.change(members({"choices": [], "usage": USAGE}), shared) is None
 
 
 def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
     shared = state(usage_requested=True)
-    usage_once(members({**TEXT, "usage": USAGE}), shared)
+    usage_once.change(members({**TEXT, "usage": USAGE}), shared)
     assert shared.withheld_usage is not None
     assert json.loads(to_json(shared.withheld_usage)) == {"choices": [], "usage": USAGE}
-    usage_once(members({**LAST, "usage": USAGE}), shared)
+    usage_once.change(members({**LAST, "usage": USAGE}), shared)
     assert shared.withheld_usage is None
 
 
@@ -90,5 +90,5 @@ def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
 def test_chunks_without_choices_are_dropped_but_no_error_and_no_wanted_usage(
     chunk: dict[str, Any], outcome: object, *, usage_requested: bool
 ) -> None:
-    kept = drop_unasked_chunks(members(chunk), state(usage_requested=usage_requested))
+    kept = drop_unasked_chunks.change(members(chunk), state(usage_requested=usage_requested))
     assert (kept if kept is None or kept == [] else json.loads(to_json(kept))) == outcome
