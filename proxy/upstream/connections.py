@@ -523,17 +523,18 @@ class UpstreamConnector:
         used = pool.take() if size is not None and size <= WHOLE_BODY_BYTES_MAX else None
         while True:
             connection = used or await pool.open(connect)
-            try:
-                response = connection.send(method, head, body, length)
-                await response.head()
-            except BaseException as error:
-                connection.discard()
-                again = isinstance(error, httpx2.TransportError) and connection.may_send_again()
-                if used is None or not again:
-                    raise
-                used = None
-            else:
-                return connection, response
+            with contextlib.ExitStack() as failed:
+                failed.callback(connection.discard)
+                try:
+                    response = connection.send(method, head, body, length)
+                    await response.head()
+                except httpx2.TransportError:
+                    if used is None or not connection.may_send_again():
+                        raise
+                    used = None
+                else:
+                    failed.pop_all()
+                    return connection, response
 
     def close(self) -> None:
         """Close every connection, and those that are opened later."""

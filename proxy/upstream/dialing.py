@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -85,23 +85,20 @@ class Dialer:
         )
         tls, name = self._first_tls, self._first.name
         server_name = None if tls is None else _server_name(name)
-        try:
+        with ExitStack() as failed:
+            failed.callback(connected.close)
             if self._tunnel_tls is None:
                 _, protocol = await loop.create_connection(
                     lambda: build(connected), sock=connected, ssl=tls, server_hostname=server_name
                 )
-                return protocol
-            plain, asked = await loop.create_connection(
-                _ProxyConnection, sock=connected, ssl=tls, server_hostname=server_name
-            )
-            try:
-                return await self._pass_proxy(plain, asked.response, build(connected), self._tunnel_tls)
-            except BaseException:
-                plain.abort()
-                raise
-        except BaseException:
-            connected.close()
-            raise
+            else:
+                plain, asked = await loop.create_connection(
+                    _ProxyConnection, sock=connected, ssl=tls, server_hostname=server_name
+                )
+                failed.callback(plain.abort)
+                protocol = await self._pass_proxy(plain, asked.response, build(connected), self._tunnel_tls)
+            failed.pop_all()
+            return protocol
 
     async def _pass_proxy(
         self, plain: asyncio.Transport, response: ArrivingResponse, protocol: P, tls: ssl.SSLContext

@@ -84,19 +84,17 @@ class SocketOpener:
         head = request_head("GET", dialer.target_prefix + target, dialer.request_host, headers, 0)
         socket = await dialer.open(lambda _: ArrivingMessages(self), connect)
         response = socket.response
-        try:
+        with contextlib.ExitStack() as failed:
+            failed.callback(response.close)
+            failed.callback(socket.abort)
             socket.write(head)
             await response.head()
-            if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
-                socket.start(_accepted_subprotocol(response, key, subprotocols))
-                return Handshake(response.status, response.headers, response.version, socket=socket)
-            body = await _rejection(response)
-        except BaseException:
-            socket.abort()
-            response.close()
-            raise
-        socket.abort()
-        return Handshake(response.status, response.headers, response.version, body)
+            if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+                body = await _rejection(response)
+                return Handshake(response.status, response.headers, response.version, body)
+            socket.start(_accepted_subprotocol(response, key, subprotocols))
+            failed.pop_all()
+            return Handshake(response.status, response.headers, response.version, socket=socket)
 
     async def aclose(self) -> None:
         """Close every WebSocket at once, and those that are opened later."""
