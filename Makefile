@@ -65,7 +65,7 @@ test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or
 quick: lint types ## Lint, types and the fast tests, in half a minute
 	@$(BIN)/python -m tests --quick
 
-check: lint types test ## What CI runs: format, lint, types, tests
+check: lint types test ## Format, lint, types and every test (.ci/run: what CI runs)
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .

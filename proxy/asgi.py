@@ -100,7 +100,7 @@ class ProxyRequest(Request):
     """Quart's request, which also has the bytes that arrived, and the scope of its exchange."""
 
     body_class = BoundedBody  # type: ignore[assignment]  # the same public interface, but no subclass of Quart's
-    body: BoundedBody  # type: ignore[assignment]
+    body: BoundedBody  # type: ignore[assignment]  # see above
 
     def __init__(self, *args: Any, arrived: ArrivedRequest, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -121,7 +121,7 @@ def relayed(
     view: Callable[_Arguments, Awaitable[RelayedResponse]],
 ) -> Callable[_Arguments, Awaitable[Response]]:
     """Mark a view whose response is that of an upstream; `make_response` creates Quart's if needed."""
-    view.is_relayed = True  # type: ignore[attr-defined]
+    view.is_relayed = True  # type: ignore[attr-defined]  # a function accepts any attribute
     return cast(Callable[_Arguments, Awaitable[Response]], view)
 
 

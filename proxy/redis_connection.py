@@ -103,7 +103,7 @@ class RedisConnection:
 
     async def _execute(self, seconds: float | None, *command: str | int | bytes) -> Any:
         async with self.bounded(seconds):
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # no types
 
 
 @contextlib.contextmanager
@@ -190,11 +190,12 @@ def _build_pool(settings: Shared) -> tuple[ConnectionPool, list[redis.asyncio.Re
         **tls,
         "password": settings.sentinel_password.reveal() if settings.sentinel_password else None,
     }
-    sentinel = Sentinel([], sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel([], sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]  # no types
     share = settings.redis_timeout / (len(settings.sentinels) + 1)
     sentinel.sentinels = [
         _SentinelClient(share, host=host, port=int(port), **sentinel_options)
         for host, _, port in (text.rpartition(":") for text in settings.sentinels)
     ]
-    pool = SentinelConnectionPool(master, sentinel, **{**options, **tls})  # type: ignore[no-untyped-call]
+    options |= tls
+    pool = SentinelConnectionPool(master, sentinel, **options)  # type: ignore[no-untyped-call]  # no types
     return pool, sentinel.sentinels

@@ -191,6 +191,15 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
                 yield re.sub(r"`+[^`]*`+", "", " ".join(text.split()))
 
 
+def test_each_ignored_type_error_has_a_code_and_a_reason() -> None:
+    assert [
+        f"{path}:{number}"
+        for path in MODULES
+        for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1)
+        if "type: ignore" in line and not re.search(r"# type: ignore\[[a-z,-]+\]  # \w", line)
+    ] == []
+
+
 def test_there_are_no_globals() -> None:
     assert [
         f"{path}:{node.lineno}"

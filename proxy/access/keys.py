@@ -89,7 +89,7 @@ def uses_original_key(settings: Access) -> bool:
 
 def public(view: View) -> View:
     """Mark a view that needs no key."""
-    view.is_public = True  # type: ignore[attr-defined]
+    view.is_public = True  # type: ignore[attr-defined]  # a function accepts any attribute
     return view
 
 

@@ -27,7 +27,7 @@ from proxy.wire.request_json import JSON, NO_FIELDS, check_first_byte, read_fiel
 
 def current_request() -> ProxyRequest:
     """Return the request of this context."""
-    return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]
+    return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]  # of LocalProxy
 
 
 def current_services() -> Services:

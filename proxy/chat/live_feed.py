@@ -91,7 +91,7 @@ class LiveFeed:
         try:
             with translated_errors():
                 async with asyncio.timeout(self._redis.timeout):
-                    await feed.connect()  # type: ignore[no-untyped-call]
+                    await feed.connect()  # type: ignore[no-untyped-call]  # redis has no types for it
             async with asyncio.TaskGroup() as group:
                 # Both return errors rather than raise them: the group would wrap them.
                 both = [group.create_task(self._write(feed)), group.create_task(self._read(feed))]
@@ -104,7 +104,7 @@ class LiveFeed:
         finally:
             with contextlib.suppress(StoreUnavailable), translated_errors():
                 async with asyncio.timeout(self._redis.timeout):
-                    await feed.aclose()  # type: ignore[no-untyped-call]
+                    await feed.aclose()  # type: ignore[no-untyped-call]  # redis has no types for it
 
     async def _write(self, feed: PubSub) -> str:
         """Keep the subscriptions equal to the channels that have listeners."""

@@ -54,7 +54,7 @@ def build_parser() -> MarkdownIt:
     parser.block.ruler.before("fence", "formula", formula_block, {"alt": ["paragraph", "blockquote", "list"]})
     parser.use(tasklists_plugin)
     parser.core.ruler.push("sides", _name_sides)
-    parser.validateLink = is_safe_address  # type: ignore[assignment,method-assign]
+    parser.validateLink = is_safe_address  # type: ignore[assignment,method-assign]  # our own rule
     for name, rule in (
         ("fence", _fence),
         ("image", _image),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import requests
     from azure.core.credentials_async import AsyncSupportsTokenInfo
     from azure.core.exceptions import HttpResponseError
-    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # no types
     from google.auth.transport.requests import Request
 
 TEMPORARY_STATUSES = frozenset({408, 425, 429})
@@ -391,7 +391,7 @@ class _FoundCredentials:
 
 def _fetch_bedrock(section: BedrockCredential) -> FetchedToken:
     with _translated_errors(_bedrock_error):
-        from aws_bedrock_token_generator import provide_token  # type: ignore[import-untyped]
+        from aws_bedrock_token_generator import provide_token  # type: ignore[import-untyped]  # no types
 
         credentials = _aws_credentials(section)
         frozen = credentials.get_frozen_credentials()
@@ -404,8 +404,8 @@ def _fetch_bedrock(section: BedrockCredential) -> FetchedToken:
 
 
 def _aws_credentials(section: BedrockCredential) -> _AwsCredentials:
-    from botocore.config import Config  # type: ignore[import-untyped]
-    from botocore.session import Session  # type: ignore[import-untyped]
+    from botocore.config import Config  # type: ignore[import-untyped]  # no types
+    from botocore.session import Session  # type: ignore[import-untyped]  # no types
 
     session = Session(profile=section.profile)
     bounds = Config(

@@ -69,12 +69,13 @@ def oauth2_recipe(section: OAuth2Credential) -> HttpCredential:
         **_client(section),
         **section.params,
     }
+    given = {name: value for name, value in form.items() if value is not None}
     common = {name: getattr(section, name) for name in RequestSection.model_fields if name != "source"}
     return HttpCredential.model_construct(
         **common,
         source="http",
         url=section.token_url,
-        form={name: value for name, value in form.items() if value is not None},  # type: ignore[misc]
+        form=given,  # type: ignore[arg-type]  # unlike a form in a file, it may hold assertions
         basic=_basic(section),
         token="access_token",  # noqa: S106 - a path in the reply
         expires=(Expiry.model_construct(path="expires_in", unit="seconds"),),
