@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
 from proxy.app_parts import EXTENSION, AppParts, app_parts
-from proxy.asgi import Application, ArrivedRequest, RelaySteps, arrived_request, to_quart
+from proxy.asgi import Application, HttpRequest, RelaySteps, http_request, to_quart
 from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import merge_settings, open_snapshots
@@ -123,13 +123,13 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 
 async def check_request() -> None:
     """Reject a malformed request before anything else reads it."""
-    request, endpoint = arrived_request(), quart_request.endpoint
+    request, endpoint = http_request(), quart_request.endpoint
     request.is_public = endpoint is not None and is_public(current_app.view_functions[endpoint])
     request.exchange.record.quiet = request.is_public
-    check_arrived(request)
+    check_http(request)
 
 
-def check_arrived(request: ArrivedRequest) -> None:
+def check_http(request: HttpRequest) -> None:
     """Reject requests that two servers could read in two ways.
 
     Raises:
@@ -145,12 +145,12 @@ def check_arrived(request: ArrivedRequest) -> None:
 
 async def identify() -> None:
     """Reject unknown callers, and callers who send too many requests."""
-    request = arrived_request()
+    request = http_request()
     if not request.is_public and quart_request.routing_exception is None:
         await identify_caller(request)
 
 
-async def identify_caller(request: ArrivedRequest) -> None:
+async def identify_caller(request: HttpRequest) -> None:
     """Find the caller of a request, and count it.
 
     Raises:
@@ -161,21 +161,21 @@ async def identify_caller(request: ArrivedRequest) -> None:
     await admit_caller(request.exchange, caller)
 
 
-async def admit(request: ArrivedRequest) -> None:
+async def admit(request: HttpRequest) -> None:
     """Check a relayed request and identify its caller."""
-    check_arrived(request)
+    check_http(request)
     await identify_caller(request)
 
 
 async def finish_headers(response: Response) -> Response:
     """Name the request in every response, and the status in every record."""
-    record = arrived_request().exchange.record
+    record = http_request().exchange.record
     record.status = response.status_code
     response.headers["X-Request-Id"] = record.request_id
     return response
 
 
-async def reject(request: ArrivedRequest, error: Exception) -> RelayedResponse:
+async def reject(request: HttpRequest, error: Exception) -> RelayedResponse:
     """Return the response for any error, in OpenAI's envelope."""
     if not isinstance(error, ProxyError):
         return await reject(request, _proxy_error(error))
@@ -211,4 +211,4 @@ def _proxy_error(error: Exception) -> ProxyError:
 
 async def answer_error(error: Exception) -> Response:
     """Answer any error of a request that Quart handles."""
-    return to_quart(await reject(arrived_request(), error))
+    return to_quart(await reject(http_request(), error))

@@ -40,8 +40,8 @@ from proxy.wire.headers import choose_request_id
 _log: Final = get_logger("exchange")
 
 
-class ArrivedRequest:
-    """One HTTP request with the bytes that arrived, and the scope of its exchange.
+class HttpRequest:
+    """One HTTP request as the server received it, and the scope of its exchange.
 
     Args:
         scope: The scope of ASGI.
@@ -88,29 +88,28 @@ def _content_length(headers: Mapping[bytes, bytes]) -> int | None:
     return get_content_length(length.decode("latin-1"), None if coding is None else coding.decode("latin-1"))
 
 
-_arrived: Final = ContextVar[ArrivedRequest]("arrived_request")
+_current: Final = ContextVar[HttpRequest]("http_request")
 
 
-def arrived_request() -> ArrivedRequest:
+def http_request() -> HttpRequest:
     """Return the request that the current task serves."""
-    return _arrived.get()
+    return _current.get()
 
 
-class ProxyRequest(Request):
-    """Quart's request, which also has the bytes that arrived, and the scope of its exchange."""
+class QuartRequest(Request):
+    """Quart's request, for the views that Quart calls; it has the bytes and the scope of an `HttpRequest`."""
 
     body_class = BoundedBody  # type: ignore[assignment]  # the same public interface, but no subclass of Quart's
     body: BoundedBody  # type: ignore[assignment]  # see above
 
-    def __init__(self, *args: Any, arrived: ArrivedRequest, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, http: HttpRequest, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.arrived = arrived
-        self.raw_headers = arrived.raw_headers
-        self.raw_path = arrived.raw_path
-        self.peer = arrived.peer
-        self.local_address = arrived.local_address
-        self.body = arrived.body
-        self.exchange = arrived.exchange
+        self.raw_headers = http.raw_headers
+        self.raw_path = http.raw_path
+        self.peer = http.peer
+        self.local_address = http.local_address
+        self.body = http.body
+        self.exchange = http.exchange
 
 
 RelayedView = Callable[[], Awaitable[RelayedResponse]]
@@ -139,8 +138,8 @@ class RelaySteps:
         reject: Returns the response for an error.
     """
 
-    admit: Callable[[ArrivedRequest], Awaitable[None]]
-    reject: Callable[[ArrivedRequest, Exception], Awaitable[RelayedResponse]]
+    admit: Callable[[HttpRequest], Awaitable[None]]
+    reject: Callable[[HttpRequest, Exception], Awaitable[RelayedResponse]]
 
 
 class ProxyConnection(ASGIHTTPConnection):
@@ -154,10 +153,10 @@ class ProxyConnection(ASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         config = self.app.config
-        request = ArrivedRequest(
+        request = HttpRequest(
             self.scope, config["MAX_CONTENT_LENGTH"], config["BODY_TIMEOUT"], self.app.current_services
         )
-        _arrived.set(request)
+        _current.set(request)
         extensions = self.scope.get("extensions") or {}
         extension = cast(DisconnectExtension | None, extensions.get(EXTENSION))
         if extension is not None:
@@ -179,7 +178,7 @@ class ProxyConnection(ASGIHTTPConnection):
                 for listener in listeners:
                     listener.cancel()
 
-    async def _serve(self, request: ArrivedRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
+    async def _serve(self, request: HttpRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
         """Answer the request; when its caller leaves, cancel that."""
         presence = asyncio.timeout(None)  # used as a scope that can be cancelled
 
@@ -197,7 +196,7 @@ class ProxyConnection(ASGIHTTPConnection):
         except TimeoutError:
             pass  # the caller has left
 
-    async def _answer(self, request: ArrivedRequest, send: ASGISendCallable) -> None:
+    async def _answer(self, request: HttpRequest, send: ASGISendCallable) -> None:
         """Answer the request inside its scope."""
         try:
             async with request.exchange:
@@ -213,13 +212,13 @@ class ProxyConnection(ASGIHTTPConnection):
             if not request.exchange.is_logged:
                 raise
 
-    def _for_quart(self, request: ArrivedRequest) -> ProxyRequest:
+    def _for_quart(self, request: HttpRequest) -> QuartRequest:
         """Build Quart's request from any target and any header bytes; malformed ones are rejected later."""
         scope, config = self.scope, self.app.config
         headers = Headers(
             [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in scope["headers"]]
         )
-        return ProxyRequest(
+        return QuartRequest(
             request.method,
             scope["scheme"],
             request.path,
@@ -231,7 +230,7 @@ class ProxyConnection(ASGIHTTPConnection):
             max_content_length=config["MAX_CONTENT_LENGTH"],
             body_timeout=config["BODY_TIMEOUT"],
             send_push_promise=_no_push,
-            arrived=request,
+            http=request,
         )
 
 
@@ -246,7 +245,7 @@ def to_quart(relayed: RelayedResponse) -> Response:
     return response
 
 
-async def _send_relayed(request: ArrivedRequest, response: RelayedResponse, send: ASGISendCallable) -> None:
+async def _send_relayed(request: HttpRequest, response: RelayedResponse, send: ASGISendCallable) -> None:
     """Send a response as it is.
 
     Raises:
@@ -282,7 +281,7 @@ def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
     return write
 
 
-def _send_for_quart(request: ArrivedRequest, send: ASGISendCallable) -> ASGISendCallable:
+def _send_for_quart(request: HttpRequest, send: ASGISendCallable) -> ASGISendCallable:
     """Write the headers of Quart's responses as they were received."""
     write = _to_caller(send)
 
@@ -321,7 +320,7 @@ async def _no_push(_path: str, _headers: Headers) -> None:
 class Application(Quart):
     """Quart with these classes, and with routes that do not depend on the Host header."""
 
-    request_class = ProxyRequest  # type: ignore[assignment]  # only `ProxyConnection` constructs requests
+    request_class = QuartRequest  # type: ignore[assignment]  # only `ProxyConnection` constructs requests
     asgi_http_class = ProxyConnection
 
     relay_steps: RelaySteps | None = None
@@ -351,7 +350,7 @@ class Application(Quart):
             path_info=request.path,
         )
 
-    def find_relayed(self, request: ArrivedRequest) -> RelayedView | None:
+    def find_relayed(self, request: HttpRequest) -> RelayedView | None:
         """Return the view of a relayed route, with its arguments; None for any other request."""
         if self.relay_steps is None:
             return None
@@ -368,7 +367,7 @@ class Application(Quart):
             self._fixed[target] = view
         return view
 
-    async def relay(self, request: ArrivedRequest, view: RelayedView) -> RelayedResponse:
+    async def relay(self, request: HttpRequest, view: RelayedView) -> RelayedResponse:
         """Call the view of a relayed route between the steps of every request."""
         steps = self.relay_steps
         assert steps is not None, "without them, `find_relayed` returns no view"  # noqa: S101
@@ -394,7 +393,7 @@ class Application(Quart):
         except Exception as error:
             _log.exception("defect")
             failure = InternalError(reason=type(error).__name__)
-            cast(ProxyRequest, request).exchange.record.fail(failure)
+            cast(QuartRequest, request).exchange.record.fail(failure)
             return Response(
                 error_body(failure.envelope()), status=failure.status, content_type="application/json"
             )

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.app_parts import EXTENSION
-from proxy.asgi import Application, ProxyRequest
+from proxy.asgi import Application, QuartRequest
 from proxy.errors import Aborted, BadResponse
 from proxy.request_body import BUFFER_BYTES
 from proxy.telemetry import get_logger
@@ -96,9 +96,9 @@ class Exchange:
         return line
 
 
-def current_request() -> ProxyRequest:
+def current_request() -> QuartRequest:
     """The request of this context."""
-    return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]
+    return cast(QuartRequest, request._get_current_object())  # type: ignore[attr-defined]
 
 
 @pytest.fixture

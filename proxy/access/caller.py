@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 from proxy.errors import EndpointForbidden, ModelForbidden
 from proxy.settings import ANY_MODEL, CallerKey
 from proxy.wire.endpoints import Endpoint, ModelPlace
-from proxy.wire.request_model import SeenRequest, find_ambiguity, named_models
+from proxy.wire.request_model import InspectedRequest, find_ambiguity, named_models
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -80,7 +80,7 @@ class Caller:
             hidden = endpoint.model is ModelPlace.HIDDEN
             raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
 
-    def check_models(self, request: SeenRequest) -> None:
+    def check_models(self, request: InspectedRequest) -> None:
         """Reject a request for a model that this caller may not use, or whose model is not certain.
 
         Raises:

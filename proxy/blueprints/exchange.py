@@ -6,7 +6,7 @@ from typing import cast
 from quart import request
 
 from proxy.access import Caller
-from proxy.asgi import ArrivedRequest, ProxyRequest, arrived_request
+from proxy.asgi import HttpRequest, QuartRequest, http_request
 from proxy.errors import InternalError, ModelForbidden, UpstreamError
 from proxy.lifecycle import admit_request
 from proxy.services import Services
@@ -15,7 +15,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.heartbeat import Heartbeat
 from proxy.upstream.model_list import ModelList, filter_models
 from proxy.upstream.relay import RelayedResponse
-from proxy.upstream.requests import IncomingRequest
+from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form
@@ -25,9 +25,9 @@ from proxy.wire.paths import Target, find_target
 from proxy.wire.request_json import JSON, NO_FIELDS, check_first_byte, read_fields
 
 
-def current_request() -> ProxyRequest:
+def current_request() -> QuartRequest:
     """Return the request of this context."""
-    return cast(ProxyRequest, request._get_current_object())  # type: ignore[attr-defined]  # of LocalProxy
+    return cast(QuartRequest, request._get_current_object())  # type: ignore[attr-defined]  # of LocalProxy
 
 
 def current_services() -> Services:
@@ -37,7 +37,7 @@ def current_services() -> Services:
 
 async def relay_exchange() -> RelayedResponse:
     """Relay the current request to its upstream."""
-    http = arrived_request()
+    http = http_request()
     exchange, services = http.exchange, http.exchange.services
     record, caller = exchange.record, exchange.caller
     target = find_target(http.method, http.raw_path)
@@ -58,21 +58,21 @@ async def relay_exchange() -> RelayedResponse:
         if incoming.is_stream and target.endpoint.heartbeats and plan[0].heartbeat:
             heartbeat = Heartbeat(plan[0].heartbeat, target.endpoint, record)
             group = await exchange.closing.enter_async_context(task_group())
-            answer = await heartbeat.open(opening, group, exchange.closing)
+            response = await heartbeat.open(opening, group, exchange.closing)
         else:
-            answer = await opening
+            response = await opening
     except UpstreamError as error:
         if http.body.failure is not None:  # The upload broke, and that broke the request to the upstream.
             raise http.body.failure from error
         raise
-    if not isinstance(answer.body, bytes) and _is_event_stream(answer):
+    if not isinstance(response.body, bytes) and _is_event_stream(response):
         await exchange.count_stream(caller)  # also a stream that the request did not visibly ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:
-        answer = await filter_models(answer, caller.may_use)
-    return answer
+        response = await filter_models(response, caller.may_use)
+    return response
 
 
-async def _read_request(http: ArrivedRequest, caller: Caller, target: Target) -> IncomingRequest:
+async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> CallerRequest:
     """Read what may have to be sent again: JSON of any size, any other body while it is small.
 
     The form of a key that is limited to models is read to its end, because its last part may name a model.
@@ -89,7 +89,7 @@ async def _read_request(http: ArrivedRequest, caller: Caller, target: Target) ->
     fields = read_fields(held) if kind == JSON and held else NO_FIELDS
     form = read_form(content_type, held) if kind == MULTIPART_FORM else NO_FORM
     is_whole = body.finished
-    return IncomingRequest(
+    return CallerRequest(
         request_id=exchange.record.request_id,
         method=http.method,
         path=target.path,
@@ -128,5 +128,5 @@ async def _answer_models(
     return RelayedResponse(HTTPStatus.OK, headers, body)
 
 
-def _is_event_stream(answer: RelayedResponse) -> bool:
-    return media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
+def _is_event_stream(response: RelayedResponse) -> bool:
+    return media_type(find_header(response.headers, b"content-type")) == EVENT_STREAM

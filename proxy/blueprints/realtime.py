@@ -17,7 +17,7 @@ from proxy.task_groups import task_group
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
-from proxy.upstream.requests import IncomingRequest, UpstreamRequest
+from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
@@ -150,7 +150,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
         record.status = response.status
         await _answer(caller, response, clock, record, request.caller.check_message)
 
-    async def _admit(self, exchange: ExchangeScope) -> tuple[IncomingRequest, Sequence[str]]:
+    async def _admit(self, exchange: ExchangeScope) -> tuple[CallerRequest, Sequence[str]]:
         """Check key, limits and permissions; return the request and the subprotocols for the upstream.
 
         Browsers cannot set headers, so a key may be given as a subprotocol.
@@ -169,7 +169,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
         caller = exchange.services.access.identify(presented, peer, local)
         await admit_caller(exchange, caller)
         model = find_model(scope["query_string"])
-        request = IncomingRequest(
+        request = CallerRequest(
             request_id=record.request_id,
             method="GET",
             path=target.path,

@@ -13,7 +13,7 @@ from quart.wrappers.response import IterableBody
 
 from proxy.access import SiteRules, public
 from proxy.app_parts import app_parts
-from proxy.asgi import ProxyRequest
+from proxy.asgi import QuartRequest
 from proxy.blueprints.exchange import current_request
 from proxy.errors import BodyTooLarge, NotFound, Unauthenticated
 from proxy.secret import Secret
@@ -151,7 +151,7 @@ def _key() -> Secret:
     return section.key
 
 
-def _may_read(request: ProxyRequest) -> Callable[[], bool]:
+def _may_read(request: QuartRequest) -> Callable[[], bool]:
     """Return a function that tells whether the reader may read, at any later moment too.
 
     Raises:
@@ -182,7 +182,7 @@ def _is_key(given: bytes, key: Secret) -> bool:
     return hmac.compare_digest(given, key.reveal().encode())
 
 
-async def _read_key(request: ProxyRequest) -> bytes:
+async def _read_key(request: QuartRequest) -> bytes:
     """Return the key in a form.
 
     Raises:
@@ -195,7 +195,7 @@ async def _read_key(request: ProxyRequest) -> bytes:
     return fields.get(b"key", [b""])[0].strip()
 
 
-def _ask_for_key(request: ProxyRequest) -> Response:
+def _ask_for_key(request: QuartRequest) -> Response:
     """Return the form to a browser.
 
     Raises:
@@ -207,19 +207,19 @@ def _ask_for_key(request: ProxyRequest) -> Response:
     return _html(html, HTTPStatus.UNAUTHORIZED, **{"WWW-Authenticate": "Bearer"})
 
 
-def _words(request: ProxyRequest) -> Words:
+def _words(request: QuartRequest) -> Words:
     requested = request.args.get("lang", "")
     return (
         BY_LANGUAGE.get(requested) or BY_LANGUAGE[request.accept_languages.best_match([*BY_LANGUAGE], "en")]
     )
 
 
-def _to_page(request: ProxyRequest) -> Response:
+def _to_page(request: QuartRequest) -> Response:
     location = f"{PATH}?lang={_words(request).lang[:2]}"
     return Response(b"", HTTPStatus.SEE_OTHER, {"Location": location})
 
 
-def _set_cookie(response: Response, request: ProxyRequest, value: str, seconds: int) -> None:
+def _set_cookie(response: Response, request: QuartRequest, value: str, seconds: int) -> None:
     proxies = TrustedProxies(_settings().access.trusted_proxies)
     secure = proxies.is_secure(request.scheme, request.peer, request.raw_headers)
     response.set_cookie(

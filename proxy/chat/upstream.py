@@ -18,7 +18,7 @@ from proxy.services import Services
 from proxy.settings import Chat, Json
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.relay import RelayedResponse
-from proxy.upstream.requests import IncomingRequest
+from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.headers import Headers, find_header, media_type
@@ -107,7 +107,7 @@ class ChatUpstream:
 
     def _request(
         self, messages: Sequence[Message], model: str, caller: Caller, request_id: str
-    ) -> IncomingRequest:
+    ) -> CallerRequest:
         chat = self._chat
         fields: dict[str, object] = {"model": model}
         if chat.user is not None:
@@ -116,7 +116,7 @@ class ChatUpstream:
         if chat.tools:
             fields["tools"] = plain(chat.tools)
         fields |= {name: plain(value) for name, value in chat.options.items()}
-        return IncomingRequest(
+        return CallerRequest(
             request_id=request_id,
             method="POST",
             path=f"/{CHAT_COMPLETIONS.name}".encode(),

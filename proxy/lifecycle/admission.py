@@ -2,7 +2,7 @@
 
 from proxy.access import Caller
 from proxy.lifecycle.exchange import ExchangeScope
-from proxy.upstream.requests import IncomingRequest
+from proxy.upstream.requests import CallerRequest
 from proxy.wire.request_json import NO_FIELDS
 from proxy.wire.request_model import check_unambiguous
 
@@ -20,7 +20,7 @@ async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
     await exchange.services.limits.count_request(caller)
 
 
-async def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> None:
+async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None:
     """Check that the caller may send this request, and have it counted and logged.
 
     Raises:
@@ -40,7 +40,7 @@ async def admit_request(exchange: ExchangeScope, request: IncomingRequest) -> No
     exchange.count_usage(caller, request.endpoint)
 
 
-def _may_stream(request: IncomingRequest) -> bool:
+def _may_stream(request: CallerRequest) -> bool:
     """Whether the request may ask for an event stream; a body that is not JSON can ask for one unseen."""
     if request.fields.streams or request.fields.is_ambiguous("stream"):
         return True

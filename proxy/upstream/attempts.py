@@ -24,7 +24,7 @@ from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
 from proxy.upstream.repaired import ResponseRepairs
-from proxy.upstream.requests import IncomingRequest, UpstreamRequest
+from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.routing import Route
 from proxy.wire.form_body import MULTIPART_FORM, replace_form_model
 from proxy.wire.headers import find_header, media_type, request_headers
@@ -52,7 +52,7 @@ class Attempts:
 
     async def open(
         self,
-        request: IncomingRequest,
+        request: CallerRequest,
         plan: Sequence[Route],
         record: ExchangeRecord,
         closing: contextlib.AsyncExitStack,
@@ -104,7 +104,7 @@ class Attempts:
 
     async def _attempt(
         self,
-        request: IncomingRequest,
+        request: CallerRequest,
         route: Route,
         record: ExchangeRecord,
         closing: contextlib.AsyncExitStack,
@@ -149,7 +149,7 @@ class Attempts:
 
     def _write_request(
         self,
-        request: IncomingRequest,
+        request: CallerRequest,
         route: Route,
         clock: ExchangeClock,
         record: ExchangeRecord,
@@ -174,7 +174,7 @@ class Attempts:
             model=request.model,
         )
 
-    def _write_body(self, request: IncomingRequest, route: Route) -> bytes:
+    def _write_body(self, request: CallerRequest, route: Route) -> bytes:
         """Return the body with the upstream's name of the model, repaired for this upstream and caller."""
         body = request.body
         content_type = find_header(request.headers, b"content-type") or b""

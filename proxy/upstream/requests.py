@@ -7,11 +7,11 @@ from typing import Protocol
 from proxy.access import Caller
 from proxy.wire.endpoints import OTHER, Endpoint
 from proxy.wire.headers import Headers
-from proxy.wire.request_model import SeenRequest
+from proxy.wire.request_model import InspectedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IncomingRequest(SeenRequest):
+class CallerRequest(InspectedRequest):
     """One request of a caller. `query`, `headers` and `body` are the caller's own bytes.
 
     Args:

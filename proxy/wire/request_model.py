@@ -30,8 +30,8 @@ _ESCAPED_LETTER: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenRequest:
-    """The parts of a request that the proxy has inspected.
+class InspectedRequest:
+    """The parts of a caller's request that the proxy has inspected: all that decides which model it runs.
 
     Args:
         endpoint: The endpoint of its path.
@@ -62,7 +62,7 @@ class SeenRequest:
         return [model for model in named if model is not None]
 
 
-def find_ambiguity(request: SeenRequest) -> str | None:
+def find_ambiguity(request: InspectedRequest) -> str | None:
     """Return why it is uncertain which model a request runs; None if it is certain."""
     place = request.endpoint.model
     if place is ModelPlace.HIDDEN:
@@ -94,7 +94,7 @@ def named_models(text: bytes) -> list[str] | None:
         return None
 
 
-def check_unambiguous(request: SeenRequest) -> None:
+def check_unambiguous(request: InspectedRequest) -> None:
     """Reject a request of any caller that two servers could read differently.
 
     Raises:
@@ -139,7 +139,7 @@ def _pairs(query: bytes) -> list[bytes]:
     return re.split(b"[&;]", query) if query else []
 
 
-def _ambiguity_of_body(request: SeenRequest) -> str | None:
+def _ambiguity_of_body(request: InspectedRequest) -> str | None:
     types = content_types(request.headers)
     if len(types) != 1:
         return f"the request has {len(types) or 'no'} Content-Type headers; send one, application/json"
@@ -155,7 +155,7 @@ def _ambiguity_of_body(request: SeenRequest) -> str | None:
     return f"the Content-Type is not {known}"
 
 
-def _ambiguity_of_json(request: SeenRequest, content_type: bytes) -> str | None:
+def _ambiguity_of_json(request: InspectedRequest, content_type: bytes) -> str | None:
     fields = request.fields
     if not _PLAIN_JSON.fullmatch(content_type.strip()):
         return "the Content-Type has parameters other than charset=utf-8"

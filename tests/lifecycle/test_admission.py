@@ -15,7 +15,7 @@ from proxy.settings import Limits, Logs
 from proxy.telemetry import ExchangeRecord, ExchangeTotals, UsageTotals
 from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import OTHER_MODEL, UsageKey
-from proxy.upstream.requests import IncomingRequest
+from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, REALTIME, Endpoint
 from proxy.wire.request_json import read_fields
 
@@ -47,10 +47,10 @@ def scope(services: Services) -> ExchangeScope:
 
 def request_of(
     caller: Caller, body: bytes = b'{"model": "m"}', endpoint: Endpoint = CHAT_COMPLETIONS
-) -> IncomingRequest:
+) -> CallerRequest:
     """A request with a JSON body."""
     fields = read_fields(body)
-    return IncomingRequest(
+    return CallerRequest(
         request_id="id",
         method="POST",
         path=f"/{endpoint.name}".encode(),

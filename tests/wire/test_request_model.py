@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.errors import InvalidRequest
 from proxy.wire.form_body import NO_FORM, read_form
 from proxy.wire.request_json import NO_FIELDS, read_fields
-from proxy.wire.request_model import SeenRequest, find_ambiguity, named_models
+from proxy.wire.request_model import InspectedRequest, find_ambiguity, named_models
 from tests.endpoints import endpoint_of
 
 TYPE = "application/json"
@@ -39,14 +39,14 @@ def seen(
     headers: dict[str, str] | None = None,
     outer_model: str | None = None,
     is_whole: bool = True,
-) -> SeenRequest:
+) -> InspectedRequest:
     """Return the parts of a request that the proxy inspects."""
     pairs = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     if content_type is not None:
         pairs.append((b"content-type", content_type.encode()))
     is_json = (content_type or "").partition(";")[0].strip().lower() == TYPE
     is_form = (content_type or "").startswith("multipart/form-data")
-    return SeenRequest(
+    return InspectedRequest(
         endpoint=endpoint_of(path, method),
         outer_model=outer_model,
         query=query.encode(),
