@@ -114,7 +114,7 @@ async def test_a_failed_refresh_with_a_token_in_hand_stays_ready(tmp_path: Path)
         source = services.credentials["corp"].source
         await until(lambda: source.remaining is not None)
         source.prefetch()
-        await until(lambda: source._failures == 1)
+        await until(lambda: source.reading().backoff_seconds > 0)
         assert services.ready
 
 

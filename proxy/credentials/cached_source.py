@@ -5,42 +5,31 @@ the lock is the flight itself, a task that no caller owns. The state is that of 
 stale, suspect, expired) together with that of fetching (idle, in flight, backing off).
 
 A rejected token is suspect: the rejected request waits for a newer token, and all others keep using it until
-there is one. `rejections.py` decides which rejections may cause a fetch.
+there is one. `rejections.py` decides which rejections may cause a fetch, and `observed_tokens.py` remembers
+which tokens were accepted, suspect or dead.
 """
 
 import asyncio
 import contextvars
 import math
-from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy.credentials.credential import Credential, FetchedToken, skew_of
-from proxy.credentials.refresh_policy import LearnedLife, RefreshPolicy, is_in_use, next_fetch, retry_delay
+from proxy.credentials.credential import Credential, FetchedToken, shortened
+from proxy.credentials.observed_tokens import ObservedTokens, Rejection
+from proxy.credentials.refresh_policy import Backoff, RefreshPolicy, is_in_use, next_fetch
 from proxy.credentials.rejections import Purpose, RejectionHistory
 from proxy.credentials.sharing import FlightContext, Sharing
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
 from proxy.credentials.tasks import OwnedTasks, Waiters
 from proxy.errors import CredentialError, IssuerRefuses, TokenUnavailable
-from proxy.telemetry import TokenReading, TokenState, TokenStats, bind_context, get_logger
+from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
 
 RATION_PATIENCE_SECONDS: Final = 1.0
 """How long a rejected request waits until it may cause a fetch; a longer wait is answered 503."""
 IMMEDIATE_EXPIRY_SECONDS: Final = 0.4
 """A token with a shorter lifetime may expire during its fetch, but its waiters use it anyway. Any other token
 that is already expired arrived while this process was suspended; discard it."""
-_LAST_ACCEPTED_MAX: Final = 8
-"""The number of tokens whose last accepted request is remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A token that an upstream rejected, and when. Times are those of the source's clock."""
-
-    token: Credential
-    sent_at: float
-    at: float
 
 
 class CachedTokenSource:
@@ -69,26 +58,15 @@ class CachedTokenSource:
         self._context.run(bind_context, credential=name)
         self._current: Credential | None = None
         self._generation = 0
-        self._suspect: bytes | None = None
-        """The digest of a token that an upstream has rejected, while the reason is unknown."""
-        self._suspect_since = -math.inf
-        self._dead: deque[bytes] = deque(maxlen=8)
-        """Digests of tokens that were rejected for requests for which their successors were accepted."""
-        self._last_accepted: OrderedDict[bytes, float] = OrderedDict()
-        """For each token's digest, when the last request that the upstream accepted was sent."""
+        self._observed = ObservedTokens()
         self._history = RejectionHistory()
-        self._life = LearnedLife()
-        self._charged_for: bytes | None = None
-        """The digest of the token that the last rationed fetch was meant to replace."""
         self._tasks = OwnedTasks()
         self._flight: asyncio.Task[Credential] | None = None
         self._flight_started = 0.0
         self._waiters = Waiters(self._policy.max_waiters)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._failures = 0
-        self._failure: TokenFetchError | None = None
-        self._backoff_until = -1.0
+        self._backoff = Backoff(policy.uniform)
         self._last_used = self.clock()
         self._closed = False
 
@@ -129,15 +107,9 @@ class CachedTokenSource:
             purpose: The purpose of the request.
             before: The rejection of an earlier token for the same request.
         """
-        last = self._last_accepted
-        last[token.digest] = max(sent_at, last.get(token.digest, -math.inf))
-        last.move_to_end(token.digest)
-        if len(last) > _LAST_ACCEPTED_MAX:
-            last.popitem(last=False)
+        self._observed.accepted(token, sent_at)
         if self._current is None or token.digest == self._current.digest:
             self._history.accepted(purpose, sent_at)
-            if sent_at > self._suspect_since:
-                self._suspect = None
         if before is not None and before.token.digest != token.digest:
             self._learn_from_rejected(before, token)
 
@@ -161,7 +133,8 @@ class CachedTokenSource:
         """
         now, token = rejection.at, rejection.token
         current = self._valid(now)
-        if before and token.obtained >= before[0].at and self._proves_denial(rejection, purpose, before):
+        works = self._observed.last_accepted(token) > rejection.sent_at
+        if self._history.proves_denial(rejection, before, purpose, works=works):
             self._deny(token, caller, purpose, now)
             return False
         if current is None or current.digest != token.digest:
@@ -170,8 +143,7 @@ class CachedTokenSource:
         if self._history.is_denied(purpose, caller, now):
             self.stats.rejections_without_effect += 1
             return False
-        if self._suspect != token.digest:
-            self._suspect, self._suspect_since = token.digest, now
+        if self._observed.suspect(token, now):
             self._log.warning(
                 "token_rejected", generation=token.generation, fingerprint=token.fingerprint, reason=reason
             )
@@ -182,16 +154,6 @@ class CachedTokenSource:
         else:
             self.stats.rejections += 1
         return True
-
-    def _proves_denial(self, rejection: Rejection, purpose: Purpose, before: Sequence[Rejection]) -> bool:
-        """Whether the rejection of a token fetched after the first rejection proves that no token would help.
-
-        It does if the token is known to work, if the purpose never worked, or if it is the second such token.
-        Otherwise the issuer may have revoked its tokens again.
-        """
-        works = self._last_accepted.get(rejection.token.digest, -math.inf) > rejection.sent_at
-        is_second = len(before) > 1 and before[-1].token.obtained >= before[0].at
-        return works or is_second or not self._history.has_worked(purpose)
 
     async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Credential | None:
         """Return a token other than the rejected one.
@@ -213,7 +175,7 @@ class CachedTokenSource:
             if current is None:
                 self._refresh(now)
             if self._flight is None:
-                if self._closed or now < self._backoff_until:
+                if self._closed or self._backoff.remaining(now):
                     raise self._unavailable(now)
                 wait = self._fetch_after_rejection(caller, purpose, now)
                 if wait > RATION_PATIENCE_SECONDS:
@@ -228,7 +190,7 @@ class CachedTokenSource:
     @property
     def ever_accepted(self) -> bool:
         """Whether an upstream has ever accepted a token of this credential."""
-        return bool(self._last_accepted)
+        return self._observed.ever_accepted
 
     def deny(self, token: Credential, caller: str, purpose: Purpose) -> None:
         """Record that no newer token helps with a purpose."""
@@ -236,8 +198,7 @@ class CachedTokenSource:
 
     def _deny(self, token: Credential, caller: str, purpose: Purpose, now: float) -> None:
         self._history.denied(purpose, caller, now)
-        if self._suspect == token.digest:
-            self._suspect = None
+        self._observed.acquit(token)
         self.stats.rejections_without_effect += 1
         self._log.info(
             "token_denied", endpoint=purpose.endpoint, model=purpose.model, generation=token.generation
@@ -248,50 +209,32 @@ class CachedTokenSource:
         self._follow_loop()
         if self._flight is not None or self._closed:
             return 0.0
-        if now < self._backoff_until:
-            return self._backoff_until - now
-        wait = self._history.delay(caller, purpose, now)
+        wait = self._backoff.remaining(now) or self._history.delay(caller, purpose, now)
         if wait > 0:
             return wait
-        self._history.charge(caller, purpose, now)
-        self._charged_for = None if self._current is None else self._current.digest
+        replaces = None if self._current is None else self._current.digest
+        self._history.charge(caller, purpose, now, replaces=replaces)
         self._start_flight(now)
         return 0.0
 
-    def _refund(self) -> None:
-        """Return the ration of a flight that ended without a token from the issuer."""
-        if self._charged_for is not None:
-            self._history.refund()
-        self._charged_for = None
-
     def _learn_from_rejected(self, rejection: Rejection, accepted: Credential) -> None:
-        """Learn from a rejected token whose successor was accepted: it is dead unless accepted since."""
-        token = rejection.token
-        if token.digest in self._dead or self._last_accepted.get(token.digest, -math.inf) > rejection.at:
+        """Learn from a rejected token whose successor was accepted."""
+        token, life = rejection.token, self._observed.life
+        if not self._observed.died(rejection):
             return
-        self._dead.append(token.digest)
-        if token.digest == self._charged_for:
-            self._history.refund()
-        reissued = self._policy.exclusive and (accepted.adopted or accepted.obtained < rejection.sent_at)
-        if reissued or rejection.sent_at >= token.expires_at:
+        self._history.refund_replaced(token.digest)
+        if not rejection.shows_early_death(accepted, exclusive=self._policy.exclusive):
             return
-        age = rejection.sent_at - token.obtained
         self.stats.early_deaths += 1
-        if self._life.record_early_death(age, certain=token.certain):
+        if life.record_early_death(rejection.age, certain=token.certain):
             self._log.warning(
-                "token_life_learned", announced_s=_shown(token.announced), observed_s=_shown(age),
+                "token_life_learned", announced_s=_shown(token.announced), observed_s=_shown(rejection.age),
                 meaning="tokens expire earlier than announced; they are refreshed by their observed lifetime",
             )  # fmt: skip
-            self._apply_learned_life()
-
-    def _apply_learned_life(self) -> None:
-        """Shorten the current token to the learned lifetime."""
-        current, longest = self._current, self._life.longest
-        if current is not None and current.obtained + longest < current.expires_at:
-            expires_at = current.obtained + longest - skew_of(longest)
-            refresh_at = min(current.refresh_at, current.obtained + 0.6 * longest)
-            self._current = replace(current, expires_at=expires_at, refresh_at=refresh_at)
-            self._schedule_fetch()
+            current = None if self._current is None else shortened(self._current, life.longest)
+            if current is not self._current:
+                self._current = current
+                self._schedule_fetch()
 
     # --- state
 
@@ -302,7 +245,7 @@ class CachedTokenSource:
     @property
     def healthy(self) -> bool:
         """Whether there is a valid token, or the last fetch did not fail. An idle credential is healthy."""
-        return self._failures == 0 or self._valid(self.clock()) is not None
+        return self._backoff.failures == 0 or self._valid(self.clock()) is not None
 
     @property
     def remaining(self) -> float | None:
@@ -317,13 +260,13 @@ class CachedTokenSource:
         current = self._valid(now)
         return TokenReading(
             credential=self.name,
-            state=state_of(self._current, now, suspect=self._suspect),
+            state=self._observed.state(self._current, now),
             remaining_seconds=0.0 if current is None else current.expires_at - now,
             lifetime_seconds=0.0 if current is None else current.lifetime,
             generation=self._generation,
             waiters=len(self._waiters),
-            backoff_seconds=max(self._backoff_until - now, 0.0),
-            learned_life_seconds=self._life.seconds or 0.0,
+            backoff_seconds=self._backoff.remaining(now),
+            learned_life_seconds=self._observed.life.seconds or 0.0,
             counts=self.stats,
             life=None if self._current is None else self._current.life(now),
         )
@@ -353,17 +296,18 @@ class CachedTokenSource:
             return await self._waiters.join(deadline - now)
 
     def _unavailable(self, now: float) -> CredentialError:
-        if self._closed or self._failure is None:
+        failure = self._backoff.failure
+        if self._closed or failure is None:
             return _closing()
-        wait = max(self._backoff_until - now, 0.0)
-        return _error_for(self._failure, wait, f"{self._failure.reason}; the next attempt is in {wait:.1f} s")
+        wait = self._backoff.remaining(now)
+        return _error_for(failure, wait, f"{failure.reason}; the next attempt is in {wait:.1f} s")
 
     # --- the flight
 
     def _refresh(self, now: float) -> None:
         """Start a flight, unless there is one, or the back-off has not ended, or the source is closed."""
         self._follow_loop()
-        if self._flight is None and now >= self._backoff_until and not self._closed:
+        if self._flight is None and not self._backoff.remaining(now) and not self._closed:
             self._start_flight(now)
 
     def _start_flight(self, now: float) -> None:
@@ -375,13 +319,12 @@ class CachedTokenSource:
         self._flight = task
 
     async def _fetch_shared(self) -> Credential:
-        rejected = {*self._dead, *([] if self._suspect is None else [self._suspect])}
         known = FlightContext(
             generation=self._generation,
             current=self._valid(self.clock()),
-            rejected=frozenset(rejected),
-            failures=self._failures,
-            longest=self._life.longest,
+            rejected=self._observed.rejected,
+            failures=self._backoff.failures,
+            longest=self._observed.life.longest,
         )
         async with asyncio.timeout(self._policy.flight_timeout):
             return await self._sharing.obtain(self._fetch, known)
@@ -429,11 +372,11 @@ class CachedTokenSource:
         now = self.clock()
         self._generation = credential.generation
         if credential.adopted:
-            self._refund()
+            self._history.refund()
         if credential.expires_at <= now and credential.lifetime > IMMEDIATE_EXPIRY_SECONDS:
             self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
-        self._failures, self._failure, self._backoff_until = 0, None, -1.0
+        self._backoff = Backoff(self._policy.uniform)
         before, self._current = self._current, credential
         is_same = before is not None and before.digest == credential.digest
         if not is_same:
@@ -449,31 +392,23 @@ class CachedTokenSource:
         self._waiters.publish(credential)
 
     def _learn_from_replaced(self, token: Credential) -> None:
-        """Learn from a replaced token: if it worked until late in its lifetime, that lifetime was true."""
-        is_rejected = self._suspect == token.digest or token.digest in self._dead
-        if self._suspect == token.digest:
-            self._suspect = None
-        middle = token.obtained + token.lifetime / 2
-        if is_rejected or self._last_accepted.get(token.digest, -math.inf) < middle:
-            return
-        if self._life.record_full_life(token.announced):
+        life = self._observed.life
+        if self._observed.replaced(token):
             self._log.info(
-                "token_life_restored" if self._life.seconds is None else "token_life_extended",
-                believed_s=_shown(min(self._life.longest, token.announced)),
+                "token_life_restored" if life.seconds is None else "token_life_extended",
+                believed_s=_shown(min(life.longest, token.announced)),
             )
 
     def _back_off(self, error: TokenFetchError) -> None:
         now = self.clock()
         current = self._valid(now)
-        self._refund()
-        self._failures += 1
-        self._failure = error
+        self._history.refund()
         remaining = None if current is None else current.expires_at - now
-        delay = retry_delay(error, self._failures, remaining, self._policy.uniform)
-        self._backoff_until = now + delay
+        delay = self._backoff.fail(error, now, remaining)
         self._log.warning(
-            "token_fetch_failed", reason=error.reason, permanent=error.permanent, failures=self._failures,
-            retry_in_s=_shown(delay), remaining_s=None if remaining is None else _shown(remaining),
+            "token_fetch_failed", reason=error.reason, permanent=error.permanent,
+            failures=self._backoff.failures, retry_in_s=_shown(delay),
+            remaining_s=None if remaining is None else _shown(remaining),
         )  # fmt: skip
         self._waiters.fail(lambda: _error_for(error, delay, error.reason))
 
@@ -487,8 +422,8 @@ class CachedTokenSource:
             self._valid(now),
             now,
             idle=now - self._last_used,
-            failures=self._failures,
-            backoff_until=self._backoff_until,
+            failures=self._backoff.failures,
+            backoff_until=self._backoff.until,
         )
         if math.isfinite(due) and not self._closed and self._flight is None:
             loop = asyncio.get_running_loop()
@@ -496,7 +431,7 @@ class CachedTokenSource:
 
     def _on_timer(self, due: float) -> None:
         now = max(self.clock(), due)  # timers may fire slightly early
-        if self._failures or is_in_use(self._valid(now), now - self._last_used):
+        if self._backoff.failures or is_in_use(self._valid(now), now - self._last_used):
             self._refresh(now)
 
     def _cancel_timer(self) -> None:
@@ -534,20 +469,3 @@ def _closing() -> CredentialError:
 
 def _shown(seconds: float) -> float:
     return round(seconds, 3)
-
-
-def state_of(current: Credential | None, now: float, *, suspect: bytes | None) -> TokenState:
-    """Return the state of a token.
-
-    Args:
-        current: The newest token.
-        now: The time on the clock of its deadlines.
-        suspect: The digest of the token that an upstream has rejected for an unknown reason.
-    """
-    if current is None:
-        return "empty"
-    if now >= current.expires_at:
-        return "expired"
-    if current.digest == suspect:
-        return "suspect"
-    return "stale" if now >= current.refresh_at else "fresh"

@@ -5,7 +5,7 @@ import hmac
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from proxy.secret import Secret
@@ -158,6 +158,15 @@ def with_deadlines(
         announced=fetched.lifetime,
         certain=fetched.certain,
     )
+
+
+def shortened(credential: Credential, longest: float) -> Credential:
+    """Shorten the deadlines of a token to a lifetime in seconds; return the same token if it ends earlier."""
+    obtained = credential.obtained
+    if obtained + longest >= credential.expires_at:
+        return credential
+    refresh_at = min(credential.refresh_at, obtained + REFRESH_FRACTION[0] * longest)
+    return replace(credential, expires_at=obtained + longest - skew_of(longest), refresh_at=refresh_at)
 
 
 def digest_of(secret: Secret) -> bytes:

@@ -100,6 +100,33 @@ def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, 
     return uniform(longest / 2, longest)
 
 
+class Backoff:
+    """The pause after failed fetches.
+
+    Args:
+        uniform: Returns a random number between two bounds.
+    """
+
+    def __init__(self, uniform: Uniform) -> None:
+        self.failures = 0
+        """The number of consecutive failures."""
+        self.failure: TokenFetchError | None = None
+        self.until = -1.0
+        self._uniform = uniform
+
+    def remaining(self, now: float) -> float:
+        """Return the number of seconds until the next attempt is allowed; zero if it is."""
+        return max(self.until - now, 0.0)
+
+    def fail(self, error: TokenFetchError, now: float, remaining: float | None) -> float:
+        """Record a failure, and return the number of seconds until the next attempt."""
+        self.failures += 1
+        self.failure = error
+        delay = retry_delay(error, self.failures, remaining, self._uniform)
+        self.until = now + delay
+        return delay
+
+
 EARLY_DEATHS: Final = 2
 HEALTHY_TOKENS: Final = 5
 """The number of healthy tokens after which a longer lifetime is tried; doubled after each failed try."""

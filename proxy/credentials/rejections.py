@@ -11,8 +11,11 @@ Rejections never withhold a token from other callers: see "A rejected token" in 
 import hashlib
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self, TypeVar
+
+from proxy.credentials.observed_tokens import Rejection
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -96,6 +99,8 @@ class RejectionHistory:
         self._accepted_at = -math.inf
         self._next_forced_at = -math.inf
         self._charged: _RationKey | None = None
+        self._to_replace: bytes | None = None
+        """The digest of the token that the last charged fetch was meant to replace."""
 
     def accepted(self, purpose: Purpose, sent_at: float) -> None:
         """Record that the upstream accepted the current token for a request sent at `sent_at`."""
@@ -146,6 +151,26 @@ class RejectionHistory:
         """Whether the upstream is known to have accepted a token for a purpose."""
         return purpose in self._worked
 
+    def proves_denial(
+        self, rejection: Rejection, before: Sequence[Rejection], purpose: Purpose, *, works: bool
+    ) -> bool:
+        """Whether the rejections of one request prove that no token would help.
+
+        They do if the last token was fetched after the first rejection, and if it is known to work, if the
+        purpose never worked, or if it is the second such token. Otherwise the issuer may have revoked its
+        tokens again.
+
+        Args:
+            rejection: The last rejection.
+            before: The earlier ones.
+            purpose: The purpose of the request.
+            works: Whether the last token was accepted for a request that was sent later.
+        """
+        if not before or rejection.token.obtained < before[0].at:
+            return False
+        is_second = len(before) > 1 and before[-1].token.obtained >= before[0].at
+        return works or is_second or not self.has_worked(purpose)
+
     # --- rations
 
     def delay(self, caller: str, purpose: Purpose, now: float) -> float:
@@ -154,8 +179,15 @@ class RejectionHistory:
         own = -math.inf if ration is None else ration.until
         return max(own - now, self._next_forced_at - now, 0.0)
 
-    def charge(self, caller: str, purpose: Purpose, now: float) -> None:
-        """Charge a fetch to a caller, whose next fetch then has to wait unless this one helps."""
+    def charge(self, caller: str, purpose: Purpose, now: float, replaces: bytes | None = None) -> None:
+        """Charge a fetch to a caller, whose next fetch then has to wait unless this one helps.
+
+        Args:
+            caller: The caller whose request was rejected.
+            purpose: The purpose of that request.
+            now: The time.
+            replaces: The digest of the token that the fetch is meant to replace.
+        """
         key = self._key(caller, purpose)
         ration = self._rations.pop(key, None) or _Ration()
         ration.before = (ration.until, ration.cooldown)
@@ -166,7 +198,7 @@ class RejectionHistory:
         ration.cooldown = shortest if is_quiet or not ration.cooldown else doubled
         ration.until = now + ration.cooldown
         self._next_forced_at = now + SPACING_SECONDS
-        self._charged = key
+        self._charged, self._to_replace = key, replaces
         _put(self._rations, key, ration, 2 * CALLERS_MAX)
 
     def refund(self) -> None:
@@ -174,7 +206,12 @@ class RejectionHistory:
         ration = None if self._charged is None else self._rations.get(self._charged)
         if ration is not None:
             ration.until, ration.cooldown = ration.before
-        self._charged = None
+        self._charged = self._to_replace = None
+
+    def refund_replaced(self, digest: bytes) -> None:
+        """Undo the last charge if its fetch was meant to replace this token."""
+        if digest == self._to_replace:
+            self.refund()
 
     def _key(self, caller: str, purpose: Purpose) -> _RationKey:
         return _RationKey(caller, self.has_worked(purpose))

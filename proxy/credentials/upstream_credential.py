@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
-from proxy.credentials.cached_source import CachedTokenSource, Rejection
+from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.credential import Credential
+from proxy.credentials.observed_tokens import Rejection
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources.reply import find_path
 from proxy.errors import TokenUnavailable

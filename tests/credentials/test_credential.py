@@ -2,12 +2,13 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FetchedToken, with_deadlines
+from proxy.credentials.credential import FetchedToken, shortened, with_deadlines
 from proxy.secret import Secret
 from tests.credentials.fakes import build_credential, highest, lowest
 
@@ -115,3 +116,15 @@ def test_a_fingerprint_depends_only_on_the_token() -> None:
     assert one.digest == again.digest != other.digest
     assert len(one.fingerprint) == 8
     assert int(one.fingerprint, 16) == int.from_bytes(one.digest[:4])
+
+
+def test_a_token_is_shortened_to_a_lifetime_but_never_prolonged() -> None:
+    credential = build_credential()
+    assert shortened(credential, credential.lifetime) is credential
+    assert shortened(credential, math.inf) is credential
+    short = shortened(credential, 10.0)
+    assert short.refresh_at == credential.obtained + 6.0
+    assert short.expires_at == credential.obtained + 9.5
+    assert short.digest == credential.digest
+    early = replace(credential, refresh_at=credential.obtained + 1.0)
+    assert shortened(early, 10.0).refresh_at == early.refresh_at

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.refresh_policy import retry_delay
+from proxy.credentials.refresh_policy import Backoff, retry_delay
 from proxy.credentials.sources import TokenFetchError, as_fetch_error
 from tests.credentials.fakes import DOWN, REFUSED, highest, lowest
 
@@ -80,3 +80,15 @@ def test_every_delay_is_between_a_quarter_of_a_second_and_five_minutes(
 def test_any_exception_becomes_a_safe_log_reason(error: BaseException, reason: str) -> None:
     fetch_error = as_fetch_error(error)
     assert (fetch_error.reason, fetch_error.permanent, fetch_error.retry_after) == (reason, False, None)
+
+
+def test_a_backoff_counts_failures_in_a_row() -> None:
+    backoff = Backoff(highest)
+    assert backoff.remaining(0.0) == 0.0
+    delays = [backoff.fail(DOWN, now, 300.0) for now in (100.0, 110.0)]
+    assert delays == [retry_delay(DOWN, failures, 300.0, highest) for failures in (1, 2)]
+    assert backoff.failures == 2
+    assert backoff.failure is DOWN
+    assert backoff.until == 110.0 + delays[1]
+    assert backoff.remaining(110.5) == delays[1] - 0.5
+    assert backoff.remaining(1000.0) == 0.0

@@ -1,11 +1,14 @@
 """What is remembered of rejections: it is bounded, it fades, and one caller's do not harm another."""
 
 import math
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from proxy.credentials.observed_tokens import Rejection
 from proxy.credentials.rejections import (
     CALLERS_MAX,
     COOLDOWN_SECONDS,
@@ -18,6 +21,7 @@ from proxy.credentials.rejections import (
     Purpose,
     RejectionHistory,
 )
+from tests.credentials.fakes import build_credential
 
 CALLERS = st.sampled_from(["a", "b", "c"])
 PURPOSES = st.integers(0, 4).map(lambda number: Purpose("POST", "chat/completions", f"m{number}"))
@@ -174,3 +178,41 @@ def test_a_flood_of_names_and_callers_is_bounded() -> None:
 def test_long_names_are_distinguished() -> None:
     assert Purpose.of("POST", "e", "m" * 1000) != Purpose.of("POST", "e", "m" * 1001)
     assert Purpose.of("POST", "e", "\ud800" * 100) == Purpose.of("POST", "e", "\ud800" * 100)
+
+
+def test_a_fetch_that_helped_is_refunded_if_it_replaced_that_token() -> None:
+    history = RejectionHistory()
+    history.charge("a", CHAT, 0.0, replaces=b"first")
+    history.refund_replaced(b"other")
+    assert history.delay("a", CHAT, SPACING_SECONDS) == COOLDOWN_SECONDS - SPACING_SECONDS
+    history.refund_replaced(b"first")
+    assert history.delay("a", CHAT, SPACING_SECONDS) == 0.0
+    history.charge("a", CHAT, 1.0)
+    history.refund_replaced(b"first")
+    assert history.delay("a", CHAT, 1.0 + SPACING_SECONDS) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("fetched_at", "earlier_fetched_at", "worked", "works", "proof"),
+    [
+        (30.0, [0.0], False, False, True),
+        (30.0, [0.0], True, False, False),  # the issuer may have revoked the new token as well
+        (30.0, [0.0], True, True, True),
+        (40.0, [0.0, 30.0], True, False, True),  # the second new token
+        (30.0, [0.0, 10.0], True, False, False),  # only the first that is newer than the first rejection
+        (10.0, [0.0], False, True, False),  # fetched before the first rejection
+        (30.0, [], False, True, False),
+    ],
+)
+def test_a_newer_token_that_is_rejected_as_well_proves_a_denial(
+    fetched_at: float, earlier_fetched_at: list[float], *, worked: bool, works: bool, proof: bool
+) -> None:
+    history = RejectionHistory()
+    if worked:
+        history.accepted(CHAT, 1.0)
+    before = [
+        Rejection(replace(build_credential(), obtained=obtained), 20.0 + place, 21.0 + place)
+        for place, obtained in enumerate(earlier_fetched_at)
+    ]
+    last = Rejection(replace(build_credential(), obtained=fetched_at), 50.0, 51.0)
+    assert history.proves_denial(last, before, CHAT, works=works) is proof
