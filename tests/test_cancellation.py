@@ -25,8 +25,8 @@ from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.readers import Readers
 from proxy.chat.redis_channels import RedisChannels
 from proxy.chat.redis_leases import RedisLeases
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sharing import FlightContext
+from proxy.credentials.token import FetchedToken
 from proxy.request_body import BoundedBody
 from proxy.secret import Secret
 from proxy.settings import Timeouts

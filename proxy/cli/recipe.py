@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from proxy.credentials.build import build_source
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.reply import Reply
+from proxy.credentials.token import FetchedToken
 from proxy.errors import SettingsError
 from proxy.recipe.block import STEPS, credential_block, exec_block, exports, hmac_script, request_block
 from proxy.recipe.curl_line import CurlRequest, parse_curl

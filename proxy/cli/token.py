@@ -10,8 +10,8 @@ from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import TokenTrial, outline_of, try_credential, try_redis, with_dependencies
-from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.credentials.sources.reply import duration
+from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.errors import SettingsError
 from proxy.settings import CredentialSettings, Logs, Settings, load_settings
 from proxy.settings.section import dotted, suggestion

@@ -10,11 +10,11 @@ from typing import Final
 
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials, build_source
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.reply import Reply
 from proxy.credentials.sources.request_values import credentials_in
+from proxy.credentials.token import FetchedToken
 from proxy.errors import ProxyError, SettingsError
 from proxy.recipe.outline import outline
 from proxy.redis_connection import RedisConnection, StoreUnavailable

@@ -15,13 +15,13 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.credentials.credential import Credential, FetchedToken, shortened
 from proxy.credentials.observed_tokens import ObservedTokens, Rejection
 from proxy.credentials.refresh_policy import Backoff, RefreshPolicy, is_in_use, next_fetch
 from proxy.credentials.rejections import Purpose, RejectionHistory
 from proxy.credentials.sharing import FlightContext, Sharing
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
 from proxy.credentials.tasks import OwnedTasks, Waiters
+from proxy.credentials.token import FetchedToken, Token, shortened
 from proxy.errors import CredentialError, IssuerRefuses, TokenUnavailable
 from proxy.telemetry import TokenReading, TokenStats, bind_context, get_logger
 
@@ -56,12 +56,12 @@ class CachedTokenSource:
         # A flight outlives the request that started it, so it must not run in that request's context.
         self._context = contextvars.Context()
         self._context.run(bind_context, credential=name)
-        self._current: Credential | None = None
+        self._current: Token | None = None
         self._generation = 0
         self._observed = ObservedTokens()
         self._history = RejectionHistory()
         self._tasks = OwnedTasks()
-        self._flight: asyncio.Task[Credential] | None = None
+        self._flight: asyncio.Task[Token] | None = None
         self._flight_started = 0.0
         self._waiters = Waiters(self._policy.max_waiters)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,8 +75,8 @@ class CachedTokenSource:
         """Whether there is a token that may be sent now."""
         return self._current is not None and self.clock() < self._current.expires_at
 
-    async def get(self) -> Credential:
-        """Return a credential that may be sent now; wait only if there is none.
+    async def get(self) -> Token:
+        """Return a token that may be sent now; wait only if there is none.
 
         Raises:
             CredentialError: No token is available.
@@ -98,7 +98,7 @@ class CachedTokenSource:
     # --- accepted and rejected tokens
 
     def accepted(
-        self, token: Credential, sent_at: float, purpose: Purpose, before: Rejection | None = None
+        self, token: Token, sent_at: float, purpose: Purpose, before: Rejection | None = None
     ) -> None:
         """Record that an upstream accepted a token.
 
@@ -155,7 +155,7 @@ class CachedTokenSource:
             self.stats.rejections += 1
         return True
 
-    async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Credential | None:
+    async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Token | None:
         """Return a token other than the rejected one.
 
         Returns:
@@ -192,11 +192,11 @@ class CachedTokenSource:
         """Whether an upstream has ever accepted a token of this credential."""
         return self._observed.ever_accepted
 
-    def deny(self, token: Credential, caller: str, purpose: Purpose) -> None:
+    def deny(self, token: Token, caller: str, purpose: Purpose) -> None:
         """Record that no newer token helps with a purpose."""
         self._deny(token, caller, purpose, self.clock())
 
-    def _deny(self, token: Credential, caller: str, purpose: Purpose, now: float) -> None:
+    def _deny(self, token: Token, caller: str, purpose: Purpose, now: float) -> None:
         self._history.denied(purpose, caller, now)
         self._observed.acquit(token)
         self.stats.rejections_without_effect += 1
@@ -217,7 +217,7 @@ class CachedTokenSource:
         self._start_flight(now)
         return 0.0
 
-    def _learn_from_rejected(self, rejection: Rejection, accepted: Credential) -> None:
+    def _learn_from_rejected(self, rejection: Rejection, accepted: Token) -> None:
         """Learn from a rejected token whose successor was accepted."""
         token, life = rejection.token, self._observed.life
         if not self._observed.died(rejection):
@@ -244,7 +244,7 @@ class CachedTokenSource:
 
     @property
     def healthy(self) -> bool:
-        """Whether there is a valid token, or the last fetch did not fail. An idle credential is healthy."""
+        """Whether there is a valid token, or the last fetch did not fail. An idle token is healthy."""
         return self._backoff.failures == 0 or self._valid(self.clock()) is not None
 
     @property
@@ -282,7 +282,7 @@ class CachedTokenSource:
 
     # --- waiting
 
-    async def _wait(self) -> Credential:
+    async def _wait(self) -> Token:
         deadline = self.clock() + self._policy.wait_timeout
         while True:
             now = self.clock()
@@ -318,7 +318,7 @@ class CachedTokenSource:
         task.add_done_callback(self._end_flight, context=self._context)
         self._flight = task
 
-    async def _fetch_shared(self) -> Credential:
+    async def _fetch_shared(self) -> Token:
         known = FlightContext(
             generation=self._generation,
             current=self._valid(self.clock()),
@@ -352,7 +352,7 @@ class CachedTokenSource:
             self.stats.fetches += 1
             self.stats.fetch_seconds += self.clock() - started
 
-    def _end_flight(self, flight: asyncio.Task[Credential]) -> None:
+    def _end_flight(self, flight: asyncio.Task[Token]) -> None:
         if flight is not self._flight:
             if not flight.cancelled():
                 flight.exception()  # retrieved so that asyncio does not warn; its event loop is gone
@@ -368,30 +368,30 @@ class CachedTokenSource:
             self._back_off(as_fetch_error(error))
         self._schedule_fetch()
 
-    def _install(self, credential: Credential) -> None:
+    def _install(self, token: Token) -> None:
         now = self.clock()
-        self._generation = credential.generation
-        if credential.adopted:
+        self._generation = token.generation
+        if token.adopted:
             self._history.refund()
-        if credential.expires_at <= now and credential.lifetime > IMMEDIATE_EXPIRY_SECONDS:
+        if token.expires_at <= now and token.lifetime > IMMEDIATE_EXPIRY_SECONDS:
             self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
         self._backoff = Backoff(self._policy.uniform)
-        before, self._current = self._current, credential
-        is_same = before is not None and before.digest == credential.digest
+        before, self._current = self._current, token
+        is_same = before is not None and before.digest == token.digest
         if not is_same:
             self._history.token_changed()
             if before is not None:
                 self._learn_from_replaced(before)
         write = self._log.debug if is_same else self._log.info  # a file is read again every minute
         write(
-            "token_adopted" if credential.adopted else "token_fetched",
-            generation=credential.generation, fingerprint=credential.fingerprint,
-            lifetime_s=_shown(credential.lifetime), flight_s=_shown(now - self._flight_started),
+            "token_adopted" if token.adopted else "token_fetched",
+            generation=token.generation, fingerprint=token.fingerprint,
+            lifetime_s=_shown(token.lifetime), flight_s=_shown(now - self._flight_started),
         )  # fmt: skip
-        self._waiters.publish(credential)
+        self._waiters.publish(token)
 
-    def _learn_from_replaced(self, token: Credential) -> None:
+    def _learn_from_replaced(self, token: Token) -> None:
         life = self._observed.life
         if self._observed.replaced(token):
             self._log.info(
@@ -439,7 +439,7 @@ class CachedTokenSource:
             self._timer.cancel()
             self._timer = None
 
-    def _valid(self, now: float) -> Credential | None:
+    def _valid(self, now: float) -> Token | None:
         current = self._current
         return None if current is None or now >= current.expires_at else current
 
@@ -451,7 +451,7 @@ class CachedTokenSource:
             self._waiters = Waiters(self._policy.max_waiters)
 
 
-def _is_newer(token: Credential, rejection: Rejection) -> bool:
+def _is_newer(token: Token, rejection: Rejection) -> bool:
     """Whether a token was fetched after the rejection of another one."""
     return token.generation > rejection.token.generation and token.obtained >= rejection.at
 

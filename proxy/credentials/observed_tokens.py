@@ -8,8 +8,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.credentials.credential import Credential
 from proxy.credentials.refresh_policy import LearnedLife
+from proxy.credentials.token import Token
 from proxy.telemetry import TokenState
 
 DEAD_MAX: Final = 8
@@ -22,7 +22,7 @@ ACCEPTED_MAX: Final = 8
 class Rejection:
     """A token that an upstream rejected, and when."""
 
-    token: Credential
+    token: Token
     sent_at: float
     at: float
 
@@ -31,7 +31,7 @@ class Rejection:
         """The age of the token when the request was sent."""
         return self.sent_at - self.token.obtained
 
-    def shows_early_death(self, successor: Credential, *, exclusive: bool) -> bool:
+    def shows_early_death(self, successor: Token, *, exclusive: bool) -> bool:
         """Whether the token died before its expiry for another reason than that a new one revoked it.
 
         Args:
@@ -67,7 +67,7 @@ class ObservedTokens:
         """The digests of the tokens that are suspect or dead."""
         return frozenset(self._dead if self._suspect is None else (*self._dead, self._suspect))
 
-    def state(self, token: Credential | None, now: float) -> TokenState:
+    def state(self, token: Token | None, now: float) -> TokenState:
         """Return the state of the newest token."""
         if token is None:
             return "empty"
@@ -77,7 +77,7 @@ class ObservedTokens:
             return "suspect"
         return "stale" if now >= token.refresh_at else "fresh"
 
-    def accepted(self, token: Credential, sent_at: float) -> None:
+    def accepted(self, token: Token, sent_at: float) -> None:
         """Record that an upstream accepted a token for a request sent at `sent_at`."""
         last = self._last_accepted
         last[token.digest] = max(sent_at, last.get(token.digest, -math.inf))
@@ -87,18 +87,18 @@ class ObservedTokens:
         if token.digest == self._suspect and sent_at > self._suspect_since:
             self._suspect = None
 
-    def last_accepted(self, token: Credential) -> float:
+    def last_accepted(self, token: Token) -> float:
         """Return when the last accepted request with this token was sent; minus infinity without one."""
         return self._last_accepted.get(token.digest, -math.inf)
 
-    def suspect(self, token: Credential, now: float) -> bool:
+    def suspect(self, token: Token, now: float) -> bool:
         """Record that the current token was rejected, and return whether that is new."""
         if token.digest == self._suspect:
             return False
         self._suspect, self._suspect_since = token.digest, now
         return True
 
-    def acquit(self, token: Credential) -> None:
+    def acquit(self, token: Token) -> None:
         """Record that a rejection had another reason than the token."""
         if token.digest == self._suspect:
             self._suspect = None
@@ -114,7 +114,7 @@ class ObservedTokens:
         self._dead.append(digest)
         return True
 
-    def replaced(self, token: Credential) -> bool:
+    def replaced(self, token: Token) -> bool:
         """Record that a token was replaced, and return whether the learned lifetime has changed.
 
         If the token worked until late in its lifetime, that lifetime was true.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.credentials.credential import Credential
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.token import Token
 
 FIRST_DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 15.0
@@ -49,18 +49,18 @@ class RefreshPolicy:
     uniform: Uniform = random.uniform
 
 
-def is_in_use(current: Credential | None, idle: float) -> bool:
-    """Whether a credential was used recently enough to be refreshed.
+def is_in_use(current: Token | None, idle: float) -> bool:
+    """Whether a token was used recently enough to be refreshed.
 
     Args:
-        current: The credential that may be sent, if there is one.
+        current: The token that may be sent, if there is one.
         idle: Seconds since it was last used.
     """
     return idle <= (IDLE_SECONDS if current is None else IDLE_LIFETIMES * current.lifetime)
 
 
 def next_fetch(
-    current: Credential | None, now: float, *, idle: float, failures: int, backoff_until: float
+    current: Token | None, now: float, *, idle: float, failures: int, backoff_until: float
 ) -> float:
     """Return the time of the next fetch: the refresh time of the token, or the end of the back-off.
 

@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Final, TypeVar
 
-from proxy.credentials.credential import Credential
+from proxy.credentials.token import Token
 from proxy.errors import CredentialError, TokenUnavailable
 
 T = TypeVar("T")
@@ -65,12 +65,12 @@ class Waiters:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._futures: set[asyncio.Future[Credential]] = set()
+        self._futures: set[asyncio.Future[Token]] = set()
 
     def __len__(self) -> int:
         return len(self._futures)
 
-    async def join(self, timeout: float) -> Credential:
+    async def join(self, timeout: float) -> Token:
         """Wait for the result of the flight.
 
         Raises:
@@ -78,7 +78,7 @@ class Waiters:
         """
         if len(self._futures) >= self._limit:
             raise TokenUnavailable(reason="too many callers are waiting for a token")
-        waiter: asyncio.Future[Credential] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Token] = asyncio.get_running_loop().create_future()
         self._futures.add(waiter)
         try:
             async with asyncio.timeout(max(timeout, 0)):
@@ -88,16 +88,16 @@ class Waiters:
         finally:
             self._futures.discard(waiter)
 
-    def publish(self, credential: Credential) -> None:
-        """Return the credential to every waiter."""
+    def publish(self, token: Token) -> None:
+        """Return the token to every waiter."""
         for waiter in self._take_all():
-            waiter.set_result(credential)
+            waiter.set_result(token)
 
     def fail(self, build: Callable[[], CredentialError]) -> None:
         """Raise an error in every waiter, a new instance for each because raising one adds a traceback."""
         for waiter in self._take_all():
             waiter.set_exception(build())
 
-    def _take_all(self) -> list[asyncio.Future[Credential]]:
+    def _take_all(self) -> list[asyncio.Future[Token]]:
         futures, self._futures = self._futures, set()
         return [future for future in futures if not future.done()]

@@ -7,10 +7,10 @@ from typing import Final
 from urllib.parse import quote, unquote_plus
 
 from proxy.credentials.cached_source import CachedTokenSource
-from proxy.credentials.credential import Credential
 from proxy.credentials.observed_tokens import Rejection
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources.reply import find_path
+from proxy.credentials.token import Token
 from proxy.errors import TokenUnavailable
 from proxy.settings import Inject, Invalidation
 from proxy.wire.headers import Headers, with_hyphens
@@ -88,11 +88,9 @@ class UpstreamCredential:
     rejection: RejectionRules = field(default_factory=lambda: RejectionRules((Invalidation(status=401),)))
 
 
-def write_token(
-    inject: Inject, credential: Credential, headers: Headers, query: bytes
-) -> tuple[Headers, bytes]:
+def write_token(inject: Inject, token: Token, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
     """Write a token into a request, and remove any header or parameter of that name from the caller."""
-    value = inject.template.replace("{token}", credential.secret.reveal())
+    value = inject.template.replace("{token}", token.secret.reveal())
     if inject.query is not None:
         return headers, _replace_parameter(query, inject.query, value)
     name = (inject.header or "").encode().lower()
@@ -121,7 +119,7 @@ class TokenUse:
         self._source = source
         self._caller = caller or ""
         self._purpose = purpose
-        self._token: Credential | None = None
+        self._token: Token | None = None
         self._sent_at = 0.0
         self._before: list[Rejection] = []
         self.sends = 0
@@ -136,7 +134,7 @@ class TokenUse:
         """Whether the first token can be sent without a wait."""
         return self._last is None and self._source.is_ready
 
-    async def token(self) -> Credential | None:
+    async def token(self) -> Token | None:
         """Return the token to send now; None if no other token would be accepted either.
 
         Raises:
@@ -144,7 +142,7 @@ class TokenUse:
         """
         source, last = self._source, self._last
         if last is None:
-            token: Credential | None = await source.get()
+            token: Token | None = await source.get()
         elif self.sends >= SENDS_MAX:
             raise TokenUnavailable(reason="tokens were rejected while they were replaced")
         else:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 from openai import AsyncOpenAI
 
-from proxy.credentials import Credential, UpstreamCredential
+from proxy.credentials import Token, UpstreamCredential
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.upstream_credential import BODY_BYTES_MAX, TokenUse, write_token
 from proxy.errors import (
@@ -153,13 +153,13 @@ class UpstreamClient(AsyncOpenAI):
         status, body = rejection
         return forbidden_error(status, self._secrets.redactor.redact(body))
 
-    async def _send(self, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
+    async def _send(self, request: UpstreamRequest, token: Token | None) -> UpstreamResponse:
         headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._dropped_headers]
         headers += self._extra
         query = request.query
-        if credential is not None and self._credential is not None:
-            headers, query = write_token(self._credential.inject, credential, headers, query)
-            self._secrets.add(credential)
+        if token is not None and self._credential is not None:
+            headers, query = write_token(self._credential.inject, token, headers, query)
+            self._secrets.add(token)
         if request.content_length is not None:
             headers.append((b"content-length", str(request.content_length).encode()))
         target = self._base_path + request.path + (b"?" + query if query else b"")
@@ -244,7 +244,7 @@ def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
     return f"{origin_of(base_url)} answered 404 {kind}; check that base_url has its version, such as /v1"
 
 
-async def _token(use: TokenUse, clock: SendClock | None) -> Credential | None:
+async def _token(use: TokenUse, clock: SendClock | None) -> Token | None:
     """Get a token; the wait for it has its own timeouts."""
     if clock is None or use.is_ready:
         return await use.token()

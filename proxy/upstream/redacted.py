@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from proxy.credentials import Credential
+from proxy.credentials import Token
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.headers import Headers, find_header
 from proxy.wire.redaction import Expansion, Redactor
@@ -31,14 +31,14 @@ class SentSecrets:
     def __init__(self, headers: Mapping[str, str]) -> None:
         values = [value for name, value in headers.items() if _SECRET_NAME.search(name)]
         self._fixed = [word for value in values for word in {value, value.rpartition(" ")[2]}]
-        self._tokens: deque[Credential] = deque(maxlen=TOKENS_REMEMBERED)
+        self._tokens: deque[Token] = deque(maxlen=TOKENS_REMEMBERED)
         self.redactor = Redactor(self._fixed)
 
-    def add(self, credential: Credential) -> None:
+    def add(self, token: Token) -> None:
         """Note that a request is sent with this token."""
-        if any(known.digest == credential.digest for known in self._tokens):
+        if any(known.digest == token.digest for known in self._tokens):
             return
-        self._tokens.append(credential)
+        self._tokens.append(token)
         self.redactor = Redactor([*self._fixed, *(token.secret.reveal() for token in self._tokens)])
 
 

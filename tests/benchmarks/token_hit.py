@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from proxy.credentials import CachedTokenSource, LocalSharing, MemoryTokenStore, RefreshPolicy
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.telemetry import TokenStats
 

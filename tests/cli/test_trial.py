@@ -3,8 +3,8 @@
 import pytest
 
 from proxy.cli.trial import dependencies_of, outline_of, try_upstream, with_dependencies
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.reply import Reply
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import Settings, load_settings
 from proxy.shipped import shipped

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials, build_source
-from proxy.credentials.credential import FetchedToken, with_deadlines
+from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.credentials.upstream_credential import write_token
 from proxy.settings import Settings, load_settings
 from tests.signing_keys import certificate_pem, pem

@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
-from proxy.credentials import CachedTokenSource, Credential, LocalSharing, MemoryTokenStore, RefreshPolicy
-from proxy.credentials.credential import FetchedToken, with_deadlines
+from proxy.credentials import CachedTokenSource, LocalSharing, MemoryTokenStore, RefreshPolicy, Token
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources import TokenFetchError, TokenSource
+from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.credentials.upstream_credential import TokenUse
 from proxy.errors import CredentialError
 from proxy.secret import Secret
@@ -89,8 +89,8 @@ def local_machine(
     return CachedTokenSource("corp", source, sharing, policy, TokenStats())
 
 
-def build_credential(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Credential:
-    """A credential that was asked for at the moment 1000."""
+def build_token(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Token:
+    """A token that was asked for at the moment 1000."""
     fetched = FetchedToken(Secret(token), lifetime)
     return with_deadlines(fetched, generation=generation, obtained=1000.0, uniform=lowest)
 
@@ -133,7 +133,7 @@ async def reject(machine: CachedTokenSource, caller: str = "caller", purpose: Pu
     return use
 
 
-async def serve(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Credential:
+async def serve(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Token:
     """One request whose token the upstream accepts."""
     use = TokenUse(machine, caller, purpose)
     token = await use.token()
@@ -142,7 +142,7 @@ async def serve(machine: CachedTokenSource, caller: str = "caller", purpose: Pur
     return token
 
 
-async def replaced(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Credential:
+async def replaced(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Token:
     """The token that a request gets after a rejection; the upstream accepts it."""
     use = await reject(machine, caller, purpose)
     token = await use.token()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
+from proxy.credentials import CachedTokenSource, RefreshPolicy, Token
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.errors import TokenUnavailable
 from proxy.telemetry import TokenStats
@@ -28,8 +28,8 @@ async def test_a_cold_source_fetches_when_it_is_asked() -> None:
     issuer = FakeIssuer(delay=1.0)
     machine = build_machine(issuer)
     assert issuer.fetches == 0
-    credential = await machine.get()
-    assert (credential.secret.reveal(), credential.generation) == ("token-1", 1)
+    token = await machine.get()
+    assert (token.secret.reveal(), token.generation) == ("token-1", 1)
     assert issuer.fetches == 1
 
 
@@ -205,7 +205,7 @@ async def test_a_hanging_store_does_not_block_the_source_indefinitely() -> None:
     class HangingSharing:
         """Never answers."""
 
-        async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
+        async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
             await asyncio.sleep(1e6)
             raise AssertionError
 

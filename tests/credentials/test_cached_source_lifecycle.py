@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, RefreshPolicy
+from proxy.credentials import CachedTokenSource, MemoryTokenStore, RefreshPolicy, Token
 from tests.credentials.fakes import (
     FakeIssuer,
     at_once,
@@ -32,7 +32,7 @@ async def test_each_attempt_sees_the_newest_token() -> None:
     assert at_once(machine.get()).generation == 2
 
 
-async def leave(machine: CachedTokenSource) -> "asyncio.Task[Credential]":
+async def leave(machine: CachedTokenSource) -> "asyncio.Task[Token]":
     """Start a get and stop the loop while its flight is in the air."""
     waiting = asyncio.get_running_loop().create_task(machine.get())
     await pass_time(1.0)
@@ -49,9 +49,9 @@ def test_another_event_loop_neither_hangs_nor_awaits_a_foreign_flight(*, first_e
         left = first.run(leave(machine))
         if first_ends_before:
             first.close()
-        credential = second.run(machine.get())
-        assert (credential.generation, issuer.fetches) == (1, 2)
-        assert second.run(machine.get()) is credential
+        token = second.run(machine.get())
+        assert (token.generation, issuer.fetches) == (1, 2)
+        assert second.run(machine.get()) is token
         second.run(machine.close())
     assert left.cancelled()
 
@@ -62,13 +62,13 @@ def test_a_token_serves_on_another_event_loop_and_is_refreshed_there() -> None:
     with first, second:
         policy = RefreshPolicy(clock=second.get_loop().time, uniform=lowest)
         machine = local_machine(issuer, policy=policy)
-        credential = first.run(machine.get())
+        token = first.run(machine.get())
         first.close()
 
         async def later() -> None:
-            assert at_once(machine.get()) is credential
+            assert at_once(machine.get()) is token
             await pass_time(200.0)
-            assert at_once(machine.get()) is credential  # stale: refreshed from here on
+            assert at_once(machine.get()) is token  # stale: refreshed from here on
             await pass_time(0.0)
             assert at_once(machine.get()).generation == 2
 
@@ -160,24 +160,24 @@ async def test_an_unused_credential_is_no_longer_refreshed() -> None:
 async def test_a_rebuilt_source_uses_the_token_in_the_store() -> None:
     store, issuer = MemoryTokenStore(), FakeIssuer()
     old = build_machine(issuer, store)
-    credential = await old.get()
+    token = await old.get()
     await old.close()
     anew = build_machine(issuer, store)
-    assert await anew.get() is credential
+    assert await anew.get() is token
     assert issuer.fetches == 1
-    assert (await replaced(anew)).generation == credential.generation + 1
+    assert (await replaced(anew)).generation == token.generation + 1
     assert issuer.fetches == 2
 
 
 @virtually
 async def test_a_rebuilt_source_remembers_the_rejected_token() -> None:
     store, issuer = MemoryTokenStore(), FakeIssuer(token="the same")
-    credential = await build_machine(issuer, store).get()
+    token = await build_machine(issuer, store).get()
     anew = build_machine(issuer, store)
     await serve(anew)
     use = await reject(anew)
     assert await use.token() is None  # the issuer gave it again
-    assert (await anew.get()).digest == credential.digest
+    assert (await anew.get()).digest == token.digest
     assert issuer.fetches == 2
 
 

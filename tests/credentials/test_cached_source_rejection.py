@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy
-from proxy.credentials.credential import with_deadlines
+from proxy.credentials import CachedTokenSource, RefreshPolicy, Token
 from proxy.credentials.rejections import SPACING_SECONDS, Purpose
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.token import with_deadlines
 from proxy.credentials.upstream_credential import TokenUse
 from proxy.errors import CredentialError
 from proxy.telemetry import TokenStats
@@ -40,7 +40,7 @@ class Upstream:
     """Rejects what it is told to reject, and is asked as the client asks it."""
 
     machine: CachedTokenSource
-    rejects: Callable[[Credential, Purpose], bool]
+    rejects: Callable[[Token, Purpose], bool]
     sent: list[str] = field(default_factory=list)
     """Every token that it was sent, with the model."""
 
@@ -60,12 +60,12 @@ class Upstream:
         return "denied"
 
 
-def of_forbidden_model(_token: Credential, purpose: Purpose) -> bool:
+def of_forbidden_model(_token: Token, purpose: Purpose) -> bool:
     """An upstream whose tokens are good, but for some models."""
     return purpose.model != CHAT.model
 
 
-def revoked(*tokens: str) -> Callable[[Credential, Purpose], bool]:
+def revoked(*tokens: str) -> Callable[[Token, Purpose], bool]:
     """An upstream that rejects some tokens."""
     return lambda token, _: token.secret.reveal() in tokens
 
@@ -335,10 +335,10 @@ async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
     class Adopting:
         """Gives another process's token each time."""
 
-        async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
+        async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
             now, generation = asyncio.get_running_loop().time(), known.generation + 1
-            credential = with_deadlines(await fetch(), generation=generation, obtained=now, uniform=lowest)
-            return replace(credential, adopted=True)
+            token = with_deadlines(await fetch(), generation=generation, obtained=now, uniform=lowest)
+            return replace(token, adopted=True)
 
     issuer = FakeIssuer()
     policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
@@ -357,7 +357,7 @@ async def live(machine: CachedTokenSource, seconds: float, life: float, *, step:
     """Ask an upstream whose tokens die after `life` seconds, whatever they announce."""
     clock, born = asyncio.get_running_loop().time, dict[str, float]()
 
-    def is_dead(token: Credential, _purpose: Purpose) -> bool:
+    def is_dead(token: Token, _purpose: Purpose) -> bool:
         return clock() >= born.setdefault(token.secret.reveal(), clock()) + life
 
     upstream, outcomes, end = Upstream(machine, is_dead), list[str](), clock() + seconds

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.token import FetchedToken
 from proxy.errors import TokenUnavailable
 from tests.credentials.fakes import (
     DOWN,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.credentials import CachedTokenSource, Credential
+from proxy.credentials import CachedTokenSource, Token
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.upstream_credential import TokenUse
@@ -41,12 +41,12 @@ class Walk:
         clock = asyncio.get_running_loop().time
         came = clock()
         try:
-            credential = await self.machine.get()
+            token = await self.machine.get()
         except CredentialError:
             assert self.machine.remaining is None
         else:
             assert (
-                clock() < credential.expires_at or clock() > came
+                clock() < token.expires_at or clock() > came
             )  # a token of a moment serves who waited for it
         assert clock() - came <= WAIT_SECONDS + 1e-6
 
@@ -57,7 +57,7 @@ class Walk:
 
     async def _rejected(self, caller: str, purpose: Purpose) -> None:
         clock = asyncio.get_running_loop().time
-        came, sent, failure = clock(), list[Credential](), None
+        came, sent, failure = clock(), list[Token](), None
         use = TokenUse(self.machine, caller, purpose)
         try:
             while (token := await use.token()) is not None:

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from proxy.credentials import CachedTokenSource, Credential, MemoryTokenStore, UpstreamCredential
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials import CachedTokenSource, MemoryTokenStore, Token, UpstreamCredential
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.local import StaticTokenSource
+from proxy.credentials.token import FetchedToken
 from proxy.errors import CredentialError, TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings import HttpCredential, Inject, Logs
 from proxy.telemetry import configure_logs
-from tests.credentials.fakes import build_credential, local_machine, reject, serve
+from tests.credentials.fakes import build_token, local_machine, reject, serve
 from tests.credentials.sources.token_endpoint import TokenEndpoint, recipe_of
 from tests.loopback import serve_on_loopback
 
@@ -50,13 +50,13 @@ async def test_no_object_shows_its_secret() -> None:
     static = StaticTokenSource(Secret(TOKEN))
     store = MemoryTokenStore()
     machine = local_machine(static, store)
-    credential = await machine.get()
-    await store.put(credential, "corp", 0.0)
+    token = await machine.get()
+    await store.put(token, "corp", 0.0)
     shown = shows(
         Secret(SECRET),
         fetched,
-        credential,
-        build_credential(TOKEN),
+        token,
+        build_token(TOKEN),
         recipe("http://127.0.0.1:1/token"),
         asking,
         static,
@@ -75,7 +75,7 @@ async def test_no_object_shows_its_secret() -> None:
 
 def test_no_secret_leaves_by_pickle() -> None:
     with pytest.raises(TypeError):
-        pickle.dumps(build_credential(TOKEN))
+        pickle.dumps(build_token(TOKEN))
 
 
 @pytest.fixture
@@ -134,6 +134,6 @@ async def test_no_log_line_and_no_traceback_holds_a_token_or_a_secret(
 
 
 def test_a_fingerprint_contains_no_part_of_the_token() -> None:
-    credential: Credential = build_credential(TOKEN)
-    assert credential.fingerprint not in TOKEN
-    assert TOKEN.encode() not in credential.digest
+    token: Token = build_token(TOKEN)
+    assert token.fingerprint not in TOKEN
+    assert TOKEN.encode() not in token.digest

@@ -5,20 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.credentials import Credential
-from proxy.credentials.credential import digest_of
+from proxy.credentials import Token
 from proxy.credentials.observed_tokens import ACCEPTED_MAX, DEAD_MAX, ObservedTokens, Rejection
 from proxy.credentials.refresh_policy import HEALTHY_TOKENS
+from proxy.credentials.token import digest_of
 from proxy.secret import Secret
 from proxy.telemetry import TokenState
 
 
-def token(number: int, obtained: float = 0.0) -> Credential:
+def token(number: int, obtained: float = 0.0) -> Token:
     """A token that lives for 100 seconds."""
     secret = Secret(f"token-{number}")
-    return Credential(
-        secret, number, obtained, obtained + 60, obtained + 100, digest_of(secret), announced=100.0
-    )
+    return Token(secret, number, obtained, obtained + 60, obtained + 100, digest_of(secret), announced=100.0)
 
 
 def test_a_rejected_token_is_suspect_until_a_later_request_is_accepted() -> None:
@@ -97,7 +95,7 @@ def test_a_token_dies_once_and_not_if_it_was_accepted_since() -> None:
     ],
 )
 def test_an_early_death_is_one_that_no_other_token_caused(
-    sent_at: float, successor: Credential, *, exclusive: bool, early: bool
+    sent_at: float, successor: Token, *, exclusive: bool, early: bool
 ) -> None:
     rejection = Rejection(token(1), sent_at, sent_at + 1)
     assert rejection.shows_early_death(successor, exclusive=exclusive) is early

@@ -21,7 +21,7 @@ from proxy.credentials.rejections import (
     Purpose,
     RejectionHistory,
 )
-from tests.credentials.fakes import build_credential
+from tests.credentials.fakes import build_token
 
 CALLERS = st.sampled_from(["a", "b", "c"])
 PURPOSES = st.integers(0, 4).map(lambda number: Purpose("POST", "chat/completions", f"m{number}"))
@@ -211,8 +211,8 @@ def test_a_newer_token_that_is_rejected_as_well_proves_a_denial(
     if worked:
         history.accepted(CHAT, 1.0)
     before = [
-        Rejection(replace(build_credential(), obtained=obtained), 20.0 + place, 21.0 + place)
+        Rejection(replace(build_token(), obtained=obtained), 20.0 + place, 21.0 + place)
         for place, obtained in enumerate(earlier_fetched_at)
     ]
-    last = Rejection(replace(build_credential(), obtained=fetched_at), 50.0, 51.0)
+    last = Rejection(replace(build_token(), obtained=fetched_at), 50.0, 51.0)
     assert history.proves_denial(last, before, CHAT, works=works) is proof

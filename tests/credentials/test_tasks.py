@@ -6,24 +6,24 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials.credential import Credential
 from proxy.credentials.tasks import Waiters
+from proxy.credentials.token import Token
 from proxy.errors import TokenUnavailable
-from tests.credentials.fakes import build_credential, failure_of, pass_time, virtually
+from tests.credentials.fakes import build_token, failure_of, pass_time, virtually
 
 
-def start(waiters: Waiters, count: int, timeout: float = 10.0) -> list["asyncio.Task[Credential]"]:
+def start(waiters: Waiters, count: int, timeout: float = 10.0) -> list["asyncio.Task[Token]"]:
     loop = asyncio.get_running_loop()
     return [loop.create_task(waiters.join(timeout)) for _ in range(count)]
 
 
 @virtually
 async def test_all_get_the_same_credential() -> None:
-    waiters, credential = Waiters(10), build_credential()
+    waiters, token = Waiters(10), build_token()
     tasks = start(waiters, 3)
     await pass_time(1.0)
-    waiters.publish(credential)
-    assert await asyncio.gather(*tasks) == [credential] * 3
+    waiters.publish(token)
+    assert await asyncio.gather(*tasks) == [token] * 3
 
 
 @virtually
@@ -40,10 +40,10 @@ async def test_each_gets_the_failure_as_its_own_exception() -> None:
 @virtually
 async def test_an_outcome_is_for_current_waiters_and_not_for_later_ones() -> None:
     waiters = Waiters(10)
-    waiters.publish(build_credential("early"))
+    waiters.publish(build_token("early"))
     tasks = start(waiters, 1)
     await pass_time(1.0)
-    waiters.publish(build_credential("late"))
+    waiters.publish(build_token("late"))
     waiters.fail(TokenUnavailable)
     assert (await tasks[0]).secret.reveal() == "late"
 
@@ -57,7 +57,7 @@ async def test_each_waiter_has_its_own_timeout(timeout: float) -> None:
     error = await failure_of(waiters.join(timeout))
     assert error.reason == "waited too long for a token"
     assert asyncio.get_running_loop().time() - began == pytest.approx(max(timeout, 0.0))
-    waiters.publish(build_credential())
+    waiters.publish(build_token())
     await asyncio.gather(*patient)
 
 
@@ -71,7 +71,7 @@ async def test_a_waiter_that_leaves_frees_its_place() -> None:
     await pass_time(0.0)
     late = start(waiters, 1)
     await pass_time(0.0)
-    waiters.publish(build_credential())
+    waiters.publish(build_token())
     assert gone.cancelled()
     assert await patient is await late[0]
 

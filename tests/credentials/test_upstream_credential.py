@@ -12,7 +12,7 @@ from proxy.credentials.build import CredentialRegistry
 from proxy.credentials.upstream_credential import write_token
 from proxy.settings import Inject
 from proxy.wire.headers import Headers
-from tests.credentials.fakes import FakeIssuer, build_credential, build_machine, pass_time, reject, virtually
+from tests.credentials.fakes import FakeIssuer, build_machine, build_token, pass_time, reject, virtually
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from tests.credentials.fakes import FakeIssuer, build_credential, build_machine,
 )
 def test_a_header_is_made_from_the_template(injection: Inject, written: tuple[bytes, bytes]) -> None:
     before: Headers = [(b"accept", b"*/*"), (b"x-trace", b"1")]
-    headers, query = write_token(injection, build_credential(), before, b"a=1")
+    headers, query = write_token(injection, build_token(), before, b"a=1")
     assert headers == [*before, written]
     assert query == b"a=1"
     assert len(before) == 2  # the caller's list is left alone
@@ -34,7 +34,7 @@ def test_a_header_is_made_from_the_template(injection: Inject, written: tuple[by
 
 def test_the_value_that_the_caller_sent_in_that_header_is_removed() -> None:
     sent = [(b"x-auth", b"mine"), (b"accept", b"*/*"), (b"x-auth", b"mine too")]
-    headers, _ = write_token(Inject(header="X-Auth", template="{token}"), build_credential(), sent, b"")
+    headers, _ = write_token(Inject(header="X-Auth", template="{token}"), build_token(), sent, b"")
     assert headers == [(b"accept", b"*/*"), (b"x-auth", b"s3cret")]
 
 
@@ -53,7 +53,7 @@ def test_the_value_that_the_caller_sent_in_that_header_is_removed() -> None:
 )
 def test_a_query_parameter_replaces_the_callers_own(query: bytes, expected: bytes) -> None:
     injection = Inject(header=None, query="access_token", template="{token}")
-    headers, written = write_token(injection, build_credential(), [(b"accept", b"*/*")], query)
+    headers, written = write_token(injection, build_token(), [(b"accept", b"*/*")], query)
     assert written == expected
     assert headers == [(b"accept", b"*/*")]
 
@@ -61,7 +61,7 @@ def test_a_query_parameter_replaces_the_callers_own(query: bytes, expected: byte
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1))
 def test_any_token_arrives_in_the_query_unchanged(token: str) -> None:
     injection = Inject(header=None, query="key[]", template="{token}")
-    _, query = write_token(injection, build_credential(token), [], b"key%5B%5D=mine&a=1")
+    _, query = write_token(injection, build_token(token), [], b"key%5B%5D=mine&a=1")
     assert parse_qsl(query.decode()) == [("a", "1"), ("key[]", token)]
 
 

@@ -2,9 +2,9 @@
 
 from typing import assert_type
 
-from proxy.credentials import CachedTokenSource, Credential, RefreshPolicy, Sharing
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials import CachedTokenSource, RefreshPolicy, Sharing, Token
 from proxy.credentials.sources import TokenSource
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.telemetry import TokenStats
 
@@ -40,4 +40,4 @@ def conform(constant: Constant, untimed: Untimed, blocking: Blocking) -> None:
 async def are_cached(sharing: Sharing, policy: RefreshPolicy, stats: TokenStats) -> None:
     FetchedToken("token", lifetime=300.0)  # type: ignore[arg-type]
     cached = CachedTokenSource("corp", Constant(), sharing, policy, stats)
-    assert_type(await cached.get(), Credential)
+    assert_type(await cached.get(), Token)

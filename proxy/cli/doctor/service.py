@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from proxy.app import create_app
 from proxy.cli.server import open_sockets
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.server.config import ServerConfig
 from proxy.server.serve import serve

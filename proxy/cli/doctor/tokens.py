@@ -11,10 +11,10 @@ from typing import Final
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.network import of_failure
 from proxy.cli.trial import TokenTrial, try_credential
-from proxy.credentials.credential import SHORT_LIFE_SECONDS, FetchedToken, with_deadlines
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.reply import Reply, duration
 from proxy.credentials.sources.reply_faults import is_html
+from proxy.credentials.token import SHORT_LIFE_SECONDS, FetchedToken, with_deadlines
 from proxy.errors import SettingsError
 from proxy.settings import CredentialSettings, HttpCredential, OAuth2Credential
 from proxy.settings.credentials.section import CredentialSection, RequestSection

@@ -18,7 +18,7 @@ from proxy.cli.doctor.tokens import check_credential, endpoint_of, trust_of
 from proxy.cli.trial import dependencies_of, try_redis
 from proxy.credentials import MemoryTokenStore
 from proxy.credentials.build import build_credentials
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.token import FetchedToken
 from proxy.settings import Settings, Shared, Upstream
 from proxy.settings.access import weak_keys
 from proxy.settings.section import dotted

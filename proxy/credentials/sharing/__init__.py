@@ -1,6 +1,6 @@
 """Sharing of a token: among the requests of one process, or among all processes of a fleet.
 
-A flight obtains its credential from a `Sharing`, which fetches it, or adopts one that another process
+A flight obtains its token from a `Sharing`, which fetches it, or adopts one that another process
 fetched.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.credentials.credential import REFRESH_FRACTION, Credential, FetchedToken, with_deadlines
+from proxy.credentials.token import REFRESH_FRACTION, FetchedToken, Token, with_deadlines
 
 Fetch = Callable[[], Awaitable[FetchedToken]]
 
@@ -19,9 +19,9 @@ class FlightContext:
     """The state of a cached source at the start of a flight."""
 
     generation: int = 0
-    """The number of the newest credential; the next one receives a higher number."""
-    current: Credential | None = None
-    """The credential that may still be sent, if there is one."""
+    """The number of the newest token; the next one receives a higher number."""
+    current: Token | None = None
+    """The token that may still be sent, if there is one."""
     rejected: frozenset[bytes] = frozenset()
     """Digests of tokens that are dead or suspect."""
     failures: int = 0
@@ -29,18 +29,18 @@ class FlightContext:
     longest: float = math.inf
     """The upper bound for the lifetime of a token, in seconds."""
 
-    def is_better(self, credential: Credential, now: float) -> bool:
-        """Whether a credential from another process is better than the current one."""
-        if now >= credential.expires_at or credential.digest in self.rejected:
+    def is_better(self, token: Token, now: float) -> bool:
+        """Whether a token from another process is better than the current one."""
+        if now >= token.expires_at or token.digest in self.rejected:
             return False
         current = self.current
         if current is None:
             return True
         if current.digest in self.rejected:
-            return credential.obtained > current.obtained
-        return credential.digest != current.digest and credential.expires_at > current.expires_at
+            return token.obtained > current.obtained
+        return token.digest != current.digest and token.expires_at > current.expires_at
 
-    def next_credential(
+    def next_token(
         self,
         fetched: FetchedToken,
         obtained: float,
@@ -48,7 +48,7 @@ class FlightContext:
         spread: tuple[float, float] = REFRESH_FRACTION,
         *,
         adopted: bool = False,
-    ) -> Credential:
+    ) -> Token:
         """Give a fetched token its deadlines and the next generation number."""
         return with_deadlines(
             fetched,
@@ -62,10 +62,10 @@ class FlightContext:
 
 
 class Sharing(Protocol):
-    """Obtains credentials for flights."""
+    """Obtains tokens for flights."""
 
-    async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
-        """Return a credential other than the current one, with a new generation number.
+    async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
+        """Return a token other than the current one, with a new generation number.
 
         Raises:
             TokenFetchError: No token is available.

@@ -13,17 +13,17 @@ import math
 import secrets
 from typing import Any, Final, NamedTuple
 
-from proxy.credentials.credential import (
-    LEADER_FRACTION,
-    Credential,
-    FetchedToken,
-)
 from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sharing.record import Seal, adopt, read_record, usable_life, write_record
 from proxy.credentials.sharing.scripts import ACQUIRE, FAIL, KEEP, LOOK, PARTS, RELEASE, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.tasks import OwnedTasks
+from proxy.credentials.token import (
+    LEADER_FRACTION,
+    FetchedToken,
+    Token,
+)
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from proxy.telemetry import TokenStats, get_logger
@@ -78,7 +78,7 @@ class _Flight:
 
 
 class FleetSharing:
-    """Shares one credential between all processes with the same recipe and encryption keys.
+    """Shares the token of one credential between all processes with the same recipe and encryption keys.
 
     Args:
         record: The name of the record in Redis, which is unique for the recipe.
@@ -117,7 +117,7 @@ class FleetSharing:
         self._log = get_logger("credentials")
         self.stats = stats
 
-    async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
+    async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
         """Adopt the token of the fleet, or fetch one for it.
 
         Raises:
@@ -134,22 +134,22 @@ class FleetSharing:
         if self._required:
             raise TokenFetchError("the shared token store cannot be reached")
         started = self._clock()
-        return known.next_credential(await fetch(), started, self._policy.uniform, LEADER_FRACTION)
+        return known.next_token(await fetch(), started, self._policy.uniform, LEADER_FRACTION)
 
-    async def _obtain(self, flight: _Flight) -> Credential:
+    async def _obtain(self, flight: _Flight) -> Token:
         waiting_since = self._clock()
         try:
             found = await self._acquire(flight)
         finally:
             self.stats.lease_wait_seconds += self._clock() - waiting_since
-        if isinstance(found, Credential):
+        if isinstance(found, Token):
             self.stats.adopted += 1
             return found
         return await self._fetch(flight, found)
 
     # --- the token of the fleet, or the lease to fetch one
 
-    async def _acquire(self, flight: _Flight) -> Credential | Lease:
+    async def _acquire(self, flight: _Flight) -> Token | Lease:
         while True:
             read_at, hold = self._clock(), self._hold()
             reply = await self._run(
@@ -177,14 +177,14 @@ class FleetSharing:
         wanted = max(self._fetch_seconds + HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN)
         return min(wanted, self._policy.lease_seconds)
 
-    def _open(self, flight: _Flight, raw: bytes, read_at: float, remaining: float) -> Credential | None:
+    def _open(self, flight: _Flight, raw: bytes, read_at: float, remaining: float) -> Token | None:
         """Return the token of a record if it is better than the current one."""
         flight.seen = raw.partition(b" ")[0]
         fetched = read_record(raw, self._seal, self._keys[0])
         if fetched is None:
             self._log.warning("shared_token_unreadable", meaning="it is encrypted with an unknown key")
             return None
-        credential = adopt(
+        token = adopt(
             fetched,
             read_at=read_at,
             remaining=remaining,
@@ -192,7 +192,7 @@ class FleetSharing:
             uniform=self._policy.uniform,
             longest=flight.known.longest,
         )
-        return credential if flight.known.is_better(credential, self._clock()) else None
+        return token if flight.known.is_better(token, self._clock()) else None
 
     @staticmethod
     def _fleet_failure(kind: str, seconds: float) -> TokenFetchError:
@@ -203,7 +203,7 @@ class FleetSharing:
 
     # --- the fetch
 
-    async def _fetch(self, flight: _Flight, lease: Lease) -> Credential:
+    async def _fetch(self, flight: _Flight, lease: Lease) -> Token:
         started = self._clock()
         fetching = self._tasks.start(_awaited(flight.fetch), name="token-fetch")
         beside = self._keep(flight, lease) if self._policy.exclusive else self._watch(flight, lease)
@@ -240,7 +240,7 @@ class FleetSharing:
                 await asyncio.sleep(pause)
                 await self._run(flight, KEEP, lease.owner, _ms(lease.seconds))
 
-    async def _watch(self, flight: _Flight, lease: Lease) -> Credential | None:
+    async def _watch(self, flight: _Flight, lease: Lease) -> Token | None:
         """Return the token of another process that was faster after the lease expired."""
         await asyncio.sleep(lease.seconds)
         with contextlib.suppress(StoreUnavailable):
@@ -254,13 +254,11 @@ class FleetSharing:
                 await asyncio.sleep(LOOK_SECONDS)
         return None
 
-    async def _store(
-        self, flight: _Flight, lease: Lease, fetched: FetchedToken, started: float
-    ) -> Credential:
-        credential = flight.known.next_credential(fetched, started, self._policy.uniform, LEADER_FRACTION)
+    async def _store(self, flight: _Flight, lease: Lease, fetched: FetchedToken, started: float) -> Token:
+        token = flight.known.next_token(fetched, started, self._policy.uniform, LEADER_FRACTION)
         left = min(started + usable_life(fetched) - self._clock(), UNUSED_SECONDS)
         if left <= 0:
-            return credential
+            return token
         sealed = write_record(fetched, self._seal, self._keys[0])
         read_at = self._clock()
         try:
@@ -270,13 +268,13 @@ class FleetSharing:
         except StoreUnavailable as error:  # this process can use the token anyway
             self.stats.store_errors += 1
             self._log.warning("token_not_shared", reason=str(error))
-            return credential
+            return token
         match reply:
             case [bytes(raw), int(remaining)]:
                 self._log.warning("token_not_shared", reason="there is a later one", number=lease.number)
                 # If a new token revokes the previous one, the later fetch has revoked this token.
-                return self._open(flight, raw, read_at, remaining / 1000) or credential
-        return credential
+                return self._open(flight, raw, read_at, remaining / 1000) or token
+        return token
 
     async def _failed(self, flight: _Flight, lease: Lease, error: TokenFetchError) -> TokenFetchError:
         """Release the lease after a failed fetch, and return the error for this process."""

@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.credential import FOLLOWER_FRACTION, LEADER_FRACTION, Credential, FetchedToken
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sharing.record import Seal, read_record, write_record
+from proxy.credentials.token import FOLLOWER_FRACTION, LEADER_FRACTION, FetchedToken, Token
 from proxy.telemetry import TokenStats
 
 POLL_SECONDS: Final = (0.02, 0.06)
 
 
 class HostSharing:
-    """Shares one credential between the workers of a service.
+    """Shares the token of one credential between the workers of a service.
 
     Args:
         path: The path of the record; the lock has the same name with another suffix.
@@ -37,7 +37,7 @@ class HostSharing:
         self._policy = policy
         self._stats = stats
 
-    async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
+    async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
         """Adopt the token of another worker, or fetch one.
 
         Raises:
@@ -53,7 +53,7 @@ class HostSharing:
             obtained = self._policy.clock()
             fetched = await fetch()
             self._write(fetched, obtained)
-            return known.next_credential(fetched, obtained, self._policy.uniform, LEADER_FRACTION)
+            return known.next_token(fetched, obtained, self._policy.uniform, LEADER_FRACTION)
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -66,7 +66,7 @@ class HostSharing:
         finally:
             os.close(descriptor)  # this releases the lock
 
-    def _read(self, known: FlightContext) -> Credential | None:
+    def _read(self, known: FlightContext) -> Token | None:
         """Return the token of the record if it is better than the current one."""
         try:
             raw = self._path.read_bytes()
@@ -76,11 +76,9 @@ class HostSharing:
         fetched = read_record(raw, self._seal, self._path.name)
         if fetched is None:
             return None
-        credential = known.next_credential(
-            fetched, obtained, self._policy.uniform, FOLLOWER_FRACTION, adopted=True
-        )
+        token = known.next_token(fetched, obtained, self._policy.uniform, FOLLOWER_FRACTION, adopted=True)
         now = self._policy.clock()
-        return credential if now < credential.refresh_at and known.is_better(credential, now) else None
+        return token if now < token.refresh_at and known.is_better(token, now) else None
 
     def _write(self, fetched: FetchedToken, obtained: float) -> None:
         new = self._path.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""Sharing within one process: credentials are kept in aiocache's memory cache.
+"""Sharing within one process: tokens are kept in aiocache's memory cache.
 
 aiocache's decorators and locks are not used: the decorators log the value if a write fails, and its lock
 lets all waiters through at once.
@@ -10,9 +10,9 @@ from typing import cast
 
 from aiocache import SimpleMemoryCache
 
-from proxy.credentials.credential import Credential
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, FlightContext
+from proxy.credentials.token import Token
 
 
 class MemoryTokenStore:
@@ -23,15 +23,15 @@ class MemoryTokenStore:
         self._cache = SimpleMemoryCache(namespace="token:", timeout=None)
         self._names: set[str] = set()
 
-    async def get(self, name: str) -> Credential | None:
-        return cast("Credential | None", await self._cache.get(name))
+    async def get(self, name: str) -> Token | None:
+        return cast("Token | None", await self._cache.get(name))
 
-    async def put(self, credential: Credential, name: str, now: float) -> None:
-        # The TTL only frees memory: the credential itself decides whether it may be used.
-        remaining = credential.expires_at - now
+    async def put(self, token: Token, name: str, now: float) -> None:
+        # The TTL only frees memory: the token itself decides whether it may be used.
+        remaining = token.expires_at - now
         if remaining <= 0:
             return
-        await self._cache.set(name, credential, ttl=remaining if math.isfinite(remaining) else None)
+        await self._cache.set(name, token, ttl=remaining if math.isfinite(remaining) else None)
         self._names.add(name)
 
     async def close(self) -> None:
@@ -41,7 +41,7 @@ class MemoryTokenStore:
 
 
 class LocalSharing:
-    """Shares a credential within a process, also with the cached source that a reload builds for it.
+    """Shares the token of a credential within a process, also with the cached source that a reload builds.
 
     Args:
         name: The key in the store, which is unique for the name and the recipe of the credential.
@@ -54,8 +54,8 @@ class LocalSharing:
         self._store = store
         self._policy = policy
 
-    async def obtain(self, fetch: Fetch, known: FlightContext) -> Credential:
-        """Return the stored credential if it is better than the current one; otherwise fetch one."""
+    async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
+        """Return the stored token if it is better than the current one; otherwise fetch one."""
         started = self._policy.clock()
         kept = await self._store.get(self._name)
         if (
@@ -66,6 +66,6 @@ class LocalSharing:
         ):
             return kept
         latest = replace(known, generation=max(known.generation, kept.generation if kept else 0))
-        credential = latest.next_credential(await fetch(), started, self._policy.uniform)
-        await self._store.put(credential, self._name, self._policy.clock())
-        return credential
+        token = latest.next_token(await fetch(), started, self._policy.uniform)
+        await self._store.put(token, self._name, self._policy.clock())
+        return token

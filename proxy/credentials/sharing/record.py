@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from proxy.credentials.credential import FOLLOWER_FRACTION, Credential, FetchedToken, skew_of, with_deadlines
+from proxy.credentials.token import FOLLOWER_FRACTION, FetchedToken, Token, skew_of, with_deadlines
 from proxy.secret import Secret
 from proxy.settings import CredentialSettings
 from proxy.settings.interpolation import LateReference, LateText
@@ -173,8 +173,8 @@ def adopt(
     generation: int,
     uniform: Callable[[float, float], float],
     longest: float = math.inf,
-) -> Credential:
-    """Turn another process's token into a credential of this process.
+) -> Token:
+    """Turn a record's token into one of this process.
 
     Args:
         fetched: The token in the record.

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from proxy.credentials.credential import Credential, FetchedToken
+from proxy.credentials.token import FetchedToken, Token
 
 
 class TokenFetchError(Exception):
@@ -61,7 +61,7 @@ class TokenSource(Protocol):
 class TokenInUse(Protocol):
     """The token of another credential, as part of one request: see `upstream_credential.TokenUse`."""
 
-    async def token(self) -> Credential | None:
+    async def token(self) -> Token | None:
         """Return the token to send now; after a rejection another one, or None if no other helps.
 
         Raises:

@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.reply import is_token
 from proxy.credentials.sources.side_thread import SideThread
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import AzureCredential, BedrockCredential, GoogleCredential
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.local import (
     as_json,
@@ -17,6 +16,7 @@ from proxy.credentials.sources.local import (
 )
 from proxy.credentials.sources.process import CommandResult, run_command
 from proxy.credentials.sources.reply import Reply
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from proxy.settings.credentials.http import candidates_of

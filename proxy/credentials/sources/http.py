@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 
 import httpx2
 
-from proxy.credentials.credential import Credential, FetchedToken
 from proxy.credentials.sources import OtherCredentials, TokenFetchError, TokenInUse
 from proxy.credentials.sources.reply import Reply, cookies_of, is_certain, is_token, parse_body, read_lifetime
 from proxy.credentials.sources.reply_faults import (
@@ -25,6 +24,7 @@ from proxy.credentials.sources.reply_faults import (
     token_fault,
 )
 from proxy.credentials.sources.request_values import Moment, credentials_in
+from proxy.credentials.token import FetchedToken, Token
 from proxy.errors import CredentialError
 from proxy.secret import Secret
 from proxy.settings import HttpCredential
@@ -117,9 +117,9 @@ class HttpTokenSource:
         """Close the connection pool."""
         await self._client.aclose()
 
-    async def _tokens(self) -> dict[str, Credential]:
+    async def _tokens(self) -> dict[str, Token]:
         """Return the tokens that the request contains, but none that was rejected the last time."""
-        tokens: dict[str, Credential] = {}
+        tokens: dict[str, Token] = {}
         if self._others is None:
             return tokens
         for name in sorted(self._needed):

@@ -9,8 +9,8 @@ from uuid import uuid4
 from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.request_values import Moment
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import JwtCredential
 from proxy.settings.credentials.jwt import is_symmetric

@@ -10,11 +10,11 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.credential import FetchedToken, LifetimeDoubt
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.reply import Reply, is_token, read_lifetime
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 from proxy.credentials.sources.side_thread import SideThread
+from proxy.credentials.token import FetchedToken, LifetimeDoubt
 from proxy.secret import Secret
 from proxy.settings import FileCredential, StaticCredential
 from proxy.settings.credentials.http import candidates_of

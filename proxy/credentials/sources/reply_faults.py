@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
-from proxy.credentials.credential import LifetimeDoubt
 from proxy.credentials.sources.reply import UNITS, Reply, duration, has_no_zone, life_of, read_lifetime
+from proxy.credentials.token import LifetimeDoubt
 from proxy.secret_detection import OAUTH_ERRORS
 
 DAY_SECONDS: Final = 86400.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
-from proxy.credentials.credential import Credential
+from proxy.credentials.token import Token
 from proxy.secret import Secret
 from proxy.settings.interpolation import LateReference, LateText, late_texts
 
@@ -32,7 +32,7 @@ class Moment:
         now: Seconds since the epoch.
     """
 
-    tokens: Mapping[str, Credential] = field(default_factory=dict)
+    tokens: Mapping[str, Token] = field(default_factory=dict)
     now: float = field(default_factory=time.time)
 
     def fill(self, value: object) -> object:

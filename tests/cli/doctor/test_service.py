@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from proxy.cli.doctor.service import with_tokens
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import StaticCredential, load_settings
 

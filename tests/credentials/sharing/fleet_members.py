@@ -81,14 +81,14 @@ async def cut_off(member: Member) -> None:
 
 async def tokens_of(members: list[Member]) -> list[str]:
     """What each member would send now, asked all at once."""
-    credentials = await asyncio.gather(*(member.machine.get() for member in members))
-    return [credential.secret.reveal() for credential in credentials]
+    tokens = await asyncio.gather(*(member.machine.get() for member in members))
+    return [token.secret.reveal() for token in tokens]
 
 
 async def replacements(members: list[Member]) -> list[str]:
     """What each member sends after the upstream has rejected its token, all at once."""
-    credentials = await asyncio.gather(*(replaced(member.machine) for member in members))
-    return [credential.secret.reveal() for credential in credentials]
+    tokens = await asyncio.gather(*(replaced(member.machine) for member in members))
+    return [token.secret.reveal() for token in tokens]
 
 
 async def healed(member: Member) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.fleet import HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN, SUCCESSOR_SECONDS
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.token import FetchedToken
 from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of, highest
 from tests.credentials.sharing.fleet_members import (
     RECIPE,
@@ -76,8 +76,8 @@ async def test_a_fleet_whose_token_is_revoked_fetches_once_more(store: RedisServ
 async def test_a_rejected_token_in_the_store_is_not_adopted_again(store: RedisServer) -> None:
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer) as (member,):
-        credential = await member.machine.get()
-        known = FlightContext(credential.generation, rejected=frozenset({credential.digest}))
+        token = await member.machine.get()
+        known = FlightContext(token.generation, rejected=frozenset({token.digest}))
         brought = await member.sharing.obtain(issuer.fetch, known)
     assert brought.secret.reveal() == "token-2"
     assert brought.generation == 2

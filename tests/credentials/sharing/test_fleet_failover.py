@@ -59,9 +59,9 @@ async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
             for member, one in zip(members, held, strict=True)
         )
     )
-    for member, credential in zip(members, brought, strict=True):
-        member.machine._current = credential
-    return [credential.secret.reveal() for credential in brought]
+    for member, token in zip(members, brought, strict=True):
+        member.machine._current = token
+    return [token.secret.reveal() for token in brought]
 
 
 @asynccontextmanager

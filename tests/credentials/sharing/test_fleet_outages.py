@@ -36,10 +36,10 @@ async def test_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisSer
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer, settings=FAST) as (member,):
         store.pause()
-        credential = await member.machine.get()
+        token = await member.machine.get()
         for _ in range(3):  # while it rests, flights do not even try
-            known = FlightContext(credential.generation, rejected=frozenset({credential.digest}))
-            credential = await member.sharing.obtain(issuer.fetch, known)
+            known = FlightContext(token.generation, rejected=frozenset({token.digest}))
+            token = await member.sharing.obtain(issuer.fetch, known)
         assert member.sharing.stats.store_errors == 1
         store.resume()
     assert issuer.fetches == 4
@@ -79,10 +79,10 @@ async def test_an_emptied_redis_is_a_cold_one(store: RedisServer) -> None:
 async def test_a_connection_that_redis_closed_is_opened_again(store: RedisServer) -> None:
     issuer = FakeIssuer()
     async with fleet_of(1, store.url, issuer) as (member,):
-        credential = await member.machine.get()
+        token = await member.machine.get()
         await store.stop()
         await store.start()  # the pooled connection is dead now, and nobody has noticed
-        known = FlightContext(1, rejected=frozenset({credential.digest}))
+        known = FlightContext(1, rejected=frozenset({token.digest}))
         await member.sharing.obtain(issuer.fetch, known)
         assert member.sharing.stats.store_errors == 0
         assert any(key.endswith(b"record") for key in await store.dump())
@@ -145,8 +145,8 @@ async def test_many_waiters_at_a_busy_fleet_all_get_their_token(store: RedisServ
     issuer = FakeIssuer(delay=0.2)
     async with fleet_of(4, store.url, issuer) as members:
         gets = [member.machine.get() for member in members for _ in range(250)]
-        credentials = await asyncio.gather(*gets)
-    assert {credential.secret.reveal() for credential in credentials} == {"token-1"}
+        tokens = await asyncio.gather(*gets)
+    assert {token.secret.reveal() for token in tokens} == {"token-1"}
     assert issuer.fetches == 1
 
 
@@ -158,8 +158,8 @@ async def test_members_do_not_compete_for_a_revoking_issuer(store: RedisServer) 
         assert revoking.fetches == 2
         for _ in range(3):
             for member in members:
-                credential = await member.machine.get()
-                if credential.secret.reveal() != revoking.live:
+                token = await member.machine.get()
+                if token.secret.reveal() != revoking.live:
                     await replaced(member.machine)
             assert await tokens_of(members) == [revoking.live] * 8
     assert revoking.fetches == 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials import Credential, RefreshPolicy
+from proxy.credentials import RefreshPolicy, Token
 from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.host import HostSharing, TokenFolder
 from proxy.credentials.sources import TokenFetchError
@@ -26,9 +26,9 @@ def member(folder: Path, recipe: bytes = RECIPE, key: bytes = KEY) -> HostSharin
     return TokenFolder(folder, key).sharing(recipe, policy, TokenStats())
 
 
-def has(credential: Credential) -> FlightContext:
-    """What a worker knows that has this credential."""
-    return FlightContext(generation=credential.generation, current=credential)
+def has(token: Token) -> FlightContext:
+    """What a worker knows that has this token."""
+    return FlightContext(generation=token.generation, current=token)
 
 
 def virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -40,9 +40,9 @@ def test_workers_that_start_together_fetch_once(tmp_path: Path) -> None:
     async def main() -> None:
         issuer = FakeIssuer(delay=1.0)
         found = await asyncio.gather(*(member(tmp_path).obtain(issuer.fetch, NOTHING) for _ in range(8)))
-        assert (issuer.fetches, {credential.secret.reveal() for credential in found}) == (1, {"token-1"})
-        assert [credential.adopted for credential in found].count(False) == 1
-        assert len({credential.obtained for credential in found}) == 1  # by the clock that they share
+        assert (issuer.fetches, {token.secret.reveal() for token in found}) == (1, {"token-1"})
+        assert [token.adopted for token in found].count(False) == 1
+        assert len({token.obtained for token in found}) == 1  # by the clock that they share
 
     virtually(main)
 
@@ -94,7 +94,7 @@ def test_a_fetch_that_ends_without_a_token_lets_another_worker_fetch(tmp_path: P
     virtually(main)
 
 
-async def _outcome(flight: Coroutine[Any, Any, Credential]) -> None:
+async def _outcome(flight: Coroutine[Any, Any, Token]) -> None:
     with pytest.raises(TokenFetchError):
         await flight
 

@@ -7,16 +7,16 @@ import aiocache
 
 import proxy
 from proxy.credentials import MemoryTokenStore
-from tests.credentials.fakes import build_credential, pass_time, virtually
+from tests.credentials.fakes import build_token, pass_time, virtually
 
 
 @virtually
 async def test_a_credential_is_kept_until_its_hard_end() -> None:
     store = MemoryTokenStore()
-    credential = build_credential()
-    await store.put(credential, "corp", 1000.0)
+    token = build_token()
+    await store.put(token, "corp", 1000.0)
     await pass_time(289.0)
-    assert await store.get("corp") is credential
+    assert await store.get("corp") is token
     await pass_time(2.0)
     assert await store.get("corp") is None
 
@@ -24,7 +24,7 @@ async def test_a_credential_is_kept_until_its_hard_end() -> None:
 @virtually
 async def test_each_name_has_its_own() -> None:
     store = MemoryTokenStore()
-    one, two = build_credential("one"), build_credential("two")
+    one, two = build_token("one"), build_token("two")
     await store.put(one, "one", 1000.0)
     await store.put(two, "two", 1000.0)
     assert (await store.get("one"), await store.get("two"), await store.get("three")) == (one, two, None)
@@ -32,15 +32,15 @@ async def test_each_name_has_its_own() -> None:
 
 @virtually
 async def test_stores_share_nothing() -> None:
-    await MemoryTokenStore().put(build_credential(), "corp", 1000.0)
+    await MemoryTokenStore().put(build_token(), "corp", 1000.0)
     assert await MemoryTokenStore().get("corp") is None
 
 
 @virtually
 async def test_a_newer_credential_outlives_the_end_of_the_older() -> None:
     store = MemoryTokenStore()
-    await store.put(build_credential(lifetime=10.0), "corp", 1000.0)
-    newer = build_credential(generation=2)
+    await store.put(build_token(lifetime=10.0), "corp", 1000.0)
+    newer = build_token(generation=2)
     await store.put(newer, "corp", 1000.0)
     await pass_time(20.0)
     assert await store.get("corp") is newer
@@ -49,9 +49,9 @@ async def test_a_newer_credential_outlives_the_end_of_the_older() -> None:
 @virtually
 async def test_one_without_an_end_is_kept_and_one_past_its_end_is_not() -> None:
     store = MemoryTokenStore()
-    endless = build_credential(lifetime=float("inf"))
+    endless = build_token(lifetime=float("inf"))
     await store.put(endless, "endless", 1000.0)
-    await store.put(build_credential(), "gone", 1290.0)
+    await store.put(build_token(), "gone", 1290.0)
     await pass_time(86400.0)
     assert await store.get("endless") is endless
     assert await store.get("gone") is None
@@ -60,8 +60,8 @@ async def test_one_without_an_end_is_kept_and_one_past_its_end_is_not() -> None:
 @virtually
 async def test_closing_forgets_everything() -> None:
     store = MemoryTokenStore()
-    await store.put(build_credential(), "corp", 1000.0)
-    await store.put(build_credential(), "other", 1000.0)
+    await store.put(build_token(), "corp", 1000.0)
+    await store.put(build_token(), "other", 1000.0)
     await store.close()
     assert (await store.get("corp"), await store.get("other")) == (None, None)
     await store.close()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FOLLOWER_FRACTION, FetchedToken, with_deadlines
 from proxy.credentials.sharing.record import Seal, adopt, read_record, write_record
+from proxy.credentials.token import FOLLOWER_FRACTION, FetchedToken, with_deadlines
 from proxy.secret import Secret
 from tests.credentials.fakes import lowest
 

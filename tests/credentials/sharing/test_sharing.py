@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.credentials import Credential
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials import Token
 from proxy.credentials.sharing import FlightContext
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 
 
@@ -14,9 +14,9 @@ def lowest(low: float, _high: float) -> float:
     return low
 
 
-def token(text: str, obtained: float = 0.0, lifetime: float = 300.0) -> Credential:
-    """A credential with this token."""
-    return FlightContext().next_credential(FetchedToken(Secret(text), lifetime), obtained, lowest)
+def token(text: str, obtained: float = 0.0, lifetime: float = 300.0) -> Token:
+    """A token with this text."""
+    return FlightContext().next_token(FetchedToken(Secret(text), lifetime), obtained, lowest)
 
 
 OLD = token("old")
@@ -35,7 +35,7 @@ OLD = token("old")
     ],
 )
 def test_a_better_token_lives_longer_or_replaces_a_rejected_one(
-    known: FlightContext, offered: Credential, *, better: bool
+    known: FlightContext, offered: Token, *, better: bool
 ) -> None:
     assert known.is_better(offered, 10.0) is better
 
@@ -46,10 +46,10 @@ def test_an_expired_token_is_never_better() -> None:
 
 def test_a_new_token_gets_the_next_number_and_no_more_life_than_known() -> None:
     known = FlightContext(generation=6, longest=60.0)
-    minted = known.next_credential(FetchedToken(Secret("x"), 300.0), 5.0, lowest, adopted=True)
+    minted = known.next_token(FetchedToken(Secret("x"), 300.0), 5.0, lowest, adopted=True)
     assert (minted.generation, minted.adopted) == (7, True)
     assert minted.expires_at <= 65.0
     assert (
-        replace(known, longest=1e9).next_credential(FetchedToken(Secret("x"), 300.0), 5.0, lowest).expires_at
+        replace(known, longest=1e9).next_token(FetchedToken(Secret("x"), 300.0), 5.0, lowest).expires_at
         > 65.0
     )

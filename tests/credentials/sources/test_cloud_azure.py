@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.credentials.build import build_source
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.token import FetchedToken
 from proxy.settings import AzureCredential
 from tests.credentials.fakes import local_machine, replaced
 from tests.credentials.sources.token_endpoint import TokenEndpoint

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from proxy.credentials.build import build_source
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.token import FetchedToken
 from proxy.settings import BedrockCredential
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 

@@ -12,9 +12,9 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials.build import build_source
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.exec import ExecTokenSource
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from tests.credentials.fakes import local_machine, replaced

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.exec import read_output
+from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import ExecCredential
 from tests.credentials.sources.sections import command

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.build import build_source
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources.jwt import JwtTokenSource
+from proxy.credentials.token import FetchedToken
 from proxy.settings.interpolation import Interpolated
 from tests.credentials.sources.sections import jwt
 from tests.signing_keys import pem, pem_for, public_for

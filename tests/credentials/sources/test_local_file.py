@@ -15,9 +15,9 @@ from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy
 from proxy.credentials.build import build_source
-from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.local import FileTokenSource, static_source
+from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings import FileCredential, StaticCredential
@@ -250,8 +250,8 @@ def test_a_file_is_read_again_within_its_max_age(tmp_path: Path, life: float) ->
     claims = {} if math.isinf(life) else {"exp": time.time() + life}
     fetched = asyncio.run(fetch(write(tmp_path / "token", jwt(claims))))
 
-    credential = with_deadlines(fetched, generation=1, obtained=1000.0, uniform=highest)
-    assert 1000.0 + 20.0 < credential.refresh_at <= 1000.0 + 60.0
+    token = with_deadlines(fetched, generation=1, obtained=1000.0, uniform=highest)
+    assert 1000.0 + 20.0 < token.refresh_at <= 1000.0 + 60.0
 
 
 @virtually

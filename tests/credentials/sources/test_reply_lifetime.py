@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FetchedToken, with_deadlines
 from proxy.credentials.sources.reply import Reply, find_path, read_lifetime
+from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.secret import Secret
 from tests.credentials.fakes import lowest
 
@@ -101,10 +101,8 @@ def test_lifetimes_of_vendors_become_a_hard_end(value: Any, unit: str, expected:
     life = lifetime(value, unit)
     assert life == (None if expected is None else pytest.approx(expected))
     believed = 60.0 if life is None else life  # the default, as the recipe has it
-    credential = with_deadlines(
-        FetchedToken(Secret("t"), believed), generation=1, obtained=0.0, uniform=lowest
-    )
-    assert credential.expires_at == pytest.approx(
+    token = with_deadlines(FetchedToken(Secret("t"), believed), generation=1, obtained=0.0, uniform=lowest)
+    assert token.expires_at == pytest.approx(
         57.0 if expected is None else expected - min(10.0, 0.05 * expected)
     )
 

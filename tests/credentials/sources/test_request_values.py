@@ -9,18 +9,18 @@ from typing import cast
 
 import pytest
 
-from proxy.credentials.credential import Credential
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.request_values import Moment, credentials_in
+from proxy.credentials.token import Token
 from proxy.errors import TokenUnavailable
 from proxy.secret import Secret
 from proxy.settings.interpolation import Interpolation, LateText
-from tests.credentials.fakes import build_credential
+from tests.credentials.fakes import build_token
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, recipe_of
 from tests.pace import PATIENCE
 
-MOMENT = Moment({"k8s": build_credential("t0ken")}, now=1_700_000_000.7)
+MOMENT = Moment({"k8s": build_token("t0ken")}, now=1_700_000_000.7)
 
 
 def late(text: str, **environ: str) -> LateText:
@@ -44,7 +44,7 @@ class Others:
         self.uses.append((name, endpoint))
         return self
 
-    async def token(self) -> Credential | None:
+    async def token(self) -> Token | None:
         """Always the same one."""
         if self.error is not None:
             raise self.error

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from proxy.credentials.credential import with_deadlines
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.cloud import checked_token
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.local import as_token
 from proxy.credentials.sources.reply import TOKEN_BYTES_MAX, Reply, is_certain
+from proxy.credentials.token import with_deadlines
 from tests.credentials.fakes import lowest
 from tests.credentials.sources.test_reply_lifetime import jwt
 from tests.credentials.sources.token_endpoint import recipe_of

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from quart import Quart, Response, request
 
-from proxy.credentials.credential import FetchedToken
 from proxy.credentials.sources import OtherCredentials, TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
+from proxy.credentials.token import FetchedToken
 from proxy.settings import Expiry, HttpCredential, Success
 
 

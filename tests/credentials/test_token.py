@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.credentials.credential import FetchedToken, shortened, with_deadlines
+from proxy.credentials.token import FetchedToken, shortened, with_deadlines
 from proxy.secret import Secret
-from tests.credentials.fakes import build_credential, highest, lowest
+from tests.credentials.fakes import build_token, highest, lowest
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,12 @@ def test_the_deadlines_of_a_token(
 ) -> None:
     for uniform, expected in ((lowest, soft[0]), (highest, soft[1])):
         fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
-        credential = with_deadlines(fetched, generation=7, obtained=1000.0, uniform=uniform)
-        assert credential.refresh_at == pytest.approx(1000.0 + expected)
-        assert credential.expires_at == pytest.approx(1000.0 + hard)
-        assert credential.lifetime == pytest.approx(hard)
-        assert (credential.generation, credential.obtained) == (7, 1000.0)
-        assert credential.secret == Secret("t")
+        token = with_deadlines(fetched, generation=7, obtained=1000.0, uniform=uniform)
+        assert token.refresh_at == pytest.approx(1000.0 + expected)
+        assert token.expires_at == pytest.approx(1000.0 + hard)
+        assert token.lifetime == pytest.approx(hard)
+        assert (token.generation, token.obtained) == (7, 1000.0)
+        assert token.secret == Secret("t")
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_the_lifetime_of_a_token_is_reported_as_ages(
     announced: float, longest: float, expiry: float, end: float
 ) -> None:
     fetched = FetchedToken(Secret("t"), announced)
-    credential = with_deadlines(fetched, generation=1, obtained=1000.0, uniform=lowest, longest=longest)
-    life = credential.life(1012.0)
-    assert [*life] == pytest.approx([12.0, credential.refresh_at - 1000.0, expiry, end])
+    token = with_deadlines(fetched, generation=1, obtained=1000.0, uniform=lowest, longest=longest)
+    life = token.life(1012.0)
+    assert [*life] == pytest.approx([12.0, token.refresh_at - 1000.0, expiry, end])
 
 
 def test_soft_is_at_60_to_75_percent_and_varies() -> None:
@@ -85,33 +85,33 @@ def test_soft_comes_before_hard_and_hard_before_the_end(
     lifetime: float, refresh_in: float | None, fraction: float, obtained: float
 ) -> None:
     fetched = FetchedToken(Secret("t"), lifetime, refresh_in)
-    credential = with_deadlines(
+    token = with_deadlines(
         fetched, generation=1, obtained=obtained, uniform=lambda low, high: low + fraction * (high - low)
     )
-    assert obtained < credential.refresh_at <= credential.expires_at < obtained + lifetime
-    assert (credential.refresh_at < credential.expires_at) == (lifetime >= 2.0)
+    assert obtained < token.refresh_at <= token.expires_at < obtained + lifetime
+    assert (token.refresh_at < token.expires_at) == (lifetime >= 2.0)
 
 
 @given(st.floats(2.0, 1e9), st.floats(0.0, 1.0), st.floats(0.0, 1e6))
 def test_a_token_without_an_expiry_is_refreshed_before_the_hint_and_stays_valid(
     refresh_in: float, fraction: float, obtained: float
 ) -> None:
-    credential = with_deadlines(
+    token = with_deadlines(
         FetchedToken(Secret("t"), math.inf, refresh_in),
         generation=1,
         obtained=obtained,
         uniform=lambda low, high: low + fraction * (high - low),
     )
-    assert obtained + 0.79 * refresh_in < credential.refresh_at
-    assert credential.refresh_at <= (obtained + refresh_in) * (1 + 1e-12)
-    assert credential.expires_at == math.inf
+    assert obtained + 0.79 * refresh_in < token.refresh_at
+    assert token.refresh_at <= (obtained + refresh_in) * (1 + 1e-12)
+    assert token.expires_at == math.inf
 
 
 def test_a_fingerprint_depends_only_on_the_token() -> None:
     one, again, other = (
-        build_credential("one", generation=1),
-        build_credential("one", generation=2, lifetime=10.0),
-        build_credential("other", generation=1),
+        build_token("one", generation=1),
+        build_token("one", generation=2, lifetime=10.0),
+        build_token("other", generation=1),
     )
     assert one.digest == again.digest != other.digest
     assert len(one.fingerprint) == 8
@@ -119,12 +119,12 @@ def test_a_fingerprint_depends_only_on_the_token() -> None:
 
 
 def test_a_token_is_shortened_to_a_lifetime_but_never_prolonged() -> None:
-    credential = build_credential()
-    assert shortened(credential, credential.lifetime) is credential
-    assert shortened(credential, math.inf) is credential
-    short = shortened(credential, 10.0)
-    assert short.refresh_at == credential.obtained + 6.0
-    assert short.expires_at == credential.obtained + 9.5
-    assert short.digest == credential.digest
-    early = replace(credential, refresh_at=credential.obtained + 1.0)
+    token = build_token()
+    assert shortened(token, token.lifetime) is token
+    assert shortened(token, math.inf) is token
+    short = shortened(token, 10.0)
+    assert short.refresh_at == token.obtained + 6.0
+    assert short.expires_at == token.obtained + 9.5
+    assert short.digest == token.digest
+    early = replace(token, refresh_at=token.obtained + 1.0)
     assert shortened(early, 10.0).refresh_at == early.refresh_at

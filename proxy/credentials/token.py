@@ -65,8 +65,8 @@ class FetchedToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """One generation of a token. Times are monotonic seconds; lifetimes start when the request was sent."""
+class Token:
+    """One token of a credential. Times are monotonic seconds; lifetimes start when the request was sent."""
 
     secret: Secret = field(repr=False)
     generation: int
@@ -117,7 +117,7 @@ def with_deadlines(
     spread: tuple[float, float] = REFRESH_FRACTION,
     longest: float = math.inf,
     adopted: bool = False,
-) -> Credential:
+) -> Token:
     """Give a fetched token its deadlines.
 
     `expires_at` leaves a margin of 5% of the lifetime, ten seconds at most. `refresh_at` is at 60 to 75% of
@@ -147,7 +147,7 @@ def with_deadlines(
         refresh_at = obtained + min(planned * uniform(*spread) / centre, latest)
     elif hint is not None:
         refresh_at = obtained + hint * uniform(*spread) / REFRESH_FRACTION[1]
-    return Credential(
+    return Token(
         secret=fetched.secret,
         generation=generation,
         obtained=obtained,
@@ -160,13 +160,13 @@ def with_deadlines(
     )
 
 
-def shortened(credential: Credential, longest: float) -> Credential:
+def shortened(token: Token, longest: float) -> Token:
     """Shorten the deadlines of a token to a lifetime in seconds; return the same token if it ends earlier."""
-    obtained = credential.obtained
-    if obtained + longest >= credential.expires_at:
-        return credential
-    refresh_at = min(credential.refresh_at, obtained + REFRESH_FRACTION[0] * longest)
-    return replace(credential, expires_at=obtained + longest - skew_of(longest), refresh_at=refresh_at)
+    obtained = token.obtained
+    if obtained + longest >= token.expires_at:
+        return token
+    refresh_at = min(token.refresh_at, obtained + REFRESH_FRACTION[0] * longest)
+    return replace(token, expires_at=obtained + longest - skew_of(longest), refresh_at=refresh_at)
 
 
 def digest_of(secret: Secret) -> bytes:
