@@ -42,6 +42,9 @@ async def serve_on_loopback(
             port = listener.getsockname()[1]
             others = serve_on(server, app, config, [listener], stop.wait, max_connections=CONNECTIONS)
             serving = group.create_task(others)
+            await asyncio.sleep(
+                0
+            )  # Granian closes the listener and opens its own, which is the one to wait for.
             await until_accepting(host, port)
         try:
             yield address

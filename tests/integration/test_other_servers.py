@@ -6,13 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from quart import Quart
 
 from proxy.cli.serve import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
-from proxy.errors import SettingsError
-from proxy.server.config import ServerConfig
-from proxy.server.other_servers import check_server, serve_on
 from proxy.settings import load_settings
 from tests.blueprints.test_exchange import (
     test_a_key_is_accepted_in_any_of_its_headers,
@@ -127,19 +123,6 @@ async def test_sigterm_ends_a_stream_with_an_error_event_and_then_the_service(
                 await service
 
 
-async def test_an_application_that_does_not_start_is_an_error(server: str) -> None:
-    app = Quart(__name__)
-
-    @app.before_serving
-    async def fail() -> None:
-        raise ValueError("not today")
-
-    config = load_server_config("127.0.0.1:0")
-    (listener,) = open_sockets(config.bind, backlog=10)
-    with listener, pytest.raises(Exception, match=r"ended by itself|ASGI lifespan startup"):
-        await serve_on(server, app, config, [listener], asyncio.Event().wait, max_connections=10)
-
-
 async def test_malformed_http_is_rejected_without_an_envelope(run_proxy: RunProxy) -> None:
     async with run_proxy("http://127.0.0.1:1") as proxy, raw_caller(proxy.url) as caller:
         await caller.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n")
@@ -157,32 +140,3 @@ async def test_every_worker_runs_on_the_server_that_was_chosen(tmp_path: Path, s
                 await caller.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n")
                 answer = await caller.answer()
                 assert answer.header("content-type") == ["text/plain; charset=utf-8"]
-
-
-@pytest.mark.parametrize(
-    ("server", "workers", "bind", "certificate", "problem"),
-    [
-        ("uvicorn", 1, "127.0.0.1:0", "chain.pem", "TLS needs"),
-        ("granian", 1, "127.0.0.1:0", "chain.pem", "TLS needs"),
-        ("granian", 2, "127.0.0.1:0", None, "one worker"),
-        ("granian", 1, "unix:/tmp/a", None, "HOST:PORT"),
-    ],
-)
-def test_options_that_a_server_does_not_support_are_rejected(
-    server: str, workers: int, bind: str, certificate: str | None, problem: str
-) -> None:
-    config = ServerConfig()
-    config.bind, config.certfile = [bind], certificate
-    with pytest.raises(SettingsError, match=problem):
-        check_server(server, config, workers, [])
-
-
-def test_a_server_that_is_not_installed_is_named_with_its_extra() -> None:
-    with pytest.raises(SettingsError, match=r"--server absent: .*llm-token-proxy\[absent\]"):
-        check_server("absent", ServerConfig(), 1, [])
-
-
-def test_uvicorn_serves_several_workers_and_any_socket() -> None:
-    config = ServerConfig()
-    config.bind = ["unix:/tmp/a", "127.0.0.1:0"]
-    check_server("uvicorn", config, 4, [])

@@ -126,7 +126,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         open_certificates(configured(absent, absent))
 
 
-def test_an_encrypted_key_without_its_password_does_not_ask_the_terminal(tmp_path: Path) -> None:
+def test_an_encrypted_key_needs_its_password(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
 
     path = make_certificate(tmp_path)

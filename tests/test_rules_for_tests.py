@@ -1,0 +1,38 @@
+"""The rules for tests in CONTRIBUTING.md, one test each."""
+
+import ast
+from pathlib import Path
+from typing import Final
+
+TESTS: Final = Path(__file__).parent
+PACKAGE: Final = TESTS.parent / "proxy"
+
+WITHOUT_TESTS_OF_THEIR_OWN: Final = {
+    "__main__.py": "calls proxy.cli.main",
+    "api_docs/own_routes.py": "a table, which tests/api_docs/test_openapi.py compares with the routes",
+    "credentials/sharing/scripts.py": "Lua scripts, which the tests of fleet.py run in Redis",
+    "telemetry/spans.py": "protocols, which mypy compares with telemetry/traces.py",
+    "wire/disconnect.py": "the names and types of an ASGI extension",
+}
+"""Modules without a test file, by their paths, each with the reason."""
+
+
+def defines_something(path: Path) -> bool:
+    """Whether a module defines a function or a class, or is more than the `__init__.py` of a package."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return path.name != "__init__.py" or any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in tree.body
+    )
+
+
+def has_tests(module: Path) -> bool:
+    """Whether `test_NAME.py` or `test_NAME_*.py` is in the folder that mirrors that of the module."""
+    name = module.parent.name if module.name == "__init__.py" else module.stem
+    folder = TESTS / module.parent.relative_to(PACKAGE)
+    return (folder / f"test_{name}.py").exists() or any(folder.glob(f"test_{name}_*.py"))
+
+
+def test_every_module_has_a_test_file_in_the_mirrored_folder() -> None:
+    modules = [path for path in sorted(PACKAGE.rglob("*.py")) if defines_something(path)]
+    without = {path.relative_to(PACKAGE).as_posix() for path in modules if not has_tests(path)}
+    assert without == {*WITHOUT_TESTS_OF_THEIR_OWN}
