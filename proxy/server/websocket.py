@@ -29,7 +29,11 @@ SendBytes = Callable[[Event], Awaitable[None]]
 STREAM_ID: Final = 1
 BUFFER_BYTES: Final = 256 * 1024
 """Bytes that may wait for the application; beyond it the connection is not read."""
+PARSED_AT_ONCE: Final = 8 * 1024
+"""Bytes after which others have a turn: they can hold a thousand frames that complete no message."""
 _VERSION: Final = b"13"
+_EXTENSIONS: Final = b"sec-websocket-extensions"
+"""None is accepted: wsproto decompresses without a bound, a thousand bytes for each that arrived."""
 
 
 class CloseReportingStream(WSStream):
@@ -157,7 +161,7 @@ async def _serve(server: "Server", connection: Connection, scope: Scope, incomin
         await stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=scope["headers"],
+                headers=[pair for pair in scope["headers"] if pair[0] != _EXTENSIONS],
                 http_version=scope["http_version"],
                 method=scope["method"],
                 raw_path=target,
@@ -165,5 +169,9 @@ async def _serve(server: "Server", connection: Connection, scope: Scope, incomin
             )
         )
         while data := await incoming.get():
-            await stream.handle(Data(stream_id=STREAM_ID, data=data))
+            for start in range(0, len(data), PARSED_AT_ONCE):
+                if start:
+                    await asyncio.sleep(0)
+                piece = data[start : start + PARSED_AT_ONCE]
+                await stream.handle(Data(stream_id=STREAM_ID, data=piece))
         await stream.handle(StreamClosed(stream_id=STREAM_ID))

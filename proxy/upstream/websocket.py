@@ -28,6 +28,8 @@ CLOSE_SECONDS: Final = 2.0
 FRAME_BYTES_MAX: Final = 1024 * 1024
 """A larger message is sent in fragments: masked as a whole it would block the event loop."""
 FRAGMENT_BYTES: Final = 64 * 1024
+FRAMES_AT_ONCE: Final = 500
+"""Frames after which others have a turn: one read can hold a hundred thousand that complete no message."""
 
 
 class Handshake(NamedTuple):
@@ -127,7 +129,7 @@ class ArrivingMessages(asyncio.Protocol):
         self._opener = opener
         self._transport: asyncio.Transport | None = None
         self._frames = Connection(CLIENT)
-        self._has_started = self._is_closing = self._is_reading_paused = False
+        self._has_started = self._is_closing = self._is_reading_paused = self._has_more = False
         self._pieces = bytearray()
         """The beginning of a message that is not complete."""
         self._message: str | bytes | None = None
@@ -161,7 +163,7 @@ class ArrivingMessages(asyncio.Protocol):
                 return message
             if self._end is not None:
                 return self._end
-            if self._lost.is_set():
+            if self._lost.is_set() and not self._has_more:
                 return Close(LOST)
             self._resume_reading()
             self._arrived.clear()
@@ -263,10 +265,10 @@ class ArrivingMessages(asyncio.Protocol):
     # --- frames
 
     def _advance(self) -> None:
-        """Take frames until a message is complete."""
-        if not self._has_started or self._is_ready():
+        """Take frames until a message is complete, or others should have a turn."""
+        if not self._has_started or self._is_ready() or self._has_more:
             return
-        for event in self._frames.events():
+        for number, event in enumerate(self._frames.events()):
             if isinstance(event, Ping):
                 self._answer(event)
             elif isinstance(event, TextMessage | BytesMessage):
@@ -275,9 +277,22 @@ class ArrivingMessages(asyncio.Protocol):
                 self._closed_by_upstream(event)
             if self._is_ready():
                 break
+            if number >= FRAMES_AT_ONCE:
+                self._has_more = True
+                self._pause_reading()
+                asyncio.get_running_loop().call_soon(self._take_more)
+                break
         if self._message is not None:
             self._pause_reading()
             self._arrived.set()
+
+    def _take_more(self) -> None:
+        """Take the frames that were left, and then read on."""
+        self._has_more = False
+        self._advance()
+        if not self._is_ready():
+            self._resume_reading()
+        self._arrived.set()
 
     def _is_ready(self) -> bool:
         """Whether `receive` has something to return."""
@@ -365,7 +380,7 @@ class ArrivingMessages(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._is_reading_paused:
+        if self._is_reading_paused and not self._has_more:
             self._is_reading_paused = False
             if self._transport is not None and not self._transport.is_closing():
                 self._heard_at = asyncio.get_running_loop().time()

@@ -78,7 +78,7 @@ class EventFramer:
         return b"" if self.cut or not tail else self._count(tail)
 
     def _last_end(self, start: int) -> int:
-        if b"\r" not in self._tail:
+        if self._tail.find(b"\r", start) < 0:
             found = self._tail.rfind(b"\n\n", start)
             return found + 2 if found >= 0 else 0
         end = 0

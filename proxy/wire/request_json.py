@@ -173,8 +173,12 @@ def _scalar(value: memoryview | None) -> object:
     """Return a short scalar; for any other value, an object that is neither None nor False."""
     if value is None:
         return None
-    is_short = len(value) <= _SCALAR_BYTES_MAX and value[0] not in b"[{"
-    return msgspec.json.decode(value) if is_short else _NO_SHORT_SCALAR
+    if len(value) > _SCALAR_BYTES_MAX or value[0] in b"[{":
+        return _NO_SHORT_SCALAR
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:  # JSON has numbers that do not fit, such as 1e999
+        return _NO_SHORT_SCALAR
 
 
 def replace_model(body: bytes, name: str) -> bytes:

@@ -51,7 +51,7 @@ def read_usage(body: bytes) -> Usage | None:
     """Return the usage that a whole JSON response reports; None if it reports none, or only zeros."""
     try:
         return _read_counts(_RESPONSE.decode(body).usage)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -122,7 +122,7 @@ def read_event_usage(payload: bytes) -> Usage | None:
         usage = _read_counts(event.usage)
         if usage is None and isinstance(event.response, _Response):
             usage = _read_counts(event.response.usage)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return usage
 
@@ -133,7 +133,7 @@ def _read_counts(value: msgspec.Raw | bytes) -> Usage | None:
         return None
     try:
         counts = msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     prompt, completion = (
         next((count for name in names if (count := _count(counts.get(name)))), 0)

@@ -1,6 +1,7 @@
 """WebSockets as `serve` runs them: the close of the caller is reported, and nothing lingers."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
+from hypercorn.protocol.events import Data, Event
 
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.server.serve import serve
+from proxy.server.websocket import PARSED_AT_ONCE, CloseReportingStream
 from tests.pace import PATIENCE
 
 Message = dict[str, Any]
@@ -49,6 +52,44 @@ async def test_the_callers_close_is_reported(code: int, told_as: int) -> None:
             assert caller.close_code == code
         message = await told.get()
     assert message == {"type": "websocket.disconnect", "code": told_as, "reason": "完"}
+
+
+async def test_no_compression_is_accepted() -> None:
+    async with (
+        served(60) as (url, _),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, compress=15) as caller,
+    ):
+        assert caller.compress == 0
+        assert "Sec-WebSocket-Extensions" not in caller._response.headers
+
+
+async def test_frames_that_complete_no_message_let_others_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, parsed = 0, Counter[int]()
+    handle = CloseReportingStream.handle
+
+    async def count(stream: CloseReportingStream, event: Event) -> None:
+        if isinstance(event, Data):
+            parsed[turn] += len(event.data)
+        await handle(stream, event)
+
+    monkeypatch.setattr(CloseReportingStream, "handle", count)
+    frames = b"\x01\x81\0\0\0\0a" + b"\x00\x80\0\0\0\0" * (4 * PARSED_AT_ONCE)
+    close = b"\x88\x82\0\0\0\0\x03\xe8"
+    async with (
+        served(60) as (url, told),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url) as caller,
+    ):
+        connection = caller._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.write(frames + close)
+        while told.empty():
+            await asyncio.sleep(0)
+            turn += 1
+    assert sum(parsed.values()) == len(frames + close)
+    assert max(parsed.values()) <= 2 * PARSED_AT_ONCE  # the end of one read, and the beginning of the next
 
 
 async def test_a_lost_caller_is_reported_as_lost() -> None:

@@ -170,6 +170,12 @@ async def test_an_empty_response_is_forwarded_as_bytes() -> None:
 
 
 @virtually
+async def test_a_response_without_content_has_no_length() -> None:
+    answer = await Relayed(FakeResponse([b""], [(b"Content-Length", b"999")], status=204)).answer()
+    assert b"content-length" not in dict(answer.headers)
+
+
+@virtually
 async def test_a_head_response_of_an_event_stream_needs_no_event() -> None:
     relayed = Relayed(events(b""), method="HEAD")
     answer = await relayed.answer()

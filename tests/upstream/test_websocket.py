@@ -186,6 +186,35 @@ async def test_fragments_together_have_the_limit_of_a_message() -> None:
     wire.abort()
 
 
+@pytest.mark.parametrize("then_lost", [False, True])
+async def test_frames_that_complete_no_message_let_others_take_turns(*, then_lost: bool) -> None:
+    socket, wire = build()
+    count = 20 * websocket.FRAMES_AT_ONCE
+    socket.data_received(b"\x01\x01a" + b"\x00\x00" * count + b"\x80\x01b")
+    if then_lost:
+        wire.abort()
+    receiving = asyncio.get_running_loop().create_task(socket.receive())
+    turns = 0
+    while not receiving.done():
+        assert wire.is_paused
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > count // websocket.FRAMES_AT_ONCE - 2
+    assert await receiving == "ab"
+    wire.abort()
+    assert await socket.receive() == Close(LOST)
+
+
+async def test_pings_in_one_read_are_all_answered_and_then_reading_goes_on() -> None:
+    socket, wire = build()
+    count = 3 * websocket.FRAMES_AT_ONCE
+    socket.data_received(b"\x89\x00" * count)
+    assert wire.is_paused
+    await until(lambda: not wire.is_paused)
+    assert wire.frames() == [Pong(b"")] * count
+    wire.abort()
+
+
 async def test_a_large_message_is_sent_in_fragments_as_the_upstream_takes_them() -> None:
     socket, wire = build()
     message = "你" * (FRAME_BYTES_MAX + 1)

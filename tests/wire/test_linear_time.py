@@ -120,6 +120,16 @@ def test_an_event_stream(before: bytes, size: int) -> None:
     assert_linear(frame(size), before=before, limit=64 * KIB, memory=16)
 
 
+@pytest.mark.parametrize("before", [b"data: ", b"event: a\r\ndata: "])
+def test_a_large_event_in_small_pieces(before: bytes) -> None:
+    def run(event: bytes) -> None:
+        framer = EventFramer(16 * MIB)
+        for chunk in chunks(event, 512):
+            assert not framer.feed(chunk)
+
+    assert_linear(run, [b"x"], before=before, limit=8 * MIB, memory=4)
+
+
 @pytest.mark.parametrize("before", [b"", b'{"error":', b'{"usage":{"prompt_tokens":1,"a":'])
 def test_the_end_of_a_response(before: bytes) -> None:
     def run(body: bytes) -> None:

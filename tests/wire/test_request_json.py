@@ -71,6 +71,11 @@ def test_a_key_that_folds_to_a_field_is_ambiguous() -> None:
     assert read_fields('{"ſtream":true}'.encode()).is_ambiguous("stream")
 
 
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "1" * 60, "1" * 5000, "0.0000000001e-999", '"\\u0000"'])
+def test_any_value_of_stream_is_read(value: str) -> None:
+    assert read_fields(b'{"stream":%b}' % value.encode()).streams
+
+
 def test_the_last_of_repeated_fields_counts() -> None:
     body = b'{"model":"a","stream":true,"model":"b","stream":false}'
     assert (read_fields(body).model, read_fields(body).streams) == ("b", False)

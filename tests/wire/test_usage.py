@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.wire.endpoints import Charge
@@ -15,6 +15,7 @@ from proxy.wire.usage import (
     TAIL_BYTES,
     Usage,
     estimate_usage,
+    read_event_usage,
     read_stream_usage,
     read_usage,
     read_usage_in_tail,
@@ -50,6 +51,8 @@ JSON = st.recursive(
         (b'{"metadata":{"usage":{"prompt_tokens":1}}}', None),
         (b'[{"usage":{"prompt_tokens":1}}]', None),
         (b"\xff\xfe", None),
+        (b'{"usage":{"\xff":1}}', None),
+        (b'{"usage":{"prompt_tokens":"\xff"}}', None),
         (b"", None),
     ],
 )
@@ -80,8 +83,11 @@ def test_usage_is_found_in_the_tail_of_a_response(before: Any, prompt: int, cut:
 
 
 @given(st.binary(max_size=400))
+@example(b'{"usage":{"\xff":1}}')
+@example(b'data: {"usage":{"\xff":1}}')
+@example(b'data: {"response":{"usage":{"\xff":1}}}')
 def test_arbitrary_bytes_are_no_error(body: bytes) -> None:
-    for read in (read_usage, read_usage_in_tail, read_stream_usage):
+    for read in (read_usage, read_usage_in_tail, read_stream_usage, read_event_usage):
         read(body)
 
 
