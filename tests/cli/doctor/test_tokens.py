@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.tokens import SKEW_SECONDS_MAX, check_credential, endpoint_of, trust_of
-from proxy.credentials.credential import FetchedToken
+from proxy.credentials.token import FetchedToken
 from proxy.settings import CredentialSettings
 from tests.cli.doctor.gateways import JSON, TOKEN, page, refusal, reply, says
 from tests.raw_upstream import Conversation, raw_upstream
