@@ -1,7 +1,6 @@
 """The application: wiring, error handlers, lifespan. Importing this module has no effect."""
 
 import contextlib
-from collections import Counter
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Final
@@ -24,6 +23,7 @@ from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
 from proxy.status.service import StatusService
 from proxy.telemetry import get_logger
+from proxy.telemetry.readings import HttpServerReading
 from proxy.telemetry.worker_reports import WorkerReports
 from proxy.upstream.relay import RelayedResponse
 from proxy.wire.error_envelope import error_body
@@ -38,7 +38,7 @@ def create_app(
     drain: Drain | None = None,
     token_folder: TokenFolder | None = None,
     worker_reports: WorkerReports | None = None,
-    http_rejections: Counter[int] | None = None,
+    server: HttpServerReading | None = None,
 ) -> Application:
     """Build the application.
 
@@ -47,7 +47,7 @@ def create_app(
         drain: Shared with the code that stops the server, so that each stream gets its error event.
         token_folder: Where the workers of the service share tokens, if there are several.
         worker_reports: How `/metrics` and `/status` include the other workers.
-        http_rejections: The number of requests that the server has rejected by itself, by status.
+        server: What the HTTP server lets the application see.
     """
     app = Application(__name__, static_folder=None)
     app.asgi_websocket_class = RealtimeConnection
@@ -86,7 +86,7 @@ def create_app(
     async def lifespan() -> AsyncGenerator[None]:
         ending = drain or Drain()
         async with (
-            open_snapshots(settings, ending, token_folder, http_rejections) as snapshots,
+            open_snapshots(settings, ending, token_folder, server) as snapshots,
             contextlib.AsyncExitStack() as stack,
         ):
             page = StatusService(lambda: snapshots.current, worker_reports, ending)

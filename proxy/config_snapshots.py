@@ -6,7 +6,6 @@ snapshot that was current when it began; a replaced one is closed when its last 
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,7 @@ from proxy.settings.references import reference_problems
 from proxy.settings.section import dotted
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
+from proxy.telemetry.readings import HttpServerReading
 
 if TYPE_CHECKING:
     from proxy.chat.service import ChatService
@@ -112,7 +112,7 @@ async def open_snapshots(
     settings: Settings,
     drain: Drain,
     token_folder: TokenFolder | None = None,
-    http_rejections: Counter[int] | None = None,
+    server: HttpServerReading | None = None,
 ) -> AsyncIterator[ConfigSnapshots]:
     """Serve by this configuration until another replaces it.
 
@@ -120,7 +120,7 @@ async def open_snapshots(
         Exception: the services cannot be built.
     """
     async with (
-        open_worker_state(settings, drain, token_folder, http_rejections) as state,
+        open_worker_state(settings, drain, token_folder, server) as state,
         task_group() as group,
     ):
         snapshots = ConfigSnapshots(state, group)

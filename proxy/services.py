@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from proxy.request_body import HeldBytes
 from proxy.settings import Settings
 from proxy.telemetry import ExchangeTotals, Metrics, Traffic, UsageTotals, WorkerReading
 from proxy.telemetry.loop_lag import LoopLag
+from proxy.telemetry.readings import HttpServerReading
 from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
@@ -141,7 +141,7 @@ async def open_worker_state(
     settings: Settings,
     drain: Drain,
     token_folder: TokenFolder | None = None,
-    http_rejections: Counter[int] | None = None,
+    server: HttpServerReading | None = None,
 ) -> AsyncIterator[WorkerState]:
     """Build what one worker has once, on the running event loop."""
     async with contextlib.AsyncExitStack() as stack:
@@ -155,7 +155,8 @@ async def open_worker_state(
             stack.push_async_callback(fleet.close)
         counts_in = redis if settings.access.sharing == "redis" else None
         limits = CallerLimits(Counting(counts_in), StreamCounts(counts_in))
-        lag = LoopLag()
+        server = server or HttpServerReading()
+        lag = LoopLag(server.listeners)
         traces = None
         if settings.traces is not None:
             from proxy.telemetry.traces import ExchangeTracer  # of the extra `opentelemetry`
@@ -165,7 +166,7 @@ async def open_worker_state(
         load, usage = Load(lag), UsageTotals()
         yield WorkerState(
             store, redis, fleet, limits, usage, drain, lag, load,
-            {} if http_rejections is None else http_rejections, token_folder, traces=traces,
+            server.rejections, token_folder, traces=traces,
         )  # fmt: skip
 
 

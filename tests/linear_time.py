@@ -4,7 +4,7 @@ import gc
 import math
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 
 KIB: Final = 1 << 10
@@ -19,6 +19,11 @@ _SECONDS_THAT_COUNT: Final = 0.001
 """Shorter times are not compared, because a garbage collection takes longer."""
 _STEPS: Final = 2
 """Each takes four times the input; in two, a quadratic cost grows sixteen times as fast as a linear one."""
+_ROUNDS: Final = 4
+FACTOR: Final = 4
+"""How much larger the larger of two requests is."""
+_GROWTH_MAX: Final = 6.7
+"""The growth of the CPU time where a request grows by `FACTOR`: 4 and noise. A quadratic cost grows by 16."""
 
 UNITS: Final = (
     b' ', b'\t', b'\n', b'\r', b'\r\n', b'\n\n', b'\r\r', b'a', b'0', b'-', b'.', b',', b':', b';', b'=',
@@ -101,3 +106,16 @@ def _allocated(run: Callable[[bytes], object], data: bytes) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+async def assert_linear_requests(run: Callable[[int], Awaitable[None]], size: int) -> None:
+    """Compare the best CPU times of both sizes. Rounds alternate: a slow spell of the machine meets both."""
+    await run(size)  # warms up
+    best = {size: math.inf, FACTOR * size: math.inf}
+    for _ in range(_ROUNDS):
+        for each in best:
+            began = time.process_time()
+            await run(each)
+            best[each] = min(best[each], time.process_time() - began)
+    small, large = best.values()
+    assert large <= _GROWTH_MAX * small, f"size {size}: {small:.4f} s, {FACTOR} times as large: {large:.4f} s"

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -44,6 +43,7 @@ from proxy.server.supervisor import Lifeline
 from proxy.settings import Access, Settings, load_settings
 from proxy.settings.access import weak_keys
 from proxy.telemetry import configure_logs, get_logger, writing_to
+from proxy.telemetry.readings import HttpServerReading
 from proxy.telemetry.worker_reports import WorkerReports
 from proxy.token_ids import load_token_texts
 
@@ -188,8 +188,8 @@ async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None
         if shared is None:
             announce(resolved, options.sockets, options.scheme)
         token_folder, reports = (None, None) if shared is None else (shared.token_folder, shared.reports)
-        rejections = Counter[int]()
-        app = create_app(resolved, drain, token_folder, reports, rejections)
+        reading = HttpServerReading(listeners=options.sockets)
+        app = create_app(resolved, drain, token_folder, reports, reading)
         reloads = reloading(
             options.signals.hangup(), functools.partial(reload, app), options.load or (lambda: settings),
             resolve, options.file, options.certificates,
@@ -201,7 +201,7 @@ async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None
                     await serve_application(
                         app, server, options.sockets, stopped, max_connections=max_connections,
                         is_leaving=lambda: drain.announced, certificates=options.certificates,
-                        rejections=rejections,
+                        rejections=reading.rejections,
                     )  # fmt: skip
                 else:
                     await serve_on(

@@ -2,9 +2,12 @@
 
 import asyncio
 import math
+import socket
+import struct
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.telemetry.histogram import Histogram
@@ -19,13 +22,21 @@ RECENT_SECONDS: Final = 1.0
 REQUEST_TURNS: Final = 10
 """A relayed request takes more turns of the loop than this before its response begins. Where hundreds of
 requests take turns, each turn may be short, and every request late."""
+_TCP_INFO_QUEUED: Final = 24
+"""The offset of `tcpi_unacked` in Linux's `struct tcp_info`: of a listener, the length of its queue."""
 BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class LoopLag:
-    """A histogram of the lag since start-up, and the longest lag of the last minute."""
+    """A histogram of the lag since start-up, and the longest lag of the last minute.
 
-    def __init__(self) -> None:
+    Args:
+        listeners: The sockets whose connections wait where the loop accepts one in each turn, as that of
+            uvloop does: a flood of connections delays requests there, while the loop itself is on time.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket] = ()) -> None:
+        self._listeners = listeners
         self.histogram = Histogram(BUCKETS)
         """All measurements, in seconds."""
         self.listener: Callable[[float], None] | None = None
@@ -43,7 +54,10 @@ class LoopLag:
             now = time.monotonic()
             for _ in range(REQUEST_TURNS):
                 await asyncio.sleep(0)
-            self.add(max(0.0, now - due), now, max(0.0, time.monotonic() - due))
+            end = time.monotonic()
+            turn = (end - now) / REQUEST_TURNS
+            queued = max(map(_queued_connections, self._listeners), default=0)
+            self.add(max(0.0, now - due), now, max(0.0, end - due) + queued * turn)
 
     def add(self, lag: float, now: float, request_lag: float | None = None) -> None:
         """Count one measurement.
@@ -82,3 +96,15 @@ class LoopLag:
         self._previous_maximum = self._maximum if is_next else 0.0
         self._maximum = 0.0
         self._window_end = now + WINDOW_SECONDS
+
+
+def _queued_connections(listener: socket.socket) -> int:
+    """Return the number of connections that wait to be accepted, where the system tells it."""
+    if sys.platform != "linux" or listener.family == socket.AF_UNIX:
+        return 0
+    try:
+        reading = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_QUEUED + 4)
+        (queued,) = struct.unpack_from("=I", reading, _TCP_INFO_QUEUED)
+    except (OSError, struct.error):  # a socket that is closed, or a system that only resembles Linux
+        return 0
+    return int(queued)

@@ -1,7 +1,9 @@
 """Plain numbers about credentials, upstreams and usage, from which the metrics are computed when scraped."""
 
+import socket
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 # --- credentials
@@ -97,6 +99,16 @@ class UpstreamReading(NamedTuple):
 
 
 # --- callers and this worker
+
+
+@dataclass(frozen=True, slots=True)
+class HttpServerReading:
+    """What the HTTP server knows and the application does not; the server keeps it up to date."""
+
+    rejections: Counter[int] = field(default_factory=Counter)
+    """Requests that the server has rejected by itself, by status."""
+    listeners: Sequence[socket.socket] = ()
+    """The sockets on which it accepts connections."""
 
 
 class CallerReading(NamedTuple):

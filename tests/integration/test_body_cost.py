@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from tests.conftest import KEY, RunProxy
-from tests.growth import FACTOR, assert_linear
+from tests.linear_time import FACTOR, assert_linear_requests
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -41,4 +41,4 @@ async def test_a_body_in_chunks_of_a_byte_costs_what_its_size_does(run_proxy: Ru
                 assert answer.status == 200
                 assert await caller.body(answer) == b"%d" % chunks
 
-        await assert_linear(send, CHUNKS)
+        await assert_linear_requests(send, CHUNKS)

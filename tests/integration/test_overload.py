@@ -3,13 +3,18 @@
 import asyncio
 import contextlib
 import json
+import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.cli.processes import read_until, running
+from tests.conftest import KEY, SETTINGS, STATIC, RunningProxy, RunProxy
+from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -18,6 +23,7 @@ OTHER = f'[[access.keys]]\nname = "other"\nkey = "{OTHER_KEY}"\n'
 HELD = 5
 MAX_LAG = 0.02
 BLOCKED_SECONDS = 0.05
+FLOOD = 200
 
 
 class Ticking:
@@ -76,6 +82,40 @@ async def test_beyond_the_connection_limit_new_streams_are_rejected_and_running_
             await upstream_of.tick()
             for caller in held:
                 assert await caller.chunk() == b"data: tick\n\n"
+
+
+@pytest.mark.fleet
+@pytest.mark.xdist_group("load")
+async def test_a_flood_of_connections_is_an_overload_though_the_loop_is_on_time(tmp_path: Path) -> None:
+    """Where each request opens a connection, they wait for the server to accept them."""
+
+    async def answer(talk: Conversation) -> None:
+        await talk.answer(b"{}")
+
+    async def status(key: str) -> int:
+        async with raw_caller(url) as caller:
+            await caller.send("POST", "/v1/chat/completions", body=b"{}", key=key)
+            return (await caller.answer()).status
+
+    async def flood() -> None:
+        while 503 not in statuses:
+            statuses.append(await status(KEY))
+
+    settings, statuses = tmp_path / "proxy.toml", list[int]()
+    async with raw_upstream(answer) as upstream:
+        more = f"{OTHER}[limits]\nmax_loop_lag = {MAX_LAG}\n"
+        settings.write_text(
+            SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more=more)
+        )
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(settings), "--bind", "127.0.0.1:0"]
+        async with running("sh", "-c", 'exec "$@" 2>&1', "sh", *command) as process:
+            found = re.search(r"http://127\.0\.0\.1:\d+", await read_until(process, "addresses"))
+            assert found is not None
+            url = found[0]
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+                for _ in range(FLOOD):
+                    group.create_task(flood())
+            assert await status(OTHER_KEY) == 200
 
 
 async def keep_blocking() -> None:

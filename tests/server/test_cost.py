@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from proxy.server.http1 import ConnectionLimits
-from tests.growth import FACTOR, assert_linear
+from tests.linear_time import FACTOR, assert_linear_requests
 from tests.server.conftest import Message, served
 
 ROOMY: Final = ConnectionLimits(headers=1 << 20, head_bytes=1 << 24, target_bytes=1 << 20)
@@ -70,4 +70,4 @@ async def test_the_cost_of_a_request_grows_with_its_size_and_no_faster(
             assert (await caller.head()).startswith(b"HTTP/1.1 200 ")
             caller.writer.close()
 
-        await assert_linear(send, count)
+        await assert_linear_requests(send, count)

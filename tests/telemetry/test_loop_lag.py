@@ -1,8 +1,12 @@
 """The lag of the event loop: what blocks the loop is measured, and stays visible until it is scraped."""
 
 import asyncio
+import contextlib
+import socket
+import sys
 import time
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.telemetry import Metrics
@@ -35,6 +39,37 @@ async def test_work_that_takes_turns_with_much_other_work_is_late_though_no_turn
         await until(lambda: lag.late_share(REQUEST_TURNS * 0.005) > 0.5)
         for task in tasks:
             task.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the length of the queue")
+async def test_requests_whose_connections_wait_to_be_accepted_are_late() -> None:
+    queued, seconds_per_turn = 50, 0.001
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=queued))
+        for _ in range(queued):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        lag = LoopLag([listener])
+
+        async def work() -> None:
+            while True:
+                time.sleep(seconds_per_turn)  # noqa: ASYNC251 - some work
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()), group.create_task(lag.measure())]
+            await until(lambda: lag.late_share(queued * seconds_per_turn) > 0.5)
+            for task in tasks:
+                task.cancel()
+
+
+async def test_a_listener_that_is_closed_delays_nothing() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.close()
+    lag = LoopLag([listener])
+    async with asyncio.TaskGroup() as group:
+        measuring = group.create_task(lag.measure())
+        await until(lambda: samples(lag)["seconds_count"] > 0)
+        measuring.cancel()
 
 
 async def test_a_blocked_loop_is_measured() -> None:
