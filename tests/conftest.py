@@ -23,10 +23,10 @@ from proxy.drain import Drain
 from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from proxy.server.other_servers import OURS
 from proxy.services import Services
-from proxy.settings import load_settings
+from proxy.settings import Settings, load_settings
 from tests.loopback import serve_on_loopback, until
 from tests.odd_gateway import create_odd_gateway
-from tests.pace import PACE, paced
+from tests.pace import PACE, PATIENCE, paced
 
 hypothesis.settings.register_profile(
     "tests",
@@ -183,6 +183,22 @@ def server() -> str:
     return OURS
 
 
+def patient(settings: Settings) -> Settings:
+    """Let connections take as long as the tests do, except where a test sets how long they may take.
+
+    The loop of a test is also that of its callers and upstreams: many at once on a busy machine take seconds.
+    """
+    upstreams, credentials = dict(settings.upstreams), dict(settings.credentials)
+    for name, upstream in upstreams.items():
+        if "connect" not in upstream.timeouts.model_fields_set:
+            timeouts = upstream.timeouts.model_copy(update={"connect": PATIENCE})
+            upstreams[name] = upstream.model_copy(update={"timeouts": timeouts})
+    for name, credential in credentials.items():
+        if "connect_timeout" in type(credential).model_fields.keys() - credential.model_fields_set:
+            credentials[name] = credential.model_copy(update={"connect_timeout": PATIENCE})
+    return settings.model_copy(update={"upstreams": upstreams, "credentials": credentials})
+
+
 @pytest.fixture
 def run_proxy(tmp_path: Path, server: str) -> RunProxy:
     """Give a context manager that serves the proxy in front of an upstream."""
@@ -196,7 +212,7 @@ def run_proxy(tmp_path: Path, server: str) -> RunProxy:
         text = text.replace("[access]", f"[access]\n{access}", 1)
         path.write_text(text)
         drain = Drain()
-        app = create_app(load_settings(path, {}), drain)
+        app = create_app(patient(load_settings(path, {})), drain)
         with capture_logs() as lines, caught_standard_logs() as standard:
             async with serve_on_loopback(app, server=server) as url:
                 await until(app.serving.is_set)
