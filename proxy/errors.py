@@ -175,7 +175,7 @@ class SiteForbidden(CallerError):
     type = "permission_error"
     code = "site_forbidden"
     message = (
-        "requests from pages of other sites are refused here; list the page's origin under origins in [cors]"
+        "requests from pages of other sites are rejected here; list the page's origin under origins in [cors]"
     )
 
 
@@ -233,7 +233,7 @@ class TokenRejected(CredentialError):
 
     status = 502
     code = "upstream_auth_failed"
-    message = "the upstream refused the proxy's own authorization"
+    message = "the upstream rejected the proxy's own authorization"
 
     def __init__(self, *, reason: str | None = None) -> None:
         super().__init__(headers={"X-Should-Retry": "false"}, reason=reason)

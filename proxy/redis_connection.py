@@ -33,7 +33,7 @@ CONNECTIONS_MAX: Final = 200
 class StoreUnavailable(Exception):
     """Redis cannot be reached, is too slow, or rejects access."""
 
-    access_refused = False
+    access_denied = False
     """Whether Redis answers, but does not accept the user or the password."""
 
 
@@ -119,7 +119,7 @@ def translated_errors(address: str = "Redis") -> Iterator[None]:
         raise
     except Exception as error:  # an invalid reply can make the parser, or limits, raise anything
         unavailable = StoreUnavailable(_explain(error, address))
-        unavailable.access_refused = isinstance(error, AuthenticationError | NoPermissionError)
+        unavailable.access_denied = isinstance(error, AuthenticationError | NoPermissionError)
         raise unavailable from error
 
 
@@ -128,7 +128,7 @@ def _explain(error: Exception, address: str) -> str:
     if isinstance(error, TimeoutError | RedisTimeout):
         return f"{address}: no answer in time; check that it runs, and redis_timeout"
     if isinstance(error, AuthenticationError | NoPermissionError):
-        return f"{address}: access refused ({type(error).__name__}); check user and password in redis_url"
+        return f"{address}: access denied ({type(error).__name__}); check user and password in redis_url"
     if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):
         return f"{address}: the socket does not exist; check its path, and that Redis is running"
     failure = explain(error, address)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.errors import InvalidRequest, SettingsError
 from proxy.settings import Settings
-from proxy.wire.repairs import DECODE_TOKEN_IDS, ReadIds, refuse_ids, resolve
+from proxy.wire.repairs import DECODE_TOKEN_IDS, ReadIds, reject_ids, resolve
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -39,7 +39,7 @@ class TokenTexts:
             model: The model that the caller names, which determined the encoding of the ids.
         """
         if not self:
-            return refuse_ids
+            return reject_ids
 
         def read(ids: list[int]) -> str:
             name = encoding_of(model) or DEFAULT_ENCODING

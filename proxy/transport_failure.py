@@ -80,7 +80,7 @@ FAILURE_WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
     ),
     _K.CERTIFICATE_INVALID: ("its certificate is not valid", "the server's operator must replace it"),
     _K.CLIENT_CERTIFICATE: (
-        "the server refused the TLS handshake, as if it wants a client certificate",
+        "the server rejected the TLS handshake, as if it wants a client certificate",
         "set client_cert and client_key, or check that they are the right ones",
     ),
     _K.NOT_TLS: ("the port does not speak TLS", "write http:// instead of https://, or another port"),

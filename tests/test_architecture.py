@@ -183,6 +183,42 @@ def test_docstrings_use_the_words_of_the_glossary(forbidden: str, exempt: tuple[
     ] == []
 
 
+NAMED_REFUSE: Final = {
+    # of token endpoints and connections
+    "IssuerRefuses", "_oauth_refusal", "ConnectionRefusedError", "ECONNREFUSED", "REFUSED", "PROXY_REFUSED",
+    "'refused'", "'proxy_refused'", "'token_refused'",
+    # of OpenAI's messages, a metric and a repair, whose names others use
+    "refusal", "'refusal'", "'limit_refusals'", "REFUSE_TOKEN_IDS", "refuse_token_ids", "'refuse_token_ids'",
+}  # fmt: skip
+"""The only names with this word outside the packages that talk to token endpoints."""
+
+
+def test_names_and_log_events_use_the_words_of_the_glossary() -> None:
+    with_word = {
+        name
+        for path, tree in MODULES.items()
+        if not path.startswith(("proxy/credentials/", "proxy/recipe/", "proxy/cli/recipe.py"))
+        for name in names(tree)
+        if "refus" in name.lower()
+    }
+    assert with_word - NAMED_REFUSE == set()
+    assert NAMED_REFUSE - with_word == set(), "a name of the list is not used any more"
+
+
+def names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names in a module, and in quotes the strings that are names, such as those of log events."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.keyword(arg=str(name)):
+                yield name
+            case ast.Constant(value=str(name)) if re.fullmatch(r"[a-z]+(?:_[a-z]+)*", name):
+                yield f"'{name}'"
+
+
 def docstrings(tree: ast.Module) -> Iterator[str]:
     """Yield the docstrings of modules, classes, functions and attributes, without code."""
     for node in ast.walk(tree):

@@ -62,7 +62,7 @@ _READY: Final = (
     (503, "The service stops, or the default upstream has no token."),
 )
 _ASKED: Final = (
-    (200, "Accepted, or refused with the reason in `msg`."),
+    (200, "Accepted, or rejected with the reason in `msg`."),
     (403, "The channel belongs to another visitor."),
     (429, "Too many requests."),
 )

@@ -154,7 +154,7 @@ class Dialogue:
         reader = DeltaReader()
         failure = await self._read(reader, bytes(body))
         if failure is None and answer.status != HTTPStatus.OK:
-            return Failure(notices.REFUSED.with_number(answer.status), str(answer.status))
+            return Failure(notices.REJECTED.with_number(answer.status), str(answer.status))
         return failure or await self._publish([*reader.finish()])
 
     async def _read(self, reader: DeltaReader, payload: bytes) -> Failure | None:

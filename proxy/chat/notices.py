@@ -20,7 +20,7 @@ from proxy.wire.repairs.shallow_json import Members, read_value
 from proxy.wire.repairs.vendor_errors import (
     UNSAFE,
     EmbeddedError,
-    read_minimax_refusal,
+    read_minimax_rejection,
     read_openai_error,
     read_vendor_error,
 )
@@ -72,9 +72,9 @@ NOTHING_TO_ANSWER: Final = Notice(
 NO_ANSWER: Final = Notice(
     "no_answer", ("模型没有给出回答，请再试一次。", "The model gave no answer, please try again.")
 )
-REFUSED: Final = Notice(
-    "refused",
-    ("模型拒绝了这次请求（状态码 {n}）。", "The model refused this request with the status {n}."),
+REJECTED: Final = Notice(
+    "rejected",
+    ("模型拒绝了这次请求（状态码 {n}）。", "The model rejected this request with the status {n}."),
 )
 UNREACHABLE: Final = Notice(
     "unreachable",
@@ -178,7 +178,7 @@ def find_failure(members: Members) -> Failure | None:
     if any(read_value(members.get(name)) is True for name in ("input_sensitive", "output_sensitive")):
         return Failure(_UNSAFE, UNSAFE)  # MiniMax
     others = {name: value for name, value in members.items() if name not in _ANSWER_MEMBERS}
-    error = read_openai_error(others) or read_minimax_refusal(others) or read_vendor_error(others)
+    error = read_openai_error(others) or read_minimax_rejection(others) or read_vendor_error(others)
     return None if error is None else Failure(_explain_vendor_error(error), error.code)
 
 

@@ -101,13 +101,13 @@ async def _reload_forever(
             try:
                 await asyncio.to_thread(certificates.reload)
             except SettingsError as error:
-                log.error("certificate_refused", problems=error.problems, meaning="the old one stays")
+                log.error("certificate_rejected", problems=error.problems, meaning="the old one stays")
         try:
             if file is not None:
                 await wait_until_stable(file)
             await serve_by(resolve(await asyncio.to_thread(load)))
         except SettingsError as error:
-            log.error("reload_refused", problems=error.problems, meaning="the old settings stay in effect")
+            log.error("reload_rejected", problems=error.problems, meaning="the old settings stay in effect")
         except Exception:  # Nothing may stop the service.
             log.exception("reload_failed", meaning="the old settings stay in effect")
         else:

@@ -168,7 +168,7 @@ def check_binds(settings: Settings, binds: Sequence[str]) -> None:
     exposed = [bind for bind in binds if not is_loopback(bind.rpartition(":")[0].strip("[]"))]
     if exposed and settings.access.mode == "keys" and uses_default_keys(settings.access):
         raise SettingsError(
-            f"access.keys: the default keys are known to everybody and refused on {', '.join(exposed)}; "
+            f"access.keys: the default keys are known to everybody and rejected on {', '.join(exposed)}; "
             "set keys of your own, or bind to 127.0.0.1"
         )
 
@@ -282,7 +282,7 @@ def _announce_keys(access: Access) -> None:
         )  # fmt: skip
     if not uses_original_key(access):
         log.info(
-            "original_key_refused",
+            "original_key_rejected",
             meaning="callers that send the key of the Flask original, `fake key`, are answered 401",
             cure='give them a key of [[access.keys]], or set mode = "open"',
         )

@@ -187,8 +187,8 @@ def _judge(base_url: str, status: int, headers: Headers) -> UpstreamTrial:
     """Judge by the response to the list of models whether other requests would succeed."""
     answered = f"{origin_of(base_url)} answered {status} to GET models"
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        refused = f"{answered}: it refuses our token; check the credential and what it is allowed to do"
-        return UpstreamTrial(good=False, words=refused)
+        rejected = f"{answered}: it rejects our token; check the credential and what it is allowed to do"
+        return UpstreamTrial(good=False, words=rejected)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return UpstreamTrial(good=False, words=f"{answered}: the fault is on the upstream's side")
     hint = wrong_base_url(base_url, status, headers)

@@ -76,11 +76,11 @@ async def authenticate() -> None:
         return
     gateway = current_gateway()
     gateway.stats.record_request(request)
-    refusal = _refusal(gateway, request.headers.get("Authorization", ""))
+    rejection = _rejection(gateway, request.headers.get("Authorization", ""))
     if gateway.options.first_byte_delay:
         await asyncio.sleep(gateway.options.first_byte_delay)
-    if refusal is not None:
-        raise refusal
+    if rejection is not None:
+        raise rejection
 
 
 async def drain_body(response: Response) -> Response:
@@ -101,7 +101,7 @@ def bearer_token(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _refusal(gateway: DemoGateway, authorization: str) -> GatewayError | None:
+def _rejection(gateway: DemoGateway, authorization: str) -> GatewayError | None:
     options = gateway.options
     if options.status != 200:
         return GatewayError(options.status, f"the gateway was told to answer with {options.status}")
@@ -113,7 +113,7 @@ def _refusal(gateway: DemoGateway, authorization: str) -> GatewayError | None:
         message, code = "token expired or unknown", "invalid_token"
     if accepted:
         return None
-    gateway.stats.tokens_refused += 1
+    gateway.stats.tokens_rejected += 1
     return GatewayError(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 

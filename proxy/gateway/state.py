@@ -57,7 +57,7 @@ class GatewayStats:
     token_fetches: int = 0
     token_fetches_in_flight: int = 0
     token_fetches_at_once_max: int = 0
-    tokens_refused: int = 0
+    tokens_rejected: int = 0
     chat_requests: int = 0
     embedding_requests: int = 0
     streams_open: int = 0

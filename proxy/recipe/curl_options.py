@@ -27,7 +27,7 @@ _WITH_VALUE: Final = frozenset(_WITH_VALUE_NAMES.split())
 _FLAGS: Final = frozenset({"get", "insecure", "location", "location-trusted"})
 _IGNORED_WITH_VALUE: Final = frozenset(_IGNORED_WITH_VALUE_NAMES.split())
 _IGNORED: Final = frozenset(_IGNORED_NAMES.split())
-_REFUSED: Final = {
+_REJECTED: Final = {
     "form": "multipart requests for a token are not supported: send it as --data or --json",
     "form-string": "multipart requests for a token are not supported: send it as --data or --json",
     "upload-file": "uploads are not supported in requests for a token",
@@ -42,7 +42,7 @@ _REFUSED: Final = {
     "unix-socket": "Unix sockets are not supported",
     "pass": "a key with a password is not supported: decrypt it, and guard the file",
 }
-_REFUSED_WITH_VALUE: Final = {
+_REJECTED_WITH_VALUE: Final = {
     "form",
     "form-string",
     "upload-file",
@@ -58,8 +58,8 @@ i=include f=fail 0=http1.0 N=no-buffer #=progress-bar 4=ipv4 6=ipv6 g=globoff 1=
 J=remote-header-name q=disable F=form T=upload-file I=head :=next K=config n=netrc
 """
 _SHORT: Final = {pair[0]: pair[2:] for pair in _LETTERS.split()}
-_TAKES_VALUE: Final = _WITH_VALUE | _IGNORED_WITH_VALUE | _REFUSED_WITH_VALUE
-_KNOWN: Final = _TAKES_VALUE | _FLAGS | _IGNORED | set(_REFUSED)
+_TAKES_VALUE: Final = _WITH_VALUE | _IGNORED_WITH_VALUE | _REJECTED_WITH_VALUE
+_KNOWN: Final = _TAKES_VALUE | _FLAGS | _IGNORED | set(_REJECTED)
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,8 +144,8 @@ def _short(word: str, left: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 
 def _check(written: str, name: str) -> None:
-    if name in _REFUSED:
-        raise CurlLineError(f"{written}: {_REFUSED[name]}")
+    if name in _REJECTED:
+        raise CurlLineError(f"{written}: {_REJECTED[name]}")
     if name not in _KNOWN:
         shown = written if written.isprintable() and len(written) <= 30 else "an option"
         raise CurlLineError(f"{shown}: unknown or unsupported")

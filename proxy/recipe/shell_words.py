@@ -30,7 +30,7 @@ _PART: Final = re.compile(
     re.DOTALL,
 )
 _IN_DOUBLE: Final = re.compile(
-    rf"\\\r?\n|\\(?P<escaped>[\"\\$`])|\${_NAME.format('variable')}|(?P<refused>\$[({{]|`)", re.DOTALL
+    rf"\\\r?\n|\\(?P<escaped>[\"\\$`])|\${_NAME.format('variable')}|(?P<rejected>\$[({{]|`)", re.DOTALL
 )
 _ANSI: Final = re.compile(
     r"\\(?:(?P<bytes>(?:x[0-9A-Fa-f]{1,2}|[0-7]{1,3})(?:\\x[0-9A-Fa-f]{1,2}|\\[0-7]{1,3})*)"
@@ -85,7 +85,7 @@ def split_words(line: str) -> ShellWords:
     while at < len(line):
         part = _PART.match(line, at)
         if part is None:
-            raise _refusal(line, at)
+            raise _rejection(line, at)
         if part["ending"] is not None:
             rest = line[part.end() :].strip(' \n"')
             return ShellWords(_with(words, word), bool(rest) or part["ending"] not in {")", ";"})
@@ -101,7 +101,7 @@ def _with(words: list[str], word: str | None) -> list[str]:
     return words if word is None else [*words, word]
 
 
-def _refusal(line: str, at: int) -> CurlLineError:
+def _rejection(line: str, at: int) -> CurlLineError:
     character = line[at]
     if character in "'\"" or line[at : at + 2] in {"$'", '$"'}:
         return UnfinishedLine("a quote is not closed")
@@ -128,8 +128,8 @@ def _text(part: re.Match[str]) -> str:
 
 
 def _double(match: re.Match[str]) -> str:
-    if match["refused"]:
-        raise _refusal("`", 0)
+    if match["rejected"]:
+        raise _rejection("`", 0)
     variable = match["variable"] or match["variable_braced"]
     return OPEN + variable + CLOSE if variable else match["escaped"] or ""
 

@@ -136,7 +136,7 @@ class Server:
         status = rejection.status
         self._rejections[status.value] += 1
         self._log.info(
-            "request_refused", status=status.value, reason=rejection.reason, peer=peer, request_id=request_id
+            "request_rejected", status=status.value, reason=rejection.reason, peer=peer, request_id=request_id
         )
         error = {
             "message": rejection.reason,

@@ -13,7 +13,7 @@ from proxy.settings.environment import apply_overrides
 from proxy.settings.interpolation import Interpolation
 from proxy.settings.locations import Place, key_lines, report
 from proxy.settings.references import reference_problems, with_routes
-from proxy.settings.section import REFUSED, KeyPath, Problem, Section, suggestion
+from proxy.settings.section import REJECTED, KeyPath, Problem, Section, suggestion
 from proxy.settings.sections import Settings
 
 _CURLY_QUOTES: Final = "\u201c\u201d\u2018\u2019\uff02"
@@ -128,7 +128,7 @@ _WORDS: Mapping[str, str] = {
     "union_tag_not_found": (
         'is required: "static", "file", "exec", "oauth2", "jwt", "azure", "google", "bedrock" or "http"'
     ),
-    REFUSED: "{words}",
+    REJECTED: "{words}",
 }
 _WORDS_BY_KIND: Mapping[str, str] = {  # the first part of the type: int_type, int_parsing, int_from_float
     "int": "must be a whole number",

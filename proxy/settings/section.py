@@ -15,7 +15,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
-REFUSED = "refused"
+REJECTED = "rejected"
 """Pydantic's error type for problems with our own message."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -84,7 +84,9 @@ def reject_all(problems: Iterable[Problem]) -> None:
 
 def _validation_error(problems: Iterable[Problem]) -> ValidationError:
     details = [
-        InitErrorDetails(type=PydanticCustomError(REFUSED, "{words}", {"words": words}), loc=path, input=None)
+        InitErrorDetails(
+            type=PydanticCustomError(REJECTED, "{words}", {"words": words}), loc=path, input=None
+        )
         for path, words in problems
     ]
     return ValidationError.from_exception_data("settings", details, hide_input=True)

@@ -125,7 +125,7 @@ def _summary(overview: Overview, words: Words, now: float) -> str:
 def _callers(overview: Overview, words: Words) -> str:
     if not overview.callers:
         return _nothing(words.no_callers)
-    heads = [words.streams, words.recent, words.hour, words.results["refused"], words.results["failed"]]
+    heads = [words.streams, words.recent, words.hour, words.results["rejected"], words.results["failed"]]
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (words.caller, *heads))
     rows = "".join(
         f'<tr><th scope="row">{escape(row.name or words.no_caller)}</th>'
@@ -133,7 +133,7 @@ def _callers(overview: Overview, words: Words) -> str:
             f"<td>{_short(count)}</td>"
             for count in (
                 *(row.streams, row.recent, row.last_hour),
-                *(row.results.get("refused", 0), row.results.get("failed", 0)),
+                *(row.results.get("rejected", 0), row.results.get("failed", 0)),
             )
         )
         + "</tr>"

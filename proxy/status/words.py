@@ -151,7 +151,7 @@ ENGLISH: Final = Words(
     results={
         "ok": "Answered",
         "left": "Ended by the caller",
-        "refused": "Refused",
+        "rejected": "Rejected",
         "failed": "Failed",
     },
     highest="highest: {value}",
@@ -184,7 +184,7 @@ ENGLISH: Final = Words(
     no_attempts="No attempts yet.",
     attempts="Attempts since start-up:",
     problems="Recent errors",
-    no_problems="No errors. The last 25 failures and 25 refusals would be listed here.",
+    no_problems="No errors. The last 25 failures and 25 rejections would be listed here.",
     no_caller="unknown caller",
 )
 CHINESE: Final = Words(
@@ -226,7 +226,7 @@ CHINESE: Final = Words(
     outcomes="最近一小时的结果",
     outcomes_chart="最近一小时每分钟的结果：{results}",
     no_outcomes="最近一小时没有结束的请求。",
-    results={"ok": "已应答", "left": "调用方中断", "refused": "被拒绝", "failed": "失败"},
+    results={"ok": "已响应", "left": "调用方中断", "rejected": "被拒绝", "failed": "失败"},
     highest="最高 {value}",
     five_minutes_ago="5 分钟前",
     hour_ago="1 小时前",

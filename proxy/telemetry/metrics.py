@@ -236,15 +236,15 @@ def _collect_worker(reading: WorkerReading) -> Iterator[Metric]:
     streams = GaugeMetricFamily(PREFIX + "streams", text, labels=["caller"])
     text = "The limit on the streams of a caller, if there is one."
     limit = GaugeMetricFamily(PREFIX + "streams_limit", text, labels=["caller"])
-    text = "Requests refused because their caller exceeded a limit."
-    refused = CounterMetricFamily(PREFIX + "limit_refusals", text, labels=["caller", "limit"])
+    text = "Requests rejected because their caller exceeded a limit."
+    rejected = CounterMetricFamily(PREFIX + "limit_refusals", text, labels=["caller", "limit"])
     for caller in reading.callers:
         streams.add_metric([caller.caller], caller.streams)
         if caller.streams_max is not None:
             limit.add_metric([caller.caller], caller.streams_max)
-        for name, count in caller.refused.items():
-            refused.add_metric([caller.caller, name], count)
-    yield from (streams, limit, refused)
+        for name, count in caller.rejected.items():
+            rejected.add_metric([caller.caller, name], count)
+    yield from (streams, limit, rejected)
     text = "Requests that the server rejected before they reached the application, by status."
     rejected = CounterMetricFamily(PREFIX + "http_rejections", text, labels=["status"])
     for status, count in reading.http_rejections.items():

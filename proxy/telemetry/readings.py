@@ -118,7 +118,7 @@ class CallerReading(NamedTuple):
     streams: int
     streams_max: int | None
     """The limit on streams; None without a limit."""
-    refused: Mapping[str, int]
+    rejected: Mapping[str, int]
     """Requests rejected since start-up, by the limit that they exceeded."""
 
 

@@ -35,7 +35,7 @@ BUCKETS: Final = 120
 BUCKET_GROWTH: Final = 1.12
 """Times are counted in buckets, each 12% wider than the one before; the first one ends at 1 ms."""
 
-ExchangeResult = Literal["ok", "left", "refused", "failed"]
+ExchangeResult = Literal["ok", "left", "rejected", "failed"]
 """How an exchange ended: answered, ended by its caller, rejected because of its request, or failed."""
 RESULTS: Final[tuple[ExchangeResult, ...]] = get_args(ExchangeResult)
 _LOG_GROWTH: Final = math.log(BUCKET_GROWTH)
@@ -122,7 +122,7 @@ class Traffic:
         self._outcomes: Counter[str] = Counter()
         """The sums of all minutes, kept up to date so that a reading need not add them up."""
         self._problems = {
-            result: deque[ExchangeProblem](maxlen=PROBLEMS_MAX) for result in ("refused", "failed")
+            result: deque[ExchangeProblem](maxlen=PROBLEMS_MAX) for result in ("rejected", "failed")
         }  # apart, so that rejected requests do not displace failures
 
     def count(self, record: ExchangeRecord) -> None:
@@ -211,7 +211,7 @@ def result_of(record: ExchangeRecord) -> ExchangeResult:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "failed"
     if status >= HTTPStatus.BAD_REQUEST:
-        return "refused"
+        return "rejected"
     return "ok" if record.outcome == "ok" else "failed"
 
 

@@ -147,7 +147,7 @@ class UpstreamClient(AsyncOpenAI):
         """Return the error of a request that is rejected whatever the token."""
         if not use.ever_accepted:
             return TokenRejected(
-                reason=f"{origin_of(self._base_url_text)} refuses the token, and its successor as well; "
+                reason=f"{origin_of(self._base_url_text)} rejects the token, and its successor as well; "
                 "check the credential: its scope, its audience, and which upstreams it is for"
             )
         status, body = rejection

@@ -73,7 +73,7 @@ def busy_minute(draw: random.Random, failed: int = 0) -> MinuteReading:
     results = {
         "ok": draw.randint(400, 700),
         "left": draw.randint(0, 12),
-        "refused": draw.randint(0, 12),
+        "rejected": draw.randint(0, 12),
         "failed": failed,
     }
     times = [draw.lognormvariate(-0.6, 0.7) for _ in range(200)]
@@ -86,7 +86,7 @@ def problem(
     """One exchange that did not succeed."""
     return ExchangeProblem(
         at=NOW - 37 * number,
-        result="failed" if result == "failed" else "refused",
+        result="failed" if result == "failed" else "rejected",
         request_id=f"{0x9F1C33AD07E54B1C80 + number * 7919:032x}",
         outcome=outcome,
         status=status,
@@ -112,7 +112,7 @@ EMPTY = StatusReport(
 CALLERS = {
     "ragflow": CallerTraffic(2_213, {"ok": 24_126, "left": 293, "failed": 507}),
     "chat": CallerTraffic(81, {"ok": 951, "left": 44}),
-    "batch-jobs": CallerTraffic(615, {"ok": 7_953, "refused": 392}),
+    "batch-jobs": CallerTraffic(615, {"ok": 7_953, "rejected": 392}),
 }
 OUTCOMES = {"ok": 32_998, "client_gone": 369, "rate_limit_exceeded": 392, "upstream_timeout": 507}
 
@@ -145,8 +145,8 @@ def loaded(failing: int = 0, *problems: ExchangeProblem) -> StatusReport:
 SOME_PROBLEMS = [
     problem(0, "failed", "upstream_timeout", 504, "no first byte within 120 s"),
     problem(1, "failed", "upstream_aborted", 200, "the connection was lost after 41 events"),
-    problem(2, "refused", "rate_limit_exceeded", 429, "request rate"),
-    problem(3, "refused", "model_forbidden", 403),
+    problem(2, "rejected", "rate_limit_exceeded", 429, "request rate"),
+    problem(3, "rejected", "model_forbidden", 403),
 ]
 ERRORS = loaded(1, *SOME_PROBLEMS)
 CIRCUIT_OPEN = replace(

@@ -84,8 +84,8 @@ async def test_a_block_that_is_rendered_in_a_thread_is_the_same() -> None:
 
 async def test_an_error_carries_its_code() -> None:
     outbox = Collected()
-    await Publisher(outbox).publish_error(notices.REFUSED.with_number(418))
+    await Publisher(outbox).publish_error(notices.REJECTED.with_number(418))
     (event,) = outbox.events
     assert isinstance(event.data, dict)
-    assert {**event.data, "message": ""} == {"message": "", "reason": "refused", "number": 418}
+    assert {**event.data, "message": ""} == {"message": "", "reason": "rejected", "number": 418}
     assert "418" in str(event.data["message"])

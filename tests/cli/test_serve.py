@@ -323,7 +323,7 @@ async def test_a_hangup_applies_valid_settings_and_rejects_invalid_ones(tmp_path
             assert [await status_by(url, KEY), await status_by(url, "sk-new-key-91")] == [401, 200]
             path.write_text("[access]\nkeys = 1")
             service.send_signal(signal.SIGHUP)
-            said = await read_until(service, "reload_refused")
+            said = await read_until(service, "reload_rejected")
             assert "access.keys" in said
             assert await status_by(url, "sk-new-key-91") == 200
 
@@ -404,11 +404,11 @@ def test_the_log_says_that_the_originals_key_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines, _ = announced(tmp_path, capsys, keys(OPERATORS_KEY))
-    assert [line["event"] for line in lines] == ["serving", "original_key_refused"]
+    assert [line["event"] for line in lines] == ["serving", "original_key_rejected"]
     assert "`fake key`, are answered 401" in lines[1]["meaning"]
     assert OPERATORS_KEY not in repr(lines)
     lines, _ = announced(tmp_path, capsys, '[access]\nmode = "open"\n')
-    assert "original_key_refused" not in [line["event"] for line in lines]
+    assert "original_key_rejected" not in [line["event"] for line in lines]
 
 
 @pytest.mark.parametrize("log", ["unread", "full", "without reader", "closed"])

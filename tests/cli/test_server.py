@@ -80,6 +80,6 @@ async def test_public_keys_are_rejected_on_a_reachable_inherited_socket() -> Non
     with socket.create_server(("0.0.0.0", 0)) as listener:
         async with activated(listener) as service:
             said = await read_until(service, "\n")
-            assert re.search(r"default keys are known to everybody and refused on 0\.0\.0\.0:", said)
+            assert re.search(r"default keys are known to everybody and rejected on 0\.0\.0\.0:", said)
             async with asyncio.timeout(PATIENCE):
                 assert await service.wait() == 2

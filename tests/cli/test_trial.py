@@ -43,7 +43,7 @@ def test_a_reply_is_shown_without_the_token_and_the_request(settings: Settings) 
     [
         ("200 OK", True, "answered 200"),
         ("400 Bad Request", True, "answered 400"),
-        ("403 Forbidden", False, "refuses our token"),
+        ("403 Forbidden", False, "rejects our token"),
         ("500 Oops", False, "the fault is on the upstream's side"),
         ("302 Found", False, "a redirect, which is not followed"),
     ],

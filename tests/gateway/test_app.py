@@ -27,12 +27,12 @@ async def test_the_root_describes_the_gateway(caller: Caller) -> None:
 async def test_stats_are_numbers_only(caller: Caller) -> None:
     await caller.client.get("/v1/models")
     reply = await (await caller.client.get("/stats")).get_json()
-    assert reply == GatewayStats(tokens_refused=1).counters()
+    assert reply == GatewayStats(tokens_rejected=1).counters()
     assert set(reply) == {
         "token_fetches",
         "token_fetches_in_flight",
         "token_fetches_at_once_max",
-        "tokens_refused",
+        "tokens_rejected",
         "chat_requests",
         "embedding_requests",
         "streams_open",

@@ -32,7 +32,7 @@ async def test_without_a_live_token_it_is_401(caller: Caller, authorization: str
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert await response.get_json() == REFUSED
-    assert caller.gateway.stats.tokens_refused == 1
+    assert caller.gateway.stats.tokens_rejected == 1
     assert caller.gateway.stats.chat_requests == 0
 
 
@@ -47,7 +47,7 @@ async def test_revoked_and_invalid_tokens_are_rejected(caller: Caller) -> None:
     assert (await caller.client.get("/v1/models", headers=headers)).status_code == 401
     caller.gateway.options = replace(caller.gateway.options, reject_tokens=True)
     assert (await caller.client.get("/v1/models", headers=caller.headers)).status_code == 401
-    assert caller.gateway.stats.tokens_refused == 2
+    assert caller.gateway.stats.tokens_rejected == 2
 
 
 async def test_with_a_configured_key_only_that_key_is_accepted(caller: Caller) -> None:

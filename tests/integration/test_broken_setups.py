@@ -96,7 +96,7 @@ SETUPS = [
     Setup("a port in use", SOUND, ("bind: 127.0.0.1:{taken}: Address already in use", "another program listens there; stop it, or take another port with --bind"), ("serve", "--bind", "127.0.0.1:{taken}")),
     Setup("an address of another machine", SOUND, ("bind: 192.0.2.1:5002: Cannot assign requested address", "this machine has no such address"), ("serve", "--bind", "192.0.2.1:5002")),
     Setup("a folder for a socket that is not there", SOUND, ("No such file or directory", "the folder of the socket does not exist"), ("serve", "--bind", "unix:/nowhere/at/all.sock")),
-    Setup("the default keys for everybody", SOUND.replace("sk-a-long-key-of-mine", "sk-local"), ("access.keys: the default keys are known to everybody and refused on 0.0.0.0:0", "set keys of your own, or bind to 127.0.0.1"), ("serve", "--bind", "0.0.0.0:0")),
+    Setup("the default keys for everybody", SOUND.replace("sk-a-long-key-of-mine", "sk-local"), ("access.keys: the default keys are known to everybody and rejected on 0.0.0.0:0", "set keys of your own, or bind to 127.0.0.1"), ("serve", "--bind", "0.0.0.0:0")),
     # --- the token endpoint
     token("nobody listens", "http://127.0.0.1:{closed}", "the token endpoint http://127.0.0.1:{closed}: connection refused", "check the host and the port, and that the server is running"),
     token("an unknown host", "http://auth.corp.invalid", "http://auth.corp.invalid:80: the host name is unknown", "check its spelling, and this machine's DNS"),
@@ -124,7 +124,7 @@ SETUPS = [
     online("an upstream that is down", "http://127.0.0.1:{closed}/v1", "FAILED  upstreams.chat: http://127.0.0.1:{closed}: connection refused", "check the host and the port"),
     online("an upstream with a certificate of its own", "https://127.0.0.1:{tls}/v1", "its certificate is self-signed", "in ca_file"),
     online("an upstream by TLS on a plain port", "https://127.0.0.1:{plain}/v1", "the port does not speak TLS", "write http:// instead of https://"),
-    online("an upstream that refuses the token", "http://127.0.0.1:{refuses}/v1", "refuses the token", "check the credential: its scope, its audience"),
+    online("an upstream that refuses the token", "http://127.0.0.1:{refuses}/v1", "rejects the token", "check the credential: its scope, its audience"),
     online("a base_url without its version", "http://127.0.0.1:{missing}", "answered 404 with an HTML page", "check that base_url has its version, such as /v1"),
     online("an upstream that never answers", "http://127.0.0.1:{silent}/v1", "http://127.0.0.1:{silent}: connected, but no answer in time", "look at the server", more=("timeouts = {{ first_byte = 0.3 }}",)),
 ]  # fmt: skip

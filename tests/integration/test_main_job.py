@@ -150,7 +150,7 @@ async def test_a_gateway_that_rejects_every_token_gives_502_and_bounded_fetches(
             assert caught.value.status_code == 502
             assert caught.value.response.headers["x-should-retry"] == "false"
     assert gateway.gateway.stats.token_fetches <= 2
-    assert gateway.gateway.stats.tokens_refused <= 2 * 10
+    assert gateway.gateway.stats.tokens_rejected <= 2 * 10
 
 
 async def test_a_rejection_inside_a_200_is_repaired_and_not_forwarded(run_proxy: RunProxy) -> None:

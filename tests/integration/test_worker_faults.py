@@ -562,7 +562,7 @@ async def test_a_token_endpoint_that_is_down_costs_nothing_until_the_token_expir
 async def test_a_hangup_with_wrong_settings_changes_nothing(running: Service) -> None:
     path = running.folder / "proxy.toml"
     settings = path.read_text()
-    await running.reload(f"{settings}\n[nonsense]\n", "reload_refused")
+    await running.reload(f"{settings}\n[nonsense]\n", "reload_rejected")
     await running.each(a_whole_stream)
     path.write_text(settings)
 

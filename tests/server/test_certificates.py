@@ -102,7 +102,7 @@ async def test_a_hangup_shows_a_new_certificate_and_keeps_the_old_one_for_a_bad_
         assert [await service.shown(first), await service.shown(second)] == [True, False]
         for bad in (half, second.read_bytes().partition(b"-----BEGIN PRIVATE")[0] + other_key, b""):
             service.show(bad)
-            await read_until(service.process, "certificate_refused")
+            await read_until(service.process, "certificate_rejected")
             await read_until(service.process, "reloaded")
             assert [await service.shown(first), await service.shown(second)] == [True, False]
         service.show(second)

@@ -45,14 +45,14 @@ def test_a_line_stays_inside(values: list[float]) -> None:
 
 
 def test_results_are_stacked_from_the_floor_and_rare_ones_stay_visible() -> None:
-    svg = stacked_chart([{"ok": 10_000, "failed": 1}, {}, {"refused": 5_000}], "x")
-    columns = [rect for rect in parts(svg, "rect") if rect["class"] in {"ok", "left", "refused", "failed"}]
-    assert [rect["class"] for rect in columns] == ["ok", "failed", "refused"]
-    answered, failed, refused = columns
+    svg = stacked_chart([{"ok": 10_000, "failed": 1}, {}, {"rejected": 5_000}], "x")
+    columns = [rect for rect in parts(svg, "rect") if rect["class"] in {"ok", "left", "rejected", "failed"}]
+    assert [rect["class"] for rect in columns] == ["ok", "failed", "rejected"]
+    answered, failed, rejected = columns
     assert float(failed["height"]) == 2.0
     assert float(failed["y"]) + float(failed["height"]) == pytest.approx(float(answered["y"]), abs=0.1)
     assert float(failed["y"]) >= 0
-    assert float(refused["x"]) > float(answered["x"]) + WIDTH / 3
+    assert float(rejected["x"]) > float(answered["x"]) + WIDTH / 3
     assert [rect["class"] for rect in parts(stacked_chart([], "x"), "rect")] == ["back", "stripe"]
 
 

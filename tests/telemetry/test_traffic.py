@@ -64,14 +64,14 @@ def traffic(clock: Clock) -> Traffic:
     ("record", "result"),
     [
         (ended(), "ok"),
-        (ended("ok", 404), "refused"),
+        (ended("ok", 404), "rejected"),
         (ended("ok", 500), "failed"),
         (ended("client_gone", None), "left"),
         (ended("slow_reader"), "left"),
         (ended("upstream_aborted"), "failed"),
         (ended("error_inside"), "failed"),
         (ended("shutdown"), "failed"),
-        (failed(RateLimited()), "refused"),
+        (failed(RateLimited()), "rejected"),
         (failed(UpstreamTimeout()), "failed"),
     ],
 )
@@ -117,7 +117,7 @@ def test_sums_follow_the_minutes(traffic: Traffic, clock: Clock) -> None:
 
 def test_exchanges_of_unknown_callers_are_counted_together(traffic: Traffic) -> None:
     traffic.count(ended("invalid_api_key", 401, caller=None))
-    assert traffic.reading().callers == {UNKNOWN_CALLER: CallerTraffic(1, {"refused": 1})}
+    assert traffic.reading().callers == {UNKNOWN_CALLER: CallerTraffic(1, {"rejected": 1})}
 
 
 def test_probes_are_not_counted(traffic: Traffic) -> None:

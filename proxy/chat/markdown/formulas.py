@@ -24,7 +24,7 @@ FORMULA_CHARS_MAX: Final = 4_000
 LATEX_CHARS_MAX: Final = 2_000
 _DEPTH_MAX: Final = 40
 # Definitions can grow without bound; the others put addresses, styles and names into the tree.
-_REFUSED: Final = re.compile(
+_REJECTED: Final = re.compile(
     r"\\(?:(?:re)?newcommand|providecommand|def|gdef|edef|xdef|let|DeclareMathOperator|require"
     r"|href|url|html\w*|style|class|cssId|includegraphics|unicode)(?![A-Za-z])"
 )
@@ -149,7 +149,7 @@ def to_mathml(latex: str, *, display: bool) -> str | None:
         latex: The formula without its delimiters.
         display: Whether it is displayed on a separate line.
     """
-    if len(latex) > LATEX_CHARS_MAX or _REFUSED.search(latex) or _depth(latex) > _DEPTH_MAX:
+    if len(latex) > LATEX_CHARS_MAX or _REJECTED.search(latex) or _depth(latex) > _DEPTH_MAX:
         return None
     try:
         tree = fromstring(_CONVERTER.convert_with_local_state(_rewrite(latex), displaystyle=display))  # noqa: S314

@@ -311,7 +311,7 @@ export class LlmChat extends HTMLElement {
     this.#stopping = 0;
     this.#leaving = true;
     if (words !== null) {
-      this.#notices.refuse(words);
+      this.#notices.reject(words);
     }
     this.#refresh();
   }
@@ -371,7 +371,7 @@ export class LlmChat extends HTMLElement {
       remove: async (channel, last) => {
         const kind = (await this.#connection.post("reset", {}, channel, last)).kind;
         if (kind !== "accepted" && !last) {
-          this.#notices.refuse("notRemoved");
+          this.#notices.reject("notRemoved");
         }
         return kind === "accepted";
       },
@@ -388,7 +388,7 @@ export class LlmChat extends HTMLElement {
     this.#notices.clear();
     const answer = await this.#connection.post(action, body, channel);
     if (answer.kind !== "accepted") {
-      this.#notices.refused(answer, action === "dialogue");
+      this.#notices.rejected(answer, action === "dialogue");
     }
     return answer.kind;
   }

@@ -1,6 +1,6 @@
 // The link to the service: the session, the event stream with its reconnects, and the posts.
 //
-// The browser resumes a broken stream by itself, with the id of the last event. What it gives up on (a refusal, a 5xx, an
+// The browser resumes a broken stream by itself, with the id of the last event. What it gives up on (a rejection, a 5xx, an
 // end for good) is opened anew here, after a pause that grows, from the last id that was seen.
 import { Slices } from "./slices.js";
 
@@ -134,7 +134,7 @@ export class Connection extends EventTarget {
    * @param body what is sent
    * @param channel of which conversation
    * @param last whether the page goes away
-   * @returns `{kind, words, reason, number, seconds}`; kind is "accepted", "refused" (`reason` or `words` say why),
+   * @returns `{kind, words, reason, number, seconds}`; kind is "accepted", "rejected" (`reason` or `words` say why),
    *   "too_often" (seconds to wait), "too_long", "forbidden", "offline" or "failed"
    */
   async post(action, body = {}, channel = this.channel, last = false) {
@@ -163,7 +163,7 @@ export class Connection extends EventTarget {
     const seconds = Math.max(1, Number(response.headers.get("Retry-After")) || 1);
     const kinds = { 403: "forbidden", 413: "too_long", 429: "too_often" };
     if (response.ok) {
-      return { kind: reply.code === 1 && said.words === "" ? "accepted" : "refused", ...said, seconds };
+      return { kind: reply.code === 1 && said.words === "" ? "accepted" : "rejected", ...said, seconds };
     }
     return { kind: kinds[response.status] ?? "failed", ...said, seconds };
   }

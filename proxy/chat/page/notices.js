@@ -1,8 +1,8 @@
-// What the chat shows next to the conversation: the state of the link, a refusal, and words for screen readers.
+// What the chat shows next to the conversation: the state of the link, a rejection, and words for screen readers.
 import { element, icon } from "./dom.js";
 
 const BLIP_MS = 3000; // a stream ends now and then, and is back two seconds later: nobody has to know
-const REFUSALS = {
+const REJECTIONS = {
   too_often: "tooOften",
   too_long: "tooLong",
   forbidden: "forbidden",
@@ -14,7 +14,7 @@ const REFUSALS = {
 export class Notices {
   #words;
   #link;
-  #refusal;
+  #rejection;
   #status;
   #timer = 0;
   #broken = false;
@@ -22,9 +22,9 @@ export class Notices {
   constructor(words) {
     this.#words = words;
     this.#link = element("p", { class: "notice", role: "status" });
-    this.#refusal = element("p", { class: "notice wrong", role: "alert" });
+    this.#rejection = element("p", { class: "notice wrong", role: "alert" });
     this.#status = element("p", { class: "sr-only status", role: "status" });
-    this.root = element("div", { class: "notices" }, this.#link, this.#refusal, this.#status);
+    this.root = element("div", { class: "notices" }, this.#link, this.#rejection, this.#status);
   }
 
   /** Show the state of the link: "connecting", "open", "lost", "offline" or "foreign". */
@@ -48,27 +48,27 @@ export class Notices {
    * @param answer as `Connection.post` gives it
    * @param unsent whether the text that was to be sent is still in the input
    */
-  refused(answer, unsent) {
-    const key = REFUSALS[answer.kind];
+  rejected(answer, unsent) {
+    const key = REJECTIONS[answer.kind];
     if (answer.reason !== null || key === undefined) {
       const text = element("span");
       this.#words.explain(text, answer);
-      this.#refuse(text);
+      this.#reject(text);
     } else {
-      this.refuse(key === "undelivered" && unsent ? "unsent" : key, answer.seconds);
+      this.reject(key === "undelivered" && unsent ? "unsent" : key, answer.seconds);
     }
   }
 
-  /** Show a refusal by the key of its words. */
-  refuse(key, n = null) {
+  /** Show a rejection by the key of its words. */
+  reject(key, n = null) {
     const text = element("span");
     this.#words.set(text, key, n);
-    this.#refuse(text);
+    this.#reject(text);
   }
 
-  /** Take a refusal away. */
+  /** Take a rejection away. */
   clear() {
-    this.#refusal.replaceChildren();
+    this.#rejection.replaceChildren();
   }
 
   /** Say something to screen readers alone. */
@@ -83,7 +83,7 @@ export class Notices {
     this.#link.replaceChildren(icon("alert"), text);
   }
 
-  #refuse(text) {
-    this.#refusal.replaceChildren(icon("alert"), text);
+  #reject(text) {
+    this.#rejection.replaceChildren(icon("alert"), text);
   }
 }

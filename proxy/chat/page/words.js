@@ -64,7 +64,7 @@ const TABLE = {
   prompt_too_long: ["问题太长，最多 {n} 个字。", "The question is too long: {n} characters at most."],
   nothing_to_answer: ["还没有可以重新回答的问题。", "There is no question yet to answer again."],
   no_answer: ["模型没有给出回答，请再试一次。", "The model gave no answer. Try again."],
-  refused: ["模型拒绝了这次请求（状态码 {n}）。", "The model refused this request with the status {n}."],
+  rejected: ["模型拒绝了这次请求（状态码 {n}）。", "The model rejected this request with the status {n}."],
   unreachable: ["暂时连不上模型，请稍后再试。", "The model cannot be reached at the moment. Try again later."],
   timed_out: ["模型长时间没有回应，请重试。", "The model took too long to answer. Try again."],
   overloaded: ["当前提问的人较多，请稍后再试。", "Too many people are asking at the moment. Try again later."],

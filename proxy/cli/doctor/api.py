@@ -275,7 +275,7 @@ class Api:
             return self.found("redirected", detail)
         return self.found("request_failed", detail)
 
-    def refused(self, timed: TimedResponse, model: str | None = None) -> Finding | None:
+    def rejected(self, timed: TimedResponse, model: str | None = None) -> Finding | None:
         """Return the finding for an error status; None for a success."""
         if HTTPStatus.OK <= timed.status < HTTPStatus.MULTIPLE_CHOICES:
             return None
@@ -322,7 +322,7 @@ def _expand(expansion: Expansion, piece: bytes) -> bytes:
 
 
 _OUR_CODES: Final = {
-    "invalid_api_key": "key_refused",
+    "invalid_api_key": "key_rejected",
     "model_forbidden": "key_forbids",
     "endpoint_forbidden": "key_forbids",
     "site_forbidden": "key_forbids",
@@ -344,7 +344,7 @@ def _of_our_code(code: str) -> str:
 def _of_status(timed: TimedResponse, *, has_credential: bool) -> str:
     status = timed.status
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return "token_rejected" if has_credential else "key_refused"
+        return "token_rejected" if has_credential else "key_rejected"
     if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
         return "path_unknown"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -353,7 +353,7 @@ def _of_status(timed: TimedResponse, *, has_credential: bool) -> str:
         return "rate_limited"
     if status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT} and timed.is_html:
         return "front_server_gets_no_answer"
-    return "server_failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "request_refused"
+    return "server_failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "request_rejected"
 
 
 def _is_about_the_model(timed: TimedResponse) -> bool:

@@ -23,7 +23,7 @@ WHOLE_PROMPT: Final = "Hello! How are you doing!"
 LONG_PROMPT: Final = "Count from one to twenty in words: one, two, three and so on."
 """Its answer has enough events to judge their arrival times, whether a model follows it or repeats it."""
 TEMPERATURE: Final = 0.9
-_WHATEVER_THE_MODEL: Final = frozenset({"path_unknown", "key_refused", "token_rejected", "answered_html"})
+_WHATEVER_THE_MODEL: Final = frozenset({"path_unknown", "key_rejected", "token_rejected", "answered_html"})
 STREAM_SECONDS: Final = 4.0
 """A stream that has brought text is read this long, and then not to its end: models may think for minutes."""
 
@@ -122,7 +122,7 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
 
 def _fault_of(api: Api, response: TimedResponse, model: str) -> Finding | None:
     """Return the finding for a response that is none to a chat: an error status, or an unreadable body."""
-    fault = api.refused(response, model)
+    fault = api.rejected(response, model)
     if fault is not None:
         return fault
     if response.end is ReadOutcome.UNREADABLE:

@@ -33,7 +33,7 @@ async def check_embeddings(api: Api, model: str, *, for_clients: bool) -> list[F
     if isinstance(response, TimedResponse) and response.status == HTTPStatus.BAD_REQUEST and more:
         retried = await _ask(api, "/embeddings", body, EMBEDDINGS, model)
         if isinstance(retried, TimedResponse) and retried.status == HTTPStatus.OK:
-            found.append(api.found("drop_params_refused", response.error))
+            found.append(api.found("drop_params_rejected", response.error))
             response = retried
     if isinstance(response, Finding):
         return [response]
@@ -100,8 +100,8 @@ async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str
         response = await api.ask(path, body, endpoint=endpoint, model=model)
     except CheckFailed as error:
         return error.finding
-    fault = api.refused(response, model) or not_an_answer(api, response)
-    is_refusal = response.status == HTTPStatus.BAD_REQUEST and "drop_params" in response.error
-    if fault is not None and not is_refusal:
+    fault = api.rejected(response, model) or not_an_answer(api, response)
+    is_rejection = response.status == HTTPStatus.BAD_REQUEST and "drop_params" in response.error
+    if fault is not None and not is_rejection:
         return fault
     return response

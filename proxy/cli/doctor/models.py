@@ -66,9 +66,9 @@ def _without_list(api: Api, response: TimedResponse) -> Finding:
         if response.is_html or not urlsplit(api.base_url).path.strip("/"):
             return api.found("path_unknown", status=response.status)
         return api.found("models_missing", status=response.status)
-    refused = api.refused(response)
-    if refused is not None:
-        return refused
+    rejected = api.rejected(response)
+    if rejected is not None:
+        return rejected
     return not_an_answer(api, response) or api.found("models_unreadable")
 
 

@@ -317,7 +317,7 @@ async def check_redis(shared: Shared) -> Finding:
     fault = await try_redis(shared)
     if fault is None:
         return Finding("redis_works", "shared")
-    return Finding("redis_refuses" if fault.access_refused else "redis_unavailable", "shared", {}, str(fault))
+    return Finding("redis_rejects" if fault.access_denied else "redis_unavailable", "shared", {}, str(fault))
 
 
 def _configured_model(settings: Settings) -> str | None:

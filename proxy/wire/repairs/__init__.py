@@ -6,7 +6,7 @@ Bytes that no enabled repair changes are forwarded untouched. All repairs take l
 from proxy.wire.repairs.call import Call, read_call
 from proxy.wire.repairs.catalogue import REPAIRS, SETS, known_names, resolve
 from proxy.wire.repairs.repair import ReadIds, Repair, Repairs
-from proxy.wire.repairs.requests import DECODE_TOKEN_IDS, refuse_ids, repair_request
+from proxy.wire.repairs.requests import DECODE_TOKEN_IDS, reject_ids, repair_request
 from proxy.wire.repairs.responses import repair_response
 from proxy.wire.repairs.streams import StreamRepairer
 from proxy.wire.repairs.vendor_errors import EmbeddedError
@@ -23,7 +23,7 @@ __all__ = [
     "StreamRepairer",
     "known_names",
     "read_call",
-    "refuse_ids",
+    "reject_ids",
     "repair_request",
     "repair_response",
     "resolve",

@@ -29,24 +29,24 @@ _IDS_PATTERN: Final = rb'"input"\s*:\s*\[\s*[\[0-9]'
 _LANGCHAIN: Final = (
     "LangChain, OpenAIEmbeddings with check_embedding_ctx_length=True (langchain-openai 1.7.4)",
 )
-_REFUSED: Final = (
+_REJECTED: Final = (
     "`input` holds token ids, and this upstream reads text only; in LangChain, create the embeddings with "
     "OpenAIEmbeddings(check_embedding_ctx_length=False)"
 )
 _WITH_TOOLS: Final = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 
 
-def refuse_ids(_: list[int]) -> str:
+def reject_ids(_: list[int]) -> str:
     """Reject any token ids.
 
     Raises:
         InvalidRequest: Always.
     """
-    raise InvalidRequest(_REFUSED, param="input")
+    raise InvalidRequest(_REJECTED, param="input")
 
 
 def repair_request(
-    repairs: Repairs, shape: Shape | None, body: bytes, read_ids: ReadIds = refuse_ids
+    repairs: Repairs, shape: Shape | None, body: bytes, read_ids: ReadIds = reject_ids
 ) -> bytes:
     """Repair a JSON request body. Returns the same object if nothing changed.
 
@@ -217,7 +217,7 @@ def refuse_token_ids(request: Members, _: ReadIds) -> None:
     """Reject a request that holds token ids."""
     # Token ids are a list of numbers, or a list of such lists. A JSON string begins with a quote.
     if any(not bytes(item).startswith(b'"') for item in open_list(request.get("input"), IDS_MAX) or ()):
-        refuse_ids([])
+        reject_ids([])
 
 
 REFUSE_TOKEN_IDS: Final = Repair(

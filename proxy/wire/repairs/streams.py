@@ -40,7 +40,7 @@ from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
     VENDOR_ERRORS,
     EmbeddedError,
-    read_minimax_refusal,
+    read_minimax_rejection,
     read_text_beside,
 )
 
@@ -348,9 +348,9 @@ class StreamRepairer:
 
     def _as_errors(self, chunk: Members) -> list[Members] | None:
         """Return an error event, after the text of the same event; None if the event needs no change."""
-        if self._vendor_errors and (refusal := read_minimax_refusal(chunk)) is not None:
+        if self._vendor_errors and (rejection := read_minimax_rejection(chunk)) is not None:
             rest = {name: value for name, value in chunk.items() if name != "base_resp"}
-            return [*([rest] if open_list(rest.get("choices")) else []), self._as_event(refusal)]
+            return [*([rest] if open_list(rest.get("choices")) else []), self._as_event(rejection)]
         error = find_error(self._error_repairs, chunk)
         if error is None or (_has_message(chunk) and is_null(chunk.get("choices"))):
             return None

@@ -198,7 +198,7 @@ def read_vendor_error(response: Members) -> EmbeddedError | None:
     return next((error for shape in _SHAPES if (error := shape(whole)) is not None), None)
 
 
-def read_minimax_refusal(response: Members) -> EmbeddedError | None:
+def read_minimax_rejection(response: Members) -> EmbeddedError | None:
     """Return MiniMax's error next to choices, whose text precedes the error."""
     base = response.get("base_resp")
     return None if base is None else _minimax({"base_resp": read_value(base)})

@@ -98,7 +98,7 @@ async def test_a_stream_that_stalls_ends_with_the_time_limit(events: tuple[bytes
     ("script", "finding"),
     [
         (refusal("404 Not Found", "no such path"), "path_unknown"),
-        (refusal("401 Unauthorized", "unknown"), "key_refused"),
+        (refusal("401 Unauthorized", "unknown"), "key_rejected"),
         (refusal("400 Bad Request", "no such model"), "no_chat_model"),
         (refusal("404 Not Found", "the model does not exist"), "no_chat_model"),
         (
