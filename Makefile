@@ -141,6 +141,7 @@ $(VENV)/.runtime: requirements.lock $(BIN)/python
 	@echo "installing the locked packages into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
 		|| $(NOT_INSTALLED)
+	@$(BIN)/python -m pip uninstall --quiet --yes setuptools 2>/dev/null # of Python 3.11; 10 MB that nothing imports
 	@touch $@
 
 $(VENV)/.build: requirements-build.lock $(VENV)/.runtime
