@@ -24,7 +24,10 @@ from hypercorn.typing import ASGIFramework, LifespanState
 
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
-from proxy.server.http1 import App, Connection, ConnectionLimits, RequestRejected, Scope
+from proxy.server.http1 import Connection
+from proxy.server.limits import ConnectionLimits, RequestRejected
+from proxy.server.request_cycle import App
+from proxy.server.request_head import Scope
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
 from proxy.wire.headers import Headers

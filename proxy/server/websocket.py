@@ -18,7 +18,9 @@ from wsproto.events import CloseConnection, Ping
 from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
 
-from proxy.server.http1 import Connection, RequestRejected, Scope
+from proxy.server.http1 import Connection
+from proxy.server.limits import RequestRejected
+from proxy.server.request_head import Scope
 from proxy.wire.headers import Headers
 
 if TYPE_CHECKING:

@@ -5,14 +5,16 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-from proxy.server.http1 import Connection, Cycle
+from proxy.server.http1 import Connection
+from proxy.server.request_cycle import Cycle
+from proxy.server.request_reader import RequestReader
 from proxy.upstream.connections import GuardedConnection
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
-KINDS = (Connection, Cycle, GuardedConnection)
+KINDS = (Connection, Cycle, RequestReader, GuardedConnection)
 CALLS = 5
 
 

@@ -13,7 +13,7 @@ import uvloop
 from hypercorn.typing import ASGIFramework
 
 from proxy.server.config import ServerConfig
-from proxy.server.http1 import ConnectionLimits
+from proxy.server.limits import ConnectionLimits
 from proxy.server.serve import serve
 from tests.pace import PATIENCE
 

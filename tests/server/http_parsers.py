@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import h11
 
-from proxy.server.http1 import ConnectionLimits
+from proxy.server.limits import ConnectionLimits
 from tests.nginx import nginx_serving
 from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.integration.test_malformed_requests import HEADERS, HOSTS, TARGETS
-from tests.server.test_http1 import REFUSED, SERVED
+from tests.server.test_request_reader import REFUSED, SERVED
 
 AFTER: Final = b"GET /after HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 """Follows each case. A parser that reads it inside a body, or only a part of it, has lost the boundary."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from proxy.server.http1 import ConnectionLimits
+from proxy.server.limits import ConnectionLimits
 from tests.linear_time import FACTOR, assert_linear_requests
 from tests.server.conftest import Message, served
 

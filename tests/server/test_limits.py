@@ -1,0 +1,159 @@
+"""The bounds of a connection: pipelined requests, connections, and the clocks."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from proxy.server.http1 import Connection
+from proxy.server.limits import ConnectionLimits
+from tests.loopback import until
+from tests.server.conftest import Echo, Message, served
+from tests.server.raw import GET, HOST, bodies, head, part, refusal, start
+
+
+async def test_pipelined_requests_are_bounded() -> None:
+    app = Echo()
+    async with served(app) as server:
+        answer = await server.talk(GET * 5000)
+    assert len(app.seen) < 50
+    assert answer.count(b"HTTP/1.1 200") == len(app.seen)
+
+
+async def test_a_connection_beyond_the_limit_is_503_with_retry_after() -> None:
+    async with served(Echo(), max_connections=2) as server:
+        held = [await server.connect() for _ in range(2)]
+        for caller in held:
+            caller.writer.write(GET)
+            await caller.head()
+        answer = await server.talk(b"")
+        assert refusal(answer)[0] == 503
+        assert b"retry-after: 1" in answer
+        for caller in held:
+            caller.writer.close()
+        await asyncio.sleep(0)
+
+
+# --- clocks
+
+FAST = ConnectionLimits(
+    head_seconds=0.5, idle_seconds=0.5, window_seconds=0.5, body_bytes=100, response_bytes=1
+)
+
+
+async def test_a_slow_head_is_408() -> None:
+    async with served(Echo(), FAST) as server:
+        assert refusal(await server.talk(b"GET / HTTP/1.1\r\nHost:")) == (408, "request_timeout")
+
+
+async def test_a_slow_head_is_408_even_while_bytes_arrive() -> None:
+    async with served(Echo(), FAST) as server:
+        caller = await server.connect()
+        caller.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        ended = asyncio.get_running_loop().create_task(caller.rest())
+        while not ended.done():
+            caller.writer.write(b"a")
+            await asyncio.sleep(0.05)
+        assert refusal(ended.result())[0] == 408
+        caller.writer.close()
+
+
+async def test_a_silent_connection_is_closed_without_a_response() -> None:
+    async with served(Echo(), FAST) as server:
+        assert await server.talk(b"") == b""
+
+
+async def test_an_idle_connection_is_closed_behind_its_response() -> None:
+    async with served(Echo(), FAST) as server:
+        assert bodies(await server.talk(GET)) == [b"GET /a|"]
+
+
+async def test_a_slow_body_is_408_and_the_application_gets_the_reason() -> None:
+    app = Echo()
+    async with served(app, FAST) as server:
+        caller = await server.connect()
+        caller.writer.write(head(HOST, b"Content-Length: 1000"))
+        ended = asyncio.get_running_loop().create_task(caller.rest())
+        while not ended.done():
+            caller.writer.write(b"a")
+            await asyncio.sleep(0.05)
+        assert refusal(ended.result())[0] == 408
+        caller.writer.close()
+    assert app.disconnects == ["slow_body"]
+
+
+async def test_a_body_that_the_application_does_not_read_has_no_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks, checked = list[float](), asyncio.Event()
+    tick = Connection.tick
+
+    def watched(connection: Connection, now: float) -> None:
+        tick(connection, now)
+        checks.append(now)
+        if now - checks[0] > 3 * FAST.window_seconds:
+            checked.set()
+
+    monkeypatch.setattr(Connection, "tick", watched)
+
+    async def late(scope: Message, receive: Any, send: Any) -> None:
+        await checked.wait()
+        body = b""
+        while (message := await receive())["more_body"]:
+            body += message["body"]
+        await send(start(200, (b"content-length", b"2")))
+        await send(part(b"ok", more=False))
+
+    async with served(late, FAST) as server:
+        caller = await server.connect()
+        caller.writer.write(head(HOST, b"Connection: close", b"Content-Length: 1000000") + b"a" * 1_000_000)
+        assert (await caller.rest()).endswith(b"ok")
+        caller.writer.close()
+
+
+def small_buffers(server_port: int) -> socket.socket:
+    """A caller whose kernel takes little."""
+    caller = socket.socket()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    caller.connect(("127.0.0.1", server_port))
+    caller.setblocking(False)  # noqa: FBT003
+    return caller
+
+
+class Flood:
+    """An application that writes without an end."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start())
+        try:
+            while True:
+                await send(part(b"x" * 16_384))
+        except ConnectionResetError as error:
+            self.reason = str(error)
+
+
+async def test_a_caller_who_reads_nothing_is_disconnected() -> None:
+    app = Flood()
+    async with served(app, FAST) as server:
+        with small_buffers(server.port) as caller:
+            await asyncio.get_running_loop().sock_sendall(caller, GET)
+            await until(lambda: app.reason is not None)
+    assert app.reason == "slow_reader"
+
+
+async def test_a_caller_who_reads_slowly_but_steadily_stays_connected() -> None:
+    app = Flood()
+    async with served(app, ConnectionLimits(window_seconds=2.0)) as server:
+        with small_buffers(server.port) as caller:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(caller, GET)
+            end = loop.time() + 8
+            while loop.time() < end:
+                assert await loop.sock_recv(caller, 1024)
+                await asyncio.sleep(0.1)
+            assert app.reason is None
