@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart.asgi import ASGIWebsocketConnection
 
 from proxy.app_parts import app_parts
-from proxy.errors import InternalError, NotFound, ProxyError
+from proxy.errors import Aborted, BadResponse, InternalError, NotFound, ProxyError
 from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
 from proxy.services import Services
 from proxy.task_groups import task_group
@@ -19,6 +19,7 @@ from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
 from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.transport import UpstreamResponse
+from proxy.upstream.websocket import REJECTION_BYTES_MAX
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
 from proxy.wire.paths import Target, check_target, find_target
@@ -142,13 +143,14 @@ class RealtimeConnection(ASGIWebsocketConnection):
             endpoint=request.endpoint,
             model=request.model,
         )
-        response = await _await_response(caller, _open(route.client.open(outgoing, record), clock, closing))
-        if response is None:
+        opening = _open(route.client.open(outgoing, record), clock, closing)
+        handshake = await _await_response(caller, opening)
+        if handshake is None:
             record.end("client_gone")
             return
         record.headers_at = record.first_byte_at = record.now()
-        record.status = response.status
-        await _answer(caller, response, clock, record, request.caller.check_message)
+        record.status = handshake.response.status
+        await _answer(caller, handshake, clock, record, request.caller.check_message)
 
     async def _admit(self, exchange: ExchangeScope) -> tuple[CallerRequest, Sequence[str]]:
         """Check key, limits and permissions; return the request and the subprotocols for the upstream.
@@ -191,18 +193,35 @@ class RealtimeConnection(ASGIWebsocketConnection):
         return target
 
 
+class _Handshake(NamedTuple):
+    """The upstream's response to the handshake, and the whole body of a rejection."""
+
+    response: UpstreamResponse
+    body: bytes
+
+
 async def _open(
     opening: Awaitable[UpstreamResponse], clock: ExchangeClock, closing: contextlib.AsyncExitStack
-) -> UpstreamResponse:
+) -> _Handshake:
     async with clock.first_byte():
         response = await opening
         closing.push_async_callback(response.aclose)
-        return response
+        return _Handshake(response, await _read_rejection(response))
 
 
-async def _await_response(
-    caller: CallerSocket, opening: Awaitable[UpstreamResponse]
-) -> UpstreamResponse | None:
+async def _read_rejection(response: UpstreamResponse) -> bytes:
+    body = bytearray()
+    try:
+        while chunk := await response.read():
+            body += chunk
+            if len(body) > REJECTION_BYTES_MAX:
+                raise BadResponse(reason="the body of the rejection is too large")
+    except Aborted as error:
+        raise BadResponse(reason=error.reason) from error
+    return bytes(body)
+
+
+async def _await_response(caller: CallerSocket, opening: Awaitable[_Handshake]) -> _Handshake | None:
     """Return the upstream's response; None if the caller disconnects before it."""
     presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
 
@@ -223,21 +242,19 @@ async def _await_response(
 
 async def _answer(
     caller: CallerSocket,
-    response: UpstreamResponse,
+    handshake: _Handshake,
     clock: ExchangeClock,
     record: ExchangeRecord,
     check: Callable[[str | bytes], None],
 ) -> None:
+    response = handshake.response
     upstream_id = find_header(response.headers, b"x-request-id")
     record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
     headers = without_handshake(response_headers(response.headers, event_stream=False))
     headers.append((b"x-request-id", record.request_id.encode()))
     if response.socket is None:
-        body = b""
-        while chunk := await response.read():
-            body += chunk
-        record.count_bytes_sent(body)
-        await caller.reject(response.status, headers, body)
+        record.count_bytes_sent(handshake.body)
+        await caller.reject(response.status, headers, handshake.body)
         return
     record.status = HTTPStatus.SWITCHING_PROTOCOLS
     record.answered = True

@@ -86,12 +86,17 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
     ) -> "UpstreamResponse":
         """Send the handshake of a WebSocket (RFC 6455 4.1); if it succeeds, the response has a `socket`.
 
+        The body of a rejection is unread.
+
         Raises:
             httpx2.TransportError: There is no response.
         """
-        done = await self._sockets.open(origin, target, headers, subprotocols, connect=connect)
+        socket = await self._sockets.open(origin, target, headers, subprotocols, connect=connect)
+        response = socket.response
+        if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            return UpstreamResponse(response.status, response.headers, response.version, socket=socket)
         return UpstreamResponse(
-            done.status, done.headers, done.http_version, whole=done.body, socket=done.socket
+            response.status, response.headers, response.version, response=response, connection=socket
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -127,7 +132,6 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         status, headers, http_version: Those of the response.
         response: The body, which arrives.
         connection: Where it arrives.
-        whole: The whole body, if it has been read.
         socket: The WebSocket that a handshake has opened.
     """
 
@@ -138,8 +142,7 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         http_version: str,
         *,
         response: ArrivingResponse | None = None,
-        connection: GuardedConnection | None = None,
-        whole: bytes = b"",
+        connection: GuardedConnection | ArrivingMessages | None = None,
         socket: ArrivingMessages | None = None,
     ) -> None:
         self.status = status
@@ -151,7 +154,7 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         """Masks the secrets that were sent to the upstream, in bytes of this response."""
         self._response = response
         self._connection = connection
-        self._peeked = whole
+        self._peeked = b""
         self._masked: RedactedBody | None = None
         self._translate: Callable[[httpx2.TransportError], Exception] | None = None
         self._closed: Callable[[], None] | None = None

@@ -8,7 +8,7 @@ import contextlib
 import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import httpx2
 from wsproto.connection import CLIENT, Connection, ConnectionState
@@ -22,6 +22,7 @@ from proxy.wire.headers import Headers
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, Close
 
 REJECTION_BYTES_MAX: Final = 1024 * 1024
+"""The size limit of the body of a rejected handshake."""
 HEARTBEAT_SECONDS: Final = 50.0
 """A WebSocket gets a ping after this much silence, and counts as lost if half as much silence follows."""
 CLOSE_SECONDS: Final = 2.0
@@ -30,24 +31,6 @@ FRAME_BYTES_MAX: Final = 1024 * 1024
 FRAGMENT_BYTES: Final = 64 * 1024
 FRAMES_AT_ONCE: Final = 500
 """Frames after which others have a turn: one read can hold a hundred thousand that complete no message."""
-
-
-class Handshake(NamedTuple):
-    """The response to the handshake of a WebSocket.
-
-    Args:
-        status: Its status.
-        headers: Its headers.
-        http_version: Such as `1.1`.
-        body: The whole body of a rejection.
-        socket: The WebSocket, if it is open.
-    """
-
-    status: int
-    headers: Headers
-    http_version: str
-    body: bytes = b""
-    socket: "ArrivingMessages | None" = None
 
 
 class SocketOpener:
@@ -73,8 +56,10 @@ class SocketOpener:
         subprotocols: Sequence[str],
         *,
         connect: float | None,
-    ) -> Handshake:
+    ) -> "ArrivingMessages":
         """Send the handshake of a WebSocket (RFC 6455 4.1). The caller bounds the wait for the response.
+
+        If its status is not 101, the upstream has rejected the handshake, and the body is unread.
 
         Raises:
             httpx2.TransportError: There is no response.
@@ -87,16 +72,13 @@ class SocketOpener:
         socket = await dialer.open(lambda _: ArrivingMessages(self), connect)
         response = socket.response
         with contextlib.ExitStack() as failed:
-            failed.callback(response.close)
-            failed.callback(socket.abort)
+            failed.callback(socket.release)
             socket.write(head)
             await response.head()
-            if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
-                body = await _rejection(response)
-                return Handshake(response.status, response.headers, response.version, body)
-            socket.start(_accepted_subprotocol(response, key, subprotocols))
+            if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                socket.start(_accepted_subprotocol(response, key, subprotocols))
             failed.pop_all()
-            return Handshake(response.status, response.headers, response.version, socket=socket)
+        return socket
 
     async def aclose(self) -> None:
         """Close every WebSocket at once, and those that are opened later."""
@@ -213,6 +195,11 @@ class ArrivingMessages(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def release(self) -> None:
+        """Close the connection at once, whose response nobody reads any more."""
+        self.abort()
+        self.response.close()
+
     def write(self, data: bytes) -> None:
         """Write bytes, unless the connection is lost."""
         if self._transport is not None and not self._transport.is_closing():
@@ -233,6 +220,9 @@ class ArrivingMessages(asyncio.Protocol):
         if is_handshake:
             response.feed(data)
         if not response.ended or response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            if response.unread > REJECTION_BYTES_MAX:
+                response.fail(httpx2.ReadError("the body of the rejection is too large"))
+                self.abort()
             return
         if is_handshake:
             self._pause_reading()
@@ -422,12 +412,3 @@ def _accepted_subprotocol(response: ArrivingResponse, key: bytes, subprotocols: 
     ):
         raise httpx2.RemoteProtocolError("the response does not accept the handshake of the WebSocket")
     return chosen[0].decode() if chosen else None
-
-
-async def _rejection(response: ArrivingResponse) -> bytes:
-    body = bytearray()
-    while data := await response.read():
-        body += data
-        if len(body) > REJECTION_BYTES_MAX:
-            raise httpx2.ReadError("the body of the rejection is too large")
-    return bytes(body)

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
+from proxy.upstream.websocket import REJECTION_BYTES_MAX
 from proxy.wire.websocket import MESSAGE_BYTES_MAX
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
@@ -324,6 +325,43 @@ async def test_a_rejected_token_is_replaced_unseen(run_proxy: RunProxy, gateway:
     assert len(set(seen)) == 2
     assert (line["status"], line["outcome"], line["replays"]) == (101, "ok", len(seen) - 1)
     assert all(token.removeprefix("Bearer ") not in str(proxy.lines) for token in seen)
+
+
+async def test_a_rejection_whose_body_never_ends_delays_no_new_token(
+    run_proxy: RunProxy, gateway: RunningGateway
+) -> None:
+    seen = list[str]()
+
+    async def script(talk: Conversation) -> None:
+        seen.append(*talk.request.header("Authorization"))
+        if len(set(seen)) == 1:
+            await talk.say(b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/plain\r\n\r\nno")
+        else:
+            await talk.answer(b"{}", status="403 Forbidden")
+        await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=gateway.credential) as proxy,
+    ):
+        assert await refused(proxy) == (403, {})
+    assert len(set(seen)) == 2
+
+
+@pytest.mark.parametrize("ending", ["cut", "too large"])
+async def test_a_rejection_that_cannot_be_read_is_502(run_proxy: RunProxy, ending: str) -> None:
+    size = REJECTION_BYTES_MAX + 1 if ending == "too large" else 1
+
+    async def script(talk: Conversation) -> None:
+        head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % (2 * size)
+        await talk.say(head + bytes(size))
+        talk.writer.close()
+
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url) as proxy:
+        status, body = await refused(proxy)
+        line = await the_line(proxy)
+    assert (status, body["error"]["code"]) == (502, "upstream_bad_response")
+    assert line["outcome"] == "upstream_bad_response"
 
 
 async def test_a_token_that_is_always_rejected_is_502(run_proxy: RunProxy) -> None:

@@ -21,7 +21,7 @@ from proxy.upstream.websocket import FRAME_BYTES_MAX, REJECTION_BYTES_MAX, Arriv
 from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, NO_CODE, Close
 from tests.loopback import until
 from tests.raw_upstream import Conversation, raw_upstream
-from tests.upstream.build import PATIENCE
+from tests.upstream.build import PATIENCE, read_all
 
 HEAD: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 Message = str | bytes
@@ -384,10 +384,19 @@ async def test_the_body_of_a_rejection_is_read_up_to_a_limit() -> None:
 
     async with answered(lambda _: rejection(REJECTION_BYTES_MAX)) as response:
         assert (response.status, response.headers[0], response.socket) == (403, (b"X-A", b"b"), None)
-        assert len(await response.read()) == REJECTION_BYTES_MAX
-    with pytest.raises(httpx2.ReadError):
-        async with answered(lambda _: rejection(REJECTION_BYTES_MAX + 1)):
-            pass
+        assert await read_all(response) == bytes(REJECTION_BYTES_MAX)
+    async with answered(lambda _: rejection(4 * REJECTION_BYTES_MAX)) as response:
+        arriving = response._response
+        assert arriving is not None
+        await until(lambda: arriving.error is not None)
+        with pytest.raises(httpx2.ReadError):
+            await read_all(response)
+
+
+async def test_a_rejection_is_returned_before_its_body_has_arrived() -> None:
+    async with answered(lambda _: b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 9\r\n\r\n{") as response:
+        assert (response.status, await response.read()) == (401, b"{")
+        await response.aclose()
 
 
 async def test_a_cancelled_handshake_closes_its_connection() -> None:

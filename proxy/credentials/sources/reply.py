@@ -17,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 from xml.etree import ElementTree as ET
 
+XML_BYTES_MAX: Final = 128 * 1024
+"""Twice the longest token: an element takes several times as long as the same bytes of JSON."""
 _DEPTH_MAX: Final = 50
 _DTD: Final = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _COOKIE: Final = re.compile(r"\s*([^=;\s]+)\s*=\s*(\"[^\"]*\"|[^;]*)")
@@ -33,7 +35,8 @@ def parse_body(body: bytes) -> object:
         return json.loads(body)
     except (ValueError, RecursionError):
         pass
-    if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") or _DTD.search(body):
+    is_text = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"\0" not in body  # not UTF-16
+    if not is_text or len(body) > XML_BYTES_MAX or _DTD.search(body):
         return None
     try:
         root = ET.fromstring(body)  # noqa: S314 - nothing expands without a DTD
