@@ -295,7 +295,7 @@ class UpstreamForbidden(UpstreamError):
     Its 401 is returned as a 403, because the caller's own key is not at fault.
 
     Args:
-        answer: The upstream's error, if it is in OpenAI's envelope. Its `code` is replaced by ours.
+        error: The upstream's error, if it is in OpenAI's envelope. Its `code` is replaced by ours.
         message: The upstream's message, if it is not.
         reason: The reason for the log.
     """
@@ -309,16 +309,16 @@ class UpstreamForbidden(UpstreamError):
         self,
         message: str | None = None,
         *,
-        answer: Mapping[str, object] | None = None,
+        error: Mapping[str, object] | None = None,
         reason: str | None = None,
     ) -> None:
         super().__init__(message, reason=reason)
-        self.answer = answer
+        self.error = error
 
     def envelope(self) -> ErrorEnvelope:
         """Return the upstream's own error with our code."""
         own = super().envelope()["error"]
-        return {"error": cast(ErrorDetail, {**own, **(self.answer or {}), "code": self.code})}
+        return {"error": cast(ErrorDetail, {**own, **(self.error or {}), "code": self.code})}
 
 
 class UpstreamTimeout(UpstreamError):

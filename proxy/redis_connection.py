@@ -126,7 +126,7 @@ def translated_errors(address: str = "Redis") -> Iterator[None]:
 def _explain(error: Exception, address: str) -> str:
     """Explain an error without the text of Redis, which may repeat the command."""
     if isinstance(error, TimeoutError | RedisTimeout):
-        return f"{address}: no answer in time; check that it runs, and redis_timeout"
+        return f"{address}: no reply in time; check that it runs, and redis_timeout"
     if isinstance(error, AuthenticationError | NoPermissionError):
         return f"{address}: access denied ({type(error).__name__}); check user and password in redis_url"
     if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):

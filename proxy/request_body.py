@@ -225,7 +225,7 @@ class BoundedBody:
     async def discard(self, seconds: float) -> None:
         """Drop all further bytes for a while, because a caller that is still sending reads no response."""
         if self.withheld and not self.wanted.is_set():
-            return  # Nothing arrives, and the caller waits for the answer.
+            return  # Nothing arrives, and the caller waits for the response.
         self._discarding = True
         self._unread.clear()
         self._drained.set()

@@ -120,7 +120,7 @@ def _load(name: str, holder: str) -> "Encoding":
     import tiktoken
 
     found: list[Encoding] = []
-    failed: list[str] = ["no answer in time"]
+    failed: list[str] = ["no response in time"]
 
     def load() -> None:
         try:

@@ -63,7 +63,7 @@ FAILURE_WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
         "no connection in time",
         "a firewall may drop the packets: check host, port and network, or raise the timeout",
     ),
-    _K.READ_TIMEOUT: ("connected, but no answer in time", "look at the server, or raise the timeout"),
+    _K.READ_TIMEOUT: ("connected, but no response in time", "look at the server, or raise the timeout"),
     _K.CERTIFICATE_EXPIRED: ("its certificate has expired", "the server's operator must renew it"),
     _K.CERTIFICATE_NOT_YET_VALID: ("its certificate is not valid yet", "check the clocks of both machines"),
     _K.CERTIFICATE_SELF_SIGNED: (
@@ -90,11 +90,11 @@ FAILURE_WORDS: Final[dict[FailureKind, tuple[str, str]]] = {
         "check that this port speaks TLS, and that no firewall or proxy cuts it",
     ),
     _K.PROXY_REFUSED: ("the proxy did not open the connection", "check its password and what it allows"),
-    _K.CLOSED: ("the connection was closed before an answer", "try again, and look at the server's log"),
+    _K.CLOSED: ("the connection was closed before a response", "try again, and look at the server's log"),
     _K.RESET: ("the connection was reset", "look at the logs of the server and of any proxy in between"),
-    _K.CUT_OFF: ("the answer broke off", "look at the server's log"),
+    _K.CUT_OFF: ("the response broke off", "look at the server's log"),
     _K.TLS_EXPECTED: ("the port speaks TLS", "write https:// instead of http://"),
-    _K.NOT_HTTP: ("the answer is not HTTP", "check the port: another kind of server listens there"),
+    _K.NOT_HTTP: ("the response is not HTTP", "check the port: another kind of server listens there"),
     _K.BAD_URL: ("the URL is not valid", "check its spelling"),
     _K.OTHER: ("the request failed", "look at the server's log"),
 }  # fmt: skip

@@ -205,7 +205,25 @@ def test_names_and_log_events_use_the_words_of_the_glossary() -> None:
     assert NAMED_REFUSE - with_word == set(), "a name of the list is not used any more"
 
 
-def names(tree: ast.Module) -> Iterator[str]:
+def test_no_variable_calls_a_response_an_answer() -> None:
+    relay = (
+        "proxy/upstream/",
+        "proxy/server/",
+        "proxy/wire/",
+        "proxy/lifecycle/",
+        "proxy/asgi.py",
+        "proxy/app.py",
+    )
+    assert [
+        f"{path}:{node.lineno}"
+        for path, tree in MODULES.items()
+        if path.startswith((*relay, "proxy/blueprints/exchange.py", "proxy/blueprints/realtime.py"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name | ast.arg) and {*names(node)} & {"answer", "answers"}
+    ] == []
+
+
+def names(tree: ast.AST) -> Iterator[str]:
     """Yield the names in a module, and in quotes the strings that are names, such as those of log events."""
     for node in ast.walk(tree):
         match node:

@@ -75,7 +75,7 @@ async def test_a_silent_redis_times_out_and_closing_does_not_wait_for_it(
     async with asyncio.timeout(PATIENCE):
         async with connected(store.url, redis_timeout=0.05) as redis:
             store.pause()
-            with pytest.raises(StoreUnavailable, match=r": no answer in time; "):
+            with pytest.raises(StoreUnavailable, match=r": no reply in time; "):
                 await redis.run("PING")
         store.resume()
 

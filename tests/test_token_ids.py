@@ -107,7 +107,7 @@ def test_a_silent_network_does_not_delay_the_start_indefinitely(
     monkeypatch.setattr("tiktoken.get_encoding", lambda _: end_of_test.wait())
     monkeypatch.setattr("proxy.token_ids.LOAD_SECONDS", 0.01)
     try:
-        with pytest.raises(SettingsError, match="no answer in time"):
+        with pytest.raises(SettingsError, match="no response in time"):
             load_token_texts(settings(tmp_path))
     finally:
         end_of_test.set()

@@ -144,7 +144,7 @@ async def test_a_missing_client_certificate_is_suggested(ask: Ask, tmp_path: Pat
         (closes, {FailureKind.CLOSED, FailureKind.RESET}, "if this port speaks TLS, write https://"),
         (resets, {FailureKind.RESET}, "the connection was reset"),
         (sends_a_tls_alert, {FailureKind.TLS_EXPECTED}, "the port speaks TLS; write https:// instead"),
-        (breaks_off, {FailureKind.CUT_OFF}, "the answer broke off"),
+        (breaks_off, {FailureKind.CUT_OFF}, "the response broke off"),
     ],
 )
 async def test_plain_http(ask: Ask, serve: Any, kinds: set[FailureKind], words: str) -> None:
@@ -209,7 +209,7 @@ async def test_a_slow_response() -> None:
         url = f"http://127.0.0.1:{port}"
         kind, said = told(await ask_by_httpx2(url, trust=False), url)
     assert kind is FailureKind.READ_TIMEOUT
-    assert "connected, but no answer in time" in said
+    assert "connected, but no response in time" in said
 
 
 async def test_an_unknown_name(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 WAIT_SECONDS: Final = 3.0
 """The timeout of each step: to connect, and to read."""
-ANSWER_BYTES_MAX: Final = 200
+RESPONSE_BYTES_MAX: Final = 200
 
 
 def health(url: str) -> int:
@@ -19,7 +19,7 @@ def health(url: str) -> int:
     try:
         connection.request("GET", parts.path or "/")
         response = connection.getresponse()
-        text = response.read(ANSWER_BYTES_MAX).decode(errors="replace").strip()
+        text = response.read(RESPONSE_BYTES_MAX).decode(errors="replace").strip()
     except (OSError, HTTPException, ValueError) as error:
         print(f"{url}: {error}", file=sys.stderr)
         return 1

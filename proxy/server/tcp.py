@@ -34,10 +34,10 @@ def unacknowledged(connection: socket.socket | None) -> int:
         import fcntl
         import termios
 
-        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        unsent = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError, ImportError, AttributeError):  # ValueError: the socket is closed
         return 0
-    return int(struct.unpack("i", answer)[0])
+    return int(struct.unpack("i", unsent)[0])
 
 
 def prepare_reset(connection: socket.socket | None) -> None:

@@ -116,7 +116,7 @@ class ExchangeClock:
         if self._total_due is not None and now >= self._total_due:
             self._expire("the whole exchange took too long")
         elif since is not None and self._idle is not None and now >= since + self._idle:
-            self._expire("silence in mid-answer")
+            self._expire("silence in the middle of the response")
         else:
             self._arm(now)
 

@@ -19,7 +19,7 @@ from proxy.wire.response_end import End, ResponseMeter
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Names and values of all headers of a response, and as many of its trailers."""
 HEADERS_MAX: Final = 256
-INTERIM_ANSWERS_MAX: Final = 1000
+INTERIM_RESPONSES_MAX: Final = 1000
 """More 1xx responses to one request are a defect or an attack."""
 FRAMING_RATIO: Final = 16
 """Bytes of chunk sizes and extensions for each byte of the body, beyond `HEAD_BYTES_MAX`."""
@@ -237,8 +237,8 @@ class ArrivingResponse:
             self._reject("the length of the response is ambiguous")
         if status < HTTPStatus.OK and status != HTTPStatus.SWITCHING_PROTOCOLS:
             self.interim += 1
-            if framings or self.interim > INTERIM_ANSWERS_MAX:
-                self._reject("the upstream sent too many interim answers, or one with a body")
+            if framings or self.interim > INTERIM_RESPONSES_MAX:
+                self._reject("the upstream sent too many interim responses, or one with a body")
             self._is_interim = True
             return
         self.status, self._has_head = status, True

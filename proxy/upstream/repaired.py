@@ -54,8 +54,8 @@ class ResponseRepairs:
         """Return a buffer for the start of the response; None if no repair applies to it."""
         compressed = (find_header(headers, b"content-encoding") or b"identity").lower() != b"identity"
         known = self._call.shape is not None
-        answers = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
-        if not self or compressed or not answers or method in {"HEAD", "OPTIONS"}:
+        is_success = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
+        if not self or compressed or not is_success or method in {"HEAD", "OPTIONS"}:
             return None
         return ResponsePrefix(self._repairs, self._call, find_header(headers, b"content-type"))
 
@@ -84,7 +84,7 @@ class ResponsePrefix:
         """
         self._held += chunk
         if len(self._held) > WHOLE_BYTES_MAX:
-            raise InvalidResponse("an answer that is too long to be repaired")
+            raise InvalidResponse("a response that is too long to be repaired")
         if self._is_events is None:
             self._is_events = self._detect_events()
 

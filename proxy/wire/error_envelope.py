@@ -45,7 +45,7 @@ def forbidden_error(status: int, body: bytes) -> UpstreamForbidden:
     if isinstance(held, dict):
         error = held.get("error")
         if isinstance(error, dict) and isinstance(error.get("message"), str):
-            return UpstreamForbidden(answer=error, reason=reason)
+            return UpstreamForbidden(error=error, reason=reason)
         messages = (error, held.get("message"), held.get("detail"), held.get("msg"), held.get("error_msg"))
         text = next((message for message in messages if isinstance(message, str)), "")
     elif text.lstrip().startswith("<"):

@@ -93,7 +93,7 @@ def read_stream_usage(events: bytes) -> Usage | None:
     return None
 
 
-def estimate_usage(charge: Charge, prompt_bytes: int, answer_bytes: int, events: int) -> Usage:
+def estimate_usage(charge: Charge, prompt_bytes: int, response_bytes: int, events: int) -> Usage:
     """Estimate the usage of an exchange that does not report it.
 
     The estimate is zero only if the endpoint charges nothing.
@@ -101,7 +101,7 @@ def estimate_usage(charge: Charge, prompt_bytes: int, answer_bytes: int, events:
     Args:
         charge: How the endpoint charges.
         prompt_bytes: The size of the request, if it depends on the number of tokens.
-        answer_bytes: The number of response bytes received.
+        response_bytes: The number of response bytes received.
         events: The number of events received; 0 if the response is not an event stream.
     """
     if charge is Charge.NOTHING:
@@ -109,10 +109,10 @@ def estimate_usage(charge: Charge, prompt_bytes: int, answer_bytes: int, events:
     prompt = max(1, prompt_bytes // _BYTES_PER_TOKEN)
     if charge is Charge.MEDIA:
         return Usage(prompt, MEDIA_TOKENS)
-    if charge is Charge.PROMPT or not answer_bytes:
+    if charge is Charge.PROMPT or not response_bytes:
         return Usage(prompt, 0)
     pieces = max(1, events)
-    return Usage(prompt, pieces + max(0, answer_bytes - pieces * _FRAME_BYTES) // _BYTES_PER_TOKEN)
+    return Usage(prompt, pieces + max(0, response_bytes - pieces * _FRAME_BYTES) // _BYTES_PER_TOKEN)
 
 
 def read_event_usage(payload: bytes) -> Usage | None:

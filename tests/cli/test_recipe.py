@@ -242,7 +242,7 @@ async def test_an_unreachable_or_silent_endpoint_exits_1(capsys: Printed, unused
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await run("--curl", f"curl -m 0.1 http://127.0.0.1:{port}/") == 1
-    assert "no answer in time" in capsys.readouterr().err
+    assert "no response in time" in capsys.readouterr().err
 
 
 async def test_an_endless_reply_ends_at_the_timeout(capsys: Printed) -> None:
@@ -258,7 +258,7 @@ async def test_an_endless_reply_ends_at_the_timeout(capsys: Printed) -> None:
     async with await asyncio.start_server(dripping, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await run("--curl", f"curl -m 0.1 http://127.0.0.1:{port}/") == 1
-    assert "no answer in time" in capsys.readouterr().err
+    assert "no response in time" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

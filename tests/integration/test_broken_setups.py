@@ -100,13 +100,13 @@ SETUPS = [
     # --- the token endpoint
     token("nobody listens", "http://127.0.0.1:{closed}", "the token endpoint http://127.0.0.1:{closed}: connection refused", "check the host and the port, and that the server is running"),
     token("an unknown host", "http://auth.corp.invalid", "http://auth.corp.invalid:80: the host name is unknown", "check its spelling, and this machine's DNS"),
-    token("a port that never answers", "http://127.0.0.1:{silent}", "connected, but no answer in time", "look at the server, or raise the timeout"),
+    token("a port that never answers", "http://127.0.0.1:{silent}", "connected, but no response in time", "look at the server, or raise the timeout"),
     token("TLS to a plain port", "https://127.0.0.1:{plain}", "the port does not speak TLS", "write http:// instead of https://"),
-    token("plain HTTP to a TLS port", "http://127.0.0.1:{tls}", "the connection was closed before an answer", "if this port speaks TLS, write https:// instead of http://"),
+    token("plain HTTP to a TLS port", "http://127.0.0.1:{tls}", "the connection was closed before a response", "if this port speaks TLS, write https:// instead of http://"),
     token("a certificate that has expired", "https://127.0.0.1:{expired}", "its certificate has expired", "the server's operator must renew it", more=('ca_file = "{expired_ca}"',)),
     token("a self-signed certificate", "https://127.0.0.1:{tls}", "its certificate is self-signed", "name that certificate, or the one of your company's CA, in ca_file"),
     token("a certificate for another name", "https://127.0.0.1:{other}", "its certificate is for another host name", "write the name that the certificate has", more=('ca_file = "{other_ca}"',)),
-    token("another kind of server", "http://127.0.0.1:{ssh}", "the answer is not HTTP", "another kind of server listens there"),
+    token("another kind of server", "http://127.0.0.1:{ssh}", "the response is not HTTP", "another kind of server listens there"),
     token("a wrong secret", "http://127.0.0.1:{refuses}", "answered 401 (invalid_client)", "check the id, the secret and all other fields of the request", 'error_description  "the client is unknown"'),
     token("a wrong path", "http://127.0.0.1:{missing}", "answered 404", "check the path of the URL"),
     token("a redirect", "http://127.0.0.1:{moved}", "answered 302; redirects are not followed", "set the final URL"),
@@ -126,7 +126,7 @@ SETUPS = [
     online("an upstream by TLS on a plain port", "https://127.0.0.1:{plain}/v1", "the port does not speak TLS", "write http:// instead of https://"),
     online("an upstream that refuses the token", "http://127.0.0.1:{refuses}/v1", "rejects the token", "check the credential: its scope, its audience"),
     online("a base_url without its version", "http://127.0.0.1:{missing}", "answered 404 with an HTML page", "check that base_url has its version, such as /v1"),
-    online("an upstream that never answers", "http://127.0.0.1:{silent}/v1", "http://127.0.0.1:{silent}: connected, but no answer in time", "look at the server", more=("timeouts = {{ first_byte = 0.3 }}",)),
+    online("an upstream that never answers", "http://127.0.0.1:{silent}/v1", "http://127.0.0.1:{silent}: connected, but no response in time", "look at the server", more=("timeouts = {{ first_byte = 0.3 }}",)),
 ]  # fmt: skip
 
 

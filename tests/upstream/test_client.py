@@ -464,7 +464,7 @@ async def test_a_lost_connection_is_a_bad_response_and_no_timeout() -> None:
         with pytest.raises(BadResponse) as caught:
             await client.open(build_request(), build_record())
     assert (caught.value.reason or "").startswith(
-        f"{upstream.url}: the connection was closed before an answer"
+        f"{upstream.url}: the connection was closed before a response"
     )
 
 
@@ -511,7 +511,7 @@ async def test_a_response_that_breaks_off_is_aborted(cut: str) -> None:
         go_on.set()
         with pytest.raises(Aborted) as broken:
             await response.read()
-        assert "the answer broke off" in (broken.value.reason or "")
+        assert "the response broke off" in (broken.value.reason or "")
         await response.aclose()
 
 

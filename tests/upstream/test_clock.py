@@ -178,7 +178,7 @@ async def test_the_gap_is_measured_from_the_beginning_of_the_current_wait() -> N
         clock.stop_waiting()
     await asyncio.sleep(7)
     clock.start_waiting()
-    assert await reader.outcome() == (10 * 59 + 7 + 60, "silence in mid-answer")
+    assert await reader.outcome() == (10 * 59 + 7 + 60, "silence in the middle of the response")
 
 
 @virtually
@@ -190,7 +190,7 @@ async def test_the_time_of_the_caller_is_not_a_gap() -> None:
     await asyncio.sleep(10 * HOUR)  # the caller takes its time
     assert reader.errors == []
     clock.start_waiting()
-    assert await reader.outcome() == (10 * HOUR + 60, "silence in mid-answer")
+    assert await reader.outcome() == (10 * HOUR + 60, "silence in the middle of the response")
 
 
 @virtually

@@ -22,7 +22,7 @@ from proxy.upstream.connections import (
     GuardedConnection,
     UpstreamConnector,
 )
-from proxy.upstream.http1 import INTERIM_ANSWERS_MAX, ArrivingResponse
+from proxy.upstream.http1 import INTERIM_RESPONSES_MAX, ArrivingResponse
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from proxy.upstream.websocket import ArrivingMessages
 from tests.loopback import until
@@ -251,7 +251,7 @@ async def test_callers_who_leave_do_not_keep_others_from_used_connections() -> N
 
 
 async def test_a_flood_of_interim_answers_ends_the_request() -> None:
-    flood = b"HTTP/1.1 103 Early Hints\r\n\r\n" * (INTERIM_ANSWERS_MAX + 1)
+    flood = b"HTTP/1.1 103 Early Hints\r\n\r\n" * (INTERIM_RESPONSES_MAX + 1)
     async with raw_upstream(says(flood + OK)) as upstream, eager() as transport:
         with pytest.raises(httpx2.RemoteProtocolError):
             await send(transport, upstream.url)

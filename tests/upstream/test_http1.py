@@ -14,7 +14,7 @@ from proxy.upstream.http1 import (
     FRAMING_RATIO,
     HEAD_BYTES_MAX,
     HEADERS_MAX,
-    INTERIM_ANSWERS_MAX,
+    INTERIM_RESPONSES_MAX,
     ArrivingResponse,
     request_head,
 )
@@ -127,7 +127,7 @@ LARGE: Final = {
     "long head": HEAD + b"X: " + b"a" * (HEAD_BYTES_MAX + 1) + b"\r\nContent-Length: 2\r\n\r\nok",
     "many headers": HEAD + b"X: y\r\n" * (HEADERS_MAX + 1) + b"Content-Length: 2\r\n\r\nok",
     "endless first line": b"HTTP/1.1 200 " + b"a" * (HEAD_BYTES_MAX + 1),
-    "flood of interim answers": b"HTTP/1.1 102 Processing\r\n\r\n" * (INTERIM_ANSWERS_MAX + 1) + NEXT,
+    "flood of interim answers": b"HTTP/1.1 102 Processing\r\n\r\n" * (INTERIM_RESPONSES_MAX + 1) + NEXT,
     "long chunk extension": CHUNKED + b"2;" + b"x" * 8 * HEAD_BYTES_MAX,
     "long trailers": CHUNKED + b"0\r\n" + b"X: y\r\n" * HEAD_BYTES_MAX,
     "endless trailer": CHUNKED + b"0\r\nX: " + b"y" * 8 * HEAD_BYTES_MAX,

@@ -1,7 +1,7 @@
 // The link to the service: the session, the event stream with its reconnects, and the posts.
 //
-// The browser resumes a broken stream by itself, with the id of the last event. What it gives up on (a rejection, a 5xx, an
-// end for good) is opened anew here, after a pause that grows, from the last id that was seen.
+// The browser resumes a broken stream by itself, with the id of the last event. What it gives up on (a rejection, a 5xx,
+// an end for good) is opened anew here, after a pause that grows, from the last id that was seen.
 import { Slices } from "./slices.js";
 
 const FIRST_PAUSE_MS = 500;

@@ -26,7 +26,7 @@ from proxy.wire.event_stream import EVENT_END, EVENT_STREAM
 from proxy.wire.headers import Headers, find_header, media_type
 from proxy.wire.redaction import Expansion, Redactor
 
-ANSWER_BYTES_MAX: Final = 2 * 1024 * 1024
+RESPONSE_BYTES_MAX: Final = 2 * 1024 * 1024
 CHECK_SECONDS: Final = 60.0
 _HEADERS: Final[Headers] = [
     (b"accept", b"application/json"),
@@ -306,7 +306,7 @@ async def _read(
             timed.end = ReadOutcome.UNREADABLE
             return
         timed.pieces.append((now(), len(received)))
-        if len(received) > ANSWER_BYTES_MAX:
+        if len(received) > RESPONSE_BYTES_MAX:
             timed.end = ReadOutcome.TOO_LARGE
             return
         if enough is not None and enough(received):
@@ -316,7 +316,7 @@ async def _read(
 
 def _expand(expansion: Expansion, piece: bytes) -> bytes:
     expanded = expansion.expand(piece)
-    while expansion.has_more and len(expanded) <= ANSWER_BYTES_MAX:
+    while expansion.has_more and len(expanded) <= RESPONSE_BYTES_MAX:
         expanded += expansion.expand()
     return expanded
 
@@ -352,7 +352,7 @@ def _of_status(timed: TimedResponse, *, has_credential: bool) -> str:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "rate_limited"
     if status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT} and timed.is_html:
-        return "front_server_gets_no_answer"
+        return "front_server_gets_no_response"
     return "server_failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "request_rejected"
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from proxy.cli.doctor.api import Api, CheckFailed, ReadOutcome, TimedResponse, error_in, first_object
 from proxy.cli.doctor.arrivals import Timing, buffering_cause
 from proxy.cli.doctor.findings import Finding
-from proxy.cli.doctor.models import not_an_answer
+from proxy.cli.doctor.models import unusable_response
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import END_MARKER, EVENT_END, begins_like_events
 from proxy.wire.headers import find_header
@@ -73,7 +73,7 @@ async def check_whole(api: Api, model: str) -> list[Finding]:
         )
     except CheckFailed as error:
         return [error.finding]
-    fault = _fault_of(api, response, model) or not_an_answer(api, response)
+    fault = _fault_of(api, response, model) or unusable_response(api, response)
     if fault is not None:
         return [fault]
     if response.end is not ReadOutcome.WHOLE:
@@ -112,7 +112,7 @@ async def check_stream(api: Api, model: str, *, for_clients: bool) -> list[Findi
         return [fault]
     looks_like_events = begins_like_events(response.body) is True
     if not response.is_event_stream and not looks_like_events:
-        fault = not_an_answer(api, response)
+        fault = unusable_response(api, response)
         return [fault or api.found("not_streamed")]
     fault = _fault_of_events(api, response)
     if fault is not None:
@@ -152,9 +152,9 @@ def _fault_of_events(api: Api, response: TimedResponse) -> Finding | None:
 
 def _cut(api: Api, response: TimedResponse) -> Finding:
     if response.end is ReadOutcome.TIMEOUT:
-        identity = "stream_stalled" if response.pieces else "no_answer"
+        identity = "stream_stalled" if response.pieces else "no_response"
         return api.found(identity, seconds=_rounded(response.seconds))
-    return api.found("answer_too_large" if response.end is ReadOutcome.TOO_LARGE else "stream_broken")
+    return api.found("response_too_large" if response.end is ReadOutcome.TOO_LARGE else "stream_broken")
 
 
 def _remarks(api: Api, response: TimedResponse, *, for_clients: bool) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Final
 from proxy.cli.doctor.api import Api, CheckFailed, TimedResponse, first_object
 from proxy.cli.doctor.chat import RAGFLOW_SECONDS, check_first_piece
 from proxy.cli.doctor.findings import Finding
-from proxy.cli.doctor.models import not_an_answer
+from proxy.cli.doctor.models import unusable_response
 from proxy.wire.endpoints import EMBEDDINGS, RERANK, Endpoint
 
 TEXT: Final = "Test if the api key is available"
@@ -100,7 +100,7 @@ async def _ask(api: Api, path: str, body: object, endpoint: Endpoint, model: str
         response = await api.ask(path, body, endpoint=endpoint, model=model)
     except CheckFailed as error:
         return error.finding
-    fault = api.rejected(response, model) or not_an_answer(api, response)
+    fault = api.rejected(response, model) or unusable_response(api, response)
     is_rejection = response.status == HTTPStatus.BAD_REQUEST and "drop_params" in response.error
     if fault is not None and not is_rejection:
         return fault

@@ -69,10 +69,10 @@ def _without_list(api: Api, response: TimedResponse) -> Finding:
     rejected = api.rejected(response)
     if rejected is not None:
         return rejected
-    return not_an_answer(api, response) or api.found("models_unreadable")
+    return unusable_response(api, response) or api.found("models_unreadable")
 
 
-def not_an_answer(api: Api, response: TimedResponse) -> Finding | None:
+def unusable_response(api: Api, response: TimedResponse) -> Finding | None:
     """Return the finding for a 200 that is not a response of an API; None if it is JSON without an error."""
     if response.is_html:
         return api.found("answered_html")

@@ -291,7 +291,7 @@ def _google_request(session: "requests.Session", deadline: float) -> "Request":
             reply = send(url, method, body, headers, seconds, **options)
             if is_temporary(reply.status) or 300 <= reply.status < 400:
                 # After a TransportError the SDK would retry.
-                raise exceptions.ResponseError("no answer", retryable=True)
+                raise exceptions.ResponseError("no response", retryable=True)
             return reply
 
     return OneAttempt(session)
@@ -432,11 +432,11 @@ def _bedrock_error(error: Exception) -> TokenFetchError:
         return error
     broken = (CredentialRetrievalError, HTTPClientError, MetadataRetrievalError, NoConnection)
     temporary = any(
-        isinstance(each, broken) or (isinstance(each, ClientError) and _is_temporary_answer(each))
+        isinstance(each, broken) or (isinstance(each, ClientError) and _is_temporary_error(each))
         for each in causes(error)
     )
     return TokenFetchError(f"bedrock returned no token: {type(error).__name__}", permanent=not temporary)
 
 
-def _is_temporary_answer(error: "ClientError") -> bool:
+def _is_temporary_error(error: "ClientError") -> bool:
     return is_temporary(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))

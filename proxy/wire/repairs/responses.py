@@ -191,7 +191,7 @@ def _check_answered(shape: Shape | None, response: Members) -> None:
         return
     items = open_list(response.get(name))
     if not items:
-        raise InvalidResponse(f"an answer without {name}")
+        raise InvalidResponse(f"a response without {name}")
     if shape is Shape.CHAT:
         message = open_object((open_object(items[0]) or {}).get("message"))
         if message is None:

@@ -84,7 +84,7 @@ async def test_a_stream_without_text_is_a_failure(script: Script, finding: str) 
     assert (await found(script, lambda api: check_first_piece(api, MODEL)))[0] == [finding]
 
 
-@pytest.mark.parametrize(("events", "finding"), [((), "no_answer"), ((LAST,), "stream_stalled")])
+@pytest.mark.parametrize(("events", "finding"), [((), "no_response"), ((LAST,), "stream_stalled")])
 async def test_a_stream_that_stalls_ends_with_the_time_limit(events: tuple[bytes, ...], finding: str) -> None:
     stalls = streams(*events, then=Conversation.caller_left)
     ids, _ = await found(stalls, lambda api: check_first_piece(api, MODEL), seconds=paced(0.5))

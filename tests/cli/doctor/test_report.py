@@ -27,7 +27,7 @@ def report(language: str, *, stream: io.StringIO) -> str:
 def test_plain_lines_have_no_colours() -> None:
     assert report("en", stream=io.StringIO()).splitlines() == [
         "ok      url: a.example is 192.0.2.1",
-        "failed  url: the connection broke in the middle of the answer",
+        "failed  url: the connection broke in the middle of the response",
         "        cause: The gateway or a server in between cut it, often after its own timeout.",
         "        cure: Raise the timeouts on the way, such as nginx's `proxy_read_timeout`.",
         "        log: the [bold]log[/bold] [31m",

@@ -162,7 +162,7 @@ SETUPS = [
     gateway("a stream without an end", "stream_unfinished", at="unfinished"),
     gateway("a stream that breaks", "stream_broken", at="cut"),
     gateway("a stream that breaks at once", "stream_broken", at="cut_at_once"),
-    gateway("a stream that never begins", "no_answer", at="never_begins", more=SHORT),
+    gateway("a stream that never begins", "no_response", at="never_begins", more=SHORT),
     gateway("a stream that stalls", "stream_stalled", at="stalls", more=SHORT),
     gateway("an error in a stream", "stream_error", at="fails_inside"),
     gateway("a stream without [DONE]", "stream_without_done", at="no_done", status=0),
@@ -181,7 +181,7 @@ SETUPS = [
     gateway("a rerank of another shape", "rerank_unreadable", at="tei", more=("--rerank-model", "m-rerank")),
     url("nginx that buffers", "buffered_by_nginx", at="{nginx}/buffered/v1"),
     url("nginx that compresses", "stream_compressed", at="{nginx}/gzipped/v1", status=0),
-    url("nginx in front of nothing", "front_server_gets_no_answer", at="{nginx}/nobody/v1"),
+    url("nginx in front of nothing", "front_server_gets_no_response", at="{nginx}/nobody/v1"),
 ]  # fmt: skip
 FOLLOWS = {"skipped", "no_embedding_model"}
 """What a failure brings with it."""

@@ -99,7 +99,7 @@ async def test_a_reply_that_never_arrives(begun: bytes) -> None:
 
     async with raw_upstream(stall) as issuer:
         error = await failure_of(recipe_of(url=issuer.url, timeout=0.05))
-    assert error.reason.startswith(f"the token endpoint {issuer.url}: connected, but no answer in time; ")
+    assert error.reason.startswith(f"the token endpoint {issuer.url}: connected, but no response in time; ")
     assert not error.permanent
 
 
