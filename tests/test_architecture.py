@@ -150,6 +150,22 @@ def test_the_table_of_packages_shows_the_layers_and_the_imports() -> None:
     assert table == imports_by_row(table)
 
 
+def test_what_the_architecture_says_where_to_look_exists() -> None:
+    """Each path must exist, and each name after it must be a name of that module."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    places = re.findall(
+        r"`(proxy/[\w./]+)`(?:: ((?:`\w+`(?:, | and |, and )?)+))?",
+        text.partition("\n## Where to look\n")[2].partition("\n## ")[0],
+    )
+    assert [path for path, _ in places if not (ROOT / path).exists()] == []
+    assert [
+        f"{path}: {name}"
+        for path, after in places
+        for name in re.findall(r"\w+", after.replace(" and ", " "))
+        if name not in names(MODULES[path])
+    ] == []
+
+
 def test_importing_has_no_effect() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_EFFECT], cwd=ROOT, check=True)
 
