@@ -1,6 +1,5 @@
 """The application: wiring, error handlers, lifespan. Importing this module has no effect."""
 
-import contextlib
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Final
@@ -10,18 +9,17 @@ from quart import request as quart_request
 from werkzeug.exceptions import HTTPException
 
 from proxy.access import is_public
-from proxy.app_parts import EXTENSION, AppParts, app_parts
+from proxy.app_parts import EXTENSION, app_parts, open_app_parts
 from proxy.asgi import Application, HttpRequest, RelaySteps, http_request, to_quart
 from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
-from proxy.config_snapshots import merge_settings, open_snapshots
+from proxy.config_snapshots import merge_settings
 from proxy.cors import allow_pages
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
-from proxy.status.service import StatusService
 from proxy.telemetry import get_logger
 from proxy.telemetry.readings import HttpServerReading
 from proxy.telemetry.worker_reports import WorkerReports
@@ -54,13 +52,26 @@ def create_app(
     # Every exchange has its own timeouts; Quart's would cut streams silently.
     app.config["RESPONSE_TIMEOUT"] = None
     _bound_bodies(app, settings)
+    _register_views(app, settings)
+    _register_checks(app, settings)
+    style = api_docs.load_style()
+
+    @app.while_serving
+    async def lifespan() -> AsyncGenerator[None]:
+        opened = open_app_parts(settings, drain or Drain(), style, token_folder, worker_reports, server)
+        async with opened as parts:
+            app.extensions[EXTENSION] = parts
+            app.serving.set()
+            yield
+
+    return app
+
+
+def _register_views(app: Quart, settings: Settings) -> None:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    app.register_blueprint(ops.blueprint)
-    app.register_blueprint(index.blueprint)
-    app.register_blueprint(offload.blueprint)
-    app.register_blueprint(status.blueprint)
-    app.register_blueprint(api_docs.blueprint)
+    for module in (ops, index, offload, status, api_docs):
+        app.register_blueprint(module.blueprint)
     if settings.chat is not None:
         # Imported here because the chat's libraries take 5 MB.
         from proxy.blueprints import chat
@@ -70,6 +81,9 @@ def create_app(
         app.register_blueprint(chat.blueprint)
     app.register_blueprint(llm_proxy.blueprint, url_prefix=ORIGINAL_MOUNT)
     app.register_blueprint(llm_proxy.blueprint, name="api_llm_proxy_at_root")
+
+
+def _register_checks(app: Application, settings: Settings) -> None:
     app.before_request(check_request)
     if settings.cors is not None:  # Preflights are well-formed, and have no key.
         allow_pages(app, settings.cors)
@@ -79,26 +93,6 @@ def create_app(
         app.register_error_handler(kind, answer_error)
     if settings.cors is None:  # Its library adds headers to the response of Quart.
         app.relay_steps = RelaySteps(admit, reject)
-
-    style = api_docs.load_style()
-
-    @app.while_serving
-    async def lifespan() -> AsyncGenerator[None]:
-        ending = drain or Drain()
-        async with (
-            open_snapshots(settings, ending, token_folder, server) as snapshots,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            page = StatusService(lambda: snapshots.current, worker_reports, ending)
-            app.extensions[EXTENSION] = AppParts(snapshots, page, worker_reports, style)
-            await stack.enter_async_context(page.offered())
-            if worker_reports is not None:
-                metrics = worker_reports.offered("metrics", lambda: snapshots.current.metrics.render()[0])
-                await stack.enter_async_context(metrics)
-            app.serving.set()
-            yield
-
-    return app
 
 
 async def reload(app: Application, settings: Settings) -> None:

@@ -93,6 +93,7 @@ class WorkerState:
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
     traces: "ExchangeTracer | None" = None
+    """The tracer; None without `[traces]`."""
 
     def forget_callers(self, names: Collection[str]) -> None:
         """Remove callers from the metrics."""
@@ -105,28 +106,25 @@ class Services:
     """The objects that serve requests, built from one snapshot of the configuration."""
 
     settings: Settings
+    worker: WorkerState
+    """What the snapshots of all configurations share."""
     access: AccessControl
-    limits: CallerLimits
     credentials: CredentialRegistry
     routing: Routing
     attempts: Attempts
     models: ModelList
-    drain: Drain
     metrics: Metrics
-    usage: UsageTotals
-    exchanges: ExchangeTotals
-    held: HeldBytes
-    load: Load
-    traces: "ExchangeTracer | None"
-    """The tracer; None without `[traces]`."""
-    traffic: Traffic | None
-    """The counters of the status page; None if there is no such page."""
     users: RefCount = field(default_factory=RefCount)
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """The counters of the status page; None if there is no such page."""
+        return None if self.settings.status is None else self.worker.traffic
 
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here: not draining, the default credential not known broken."""
-        if self.drain.announced:
+        if self.worker.drain.announced:
             return False
         default = self.settings.routes.default
         names = [default] if isinstance(default, str) else [*default]
@@ -197,13 +195,12 @@ async def open_services(
         routing = Routing(settings, clients, None if previous is None else previous.routing)
         yield Services(
             settings=settings,
+            worker=state,
             access=AccessControl(settings.access, () if settings.cors is None else settings.cors.origins),
-            limits=state.limits,
             credentials=credentials,
             routing=routing,
             attempts=Attempts(settings.limits, state.drain, token_texts),
             models=ModelList(settings, clients),
-            drain=state.drain,
             metrics=Metrics(
                 credentials.readings,
                 state.usage,
@@ -212,12 +209,6 @@ async def open_services(
                 state.exchanges,
                 functools.partial(_read_worker, settings, state),
             ),
-            usage=state.usage,
-            exchanges=state.exchanges,
-            held=state.held,
-            load=state.load,
-            traces=state.traces,
-            traffic=None if settings.status is None else state.traffic,
         )
 
 

@@ -107,7 +107,8 @@ def exchange() -> Iterator[Exchange]:
     app = Application("tests")
     app.config["BODY_TIMEOUT"] = 60
     app.config["RESPONSE_TIMEOUT"] = None
-    services = SimpleNamespace(exchanges=ExchangeTotals(), traffic=None, traces=None)
+    worker = SimpleNamespace(exchanges=ExchangeTotals(), traces=None)
+    services = SimpleNamespace(worker=worker, traffic=None)
     app.extensions[EXTENSION] = SimpleNamespace(snapshots=SimpleNamespace(current=services))
     with capture_logs(processors=[merge_contextvars]) as lines:
         exchange = Exchange(app, lines)
@@ -155,7 +156,7 @@ async def test_an_exchange_that_cannot_be_logged_fails_visibly(exchange: Exchang
     async def view() -> str:
         return "hello"
 
-    exchange.app.extensions[EXTENSION].snapshots.current.exchanges = Broken()
+    exchange.app.extensions[EXTENSION].snapshots.current.worker.exchanges = Broken()
     exchange.arrives()
     with pytest.raises(ExceptionGroup, match="unhandled errors") as failed:
         await exchange.run()

@@ -41,7 +41,7 @@ async def credential() -> Response:
     if not hmac.compare_digest(secret, offload.secret.reveal().encode()):
         raise Unauthenticated(reason="wrong secret of [offload]")
     caller = services.access.identify(headers, http.peer, http.local_address)
-    answers = services.exchanges.offload_answers
+    answers = services.worker.exchanges.offload_answers
     try:
         response = await _answer(services, offload, caller, find_header(headers, b"x-offload-path") or b"")
     except ProxyError as error:
@@ -57,7 +57,8 @@ async def _answer(services: Services, offload: Offload, caller: Caller, path: by
     target = find_target("POST", path)
     caller.check_endpoint(target.endpoint)
     plan = services.routing.plan(target.endpoint, None, caller)
-    obstacle = "draining" if services.drain.announced else find_obstacle(settings, offload, plan, caller)
+    is_draining = services.worker.drain.announced
+    obstacle = "draining" if is_draining else find_obstacle(settings, offload, plan, caller)
     if obstacle:
         kept = {"Cache-Control": f"max-age={offload.cache_seconds}"}
         raise EndpointForbidden(f"the proxy has to relay this request: {obstacle}", headers=kept)

@@ -27,7 +27,8 @@ async def readyz() -> Response:
     if current_services().ready:
         return _plain("ok", HTTPStatus.OK)
     return _plain(
-        "draining" if current_services().drain.announced else "no token", HTTPStatus.SERVICE_UNAVAILABLE
+        "draining" if current_services().worker.drain.announced else "no token",
+        HTTPStatus.SERVICE_UNAVAILABLE,
     )
 
 

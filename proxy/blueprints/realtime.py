@@ -125,7 +125,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
         route = services.routing.choose(request.endpoint, request.model, request.caller)
         record.upstream = route.upstream
         clock = ExchangeClock(route.timeouts)
-        closing.enter_context(services.drain.watch(clock))
+        closing.enter_context(services.worker.drain.watch(clock))
         headers = request_headers(self.scope["headers"], request_id=record.request_id)
         if record.span is not None:
             names = (route.upstream, request.endpoint.name, request.model)

@@ -17,7 +17,7 @@ async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
     exchange.caller = caller
     exchange.record.caller = caller.name
     exchange.count_load(caller)
-    await exchange.services.limits.count_request(caller)
+    await exchange.services.worker.limits.count_request(caller)
 
 
 async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None:

@@ -74,7 +74,7 @@ class ExchangeScope:
         Raises:
             ServerOverloaded: the process is overloaded, and the caller already uses its share.
         """
-        load = self.services.load
+        load = self.services.worker.load
         load.begin(caller, self.services.settings.limits.max_loop_lag)
         self._is_waiting = True
         self.closing.callback(load.end, caller)
@@ -84,7 +84,7 @@ class ExchangeScope:
         """Note that the response begins, or that there will be none."""
         if self._is_waiting and self.caller is not None:
             self._is_waiting = False
-            self.services.load.answer(self.caller)
+            self.services.worker.load.answer(self.caller)
 
     async def count_stream(self, caller: Caller) -> None:
         """Count the exchange as a stream of its caller, once, until its end.
@@ -93,7 +93,7 @@ class ExchangeScope:
             RateLimited: the caller has too many streams.
         """
         if not self._is_counted_stream:
-            await self.closing.enter_async_context(self.services.limits.streams.counted(caller))
+            await self.closing.enter_async_context(self.services.worker.limits.streams.counted(caller))
             self._is_counted_stream = True
 
     def count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
@@ -114,12 +114,12 @@ class ExchangeScope:
             # Only a model that the upstream answered for becomes a label of the metrics.
             model = (record.model or "") if record.status in _ANSWERED else OTHER_MODEL
             names = (caller.name, model, record.upstream or "")
-            self.services.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
-        await self.services.limits.count_usage(caller, record, endpoint)
+            self.services.worker.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+        await self.services.worker.limits.count_usage(caller, record, endpoint)
 
     async def __aenter__(self) -> Self:
         self._context.__enter__()
-        traces = self._current().traces
+        traces = self._current().worker.traces
         if traces is not None:
             self.record.span = traces.begin(self.record.method, self.record.path, self._headers or [])
         return self
@@ -139,7 +139,7 @@ class ExchangeScope:
             if self.record.span is not None and not self.record.quiet:
                 self.record.span.end(self.record.fields())
             services = self._current()
-            services.exchanges.count(self.record)
+            services.worker.exchanges.count(self.record)
             if services.traffic is not None:
                 services.traffic.count(self.record)
             self.is_logged = True

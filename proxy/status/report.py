@@ -35,9 +35,9 @@ def read_report(services: Services) -> StatusReport | None:
         return None
     return StatusReport(
         ready=services.ready,
-        draining=services.drain.announced,
-        running=services.drain.running,
-        streams=services.limits.streams.running(),
+        draining=services.worker.drain.announced,
+        running=services.worker.drain.running,
+        streams=services.worker.limits.streams.running(),
         traffic=services.traffic.reading(),
         credentials=services.credentials.readings(),
         upstreams=services.routing.readings(),

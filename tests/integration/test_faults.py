@@ -330,7 +330,7 @@ async def test_an_error_of_the_upstream_is_forwarded_once(run_proxy: RunProxy, e
     assert body == b'data: {"choices": []}\n\n' + error
     line = proxy.exchanges[-1]
     assert (line["status"], line["outcome"], line["reason"]) == (200, "error_inside", "error")
-    assert [key.outcome for key in proxy.services.exchanges.requests] == ["error_inside"]
+    assert [key.outcome for key in proxy.services.worker.exchanges.requests] == ["error_inside"]
 
 
 @pytest.mark.parametrize("ending", ["stays open", "breaks"])

@@ -38,7 +38,7 @@ async def test_a_request_over_the_limit_is_rejected_and_the_others_are_served(
         raw_caller(proxy.url) as two,
         raw_caller(proxy.url) as three,
     ):
-        held = proxy.services.held
+        held = proxy.services.worker.held
         for caller in (one, two):
             await caller.write(HEAD + BODY[:-1])
         await until(lambda: held.total == 2 * len(BODY) - 2)
@@ -59,7 +59,7 @@ async def test_a_request_over_the_limit_is_rejected_and_the_others_are_served(
 
 async def test_the_bytes_of_a_caller_who_leaves_are_released(run_proxy: RunProxy) -> None:
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
-        held = proxy.services.held
+        held = proxy.services.worker.held
         async with raw_caller(proxy.url) as caller:
             await caller.write(HEAD + BODY[:-1])
             await until(lambda: held.total == len(BODY) - 1)

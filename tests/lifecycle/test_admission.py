@@ -28,13 +28,15 @@ def services() -> Services:
     return cast(
         Services,
         SimpleNamespace(
-            limits=CallerLimits(),
-            usage=UsageTotals(),
-            exchanges=ExchangeTotals(),
-            traces=None,
+            worker=SimpleNamespace(
+                limits=CallerLimits(),
+                usage=UsageTotals(),
+                exchanges=ExchangeTotals(),
+                traces=None,
+                load=Load(LoopLag()),
+            ),
             traffic=None,
             settings=SimpleNamespace(limits=Limits(), logs=Logs()),
-            load=Load(LoopLag()),
             users=RefCount(),
         ),
     )
@@ -129,8 +131,8 @@ async def test_tokens_are_counted_at_the_end_under_known_model_names(
         await admit_request(exchange, request_of(caller, endpoint=EMBEDDINGS))
         exchange.record.upstream, exchange.record.status = "u", status
         exchange.record.add_usage(8, 2)
-        assert [*services.usage] == []
-    assert [*services.usage] == [(UsageKey("a", label, "u"), (8, 2))]
+        assert [*services.worker.usage] == []
+    assert [*services.worker.usage] == [(UsageKey("a", label, "u"), (8, 2))]
     async with scope(services) as exchange:
         with pytest.raises(RateLimited, match="token quota"):
             await admit_caller(exchange, caller)

@@ -24,7 +24,9 @@ def totals() -> ExchangeTotals:
 @pytest.fixture
 def exchange(totals: ExchangeTotals) -> ExchangeScope:
     """A scope that has not been entered; without a caller, it uses nothing of the services but the totals."""
-    services = cast(Services, SimpleNamespace(exchanges=totals, traces=None, traffic=None))
+    services = cast(
+        Services, SimpleNamespace(worker=SimpleNamespace(exchanges=totals, traces=None), traffic=None)
+    )
     return ExchangeScope(ExchangeRecord("id", "POST", "/v1/models"), lambda: services)
 
 
@@ -107,11 +109,8 @@ async def test_services_are_held_from_the_first_use_to_the_end() -> None:
             self.count -= 1
 
     users, counts = Users(), list[int]()
-    services = Services.__new__(Services)
-    object.__setattr__(services, "users", users)
-    object.__setattr__(services, "exchanges", ExchangeTotals())
-    object.__setattr__(services, "traffic", None)
-    object.__setattr__(services, "traces", None)
+    worker = SimpleNamespace(exchanges=ExchangeTotals(), traces=None)
+    services = cast(Services, SimpleNamespace(users=users, worker=worker, traffic=None))
     async with ExchangeScope(ExchangeRecord("id", "GET", "/"), lambda: services) as exchange:
         assert users.count == 0
         assert exchange.services is services
