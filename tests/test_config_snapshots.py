@@ -15,7 +15,7 @@ from proxy.config_snapshots import NEEDS_RESTART
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
-from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy
+from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy, patient
 from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller, raw_caller
@@ -28,10 +28,10 @@ JSON = "Content-Type: application/json"
 def settings(
     folder: Path, upstream: str, *, key: str = KEY, credential: str = STATIC, more: str = ""
 ) -> Settings:
-    """A whole configuration."""
+    """A whole configuration, as `run_proxy` would change it."""
     path = folder / "other.toml"
     path.write_text(SETTINGS.format(key=key, upstream=upstream, credential=credential, options="", more=more))
-    return load_settings(path, {})
+    return patient(load_settings(path, {}))
 
 
 async def status_of(caller: RawCaller, key: str = KEY) -> int:
