@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
         return self._cycle is not None
 
     def start(self, cycle: Cycle) -> None:
-        """Start a request, or let it wait behind the one that is being answered.
+        """Start a request, or let it wait until the current response is complete.
 
         Raises:
             RequestRejected: 400, too many wait.

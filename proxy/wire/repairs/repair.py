@@ -102,7 +102,7 @@ class Repair:
         steps: Its decorated functions. Those of one stage run in this order.
         clients: The clients that need it, with versions if known.
         sets: The sets that it belongs to.
-        stages: The stages at which it runs without a function of its own.
+        stages: Stages at which other code calls it, if it has no functions for them.
     """
 
     def __init__(
