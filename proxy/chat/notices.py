@@ -70,7 +70,7 @@ NOTHING_TO_ANSWER: Final = Notice(
     "nothing_to_answer", ("还没有可以重新回答的问题。", "There is no question yet to answer again.")
 )
 NO_ANSWER: Final = Notice(
-    "no_response", ("模型没有给出回答，请再试一次。", "The model gave no answer, please try again.")
+    "no_answer", ("模型没有给出回答，请再试一次。", "The model gave no answer, please try again.")
 )
 REJECTED: Final = Notice(
     "rejected",
