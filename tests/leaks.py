@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.pace import paced
+from tests.waiting import look_again
 
 LEFT_BEHIND_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.02
 
 
 def open_descriptors() -> dict[int, str]:
@@ -35,4 +35,4 @@ async def nothing_left_behind() -> AsyncIterator[None]:
             return
         new = sorted({*now.values()} - {*descriptors.values()})
         assert asyncio.get_running_loop().time() < deadline, (new_tasks, new)
-        await asyncio.sleep(LOOK_SECONDS)
+        await look_again()

@@ -12,6 +12,7 @@ from proxy.cli.server import load_server_config
 from proxy.server.other_servers import OURS, serve_on
 from proxy.server.serve import serve
 from tests.pace import PATIENCE, paced
+from tests.waiting import look_again
 
 SERVER_LOG = "tests.loopback"
 CONNECTIONS = 10_000
@@ -61,7 +62,7 @@ async def until_accepting(host: str, port: int) -> None:
             try:
                 _, writer = await asyncio.open_connection(host, port)
             except ConnectionError:
-                await asyncio.sleep(0.01)
+                await look_again()
             else:
                 writer.close()
                 return

@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.waiting import delay
+
 NONCE: Final = re.compile(rb"nonce=([A-Za-z]+-\d+)")
 _LATER_SECONDS: Final = 0.04
 _THINKING_SECONDS: Final = (0.0, 0.0, 0.0005, 0.002)
@@ -117,7 +119,7 @@ async def second_answer_later(talk: Talk) -> None:
 async def second_answer_before_the_next_request(talk: Talk) -> None:
     """Answer again a moment later, and read the next request only then."""
     await honest(talk)
-    await asyncio.sleep(talk.random.uniform(0, _LATER_SECONDS))
+    await delay(talk.random.uniform(0, _LATER_SECONDS))
     await talk.say(talk.answer())
 
 
@@ -320,7 +322,7 @@ async def misbehaving_upstream(
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
                     draw = random.Random(f"{seed}:{Talk.nonce_of(head).decode()}")
-                    await asyncio.sleep(draw.choice(_THINKING_SECONDS))
+                    await delay(draw.choice(_THINKING_SECONDS))
                     own.requests += 1
                     is_stream = draw.random() < 0.5 if streams is None else streams
                     await choose(draw)(Talk(head, reader, writer, draw, is_stream))

@@ -97,4 +97,4 @@ async def test_an_exchange_that_starts_after_stop_all_is_stopped_too() -> None:
     drain.stop_all()
     clock = ExchangeClock(Timeouts())
     with drain.watch(clock), pytest.raises(Draining):
-        await first_byte(clock, asyncio.sleep(10))
+        await first_byte(clock, asyncio.Event().wait())

@@ -1,6 +1,7 @@
 """The rules for tests in CONTRIBUTING.md, one test each."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -36,3 +37,40 @@ def test_every_module_has_a_test_file_in_the_mirrored_folder() -> None:
     modules = [path for path in sorted(PACKAGE.rglob("*.py")) if defines_something(path)]
     without = {path.relative_to(PACKAGE).as_posix() for path in modules if not has_tests(path)}
     assert without == {*WITHOUT_TESTS_OF_THEIR_OWN}
+
+
+# --- time
+
+SLEEPS: Final = {"asyncio.sleep", "time.sleep"}
+VIRTUAL_TIME: Final = {"run_virtually", "virtually"}
+MAY_SLEEP: Final = TESTS / "waiting.py"
+
+
+def is_program(path: Path) -> bool:
+    """Whether a module belongs to a program, such as the benchmarks, and not to the tests."""
+    folders = path.relative_to(TESTS).parents[:-1]
+    return any((TESTS / folder / "__main__.py").exists() for folder in folders)
+
+
+def real_sleeps(tree: ast.Module) -> Iterator[int]:
+    """Yield the lines in which a module sleeps in real time. `sleep(0)` only lets other tasks run."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    if VIRTUAL_TIME & {alias.name for each in imports for alias in each.names}:
+        return
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="asyncio" | "time", names=names):
+                if any(alias.name == "sleep" for alias in names):
+                    yield node.lineno
+            case ast.Call(func=ast.Attribute(attr="sleep") as function, args=[seconds]):
+                if ast.unparse(function) in SLEEPS and ast.unparse(seconds) != "0":
+                    yield node.lineno
+
+
+def test_only_the_module_for_real_waits_sleeps() -> None:
+    paths = [path for path in sorted(TESTS.rglob("*.py")) if not is_program(path) and path != MAY_SLEEP]
+    assert [
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in paths
+        for line in real_sleeps(ast.parse(path.read_text(encoding="utf-8")))
+    ] == []

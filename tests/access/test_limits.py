@@ -14,6 +14,7 @@ from tests.loopback import until
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
+from tests.waiting import delay
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
@@ -168,7 +169,7 @@ async def test_usage_is_counted_even_if_the_caller_disconnects_at_once(
     count = Counting.add
 
     async def slow(self: Counting, limit: RateLimitItem, *account: str, amount: int) -> None:
-        await asyncio.sleep(0.05)
+        await delay(0.05)
         await count(self, limit, *account, amount=amount)
 
     monkeypatch.setattr(Counting, "add", slow)

@@ -95,7 +95,7 @@ async def test_a_stop_reaches_the_process_that_runs_the_dialogue(open_both: Open
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(stopped(here.channels, "c"))
             other = group.create_task(stopped(here.channels, "other"))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
             asked = time.monotonic()
             await there.channels.request_stop("c")
             reason, when = await waiting

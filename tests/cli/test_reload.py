@@ -10,6 +10,7 @@ import pytest
 from proxy.cli import reload
 from proxy.cli.reload import QUIET_SECONDS, wait_until_stable
 from proxy.errors import SettingsError
+from tests.waiting import delay
 
 PIECES = [b"[access]\n", b"keys = [\n", b'{ name = "a", key = "sk-a",\n', b'models = ["cheap"] },\n]\n']
 
@@ -21,7 +22,7 @@ async def test_a_file_is_loaded_only_when_it_is_complete(tmp_path: Path) -> None
         with path.open("wb", buffering=0) as file:
             for piece in PIECES:
                 file.write(piece)
-                await asyncio.sleep(QUIET_SECONDS / 2)
+                await delay(QUIET_SECONDS / 2)
 
     path.write_bytes(b"")
     async with asyncio.TaskGroup() as group:
@@ -51,7 +52,7 @@ async def test_a_file_that_keeps_changing_is_rejected_with_a_remedy(
         while True:
             with path.open("ab") as file:
                 file.write(b"# more\n")
-            await asyncio.sleep(0.05)
+            await delay(0.05)
 
     async with asyncio.TaskGroup() as group:
         writer = group.create_task(write_on())

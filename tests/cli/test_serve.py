@@ -29,6 +29,7 @@ from tests.pace import PATIENCE
 from tests.ports import free_port
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
+from tests.waiting import look_again
 
 
 async def endless(talk: Conversation) -> None:
@@ -464,4 +465,4 @@ async def accepting(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
                 return
-            await asyncio.sleep(0.05)
+            await look_again()

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Final
 
 from tests.raw_upstream import Conversation
+from tests.waiting import delay
 
 JSON: Final = "Content-Type: application/json"
 EVENT: Final = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": null}]}\n\n'
@@ -71,7 +72,7 @@ class FaultyUpstream:
         with contextlib.suppress(ConnectionError):
             while True:
                 await talk.chunk(EVENT)
-                await asyncio.sleep(TICK_SECONDS)
+                await delay(TICK_SECONDS)
 
     async def silent(self, talk: Conversation) -> None:
         await talk.caller_left()

@@ -22,6 +22,7 @@ from tests.conftest import KEY, SETTINGS, RunningGateway, RunProxy
 from tests.nginx import LOCATIONS, nginx_before
 from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
+from tests.waiting import look_again
 
 DIALOGUES = int(os.environ.get("PROXY_TEST_DIALOGUES", "30"))
 AT_ONCE = 10
@@ -224,8 +225,8 @@ def _next_message(site: flask.Flask, messages: Iterator[object]) -> bytes:
 async def until_subscribed(server: RedisServer, channel: str) -> None:
     """Wait until both we and flask-sse listen."""
     async with redis.asyncio.Redis.from_url(server.url) as client, asyncio.timeout(PATIENCE):
-        while (await client.pubsub_numsub(channel))[0][1] < 2:  # noqa: ASYNC110  Redis sets no event
-            await asyncio.sleep(0.01)
+        while (await client.pubsub_numsub(channel))[0][1] < 2:
+            await look_again()
 
 
 async def _first_block(stream: Stream) -> bytes:

@@ -19,6 +19,7 @@ from tests.documents import DOCUMENTS, MIGRATIONS, fences
 from tests.nginx import nginx_serving
 from tests.pace import PATIENCE
 from tests.ports import free_port
+from tests.waiting import look_again
 
 SCRIPT = ROOT / "tests/cli/original_script.py"
 ORIGINAL_KEY = "fake key"
@@ -105,7 +106,7 @@ async def listening(port: int, *command: str, **environment: str) -> AsyncIterat
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
-                await asyncio.sleep(0.02)
+                await look_again()
                 continue
             writer.close()
             break

@@ -16,6 +16,7 @@ from tests.ports import free_port
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation
 from tests.raw_upstream import raw_upstream as raw_upstream_that_waits
+from tests.waiting import delay
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
@@ -224,7 +225,7 @@ async def test_the_total_timeout_ends_an_endless_stream(run_proxy: RunProxy) -> 
         await talk.start_stream()
         while True:
             await talk.chunk(b": ping\n\n")
-            await asyncio.sleep(0.02)
+            await delay(0.02)
 
     async with (
         raw_upstream(script) as upstream,

@@ -17,9 +17,10 @@ from proxy.wire.headers import HOP_BY_HOP, NOT_FORWARDED, NOT_RETURNED, OPENAI_A
 from tests.conftest import KEY, STATIC, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
 from tests.nginx import caller_through, nginx_serving
-from tests.pace import paced
+from tests.pace import PATIENCE, paced
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, Script, raw_upstream
+from tests.waiting import look_again
 
 CONFIG = Path(__file__).parents[2] / "config/nginx"
 DISK_IN_MEMORY = "/dev/shm"  # noqa: S108  a path in the file under test
@@ -215,7 +216,7 @@ async def test_a_removed_key_is_rejected_within_the_cache_time(run_proxy: RunPro
         async with asyncio.timeout(paced(4)):
             while answer.status != 401:
                 answer, _ = await ask(caller)
-                await asyncio.sleep(0.05)
+                await look_again()
 
 
 async def test_the_cached_response_is_used_while_the_proxy_is_unavailable(
@@ -228,7 +229,11 @@ async def test_the_cached_response_is_used_while_the_proxy_is_unavailable(
         caller = await stack.enter_async_context(caller_through(nginx))
         await ask(caller)
         await running.aclose()
-        await asyncio.sleep(2.1)  # cache_seconds: nginx has to ask again
+        async with asyncio.timeout(PATIENCE):
+            while "connect() failed" not in (tmp_path / "error.log").read_text():  # nginx has to ask again
+                answer, _ = await ask(caller)
+                assert answer.status == 200
+                await look_again()
         answer, _ = await ask(caller)
         assert answer.status == 200
         answer, text = await ask(caller, path="/v1/embeddings")

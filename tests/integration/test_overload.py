@@ -5,7 +5,6 @@ import contextlib
 import json
 import re
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.conftest import KEY, SETTINGS, STATIC, RunningProxy, RunProxy
 from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
+from tests.waiting import block_loop
 
 OTHER_KEY = "sk-other-41c9e0"
 OTHER = f'[[access.keys]]\nname = "other"\nkey = "{OTHER_KEY}"\n'
@@ -121,7 +121,7 @@ async def test_a_flood_of_connections_is_an_overload_though_the_loop_is_on_time(
 async def keep_blocking() -> None:
     """Block the event loop again and again, as too much work does."""
     while True:
-        time.sleep(BLOCKED_SECONDS)  # noqa: ASYNC251 - this is the overload
+        block_loop(BLOCKED_SECONDS)
         await asyncio.sleep(0)
 
 

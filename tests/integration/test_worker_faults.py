@@ -33,6 +33,7 @@ from tests.ports import free_port
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 from tests.tls_servers import listening, make_certificate
+from tests.waiting import delay, look_again
 
 pytestmark = [
     pytest.mark.fleet,
@@ -48,7 +49,6 @@ CALLERS: Final = 8
 """At once: with a chance of 127 in 128, both workers serve some of them."""
 WORKERS: Final = 2
 LEFT_BEHIND_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.05
 FAILURES: Final = 2
 SHORT_SECONDS: Final = paced(2.0)
 """The life of a token of the issuer that dies."""
@@ -119,7 +119,7 @@ class Service:
         async with asyncio.timeout(PATIENCE):
             while (seen := {*await self.each(fault)}) != {wanted}:
                 assert seen <= {wanted, *meanwhile}
-                await asyncio.sleep(LOOK_SECONDS)
+                await look_again()
 
     def open_sockets(self) -> int:
         """Of both workers."""
@@ -202,12 +202,12 @@ async def nothing_is_left_behind(running: Service) -> AsyncIterator[None]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(paced(LEFT_BEHIND_SECONDS)):
             # A worker may have accepted a connection only after the first look.
-            while (  # noqa: ASYNC110 - other processes set no event
+            while (
                 service.open_sockets() > service.sockets
                 or service.upstream.connections
                 or await service.attempts_running()
             ):
-                await asyncio.sleep(LOOK_SECONDS)
+                await look_again()
             return
     left = f"{service.open_sockets()} sockets, not {service.sockets}"
     pytest.fail(f"{left}, and {service.upstream.connections} of the upstream")
@@ -319,7 +319,7 @@ async def test_a_caller_who_reads_slowly_gets_everything(running: Service) -> No
         body = b""
         while data := await caller.chunk():
             body += data
-            await asyncio.sleep(0.01)
+            await delay(0.01)
         assert answer.status == 200
         return body
 

@@ -11,6 +11,7 @@ from proxy.server.limits import ConnectionLimits
 from tests.loopback import until
 from tests.server.conftest import Echo, Message, served
 from tests.server.raw import GET, HOST, bodies, head, part, refusal, start
+from tests.waiting import delay
 
 
 async def test_pipelined_requests_are_bounded() -> None:
@@ -54,7 +55,7 @@ async def test_a_slow_head_is_408_even_while_bytes_arrive() -> None:
         ended = asyncio.get_running_loop().create_task(caller.rest())
         while not ended.done():
             caller.writer.write(b"a")
-            await asyncio.sleep(0.05)
+            await delay(0.05)
         assert refusal(ended.result())[0] == 408
         caller.writer.close()
 
@@ -77,7 +78,7 @@ async def test_a_slow_body_is_408_and_the_application_gets_the_reason() -> None:
         ended = asyncio.get_running_loop().create_task(caller.rest())
         while not ended.done():
             caller.writer.write(b"a")
-            await asyncio.sleep(0.05)
+            await delay(0.05)
         assert refusal(ended.result())[0] == 408
         caller.writer.close()
     assert app.disconnects == ["slow_body"]
@@ -155,5 +156,5 @@ async def test_a_caller_who_reads_slowly_but_steadily_stays_connected() -> None:
             end = loop.time() + 8
             while loop.time() < end:
                 assert await loop.sock_recv(caller, 1024)
-                await asyncio.sleep(0.1)
+                await delay(0.1)
             assert app.reason is None

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.telemetry import Metrics
 from proxy.telemetry.loop_lag import PERIOD_SECONDS, REQUEST_TURNS, WINDOW_SECONDS, LoopLag
 from tests.loopback import until
+from tests.waiting import block_loop
 
 
 def samples(lag: LoopLag) -> dict[str, float]:
@@ -30,7 +31,7 @@ async def test_work_that_takes_turns_with_much_other_work_is_late_though_no_turn
 
     async def work() -> None:
         while True:
-            time.sleep(0.0005)  # noqa: ASYNC251 - some work
+            block_loop(0.0005)
             await asyncio.sleep(0)
 
     async with asyncio.TaskGroup() as group:
@@ -41,7 +42,7 @@ async def test_work_that_takes_turns_with_much_other_work_is_late_though_no_turn
             task.cancel()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the length of the queue")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the length of the queue")
 async def test_requests_whose_connections_wait_to_be_accepted_are_late() -> None:
     queued, seconds_per_turn = 50, 0.001
     with contextlib.ExitStack() as stack:
@@ -52,7 +53,7 @@ async def test_requests_whose_connections_wait_to_be_accepted_are_late() -> None
 
         async def work() -> None:
             while True:
-                time.sleep(seconds_per_turn)  # noqa: ASYNC251 - some work
+                block_loop(seconds_per_turn)
                 await asyncio.sleep(0)
 
         async with asyncio.TaskGroup() as group:
@@ -77,7 +78,7 @@ async def test_a_blocked_loop_is_measured() -> None:
     async with asyncio.TaskGroup() as group:
         measuring = group.create_task(lag.measure())
         await asyncio.sleep(0)
-        time.sleep(blocked)  # noqa: ASYNC251 - this is the fault
+        block_loop(blocked)
         await until(lambda: lag.histogram.sum > 0)
         measuring.cancel()
     assert lag.maximum(time.monotonic()) >= blocked - PERIOD_SECONDS - 0.001

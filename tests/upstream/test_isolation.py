@@ -14,6 +14,7 @@ import pytest
 
 from proxy.upstream.transport import UpstreamTransport
 from tests.misbehaving_upstreams import MISBEHAVIOURS, NONCE, UNREADABLE, Script, honest, misbehaving_upstream
+from tests.waiting import delay
 
 REQUESTS: Final = int(os.environ.get("PROXY_TEST_ISOLATION_REQUESTS", "60"))
 SEED: Final = 20261126
@@ -64,7 +65,7 @@ async def take_turns(script: Script, *, streams: bool, requests: int) -> tuple[i
             own += got.count(nonce)
             foreign += [other for other in got if other != nonce]
             if draw.random() < 0.02:  # long enough for connections to be trusted, or to die
-                await asyncio.sleep(draw.choice([0.01, 0.06, 0.1]))
+                await delay(draw.choice([0.01, 0.06, 0.1]))
     return own, foreign
 
 

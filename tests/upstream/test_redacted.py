@@ -1,6 +1,5 @@
 """An upstream that quotes the live token, in whatever way: the caller does not get to see it."""
 
-import asyncio
 import base64
 import gzip
 import json
@@ -16,6 +15,7 @@ from tests.conftest import KEY, RunProxy
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.socket_upstream import socket_upstream
+from tests.waiting import delay
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
@@ -75,7 +75,7 @@ async def test_the_body_of_an_error_does_not_contain_it_wherever_it_is_split(
         await talk.say(f"HTTP/1.1 400 No\r\n{JSON}\r\n{framing}\r\n\r\n".encode())
         for piece in pieces:
             await (talk.chunk(piece) if chunked else talk.say(piece))
-            await asyncio.sleep(0.01)  # a read of its own
+            await delay(0.01)  # a read of its own
         if chunked:
             await talk.end()
 
@@ -176,7 +176,7 @@ async def test_an_error_event_does_not_contain_it(run_proxy: RunProxy, event: by
         whole = b'data: {"choices": []}\n\n' + event % TOKEN.encode()
         for piece in (whole[:60], whole[60:]):
             await talk.chunk(piece)
-            await asyncio.sleep(0.01)
+            await delay(0.01)
         await talk.end()
 
     async with (

@@ -15,6 +15,7 @@ from tests.loopback import until
 from tests.ports import free_port
 from tests.raw_upstream import Conversation, Received, Script, raw_upstream
 from tests.upstream.build import PATIENCE, finish, raw_server, reset, send
+from tests.waiting import until_stable
 
 ALL_PRINTABLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 
@@ -425,10 +426,7 @@ async def test_an_upload_waits_for_an_upstream_that_does_not_read(transport: Ups
 
     async with raw_server(read_nothing) as place, asyncio.TaskGroup() as group:
         sending = group.create_task(send(transport, f"http://{place}", content=endless()))
-        before = -1
-        while before != taken:
-            before = taken
-            await asyncio.sleep(0.1)
+        await until_stable(lambda: taken)
         assert 0 < taken < 1000
         sending.cancel()
         go_on.set()
@@ -449,10 +447,7 @@ async def test_an_unread_body_pauses_its_upstream(transport: UpstreamTransport) 
 
     async with raw_server(pour) as place:
         response = await send(transport, f"http://{place}")
-        before = -1
-        while before != sent:
-            before = sent
-            await asyncio.sleep(0.1)
+        await until_stable(lambda: sent)
         assert sent < 500 * len(piece)
         received = 0
         while chunk := await response.read():

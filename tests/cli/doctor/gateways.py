@@ -21,6 +21,7 @@ from tests.ports import free_port
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
 from tests.tls_servers import listening, make_certificate
+from tests.waiting import delay
 
 Fault = Callable[[Conversation], Awaitable[None]]
 
@@ -75,7 +76,7 @@ def streams(
         await (talk.say(head) if is_old else talk.start_stream())
         for each in events:
             await (talk.say(each) if is_old else talk.chunk(each))
-            await asyncio.sleep(gap)
+            await delay(gap)
         if is_old:
             talk.writer.close()
             return
@@ -91,7 +92,7 @@ def at_once(*headers: str, version: str = "1.1", coded: bool = False) -> Fault:
         if not wants_stream(talk):
             await says(ANSWER)(talk)
             return
-        await asyncio.sleep(HOLD_SECONDS)
+        await delay(HOLD_SECONDS)
         body = gzip.compress(WHOLE_STREAM) if coded else WHOLE_STREAM
         framing = "Connection: close" if version == "1.0" else f"Content-Length: {len(body)}"
         lines = [f"HTTP/{version} 200 OK", "Content-Type: text/event-stream", framing, *headers, "", ""]
@@ -215,7 +216,7 @@ def reply(**more: object) -> dict[str, object]:
 
 def slowly(value: object, seconds: float) -> Fault:
     async def fault(talk: Conversation) -> None:
-        await asyncio.sleep(seconds)
+        await delay(seconds)
         await says(value)(talk)
 
     return fault

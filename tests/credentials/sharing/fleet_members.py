@@ -15,6 +15,7 @@ from proxy.settings import Shared
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import FakeIssuer, replaced
 from tests.pace import PATIENCE, paced
+from tests.waiting import look_again
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 RECIPE = b"one recipe"
@@ -94,5 +95,5 @@ async def replacements(members: list[Member]) -> list[str]:
 async def healed(member: Member) -> None:
     """Wait until a member has a token again."""
     async with asyncio.timeout(PATIENCE):
-        while member.machine.remaining is None:  # noqa: ASYNC110  nothing says so
-            await asyncio.sleep(0.02)
+        while member.machine.remaining is None:
+            await look_again()

@@ -14,8 +14,10 @@ from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.fleet import REDIS_SECONDS
 from tests.credentials.fakes import FakeIssuer, failure_of, reject, replaced
 from tests.credentials.sharing.fleet_members import fleet_of, replacements, tokens_of
+from tests.loopback import until
 from tests.pace import paced
 from tests.redis_server import RedisServer
+from tests.waiting import delay, look_again
 
 FAST = {"redis_timeout": paced(0.5)}
 
@@ -190,29 +192,36 @@ async def test_a_slow_redis_costs_a_flight_no_more_than_a_second(
         await replacements(members)
         assert time.monotonic() - began < REDIS_SECONDS + 0.1 + 2 * 0.15 + 1.0 + SLOW
         # Leases that were left behind are over soon.
-        await asyncio.sleep(2.1 + SLOW)
-        assert not any(key.endswith(b"lease") for key in await store.dump())
+        async with asyncio.timeout(2.1 + SLOW):
+            while any(key.endswith(b"lease") for key in await store.dump()):
+                await look_again()
 
 
 @asynccontextmanager
 async def delayed(server: Path, place: Path, seconds: float) -> AsyncIterator[str]:
     """A way to Redis on which every answer takes its time; its URL."""
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
-                await asyncio.sleep(delay)
+                await delay(seconds)
                 writer.write(data)
         writer.close()
 
+    running = 0
+
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal running
+        running += 1
         up_reader, up_writer = await asyncio.open_unix_connection(server)
         async with asyncio.TaskGroup() as group:
             group.create_task(forward(reader, up_writer, 0.0))
             group.create_task(forward(up_reader, writer, seconds))
+        running -= 1
 
     listener = await asyncio.start_unix_server(connect, place)
     try:
         yield f"unix://{place}"
     finally:
         listener.close()
+        await until(lambda: running == 0)
