@@ -99,7 +99,9 @@ class Caller:
             ModelForbidden: it does, or it may.
         """
         if self.is_limited:
-            models = named_models(message.encode() if isinstance(message, str) else message)
+            # Without the zeros of UTF-16, which some servers detect in a binary message.
+            text = message.encode() if isinstance(message, str) else message.replace(b"\0", b"")
+            models = named_models(text)
             if models is None:
                 raise ModelForbidden(f"{_HIDDEN}: a message may name another one")
             self._check(models)

@@ -82,7 +82,7 @@ class Heartbeat:
 
     async def _as_event(self, response: RelayedResponse) -> bytes:
         """Return a response that is not a stream as an error event, with its own error if it has one."""
-        body = b""
+        body = bytearray()
         with contextlib.suppress(ProxyError):
             async with contextlib.aclosing(_pieces(response)) as pieces:
                 async for chunk in pieces:
@@ -91,7 +91,7 @@ class Heartbeat:
                         break
         self._record.discard_attempt()
         error = BadResponse(reason=f"no stream but a {response.status}, after a heartbeat")
-        return self._failed(error, read_error(body))
+        return self._failed(error, read_error(bytes(body)))
 
     def _failed(self, error: ProxyError, envelope: ErrorEnvelope | None = None) -> bytes:
         self._record.fail(error)

@@ -112,10 +112,10 @@ class ModelList:
         try:
             if response.status != HTTPStatus.OK:
                 raise BadResponse(reason=f"the list of models was answered {response.status}")
-            body = b""
+            body = bytearray()
             while len(body) <= BYTES_MAX and (chunk := await response.read()):
                 body += chunk
-            return body
+            return bytes(body)
         finally:
             await response.aclose()
 
@@ -146,7 +146,7 @@ async def filter_models(response: RelayedResponse, may_use: Callable[[str], bool
 async def _read_whole(response: RelayedResponse) -> bytes:
     if isinstance(response.body, bytes):
         return response.body
-    body = b""
+    body = bytearray()
     try:
         async with contextlib.aclosing(response.body) as chunks:
             async for chunk in chunks:
@@ -155,4 +155,4 @@ async def _read_whole(response: RelayedResponse) -> bytes:
                     raise InvalidResponse("a list of models that is too long")
     except Aborted as error:
         raise BadResponse(reason=error.reason) from error
-    return body
+    return bytes(body)

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.credentials import Token
 from proxy.errors import BadResponse, InvalidResponse
-from proxy.wire.headers import Headers, find_header
+from proxy.wire.headers import Headers
 from proxy.wire.redaction import Expansion, Redactor
 
 TOKENS_REMEMBERED: Final = 3
@@ -50,7 +50,7 @@ def without_coding(headers: Headers) -> Headers:
 
 
 def _coding(headers: Headers) -> bytes:
-    return (find_header(headers, b"content-encoding") or b"").strip().lower()
+    return b",".join(value for name, value in headers if name.lower() == b"content-encoding").strip().lower()
 
 
 class RedactedBody:

@@ -60,6 +60,10 @@ NOT_FORWARDED: Final = HOP_BY_HOP | {
     b"x-http-method-override",
     b"x-method-override",
     b"x-rewrite-url",
+    # Gateways send the request, with our token, to the address in these:
+    b"helicone-openai-api-base",
+    b"helicone-target-url",
+    b"x-portkey-custom-host",
 }
 _NOT_FORWARDED_PREFIXES: Final = (b"access-control-request-", b"proxy-", b"x-forwarded-", b"x-original-")
 

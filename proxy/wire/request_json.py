@@ -19,8 +19,11 @@ MEMBERS_MAX: Final = 2_000
 """An object with more top-level members is not rewritten, because each one takes a step."""
 
 _NAMES: Final = frozenset({"model", "stream"})
-_WORDS_FOR_MODELS: Final = ("model", "engine", "deployment", "fallback", "extra_body", "litellm")
-"""Gateways merge `extra_body` and `litellm_params` into the request."""
+_WORDS_FOR_MODELS: Final = (
+    "model", "engine", "deployment", "fallback", "extra_body", "litellm", "router_settings", "user_config",
+    "portkey", "preset",
+)  # fmt: skip
+"""Gateways merge `extra_body` and `litellm_params` into the request, and read routes from the last four."""
 _NAME_CHARACTERS_MIN: Final = min(map(len, (*_NAMES, *_WORDS_FOR_MODELS)))
 _NAME_CHARACTERS_MAX: Final = max(map(len, _NAMES)) * 3  # folding case shortens a string to a third at most
 _OCCURRENCES_MAX: Final = 2

@@ -57,7 +57,13 @@ def test_a_key_limited_to_models_may_use_no_endpoint_that_hides_them_unless_it_i
 
 
 @pytest.mark.parametrize(
-    "message", ['{"session": {"model": "other"}}', b'{"model": "gpt-4o", "x": {"model": "other"}}']
+    "message",
+    [
+        '{"session": {"model": "other"}}',
+        b'{"model": "gpt-4o", "x": {"model": "other"}}',
+        '{"model": "other"}'.encode("utf-16"),
+        '{"model": "other"}'.encode("utf-32-be"),
+    ],
 )
 def test_a_message_must_name_no_other_model(message: str | bytes) -> None:
     LIMITED.check_message('{"session": {"model": "gpt-4o"}}')

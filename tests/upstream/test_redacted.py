@@ -131,7 +131,7 @@ async def test_an_error_that_is_compressed_is_expanded(
         assert await caller.body(answer) == body.replace(TOKEN.encode(), b"*" * len(TOKEN))
 
 
-@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip"])
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "identity\r\nContent-Encoding: gzip"])
 async def test_an_error_that_cannot_be_expanded_is_not_relayed(run_proxy: RunProxy, coding: str) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"\x0b\x02\x80abc\x03", f"Content-Encoding: {coding}", status="400 No")

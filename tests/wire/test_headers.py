@@ -36,7 +36,8 @@ def names(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
         b"forwarded", b"x-forwarded-for", b"x-forwarded-anything", b"x-real-ip", b"origin", b"referer",
         b"content-length", b"x-request-id", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
         b"x-original-url", b"x-rewrite-url", b"x-http-method-override", b"x-method-override",
-        b"access-control-request-method", b"access-control-request-headers",
+        b"access-control-request-method", b"access-control-request-headers", b"x-portkey-custom-host",
+        b"helicone-target-url", b"helicone-openai-api-base",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
