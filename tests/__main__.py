@@ -1,9 +1,9 @@
 """Run all tests: `python -m tests`.
 
-Tests in a browser have a phase of their own. So have tests of several workers, attacks on a fleet, the fuzzer
-and the soak; they run only with `PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the
+Browser tests run in a separate phase. So do tests of several workers, attacks on a fleet, the fuzzer and the
+soak; they run only with `PROXY_TEST_REQUIRE=all`, as in CI. All phases run, even if one fails; the
 last line counts the tests of all. Arguments are pytest's: they choose other tests, which run in one phase.
-`--quick` stands for tests that start no process and take some seconds in all.
+`--quick` chooses the tests that start no process, which take a few seconds.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.conftest import TALLY_VARIABLE
 
 CORES: Final = len(os.sched_getaffinity(0))
 WORKERS: Final = CORES + 2
-"""Two more than there are cores, since many tests wait."""
+"""Two more than the cores, because many tests wait."""
 ROOT: Final = Path(__file__).parents[1]
 QUICK: Final = (
     "tests/access",
@@ -39,11 +39,11 @@ QUICK: Final = (
     "tests/wire/test_paths.py",
     "tests/wire/test_stream_errors.py",
 )
-"""What `--quick` runs."""
+"""The tests that `--quick` runs."""
 
 
 def phases(arguments: list[str]) -> list[list[str]]:
-    """The arguments of each run of pytest."""
+    """Return the arguments of each run of pytest."""
     parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
     if arguments[:1] == ["--quick"]:
         return [["-q", "-n", str(CORES), *QUICK, *arguments[1:]]]
@@ -63,7 +63,7 @@ def phases(arguments: list[str]) -> list[list[str]]:
 
 
 def run(arguments: list[str]) -> int:
-    """Run all phases; the exit status of the first that failed."""
+    """Run all phases, and return the exit status of the first that failed."""
     began, counted, statuses = time.monotonic(), Counter[str](), []
     with tempfile.TemporaryDirectory() as folder:
         for number, phase in enumerate(phases(arguments)):

@@ -1,4 +1,4 @@
-"""The service as the tests run it: a real server on loopback, in front of whatever the test puts there."""
+"""Fixtures that run the service on loopback, with a real server, in front of the upstream of a test."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_report_header() -> str:
-    """Say how long the deadlines are."""
+    """Show how long the deadlines are."""
     return f"pace: {PACE:.1f} times the deadlines of a quiet machine"
 
 
@@ -135,7 +135,7 @@ class RunningProxy:
 
 @pytest.fixture(autouse=True)
 def logs_as_they_were() -> Iterator[None]:
-    """A test may configure the logs; the next one must not write to a stream that is closed by then."""
+    """Undo the log configuration of a test, so that the next one does not write to a closed stream."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -144,12 +144,12 @@ def logs_as_they_were() -> Iterator[None]:
 
 
 CANARIES = (KEY, "static-upstream-token", "demo-secret")
-"""What no log line and no metric may hold, whatever a test does."""
+"""Secrets that no log line and no metric may contain, whatever a test does."""
 
 
 @contextmanager
 def caught_standard_logs() -> Iterator[list[str]]:
-    """What libraries say to the standard library's loggers, at the finest level."""
+    """Collect the messages of the standard library's loggers, at the finest level."""
     records: list[str] = []
 
     class Catcher(logging.Handler):
@@ -168,7 +168,7 @@ def caught_standard_logs() -> Iterator[list[str]]:
 
 
 def look_for_canaries(texts: list[str]) -> None:
-    """Fail where a secret of the tests stands in a text."""
+    """Fail if a text contains a secret of the tests."""
     for text in texts:
         for canary in CANARIES:
             assert canary not in text, text
@@ -201,7 +201,7 @@ def patient(settings: Settings) -> Settings:
 
 @pytest.fixture
 def run_proxy(tmp_path: Path, server: str) -> RunProxy:
-    """Give a context manager that serves the proxy in front of an upstream."""
+    """Return a context manager that serves the proxy in front of an upstream."""
 
     @asynccontextmanager
     async def run(
@@ -251,7 +251,7 @@ async def gateway() -> AsyncIterator[RunningGateway]:
 
 @dataclass(frozen=True)
 class RunningOddGateway(RunningGateway):
-    """The same with the oddities of `tests/odd_gateway.py`, and how often each was played."""
+    """A demonstration gateway with the oddities of `tests/odd_gateway.py`, and how often each was used."""
 
     played: Counter[str]
 
@@ -265,7 +265,7 @@ async def odd_gateway() -> AsyncIterator[RunningOddGateway]:
 
 
 def require(part: str, found: bool) -> None:  # noqa: FBT001
-    """Skip where a real part is absent, fail where `PROXY_TEST_REQUIRE=all` says that it must be there."""
+    """Skip the test if a program is missing; fail if `PROXY_TEST_REQUIRE=all` requires it."""
     if found:
         return
     if os.environ.get("PROXY_TEST_REQUIRE") == "all":

@@ -64,7 +64,7 @@ def anchors(text: str) -> set[str]:
 
 
 def below(text: str, heading: str) -> str:
-    """What stands below the heading that begins so, up to the next one of any level."""
+    """Return the text below the heading with this beginning, up to the next heading of any level."""
     (after,) = re.findall(rf"^#+ {re.escape(heading)}.*\n((?:(?!#).*\n)*)", FENCE.sub("", text), re.MULTILINE)
     return str(after)
 

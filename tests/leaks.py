@@ -1,4 +1,4 @@
-"""What a service in this process holds: tasks, and descriptors, which connections to upstreams have too."""
+"""Leaks of a service in this process: tasks and descriptors, including those of connections."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ LEFT_BEHIND_SECONDS: Final = 5.0
 
 
 def open_descriptors() -> dict[int, str]:
-    """The descriptors of this process, and what they refer to."""
+    """Return the descriptors of this process, and what they refer to."""
     found = {}
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists the others
@@ -24,7 +24,7 @@ def open_descriptors() -> dict[int, str]:
 
 @asynccontextmanager
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """Fail if tasks or descriptors that the block has opened are still there some seconds after it."""
+    """Fail if tasks or descriptors that the block opened still exist some seconds after it."""
     tasks, descriptors = asyncio.all_tasks(), open_descriptors()
     yield
     deadline = asyncio.get_running_loop().time() + paced(LEFT_BEHIND_SECONDS)

@@ -1,4 +1,4 @@
-"""Any ASGI app on a real socket: our server on a free loopback port, in the test's own event loop."""
+"""Serve any ASGI app with our server on a free loopback port, in the event loop of the test."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from tests.waiting import look_again
 SERVER_LOG = "tests.loopback"
 CONNECTIONS = 10_000
 GRACE_SECONDS = 0.5
-"""How long requests that a test left open may go on."""
+"""How long requests that a test left open may continue."""
 
 
 @asynccontextmanager
 async def serve_on_loopback(
     app: ASGIFramework, host: str = "127.0.0.1", *, server: str = OURS
 ) -> AsyncIterator[str]:
-    """Serve the app and give its address, such as `http://127.0.0.1:40001`.
+    """Serve the app, and yield its address, such as `http://127.0.0.1:40001`.
 
     The socket listens before the server runs, so the first request only waits; nothing has to be polled.
     What Hypercorn's parts log goes to the logger `SERVER_LOG`, for `caplog` to see.

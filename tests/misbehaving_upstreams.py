@@ -110,21 +110,21 @@ async def second_answer_soon(talk: Talk) -> None:
 
 
 async def second_answer_later(talk: Talk) -> None:
-    """Answer again a moment later, whatever has come meanwhile."""
+    """Send a second response a moment later, even if another request has arrived."""
     await talk.read_body()
     await talk.say(talk.answer())
     talk.say_later(talk.answer())
 
 
 async def second_answer_before_the_next_request(talk: Talk) -> None:
-    """Answer again a moment later, and read the next request only then."""
+    """Send a second response a moment later, and read the next request only then."""
     await honest(talk)
     await delay(talk.random.uniform(0, _LATER_SECONDS))
     await talk.say(talk.answer())
 
 
 async def second_answer_in_pieces(talk: Talk) -> None:
-    """Begin the second answer right behind the first, and end it later."""
+    """Begin a second response directly after the first, and end it later."""
     await talk.read_body()
     answer = talk.answer()
     cut = talk.random.randrange(1, len(answer))
@@ -309,8 +309,8 @@ async def misbehaving_upstream(
 
     Args:
         choose: The script of each request.
-        seed: Of all that is random; with the nonce of a request it decides how that is answered.
-        streams: Whether answers are event streams; None draws it for each request.
+        seed: The seed of all random choices; with the nonce of a request it decides the response.
+        streams: Whether responses are event streams; None for a random choice for each request.
     """
     own = Misbehaving()
 

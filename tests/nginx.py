@@ -1,4 +1,4 @@
-"""A real nginx in a folder of its own, with the location file that the project ships."""
+"""A real nginx with the location file that the project ships, in a separate folder."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ LOCATIONS_AT_SOCKET = """
 
 
 def find_nginx() -> str | None:
-    """The program, also where only administrators have it on their path."""
+    """Return the program, even if it is only on the path of administrators."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin")
 
 
@@ -48,13 +48,13 @@ def find_nginx() -> str | None:
 async def nginx_before(
     proxy: str, home: Path, *, more: str = "", edit: Callable[[str], str] = str
 ) -> AsyncIterator[Path]:
-    """Serve the shipped locations in front of a proxy; gives the Unix socket where nginx listens.
+    """Serve the shipped locations in front of a proxy; yield the Unix socket on which nginx listens.
 
     Args:
-        proxy: Its address, which takes the place of the shipped one.
-        home: A folder of its own.
+        proxy: Its address, which replaces the shipped one.
+        home: The folder of this nginx.
         more: Lines inside http { }.
-        edit: Changes the locations, as their comments say that one may.
+        edit: Edits the locations, as their comments allow.
     """
     locations = LOCATIONS.read_text()
     assert locations.count(SHIPPED_ADDRESS) == 2
@@ -65,15 +65,15 @@ async def nginx_before(
 
 @asynccontextmanager
 async def nginx_serving(home: Path, servers: str) -> AsyncIterator[Path]:
-    """Run an nginx with these lines inside http { }; gives the Unix socket `nginx.sock` in its folder.
+    """Run nginx with these lines inside http { }; yield the Unix socket `nginx.sock` in its folder.
 
     Args:
-        home: A folder of its own.
-        servers: With a server that listens on `nginx.sock` there.
+        home: The folder of this nginx.
+        servers: The servers, one of which listens on `nginx.sock` in that folder.
     """
     program = find_nginx()
     require("nginx", found=program is not None)
-    user = "user root;" if os.geteuid() == 0 else ""  # else its workers could not write into this folder
+    user = "user root;" if os.geteuid() == 0 else ""  # otherwise its workers could not write to this folder
     (home / "nginx.conf").write_text(CONF.format(home=home, user=user, servers=servers))
     log = home / "start.log"
     process = await asyncio.create_subprocess_exec(
@@ -102,7 +102,7 @@ async def _listens(path: Path) -> bool:
 
 @asynccontextmanager
 async def caller_through(path: Path) -> AsyncIterator[RawCaller]:
-    """A caller at nginx's socket."""
+    """Connect a caller to the socket of nginx."""
     reader, writer = await asyncio.open_unix_connection(path, limit=1 << 24)
     try:
         yield RawCaller(reader, writer)

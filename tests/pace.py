@@ -1,4 +1,4 @@
-"""How slow this machine is right now: every deadline of the tests is a multiple of it.
+"""How slow this machine is at the moment. Every deadline of the tests is scaled by it.
 
 `PROXY_TEST_PACE=3` sets the factor; else each test process measures it when it starts. A deadline is there to
 end a test that hangs. A promise about speed is tested in virtual time, or beside a control in the same run.
@@ -9,13 +9,13 @@ import time
 from typing import Final
 
 QUIET_SECONDS: Final = 0.023
-"""What one round takes on a quiet machine of the year 2026."""
+"""The duration of one round on a quiet machine of 2026."""
 ROUNDS: Final = 5
 STEPS: Final = 500_000
 
 
 def _measure() -> float:
-    """The worst of some rounds of fixed work, by the wall clock: it sees other processes too."""
+    """Return the duration of the slowest of some rounds of fixed work, which other processes slow down."""
     worst = 0.0
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -30,7 +30,7 @@ PACE: Final = float(os.environ.get("PROXY_TEST_PACE") or _measure())
 
 
 def paced(seconds: float) -> float:
-    """Stretch a time that is enough on a quiet machine to what is enough on this one."""
+    """Return a time that suffices on this machine, from one that suffices on a quiet machine."""
     return seconds * PACE
 
 

@@ -1,4 +1,4 @@
-"""A caller that writes raw HTTP and sees each byte as it comes."""
+"""A caller that writes raw HTTP and reads each byte as it arrives."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from tests.pace import PATIENCE as PATIENCE
 
 @dataclass
 class RawAnswer:
-    """A response as it came over the wire."""
+    """A response as it was received."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -44,7 +44,7 @@ class RawCaller:
         await self.writer.drain()
 
     async def answer(self) -> RawAnswer:
-        """The head of the next response."""
+        """Return the head of the next response."""
         async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status, *lines = head.split("\r\n")[:-2]
@@ -52,7 +52,7 @@ class RawCaller:
         return RawAnswer(int(status.split()[1]), [(name, value) for name, _, value in pairs])
 
     async def chunk(self) -> bytes:
-        """One chunk of a chunked body; nothing for the last one."""
+        """Return one chunk of a chunked body; no bytes for the last one."""
         async with asyncio.timeout(PATIENCE):
             size = int(await self.reader.readline(), 16)
             data = await self.reader.readexactly(size)
@@ -60,10 +60,10 @@ class RawCaller:
         return data
 
     async def body(self, answer: RawAnswer) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Raises:
-            asyncio.IncompleteReadError, ValueError: it was cut.
+            asyncio.IncompleteReadError, ValueError: The body was cut off.
         """
         if answer.header("content-length"):
             async with asyncio.timeout(PATIENCE):
@@ -74,16 +74,16 @@ class RawCaller:
         return body
 
     async def closed(self) -> bytes:
-        """What still comes until the other side closes."""
+        """Return all bytes until the server closes the connection."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
     def leave(self) -> None:
-        """Close without a word."""
+        """Close the connection."""
         self.writer.close()
 
     def reset(self) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
         self.writer.transport.abort()
 
 

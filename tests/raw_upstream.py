@@ -1,4 +1,4 @@
-"""An upstream that says exactly the bytes it is told to, when it is told to; it remembers what came."""
+"""An upstream that sends exactly the bytes that a test chooses, when it chooses, and records its requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Received:
-    """One request as it arrived."""
+    """A request as it was received."""
 
     head: bytes
     body: bytes = b""
@@ -19,7 +19,7 @@ class Received:
         return self.head.split(b" ", 2)[1]
 
     def header(self, name: str) -> list[str]:
-        """Every value of a header."""
+        """Return every value of a header."""
         lines = self.head.decode("latin-1").split("\r\n")[1:]
         pairs = (line.partition(":") for line in lines if line)
         return [value.strip() for key, _, value in pairs if key.lower() == name.lower()]
@@ -27,24 +27,24 @@ class Received:
 
 @dataclass
 class Conversation:
-    """One request being answered."""
+    """One request, and the connection on which it is answered."""
 
     request: Received
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def say(self, data: bytes) -> None:
-        """Write bytes as they are."""
+        """Send bytes as they are."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def answer(self, body: bytes, *headers: str, status: str = "200 OK") -> None:
-        """Write a whole answer with its length."""
+        """Send a whole response with its length."""
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
         await self.say("\r\n".join(lines).encode() + body)
 
     async def start_stream(self, *headers: str, content_type: str = "text/event-stream") -> None:
-        """Write the head of a chunked answer."""
+        """Send the head of a chunked response."""
         lines = [
             "HTTP/1.1 200 OK",
             "Transfer-Encoding: chunked",
@@ -56,20 +56,20 @@ class Conversation:
         await self.say("\r\n".join(lines).encode())
 
     async def chunk(self, data: bytes) -> None:
-        """Write one chunk."""
+        """Send one chunk."""
         await self.say(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     async def end(self) -> None:
-        """Write the last chunk."""
+        """Send the last chunk."""
         await self.say(b"0\r\n\r\n")
 
     async def caller_left(self) -> None:
-        """Wait until the other side closes."""
+        """Wait until the caller closes the connection."""
         while await self.reader.read(65536):
             pass
 
     def reset(self) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
         self.writer.transport.abort()
 
 
@@ -78,18 +78,18 @@ Script = Callable[[Conversation], Awaitable[None]]
 
 @dataclass
 class RawUpstream:
-    """Where it listens, what it was sent, how many connections are open."""
+    """The address of the upstream, its requests, and its connections."""
 
     url: str = ""
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     accepted: int = 0
-    """Connections since the start, closed ones too."""
+    """Connections since the start, including closed ones."""
 
 
 @asynccontextmanager
 async def raw_upstream(script: Script, idle_seconds: float | None = None) -> AsyncIterator[RawUpstream]:
-    """Serve a script, run once a request, on a free loopback port.
+    """Run a script for each request on a free loopback port.
 
     Args:
         script: Answers a request.

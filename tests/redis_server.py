@@ -1,4 +1,4 @@
-"""A real redis-server in a folder of its own: started, paused, emptied and killed as a test wants."""
+"""A real redis-server in a separate folder, which a test can pause, empty, kill and start again."""
 
 import asyncio
 import shutil
@@ -17,9 +17,9 @@ class RedisServer:
     """One server, on a Unix socket unless its options say otherwise.
 
     Args:
-        home: A folder of its own.
-        options: More of redis-server's options.
-        port: Of TCP, beside the socket; none by default.
+        home: The folder of this server.
+        options: Further options of redis-server.
+        port: A TCP port in addition to the socket; none by default.
     """
 
     def __init__(self, home: Path, *options: str, port: int = 0) -> None:

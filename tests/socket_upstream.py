@@ -14,7 +14,7 @@ Gate = Callable[[web.Request], web.Response | None]
 
 @dataclass
 class SocketUpstream:
-    """What came to it."""
+    """The handshakes and close codes that an upstream received."""
 
     url: str = ""
     handshakes: list[web.Request] = field(default_factory=list)

@@ -40,7 +40,7 @@ class Exchange:
     """What happened, in order: views and their clean-up write here."""
     sent: list[Message] = field(default_factory=list)
     taking: asyncio.Event = field(default_factory=asyncio.Event)
-    """Whether the caller takes what is sent."""
+    """Set while the caller reads."""
     asked: int = 0
     """Messages that the application has taken from the server."""
     _incoming: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
@@ -86,12 +86,12 @@ class Exchange:
 
     @property
     def answered(self) -> bytes:
-        """The body that went down."""
+        """The body that was sent to the caller."""
         return b"".join(message.get("body", b"") for message in self.sent)
 
     @property
     def line(self) -> EventDict:
-        """The one log line of the exchange."""
+        """The only log line of the exchange."""
         (line,) = (line for line in self.lines if line["event"] == "exchange")
         return line
 

@@ -100,7 +100,7 @@ async def waits_for_redis(home: Path) -> AsyncIterator[dict[str, Wait]]:
         listened: set[str] = set()
 
         async def listen() -> None:
-            """A feed of its own, with channels that come and go."""
+            """Run a separate feed, on which channels start and stop."""
             feed.listen(f"c{len(listened) % 7}", RedisChannels(redis, feed, RedisLeases(redis)))
             listened.add(f"c{len(listened)}")
             await feed.run()

@@ -257,12 +257,12 @@ async def test_a_credential_keeps_sending_the_token_of_another(run_proxy: RunPro
         ):
             await status_of(caller)
             first = proxy.services.credentials["corp"].source
-            for timeout in (11, 12):  # of the other one, which is built anew then
+            for timeout in (11, 12):  # of the other credential, which is then rebuilt
                 more = CLUSTER + f"timeout = {timeout}\n"
                 await put_in_force(proxy, settings(tmp_path, upstream.url, credential=credential, more=more))
                 source = proxy.services.credentials["corp"].source
                 assert source is first
-                await source._source.fetch()  # which no back-off and no cool-down holds up
+                await source._source.fetch()  # without back-off and cool-down
             assert len(issuer.requests) == 3
             assert all(request.header("x-subject") for request in issuer.requests)
 

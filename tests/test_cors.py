@@ -1,4 +1,4 @@
-"""Callers in browsers: the pages that may call, what they are told, and that nothing else changes."""
+"""Callers in browsers: which pages may call, the headers that they get, and that nothing else changes."""
 
 import pytest
 

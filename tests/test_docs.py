@@ -1,4 +1,4 @@
-"""The documents: what they name is there, and what is there they name."""
+"""The documents: everything that they name exists, and everything that must be documented is."""
 
 import re
 import tomllib

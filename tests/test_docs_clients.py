@@ -1,4 +1,4 @@
-"""The pages about clients: what they name can be switched on, and both languages tell the same."""
+"""The pages about clients: the repairs that they name exist, and both languages have the same content."""
 
 import difflib
 import re
@@ -44,7 +44,7 @@ each_page = pytest.mark.parametrize("page", PAGES)
 
 
 def section_of(page: str, client: str) -> str:
-    """What stands below the client's name, code blocks included."""
+    """Return the text below the name of a client, including code blocks."""
     (text,) = [part for part in SECTION.split(DOCUMENTS[page]) if part.startswith(f"{client}\n")]
     return text
 
@@ -58,7 +58,7 @@ def key_of(page: str, client: str) -> dict[str, Any]:
 
 
 def repairs_in_tables(text: str) -> list[str]:
-    """The names that stand in code as the first cell of a row."""
+    """Return the names in code that are the first cell of a row."""
     return [row[0].strip("`") for row in rows(text) if CODE.fullmatch(row[0])]
 
 

@@ -22,7 +22,7 @@ def faults(page: str) -> list[list[str]]:
 
 
 def check_tests(what: str, cell: str) -> None:
-    """Fail where a cell names no test, or one that does not exist."""
+    """Fail if a cell names no test, or one that does not exist."""
     named = TEST.findall(cell)
     assert named, f"{what}: no test is named"
     for path, function in named:

@@ -1,4 +1,4 @@
-"""The lock files: whatever is installed is known by its hash."""
+"""The lock files: every package is pinned by its hash."""
 
 import re
 from pathlib import Path

@@ -30,7 +30,7 @@ esac
 
 
 class Made:
-    """What `make install`, or another target, does in a folder of its own."""
+    """Runs `make install` or another target in a separate folder."""
 
     def __init__(self, folder: Path) -> None:
         self.venv = folder / "venv"
@@ -40,7 +40,7 @@ class Made:
         self._python.chmod(0o755)
 
     def install(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        """Exit status, words, and what was asked of Python."""
+        """Return the exit status, the output, and the calls of Python."""
         self._calls.write_text("")
         make = ["make", "-C", str(ROOT), f"VENV={self.venv}", f"PYTHON={self._python}"]
         done = subprocess.run(
@@ -104,7 +104,7 @@ def test_an_environment_without_pip_is_made_again(made: Made) -> None:
 
 
 def installed(made: Made, root: Path) -> str:
-    """Stage the service below this folder; return what was asked of Python."""
+    """Stage the service below this folder; return the calls of Python."""
     status, words, calls = made.install("install-systemd", f"DESTDIR={root}")
     assert status == 0, words
     return calls

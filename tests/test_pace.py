@@ -1,4 +1,4 @@
-"""The pace itself, and the rule that no test has a deadline of its own."""
+"""The pace, and the rule that every deadline of a test is scaled by it."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The long-lived objects: what is ready, and how all of it is closed, in reverse."""
+"""The long-lived objects: when they are ready, and that they are closed in reverse order."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -38,22 +38,22 @@ async def serving(settings: Settings, drain: Drain | None = None) -> AsyncIterat
 
 
 def asks(url: str) -> str:
-    """A credential with a token endpoint."""
+    """Return a credential with a token endpoint."""
     return f'source = "http"\nurl = "{url}/token"\ntoken = "token"\ndefault_ttl = 300'
 
 
 async def refuse(talk: Conversation) -> None:
-    """A token endpoint that is broken."""
+    """Answer like a token endpoint that fails."""
     await talk.answer(b"{}", status="500 No")
 
 
 async def grant(talk: Conversation) -> None:
-    """A token endpoint that works."""
+    """Answer like a token endpoint that works."""
     await talk.answer(b'{"token": "live"}', "Content-Type: application/json")
 
 
 async def say_nothing(talk: Conversation) -> None:
-    """A token endpoint that never answers."""
+    """Behave like a token endpoint that never answers."""
     await talk.caller_left()
 
 

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: hours pass in no time, and always the same way."""
+"""An event loop with a virtual clock: hours pass in no time, and deterministically."""
 
 import asyncio
 import selectors
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Instead of sleeping until the next timer is due, move the clock there."""
+    """A selector that moves the clock to the next timer instead of sleeping."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class _JumpingSelector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("everything waits, and no timer will end it")
+            raise RuntimeError("every task waits, and no timer is set")
         if not ready and timeout:
             self.now += timeout
         return ready

@@ -12,7 +12,7 @@ LIMITED = Caller("app", models=("gpt-*", "bge-m3"))
 
 
 def endpoint_of(path: str, method: str = "POST") -> Endpoint:
-    """The endpoint that a path belongs to."""
+    """Return the endpoint of a path."""
     return find_target(method, path.encode()).endpoint
 
 

@@ -1,4 +1,4 @@
-"""Accounts of requests and amounts: in this process, in Redis, and in this process while Redis is away."""
+"""Counters of requests and amounts: in this process, in Redis, and while Redis is unavailable."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ REDIS_TIMEOUT = paced(1.0)
 
 @asynccontextmanager
 async def counting_in(server: RedisServer) -> AsyncIterator[Counting]:
-    """Count in a Redis over a connection of its own, closed at the end."""
+    """Count in Redis over a new connection, which is closed at the end."""
     shared = Shared(redis_url=Secret(server.url), encryption_key=SEALING, redis_timeout=REDIS_TIMEOUT)
     redis = RedisConnection(shared)
     yield Counting(redis)
@@ -39,7 +39,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 @pytest.fixture(params=["local", "redis"])
 async def counting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Counting]:
-    """One of each kind."""
+    """Both kinds of counters."""
     if request.param == "local":
         yield Counting()
         return
@@ -48,7 +48,7 @@ async def counting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 async def times(count: int, ask: Callable[[], Awaitable[bool]]) -> list[bool]:
-    """The same, so often."""
+    """Ask several times, and return the results."""
     return [await ask() for _ in range(count)]
 
 

@@ -68,18 +68,18 @@ HOSTILE = [
 
 
 def access(*keys: str, **more: str) -> AccessControl:
-    """A check of these keys; each is named after its place."""
+    """Return the access control of these keys, which are named by their positions."""
     callers = tuple(CallerKey(name=f"caller-{place}", key=Secret(key)) for place, key in enumerate(keys))
     return AccessControl(Access(keys=callers, **more))
 
 
 def bearer(key: bytes) -> list[tuple[bytes, bytes]]:
-    """The usual header."""
+    """Return the usual header of a key."""
     return [(b"host", b"localhost:5002"), (b"authorization", b"Bearer " + key)]
 
 
 def refusal(control: AccessControl, headers: list[tuple[bytes, bytes]], client: str | None = HERE) -> str:
-    """The body that a refused caller reads."""
+    """Return the body of the response to a rejected caller."""
     with pytest.raises(Unauthenticated) as caught:
         control.identify(headers, client, HERE)
     assert caught.value.status == 401
@@ -149,7 +149,7 @@ def test_invalid_keys_are_rejected_with_the_same_body(value: bytes) -> None:
 
 
 def may_be_configured(key: str) -> bool:
-    """Whether a key is not refused as a placeholder."""
+    """Return whether a key is not rejected as a placeholder."""
     try:
         CallerKey(name="x", key=Secret(key))
     except ValidationError:
@@ -171,7 +171,7 @@ async def answer_anything(talk: Conversation) -> None:
 
 
 def build_app(folder: Path, upstream: str) -> Quart:
-    """The service with one key."""
+    """Run the service with one key."""
     path = folder / "proxy.toml"
     path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=STATIC, options="", more=""))
     return create_app(load_settings(path, {}))
@@ -247,14 +247,14 @@ def test_only_a_marked_view_is_public() -> None:
 
 
 def samples(rule: Rule) -> Iterator[tuple[str, str]]:
-    """A request for each method of a rule."""
+    """Yield a request for each method of a rule."""
     path = re.sub(r"<(?:any\((\w+)[^>]*|[^>]*)>", lambda found: found[1] or "x", str(rule))
     for method in sorted(rule.methods or ()):
         yield method, path
 
 
 async def ask(caller: RawCaller, method: str, target: str) -> tuple[RawAnswer, bytes]:
-    """A request without a key."""
+    """Send a request without a key."""
     await caller.send(method, target, key=None)
     answer = await caller.answer()
     return answer, b"" if method == "HEAD" else await caller.body(answer)

@@ -1,4 +1,4 @@
-"""What a caller may use: its models, its requests in a time, its streams at once."""
+"""The limits of a caller: its models, its requests per time, and its concurrent streams."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def ok(talk: Conversation) -> None:
 
 
 async def endless(talk: Conversation) -> None:
-    """A stream that goes on until the caller leaves."""
+    """Stream until the caller leaves."""
     await talk.start_stream()
     await talk.chunk(b"data: 1\n\n")
     await talk.caller_left()
@@ -47,7 +47,7 @@ async def endless(talk: Conversation) -> None:
 async def ask(
     caller: RawCaller, body: bytes = b'{"model": "gpt-4o"}', key: str = KEY
 ) -> tuple[RawAnswer, str | None]:
-    """Status and headers, and the code of an error."""
+    """Send a request; return the response, and the code of its error."""
     await caller.send("POST", CHAT, JSON, body=body, key=key)
     answer = await caller.answer()
     told = json.loads(await caller.body(answer))
@@ -78,7 +78,7 @@ async def test_a_key_allows_only_its_models(run_proxy: RunProxy, body: bytes, st
 
 
 def form(*fields: tuple[str, str]) -> bytes:
-    """A form without a file."""
+    """Return a form without a file."""
     parts = [
         f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in fields
     ]
@@ -205,7 +205,7 @@ tokens = "100/day"
 
 
 async def costs(talk: Conversation) -> None:
-    """An answer that cost 60 tokens, streamed where that is asked."""
+    """Answer with a usage of 60 tokens, as a stream if the request asks for one."""
     usage = b'"usage": {"prompt_tokens": 40, "completion_tokens": 20}'
     if b"stream" not in talk.request.body:
         await talk.answer(b'{"choices": [], ' + usage + b"}", JSON)
@@ -278,7 +278,7 @@ USAGE = b'"usage": {"prompt_tokens": 1, "completion_tokens": 1}'
 
 
 async def silent(talk: Conversation) -> None:
-    """An answer that says nothing about its usage, streamed where that is asked."""
+    """Answer without usage, as a stream if the request asks for one."""
     if b'"stream"' not in talk.request.body:
         await talk.answer(b'{"choices": []}', JSON)
         return
@@ -288,17 +288,17 @@ async def silent(talk: Conversation) -> None:
 
 
 async def zeros(talk: Conversation) -> None:
-    """An answer whose usage is made up."""
+    """Answer with a usage of zero."""
     await talk.answer(b'{"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}', JSON)
 
 
 async def repeats(talk: Conversation) -> None:
-    """An answer that repeats what the caller sent, with a usage in it."""
+    """Answer with a part of the request, which contains a usage."""
     await talk.answer(b'{"choices": [], "tools": [{' + USAGE + b"}]}", JSON)
 
 
 async def buries(talk: Conversation) -> None:
-    """An answer in pieces whose usage is followed by more than what is searched."""
+    """Send a response in pieces, in which more bytes follow the usage than the proxy searches."""
     await talk.start_stream(content_type="application/json")
     await talk.chunk(b'{"choices": [], ' + USAGE + b', "prompt_logprobs": [')
     await talk.chunk(b"0, " * 20_000 + b"0]}")
@@ -306,7 +306,7 @@ async def buries(talk: Conversation) -> None:
 
 
 async def cuts(talk: Conversation) -> None:
-    """A stream that breaks off."""
+    """Break off a stream."""
     await talk.start_stream()
     await talk.chunk(CHUNK)
     talk.reset()
@@ -405,12 +405,12 @@ async def test_a_caller_who_disconnects_after_the_usage_is_charged_that_usage(ru
 
 
 async def refuses(talk: Conversation) -> None:
-    """An answer that cost nothing."""
+    """Answer with an error status, which costs nothing."""
     await talk.answer(b'{"error": {"message": "no"}}', JSON, status="400 Bad Request")
 
 
 async def errs(talk: Conversation) -> None:
-    """An error inside of a 200."""
+    """Answer with status 200 and an error."""
     await talk.answer(b'{"error": {"message": "no"}}', JSON)
 
 

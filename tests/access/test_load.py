@@ -1,4 +1,4 @@
-"""Overload: the callers that cause it are refused, others are not, and held requests stay."""
+"""Overload: only the callers that cause it are rejected, and requests in progress continue."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ FLOODING, MODEST = Caller("flooding"), Caller("modest")
 
 
 def lagging(seconds: float) -> LoopLag:
-    """A loop that has been late by so much for more than a second."""
+    """Return the lag of a loop that has been this late for more than a second."""
     lag = LoopLag()
     for _ in range(60):
         lag.add(seconds, now=100.0)
@@ -22,7 +22,7 @@ def lagging(seconds: float) -> LoopLag:
 
 
 def begin(load: Load, caller: Caller, times: int) -> None:
-    """Begin requests that are all accepted."""
+    """Start requests, all of which are accepted."""
     for _ in range(times):
         load.begin(caller, max_lag=0)
 

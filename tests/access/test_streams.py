@@ -22,7 +22,7 @@ TWO = Caller("a", max_streams=2)
 async def two_processes(
     server: RedisServer, lease: float = LEASE_SECONDS
 ) -> AsyncIterator[tuple[StreamCounts, StreamCounts]]:
-    """The counts of two processes."""
+    """Open the counters of two processes."""
     settings = Shared(redis_url=Secret(server.url), encryption_key=Secret("0" * 64))
     async with AsyncExitStack() as stack:
         connections = [RedisConnection(settings) for _ in range(2)]
@@ -33,7 +33,7 @@ async def two_processes(
 
 
 async def is_accepted(counts: StreamCounts, caller: Caller = TWO) -> bool:
-    """Whether one more stream is."""
+    """Return whether one more stream is accepted."""
     try:
         async with counts.counted(caller):
             return True

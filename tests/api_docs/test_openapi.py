@@ -36,7 +36,7 @@ def app(tmp_path: Path) -> Quart:
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each path, method and operation."""
+    """Yield each path, method and operation."""
     for path, item in DOCUMENT["paths"].items():
         for method in METHODS & {*item}:
             yield path, method, item[method]

@@ -1,1 +1,1 @@
-"""What a request costs here, beside plain nginx doing the same work in the same run."""
+"""The cost of a request, compared with plain nginx that does the same work in the same run."""

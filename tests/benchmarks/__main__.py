@@ -68,7 +68,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """Parse a positive integer."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
@@ -76,7 +76,7 @@ def positive(text: str) -> int:
 
 
 def check_load(options: argparse.Namespace, load: float, cores: int) -> None:
-    """Refuse to keep a run if other programs compete with what is measured.
+    """Refuse to keep a run if other programs compete with the measured ones.
 
     Args:
         options: The command line.
@@ -94,7 +94,7 @@ def check_load(options: argparse.Namespace, load: float, cores: int) -> None:
 
 
 async def bench(options: argparse.Namespace, cores: Sequence[int]) -> Report:
-    """Start everything, measure, and end everything whatever happens."""
+    """Start everything, measure, and always end everything."""
     current = asyncio.current_task()
     if current is not None:  # an outside SIGTERM must unwind too, or the servers stay behind
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
@@ -121,7 +121,7 @@ async def bench(options: argparse.Namespace, cores: Sequence[int]) -> Report:
 
 
 async def alternate(scenario: Scenario, targets: Sequence[Target], rounds: int, core: int) -> list[Row]:
-    """Take the systems in turn, so that a slow moment of the machine meets them all; drop the first round."""
+    """Measure the systems in turn, so that a slow machine affects all of them; drop the first round."""
     able = [one for one in targets if one.scenarios is None or scenario.name in one.scenarios]
     measured: dict[str, list[Round]] = {target.name: [] for target in able}
     for number in range(0 if scenario.warms_up else 1, rounds + 1):

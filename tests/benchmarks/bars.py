@@ -1,4 +1,4 @@
-"""What CI accepts: ratios to references of the same run, with room for a busy machine."""
+"""The limits in CI: ratios to the references of the same run, with a margin for a busy machine."""
 
 from dataclasses import dataclass
 from typing import Final

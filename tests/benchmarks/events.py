@@ -31,11 +31,11 @@ class EventReader:
 
     @property
     def whole(self) -> bool:
-        """Whether every event came, then the end marker, and nothing was left over."""
+        """Return whether all events and the end marker arrived, and nothing else."""
         return len(self._seen) == self._events and (not self._exact or (self._ended and not self._unread))
 
     def feed(self, data: bytes) -> None:
-        """Take the events that are complete."""
+        """Read the complete events."""
         now = time.monotonic_ns()
         *events, self._unread = (self._unread + data).split(b"\n\n")
         for event in events:

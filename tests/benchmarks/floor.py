@@ -15,7 +15,7 @@ from tests.benchmarks import wire
 
 
 def create_floor() -> Quart:
-    """The smallest application that does what a chat request needs."""
+    """The smallest application that reads a chat request and answers it."""
     app = Quart(__name__)
     answer = wire.chat_answer()
 
@@ -28,7 +28,7 @@ def create_floor() -> Quart:
 
 
 async def serve(port: int) -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.keep_alive_max_requests = 1_000_000

@@ -28,7 +28,7 @@ from tests.benchmarks.systems import Proxy
 from tests.benchmarks.targets import Gateway
 
 VARIANTS: Final = ("python", "service")
-"""Whose settings of the collector are in force."""
+"""Whose settings of the collector apply."""
 BAR_MS: Final = 20.0
 """The longest pause that is allowed."""
 WARM_UP_SECONDS: Final = 2.0
@@ -45,7 +45,7 @@ class Collection(NamedTuple):
     """On the monotonic clock, which all processes share."""
     generation: int
     ms: float
-    """CPU time: what other processes take meanwhile is no fault of the collector."""
+    """CPU time, to which other processes do not contribute."""
 
 
 class MeasuredProxy(Proxy):
@@ -57,7 +57,7 @@ class MeasuredProxy(Proxy):
         self._variant = variant
 
     def command(self) -> list[str]:
-        """Start it inside `serve_measured`."""
+        """Start the service inside `serve_measured`."""
         python, _, _, *serve = super().command()
         return [python, "-m", __spec__.name, "--measured", self._variant, str(self.record), *serve]
 
@@ -114,7 +114,7 @@ async def measure(variant: str, streams: int, seconds: float, cores: Sequence[in
 
 
 async def _stream(proxy: Proxy, until: float) -> None:
-    """Open streams, one after the other; one in five is left before its end."""
+    """Open streams, one after the other, and leave one in five before its end."""
     _, request = stream_request(proxy, _EVENTS, _INTERVAL_MS)
     whole = _EVENTS * _INTERVAL_MS / 1000
     while (left := until - time.monotonic()) > 0:
@@ -130,7 +130,7 @@ async def _stream(proxy: Proxy, until: float) -> None:
 
 
 async def _ask(proxy: Proxy, text: str, until: float) -> None:
-    """Send requests, each on a connection of its own."""
+    """Send requests, each on a new connection."""
     request = chat_request(proxy, wire.request_body("bench-chat", stream=False, question=text))
     while time.monotonic() < until:
         connection = await connect(proxy.url)

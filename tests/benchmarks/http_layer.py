@@ -25,12 +25,12 @@ from tests.benchmarks.process import BenchError, cpu_ns
 SERVERS: Final = ("hypercorn", "ours")
 APPS: Final = ("ASGI", "Quart")
 BAR: Final = 0.6
-"""What a bare Quart answer may cost at most, beside stock Hypercorn."""
+"""The highest cost of a bare Quart response, relative to stock Hypercorn."""
 _BODY: Final = b'{"ok": true}'
 
 
 async def bare(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-    """The smallest application: a short answer to everything."""
+    """The smallest application: it answers every request briefly."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -65,7 +65,7 @@ async def _serve(server: str, app: str, listener: socket.socket) -> None:
 
 
 async def measure(app: str, requests: int, rounds: int) -> dict[str, float]:
-    """CPU microseconds of one request by server, the median of rounds that alternate."""
+    """Return the CPU microseconds of one request by server: the median of alternating rounds."""
     measured: dict[str, list[float]] = {name: [] for name in SERVERS}
     async with AsyncExitStack() as stack:
         processes = {name: await _start(name, app, stack) for name in SERVERS}
@@ -103,7 +103,7 @@ async def _round(pid: int, url: str, requests: int) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; exit 1 with `--check` where Quart's ratio is over the bar."""
+    """Print the table; with `--check`, exit 1 if Quart's ratio exceeds the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=3000, help="a round (3000)")
     parser.add_argument("--rounds", type=int, default=5, help="that count (5)")

@@ -1,4 +1,4 @@
-"""The client: raw keep-alive connections, one exchange at a time on each, every body byte handed on."""
+"""The client: raw keep-alive connections, each with one exchange at a time."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,11 +9,11 @@ CONNECT_SECONDS: Final = 5.0
 
 
 class MalformedResponseError(Exception):
-    """The server sent something that is not the HTTP/1.1 expected here."""
+    """The server sent something other than the expected HTTP/1.1."""
 
 
 class ResponseParser:
-    """Take one response apart as it arrives, wherever it was cut."""
+    """Parses one response as it arrives, wherever the reads end."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -24,7 +24,7 @@ class ResponseParser:
         self._left = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Return the body bytes that came free; raise MalformedResponseError at nonsense."""
+        """Return the bytes of the body in a read; raise MalformedResponseError if it is malformed."""
         self._unread += data
         body: list[bytes] = []
         while not self.done and (piece := self._step()) is not None:
@@ -108,7 +108,7 @@ class ResponseParser:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; `closed` says when the next exchange needs another."""
+    """One connection; `closed` shows whether the next exchange needs another one."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -138,17 +138,17 @@ class Connection(asyncio.Protocol):
                 self.close()
 
     def close(self) -> None:
-        """Drop the connection at once."""
+        """Abort the connection."""
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not registered as such
 
     def data_received(self, data: bytes) -> None:
-        """Parse, hand on, and wake the exchange at the end."""
+        """Parse the bytes, and wake the exchange at the end of the response."""
         if self._answered is None or self._answered.done():
             self.close()  # bytes nobody asked for: never let them pass as the next answer
             return
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
             self._answered.set_result(self._parser.status)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the exchange that is open, if one is."""
+        """Fail the exchange in progress, if any."""
         self.closed = True
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(ConnectionError("closed mid-answer"))
@@ -178,7 +178,7 @@ async def connect(url: str) -> Connection:
 
 
 def build_request(method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """A whole request, ready to be sent any number of times."""
+    """Return the bytes of a whole request, which can be sent many times."""
     parts = urlsplit(url)
     fields = {
         "Host": parts.netloc,

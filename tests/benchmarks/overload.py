@@ -33,7 +33,7 @@ MAX_LAG: Final = 0.03
 INTERVAL_MS: Final = 250
 PAUSE_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 1.0
-"""How long a refused caller waits, as Retry-After asks."""
+"""How long a rejected caller waits, as Retry-After requires."""
 SETTLE_SECONDS: Final = 2.0
 KEYS: Final = {name: f"sk-bench-{name}-7c1f" for name in ("flood", "modest")}
 _KEY: Final = '[[access.keys]]\nname = "{}"\nkey = "{}"\n'
@@ -47,7 +47,7 @@ class LimitedProxy(Proxy):
         self._max_lag = max_lag
 
     def command(self) -> list[str]:
-        """Start it with more settings."""
+        """Start the service with more settings."""
         command = super().command()
         with (self.home / "proxy.toml").open("a") as settings:
             settings.write("".join(_KEY.format(*pair) for pair in KEYS.items()))
@@ -55,21 +55,21 @@ class LimitedProxy(Proxy):
         return command
 
     def request(self, key: str, body: bytes) -> bytes:
-        """A chat request of one caller."""
+        """Return a chat request of one caller."""
         return build_request("POST", f"{self.url}/chat/completions", {"Authorization": f"Bearer {key}"}, body)
 
 
 @dataclass
 class Seen:
-    """What the callers saw in one phase."""
+    """The observations of the callers in one phase."""
 
     gaps: list[float] = field(default_factory=list)
     """Seconds between two events of a held stream."""
     accepted: list[float] = field(default_factory=list)
-    """Seconds of the flood's requests that were accepted, and of those that were refused."""
+    """Durations of the flood's accepted requests, and of its rejected ones."""
     refused: list[float] = field(default_factory=list)
     modest: list[float] = field(default_factory=list)
-    """Seconds of the third caller's requests."""
+    """Durations of the third caller's requests."""
     modest_refused: int = 0
     busy: tuple[float, ...] = ()
     """The share of its core that the service, the upstream and the callers needed."""
@@ -78,7 +78,7 @@ class Seen:
 async def measure(
     max_lag: float, streams: int, flood: int, seconds: float, cores: Sequence[int]
 ) -> tuple[Seen, Seen]:
-    """Return what the callers saw before the flood and during it."""
+    """Return the observations of the callers before and during the flood."""
     async with AsyncExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
         gateway = Gateway(home / "upstream", 0)
@@ -116,7 +116,7 @@ async def _busy(seconds: float, *others: Sequence[int]) -> tuple[float, ...]:
 
 
 async def _hold(proxy: LimitedProxy, events: int, phase: list[Seen], delay: float) -> None:
-    """Hold a stream, and note the pace of its events."""
+    """Hold a stream, and record the intervals of its events."""
     await asyncio.sleep(delay)
     _, request = stream_request(proxy, events, INTERVAL_MS)
     last = 0.0
@@ -136,7 +136,7 @@ async def _hold(proxy: LimitedProxy, events: int, phase: list[Seen], delay: floa
 
 
 async def _flood(proxy: LimitedProxy, phase: list[Seen]) -> None:
-    """Send streams one after the other, as fast as they are answered."""
+    """Request streams one after the other, without pauses."""
     request = proxy.request(KEYS["flood"], wire.request_body("bench-burst", stream=True))
     while True:
         connection = await connect(proxy.url)

@@ -22,7 +22,7 @@ README_SYSTEMS: Final = ("nginx", "proxy", "lm-proxy", "litellm")
 
 
 def kept_runs() -> dict[str, Report]:
-    """Return the runs that are kept, by name."""
+    """Return the kept runs by name."""
     return {name: Report.load(FOLDER / f"{name}.json") for name in RUNS}
 
 

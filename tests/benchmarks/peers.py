@@ -68,7 +68,7 @@ class Peer(Target):
     scenarios = frozenset({"chat", "burst", "paced-500x30", "start"})
     ready_seconds_max = 180.0
     settings: ClassVar[tuple[str, str]]
-    """Name and text of its settings file."""
+    """The name and the text of its settings file."""
 
     def write_settings(self) -> str:
         """Write the settings, and return the path."""
@@ -89,7 +89,7 @@ class HaProxy(Peer):
         return [program("haproxy"), "-db", "-f", self.write_settings()]
 
     def version(self) -> str | None:
-        """As it says it."""
+        """Return the version that it reports."""
         return "HAProxy " + output(program("haproxy"), "-v").partition("version ")[2].partition("-")[0]
 
 
@@ -100,7 +100,7 @@ class Caddy(Peer):
     settings = ("Caddyfile", CADDYFILE)
 
     def command(self) -> list[str]:
-        """Run it with this file alone."""
+        """Run Caddy with this file only."""
         return [program("caddy"), "run", "--adapter", "caddyfile", "--config", self.write_settings()]
 
     def environment(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Caddy(Peer):
         return {"GOMAXPROCS": "1", "XDG_DATA_HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home)}
 
     def version(self) -> str | None:
-        """As it says it."""
+        """Return the version that it reports."""
         return "Caddy " + output(program("caddy"), "version").partition(" ")[0]
 
 
@@ -121,7 +121,7 @@ class Portkey(Peer):
     share = 0.5
 
     def command(self) -> list[str]:
-        """Start it without its console."""
+        """Start the gateway without its console."""
         script = installed("portkey/node_modules/@portkey-ai/gateway/build/start-server.js")
         self.headers = {
             "Authorization": f"Bearer {wire.TOKEN}",
@@ -135,7 +135,7 @@ class Portkey(Peer):
         return {"TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost", "NODE_ENV": "production"}
 
     def version(self) -> str | None:
-        """As its package says it."""
+        """Return the version of its package."""
         package = installed("portkey/node_modules/@portkey-ai/gateway/package.json")
         version = json.loads(Path(package).read_text())["version"]
         return f"Portkey {version} on Node {output(program('node'), '--version')}"
@@ -154,7 +154,7 @@ class LmProxy(Peer):
         return [installed("lm-proxy/bin/lm-proxy"), "--config", self.write_settings()]
 
     def version(self) -> str | None:
-        """As pip knows it."""
+        """Return the version that pip shows."""
         return pip_version(self.name)
 
 
@@ -193,7 +193,7 @@ class LiteLlm(Peer):
         return {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "DISABLE_ADMIN_UI": "True"}
 
     def version(self) -> str | None:
-        """As pip knows it."""
+        """Return the version that pip shows."""
         return pip_version(self.name)
 
 

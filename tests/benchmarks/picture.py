@@ -1,4 +1,4 @@
-"""The pictures of runs, light and dark: CPU time by system, and what open streams cost."""
+"""The pictures of runs, light and dark: CPU time by system, and the cost of open streams."""
 
 import warnings
 from collections.abc import Iterator

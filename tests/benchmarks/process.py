@@ -1,4 +1,4 @@
-"""Child processes: started pinned to their cores, looked at through the kernel, and always ended."""
+"""Child processes: pinned to their cores, measured through the kernel, and always ended."""
 
 import asyncio
 import os
@@ -19,11 +19,11 @@ _CPUCLOCK_SCHED: Final = 2
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on; the text says why."""
+    """The benchmark cannot continue, for the reason in the message."""
 
 
 class Process:
-    """One program in a session of its own, so that it and its children, and nothing else, can be ended."""
+    """A program in a separate session, so that exactly this program and its children can be killed."""
 
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
@@ -57,7 +57,7 @@ class Process:
             )
 
     async def stop(self) -> None:
-        """Ask it to end, then see to it."""
+        """Terminate the program, and kill it if it does not end."""
         if self._child is None:
             return
         with suppress(TimeoutError, ProcessLookupError):
@@ -75,13 +75,13 @@ class Process:
             raise self.failure(f"ended with exit code {code}")
 
     def failure(self, what: str) -> BenchError:
-        """An error that quotes the end of the log."""
+        """Return an error that quotes the end of the log."""
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return BenchError("\n".join([f"{self.name} {what}; the end of its log:", *lines[-TAIL_LINES:]]))
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what would change the settings or send loopback traffic through a web proxy."""
+    """Return the environment without variables that affect settings or set a web proxy."""
     return {
         name: value
         for name, value in environment.items()
@@ -90,7 +90,7 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def children(pid: int) -> list[int]:
-    """The process ids below one, all generations."""
+    """Return the ids of all descendants of a process."""
     direct = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return direct + [deeper for child in direct for deeper in children(child)]
 

@@ -103,7 +103,7 @@ def serve(arguments: Sequence[str], results: Path) -> int:
 
 
 class Sampled(Proxy):
-    """The proxy, which counts where it spends its time."""
+    """The proxy, which samples where it spends its time."""
 
     @property
     def results(self) -> Path:

@@ -43,7 +43,7 @@ class Row:
 
     @property
     def failed(self) -> int:
-        """How much went wrong, of any kind."""
+        """The number of faults of all kinds."""
         return sum(self.failures.values())
 
 
@@ -58,7 +58,7 @@ class Report:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a run that was kept."""
+        """Read a kept run."""
         kept = json.loads(path.read_text())
         rows = [
             Row(
@@ -120,7 +120,7 @@ class Curve:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a run that was kept."""
+        """Read a kept run."""
         kept = json.loads(path.read_text())
         return cls(kept["date"], kept["machine"], [Point(**point) for point in kept["points"]])
 
@@ -173,7 +173,7 @@ def begin_report(rounds: int, cores: Sequence[int], versions: Sequence[str]) -> 
 
 
 def describe_machine(cores: Sequence[int], versions: Sequence[str]) -> dict[str, str]:
-    """Return what a stranger needs to compare."""
+    """Return the facts that others need for a comparison."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = cpu[0].partition(":")[2].strip() if cpu else platform.machine()
     return {
@@ -194,7 +194,7 @@ def installed(package: str) -> str:
 
 
 def commit() -> str:
-    """Return the commit measured, and whether the tree has moved on from it."""
+    """Return the measured commit, and whether the working tree differs from it."""
     git = shutil.which("git")
     name = output(git, "rev-parse", "--short", "HEAD") if git else ""
     if git is None or not name:
@@ -203,7 +203,7 @@ def commit() -> str:
 
 
 def output(*command: str) -> str:
-    """Return what a command prints on either stream, or nothing if it fails."""
+    """Return the output and errors of a command; empty if it fails."""
     try:
         done = subprocess.run(
             command,

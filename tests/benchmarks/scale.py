@@ -1,7 +1,7 @@
 """How CPU and memory grow with open streams, for one worker and two: `python -m tests.benchmarks.scale`.
 
-Every stream gets an event a second, and all of them run for a while before anything is measured. One worker
-has a core of its own; two workers have both cores, and share one of them with the load and the upstream.
+Every stream gets an event a second, and all of them run for a while before the measurement. A single worker
+has one core to itself; two workers use both cores, and share one of them with the load and the upstream.
 """
 
 import argparse
@@ -31,20 +31,20 @@ INTERVAL_MS: Final = 1000
 MEASURED_SECONDS: Final = 10.0
 OPENED_PER_SECOND: Final = 200
 SPARE_EVENTS: Final = 10
-"""Beyond those of the measurement, so that no stream ends during it."""
+"""Additional seconds, so that no stream ends during the measurement."""
 SETTLE_SECONDS: Final = 2.0
 
 
 class OneWorker(Proxy):
-    """The service with room for all streams."""
+    """The service with limits that allow all streams."""
 
     def environment(self) -> dict[str, str]:
-        """Raise the limits that are below."""
+        """Raise limits that are too low."""
         return {"PROXY__UPSTREAMS__CHAT__MAX_CONNECTIONS": str(2 * STREAMS[-1])}
 
 
 class SeveralWorkers(OneWorker, TwoWorkers):
-    """The same in two processes."""
+    """The service in two processes."""
 
 
 FORMS: Final[dict[int, type[Proxy]]] = {1: OneWorker, 2: SeveralWorkers}

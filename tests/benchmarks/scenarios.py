@@ -32,7 +32,7 @@ class Scenario(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.warms_up = True
-        """Whether a round that does not count goes before."""
+        """Whether an uncounted round comes first."""
 
     @abstractmethod
     async def measure(self, target: Target, core: int) -> Round:
@@ -85,7 +85,7 @@ class Work(Scenario):
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and how its answer is judged."""
+    """A request, and how its response is checked."""
 
     method: str
     path: str
@@ -96,7 +96,7 @@ class Exchange:
     """Extracts the part that must be equal if a proxy rewrites the answer; None if no proxy may."""
 
     def is_answered_by(self, body: bytes, *, exact: bool) -> bool:
-        """Whether this is the upstream's answer."""
+        """Return whether this is the upstream's response."""
         if exact or self.read is None:
             return body == self.expected
         try:
@@ -106,7 +106,7 @@ class Exchange:
 
 
 class Repeated(Work):
-    """The same request again and again on each connection, every answer compared."""
+    """The same request repeatedly on each connection; every response is compared."""
 
     def __init__(self, name: str, exchange: Exchange, *, requests: int, connections: int) -> None:
         super().__init__(name, requests, connections)
@@ -149,7 +149,7 @@ class Repeated(Work):
 
 
 class Paced(Work):
-    """Many slow streams at once, each event with its stream's nonce, its number and its time."""
+    """Many slow streams at once. Each event has the nonce of its stream, its number and its time."""
 
     ramp_seconds: Final = 1.0  # starts are spread, so that each system sees events in the same rhythm
 
@@ -183,7 +183,7 @@ class Paced(Work):
 
 
 class Opening(Work):
-    """Streams that are all opened at the same moment, connections included; timed to the first event."""
+    """Streams that are opened at the same moment on new connections; measured until the first event."""
 
     def __init__(self, name: str, *, streams: int) -> None:
         super().__init__(name, streams, 0)
@@ -222,7 +222,7 @@ class Opening(Work):
 
 
 class Start(Scenario):
-    """A new process: how long until it answers, and its memory, idle and with open streams."""
+    """A new process: the time until it answers, and its memory, idle and with open streams."""
 
     async def measure(self, target: Target, core: int) -> Round:
         """Start another process like this one, and end it."""

@@ -102,11 +102,11 @@ class Nginx(Target):
         return [find_nginx(), "-p", str(self.home), "-e", log, "-c", str(path)]
 
     def version(self) -> str | None:
-        """As nginx says it."""
+        """Return the version that nginx reports."""
         return output(find_nginx(), "-v").rpartition(" ")[2].replace("/", " ")
 
     def pids(self) -> list[int]:
-        """The workers; the master only watches."""
+        """Return the processes of the workers, because the master only supervises."""
         return children(self.process.pid)
 
 
@@ -117,7 +117,7 @@ class Floor(Target):
     scenarios = frozenset({"chat", "start"})
 
     def command(self) -> list[str]:
-        """It needs no settings."""
+        """Write nothing: it needs no settings."""
         return [sys.executable, "-m", "tests.benchmarks.floor", str(self.port)]
 
 
@@ -129,7 +129,7 @@ class Proxy(Target):
     more_settings: ClassVar[str] = ""
 
     def command(self) -> list[str]:
-        """Start it as an operator would."""
+        """Start the service as an operator would."""
         path = self.home / "proxy.toml"
         settings = PROXY_TOML.format(key=CALLER_KEY, upstream=self.upstream)
         path.write_text(settings + self.more_settings)
@@ -138,34 +138,34 @@ class Proxy(Target):
 
 
 class OnUvicorn(Proxy):
-    """The same on uvicorn."""
+    """This project on uvicorn."""
 
     name = "uvicorn"
     options = ("--server", "uvicorn")
 
 
 class OnGranian(Proxy):
-    """The same on Granian."""
+    """This project on Granian."""
 
     name = "granian"
     options = ("--server", "granian")
 
 
 class TwoWorkers(Proxy):
-    """The same in two processes, on the one core that every system gets."""
+    """This project in two processes, on the single core that every system gets."""
 
     name = "workers"
     options = ("--workers", "2")
 
 
 class AskedByNginx(Proxy):
-    """The service as nginx asks it for a token."""
+    """The service that nginx asks for tokens."""
 
     more_settings = f'[offload]\nsecret = "{OFFLOAD_SECRET}"\nupstreams = ["chat"]\n'
 
 
 class Offload(Nginx):
-    """nginx relays, and asks the service who is calling and for the token: `config/nginx/offload.conf`."""
+    """nginx relays, and asks the service for the caller and the token: `config/nginx/offload.conf`."""
 
     name = "offload"
     scenarios = PACED | {"chat", "embeddings", "burst", "flood", "open"}
@@ -181,20 +181,20 @@ class Offload(Nginx):
         await self.launch(*cores)
 
     async def stop(self) -> None:
-        """End both."""
+        """End the service and nginx."""
         await self.process.stop()
         await self.asked.stop()
 
     def pids(self) -> list[int]:
-        """Of both."""
+        """Return the processes of the service and of nginx."""
         return [*super().pids(), *self.asked.pids()]
 
     def version(self) -> str | None:
-        """As for plain nginx."""
+        """Return the version of nginx."""
         return None
 
     def servers(self) -> str:
-        """Return the shipped files, edited as their comments say."""
+        """Return the shipped files, edited as their comments describe."""
         folder = REPOSITORY / "config/nginx"
         edits = {
             "replace-by-the-secret-in-offload": OFFLOAD_SECRET,
@@ -232,11 +232,11 @@ SYSTEMS: Final[dict[str, type[Target]]] = {
     kind.name: kind
     for kind in (Nginx, Floor, Proxy, OnUvicorn, OnGranian, TwoWorkers, Offload, FlaskOriginal)
 }
-"""In the order of the table, the references first."""
+"""All systems in the order of the table, the references first."""
 
 
 def find_nginx() -> str:
-    """The nginx program, also where only administrators have it on their path."""
+    """Return the nginx program, even if it is only on the path of administrators."""
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin")
     if found is None:
         raise BenchError("nginx is not installed, and every figure is a ratio to it")

@@ -15,21 +15,21 @@ SUMMARY: Final = (
     ("open", "p99_ms"),
     ("start", "idle_mb"),
 )
-"""What the short table shows."""
+"""The scenarios of the short table."""
 NEEDED_STREAMS: Final = (10_000, 100_000)
 NEEDED_RATES: Final = (1, 10)
 """Events a second on each stream: a slow model, and a fast one."""
 
 
 def number(value: float) -> str:
-    """Three significant digits, and whole numbers from 100."""
+    """Format a number with three significant digits, and from 100 on as a whole number."""
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}" if value >= 10 else f"{value:.2g}"
 
 
 def cell(name: str, figure: Figure | None) -> str:
-    """One figure."""
+    """Format one figure."""
     if figure is None:
         return ""
     if name in RATIOS:

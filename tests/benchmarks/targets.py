@@ -31,7 +31,7 @@ class Target(ABC):
     share: ClassVar[float] = 1.0
     """The part of the work that a slow server does in a round."""
     scenarios: ClassVar[frozenset[str] | None] = None
-    """What it can do; None is everything."""
+    """The scenarios that it supports; None for all."""
     ready_seconds_max: ClassVar[float] = 60.0
 
     def __init__(self, home: Path, upstream: int) -> None:
@@ -41,7 +41,7 @@ class Target(ABC):
         self.url = f"http://127.0.0.1:{self.port}{self.mount}"
         self.headers: Mapping[str, str] = {"Authorization": f"Bearer {CALLER_KEY}"}
         self.ready_seconds = 0.0
-        """From the start of the process to its first answer."""
+        """Seconds from the start of the process to its first response."""
         self.process = Process(self.name, home / "output.log")
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Target(ABC):
             connection.close()
 
     def pids(self) -> list[int]:
-        """The process and all below it."""
+        """Return the process and all its descendants."""
         return [self.process.pid, *children(self.process.pid)]
 
     def version(self) -> str | None:
@@ -87,11 +87,11 @@ class Target(ABC):
         self.ready_seconds = time.monotonic() - began
 
     async def stop(self) -> None:
-        """End it."""
+        """End the process."""
         await self.process.stop()
 
     def require_alive(self) -> None:
-        """Raise BenchError if it has ended."""
+        """Raise BenchError if the process has ended."""
         self.process.require_alive()
 
 

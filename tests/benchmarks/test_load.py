@@ -1,4 +1,4 @@
-"""The response parser gives the same bytes wherever the network cuts them."""
+"""The response parser returns the same bytes wherever the reads end."""
 
 from itertools import pairwise
 

@@ -1,6 +1,6 @@
 """The upstream and its token endpoint: a raw HTTP/1.1 server that is never the bottleneck.
 
-It is a program of its own (`python -m tests.benchmarks.upstream PORT`): its CPU must count for nobody.
+It is a separate program (`python -m tests.benchmarks.upstream PORT`), so that its CPU time is not counted.
 """
 
 import asyncio
@@ -27,23 +27,23 @@ _STREAM_HEAD: Final = (
 
 
 def plain(status: str, body: bytes) -> bytes:
-    """A whole JSON answer."""
+    """Return a whole JSON response."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 def refusal(status: str) -> bytes:
-    """A whole error answer."""
+    """Return a whole error response."""
     return plain(status, json.dumps({"error": {"message": status}}).encode())
 
 
 def stream_pieces() -> list[bytes]:
-    """A whole stream: its head, each event as a chunk, its end."""
+    """Return a whole stream: its head, each event as a chunk, and its end."""
     return [_STREAM_HEAD, *map(wire.chunk, wire.stream_events()), wire.CHUNKED_END]
 
 
 def token() -> bytes:
-    """A fresh answer of the token endpoint."""
+    """Return a new reply of the token endpoint."""
     expires = time.time_ns() // 1_000_000 + _TOKEN_LIFE_MS
     data = {"token": wire.TOKEN, "expireTime": expires}
     return plain("200 OK", json.dumps({"code": 0, "data": data}).encode())
@@ -51,7 +51,7 @@ def token() -> bytes:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers that never change, made once and sent as they are."""
+    """The constant responses, which are built once."""
 
     chat: bytes = field(default_factory=lambda: plain("200 OK", wire.chat_answer()))
     stream: list[bytes] = field(default_factory=stream_pieces)
@@ -62,7 +62,7 @@ class Answers:
 
 
 class Pacer:
-    """Send one stream's events on a fixed schedule, late ones without shifting those after them."""
+    """Send the events of one stream on a fixed schedule; a late event does not delay the next ones."""
 
     def __init__(self, write: Callable[[bytes], None], nonce: str, events: int, interval: float) -> None:
         self._write = write
@@ -76,7 +76,7 @@ class Pacer:
         self._tick(_STREAM_HEAD)
 
     def cancel(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -102,18 +102,18 @@ class Upstream(asyncio.Protocol):
         self._write: Callable[[bytes], None] = lambda _: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Keep the transport."""
         way = cast(asyncio.WriteTransport, transport)  # uvloop's are not registered as such
         way.set_write_buffer_limits(0)  # uvloop would gather a flood's writes into one send
         self._write = way.write
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop a stream nobody reads."""
+        """Stop a stream that nobody reads."""
         if self._pacer is not None:
             self._pacer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that is whole."""
+        """Answer every complete request."""
         self._unread += data
         while self._request_is_complete():
             body = bytes(self._unread[: self._body_bytes])

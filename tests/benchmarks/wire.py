@@ -1,4 +1,4 @@
-"""The bytes both ends agree on: the requests, the answers, and the events of a stream."""
+"""The bytes that both ends know: the requests, the responses, and the events of a stream."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _REPLY: Final = (
 
 
 def request_body(model: str, *, stream: bool, question: str = _QUESTION) -> bytes:
-    """A chat request as RAGFlow's model layer writes it."""
+    """Return a chat request as RAGFlow's model layer writes it."""
     body = {
         "model": model,
         "messages": [{"role": "system", "content": _PROMPT}, {"role": "user", "content": question}],
@@ -38,7 +38,7 @@ def request_body(model: str, *, stream: bool, question: str = _QUESTION) -> byte
 
 
 def chat_answer() -> bytes:
-    """The one plain answer."""
+    """The only plain answer."""
     answer = {
         "id": "chatcmpl-7d1c0a52f8e94b3f",
         "object": "chat.completion",
@@ -64,7 +64,7 @@ def embeddings_request() -> bytes:
 
 
 def embeddings_answer() -> bytes:
-    """The vectors, each number as long as a model's numbers are."""
+    """Return vectors whose numbers have as many digits as those of a model."""
     vector = [round(0.123456789 * (-1) ** place / (1 + place % 97), 12) for place in range(DIMENSIONS)]
     answer = {
         "object": "list",
@@ -87,7 +87,7 @@ def stream_events() -> list[bytes]:
 
 
 def paced_event(nonce: str, sequence: int, sent_ns: int) -> bytes:
-    """An event that says whose it is, which it is and when it left."""
+    """Return an event with its nonce, its number and the time at which it was sent."""
     return event("paced", f"{nonce} {sequence} {sent_ns}")
 
 
@@ -105,7 +105,7 @@ def rewritten_pattern() -> re.Pattern[bytes]:
 
 
 def text_of(body: bytes) -> str:
-    """Return what the model says in an answer, or in the events of a stream."""
+    """Return the model's text in a response, or in the events of a stream."""
     if body.lstrip().startswith(b"{"):
         return str(json.loads(body)["choices"][0]["message"]["content"])
     said = ""

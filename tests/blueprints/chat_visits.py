@@ -1,4 +1,4 @@
-"""Visits to the chat of a service whose upstream is away, in a browser and without one."""
+"""Visits to the chat of a service without an upstream, with the headers of a browser and without them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ async def chatting(run_proxy: RunProxy, chat: str = FREE) -> AsyncIterator[tuple
 
 
 async def send(url: str, method: str, path: str, *headers: str, body: bytes = b"") -> tuple[RawAnswer, bytes]:
-    """One request without a browser's help."""
+    """Send one request without the headers of a browser."""
     async with raw_caller(url) as caller:
         await caller.send(method, path, *headers, body=body, key=None)
         answer = await caller.answer()

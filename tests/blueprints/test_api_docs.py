@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`: open to everybody, in two languages, without a word of the configuration."""
+"""`/openapi.json` and `/docs`: public, in two languages, and without any value of the configuration."""
 
 import json
 import re
@@ -24,7 +24,7 @@ id = "canary-listed"
 
 
 async def get(proxy: RunningProxy, path: str, *headers: str) -> tuple[RawAnswer, str]:
-    """One request without a key."""
+    """Send a request without a key."""
     async with raw_caller(proxy.url) as caller:
         await caller.send("GET", path, *headers, key=None)
         answer = await caller.answer()

@@ -93,7 +93,7 @@ async def test_only_own_conversations_and_offered_models_are_accepted(
 
 
 async def listed(someone: Visitor, query: str = "") -> list[tuple[str, str]]:
-    """The channels and titles of a visitor's conversations."""
+    """Return the channels and titles of a visitor's conversations."""
     found = (await someone.get(f"conversations{query}"))[1]["conversations"]
     assert [entry["at"] for entry in found] == sorted((entry["at"] for entry in found), reverse=True)
     return [(entry["channel"], entry["title"]) for entry in found]

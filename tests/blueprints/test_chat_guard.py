@@ -1,4 +1,4 @@
-"""What the chat refuses: foreign pages and channels, malformed bodies; and the headers of its responses."""
+"""Requests that the chat rejects: foreign pages and channels, malformed bodies; and the response headers."""
 
 import json
 

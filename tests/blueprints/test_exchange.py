@@ -1,4 +1,4 @@
-"""Requests: what is refused before anything is sent up, and in which words."""
+"""Requests that the proxy rejects before it contacts the upstream, and the errors that the caller gets."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ async def ok(talk: Conversation) -> None:
 
 
 async def code_of(caller: RawCaller, answer: RawAnswer) -> str:
-    """The code in the envelope."""
+    """Return the code in the envelope."""
     assert answer.header("content-type") == ["application/json"]
     error = json.loads(await caller.body(answer))["error"]
     assert set(error) == {"message", "type", "param", "code"}

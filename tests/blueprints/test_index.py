@@ -1,4 +1,4 @@
-"""The page at `/`: for browsers alone, with links to what is there."""
+"""The page at `/`, which only browsers get: its links lead to the pages of this configuration."""
 
 import json
 import re
@@ -14,7 +14,7 @@ CHAT = '[chat]\nmodel = "x1"\n'
 
 
 async def page(run_proxy: RunProxy, *headers: str, more: str = "") -> tuple[str, dict[str, str]]:
-    """The page and its headers."""
+    """Return the page and its headers."""
     async with run_proxy(NOWHERE, more=more) as proxy, raw_caller(proxy.url) as caller:
         await caller.send("GET", "/", *headers, key=None)
         answer = await caller.answer()

@@ -1,4 +1,4 @@
-"""The relayed routes: which public path becomes which upstream path, and what stands outside."""
+"""The relayed routes: which public path becomes which upstream path, and which paths are not relayed."""
 
 import json
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ BARE_PATHS = (
     *BARE_SEGMENTS,
     *(f"{segment}/x/y" for segment in BARE_SEGMENTS),
 )
-"""What is relayed below every mount and version."""
+"""Paths that are relayed below every mount and version."""
 
 VERSIONED_PATHS = (
     "chat",
@@ -34,7 +34,7 @@ VERSIONED_PATHS = (
     "a..b",
     "~user/@me/a:b;c=d,e!$&'()*+",
 )
-"""What is relayed below `/v1` alone."""
+"""Paths that are relayed only below `/v1`."""
 
 ODD_TARGETS = {
     "/v1/models/BAAI%2Fbge-m3": "/v1/models/BAAI%2Fbge-m3",
@@ -85,20 +85,20 @@ OUTSIDE = (
 
 @dataclass
 class Between:
-    """A caller in front of the service, and the upstream behind it."""
+    """The caller of a service, and its upstream."""
 
     proxy: RunningProxy
     caller: RawCaller
     upstream: RawUpstream
 
     async def ask(self, method: str, target: str) -> tuple[RawAnswer, bytes]:
-        """One request on the caller's only connection."""
+        """Send a request on the caller's only connection."""
         await self.caller.send(method, target)
         answer = await self.caller.answer()
         return answer, b"" if method == "HEAD" else await self.caller.body(answer)
 
     async def arrives(self, method: str, target: str) -> str:
-        """The first words of the request up there, such as `GET /v1/models`; else the status that we gave."""
+        """Return the method and target at the upstream, such as `GET /v1/models`, or our own status."""
         before = len(self.upstream.requests)
         answer, _ = await self.ask(method, target)
         new = self.upstream.requests[before:]
@@ -110,7 +110,7 @@ class Between:
 
 @pytest.fixture
 async def between(run_proxy: RunProxy) -> AsyncIterator[Between]:
-    """The service between an upstream that answers anything and a caller with a key."""
+    """Run the service between an upstream that answers every request and a caller with a key."""
 
     async def answer(talk: Conversation) -> None:
         body = b"" if talk.request.head.startswith(b"HEAD") else b"{}"

@@ -1,4 +1,4 @@
-"""Probes: alive as long as the loop turns, ready as long as requests can be served, and open to everybody."""
+"""Probes: alive while the event loop runs, ready while requests can be served, and public."""
 
 import pytest
 
@@ -13,7 +13,7 @@ READY = ("/readyz", "/healthz")
 
 
 async def probe(caller: RawCaller, path: str, *headers: str, key: str | None = None) -> tuple[int, bytes]:
-    """Status and body of a probe, which has the same headers whatever it says."""
+    """Return the status and the body of a probe; its headers are always the same."""
     await caller.send("GET", path, *headers, key=key)
     answer = await caller.answer()
     assert answer.header("content-type") == ["text/plain; charset=utf-8"]

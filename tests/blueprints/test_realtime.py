@@ -1,4 +1,4 @@
-"""WebSockets at `/v1/realtime`: relayed both ways with the live token, and ended on both sides."""
+"""WebSockets at `/v1/realtime`: relayed both ways with the current token, and closed on both sides."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ HANDSHAKE = (
 async def connected(
     proxy: RunningProxy, path: str = MOUNTS[0], headers: dict[str, str] = BEARER, **more: Any
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """A caller's socket."""
+    """Open the WebSocket of a caller."""
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(
@@ -52,7 +52,7 @@ async def connected(
 async def refused(
     proxy: RunningProxy, path: str = MOUNTS[0], *more: str, key: str = KEY
 ) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of a handshake that is answered with HTTP."""
+    """Return the status and the JSON of a handshake that is rejected with an HTTP response."""
     lines = "".join(f"{line}\r\n" for line in (f"Authorization: Bearer {key}", *more))
     async with raw_caller(proxy.url) as caller:
         await caller.write(HANDSHAKE.format(path=path, more=lines).encode())
@@ -61,7 +61,7 @@ async def refused(
 
 
 async def the_line(proxy: RunningProxy) -> dict[str, Any]:
-    """The one log line of the one exchange."""
+    """Return the only log line of the only exchange."""
     await until(lambda: bool(proxy.exchanges))
     (line,) = proxy.exchanges
     assert "defect" not in [each["event"] for each in proxy.lines]
@@ -472,7 +472,7 @@ async def test_a_message_over_the_limit_is_rejected_in_either_direction(run_prox
 
 
 BUFFERED_MIB_MAX = 256
-"""What the kernel may hold on both hops: Linux lets each socket's buffers grow to 36 MiB and more."""
+"""Bytes that the kernel may hold on both hops: Linux lets the buffers of a socket grow to 36 MiB and more."""
 
 
 async def test_a_caller_who_does_not_read_pauses_the_upstream(run_proxy: RunProxy) -> None:

@@ -1,4 +1,4 @@
-"""The routes of the status page: off without its key, closed without the key, and not for other sites."""
+"""The routes of the status page: absent without `[status]`, closed without the key and to other sites."""
 
 import asyncio
 import re
@@ -31,14 +31,14 @@ PATHS = ("/status", "/status/events", "/status/page/status.css", "/status/page/t
 
 
 def session(key: str = STATUS_KEY, age: float = 0.0) -> str:
-    """The header of a browser that has signed in."""
+    """Return the header of a browser that has signed in."""
     return f"Cookie: llm_status={new_session(Secret(key), time.time() - age)}"
 
 
 async def ask(
     proxy: RunningProxy, method: str, path: str, *headers: str, body: bytes = b""
 ) -> tuple[RawAnswer, str]:
-    """One request without a caller's key."""
+    """Send a request without a caller's key."""
     async with raw_caller(proxy.url) as caller:
         await caller.send(method, path, *headers, body=body, key=None)
         answer = await caller.answer()
@@ -47,7 +47,7 @@ async def ask(
 
 
 async def sign_in(proxy: RunningProxy, key: str, *headers: str) -> tuple[RawAnswer, str]:
-    """Send the form."""
+    """Sign in with the form."""
     return await ask(proxy, "POST", "/status/sign-in", FORM, *headers, body=f"key={key}".encode())
 
 
@@ -272,7 +272,7 @@ async def test_a_running_stream_is_shown(run_proxy: RunProxy) -> None:
 
 @asynccontextmanager
 async def reader(proxy: RunningProxy, *headers: str) -> AsyncIterator[RawCaller]:
-    """A reader of the events, after the first ones."""
+    """Open a stream of events as a reader."""
     async with raw_caller(proxy.url) as caller:
         await caller.send("GET", "/status/events", *(headers or (session(),)), key=None)
         answer = await caller.answer()

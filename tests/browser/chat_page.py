@@ -1,4 +1,4 @@
-"""The chat as a test sees it: its parts by name, and what a visitor does with them."""
+"""The chat page for tests: its parts by name, and the actions of a visitor."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from tests.browser.watch import Watch
 from tests.pace import PATIENCE
 
 RUN_BY_A_MESSAGE = "window.pwned"
-"""What hostile messages set when one of them runs."""
+"""The variable that a hostile message sets if it runs."""
 NEAR_PX = 8
-"""From here on the page counts as being at the end."""
+"""Distance from the end at which the page counts as scrolled to the end."""
 UNTIL = """(node) => new Promise((resolve) => {
     const observer = new MutationObserver(look);
     function look() {
@@ -23,7 +23,7 @@ UNTIL = """(node) => new Promise((resolve) => {
     observer.observe(node, { attributes: true, childList: true, subtree: true });
     look();
 })"""
-"""Waits for a condition from change to change. Asking now and then takes longer, and misses what is short."""
+"""Waits for a condition, which it checks at every change. Polling would be slower and miss short states."""
 
 
 class ChatPage:
@@ -81,11 +81,11 @@ class ChatPage:
         await self.input.press("Enter")
 
     async def keyboard(self) -> CDPSession:
-        """Chromium's own input, for what an input method does."""
+        """Return Chromium's input protocol, which can act as an input method."""
         return await self.page.context.new_cdp_session(self.page)
 
     async def at_end(self) -> None:
-        """Wait until the end of the text is in sight."""
+        """Wait until the end of the text is visible."""
         async with asyncio.timeout(PATIENCE):
             while (
                 await self.scroller.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") > NEAR_PX
@@ -93,9 +93,9 @@ class ChatPage:
                 pass
 
     async def shot(self, name: str) -> None:
-        """Keep a picture, for people to look at."""
+        """Save a picture for visual inspection."""
         await take_picture(self.page, name)
 
     async def faults(self) -> list[str]:
-        """What axe finds."""
+        """Return the findings of axe."""
         return await find_faults(self.page)

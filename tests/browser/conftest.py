@@ -39,7 +39,7 @@ def find_chromium() -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """Chromium as Debian packs it."""
+    """Chromium as Debian packages it."""
     expect.set_options(timeout=1000 * PATIENCE)
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
@@ -49,7 +49,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A scripted chat on loopback, and pages that look at it."""
+    """A scripted chat on loopback, and pages that show it."""
 
     chat: ScriptedChat
     url: str
@@ -58,7 +58,7 @@ class Stage:
     contexts: list[BrowserContext]
 
     async def context(self, **options: Any) -> BrowserContext:
-        """A visitor of their own: Chinese, on a desktop, unless the options say otherwise."""
+        """Return a new visitor: Chinese, on a desktop, unless the options differ."""
         wanted = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 800}, **options}
         context = await self.browser.new_context(**wanted)
         context.set_default_timeout(1000 * PATIENCE)
@@ -66,14 +66,14 @@ class Stage:
         return context
 
     async def open(self, path: str = "/chat/", **options: Any) -> ChatPage:
-        """A visitor's page, with the stream open."""
+        """Return a visitor's page whose stream is open."""
         context = await self.context(**options)
         return await ChatPage.open(context, self.url + path, self.watch)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage(browser: Browser) -> AsyncIterator[Stage]:
-    """A chat and its visitors, until the end of the test."""
+    """Run a chat and its visitors until the end of the test."""
     chat = ScriptedChat()
     with chat.visited():
         async with serve_on_loopback(chat.app) as url:

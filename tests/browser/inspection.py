@@ -1,4 +1,4 @@
-"""What people and axe look at on any page: pictures, faults of accessibility, and scrolling sideways."""
+"""Inspection of any page: pictures, accessibility faults, and horizontal scrolling."""
 
 import os
 from pathlib import Path
@@ -17,12 +17,12 @@ AXE_OPTIONS: Final = {"resultTypes": ["violations"], "rules": {"color-contrast-e
 
 
 def looks(*names: str, least: int = 1) -> list[str]:
-    """Return the looks to go through: the first ones suffice where nobody wants pictures."""
+    """Return the looks to test: only the first ones, unless pictures are wanted."""
     return [*names] if PICTURES else [*names[:least]]
 
 
 async def take_picture(page: Page, name: str, *, whole: bool = False) -> None:
-    """Keep a picture of the window or of the whole page, for people to look at."""
+    """Save a picture of the window or of the whole page for visual inspection."""
     if not PICTURES:
         return
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ async def take_picture(page: Page, name: str, *, whole: bool = False) -> None:
 
 
 async def find_faults(page: Page) -> list[str]:
-    """What axe finds, best practices and a contrast of 7:1 included."""
+    """Return the findings of axe, including best practices and a contrast of 7:1."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(AXE_SCRIPT)
     faults: list[str] = await page.evaluate(RUN_AXE, AXE_OPTIONS)
@@ -38,6 +38,6 @@ async def find_faults(page: Page) -> list[str]:
 
 
 async def fits(page: Page) -> bool:
-    """Whether no part of the page is wider than the window."""
+    """Return whether no part of the page is wider than the window."""
     wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     return int(await page.evaluate(wide)) <= 0

@@ -1,11 +1,11 @@
-"""Answers with all that an answer can hold, cut and rendered as the service does it."""
+"""Answers with every kind of content, split and rendered as the service does."""
 
 from proxy.chat.paragraphs import ParagraphSplitter
 from proxy.chat.render import BlockKind, render_block
 
 
 def blocks(kind: BlockKind, markdown: str) -> tuple[str, ...]:
-    """The messages that a text becomes."""
+    """Return the messages of a text."""
     cutter = ParagraphSplitter()
     pieces = (*cutter.feed(markdown), *cutter.flush())
     return tuple(render_block(kind, piece) for piece in pieces)

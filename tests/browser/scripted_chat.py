@@ -1,4 +1,4 @@
-"""The real chat application with a scripted model: events that the test publishes, and faults on the way."""
+"""The real chat application with a scripted model: the test publishes events, and chooses faults."""
 
 import contextlib
 import dataclasses
@@ -59,7 +59,7 @@ class _Broker(MemoryBroker):
 
     @property
     def mailboxes(self) -> list[Mailbox[Event]]:
-        """Those of all readers."""
+        """The subscriptions of all readers."""
         return [mailbox for mailboxes in self._readers.values() for mailbox in mailboxes]
 
     def deliver(self, channel: str, event: Event) -> None:
@@ -68,7 +68,7 @@ class _Broker(MemoryBroker):
             mailbox.put(event)
 
     def cut_silently(self) -> None:
-        """Send the readers nothing more, and do not tell them."""
+        """Send the readers nothing more, without closing their streams."""
         for mailboxes in self._readers.values():
             mailboxes.clear()
 
@@ -109,7 +109,7 @@ class ScriptedChat:
     # What a test does
 
     def publish(self, kind: str, data: object, *, with_id: bool = True) -> None:
-        """Send an event to every stream, and keep it for those to come."""
+        """Send an event to every stream, and store it for later ones."""
         event = Event(data, kind)
         if not with_id:  # published into Redis by somebody else: live only
             self.broker.deliver(self.channel, event)
@@ -117,7 +117,7 @@ class ScriptedChat:
         self.ids.append(_finish(self.broker.publish(self.channel, event)))
 
     def message(self, message: str, *, with_id: bool = True, **fields: object) -> None:
-        """Send a block of HTML as it stands."""
+        """Send a block of HTML unchanged."""
         self.publish("message_event", {"message": message, **fields}, with_id=with_id)
 
     def say(self, kind: str, *pieces: str) -> None:
@@ -131,7 +131,7 @@ class ScriptedChat:
             self.message(block)
 
     def ask(self, prompt: str) -> None:
-        """Put a question into the channel, as the service does for every dialogue."""
+        """Publish a question, as the service does for every dialogue."""
         self.busy = True
         self.message(render_block("right", prompt))
         self.state("waiting")
@@ -142,7 +142,7 @@ class ScriptedChat:
         self.publish("state_event", {"state": state, "at": int(time.time() * 1000), **more})
 
     def turn(self, prompt: str, answer: str, reasoning: str = "") -> None:
-        """A whole turn at once, its texts in Markdown."""
+        """Publish a whole turn at once, with its texts in Markdown."""
         self.ask(prompt)
         if reasoning:
             self.state("thinking")
@@ -170,18 +170,18 @@ class ScriptedChat:
 
     @property
     def readers(self) -> int:
-        """How many streams are open."""
+        """Return the number of open streams."""
         return len(self.broker.mailboxes)
 
     @contextlib.contextmanager
     def visited(self) -> Iterator[None]:
-        """Give every new visitor the session whose channel is this one, during the block."""
+        """Give every new visitor the session of this channel during the block."""
         with mock.patch.object(chat_session, "uuid4", side_effect=lambda: UUID(self.channel)):
             yield
 
 
 class _Channels(MemoryChannels):
-    """Channels of which the test says whether an answer is being written."""
+    """Channels for which the test decides whether an answer is in progress."""
 
     def __init__(self, script: ScriptedChat) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ class _Application:
         await send(end)
 
     def _hand_over(self) -> None:
-        """Put the script in the place of the model."""
+        """Replace the model by the script."""
         snapshots = app_parts(self._app).snapshots
         assert snapshots.chat is not None
         script = self._script
@@ -271,7 +271,7 @@ class _Application:
     def _answer(
         self, path: str, method: str, headers: dict[bytes, bytes], query: bytes
     ) -> tuple[int, dict[str, str], bytes] | None:
-        """The answer of the site, or of a fault; None if the application answers."""
+        """Return the response of the site or of a fault; None if the application answers."""
         script = self._script
         if path.startswith("/site/"):
             body, policy = script.pages[path.removeprefix("/site/")]
@@ -319,7 +319,7 @@ def _reconnecting_soon(send: ASGISendCallable) -> Any:
 
 
 def _finish(working: Coroutine[Any, Any, T]) -> T:
-    """Run a method of a broker in memory, which waits for nothing, and return its result."""
+    """Run a method of a broker in memory, which never waits, and return its result."""
     try:
         while True:
             working.send(None)

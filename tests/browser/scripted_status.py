@@ -1,4 +1,4 @@
-"""The status page of a real service, in states that a test chooses: it replaces the report of the worker."""
+"""The status page of a real service in states that a test chooses by replacing the report of the worker."""
 
 import math
 import random
@@ -26,11 +26,11 @@ from tests.loopback import serve_on_loopback, until
 STATUS_KEY = "status-key-8f3a-5b20-91c7"
 NOW = 1_795_700_000.0
 AT = 7_200.0
-"""The moment on the clock of the counters."""
+"""The current time on the clock of the counters."""
 
 
 def token(name: str, state: TokenState, age: float, life: float = 300.0, **more: float) -> TokenReading:
-    """A token of five minutes, unless another lifetime is given."""
+    """Return a token with a lifetime of five minutes by default."""
     stats = TokenStats(fetches=12, fetches_failed_passing=int(more.pop("failed", 0)))
     expiry = life - min(10, 0.05 * life)
     return TokenReading(
@@ -48,7 +48,7 @@ def token(name: str, state: TokenState, age: float, life: float = 300.0, **more:
 
 
 def upstream(name: str, circuit: str | None, **attempts: int) -> UpstreamReading:
-    """An upstream with its attempts, in which `_5xx` stands for `5xx`."""
+    """Return an upstream with its attempts by result; `_5xx` means `5xx`."""
     return UpstreamReading(name, circuit, {result.lstrip("_"): count for result, count in attempts.items()})
 
 
@@ -59,7 +59,7 @@ def traffic(
     *problems: ExchangeProblem,
     rate: float = 0.0,
 ) -> TrafficReading:
-    """The traffic of an hour, with requests per second around a rate."""
+    """Return the traffic of an hour, with requests per second around a rate."""
     draw = random.Random(5)
     step = int(AT / 2)
     steps = {step - back: int(2 * rate * draw.uniform(0.6, 1.4)) for back in range(150)} if rate else {}
@@ -69,7 +69,7 @@ def traffic(
 
 
 def busy_minute(draw: random.Random, failed: int = 0) -> MinuteReading:
-    """A minute of a busy hour."""
+    """Return a minute of a busy hour."""
     results = {
         "ok": draw.randint(400, 700),
         "left": draw.randint(0, 12),
@@ -83,7 +83,7 @@ def busy_minute(draw: random.Random, failed: int = 0) -> MinuteReading:
 def problem(
     number: int, result: str, outcome: str, status: int | None, reason: str | None = None
 ) -> ExchangeProblem:
-    """One exchange that did not succeed."""
+    """Return an exchange that did not succeed."""
     return ExchangeProblem(
         at=NOW - 37 * number,
         result="failed" if result == "failed" else "rejected",
@@ -187,7 +187,7 @@ class ScriptedStatus:
     is_broken: bool = False
 
     async def overview(self) -> Overview:
-        """What the page shows."""
+        """The overview that the page shows."""
         if self.is_broken:
             raise Draining
         return merge([self.report], 1)
@@ -195,7 +195,7 @@ class ScriptedStatus:
 
 @contextmanager
 def quick_stream() -> Iterator[None]:
-    """Send what has changed at once, and let browsers reconnect at once, so that no test waits for it."""
+    """Send changes at once, and let browsers reconnect at once, so that no test has to wait."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PERIOD_SECONDS", 0.02)
         patch.setattr(service, "OPENING", b"retry: 50\n\n")

@@ -1,4 +1,4 @@
-"""How long the tasks of a page take, in processor time, so that a busy machine makes no difference."""
+"""The processor time of the tasks of a page, on which other programs have no influence."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from tests.pace import PATIENCE
 
 @dataclass
 class Tasks:
-    """The tasks of pages during a block, once it has ended; each in milliseconds."""
+    """The tasks of pages during a block, in milliseconds; complete after the block."""
 
     milliseconds: list[float] = field(default_factory=list)
 

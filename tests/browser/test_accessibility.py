@@ -1,4 +1,4 @@
-"""The page without eyes, without a mouse, without motion; in which language and colours; where it scrolls."""
+"""The page with a screen reader, with a keyboard, and without motion; its language, colours and scrolling."""
 
 from typing import Any
 
@@ -127,7 +127,7 @@ async def test_without_motion_the_caret_stands_still(stage: Stage) -> None:
 
 
 async def fill(stage: Stage, page: ChatPage) -> None:
-    """A conversation longer than the window, with an answer under way."""
+    """Show a conversation that is longer than the window, with an answer in progress."""
     stage.chat.turn("长", samples.LONG_CHINESE)
     stage.chat.ask("再长")
     stage.chat.state("answering")
@@ -137,7 +137,7 @@ async def fill(stage: Stage, page: ChatPage) -> None:
 
 
 async def more(stage: Stage, page: ChatPage, count: int) -> None:
-    """Another piece of the answer, on the page."""
+    """Show another piece of the answer."""
     stage.chat.say("left", *("<p>又来一段。\n</p>",) * 4)
     await expect(page.answer.locator("p")).to_have_count(count)
 

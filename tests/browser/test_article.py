@@ -1,4 +1,4 @@
-"""The article's own front end: its calls as they stand, with a few lines in the place of jQuery and layui."""
+"""The article's front end: its unchanged calls, with a few lines instead of jQuery and layui."""
 
 from playwright.async_api import expect
 

@@ -1,4 +1,4 @@
-"""One question and its answer: what a visitor sees and can do while it comes and afterwards."""
+"""One question and its answer: what a visitor sees and can do during the answer and after it."""
 
 import time
 

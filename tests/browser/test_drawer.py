@@ -1,4 +1,4 @@
-"""The drawer on a page of the same site: one script tag, whatever that page is made of."""
+"""The drawer on a page of the same site: one script tag is enough on any page."""
 
 import pytest
 from playwright.async_api import Locator, Page, expect
@@ -32,7 +32,7 @@ WORDS = "这两年比较流行 AI Agent，所以自用博客尝试了下接入�
 async def host(
     stage: Stage, *, more: str = "", tag: str = TAG, policy: str | None = None, **look: object
 ) -> Page:
-    """A page of the site, with the drawer on it."""
+    """Open a page of the site with the drawer."""
     body = HOST.format(words=WORDS, more=more, tag=tag)
     stage.chat.pages["post"] = (body, policy)
     stage.chat.pages["host.css"] = (HOST_CSS, None)
@@ -44,12 +44,12 @@ async def host(
 
 
 def own_button(page: Page) -> Locator:
-    """The one that the drawer brings."""
+    """Return the button that opens the drawer."""
     return page.locator("llm-chat-drawer .opener")
 
 
 async def opened(page: Page) -> ChatPage:
-    """The chat in the drawer, connected."""
+    """Wait until the drawer is open and connected, and return its chat."""
     chat = ChatPage(page)
     await expect(page.locator("llm-chat-drawer dialog")).to_be_visible()
     await chat.connected()

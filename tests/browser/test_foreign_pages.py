@@ -97,7 +97,7 @@ async ({url, key}) => {
 
 
 async def answer_anything(talk: Conversation) -> None:
-    """Answer what a page would like to read."""
+    """Answer with a text that a foreign page must not read."""
     await talk.answer(
         b'{"secret": "canary"}', "Content-Type: application/json", "Access-Control-Allow-Origin: *"
     )
@@ -105,7 +105,7 @@ async def answer_anything(talk: Conversation) -> None:
 
 @asynccontextmanager
 async def service(folder: Path, access: str) -> AsyncIterator[tuple[str, RawUpstream]]:
-    """The service on a loopback address, with a chat."""
+    """Run the service with a chat on a loopback address."""
     path = folder / "proxy.toml"
     async with raw_upstream(answer_anything) as upstream:
         path.write_text(SETTINGS.format(access=access, upstream=upstream.url, credential=STATIC))
@@ -115,7 +115,7 @@ async def service(folder: Path, access: str) -> AsyncIterator[tuple[str, RawUpst
 
 @asynccontextmanager
 async def page_at(url: str) -> AsyncIterator[Page]:
-    """A page in a Chromium for which every name below `example` is this machine."""
+    """Open a page in a Chromium that resolves every name below `example` to this machine."""
     async with async_playwright() as playwright:
         options = [*OPTIONS, f"--host-resolver-rules={NAMES}"]
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=options)
@@ -128,7 +128,7 @@ async def page_at(url: str) -> AsyncIterator[Page]:
 
 
 def foreign_site() -> Quart:
-    """A site that serves an empty page."""
+    """Serve a site with an empty page."""
     app = Quart(__name__)
 
     @app.get("/attack")
@@ -139,7 +139,7 @@ def foreign_site() -> Quart:
 
 
 def named(url: str, name: str) -> str:
-    """The same address under another name."""
+    """Return the same address under another name."""
     return f"http://{name}:{urlsplit(url).port}"
 
 

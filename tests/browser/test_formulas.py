@@ -1,4 +1,4 @@
-"""Formulas as the page draws them: pictures for people to look at, and the places of their parts."""
+"""Formulas on the page: pictures for visual inspection, and the positions of their parts."""
 
 import pytest
 from playwright.async_api import expect
@@ -46,7 +46,7 @@ BOXES = """
 
 
 async def boxes(stage: Stage, latex: str) -> dict[str, list[float]]:
-    """The left, right, top and bottom of each element with a text of its own."""
+    """Return the left, right, top and bottom of each element that contains text directly."""
     page = await stage.open()
     stage.chat.turn("?", f"$${latex}$$")
     await page.in_state("idle")

@@ -1,4 +1,4 @@
-"""The page in front of the real service: `python -m proxy serve` as shipped, with its own gateway."""
+"""The page with the real service: `python -m proxy serve` as shipped, with the demonstration gateway."""
 
 import json
 import re
@@ -44,7 +44,7 @@ async def neighbour() -> AsyncIterator[Neighbour]:
 
 @asynccontextmanager
 async def serving(neighbour: Neighbour, word_delay: float) -> AsyncIterator[str]:
-    """Run a service whose model pauses after each word, and give its address."""
+    """Run a service whose model pauses after each word, and yield its address."""
     settings = {
         "PROXY__GATEWAY__WORD_DELAY": str(word_delay),
         "PROXY__CHAT__RATE": "20/second",
@@ -61,21 +61,21 @@ async def serving(neighbour: Neighbour, word_delay: float) -> AsyncIterator[str]
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def service(neighbour: Neighbour) -> AsyncIterator[str]:
-    """A service for all tests that read whole answers; every visitor has a session of their own."""
+    """A service for all tests that read whole answers; every visitor has a new session."""
     async with serving(neighbour, 0.002) as url:
         yield url
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def slow_service(neighbour: Neighbour) -> AsyncIterator[str]:
-    """A service for all tests that look at an answer while it is being written."""
+    """A service for all tests that look at an answer in progress."""
     async with serving(neighbour, 0.02) as url:
         yield url
 
 
 @asynccontextmanager
 async def visited(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
-    """Give the visitors of a service, and close their pages at the end."""
+    """Yield the visitors of a service, and close their pages at the end."""
     stage = Stage(ScriptedChat(), service, browser, Watch(service, neighbour.url), [])
     try:
         yield stage
@@ -203,7 +203,7 @@ async def test_the_drawer_on_a_page_of_another_origin_that_may_use_it(
 
 
 async def converse(page: ChatPage, *questions: str) -> None:
-    """Ask each question in a conversation of its own, and wait for the answers."""
+    """Ask each question in a new conversation, and wait for the answers."""
     for number, question in enumerate(questions):
         if number:
             await page.page.locator("llm-chat .fresh").click()

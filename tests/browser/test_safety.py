@@ -1,4 +1,4 @@
-"""Hostile messages, as if nobody had cleaned them: nothing runs, nothing is fetched, nothing acts."""
+"""Hostile messages that were not sanitised: nothing runs, nothing is fetched, and no control works."""
 
 import pytest
 from playwright.async_api import expect
@@ -48,7 +48,7 @@ RAW = [
     f"<!--><img src=x onerror={RUN}>--><![CDATA[<img src=x onerror={RUN}>]]><?php x ?>",
 ]
 AT_ONCE = 50
-"""How many messages come in one event, so that the page is laid out less often."""
+"""The number of messages in one event, so that the page is laid out less often."""
 KINDS = ["right", "describe", "left", "error"]
 FAULTS = """
 (log, { names, attributes }) => {
@@ -85,7 +85,7 @@ ATTRIBUTES = (
 
 
 async def nothing_acts(page: ChatPage) -> None:
-    """No element and no attribute but those that do nothing, and none of the page's own parts forged."""
+    """Check that only harmless elements and attributes exist, and that no part of the page is forged."""
     known = {"names": NAMES.split(), "attributes": ATTRIBUTES.split()}
     assert await page.page.locator("llm-chat .log").evaluate(FAULTS, known) == []
     assert await page.page.evaluate(RUN_BY_A_MESSAGE) is None

@@ -1,4 +1,4 @@
-"""Pictures of every state, for people to look at; axe looks at each, and nothing scrolls sideways."""
+"""Pictures of every state for visual inspection. Axe checks each, and nothing scrolls horizontally."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ PHONE: dict[str, Any] = {
 DARK: dict[str, Any] = {"color_scheme": "dark"}
 ENGLISH: dict[str, Any] = {"locale": "en-GB"}
 LOOKS = {"dark": DARK, "phone": PHONE, "desktop": {}, "english": ENGLISH}
-"""The first two have both widths and both sets of colours; the others are for people to look at."""
+"""The first two cover both widths and both colour schemes; the others are for visual inspection."""
 
 
 async def fits(page: ChatPage) -> bool:
-    """Whether nothing scrolls sideways but code and formulas."""
+    """Return whether only code and formulas scroll horizontally."""
     wide = await page.page.evaluate(
         """() => {
             const inner = document.querySelector("llm-chat").shadowRoot

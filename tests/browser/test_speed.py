@@ -1,4 +1,4 @@
-"""How soon the page shows what the model says, and how long it keeps the browser busy."""
+"""How soon the page shows the model's text, and how long it keeps the browser busy."""
 
 import asyncio
 import json
@@ -33,12 +33,12 @@ pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("browser")]
 SECRET = "a secret of the sessions of one test"
 TASK_MS_MAX = 100
 ATTEMPTS = 3
-"""A busy machine slows down only some of them."""
+"""Several, because a busy machine slows down only some of them."""
 FIRST_PARAGRAPH_SECONDS = 0.3
 CONVERSATIONS, TURNS = 20, 100
 SENTENCE = "第一句话说完了。"
 LATER = (2**40, 0)
-"""A position after every event."""
+"""The position after every event."""
 WATCH_FOR = """([sentence]) => {
     const log = document.querySelector("llm-chat").shadowRoot.querySelector(".log");
     window.shownAt = new Promise((resolve) => {
@@ -81,19 +81,19 @@ async def test_no_task_is_long_while_an_answer_of_100_kb_is_written_and_after_a_
 
 @dataclass(frozen=True)
 class Speaking:
-    """A service whose model says one sentence, and begins another one."""
+    """A service whose model sends one sentence and starts another one."""
 
     stage: Stage
     chat: ChatService
     said: list[float]
-    """When each piece was said; the second one ends the sentence."""
+    """When each piece was sent; the second one ends the sentence."""
     goes_on: asyncio.Event
     """Lets the model end its answer."""
 
 
 @asynccontextmanager
 async def speaking(browser: Browser, folder: Path, shared: str) -> AsyncIterator[Speaking]:
-    """Run a service with a model that says one sentence, begins another one, and waits."""
+    """Run a service with a model that sends one sentence, starts another one, and waits."""
     said: list[float] = []
     goes_on = asyncio.Event()
 

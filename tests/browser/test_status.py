@@ -32,12 +32,12 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {**DARK, **ENGLISH},
     "phone": {**PHONE, **ENGLISH},
 }
-"""The first two have both languages, widths and sets of colours; the others are for people to look at."""
+"""The first two cover both languages, widths and colour schemes; the others are for visual inspection."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Opens the status page in browsers of their own."""
+    """Opens the status page in separate browsers."""
 
     status: ScriptedStatus
     browser: Browser
@@ -45,7 +45,7 @@ class Operator:
     contexts: list[BrowserContext]
 
     async def page(self, path: str = "/status", **options: Any) -> Page:
-        """A page, before signing in unless the options have a header."""
+        """Open a page, before signing in unless the options have a header."""
         wanted = {"locale": "zh-CN", "viewport": {"width": 1000, "height": 900}, **options}
         context = await self.browser.new_context(**wanted)
         context.set_default_timeout(1000 * PATIENCE)
@@ -56,14 +56,14 @@ class Operator:
         return page
 
     async def signed_in(self, **options: Any) -> Page:
-        """A page that shows the status."""
+        """Open a page that shows the status."""
         page = await self.page(**options)
         await sign_in(page)
         return page
 
 
 async def sign_in(page: Page, key: str = STATUS_KEY) -> None:
-    """Give a key."""
+    """Enter a key."""
     await page.locator("#key").fill(key)
     await page.locator("#key").press("Enter")
 

@@ -1,4 +1,4 @@
-"""The page's event stream: nothing is lost or duplicated when it breaks, and visitors see their channel."""
+"""The event stream of the page: a break loses and duplicates nothing, and visitors see only their channel."""
 
 from playwright.async_api import expect
 

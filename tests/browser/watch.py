@@ -1,4 +1,4 @@
-"""What no page may do, whatever it shows."""
+"""Actions that no page may perform, whatever it shows."""
 
 from playwright.async_api import ConsoleMessage, Page
 
@@ -15,7 +15,7 @@ class Watch:
         self._allowed = (*(f"{origin}/" for origin in origins), "data:")
 
     def over(self, page: Page) -> None:
-        """Watch a page from its beginning."""
+        """Watch a page from the start."""
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
         page.on("console", self._heard)
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))

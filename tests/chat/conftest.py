@@ -26,7 +26,7 @@ OpenStores = Callable[..., Opened]
 
 
 def shared(url: str, **more: Any) -> Shared:
-    """The `[shared]` section; its clock leaves room for a busy machine."""
+    """Return a `[shared]` section whose timeout allows for a busy machine."""
     return Shared.model_validate(
         {"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(5.0), **more}
     )
@@ -34,7 +34,7 @@ def shared(url: str, **more: Any) -> Shared:
 
 @asynccontextmanager
 async def connection(settings: Shared) -> AsyncIterator[RedisConnection]:
-    """A connection to Redis, closed at the end."""
+    """Open a connection to Redis."""
     redis = RedisConnection(settings)
     try:
         yield redis
@@ -44,14 +44,14 @@ async def connection(settings: Shared) -> AsyncIterator[RedisConnection]:
 
 @asynccontextmanager
 async def open_redis(settings: Shared) -> AsyncIterator[tuple[RedisConnection, LiveFeed]]:
-    """A connection to Redis and what listens there."""
+    """Open a connection to Redis, and the feed that listens there."""
     async with connection(settings) as redis, open_feed(redis) as feed:
         yield redis, feed
 
 
 @asynccontextmanager
 async def open_process(settings: Shared, **options: Any) -> AsyncIterator[Stores]:
-    """Stores over Redis, as one process has them."""
+    """Open the stores of one process over Redis."""
     async with connection(settings) as redis, open_stores(settings, redis, **options) as stores:
         yield stores
 
@@ -69,7 +69,7 @@ async def processes(
 
 
 async def stopped(channels: Channels, channel: str) -> tuple[str, float]:
-    """Why a dialogue must stop, and when that was."""
+    """Return why a dialogue must stop, and when."""
     async with asyncio.timeout(PATIENCE):
         return await channels.wait_for_stop(channel), time.monotonic()
 

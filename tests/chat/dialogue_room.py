@@ -25,7 +25,7 @@ def said(text: str) -> bytes:
 
 
 class Model:
-    """Says these bytes; `None` among them waits for ever."""
+    """A model that sends these bytes; `None` waits for ever."""
 
     def __init__(self, *chunks: bytes | None, error: ProxyError | None = None) -> None:
         self.chunks = chunks
@@ -58,7 +58,7 @@ class Model:
 
 
 def code(notice: Notice | None) -> str:
-    """The code of a notice, or "" for none."""
+    """Return the code of a notice, or "" for none."""
     return "" if notice is None else notice.code
 
 

@@ -1,4 +1,4 @@
-"""Formulas as language models write them, one a line, to read and to look at."""
+"""Formulas as language models write them, one a line, for tests and for visual inspection."""
 
 FORMULAS = r"""
 x^2 + y^2 = z^2

@@ -8,18 +8,18 @@ from tests.pace import PATIENCE
 
 
 async def take(reader: Subscription, count: int) -> list[Event]:
-    """So many events."""
+    """Return the next events."""
     async with asyncio.timeout(PATIENCE):
         return [await reader.get() for _ in range(count)]
 
 
 async def take_data(reader: Subscription, count: int) -> list[object]:
-    """What so many events say."""
+    """Return the data of the next events."""
     return [event.data for event in await take(reader, count)]
 
 
 async def is_silent(reader: Subscription, seconds: float = 0.05) -> bool:
-    """Whether nothing comes for a while."""
+    """Return whether no event arrives for a while."""
     try:
         async with asyncio.timeout(seconds):
             await reader.get()

@@ -1,4 +1,4 @@
-"""Parses HTML as a page does, and fails for anything that is not in a list independent of the sanitiser's."""
+"""A parser that fails for any HTML that is not on a list, which is independent of the sanitiser's."""
 
 import re
 from html.parser import HTMLParser
@@ -43,7 +43,7 @@ UNSEEN = re.compile(
 
 
 class SafeHtml(HTMLParser):
-    """Asserts while it reads; `text` is what a person would see."""
+    """A parser with assertions; `text` is the visible text."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -53,7 +53,7 @@ class SafeHtml(HTMLParser):
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Every element, and its attributes."""
+        """Check an element and its attributes."""
         assert tag in TAGS or tag in MATH, tag
         assert tag not in MATH - {"math"} or "math" in self._open, "a formula's element outside of a formula"
         if tag == "div":
@@ -81,38 +81,38 @@ class SafeHtml(HTMLParser):
             assert re.fullmatch(ATTRIBUTES[tag][name], value), (tag, name, value)
 
     def handle_endtag(self, tag: str) -> None:
-        """Every end, which must be that of the innermost element."""
+        """Check that an end tag is that of the innermost element."""
         assert tag not in VOID
         assert self._open, f"</{tag}> too many"
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Text."""
+        """Collect the text."""
         assert self._open, "text outside of the div"
         assert not UNSEEN.search(data)
         self.text += data
 
     def handle_comment(self, data: str) -> None:
-        """There is none."""
+        """Fail."""
         raise AssertionError("a comment")
 
     def handle_decl(self, decl: str) -> None:
-        """There is none."""
+        """Fail."""
         raise AssertionError("a declaration")
 
     def handle_pi(self, data: str) -> None:
-        """There is none."""
+        """Fail."""
         raise AssertionError("an instruction")
 
     def close(self) -> None:
-        """The end."""
+        """Check that every element is closed."""
         super().close()
         assert not self._open, f"open: {self._open}"
         assert self._divs == 1
 
 
 def read_safe(kind: str, html: str) -> str:
-    """The text of one block, once it is known to do nothing."""
+    """Check that a block is harmless, and return its text."""
     assert html.startswith(f"<div class='{kind}'>")
     assert html.endswith("</div>")
     reader = SafeHtml(kind)

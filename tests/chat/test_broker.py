@@ -13,7 +13,7 @@ from tests.pace import PATIENCE
 
 
 async def publish(broker: Broker, channel: str, *words: object) -> list[str]:
-    """Publish texts; their ids."""
+    """Publish texts, and return their ids."""
     return [await broker.publish(channel, Event(word, "message_event")) for word in words]
 
 
@@ -91,7 +91,7 @@ async def test_deleted_events_are_not_replayed_but_later_ones_are(open_both: Ope
 
 
 async def stored(broker: Broker, last: object) -> list[object]:
-    """What a reader gets from the beginning up to this event."""
+    """Return the events from the beginning up to this one."""
     async with broker.subscribe("c", "0-0") as reader:
         got = await take_data(reader, 1)
         while got[-1] != last:
@@ -222,7 +222,7 @@ async def test_closing_ends_every_reader_after_the_earlier_events(open_both: Ope
 
 
 async def ends(reader: Subscription) -> bool:
-    """Whether a reader receives `BrokerClosed`."""
+    """Return whether a reader receives `BrokerClosed`."""
     try:
         await take(reader, 1)
     except BrokerClosed:

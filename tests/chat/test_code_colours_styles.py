@@ -14,7 +14,7 @@ LIGHT, DARK, *_ = re.findall(
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    """Return the relative luminance: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
@@ -23,7 +23,7 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """From 1 to 21."""
+    """Return the contrast, from 1 to 21."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 

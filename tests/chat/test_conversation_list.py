@@ -16,7 +16,7 @@ from tests.redis_server import RedisServer
 
 
 async def titles(conversations: ConversationList, session: str = "s") -> list[tuple[str, str]]:
-    """The channels and titles of a session."""
+    """Return the channels and titles of a session."""
     return [(listed.channel, listed.title) for listed in await conversations.read(session)]
 
 

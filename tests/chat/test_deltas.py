@@ -34,7 +34,7 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 def told(stream: bytes) -> list[bytes]:
-    """A second reading of the same rules, of the whole stream at once."""
+    """Apply the same rules to a whole stream at once, independently of the code under test."""
     text = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     payloads = []
     for block in (text + b"\n\n").split(b"\n\n"):
@@ -46,7 +46,7 @@ def told(stream: bytes) -> list[bytes]:
 
 
 def split(stream: bytes, sizes: list[int]) -> list[bytes]:
-    """The payloads of a stream that came in chunks of these sizes, over and over."""
+    """Return the payloads of a stream that arrives in chunks of these sizes, which repeat."""
     splitter = EventSplitter()
     payloads: list[bytes] = []
     at = turn = 0
@@ -81,19 +81,19 @@ def test_an_endless_event_is_rejected() -> None:
 
 
 def read(*payloads: object) -> list[Delta | Failure | Finish]:
-    """What an answer of these payloads tells."""
+    """Return the deltas of an answer with these payloads."""
     reader = DeltaReader()
     said = [event for payload in payloads for event in reader.read(json.dumps(payload).encode())]
     return said + list(reader.finish())
 
 
 def chunk(finish_reason: object = None, **delta: object) -> dict[str, Any]:
-    """One chunk with a delta."""
+    """Return a chunk with one delta."""
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
 
 def texts(events: list[Delta | Failure | Finish]) -> dict[str, str]:
-    """The joined text of each kind."""
+    """Return the joined text of each kind."""
     joined = {"reasoning": "", "answer": ""}
     for event in events:
         assert isinstance(event, Delta)

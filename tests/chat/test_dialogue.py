@@ -1,4 +1,4 @@
-"""One dialogue: how it ends, and what a visitor sees of it."""
+"""One dialogue: how it ends, and what the visitor sees."""
 
 import asyncio
 from typing import Any, cast

@@ -192,7 +192,7 @@ async def test_an_edited_question_branches_from_the_earlier_turns() -> None:
 
 
 async def questions(chat: Room, channel: str) -> list[tuple[Position, str]]:
-    """The positions and texts of the questions in a channel."""
+    """Return the positions and texts of the questions in a channel."""
     found: list[tuple[Position, str]] = []
     async with chat.broker.subscribe(channel, "0-0") as reader:
         with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Events to the byte as flask-sse writes them, on the wire and in Redis."""
+"""Events have exactly the bytes of flask-sse, in responses and in Redis."""
 
 import math
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ RETRIES = st.none() | st.integers(0, 10**9)
 
 @pytest.fixture(autouse=True, scope="module")
 def flask_application() -> Iterator[None]:
-    """flask-sse writes JSON through the application's own provider."""
+    """flask-sse writes JSON through the provider of the application."""
     with flask.Flask("site").app_context():
         yield
 

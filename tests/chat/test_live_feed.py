@@ -1,4 +1,4 @@
-"""The pub/sub connection without a Redis: how often it reconnects, and when it does not."""
+"""The pub/sub connection without a Redis: how often it tries to reconnect, and when it stops."""
 
 import asyncio
 
@@ -13,20 +13,20 @@ OUTAGE_SECONDS = 3600.0
 
 
 class CountingConnection(RedisConnection):
-    """The way to a Redis that is not there, with the attempts to listen counted."""
+    """A connection to an unavailable Redis, which counts the attempts to listen."""
 
     def __init__(self) -> None:
         super().__init__(shared("unix:///nowhere/redis.sock"))
         self.attempts = 0
 
     def listen(self) -> PubSub:
-        """Count."""
+        """Count an attempt."""
         self.attempts += 1
         return super().listen()
 
 
 class Nobody:
-    """Hears a channel on which nothing ever comes."""
+    """A listener of a channel without events."""
 
     def on_subscribed(self) -> None:
         """Never called."""
@@ -36,7 +36,7 @@ class Nobody:
 
 
 async def attempts_of(seconds: float, *channels: str) -> int:
-    """How often a feed for these channels tries to connect in such a time."""
+    """Return how often a feed for these channels tries to connect in this time."""
     redis = CountingConnection()
     feed = LiveFeed(redis)
     for channel in channels:

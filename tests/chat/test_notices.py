@@ -1,4 +1,4 @@
-"""Notices: which one a visitor sees for an error, and that no words of a vendor are among them."""
+"""Notices: which one a visitor sees for an error, without the words of the vendor."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_an_error_of_an_exchange_has_its_notice(error: ProxyError, notice: Notic
 
 
 def failure_code(payload: dict[str, object]) -> tuple[str, str | None] | None:
-    """The codes of the failure in a payload: ours and the vendor's."""
+    """Return the codes of the failure in a payload: ours and the vendor's."""
     members = open_object(json.dumps(payload).encode())
     assert members is not None
     found = find_failure(members)

@@ -1,4 +1,4 @@
-"""Dialogues without a living process: who ends them, and when nobody does."""
+"""Dialogues of dead processes: another process ends them, unless their leases are renewed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The events of a dialogue while Redis is away: in virtual time, with a broker that can be blocked."""
+"""The events of a dialogue while Redis is unavailable: in virtual time, with a broker that can be blocked."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ LARGE = "x" * (OUTBOX_BYTES // 5)
 
 
 class Blocked(MemoryBroker):
-    """A broker whose Redis is away until `back` is set."""
+    """A broker whose Redis is unavailable until `back` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Lost(MemoryBroker):
 
 @contextlib.asynccontextmanager
 async def running(broker: MemoryBroker) -> AsyncIterator[tuple[Outbox, list[Interruption]]]:
-    """An outbox that publishes, and the troubles that it reports."""
+    """Run an outbox; yield it with the interruptions that it reports."""
     troubles: list[Interruption] = []
     outbox = Outbox(broker, "c", "holder", troubles.append)
     async with asyncio.TaskGroup() as group:

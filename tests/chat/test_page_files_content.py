@@ -16,7 +16,7 @@ PAPERS = ("paper", "raised", "tint", "code-paper", "wrong-paper", "wait-paper")
 
 
 def tokens(block: str) -> dict[str, str]:
-    """The colours that a block of the style sheet sets."""
+    """Return the colours that a block of the style sheet sets."""
     return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
 
 

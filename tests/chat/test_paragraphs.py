@@ -35,7 +35,7 @@ TEXTS = st.lists(MARKS | st.text(max_size=4), max_size=80).map("".join)
 
 
 def cut(text: str, *sizes: int) -> list[str]:
-    """The pieces of a text that came in deltas of these sizes, over and over."""
+    """Return the pieces of a text that arrives in deltas of these sizes, which repeat."""
     cutter = ParagraphSplitter()
     pieces: list[str] = []
     at = turn = 0

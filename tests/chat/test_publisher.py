@@ -22,7 +22,7 @@ class Collected(Outbox):
         self.events.append(event)
 
     def shown(self) -> list[str]:
-        """States as they are, and blocks as their class and their text."""
+        """Return states unchanged, and blocks as class and text."""
         found = []
         for event in self.events:
             assert isinstance(event.data, dict)

@@ -16,7 +16,7 @@ PING = b": ping\n\n"
 
 
 class Silent:
-    """A subscription on which nothing comes, or which ends."""
+    """A subscription without events, or one that ends."""
 
     def __init__(self, end: Exception | None = None) -> None:
         self._end = end

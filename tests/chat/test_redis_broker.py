@@ -35,7 +35,7 @@ async def durable(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 
 def flask_site(url: str) -> flask.Flask:
-    """A site as in flask-sse's own quickstart."""
+    """Return a site as in flask-sse's quickstart."""
     site = flask.Flask("site")
     site.config["REDIS_URL"] = url
     site.register_blueprint(flask_sse.sse, url_prefix="/stream")
@@ -43,7 +43,7 @@ def flask_site(url: str) -> flask.Flask:
 
 
 def publish_from_flask(url: str, *arguments: Any, **options: Any) -> None:
-    """What a Flask site does in a view."""
+    """Publish as a view of a Flask site does."""
     with flask_site(url).app_context():
         flask_sse.sse.publish(*arguments, **options)
 
@@ -151,7 +151,7 @@ async def test_a_process_has_one_subscriber_and_an_idle_channel_costs_redis_noth
 
 
 def brokers(*opened: Any) -> list[Broker]:
-    """The broker of each process."""
+    """Return the broker of each process."""
     return [process.broker for process in opened]
 
 
@@ -265,7 +265,7 @@ async def test_without_redis_a_publication_fails_after_its_timeout(store: RedisS
 
 
 def open_backlog(redis: RedisConnection) -> Backlog:
-    """The streams, without what a broker adds."""
+    """Return the streams without the fields that a broker adds."""
     return Backlog(redis, RedisLeases(redis), turns=500, size=1 << 20, expire=60)
 
 

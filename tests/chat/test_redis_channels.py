@@ -1,4 +1,4 @@
-"""Channels over Redis: what lies there, and what happens when it, a process or a message is lost."""
+"""Channels in Redis: their keys, and how they survive the loss of Redis, of a process or of a message."""
 
 import asyncio
 

@@ -14,7 +14,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 async def redis(store: RedisServer) -> AsyncIterator[RedisConnection]:
-    """A connection to a running Redis."""
+    """Open a connection to a running Redis."""
     async with connection(shared(store.url)) as opened:
         yield opened
 

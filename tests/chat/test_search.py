@@ -17,7 +17,7 @@ async def say(stores: Stores, channel: str, kind: BlockKind, text: str) -> None:
 
 
 async def found(stores: Stores, words: str, session: str = "s") -> list[str]:
-    """The channels that a search finds."""
+    """Return the channels that a search finds."""
     searching = ConversationSearch(stores.conversations, stores.broker)
     return [listed.channel for listed in await searching.find(session, words)]
 

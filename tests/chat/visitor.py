@@ -25,12 +25,12 @@ class Heard:
 
     @property
     def html(self) -> str:
-        """The block, where it is a message."""
+        """The HTML of a message; empty for other events."""
         return str(self.data.get("message", "")) if isinstance(self.data, dict) else ""
 
     @property
     def state(self) -> str:
-        """The state, where it tells one."""
+        """The state of a state event; empty for other events."""
         return str(self.data.get("state", "")) if self.type == "state_event" else ""
 
 
@@ -59,7 +59,7 @@ class Stream:
         raise EOFError
 
     async def next(self) -> Heard:
-        """The next event; comments and `retry` are passed over."""
+        """Return the next event; skip comments and `retry`."""
         while True:
             fields: dict[str, list[str]] = {}
             for line in (await self.block()).decode().splitlines():
@@ -77,31 +77,31 @@ class Stream:
             return Heard(fields.get("event", ["message"])[-1], data, self.last_id)
 
     async def until(self, *states: str) -> list[Heard]:
-        """All events up to the first of these states."""
+        """Return all events up to the first of these states."""
         heard = [await self.next()]
         while heard[-1].state not in states:
             heard.append(await self.next())
         return heard
 
     async def turn(self) -> list[Heard]:
-        """All events of one turn."""
+        """Return all events of one turn."""
         return await self.until("done", "stopped", "failed")
 
 
 @dataclass
 class Visitor:
-    """One visitor of one service."""
+    """A visitor of a service."""
 
     url: str
     http: aiohttp.ClientSession
     channel: str = ""
 
     async def enter(self) -> None:
-        """Ask for the session, as the page does first."""
+        """Request the session, as the page does first."""
         self.channel = (await self.get("session"))[1]["channel"]
 
     async def get(self, path: str, **headers: str) -> tuple[int, Any]:
-        """Status and JSON, or bytes."""
+        """Send a GET request; return its status and its JSON or bytes."""
         async with self.http.get(f"{self.url}/chat/{path}", headers=headers) as response:
             body = await response.read()
             is_json = response.content_type == "application/json"
@@ -115,7 +115,7 @@ class Visitor:
         title: str | None = None,
         **headers: str,
     ) -> tuple[int, dict[str, Any]]:
-        """Status and answer."""
+        """Send a POST request; return its status and response."""
         address = f"{self.url}/chat/{action}?channel={self.channel if channel is None else channel}"
         given = {"prompt": prompt, "title": title}
         body = {name: text for name, text in given.items() if text is not None}
@@ -123,13 +123,13 @@ class Visitor:
             return response.status, await response.json()
 
     async def json(self, action: str, channel: str | None = None, **body: str) -> tuple[int, dict[str, Any]]:
-        """Status and answer of a request with this body."""
+        """Send a request with this body; return its status and response."""
         address = f"{self.url}/chat/{action}?channel={channel or self.channel}"
         async with self.http.post(address, json=body) as response:
             return response.status, await response.json()
 
     async def ask(self, prompt: str) -> None:
-        """Ask; it must be accepted."""
+        """Ask a question, which must be accepted."""
         assert await self.post("dialogue", prompt) == (200, {"code": 1, "msg": ""})
 
     @asynccontextmanager
@@ -161,17 +161,17 @@ async def visitor(url: str, *, socket: str | None = None) -> AsyncIterator[Visit
 
 
 def chat_of(proxy: RunningProxy) -> ChatService:
-    """The chat of a service."""
+    """Return the chat of a service."""
     chat = app_parts(proxy.app).snapshots.chat
     assert isinstance(chat, ChatService)
     return chat
 
 
 def blocks(heard: list[Heard]) -> list[str]:
-    """The blocks among events."""
+    """Return the blocks among some events."""
     return [event.html for event in heard if event.type == "message_event"]
 
 
 def states(heard: list[Heard]) -> list[str]:
-    """The states among events."""
+    """Return the states among some events."""
     return [event.state for event in heard if event.state]

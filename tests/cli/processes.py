@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run one of our commands, and kill it at the end if it still runs."""
+    """Run one of our commands, and kill it at the end if it is still running."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,

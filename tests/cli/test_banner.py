@@ -1,4 +1,4 @@
-"""The banner: where the service is, and how to try it, without a private key."""
+"""The banner: the address of the service, and how to try it, without a private key."""
 
 import io
 import sys

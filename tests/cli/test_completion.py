@@ -1,4 +1,4 @@
-"""Completion for shells: bash is asked, and the other scripts name every option."""
+"""Completion for shells: bash completes words, and the scripts of other shells name every option."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ Printed = pytest.CaptureFixture[str]
 
 
 def completed(*words: str) -> list[str]:
-    """What bash offers for the last of these words."""
+    """Return the completions of bash for the last of these words."""
     script = completion("bash") + (
         f"COMP_WORDS=({' '.join(map(shlex.quote, words))}); COMP_CWORD={len(words) - 1}\n"
         '_llm_token_proxy; printf "%s\\n" "${COMPREPLY[@]}"\n'

@@ -1,4 +1,4 @@
-"""`init`: what it asks, what it writes, and what it never does."""
+"""`init`: its questions, the files that it writes, and what it never does."""
 
 import asyncio
 import io
@@ -30,7 +30,7 @@ CURL = (
 
 
 class Terminal(io.StringIO):
-    """Standard input with somebody at it."""
+    """Standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -141,7 +141,7 @@ async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
 
 
 class OtherHeader:
-    """A gateway that expects the token in X-Access-Token, in front of the demonstration gateway."""
+    """Serve a gateway that expects the token in X-Access-Token, in front of the demonstration gateway."""
 
     def __init__(self, app: Quart) -> None:
         self._app = app

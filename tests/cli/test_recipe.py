@@ -40,7 +40,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def types(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Type this at a terminal."""
+    """Enter this text at a terminal."""
     return lambda text: monkeypatch.setattr(sys, "stdin", Terminal(text))
 
 

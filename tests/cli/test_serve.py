@@ -1,4 +1,4 @@
-"""Serving and draining in this process, with the clocks turned down."""
+"""Serving and draining in this process, with short timeouts."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ from tests.waiting import look_again
 
 
 async def endless(talk: Conversation) -> None:
-    """A stream that begins and never ends."""
+    """Start a stream that never ends."""
     await talk.start_stream()
     await talk.chunk(b"data: 1\n\n")
     await talk.caller_left()
@@ -102,7 +102,7 @@ async def test_a_caller_who_never_reads_does_not_keep_the_service_alive(tmp_path
 
 @dataclass
 class Draining:
-    """A service that has been told to end."""
+    """A service that was told to stop."""
 
     url: str
     stop: Callable[[], object]
@@ -111,12 +111,12 @@ class Draining:
 
     @property
     def calls(self) -> list[EventDict]:
-        """The log lines of the exchanges that asked the upstream."""
+        """The log lines of the exchanges that reached the upstream."""
         return [line for line in self.lines if line["event"] == "exchange" and line["method"] == "POST"]
 
 
 def settings_for(folder: Path, upstream: str) -> Settings:
-    """Settings with one upstream."""
+    """Write settings with one upstream."""
     path = folder / "proxy.toml"
     path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=STATIC, options="", more=""))
     return load_settings(path, {})
@@ -142,7 +142,7 @@ async def draining(settings: Settings, *, delay: float, grace: float = 30) -> As
 
 
 async def status(url: str, method: str, path: str) -> tuple[int, list[str]]:
-    """The status of a request on a connection of its own, and whether the connection is closed behind it."""
+    """Send a request on a new connection; return its status and its `Connection` headers."""
     async with raw_caller(url) as caller:
         await caller.send(method, path, body=b"{}" if method == "POST" else b"")
         answer = await caller.answer()
@@ -362,7 +362,7 @@ OPERATORS_KEY = "sk-canary-of-the-operator"
 def announced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], access: str, more: str = ""
 ) -> tuple[list[EventDict], str]:
-    """What is logged and printed at the start, with these settings."""
+    """Return the log lines and the output of a start with these settings."""
     path = tmp_path / "proxy.toml"
     path.write_text(f'{access}\n[upstreams.a]\nbase_url = "http://127.0.0.1:9/v1"\n{more}')
     settings = load_settings(path, {})
@@ -372,7 +372,7 @@ def announced(
 
 
 def keys(*texts: str) -> str:
-    """An `[access]` with these keys."""
+    """Return an `[access]` section with these keys."""
     return "".join(f'[[access.keys]]\nname = "c{n}"\nkey = "{text}"\n' for n, text in enumerate(texts))
 
 

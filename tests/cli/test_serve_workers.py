@@ -36,7 +36,7 @@ async def answer_json(talk: Conversation) -> None:
 
 
 class Held:
-    """An upstream whose streams begin, and end when they may."""
+    """An upstream whose streams end when the test allows it."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -50,7 +50,7 @@ class Held:
 
 
 async def stream(url: str, begun: asyncio.Semaphore) -> bytes:
-    """The body of a stream; empty where it was cut."""
+    """Return the body of a stream; empty if it was cut."""
     async with raw_caller(url) as caller:
         await caller.send("POST", "/v1/chat/completions", body=b'{"stream": true}')
         try:
@@ -108,7 +108,7 @@ async def test_a_killed_worker_is_replaced_and_no_connection_is_refused(tmp_path
 
 
 def moment(line: dict[str, Any]) -> float:
-    """When a line was written, in seconds of its minute's hour."""
+    """Return when a line was written, in seconds of the hour."""
     minutes, seconds = re.findall(r":(\d\d):([\d.]+)Z", line["timestamp"])[0]
     return 60 * float(minutes) + float(seconds)
 
@@ -177,7 +177,7 @@ async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
 
 
 def importing(service: Workers) -> bool:
-    """Whether both worker processes run, and have not loaded the proxy yet."""
+    """Return whether both worker processes run, but have not loaded the proxy yet."""
     pid = service.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
@@ -218,7 +218,7 @@ async def test_a_hangup_while_workers_import_reloads_them_when_they_have_started
 
 
 def refuses(port: int) -> bool:
-    """Whether a port refuses connections."""
+    """Return whether a port refuses connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 

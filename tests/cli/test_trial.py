@@ -1,4 +1,4 @@
-"""Trials of credentials and upstreams: what they need, and what is shown of their replies."""
+"""Trials of credentials and upstreams: which sections they need, and which parts of replies they show."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 
 @pytest.fixture
 def settings() -> Settings:
-    """The runnable default, with a credential that needs another one."""
+    """Return the runnable default with a credential that needs another one."""
     loaded = load_settings(shipped("config/proxy.toml"), {})
     section = loaded.credentials["corp"]
     return loaded.model_copy(update={"credentials": {**loaded.credentials, "unused": section}})

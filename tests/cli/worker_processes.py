@@ -29,7 +29,7 @@ class Workers:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The address of the service."""
         return int(self.url.rpartition(":")[2])
 
     @property
@@ -38,7 +38,7 @@ class Workers:
         return {line["worker"]: line["pid"] for line in self.log if line["event"] == "worker_ready"}
 
     async def read(self, event: str, times: int = 1) -> None:
-        """Read the log until an event has come so many times more."""
+        """Read the log until an event has occurred this many more times."""
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             while times:
@@ -48,7 +48,7 @@ class Workers:
                 times -= self.log[-1]["event"] == event
 
     async def status(self, key: str = KEY) -> int:
-        """The status of a call on a connection of its own."""
+        """Send a request on a new connection, and return its status."""
         async with raw_caller(self.url) as caller:
             await caller.send("POST", "/v1/chat/completions", body=b"{}", key=key)
             answer = await caller.answer()
@@ -73,7 +73,7 @@ def write_files(
 
 @asynccontextmanager
 async def two_workers_starting(folder: Path, *options: str) -> AsyncIterator[Workers]:
-    """Serve what `write_files` has written; the block begins when the port is open."""
+    """Serve the files of `write_files`; the block starts when the port is open."""
     serve = [sys.executable, "-m", "proxy", "serve", "--config", "proxy.toml"]
     command = shlex.join([*serve, "--bind", "127.0.0.1:0", "--workers", "2", *options])
     shell = f"cd {shlex.quote(str(folder))}; exec {command} 2>&1"
@@ -86,14 +86,14 @@ async def two_workers_starting(folder: Path, *options: str) -> AsyncIterator[Wor
 
 @asynccontextmanager
 async def two_workers(folder: Path, *options: str) -> AsyncIterator[Workers]:
-    """Serve what `write_files` has written; the block begins when both workers accept connections."""
+    """Serve the files of `write_files`; the block starts when both workers accept connections."""
     async with two_workers_starting(folder, *options) as service:
         await service.read("worker_ready", 2)
         yield service
 
 
 def connections(pid: int) -> int:
-    """How many sockets a process has open."""
+    """Return the number of open sockets of a process."""
     count = 0
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile

@@ -1,4 +1,4 @@
-"""Clients as processes of their own, each in the environment that `make clients` has made for it."""
+"""Clients as separate processes, each in the environment that `make clients` created for it."""
 
 import asyncio
 import json
@@ -14,19 +14,19 @@ ROOT: Final = Path(__file__).parents[2]
 MADE: Final = ROOT / ".clients"
 SCRIPTS: Final = Path(__file__).parent / "scripts"
 NEWEST: Final = "newest"
-"""The SDK that the service itself is built on: the tests' own environment."""
+"""The environment of the tests, which has the SDK that the service uses."""
 NODE: Final = "node"
 
 
 def find_environment(name: str) -> Path:
-    """The folder of an environment; the test is over where it was not made."""
+    """Return the folder of an environment; skip the test if it does not exist."""
     folder = MADE / name
     require(f"the client environment {name} (make clients)", found=(folder / ".made").exists())
     return folder
 
 
 async def run_client(environment: str, script: str, *arguments: str) -> dict[str, Any]:
-    """Run a script of `scripts/` in an environment; what it prints is one JSON object."""
+    """Run a script of `scripts/` in an environment, and return the JSON object that it prints."""
     if environment == NODE:  # by its standard input, so that it finds the packages of the folder
         folder, text = find_environment(NODE), (SCRIPTS / script).read_bytes()
         out = await run("node", "--input-type=module", "-", *arguments, folder=folder, text=text)
@@ -40,7 +40,7 @@ async def run_client(environment: str, script: str, *arguments: str) -> dict[str
 
 
 async def run(*command: str, folder: Path = ROOT, text: bytes = b"") -> bytes:
-    """Run a command that must succeed, with nothing of our environment but where programs are; its output."""
+    """Run a command that must succeed, with only PATH in its environment; return its output."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The service in front of the test gateway, which behaves oddly where a model name asks for it."""
+"""The service in front of the test gateway, which has the oddity that a model name asks for."""
 
 from collections import Counter
 from collections.abc import AsyncIterator

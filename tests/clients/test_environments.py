@@ -1,4 +1,4 @@
-"""The lock files of the clients: all is pinned by its hash, nothing says where it comes from."""
+"""The lock files of the clients: every package is pinned by its hash, and no file names a package index."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Clients that know nothing of OpenAI: curl, requests, urllib."""
+"""General HTTP clients: curl, requests and urllib."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "你是谁"}]}
 
 @pytest.fixture
 def curl() -> str:
-    """The program."""
+    """Return the program."""
     program = shutil.which("curl")
     require("curl", found=program is not None)
     return str(program)
 
 
 def chat_by(curl: str, url: str, *, key: str = KEY, **more: object) -> list[str]:
-    """A command line that asks for a chat."""
+    """Return a command line that requests a chat."""
     headers = ["-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"]
     return [curl, "-sSN", *headers, "-d", json.dumps({**CHAT, **more}), f"{url}/v1/chat/completions"]
 

@@ -12,7 +12,7 @@ from tests.loopback import serve_on_loopback
 
 @pytest.fixture
 async def vendor() -> AsyncIterator[Vendor]:
-    """One that answers nothing until it is told what, and where."""
+    """Serve a vendor without replies; the test adds them by path."""
     vendor = Vendor()
     async with serve_on_loopback(vendor.app()) as vendor.url:
         yield vendor
@@ -20,5 +20,5 @@ async def vendor() -> AsyncIterator[Vendor]:
 
 @pytest.fixture
 def around(tmp_path: Path) -> Surroundings:
-    """A folder and nothing else."""
+    """Surroundings with nothing but a folder."""
     return Surroundings(tmp_path)

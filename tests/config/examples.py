@@ -1,4 +1,4 @@
-"""The files of config/credentials/ as a test loads them: framed, with all that they name."""
+"""Load the files of config/credentials/ in a test, with everything that they name."""
 
 import json
 import re
@@ -57,7 +57,7 @@ class Surroundings:
     programs: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, text: str) -> Settings:
-        """Load a text with credentials. Where it has no access or upstreams of its own, it gets some."""
+        """Load a text with credentials. Add access and upstreams if it has none."""
         programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
         tables = tomllib.loads(text)
@@ -98,18 +98,18 @@ class Surroundings:
 
 
 def value_of(variable: str) -> str:
-    """What a variable holds unless the test says otherwise."""
+    """Return the default value of a variable."""
     return f"of-{variable.lower().replace('_', '-')}"
 
 
 def commands_of(tables: Mapping[str, Any]) -> list[str]:
-    """The programs that credentials run, but for those that every machine has."""
+    """Return the programs that credentials run, except the shell."""
     sections = tables.get("credentials", {}).values()
     return [section["command"][0] for section in sections if section.get("command", ["sh"])[0] != "sh"]
 
 
 def write_program(folder: Path, name: str, script: str) -> None:
-    """Put a program on the example's PATH."""
+    """Add a program to the PATH of the example."""
     path = folder / name
     path.write_text(script)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -117,7 +117,7 @@ def write_program(folder: Path, name: str, script: str) -> None:
 
 @dataclass(frozen=True)
 class Brought:
-    """A token, and a request to an upstream that carries it."""
+    """A token, and a request to an upstream with it."""
 
     fetched: FetchedToken
     headers: dict[str, str]
@@ -129,7 +129,7 @@ class Brought:
 
 
 async def bring(settings: Settings, name: str) -> Brought:
-    """Fetch a token as the service does, and write it where the upstream gets it."""
+    """Fetch a token as the service does, and write it into a request."""
     store = MemoryTokenStore()
     others = build_credentials(settings.credentials, store)
     source = build_source(settings.credentials[name], others)

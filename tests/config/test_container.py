@@ -35,12 +35,12 @@ ENVIRONMENT: Final = {
 
 
 def instructions(name: str) -> list[str]:
-    """The arguments of all instructions of this name."""
+    """Return the arguments of all instructions of this name."""
     return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)
 
 
 def drain_seconds() -> float:
-    """How long the program may take to stop."""
+    """Return how long the program may take to stop."""
     server = tomllib.loads((ROOT / "hypercorn.toml").read_text())
     return float(server["readiness_delay"] + server["graceful_timeout"] + HARD_STOP_SECONDS)
 
@@ -101,7 +101,7 @@ def test_the_settings_of_the_pods_load(tmp_path: Path) -> None:
 
 
 async def test_the_parts_of_compose_stream_an_answer(tmp_path: Path, gateway: RunningGateway) -> None:
-    """All but the engine: the settings, Redis, nginx and the request of `hello`."""
+    """Check everything without a container engine: the settings, Redis, nginx and the request of `hello`."""
     path = tmp_path / "proxy.toml"
     async with redis_server(tmp_path) as redis:
         text = (CONTAINER / "proxy.toml").read_text()

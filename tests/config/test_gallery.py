@@ -1,4 +1,4 @@
-"""docs/vendors*.md: each block fetches its token from a local server that plays the vendor, as documented."""
+"""docs/vendors*.md: each block fetches its token from a local server that acts as the documented vendor."""
 
 import base64
 import re
@@ -30,7 +30,7 @@ JSON: Final = [(b"content-type", b"application/json")]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What must arrive at the vendor, its reply, and what the gateway must get."""
+    """The expected request to the vendor, its reply, and the expected request to the gateway."""
 
     path: str
     reply: dict[str, Any]
@@ -39,7 +39,7 @@ class Case:
     lifetime: float = 3600
     method: str = "POST"
     client: tuple[str, str] | None = None
-    """The variables that the Authorization header has as user and password."""
+    """The variables with the user and password of the Authorization header."""
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
     json: Any = None
@@ -55,7 +55,7 @@ class Case:
 def oauth2(
     path: str, client: tuple[str, str], *, post: bool = False, lifetime: float = 3600, **more: str
 ) -> Case:
-    """A server of OAuth 2.0, with the grant client credentials."""
+    """Return the case of an OAuth 2.0 server with the client-credentials grant."""
     form, basic = CLIENT_CREDENTIALS | more, None if post else client
     if post:
         form |= {"client_id": value_of(client[0]), "client_secret": value_of(client[1])}

@@ -1,4 +1,4 @@
-"""docs/token-endpoint*.md: what they show is what happens, and they name every example."""
+"""docs/token-endpoint*.md: their sessions are real, and they name every example."""
 
 import asyncio
 import io
@@ -31,14 +31,14 @@ each_guide = pytest.mark.parametrize("name", GUIDES)
 
 
 class Terminal(io.StringIO):
-    """Standard input with somebody at it."""
+    """Standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def recipe_session(name: str) -> tuple[str, str, str]:
-    """What is pasted, the block that comes of it, and what is said beside it."""
+    """Return the pasted text, the resulting block, and the remarks beside it."""
     session, _ = fences(DOCUMENTS[name], "console")
     command, typed_and_block = session.split(PROMPT)
     assert command == "$ .venv/bin/python -m proxy recipe\n"
@@ -52,7 +52,7 @@ def token_session(name: str) -> str:
 
 
 def my_toml(name: str) -> str:
-    """The file that the guide has put together when it comes to `check`."""
+    """Return the file that the guide has built before it runs `check`."""
     return fences(DOCUMENTS[name], "toml")[0] + recipe_session(name)[1]
 
 
@@ -85,7 +85,7 @@ async def test_the_token_session_is_a_real_one(
 
 
 def exported(name: str) -> dict[str, str]:
-    """The variables that the guide sets."""
+    """Return the variables that the guide sets."""
     (line,) = re.findall(r"^export (.*)$", "".join(fences(DOCUMENTS[name], "sh")), re.MULTILINE)
     return dict(pair.split("=") for pair in line.split())
 

@@ -1,4 +1,4 @@
-"""The examples that ask nobody over the network: keys, files, commands, and tokens signed here."""
+"""The examples that send no request for a token: keys, files, commands, and tokens that are signed here."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def in_an_hour() -> str:
 
 
 def script(folder: Path, output: str, condition: str = "true") -> str:
-    """A program that says this where the condition holds, and else fails."""
+    """Return a program that prints this if the condition holds, and fails otherwise."""
     path = folder / "output"
     path.write_text(output)
     return f"#!/bin/sh\nif {condition}; then cat '{path}'; else exit 3; fi\n"

@@ -1,4 +1,4 @@
-"""The `oauth2` examples at endpoints that play their servers."""
+"""The `oauth2` examples with endpoints that act as their servers."""
 
 import base64
 import time
@@ -22,7 +22,7 @@ LONG_SECRET = "a-client-secret-of-32-bytes-or-more"
 async def exchanged(
     vendor: Vendor, around: Surroundings, example: str, path: str, *, name: str = "oauth", reply: Any = REPLY
 ) -> tuple[Asked, dict[str, str], Brought]:
-    """The one request that arrived, its form, and what came of the reply."""
+    """Fetch a token; return the only request, its form, and the result."""
     around.origin = vendor.url
     vendor.replies[path] = Says(reply)
     brought = await bring(around.example(example), name)

@@ -15,7 +15,7 @@ from tests.loopback import serve_on_loopback
 
 
 def signing_endpoint() -> Quart:
-    """Gives a token for a correct signature only."""
+    """A token endpoint that requires a correct signature."""
     app = Quart(__name__, static_folder=None)
 
     @app.post("/token")

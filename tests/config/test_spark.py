@@ -1,4 +1,4 @@
-"""config/spark.toml at an upstream that plays Spark: asked as in the article, shown piece by piece."""
+"""config/spark.toml with an upstream that acts as Spark: the article's request, and the streamed answer."""
 
 import asyncio
 import json
@@ -15,14 +15,14 @@ SPARK = "https://spark-api-open.xf-yun.com/v2"
 
 
 def frame(**delta: str) -> bytes:
-    """An event as X1 streams it: https://www.xfyun.cn/doc/spark/X1http.html."""
+    """Return an event as X1 streams it: https://www.xfyun.cn/doc/spark/X1http.html."""
     choice = {"delta": {"role": "assistant", **delta}, "index": 0}
     told = {"code": 0, "message": "Success", "sid": "cha000b0", "id": "cha000b0", "created": 1}
     return b"data:" + json.dumps({**told, "choices": [choice]}, ensure_ascii=False).encode() + b"\n\n"
 
 
 async def spark(talk: Conversation) -> None:
-    """Think, answer, count, and end."""
+    """Send thoughts, an answer, a usage, and the end."""
     await talk.start_stream()
     for event in (
         frame(reasoning_content="用户在问好。", content=""),

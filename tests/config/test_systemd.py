@@ -15,11 +15,11 @@ ROOT: Final = Path(__file__).parents[2]
 SERVICE: Final = ROOT / "config/systemd/llm-token-proxy.service"
 SOCKET: Final = SERVICE.with_suffix(".socket")
 EXPOSURE_MAX: Final = 2.0
-"""Of 10, on the scale of `systemd-analyze security`."""
+"""The highest exposure, on the scale from 0 to 10 of `systemd-analyze security`."""
 
 
 def values(unit: Path, key: str) -> list[str]:
-    """Every value of a key."""
+    """Return every value of a key."""
     return re.findall(rf"^{key}=(.*)$", unit.read_text(), re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""The `http` examples at endpoints that play their vendors: request and reply as published."""
+"""The `http` examples with endpoints that act as their vendors: requests and replies as published."""
 
 import time
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ JSON = [(b"content-type", b"application/json; charset=utf-8")]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An example, what must arrive at its vendor, and what must come of the reply."""
+    """An example, the expected request to its vendor, and the expected result of the reply."""
 
     example: str
     credential: str
@@ -32,13 +32,13 @@ class Case:
     json: Any = None
     form: dict[str, str] | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    """Of the request for a token; others may come beside."""
+    """Headers of the request for a token, which may have more."""
     written: dict[str, str] = field(default_factory=dict)
     """The upstream's headers,"""
     written_query: str = ""
     """or its query."""
     refusals: tuple[tuple[int, bytes], ...] = ()
-    """What an upstream answers to a token that it takes no more."""
+    """The response of an upstream that no longer accepts the token."""
 
     def __str__(self) -> str:
         return f"{self.example}:{self.credential}"

@@ -1,4 +1,4 @@
-"""A token endpoint that plays a vendor's: each path has the reply that its documentation shows."""
+"""A token endpoint that acts as a vendor's: each path has the reply of its documentation."""
 
 import json
 from collections.abc import Mapping
@@ -33,23 +33,23 @@ class Vendor(TokenEndpoint):
 
 
 def path_of(asked: Asked) -> str:
-    """The path of a request."""
+    """Return the path of a request."""
     return urlsplit(asked.target).path
 
 
 def query_of(asked: Asked) -> dict[str, str]:
-    """Its query, each of whose fields must come once."""
+    """Return the query of a request, in which each field must occur once."""
     return _once(parse_qsl(urlsplit(asked.target).query, strict_parsing=True))
 
 
 def form_of(asked: Asked) -> dict[str, str]:
-    """The form that it carries."""
+    """Return the form of a request."""
     assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
     return _once(parse_qsl(asked.body.decode("ascii"), strict_parsing=True))
 
 
 def json_of(asked: Asked) -> Any:
-    """The JSON that it carries."""
+    """Return the JSON of a request."""
     assert asked.headers["content-type"] == "application/json"
     return json.loads(asked.body)
 

@@ -1,4 +1,4 @@
-"""What all tests of the credentials hold: the log lines, caught before they are printed."""
+"""The log lines of the tests of credentials, which are captured instead of printed."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,6 @@ from structlog.typing import EventDict
 
 @pytest.fixture(autouse=True)
 def lines() -> Iterator[list[EventDict]]:
-    """Every line of the test, with the context that was bound where it was written."""
+    """Every log line of the test, with its bound context."""
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         yield lines

@@ -1,4 +1,4 @@
-"""A token issuer that does what it is told and counts, and the machine on it, in virtual time."""
+"""A scripted token issuer that counts its fetches, the cached source in front of it, and virtual time."""
 
 import asyncio
 import functools
@@ -27,31 +27,31 @@ CHAT = Purpose("POST", "chat/completions", "model")
 
 @dataclass
 class FakeIssuer:
-    """A token source to be scripted: whoever changes a field changes the fetches that begin from then on."""
+    """A scripted token source. A change to a field applies to fetches that start later."""
 
     lifetime: float = 300.0
     refresh_in: float | None = None
     delay: float = 0.0
     error: BaseException | None = None
     token: str | None = None
-    """The same one for every fetch; by default each brings its own."""
+    """The token of every fetch; by default each fetch returns another one."""
     prefix: str = "token-"
-    """Before the number of each."""
+    """The prefix of the number of each token."""
     certain: bool = True
-    """Whether the lifetime was read by the issuer's clock."""
+    """Whether the lifetime is based on the issuer's clock."""
     started: list[float] = field(default_factory=list)
-    """When each fetch began, on the loop's clock."""
+    """When each fetch started, on the loop's clock."""
     flying: int = 0
     most_at_once: int = 0
     closed: int = 0
 
     @property
     def fetches(self) -> int:
-        """How many have begun."""
+        """The number of started fetches."""
         return len(self.started)
 
     async def fetch(self) -> FetchedToken:
-        """Do as the fields said when it began."""
+        """Fetch as the fields were when the fetch started."""
         self.started.append(asyncio.get_running_loop().time())
         token = self.token or f"{self.prefix}{self.fetches}"
         reply = FetchedToken(Secret(token), self.lifetime, self.refresh_in, certain=self.certain)
@@ -68,14 +68,14 @@ class FakeIssuer:
         return reply
 
     async def close(self) -> None:
-        """Count it."""
+        """Count the call."""
         self.closed += 1
 
 
 def build_machine(
     issuer: TokenSource, store: MemoryTokenStore | None = None, **policy: Any
 ) -> CachedTokenSource:
-    """A cached source on the running loop's clock."""
+    """Return a cached source on the clock of the running loop."""
     clock = asyncio.get_running_loop().time
     return local_machine(issuer, store, RefreshPolicy(**{"clock": clock, **policy}))
 
@@ -83,14 +83,14 @@ def build_machine(
 def local_machine(
     source: TokenSource, store: MemoryTokenStore | None = None, policy: RefreshPolicy | None = None
 ) -> CachedTokenSource:
-    """A cached source that shares within this process."""
+    """Return a cached source that shares within this process."""
     policy = policy or RefreshPolicy()
     sharing = LocalSharing("corp", store or MemoryTokenStore(), policy)
     return CachedTokenSource("corp", source, sharing, policy, TokenStats())
 
 
 def build_token(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Token:
-    """A token that was asked for at the moment 1000."""
+    """Return a token that was requested at the time 1000."""
     fetched = FetchedToken(Secret(token), lifetime)
     return with_deadlines(fetched, generation=generation, obtained=1000.0, uniform=lowest)
 
@@ -106,7 +106,7 @@ def virtually(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
 
 def at_once(get: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that must not wait for anything."""
+    """Return the result of a coroutine; fail if it waits for anything."""
     try:
         get.send(None)
     except StopIteration as end:
@@ -117,7 +117,7 @@ def at_once(get: Coroutine[Any, Any, T]) -> T:
 
 
 async def failure_of(get: Coroutine[Any, Any, object]) -> CredentialError:
-    """The error of a get that must fail."""
+    """Return the error of a `get` that must fail."""
     try:
         await get
     except CredentialError as error:
@@ -126,7 +126,7 @@ async def failure_of(get: Coroutine[Any, Any, object]) -> CredentialError:
 
 
 async def reject(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> TokenUse:
-    """One request whose token the upstream rejects."""
+    """Send a request whose token the upstream rejects."""
     use = TokenUse(machine, caller, purpose)
     assert await use.token() is not None
     use.rejected("the upstream answered 401")
@@ -134,7 +134,7 @@ async def reject(machine: CachedTokenSource, caller: str = "caller", purpose: Pu
 
 
 async def serve(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Token:
-    """One request whose token the upstream accepts."""
+    """Send a request whose token the upstream accepts."""
     use = TokenUse(machine, caller, purpose)
     token = await use.token()
     assert token is not None
@@ -143,7 +143,7 @@ async def serve(machine: CachedTokenSource, caller: str = "caller", purpose: Pur
 
 
 async def replaced(machine: CachedTokenSource, caller: str = "caller", purpose: Purpose = CHAT) -> Token:
-    """The token that a request gets after a rejection; the upstream accepts it."""
+    """Return the token that a request gets after a rejection, and accept it."""
     use = await reject(machine, caller, purpose)
     token = await use.token()
     assert token is not None
@@ -162,12 +162,12 @@ def highest(low: float, high: float) -> float:
 
 
 def is_healthy(machine: CachedTokenSource) -> bool:
-    """Its health now; a type checker would take the attribute to stay as it was."""
+    """Return the current health; a type checker would assume that the attribute does not change."""
     return machine.healthy
 
 
 async def pass_time(seconds: float) -> None:
-    """Let virtual seconds go by, with all that is due in them."""
+    """Let virtual time pass, and run everything that is due by then."""
     await asyncio.sleep(seconds)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

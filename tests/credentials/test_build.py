@@ -1,4 +1,4 @@
-"""From a section of the configuration to a source that runs."""
+"""Building a token source from a section of the configuration."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ HTTP = {"source": "http", "url": "https://auth.example/token", "token": "data.to
 
 
 def section(values: dict[str, Any]) -> CredentialSettings:
-    """A section as it comes out of the settings."""
+    """Return a section as loaded from settings."""
     checked: CredentialSettings = TypeAdapter(CredentialSettings).validate_python(values)
     return checked
 

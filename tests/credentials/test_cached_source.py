@@ -1,4 +1,4 @@
-"""One caller, one token: what `get` gives, when it waits, when it gives up."""
+"""One caller and one token: the result of `get`, when it waits, and when it fails."""
 
 import asyncio
 
@@ -203,7 +203,7 @@ async def test_a_token_that_expires_immediately_serves_its_waiters() -> None:
 @virtually
 async def test_a_hanging_store_does_not_block_the_source_indefinitely() -> None:
     class HangingSharing:
-        """Never answers."""
+        """A source that never answers."""
 
         async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
             await asyncio.sleep(1e6)

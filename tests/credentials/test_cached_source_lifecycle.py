@@ -1,4 +1,4 @@
-"""A source over its life: a store that outlives it, idleness, event loops, its end."""
+"""The life of a source: a store that outlives it, idle times, event loops, and its end."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ async def test_each_attempt_sees_the_newest_token() -> None:
 
 
 async def leave(machine: CachedTokenSource) -> "asyncio.Task[Token]":
-    """Start a get and stop the loop while its flight is in the air."""
+    """Start a `get`, and stop the loop during its fetch."""
     waiting = asyncio.get_running_loop().create_task(machine.get())
     await pass_time(1.0)
     return waiting
@@ -127,7 +127,7 @@ async def test_closing_stops_the_early_refresh() -> None:
 @virtually
 async def test_a_close_that_is_cancelled_is_cancelled() -> None:
     class Stubborn(FakeIssuer):
-        """Takes its time to stop."""
+        """A source that stops slowly."""
 
         async def close(self) -> None:
             await asyncio.sleep(100.0)

@@ -1,4 +1,4 @@
-"""The issuer is down: what callers see, how often it is asked, how it heals."""
+"""The issuer is down: the errors of callers, the number of fetches, and the recovery."""
 
 import asyncio
 import contextlib
@@ -116,7 +116,7 @@ async def test_a_failed_refresh_heals_while_the_old_token_serves() -> None:
 @pytest.mark.parametrize("error", [DOWN, REFUSED])
 @virtually
 async def test_it_recovers_without_requests(error: TokenFetchError) -> None:
-    """A service without a token is not ready, so that no request comes that could ask."""
+    """A service without a token is not ready, so it gets no requests that would trigger a fetch."""
     issuer = FakeIssuer(error=error)
     machine = build_machine(issuer)
     machine.prefetch()
@@ -131,7 +131,7 @@ async def test_it_recovers_without_requests(error: TokenFetchError) -> None:
 
 @virtually
 async def test_a_loop_that_fires_early_does_not_lose_the_probe() -> None:
-    """uvloop's timers count whole milliseconds."""
+    """The timers of uvloop have a resolution of a millisecond."""
     loop = asyncio.get_running_loop()
     issuer = FakeIssuer(error=DOWN)
     machine = build_machine(issuer, clock=lambda: 0.999 * loop.time())

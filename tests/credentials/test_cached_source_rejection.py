@@ -1,4 +1,4 @@
-"""The upstream rejects a token: who waits for a newer one, what that costs, and that nobody else notices."""
+"""The upstream rejects a token: which requests wait for a newer one, and that other requests do not."""
 
 import asyncio
 import itertools
@@ -37,15 +37,15 @@ FORBIDDEN = Purpose("POST", "chat/completions", "forbidden")
 
 @dataclass
 class Upstream:
-    """Rejects what it is told to reject, and is asked as the client asks it."""
+    """An upstream that rejects the tokens that the test chooses, and a client that sends requests to it."""
 
     machine: CachedTokenSource
     rejects: Callable[[Token, Purpose], bool]
     sent: list[str] = field(default_factory=list)
-    """Every token that it was sent, with the model."""
+    """Every received token, with the model."""
 
     async def request(self, caller: str = "caller", purpose: Purpose = CHAT) -> str:
-        """How one request ends."""
+        """Send a request, and return its result."""
         use = TokenUse(self.machine, caller, purpose)
         try:
             while (token := await use.token()) is not None:
@@ -61,12 +61,12 @@ class Upstream:
 
 
 def of_forbidden_model(_token: Token, purpose: Purpose) -> bool:
-    """An upstream whose tokens are good, but for some models."""
+    """Reject every token for all models but one."""
     return purpose.model != CHAT.model
 
 
 def revoked(*tokens: str) -> Callable[[Token, Purpose], bool]:
-    """An upstream that rejects some tokens."""
+    """Return a rule that rejects these tokens."""
     return lambda token, _: token.secret.reveal() in tokens
 
 
@@ -115,7 +115,7 @@ async def test_a_flood_of_forbidden_names_keeps_the_token_and_costs_few_fetches(
 
 @virtually
 async def test_a_revoked_token_is_replaced_at_once_however_many_names_were_forbidden_before() -> None:
-    """Also where all callers are one, without keys."""
+    """This holds even if all callers count as one, because no key is required."""
     issuer = FakeIssuer(lifetime=1e6)
     machine = build_machine(issuer)
     upstream = Upstream(machine, of_forbidden_model)
@@ -333,7 +333,7 @@ async def test_callers_share_the_failure_of_the_second_fetch() -> None:
 @virtually
 async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
     class Adopting:
-        """Gives another process's token each time."""
+        """Returns the token of another process each time."""
 
         async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
             now, generation = asyncio.get_running_loop().time(), known.generation + 1
@@ -354,7 +354,7 @@ async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
 
 
 async def live(machine: CachedTokenSource, seconds: float, life: float, *, step: float = 0.25) -> list[str]:
-    """Ask an upstream whose tokens die after `life` seconds, whatever they announce."""
+    """Send requests to an upstream that rejects tokens after `life` seconds, whatever they announce."""
     clock, born = asyncio.get_running_loop().time, dict[str, float]()
 
     def is_dead(token: Token, _purpose: Purpose) -> bool:

@@ -1,4 +1,4 @@
-"""Many callers, one token: one fetch for all, owned by none."""
+"""Many callers and one token: one fetch serves all callers, and belongs to none of them."""
 
 import asyncio
 import contextvars
@@ -135,7 +135,7 @@ CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="
 
 
 class ContextReader(FakeIssuer):
-    """Notes whose context its fetches run in, and logs a line in it."""
+    """A source that records the context of its fetches, and logs a line in it."""
 
     seen: list[str]
 

@@ -1,4 +1,4 @@
-"""Any order of events whatever: what is sent is good, nobody's trouble is anybody else's, fetches are few."""
+"""Random orders of events: sent tokens are valid, no caller harms another, and fetches are few."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -18,12 +18,12 @@ from tests.virtual_time import run_virtually
 WAIT_SECONDS = 20.0
 FETCH_SECONDS = 15.0
 TURN_SECONDS = 1.1
-"""What a rejected request may wait for its turn, beside the wait for a token."""
+"""How long a rejected request may wait for its turn, in addition to the wait for a token."""
 
 
 @dataclass
 class Walk:
-    """One machine, one issuer, the requests that run."""
+    """A cached source, its issuer, and the running requests."""
 
     issuer: FakeIssuer
     machine: CachedTokenSource
@@ -31,7 +31,7 @@ class Walk:
     requests: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def get(self) -> None:
-        """A request that finds a token does not wait, whatever others had rejected."""
+        """Send a request, which does not wait if there is a token, even after rejections of others."""
         if self.machine.remaining is None:
             self._start(self._get())
         else:
@@ -47,11 +47,11 @@ class Walk:
         else:
             assert (
                 clock() < token.expires_at or clock() > came
-            )  # a token of a moment serves who waited for it
+            )  # a short-lived token may serve a request that waited for it
         assert clock() - came <= WAIT_SECONDS + 1e-6
 
     def reject(self, number: int) -> None:
-        """A request whose tokens the upstream always rejects."""
+        """Send a request whose tokens the upstream always rejects."""
         purpose = Purpose("POST", "chat/completions", f"m{number % 3}")
         self._start(self._rejected(f"caller {number // 3}", purpose))
 
@@ -73,7 +73,7 @@ class Walk:
         assert clock() - came <= 3 * (WAIT_SECONDS + TURN_SECONDS)
 
     def leave(self) -> None:
-        """A caller goes away."""
+        """Cancel a request, as if its caller left."""
         for request in list(self.requests)[:1]:
             request.cancel()
 
@@ -98,7 +98,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 
 
 async def walk(steps: list[Step], seed: float) -> None:
-    """Take the steps; requests check what they are given."""
+    """Run the steps; the requests check their tokens."""
     issuer = FakeIssuer()
     machine = build_machine(
         issuer,

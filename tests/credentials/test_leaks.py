@@ -1,4 +1,4 @@
-"""Neither a token nor a secret shows in anything that is printed, raised or logged."""
+"""No token and no secret appears in anything that is printed, raised or logged."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ SECRET = "canary-secret-91bc"
 
 
 def recipe(url: str) -> HttpCredential:
-    """A recipe with a secret in every place that may hold one."""
+    """Return a recipe with a secret in every place that may contain one."""
     return recipe_of(
         url=url,
         query={"key": Secret(SECRET)},
@@ -39,7 +39,7 @@ def recipe(url: str) -> HttpCredential:
 
 
 def shows(*things: object) -> str:
-    """All that Python itself prints of some objects."""
+    """Return everything that Python prints for some objects."""
     forms = [f"{thing} {thing!r} {[thing]} {thing!s:>3}" for thing in things]
     return " ".join(forms + [repr(vars(thing)) for thing in things if hasattr(thing, "__dict__")])
 
@@ -80,7 +80,7 @@ def test_no_secret_leaves_by_pickle() -> None:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """Everything that is logged at all, as the service writes it at its most talkative."""
+    """Log everything as the service does, at its most verbose level."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     stream = io.StringIO()
@@ -91,11 +91,11 @@ def log() -> Iterator[io.StringIO]:
 
 
 async def trouble(machine: CachedTokenSource, endpoint: TokenEndpoint) -> list[Exception]:
-    """A fetch, a rejection, and every kind of failure; what callers are told."""
+    """Go through a fetch, a rejection and every kind of failure; return the errors that callers get."""
     told: list[Exception] = []
     await serve(machine)
     use = await reject(machine)
-    assert await use.token() is None  # the issuer gives the same one again
+    assert await use.token() is None  # the issuer returns the same token again
     for status, body in ((500, TOKEN), (403, TOKEN), (302, TOKEN), (200, f"<html>{TOKEN}</html>")):
         endpoint.status, endpoint.body = status, body.encode()
         endpoint.headers["Location"] = f"{endpoint.url}/{TOKEN}"

@@ -1,4 +1,4 @@
-"""The pauses after failures."""
+"""The delays after failures."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ def test_a_refused_fetch_is_retried_soon_a_few_times_and_then_less_often(remaini
 def test_without_a_token_the_issuer_is_probed_about_once_a_second() -> None:
     assert retry_delay(DOWN, 1, None, lowest) == 1.0
     assert retry_delay(DOWN, 99, None, highest) == 1.5
-    assert retry_delay(DOWN, 5, -3.0, lowest) == 1.0  # one that is over is none
+    assert retry_delay(DOWN, 5, -3.0, lowest) == 1.0  # an expired token does not count
 
 
 def test_with_a_token_in_hand_the_delays_double_up_to_a_bound() -> None:

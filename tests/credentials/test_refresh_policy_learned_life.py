@@ -1,4 +1,4 @@
-"""The observed life of tokens: two early deaths are believed, healthy lives end it."""
+"""The learned lifetime of tokens: two early rejections set it, and longer lifetimes reset it."""
 
 import math
 

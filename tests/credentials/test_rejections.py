@@ -1,4 +1,4 @@
-"""What is remembered of rejections: it is bounded, it fades, and one caller's do not harm another."""
+"""The memory of rejections: bounded, fading, and harmless to other callers."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ CHAT, OTHER = Purpose("POST", "chat/completions", "m"), Purpose("POST", "embeddi
 
 
 class Memory(RuleBasedStateMachine):
-    """Anything that can happen, in any order."""
+    """Random events in any order."""
 
     def __init__(self) -> None:
         super().__init__()

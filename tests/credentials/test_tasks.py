@@ -1,4 +1,4 @@
-"""Waiters share an outcome."""
+"""Waiters share a result."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The deadlines of a token, and what stands for it in logs."""
+"""The deadlines of a token, and its fingerprint in logs."""
 
 import math
 import random

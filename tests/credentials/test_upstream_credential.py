@@ -1,4 +1,4 @@
-"""Where a token is written, and all credentials together."""
+"""Where a token is written into a request, and the registry of all credentials."""
 
 import asyncio
 from urllib.parse import parse_qsl

@@ -1,4 +1,4 @@
-"""By which signs an answer is taken for a refusal of the token."""
+"""Which responses count as a rejection of the token."""
 
 import json
 from typing import Any
@@ -15,12 +15,12 @@ BAIDU = {"status": 200, "path": "error_code", "in": [110, 111]}
 
 
 def rules(*values: dict[str, Any]) -> RejectionRules:
-    """Rules as the settings read them."""
+    """Return rules as the settings read them."""
     return RejectionRules([Invalidation.model_validate(value) for value in values])
 
 
 def refused(of: RejectionRules, status: int, headers: list[tuple[bytes, bytes]], body: Any = None) -> bool:
-    """What the rules say to an answer."""
+    """Return how the rules judge a response."""
     if of.match_head(status, headers):
         return True
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -1,14 +1,14 @@
 """A fleet of real proxies, one Redis and one issuer, attacked while callers send requests at a steady pace.
 
-Everything runs in processes of its own: each proxy, the issuer, the upstream, the relays, the callers and
-Redis. None of them shares an event loop with another, so none of them can delay what is measured there.
+Each proxy, the issuer, the upstream, the relays, the callers and Redis run in separate processes. No two of
+them share an event loop, so none can distort the measurements of another.
 
     issuer <- relay of each member <-  member 1..n  <- callers
     Redis  <- relay of each member <-  member 1..n  -> upstream
 
-Each member reaches the issuer and Redis through relays of its own, which can hang, refuse, answer 403 or
-delay. A token carries its own announced and true end, signed by the issuer, and the upstream checks both: it
-counts every token that a member sends too late.
+Each member reaches the issuer and Redis through separate relays, which can hang, refuse, answer 403 or
+delay. A token contains its announced and its true expiry, signed by the issuer. The upstream checks both, and
+counts every expired token that a member sends.
 
 `python -m tests.fleet` runs every attack and prints a table; `test_attacks.py` holds a short form of each.
 

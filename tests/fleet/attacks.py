@@ -57,14 +57,14 @@ class Bound:
 
 @dataclass
 class Scene:
-    """An attack under way.
+    """An attack in progress.
 
     Args:
-        fleet: What is attacked.
+        fleet: The fleet under attack.
         seconds: How long the attack lasts, at least.
         delay: Seconds that the issuer takes.
-        life: Announced life of the tokens.
-        true_life: Their true one.
+        life: The announced lifetime of the tokens.
+        true_life: Their true lifetime.
         closing: Undoes at the end what the attack did.
     """
 
@@ -145,7 +145,7 @@ async def perform(
     """Run an attack once, with a fresh credential and a healthy fleet.
 
     Args:
-        fleet: What is attacked. Its members need not run yet.
+        fleet: The fleet to attack. Its members need not run yet.
         attack: What to do.
         short: Whether to take the short form.
         seconds: How long the attack lasts, if not as long as it says.
@@ -257,7 +257,7 @@ async def storm_while_issuer_is_down(scene: Scene) -> None:
 
 
 def cut_off(mode: Mode) -> Callable[[Scene], Awaitable[None]]:
-    """One member's way to the issuer breaks, just before a refresh is due."""
+    """Cut one member off from the issuer, just before a refresh is due."""
 
     async def attack(scene: Scene) -> None:
         victim = scene.hurts(scene.fleet.members[0])

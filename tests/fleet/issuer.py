@@ -1,4 +1,4 @@
-"""The issuer as a process of its own: `python -m tests.fleet.issuer`."""
+"""The issuer as a separate process: `python -m tests.fleet.issuer`."""
 
 import asyncio
 import time

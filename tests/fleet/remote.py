@@ -20,7 +20,7 @@ _LINE_BYTES_MAX: Final = 1 << 26
 
 
 class Child:
-    """One process, in a session of its own, with a log.
+    """A process in a separate session, with a log.
 
     Args:
         name: What it is called in messages.

@@ -128,7 +128,7 @@ class Page:
         await self._open.wait()
 
     async def begun(self) -> None:
-        """Wait for the first event. A page without an id would miss what is published until it reconnects."""
+        """Wait for the first event. A page without an id would miss the events before its reconnection."""
         await self._begun.wait()
 
     async def read_to_the_end(self, first: int) -> None:

@@ -1,4 +1,4 @@
-"""The upstream as a process of its own: `python -m tests.fleet.upstream`. It checks each token's life."""
+"""The upstream as a separate process, which checks tokens: `python -m tests.fleet.upstream`."""
 
 import json
 import time
@@ -12,14 +12,14 @@ from tests.fleet.remote import serve
 from tests.fleet.tokens import FleetToken
 
 STATIC_TOKEN: Final = "fleet-control-token"
-"""What the controls send; it never ends."""
+"""The token of the controls, which never expires."""
 FORBIDDEN: Final = "forbidden"
 """The upstream answers 401 for this model, whatever the token."""
 MEMBER_HEADER: Final = "x-fleet-member"
 
 
 class Upstream:
-    """What the harness calls."""
+    """The methods that the harness calls."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -29,7 +29,7 @@ class Upstream:
         self._late: defaultdict[int, list[tuple[str, float, float]]] = defaultdict(list)
 
     def address(self) -> int:
-        """The port."""
+        """Return the port."""
         return self.port
 
     def revoke(self) -> None:
@@ -37,19 +37,19 @@ class Upstream:
         self._revoked = time.monotonic()
 
     def seen(self) -> dict[str, int]:
-        """The epoch of the last token that each member sent."""
+        """Return the epoch of the last token of each member."""
         return self._seen
 
     def counts(self, epoch: int) -> dict[str, int]:
-        """How many requests came with which tokens of an epoch."""
+        """Return the number of requests with each token of an epoch."""
         return self._counts[epoch]
 
     def late(self, epoch: int) -> list[tuple[str, float, float]]:
-        """Requests with an expired token of an epoch: the member, when the token ended, the arrival."""
+        """Return the requests with an expired token of an epoch: member, expiry and arrival."""
         return self._late[epoch]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """A chat completion for a valid token, else 401."""
+        """Answer with a completion for a valid token, and with 401 otherwise."""
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
         body = await request.read()
         if bearer != STATIC_TOKEN:
@@ -94,7 +94,7 @@ def _refusal(message: str, code: str) -> web.Response:
 
 
 async def main() -> None:
-    """Serve until the harness closes its end."""
+    """Serve until the harness closes the pipe."""
     upstream = Upstream()
     app = web.Application()
     app.router.add_post("/v1/chat/completions", upstream.answer)

@@ -17,7 +17,7 @@ HEAD: Final = (
 
 
 def chunked(count: int) -> bytes:
-    """A JSON body of so many bytes, each in a chunk of its own."""
+    """Return a JSON body of a size, in chunks of one byte."""
     return b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"a":"%b"}' % (b"x" * (count - 8)))
 
 

@@ -50,7 +50,7 @@ def upstream(url: str, *lines: str) -> str:
 
 @dataclass(frozen=True)
 class Setup:
-    """One set-up: what is configured and run, and what must be said."""
+    """A set-up: its configuration, the command to run, and the words that the output must contain."""
 
     name: str
     text: str | None

@@ -38,9 +38,9 @@ OWN_DOWN: Final = {
 }  # fmt: skip
 OF_STREAMS: Final = {b"x-accel-buffering"}
 SMALL: Final = "[limits]\nheld_body_bytes = 100"
-"""What is larger, is not JSON and has not come at once streams through."""
+"""A larger body is streamed, unless it is JSON or has arrived at once."""
 UPLOAD: Final = bytes(range(256)) * (3 * BUFFER_BYTES // 256)
-"""Too large to have come at once: no more than the buffer and one read is there when it is looked at."""
+"""Too large to have arrived at once: the proxy sees at most the buffer and one read."""
 ODD_JSON: Final = b' {"z":1.10,"a":1E5 ,"a":-0,"model":"m\\u00e9","n":[10000000000000000000000,1e400]}\r\n'
 
 
@@ -53,7 +53,7 @@ class Bench:
     told: Told = field(default_factory=lambda: Told(200, [], []))
 
     async def say(self, talk: Conversation) -> None:
-        """Answer with what was drawn, piece by piece."""
+        """Send the drawn response, piece by piece."""
         told = self.told
         await talk.say(told.head)
         for piece in [] if talk.request.head.startswith(b"HEAD ") else told.pieces:

@@ -1,4 +1,4 @@
-"""Bytes: what the caller sends arrives up there as sent, what the upstream says comes down as said."""
+"""Bytes: requests reach the upstream, and responses the caller, exactly as they were sent."""
 
 import asyncio
 import hashlib

@@ -25,7 +25,7 @@ REFUSED = {
 
 
 async def answer_with_the_body(talk: Conversation) -> None:
-    """Answer with what was sent."""
+    """Answer with the body of the request."""
     await talk.answer(talk.request.body, "Content-Type: application/json")
 
 

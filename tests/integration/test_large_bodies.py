@@ -84,7 +84,7 @@ async def service(path: Path) -> AsyncIterator[Service]:
             SETTINGS.format(key=KEY, upstream=upstream.url, credential=STATIC, options="", more="")
         )
         command = [sys.executable, "-m", "proxy", "serve", "--config", str(path), "--bind", "127.0.0.1:0"]
-        # Its address stands in the log, which is written to standard error.
+        # The log, which has its address, is written to standard error.
         async with running("sh", "-c", 'exec "$@" 2>&1', "sh", *command) as process:
             said = await read_until(process, r"addresses")
             found = re.search(r"http://127\.0\.0\.1:\d+", said)
@@ -93,7 +93,7 @@ async def service(path: Path) -> AsyncIterator[Service]:
 
 
 async def upload(caller: RawCaller, size: int) -> None:
-    """Send a file; its digest up there is that of what was sent."""
+    """Upload a file, and compare its digest at the upstream with that of the sent bytes."""
     pieces = form(size)
     await caller.write(
         b"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n"
@@ -105,7 +105,7 @@ async def upload(caller: RawCaller, size: int) -> None:
 
 
 async def download(caller: RawCaller, size: int) -> None:
-    """Take a file; its digest here is that of what was given."""
+    """Download a file, and compare its digest with that of the upstream's bytes."""
     await caller.send("GET", f"/v1/files/{size}/content")
     answer = await caller.answer()
     assert answer.header("content-length") == [str(size)]

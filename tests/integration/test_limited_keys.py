@@ -1,4 +1,4 @@
-"""Keys that are limited to models and endpoints: what they may send, and that nothing else goes up."""
+"""Keys that are limited to models and endpoints: no other request reaches the upstream."""
 
 import asyncio
 import gzip
@@ -365,7 +365,7 @@ STREAMS = LIMITED.replace('models = ["cheap*"]', "max_streams = 1")
 
 
 async def endless(talk: Conversation) -> None:
-    """A stream that goes on until the caller leaves, whatever was asked."""
+    """Stream until the caller leaves, whatever the request."""
     await talk.start_stream()
     await talk.chunk(b"data: 1\n\n")
     await talk.caller_left()

@@ -34,7 +34,7 @@ def request(
 
 
 async def exchange(url: str, sent: bytes) -> bytes:
-    """All that comes back on a connection of its own."""
+    """Send bytes on a new connection, and return everything that the server sends back."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

@@ -34,7 +34,7 @@ async def answer(
 
 
 def dify(body: bytes) -> str:
-    """Parted at two LF; comments are passed over; what is no JSON ends the stream without a word."""
+    """Read as Dify does: split at two LF, skip comments, and end silently at anything that is not JSON."""
     text = ""
     for block in body.decode().split("\n\n"):
         said = block.strip().removeprefix("data:").strip()

@@ -1,13 +1,13 @@
-"""RAGFlow's contract: what its releases ask for, case by case, with `repairs = ["ragflow"]` on.
+"""RAGFlow's contract: the requests of its releases, case by case, with `repairs = ["ragflow"]`.
 
-What is tested elsewhere, and not again here:
+Tested elsewhere:
 
 - a mount for every way to join URLs: `tests/blueprints/test_llm_proxy.py::test_every_mount_and_version_...`
-- headers that go up and those that do not: `test_bytes.py::test_headers_are_forwarded_with_the_live_...`
-- a key in any header of its own, a wrong key: `test_requests.py::test_a_key_is_accepted_in_any_of_...`
+- headers that are forwarded, and others: `test_bytes.py::test_headers_are_forwarded_with_the_live_...`
+- a key in any of its headers, a wrong key: `test_requests.py::test_a_key_is_accepted_in_any_of_...`
 - any method with a body: `test_bytes.py::test_any_method_is_forwarded_with_its_body`
 - each event as soon as it is whole: `test_repairs.py::test_a_repaired_stream_is_not_held_back`
-- a stale token is replaced unseen: `test_main_job.py::test_a_revoked_token_is_replaced_unnoticed`
+- a revoked token is replaced unnoticed: `test_main_job.py::test_a_revoked_token_is_replaced_unnoticed`
 - adding a model: `test_ragflow_checks.py`; faults, row by row: `test_ragflow_faults.py`
 """
 

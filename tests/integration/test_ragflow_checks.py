@@ -1,11 +1,11 @@
-"""What RAGFlow does when a model is added: each check has ten seconds, a token's fetch included.
+"""RAGFlow's checks when a model is added: each has ten seconds, the fetch of a token included.
 
-What is tested elsewhere, and not again here:
+Tested elsewhere:
 
 - a wait for a token on a single chat: `test_main_job.py::test_a_chat_that_finds_no_token_yet_is_answered_...`
-- no token to be had, 503 at once: `test_main_job.py::test_without_a_token_the_response_is_503_at_once`
+- no token available, 503 at once: `test_main_job.py::test_without_a_token_the_response_is_503_at_once`
 - no ids in an error's text: `test_faults.py::test_a_request_id_is_logged_and_never_part_of_an_error`
-- what an error's words must not hold: `tests/test_app.py::test_every_error_has_a_status_a_code_and_a_...`
+- words that no error may contain: `tests/test_app.py::test_every_error_has_a_status_a_code_and_a_...`
 - lists of models without nulls: `tests/wire/test_model_list.py`, `tests/upstream/test_model_list.py`
 """
 
@@ -48,7 +48,7 @@ HELLO = {
     "temperature": 0.9,
 }
 CHECK_SECONDS = 10.0
-"""What adding a model has, a token's fetch included."""
+"""The time limit when a model is added, which includes the fetch of a token."""
 
 
 async def test_a_check_gets_its_first_chunk_at_once_and_its_disconnect_is_forwarded(

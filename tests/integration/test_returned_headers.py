@@ -1,4 +1,4 @@
-"""Headers of an upstream that would act in a browser, or show what is behind the proxy."""
+"""Headers of an upstream that would affect a browser, or reveal the systems behind the proxy."""
 
 import pytest
 

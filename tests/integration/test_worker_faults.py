@@ -102,7 +102,7 @@ class Service:
             await self.log_is_read.wait()
 
     async def each(self, fault: Callable[[RawCaller], Awaitable[T]], callers: int = CALLERS) -> list[T]:
-        """Let many callers meet a fault at once, each on a connection of its own."""
+        """Let many callers meet a fault concurrently, each on a new connection."""
 
         async def meet() -> T:
             async with raw_caller(self.workers.url) as caller:
@@ -115,18 +115,18 @@ class Service:
     async def until_each(
         self, fault: Callable[[RawCaller], Awaitable[T]], wanted: T, meanwhile: Collection[T]
     ) -> None:
-        """Let callers meet a fault until all see what is wanted."""
+        """Let callers meet a fault until all of them see the expected result."""
         async with asyncio.timeout(PATIENCE):
             while (seen := {*await self.each(fault)}) != {wanted}:
                 assert seen <= {wanted, *meanwhile}
                 await look_again()
 
     def open_sockets(self) -> int:
-        """Of both workers."""
+        """Count the sockets of both workers."""
         return sum(connections(pid) for pid in self.workers.pids.values())
 
     async def reload(self, settings: str, event: str) -> None:
-        """Put settings in force, or try to."""
+        """Reload the settings, and wait for the event of the result."""
         before = self.count(event)
         (self.folder / "proxy.toml").write_text(settings)
         self.workers.process.send_signal(signal.SIGHUP)

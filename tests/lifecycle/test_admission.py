@@ -1,4 +1,4 @@
-"""Admission: what every exchange has to pass, and what is counted of it until its end."""
+"""Admission: the checks of every exchange, and its counts until it ends."""
 
 from types import SimpleNamespace
 from typing import Final, cast

@@ -17,7 +17,7 @@ from proxy.telemetry import ExchangeRecord, ExchangeTotals
 
 @pytest.fixture
 def totals() -> ExchangeTotals:
-    """What is counted."""
+    """The counters of all exchanges."""
     return ExchangeTotals()
 
 
@@ -32,7 +32,7 @@ def exchange(totals: ExchangeTotals) -> ExchangeScope:
 
 @pytest.fixture
 def lines() -> Iterator[list[EventDict]]:
-    """What is logged."""
+    """The log lines of the test."""
     with capture_logs() as lines:
         yield lines
 

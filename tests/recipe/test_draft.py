@@ -1,4 +1,4 @@
-"""Secrets leave the request, what is none stays readable, and nothing is lost on the way."""
+"""Secrets are moved out of the request, other values stay readable, and nothing is lost."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What parsers of HTTP/1.1 read in a stream of bytes: ours, h11, and an nginx in front of an upstream."""
+"""How parsers of HTTP/1.1 read a stream of bytes: ours, h11, and nginx in front of an upstream."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
 from tests.server.conftest import Echo, served
 
 LANES: Final = 8
-"""Requests go out on so many ways at once, each with an upstream of its own, which sees them one by one."""
+"""How many requests are sent concurrently. The upstream of each lane sees one request at a time."""
 IMPATIENT: Final = ConnectionLimits(head_seconds=1.0, idle_seconds=1.0, window_seconds=1.0)
 NGINX_SERVER: Final = """
     server {{
@@ -42,7 +42,7 @@ class Read(NamedTuple):
 
 
 def read_with_h11(data: bytes) -> list[Read]:
-    """Return the requests that h11 accepts completely, until it refuses one or the data ends."""
+    """Return the requests that h11 accepts completely, until it rejects one or the data ends."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
     accepted: list[Read] = []
     method, body = b"", b""
@@ -70,7 +70,7 @@ Reader = Callable[[bytes], Awaitable[list[Read]]]
 
 
 async def read_all(corpus: Mapping[str, bytes], lanes: Sequence[Reader]) -> dict[str, list[Read]]:
-    """Return what is read in each stream."""
+    """Return the requests that the parser reads in each stream of bytes."""
     waiting, found = [*corpus.items()], dict[str, list[Read]]()
 
     async def work(read: Reader) -> None:
@@ -85,7 +85,7 @@ async def read_all(corpus: Mapping[str, bytes], lanes: Sequence[Reader]) -> dict
 
 
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Write a stream, and wait until the other side closes."""
+    """Write a stream, and wait until the server closes the connection."""
     try:
         with contextlib.suppress(ConnectionError):
             writer.write(data)
@@ -98,7 +98,7 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data
 
 @asynccontextmanager
 async def our_lanes() -> AsyncIterator[list[Reader]]:
-    """Our servers, each with what its application saw."""
+    """Yield readers of our servers, which record the requests of their applications."""
     async with AsyncExitStack() as stack:
         lanes: list[Reader] = []
         for _ in range(LANES):
@@ -120,7 +120,7 @@ async def _answer(talk: Conversation) -> None:
 
 @asynccontextmanager
 async def nginx_lanes(home: Path, *, before_us: bool) -> AsyncIterator[list[Reader]]:
-    """An nginx before upstreams that record what it forwards, or before servers of ours."""
+    """Run nginx in front of upstreams that record the forwarded requests, or in front of our servers."""
     async with AsyncExitStack() as stack:
         recorded: list[Callable[[], list[Read]]] = []
         urls = []

@@ -1,4 +1,4 @@
-"""WebSockets as `serve` runs them: the close of the caller is reported, and nothing lingers."""
+"""WebSockets as `serve` runs them: the close of the caller is reported, and nothing is left behind."""
 
 import asyncio
 from collections import Counter
@@ -21,7 +21,7 @@ Message = dict[str, Any]
 
 @asynccontextmanager
 async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue[Message]]]:
-    """An application that takes what comes; its address and what it was told last."""
+    """Serve an application that accepts every WebSocket; yield its address and the last messages."""
     told, stop = asyncio.Queue[Message](), asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""Loading settings from a text, as a file named x.toml in a folder of its own."""
+"""Fixtures that load settings from a text, as a file named x.toml in a new folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 @pytest.fixture
 def problems(load: Load) -> Problems:
-    """Load a text that must not load, and return what is said about it."""
+    """Return a function that loads an invalid text and returns its problems."""
 
     def problems(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
         with pytest.raises(SettingsError) as refusal:

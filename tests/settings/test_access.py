@@ -1,4 +1,4 @@
-"""`[access]`: which keys are taken, and what is told of the others."""
+"""`[access]`: valid keys, and the problems of invalid ones."""
 
 import hashlib
 import tomllib

@@ -1,4 +1,4 @@
-"""`[chat]`: what is set, what holds by default, what is refused."""
+"""`[chat]`: its settings, their defaults, and rejected values."""
 
 import pytest
 

@@ -66,9 +66,9 @@ def keys_of(section: type[Section]) -> Iterator[str]:
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """The keys of the example that have a comment on their line, each with what it stands in.
+    """Yield the keys of the example that have a comment on their line, each with its section.
 
-    That is the section, and for a credential also its source.
+    A credential's source is added to its section.
     """
     section, sources = "", dict[str, str]()
     for line in (CONFIG / "example.toml").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Which URLs are taken, and what stands in the place of `embedded:`."""
+"""Valid URLs, and the URL that replaces `embedded:`."""
 
 from contextlib import suppress
 

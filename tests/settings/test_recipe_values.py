@@ -1,4 +1,4 @@
-"""Values that requests for tokens send: JSON is frozen, and what came from outside is secret."""
+"""Values in requests for tokens: JSON is immutable, and values from files and variables are secret."""
 
 import math
 from types import MappingProxyType

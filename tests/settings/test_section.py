@@ -1,4 +1,4 @@
-"""The form in which problems are told."""
+"""The form in which problems are reported."""
 
 import tomllib
 

@@ -1,4 +1,4 @@
-"""`[shared]`: the Redis of a fleet and the keys that seal what lies there."""
+"""`[shared]`: the Redis of a fleet, and the keys that encrypt its records."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""`[status]`: a strong key of its own."""
+"""`[status]`: a strong key that no caller has."""
 
 import hashlib
 

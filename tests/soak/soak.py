@@ -1,4 +1,4 @@
-"""Run the soak, and count what went wrong."""
+"""Run the soak, and count the faults."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Sending with a live token: what goes up, how a 401 is repaired, and that every place is given back."""
+"""Sending with a current token: the forwarded request, the retry after a 401, and freed connections."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ def upload(*, length: int | None = None) -> UpstreamRequest:
     )
 
 
-# --- what comes down
+# --- responses
 
 
 async def test_a_location_is_relative_or_removed() -> None:
@@ -117,7 +117,7 @@ async def test_a_configured_credential_is_masked_and_any_other_configured_header
         assert await read_all(response) == b"************** of application-x"
 
 
-# --- what goes up
+# --- requests
 
 
 async def test_the_path_is_appended_to_the_base_url_byte_for_byte() -> None:
@@ -247,7 +247,7 @@ async def test_a_held_body_is_sent_once_more_with_a_fresh_token() -> None:
 
 
 async def forbidden(talk: Conversation) -> None:
-    """Reject every token for one model, in words of its own."""
+    """Reject every token for one model, with a specific message."""
     if b"secret-model" not in talk.request.body:
         await ok(talk)
         return

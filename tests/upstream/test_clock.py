@@ -1,4 +1,4 @@
-"""The clocks of one exchange, in virtual time: when each runs out, from when it counts, what is left over."""
+"""The timeouts of one exchange, in virtual time: when each starts and expires, and that no timer is left."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,17 +16,17 @@ HOUR = 3600.0
 
 
 def clock_of(*, first_byte: float = 0, idle: float = 0, total: float = 0) -> ExchangeClock:
-    """A clock with those bounds alone."""
+    """Return a clock with only these timeouts."""
     return ExchangeClock(Timeouts(first_byte=first_byte, idle=idle, total=total))
 
 
 def now() -> float:
-    """The loop's time."""
+    """Return the time of the loop."""
     return asyncio.get_running_loop().time()
 
 
 async def expiry_of(clock: ExchangeClock) -> tuple[float, str | None]:
-    """After how many seconds the wait for a first byte that never comes ends, and in which words."""
+    """Return after how many seconds the wait for a first byte that never arrives ends, and the error."""
     begun = now()
     with pytest.raises(UpstreamTimeout) as caught:
         await first_byte(clock, asyncio.Event().wait())
@@ -34,7 +34,7 @@ async def expiry_of(clock: ExchangeClock) -> tuple[float, str | None]:
 
 
 class Reader:
-    """A read that waits until it is failed; it notes when that was."""
+    """A read that waits until the clock ends it, and records when."""
 
     def __init__(self, clock: ExchangeClock) -> None:
         self.clock = clock
@@ -45,20 +45,20 @@ class Reader:
         clock.watch(self.fail)
 
     def fail(self, error: ProxyError) -> None:
-        """What the clock is given to call."""
+        """End the read with an error, as the clock does."""
         self.errors.append(error)
         self.times.append(now() - self.begun)
         self.failed.set()
 
     async def outcome(self) -> tuple[float, str | None]:
-        """When it was failed, seconds after the beginning, and the reason."""
+        """Wait for the end of the read; return the seconds that it took, and the reason."""
         await self.failed.wait()
         assert len(self.errors) == 1
         return self.times[0], self.errors[0].reason
 
 
 def has_timers() -> bool:
-    """Whether the loop still holds a timer that would fire."""
+    """Return whether the loop still has a timer that would fire."""
     loop = asyncio.get_running_loop()
     scheduled: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]
     return any(not timer.cancelled() for timer in scheduled)
@@ -326,7 +326,7 @@ async def test_a_stop_between_first_byte_and_watch_fails_the_first_read() -> Non
 
 
 @pytest.mark.parametrize(
-    "end", [lambda clock: None, ExchangeClock.stop], ids=["by the clock", "by an earlier word"]
+    "end", [lambda clock: None, ExchangeClock.stop], ids=["by the clock", "by an earlier stop"]
 )
 def test_a_stop_while_the_wait_is_being_ended_disturbs_nothing(end: Callable[[ExchangeClock], None]) -> None:
     @virtually

@@ -1,4 +1,4 @@
-"""Which connection a request gets: used ones only where nothing can have been left on them."""
+"""Which connection a request gets: a used one only if no byte of another response can be left on it."""
 
 import asyncio
 import contextlib
@@ -38,14 +38,14 @@ SECRET: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforeign"
 
 @asynccontextmanager
 async def eager(rest: float = 0.0, probation: float = 0.0) -> AsyncIterator[UpstreamTransport]:
-    """A transport whose connections do not rest, so that each rule stands alone."""
+    """Open a transport whose connections do not rest, so that each rule is tested alone."""
     connector = UpstreamConnector(tls=False, rest_seconds=rest, probation_seconds=probation)
     async with UpstreamTransport(tls=False, connector=connector) as transport:
         yield transport
 
 
 def says(*answers: bytes) -> Callable[[Conversation], Awaitable[None]]:
-    """Give these answers in turn, the last one again and again."""
+    """Send these responses in turn, and repeat the last one."""
     left = list(answers)
 
     async def script(talk: Conversation) -> None:
@@ -55,7 +55,7 @@ def says(*answers: bytes) -> Callable[[Conversation], Awaitable[None]]:
 
 
 async def opened(upstream: RawUpstream, transport: UpstreamTransport, **request: object) -> int:
-    """Connections that two requests need: the one described, then a plain one."""
+    """Send the described request and then a plain one; return the number of connections that they needed."""
     with contextlib.suppress(httpx2.TransportError):
         await finish(await send(transport, upstream.url, **request))  # type: ignore[arg-type]
     assert await finish(await send(transport, upstream.url)) == b"ok"
@@ -160,7 +160,7 @@ async def test_a_surplus_is_seen_wherever_the_reads_end(cut: int) -> None:
             await talk.say(OK)
             return
         await talk.say(answer[:cut])
-        await delay(0.01)  # a read of its own
+        await delay(0.01)  # so that it arrives in a separate read
         await talk.say(answer[cut:])
 
     async with raw_upstream(script) as upstream, eager() as transport:
@@ -283,7 +283,7 @@ async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
 
 
 class HandUpstream:
-    """An upstream in a thread of its own, which the test moves by hand while the event loop stands still."""
+    """An upstream in a separate thread, which the test controls while the event loop is blocked."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -317,7 +317,7 @@ class HandUpstream:
 
 @pytest.fixture(params=["http", "https"])
 def by_hand(request: pytest.FixtureRequest, certificate: Path) -> Iterator[tuple[HandUpstream, object]]:
-    """An upstream that is moved by hand, and the TLS setting to reach it."""
+    """An upstream that the test controls step by step, and the TLS setting to reach it."""
     ours = theirs = None
     if request.param == "https":
         ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -467,7 +467,7 @@ async def test_an_upstream_that_closes_after_thirty_milliseconds_costs_no_reques
 
 @pytest.fixture
 def overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of the connection arrives between the look at the socket and the request."""
+    """Let the end of the connection arrive between the check of the socket and the request."""
     monkeypatch.setattr(GuardedConnection, "_is_readable", lambda _: False)
 
 

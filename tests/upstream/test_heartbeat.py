@@ -21,7 +21,7 @@ ON = "heartbeat = 0.05"
 
 
 class Upstream:
-    """One that is told when to go on."""
+    """An upstream that waits until the test lets it continue."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()

@@ -135,7 +135,7 @@ LARGE: Final = {
 
 
 def fed(pieces: Iterable[bytes], method: str = "POST") -> ArrivingResponse:
-    """A response after these reads; as on a connection, what comes after its end is a surplus."""
+    """Return a response after these reads. As on a connection, bytes after its end are a surplus."""
     response = ArrivingResponse(method)
     for piece in pieces:
         if response.error is None and piece:
@@ -151,7 +151,7 @@ def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
 
 
 def body_of(response: ArrivingResponse) -> bytes:
-    """What has arrived of the body, which is read without a wait."""
+    """Return the part of the body that has arrived, without waiting."""
     body = b""
     while response.unread:
         try:

@@ -20,11 +20,11 @@ REQUESTS: Final = int(os.environ.get("PROXY_TEST_ISOLATION_REQUESTS", "60"))
 SEED: Final = 20261126
 GIVE_UP_SECONDS: Final = 0.3
 PLANTED: Final = b"GET /v1/planted?nonce=%s HTTP/1.1\r\nHost: x\r\n\r\n"
-"""A body that an upstream may take for a request."""
+"""A body that an upstream may mistake for a request."""
 
 
 async def ask(transport: UpstreamTransport, url: str, nonce: bytes, draw: random.Random) -> list[bytes]:
-    """Send one request as a caller would; all nonces in what comes back."""
+    """Send one request as a caller would; return all nonces in the response."""
     method = draw.choice(["POST", "POST", "POST", "GET", "HEAD", "DELETE"])
     content: bytes | AsyncIterator[bytes] = b""
     if draw.random() < 0.8:
@@ -53,7 +53,7 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def take_turns(script: Script, *, streams: bool, requests: int) -> tuple[int, list[bytes]]:
-    """Own and foreign nonces that two callers got."""
+    """Let two callers send requests in turn; count their own nonces, and return the foreign ones."""
     draw, own, foreign = random.Random(SEED), 0, list[bytes]()
     async with (
         misbehaving_upstream(lambda _: script, SEED, streams=streams) as upstream,

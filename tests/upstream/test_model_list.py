@@ -29,7 +29,7 @@ context_length = 128000
 
 
 async def ids(caller: RawCaller, path: str = "/v1/models") -> list[str]:
-    """Which models are told."""
+    """Return the listed models."""
     await caller.send("GET", path)
     answer = await caller.answer()
     assert answer.status == 200

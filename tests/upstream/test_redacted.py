@@ -34,7 +34,7 @@ FORMS = {
 
 
 def is_clean(text: bytes) -> bool:
-    """Whether no form of the token stands in it."""
+    """Return whether a text contains no form of the token."""
     found = [form for form in FORMS.values() if form.removeprefix("Bearer ").encode() in text]
     core = base64.b64encode(f"Bearer {TOKEN}".encode())[12:36]
     return not found and core not in text and b"upstream+token" not in text
@@ -75,7 +75,7 @@ async def test_the_body_of_an_error_does_not_contain_it_wherever_it_is_split(
         await talk.say(f"HTTP/1.1 400 No\r\n{JSON}\r\n{framing}\r\n\r\n".encode())
         for piece in pieces:
             await (talk.chunk(piece) if chunked else talk.say(piece))
-            await delay(0.01)  # a read of its own
+            await delay(0.01)  # so that it arrives in a separate read
         if chunked:
             await talk.end()
 

@@ -1,4 +1,4 @@
-"""The relay of one answer: what goes down whole, what as a stream, and how a broken one ends."""
+"""The relay of one response: as a whole or as a stream, and how a broken one ends."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class FakeResponse:
     error: ProxyError | None = None
 
     async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> "FakeResponse":
-        """Stand for the client as well."""
+        """Play the client as well: return this response."""
         if self.opened is not None:
             raise self.opened
         return self

@@ -204,7 +204,7 @@ async def test_embeddings_are_sorted_and_counted(run_proxy: RunProxy) -> None:
         head = await caller.answer()
         body = await caller.body(head)
     assert [item["index"] for item in json.loads(body)["data"]] == [0, 1]
-    assert b"1.10" in body  # numbers are spelled as they came
+    assert b"1.10" in body  # numbers keep their spelling
     assert b"1E5" in body
     assert json.loads(body)["usage"]["total_tokens"] >= 0
 

@@ -88,7 +88,7 @@ def test_without_configured_endpoints_everything_goes_to_the_default(endpoint: E
 
 
 def by_model(*routes: Mapping[str, str]) -> Routing:
-    """A routing of models beside that of endpoints."""
+    """Return a routing by models in addition to that by endpoints."""
     settings = Settings.model_construct(
         access=Access.model_construct(),
         routes=Routes(

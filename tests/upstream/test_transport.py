@@ -1,4 +1,4 @@
-"""The connection pool: targets as they came, no header added, errors by cause, connections used again."""
+"""The connection pool: unchanged targets, no added headers, errors by cause, and reused connections."""
 
 import asyncio
 import ssl
@@ -37,7 +37,7 @@ def names_of(request: Received) -> list[str]:
     return [line.partition(":")[0].lower() for line in request.head.decode().split("\r\n")[1:] if line]
 
 
-# --- what goes up
+# --- requests
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_a_configured_proxy_gets_the_target_as_it_came() -> None:
     assert forward.requests[0].target == b"http://name.test/v1/a%2Fb?c=%2f"
 
 
-# --- what comes down
+# --- responses
 
 
 async def test_a_read_gives_all_that_has_arrived(transport: UpstreamTransport) -> None:

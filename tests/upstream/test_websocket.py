@@ -28,7 +28,7 @@ Message = str | bytes
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written, and says whether it is read."""
+    """A transport that keeps the written bytes, and shows whether reading is paused."""
 
     def __init__(self, socket: ArrivingMessages) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Wire(asyncio.Transport):
     abort = close
 
     def frames(self) -> list[Frame]:
-        """What was written, as the upstream understands it."""
+        """Return the written frames, as the upstream parses them."""
         upstream = Connection(SERVER)
         upstream.receive_data(bytes(self.written))
         return list(upstream.events())

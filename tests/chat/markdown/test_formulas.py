@@ -20,12 +20,12 @@ PARTS = st.sampled_from([*WORDS.split(), " "])
 
 
 def read(latex: str, *, display: bool = True) -> Element:
-    """The tree of a formula that must be readable."""
+    """Return the tree of a valid formula."""
     return fromstring(to_mathml(latex, display=display) or "")  # noqa: S314  our own words
 
 
 def shape(element: Element) -> str:
-    """The elements of a tree with their texts, such as `msup(mi:x mn:2)`."""
+    """Return the elements of a tree with their texts, such as `msup(mi:x mn:2)`."""
     inner = " ".join(map(shape, element))
     return element.tag + (f"({inner})" if inner else f":{element.text}" if element.text else "")
 
@@ -134,7 +134,7 @@ def test_any_text_is_parsed_or_rejected(latex: str) -> None:
 
 
 def test_a_formula_takes_linear_time() -> None:
-    """Also one of delimiters that nothing closes."""
+    """The same for delimiters that nothing closes."""
     units = [
         part.encode()
         for part in (*WORDS.split(), "(", "[", r"\langle", r"\{", "( x", r"[\log", r"\bigl(", "'")

@@ -6,7 +6,7 @@ from proxy.chat.markdown.parser import ADDRESS_CHARS_MAX, build_parser, is_safe_
 
 
 def html_of(text: str) -> str:
-    """The HTML of a text."""
+    """Return the HTML of a text."""
     return render_markdown(build_parser(), text).html
 
 

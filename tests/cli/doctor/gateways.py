@@ -34,7 +34,7 @@ TOKEN: Final = "canary-token-77ac01b2"
 
 
 def chunk(text: str | None = None, **more: object) -> bytes:
-    """An event with a chunk of a chat."""
+    """Return an event with a chunk of a chat."""
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
     return event({"object": "chat.completion.chunk", "choices": [choice], **more})
 
@@ -49,7 +49,7 @@ WHOLE_STREAM: Final = b"".join(map(chunk, WORDS)) + LAST + DONE
 
 
 def says(value: object, *headers: str, status: str = "200 OK") -> Fault:
-    """Answer with this, at once."""
+    """Return a fault that sends this response at once."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
 
     async def fault(talk: Conversation) -> None:
@@ -65,7 +65,7 @@ def page(status: str = "200 OK") -> Fault:
 def streams(
     *events: bytes, gap: float = GAP_SECONDS, then: Fault | None = None, whole: object = None
 ) -> Fault:
-    """Stream events, and end as told; other chats get a whole answer."""
+    """Return a fault that streams events; chats without a stream get a whole response."""
 
     async def fault(talk: Conversation) -> None:
         if not wants_stream(talk):
@@ -86,7 +86,7 @@ def streams(
 
 
 def at_once(*headers: str, version: str = "1.1", coded: bool = False) -> Fault:
-    """Collect the whole stream, and send it in one piece."""
+    """Return a fault that sends the whole stream in one piece."""
 
     async def fault(talk: Conversation) -> None:
         if not wants_stream(talk):
@@ -152,7 +152,7 @@ async def refuses_drop_params(talk: Conversation) -> None:
 
 
 async def quotes(talk: Conversation) -> None:
-    """Refuse, and repeat the key."""
+    """Reject the key, and quote it."""
     (given,) = talk.request.header("authorization")
     await refusal("401 Unauthorized", f"\x1b[31m{given} is unknown")(talk)
 
@@ -248,7 +248,7 @@ TARGET: Final = re.compile(rb"/(\w+)(/v1)?(/.*)")
 
 
 async def answer(talk: Conversation) -> None:
-    """Answer as the first segment of the path says."""
+    """Answer with the fault that the first segment of the path names."""
     found = TARGET.fullmatch(talk.request.target)
     method = talk.request.head.split(b" ", 1)[0].decode()
     if found is None:
@@ -306,7 +306,7 @@ NGINX: Final = """
 
 @asynccontextmanager
 async def places(home: Path) -> AsyncIterator[dict[str, object]]:
-    """Serve everything; the addresses, ports and files by the names that set-ups use."""
+    """Serve everything; yield addresses, ports and files by the names that set-ups use."""
     authority = make_certificate(home, "ca.corp.example")
     certificates = {
         "tls": make_certificate(home),
@@ -338,7 +338,7 @@ async def places(home: Path) -> AsyncIterator[dict[str, object]]:
 
 @contextmanager
 def serving_in_a_thread(home: Path) -> Iterator[dict[str, object]]:
-    """Serve everything beside the test, so that all set-ups share it."""
+    """Serve everything in a thread, so that all set-ups share it."""
     require("nginx", found=find_nginx() is not None)
     require("redis-server", found=shutil.which("redis-server") is not None)
     loop = asyncio.new_event_loop()

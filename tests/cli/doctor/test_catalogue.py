@@ -15,7 +15,7 @@ HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
 def fields(texts: tuple[str, ...]) -> set[str]:
-    """The placeholders of some texts."""
+    """Return the placeholders of some texts."""
     return {name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name}
 
 

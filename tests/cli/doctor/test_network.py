@@ -11,7 +11,7 @@ from tests.tls_servers import listening, make_certificate
 
 
 async def findings(url: str, ca_file: Path | None = None, proxy: str | None = None) -> list[Finding]:
-    """All findings about a URL."""
+    """Return all findings about a URL."""
     return [finding async for finding in check_network("url", url, ca_file=ca_file, proxy=proxy)]
 
 
@@ -20,7 +20,7 @@ def ids(found: list[Finding]) -> list[str]:
 
 
 def unused_port() -> int:
-    """A port on which nothing listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         return int(reserved.getsockname()[1])

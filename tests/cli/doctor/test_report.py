@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 def report(language: str, *, stream: io.StringIO) -> str:
-    """What is printed for one finding that is well and one that is not."""
+    """Return the printed report of one good finding and one failure."""
     shown = Report(language, as_json=False, stream=stream)
     shown.begin("url")
     shown.add(Finding("name_found", "url", {"host": "a.example", "addresses": "192.0.2.1"}))

@@ -1,4 +1,4 @@
-"""The order of the checks: what is checked once, what is skipped, and which models are tested."""
+"""The order of the checks: each server once, none whose precondition has failed, and the right models."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,7 +48,7 @@ async def walked(settings: Settings, plan: CheckPlan) -> list[tuple[str, str]]:
 
 
 def targets(gateway: RawUpstream) -> list[str]:
-    """What was requested, in order."""
+    """Return the method and target of each request, in order."""
     return [f"{each.head.split(b' ', 1)[0].decode()} {each.target.decode()}" for each in gateway.requests]
 
 

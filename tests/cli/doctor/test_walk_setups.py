@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a set-up a line
-"""Broken set-ups: the doctor finds exactly what is broken, and nothing else; one sound set-up is all green."""
+"""Broken set-ups: the doctor finds the fault of each and no other; correct set-ups pass every check."""
 
 import json
 import socket
@@ -37,7 +37,7 @@ REDIS = '[shared]\nredis_url = "redis://:{password}@127.0.0.1:{port}/0"\nencrypt
 
 @dataclass(frozen=True)
 class Setup:
-    """A set-up, and the ids of what must be found beyond what is well."""
+    """A set-up, and the ids of its expected findings, without those of passed checks."""
 
     name: str
     finds: tuple[str, ...]
@@ -50,23 +50,23 @@ def config(
     name: str, *finds: str, gateway: str = "sound", issuer: str = "{gateway}/sound/token", more: str = "",
     edit: tuple[str, str] = ("", ""), status: int = 1, arguments: tuple[str, ...] = (),
 ) -> Setup:  # fmt: skip
-    """A configuration file."""
+    """Return a set-up with a configuration file."""
     text = SETTINGS.format(gateway=gateway, issuer=issuer, more=more)
     return Setup(name, finds, text.replace(*edit), arguments, status)
 
 
 def url(name: str, *finds: str, at: str, status: int = 1, more: tuple[str, ...] = ()) -> Setup:
-    """An address, tested from outside."""
+    """Return a set-up that tests an address from outside."""
     return Setup(name, finds, "", ("--url", at, *more), status)
 
 
 def issuer(name: str, *finds: str, at: str, more: str = "", status: int = 1) -> Setup:
-    """A configuration whose token endpoint answers wrongly."""
+    """Return a set-up with a faulty token endpoint."""
     return config(name, *finds, issuer=f"{{gateway}}/{at}/token", more=more, status=status)
 
 
 def gateway(name: str, *finds: str, at: str, status: int = 1, more: tuple[str, ...] = ()) -> Setup:
-    """An address whose answers are wrong."""
+    """Return a set-up that tests the address of a faulty gateway."""
     return url(name, *finds, at=f"{{gateway}}/{at}/v1", status=status, more=more)
 
 
@@ -184,7 +184,7 @@ SETUPS = [
     url("nginx in front of nothing", "front_server_gets_no_response", at="{nginx}/nobody/v1"),
 ]  # fmt: skip
 FOLLOWS = {"skipped", "no_embedding_model"}
-"""What a failure brings with it."""
+"""Findings that follow from a failure."""
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def run(setup: Setup, places: dict[str, object], folder: Path, *more: str) -> in
 
 
 def found_in(printed: str) -> list[str]:
-    """The ids beyond those of what is well."""
+    """Return the ids of the findings, without those of passed checks."""
     return [finding["id"] for finding in json.loads(printed)["findings"] if finding["level"] != "ok"]
 
 

@@ -1,4 +1,4 @@
-"""What Cohere's client makes of a rerank through the service."""
+"""Rerank with Cohere's client through the service, and print the result."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What LangChain's OpenAI classes make of the service."""
+"""Use the service with LangChain's OpenAI classes, and print the results."""
 
 import asyncio
 import importlib.util
@@ -43,7 +43,7 @@ def usage() -> Any:
 
 
 def embeddings() -> Any:
-    """By texts, and by the numbers of their tokens, as it does where nothing is said."""
+    """Embed texts, and token ids, which is LangChain's default."""
     options: Any = {"model": "e", "base_url": URL + "/v1", "api_key": KEY, "max_retries": 0}
     encoding = tiktoken.get_encoding("cl100k_base")
     return {

@@ -1,4 +1,4 @@
-"""What LlamaIndex's OpenAILike makes of the service."""
+"""Use the service with LlamaIndex's OpenAILike, and print the results."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def stream() -> Any:
 
 
 def complete() -> Any:
-    """By `/completions`: its own default."""
+    """Complete with `/completions`, which is the default."""
     return model(is_chat_model=False).complete(WHO).text
 
 

@@ -1,4 +1,4 @@
-"""What the OpenAI SDK for Python makes of the service, in its newest and in its oldest generation."""
+"""Use the service with the OpenAI SDK for Python, the newest or the oldest, and print the results."""
 
 import asyncio
 import hashlib
@@ -40,7 +40,7 @@ async def stream_async() -> Any:
 
 
 def embeddings() -> Any:
-    """As numbers, and as the SDK asks where nothing is said: in base64, if it can."""
+    """Request vectors as numbers, and with the default of the SDK, which is base64 if it can."""
     own = sdk()
     numbers = own.embeddings.create(model="e", input=["一", "二"], encoding_format="float")
     packed = own.embeddings.create(model="e", input=["一", "二"])
@@ -56,7 +56,7 @@ def models() -> Any:
 
 
 def upload() -> Any:
-    """A file that is too large to be held: the bytes as they left, and as the gateway saw them."""
+    """Upload a file that is too large to be held; print the sent and the received bytes."""
     sound = ("声.wav", b"RIFF" + bytes(range(256)) * (3 << 12), "audio/wav")
     own = sdk("/v1/echo").audio.transcriptions.with_raw_response
     answer = own.create(model="whisper", file=sound).http_response
@@ -66,7 +66,7 @@ def upload() -> Any:
 
 
 def fails(act: Callable[[], Any]) -> Any:
-    """The error's class, its status, and its code; of an error in a stream its words."""
+    """Return the class, status and code of an error; for an error in a stream, its message."""
     try:
         return act()
     except openai.APIStatusError as error:
@@ -105,7 +105,7 @@ def cut() -> Any:
 
 
 def leave() -> Any:
-    """Read what there is and go: more only comes when we have left."""
+    """Read the first pieces and leave; the gateway sends more only after that."""
     chunks = sdk().chat.completions.create(model="odd:held", messages=WHO, stream=True)
     pieces = [next(chunks).choices[0].delta.content for _ in range(2)]
     chunks.response.close()
@@ -113,7 +113,7 @@ def leave() -> Any:
 
 
 async def main() -> None:
-    """Everything at once, each synchronous part in a thread."""
+    """Run everything concurrently, each synchronous part in a thread."""
     parts = (chat, stream, embeddings, models, upload, errors, wrong_key, refused, flaky, cut, leave)
     started: dict[str, Coroutine[Any, Any, Any]] = {part.__name__: asyncio.to_thread(part) for part in parts}
     started |= {"chat_async": chat_async(), "stream_async": stream_async()}

@@ -1,4 +1,4 @@
-"""What requests and the standard library's urllib make of the service."""
+"""Use the service with requests and urllib, and print the results."""
 
 import json
 import sys

@@ -10,6 +10,6 @@ from tests.redis_server import RedisServer, redis_server
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A running redis-server."""
+    """Run a redis-server."""
     async with redis_server(tmp_path) as server:
         yield server

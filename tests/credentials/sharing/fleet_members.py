@@ -1,4 +1,4 @@
-"""Members of a fleet in one test: each as a process of its own would be, with its own way to Redis."""
+"""Members of a fleet in one test, each with its own connection to Redis, as in separate processes."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ RECIPE = b"one recipe"
 
 
 def shared(url: str, **more: Any) -> Shared:
-    """The `[shared]` section."""
+    """Return a `[shared]` section."""
     return Shared.model_validate(
         {"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(2.0), **more}
     )
@@ -50,7 +50,7 @@ async def fleet_of(
     settings: dict[str, Any] | None = None,
     **policy: Any,
 ) -> AsyncIterator[list[Member]]:
-    """So many members in front of one issuer, closed at the end of the block."""
+    """Open members of a fleet in front of one issuer, and close them at the end of the block."""
     members = []
     time = asyncio.get_running_loop().time
     bounds = RefreshPolicy(clock=lambda: time() + clock_ahead, **policy)
@@ -72,7 +72,7 @@ async def fleet_of(
 
 
 async def cut_off(member: Member) -> None:
-    """Let a member's way to Redis fail from now on, as if it had been killed: it says no word more."""
+    """Let each later request of a member to Redis fail, as if the member had been killed."""
 
     async def gone(*_: object, **__: object) -> list[object]:
         raise StoreUnavailable("cut off")
@@ -81,13 +81,13 @@ async def cut_off(member: Member) -> None:
 
 
 async def tokens_of(members: list[Member]) -> list[str]:
-    """What each member would send now, asked all at once."""
+    """Return the token that each member would send now, asked concurrently."""
     tokens = await asyncio.gather(*(member.machine.get() for member in members))
     return [token.secret.reveal() for token in tokens]
 
 
 async def replacements(members: list[Member]) -> list[str]:
-    """What each member sends after the upstream has rejected its token, all at once."""
+    """Return the token that each member sends after a rejection, asked concurrently."""
     tokens = await asyncio.gather(*(replaced(member.machine) for member in members))
     return [token.secret.reveal() for token in tokens]
 

@@ -1,4 +1,4 @@
-"""A fleet with one Redis: one fetch for all, whoever fails, leaves or comes late."""
+"""A fleet with one Redis: one fetch serves all members, also if one of them fails, leaves or joins late."""
 
 import asyncio
 import functools
@@ -29,11 +29,11 @@ from tests.waiting import look_again
 LEASE = paced(0.3)
 COLD = FlightContext()
 SLOW = paced(1.0) - 1.0
-"""What this machine may add to any second."""
+"""Extra seconds to allow on a slow machine."""
 
 
 async def never() -> FetchedToken:
-    """A fetch that must not happen."""
+    """Fail, because nothing may be fetched."""
     raise AssertionError("it fetched")
 
 
@@ -113,7 +113,7 @@ async def test_a_network_failure_affects_only_its_member(store: RedisServer) -> 
 async def test_a_refusal_of_one_member_does_not_stop_the_others(
     store: RedisServer, said: TokenFetchError
 ) -> None:
-    """It may come from something on that member's own way."""
+    """The cause may be the network of that member only."""
     forbidden, issuer = FakeIssuer(error=said), FakeIssuer()
     async with fleet_of(1, store.url, forbidden) as (bad,), fleet_of(5, store.url, issuer) as members:
         error = await failure_of(bad.machine.get())
@@ -214,7 +214,7 @@ async def test_a_second_fetch_that_hangs_costs_less_than_the_first(store: RedisS
 
 
 def fly(issuer: FakeIssuer, count: int) -> bool:
-    """Whether so many fetches run."""
+    """Return whether this many fetches are running."""
     return issuer.flying == count
 
 
@@ -254,7 +254,7 @@ async def test_a_fetch_from_a_revoking_issuer_is_never_overtaken(store: RedisSer
 
 
 async def test_a_lease_is_renewed_no_longer_than_a_fetch_may_take(store: RedisServer) -> None:
-    """Whatever becomes of the fetch: nothing renews a lease for ever."""
+    """Nothing renews a lease for ever, even if the fetch never ends."""
     hanging = FakeIssuer(delay=60.0)
     async with fleet_of(
         1, store.url, hanging, lease_seconds=LEASE, exclusive=True, required=True, fetch_timeout=1.0

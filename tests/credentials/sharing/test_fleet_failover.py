@@ -1,4 +1,4 @@
-"""A real failover: the master goes, Sentinel calls another node the master, and the fleet goes on."""
+"""A real failover: the master dies, Sentinel promotes another node, and the fleet continues."""
 
 import asyncio
 import shutil
@@ -49,7 +49,7 @@ async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
 
 
 async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
-    """A new token for each, as after a rejection of the one in hand."""
+    """Replace the token of each member, as after a rejection, and return the new tokens."""
     held = [await member.machine.get() for member in members]
     brought = await asyncio.gather(
         *(
@@ -66,7 +66,7 @@ async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
 
 @asynccontextmanager
 async def sentinel(master: int, port: int, home: Path) -> AsyncIterator[None]:
-    """One that loses patience quickly."""
+    """Run a Sentinel that fails over quickly."""
     assert shutil.which("redis-server")
     config = home / "sentinel.conf"
     config.write_text(
@@ -88,7 +88,7 @@ async def sentinel(master: int, port: int, home: Path) -> AsyncIterator[None]:
 
 
 async def knows_its_replica(watcher: int) -> None:
-    """Wait until the sentinel has found the replica."""
+    """Wait until Sentinel has found the replica."""
     async with Redis(port=watcher, decode_responses=True) as client:
 
         async def found() -> bool:
@@ -99,7 +99,7 @@ async def knows_its_replica(watcher: int) -> None:
 
 
 async def is_master(watcher: int, port: int) -> None:
-    """Wait until the sentinel calls this node the master, and it is one."""
+    """Wait until Sentinel calls this node the master, and the node agrees."""
     async with (
         Redis(port=watcher, decode_responses=True) as client,
         Redis(port=port, decode_responses=True) as node,
@@ -114,7 +114,7 @@ async def is_master(watcher: int, port: int) -> None:
 
 
 async def until_so(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask again and again, for a while."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(PATIENCE):
         while not await condition():
             pass

@@ -1,4 +1,4 @@
-"""Redis absent, silent, emptied, killed in the middle, and back again: no caller notices."""
+"""Redis is absent, silent, emptied, killed during a fetch, and restarted: no caller notices."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.waiting import delay, look_again
 FAST = {"redis_timeout": paced(0.5)}
 
 SLOW = paced(1.0) - 1.0
-"""What this machine may add to any second."""
+"""Extra seconds to allow on a slow machine."""
 
 
 async def test_without_redis_each_member_fetches_for_itself(tmp_path: Path, lines: list[EventDict]) -> None:
@@ -39,7 +39,7 @@ async def test_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisSer
     async with fleet_of(1, store.url, issuer, settings=FAST) as (member,):
         store.pause()
         token = await member.machine.get()
-        for _ in range(3):  # while it rests, flights do not even try
+        for _ in range(3):  # during the pause, fetches do not try Redis
             known = FlightContext(token.generation, rejected=frozenset({token.digest}))
             token = await member.sharing.obtain(issuer.fetch, known)
         assert member.sharing.stats.store_errors == 1
@@ -73,7 +73,7 @@ async def test_an_emptied_redis_is_a_cold_one(store: RedisServer) -> None:
     async with fleet_of(2, store.url, issuer) as (one, two):
         await one.machine.get()
         await store.empty()
-        assert (await one.machine.get()).generation == 1  # what is in hand serves on
+        assert (await one.machine.get()).generation == 1  # the token in memory stays in use
         await two.machine.get()
     assert issuer.fetches == 2
 
@@ -156,7 +156,7 @@ async def test_members_do_not_compete_for_a_revoking_issuer(store: RedisServer) 
     revoking = RevokingIssuer(delay=0.02)
     async with fleet_of(8, store.url, revoking, required=True, exclusive=True) as members:
         await tokens_of(members)
-        await replaced(members[0].machine)  # a new one: that of the seven others is dead now
+        await replaced(members[0].machine)  # a new token, which revokes that of the seven others
         assert revoking.fetches == 2
         for _ in range(3):
             for member in members:
@@ -168,11 +168,11 @@ async def test_members_do_not_compete_for_a_revoking_issuer(store: RedisServer) 
 
 
 class RevokingIssuer(FakeIssuer):
-    """Only its newest token is taken by the upstream."""
+    """An issuer whose newest token is the only valid one."""
 
     @property
     def live(self) -> str:
-        """That token."""
+        """The valid token."""
         return f"token-{self.fetches}"
 
 
@@ -191,7 +191,7 @@ async def test_a_slow_redis_costs_a_flight_no_more_than_a_second(
         began = time.monotonic()
         await replacements(members)
         assert time.monotonic() - began < REDIS_SECONDS + 0.1 + 2 * 0.15 + 1.0 + SLOW
-        # Leases that were left behind are over soon.
+        # Abandoned leases expire soon.
         async with asyncio.timeout(2.1 + SLOW):
             while any(key.endswith(b"lease") for key in await store.dump()):
                 await look_again()
@@ -199,7 +199,7 @@ async def test_a_slow_redis_costs_a_flight_no_more_than_a_second(
 
 @asynccontextmanager
 async def delayed(server: Path, place: Path, seconds: float) -> AsyncIterator[str]:
-    """A way to Redis on which every answer takes its time; its URL."""
+    """Forward to Redis, and delay every reply; yield the URL."""
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
         with contextlib.suppress(ConnectionError):

@@ -1,4 +1,4 @@
-"""Workers of one host: one of them fetches a token, and the others adopt it over a sealed file."""
+"""Workers of one host: one of them fetches a token, and the others adopt it from an encrypted file."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -21,18 +21,18 @@ NOTHING = FlightContext()
 
 
 def member(folder: Path, recipe: bytes = RECIPE, key: bytes = KEY) -> HostSharing:
-    """The sharing of one worker."""
+    """Return the sharing of one worker."""
     policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
     return TokenFolder(folder, key).sharing(recipe, policy, TokenStats())
 
 
 def has(token: Token) -> FlightContext:
-    """What a worker knows that has this token."""
+    """Return the context of a flight of a worker with this token."""
     return FlightContext(generation=token.generation, current=token)
 
 
 def virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine in virtual time."""
+    """Run a test in virtual time."""
     run_virtually(main)
 
 
@@ -100,7 +100,7 @@ async def _outcome(flight: Coroutine[Any, Any, Token]) -> None:
 
 
 def record_in(folder: Path) -> Path:
-    """The only record in a folder."""
+    """Return the only record in a folder."""
     (record,) = [path for path in folder.iterdir() if path.suffix == ""]
     return record
 

@@ -1,4 +1,4 @@
-"""The store: it keeps, and it forgets."""
+"""The token store in memory: it keeps tokens until they expire."""
 
 import ast
 from pathlib import Path
@@ -68,7 +68,7 @@ async def test_closing_forgets_everything() -> None:
 
 
 def test_only_the_memory_cache_of_aiocache_is_used() -> None:
-    """Its decorators log the value when a write fails; its lock lets every waiter through at once."""
+    """aiocache's decorators log the value when a write fails, and its lock releases all waiters at once."""
     imported: dict[str, list[str]] = {}
     for path in Path(proxy.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):

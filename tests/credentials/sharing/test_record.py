@@ -1,4 +1,4 @@
-"""A record: what one process stores is what another one reads."""
+"""A record: another process reads exactly what one has stored."""
 
 import math
 

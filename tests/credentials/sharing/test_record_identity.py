@@ -1,4 +1,4 @@
-"""What makes two recipes the same: all that is asked, and nothing else."""
+"""When two recipes share a token: if everything in their requests is equal."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ HTTP = {"source": "http", "url": "https://a.example/t", "token": "t", "json": {"
 
 
 def identity(values: dict[str, Any], **others: dict[str, Any]) -> bytes:
-    """Of a section among others, as the settings would read it."""
+    """Return the identity of a section among others, as loaded from settings."""
     tree = Interpolation({}, Path()).tree({"corp": values, **others}, ("credentials",))
     assert isinstance(tree, dict)
     adapter: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)

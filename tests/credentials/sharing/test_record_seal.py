@@ -1,4 +1,4 @@
-"""The seal: what it closes opens again, with the right key, at its place, unaltered."""
+"""The seal: a sealed text opens only with the right key, in its place, and unaltered."""
 
 import base64
 

@@ -15,7 +15,7 @@ def lowest(low: float, _high: float) -> float:
 
 
 def token(text: str, obtained: float = 0.0, lifetime: float = 300.0) -> Token:
-    """A token with this text."""
+    """Return a token with this text."""
     return FlightContext().next_token(FetchedToken(Secret(text), lifetime), obtained, lowest)
 
 

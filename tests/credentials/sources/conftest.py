@@ -1,4 +1,4 @@
-"""A token endpoint of the tests, served."""
+"""The token endpoint of the tests."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from tests.loopback import serve_on_loopback
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[TokenEndpoint]:
-    """One that answers every request with a token, until it is told otherwise."""
+    """Serve a token endpoint that answers every request with a token, unless the test changes its replies."""
     endpoint = TokenEndpoint()
     async with serve_on_loopback(endpoint.app()) as endpoint.url:
         yield endpoint

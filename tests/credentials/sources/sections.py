@@ -1,4 +1,4 @@
-"""Sections of `[credentials]`, as they come out of the settings."""
+"""Sections of `[credentials]`, as loaded from settings."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,31 +20,31 @@ _ANY: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
 
 
 def section(source: str, **keys: Any) -> CredentialSettings:
-    """One of any source."""
+    """Return a section of any source."""
     return _ANY.validate_python({"source": source, **keys})
 
 
 def oauth2(url: str, **keys: Any) -> OAuth2Credential:
-    """An OAuth 2.0 client."""
+    """Return the section of an OAuth 2.0 client."""
     checked = section("oauth2", **{"token_url": url, "client_id": "proxy", **keys})
     assert isinstance(checked, OAuth2Credential)
     return checked
 
 
 def jwt(**keys: Any) -> JwtCredential:
-    """A token that we sign."""
+    """Return a section for tokens that we sign."""
     checked = section("jwt", **keys)
     assert isinstance(checked, JwtCredential)
     return checked
 
 
 def token_file(path: Path, *, expires: Iterable[tuple[str, str]] = (), **keys: Any) -> FileCredential:
-    """A token in a file, which need not be there."""
+    """Return a section for a token file, which need not exist."""
     return FileCredential.model_construct(source="file", path=path, expires=_places(expires), **keys)
 
 
 def command(*words: str | Secret, expires: Iterable[tuple[str, str]] = (), **keys: Any) -> ExecCredential:
-    """A command, which need not be there; no environment but its own."""
+    """Return a section for a command, which need not exist, with an empty environment."""
     return ExecCredential.model_construct(source="exec", command=words, expires=_places(expires), **keys)
 
 

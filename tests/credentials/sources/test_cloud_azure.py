@@ -39,17 +39,17 @@ TOKEN = "canary-token-7f3a"
 
 @dataclass
 class Authority:
-    """Gives tokens over TLS, as Microsoft Entra ID does, and notes each form that it is sent."""
+    """A token endpoint over TLS like Microsoft Entra ID, which records each form."""
 
     certificate: Path
     url: str = ""
     status: int = 200
     content: str = "application/json"
     reply: dict[str, Any] | bytes = field(default_factory=dict)
-    """Added to what it says, or said in its place."""
+    """Fields that are added to the reply, or a reply that replaces it."""
     headers: list[str] = field(default_factory=list)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    """Path and form."""
+    """The path and the form of each request."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
@@ -69,7 +69,7 @@ class Authority:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1 and its RSA key, in one PEM file."""
+    """Create a self-signed certificate for 127.0.0.1 and its RSA key, in one PEM file."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
@@ -97,7 +97,7 @@ async def authority(certificate: Path) -> AsyncIterator[Authority]:
 
 @pytest.fixture(autouse=True)
 def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No identity but that of the test; a proxy that would be an error."""
+    """Remove every identity except that of the test, and set a proxy that must not be used."""
     for name in os.environ:
         if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
             monkeypatch.delenv(name)
@@ -229,7 +229,7 @@ async def test_the_token_file_of_a_workload_is_read_for_each_fetch(
 
 @pytest.fixture
 def app_service(endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch) -> TokenEndpoint:
-    """The identity endpoint that App Service names in the environment."""
+    """Serve the identity endpoint that App Service names in the environment."""
     monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint.url + "/msi/token")
     monkeypatch.setenv("IDENTITY_HEADER", SECRET)
     resource = SCOPE.removesuffix("/.default")

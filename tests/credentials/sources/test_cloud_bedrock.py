@@ -1,4 +1,4 @@
-"""Short-term keys for Amazon Bedrock: signed here, with what botocore's chain really finds."""
+"""Short-term keys for Amazon Bedrock: signed here, with the credentials that botocore's chain finds."""
 
 import base64
 import configparser
@@ -27,7 +27,7 @@ SESSION = "canary-session-7f3a"
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No AWS credentials, and no way to ask for any."""
+    """Remove all AWS credentials, and every way to request some."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -38,7 +38,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def static_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys of a user, which do not end."""
+    """Set the keys of a user, which do not expire."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
@@ -62,7 +62,7 @@ async def failure_of(section: BedrockCredential) -> TokenFetchError:
 
 
 def signed_url(fetched: FetchedToken) -> str:
-    """The URL that a key is made of."""
+    """Return the URL inside a key."""
     kind, _, encoded = fetched.secret.reveal().partition("bedrock-api-key-")
     assert kind == ""
     return base64.b64decode(encoded, validate=True).decode()
@@ -125,7 +125,7 @@ async def test_a_profile_is_chosen_by_its_name(tmp_path: Path) -> None:
 
 @pytest.fixture
 def role(endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], TokenEndpoint]:
-    """The endpoint of a container's role, as ECS and EKS name it in the environment."""
+    """Serve the endpoint of a container's role, as ECS and EKS name it in the environment."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", endpoint.url + "/role")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "canary-authorization")
 
@@ -214,7 +214,7 @@ async def test_an_endpoint_without_credentials_is_a_temporary_failure(
 
 @pytest.fixture
 def assumed_role(tmp_path: Path, endpoint: TokenEndpoint, monkeypatch: pytest.MonkeyPatch) -> TokenEndpoint:
-    """A role to be assumed at a security token service on loopback."""
+    """Serve a security token service on loopback, and configure a role to assume."""
     (tmp_path / "config").write_text(
         "[profile prod]\nrole_arn = arn:aws:iam::1:role/llm\nsource_profile = base\nregion = us-east-1\n"
         f"[profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = {SECRET}\n"
@@ -256,7 +256,7 @@ async def test_a_refused_role_is_permanent_a_fault_temporary_and_neither_is_retr
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> io.StringIO:
-    """All that reaches the root logger, as the service has it; `caplog` itself listens to everybody."""
+    """Collect everything that reaches the root logger as the service configures it, unlike `caplog`."""
     stream = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(stream))
     for name in ("", "botocore", "botocore.auth", "botocore.credentials", "botocore.parsers", "urllib3"):

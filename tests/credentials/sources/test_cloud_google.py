@@ -1,4 +1,4 @@
-"""Google through its SDK, which blocks: real endpoints on the test's own event loop, which must go on."""
+"""Google through its SDK, which blocks, with endpoints on the test's event loop, which must keep running."""
 
 import asyncio
 import io
@@ -38,7 +38,7 @@ def key() -> rsa.RSAPrivateKey:
 
 @pytest.fixture
 def account(endpoint: TokenEndpoint, key: rsa.RSAPrivateKey, tmp_path: Path) -> Path:
-    """The JSON file of a service account that asks the endpoint."""
+    """Write the JSON file of a service account that uses the endpoint."""
     endpoint.says({"access_token": TOKEN, "expires_in": 3599})
     return account_file(tmp_path, key, endpoint.url + "/token")
 
@@ -66,7 +66,7 @@ def spoil(path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No identity but that of the test; a proxy that would be an error."""
+    """Remove every identity except that of the test, and set a proxy that must not be used."""
     for name in os.environ:
         if name.startswith(("GOOGLE_", "GCE_", "CLOUDSDK_", "GCLOUD_", "NO_GCE")):
             monkeypatch.delenv(name)
@@ -96,7 +96,7 @@ async def failure_of(section: GoogleCredential) -> TokenFetchError:
 
 
 def claims_of(endpoint: TokenEndpoint, key: rsa.RSAPrivateKey) -> dict[str, Any]:
-    """What the assertion says that the endpoint was sent; its signature is checked."""
+    """Check the signature of the assertion that the endpoint received, and return its claims."""
     form = dict(parse_qsl(endpoint.asked[0].body.decode()))
     assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
     claims: dict[str, Any] = jwt.decode(
@@ -142,7 +142,7 @@ async def test_an_id_token_lives_as_long_as_it_says(
 
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A host whose local time is nine hours ahead."""
+    """Let the local time be nine hours ahead."""
     monkeypatch.setenv("TZ", "XXX-9")
     time.tzset()
     yield
@@ -197,7 +197,7 @@ async def test_the_event_loop_runs_while_the_sdk_waits(tmp_path: Path, key: rsa.
 
 @pytest.fixture
 def federation(endpoint: TokenEndpoint, tmp_path: Path) -> dict[str, Any]:
-    """An external account whose subject token lies in a file."""
+    """Write an external account with a subject token in a file."""
     (tmp_path / "subject").write_text("canary-subject")
     endpoint.says(
         {
@@ -377,7 +377,7 @@ async def test_proxies_of_the_environment_are_used_only_if_configured(
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> io.StringIO:
-    """All that reaches the root logger, as the service has it; `caplog` itself listens to everybody."""
+    """Collect everything that reaches the root logger as the service configures it, unlike `caplog`."""
     stream = io.StringIO()
     logging.getLogger().addHandler(logging.StreamHandler(stream))
     for name in ("", "google", "google.auth", "google.auth.transport.requests", "google.oauth2", "urllib3"):

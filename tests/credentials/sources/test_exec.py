@@ -1,4 +1,4 @@
-"""A token that a command writes: real processes, and nothing of them left."""
+"""Tokens that a command prints: with real processes, none of which is left behind."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The forms in which credential helpers write a token."""
+"""The formats in which credential helpers print a token."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def text_of(output: object) -> str:
 
 
 def read(output: object, form: ExecCredential) -> tuple[FetchedToken, bool]:
-    """The token, and whether its life could be read."""
+    """Return the token, and whether its lifetime could be read."""
     fetched = read_output(text_of(output).encode(), form, NOW)
     return replace(fetched, doubt=None), fetched.doubt is None or fetched.doubt.readable
 

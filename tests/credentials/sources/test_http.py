@@ -1,4 +1,4 @@
-"""What a token endpoint is asked: exactly what the recipe says."""
+"""Requests to a token endpoint, exactly as the recipe describes them."""
 
 import base64
 import json
@@ -120,7 +120,7 @@ async def test_secrets_are_unwrapped_in_the_request_only(endpoint: TokenEndpoint
 
 
 def section(url: str, auth: str, **more: object) -> OAuth2Credential:
-    """A `[credentials]` section whose id and secret need every escape there is."""
+    """Return a `[credentials]` section whose id and secret need every kind of escape."""
     return OAuth2Credential.model_validate(
         {
             "source": "oauth2",

@@ -1,4 +1,4 @@
-"""Endpoints that do not answer, answer too much, or point elsewhere: all bounded, nothing given away."""
+"""Endpoints that do not answer, answer too much, or redirect: all waits are bounded, and no secret leaks."""
 
 import asyncio
 import gzip

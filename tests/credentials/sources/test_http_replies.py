@@ -1,4 +1,4 @@
-"""What is read from a token endpoint's reply, and what is made of one that is no good."""
+"""Replies of token endpoints: the fields that are read, and the errors for invalid replies."""
 
 import time
 from email.utils import formatdate

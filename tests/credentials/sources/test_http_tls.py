@@ -1,4 +1,4 @@
-"""The token endpoint proves who it is before it is told a secret."""
+"""The token endpoint must prove its identity before it receives a secret."""
 
 import asyncio
 import shutil
@@ -19,14 +19,14 @@ REPLY = b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"access_token": "t"}'
 
 @dataclass
 class TlsEndpoint:
-    """Gives a token over TLS, with a certificate that nobody has heard of."""
+    """A token endpoint over TLS with an unknown certificate."""
 
     port: int
     certificate: Path
     asked: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request; nobody gets here without a handshake."""
+        """Answer one request, after the handshake."""
         await reader.readuntil(b"\r\n\r\n")
         self.asked += 1
         writer.write(REPLY)
@@ -36,7 +36,7 @@ class TlsEndpoint:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new self-signed certificate for 127.0.0.1, its key beside it."""
+    """Create a self-signed certificate for 127.0.0.1, and its key."""
     require("openssl", found=shutil.which("openssl") is not None)
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
     options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2"]
@@ -60,7 +60,7 @@ async def tls_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
 
 @pytest.fixture
 async def mutual_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
-    """Wants to know who asks: it trusts the one certificate, on both sides."""
+    """A token endpoint that requires a client certificate, and trusts only this one."""
     endpoint = TlsEndpoint(0, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))

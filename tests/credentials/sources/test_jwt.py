@@ -1,4 +1,4 @@
-"""Tokens that we sign: what they say, how long they live, and that nobody is asked for them."""
+"""Tokens that we sign: their claims, their lifetimes, and that no request is needed."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ ALGORITHMS = [
 
 
 async def fetched(now: float = NOW, **keys: Any) -> FetchedToken:
-    """One token of a section."""
+    """Return a token of a section."""
     source = JwtTokenSource(jwt(**{"key": SECRET, **keys}), lambda: now)
     token = await source.fetch()
     await source.close()
@@ -32,7 +32,7 @@ async def fetched(now: float = NOW, **keys: Any) -> FetchedToken:
 
 
 def read(token: FetchedToken) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims, not verified."""
+    """Return the header and the claims, unverified."""
     header, claims, _ = token.secret.reveal().split(".")
     return _json(header), _json(claims)
 
@@ -77,7 +77,7 @@ async def test_zhipus_token() -> None:
 @pytest.mark.parametrize("key", ["x", "密", '{"kty": "oct"}', "ssh-rsa AAAA", "sixteen bytes ok"])
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512"])
 async def test_a_secret_may_have_any_length_and_characters(algorithm: str, key: str) -> None:
-    """Warnings are errors here: the library would warn of these, or refuse them."""
+    """Warnings are errors in the tests: the library would warn of these keys, or reject them."""
     text = (await fetched(algorithm=algorithm, key=key)).secret.reveal()
     signed, _, signature = text.rpartition(".")
     check = pyjwt.get_algorithm_by_name(algorithm)

@@ -1,4 +1,4 @@
-"""What this host's files and commands say about a token."""
+"""Tokens and lifetimes in local files and in the output of commands."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A token in a file that somebody else keeps fresh."""
+"""A token in a file that another program refreshes."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ from tests.pace import PATIENCE
 
 @dataclass
 class Clock:
-    """A monotonic clock that stands still until it is moved."""
+    """A monotonic clock that the test sets."""
 
     now: float = 1000.0
 
@@ -67,7 +67,7 @@ def write(path: Path, content: str | bytes) -> FileCredential:
     return token_file(path)
 
 
-# --- what is read
+# --- valid files
 
 
 @pytest.mark.parametrize("content", ["s3cret", "s3cret\n", "\n \t s3cret \r\n\r\n", "\ufeffs3cret\n"])
@@ -136,7 +136,7 @@ def test_each_section_has_its_source(tmp_path: Path) -> None:
     assert isinstance(build_source(StaticCredential(source="static", file=path)), FileTokenSource)
 
 
-# --- what is no token
+# --- invalid files
 
 
 @pytest.mark.parametrize(
@@ -187,21 +187,21 @@ async def test_an_unreadable_file_is_a_temporary_failure_and_never_blocks(tmp_pa
     try:
         async with asyncio.timeout(PATIENCE):
             assert await failure_of(file) == "the token file is not a regular file"
-    finally:  # whoever waits for the other end would wait beyond the test
+    finally:  # otherwise a thread that opens the pipe would wait beyond the test
         os.close(os.open(file.path, os.O_RDWR | os.O_NONBLOCK))
 
 
-# --- how it is followed
+# --- changes of the file
 
 
 def replaced(path: Path, content: str) -> None:
-    """As one writes a file that others read: aside, then moved over the old one."""
+    """Replace a file atomically, as programs do that other programs read."""
     (path.parent / "new").write_text(content)
     (path.parent / "new").replace(path)
 
 
 def swapped(path: Path, content: str) -> None:
-    """As Kubernetes projects a volume: `token` -> `..data/token`, and `..data` is swapped."""
+    """Replace a file as Kubernetes does in a volume: `token` -> `..data/token`, and `..data` is swapped."""
     if not path.exists():
         path.symlink_to("..data/token")
     versions = [*path.parent.glob("..version*")]
@@ -217,7 +217,7 @@ def written(path: Path, content: str) -> None:
 
 
 async def has(machine: CachedTokenSource, token: str) -> None:
-    """Wait until this is the token that is handed out."""
+    """Wait until the source returns this token."""
     async with asyncio.timeout(PATIENCE):
         while (await machine.get()).secret != Secret(token):  # noqa: ASYNC110  the file sets no event
             await asyncio.sleep(0)

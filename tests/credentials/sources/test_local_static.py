@@ -1,4 +1,4 @@
-"""A token that stands in the configuration."""
+"""A token in the configuration."""
 
 import math
 

@@ -48,27 +48,27 @@ COMBINATIONS = [
 
 
 def combined(grant: str, auth: str) -> dict[str, Any]:
-    """All the keys that a grant and a client authentication need."""
+    """Return all keys that a grant and a client authentication need."""
     signs = grant == "jwt_bearer" or auth == "private_key_jwt"
     key = {"private_key": pem("p256"), "algorithm": "ES256"} if signs else {}
     return {"grant": grant, "auth": auth, **GRANTS[grant], **AUTHS[auth], **key}
 
 
 def forms(endpoint: TokenEndpoint) -> list[dict[str, str]]:
-    """The forms that arrived, each of whose fields must come once."""
+    """Return the received forms, in which each field must occur once."""
     sent = [parse_qsl(asked.body.decode("ascii"), strict_parsing=True) for asked in endpoint.asked]
     assert all(len(dict(pairs)) == len(pairs) for pairs in sent)
     return [dict(pairs) for pairs in sent]
 
 
 async def form_of(endpoint: TokenEndpoint, **keys: Any) -> dict[str, str]:
-    """What a section sends."""
+    """Return the form that a section sends."""
     await fetch(oauth2_recipe(oauth2(endpoint.url + "/token", **keys)))
     return forms(endpoint)[-1]
 
 
 def verified(text: str, key: Any, algorithm: str, audience: str) -> dict[str, Any]:
-    """The claims of an assertion that an issuer would take now."""
+    """Verify an assertion, and return its claims."""
     claims: dict[str, Any] = jwt.decode(
         text, key, [algorithm], {"require": ["exp", "iat", "jti"]}, audience=audience
     )
@@ -271,7 +271,7 @@ jti = true
 
 
 def exchange(endpoint: TokenEndpoint, folder: Path) -> tuple[Settings, CredentialRegistry]:
-    """Two credentials, of which one is shown to get the other."""
+    """Return two credentials, one of which is exchanged for the other."""
     path = folder / "x.toml"
     path.write_text(EXCHANGE.replace("URL", endpoint.url))
     settings = load_settings(path, {})

@@ -1,4 +1,4 @@
-"""Assertions: signed by the right key, different each time, and saying what the standards ask for."""
+"""Assertions: signed with the right key, different each time, and with the claims of the standards."""
 
 import base64
 from typing import Any
@@ -21,20 +21,20 @@ SECRET = "s3cret-of-32-bytes-or-some-more!"
 
 
 def by_key(algorithm: str = "ES256", **keys: Any) -> Assertion:
-    """The assertion of a client with a key."""
+    """Return the assertion of a client with a key."""
     keys = {"auth": "private_key_jwt", "private_key": pem_for(algorithm), "algorithm": algorithm, **keys}
     return Assertion(oauth2(URL, **keys), of_client=True)
 
 
 def by_secret(algorithm: str | None = None, secret: str = SECRET, **keys: Any) -> Assertion:
-    """The assertion of a client with a secret."""
+    """Return the assertion of a client with a secret."""
     chosen = {} if algorithm is None else {"algorithm": algorithm}
     keys = {"auth": "client_secret_jwt", "client_secret": secret, **chosen, **keys}
     return Assertion(oauth2(URL, **keys), of_client=True)
 
 
 def bearer(**keys: Any) -> Assertion:
-    """The assertion that is a grant."""
+    """Return the assertion that is used as a grant."""
     keys = {
         "grant": "jwt_bearer",
         "auth": "none",
@@ -46,7 +46,7 @@ def bearer(**keys: Any) -> Assertion:
 
 
 def verified(assertion: Assertion, key: Any, algorithm: str, now: float = NOW) -> dict[str, Any]:
-    """The claims, if the signature is good and the header as it must be; times are looked at by the tests."""
+    """Check signature and header, and return the claims; the tests check the times."""
     text = assertion.make(Moment(now=now))
     assert jwt.get_unverified_header(text)["alg"] == algorithm
     options = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
@@ -79,7 +79,7 @@ def test_by_default_a_secret_signs_with_sha_256() -> None:
 
 @pytest.mark.parametrize("secret", ["x", "ssh-rsa x", "-----BEGIN x", "密"])
 def test_a_secret_may_have_any_length_and_characters(secret: str) -> None:
-    """Warnings are errors here: the libraries would warn of these."""
+    """Warnings are errors in the tests: the libraries would warn of these keys."""
     signed, _, signature = by_secret(secret=secret).make(Moment(now=NOW)).rpartition(".")
     raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
     assert jwt.get_algorithm_by_name("HS256").verify(signed.encode(), secret.encode(), raw)

@@ -1,4 +1,4 @@
-"""Commands that are run once, on both event loops, and of which nothing is left."""
+"""Commands that run once, on both event loops, and leave no process behind."""
 
 import asyncio
 import gc
@@ -24,15 +24,15 @@ from tests.pace import PATIENCE, paced
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 HELD = "exec 3> held; echo up >&3;"
-"""Begins a script whose processes hold the pipe of a `Witness`."""
+"""The beginning of a script whose processes keep the pipe of a `Witness` open."""
 
 
 @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine on each kind of loop; what was not let go of warns before the test ends."""
+    """Run a coroutine on each kind of loop; an unclosed resource warns before the test ends."""
 
     def run(main: Coroutine[Any, Any, None]) -> None:
-        gc.freeze()  # only what this test made is looked through: that is a hundred times faster
+        gc.freeze()  # scan only the objects of this test, which is a hundred times faster
         with asyncio.Runner(loop_factory=request.param, debug=True) as runner:
             runner.run(main)
         gc.collect()
@@ -42,7 +42,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 class Witness:
-    """A named pipe `held` that processes hold: it tells when they are there, and when the last is gone."""
+    """A named pipe `held`, which shows when processes have opened it, and when all of them have ended."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

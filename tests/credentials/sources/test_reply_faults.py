@@ -1,4 +1,4 @@
-"""The words about a bad reply name the place, the cause and the cure, and quote nothing of it."""
+"""The message about an invalid reply names the place, the cause and the cure, and quotes nothing."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ MONTH = 31 * 86400.0
 
 
 def reply(body: Any = None, text: str = "", status: int = 200, **headers: str) -> Reply:
-    """A reply as it was received."""
+    """Return a reply as it was received."""
     text = text or ("" if body is None else json.dumps(body))
     return Reply(body, {name.replace("_", "-"): value for name, value in headers.items()}, NOW, text, status)
 

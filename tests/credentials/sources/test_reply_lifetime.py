@@ -1,4 +1,4 @@
-"""How long a token lives, as vendors write it."""
+"""The lifetime of a token, as vendors write it."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ DATE = {"date": formatdate(NOW, usegmt=True)}
 
 
 def jwt(claims: object) -> str:
-    """An unsigned token with these claims."""
+    """Return an unsigned token with these claims."""
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
     return f"e30.{payload}.c2ln"
 
@@ -34,7 +34,7 @@ def iso(seconds: float) -> str:
 def lifetime(
     value: Any, unit: str, headers: dict[str, str] | None = None, received: float = NOW
 ) -> float | None:
-    """The life that a reply with this value tells."""
+    """Return the lifetime in a reply with this value."""
     reply = Reply({"at": value}, DATE if headers is None else headers, received)
     return read_lifetime([("at", unit)], reply, "token", MONTH)
 

@@ -1,4 +1,4 @@
-"""Values that a request for a token gets when it is written: the time, an id, another credential's token."""
+"""Late values in a request for a token: the time, an id, the token of another credential."""
 
 import contextlib
 import json
@@ -24,14 +24,14 @@ MOMENT = Moment({"k8s": build_token("t0ken")}, now=1_700_000_000.7)
 
 
 def late(text: str, **environ: str) -> LateText:
-    """A text as the settings read it."""
+    """Return a text as the settings read it."""
     expanded = Interpolation(environ, Path()).text(text)
     assert isinstance(expanded, LateText)
     return expanded
 
 
 class Others:
-    """Another credential whose token the request shows."""
+    """Another credential, whose token the request contains."""
 
     def __init__(self, error: TokenUnavailable | None = None) -> None:
         self.error = error
@@ -45,7 +45,7 @@ class Others:
         return self
 
     async def token(self) -> Token | None:
-        """Always the same one."""
+        """Return always the same token."""
         if self.error is not None:
             raise self.error
         return MOMENT.tokens["k8s"] if self.other_helps else None

@@ -1,4 +1,4 @@
-"""Blocking calls beside the loop: their outcomes come back, and one that hangs holds up nothing else."""
+"""Blocking calls in threads: their results are returned, and a call that hangs delays no other."""
 
 import asyncio
 import sys

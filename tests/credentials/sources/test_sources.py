@@ -1,4 +1,4 @@
-"""Replies whose token cannot be used: dead on arrival, no token at all, or a life by an unknown clock."""
+"""Replies with an unusable token: already expired, empty, or with a lifetime by an unknown clock."""
 
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -21,14 +21,14 @@ NOW = 1_700_000_000.0
 
 @pytest.fixture
 async def source() -> AsyncIterator[HttpTokenSource]:
-    """Reads replies with the life at `life`."""
+    """Return a source that reads the lifetime at `life`."""
     source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=(("life", "seconds"),)))
     yield source
     await source.close()
 
 
 def reply(body: Any, *, dated: bool = True) -> Reply:
-    """A reply of this moment."""
+    """Return a reply that was received now."""
     return Reply(body, {"date": formatdate(NOW, usegmt=True)} if dated else {}, NOW)
 
 

@@ -1,4 +1,4 @@
-"""A token endpoint of any make: it notes what it is asked, and answers what it is told to."""
+"""A token endpoint that records requests and sends the replies that a test chooses."""
 
 import json
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ from proxy.settings import Expiry, HttpCredential, Success
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived."""
+    """A request as it was received."""
 
     method: str
     target: str
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Header names in lower case."""
     body: bytes
 
 
 @dataclass
 class TokenEndpoint:
-    """Its address, its next answers, and what it was asked so far."""
+    """The address of a token endpoint, its next replies, and its requests."""
 
     url: str = ""
     status: int = 200
@@ -35,11 +35,11 @@ class TokenEndpoint:
     asked: list[Asked] = field(default_factory=list)
 
     def says(self, value: Any) -> None:
-        """Answer with this JSON from now on."""
+        """Answer all later requests with this JSON."""
         self.body = json.dumps(value).encode()
 
     def app(self) -> Quart:
-        """The ASGI app of the endpoint: every path and method is answered alike."""
+        """Return the ASGI app of the endpoint, which answers every path and method alike."""
         app = Quart(__name__, static_folder=None)
         app.before_request(self._answer)
         return app
@@ -70,7 +70,7 @@ async def fetch(recipe: HttpCredential, others: OtherCredentials | None = None) 
 
 
 async def failure_of(recipe: HttpCredential, others: OtherCredentials | None = None) -> TokenFetchError:
-    """The error of a recipe that must fail."""
+    """Return the error of a recipe that must fail."""
     try:
         fetched = await fetch(recipe, others)
     except TokenFetchError as error:
@@ -85,7 +85,7 @@ def recipe_of(
     expires: tuple[tuple[str, str], ...] = (),
     **keys: Any,
 ) -> HttpCredential:
-    """A section of the HTTP source without validation, with places as pairs of path and unit."""
+    """Return an unvalidated section of the HTTP source, with lifetimes as pairs of path and unit."""
     places = (Expiry.model_construct(path=path or None, unit=cast(Any, unit)) for path, unit in expires)
     sign = success and Success.model_construct(path=success[0], equals=success[1])
     given = {"token": "access_token", **keys}

@@ -1,4 +1,4 @@
-"""The requests of RAGFlow's classes and of Dify's plugin, how each reads the answer, and what is right."""
+"""The requests of RAGFlow's classes and of Dify's plugin, with their parsers and the expected results."""
 
 import base64
 import json

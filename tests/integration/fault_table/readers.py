@@ -41,7 +41,7 @@ class _Body(httpx2.SyncByteStream):
 
 
 class _Answers(httpx2.BaseTransport):
-    """Gives the response that was put in, whatever is asked for."""
+    """A transport that returns a prepared response to any request."""
 
     def __init__(self) -> None:
         self.arrived = Arrived(500)

@@ -1,4 +1,4 @@
-"""`source = "jwt"`: what may be signed, with which keys, and what is refused at start."""
+"""`source = "jwt"`: valid claims and keys, and settings that are rejected at the start."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def jwt(load: Load, text: str, **environ: str) -> JwtCredential:
 
 
 def told(problems: Problems, text: str, **environ: str) -> list[str]:
-    """What is said, without the place."""
+    """Return the problems without the section that they are in."""
     return [problem.partition(": credentials.corp.")[2] for problem in problems(text, environ)]
 
 

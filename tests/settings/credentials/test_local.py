@@ -1,4 +1,4 @@
-"""`source = "exec"`: what is run, and what it sees."""
+"""`source = "exec"`: the command, its environment, and its limits."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`source = "oauth2"`: which keys each grant and client authentication takes, and what is refused."""
+"""`source = "oauth2"`: the keys of each grant and client authentication, and rejected combinations."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def oauth2(load: Load, text: str, **environ: str) -> OAuth2Credential:
 
 
 def told(problems: Problems, text: str, **environ: str) -> list[str]:
-    """What is said, without the place."""
+    """Return the problems without the section that they are in."""
     return [problem.partition(": credentials.corp.")[2] for problem in problems(HEAD + text, environ)]
 
 

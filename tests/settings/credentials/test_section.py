@@ -7,7 +7,7 @@ from proxy.settings.credentials.section import CredentialSection, Inject, Invali
 
 
 def refusal(section: type[Inject | Invalidation | RequestSection], **keys: object) -> str:
-    """What is said about these keys."""
+    """Return the error for these keys."""
     with pytest.raises(ValidationError) as refused:
         section.model_validate(keys)
     return str(refused.value)
