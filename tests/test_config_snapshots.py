@@ -262,7 +262,7 @@ async def test_a_credential_keeps_sending_the_token_of_another(run_proxy: RunPro
                 await put_in_force(proxy, settings(tmp_path, upstream.url, credential=credential, more=more))
                 source = proxy.services.credentials["corp"].source
                 assert source is first
-                await source._source.fetch()  # without back-off and cool-down
+                await source._flights._source.fetch()  # without back-off and cool-down
             assert len(issuer.requests) == 3
             assert all(request.header("x-subject") for request in issuer.requests)
 
@@ -304,7 +304,7 @@ async def test_a_failed_reload_keeps_no_resources(run_proxy: RunProxy, tmp_path:
                 await put_in_force(proxy, settings(tmp_path, upstream.url, more=bad))
         other = 'source = "static"\nvalue = "another-token"\n'
         await put_in_force(proxy, settings(tmp_path, upstream.url, credential=other))
-        await until(lambda: source._closed)
+        await until(lambda: source._flights.is_closed)
 
 
 async def test_a_reload_during_shutdown_does_not_delay_it(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 TokenSource            asks for one token, knows nothing of sharing        sources/
 Token                  a fetched token with its deadlines                  token.py
-CachedTokenSource      one flight, refresh ahead of expiry, back-off       cached_source.py
+CachedTokenSource      one token for all, replaced ahead and after a 401   cached_source.py
+TokenFlights           one flight at a time, back-off, the timer           token_flights.py
 UpstreamCredential     a cached source and where its token is written      upstream_credential.py
 """
 

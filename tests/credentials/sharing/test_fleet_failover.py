@@ -60,7 +60,7 @@ async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
         )
     )
     for member, token in zip(members, brought, strict=True):
-        member.machine._current = token
+        member.machine._flights.current = token
     return [token.secret.reveal() for token in brought]
 
 
