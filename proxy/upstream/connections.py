@@ -27,10 +27,12 @@ with TLS, and where the kernel does not say, that is every POST.
 
 import asyncio
 import contextlib
+import math
 import select
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -54,7 +56,10 @@ PROBATION_RESTS: Final = 8
 """How many connections must rest for that long without receiving a byte."""
 DISTRUST_SECONDS: Final = 600.0
 """How long an upstream that sent unsolicited bytes gets a new connection for each request."""
-RESTING_MAX: Final = 256
+RESTING_MAX: Final = 1024
+"""Enough for 5,000 requests a second, each of which leaves a connection that rests for `REST_SECONDS`."""
+RESTING_SHARE: Final = 0.25
+"""Of the file descriptors that the process may have, how many resting connections may use."""
 RESTING_ON_PROBATION_MAX: Final = 32
 BODY_BUFFER_BYTES: Final = 128 * 1024
 """With more unread bytes of a body than this, the connection is not read."""
@@ -386,6 +391,7 @@ class ConnectionPool:
         """After so long a rest the upstream may close a connection just when it is used."""
         self._silent_rests = 0
         self._distrusted_until = float("-inf")
+        self._resting_max = min(RESTING_MAX, RESTING_SHARE * _descriptors_max())
 
     async def open(self, seconds: float | None) -> GuardedConnection:
         """Open a connection; see `Dialer.open`."""
@@ -406,7 +412,9 @@ class ConnectionPool:
     def put(self, connection: GuardedConnection) -> bool:
         """Let a connection rest; False if there is no room, or no trust."""
         loop = asyncio.get_running_loop()
-        room = RESTING_ON_PROBATION_MAX if self._is_on_probation else RESTING_MAX
+        room = self._resting_max
+        if self._is_on_probation:
+            room = min(room, RESTING_ON_PROBATION_MAX)
         if len(self._resting) >= room or loop.time() < self._distrusted_until:
             return False
         connection.rests_since = loop.time()
@@ -417,19 +425,26 @@ class ConnectionPool:
         """The connection that has rested longest, if it has rested enough and nothing has arrived on it."""
         now = asyncio.get_running_loop().time()
         needed = max(self._rest_seconds, self._probation_seconds if self._is_on_probation else 0.0)
-        for connection in tuple(self._resting):
-            rested = now - (connection.rests_since or now)
-            if rested < needed:
-                break
-            if rested > self._idle_seconds:
-                continue  # it shows how long the upstream really waits
+        while (connection := self._oldest(now, needed)) is not None:
             if not connection.is_silent():
                 self.lost(connection)
-            elif connection.is_ready():
+            else:
                 self.forget(connection)
-                self._count_rest(rested)
-                return connection
+                if connection.is_ready():
+                    self._count_rest(now - (connection.rests_since or now))
+                    return connection
             connection.close()
+        return None
+
+    def _oldest(self, now: float, needed: float) -> GuardedConnection | None:
+        """Return the connection that has rested longest, if for long enough."""
+        for connection in self._resting:
+            rested = now - (connection.rests_since or now)
+            if rested < needed:
+                return None
+            if rested <= self._idle_seconds:
+                return connection
+            # A connection that has rested longer shows how long the upstream really waits.
         return None
 
     def lost(self, connection: GuardedConnection) -> None:
@@ -548,6 +563,15 @@ class UpstreamConnector:
         if self._is_closed:
             pool.close()
         return pool
+
+
+def _descriptors_max() -> float:
+    if sys.platform == "win32":
+        return math.inf
+    import resource  # not on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

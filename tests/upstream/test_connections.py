@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import socket
 import ssl
 import threading
@@ -433,6 +434,15 @@ async def test_an_upstream_passes_its_probation() -> None:
 
 async def test_only_so_many_connections_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "RESTING_ON_PROBATION_MAX", 2)
+    async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
+        for _ in range(5):
+            await finish(await send(transport, upstream.url))
+        await until(lambda: upstream.connections == 2)
+
+
+async def test_resting_connections_leave_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(connections, "RESTING_SHARE", 2 / soft)
     async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
         for _ in range(5):
             await finish(await send(transport, upstream.url))
