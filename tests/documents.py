@@ -1,4 +1,4 @@
-"""The Markdown documents, and what tests look for in them."""
+"""The Markdown documents, and functions that find their parts."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ DOCUMENTS: Final = {
     for folder in (ROOT, ROOT / "docs", ROOT / "docs/performance")
     for path in sorted(folder.glob("*.md"))
 }
-"""By their paths from the root."""
+"""The documents by their paths from the root."""
 CHINESE: Final = ".zh-CN.md"
 
 
@@ -41,24 +41,24 @@ each_reference = pytest.mark.parametrize("name", REFERENCES)
 
 
 def fences(text: str, language: str) -> list[str]:
-    """The code blocks in one language."""
+    """Return the code blocks in one language."""
     return [body for of, body in FENCE.findall(text) if of == language]
 
 
 def commands(text: str) -> str:
-    """All that is shown as code: blocks, and spans in a line each."""
+    """Return all code: the blocks, and the spans as one line each."""
     blocks = [body for _, body in FENCE.findall(text)]
     return "\n".join([*blocks, *CODE.findall(FENCE.sub("", text))])
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table row below its heading."""
+    """Return the cells of every table row below its heading."""
     lines = "".join(TABLE.findall(text)).splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def anchors(text: str) -> set[str]:
-    """What a link to a heading may say after its `#`, by GitHub's rule."""
+    """Return the anchors of the headings by GitHub's rule."""
     plain = (heading.lower() for heading in HEADING.findall(FENCE.sub("", text)))
     return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
 
@@ -70,16 +70,16 @@ def below(text: str, heading: str) -> str:
 
 
 def images(text: str) -> list[str]:
-    """The files of the images, from the document's folder."""
+    """Return the files of the images, relative to the document."""
     return [html or markdown for html, markdown in IMAGE.findall(FENCE.sub("", text))]
 
 
 def first_table(text: str) -> list[list[str]]:
-    """The rows of the first table."""
+    """Return the rows of the first table."""
     table = TABLE.search(text)
     return rows(table[0]) if table else []
 
 
 def translation_of(name: str) -> str:
-    """The same document in the other language."""
+    """Return the same document in the other language."""
     return name.replace(CHINESE, ".md") if name.endswith(CHINESE) else name.replace(".md", CHINESE)

@@ -4,5 +4,5 @@ from proxy.wire.endpoints import Endpoint, match
 
 
 def endpoint_of(path: str, method: str = "POST") -> Endpoint:
-    """The endpoint of a path below the version, such as `chat/completions`."""
+    """Return the endpoint of a path below the version, such as `chat/completions`."""
     return match(method, path.split("/")).endpoint

@@ -24,7 +24,7 @@ DOTS: Final = (
     "%f0%80%80%ae%f0%80%80%ae", "%uff0e%uff0e", "%u002e%u002e", "%ef%bc%8e%ef%bc%8e", "%e2%80%a5",
     "%e2%80%a4%e2%80%a4",
 )  # fmt: skip
-"""Spellings of a parent folder, and of the same folder, as servers have been tricked with them."""
+"""Spellings of the parent folder and of the same folder that have deceived servers."""
 
 SLASHES: Final = (
     "%2f", "%2F", "%252f", "%252F", "%25252f", "\\", "%5c", "%5C", "%255c", "%c0%af", "%e0%80%af",
@@ -65,18 +65,18 @@ HOSTILE_PATHS: Final = tuple(dict.fromkeys([*MOUNTED, *OTHERS]))
 
 
 def like_tomcat(path: bytes) -> bytes:
-    """Tomcat: drop path parameters, then decode (encoded slashes too), then resolve."""
+    """Normalise like Tomcat: drop path parameters, decode, even encoded slashes, and resolve."""
     kept = b"/".join(segment.partition(b";")[0] for segment in path.split(b"/"))
     return _resolve(unquote_to_bytes(kept).replace(b"\\", b"/"))
 
 
 def like_two_tomcats(path: bytes) -> bytes:
-    """A gateway of that kind before a server of that kind."""
+    """Return a gateway with one normaliser in front of a server with another one."""
     return like_tomcat(like_tomcat(path))
 
 
 def like_go(path: bytes) -> bytes:
-    """Go's `net/http`: decode, then `path.Clean`; parameters mean nothing."""
+    """Normalise like Go's `net/http`: decode, then `path.Clean`; parameters have no meaning."""
     return _resolve(unquote_to_bytes(path))
 
 
@@ -85,13 +85,13 @@ def _resolve(path: bytes) -> bytes:
 
 
 def leaves(base: bytes, path: bytes) -> bool:
-    """Whether a normalised path is outside of a base path."""
+    """Return whether a normalised path is outside of a base path."""
     return path != base and not path.startswith(base + b"/")
 
 
 @asynccontextmanager
 async def real_nginx(home: Path) -> AsyncIterator["RealNginx"]:
-    """An nginx whose location `/base/v1/` passes to an upstream that answers with the requested path."""
+    """Run nginx whose location `/base/v1/` forwards to an upstream that answers with the requested path."""
     server = f"""
     server {{
         listen unix:{home}/nginx.sock;
@@ -108,13 +108,13 @@ async def real_nginx(home: Path) -> AsyncIterator["RealNginx"]:
 
 
 class RealNginx:
-    """Asks nginx which path it passes on."""
+    """Asks nginx which path it forwards."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
     async def leaves(self, path: bytes) -> bool:
-        """Whether nginx serves a path outside of its location, or passes it out of the upstream's base."""
+        """Return whether a path leaves nginx's location, or the base path of the upstream."""
         reader, writer = await asyncio.open_unix_connection(self._socket)
         try:
             writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

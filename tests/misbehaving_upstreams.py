@@ -1,4 +1,4 @@
-"""Upstreams that break HTTP in ways that could give one caller another caller's answer.
+"""Upstreams that violate HTTP in ways that could give one caller the response of another.
 
 Each request names its nonce in its target (`/v1/x?nonce=...`), and each answer repeats the nonce of the
 request that it belongs to, in a header and in its body. A caller that finds any other nonce has received
@@ -25,7 +25,7 @@ _CHUNKED: Final = re.compile(rb"transfer-encoding: *chunked", re.IGNORECASE)
 
 @dataclass
 class Talk:
-    """One request, and the connection that it came on."""
+    """A request and its connection."""
 
     head: bytes
     reader: asyncio.StreamReader
@@ -35,18 +35,18 @@ class Talk:
 
     @property
     def nonce(self) -> bytes:
-        """Of this request."""
+        """The nonce of this request."""
         return self.nonce_of(self.head)
 
     @staticmethod
     def nonce_of(head: bytes) -> bytes:
-        """The nonce that a request names."""
+        """Return the nonce that a request names."""
         found = NONCE.search(head)
         return found.group(1) if found else b"none-0"
 
     @property
     def is_head(self) -> bool:
-        """Whether the answer must not have a body."""
+        """Whether the response must not have a body."""
         return self.head.startswith(b"HEAD ")
 
     async def read_body(self) -> None:
@@ -59,7 +59,7 @@ class Talk:
             await self.reader.readexactly(int(found.group(1)))
 
     def answer(self, status: bytes = b"200 OK", version: bytes = b"1.1", extra: bytes = b"") -> bytes:
-        """A sound answer, plain or as an event stream."""
+        """Return a correct response, plain or as an event stream."""
         nonce = self.nonce
         start = b"HTTP/%s %s\r\nX-Nonce: nonce=%s\r\n%s" % (version, status, nonce, extra)
         if self.streams:
@@ -72,12 +72,12 @@ class Talk:
         return start + head + (b"" if self.is_head else body)
 
     async def say(self, data: bytes) -> None:
-        """Write in one piece."""
+        """Send bytes in one piece."""
         self.writer.write(data)
         await self.writer.drain()
 
     def say_later(self, data: bytes, seconds: float | None = None) -> None:
-        """Write after a moment, while the connection goes on."""
+        """Send bytes after a moment, while the connection continues."""
 
         def say() -> None:
             if not self.writer.is_closing():
@@ -91,19 +91,19 @@ Script = Callable[[Talk], Awaitable[None]]
 
 
 async def honest(talk: Talk) -> None:
-    """Answer as one should."""
+    """Answer correctly."""
     await talk.read_body()
     await talk.say(talk.answer())
 
 
 async def second_answer_at_once(talk: Talk) -> None:
-    """Answer twice, in one write."""
+    """Send two responses in one write."""
     await talk.read_body()
     await talk.say(talk.answer() * 2)
 
 
 async def second_answer_soon(talk: Talk) -> None:
-    """Answer twice, in two writes."""
+    """Send two responses in two writes."""
     await talk.read_body()
     await talk.say(talk.answer())
     await talk.say(talk.answer())
@@ -133,7 +133,7 @@ async def second_answer_in_pieces(talk: Talk) -> None:
 
 
 async def pipelined_answers(talk: Talk) -> None:
-    """Answer five requests for each one."""
+    """Send five responses to each request."""
     await talk.read_body()
     for _ in range(5):
         await talk.say(talk.answer())
@@ -141,17 +141,17 @@ async def pipelined_answers(talk: Talk) -> None:
 
 
 async def body_not_read(talk: Talk) -> None:
-    """Take the body for the next request."""
+    """Read the body as the next request."""
     await talk.say(talk.answer())
 
 
 async def error_without_reading_the_body(talk: Talk) -> None:
-    """Refuse, and take the body for the next request."""
+    """Reject the request, and read its body as the next request."""
     await talk.say(talk.answer(b"404 Not Found" if _LENGTH.search(talk.head) else b"200 OK"))
 
 
 async def length_too_short(talk: Talk) -> None:
-    """Announce less than is sent."""
+    """Announce a smaller length than is sent."""
     await talk.read_body()
     body = b'{"nonce=%s":1}' % talk.nonce
     length = talk.random.randrange(len(body))
@@ -161,7 +161,7 @@ async def length_too_short(talk: Talk) -> None:
 
 
 async def length_too_short_by_an_answer(talk: Talk) -> None:
-    """Send an answer as the rest of an answer."""
+    """Send a response as the rest of another one."""
     await talk.read_body()
     talk.streams = False
     await talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -169,7 +169,7 @@ async def length_too_short_by_an_answer(talk: Talk) -> None:
 
 
 async def length_too_long(talk: Talk) -> None:
-    """Announce more than is sent, and close now and then."""
+    """Announce a larger length than is sent, and sometimes close."""
     await talk.read_body()
     body = b'{"nonce=%s":1}' % talk.nonce
     await talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body) + 100, body))
@@ -178,7 +178,7 @@ async def length_too_long(talk: Talk) -> None:
 
 
 async def interim_flood(talk: Talk) -> None:
-    """Send interim answers before and after the answer."""
+    """Send interim responses before and after the response."""
     await talk.read_body()
     interim = b"HTTP/1.1 103 Early Hints\r\nX-Nonce: nonce=%s\r\n\r\n" % talk.nonce
     await talk.say(interim * talk.random.randrange(50) + talk.answer())
@@ -186,7 +186,7 @@ async def interim_flood(talk: Talk) -> None:
 
 
 async def trailing_garbage(talk: Talk) -> None:
-    """Send some bytes behind the answer, at once or later."""
+    """Send some bytes after the response, at once or later."""
     await talk.read_body()
     garbage = talk.random.choice(
         [b"\r\n", b"\n", b"nonce=%s" % talk.nonce, b"HTTP/1.1 2", b"0\r\n\r\n", b"\0"]
@@ -199,14 +199,14 @@ async def trailing_garbage(talk: Talk) -> None:
 
 
 async def answer_before_the_body(talk: Talk) -> None:
-    """Answer as soon as the head is there, and once more when the body is."""
+    """Respond when the head has arrived, and again when the body has."""
     await talk.say(talk.answer())
     await talk.read_body()
     await talk.say(talk.answer())
 
 
 async def old_keep_alive(talk: Talk) -> None:
-    """Speak HTTP/1.0 with keep-alive, and answer twice."""
+    """Speak HTTP/1.0 with keep-alive, and respond twice."""
     await talk.read_body()
     talk.streams = False
     await talk.say(talk.answer(version=b"1.0", extra=b"Connection: keep-alive\r\n"))
@@ -214,7 +214,7 @@ async def old_keep_alive(talk: Talk) -> None:
 
 
 async def two_framings(talk: Talk) -> None:
-    """Announce a length and chunks."""
+    """Announce both a length and chunks."""
     await talk.read_body()
     talk.streams = True
     await talk.say(talk.answer(extra=b"Content-Length: 5\r\n"))
@@ -222,7 +222,7 @@ async def two_framings(talk: Talk) -> None:
 
 
 async def unknown_coding(talk: Talk) -> None:
-    """Announce a transfer coding that nobody knows."""
+    """Announce an unknown transfer coding."""
     await talk.read_body()
     talk.streams = False
     await talk.say(talk.answer(extra=b"Transfer-Encoding: xyzzy, chunked\r\n") + b"0\r\n\r\n")
@@ -230,7 +230,7 @@ async def unknown_coding(talk: Talk) -> None:
 
 
 async def body_where_none_may_be(talk: Talk) -> None:
-    """Send a body with a 204, a 304, or the answer to a HEAD."""
+    """Send a body with a 204, a 304, or the response to a HEAD."""
     await talk.read_body()
     status = talk.random.choice([b"204 No Content", b"304 Not Modified", b"200 OK"])
     talk.head = talk.head.replace(b"HEAD ", b"GET ", 1)
@@ -238,7 +238,7 @@ async def body_where_none_may_be(talk: Talk) -> None:
 
 
 async def unasked_upgrade(talk: Talk) -> None:
-    """Switch protocols, or offer to."""
+    """Switch protocols, or offer an upgrade."""
     await talk.read_body()
     if talk.random.random() < 0.5:
         await talk.say(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
@@ -246,7 +246,7 @@ async def unasked_upgrade(talk: Talk) -> None:
 
 
 async def trailers_and_more(talk: Talk) -> None:
-    """End a chunked body with trailers, and go on."""
+    """End a chunked body with trailers, and continue."""
     await talk.read_body()
     talk.streams = True
     answer = talk.answer().removesuffix(b"\r\n")
@@ -286,7 +286,7 @@ MISBEHAVIOURS: Final[list[Script]] = [
 ]
 
 UNREADABLE: Final = {length_too_short, length_too_short_by_an_answer, two_framings, unknown_coding}
-"""Their answers are refused, or show no nonce."""
+"""Upstreams whose responses are rejected, or contain no nonce."""
 
 
 @dataclass
@@ -296,7 +296,7 @@ class Misbehaving:
     url: str = ""
     requests: int = 0
     connections: int = 0
-    """Accepted since the start."""
+    """Connections since the start."""
     open: int = 0
     seen: list[bytes] = field(default_factory=list)
 

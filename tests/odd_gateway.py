@@ -32,7 +32,7 @@ Events = AsyncGenerator[bytes, None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oddity:
-    """One peculiarity; with no arguments, none.
+    """One oddity; without arguments, none.
 
     Args:
         events: Changes the events of a stream.

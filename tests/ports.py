@@ -1,15 +1,15 @@
-"""Ports for what cannot choose one itself, or for an address where nobody listens."""
+"""Ports for programs that cannot choose one, and for addresses on which nothing listens."""
 
 import random
 import socket
 from typing import Final
 
 RANGE: Final = (10_000, 30_000)
-"""Below the ports that the system gives to outgoing connections and to servers that ask for any."""
+"""Ports below those that the system assigns to outgoing connections and to servers without a fixed port."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses, and that nobody gets by chance."""
+    """Return an unused loopback port that the system does not assign."""
     dice = random.SystemRandom()
     while True:
         port = dice.randint(*RANGE)

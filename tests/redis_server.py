@@ -33,7 +33,7 @@ class RedisServer:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         quiet = asyncio.subprocess.DEVNULL
         self._process = await asyncio.create_subprocess_exec(*self._command, stdout=quiet, stderr=quiet)
         async with asyncio.timeout(PATIENCE):
@@ -41,21 +41,21 @@ class RedisServer:
                 assert self._process.returncode is None, "redis-server did not start"
 
     async def stop(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
 
     def pause(self) -> None:
-        """Make it silent: connections stand, and nothing comes."""
+        """Stop the server: connections stay open, and it does not answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the server."""
         self._signal(signal.SIGCONT)
 
     async def dump(self) -> dict[bytes, bytes]:
-        """All that lies in it."""
+        """Return all keys and values."""
         async with redis.asyncio.Redis.from_url(self.url) as client:
             found: dict[bytes, bytes] = {}
             for key in await client.keys("*"):
@@ -68,23 +68,23 @@ class RedisServer:
             return found
 
     async def lifetimes(self) -> dict[bytes, int]:
-        """The seconds that each key still lives; -1 is for ever."""
+        """Return the remaining seconds of each key; -1 means for ever."""
         async with redis.asyncio.Redis.from_url(self.url) as client:
             keys = [key for key in await client.keys("*") if isinstance(key, bytes)]
             return {key: await client.ttl(key) for key in keys}
 
     async def put(self, key: bytes, value: bytes) -> None:
-        """Write over a key."""
+        """Overwrite a key."""
         async with redis.asyncio.Redis.from_url(self.url) as client:
             await client.set(key, value)
 
     async def empty(self) -> None:
-        """Throw everything away."""
+        """Delete everything."""
         async with redis.asyncio.Redis.from_url(self.url) as client:
             await client.flushall()
 
     async def delete(self, pattern: str) -> None:
-        """Throw some keys away."""
+        """Delete some keys."""
         async with redis.asyncio.Redis.from_url(self.url) as client:
             for key in await client.keys(pattern):
                 await client.delete(key)

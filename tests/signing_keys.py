@@ -1,4 +1,4 @@
-"""Private keys and certificates to sign with, made once and only when a test asks for them."""
+"""Private keys and certificates for signatures, which are created once, when a test needs them."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -23,37 +23,37 @@ PASS_PHRASE = b"canary-pass-phrase"
 
 
 def pem_for(algorithm: str) -> str:
-    """A private key with which the algorithm can sign."""
+    """Return a private key for an algorithm."""
     return pem(KINDS.get(algorithm) or KINDS[algorithm[:2]])
 
 
 def public_for(algorithm: str) -> PublicKeyTypes:
-    """What its signatures are verified with."""
+    """Return the key that verifies its signatures."""
     return _key(KINDS.get(algorithm) or KINDS[algorithm[:2]]).public_key()
 
 
 @cache
 def pem(kind: str, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
-    """A key of a kind: rsa, rsa-other, rsa-1024, p256, p384, p521 or ed25519."""
+    """Return a key of a kind: rsa, rsa-other, rsa-1024, p256, p384, p521 or ed25519."""
     return _key(kind).private_bytes(Encoding.PEM, form, NoEncryption()).decode()
 
 
 @cache
 def encrypted_pem(kind: str) -> str:
-    """One that nobody can read without its pass phrase."""
+    """Return an encrypted key."""
     encryption = BestAvailableEncryption(PASS_PHRASE)
     return _key(kind).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode()
 
 
 @cache
 def public_pem(kind: str) -> str:
-    """The public half."""
+    """Return the public key."""
     return _key(kind).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 @cache
 def certificate(kind: str) -> x509.Certificate:
-    """A certificate of a key, signed by itself; good for a server on loopback."""
+    """Return a self-signed certificate of a key for a server on loopback."""
     key = load_pem_private_key(pem(kind).encode(), None)
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
     loopback = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
@@ -73,7 +73,7 @@ def certificate(kind: str) -> x509.Certificate:
 
 
 def certificate_pem(kind: str) -> str:
-    """The same as text."""
+    """Return the same as text."""
     return certificate(kind).public_bytes(Encoding.PEM).decode()
 
 

@@ -1,4 +1,4 @@
-"""An upstream that takes WebSockets, with a script for each of them; it remembers the handshakes."""
+"""An upstream that accepts WebSockets, runs a script for each, and records the handshakes."""
 
 import asyncio
 import ssl
@@ -19,12 +19,12 @@ class SocketUpstream:
     url: str = ""
     handshakes: list[web.Request] = field(default_factory=list)
     closes: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
-    """The code that each socket ended with, as this side saw it."""
+    """The close code of each socket, as the upstream received it."""
     reasons: list[str] = field(default_factory=list)
 
 
 async def echo(socket: web.WebSocketResponse) -> None:
-    """Say every message back, and take the close."""
+    """Send every message back, and accept the close."""
     async for message in socket:
         if message.type is WSMsgType.TEXT:
             await socket.send_str(message.data)

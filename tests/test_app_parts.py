@@ -1,4 +1,4 @@
-"""The parts of the application: there while it serves, and the same for its views and for its owner."""
+"""The parts of the application: they exist while it serves, and its views and its owner get the same ones."""
 
 import importlib
 import inspect

@@ -65,7 +65,7 @@ PRIVATE_BUT_USED: Final = {
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    """Every module of the package by its path, with its syntax tree."""
+    """Yield every module of the package by its path, with its syntax tree."""
     for path in sorted(PACKAGE.rglob("*.py")):
         yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
 
@@ -78,7 +78,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 def imported_by(tree: ast.Module) -> set[str]:
-    """The modules that a module imports, wherever in its text."""
+    """Return the modules that a module imports, anywhere in its text."""
     names = set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -89,12 +89,12 @@ def imported_by(tree: ast.Module) -> set[str]:
 
 
 def libraries_of(tree: ast.Module) -> set[str]:
-    """The third-party libraries that a module imports."""
+    """Return the third-party libraries that a module imports."""
     return {name.partition(".")[0] for name in imported_by(tree)} - {*sys.stdlib_module_names, "proxy"}
 
 
 def contract(name: str) -> dict[str, Any]:
-    """One contract of pyproject.toml."""
+    """Return a contract of pyproject.toml."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (found,) = [each for each in contracts if each["name"] == name]
     return cast(dict[str, Any], found)
@@ -111,14 +111,14 @@ FOR_ALL_LAYERS: Final = {"secret_detection", "shipped", "task_groups", "transpor
 
 
 def packages_table() -> dict[str, tuple[str, ...]]:
-    """The table of packages in ARCHITECTURE.md: the module of each row, with layer and imports."""
+    """Return the table of packages in ARCHITECTURE.md: the module of each row, with layer and imports."""
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     rows = ROW.findall(text.partition("\n## The packages\n")[2].partition("\n## ")[0])
     return {module: (layer, *imports) for layer, module, *imports in rows}
 
 
 def imports_by_row(rows: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """What the table of packages has to say. Each module belongs to the longest row that contains it."""
+    """Return the correct table of packages. Each module belongs to the longest row that contains it."""
     layers: list[str] = [*reversed(contract("Imports point down")["layers"])]
     numbers = {name: str(place) for place, names in enumerate(layers) for name in re.findall(r"\w+", names)}
     own, libraries = {row: set[str]() for row in rows}, {row: set[str]() for row in rows}
@@ -292,7 +292,7 @@ def bindings(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def task_groups_in(tree: ast.Module) -> set[str]:
-    """The names that a module binds to nothing else than a task group."""
+    """Return the names that a module binds only to task groups."""
     values: dict[str, set[str]] = {}
     for name, value in bindings(tree):
         values.setdefault(name, set()).add(value)
@@ -314,7 +314,7 @@ def test_tasks_start_in_task_groups() -> None:
 
 
 def private_names(tree: ast.AST, context: type[ast.expr_context]) -> Iterator[str]:
-    """The private attributes that are stored, or loaded."""
+    """Yield the private attributes that are stored, or loaded."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Attribute)
@@ -339,7 +339,7 @@ def test_no_private_attribute_of_a_library_is_read() -> None:
 
 
 def library_classes() -> Iterator[tuple[type, type]]:
-    """Each class of the package with each class of a library that it derives from."""
+    """Yield each class of the package with each library class that it derives from."""
     for path in MODULES:
         module = importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
         for defined in vars(module).values():
@@ -352,7 +352,7 @@ def library_classes() -> Iterator[tuple[type, type]]:
 
 @functools.cache
 def class_sources(module: str) -> dict[str, str]:
-    """The source of each class of a module; none if it is not written in Python."""
+    """Return the source of each class of a module; empty if it is not written in Python."""
     try:
         source = inspect.getsource(sys.modules[module])
     except (OSError, TypeError):
@@ -364,7 +364,7 @@ def class_sources(module: str) -> dict[str, str]:
 
 @functools.cache
 def private_to(defined: type) -> set[str]:
-    """The private attributes that a class defines, sets or reads."""
+    """Return the private attributes that a class defines, sets or reads."""
     source = class_sources(defined.__module__).get(defined.__name__, "")
     return {*re.findall(r"(?:\b(?:self|cls)\.|\bsuper\(\)\.|\bdef )(_[a-z]\w*)", source)}
 

@@ -1,4 +1,4 @@
-"""The connection: it owns what a request opened, notices who leaves, and writes one line at the end."""
+"""The connection: it owns the resources of a request, notices disconnects, and writes one line at the end."""
 
 import asyncio
 import json
@@ -32,12 +32,12 @@ LAST = {"type": "http.response.body", "body": b"", "more_body": False}
 
 @dataclass
 class Exchange:
-    """One request as the server sees it, and what became of it."""
+    """One request as the server sees it, and its result."""
 
     app: Quart
     lines: list[EventDict]
     steps: list[str] = field(default_factory=list)
-    """What happened, in order: views and their clean-up write here."""
+    """Steps in order, which views and their clean-up append."""
     sent: list[Message] = field(default_factory=list)
     taking: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the caller reads."""
@@ -46,15 +46,15 @@ class Exchange:
     _incoming: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
 
     def arrives(self, data: bytes = b"", *, more: bool = False) -> None:
-        """Part of the request's body comes."""
+        """Deliver a part of the request body."""
         self._incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
 
     def leaves(self, **reason: str) -> None:
-        """The caller goes."""
+        """Let the caller disconnect."""
         self._incoming.put_nowait({"type": "http.disconnect", **reason})
 
     async def run(self, path: str = "/", **scope: Any) -> None:
-        """Serve it."""
+        """Serve the request."""
         whole = {
             "type": "http",
             "asgi": {},
@@ -97,13 +97,13 @@ class Exchange:
 
 
 def current_request() -> QuartRequest:
-    """The request of this context."""
+    """Return the request of this context."""
     return cast(QuartRequest, request._get_current_object())  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def exchange() -> Iterator[Exchange]:
-    """An exchange with an application that has no routes yet, and a caller who takes what comes."""
+    """Yield an exchange with an application without routes, and a caller who reads everything."""
     app = Application("tests")
     app.config["BODY_TIMEOUT"] = 60
     app.config["RESPONSE_TIMEOUT"] = None
@@ -117,13 +117,13 @@ def exchange() -> Iterator[Exchange]:
 
 
 def opens(exchange: Exchange) -> None:
-    """Open something for the request that wants to be closed."""
+    """Open a resource of the request that must be closed."""
     exchange.steps.append("opened")
     current_request().exchange.closing.callback(exchange.steps.append, "closed")
 
 
 def streamed(body: AsyncIterator[bytes]) -> Response:
-    """An answer that is made while it is sent."""
+    """A response that is generated while it is sent."""
     response = Response(IterableBody(body))
     response.timeout = None
     return response

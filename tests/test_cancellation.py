@@ -1,4 +1,4 @@
-"""A cancelled wait ends, at whatever moment it is cancelled.
+"""A cancelled wait ends, whenever it is cancelled.
 
 On Python 3.11 `asyncio.wait_for` swallows a cancellation when what it waits for ends at the same moment, and
 a loop around such a wait runs on for ever. So nothing here uses it with a clock, nor does any library below,
@@ -43,7 +43,7 @@ PACKAGE: Final = Path(proxy.__file__).parent
 TIMES: Final = 10_000
 AT_ONCE: Final = 50
 MOMENT: Final = 0.004
-"""Waits take about as long as this on a busy machine: cancellations are spread over it."""
+"""About the duration of a wait on a busy machine, over which cancellations are spread."""
 
 Wait = Callable[[], Awaitable[object]]
 
@@ -59,7 +59,7 @@ def test_nothing_of_ours_uses_wait_for() -> None:
 
 
 async def cancel_at_any_moment(wait: Wait, times: int = TIMES) -> None:
-    """Run loops around a wait, and cancel each of them once: all of them must end."""
+    """Run loops around a wait, and cancel each of them once; all of them must end."""
 
     async def for_ever() -> None:
         while True:
@@ -80,7 +80,7 @@ async def cancel_at_any_moment(wait: Wait, times: int = TIMES) -> None:
 
 @pytest.fixture(autouse=True)
 def no_wait_for_with_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse every use of it underneath, in whatever library."""
+    """Reject every use of it in any library."""
     original = asyncio.wait_for
 
     async def refusing(waited: Any, timeout: float | None = None) -> Any:
@@ -92,7 +92,7 @@ def no_wait_for_with_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def waits_for_redis(home: Path) -> AsyncIterator[dict[str, Wait]]:
-    """Whatever of ours waits for Redis."""
+    """Every wait of ours for Redis."""
     async with redis_server(home) as server, AsyncExitStack() as stack:
         redis = await stack.enter_async_context(connection(shared(server.url)))
         counting, limit = Counting(redis), parse("1000000/hour")
@@ -127,7 +127,7 @@ async def test_a_wait_for_redis_ends_when_it_is_cancelled(name: str, tmp_path: P
 
 
 async def soon(call: Callable[[], object]) -> None:
-    """Let something happen at a moment that may be that of the cancellation."""
+    """Let something happen at about the time of the cancellation."""
     asyncio.get_running_loop().call_later(random.uniform(0, MOMENT), call)
 
 
@@ -147,7 +147,7 @@ async def of_a_body() -> None:
 
 
 async def of_a_first_byte() -> None:
-    """An answer begins in time."""
+    """A response begins in time."""
     arrived = asyncio.Event()
     await soon(arrived.set)
     await first_byte(ExchangeClock(Timeouts(first_byte=60)), arrived.wait())

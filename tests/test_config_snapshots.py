@@ -1,4 +1,4 @@
-"""New settings while the service runs: in force for what begins now, and nothing that runs is cut."""
+"""New settings while the service runs: they apply to new exchanges, and no running one is cut."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ JSON = "Content-Type: application/json"
 def settings(
     folder: Path, upstream: str, *, key: str = KEY, credential: str = STATIC, more: str = ""
 ) -> Settings:
-    """A whole configuration, as `run_proxy` would change it."""
+    """Return a whole configuration, changed as `run_proxy` does."""
     path = folder / "other.toml"
     path.write_text(SETTINGS.format(key=key, upstream=upstream, credential=credential, options="", more=more))
     return patient(load_settings(path, {}))
 
 
 async def status_of(caller: RawCaller, key: str = KEY) -> int:
-    """Of one request."""
+    """Send a request, and return its status."""
     await caller.send("POST", CHAT, JSON, body=b"{}", key=key)
     answer = await caller.answer()
     await caller.body(answer)
@@ -48,7 +48,7 @@ async def ok(talk: Conversation) -> None:
 
 
 async def put_in_force(proxy: RunningProxy, new: Settings) -> None:
-    """Reload."""
+    """Reload the settings."""
     await reload(proxy.app, new)
 
 

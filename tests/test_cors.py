@@ -14,7 +14,7 @@ WILDCARD = '[cors]\norigins = ["*"]\n'
 
 
 async def permissive(talk: Conversation) -> None:
-    """An upstream that would let everybody read."""
+    """Answer with headers that would allow every page to read."""
     await talk.answer(
         b"{}", "Access-Control-Allow-Origin: *", "Access-Control-Allow-Credentials: true", "Vary: Accept"
     )
@@ -23,7 +23,7 @@ async def permissive(talk: Conversation) -> None:
 async def ask(
     caller: RawCaller, origin: str, path: str = CHAT, key: str | None = "sk-test-7c1f0a"
 ) -> RawAnswer:
-    """A request of a page."""
+    """Send a request of a page."""
     await caller.send("POST", path, JSON, f"Origin: {origin}", body=b"{}", key=key)
     answer = await caller.answer()
     await caller.body(answer)
@@ -31,7 +31,7 @@ async def ask(
 
 
 async def preflight(caller: RawCaller, origin: str, path: str = CHAT) -> RawAnswer:
-    """What a browser asks before."""
+    """Send the preflight request of a browser."""
     await caller.write(
         (
             f"OPTIONS {path} HTTP/1.1\r\nHost: proxy.localhost\r\nOrigin: {origin}\r\n"
@@ -43,7 +43,7 @@ async def preflight(caller: RawCaller, origin: str, path: str = CHAT) -> RawAnsw
 
 
 def allowed(answer: RawAnswer) -> list[str]:
-    """Which origin may read the answer."""
+    """Return the origin that may read the response."""
     return answer.header("access-control-allow-origin")
 
 

@@ -47,7 +47,7 @@ COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
 
 
 def leaves(error: type[ProxyError]) -> Iterator[type[ProxyError]]:
-    """The errors that are raised, not their families."""
+    """Yield the errors that are raised, without their base classes."""
     below = [inner for inner in error.__subclasses__() if inner.__module__ == errors.__name__]
     if not below:
         yield error
@@ -134,12 +134,12 @@ def test_every_file_and_test_that_is_named_exists(name: str) -> None:
 
 
 def beside(name: str, file: str) -> str:
-    """The path from the root of what a document's relative link names."""
+    """Return the target of a relative link as a path from the root."""
     return normpath(f"{name.rpartition('/')[0] or '.'}/{file}")
 
 
 def in_the_other_language(name: str) -> set[str]:
-    """The documents that readers of this one have in their own language."""
+    """Return the documents that exist in the language of this one."""
     return {
         document
         for document in DOCUMENTS

@@ -30,16 +30,16 @@ TESTED_IN: Final = {
     "yaml": __name__,
 }
 SESSIONS: Final = {"docs/token-endpoint": 2, "docs/troubleshooting": 1}
-"""How many sessions with a terminal each page shows; the tests of the page play them."""
+"""The number of terminal sessions on each page; the tests of the page run them."""
 DRAWINGS: Final = {"ARCHITECTURE.md": 3}
-"""Blocks without a language are pictures made of text."""
+"""Blocks without a language are text drawings."""
 UNITS: Final = ROOT / "config/systemd"
 KUBERNETES: Final = ROOT / "config/kubernetes"
 OUR_NGINX_FILES: Final = "/path/to/config"
 
 
 def pages_with(language: str) -> list[str]:
-    """The documents that have a block in the language."""
+    """Return the documents with a block in this language."""
     return [name for name, text in DOCUMENTS.items() if fences(text, language)]
 
 

@@ -50,7 +50,7 @@ def section_of(page: str, client: str) -> str:
 
 
 def key_of(page: str, client: str) -> dict[str, Any]:
-    """The caller's key that is shown for the client."""
+    """Return the caller's key in the text about a client."""
     (block,) = fences(section_of(page, client), "toml")
     (key,) = tomllib.loads(block)["access"]["keys"]
     assert isinstance(key, dict)
@@ -69,7 +69,7 @@ def in_every_profile() -> set[str]:
 
 
 def headings(page: str) -> list[tuple[str, str]]:
-    """The marks and the words of each."""
+    """The symbols, and the words of each."""
     return HEADING.findall(FENCE.sub("", DOCUMENTS[page]))
 
 

@@ -40,9 +40,9 @@ RECORDED: Final = {
     "make": "its targets have tests of their own, and most take minutes",
     "pip": "needs a package index",
 }
-"""Programs that only take notes here, with the reason."""
+"""Programs that are only recorded here, with the reason."""
 SERVES: Final = {"serve", "gateway"}
-"""Commands that run until they are stopped; only their options are parsed here. tests/cli starts them."""
+"""Commands that run until they are stopped; only their options are parsed here, and tests/cli starts them."""
 
 NOT_IN_BLOCKS: Final = {"health", "completion"}
 """Commands that no block shows; `docs/operations.md` has a row for each."""
@@ -58,7 +58,7 @@ ENVIRONMENT: Final = {
     "CORP_APP_SECRET": "demo-secret",
     "STATUS_PAGE_KEY": STATUS_KEY,
 }
-"""What a reader has set by then."""
+"""Variables that a reader has set at that point."""
 CURL_LINE: Final = """curl {url}/token -H 'Content-Type: application/json' \
 -d '{{"appId": "demo", "appSecret": "demo-secret"}}'"""
 MY_TOML: Final = """\
@@ -93,7 +93,7 @@ OF_OURS: Final = re.compile(rf"(?:\.venv/bin/python -m proxy|{SCRIPT}) ([a-z].*)
 
 
 class Call(NamedTuple):
-    """A program that was to be started."""
+    """A program that a block starts."""
 
     program: str
     arguments: list[str]
@@ -146,7 +146,7 @@ def write_program(path: Path, text: str) -> None:
 
 
 def blocks() -> Iterator[tuple[str, str]]:
-    """The document and the text of each block, without comments; what both languages show comes once."""
+    """Yield document and text of each block, without comments; equal blocks of both languages only once."""
     seen: set[str] = set()
     for name, text in DOCUMENTS.items():
         for block in fences(text, "sh"):
@@ -166,7 +166,7 @@ async def gateway() -> AsyncIterator[RunningGateway]:
 
 @pytest.fixture
 async def reader(tmp_path: Path, gateway: RunningGateway) -> AsyncIterator[Reader]:
-    """One with the files of the guides, beside the demonstration service."""
+    """A checkout with the files of the guides, next to the demonstration service."""
     (tmp_path / "my.toml").write_text(MY_TOML.format(url=gateway.url))
     (tmp_path / "key.txt").write_text("sk-local\n")
     changes = {"PROXY__GATEWAY__WORD_DELAY": str(WORD_DELAY), "PROXY__STATUS__KEY": STATUS_KEY}

@@ -34,7 +34,7 @@ Keys = dict[str, object]
 
 
 def keys_of(section: type[Section], prefix: str = "", holder: object = None) -> Iterator[tuple[str, object]]:
-    """Every key of a section as the tables write it, with its default; Ellipsis where it is required."""
+    """Yield every key of a section as the tables write it, with its default; Ellipsis if it is required."""
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
         default = getattr(holder, name) if holder is not None else default_of(field)
@@ -53,13 +53,13 @@ def default_of(field: FieldInfo) -> object:
 
 
 def own_keys(section: type[Section], base: type[Section]) -> Keys:
-    """The keys of a section that its base has not, or has with another default."""
+    """Return the keys of a section that its base lacks, or has with another default."""
     inherited = dict(keys_of(base))
     return {key: value for key, value in keys_of(section) if inherited.get(key, base) != value}
 
 
 def tables() -> Iterator[tuple[str, Keys]]:
-    """How the heading of each table begins, and its keys."""
+    """The beginning of the heading of each table, and its keys."""
     for name, field in Settings.model_fields.items():
         if name not in {"routes", "credentials"}:
             (section,) = sections_in(field.annotation)
@@ -106,7 +106,7 @@ def test_the_defaults_in_the_tables_are_the_defaults(name: str) -> None:
 
 
 def as_toml(value: Any) -> object:
-    """A default as a TOML parser would give it."""
+    """Return a default as a TOML parser would return it."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, Path):
@@ -168,7 +168,7 @@ def test_the_readmes_show_blocks(name: str) -> None:
 
 
 def completed(block: str) -> str:
-    """The block, with the sections that it leaves to the reader."""
+    """Return the block with the sections that it omits."""
     tables, text = tomllib.loads(block), block
     if "access" not in tables:
         text += '[access]\nmode = "open"\n'

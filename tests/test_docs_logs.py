@@ -37,7 +37,7 @@ CALLS_WITH_A_VARIABLE: Final = {
     "self._log.warning(doubt.event)",
     "self._log.warning(fetched.doubt.event)",
 }
-"""The calls that write them, but for those through a local name."""
+"""The calls that write them, except those through a local name."""
 CODE_OF_THE_PROGRAM: Final = {path: path.read_text() for path in (ROOT / "proxy").rglob("*.py")}
 EVENT: Final = re.compile(r"[a-z]+(_[a-z]+)*")
 
@@ -45,7 +45,7 @@ each_page = pytest.mark.parametrize("page", in_both_languages("docs/logs"))
 
 
 def calls_of_loggers() -> Iterator[tuple[str, ast.expr, str]]:
-    """The level, the event, and the text of every call of a logger in the program."""
+    """Yield the level, the event and the text of every call of a logger in the program."""
     for text in CODE_OF_THE_PROGRAM.values():
         for node in ast.walk(ast.parse(text)):
             match node:
@@ -56,7 +56,7 @@ def calls_of_loggers() -> Iterator[tuple[str, ast.expr, str]]:
 
 
 def literals(event: ast.expr) -> Iterator[str]:
-    """The names that the expression may have."""
+    """Yield the names that the expression may have."""
     for node in ast.walk(event):
         match node:
             case ast.Constant(value=str(name)) if EVENT.fullmatch(name):
@@ -64,7 +64,7 @@ def literals(event: ast.expr) -> Iterator[str]:
 
 
 def documented(page: str) -> set[tuple[str, str]]:
-    """The level and the name of each event."""
+    """Return the level and the name of each event."""
     found: set[tuple[str, str]] = set()
     for row in rows(DOCUMENTS[page]):
         if len(row) == 3:

@@ -1,4 +1,4 @@
-"""docs/ragflow*.md: its pictures show what the page says and what the program prints."""
+"""docs/ragflow*.md: the pictures agree with the page and with the output of the program."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def picture(name: str) -> str:
 
 
 def masked(lines: list[str]) -> str:
-    """The text without spaces, by which a picture breaks lines, and without numbers, which differ."""
+    """Return a text without spaces, at which pictures break lines, and without numbers, which differ."""
     return NUMBER.sub("0", "".join("".join(lines).split()))
 
 

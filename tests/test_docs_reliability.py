@@ -13,11 +13,11 @@ FAULTS_MIN: Final = 66
 WITH_TWO_WORKERS_MIN: Final = 52
 WITH_TWO_WORKERS: Final = "tests/integration/test_worker_faults.py"
 UNAFFECTED: Final = "–"
-"""In a row whose outcome does not depend on the number of workers."""
+"""The mark of a row whose result does not depend on the number of workers."""
 
 
 def faults(page: str) -> list[list[str]]:
-    """The rows of the tables of faults; those of figures have another shape."""
+    """Return the rows of the tables of faults; tables of figures have another shape."""
     return [row for row in rows(DOCUMENTS[page]) if "tests/" in row[2]]
 
 

@@ -1,4 +1,4 @@
-"""The pages about repairs: they list all that there are, and whom each is for."""
+"""The pages about repairs: they list every repair with its clients."""
 
 import pytest
 

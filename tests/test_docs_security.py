@@ -10,7 +10,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def guarantees_of(page: str, heading: str, next_heading: str) -> list[str]:
-    """The paragraphs below a heading."""
+    """Return the paragraphs below a heading."""
     text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
     blocks = text.partition(f"\n## {next_heading}\n")[0].split("\n\n")
     return [block for block in blocks if block.strip() and not block.lstrip().startswith("#")]
@@ -22,7 +22,7 @@ _TESTS: Final = re.compile(r"<!-- tests: ([^>]*) -->\s*$")
 
 
 def named_tests(block: str) -> list[str]:
-    """The tests that a guarantee names."""
+    """Return the tests that a guarantee names."""
     found = _TESTS.search(block)
     return [] if found is None else [name.strip() for name in found[1].split(",")]
 

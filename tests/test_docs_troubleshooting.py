@@ -1,4 +1,4 @@
-"""docs/troubleshooting*.md: the session is a real one, and every finding is named."""
+"""docs/troubleshooting*.md: the session is real, and every finding is named."""
 
 import asyncio
 from typing import Final

@@ -1,4 +1,4 @@
-"""Drain: what still runs is counted, and each exchange hears the word to stop."""
+"""Drain: running exchanges are counted, and each of them is stopped."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Errors: their drawing, which of them ask the caller to retry, and when."""
+"""Errors: the drawing of their classes, and which of them ask the caller to retry, and when."""
 
 import re
 from collections.abc import Iterator

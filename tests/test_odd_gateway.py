@@ -1,4 +1,4 @@
-"""The test gateway: each oddity changes what it says, and nothing else."""
+"""The test gateway: each oddity changes only what its description says."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def caller(app: Quart) -> Caller:
 
 
 async def asked(caller: Caller, oddity: str, path: str = CHAT, **body: Any) -> tuple[int, bytes]:
-    """Status and body of an answer, by a model's name."""
+    """Send a request to a model; return the status and the body of the response."""
     said = {"model": f"{PREFIX}{oddity}", **({"messages": HI} if path == CHAT else {}), **body}
     async with caller.asking(path, json.dumps(said).encode()) as connection:
         pass

@@ -10,9 +10,9 @@ import pytest
 
 TESTS: Final = Path(__file__).parent
 SHORTEST_DEADLINE_SECONDS: Final = 0.5
-"""Shorter ones are there to run out."""
+"""Shorter timeouts are meant to expire."""
 OF_THEIR_OWN: Final = ("benchmarks/", "clients/scripts/", "fleet/")
-"""They measure time, or run in processes that know no pace."""
+"""Modules that measure time, or run in processes without a pace."""
 
 
 def pace(**environment: str) -> str:
@@ -33,7 +33,7 @@ def test_the_pace_is_measured_and_shortens_no_deadline(unset: dict[str, str]) ->
 
 
 def fixed_deadlines(tree: ast.Module) -> list[int]:
-    """The lines that bound a wait by a number, where the loop's clock is not a virtual one."""
+    """Return the lines that limit a wait by a number, unless the clock of the loop is virtual."""
     virtual = {
         inner
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""The way to Redis that rooms share: bounded, never twice, and whole again after a loss."""
+"""The shared connection to Redis: bounded waits, no command twice, and a reconnection after a loss."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ async def store(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 @asynccontextmanager
 async def connected(url: str, **more: Any) -> AsyncIterator[RedisConnection]:
-    """A connection, closed at the end."""
+    """Open a connection."""
     connection = RedisConnection(
         Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(5.0), **more})
     )

@@ -29,7 +29,7 @@ async def test_a_right_password_is_accepted_and_a_wrong_one_is_not(tmp_path: Pat
 
 
 def make_certificate(home: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, and its key."""
+    """Create a certificate for 127.0.0.1, and its key."""
     require("openssl", found=shutil.which("openssl") is not None)
     cert, key = home / "cert.pem", home / "key.pem"
     subprocess.run(
@@ -67,7 +67,7 @@ async def test_sentinel_names_the_master(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def sentinel_of(master: int, port: int, home: Path) -> AsyncIterator[None]:
-    """A Sentinel that watches one master, called `tokens`."""
+    """Run a Sentinel that watches one master with the name `tokens`."""
     config = home / "sentinel.conf"
     config.write_text(f"port {port}\ndir {home}\nsentinel monitor tokens 127.0.0.1 {master} 1\n")
     quiet = asyncio.subprocess.DEVNULL
@@ -85,7 +85,7 @@ async def sentinel_of(master: int, port: int, home: Path) -> AsyncIterator[None]
 
 
 async def listens(port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Return whether a server accepts connections there."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

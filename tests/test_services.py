@@ -21,7 +21,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 def settings(folder: Path, credential: str = STATIC, more: str = "", upstream: str = NOWHERE) -> Settings:
-    """A whole configuration."""
+    """Return a whole configuration."""
     path = folder / "proxy.toml"
     path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=credential, options="", more=more))
     return load_settings(path, {})
@@ -29,7 +29,7 @@ def settings(folder: Path, credential: str = STATIC, more: str = "", upstream: s
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, drain: Drain | None = None) -> AsyncIterator[Services]:
-    """The services of one configuration, and the state of the worker."""
+    """Open the state of a worker, and the services of one configuration."""
     async with (
         open_worker_state(settings, drain or Drain()) as state,
         open_services(settings, state) as services,
@@ -136,7 +136,7 @@ async def test_a_default_upstream_without_a_credential_is_ready(tmp_path: Path) 
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Everything that is closed, in order."""
+    """Record everything that is closed, in order."""
     order = list[object]()
     for kind in (UpstreamClient, CachedTokenSource, MemoryTokenStore):
         original = kind.close

@@ -1,4 +1,4 @@
-"""The files that come with the program: a file of the current folder goes before them."""
+"""The files that come with the program; a file in the current folder has precedence."""
 
 from pathlib import Path
 

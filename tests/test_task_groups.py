@@ -1,4 +1,4 @@
-"""A task group whose body fails: the error comes out as it is, after the tasks have ended."""
+"""A task group whose body fails: the error is raised unchanged, after the tasks have ended."""
 
 import asyncio
 

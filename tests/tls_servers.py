@@ -1,4 +1,4 @@
-"""Certificates made for one test, and TLS servers on loopback that show them."""
+"""Certificates for one test, and TLS servers on loopback that present them."""
 
 import asyncio
 import ssl

@@ -25,7 +25,7 @@ class _JumpingSelector(selectors.SelectSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop for tests without sockets: `time()` is virtual, timers fire in order, nothing sleeps."""
+    """A loop for tests without sockets: `time()` is virtual, timers fire in order, and nothing sleeps."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()

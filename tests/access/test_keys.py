@@ -171,7 +171,7 @@ async def answer_anything(talk: Conversation) -> None:
 
 
 def build_app(folder: Path, upstream: str) -> Quart:
-    """Run the service with one key."""
+    """Return the service with one key."""
     path = folder / "proxy.toml"
     path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=STATIC, options="", more=""))
     return create_app(load_settings(path, {}))

@@ -31,7 +31,7 @@ class EventReader:
 
     @property
     def whole(self) -> bool:
-        """Return whether all events and the end marker arrived, and nothing else."""
+        """Whether all events and the end marker arrived, and nothing else."""
         return len(self._seen) == self._events and (not self._exact or (self._ended and not self._unread))
 
     def feed(self, data: bytes) -> None:

@@ -57,7 +57,7 @@ class MeasuredProxy(Proxy):
         self._variant = variant
 
     def command(self) -> list[str]:
-        """Start the service inside `serve_measured`."""
+        """Return the command of `serve_measured`, which runs the service."""
         python, _, _, *serve = super().command()
         return [python, "-m", __spec__.name, "--measured", self._variant, str(self.record), *serve]
 

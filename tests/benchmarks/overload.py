@@ -47,7 +47,7 @@ class LimitedProxy(Proxy):
         self._max_lag = max_lag
 
     def command(self) -> list[str]:
-        """Start the service with more settings."""
+        """Return the command, after adding settings."""
         command = super().command()
         with (self.home / "proxy.toml").open("a") as settings:
             settings.write("".join(_KEY.format(*pair) for pair in KEYS.items()))

@@ -100,7 +100,7 @@ class Caddy(Peer):
     settings = ("Caddyfile", CADDYFILE)
 
     def command(self) -> list[str]:
-        """Run Caddy with this file only."""
+        """Return the command of Caddy with this file only."""
         return [program("caddy"), "run", "--adapter", "caddyfile", "--config", self.write_settings()]
 
     def environment(self) -> dict[str, str]:
@@ -121,7 +121,7 @@ class Portkey(Peer):
     share = 0.5
 
     def command(self) -> list[str]:
-        """Start the gateway without its console."""
+        """Return the command of the gateway without its console."""
         script = installed("portkey/node_modules/@portkey-ai/gateway/build/start-server.js")
         self.headers = {
             "Authorization": f"Bearer {wire.TOKEN}",

@@ -117,7 +117,7 @@ class Floor(Target):
     scenarios = frozenset({"chat", "start"})
 
     def command(self) -> list[str]:
-        """Write nothing: it needs no settings."""
+        """Return the command; it needs no settings."""
         return [sys.executable, "-m", "tests.benchmarks.floor", str(self.port)]
 
 
@@ -129,7 +129,7 @@ class Proxy(Target):
     more_settings: ClassVar[str] = ""
 
     def command(self) -> list[str]:
-        """Start the service as an operator would."""
+        """Return the command that an operator would use."""
         path = self.home / "proxy.toml"
         settings = PROXY_TOML.format(key=CALLER_KEY, upstream=self.upstream)
         path.write_text(settings + self.more_settings)
@@ -223,7 +223,7 @@ class FlaskOriginal(Target):
     scenarios = frozenset({"chat", "burst", "paced-500x30", "start"})
 
     def command(self) -> list[str]:
-        """Start the short version in the tests."""
+        """Return the command of the short version in the tests."""
         gateway = f"http://127.0.0.1:{self.upstream}"
         return [sys.executable, "-m", "tests.integration.original_app", gateway, str(self.port)]
 

@@ -62,7 +62,7 @@ class Answers:
 
 
 class Pacer:
-    """Send the events of one stream on a fixed schedule; a late event does not delay the next ones."""
+    """Sends the events of one stream on a fixed schedule; a late event does not delay the next ones."""
 
     def __init__(self, write: Callable[[bytes], None], nonce: str, events: int, interval: float) -> None:
         self._write = write

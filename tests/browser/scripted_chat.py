@@ -170,7 +170,7 @@ class ScriptedChat:
 
     @property
     def readers(self) -> int:
-        """Return the number of open streams."""
+        """The number of open streams."""
         return len(self.broker.mailboxes)
 
     @contextlib.contextmanager

@@ -128,7 +128,7 @@ async def page_at(url: str) -> AsyncIterator[Page]:
 
 
 def foreign_site() -> Quart:
-    """Serve a site with an empty page."""
+    """Return a site with an empty page."""
     app = Quart(__name__)
 
     @app.get("/attack")

@@ -141,7 +141,7 @@ async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
 
 
 class OtherHeader:
-    """Serve a gateway that expects the token in X-Access-Token, in front of the demonstration gateway."""
+    """A gateway that expects the token in X-Access-Token, in front of the demonstration gateway."""
 
     def __init__(self, app: Quart) -> None:
         self._app = app

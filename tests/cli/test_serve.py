@@ -116,7 +116,7 @@ class Draining:
 
 
 def settings_for(folder: Path, upstream: str) -> Settings:
-    """Write settings with one upstream."""
+    """Return settings with one upstream."""
     path = folder / "proxy.toml"
     path.write_text(SETTINGS.format(key=KEY, upstream=upstream, credential=STATIC, options="", more=""))
     return load_settings(path, {})

@@ -77,7 +77,7 @@ scrape_configs: [{{job_name: llm-token-proxy, static_configs: [{{targets: ["{tar
 
 @contextlib.asynccontextmanager
 async def running(*command: str) -> AsyncIterator[None]:
-    """Run a program until the block ends."""
+    """Run a program during the block."""
     devnull = asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=devnull, stderr=devnull)
     try:
@@ -100,7 +100,7 @@ async def wait_for(session: aiohttp.ClientSession, url: str) -> None:
 
 
 async def load(session: aiohttp.ClientSession, proxy: str, seconds: float) -> None:
-    """Send requests for some time: more and more, then fewer."""
+    """Send requests for some time, first at a growing and then at a falling rate."""
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         while (passed := time.monotonic() - began) < seconds:
@@ -110,7 +110,7 @@ async def load(session: aiohttp.ClientSession, proxy: str, seconds: float) -> No
 
 
 async def ask(session: aiohttp.ClientSession, proxy: str, caller: str) -> None:
-    """Send one request of a caller; some leave early, and some ask for what does not exist."""
+    """Send one request of a caller. Some callers leave early, and some request an unknown path."""
     keys = dict(zip(CALLERS, ("sk-ragflow-4f1c2e9b", "sk-dify-77a0b3d5", "sk-batch-c9e81f02"), strict=True))
     headers = {"Authorization": f"Bearer {keys[caller] if random.random() > 0.02 else 'sk-unknown'}"}
     kind = random.choices(("stream", "embeddings", "leave"), (6, 3, 1))[0]
@@ -152,7 +152,7 @@ async def query(
 
 
 async def measure(minutes: float) -> list[Panel]:
-    """Return the panels with the data of some minutes."""
+    """Return the panels with data of some minutes."""
     gateway, flaky, proxy, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(4))
     python = (sys.executable, "-m", "proxy")
     with tempfile.TemporaryDirectory() as name:

@@ -109,7 +109,7 @@ class Panel:
 
 
 def stacked(series: Sequence[Series]) -> list[Series]:
-    """Add to each line those before it."""
+    """Add the previous lines to each line."""
     totals: dict[float, float] = {}
     lines = []
     for line in series:
@@ -120,7 +120,7 @@ def stacked(series: Sequence[Series]) -> list[Series]:
 
 
 def ceiling(value: float) -> float:
-    """The next larger number of the form 1, 2 or 5 times a power of ten."""
+    """Return the next larger number of the form 1, 2 or 5 times a power of ten."""
     if not value > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -128,7 +128,7 @@ def ceiling(value: float) -> float:
 
 
 def written(value: float, unit: str) -> str:
-    """A value in its unit."""
+    """Format a value in its unit."""
     if not math.isfinite(value):
         return "no data"
     if unit == "percentunit":

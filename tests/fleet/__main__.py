@@ -23,7 +23,7 @@ HEADINGS: Final = (
 
 
 def row(outcomes: Sequence[Outcome]) -> str:
-    """All runs of one attack in a line, and a line for each kind of problem."""
+    """Return the runs of one attack as a line, and a line for each kind of problem."""
     attack = outcomes[0].attack
     errors = sum((outcome.errors for outcome in outcomes), Counter[str]())
     asked = sum(outcome.requests for outcome in outcomes)
@@ -40,7 +40,7 @@ def row(outcomes: Sequence[Outcome]) -> str:
 
 
 def details(outcome: Outcome) -> str:
-    """A run as one line of JSON, with what its problems were."""
+    """Return a run as one line of JSON, with its problems."""
     found = {name: getattr(outcome, name) for name in outcome.__slots__}
     found |= {"attack": outcome.attack.name, "gap": outcome.gap._asdict(), "ended": time.time()}
     return json.dumps(found)
@@ -48,7 +48,7 @@ def details(outcome: Outcome) -> str:
 
 @contextmanager
 def folder(keep: Path | None) -> Iterator[Path]:
-    """Where settings, logs and records go."""
+    """Yield the folder for settings, logs and records."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep
@@ -59,7 +59,7 @@ def folder(keep: Path | None) -> Iterator[Path]:
 
 @asynccontextmanager
 async def busy(processes: int, home: Path) -> AsyncIterator[None]:
-    """Keep the machine busy with processes that only compute."""
+    """Keep the machine busy with processes that compute."""
     async with AsyncExitStack() as stack:
         for number in range(processes):
             command = (sys.executable, "-c", "while True: pass")
@@ -70,7 +70,7 @@ async def busy(processes: int, home: Path) -> AsyncIterator[None]:
 async def attack_fleet(
     attacks: Sequence[Attack], options: argparse.Namespace, home: Path, *, sentinel: bool
 ) -> bool:
-    """Run some attacks on a fleet of their own, and print their rows."""
+    """Run some attacks on a new fleet, and print their rows."""
     passed = True
     async with run_fleet(options.members, home, sentinel=sentinel) as fleet:
         for attack in attacks:
@@ -85,7 +85,7 @@ async def attack_fleet(
 
 
 async def perform_once(fleet: Fleet, attack: Attack, options: argparse.Namespace, number: int) -> Outcome:
-    """One run, whose details are written down as well."""
+    """Run an attack once, and write its details to the file."""
     outcome = await perform(fleet, attack, short=options.short, seconds=options.seconds, number=number)
     with (fleet.home / "outcomes.jsonl").open("a") as out:
         out.write(details(outcome) + "\n")
@@ -93,7 +93,7 @@ async def perform_once(fleet: Fleet, attack: Attack, options: argparse.Namespace
 
 
 async def run(options: argparse.Namespace) -> bool:
-    """Every attack that was asked for; whether all of them passed."""
+    """Run every chosen attack; return whether all passed."""
     chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
     passed = True
     print(f"{options.members} members, {options.load_processes} busy processes\n{HEADINGS}", flush=True)

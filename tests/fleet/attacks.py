@@ -1,4 +1,4 @@
-"""Every attack on the fleet, and what callers may notice of it."""
+"""The attacks on the fleet, and the effects that callers may notice."""
 
 import asyncio
 import math
@@ -25,16 +25,16 @@ from tests.fleet.measure import (
 from tests.fleet.relays import Mode
 
 NO_GAP_SECONDS: Final = 0.5
-"""A gap that is no longer than this counts as none: processes have to share the machine's processors."""
+"""Shorter gaps do not count, because processes share the processors of the machine."""
 LIFE_SECONDS: Final = 5.0
 LONG_LIFE_SECONDS: Final = 300.0
 DELAYS: Final = (0.2, 0.0, 0.6, 1.2)
-"""The seconds that the issuer takes for a token: the runs of an attack take them in turn."""
+"""Seconds that the issuer needs for a token. The runs of an attack use them in turn."""
 SHORTER_DELAYS: Final = (0.2, 0.0, 0.6)
 """For bounds that are shorter than two fetches of 1.2 s, where a hanging fetch is noticed when it takes
 longer than a good one and another one follows; or shorter than one, where a token dies unexpectedly."""
 CATCHABLE: Final = (0.4,)
-"""For attacks that have to catch a member while it fetches."""
+"""For attacks that must hit a member during its fetch."""
 STORM_PACE_SECONDS: Final = 0.05
 
 
@@ -76,20 +76,20 @@ class Scene:
     closing: AsyncExitStack
     begin: float = field(default_factory=time.monotonic)
     hurt: set[str] = field(default_factory=set)
-    """The names of members that cannot be well, because of the attack."""
+    """The names of the members that the attack harms."""
 
     async def behave(self, **behaviour: Any) -> None:
-        """Let the issuer behave otherwise, from now on."""
+        """Change the behaviour of the issuer."""
         usual = {"delay": self.delay, "life": self.life, "true_life": self.true_life}
         await self.fleet.issuer.call("behave", **{**usual, **behaviour})
 
     def hurts(self, member: Member) -> Member:
-        """Expect nothing of a member."""
+        """Expect no good answers from a member."""
         self.hurt.add(member.name)
         return member
 
     async def watch(self) -> None:
-        """Let the attack last."""
+        """Wait for the duration of the attack."""
         await asyncio.sleep(self.seconds)
 
 
@@ -122,7 +122,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run of an attack showed."""
+    """The result of one run of an attack."""
 
     attack: Attack
     requests: int
@@ -130,11 +130,11 @@ class Outcome:
     error_seconds: float
     gap: Gap
     stalled: float
-    """Seconds in which a control had no good answers either."""
+    """Seconds in which a control got no good answers either."""
     fetches: int
     expired: int
     others: Counter[str]
-    """The answers to requests that need not succeed."""
+    """The responses to requests that need not succeed."""
     window: Interval
     problems: tuple[str, ...]
 
@@ -229,26 +229,26 @@ def _judge(
 
 
 async def forbid_while_issuer_is_down(scene: Scene) -> None:
-    """Each member gets a request for a forbidden model now and then, and nobody reaches the issuer."""
+    """Send each member an occasional request for a forbidden model, while no member reaches the issuer."""
     await scene.fleet.switch_ways(scene.fleet.issuer_ways, Mode.REFUSE)
     await scene.fleet.storm(pace=1.0)
     await scene.watch()
 
 
 async def storm(scene: Scene) -> None:
-    """All members get many requests for a forbidden model."""
+    """Send all members many requests for a forbidden model."""
     await scene.fleet.storm(STORM_PACE_SECONDS)
     await scene.watch()
 
 
 async def storm_while_issuer_is_slow(scene: Scene) -> None:
-    """The same, and the issuer takes three seconds for a token."""
+    """Send them while the issuer needs three seconds for a token."""
     await scene.behave(delay=3.0)
     await storm(scene)
 
 
 async def storm_while_issuer_is_down(scene: Scene) -> None:
-    """The same, and the issuer answers 503."""
+    """Send them while the issuer answers 503."""
     await scene.behave(status=503)
     await storm(scene)
 
@@ -271,7 +271,7 @@ def cut_off(mode: Mode) -> Callable[[Scene], Awaitable[None]]:
 
 
 def fetches_hang(count: int) -> Callable[[Scene], Awaitable[None]]:
-    """The issuer revokes all tokens, and the next fetches get no answer."""
+    """Return an attack: the issuer revokes all tokens, and does not answer the next fetches."""
 
     async def attack(scene: Scene) -> None:
         await scene.fleet.no_fetch_runs()
@@ -283,14 +283,14 @@ def fetches_hang(count: int) -> Callable[[Scene], Awaitable[None]]:
 
 
 async def revoke_once(scene: Scene) -> None:
-    """The issuer revokes all tokens."""
+    """Let the issuer revoke all tokens."""
     await scene.fleet.no_fetch_runs()
     await scene.fleet.upstream.call("revoke")
     await scene.watch()
 
 
 async def revoke_twice(scene: Scene) -> None:
-    """It does so again before two seconds have passed, when there is a new token."""
+    """Let it revoke the new token as well, within two seconds."""
     await scene.fleet.no_fetch_runs()
     await scene.fleet.upstream.call("revoke")
     await scene.fleet.next_holder()
@@ -301,12 +301,12 @@ async def revoke_twice(scene: Scene) -> None:
 
 
 async def load_only(scene: Scene) -> None:
-    """Nothing happens, but for what the issuer does by itself."""
+    """Do nothing; only the issuer misbehaves."""
     await scene.watch()
 
 
 async def load_one_alone(scene: Scene) -> None:
-    """The same, for one member that nobody shares a token with."""
+    """Do nothing to a single member, which shares its token with no other."""
     for member in scene.fleet.members[1:]:
         await scene.hurts(member).child.stop()
     scene.begin = time.monotonic()
@@ -314,7 +314,7 @@ async def load_one_alone(scene: Scene) -> None:
 
 
 async def refuse_at_start(scene: Scene) -> None:
-    """Members start while the issuer answers 401, for four seconds after the first fetch."""
+    """Start the members while the issuer answers 401, until four seconds after the first fetch."""
     fleet = scene.fleet
     await scene.behave(status=401, delay=0.0)
     await fleet.stop_members()
@@ -336,14 +336,14 @@ async def refuse_at_start(scene: Scene) -> None:
 
 
 async def kill_holder(scene: Scene) -> None:
-    """A member is killed while it fetches."""
+    """Kill a member during its fetch."""
     holder = scene.hurts(await scene.fleet.next_holder())
     await holder.child.stop()
     await scene.watch()
 
 
 async def stop_holder(scene: Scene) -> None:
-    """A member is stopped while it fetches, and stays so."""
+    """Stop a member during its fetch, for good."""
     holder = scene.hurts(await scene.fleet.next_holder())
     holder.child.send_signal(signal.SIGSTOP)
     scene.closing.callback(holder.child.send_signal, signal.SIGCONT)
@@ -351,7 +351,7 @@ async def stop_holder(scene: Scene) -> None:
 
 
 async def continue_holder(scene: Scene) -> None:
-    """A member is stopped while it fetches, and goes on when its lease is over."""
+    """Stop a member during its fetch, and continue it when its lease has expired."""
     holder = scene.hurts(await scene.fleet.next_holder())
     holder.child.send_signal(signal.SIGSTOP)
     scene.closing.callback(holder.child.send_signal, signal.SIGCONT)
@@ -364,21 +364,21 @@ async def continue_holder(scene: Scene) -> None:
 
 
 async def kill_redis(scene: Scene) -> None:
-    """Redis is killed."""
+    """Kill Redis."""
     scene.closing.push_async_callback(scene.fleet.redis.start)
     await scene.fleet.redis.stop()
     await scene.watch()
 
 
 async def stop_redis(scene: Scene) -> None:
-    """Redis is stopped: its connections stay open, and nothing is answered."""
+    """Stop Redis: its connections stay open, but it does not answer."""
     scene.closing.callback(scene.fleet.redis.resume)
     scene.fleet.redis.pause()
     await scene.watch()
 
 
 async def empty_redis(scene: Scene) -> None:
-    """Redis forgets everything, while a member fetches and again later."""
+    """Empty Redis during a fetch of a member, and again later."""
     await scene.fleet.next_holder()
     await scene.fleet.redis.empty()
     await asyncio.sleep(scene.life / 2)
@@ -387,13 +387,13 @@ async def empty_redis(scene: Scene) -> None:
 
 
 async def slow_redis(scene: Scene) -> None:
-    """Redis answers 0.3 s late."""
+    """Delay the replies of Redis by 0.3 s."""
     await scene.fleet.switch_ways(scene.fleet.redis_ways, Mode.FORWARD, delay=0.3)
     await scene.watch()
 
 
 async def fail_redis_over(scene: Scene) -> None:
-    """Redis is killed, and its replica takes its place at the same address."""
+    """Kill Redis, and let its replica take over its address."""
     fleet = scene.fleet
     replica = await scene.closing.enter_async_context(replica_of(fleet))
     scene.begin = time.monotonic()
@@ -411,13 +411,13 @@ async def fail_redis_over(scene: Scene) -> None:
 
 
 async def fail_redis_over_by_sentinel(scene: Scene) -> None:
-    """The master is killed, and the sentinel promotes its replica."""
+    """Kill the master; Sentinel promotes its replica."""
     await scene.fleet.kill_master()
     await scene.watch()
 
 
 def once_a_life(scene: Scene) -> range:
-    """How many fetches a fleet needs: one each 60 to 75% of a life."""
+    """Return how many fetches a fleet needs: one for each 60 to 75% of a lifetime."""
     seconds, life = scene.seconds, scene.life
     return range(math.floor(seconds / (0.75 * life + scene.delay)), math.ceil(seconds / (0.6 * life)) + 2)
 
@@ -429,14 +429,14 @@ def few(scene: Scene) -> range:
 
 
 def once_more(scene: Scene) -> range:
-    """One fetch for all, beside those that are due."""
+    """Allow one fetch for all members, in addition to those that are due."""
     due = math.ceil(scene.seconds / (0.6 * scene.life)) + 1
     return range(1, due + 2)
 
 
 REDIS: Final = Bound(gap=2.5)
 FORMS: Final = (16.0, 3.5)
-"""Three lives in full, and somewhat less than two in the short form."""
+"""Three lifetimes in full, and somewhat less than two in the short form."""
 
 ATTACKS: Final = (
     *(

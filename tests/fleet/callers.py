@@ -16,7 +16,7 @@ from tests.fleet.measure import NO_ANSWER, Record
 from tests.fleet.remote import serve
 
 TIMEOUT_SECONDS: Final = 30.0
-"""Longer than the service ever lets a caller wait for a token."""
+"""Longer than any wait for a token in the service."""
 _CHAT_PATH: Final = "/v1/chat/completions"
 
 
@@ -43,12 +43,12 @@ class Callers:
         ]
 
     def calm(self, kind: str) -> None:
-        """Send no more requests of a kind; those that are out may still be answered."""
+        """Stop sending requests of a kind; those in progress may still be answered."""
         for task in self._paced.pop(kind, []):
             task.cancel()
 
     async def stop(self, path: str) -> int:
-        """Send no more requests, wait for the answers, write all records to a file; how many there are."""
+        """Stop sending, wait for the responses, write all records to a file, and return their number."""
         for kind in [*self._paced]:
             self.calm(kind)
         if self._open:
@@ -87,7 +87,7 @@ class Callers:
 
 
 async def main() -> None:
-    """Call until the harness closes its end."""
+    """Send requests until the harness closes the pipe."""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     async with (
         aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session,

@@ -1,4 +1,4 @@
-"""The running fleet: starts its parts, gives each attack a fresh credential, collects what callers see."""
+"""The running fleet: starts its parts, gives each attack a new credential, and collects callers' records."""
 
 import functools
 import os
@@ -26,11 +26,11 @@ from tests.ports import free_port
 from tests.redis_server import RedisServer, redis_server
 
 PACE_SECONDS: Final = 0.1
-"""Between two requests to the same target."""
+"""Seconds between two requests to the same target."""
 DIRECT: Final = "upstream"
 STATIC: Final = "static proxy"
 CONTROLS: Final = (DIRECT, STATIC)
-"""The targets that need no fetched token: see the package."""
+"""The targets that need no fetched token; see the docstring of the package."""
 SENTINEL_MASTER: Final = "fleet"
 _SYNC_AT_ONCE: Final = ("--repl-diskless-sync-delay", "0")
 """A master waits five seconds for more replicas by default."""
@@ -87,25 +87,25 @@ class Member:
     child: Child
     settings: Path
     issuer_way: str = ""
-    """The name of its relay to the issuer,"""
+    """The name of its relay to the issuer."""
     redis_way: str = ""
-    """and to Redis."""
+    """The name of its relay to Redis."""
 
 
 @dataclass
 class Load:
-    """What some time under load showed."""
+    """The result of some time under load."""
 
     records: list[Record] = field(default_factory=list)
     stalls: list[Interval] = field(default_factory=list)
-    """When a helper's event loop stalled."""
+    """When the event loop of a helper stalled."""
     waits: dict[str, list[Wait]] = field(default_factory=dict)
     """How long each member waited for a processor."""
 
 
 @dataclass
 class Fleet:
-    """All of it, running."""
+    """A running fleet with all its parts."""
 
     home: Path
     issuer: Remote
@@ -119,20 +119,20 @@ class Fleet:
     issuer_url: str
     sealing_key: str
     sentinel_port: int = 0
-    """Of the sentinel that watches Redis; 0 where there is none."""
+    """The port of the Sentinel that watches Redis; 0 if there is none."""
     epoch: int = 0
-    """Number of the client secret in use."""
+    """The number of the client secret in use."""
     ways: dict[str, int] = field(default_factory=dict)
     """The ports of the relays."""
     replica: RedisServer | None = None
-    """Which the sentinel promotes."""
+    """The replica that Sentinel promotes."""
     _searched: dict[Path, int] = field(default_factory=dict)
     """How far each log has been searched for secrets."""
 
     # --- the members
 
     async def use_new_secret(self) -> None:
-        """Give all members another client secret, and with it a token machine that knows nothing yet."""
+        """Give all members another client secret, and with it an empty cached source."""
         self.epoch += 1
         for member in self.members:
             self.write_settings(member)
@@ -167,7 +167,7 @@ class Fleet:
                 await until(functools.partial(_listens, session, member), f"{member.name} listens")
 
     async def stop_members(self) -> None:
-        """Kill all members, but not the control."""
+        """Kill all members except the control."""
         for member in self.members:
             await member.child.stop()
 
@@ -184,12 +184,12 @@ class Fleet:
     # --- the issuer
 
     async def fetches(self) -> list[dict[str, Any]]:
-        """The fetches with the newest secret so far, in order."""
+        """Return the fetches with the newest secret so far, in order."""
         found: list[dict[str, Any]] = await self.issuer.call("fetches", epoch=self.epoch)
         return found
 
     async def next_holder(self, seconds: float = 30.0) -> Member:
-        """Wait for a fetch that begins from now on; the member that sends it."""
+        """Wait for the next fetch to start, and return the member that sends it."""
         before = len(await self.fetches())
 
         async def has_begun() -> bool:
@@ -210,7 +210,7 @@ class Fleet:
     # --- the ways
 
     async def switch_ways(self, ways: Sequence[str], mode: Mode, delay: float = 0.0) -> None:
-        """Let relays treat their connections another way."""
+        """Switch the mode of relays."""
         await self.relays.call("switch", names=list(ways), mode=mode, delay=delay)
 
     @property
@@ -228,7 +228,7 @@ class Fleet:
         await self.switch_ways(list(self.ways), Mode.FORWARD)
 
     async def kill_master(self) -> None:
-        """Kill the Redis that the sentinel takes for the master at this time."""
+        """Kill the Redis that is the master for Sentinel at this time."""
         assert self.replica is not None
         async with redis.asyncio.Redis(port=self.sentinel_port) as client:
             _, port = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SENTINEL_MASTER)  # type: ignore[no-untyped-call]
@@ -240,7 +240,7 @@ class Fleet:
 
     @asynccontextmanager
     async def load(self) -> AsyncIterator[Load]:
-        """Call all members and the controls while the block runs; what it shows is there after its end."""
+        """Send requests to all members and controls during the block; the result is complete after it."""
         load = Load()
         helpers = (self.issuer, self.upstream, self.relays, self.callers)
         for helper in helpers:
@@ -259,18 +259,18 @@ class Fleet:
         load.stalls = [(begin, end) for one in helpers for begin, end in await one.call("stalls")]
 
     async def storm(self, pace: float, members: Sequence[Member] | None = None) -> None:
-        """Ask members for the forbidden model as well, until `calm` or the end of the load."""
+        """Request the forbidden model from members as well, until `calm` or the end of the load."""
         targets = {member.name: [member.url, KEY] for member in members or self.members}
         await self.callers.call("start", kind=FORBIDDEN, targets=targets, pace=pace)
 
     async def calm(self) -> None:
-        """Ask for the forbidden model no more."""
+        """Stop requesting the forbidden model."""
         await self.callers.call("calm", kind=FORBIDDEN)
 
     # --- the logs
 
     def secrets_in_logs(self) -> list[str]:
-        """The lines of any log of any process, since the last search, that hold a secret."""
+        """Return the log lines of all processes since the last search that contain a secret."""
         canaries = [PREFIX, SECRET, KEY, STATIC_TOKEN, self.sealing_key]
         found = []
         for path in sorted(self.home.rglob("*.log")):
@@ -345,7 +345,7 @@ def _member(number: int, home: Path) -> Member:
 
 @asynccontextmanager
 async def replica_of(fleet: Fleet) -> AsyncIterator[RedisServer]:
-    """A second Redis that follows the first one and is in step with it."""
+    """Run a second Redis that replicates the first one, and wait until it is in sync."""
     home = fleet.home / "replica"
     home.mkdir(exist_ok=True)
     follow = ("--replicaof", "127.0.0.1", str(fleet.redis.port), *_SYNC_AT_ONCE)
@@ -360,14 +360,14 @@ async def replica_of(fleet: Fleet) -> AsyncIterator[RedisServer]:
 
 
 async def promote(replica: RedisServer) -> None:
-    """Let a replica take writes."""
+    """Let a replica accept writes."""
     async with redis.asyncio.Redis.from_url(replica.url) as client:
         await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
 
 
 @asynccontextmanager
 async def _sentinel(fleet: Fleet) -> AsyncIterator[None]:
-    """A replica, and a sentinel that promotes it when Redis is gone."""
+    """Run a replica, and a Sentinel that promotes it when Redis is down."""
     fleet.sentinel_port = free_port()
     path = fleet.home / "sentinel.conf"
     path.write_text(

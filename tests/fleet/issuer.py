@@ -12,7 +12,7 @@ from tests.fleet.remote import serve
 from tests.fleet.tokens import FleetToken
 
 SECRET: Final = "fleet-secret-"
-"""Begins each client secret; the number of the epoch follows."""
+"""The beginning of each client secret; the number of the epoch follows."""
 MEMBER_ADDRESS: Final = "127.0.1."
 """Members reach the issuer from this network: the last number is the member's."""
 
@@ -38,7 +38,7 @@ class Behaviour:
 
 @dataclass
 class Fetch:
-    """One request for a token. `ended` stays 0 until there is an answer, and if there is none."""
+    """A request for a token. `ended` is 0 as long as it is not answered."""
 
     member: int
     epoch: int
@@ -48,7 +48,7 @@ class Fetch:
 
 
 class Issuer:
-    """What the harness calls."""
+    """The methods that the harness calls."""
 
     def __init__(self) -> None:
         self._behaviour = Behaviour()
@@ -58,21 +58,21 @@ class Issuer:
         self.port = 0
 
     def address(self) -> int:
-        """The port of the token endpoint."""
+        """Return the port of the token endpoint."""
         return self.port
 
     def behave(self, **behaviour: Any) -> None:
-        """Answer like this from now on; all that is not given is as by default."""
+        """Set the behaviour for later requests; missing fields get their defaults."""
         self._behaviour = Behaviour(**behaviour)
         self._released.set()
         self._released = asyncio.Event()
 
     def fetches(self, epoch: int) -> list[dict[str, Any]]:
-        """The fetches with a client secret so far, in order."""
+        """Return the fetches with a client secret so far, in order."""
         return [asdict(fetch) for fetch in self._fetches if fetch.epoch == epoch]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Issue a token, or behave badly."""
+        """Issue a token, or misbehave."""
         behaviour, released = self._behaviour, self._released
         epoch = int((await request.json())["appSecret"].removeprefix(SECRET))
         fetch = Fetch(_member(request), epoch, time.monotonic())
@@ -98,7 +98,7 @@ def _member(request: web.Request) -> int:
 
 
 async def main() -> None:
-    """Serve until the harness closes its end."""
+    """Serve until the harness closes the pipe."""
     issuer = Issuer()
     app = web.Application()
     app.router.add_post("/token", issuer.answer)

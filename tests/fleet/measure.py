@@ -1,4 +1,4 @@
-"""What callers noticed: errors, gaps, late tokens; and how much of it a busy machine explains (pure)."""
+"""Errors, gaps and late tokens, and which of them a busy machine explains (pure)."""
 
 import json
 from collections import Counter
@@ -7,17 +7,17 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 STALL_SECONDS: Final = 0.2
-"""A control that gets no good answer for longer has stalled: the machine is busy."""
+"""A control without a good answer for longer has stalled, because the machine is busy."""
 GOOD: Final = "good"
 """The kind of requests that must succeed."""
 NO_ANSWER: Final = 0
-"""The status of a request whose connection broke or whose caller's patience ended."""
+"""The status of a request whose connection broke, or whose caller gave up."""
 
 Interval = tuple[float, float]
 
 
 class Record(NamedTuple):
-    """One request, on the machine's monotonic clock."""
+    """A request, with times of the machine's monotonic clock."""
 
     target: str
     kind: str
@@ -29,40 +29,40 @@ class Record(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether the caller got what it wanted."""
+        """Whether the response is good."""
         return self.status == 200
 
 
 def read_records(text: str) -> list[Record]:
-    """Records as the callers write them, one JSON list a line."""
+    """Read the records that the callers write: one JSON list per line."""
     return [Record(*json.loads(line)) for line in text.splitlines()]
 
 
 def errors_of(records: Iterable[Record]) -> Counter[str]:
-    """How often each status and code came instead of a good answer."""
+    """Count each status and code of bad responses."""
     return Counter(f"{record.status} {record.code}".strip() for record in records if not record.is_good)
 
 
 def without_retry_after(records: Iterable[Record]) -> int:
-    """How many 503s do not say when to try again."""
+    """Count the responses with status 503 and without Retry-After."""
     return sum(record.status == 503 and record.retry_after is None for record in records)
 
 
 def error_span(records: Iterable[Record]) -> float:
-    """Seconds from the first error to the last."""
+    """Return the seconds from the first error to the last."""
     ends = [record.ended for record in records if not record.is_good]
     return max(ends) - min(ends) if ends else 0.0
 
 
 def gaps_between(records: Iterable[Record], window: Interval) -> list[Interval]:
-    """The times between two good answers in a row, from the window's begin to its end."""
+    """Return the times between consecutive good answers, from the start of the window to its end."""
     begin, end = window
     moments = sorted(record.ended for record in records if record.is_good and begin < record.ended < end)
     return [*pairwise([begin, *moments, end])]
 
 
 def stalls_of(controls: Iterable[Sequence[Record]], window: Interval) -> list[Interval]:
-    """The times at which a control got no good answer for long."""
+    """Return the times in which a control got no good answer for long."""
     return [
         (begin, end)
         for records in controls
@@ -72,7 +72,7 @@ def stalls_of(controls: Iterable[Sequence[Record]], window: Interval) -> list[In
 
 
 class Late(NamedTuple):
-    """A token that arrived at the upstream after its announced end."""
+    """A token that arrived at the upstream after its announced expiry."""
 
     member: str
     told: float
@@ -80,7 +80,7 @@ class Late(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A time without a good answer: in all, and without the stalls of the controls."""
+    """A time without a good answer: in total, and without the stalls of the controls."""
 
     net: float
     gross: float = 0.0
@@ -89,7 +89,7 @@ class Gap(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """A time in which a process waited for a processor, for some of it."""
+    """A time, and the part of it in which a process waited for a processor."""
 
     begin: float
     end: float
@@ -110,11 +110,11 @@ class Starvation:
 
     @property
     def seconds(self) -> float:
-        """The length of all stalls."""
+        """The total length of all stalls."""
         return sum(end - begin for begin, end in self.stalls)
 
     def within(self, interval: Interval, target: str) -> float:
-        """Seconds of an interval in which the target's answers were held up."""
+        """Return the seconds of an interval in which something delayed the responses of the target."""
         held_up = _overlap(interval, self.stalls)
         for wait in self._waits.get(target, ()):
             part = max(interval[0], wait.begin), min(interval[1], wait.end)
@@ -143,14 +143,14 @@ class Starvation:
         )
 
     def really_late(self, late: Iterable[Late]) -> list[Late]:
-        """The tokens that arrived late although nothing held them up for as long as they were late."""
+        """Return the tokens that arrived later than the stalls explain."""
         return [
             one for one in late if self.within((one.told, one.arrived), one.member) < one.arrived - one.told
         ]
 
 
 def _merged(intervals: Iterable[Interval]) -> list[Interval]:
-    """Overlapping intervals as one, in order."""
+    """Merge overlapping intervals, and return them in order."""
     merged: list[Interval] = []
     for begin, end in sorted(intervals):
         if merged and begin <= merged[-1][1]:

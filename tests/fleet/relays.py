@@ -26,17 +26,17 @@ class Mode(StrEnum):
 
     FORWARD = "forward"
     HANG = "hang"
-    """It accepts connections, and nothing goes through any of them."""
+    """Accept connections, but forward nothing."""
     REFUSE = "refuse"
-    """Nothing listens at its port, and its connections are gone."""
+    """Listen no longer, and reset all connections."""
     FORBID = "forbid"
-    """It answers each HTTP request with 403, as an outbound proxy with an allow-list does."""
+    """Answer each HTTP request with 403, like an outbound proxy with an allow-list."""
     VANISH = "vanish"
-    """Connection attempts get no answer at all, and its connections are gone."""
+    """Ignore connection attempts, and reset all connections."""
 
 
 class Relay:
-    """One port that leads to another.
+    """A port whose connections are forwarded to another port.
 
     Args:
         target: Host and port.
@@ -55,7 +55,7 @@ class Relay:
         self._flows = asyncio.Event()
 
     async def switch(self, mode: Mode) -> None:
-        """Treat connections another way from now on."""
+        """Switch to another mode."""
         self._mode = mode
         if mode is Mode.HANG:
             self._flows.clear()
@@ -69,7 +69,7 @@ class Relay:
         self._full = self._overfull() if mode is Mode.VANISH else []
 
     def lead_to(self, target: tuple[str, int]) -> None:
-        """Lead to another target, and cut the connections to the one before."""
+        """Forward to another target, and cut the connections to the previous one."""
         self.target = target
         self._cut()
 
@@ -87,7 +87,7 @@ class Relay:
             self.port = self._server.sockets[0].getsockname()[1]
 
     def _overfull(self) -> list[socket.socket]:
-        """A listener whose queue is full: the kernel drops further attempts to connect without an answer."""
+        """Return a listener whose queue is full, so that the kernel ignores further connection attempts."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -140,25 +140,25 @@ class Relay:
 
 
 class Relays:
-    """What the harness calls."""
+    """The methods that the harness calls."""
 
     def __init__(self) -> None:
         self._relays: dict[str, Relay] = {}
 
     async def open(self, name: str, port: int, source: str = "127.0.0.1") -> int:
-        """Open a relay that leads to a port of this machine; its own port."""
+        """Open a relay to a port of this machine, and return the port of the relay."""
         relay = self._relays[name] = Relay(("127.0.0.1", port), source)
         await relay.switch(Mode.FORWARD)
         return relay.port
 
     async def switch(self, names: list[str], mode: str, delay: float = 0.0) -> None:
-        """Switch some relays."""
+        """Switch the mode of some relays."""
         for name in names:
             self._relays[name].delay = delay
             await self._relays[name].switch(Mode(mode))
 
     def lead_to(self, names: list[str], port: int) -> None:
-        """Let some relays lead to another port."""
+        """Let some relays forward to another port."""
         for name in names:
             self._relays[name].lead_to(("127.0.0.1", port))
 

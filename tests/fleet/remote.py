@@ -1,4 +1,4 @@
-"""Helper processes that are steered over their standard input, a line of JSON for each call."""
+"""Helper processes that are controlled through standard input, with a line of JSON for each call."""
 
 import asyncio
 import inspect
@@ -15,7 +15,7 @@ from tests.fleet.starvation import Pulse
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PATIENCE: Final = 60.0
-"""Seconds that a helper may need for one call, also on a busy machine."""
+"""Seconds that a helper may need for one call, even on a busy machine."""
 _LINE_BYTES_MAX: Final = 1 << 26
 
 
@@ -62,7 +62,7 @@ class Child:
             )
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to this process alone."""
+        """Send a signal to this process only."""
         if self.is_running:
             assert self.process is not None
             self.process.send_signal(number)
@@ -79,7 +79,7 @@ class Child:
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out variables that would change settings or send loopback traffic through a web proxy."""
+    """Return the environment without variables that affect settings or set a web proxy."""
     return {
         name: value
         for name, value in environment.items()
@@ -102,7 +102,7 @@ class Remote(Child):
         self._turn = asyncio.Lock()
 
     async def call(self, method: str, **arguments: Any) -> Any:
-        """Call a method of the helper's object and give its result."""
+        """Call a method of the helper's object, and return its result."""
         assert self.process is not None
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -115,7 +115,7 @@ class Remote(Child):
 
 @asynccontextmanager
 async def running(child: Child) -> AsyncIterator[None]:
-    """Run a process while the block runs."""
+    """Run a process during the block."""
     try:
         await child.start()
         yield
@@ -152,7 +152,7 @@ async def _answer_calls(target: object, pulse: Pulse) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = PATIENCE) -> None:
-    """Ask again and again until the condition holds."""
+    """Wait until a condition holds."""
     try:
         async with asyncio.timeout(seconds):
             while not await condition():  # noqa: ASYNC110  the condition asks another process

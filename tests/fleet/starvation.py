@@ -1,4 +1,4 @@
-"""How long processes waited for a processor, so that a busy machine is not taken for a slow service."""
+"""How long processes waited for a processor, to distinguish a busy machine from a slow service."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from tests.fleet.measure import Wait
 
 SAMPLE_SECONDS: Final = 0.05
 LATE_SECONDS: Final = 0.1
-"""A helper whose event loop is later than this has stalled."""
+"""A longer delay of a helper's event loop counts as a stall."""
 
 
 def run_queue_seconds(pid: int) -> float:
@@ -27,13 +27,13 @@ def run_queue_seconds(pid: int) -> float:
 
 
 class Pulse:
-    """Notices when the event loop it runs on stalls."""
+    """Records stalls of the event loop on which it runs."""
 
     def __init__(self) -> None:
         self.stalls: list[tuple[float, float]] = []
 
     async def beat(self) -> None:
-        """Watch the loop until cancelled."""
+        """Watch the loop until it is cancelled."""
         while True:
             begin = time.monotonic()
             await asyncio.sleep(SAMPLE_SECONDS)

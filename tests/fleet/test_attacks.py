@@ -18,14 +18,14 @@ MEMBERS: Final = 3
 ELSEWHERE: Final = frozenset(
     {"steady-0", "steady-0.6", "storm-issuer-slow", "one-fetch-hangs", "holder-stopped", "dies-early-alone"}
 )
-"""Attacks that others of the short forms resemble."""
+"""Attacks that resemble others in their short forms."""
 
 pytestmark = [pytest.mark.fleet, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
-    """A fleet for all attacks of a worker; each attack begins with members that know no token."""
+    """A fleet for all attacks of a worker; each attack starts with members without tokens."""
     async with run_fleet(MEMBERS, tmp_path_factory.mktemp("fleet")) as fleet:
         yield fleet
 

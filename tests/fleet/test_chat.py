@@ -34,7 +34,7 @@ from tests.redis_server import RedisServer, redis_server
 DIALOGUES: Final = int(os.environ.get("PROXY_TEST_DIALOGUES", "20"))
 AT_ONCE: Final = 5
 END_SECONDS: Final = paced(15.0)
-"""How long a dialogue may take to end once all processes are back."""
+"""How long a dialogue may take to end after all processes have restarted."""
 CUT_OFF: Final = render_block("error", notices.CUT_OFF.text)
 ENDS: Final = frozenset({"done", "stopped", "failed"})
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.fleet, pytest.mark.xdist_group("chat"), pytest.mark.ti
 
 @dataclass
 class Member:
-    """A process that can be killed, and started again on the same port."""
+    """A process that can be killed and restarted on the same port."""
 
     path: Path
     port: int = field(default_factory=free_port)
@@ -53,17 +53,17 @@ class Member:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The address of the process."""
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the process, and wait until it listens."""
         command = (sys.executable, "-c", SERVICE, str(self.path), str(self.port))
         self.process = await self.stack.enter_async_context(running(*command))
         assert await address_of(self.process) == self.url
 
     async def restart(self, seconds: float) -> None:
-        """Kill it, and start it again after a while."""
+        """Kill the process, and restart it after a while."""
         assert self.process is not None
         self.process.kill()
         await self.stack.aclose()
@@ -71,7 +71,7 @@ class Member:
         await self.start()
 
     async def pause(self, seconds: float) -> None:
-        """Stop it for a while."""
+        """Stop the process for a while."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
@@ -88,7 +88,7 @@ class Chat:
 
 @pytest_asyncio.fixture
 async def chat(gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Chat]:
-    """A chat whose answers take some seconds."""
+    """Run a chat whose answers take some seconds."""
     gateway.gateway.options = type(gateway.gateway.options)(word_delay=0.03)
     async with redis_server(tmp_path, *DURABLE) as redis, AsyncExitStack() as stack:
         path = tmp_path / "chat.toml"
@@ -234,7 +234,7 @@ class Round:
 
 
 def text_of(shown: list[str]) -> str:
-    """The text of blocks. After a pause of the model, the same text is cut in other places."""
+    """Return the text of blocks: after a pause of the model, the same text is split in other places."""
     return re.sub(r"<[^>]*>|\s", "", "".join(shown))
 
 

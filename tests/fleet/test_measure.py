@@ -1,4 +1,4 @@
-"""What counts as a gap and as an error, on made-up records."""
+"""What counts as a gap and as an error, with invented records."""
 
 from itertools import chain
 
@@ -22,17 +22,17 @@ WINDOW = (0.0, 10.0)
 
 
 def good(*moments: float, target: str = "a") -> list[Record]:
-    """Good answers at these moments."""
+    """Return good answers at these times."""
     return [Record(target, "good", moment - 0.01, moment, 200, "", None) for moment in moments]
 
 
 def steady(begin: float, end: float, target: str = "a") -> list[Record]:
-    """A good answer each tenth of a second."""
+    """Return a good answer every tenth of a second."""
     return good(*(begin + step / 10 for step in range(round((end - begin) * 10))), target=target)
 
 
 def bad(ended: float, status: int, code: str = "", retry_after: str | None = None) -> Record:
-    """An answer that is none of the good ones."""
+    """Return a bad answer."""
     return Record("a", "good", ended - 0.01, ended, status, code, retry_after)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 PREFIX: Final = "flt-"
-"""Begins each token, so that a token in a log can be found."""
+"""The beginning of each token, by which a token in a log is found."""
 _KEY: Final = b"the issuer and the upstream of the fleet tests share this key"
 
 
@@ -33,7 +33,7 @@ class FleetToken:
     dies: float
 
     def encode(self) -> str:
-        """The token as it is sent."""
+        """Return the token as it is sent."""
         text = f"{self.epoch}-{self.serial}-{self.born:.3f}-{self.told:.3f}-{self.dies:.3f}"
         return f"{PREFIX}{text}-{_signature(text)}"
 

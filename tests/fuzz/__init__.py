@@ -1,1 +1,1 @@
-"""Random requests, random cancels, upstreams that misbehave: no caller may get a byte of another's answer."""
+"""Random requests, random disconnects and misbehaving upstreams: no caller may get a foreign byte."""

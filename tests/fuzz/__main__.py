@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def line(tally: Tally, name: str) -> str:
-    """What became of the requests, in a line."""
+    """Return the results of the requests in one line."""
     reused = tally.upstream_requests - tally.connections
     return (
         f"{name:<10}{tally.asked:>8} requests {tally.cancelled:>6} cancelled {tally.own:>7} got their nonce"

@@ -1,4 +1,4 @@
-"""What one request is and what becomes of it, drawn from the seed and its number alone."""
+"""A request and its fate, both drawn from the seed and the number of the request."""
 
 import random
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import Final
 from tests.misbehaving_upstreams import MISBEHAVIOURS, Script, honest
 
 PLANTED: Final = b"GET /v1/planted?nonce=%s HTTP/1.1\r\nHost: x\r\n\r\n"
-"""A body that an upstream may take for a request."""
+"""A body that an upstream may mistake for a request."""
 HONESTY: Final = (0.3, 0.9, 0.99, 0.999)
-"""Shares of sound answers; an upstream has another one in each round."""
+"""Shares of correct responses; each round of an upstream has another one."""
 CANCEL_SECONDS_MAX: Final = 0.03
 
 
@@ -31,7 +31,7 @@ class Call:
     cancel_after: float | None
 
     def written(self) -> Iterator[bytes]:
-        """The request in the pieces in which it is written."""
+        """Yield the request in the pieces in which it is written."""
         if len(self.body) == 1:
             yield self.head + b"Content-Length: %d\r\n\r\n" % len(self.body[0]) + self.body[0]
             return
@@ -80,5 +80,5 @@ def draw_call(seed: int, number: int, cancels: float, key: str) -> Call:
 
 
 def draw_script(honesty: float, draw: random.Random) -> Script:
-    """How an upstream treats one request."""
+    """Return how an upstream treats one request."""
     return honest if draw.random() < honesty else draw.choice(MISBEHAVIOURS)

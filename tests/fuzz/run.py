@@ -1,4 +1,4 @@
-"""One round: a fresh proxy in front of two upstreams, and callers that each keep a connection to it."""
+"""One round: a new proxy in front of two upstreams, and callers with one connection each."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.pace import paced
 KEY: Final = "sk-fuzz-51b3a9"
 CALLERS: Final = 24
 GIVE_UP_SECONDS: Final = paced(1.0)
-"""Some upstreams never end an answer; after this a caller leaves."""
+"""After this time a caller leaves, because some upstreams never end a response."""
 SETTINGS: Final = """
 [access]
 [[access.keys]]
@@ -47,21 +47,21 @@ held_body_bytes = 100
 
 @dataclass
 class Tally:
-    """What became of the requests."""
+    """The results of the requests."""
 
     asked: int = 0
     cancelled: int = 0
     own: int = 0
-    """Requests whose caller found its own nonce in the answer."""
+    """Requests whose caller found its own nonce in the response."""
     connections: int = 0
-    """Accepted by the upstreams."""
+    """Connections that the upstreams accepted."""
     upstream_requests: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     foreign: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Nonces of callers, with the nonces of others that they found."""
+    """Nonces of callers, with the foreign nonces that they found."""
 
     def add(self, other: "Tally") -> None:
-        """Count another round as well."""
+        """Add the results of another round."""
         self.asked += other.asked
         self.cancelled += other.cancelled
         self.own += other.own
@@ -100,7 +100,7 @@ async def run_round(seed: int, number: int, calls: range, cancels: float) -> Tal
 
 
 async def _caller(url: str, seed: int, left: Iterator[int], cancels: float, tally: Tally) -> None:
-    """Send one request after the other; the iterator is shared by all callers."""
+    """Send one request after the other, from an iterator that all callers share."""
     host, port = url.removeprefix("http://").split(":")
     reader: asyncio.StreamReader | None = None
     writer: asyncio.StreamWriter | None = None
@@ -128,7 +128,7 @@ async def _caller(url: str, seed: int, left: Iterator[int], cancels: float, tall
 async def _exchange(
     call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, got: bytearray
 ) -> bool:
-    """Send a request and read its answer; whether the connection can be used again."""
+    """Send a request and read its response; return whether the connection can be reused."""
     for piece in call.written():
         writer.write(piece)
         await asyncio.sleep(0)
@@ -155,7 +155,7 @@ def _judge(call: Call, got: bytes, tally: Tally) -> None:
 
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Drop all log lines: broken upstreams cause many."""
+    """Discard all log lines, because broken upstreams cause many."""
     logging.disable(logging.CRITICAL)
     structlog.configure(processors=[_drop])
     try:
@@ -170,7 +170,7 @@ def _drop(*_: object) -> str:
 
 
 def rounds(requests: int, size: int) -> Iterator[tuple[int, range]]:
-    """Number and calls of each round."""
+    """Yield the number and the calls of each round."""
     for number in itertools.count():
         calls = range(number * size, min(requests, (number + 1) * size))
         if not calls:

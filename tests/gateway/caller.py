@@ -35,7 +35,7 @@ class Caller:
     async def asking(
         self, path: str, *parts: bytes, method: str = "POST"
     ) -> AsyncIterator[TestHTTPConnectionProtocol]:
-        """Send a request in parts, and leave receiving the response to the block."""
+        """Send a request in parts; the block receives the response."""
         async with self.client.request(path, method=method, headers=self.headers) as connection:
             for part in parts:
                 await connection.send(part)

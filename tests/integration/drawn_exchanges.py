@@ -1,4 +1,4 @@
-"""Exchanges drawn at random: a request of OpenAI's API as clients write it, and what an upstream may say."""
+"""Random exchanges: a request of OpenAI's API as clients write it, and a possible response."""
 
 import json
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ EVENTS: Final = b"text/event-stream"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, and how its body is framed: whole with its length, or in chunks."""
+    """A request, and the framing of its body: a length, or chunks."""
 
     method: str
     mount: bytes
@@ -50,11 +50,11 @@ class Asked:
 
     @property
     def target(self) -> bytes:
-        """The endpoint with its query, as both sides see it."""
+        """The endpoint with its query, which both sides see."""
         return self.endpoint + (b"?" + self.query if self.query else b"")
 
     def written(self, key: str) -> bytes:
-        """The request as it goes over the wire."""
+        """The bytes of the request."""
         own = [
             (b"Host", b"proxy.localhost"),
             (b"Authorization", b"Bearer " + key.encode()),
@@ -72,27 +72,27 @@ class Asked:
 
 @dataclass(frozen=True)
 class Told:
-    """One answer, its body in the pieces in which it is written."""
+    """A response; its body in the pieces in which it is written."""
 
     status: int
     headers: Pairs
     pieces: list[bytes]
     framing: str = "length"
-    """`length`, `chunked`, or `close`: it ends with the connection."""
+    """`length`, `chunked`, or `close`, if it ends with the connection."""
 
     @property
     def body(self) -> bytes:
-        """All of it."""
+        """The whole body."""
         return b"".join(self.pieces)
 
     @property
     def is_events(self) -> bool:
-        """Whether it calls itself an event stream."""
+        """Whether its content type is an event stream."""
         return (b"content-type", EVENTS) in self.headers
 
     @property
     def head(self) -> bytes:
-        """The answer's head as it goes over the wire."""
+        """The bytes of the head."""
         framing = {
             "length": [(b"Content-Length", b"%d" % len(self.body))],
             "chunked": [(b"Transfer-Encoding", b"chunked")],
@@ -104,25 +104,25 @@ class Told:
 
 
 def head(line: bytes, pairs: Pairs) -> bytes:
-    """A message's head."""
+    """Return the head of a message."""
     return b"\r\n".join([line, *(name + b": " + value for name, value in pairs), b"", b""])
 
 
 def chunked(pieces: list[bytes]) -> bytes:
-    """A body's chunks, without the last one."""
+    """Return a body as chunks, without the last one."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
 
 
 @st.composite
 def cut(draw: st.DrawFn, body: bytes) -> list[bytes]:
-    """The same bytes in pieces, none of them empty."""
+    """Draw non-empty pieces of the same bytes."""
     ends = sorted(set(draw(st.lists(st.integers(1, max(1, len(body) - 1)), max_size=5)))) if body else []
     pieces = [body[start:end] for start, end in zip([0, *ends], [*ends, len(body)], strict=True)]
     return [piece for piece in pieces if piece]
 
 
 def headers(names: tuple[bytes, ...], *odd: bytes) -> st.SearchStrategy[Pairs]:
-    """Any of these, repeated or not, with any text as value, or one of the odd ones."""
+    """Draw some of these headers, perhaps repeated, with any text or an odd value."""
     letters = st.characters(min_codepoint=0x20, max_codepoint=0x9FFF, exclude_categories=["C", "Z"])
     value = st.text(letters | st.just(" "), max_size=16).map(lambda text: text.strip(" ").encode())
     values = st.one_of(value, *map(st.just, odd))
@@ -150,14 +150,14 @@ KEYS: Final = STRINGS | st.sampled_from(['"model"', '"stream"', '"messages"', '"
 
 
 def arrays(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Arrays, oddly spaced."""
+    """Draw arrays with odd spaces."""
     return st.tuples(SPACE, st.lists(inner, max_size=3)).map(
         lambda parts: "[" + f"{parts[0]},".join(parts[1]) + "]"
     )
 
 
 def objects(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Objects, oddly spaced, with keys in any order, some of them twice."""
+    """Draw objects with odd spaces, and keys in any order, some of them twice."""
     pair = st.tuples(KEYS, SPACE, inner).map(lambda parts: f"{parts[0]}{parts[1]}:{parts[1]}{parts[2]}")
     return st.tuples(SPACE, st.lists(pair, max_size=4)).map(
         lambda parts: "{" + f"{parts[0]},".join(parts[1]) + "}"
@@ -198,7 +198,7 @@ STREAMS: Final = st.tuples(st.lists(EVENT, max_size=5).map(b"".join), LAST).map(
 
 @st.composite
 def requests(draw: st.DrawFn) -> Asked:
-    """Any request that is relayed."""
+    """Draw any request that is relayed."""
     kind = draw(
         st.sampled_from(
             [None, b"application/octet-stream", b"multipart/form-data; boundary=b", b"application/json"]
@@ -220,7 +220,7 @@ def requests(draw: st.DrawFn) -> Asked:
 
 @st.composite
 def answers(draw: st.DrawFn) -> Told:
-    """Any answer that is relayed."""
+    """Draw any response that is relayed."""
     status = draw(st.sampled_from(STATUSES))
     kind = draw(st.sampled_from([None, b"application/json", b"audio/mpeg", EVENTS, EVENTS]))
     body = draw(STREAMS if kind == EVENTS else JSON | st.binary(max_size=400))

@@ -1,4 +1,4 @@
-"""An upstream and a token endpoint that fail as they are asked to."""
+"""An upstream and a token endpoint that fail as the request demands."""
 
 import asyncio
 import contextlib
@@ -18,16 +18,16 @@ LONG_EVENTS: Final = 256
 LONG_EVENT: Final = EVENT.replace(b'"x"', b'"%s"' % (b"x" * 1024))
 TICK_SECONDS: Final = 0.1
 PAUSED_SECONDS: Final = 0.5
-"""An upstream that cannot write for this long has been paused."""
+"""An upstream that cannot write for this long is paused by backpressure."""
 
 
 class FaultyUpstream:
-    """Fails as the model of the request says, and closes the connection."""
+    """An upstream that fails as the model of the request demands, and closes the connection."""
 
     def __init__(self, elsewhere: str) -> None:
         self.elsewhere = elsewhere
         self.revoked: dict[str, str] = {}
-        """The first token that came with each model."""
+        """The first token of each model."""
         self.is_down = False
         self.sent = Counter[str]()
         self.paused = 0

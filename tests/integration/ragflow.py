@@ -35,14 +35,14 @@ Json = dict[str, Any]
 
 @dataclass
 class Place:
-    """The proxy before an upstream, and RAGFlow's connection to it."""
+    """The proxy in front of an upstream, and RAGFlow's connection to it."""
 
     proxy: RunningProxy
     upstream: RawUpstream
     caller: RawCaller
 
     async def ask(self, body: Json, path: str = CHAT, *headers: str) -> tuple[RawAnswer, bytes]:
-        """Post JSON as its clients do: `Accept` names JSON, for streams too."""
+        """Post JSON as RAGFlow's clients do: `Accept` names JSON, even for streams."""
         said = json.dumps(body, ensure_ascii=False).encode()
         await self.caller.send("POST", path, JSON, "Accept: application/json", *headers, body=said)
         head = await self.caller.answer()
@@ -50,7 +50,7 @@ class Place:
 
     @property
     def sent_up(self) -> Json:
-        """What the upstream was asked last."""
+        """The last request to the upstream."""
         body = json.loads(self.upstream.requests[-1].body)
         assert isinstance(body, dict)
         return body
@@ -60,7 +60,7 @@ class Place:
 async def ragflow_before(
     run_proxy: RunProxy, script: Script, options: str = RAGFLOW, more: str = ""
 ) -> AsyncIterator[Place]:
-    """Serve a script, and the proxy before it."""
+    """Serve a script, and the proxy in front of it."""
     async with (
         raw_upstream(script) as upstream,
         run_proxy(upstream.url, options=options, more=ONE_UPSTREAM + more) as proxy,
@@ -70,7 +70,7 @@ async def ragflow_before(
 
 
 def whole(answer: object, status: str = "200 OK", *headers: str) -> Script:
-    """An upstream that answers with this JSON."""
+    """Return an upstream that answers with this JSON."""
 
     async def script(talk: Conversation) -> None:
         await talk.answer(json.dumps(answer).encode(), JSON, *headers, status=status)
@@ -79,7 +79,7 @@ def whole(answer: object, status: str = "200 OK", *headers: str) -> Script:
 
 
 def streamed(*events: object) -> Script:
-    """An upstream that streams these chunks; bytes as they are."""
+    """Return an upstream that streams these chunks; bytes stay unchanged."""
 
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
@@ -96,7 +96,7 @@ def streamed(*events: object) -> Script:
 
 
 def chunk(finish: str | None = None, *, usage: Json | None = None, **delta: Any) -> Json:
-    """One chunk with one choice."""
+    """Return a chunk with one choice."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return {
         "id": "1",
@@ -107,7 +107,7 @@ def chunk(finish: str | None = None, *, usage: Json | None = None, **delta: Any)
 
 
 def message(usage: Json | None = USAGE, **fields: Any) -> Json:
-    """A whole answer."""
+    """Return a whole answer."""
     choice = {"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": "stop"}
     return {
         "id": "1",
@@ -121,11 +121,11 @@ def message(usage: Json | None = USAGE, **fields: Any) -> Json:
 
 
 class ErrorShown(Exception):
-    """What its users see after `**ERROR**`."""
+    """The message that users see after `**ERROR**`."""
 
 
 def chunks(body: bytes) -> list[Json]:
-    """The chunks of a stream, as the SDK gives them; the end marker is not required."""
+    """Return the chunks of a stream, as the SDK does; the end marker is not required."""
     found = []
     for line in body.decode().split("\n"):
         said = line.removeprefix("data:").strip()
@@ -141,7 +141,7 @@ def chunks(body: bytes) -> list[Json]:
 
 
 def chat_stream(body: bytes) -> tuple[str, int]:
-    """The text, and the sum of the totals of all chunks."""
+    """Return the text, and the sum of the totals of all chunks."""
     text, tokens = "", 0
     for each in chunks(body):
         tokens += (each.get("usage") or {}).get("total_tokens", 0)
@@ -151,7 +151,7 @@ def chat_stream(body: bytes) -> tuple[str, int]:
 
 
 def vision_stream(body: bytes) -> str:
-    """The first choice of every chunk is read, and usage beside a text that ends."""
+    """Read the first choice of every chunk, and the usage next to the last text."""
     text = ""
     for each in chunks(body):
         choice = each["choices"][0]
@@ -162,7 +162,7 @@ def vision_stream(body: bytes) -> str:
 
 
 def tool_stream(body: bytes) -> dict[int, str]:
-    """Every call's arguments by its index."""
+    """Return the arguments of every call by its index."""
     calls: dict[int, str] = {}
     for each in chunks(body):
         if not each["choices"]:
@@ -174,19 +174,19 @@ def tool_stream(body: bytes) -> dict[int, str]:
 
 
 def chat(body: bytes) -> str:
-    """The text of a whole answer."""
+    """Return the text of a whole answer."""
     content = json.loads(body)["choices"][0]["message"]["content"]
     assert isinstance(content, str)
     return content
 
 
 def vision(body: bytes) -> tuple[str, int]:
-    """The text of a whole answer, whose total is required."""
+    """Return the text of a whole answer, which must have a total."""
     return chat(body), json.loads(body)["usage"]["total_tokens"] + 0
 
 
 def tools(body: bytes) -> dict[int, str]:
-    """The calls of a whole answer; up to v0.24 each needs its index. Without any, a text is required."""
+    """Return the calls of a whole answer, up to v0.24 each with its index. Without calls, require a text."""
     said = json.loads(body)["choices"][0]["message"]
     if not said.get("tool_calls"):
         said["content"].strip()
@@ -194,7 +194,7 @@ def tools(body: bytes) -> dict[int, str]:
 
 
 def vectors(body: bytes) -> tuple[list[list[float]], int]:
-    """Vectors by index, and up to v0.25.6 in the order of the list; null is no total, absent is."""
+    """Return vectors by index, up to v0.25.6 in the order of the list. The total may be absent, not null."""
     answer = json.loads(body)
     ordered = sorted(answer["data"], key=lambda item: item["index"])
     assert ordered == answer["data"]
@@ -213,10 +213,10 @@ _KINDS: Final = {
     "CONNECTION": ("connect", "network", "unreachable", "dns"),
 }
 RETRIED: Final = {"RATE_LIMIT", "SERVER"}
-"""After 20 to 300 seconds, up to five times."""
+"""Kinds of errors after which it retries up to five times, after 20 to 300 seconds."""
 
 
 def kind_of(error: str) -> str:
-    """How an error is sorted: by its words, the first kind that matches."""
+    """Return the kind of an error: the first one that matches its words."""
     told = error.lower()
     return next((kind for kind, words in _KINDS.items() if any(word in told for word in words)), "OTHER")

@@ -1,4 +1,4 @@
-"""Bodies in the log: not unless asked for, then both of them, up to their limit."""
+"""Bodies in the log: none by default, and otherwise both, up to their limit."""
 
 from tests.conftest import RunProxy
 from tests.raw_caller import raw_caller
@@ -9,7 +9,7 @@ EVENTS = [b'data: {"a": 1}\n\n', b"data: [DONE]\n\n"]
 
 
 async def stream(talk: Conversation) -> None:
-    """A short stream."""
+    """Answer with a short stream."""
     await talk.start_stream()
     for event in EVENTS:
         await talk.chunk(event)
@@ -17,7 +17,7 @@ async def stream(talk: Conversation) -> None:
 
 
 async def logged(run_proxy: RunProxy, more: str) -> list[dict[str, object]]:
-    """The lines of one streamed chat."""
+    """Return the log lines of one streamed chat."""
     async with (
         raw_upstream(stream) as upstream,
         run_proxy(upstream.url, more=more) as proxy,

@@ -21,7 +21,7 @@ from tests.pace import PATIENCE
 from tests.tls_servers import listening, make_certificate
 
 SECRET = "canary-secret-91bc"
-"""In every request for a token, in the query too: no message may show it."""
+"""A secret in the body and query of every request for a token, which no message may contain."""
 
 ACCESS = '[[access.keys]]\nname = "ragflow"\nkey = "sk-a-long-key-of-mine"\n'
 UPSTREAM = '[upstreams.chat]\nbase_url = "http://127.0.0.1:9/v1"\ncredential = "corp"\n'
@@ -30,7 +30,7 @@ SOUND = ACCESS + UPSTREAM + STATIC
 
 
 def corp(url: str, *lines: str) -> str:
-    """A credential that an endpoint gives."""
+    """Return a credential with a token endpoint."""
     more = "".join(f"{line}\n" for line in lines)
     return (
         f'[credentials.corp]\nsource = "http"\nurl = "{url}/token?s={SECRET}"\njson = {{ appSecret = "{SECRET}" }}\n'
@@ -39,7 +39,7 @@ def corp(url: str, *lines: str) -> str:
 
 
 def upstream(url: str, *lines: str) -> str:
-    """An upstream with a static token."""
+    """Return an upstream with a static token."""
     return (
         ACCESS
         + UPSTREAM.replace("http://127.0.0.1:9/v1", url)
@@ -60,12 +60,12 @@ class Setup:
 
 
 def token(name: str, url: str, *says: str, more: tuple[str, ...] = (), status: int = 1) -> Setup:
-    """The command `token`, with this endpoint."""
+    """Return a set-up of the command `token` with this endpoint."""
     return Setup(name, ACCESS + UPSTREAM + corp(url, *more), says, ("token", "corp"), status)
 
 
 def online(name: str, url: str, *says: str, more: tuple[str, ...] = ()) -> Setup:
-    """The command `check --online`, with this upstream."""
+    """Return a set-up of the command `check --online` with this upstream."""
     return Setup(name, upstream(url, *more), says, ("check", "--online"), 1)
 
 
@@ -133,7 +133,7 @@ SETUPS = [
 def answers(
     head: str, body: str = ""
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """Answer every request with this."""
+    """Return a server that answers every request with these bytes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -145,7 +145,7 @@ def answers(
 
 
 async def answers_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A server without TLS, to which a TLS client's first bytes are a bad request."""
+    """Answer like a server without TLS, for which the first bytes of a TLS client are a bad request."""
     await reader.read(1)
     writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
     await writer.drain()
@@ -185,7 +185,7 @@ SERVERS: dict[str, Any] = {
 
 @pytest.fixture
 async def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, object]]:
-    """The ports of servers that fail, each in its way, and the certificates of those with TLS."""
+    """Serve all kinds of failures; yield the ports, and the certificates of servers with TLS."""
     known = socket.getaddrinfo
 
     def look_up(host: Any, *args: Any, **options: Any) -> Any:
@@ -238,7 +238,7 @@ async def test_a_broken_setup_says_what_is_wrong_and_what_to_do(
 
 
 async def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit status, output and messages of a command. `serve` handles signals, so it gets its own process."""
+    """Run a command; return exit status, output and messages. `serve` runs in a process, because it handles signals."""
     if arguments[0] != "serve":
         status = await asyncio.to_thread(main, arguments)
         said = capsys.readouterr()

@@ -46,7 +46,7 @@ ODD_JSON: Final = b' {"z":1.10,"a":1E5 ,"a":-0,"model":"m\\u00e9","n":[100000000
 
 @dataclass
 class Bench:
-    """The running proxy between a caller and an upstream that both look at the raw bytes."""
+    """The running proxy between a caller and an upstream, both of which see the raw bytes."""
 
     url: str = ""
     upstream: RawUpstream = field(default_factory=RawUpstream)
@@ -67,7 +67,7 @@ class Bench:
             talk.writer.close()
 
     async def exchange(self, asked: Asked, told: Told) -> None:
-        """Send a request, give an answer, and compare both ends of both."""
+        """Send a request, answer it, and compare what both ends sent and received."""
         self.told = told
         self.upstream.requests.clear()
         async with asyncio.timeout(PATIENCE), raw_caller(self.url) as caller:
@@ -81,14 +81,14 @@ class Bench:
 
 
 async def body_of(caller: RawCaller, answer: RawAnswer, method: str) -> bytes:
-    """The body that the caller gets; some answers have none by definition (RFC 9112 6.3)."""
+    """Return the body that the caller gets; some responses have none by definition (RFC 9112 6.3)."""
     if method == "HEAD" or answer.status in BODILESS:
         return b""
     return await caller.body(answer)
 
 
 def assert_arrived(received: Received, asked: Asked) -> None:
-    """The upstream got the request as it was sent, but for the headers of this hop."""
+    """Check that the upstream received the request as it was sent, except for the headers of this hop."""
     line, *lines = received.head.split(b"\r\n")[:-2]
     assert line == b"%s /v1/%s HTTP/1.1" % (asked.method.encode(), asked.target)
     assert others([split(one) for one in lines], OWN_UP) == asked.headers
@@ -96,7 +96,7 @@ def assert_arrived(received: Received, asked: Asked) -> None:
 
 
 def assert_came_down(answer: RawAnswer, body: bytes, asked: Asked, told: Told) -> None:
-    """The caller got the answer as it was given, but for the headers of this hop and of streams."""
+    """Check that the caller received the response as it was sent, except for headers of this hop."""
     assert answer.status == told.status
     own = OWN_DOWN | (OF_STREAMS if told.is_events else set())
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
@@ -108,19 +108,19 @@ def assert_came_down(answer: RawAnswer, body: bytes, asked: Asked, told: Told) -
 
 
 def split(line: bytes) -> tuple[bytes, bytes]:
-    """Name and value of a header's line."""
+    """Return the name and the value of a header line."""
     name, _, value = line.partition(b":")
     return name, value.strip(b" \t")
 
 
 def others(pairs: Pairs, own: set[bytes]) -> Pairs:
-    """The headers that are not the proxy's own, in their order."""
+    """Return the headers without those of the proxy, in order."""
     return [(name.lower(), value) for name, value in pairs if name.lower() not in own]
 
 
 @asynccontextmanager
 async def bench(run_proxy: RunProxy) -> AsyncIterator[Bench]:
-    """Put the proxy between the two."""
+    """Run the proxy between the two."""
     made = Bench()
     async with raw_upstream(made.say) as made.upstream, run_proxy(made.upstream.url, more=SMALL) as proxy:
         made.url = proxy.url

@@ -17,7 +17,7 @@ CHAT = '[chat]\nrate = "1000/second"\n'
 
 
 def chunk(*, reasoning: str = "", content: str = "", finish: str | None = None) -> bytes:
-    """An event as Spark's X1 writes it."""
+    """Return an event as Spark's X1 writes it."""
     delta = {"role": "assistant", "reasoning_content": reasoning, "content": content}
     choice = {"delta": delta, "index": 0, "finish_reason": finish}
     return b"data:" + json.dumps({"code": 0, "message": "Success", "choices": [choice]}).encode() + b"\n\n"
@@ -27,7 +27,7 @@ DONE = b"data:[DONE]\n\n"
 
 
 def says(*events: bytes) -> Script:
-    """An upstream that says this, every time."""
+    """Return an upstream that always sends this answer."""
 
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
@@ -45,7 +45,7 @@ ANSWER = says(chunk(reasoning="想一想。\n"), chunk(content="你好\n"), chun
 async def chatting(
     run_proxy: RunProxy, script: Script, chat: str = CHAT, options: str = ""
 ) -> AsyncIterator[tuple[Visitor, RunningProxy, RawUpstream]]:
-    """A visitor, the service and the upstream behind it."""
+    """A visitor, the service, and its upstream."""
     async with (
         raw_upstream(script) as upstream,
         run_proxy(upstream.url, more=chat, options=options) as proxy,
@@ -55,12 +55,12 @@ async def chatting(
 
 
 def asked(proxy: RunningProxy) -> list[EventDict]:
-    """The log lines of what the model was asked."""
+    """The log lines of the requests to the model."""
     return [line for line in proxy.exchanges if line.get("caller") == "chat"]
 
 
 def held() -> tuple[asyncio.Event, Script]:
-    """An upstream that begins an answer, and ends it when the event is set."""
+    """Return an upstream that starts an answer, and ends it when the event is set."""
     go_on = asyncio.Event()
 
     async def script(talk: Conversation) -> None:
@@ -77,7 +77,7 @@ def held() -> tuple[asyncio.Event, Script]:
 
 
 async def first_of(go_on: asyncio.Event, talk: Conversation) -> bool:
-    """Whether the event came before the caller left."""
+    """Whether the event was set before the caller left."""
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(go_on.wait()), group.create_task(talk.caller_left())]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

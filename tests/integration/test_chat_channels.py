@@ -35,7 +35,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def resident_kib(process: asyncio.subprocess.Process) -> int:
-    """Memory of a process, by the kernel's account."""
+    """Return the memory of a process as the kernel reports it."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 

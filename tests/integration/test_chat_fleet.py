@@ -1,4 +1,4 @@
-"""One chat on two processes, with a real Redis and a real nginx, and beside a Flask site with flask-sse."""
+"""One chat on two processes, with a real Redis, a real nginx, and a Flask site with flask-sse."""
 
 import asyncio
 import os
@@ -62,14 +62,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Fleet(Pair):
-    """Both are processes of their own."""
+    """Two services in separate processes."""
 
     posting: asyncio.subprocess.Process
 
 
 @pytest.fixture
 async def fleet(gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Both in front of the demonstration gateway."""
+    """Run both services in front of the demonstration gateway."""
     async with redis_server(tmp_path) as server:
         path = tmp_path / "fleet.toml"
         more = FLEET.format(redis=server.url)
@@ -84,7 +84,7 @@ async def fleet(gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Fleet]
 
 @pytest.fixture
 async def pair(run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path) -> AsyncIterator[Pair]:
-    """Two services in this process, which start at once."""
+    """Run two services in this process, which start quickly."""
     async with redis_server(tmp_path) as server:
         options = {"credential": gateway.credential, "more": FLEET.format(redis=server.url)}
         async with run_proxy(gateway.url, **options) as one, run_proxy(gateway.url, **options) as other:
@@ -92,12 +92,12 @@ async def pair(run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path) -> 
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:
-    """What a service prints first is its port."""
+    """Read the port, which a service prints first."""
     return f"http://127.0.0.1:{(await read_until(process, r'[0-9]+')).strip()}"
 
 
 def expected(prompt: str) -> list[str]:
-    """The blocks of a whole turn, rendered here."""
+    """Return the blocks of a whole turn, rendered here."""
     thoughts, answer = ("".join(pieces) for pieces in think([PromptTurn("user", prompt)]))
     parts: list[tuple[BlockKind, str]] = [("describe", thoughts), ("left", answer)]
     shown = [render_block("right", prompt)]
@@ -108,7 +108,7 @@ def expected(prompt: str) -> list[str]:
 
 
 async def converse(url: str, socket: str | None, prompts: range, heard: list[list[Heard]]) -> str:
-    """One visitor, who asks one question after the other; the channel."""
+    """Let one visitor ask one question after the other; return the channel."""
     async with visitor(url, socket=socket) as someone, someone.listen() as stream:
         for number in prompts:
             await someone.ask(f"第 {number} 个问题？")
@@ -186,7 +186,7 @@ async def test_a_dialogue_finishes_while_its_process_drains(fleet: Fleet, gatewa
 
 
 def flask_site(server: RedisServer) -> flask.Flask:
-    """A site as flask-sse's own documents make it."""
+    """Return a site as flask-sse's documentation describes it."""
     site = flask.Flask("site")
     site.config["REDIS_URL"] = server.url
     site.register_blueprint(flask_sse.sse, url_prefix="/stream")
@@ -223,7 +223,7 @@ def _next_message(site: flask.Flask, messages: Iterator[object]) -> bytes:
 
 
 async def until_subscribed(server: RedisServer, channel: str) -> None:
-    """Wait until both we and flask-sse listen."""
+    """Wait until our service and flask-sse listen."""
     async with redis.asyncio.Redis.from_url(server.url) as client, asyncio.timeout(PATIENCE):
         while (await client.pubsub_numsub(channel))[0][1] < 2:
             await look_again()

@@ -1,4 +1,4 @@
-"""When things appear in the chat: a sentence as soon as it has ended; and nothing is lost over a reload."""
+"""When text appears in the chat: each sentence as soon as it has ended; and a reload loses nothing."""
 
 import asyncio
 from pathlib import Path

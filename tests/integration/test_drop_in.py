@@ -25,7 +25,7 @@ SCRIPT = ROOT / "tests/cli/original_script.py"
 ORIGINAL_KEY = "fake key"
 SAID = "As a mock AI Assitant, I can only echo your last message:你是谁"
 HOST = "llm.corp.example"
-"""How RAGFlow names the machine."""
+"""The host name that RAGFlow uses for this machine."""
 
 PLAIN_LOCATION = "proxy_pass http://127.0.0.1:{port}; proxy_buffering off;"
 USUAL_LOCATION = f"""{PLAIN_LOCATION}
@@ -44,7 +44,7 @@ server {{
 
 @dataclass(frozen=True)
 class Answers:
-    """What RAGFlow got."""
+    """The answers that RAGFlow got."""
 
     chat: str | None
     streamed: str
@@ -60,7 +60,7 @@ def the_file_of(page: str, gateway: str) -> str:
 
 
 async def ask(nginx: int, key: str = ORIGINAL_KEY) -> Answers:
-    """RAGFlow's calls, through nginx."""
+    """Send RAGFlow's requests through nginx."""
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{nginx}/agent/api/llm_proxy/v1",
         api_key=key,
@@ -83,7 +83,7 @@ async def ask(nginx: int, key: str = ORIGINAL_KEY) -> Answers:
 
 
 async def run_script(port: int) -> str:
-    """What the original's script prints, put together; only its port is another one."""
+    """Return the joined output of the original script, which runs with another port."""
     script = SCRIPT.read_text().replace("localhost:5002", f"localhost:{port}")
     async with running(sys.executable, "-c", f"{script}\ntest_steam()") as process:
         assert process.stdout is not None
@@ -95,7 +95,7 @@ async def run_script(port: int) -> str:
 
 @asynccontextmanager
 async def listening(port: int, *command: str, **environment: str) -> AsyncIterator[None]:
-    """A service on this port, until it answers."""
+    """Run a service on this port, and wait until it listens."""
     async with (
         running(sys.executable, "-m", *command, **environment) as process,
         asyncio.timeout(None) as clock,

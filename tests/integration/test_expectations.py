@@ -1,4 +1,4 @@
-"""`Expect: 100-continue`: a caller is asked for its body only when the body is wanted."""
+"""`Expect: 100-continue`: a caller gets a 100 only when its body is needed."""
 
 import json
 
@@ -30,7 +30,7 @@ async def answer_with_the_body(talk: Conversation) -> None:
 
 
 def head(path: str, authorization: str, length: int) -> bytes:
-    """The head of a request whose caller waits for a 100."""
+    """Return the head of a request whose caller waits for a 100."""
     return (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"

@@ -19,7 +19,7 @@ BROKEN = {
     "a stream where none was asked for, cut",
     "no answer",
 }
-"""Faults of the connection: of the errors with status 502, only these are worth another try."""
+"""Faults of the connection: the only errors with status 502 after which a retry is useful."""
 
 
 def listed(cells: list[Cell]) -> str:

@@ -26,7 +26,7 @@ raw_upstream = functools.partial(raw_upstream_that_waits, idle_seconds=IDLE_SECO
 
 @pytest.fixture
 def run_proxy(run_proxy: RunProxy) -> RunProxy:
-    """Look for what a fault leaves behind while the service still runs."""
+    """Look for leaks of a fault while the service still runs."""
 
     @asynccontextmanager
     async def run(upstream: str, **options: str) -> AsyncIterator[RunningProxy]:
@@ -37,21 +37,21 @@ def run_proxy(run_proxy: RunProxy) -> RunProxy:
 
 
 async def error_of(caller: RawCaller, answer: RawAnswer) -> dict[str, str]:
-    """The inner object of the envelope."""
+    """Return the inner object of the envelope."""
     error: dict[str, str] = json.loads(await caller.body(answer))["error"]
     assert set(error) == {"message", "type", "param", "code"}
     return error
 
 
 def last_event(body: bytes) -> dict[str, str]:
-    """The error in the last event of a stream."""
+    """Return the error in the last event of a stream."""
     assert body.endswith(b"\n\n")
     error: dict[str, str] = json.loads(body.rstrip().rpartition(b"data: ")[2])["error"]
     return error
 
 
 async def quiet(talk: Conversation) -> None:
-    """Say nothing until the other side goes."""
+    """Send nothing until the other side leaves."""
     await talk.caller_left()
 
 

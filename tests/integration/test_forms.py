@@ -1,4 +1,4 @@
-"""Multipart forms: routed by the model that they name, and renamed, also while they are streamed through."""
+"""Multipart forms: routed by their model, and renamed, even while they are streamed."""
 
 import pytest
 

@@ -20,7 +20,7 @@ CALLS = 5
 
 @contextlib.contextmanager
 def no_collector() -> Iterator[None]:
-    """Leave everything to reference counting."""
+    """Disable the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -30,12 +30,12 @@ def no_collector() -> Iterator[None]:
 
 
 def alive() -> int:
-    """How many connections and requests exist."""
+    """Count the existing connections and requests."""
     return sum(isinstance(each, KINDS) for each in gc.get_objects())
 
 
 async def answer(talk: Conversation) -> None:
-    """Answer shortly, or with a stream that goes on until the caller leaves."""
+    """Send a short response, or stream until the caller leaves."""
     if b"stream" not in talk.request.body:
         await talk.answer(b"{}", "Content-Type: application/json")
         return

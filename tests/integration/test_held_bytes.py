@@ -1,4 +1,4 @@
-"""The bodies of requests that run at the same time are bounded, together and by caller."""
+"""The total size of held bodies is limited, over all callers and for each caller."""
 
 import json
 

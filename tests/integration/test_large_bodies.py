@@ -1,4 +1,4 @@
-"""Large bodies through the real process: they stream in both directions, and its memory stays what it was."""
+"""Large bodies through the real process: they are streamed both ways, and its memory does not grow."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 MIB: Final = 1 << 20
 LARGE_BYTES: Final = 50 * MIB
 WARMING_BYTES: Final = 2 * MIB
-"""More than is held: what streaming itself needs is there before memory is looked at."""
+"""More than is held, so that the memory for streaming is allocated before the measurement."""
 GROWTH_MB_MAX: Final = 8.0
 BLOCK: Final = os.urandom(MIB)
 FORM_HEAD: Final = (
@@ -42,22 +42,22 @@ class Service:
     pid: int
 
     def memory_mb(self, field: str) -> float:
-        """A size of its from /proc."""
+        """Return a size of the process from /proc."""
         return memory_mb([self.pid], field)
 
 
 def blocks(size: int) -> list[bytes]:
-    """A body of so many bytes, in pieces that share one memory."""
+    """Return a body of a size, in pieces that share their memory."""
     return [BLOCK] * (size // MIB)
 
 
 def form(size: int) -> list[bytes]:
-    """A multipart body with a file of so many bytes."""
+    """Return a multipart body with a file of a size."""
     return [FORM_HEAD, *blocks(size), FORM_TAIL]
 
 
 def digest(pieces: list[bytes]) -> str:
-    """The digest of all of them."""
+    """Return the digest of all pieces."""
     whole = hashlib.sha256()
     for piece in pieces:
         whole.update(piece)
@@ -65,7 +65,7 @@ def digest(pieces: list[bytes]) -> str:
 
 
 async def serve_files(talk: Conversation) -> None:
-    """Answer an upload with its digest, a download with as many bytes as its path names."""
+    """Answer an upload with its digest, and a download with the number of bytes in its path."""
     if talk.request.head.startswith(b"POST"):
         await talk.answer(hashlib.sha256(talk.request.body).hexdigest().encode())
         return

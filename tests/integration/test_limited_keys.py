@@ -35,7 +35,7 @@ async def ok(talk: Conversation) -> None:
 
 
 async def asked(caller: RawCaller, *request: str, body: bytes = b"", key: str = LIMITED_KEY) -> RawAnswer:
-    """The head of the answer; an error's code is one of its headers."""
+    """Send a request; return the head of the response, with the code of an error as a header."""
     await caller.send(*request, body=body, key=key)
     answer = await caller.answer()
     told = await caller.body(answer)
@@ -281,7 +281,7 @@ DEAR_ENTRIES = b'{"id": "dear"}, {"name": "dear"}, {"id": 1}, "dear"'
 
 
 def answering(body: bytes, *headers: str, status: str = "200 OK") -> Script:
-    """An upstream that answers anything with this."""
+    """Return an upstream that answers every request with this body."""
 
     async def answer(talk: Conversation) -> None:
         await talk.answer(body, JSON, *headers, status=status)
@@ -290,7 +290,7 @@ def answering(body: bytes, *headers: str, status: str = "200 OK") -> Script:
 
 
 async def listed(caller: RawCaller, *request: str, key: str = LIMITED_KEY) -> tuple[int, bytes]:
-    """Status and body of an answer."""
+    """Return the status and the body of a response."""
     await caller.send("GET", *request, key=key)
     answer = await caller.answer()
     return answer.status, await caller.body(answer)

@@ -1,4 +1,4 @@
-"""The main job: OpenAI requests through the proxy to a gateway that wants a live token."""
+"""The main job: OpenAI requests through the proxy to a gateway that requires a current token."""
 
 import asyncio
 from dataclasses import replace
@@ -18,14 +18,14 @@ ECHO = "As a mock AI Assitant, I can only echo your last message:你是谁"
 
 
 def caller_session(proxy: RunningProxy) -> aiohttp.ClientSession:
-    """A lean client for many requests at once."""
+    """A small client for many concurrent requests."""
     return aiohttp.ClientSession(
         proxy.url, headers={"Authorization": f"Bearer {KEY}"}, connector=aiohttp.TCPConnector(limit=0)
     )
 
 
 async def ask(session: aiohttp.ClientSession) -> str:
-    """One chat; the words of the answer."""
+    """Send one chat, and return the words of the answer."""
     async with session.post("/v1/chat/completions", json={"model": "m", "messages": WHO}) as response:
         answer = await response.json()
     assert response.status == 200, answer

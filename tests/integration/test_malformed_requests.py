@@ -1,4 +1,4 @@
-"""Whatever bytes a request line and its headers hold, the response is well-formed and no failure of ours."""
+"""Any bytes in the request line and headers get a well-formed response, which is not a failure of ours."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ async def ok(talk: Conversation) -> None:
 def request(
     method: bytes = b"POST", target: bytes = PATH, host: bytes = b"localhost", extra: bytes = b""
 ) -> bytes:
-    """A request of these parts, with the key of the caller."""
+    """Return a request of these parts with the key of the caller."""
     return (
         b"%b %b HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n"
         b"Content-Length: 2\r\nConnection: close\r\n%b\r\n%b"
@@ -49,7 +49,7 @@ async def exchange(url: str, sent: bytes) -> bytes:
 
 
 def check(answer: bytes, *, is_head: bool = False) -> int:
-    """The status of a well-formed response; an error is in the envelope."""
+    """Check that a response is well-formed, with errors in the envelope; return its status."""
     head, found, body = answer.partition(b"\r\n\r\n")
     assert found, answer
     status_line, _, lines = head.partition(b"\r\n")

@@ -1,4 +1,4 @@
-"""The metrics of a service that has worked: what the dashboard and the alerts ask for is there."""
+"""The metrics of a service after some requests: the dashboard and the alerts find all their series."""
 
 import json
 import re
@@ -38,7 +38,7 @@ WHO: Final[list[ChatCompletionUserMessageParam]] = [{"role": "user", "content": 
 
 @pytest.fixture
 async def scrape(run_proxy: RunProxy, gateway: RunningGateway) -> str:
-    """The text of `/metrics` after streams, embeddings, and requests that were rejected."""
+    """Return the text of `/metrics` after streams, embeddings and rejected requests."""
     options = "breaker = { failures = 3 }"
     async with run_proxy(gateway.url, credential=gateway.credential, options=options, more=MORE) as proxy:
         await until(lambda: proxy.services.credentials["corp"].source.remaining is not None)
@@ -59,26 +59,26 @@ async def scrape(run_proxy: RunProxy, gateway: RunningGateway) -> str:
 
 
 def families_of(text: str) -> dict[str, Metric]:
-    """The families of a scrape by the names of their samples."""
+    """Return the families of a scrape by the names of their samples."""
     families = text_string_to_metric_families(text)
     return {sample.name: family for family in families for sample in family.samples}
 
 
 def value_of(text: str, name: str, **labels: str) -> float:
-    """The value of one sample."""
+    """Return the value of one sample."""
     samples = families_of(text)[name].samples
     (value,) = (s.value for s in samples if s.name == name and s.labels.items() >= labels.items())
     return value
 
 
 def dashboard_queries() -> list[str]:
-    """The queries of all panels."""
+    """Return the queries of all panels."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
 def promtool(*arguments: str, text: str = "") -> str:
-    """What promtool says; it must find no fault."""
+    """Run promtool, which must find no fault, and return its output."""
     require("promtool", found=shutil.which("promtool") is not None)
     done = subprocess.run(["promtool", *arguments], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

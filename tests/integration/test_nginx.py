@@ -1,4 +1,4 @@
-"""Behind a real nginx with the shipped location file: what a drop-in must keep."""
+"""The service behind a real nginx with the shipped location file: nothing changes for callers."""
 
 import asyncio
 import hashlib

@@ -21,7 +21,7 @@ WHOLE = [name for name in ODDITIES if name not in {*BROKEN, *INSTEAD, "held", "f
 async def answer(
     run_proxy: RunProxy, odd_gateway: RunningOddGateway, oddity: str, repairs: str
 ) -> tuple[RawAnswer, bytes]:
-    """A streamed chat with a model of that name."""
+    """Send a streamed chat to the model of this name."""
     body = {"model": f"odd:{oddity}", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     options = f'repairs = ["{repairs}"]'
     async with (

@@ -33,7 +33,7 @@ OFFLOAD = f'[offload]\nsecret = "{SECRET}"\nupstreams = ["chat", "embed"]\ncache
 
 @asynccontextmanager
 async def nginx_relaying(proxy: str, upstream: str, home: Path) -> AsyncIterator[Path]:
-    """Run nginx with the shipped files, edited as their comments say; gives its socket."""
+    """Run nginx with the shipped files, edited as their comments describe; yield its socket."""
     http = (CONFIG / "offload-http.conf").read_text()
     server = (CONFIG / "offload.conf").read_text()
     block = "upstream corp { server llm.corp.example:443; keepalive 256; }"
@@ -67,7 +67,7 @@ async def ask(
 
 
 def relayed(proxy: RunningProxy) -> list[EventDict]:
-    """The exchanges that the proxy relayed, and not nginx."""
+    """Return the exchanges that the proxy relayed instead of nginx."""
     return [line for line in proxy.exchanges if line["path"] != ASKED]
 
 
@@ -75,7 +75,7 @@ COMPLETION = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"a
 
 
 def says(text: bytes = COMPLETION, *headers: str, status: str = "200 OK") -> Script:
-    """An upstream that always says the same."""
+    """Return an upstream that always sends the same response."""
 
     async def script(talk: Conversation) -> None:
         await talk.answer(text, JSON, *headers, status=status)
@@ -285,7 +285,7 @@ UNTESTABLE = HOP_BY_HOP | {
     b"x-api-key",
     b"origin",
 }
-"""Headers that change what the request is, or who relays it."""
+"""Headers that change the request itself, or who relays it."""
 REQUEST_HEADERS = sorted(
     {name.decode() for name in (NOT_FORWARDED | OPENAI_ACCOUNT) - UNTESTABLE}
     | {
@@ -316,7 +316,7 @@ DIFFERING = frozenset(
 
 
 async def test_headers_are_those_that_the_proxy_would_write(run_proxy: RunProxy, tmp_path: Path) -> None:
-    """The same request and response, through nginx alone and through the proxy."""
+    """Compare a request and its response through nginx alone with those through the proxy."""
     sent = [f"{name}: 1" for name in sorted(REQUEST_HEADERS)]
     returned = [f"{name}: 1" for name in sorted(RESPONSE_HEADERS)]
     seen: list[tuple[set[str], set[tuple[str, str]]]] = []

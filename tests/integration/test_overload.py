@@ -1,4 +1,4 @@
-"""Beyond capacity: held streams go on, new ones get 503 with Retry-After, and callers share the rest."""
+"""Overload: open streams continue, new ones get 503 with Retry-After, and callers share the capacity."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ FLOOD = 200
 
 
 class Ticking:
-    """An upstream whose streams get an event at each tick."""
+    """An upstream that sends an event in each stream at each tick."""
 
     def __init__(self) -> None:
         self._writers: list[Conversation] = []
@@ -119,14 +119,14 @@ async def test_a_flood_of_connections_is_an_overload_though_the_loop_is_on_time(
 
 
 async def keep_blocking() -> None:
-    """Block the event loop again and again, as too much work does."""
+    """Block the event loop repeatedly, as too much work does."""
     while True:
         block_loop(BLOCKED_SECONDS)
         await asyncio.sleep(0)
 
 
 async def until_it_begins(url: str, key: str, wanted: tuple[int, str | None]) -> None:
-    """Open streams until one begins as wanted."""
+    """Open streams until one starts as expected."""
     found = None
     while found != wanted:
         async with raw_caller(url) as caller:

@@ -121,7 +121,7 @@ EMBEDDED: list[tuple[str, Json, Any]] = [
 async def read(
     run_proxy: RunProxy, script: Script, reader: Reader, body: Json, options: str, path: str = ragflow.CHAT
 ) -> Any:
-    """What RAGFlow makes of the answer."""
+    """Return what RAGFlow reads in the response."""
     async with ragflow_before(run_proxy, script, options) as place:
         head, answer = await place.ask(body, path)
     assert head.status == 200
@@ -223,7 +223,7 @@ async def test_a_cut_stream_gives_its_text_and_an_error_that_is_not_retried(
 
 
 async def streamed_part(talk: Conversation) -> None:
-    """Some words, and no end."""
+    """Stream some words without an end."""
     await talk.start_stream()
     await talk.chunk(b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\n')
 

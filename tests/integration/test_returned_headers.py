@@ -11,7 +11,7 @@ HTML = "Content-Type: text/html"
 
 
 def answering(*headers: str, status: str = "200 OK", body: bytes = b"{}") -> Script:
-    """An upstream that answers anything with this."""
+    """Return an upstream that answers every request with these headers."""
 
     async def answer(talk: Conversation) -> None:
         has_body = talk.request.head.startswith(b"GET") and not status.startswith("304")
@@ -23,7 +23,7 @@ def answering(*headers: str, status: str = "200 OK", body: bytes = b"{}") -> Scr
 async def returned(
     run_proxy: RunProxy, script: Script, method: str, path: str, access: str = ""
 ) -> RawAnswer:
-    """The head of the answer that a caller gets."""
+    """Return the head of the response to a caller."""
     async with (
         raw_upstream(script) as upstream,
         run_proxy(upstream.url, access=access) as proxy,

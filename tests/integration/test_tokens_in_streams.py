@@ -1,4 +1,4 @@
-"""Tokens and streams: what a stream that has begun owes to its token, and what it does not."""
+"""Tokens and streams: an expired token does not end a stream that has started."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ CHAT = "/v1/chat/completions"
 
 
 def credential(issuer: str) -> str:
-    """A token endpoint whose tokens live for a blink."""
+    """Return a credential with a token endpoint."""
     return f"""
         source = "http"
         url = "{issuer}/token"
@@ -21,7 +21,7 @@ def credential(issuer: str) -> str:
 
 
 async def issue(talk: Conversation) -> None:
-    """A token that is good for a quarter of a second."""
+    """Issue a token that is valid for a quarter of a second."""
     await talk.answer(b'{"access_token": "short", "expires_in": 0.25}', "Content-Type: application/json")
 
 

@@ -1,4 +1,4 @@
-"""The faults of callers, upstreams and token endpoints, with two workers: many callers at once meet each."""
+"""The faults of callers, upstreams and token endpoints, each met by many callers of two workers."""
 
 import asyncio
 import contextlib
@@ -46,12 +46,12 @@ T = TypeVar("T")
 
 CHAT: Final = "/v1/chat/completions"
 CALLERS: Final = 8
-"""At once: with a chance of 127 in 128, both workers serve some of them."""
+"""Concurrent callers: with a probability of 127 in 128, both workers serve some of them."""
 WORKERS: Final = 2
 LEFT_BEHIND_SECONDS: Final = 5.0
 FAILURES: Final = 2
 SHORT_SECONDS: Final = paced(2.0)
-"""The life of a token of the issuer that dies."""
+"""The lifetime of the tokens of the issuer that dies."""
 HEARTBEAT: Final = b": heartbeat\n\n"
 
 SETTINGS: Final = """
@@ -73,7 +73,7 @@ max_event_bytes = 100000
 
 @dataclass
 class Service:
-    """The service, and the parts around it."""
+    """The service with its faulty upstream and token endpoint."""
 
     folder: Path
     workers: Workers
@@ -82,12 +82,12 @@ class Service:
     issuer: FaultyIssuer
     elsewhere: RawUpstream
     sockets: int = 0
-    """Open sockets of both workers while there are no callers."""
+    """The open sockets of both workers without callers."""
     log_is_read: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextlib.contextmanager
     def log_that_is_read(self) -> Iterator[None]:
-        """Read the log: the service drops lines that nobody reads."""
+        """Read the log, because the service drops lines that nobody reads."""
         self.log_is_read.set()
         reading = asyncio.get_running_loop().create_task(self._read_log())
         try:
@@ -133,11 +133,11 @@ class Service:
         await until(lambda: self.count(event) == before + WORKERS)
 
     def count(self, event: str) -> int:
-        """How often an event is in the log."""
+        """Count an event in the log."""
         return sum(line["event"] == event for line in self.workers.log)
 
     async def attempts_running(self) -> float:
-        """Of both workers, as their metrics say."""
+        """Return the running attempts of both workers, from their metrics."""
         async with raw_caller(self.workers.url) as caller:
             await caller.send("GET", "/metrics", "Connection: close", key=None)
             text = (await caller.body(await caller.answer())).decode()
@@ -146,7 +146,7 @@ class Service:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    """Run two workers in front of parts that fail."""
+    """Run two workers in front of a faulty upstream and token endpoint."""
     folder = tmp_path_factory.mktemp("service")
     issuer = FaultyIssuer(SHORT_SECONDS)
     async with AsyncExitStack() as stack:
@@ -224,7 +224,7 @@ async def ask(caller: RawCaller, model: str) -> None:
 
 
 async def stream(caller: RawCaller, model: str) -> bytes:
-    """The events of a stream."""
+    """Return the events of a stream."""
     await ask(caller, model)
     answer = await caller.answer()
     assert answer.status == 200
@@ -232,36 +232,36 @@ async def stream(caller: RawCaller, model: str) -> bytes:
 
 
 async def code_of(caller: RawCaller, answer: RawAnswer) -> tuple[int, str]:
-    """Status and code of an error."""
+    """Return the status and the code of an error."""
     return answer.status, json.loads(await caller.body(answer))["error"]["code"]
 
 
 async def code(caller: RawCaller, model: str) -> tuple[int, str]:
-    """Status and code of an error that a request meets."""
+    """Send a request; return the status and the code of its error."""
     await ask(caller, model)
     return await code_of(caller, await caller.answer())
 
 
 async def status(caller: RawCaller, model: str) -> int:
-    """The status of a request."""
+    """Send a request, and return its status."""
     await ask(caller, model)
     return (await caller.answer()).status
 
 
 async def begun(caller: RawCaller) -> None:
-    """Read the first event of a stream that stalls then."""
+    """Read the first event of a stream that then stalls."""
     await ask(caller, "stalls")
     await caller.answer()
     assert await caller.chunk() == EVENT
 
 
 async def a_whole_stream(caller: RawCaller) -> None:
-    """A request without a fault."""
+    """Send a request without a fault."""
     assert await stream(caller, "whole") == EVENT + END
 
 
 def cut(body: bytes) -> bool:
-    """Whether a stream has its event, an error, and no end."""
+    """Return whether a stream has its event and an error, and no end marker."""
     return body.startswith(EVENT) and b'"upstream_aborted"' in body and b"[DONE]" not in body
 
 

@@ -24,7 +24,7 @@ JSON: Final = (b"content-type", b"application/json")
 
 @pytest.fixture
 def services() -> Services:
-    """The services that an admission needs."""
+    """Return the services that an admission needs."""
     return cast(
         Services,
         SimpleNamespace(
@@ -43,14 +43,14 @@ def services() -> Services:
 
 
 def scope(services: Services) -> ExchangeScope:
-    """The scope of a new exchange."""
+    """Return the scope of a new exchange."""
     return ExchangeScope(ExchangeRecord("id", "POST", "/"), lambda: services)
 
 
 def request_of(
     caller: Caller, body: bytes = b'{"model": "m"}', endpoint: Endpoint = CHAT_COMPLETIONS
 ) -> CallerRequest:
-    """A request with a JSON body."""
+    """Return a request with a JSON body."""
     fields = read_fields(body)
     return CallerRequest(
         request_id="id",

@@ -1,4 +1,4 @@
-"""The scope of an exchange: whatever happens inside, it closes everything and then writes one line."""
+"""The scope of an exchange: it closes everything, and then writes one line, even after errors."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def totals() -> ExchangeTotals:
 
 @pytest.fixture
 def exchange(totals: ExchangeTotals) -> ExchangeScope:
-    """A scope that has not been entered; without a caller, it uses nothing of the services but the totals."""
+    """A scope that has not been entered. Without a caller, it uses only the totals of the services."""
     services = cast(
         Services, SimpleNamespace(worker=SimpleNamespace(exchanges=totals, traces=None), traffic=None)
     )

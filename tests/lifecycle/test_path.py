@@ -22,7 +22,7 @@ ARCHITECTURE: Final = Path(proxy.__file__).parents[1] / "ARCHITECTURE.md"
 
 
 def own_calls(frame: FrameType | None) -> list[str]:
-    """The functions of this project between a frame and the connection, the innermost last."""
+    """Return the functions of this project between a frame and the connection, the innermost last."""
     calls: list[str] = []
     while frame is not None and (module := frame.f_globals["__name__"]) != "proxy.asgi":
         if module.startswith("proxy."):
@@ -32,7 +32,7 @@ def own_calls(frame: FrameType | None) -> list[str]:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[list[str]]:
-    """Note from where a method of the HTTP client is called."""
+    """Record the callers of a method of the HTTP client."""
     original: Callable[..., Awaitable[Any]] = getattr(owner, name)
     seen: list[list[str]] = []
 

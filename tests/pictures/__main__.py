@@ -40,7 +40,7 @@ async def draw() -> None:
 
 
 async def ask_again(url: str) -> None:
-    """Ask until cancelled."""
+    """Ask questions until it is cancelled."""
     while True:
         await ragflow.ask(url)
 

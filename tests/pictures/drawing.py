@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape, quoteattr, unescape
 
 INK, SOFT, LINE, CARD, FIELD, ACCENT = "#1a2223", "#475153", "#c5cecd", "#f4f6f5", "#ffffff", "#0a5455"
 LEVELS: Final = {"ok": ACCENT, "正常": ACCENT}
-"""Colours of a line by its first word."""
+"""The colour of a line by its first word."""
 SANS: Final = "system-ui, 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif"
 MONO: Final = "ui-monospace, 'DejaVu Sans Mono', 'Sarasa Mono SC', 'Noto Sans Mono CJK SC', monospace"
 COLUMNS: Final = 100
@@ -61,7 +61,7 @@ def forms(dialogs: Sequence[Form], title: str, note: str) -> str:
 
 
 def texts(svg: str) -> list[str]:
-    """The texts of a drawing, in their order."""
+    """Return the texts of a drawing in order."""
     return [unescape(text) for text in re.findall(r"<text [^>]*>(.*?)</text>", svg)]
 
 
@@ -105,7 +105,7 @@ def _picture(title: str, width: int, height: int, drawn: Sequence[str]) -> str:
 
 
 def _wrapped(line: str) -> list[str]:
-    """Break a line at spaces, or between wide characters, and indent what follows as its text is."""
+    """Break a line at spaces or between wide characters, and indent the rest like its text."""
     if _columns(line) <= COLUMNS:
         return [line]
     indent = " " * 8

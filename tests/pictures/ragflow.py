@@ -1,4 +1,4 @@
-"""What `docs/ragflow.md` shows: the form to fill in, `doctor`, the line of a request, and the status page."""
+"""The pictures of `docs/ragflow.md`: the form, `doctor`, the log line of a request, and the status page."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ ORIGIN: Final = "http://127.0.0.1:5002"
 KEY: Final = "sk-local"
 STATUS_KEY: Final = "status-key-of-the-pictures"
 LANGUAGES: Final = {"": "C.UTF-8", ".zh-CN": "zh_CN.UTF-8"}
-"""By the end of the file's name."""
+"""The languages by the end of the file name."""
 CHAT, EMBEDDINGS = "mock-gpt-model", "mock-embedding-model"
 BASE_URL: Final = "http://HOST:5002/v1"
 
@@ -78,7 +78,7 @@ def draw_forms(language: str) -> str:
 
 @asynccontextmanager
 async def service(folder: Path) -> AsyncIterator[str]:
-    """Serve the demonstration for a caller named `ragflow`, and give the address."""
+    """Serve the demonstration for a caller named `ragflow`, and yield the address."""
     path = folder / "proxy.toml"
     text = (ROOT / "config/proxy.toml").read_text(encoding="utf-8")
     path.write_text(text.replace('name = "local"', 'name = "ragflow"'), encoding="utf-8")
@@ -92,7 +92,7 @@ async def service(folder: Path) -> AsyncIterator[str]:
 
 
 async def doctor(url: str, language: str) -> str:
-    """Run the command of the page and return the session with it."""
+    """Run the command of the page, and return the session."""
     arguments = ["doctor", "--url", f"{ORIGIN}/v1", "--key", KEY, "--model", CHAT]
     arguments += ["--embedding-model", EMBEDDINGS]
     printed = io.StringIO()
@@ -131,7 +131,7 @@ def draw_session(text: str, language: str) -> str:
 
 
 def draw_line(text: str) -> str:
-    """Draw the line of a request."""
+    """Draw the log line of a request."""
     return terminal(text, "the log line of a chat: caller ragflow, outcome ok")
 
 

@@ -1,4 +1,4 @@
-"""Replies of token endpoints as vendors document them, at one moment; the tokens are made up."""
+"""Replies of token endpoints as vendors document them, at a fixed time and with invented tokens."""
 
 import base64
 import json
@@ -13,19 +13,19 @@ RANDOM = "t-g1044ghJRUIJJ5ELHNLX2YFQ3LKBOXYVLCJPEYBA"
 
 
 def iso(after: float) -> str:
-    """A moment in UTC."""
+    """Return a time in UTC."""
     return datetime.fromtimestamp(NOW + after, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def jwt(after: float = 300) -> str:
-    """An unsigned JWT that ends so many seconds after the reply."""
+    """Return an unsigned JWT that expires this many seconds after the reply."""
     parts = ({"alg": "HS256", "typ": "JWT"}, {"iat": NOW, "exp": NOW + after, "sub": "svc"})
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
     return ".".join([*encoded, "c2lnbmF0dXJlLWNhbmFyeQ"])
 
 
 def reply(body: Any, headers: dict[str, str] | None = None) -> Reply:
-    """As it comes over HTTP."""
+    """Return the reply as it is received over HTTP."""
     text = body if isinstance(body, str) else json.dumps(body)
     parsed = None if isinstance(body, str) else json.loads(text)
     return Reply(parsed, {"date": DATE, **(headers or {})}, NOW, text)

@@ -1,4 +1,4 @@
-"""The printed block is settings that load, hold no secret, and get the token."""
+"""The printed block: it loads as settings, contains no secret, and fetches the token."""
 
 import json
 import tomllib
@@ -32,7 +32,7 @@ AROUND = (
 
 
 def block_of(line: str, of: Reply) -> tuple[str, dict[str, str]]:
-    """The block, and the environment that it wants."""
+    """Return the block, and the environment that it needs."""
     draft = take_secrets_out(parse_curl(line), "corp")
     environ = {variable.name: variable.value.reveal() for variable in draft.variables if variable.value}
     return credential_block("corp", draft, read_reply(of)), environ
@@ -52,7 +52,7 @@ def table_of(block: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[TokenEndpoint]:
-    """One that answers as a company's does."""
+    """Serve a token endpoint that answers like a company's."""
     endpoint = TokenEndpoint(headers={"Date": replies.DATE}, body=reply(replies.COMPANY).text.encode())
     async with serve_on_loopback(endpoint.app()) as endpoint.url:
         yield endpoint

@@ -1,4 +1,4 @@
-"""A curl line, as people have it, is the request that curl would send."""
+"""Typical curl lines are read as the requests that curl would send."""
 
 import contextlib
 import json

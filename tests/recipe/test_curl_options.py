@@ -1,4 +1,4 @@
-"""The options of curl: which make the request, which are ignored, and which are refused."""
+"""The options of curl: which affect the request, which are ignored, and which are rejected."""
 
 import pytest
 

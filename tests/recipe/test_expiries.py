@@ -1,4 +1,4 @@
-"""The lifetime in a reply: which unit a number has, and how sure that is."""
+"""The lifetime in a reply: the unit of a number, and the certainty of that guess."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply
 
 
 def best(value: object, name: str = "expires_in") -> Candidate:
-    """The likeliest lifetime of a reply with this value."""
+    """Return the most likely lifetime of a reply with this value."""
     return read_reply(reply({"access_token": RANDOM, name: value})).expiries[0]
 
 

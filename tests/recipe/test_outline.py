@@ -1,4 +1,4 @@
-"""A reply's structure shows, what it says does not."""
+"""The outline of a reply shows its structure, and hides its values."""
 
 from typing import Any
 

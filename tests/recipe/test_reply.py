@@ -1,4 +1,4 @@
-"""Token, life and success are found in the replies that endpoints really give, with reasons."""
+"""Token, lifetime and success are found in real replies of endpoints, with reasons."""
 
 import json
 from datetime import datetime, timedelta, timezone
@@ -16,7 +16,7 @@ from tests.recipe.replies import NOW, RANDOM, iso, jwt, reply
 
 
 def found(reading: Reading) -> tuple[str, str, list[tuple[str, str]]]:
-    """Kind and path of the token, and the lives that are sure."""
+    """Return kind and path of the token, and the certain lifetimes."""
     token = reading.tokens[0]
     return token.kind, token.path, [(life.path, life.unit) for life in reading.expiries]
 
@@ -236,7 +236,7 @@ def test_findings_do_not_show_the_token() -> None:
 
 
 def token_and_life(text: str) -> tuple[str, dict[str, Any]]:
-    """Where the best token and its life are, of a saved reply."""
+    """Return the paths of the best token and of its lifetime in a saved reply."""
     reply = parse_reply(text, NOW)
     reading = read_reply(reply)
     lives = [{"path": life.path, "unit": life.unit, "life": life.lifetime} for life in reading.expiries]

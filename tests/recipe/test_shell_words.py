@@ -1,4 +1,4 @@
-"""A command line is split as bash would split it, and nothing in it is run."""
+"""Command lines are split as in bash, and nothing in them is run."""
 
 import contextlib
 import shlex

@@ -1,4 +1,4 @@
-"""Requests copied for Windows say the same as those for a shell."""
+"""Requests that were copied for Windows equal those for a shell."""
 
 import contextlib
 from typing import Any

@@ -1,1 +1,1 @@
-"""What a release consists of: `python -m tests.release` makes it, `make release` runs that."""
+"""The files of a release: `python -m tests.release` builds them, and `make release` runs that."""

@@ -23,7 +23,7 @@ SUMS: Final = "SHA256SUMS"
 
 
 def git(*arguments: str) -> bytes:
-    """The output of git."""
+    """Return the output of git."""
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
 
 

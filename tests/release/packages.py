@@ -14,7 +14,7 @@ HEAD: Final = (
 )
 
 ALLOWED: Final = {"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "PSF-2.0"}
-"""Licences that ask for no more than their text and a notice."""
+"""Licences that require no more than their text and a notice."""
 EXPRESSIONS: Final = {
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
@@ -40,7 +40,7 @@ class Package(NamedTuple):
     name: str
     version: str
     marker: str | None
-    """When it is installed; None for always."""
+    """The condition for its installation; None for always."""
     dependencies_of: tuple[str, ...]
     """The packages that depend on it, and `llm-token-proxy` itself."""
 

@@ -25,7 +25,7 @@ App = Callable[
 
 @dataclass
 class Echo:
-    """Answers with the request as it saw it, and remembers what it saw."""
+    """An application that answers with the request, and records it."""
 
     seen: list[tuple[Message, bytes]] = field(default_factory=list)
     disconnects: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ def with_lifespan(app: App) -> App:
 
 @dataclass
 class Served:
-    """A server that runs."""
+    """A running server."""
 
     port: int
     stop: asyncio.Event
@@ -80,7 +80,7 @@ class Served:
         return Caller(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24))
 
     async def talk(self, data: bytes, *, end: bool = False) -> bytes:
-        """Write bytes, and return all that comes until the server closes; with `end` close our side first."""
+        """Write bytes, and return everything until the server closes; with `end`, close our side first."""
         caller = await self.connect()
         try:
             caller.writer.write(data)
@@ -99,19 +99,19 @@ class Caller:
     writer: asyncio.StreamWriter
 
     async def rest(self) -> bytes:
-        """All that comes until the server closes."""
+        """Return everything until the server closes."""
         with contextlib.suppress(ConnectionResetError):
             async with asyncio.timeout(PATIENCE):
                 return await self.reader.read()
         return b""
 
     async def head(self) -> bytes:
-        """The head of the next response."""
+        """Return the head of the next response."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.readuntil(b"\r\n\r\n")
 
     async def exactly(self, count: int) -> bytes:
-        """So many bytes."""
+        """Return the next bytes."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.readexactly(count)
 

@@ -1,4 +1,4 @@
-"""Who accepts what: every request of the corpus on which our server, h11 and nginx 1.22 differ, and why."""
+"""Every request of the corpus that our server, h11 and nginx 1.22 treat differently, with the reason."""
 
 from typing import Final, NamedTuple
 

@@ -30,20 +30,20 @@ keyfile = "pair.pem"
 
 @dataclass
 class Secure:
-    """A service that speaks TLS."""
+    """A service with TLS."""
 
     process: asyncio.subprocess.Process
     url: str
     folder: Path
 
     def show(self, certificate: Path | bytes) -> None:
-        """Put another pair into the files, and let the service read them."""
+        """Write another pair to the files, and let the service reload them."""
         content = certificate if isinstance(certificate, bytes) else certificate.read_bytes()
         (self.folder / "pair.pem").write_bytes(content)
         self.process.send_signal(signal.SIGHUP)
 
     async def shown(self, certificate: Path) -> bool:
-        """Whether the service shows this certificate to a new connection."""
+        """Return whether the service presents this certificate to a new connection."""
         context = ssl.create_default_context(cafile=certificate)
         port = int(self.url.rpartition(":")[2])
         try:
@@ -55,7 +55,7 @@ class Secure:
 
 
 def write_server(folder: Path, certificate: Path) -> None:
-    """Write the server's configuration, and its pair."""
+    """Write the configuration of the server, and its certificate and key."""
     (folder / "hypercorn.toml").write_text(SERVER)
     (folder / "pair.pem").write_bytes(certificate.read_bytes())
 
@@ -111,7 +111,7 @@ async def test_a_hangup_shows_a_new_certificate_and_keeps_the_old_one_for_a_bad_
 
 
 def configured(certfile: str | None, keyfile: str | None) -> ServerConfig:
-    """A configuration with these files."""
+    """Return a configuration with these files."""
     config = ServerConfig()
     config.certfile, config.keyfile = certfile, keyfile
     return config

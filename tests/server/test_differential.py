@@ -14,7 +14,7 @@ CASES_MIN = 400
 
 
 def conflicts(one: Mapping[str, list[Read]], other: Mapping[str, list[Read]]) -> list[str]:
-    """Where both read a request, but with different ends."""
+    """Return the places where both read a request, but with different ends."""
     return [
         name
         for name in STREAMS
@@ -23,7 +23,7 @@ def conflicts(one: Mapping[str, list[Read]], other: Mapping[str, list[Read]]) ->
 
 
 def accepted_by(read: Mapping[str, Mapping[str, list[Read]]], name: str) -> frozenset[str]:
-    """The parsers that accept most of a stream; none where all accept the same."""
+    """Return the parsers that accept most of a stream; none if all accept the same."""
     counts = {parser: len(found[name]) for parser, found in read.items()}
     if len({*counts.values()}) == 1:
         return frozenset()

@@ -1,4 +1,4 @@
-"""The server around its connections: the start of the application, the number of connections, the end."""
+"""The server without its connections: the start of the application, the limit of connections, and the end."""
 
 import asyncio
 import logging

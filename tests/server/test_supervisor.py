@@ -1,4 +1,4 @@
-"""The supervisor of the workers: which of them it replaces, and the status with which it ends."""
+"""The supervisor of the workers: which workers it replaces, and its exit status."""
 
 import asyncio
 import os

@@ -27,7 +27,7 @@ class Problems(Protocol):
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Write the text to x.toml and load it."""
+    """Return a function that writes a text to x.toml and loads it."""
     monkeypatch.chdir(tmp_path)
 
     def load(text: str, environ: Mapping[str, str] | None = None) -> Settings:

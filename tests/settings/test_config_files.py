@@ -44,7 +44,7 @@ EXAMPLE_ENVIRONMENT = {
         *("SPEECH_KEY", "SIGNING_KEY"),
     )
 }
-"""What must be set for the example; its sections that are commented out need more."""
+"""Variables that the example needs; its commented-out sections need more."""
 NOT_SET = re.compile(r"the environment variable (\w+) is not set")
 SECRET_NAME = re.compile(r"(?i)^key$|secret|password|^value$|api_?key|^encryption_key$")
 REFERENCE = re.compile(r"(?:Bearer )?\$\{(?:env:\w+(?::-)?|file:[^}]+|credential:\w+)\}")
@@ -58,7 +58,7 @@ def sections_in(annotation: object) -> Iterator[type[Section]]:
 
 
 def keys_of(section: type[Section]) -> Iterator[str]:
-    """Every key of a section and of those below it."""
+    """Yield every key of a section and of its subsections."""
     for name, field in section.model_fields.items():
         yield field.alias or name
         for below in sections_in(field.annotation):
@@ -105,7 +105,7 @@ def test_every_key_of_a_source_is_in_a_block_of_that_source(model: type[Section]
 
 
 def surroundings_of(text: str, folder: Path) -> Surroundings:
-    """All that a text names, fit for its place."""
+    """Return valid values for everything that a text refers to."""
     keys = {key: hashlib.sha256(key.encode()).hexdigest() for key in SEALING_KEY.findall(text)}
     defaults = {**dict.fromkeys(WITH_DEFAULT.findall(text), ""), **EXAMPLE_ENVIRONMENT, "CHAT_SECRET": "c"}
     files = {name: certificate_pem("rsa") for name in PEM.findall(text) if "key" not in name}
@@ -155,7 +155,7 @@ def test_no_secret_in_the_examples_is_public(path: Path) -> None:
 
 
 def literal_secrets(value: object, name: str) -> Iterator[tuple[str, object]]:
-    """Every secret that is written out, or that has a default, with its name."""
+    """Yield every secret that is written literally or has a default, with its name."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from literal_secrets(item, key)
@@ -171,7 +171,7 @@ def literal_secrets(value: object, name: str) -> Iterator[tuple[str, object]]:
 
 
 def example() -> Settings:
-    """The example with its variables set."""
+    """Load the example with its variables set."""
     return load_settings(CONFIG / "example.toml", EXAMPLE_ENVIRONMENT)
 
 

@@ -1,4 +1,4 @@
-"""Showing the settings: everything is there, and no secret is."""
+"""Printed settings: complete, and without secrets."""
 
 import tomllib
 from collections.abc import Iterator
@@ -174,7 +174,7 @@ def test_output_without_secrets_loads_again(load: Load) -> None:
 
 
 FIXED_NAMES = {"credentials", "endpoints", "renames", "upstreams"}
-"""Tables whose keys the user names, and whose values are names: nothing of them is sent or secret."""
+"""Tables whose keys and values are names of the user, which are neither sent nor secret."""
 
 
 def test_every_table_with_keys_of_the_users_is_masked_unless_its_values_are_names() -> None:
@@ -189,7 +189,7 @@ def test_every_table_with_keys_of_the_users_is_masked_unless_its_values_are_name
 
 
 def sections(model: type[Section]) -> Iterator[type[Section]]:
-    """The model and every section below it."""
+    """Yield the model and every section below it."""
     found, waiting = set[type[Section]](), [model]
     while waiting:
         section = waiting.pop()
@@ -201,7 +201,7 @@ def sections(model: type[Section]) -> Iterator[type[Section]]:
 
 
 def sections_in(annotation: object) -> Iterator[type[Section]]:
-    """The sections that an annotation names, at any depth."""
+    """Yield the sections in an annotation, at any depth."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in get_args(annotation):

@@ -1,4 +1,4 @@
-"""`PROXY__SECTION__KEY` over the file."""
+"""`PROXY__SECTION__KEY` overrides the file."""
 
 import pytest
 from hypothesis import given, settings

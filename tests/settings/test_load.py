@@ -1,4 +1,4 @@
-"""The whole way from a file to settings, or to every problem at once."""
+"""Loading a file: the result is the settings, or all problems at once."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pydantic's errors: each kind that the models can raise has words of ours."""
+"""Pydantic's errors: each kind that the models can raise has a message of ours."""
 
 import pytest
 from pydantic import ValidationError

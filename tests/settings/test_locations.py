@@ -1,4 +1,4 @@
-"""The line finder against tomllib: whatever parses, it finds the same keys, each on its own line."""
+"""The line finder compared with tomllib: it finds the same keys in any valid text, each with its line."""
 
 import tomllib
 from collections.abc import Iterator

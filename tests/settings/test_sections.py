@@ -1,4 +1,4 @@
-"""The sections without a module of their own, and the embedded gateway's address."""
+"""The sections without a separate module, and the address of the embedded gateway."""
 
 import pytest
 

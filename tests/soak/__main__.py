@@ -10,7 +10,7 @@ from tests.soak.soak import Soak
 
 
 def main() -> int:
-    """Print the table; exit 1 where an event was lost, out of order or another caller's."""
+    """Print the table; exit 1 if an event was lost, out of order or another caller's."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--streams", type=int, default=1000, help="at the same time (1000)")
     parser.add_argument("--minutes", type=float, default=10, help="of it (10)")

@@ -19,7 +19,7 @@ from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
 SETTLED_SHARE = 0.6
-"""The share of a run after which its memory is looked at: the worker is killed at half of it."""
+"""The part of a run after which its memory is measured; the worker is killed at half of the run."""
 LEAVES = 0.1
 """The share of callers who leave before the end."""
 LAST = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
@@ -46,18 +46,18 @@ class Soak:
     counts: Counter[str] = field(default_factory=Counter)
     """How streams ended, and the events that were lost, out of order or another caller's."""
     sockets: list[tuple[int, int]] = field(default_factory=list)
-    """Of the worker that lived: before and after."""
+    """The memory of the surviving worker, before and after."""
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """Of the worker that lived: seconds since the start, and resident MiB."""
+    """Samples of the surviving worker: seconds since the start, and resident MiB."""
 
     @property
     def memory_slope(self) -> float:
-        """The growth of the memory in MiB per ten minutes, once the other worker's streams have come back."""
+        """The growth of the memory in MiB per ten minutes, with the streams of the other worker back."""
         settled = self.memory[int(len(self.memory) * SETTLED_SHARE) :]
         return statistics.linear_regression(*zip(*settled, strict=True)).slope * 600
 
     async def run(self, folder: Path) -> None:
-        """Run it, and kill one worker in the middle."""
+        """Run the soak, and kill one worker in the middle."""
         async with raw_upstream(self._answer) as upstream:
             write_files(folder, upstream.url, RECIPE.format(issuer=upstream.url))
             async with two_workers(folder) as service:

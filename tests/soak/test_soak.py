@@ -1,4 +1,4 @@
-"""The soak, for some seconds."""
+"""The soak for a few seconds."""
 
 import math
 from pathlib import Path

@@ -12,12 +12,12 @@ from proxy.telemetry import TokenLife
 
 
 def parts(svg: str, tag: str) -> list[dict[str, str]]:
-    """The attributes of each element of a kind, in order."""
+    """Return the attributes of each element of a kind, in order."""
     return [element.attrib for element in ET.fromstring(svg).iter(tag)]  # noqa: S314  our own
 
 
 def line(values: Sequence[float | None]) -> str:
-    """The path of a line."""
+    """Return the path of a line."""
     (found,) = [
         path["d"] for path in parts(line_chart({"main": values}, "x"), "path") if "main" in path["class"]
     ]

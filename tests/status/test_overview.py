@@ -1,4 +1,4 @@
-"""The overview: the reports of all workers added up, and what differs between them shown."""
+"""The overview: the sum of the reports of all workers, and the differences between them."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The parts of the page: their words, in both languages, and nothing active in them."""
+"""The parts of the page: their text in both languages, without active content."""
 
 from dataclasses import replace
 

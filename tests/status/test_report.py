@@ -1,4 +1,4 @@
-"""What a worker reports: it arrives unchanged at the others."""
+"""The report of a worker: it reaches the other workers unchanged."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A session of the status page: valid until it expires or the key changes, and not to be forged."""
+"""A session of the status page: valid until it expires or the key changes, and impossible to forge."""
 
 import pytest
 

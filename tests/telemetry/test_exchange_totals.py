@@ -9,7 +9,7 @@ from proxy.telemetry.exchange_totals import RequestKey
 
 
 def ended(**values: object) -> ExchangeRecord:
-    """The record of an exchange that has ended."""
+    """Return the record of an exchange that has ended."""
     record = ExchangeRecord("id", "POST", "/v1/chat/completions")
     for name, value in values.items():
         setattr(record, name, value)

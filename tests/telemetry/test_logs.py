@@ -368,7 +368,7 @@ async def test_the_log_has_no_token_key_or_prompt(
 
 
 def gateway_tokens(gateway: RunningGateway) -> list[str]:
-    """The common beginning of all tokens of the gateway."""
+    """The common prefix of all tokens of the gateway."""
     token = gateway.gateway.tokens.issue(60.0)
     return [token, token[:8]]
 

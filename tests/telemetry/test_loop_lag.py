@@ -1,4 +1,4 @@
-"""The lag of the event loop: what blocks the loop is measured, and stays visible until it is scraped."""
+"""The lag of the event loop: a blocked loop is measured, and stays visible until the next scrape."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tests.waiting import block_loop
 
 
 def samples(lag: LoopLag) -> dict[str, float]:
-    """The samples of the lag, by name and bound."""
+    """Return the samples of the lag by name and bound."""
     text = Metrics(list, lag=lag).render()[0].decode()
     return {
         sample.name.removeprefix("llm_proxy_loop_lag_") + sample.labels.get("le", ""): sample.value

@@ -1,4 +1,4 @@
-"""Traces: the spans that a collector receives, and what callers and upstreams see of them."""
+"""Traces: the spans that a collector receives, and the headers at callers and upstreams."""
 
 import importlib.util
 import time
@@ -35,12 +35,12 @@ async def collect(talk: Conversation) -> None:
 
 
 def section(url: str) -> str:
-    """The settings of traces."""
+    """Return the settings of traces."""
     return f'[traces]\nendpoint = "{url}/v1/traces"\nservice = "proxy-test"\n'
 
 
 def spans_of(collector: RawUpstream) -> list[Any]:
-    """The spans that a collector has received."""
+    """Return the spans that a collector has received."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     spans = []
@@ -52,7 +52,7 @@ def spans_of(collector: RawUpstream) -> list[Any]:
 
 
 def attributes(span: Any) -> dict[str, object]:
-    """The attributes of a span."""
+    """Return the attributes of a span."""
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 

@@ -1,4 +1,4 @@
-"""The traffic of the last hour: counted in rings that forget, and by names that are bounded."""
+"""The traffic of the last hour: counted in rings that forget, with a limited number of names."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def ended(
     caller: str | None = "ragflow",
     first_event: float | None = None,
 ) -> ExchangeRecord:
-    """The record of an exchange that has ended."""
+    """Return the record of an exchange that has ended."""
     record = ExchangeRecord("id-1", "POST", "/v1/chat/completions", started=100.0)
     record.caller, record.status, record.outcome = caller, status, outcome
     if first_event is not None:
@@ -44,7 +44,7 @@ def ended(
 
 
 def failed(error: ProxyError) -> ExchangeRecord:
-    """The record of an exchange that an error has ended."""
+    """Return the record of an exchange that ended with an error."""
     record = ended("", error.status)
     record.fail(error)
     return record

@@ -1,4 +1,4 @@
-"""The metrics of several workers: one text, each sample with its worker."""
+"""The metrics of several workers: one text, in which each sample names its worker."""
 
 from prometheus_client.parser import text_string_to_metric_families
 

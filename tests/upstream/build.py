@@ -1,4 +1,4 @@
-"""What the tests of this room begin with: a request, a client, a credential, an upstream that breaks off."""
+"""Builders for the tests of upstreams: a request, a client, a credential, a raw server."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ GIVE_UP = struct.pack("ii", 1, 0)
 
 
 def build_record() -> ExchangeRecord:
-    """The record of some exchange."""
+    """Return the record of an exchange."""
     return ExchangeRecord("id", "POST", "/v1/models")
 
 
@@ -38,31 +38,31 @@ def build_request(
     headers: Headers | None = None,
     body: bytes = b"",
 ) -> UpstreamRequest:
-    """A request with a held body."""
+    """Return a request with a held body."""
     return UpstreamRequest(method=method, path=path, query=query, headers=headers or [], body=body)
 
 
 def build_credential(issuer: FakeIssuer, injection: Inject | None = None) -> UpstreamCredential:
-    """A credential whose tokens the issuer makes."""
+    """Return a credential with tokens of the issuer."""
     return UpstreamCredential(build_machine(issuer), injection or Inject())
 
 
 def build_client(
     url: str, credential: UpstreamCredential | None = None, **settings: object
 ) -> UpstreamClient:
-    """The client of an upstream that listens there."""
+    """Return the client of an upstream at a URL."""
     section = Upstream.model_validate({"base_url": f"{url}/v1", **settings})
     return UpstreamClient("chat", section, credential)
 
 
 async def first_byte(clock: ExchangeClock, wait: Awaitable[T]) -> T:
-    """Await the beginning of an answer, bounded by the clock."""
+    """Await the beginning of a response, with the timeouts of the clock."""
     async with clock.first_byte():
         return await wait
 
 
 async def read_all(response: UpstreamResponse) -> bytes:
-    """The whole body; the response is closed."""
+    """Return the whole body, and close the response."""
     body = b""
     while chunk := await response.read():
         body += chunk
@@ -71,7 +71,7 @@ async def read_all(response: UpstreamResponse) -> bytes:
 
 
 def reset(talk: Conversation) -> None:
-    """Break the connection off with a TCP reset."""
+    """Reset the TCP connection."""
     talk.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, GIVE_UP)
     talk.reset()
 
@@ -81,7 +81,7 @@ async def raw_server(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    """Serve connections byte by byte; gives host and port. It ends when those who connected have left."""
+    """Serve raw connections; yield host and port. It ends when all connections have ended."""
     running = 0
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,7 +114,7 @@ async def send(
     content: bytes | AsyncIterator[bytes] = b"",
     connect: float | None = PATIENCE,
 ) -> UpstreamResponse:
-    """Send a request the way the client does."""
+    """Send a request as the client does."""
     async with asyncio.timeout(PATIENCE):
         return await transport.send(method, url, target, headers or [], content, connect=connect)
 

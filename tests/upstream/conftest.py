@@ -11,7 +11,7 @@ from tests.conftest import require
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new self-signed certificate for 127.0.0.1, its key beside it."""
+    """A new self-signed certificate for 127.0.0.1, with its key."""
     require("openssl", found=shutil.which("openssl") is not None)
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
     options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2"]

@@ -1,4 +1,4 @@
-"""An upstream that fails before its first byte: another one is asked, unseen."""
+"""An upstream that fails before its first byte: another one takes over, and the caller notices nothing."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ STREAM = b'data: {"choices": [{"delta": {"content": "b"}, "finish_reason": "stop
 
 @contextlib.contextmanager
 def nobody() -> Iterator[str]:
-    """An address where nobody listens."""
+    """Yield an address on which nothing listens."""
     yield f"http://127.0.0.1:{free_port()}"
 
 
 def says(status: str, *headers: str) -> Script:
-    """Answer every request so."""
+    """Return a script that answers every request with this response."""
 
     async def script(talk: Conversation) -> None:
         await talk.answer(b'{"said": "' + status.encode() + b'"}', *headers, status=status)
@@ -36,17 +36,17 @@ def says(status: str, *headers: str) -> Script:
 
 
 async def resets(talk: Conversation) -> None:
-    """Break every connection off, once the request is there."""
+    """Reset every connection when the request has arrived."""
     talk.reset()
 
 
 async def never_speaks(talk: Conversation) -> None:
-    """Answer nothing."""
+    """Do not answer."""
     await talk.caller_left()
 
 
 async def ends_without_an_event(talk: Conversation) -> None:
-    """Begin a stream in which nothing comes."""
+    """Start a stream without events."""
     await talk.start_stream()
     await talk.end()
 
@@ -68,7 +68,7 @@ base_url = "{url}/v1"
 async def two(
     run_proxy: RunProxy, first: Script, second: Script, options: str = ""
 ) -> AsyncIterator[tuple[RunningProxy, RawUpstream, RawUpstream]]:
-    """The service in front of an upstream and its fallback."""
+    """Run the service in front of an upstream and its fallback."""
     async with (
         raw_upstream(first) as main,
         raw_upstream(second) as backup,
@@ -80,7 +80,7 @@ async def two(
 
 
 async def ask(proxy: RunningProxy, body: bytes = b"{}", *headers: str) -> tuple[RawAnswer, bytes]:
-    """One request and its answer."""
+    """Send one request, and return its response."""
     async with raw_caller(proxy.url) as caller:
         await caller.send("POST", CHAT, *(headers or (JSON,)), body=body)
         answer = await caller.answer()
@@ -308,7 +308,7 @@ async def test_a_refused_connection_is_retried(run_proxy: RunProxy) -> None:
 
 
 def asks_first(times: int, *headers: str, status: str = "503 Service Unavailable") -> Script:
-    """Refuse so often, then answer."""
+    """Return a script that rejects the first requests and answers the next ones."""
     left = times
 
     async def script(talk: Conversation) -> None:

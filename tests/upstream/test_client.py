@@ -46,23 +46,23 @@ async def ok(talk: Conversation) -> None:
 
 
 async def unauthorized(talk: Conversation) -> None:
-    """Refuse any token."""
+    """Reject any token."""
     await talk.answer(b"who?", status="401 Unauthorized")
 
 
 async def quiet(talk: Conversation) -> None:
-    """Say nothing until the other side goes."""
+    """Send nothing until the other side leaves."""
     await talk.caller_left()
 
 
 async def only_the_second_token(talk: Conversation) -> None:
-    """Refuse the first token that the issuer makes."""
+    """Reject the first token of the issuer."""
     fine = talk.request.header("authorization") == ["Bearer token-2"]
     await (ok if fine else unauthorized)(talk)
 
 
 def upload(*, length: int | None = None) -> UpstreamRequest:
-    """A request whose body can be sent once."""
+    """Return a request whose body can be sent once."""
 
     async def blocks() -> AsyncIterator[bytes]:
         yield b"one "
@@ -257,7 +257,7 @@ async def forbidden(talk: Conversation) -> None:
 
 
 def asks(model: str) -> UpstreamRequest:
-    """A chat request for a model."""
+    """Return a chat request for a model."""
     return replace(
         build_request(path=b"/chat/completions", body=model.encode()),
         endpoint=CHAT_COMPLETIONS,
@@ -533,7 +533,7 @@ async def test_a_failed_response_raises_our_error_in_the_read_that_waits() -> No
 
 
 async def full(client: UpstreamClient) -> bool:
-    """Whether one more request is refused."""
+    """Return whether one more request is rejected."""
     try:
         response = await client.open(build_request(), build_record())
     except Overloaded:

@@ -46,7 +46,7 @@ async def eager(rest: float = 0.0, probation: float = 0.0) -> AsyncIterator[Upst
 
 
 def says(*answers: bytes) -> Callable[[Conversation], Awaitable[None]]:
-    """Send these responses in turn, and repeat the last one."""
+    """Return a script that sends these responses in turn, and repeats the last one."""
     left = list(answers)
 
     async def script(talk: Conversation) -> None:

@@ -25,7 +25,7 @@ async def ok(talk: Conversation) -> None:
 
 
 class Lookups:
-    """Looks up every name on loopback, when it may."""
+    """A resolver that returns loopback for every name, when the test allows it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names = list[str]()
@@ -35,7 +35,7 @@ class Lookups:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self.getaddrinfo)
 
     async def getaddrinfo(self, host: str, port: int, **_: object) -> list[Any]:
-        """As that of the event loop."""
+        """Look up a name as the event loop does."""
         self.names.append(host)
         await asyncio.sleep(0)
         await self.go_on.wait()
@@ -46,12 +46,12 @@ class Lookups:
 
 @pytest.fixture
 async def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
-    """The lookups of names."""
+    """The name lookups of the test."""
     return Lookups(monkeypatch)
 
 
 async def connect(dialer: Dialer, count: int) -> list[BaseException | None]:
-    """Open connections at the same time, and close them; how each of them failed."""
+    """Open connections concurrently, and close them; return how each of them failed."""
 
     async def once() -> BaseException | None:
         try:
@@ -68,7 +68,7 @@ async def connect(dialer: Dialer, count: int) -> list[BaseException | None]:
 
 
 class Closing(asyncio.Protocol):
-    """A connection that is of no further use."""
+    """A connection that is not used."""
 
     transport: asyncio.BaseTransport | None = None
 
@@ -78,7 +78,7 @@ class Closing(asyncio.Protocol):
 
 
 def dialer_for(url: str, proxy: str | None = None) -> Dialer:
-    """A dialer without TLS."""
+    """Return a dialer without TLS."""
     return Dialer(url.replace("127.0.0.1", "name.test"), tls=None, proxy=proxy)
 
 
@@ -165,7 +165,7 @@ async def test_a_timeout_leaves_no_connection(certificate: Path) -> None:
 
 
 class ForwardProxy:
-    """Opens tunnels, and keeps what it was asked for."""
+    """A forward proxy that opens tunnels, and records their targets."""
 
     def __init__(self, extra: bytes = b"") -> None:
         self.heads = list[bytes]()

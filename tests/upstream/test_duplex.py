@@ -19,7 +19,7 @@ Message = str | bytes | Close
 
 
 class Side:
-    """One side: it receives the messages of a script, then waits until the other side closes it."""
+    """One side, which receives the messages of a script, and then waits until the other side closes it."""
 
     def __init__(self, *script: Message, lost: bool = False) -> None:
         self.script = list(script)
@@ -29,20 +29,20 @@ class Side:
         self._ended = asyncio.Event()
 
     async def receive(self) -> Message:
-        """The next message of the script."""
+        """Return the next message of the script."""
         if self.script:
             return self.script.pop(0)
         await self._ended.wait()
         return self.closed or Close(LOST)
 
     async def send(self, message: str | bytes) -> None:
-        """Take a message, unless the connection is lost."""
+        """Accept a message, unless the connection is lost."""
         if self._lost:
             raise httpx2.WriteError("lost")
         self.sent.append(message)
 
     async def close(self, close: Close) -> None:
-        """Remember the first close."""
+        """Record the first close."""
         self.closed = self.closed or close
         self._ended.set()
 

@@ -114,7 +114,7 @@ def test_an_empty_budget_allows_no_retries() -> None:
 
 
 class Clock:
-    """A clock that only goes forward, set by hand."""
+    """A monotonic clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""Silence of an upstream: the caller hears a comment line, where that is switched on."""
+"""A silent upstream: the caller gets comment lines if they are enabled."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ class Upstream:
         self.go_on = asyncio.Event()
 
     async def stream(self, talk: Conversation) -> None:
-        """Think, then stream; think again in the middle."""
+        """Wait, then stream, and wait again in the middle."""
         for data in (EVENT, EVENT + DONE):
             await self.go_on.wait()
             self.go_on.clear()
@@ -37,19 +37,19 @@ class Upstream:
         await talk.end()
 
     async def refuse(self, talk: Conversation) -> None:
-        """Think, then refuse."""
+        """Wait, then reject."""
         await self.go_on.wait()
         await talk.answer(
             b'{"error": {"message": "too long", "type": "t", "param": null, "code": "c"}}', status="400 Bad"
         )
 
     async def break_off(self, talk: Conversation) -> None:
-        """Think, then break off."""
+        """Wait, then reset the connection."""
         await self.go_on.wait()
         talk.reset()
 
     async def no_stream(self, talk: Conversation) -> None:
-        """Think, then answer with something else."""
+        """Wait, then answer with something other than a stream."""
         await self.go_on.wait()
         await talk.answer(b'{"choices": []}', "Content-Type: application/json")
 

@@ -1,4 +1,4 @@
-"""Responses, wherever the reads end: the same result, no byte too many, and every cut is noticed."""
+"""Responses, wherever the reads end: the same result, no byte too many, and every cut is detected."""
 
 import asyncio
 import itertools
@@ -23,11 +23,11 @@ from proxy.wire.response_end import End
 HEAD: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 NEXT: Final = b"HTTP/1.1 200 OK\r\nX-Foreign: yes\r\nContent-Length: 7\r\n\r\nforeign"
-"""What belongs to another caller."""
+"""Bytes of another caller."""
 
 
 class Sound(NamedTuple):
-    """A response, and how it is understood."""
+    """A response, and its expected interpretation."""
 
     data: bytes
     body: bytes
@@ -145,7 +145,7 @@ def fed(pieces: Iterable[bytes], method: str = "POST") -> ArrivingResponse:
 
 
 def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
-    """The bytes in reads that end there."""
+    """Return the bytes in reads that end at these positions."""
     ends = [0, *sorted({min(place, len(data)) for place in at}), len(data)]
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
@@ -162,12 +162,12 @@ def body_of(response: ArrivingResponse) -> bytes:
 
 
 def all_cuts(data: bytes) -> list[list[bytes]]:
-    """Every way to cut the bytes in two, and each byte alone."""
+    """Return every split of the bytes into two reads, and one with a byte per read."""
     return [*([data[:at], data[at:]] for at in range(len(data) + 1)), [bytes([byte]) for byte in data]]
 
 
 def check(sound: Sound, response: ArrivingResponse) -> None:
-    """The response is understood as it should be."""
+    """Check that a response is interpreted as expected."""
     assert response.error is None
     assert response.ended
     assert (response.status, response.keep_alive) == (sound.status, sound.keep_alive)

@@ -38,7 +38,7 @@ async def ids(caller: RawCaller, path: str = "/v1/models") -> list[str]:
 
 
 async def tell(talk: Conversation) -> None:
-    """Two models, as vLLM tells them."""
+    """Answer with two models, as vLLM lists them."""
     data = [
         {"id": "gpt-4o", "owned_by": "vllm", "created": 5, "max_model_len": 4096, "root": None},
         {"id": "bge-m3-corp", "object": "model", "created": 6, "owned_by": None},
@@ -47,7 +47,7 @@ async def tell(talk: Conversation) -> None:
 
 
 async def fail(talk: Conversation) -> None:
-    """No list here."""
+    """Answer without a list."""
     await talk.answer(b'{"detail":"Not Found"}', JSON, status="404 Not Found")
 
 

@@ -1,4 +1,4 @@
-"""Requests that nginx may relay itself: every reason against it, and what nginx gets to know."""
+"""Requests that nginx may relay itself: every obstacle, and the headers that nginx gets."""
 
 import math
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def load(tmp_path: Path) -> Callable[[str], Settings]:
 
 
 def obstacle(settings: Settings, endpoint: Endpoint = CHAT_COMPLETIONS) -> str:
-    """Why a chat of the first caller may not be relayed by nginx."""
+    """Return why nginx may not relay a chat of the first caller."""
     assert settings.offload is not None
     idle = cast(UpstreamClient, SimpleNamespace(running=0))  # chosen, never called
     clients = dict.fromkeys(settings.upstreams, idle)

@@ -1,4 +1,4 @@
-"""An upstream that quotes the live token, in whatever way: the caller does not get to see it."""
+"""An upstream that quotes the current token in any form: the caller does not see it."""
 
 import base64
 import gzip

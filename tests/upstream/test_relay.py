@@ -56,7 +56,7 @@ class FakeResponse:
         return data.replace(SECRET, b"*" * len(SECRET))
 
     async def read(self) -> bytes:
-        """The next piece."""
+        """Return the next piece."""
         if self.error is not None:
             raise self.error
         self.failed = asyncio.get_running_loop().create_future()
@@ -72,13 +72,13 @@ class FakeResponse:
         return await self.failed
 
     def fail(self, error: ProxyError) -> None:
-        """Fail the read that waits, and those that come."""
+        """Fail the current read and all later ones."""
         self.error = error
         assert self.failed is not None
         self.failed.set_exception(error)
 
     async def aclose(self) -> None:
-        """Count it."""
+        """Count the call."""
         self.closed += 1
 
 
@@ -110,18 +110,18 @@ class Relayed:
         self.attempt = Attempt(build_request(method), route, self.clock, self.record, limits)
 
     async def answer(self) -> RelayedResponse:
-        """The beginning of the answer."""
+        """Return the beginning of the response."""
         return await self.attempt.open(self.closing)
 
     async def chunks(self) -> list[bytes]:
-        """A streamed answer to its end, closed after it."""
+        """Read a streamed response to its end, and close it."""
         async with self.closing:
             body = (await self.answer()).body
             assert not isinstance(body, bytes)
             return [chunk async for chunk in body]
 
     async def whole(self) -> bytes:
-        """An answer that must come as bytes."""
+        """Return a response that must be bytes."""
         async with self.closing:
             body = (await self.answer()).body
             assert isinstance(body, bytes)
@@ -129,12 +129,12 @@ class Relayed:
 
 
 def events(*pieces: bytes | float | ProxyError, **options: object) -> FakeResponse:
-    """An event stream in those pieces."""
+    """Return an event stream in these pieces."""
     return FakeResponse(list(pieces), **{"headers": EVENTS, **options})  # type: ignore[arg-type]
 
 
 def error_in(event: bytes) -> dict[str, str]:
-    """The error of an error event."""
+    """Return the error of an error event."""
     assert event.endswith(b"\n\n")
     error: dict[str, str] = json.loads(event.rpartition(b"data: ")[2])["error"]
     return error

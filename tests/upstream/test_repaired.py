@@ -1,4 +1,4 @@
-"""Repairs on the wire: what RAGFlow and Dify stumble over is cured where it is asked for, and only there."""
+"""Repairs in the relay: faults that break RAGFlow and Dify are cured if, and only if, repairs are enabled."""
 
 import asyncio
 import json
@@ -19,17 +19,17 @@ DONE = b"data: [DONE]\n\n"
 
 
 def chunk(**fields: Any) -> bytes:
-    """One event of a chat stream."""
+    """Return one event of a chat stream."""
     return b"data: " + json.dumps({"id": "1", "object": "chat.completion.chunk", **fields}).encode() + b"\n\n"
 
 
 def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
-    """One choice."""
+    """Return one choice."""
     return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
 def chunks_of(body: bytes) -> list[dict[str, Any]]:
-    """The chunks of a stream, without its end marker."""
+    """Return the chunks of a stream, without its end marker."""
     lines = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
@@ -44,7 +44,7 @@ async def relayed(
     content_type: str | None = None,
     status: str = "200 OK",
 ) -> tuple[RawAnswer, bytes, RawUpstream]:
-    """Ask through the proxy; a list is answered as a stream, a chunk an entry."""
+    """Send a request through the proxy; the upstream answers a list as a stream with one chunk per entry."""
 
     async def script(talk: Conversation) -> None:
         if isinstance(answer, bytes):

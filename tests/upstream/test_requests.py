@@ -13,7 +13,7 @@ from tests.upstream.build import build_request
 
 
 def incoming(body: bytes = b"") -> CallerRequest:
-    """A chat request with a body that is read as a whole."""
+    """Return a chat request with a body that is read as a whole."""
     return CallerRequest(
         request_id="r",
         method="POST",

@@ -25,7 +25,7 @@ CLIENTS = {
 
 
 def routing_of(endpoints: Mapping[str, str]) -> Routing:
-    """A routing with those endpoints, each upstream with a clock that tells it from the others."""
+    """Return a routing with these endpoints, whose upstreams have distinct timeouts."""
     settings = Settings.model_construct(
         access=Access.model_construct(),
         routes=Routes(default="main", endpoints=dict(endpoints)),
@@ -128,7 +128,7 @@ def test_the_first_model_route_that_fits_counts_before_the_endpoint(
 def plan_of(
     upstreams: Mapping[str, Mapping[str, object]], default: object, before: Routing | None = None
 ) -> Routing:
-    """A routing of everything to a target, by upstreams with these settings."""
+    """Return a routing of every request to a target, with these settings of upstreams."""
     settings = Settings.model_construct(
         access=Access.model_construct(
             keys=(
@@ -148,7 +148,7 @@ def plan_of(
 
 
 def names(routes: Sequence[Route]) -> str:
-    """The upstreams of a plan."""
+    """Return the upstreams of a plan."""
     return " ".join(route.upstream for route in routes)
 
 
@@ -224,7 +224,7 @@ WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 20), min_siz
 
 
 def turns(balance: Balance, count: int) -> str:
-    """Return the upstreams whose turn it is, one after the other."""
+    """Return the chosen upstreams, one after the other."""
     return "".join(balance.order(balance.names)[0] for _ in range(count))
 
 

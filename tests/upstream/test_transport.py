@@ -22,7 +22,7 @@ ALL_PRINTABLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 
 @pytest.fixture
 async def transport() -> AsyncIterator[UpstreamTransport]:
-    """A transport without TLS."""
+    """Open a transport without TLS."""
     async with UpstreamTransport(tls=False) as made:
         yield made
 
@@ -33,7 +33,7 @@ async def ok(talk: Conversation) -> None:
 
 
 def names_of(request: Received) -> list[str]:
-    """The names of its headers, in order."""
+    """Return the names of the headers of a request, in order."""
     return [line.partition(":")[0].lower() for line in request.head.decode().split("\r\n")[1:] if line]
 
 
@@ -101,7 +101,7 @@ async def test_a_large_held_body_arrives_whole_and_with_its_length(transport: Up
 
 
 async def blocks() -> AsyncIterator[bytes]:
-    """A streamed body."""
+    """Yield a streamed body."""
     for number in range(3):
         yield b"block %d " % number
 
@@ -243,7 +243,7 @@ async def _error_of(body: UpstreamResponse) -> BaseException | None:
 
 
 async def translated(script: Script, *, content: bytes | AsyncIterator[bytes] = b"") -> httpx2.TransportError:
-    """What a request, or the reading of its answer, fails with."""
+    """Return the error of a request, or of reading its response."""
     async with raw_upstream(script) as upstream, UpstreamTransport(tls=False) as transport:
         with pytest.raises(httpx2.TransportError) as caught:
             await finish(await send(transport, upstream.url, content=content))

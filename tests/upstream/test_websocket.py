@@ -38,15 +38,15 @@ class Wire(asyncio.Transport):
         socket.connection_made(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep bytes."""
+        """Keep the bytes."""
         self.written += data
 
     def pause_reading(self) -> None:
-        """Stop."""
+        """Pause reading."""
         self.is_paused = True
 
     def resume_reading(self) -> None:
-        """Go on."""
+        """Resume reading."""
         self.is_paused = False
 
     def is_closing(self) -> bool:
@@ -69,7 +69,7 @@ class Wire(asyncio.Transport):
 
 
 def build() -> tuple[ArrivingMessages, Wire]:
-    """An open WebSocket on a transport of the test."""
+    """Return an open WebSocket on a transport of the test."""
     socket = ArrivingMessages(SocketOpener(tls=False, proxy=None))
     wire = Wire(socket)
     socket.data_received(HEAD + b"\r\n")
@@ -78,13 +78,13 @@ def build() -> tuple[ArrivingMessages, Wire]:
 
 
 def frames_of(*events: Frame) -> bytes:
-    """The frames of an upstream."""
+    """Return the frames of an upstream."""
     upstream = Connection(SERVER)
     return b"".join(upstream.send(event) for event in events)
 
 
 def fragments(message: Message, size: int) -> list[Frame]:
-    """A message in fragments, with a ping after each."""
+    """Return a message in fragments, with a ping after each."""
     pieces = [message[at : at + size] for at in range(0, len(message), size)] or [message]
     events = list[Frame]()
     for number, piece in enumerate(pieces, 1):
@@ -98,7 +98,7 @@ def fragments(message: Message, size: int) -> list[Frame]:
 
 
 async def receive_all(socket: ArrivingMessages) -> list[Message | Close]:
-    """Receive until the end, which is included."""
+    """Receive until the end, and include it."""
     received: list[Message | Close] = []
     while not received or not isinstance(received[-1], Close):
         received.append(await socket.receive())
@@ -298,7 +298,7 @@ async def test_a_silent_upstream_gets_a_ping_and_is_then_lost(monkeypatch: pytes
 
 
 def has_pinged(wire: Wire, times: int) -> bool:
-    """Whether as many frames were written."""
+    """Return whether this many frames were written."""
     return len(wire.frames()) >= times
 
 
@@ -319,7 +319,7 @@ async def test_an_upstream_that_answers_pings_stays(monkeypatch: pytest.MonkeyPa
 async def answered(
     answer: Callable[[bytes], bytes], subprotocols: Sequence[str] = ("realtime",)
 ) -> AsyncIterator[UpstreamResponse]:
-    """A handshake that the upstream answers with these bytes, which depend on the accepted key."""
+    """Perform a handshake that the upstream answers with these bytes, which depend on the accepted key."""
 
     async def script(talk: Conversation) -> None:
         (key,) = talk.request.header("Sec-WebSocket-Key")

@@ -21,7 +21,7 @@ NOW = 1_700_000_000.0
 
 @pytest.fixture
 async def source() -> AsyncIterator[HttpTokenSource]:
-    """Return a source that reads the lifetime at `life`."""
+    """Yield a source that reads the lifetime at `life`."""
     source = HttpTokenSource(recipe_of(url="http://127.0.0.1:1/t", token="t", expires=(("life", "seconds"),)))
     yield source
     await source.close()

@@ -12,7 +12,7 @@ from tests.integration.fault_table.table import counts, rows, run
 
 
 def main() -> None:
-    """Run all cells and print what became of them."""
+    """Run all cells, and print their results."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, capture_logs():
         cells = asyncio.run(run(Path(folder)))

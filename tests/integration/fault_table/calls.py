@@ -61,12 +61,12 @@ class ClientCall:
 
     @property
     def client(self) -> str:
-        """The client, which is also the name of its set of repairs."""
+        """The client; its set of repairs has the same name."""
         return self.name.partition(" ")[0]
 
     @property
     def tools(self) -> bool:
-        """Whether the answer is made of tool calls."""
+        """Whether the answer consists of tool calls."""
         return bool(self.request.get("tools"))
 
     @property
@@ -75,7 +75,7 @@ class ClientCall:
         return bool(self.request.get("stream_options"))
 
     def answer(self) -> Json:
-        """The right answer as JSON."""
+        """The correct response as JSON."""
         if self.kind == "embeddings":
             items = [
                 {"object": "embedding", "index": place, "embedding": vector}
@@ -102,7 +102,7 @@ class ClientCall:
         return {**head, "choices": [choice], "usage": USAGE}
 
     def deltas(self) -> list[Json]:
-        """The deltas of the right stream."""
+        """The deltas of the correct stream."""
         if not self.tools:
             return [{"role": "assistant", "content": ""}, {"content": "Hello"}, {"content": " there."}]
         first, second = (each["function"]["name"] for each in TOOL_CALLS)
@@ -115,7 +115,7 @@ class ClientCall:
         ]
 
     def chunks(self) -> list[Json]:
-        """The chunks of the right stream."""
+        """The chunks of the correct stream."""
         found = [chunk(delta) for delta in self.deltas()]
         found.append(chunk({}, "tool_calls" if self.tools else "stop"))
         if self.usage_requested:
@@ -123,7 +123,7 @@ class ClientCall:
         return found
 
     def right(self) -> Reply:
-        """The right response."""
+        """The correct response."""
         if self.kind == "speech":
             return Reply([SOUND[:5000], SOUND[5000:]], content_type="audio/mpeg")
         if self.kind == "stream":
@@ -132,20 +132,20 @@ class ClientCall:
 
 
 def chunk(delta: Any, finish: str | None = None) -> Json:
-    """One chunk with one choice."""
+    """Return a chunk with one choice."""
     head = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
 def part(index: int, identity: str | None, name: str | None, arguments: str) -> Json:
-    """A part of a tool call as OpenAI sends it: id, type and name come once."""
+    """Return a part of a tool call as OpenAI sends it, with id, type and name only once."""
     first = {"id": identity, "type": "function"} if identity else {}
     named = {"name": name} if name else {}
     return {"index": index, **first, "function": {**named, "arguments": arguments}}
 
 
 def in_base64(vector: list[float]) -> str:
-    """A vector as OpenAI writes it in base64."""
+    """Return a vector as OpenAI writes it in base64."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
@@ -283,7 +283,7 @@ CALLS: Final = (
 
 
 def written(call: ClientCall) -> tuple[str, bytes]:
-    """The Content-Type and the body of a request."""
+    """Return the Content-Type and the body of a request."""
     if call.kind != "transcription":
         return "application/json", json.dumps(call.request, ensure_ascii=False).encode()
     parts = [

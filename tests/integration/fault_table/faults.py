@@ -1,4 +1,4 @@
-"""The faults of upstreams: each changes the right response of a call in one way."""
+"""The faults of upstreams: each changes the correct response of a call in one way."""
 
 import gzip
 import json
@@ -32,10 +32,10 @@ class Fault:
     kinds: frozenset[str]
     change: Change
     expected: Any = None
-    """What the user should get, where the fault changes that."""
+    """The expected result, if the fault changes it."""
 
     def reply(self, call: ClientCall) -> Reply | None:
-        """The response with the fault."""
+        """Return the response with the fault."""
         return self.change(call) if call.kind in self.kinds else None
 
 
@@ -60,7 +60,7 @@ def same(name: str, reply: Reply, *kinds: str) -> None:
 def in_answer(
     name: str, *kinds: str, expected: Any = None
 ) -> Callable[[Callable[[Json], Any]], Callable[[Json], Any]]:
-    """Register a change of the right answer."""
+    """Register a change of the correct answer."""
 
     def register(change: Callable[[Json], Any]) -> Callable[[Json], Any]:
         def reply(call: ClientCall) -> Reply | None:
@@ -76,7 +76,7 @@ def in_answer(
 
 
 def in_chunks(name: str) -> Callable[[Callable[[list[Any]], Any]], Callable[[list[Any]], Any]]:
-    """Register a change of the right chunks."""
+    """Register a change of the correct chunks."""
 
     def register(change: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
         def reply(call: ClientCall) -> Reply | None:
@@ -92,7 +92,7 @@ def in_chunks(name: str) -> Callable[[Callable[[list[Any]], Any]], Callable[[lis
 
 
 def in_bytes(name: str, *kinds: str) -> Callable[[Callable[[bytes], Any]], Callable[[bytes], Any]]:
-    """Register a change of the bytes of the right response; a tuple also says how it ends."""
+    """Register a change of the bytes of the correct response; a tuple also has its end."""
 
     def register(change: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         def reply(call: ClientCall) -> Reply:

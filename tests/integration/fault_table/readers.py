@@ -18,18 +18,18 @@ import urllib3
 from tests.integration.fault_table.replies import Arrived, Json
 
 Reader = Callable[[Arrived, Json], Any]
-"""Given a response and the request, returns what the user gets."""
+"""Returns what the user gets, from a response and its request."""
 
 
 class ErrorShown(Exception):
-    """What the client shows as an error."""
+    """An error that the client shows."""
 
 
 # --- libraries
 
 
 class _Body(httpx2.SyncByteStream):
-    """The body of a response; it raises if the connection broke."""
+    """The body of a response, which raises if the connection broke."""
 
     def __init__(self, arrived: Arrived) -> None:
         self._arrived = arrived
@@ -60,11 +60,11 @@ _SDK: Final = openai.OpenAI(
     max_retries=0,
     http_client=httpx2.Client(transport=_ANSWERS),
 )
-"""One client for all: it takes milliseconds to make one."""
+"""Create the client only once, because that takes milliseconds."""
 
 
 def sdk(arrived: Arrived) -> openai.OpenAI:
-    """OpenAI's SDK, which gets this response to whatever it asks for next."""
+    """Return OpenAI's SDK, which gets this response to its next request."""
     _ANSWERS.arrived = arrived
     return _SDK
 
@@ -89,7 +89,7 @@ class _Raw(io.BytesIO):
 
 
 def requests_response(arrived: Arrived) -> requests.Response:
-    """The response as `requests` returns it."""
+    """Return the response as `requests` does."""
     response = requests.Response()
     response.status_code = arrived.status
     response.headers.update(dict(arrived.headers))
@@ -102,7 +102,7 @@ def requests_response(arrived: Arrived) -> requests.Response:
 
 
 def ragflow_chat(arrived: Arrived, request: Json) -> str:
-    """A whole answer; without content it is an empty text."""
+    """Read a whole answer; without content it is an empty text."""
     response = sdk(arrived).chat.completions.create(model="m", messages=[])
     message: Any = response.choices[0].message if response.choices else None
     if not message or not message.content:
@@ -112,7 +112,7 @@ def ragflow_chat(arrived: Arrived, request: Json) -> str:
 
 
 def ragflow_chat_stream(arrived: Arrived, request: Json) -> tuple[str, bool]:
-    """The text of a stream, and whether no more tokens are billed than were used."""
+    """Read the text of a stream, and whether no more tokens are counted than were used."""
     text, billed, thinking = "", 0, ""
     for chunk in sdk(arrived).chat.completions.create(model="m", messages=[], stream=True):
         if not chunk.choices:
@@ -127,7 +127,7 @@ def ragflow_chat_stream(arrived: Arrived, request: Json) -> tuple[str, bool]:
 
 
 def ragflow_tools(arrived: Arrived, request: Json) -> Any:
-    """The tool calls of a whole answer, or its text."""
+    """Read the tool calls of a whole answer, or its text."""
     response = sdk(arrived).chat.completions.create(model="m", messages=[])
     message: Any = response.choices[0].message if response.choices else None
     if not message:
@@ -139,7 +139,7 @@ def ragflow_tools(arrived: Arrived, request: Json) -> Any:
 
 
 def ragflow_tools_before_v0_25(arrived: Arrived, request: Json) -> Any:
-    """The same; each tool call needs its index."""
+    """Read the same; each tool call needs its index."""
     response = sdk(arrived).chat.completions.create(model="m", messages=[])
     message: Any = response.choices[0].message
     for call in message.tool_calls or ():
@@ -148,7 +148,7 @@ def ragflow_tools_before_v0_25(arrived: Arrived, request: Json) -> Any:
 
 
 def ragflow_tools_stream(arrived: Arrived, request: Json) -> Any:
-    """The tool calls of a stream, joined by their index, or its text."""
+    """Read the tool calls of a stream, joined by their index, or its text."""
     calls: dict[Any, Any] = {}
     text, billed = "", 0
     for chunk in sdk(arrived).chat.completions.create(model="m", messages=[], stream=True):
@@ -173,7 +173,7 @@ def ragflow_tools_stream(arrived: Arrived, request: Json) -> Any:
 
 
 def _ragflow_call(call: Any) -> tuple[str, Any]:
-    """A tool call as RAGFlow makes it; its id goes back to the upstream, which rejects any but a text."""
+    """Return a tool call as RAGFlow builds it; the upstream gets its id back, and accepts only a text."""
     if not isinstance(call.id, str) or not call.id:
         raise ErrorShown("Error code: 400 - messages[1].tool_calls[0].id: invalid")
     try:
@@ -184,7 +184,7 @@ def _ragflow_call(call: Any) -> tuple[str, Any]:
 
 
 def ragflow_embeddings(arrived: Arrived, request: Json) -> Any:
-    """The vectors, sorted by their index."""
+    """Read the vectors, sorted by their index."""
     response = sdk(arrived).embeddings.create(input=request["input"], model="m", encoding_format="float")
     items = sorted(response.data, key=lambda item: getattr(item, "index", 0))
     vectors = [item.embedding for item in items]
@@ -194,13 +194,13 @@ def ragflow_embeddings(arrived: Arrived, request: Json) -> Any:
 
 
 def ragflow_embeddings_before_v0_26(arrived: Arrived, request: Json) -> Any:
-    """The vectors in the order of the list."""
+    """Read the vectors in the order of the list."""
     response = sdk(arrived).embeddings.create(input=request["input"], model="m", encoding_format="float")
     return [item.embedding for item in response.data]
 
 
 def ragflow_rerank(arrived: Arrived, request: Json) -> list[float]:
-    """A score for each document; zero where there is none."""
+    """Read a score for each document; zero if there is none."""
     response = requests_response(arrived)
     response.raise_for_status()
     answer = response.json()
@@ -211,7 +211,7 @@ def ragflow_rerank(arrived: Arrived, request: Json) -> list[float]:
 
 
 def ragflow_vision(arrived: Arrived, request: Json) -> str:
-    """The text of a whole answer about a picture."""
+    """Read the text of a whole answer about a picture."""
     response = sdk(arrived).chat.completions.create(model="m", messages=[])
     text = response.choices[0].message.content.strip()  # type: ignore[union-attr]
     response.usage.total_tokens  # type: ignore[union-attr]  # noqa: B018
@@ -219,7 +219,7 @@ def ragflow_vision(arrived: Arrived, request: Json) -> str:
 
 
 def ragflow_vision_stream(arrived: Arrived, request: Json) -> str:
-    """The text of a stream about a picture."""
+    """Read the text of a stream about a picture."""
     text, tokens = "", 0
     for chunk in sdk(arrived).chat.completions.create(model="m", messages=[], stream=True):
         choice = chunk.choices[0]
@@ -232,7 +232,7 @@ def ragflow_vision_stream(arrived: Arrived, request: Json) -> str:
 
 
 def ragflow_speech(arrived: Arrived, request: Json) -> bytes:
-    """The bytes of a sound."""
+    """Read the bytes of an audio file."""
     response = requests_response(arrived)
     if response.status_code != 200:
         raise ErrorShown(f"**Error**: {response.status_code}, {response.text}")
@@ -240,7 +240,7 @@ def ragflow_speech(arrived: Arrived, request: Json) -> bytes:
 
 
 def ragflow_transcription(arrived: Arrived, request: Json) -> str:
-    """The text of a sound."""
+    """Read the text of an audio file."""
     answer = sdk(arrived).audio.transcriptions.create(model="m", file=("a.wav", b"RIFF"))
     return answer.text.strip()
 
@@ -264,7 +264,7 @@ def dify_validation(arrived: Arrived, request: Json) -> str:
 
 
 def dify_chat(arrived: Arrived, request: Json) -> Any:
-    """A whole answer."""
+    """Read a whole answer."""
     response = _dify_response(arrived)
     answer = response.json()
     output = answer["choices"][0]
@@ -281,7 +281,7 @@ def dify_chat(arrived: Arrived, request: Json) -> Any:
 
 
 def dify_stream(arrived: Arrived, request: Json) -> Any:
-    """The text of a stream, or its tool calls."""
+    """Read the text of a stream, or its tool calls."""
     response = _dify_response(arrived)
     text, calls, usage = "", list[Json](), None
     lines: Iterator[Any] = response.iter_lines(decode_unicode=True, delimiter="\n\n")
@@ -341,7 +341,7 @@ def _dify_join(new: list[Json], calls: list[Json]) -> None:
 
 
 def _dify_calls(calls: Any) -> list[Json]:
-    """Parts of tool calls as they are checked: id, type, name and arguments are texts."""
+    """Check parts of tool calls: id, type, name and arguments are texts."""
     found = []
     for call in calls:
         if not call.get("function"):
@@ -367,7 +367,7 @@ def _dify_arguments(text: str) -> Any:
 
 
 def dify_embeddings(arrived: Arrived, request: Json) -> Any:
-    """The vectors in the order of the list; the answer must name its model when a model is saved."""
+    """Read the vectors in the order of the list; the response must name its model when a model is saved."""
     response = requests_response(arrived)
     response.raise_for_status()
     answer = response.json()
@@ -379,7 +379,7 @@ def dify_embeddings(arrived: Arrived, request: Json) -> Any:
 
 
 def dify_rerank(arrived: Arrived, request: Json) -> list[float]:
-    """A score from 0 to 1 for each document, the best first in Dify, here in their order."""
+    """Read a score from 0 to 1 for each document; Dify sorts them by score, and this keeps their order."""
     response = requests_response(arrived)
     response.raise_for_status()
     answer = response.json()
@@ -393,12 +393,12 @@ def dify_rerank(arrived: Arrived, request: Json) -> list[float]:
 
 
 def dify_speech(arrived: Arrived, request: Json) -> bytes:
-    """The bytes of a sound."""
+    """Read the bytes of an audio file."""
     return ragflow_speech(arrived, request)
 
 
 def dify_transcription(arrived: Arrived, request: Json) -> Any:
-    """The text of a sound."""
+    """Read the text of an audio file."""
     response = requests_response(arrived)
     if response.status_code != 200:
         raise ErrorShown(response.text)
@@ -435,7 +435,7 @@ def _used(request: Json) -> int:
 RETRYING: Final = frozenset(
     {ragflow_chat, ragflow_chat_stream, ragflow_tools, ragflow_tools_before_v0_25, ragflow_tools_stream}
 )
-"""These try again by the words of an error; all that use the SDK try again by the status."""
+"""Calls that retry by the words of an error; all calls through the SDK retry by the status."""
 WITHOUT_SDK: Final = frozenset(
     {
         ragflow_rerank,

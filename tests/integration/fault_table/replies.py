@@ -1,4 +1,4 @@
-"""What an upstream sends, byte by byte, and what arrives at a client."""
+"""The bytes that an upstream sends, and the response that a client receives."""
 
 import json
 import re
@@ -36,11 +36,11 @@ class Reply:
 
     @property
     def body(self) -> bytes:
-        """All that is written."""
+        """All bytes of the response."""
         return b"".join(self.pieces)
 
     async def write(self, talk: Conversation) -> None:
-        """Send it."""
+        """Send the response."""
         if self.refuses is not None and self.refuses.search(talk.request.body):
             error = {"error": {"message": "invalid request", "type": "invalid_request_error"}}
             await talk.answer(
@@ -80,17 +80,17 @@ class Arrived:
     cut: bool = False
 
     def header(self, name: str) -> str | None:
-        """The first value of a header."""
+        """Return the first value of a header."""
         return next((value for key, value in self.headers if key.lower() == name), None)
 
 
 def as_json(value: object, **options: Any) -> Reply:
-    """A whole answer."""
+    """Return a whole response."""
     return Reply([json.dumps(value, ensure_ascii=False).encode()], **options)
 
 
 def event(value: object) -> bytes:
-    """One event; bytes as they are."""
+    """Return an event; bytes stay unchanged."""
     return (
         value
         if isinstance(value, bytes)
@@ -99,5 +99,5 @@ def event(value: object) -> bytes:
 
 
 def as_stream(*events: object, **options: Any) -> Reply:
-    """A stream, an event a piece."""
+    """Return a stream with one event per piece."""
     return Reply([event(each) for each in events], **{"content_type": EVENTS_TYPE, **options})

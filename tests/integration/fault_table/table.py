@@ -24,7 +24,7 @@ from tests.loopback import serve_on_loopback, until
 from tests.raw_upstream import Conversation, raw_upstream
 
 AT_ONCE: Final = 12
-"""How many requests are under way at a time."""
+"""How many requests run at the same time."""
 SETTINGS: Final = """
 [[access.keys]]
 name = "plain"
@@ -72,18 +72,18 @@ class Cell:
     before: Outcome
     after: Outcome
     changed: bool
-    """Whether repairs made the client get other bytes."""
+    """Whether repairs changed the bytes that the client received."""
 
     @property
     def verdict(self) -> str:
-        """What repairs make of the cell."""
+        """The effect of the repairs on the cell."""
         if self.after.kind == "right":
             return "right" if self.before.kind == "right" else "cured"
         return self.after.kind
 
     @property
     def is_worse(self) -> bool:
-        """Whether the client does worse than without repairs."""
+        """Whether the result is worse than without repairs."""
         ranks = {"wrong": 0, "error": 1, "right": 2}
         return ranks[self.after.kind] < ranks[self.before.kind]
 
@@ -110,7 +110,7 @@ def judge(fault: Fault, call: ClientCall, arrived: Arrived) -> Outcome:
 
 
 def _is_retried(call: ClientCall, arrived: Arrived, error: Exception) -> bool:
-    """Whether OpenAI's SDK sends the request again, by the status, or RAGFlow, by the words of the error."""
+    """Return whether OpenAI's SDK retries because of the status, or RAGFlow because of the error's words."""
     if call.read in WITHOUT_SDK:
         return False
     by_status = arrived.status in {408, 409, 429} or arrived.status >= 500
@@ -189,7 +189,7 @@ async def _ask_all(url: str, asked: list[tuple[ClientCall, int, str]]) -> list[A
 
 
 class _Connection:
-    """A connection of a client to the proxy, opened again when it breaks."""
+    """A connection of a client to the proxy, which is reopened when it breaks."""
 
     def __init__(self, url: str) -> None:
         self._place = urlsplit(url)
@@ -197,7 +197,7 @@ class _Connection:
         self._reader: asyncio.StreamReader | None = None
 
     async def ask(self, call: ClientCall, cell: int, key: str) -> Arrived:
-        """Send a request and read all of the response."""
+        """Send a request, and read the whole response."""
         if self.writer is None:
             self._reader, self.writer = await asyncio.open_connection(
                 self._place.hostname, self._place.port, limit=1 << 24
@@ -255,7 +255,7 @@ async def _connection(url: str) -> AsyncIterator[_Connection]:
 
 
 def counts(cells: list[Cell]) -> Iterator[str]:
-    """Lines with the numbers of outcomes, without and with repairs."""
+    """Yield lines with the numbers of results, without and with repairs."""
     before, after = (Counter(getattr(cell, name).kind for cell in cells) for name in ("before", "after"))
     faults, calls = ({getattr(cell, name).name for cell in cells} for name in ("fault", "call"))
     yield f"{len(faults)} faults, {len(calls)} calls, {len(cells)} cells"
@@ -271,7 +271,7 @@ MARKS: Final = {"right": ".", "cured": "c", "error": "e", "wrong": "W"}
 
 
 def rows(cells: list[Cell]) -> Iterator[str]:
-    """The table: a fault a row, a call a column."""
+    """Yield the lines of the table, with a row for each fault and a column for each call."""
     names = [call.name for call in CALLS]
     for place, name in enumerate(names):
         yield "  " * place + name

@@ -40,7 +40,7 @@ PACKAGES = [
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path) -> None:
-    """Files beside the settings file."""
+    """Create files beside the settings file."""
     (tmp_path / "file").write_text("{}")
     (tmp_path / "ca.pem").write_text(certificate_pem("p256"))
     for kind in ("service_account", "external_account", "authorized_user"):

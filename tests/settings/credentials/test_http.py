@@ -1,4 +1,4 @@
-"""`[credentials.NAME]`: the three sources, and what none of them takes."""
+"""`[credentials.NAME]`: the three basic sources, and keys that none of them accepts."""
 
 from typing import get_args
 

@@ -69,7 +69,7 @@ def test_every_algorithm_takes_its_key(load: Load, algorithm: str) -> None:
 
 
 def unchanged(key: str) -> str:
-    """The form in which the key was made."""
+    """The format in which the key was generated."""
     return key
 
 

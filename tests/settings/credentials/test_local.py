@@ -14,7 +14,7 @@ EXEC = 'source = "exec"\ncommand = ["./helper"]\n'
 
 @pytest.fixture(autouse=True)
 def helper(tmp_path: Path) -> Path:
-    """A program beside the settings file, and a file there that cannot be run."""
+    """Create a program beside the settings file, and a file that is not executable."""
     return program(tmp_path / "helper")
 
 

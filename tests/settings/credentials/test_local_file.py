@@ -13,7 +13,7 @@ FILE = 'source = "file"\npath = "token"\n'
 
 @pytest.fixture(autouse=True)
 def token(tmp_path: Path) -> Path:
-    """A file beside the settings file."""
+    """Create a file beside the settings file."""
     path = tmp_path / "token"
     path.write_text("s3cr3t")
     return path
