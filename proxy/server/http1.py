@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         # Progress since the beginning of the window.
         self._body_window = (0.0, 0)
-        self._write_window = (0.0, 0)
+        self._write_window: tuple[float, int] | None = None
         self._written = 0
 
     # --- asyncio.Protocol
@@ -182,7 +182,6 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that the write buffer is full; `drained` waits from now on."""
         self._writing_paused = True
-        self._write_window = (self.loop.time(), self._taken())
 
     def resume_writing(self) -> None:
         """Let `drained` return: the caller has read enough."""
@@ -392,7 +391,7 @@ class Connection(asyncio.Protocol):
         if self._lost:
             return
         cycle, reader = self._cycle, self._reader
-        if self._writing_paused and self._is_stalled(now):
+        if self._is_stalled(now):
             self.abort(SLOW_READER)
         elif self._lingered >= 0:
             if now >= self._linger_until:
@@ -429,7 +428,11 @@ class Connection(asyncio.Protocol):
         return received - before < self.limits.body_bytes
 
     def _is_stalled(self, now: float) -> bool:
-        since, taken = self._write_window
+        """Whether bytes wait for the caller, who has taken too few of them in the last window."""
+        if not self._transport.get_write_buffer_size():
+            self._write_window = None
+            return False
+        since, taken = self._write_window = self._write_window or (now, self._taken())
         if now - since < self.limits.window_seconds:
             return False
         now_taken = self._taken()

@@ -34,6 +34,8 @@ from proxy.wire.headers import Headers
 
 TICK_SECONDS: Final = 1.0
 """How often the timeouts of all connections are checked."""
+SURPLUS_MAX: Final = 256
+"""Connections beyond the limit that are being answered 503; further ones are closed without a response."""
 ABORT_SECONDS: Final = 2.0
 """How long the tasks of aborted connections may take to end."""
 
@@ -77,6 +79,8 @@ class Server:
         self.state: dict[str, object] = {}
         self.root_path = config.root_path
         self.connections: set[Connection] = set()
+        self._surplus: set[Connection] = set()
+        """Those of them that are being rejected because there are too many."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.wrapped = ASGIWrapper(app)
         self.config = config
@@ -100,16 +104,23 @@ class Server:
         Raises:
             RequestRejected: 503, there are too many connections.
         """
-        if self._max_connections is not None and len(self.connections) >= self._max_connections:
-            raise RequestRejected(
-                HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")]
-            )
+        served = len(self.connections) - len(self._surplus)
         self.connections.add(connection)
         self._emptied.clear()
+        if self._max_connections is None or served < self._max_connections:
+            return
+        self._surplus.add(connection)
+        if len(self._surplus) > SURPLUS_MAX:
+            connection.abort()
+            return
+        raise RequestRejected(
+            HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")]
+        )
 
     def closed(self, connection: Connection) -> None:
         """Remove a connection from the count."""
         self.connections.discard(connection)
+        self._surplus.discard(connection)
         if not self.connections:
             self._emptied.set()
 
@@ -269,7 +280,10 @@ async def _accept_until(
             create = loop.create_unix_server if listening.family == AF_UNIX else loop.create_server
             options: dict[str, Any] = {"sock": listening, "backlog": config.backlog, "ssl": secure}
             if secure is not None:
-                options["ssl_handshake_timeout"] = config.ssl_handshake_timeout
+                # A caller without TLS has as much time for the head of a request.
+                options["ssl_handshake_timeout"] = min(
+                    config.ssl_handshake_timeout, server.limits.head_seconds
+                )
             listeners.append(await create(connect, **options))
         await stopped()
     finally:

@@ -1,15 +1,17 @@
 """The bounds of a connection: pipelined requests, connections, and the clocks."""
 
 import asyncio
+import contextlib
 import socket
 from typing import Any
 
 import pytest
 
+from proxy.server import http1, serve
 from proxy.server.http1 import Connection
 from proxy.server.limits import ConnectionLimits
 from tests.loopback import until
-from tests.server.conftest import Echo, Message, served
+from tests.server.conftest import Caller, Echo, Message, served
 from tests.server.raw import GET, HOST, bodies, head, part, refusal, start
 from tests.waiting import delay
 
@@ -34,6 +36,40 @@ async def test_a_connection_beyond_the_limit_is_503_with_retry_after() -> None:
         for caller in held:
             caller.writer.close()
         await asyncio.sleep(0)
+
+
+async def send_on(caller: Caller) -> None:
+    """Send until the server closes the connection."""
+    while True:
+        caller.writer.write(b"a")
+        await caller.writer.drain()
+        await delay(0.05)
+
+
+async def test_a_rejected_connection_is_closed_although_its_caller_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "LINGER_SECONDS", 0.1)
+    async with served(Echo(), max_connections=0) as server:
+        caller = await server.connect()
+        assert refusal(await caller.rest())[0] == 503
+        with pytest.raises(ConnectionError):
+            await send_on(caller)
+
+
+async def test_of_many_rejected_connections_some_are_closed_without_a_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "SURPLUS_MAX", 2)
+    async with served(Echo(), max_connections=0) as server:
+        callers = [await server.connect() for _ in range(4)]
+        answers = [await caller.rest() for caller in callers[:2]]
+        assert [refusal(answer)[0] for answer in answers] == [503, 503]
+        for caller in callers[2:]:
+            with contextlib.suppress(ConnectionError):
+                assert await caller.rest() == b""
+        for caller in callers:
+            caller.writer.close()
 
 
 # --- clocks
@@ -145,6 +181,33 @@ async def test_a_caller_who_reads_nothing_is_disconnected() -> None:
             await asyncio.get_running_loop().sock_sendall(caller, GET)
             await until(lambda: app.reason is not None)
     assert app.reason == "slow_reader"
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_the_last_bytes_of_a_response_do_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch, *, close: bool
+) -> None:
+    opened = list[Connection]()
+    made = Connection.connection_made
+
+    def connection_made(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        opened.append(connection)
+
+    monkeypatch.setattr(Connection, "connection_made", connection_made)
+
+    async def answer(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start(200, *([(b"connection", b"close")] if close else [])))
+        while not opened[0]._transport.get_write_buffer_size():
+            await send(part(b"x" * 1024))
+        assert not opened[0]._writing_paused
+        await send(part(b"", more=False))
+
+    async with served(answer, FAST) as server:
+        with small_buffers(server.port) as caller:
+            await asyncio.get_running_loop().sock_sendall(caller, GET)
+            await until(lambda: bool(opened) and opened[0]._lost)
 
 
 async def test_a_caller_who_reads_slowly_but_steadily_stays_connected() -> None:
