@@ -15,6 +15,7 @@ from proxy.secret import MASK
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_PRODUCT: Final = re.compile(r"[A-Za-z-]+/[0-9]{1,4}(?:\.[0-9]{1,4}){1,3}")
 _DENSE: Final = re.compile(r"[A-Za-z0-9+/=_.~-]+")
 RANDOM_LENGTH_MIN: Final = 16
 _BITS_MIN: Final = 3.0
@@ -23,7 +24,7 @@ _PLAIN_NAMES: Final = frozenset(
     accept acceptcharset acceptlanguage actortokentype alg algorithm apiversion appname aud audience
     authmethod authtype clientassertiontype clientname contentlanguage contenttype displayname domain
     enable env environment format grant granttype lang language locale maxtokens method methods mode
-    model name platform productname protocol provider realm region requestedtokentype resource
+    model name origin platform productname protocol provider realm region requestedtokentype resource
     responsetype role roles scope scopes searchmode seed service servicename signaturemethod signmethod
     signtype source stage stream subjecttokentype temperature tokentype topk topp typ type useragent
     version xrequestedwith zone
@@ -166,8 +167,13 @@ def is_uuid(text: str) -> bool:
 
 
 def is_random(text: str) -> bool:
-    """Whether the text looks random: long, without spaces, letters mixed with digits, and not a UUID."""
-    if len(text) < RANDOM_LENGTH_MIN or not _DENSE.fullmatch(text) or is_uuid(text):
+    """Whether the text looks random: long, without spaces, letters mixed with digits.
+
+    UUIDs do not count, and neither do products with a version (`curl/8.5.0`).
+    """
+    if len(text) < RANDOM_LENGTH_MIN or not _DENSE.fullmatch(text):
+        return False
+    if is_uuid(text) or _PRODUCT.fullmatch(text):
         return False
     if is_jwt(text):
         return True

@@ -37,6 +37,8 @@ def test_the_value_of_an_unknown_name_is_hidden(name: str) -> None:
         ("scope", "api://llm/.default"),
         ("Content-Type", "application/json"),
         ("token_type", "Bearer"),
+        ("User-Agent", "PostmanRuntime/7.36.0"),
+        ("Origin", "https://login.corp.example"),
         ("expires_in", 7200),
         ("expireTime", "1764000000123"),
         ("expires_at", "2026-11-26T10:00:00+08:00"),

@@ -36,7 +36,10 @@ _CONNECTION_HEADERS: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding"}
 )
 _SINGLE_HEADERS: Final = frozenset({"authorization", "content-type", "host", "referer", "user-agent"})
-_BROWSER_HEADERS: Final = ("sec-", "upgrade-insecure-requests", "dnt", "priority", "pragma", "cache-control")
+_BROWSER_HEADERS: Final = (
+    *("sec-", "upgrade-insecure-requests", "dnt", "priority", "pragma", "cache-control"),
+    "postman-token",  # a new number in each request of Postman, against caches
+)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

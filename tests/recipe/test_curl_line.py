@@ -38,13 +38,14 @@ def test_a_line_of_the_documentation() -> None:
     assert (request.form, request.headers, request.basic) == (None, {}, None)
 
 
-def test_a_line_of_a_browser_loses_the_browsers_own_headers() -> None:
+def test_a_line_of_a_browser_or_postman_loses_their_own_headers() -> None:
     request = parsed(
         rf"""curl '{URL}' \
   -H 'accept: application/json, text/plain, */*' \
   -H 'content-type: application/json;charset=UTF-8' \
   -b 'session=abc; theme=dark' \
   -H 'sec-ch-ua: "Chromium";v="140"' -H 'sec-fetch-mode: cors' -H 'dnt: 1' -H 'priority: u=1, i' \
+  -H 'Postman-Token: 3f0e4a52-2f44-4c77-9f5f-1d93fbbd4e21' \
   -H 'user-agent: Mozilla/5.0' -H 'content-length: 33' \
   --data-raw $'{{"name":"it\'s \u4f60","password":"a\u0021b"}}' \
   --compressed --insecure"""
