@@ -149,7 +149,7 @@ class Setup:
         options, answers = self._options, self._answers
         answers.base_url, answers.header = self._base_url(), _checked_header(options.header or "")
         if answers.base_url:
-            listed = self._reach() if self._take_access() else None
+            listed = self._reach_or_ask() if self._take_access() else None
             if listed is None:
                 self._say("nothing")
                 return 1
@@ -174,9 +174,12 @@ class Setup:
     def _base_url(self) -> str:
         if self._options.base_url is not None or self._options.yes:
             return _checked_url(self._without_endpoint(self._options.base_url or ""))
+        return self._asked_url("url")
+
+    def _asked_url(self, question: str) -> str:
         while True:
             try:
-                return _checked_url(self._without_endpoint(self._ask("url")))
+                return _checked_url(self._without_endpoint(self._ask(question)))
             except SettingsError as error:
                 print(f"     {error}", file=sys.stderr)
 
@@ -257,6 +260,17 @@ class Setup:
         return bool(chosen != "env")
 
     # --- the trial
+
+    def _reach_or_ask(self) -> list[str] | None:
+        """Try the answers, on a terminal with another base URL until one works or none is given."""
+        listed = self._reach()
+        while listed is None and not self._options.yes:
+            base_url = self._asked_url("other_url")
+            if not base_url:
+                break
+            self._answers.base_url = base_url
+            listed = self._reach()
+        return listed
 
     def _reach(self) -> list[str] | None:
         """Try the answers, and another header if the gateway rejects them; return the chat models."""

@@ -13,6 +13,7 @@ TEXTS: Final = {
     "models": ("     models: {}", "     模型：{}"),
     "corrected": ("     corrected to {}", "     已改正为 {}"),
     "header": ("     The gateway rejects it in the Authorization header. Which header does it expect (Enter: just that one)", "     网关不接受放在 Authorization 请求头里的令牌或 key。它要求哪个请求头（回车：就是这个）"),
+    "other_url": ("     Base URL of the model gateway again (Enter: stop)", "     请重新输入模型网关的 Base URL（回车：退出）"),
     "other_header": ("if the gateway expects the token or key in another header than Authorization, name it with --header", "如果网关要求把令牌或 key 放在 Authorization 以外的请求头里，请用 --header 指定"),
     "again": ("     please answer again", "     请重新回答"),
     "nothing": ("nothing was written: correct the answer, and run init again", "没有写入任何文件：请改正答案后重新运行 init"),

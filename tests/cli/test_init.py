@@ -127,6 +127,26 @@ async def test_a_curl_command_may_be_pasted_where_its_number_is_asked_for(
     assert (tmp_path / "my.secrets/CORP_APP_SECRET").read_text() == SECRET
 
 
+async def test_a_base_url_that_fails_is_asked_for_again_without_the_other_answers(
+    gateway: RunningGateway,
+    tmp_path: Path,
+    capsys: Printed,
+    monkeypatch: pytest.MonkeyPatch,
+    unused_tcp_port: int,
+) -> None:
+    wrong, curl = f"http://127.0.0.1:{unused_tcp_port}/v1", CURL.format(url=gateway.url)
+    monkeypatch.setattr(sys, "stdin", Terminal("\n".join([wrong, curl, wrong, ""]) + "\n"))
+    assert await run(tmp_path / "my.toml") == 1
+    assert "nothing was written" in capsys.readouterr().err
+    answers = [wrong, curl, "llm.corp.example", f"{gateway.url}/v1", "", "", ""]
+    monkeypatch.setattr(sys, "stdin", Terminal("\n".join(answers) + "\n"))
+    assert await run(tmp_path / "my.toml") == 0
+    printed = capsys.readouterr().err
+    assert "connection refused" in printed
+    assert printed.count("Base URL of the model gateway again") == 2
+    assert f'base_url = "{gateway.url}/v1"' in (tmp_path / "my.toml").read_text()
+
+
 async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
     tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
