@@ -38,6 +38,8 @@ class CallerRow:
     """Exchanges that ended in the last five minutes."""
     results: Mapping[str, int]
     """Exchanges of the last hour, by result."""
+    offloaded: bool
+    """Whether nginx relays requests of this caller itself, which are not counted."""
 
     @property
     def last_hour(self) -> int:
@@ -146,9 +148,10 @@ def merge(reports: Sequence[StatusReport], workers: int) -> Overview:
 
 
 def _callers(reports: Iterable[StatusReport]) -> list[CallerRow]:
-    """Return a row for each caller that is active, the most active first."""
+    """Return a row for each caller that is active or served by nginx, the most active first."""
     streams = _sum(report.streams for report in reports)
-    found: dict[str, list[CallerTraffic]] = {name: [] for name in streams}
+    offloaded = _sum(report.offloaded for report in reports)
+    found: dict[str, list[CallerTraffic]] = {name: [] for name in (*streams, *offloaded)}
     for report in reports:
         for name, counts in report.traffic.callers.items():
             found.setdefault(name, []).append(counts)
@@ -158,6 +161,7 @@ def _callers(reports: Iterable[StatusReport]) -> list[CallerRow]:
             streams=streams[name],
             recent=sum(counts.recent for counts in by_worker),
             results=_sum(counts.results for counts in by_worker),
+            offloaded=name in offloaded,
         )
         for name, by_worker in found.items()
     ]

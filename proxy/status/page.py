@@ -127,8 +127,9 @@ def _callers(overview: Overview, words: Words) -> str:
         return _nothing(words.no_callers)
     heads = [words.streams, words.recent, words.hour, words.results["rejected"], words.results["failed"]]
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (words.caller, *heads))
+    mark = f' <span class="quiet">{escape(words.offloaded)}</span>'
     rows = "".join(
-        f'<tr><th scope="row">{escape(row.name or words.no_caller)}</th>'
+        f'<tr><th scope="row">{escape(row.name or words.no_caller)}{mark if row.offloaded else ""}</th>'
         + "".join(
             f"<td>{_short(count)}</td>"
             for count in (
@@ -141,7 +142,8 @@ def _callers(overview: Overview, words: Words) -> str:
     )
     left_out = overview.callers_left_out
     more = _nothing(words.more_callers.format(count=left_out)) if left_out else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+    note = _nothing(words.offloaded_note) if any(row.offloaded for row in overview.callers) else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}{note}"
 
 
 def _relay(overview: Overview, words: Words) -> str:

@@ -24,6 +24,8 @@ class StatusReport:
     """Exchanges in progress."""
     streams: Mapping[str, int]
     """Streams in progress, by caller."""
+    offloaded: Mapping[str, int]
+    """How often nginx was given a token since start-up, by caller."""
     traffic: TrafficReading
     credentials: Sequence[TokenReading]
     upstreams: Sequence[UpstreamReading]
@@ -38,6 +40,7 @@ def read_report(services: Services) -> StatusReport | None:
         draining=services.worker.drain.announced,
         running=services.worker.drain.running,
         streams=services.worker.limits.streams.running(),
+        offloaded=services.worker.exchanges.offloaded(),
         traffic=services.traffic.reading(),
         credentials=services.credentials.readings(),
         upstreams=services.routing.readings(),

@@ -63,6 +63,8 @@ class Words:
     hour: str
     no_callers: str
     more_callers: str
+    offloaded: str
+    offloaded_note: str
     relay: str
     rate: str
     rate_now: str
@@ -135,6 +137,10 @@ ENGLISH: Final = Words(
     hour="1 h",
     no_callers="No requests in the last hour.",
     more_callers="{count} more callers are not shown.",
+    offloaded="+ nginx",
+    offloaded_note=(
+        "+ nginx: nginx also relays requests of these callers itself; they are in its log, not here."
+    ),
     relay="Relay",
     rate="Requests per second",
     rate_now="now {value}",
@@ -215,6 +221,8 @@ CHINESE: Final = Words(
     hour="1 小时",
     no_callers="最近一小时没有请求。",
     more_callers="另有 {count} 个调用方未显示。",
+    offloaded="+ nginx",
+    offloaded_note="+ nginx：这些调用方的部分请求由 nginx 直接转发，记录在 nginx 的日志中，不计入本页。",
     relay="转发",
     rate="每秒请求数",
     rate_now="当前 {value}",

@@ -70,6 +70,10 @@ class ExchangeTotals:
             if record.first_byte_at is not None:
                 self.first_events[upstream].add(record.first_byte_at - record.started)
 
+    def offloaded(self) -> dict[str, int]:
+        """Return how often nginx was given a token, by the caller for whom it asked."""
+        return {key.caller: count for key, count in self.offload_answers.items() if key.result == "granted"}
+
     def forget(self, callers: Collection[str]) -> None:
         """Drop the counts of callers."""
         for key in [key for key in self.requests if key.caller in callers]:

@@ -107,3 +107,14 @@ async def test_answers_to_nginx_are_counted_by_caller(run_proxy: RunProxy) -> No
         'llm_proxy_offload_answers_total{caller="tester",result="granted"} 2.0',
         'llm_proxy_offload_answers_total{caller="limited",result="refused"} 1.0',
     ]
+
+
+async def test_the_status_page_names_the_callers_that_nginx_may_serve(run_proxy: RunProxy) -> None:
+    page_key = "status-key-8f3a-5b20-91c7"
+    more = f'{OFFLOAD}{LIMITED}[status]\nkey = "{page_key}"\n'
+    async with run_proxy(NOWHERE, more=more) as proxy, raw_caller(proxy.url) as nginx:
+        assert [(await ask(nginx, key=key))[0].status for key in (KEY, LIMITED_KEY)] == [204, 403]
+        await nginx.send("GET", "/status", key=page_key)
+        html = (await nginx.body(await nginx.answer())).decode()
+    assert html.count("+ nginx</span>") == 1
+    assert 'tester <span class="quiet">+ nginx</span>' in html

@@ -102,6 +102,7 @@ EMPTY = StatusReport(
     draining=False,
     running=0,
     streams={},
+    offloaded={},
     traffic=traffic({}, {}, {}),
     credentials=[token("corp", "fresh", 12)],
     upstreams=[upstream("chat", "closed"), upstream("embed", None)],
@@ -128,6 +129,7 @@ def loaded(failing: int = 0, *problems: ExchangeProblem) -> StatusReport:
         EMPTY,
         running=44,
         streams={"ragflow": 31, "chat": 3},
+        offloaded={"batch-jobs": 7},
         traffic=traffic(minutes, CALLERS, OUTCOMES, *problems, rate=9.0),
         credentials=[
             token("corp", "fresh", 118),

@@ -36,6 +36,16 @@ def test_workers_that_do_not_report_are_counted() -> None:
     assert "2 of 3 workers did not report" in parts(overview, ENGLISH, 0.0)["summary"]
 
 
+def test_callers_that_nginx_serves_are_shown_although_their_requests_are_not_counted() -> None:
+    served = replace(EMPTY, offloaded={"indexer": 3})
+    overview = merge([EMPTY, served], 2)
+    assert [(row.name, row.last_hour, row.offloaded) for row in overview.callers] == [("indexer", 0, True)]
+    html = parts(overview, ENGLISH, 0.0)["callers"]
+    assert 'indexer <span class="quiet">+ nginx</span>' in html
+    assert "they are in its log, not here" in html
+    assert "nginx" not in parts(merge([EMPTY], 1), ENGLISH, 0.0)["callers"]
+
+
 def test_a_circuit_that_is_open_in_one_worker_is_shown() -> None:
     overview = merge([loaded(), CIRCUIT_OPEN], 2)
     assert overview.upstreams[0].circuits == {"closed": 1, "opened": 1}
