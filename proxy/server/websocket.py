@@ -34,6 +34,8 @@ BUFFER_BYTES: Final = 256 * 1024
 PARSED_AT_ONCE: Final = 8 * 1024
 """Bytes after which others have a turn: they can hold a thousand frames that complete no message."""
 _VERSION: Final = b"13"
+_LISTS: Final = frozenset({b"connection", b"sec-websocket-protocol"})
+"""The headers that Hypercorn's stream decodes."""
 _EXTENSIONS: Final = b"sec-websocket-extensions"
 """None is accepted: wsproto decompresses without a bound, a thousand bytes for each that arrived."""
 
@@ -89,7 +91,8 @@ def serve_websocket(server: "Server", connection: Connection, scope: Scope) -> C
     _check_handshake(scope["headers"])
     incoming = _Incoming(connection)
     connection.when_lost(incoming.end)
-    server.run(_serve(server, connection, scope, incoming))
+    serving = server.run(_serve(server, connection, scope, incoming))
+    serving.add_done_callback(lambda _: connection.close())  # also after a failure: no clock watches it
     return incoming.put
 
 
@@ -104,6 +107,8 @@ def _check_handshake(headers: Headers) -> None:
         )
     if sum(name == b"sec-websocket-key" for name, _ in headers) != 1:
         raise RequestRejected(HTTPStatus.BAD_REQUEST, "the WebSocket handshake needs one Sec-WebSocket-Key")
+    if not all(value.isascii() for name, value in headers if name in _LISTS):
+        raise RequestRejected(HTTPStatus.BAD_REQUEST, "the WebSocket handshake holds bytes beyond ASCII")
 
 
 class _Incoming:

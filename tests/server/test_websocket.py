@@ -54,6 +54,35 @@ async def test_the_callers_close_is_reported(code: int, told_as: int) -> None:
     assert message == {"type": "websocket.disconnect", "code": told_as, "reason": "完"}
 
 
+@pytest.mark.parametrize("name", ["Connection", "Sec-WebSocket-Protocol"])
+async def test_a_handshake_beyond_ascii_is_rejected(name: str) -> None:
+    async with served(60) as (url, _):
+        answer = await handshake(url, f"{name}: a, \xe9")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"beyond ASCII" in answer
+
+
+async def test_a_stream_that_fails_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(stream: CloseReportingStream, event: Event) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(CloseReportingStream, "handle", fail)
+    async with served(60) as (url, _):
+        assert await handshake(url) == b""
+
+
+async def handshake(url: str, *lines: str) -> bytes:
+    """Send a handshake; everything that arrives until the server closes."""
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    head = ["GET / HTTP/1.1", "Host: x", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    head += ["Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *lines, "", ""]
+    writer.write("\r\n".join(head).encode("latin-1"))
+    async with asyncio.timeout(PATIENCE):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
 async def test_no_compression_is_accepted() -> None:
     async with (
         served(60) as (url, _),
