@@ -71,7 +71,7 @@ async def test_the_last_chunk_has_both_text_and_finish_reason(caller: Caller) ->
     assert (last["delta"]["content"], last["finish_reason"]) == ("message:hi", "stop")
 
 
-async def test_lines_are_odd_while_the_words_are_not(caller: Caller) -> None:
+async def test_odd_lines_do_not_change_the_words(caller: Caller) -> None:
     assert b"[DONE]" not in await streamed(caller, "no_end_marker")
     crlf = await streamed(caller, "crlf")
     assert crlf.count(b"\r\n") == crlf.count(b"\n") > 0
@@ -117,7 +117,7 @@ async def test_complete_responses_lack_fields_that_clients_need(caller: Caller) 
 @pytest.mark.parametrize(
     ("oddity", "begins"), [("error_in_200", b'{"error"'), ("html_in_200", b"<html>"), ("empty_200", b"")]
 )
-async def test_a_200_has_no_answer(caller: Caller, path: str, oddity: str, begins: bytes) -> None:
+async def test_a_200_may_have_no_answer(caller: Caller, path: str, oddity: str, begins: bytes) -> None:
     status, body = await asked(caller, oddity, path, stream=True, **({"input": "a"} if path != CHAT else {}))
     assert status == 200
     assert body[: len(begins) or 1] == begins

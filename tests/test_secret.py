@@ -73,7 +73,7 @@ def test_it_is_revealed_on_request() -> None:
     assert Secret(CANARY).reveal() == CANARY
 
 
-def test_an_empty_one_is_false() -> None:
+def test_an_empty_secret_is_false() -> None:
     assert not Secret("")
     assert Secret(" ")
 

@@ -83,7 +83,7 @@ def test_a_code_is_a_password_in_a_request_and_an_answer_in_a_reply() -> None:
         ("x " * 400, "x " * 149 + "x ..."),
     ],
 )
-def test_an_explanation_shows_without_what_may_be_a_secret(text: str, shown: str) -> None:
+def test_an_explanation_is_shown_without_possible_secrets(text: str, shown: str) -> None:
     assert mask_explanation(text, ["hunter2", "no"]) == shown
 
 
@@ -111,5 +111,5 @@ def test_every_value_is_judged(name: str, value: object) -> None:
         ("0000000000000000000000", False),
     ],
 )
-def test_looks(text: str, *, random: bool) -> None:
+def test_random_texts_are_recognised(text: str, *, random: bool) -> None:
     assert is_random(text) is random

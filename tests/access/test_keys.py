@@ -226,7 +226,7 @@ def test_open_mode_accepts_every_caller() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "localhost"])
-def test_this_machines_own_addresses(address: str) -> None:
+def test_addresses_of_this_machine_are_loopback_addresses(address: str) -> None:
     assert is_loopback(address)
 
 

@@ -31,7 +31,7 @@ print(1)
 NO_CLIPBOARD = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed')); }"
 
 
-async def test_paragraphs_arrive_one_by_one_and_join_where_they_were_cut(stage: Stage) -> None:
+async def test_paragraphs_arrive_one_by_one_and_are_joined_where_they_were_split(stage: Stage) -> None:
     page = await stage.open()
     await page.ask("你好")
     await expect(page.questions).to_have_text("你好")

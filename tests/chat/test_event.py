@@ -96,7 +96,7 @@ def test_a_lone_surrogate_does_not_end_a_stream() -> None:
 
 
 @given(JSON, FIELDS, FIELDS, RETRIES)
-def test_an_envelope_is_read_back(
+def test_an_encoded_envelope_is_decoded_unchanged(
     data: object, kind: str | None, name: str | None, retry: int | None
 ) -> None:
     event = Event(data, kind or None, name or None, retry or None)

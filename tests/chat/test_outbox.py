@@ -50,7 +50,7 @@ async def running(broker: MemoryBroker) -> AsyncIterator[tuple[Outbox, list[Inte
 
 
 @virtually
-async def test_events_wait_in_order_while_redis_is_away() -> None:
+async def test_events_wait_in_order_while_redis_is_unavailable() -> None:
     broker = Blocked()
     async with running(broker) as (outbox, troubles):
         for number in range(500):

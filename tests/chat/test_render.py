@@ -177,6 +177,6 @@ def test_a_formula_that_cannot_be_read_is_shown_as_code() -> None:
     assert inner(r"$\href{javascript:alert(1)}{x}$") == r"<p><code>\href{javascript:alert(1)}{x}</code></p>"
 
 
-def test_a_long_text_is_shown_as_it_is_written() -> None:
+def test_a_very_long_text_is_shown_without_rendering_its_markdown() -> None:
     html = inner("**a** <b>\n" * (MARKDOWN_CHARS_MAX // 10 + 1))
     assert html.startswith("<p>**a** &lt;b&gt;<br>")

@@ -20,7 +20,9 @@ from proxy.chat.states import STATE, is_unfinished
     ],
 )
 @pytest.mark.parametrize("before", [True, False])
-def test_a_state_decides_whatever_was_before(state: str, *, unfinished: bool, before: bool) -> None:
+def test_a_state_event_decides_regardless_of_earlier_events(
+    state: str, *, unfinished: bool, before: bool
+) -> None:
     assert is_unfinished(Event({"state": state}, STATE), before=before) is unfinished
 
 

@@ -51,7 +51,7 @@ async def test_leaving_the_block_ends_every_reader_and_every_task(open_both: Ope
     assert asyncio.all_tasks() == before
 
 
-async def test_an_error_in_the_block_is_raised_as_it_is(open_both: OpenStores) -> None:
+async def test_an_error_in_the_block_is_raised_unchanged(open_both: OpenStores) -> None:
     with pytest.raises(ZeroDivisionError):
         async with open_both():
             raise ZeroDivisionError

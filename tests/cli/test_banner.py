@@ -54,7 +54,7 @@ def test_on_a_terminal_it_names_addresses_callers_and_the_doctor(
     assert "status" not in shown
 
 
-def test_a_service_prints_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_prints_no_banner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_banner(own(tmp_path), ADDRESS)
     assert capsys.readouterr().out == ""
 

@@ -284,7 +284,7 @@ def test_the_projects_server_file_is_valid() -> None:
     assert isinstance(config, ServerConfig)
 
 
-def test_sockets_of_every_kind(tmp_path: Path) -> None:
+def test_every_kind_of_socket_is_opened(tmp_path: Path) -> None:
     listeners = open_sockets(["127.0.0.1:0", f"unix:{tmp_path / 'a.sock'}"], backlog=1)
     try:
         again = open_sockets([f"unix:{tmp_path / 'a.sock'}"], backlog=1)

@@ -18,7 +18,7 @@ WIDTH = 118
 
 
 @each_example
-async def test_it_loads_and_builds(name: str, around: Surroundings) -> None:
+async def test_every_example_loads_and_builds(name: str, around: Surroundings) -> None:
     settings = around.example(name)
 
     written = tomllib.loads((FOLDER / name).read_text())
@@ -48,7 +48,7 @@ def test_each_begins_with_a_short_comment_that_names_its_users_and_its_variables
         assert max(map(len, lines)) <= WIDTH, name
 
 
-def test_none_shows_a_secret(around: Surroundings) -> None:
+def test_no_example_shows_a_secret(around: Surroundings) -> None:
     for name in NAMES:
         shown = describe(around.example(name))
 

@@ -124,7 +124,7 @@ async def test_a_caller_waits_no_longer_than_it_may() -> None:
 
 
 @virtually
-async def test_a_fetch_takes_no_longer_than_it_may() -> None:
+async def test_a_fetch_is_limited_by_its_timeout() -> None:
     machine = build_machine(FakeIssuer(delay=100.0), fetch_timeout=5.0)
     started = asyncio.get_running_loop().time()
     error = await failure_of(machine.get())
@@ -145,7 +145,7 @@ async def test_waiters_over_the_limit_are_rejected_and_the_others_served() -> No
 
 
 @virtually
-async def test_a_source_that_raises_anything_at_all_is_an_outage(lines: list[EventDict]) -> None:
+async def test_any_exception_of_a_source_is_an_outage(lines: list[EventDict]) -> None:
     machine = build_machine(FakeIssuer(error=ValueError("the s3cret of the reply")))
     error = await failure_of(machine.get())
     assert error.reason == "the token source failed: ValueError"

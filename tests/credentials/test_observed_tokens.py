@@ -44,7 +44,7 @@ def test_a_rejection_for_another_reason_ends_the_suspicion_of_that_token_alone()
 @pytest.mark.parametrize(
     ("now", "state"), [(0.0, "fresh"), (59.9, "fresh"), (60.0, "stale"), (99.9, "stale"), (100.0, "expired")]
 )
-def test_the_state_of_a_token(now: float, state: TokenState) -> None:
+def test_the_state_of_a_token_follows_its_deadlines_and_suspicions(now: float, state: TokenState) -> None:
     observed, one = ObservedTokens(), token(1)
     assert observed.state(None, now) == "empty"
     assert observed.state(one, now) == state

@@ -102,7 +102,7 @@ TestMemory = Memory.TestCase
 
 
 @given(st.integers(1, 50), st.integers(0, 10**6))
-def test_the_fruitless_fetches_of_one_caller_delay_others_only_by_the_spacing(times: int, began: int) -> None:
+def test_useless_fetches_of_one_caller_delay_others_only_by_the_spacing(times: int, began: int) -> None:
     history, now = RejectionHistory(), float(began)
     for _ in range(times):
         now += history.delay("greedy", CHAT, now)

@@ -81,7 +81,7 @@ def test_soft_is_at_60_to_75_percent_and_varies() -> None:
     st.floats(0.0, 1.0),
     st.floats(0.0, 1e6),
 )
-def test_soft_comes_before_hard_and_hard_before_the_end(
+def test_the_refresh_is_due_before_the_expiry_and_the_expiry_precedes_the_end(
     lifetime: float, refresh_in: float | None, fraction: float, obtained: float
 ) -> None:
     fetched = FetchedToken(Secret("t"), lifetime, refresh_in)

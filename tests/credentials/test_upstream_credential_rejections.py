@@ -27,7 +27,7 @@ def refused(of: RejectionRules, status: int, headers: list[tuple[bytes, bytes]],
     return of.need_body(status, headers) and of.match_body(status, headers, raw)
 
 
-def test_a_status_alone() -> None:
+def test_a_status_alone_can_reject_a_token() -> None:
     of = rules({"status": 401})
     assert refused(of, 401, [])
     assert not refused(of, 403, [])

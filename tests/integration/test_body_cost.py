@@ -21,7 +21,7 @@ def chunked(count: int) -> bytes:
     return b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"a":"%b"}' % (b"x" * (count - 8)))
 
 
-async def test_a_body_in_chunks_of_a_byte_costs_what_its_size_does(run_proxy: RunProxy) -> None:
+async def test_the_cost_of_a_body_in_chunks_of_a_byte_grows_linearly(run_proxy: RunProxy) -> None:
     bodies = {count: chunked(count) for count in (CHUNKS, FACTOR * CHUNKS)}
 
     async def count(talk: Conversation) -> None:

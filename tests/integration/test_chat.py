@@ -224,7 +224,7 @@ async def test_a_closed_tab_does_not_end_the_answer(run_proxy: RunProxy) -> None
     assert asked(proxy)[-1]["outcome"] == "ok"
 
 
-async def test_stop_ends_it_and_closes_the_upstream(run_proxy: RunProxy) -> None:
+async def test_a_stop_ends_the_answer_and_closes_the_upstream(run_proxy: RunProxy) -> None:
     _, script = held()
     async with chatting(run_proxy, script) as (someone, proxy, upstream), someone.listen() as stream:
         await someone.ask("数")

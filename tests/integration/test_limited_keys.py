@@ -260,7 +260,7 @@ async def test_the_models_of_a_key_apply_at_all_endpoints(
         assert (await asked(caller, "POST", path, JSON, body=body)).status == status
 
 
-async def test_the_own_list_of_models_is_an_endpoint_like_any_other(run_proxy: RunProxy) -> None:
+async def test_the_proxys_list_of_models_is_an_endpoint_like_any_other(run_proxy: RunProxy) -> None:
     models = '[models]\nlist = "configured"\nknown = [{ id = "cheap" }]\n'
     more = models + LIMITED.replace('models = ["cheap*"]', 'endpoints = ["embeddings"]')
     async with (
@@ -344,7 +344,7 @@ async def test_no_other_form_of_a_list_shows_another_model(
 
 
 @pytest.mark.parametrize("source", ["configured", "merged"])
-async def test_the_own_list_has_only_the_models_of_the_key(run_proxy: RunProxy, source: str) -> None:
+async def test_the_proxys_list_has_only_the_models_of_the_key(run_proxy: RunProxy, source: str) -> None:
     more = f'[models]\nlist = "{source}"\nknown = [{{ id = "cheap" }}, {{ id = "dear" }}]\n' + LIMITED
     async with (
         raw_upstream(answering(LISTED % b"")) as upstream,

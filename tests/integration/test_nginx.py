@@ -22,7 +22,7 @@ MORE_KEYS = '[[access.keys]]\nname = "original"\nkey = "fake key"'
 
 
 @pytest.mark.parametrize("mount", MOUNTS)
-async def test_each_event_passes_nginx_before_the_next_is_made(
+async def test_each_event_passes_nginx_before_the_next_one_is_sent(
     run_proxy: RunProxy, tmp_path: Path, mount: str
 ) -> None:
     go_on = asyncio.Queue[bytes]()

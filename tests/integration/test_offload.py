@@ -138,7 +138,9 @@ async def test_nginx_logs_what_it_relays_with_the_fields_of_the_proxy(
     assert 0 <= line["duration_ms"] < paced(10_000)
 
 
-async def test_each_event_passes_before_the_next_is_made(run_proxy: RunProxy, tmp_path: Path) -> None:
+async def test_each_event_is_forwarded_before_the_next_one_is_sent(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
     go_on = asyncio.Queue[bytes]()
 
     async def script(talk: Conversation) -> None:
@@ -185,7 +187,7 @@ async def test_an_unknown_key_gets_the_error_of_the_proxy(run_proxy: RunProxy, t
     assert len(upstream.requests) == 1
 
 
-async def test_a_revoked_token_is_replaced_unseen(
+async def test_a_revoked_token_is_replaced_behind_nginx(
     run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "hi"}]}).encode()

@@ -417,7 +417,7 @@ async def test_an_upstream_that_stalls_in_a_stream(running: Service) -> None:
     assert all(map(cut, await running.each(lambda caller: stream(caller, "stalls"))))
 
 
-async def test_an_upstream_that_thinks_gets_heartbeats_sent(running: Service) -> None:
+async def test_heartbeats_are_sent_while_an_upstream_is_silent(running: Service) -> None:
     bodies = await running.each(lambda caller: stream(caller, "beats/stalls"))
     assert all(cut(body.replace(HEARTBEAT, b"")) and HEARTBEAT in body for body in bodies)
 
@@ -451,11 +451,11 @@ async def test_an_error_event_of_the_upstream(running: Service) -> None:
     assert {*bodies} == {EVENT + ERROR}
 
 
-async def test_an_endless_event(running: Service) -> None:
+async def test_an_endless_event_ends_the_stream(running: Service) -> None:
     assert all(map(cut, await running.each(lambda caller: stream(caller, "endless_event"))))
 
 
-async def test_an_endless_head(running: Service) -> None:
+async def test_an_endless_head_is_a_bad_response(running: Service) -> None:
     codes = await running.each(lambda caller: code(caller, "endless_head"))
     assert {*codes} == {(502, "upstream_bad_response")}
 
@@ -480,7 +480,7 @@ async def test_a_limit_of_the_upstream(running: Service) -> None:
     assert running.script.sent["limits"] == CALLERS
 
 
-async def test_each_worker_leaves_a_failing_upstream_alone_and_comes_back(running: Service) -> None:
+async def test_each_worker_avoids_a_failing_upstream_until_it_recovers(running: Service) -> None:
     model, alone = "circuit/fails_while_down", (503, "upstream_unavailable")
     running.script.is_down = True
     await running.until_each(lambda caller: code(caller, model), alone, [(502, "upstream_bad_response")])
@@ -514,7 +514,7 @@ async def test_a_response_byte_by_byte(running: Service) -> None:
 # --- tokens
 
 
-async def test_a_revoked_token_is_fetched_once_more(running: Service) -> None:
+async def test_a_revoked_token_is_replaced_by_one_fetch(running: Service) -> None:
     before = running.issuer.issued["token"]
     assert {*await running.each(lambda caller: status(caller, "revokes"), 100)} == {200}
     assert running.issuer.issued["token"] == before + 1

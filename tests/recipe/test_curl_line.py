@@ -72,7 +72,7 @@ def test_a_line_of_a_browser_or_postman_loses_their_own_headers() -> None:
         ("-d @form", {"a": "1", "b": "2"}),
     ],
 )
-def test_forms(options: str, form: dict[str, str]) -> None:
+def test_form_options_make_a_form(options: str, form: dict[str, str]) -> None:
     request = parsed(f"curl {URL} {options}")
     assert (request.method, request.form, request.json, request.headers) == ("POST", form, None, {})
 
@@ -86,12 +86,12 @@ def test_forms(options: str, form: dict[str, str]) -> None:
         "-d '{\"a\": 1}'",
     ],
 )
-def test_json_bodies(options: str) -> None:
+def test_json_options_make_a_json_body(options: str) -> None:
     request = parsed(f"curl {URL} {options}")
     assert (request.json, request.form, request.method) == ({"a": 1}, None, "POST")
 
 
-def test_an_empty_body_is_none() -> None:
+def test_an_empty_body_is_no_body() -> None:
     request = parsed(f"curl {URL} -d '' -H 'Content-Type: application/json'")
     assert (request.method, request.json, request.form) == ("POST", None, None)
 

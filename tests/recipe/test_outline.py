@@ -70,7 +70,7 @@ def test_only_the_size_of_a_text_is_shown() -> None:
     assert outline(None, CANARY) == "  (text)  ******** (17 characters)"
 
 
-def test_headers_come_first() -> None:
+def test_headers_precede_the_body() -> None:
     assert outline({}, headers={"x-subject-token": CANARY}).startswith("  header x-subject-token  ****")
 
 

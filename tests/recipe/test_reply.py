@@ -138,7 +138,7 @@ def test_other_values_are_not_read_as_a_lifetime(fields: dict[str, object]) -> N
     assert read_reply(reply({"token": RANDOM, **fields})).expiries == ()
 
 
-def test_a_jwts_own_end_is_the_last_resort_and_a_witness() -> None:
+def test_the_claims_of_a_jwt_are_the_last_resort_and_confirm_a_lifetime() -> None:
     alone = read_reply(reply({"data": {"jwt": jwt(300)}}))
     assert found(alone) == ("path", "data.jwt", [("data.jwt", "jwt")])
     assert not alone.unsure_expiry

@@ -39,7 +39,7 @@ def test_arbitrary_text_is_split_or_rejected_with_one_error(line: str) -> None:
         ("$5 a$", ["$5", "a$"]),
     ],
 )
-def test_quoting(line: str, words: list[str]) -> None:
+def test_quotes_are_removed_as_in_bash(line: str, words: list[str]) -> None:
     assert split_words(line).words == words
 
 

@@ -48,7 +48,7 @@ async def test_no_parser_finds_another_end_of_a_request_and_each_difference_is_e
     assert found == explained
 
 
-async def test_behind_nginx_nothing_is_read_that_nginx_did_not_send(tmp_path: Path) -> None:
+async def test_behind_nginx_our_server_reads_only_requests_that_nginx_sent(tmp_path: Path) -> None:
     require("nginx", found=find_nginx() is not None)
     for name in ("alone", "before-us"):
         (tmp_path / name).mkdir()

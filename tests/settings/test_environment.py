@@ -107,7 +107,7 @@ def test_strings_from_the_environment_are_marked() -> None:
 
 
 @pytest.mark.parametrize("text", ["{token}", "[half", "{}}", "[1]\nother = 2", "plain", "", "3", "true"])
-def test_anything_else_is_a_string(text: str) -> None:
+def test_any_other_value_is_a_string(text: str) -> None:
     assert overridden({}, KEY=text) == {"key": text}
 
 

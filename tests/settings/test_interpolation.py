@@ -30,7 +30,7 @@ def test_text_without_references_stays_as_it_is(text: str) -> None:
 
 
 @given(anything)
-def test_an_escaped_text_comes_back(text: str) -> None:
+def test_an_escaped_text_is_restored(text: str) -> None:
     assert expand(text.replace("${", "$${")) == text or "$${" in text
 
 
@@ -48,7 +48,7 @@ def test_every_reference_is_replaced_once(parts: list[tuple[str, str, str]]) -> 
 
 @settings(max_examples=30)
 @given(names, defaults)
-def test_a_default_holds_for_unset_and_empty(name: str, default: str) -> None:
+def test_a_default_applies_to_unset_and_empty_variables(name: str, default: str) -> None:
     text = f"${{env:{name}:-{default}}}"
 
     assert expand(text) == default

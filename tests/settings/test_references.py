@@ -118,7 +118,7 @@ def test_routes_of_models_combine_with_those_of_endpoints(load: Load) -> None:
     assert routes.endpoints == {"embeddings": "embed"}
 
 
-def test_the_endpoint_of_models_is_one_like_any_other(load: Load) -> None:
+def test_the_endpoint_of_models_may_be_routed_like_any_other(load: Load) -> None:
     routes = load(TWO + 'default = "chat"\nmodels = "embed"').routes
     assert (routes.endpoints, routes.models) == ({"models": "embed"}, ())
 

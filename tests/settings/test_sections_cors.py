@@ -24,11 +24,11 @@ def test_an_origin_is_taken_as_browsers_write_it(written: str, read: str) -> Non
     "written",
     ["app.example", "https://app.example/path", "https://a@app.example", "https://app.example?x", "", "null"],
 )
-def test_anything_else_is_rejected(written: str) -> None:
+def test_an_invalid_origin_is_rejected(written: str) -> None:
     with pytest.raises(ValidationError):
         Cors(origins=(written,))
 
 
-def test_at_least_one_is_needed() -> None:
+def test_at_least_one_origin_is_needed() -> None:
     with pytest.raises(ValidationError):
         Cors(origins=())

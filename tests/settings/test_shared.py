@@ -40,7 +40,7 @@ def test_every_default(load: Load) -> None:
     assert (loaded.redis_ca_file, loaded.redis_timeout) == (None, 0.5)
 
 
-def test_the_sealing_key_comes_first(load: Load) -> None:
+def test_the_encryption_key_precedes_the_decryption_keys(load: Load) -> None:
     other = "11" * 32
     assert shared(load, URL + KEY + f'decryption_keys = ["{other}"]').keys == [
         bytes.fromhex(HEX),

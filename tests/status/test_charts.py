@@ -38,7 +38,7 @@ def test_equal_neighbours_are_one_stroke() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.0, 5.0], [1e9, 1.0], [0.0, 0.0]])
-def test_a_line_stays_inside(values: list[float]) -> None:
+def test_a_line_stays_inside_its_chart(values: list[float]) -> None:
     heights = [float(height) for height in re.findall(r"(?:V|M[\d.]+ )([\d.]+)", line(values))]
     assert all(0 <= height <= HEIGHT for height in heights)
     assert heights.index(min(heights)) == values.index(max(values))  # the highest value is at the top

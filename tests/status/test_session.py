@@ -16,7 +16,7 @@ def test_a_session_is_valid_until_it_expires() -> None:
     assert not is_valid(session, KEY, NOW + SECONDS)
 
 
-def test_another_key_ends_it() -> None:
+def test_another_key_ends_the_session() -> None:
     assert not is_valid(new_session(KEY, NOW), Secret("status-key-8f3a-5b21"), NOW)
 
 

@@ -92,7 +92,7 @@ def test_only_a_terminal_gets_colours() -> None:
     assert "\x1b[" in coloured.getvalue()
 
 
-def test_lines_go_to_standard_error_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_written_to_standard_error_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Logs(format="json"))
     get_logger("room").warning("something_happened")
     logging.getLogger("lib").warning("so did this")

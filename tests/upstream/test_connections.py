@@ -369,7 +369,7 @@ async def test_any_byte_on_an_idle_connection_closes_it_at_once() -> None:
         await until(lambda: upstream.connections == 0)
 
 
-async def test_an_upstream_that_sends_unasked_bytes_gets_a_new_connection_for_each_request() -> None:
+async def test_an_upstream_that_sends_unsolicited_bytes_gets_a_new_connection_for_each_request() -> None:
     async with raw_upstream(says(OK, OK, OK + SECRET, OK)) as upstream, eager() as transport:
         with capture_logs() as lines:
             for _ in range(6):
@@ -432,7 +432,7 @@ async def test_an_upstream_passes_its_probation() -> None:
                     await finish(await send(transport, upstream.url))
 
 
-async def test_only_so_many_connections_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_resting_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "RESTING_ON_PROBATION_MAX", 2)
     async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
         for _ in range(5):

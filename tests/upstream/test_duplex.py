@@ -78,7 +78,7 @@ async def test_the_callers_close_is_passed_on() -> None:
 
 
 @virtually
-async def test_a_caller_that_is_lost_is_client_gone() -> None:
+async def test_a_lost_caller_is_recorded_as_client_gone() -> None:
     upstream = Side()
     duplex = build(Side(Close(LOST)), upstream)
     await duplex.relay()

@@ -226,7 +226,7 @@ def test_the_wall_clock_may_be_set_back(
     assert breaker.state == "closed"
 
 
-def test_refusals_leave_nothing_behind(breaker: CircuitBreaker) -> None:
+def test_the_traceback_of_a_rejection_does_not_grow(breaker: CircuitBreaker) -> None:
     fail(breaker, 3)
     frames = set()
     for _ in range(3):

@@ -267,7 +267,7 @@ def test_small_chunks_may_have_their_framing() -> None:
     assert FRAMING_RATIO > 5
 
 
-async def test_all_that_has_arrived_is_one_read() -> None:
+async def test_one_read_returns_everything_that_has_arrived() -> None:
     response = ArrivingResponse("GET")
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(response.read())
@@ -287,7 +287,7 @@ async def test_a_cancelled_read_loses_nothing() -> None:
     assert await response.read() == b"one"
 
 
-def test_a_head_has_what_is_needed_and_nothing_else() -> None:
+def test_the_head_of_a_request_has_only_the_necessary_headers() -> None:
     sent = [(b"x-a", b"\xc3\xa9"), (b"X-A", b"")]
     assert request_head("POST", b"/v1/x", b"a:1", sent, 2) == (
         b"POST /v1/x HTTP/1.1\r\nHost: a:1\r\nx-a: \xc3\xa9\r\nX-A: \r\nContent-Length: 2\r\n\r\n"

@@ -110,7 +110,7 @@ def test_an_endpoint_whose_model_is_not_in_the_body_needs_the_proxy(
 
 
 @virtually
-async def test_nginx_gets_the_target_and_the_token_for_as_long_as_the_token_lives() -> None:
+async def test_nginx_gets_the_target_and_the_token_for_the_lifetime_of_the_token() -> None:
     machine = build_machine(FakeIssuer(lifetime=12.5))
     used = UpstreamCredential(machine, Inject())
     found = await grant("https://llm.example/api/v1/", b"/chat/completions", used, 60)

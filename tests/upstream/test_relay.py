@@ -429,7 +429,7 @@ async def test_an_event_of_exactly_the_cap_passes() -> None:
 
 
 @virtually
-async def test_another_body_that_breaks_raises_so_that_the_connection_is_aborted() -> None:
+async def test_a_break_in_another_body_is_raised_so_that_the_connection_is_aborted() -> None:
     relayed = Relayed(FakeResponse([b"half", Aborted()], [(b"Content-Length", b"8")]))
     body = cast(AsyncIterator[bytes], (await relayed.answer()).body)
     assert await anext(body) == b"half"

@@ -146,7 +146,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
     assert (len(other.requests), len(upstream.requests)) == (0, 1)
 
 
-async def test_a_configured_proxy_gets_the_target_as_it_came() -> None:
+async def test_a_configured_proxy_gets_the_target_unchanged() -> None:
     async with (
         raw_upstream(ok) as forward,
         UpstreamTransport(tls=False, proxy=forward.url) as transport,
@@ -177,7 +177,7 @@ async def test_a_read_gives_all_that_has_arrived(transport: UpstreamTransport) -
         await response.aclose()
 
 
-async def test_headers_come_down_raw_with_their_doubles(transport: UpstreamTransport) -> None:
+async def test_headers_of_a_response_keep_their_spelling_and_duplicates(transport: UpstreamTransport) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"", "X-Odd: \xe9".encode("latin-1").decode("latin-1"), "x-B: 1", "X-b: 2")
 
@@ -190,7 +190,7 @@ async def test_headers_come_down_raw_with_their_doubles(transport: UpstreamTrans
     assert dict(response.headers)[b"X-Odd"] == "\xe9".encode()
 
 
-async def test_a_header_of_sixty_kilobytes_comes_through(transport: UpstreamTransport) -> None:
+async def test_a_header_of_sixty_kilobytes_is_accepted(transport: UpstreamTransport) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"", "X-Long: " + "a" * 60_000)
 
@@ -200,7 +200,7 @@ async def test_a_header_of_sixty_kilobytes_comes_through(transport: UpstreamTran
     assert len(dict(response.headers)[b"X-Long"]) == 60_000
 
 
-async def test_a_compressed_body_is_left_as_it_is(transport: UpstreamTransport) -> None:
+async def test_a_compressed_body_is_not_changed(transport: UpstreamTransport) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"not gzip at all", "Content-Encoding: gzip")
 

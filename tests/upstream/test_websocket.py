@@ -140,7 +140,7 @@ def test_messages_are_the_same_wherever_the_reads_end(
     assert answers[-1] == CloseConnection(4001, "")
 
 
-async def test_while_a_message_waits_nothing_more_is_parsed() -> None:
+async def test_no_further_frame_is_parsed_while_a_message_waits() -> None:
     socket, wire = build()
     socket.data_received(frames_of(TextMessage("one"), Ping(b"later"), TextMessage("two")))
     assert wire.is_paused
@@ -205,7 +205,7 @@ async def test_frames_that_complete_no_message_let_others_take_turns(*, then_los
     assert await socket.receive() == Close(LOST)
 
 
-async def test_pings_in_one_read_are_all_answered_and_then_reading_goes_on() -> None:
+async def test_all_pings_in_one_read_are_answered_and_reading_continues() -> None:
     socket, wire = build()
     count = 3 * websocket.FRAMES_AT_ONCE
     socket.data_received(b"\x89\x00" * count)
@@ -215,7 +215,7 @@ async def test_pings_in_one_read_are_all_answered_and_then_reading_goes_on() -> 
     wire.abort()
 
 
-async def test_a_large_message_is_sent_in_fragments_as_the_upstream_takes_them() -> None:
+async def test_a_large_message_is_sent_in_fragments_at_the_pace_of_the_upstream() -> None:
     socket, wire = build()
     message = "你" * (FRAME_BYTES_MAX + 1)
     socket.pause_writing()
@@ -232,7 +232,7 @@ async def test_a_large_message_is_sent_in_fragments_as_the_upstream_takes_them()
     wire.abort()
 
 
-async def test_of_the_pings_of_an_upstream_that_reads_nothing_the_last_is_answered() -> None:
+async def test_only_the_last_ping_of_an_upstream_that_reads_nothing_is_answered() -> None:
     socket, wire = build()
     socket.pause_writing()
     socket.data_received(frames_of(*(Ping(b"%d" % number) for number in range(100))))

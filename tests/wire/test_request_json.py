@@ -133,7 +133,7 @@ def reads_strictly(body: bytes) -> bool:
     )
 )
 @example(['{"a":', '"\\u', "d8", "00", '"}'])
-def test_only_objects_of_the_standard_are_accepted(pieces: list[str]) -> None:
+def test_only_objects_of_standard_json_are_accepted(pieces: list[str]) -> None:
     for body in ("".join(pieces).encode(), ('{"a":' + "".join(pieces) + "}").encode()):
         try:
             read_fields(body)

@@ -51,7 +51,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
-def test_loopback_names_are_own_hosts(host: bytes) -> None:
+def test_loopback_names_are_hosts_of_the_service(host: bytes) -> None:
     assert names_own_host([(b"host", host)], ())
 
 
@@ -149,7 +149,7 @@ def test_on_other_hosts_a_page_must_come_from_the_same_host() -> None:
         assert is_from_foreign_page(headers, (), trusts_loopback=False) is foreign, (origin, host)
 
 
-def test_parsing() -> None:
+def test_hosts_and_origins_are_parsed() -> None:
     assert parse_host(b"Example.com.:8080") == Site("example.com", 8080)
     assert parse_host(b"[2001:DB8::1]") == Site("2001:db8::1", None)
     assert parse_origin(b"https://example.com") == Site("example.com", 443)

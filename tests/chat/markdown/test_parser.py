@@ -55,5 +55,5 @@ def test_a_formula_that_cannot_be_read_is_shown_as_code() -> None:
     assert "<code>" in html_of(r"$\begin{x$")
 
 
-def test_deep_nesting_ends() -> None:
+def test_deep_nesting_is_limited() -> None:
     assert html_of(">" * 1000 + "a").count("<blockquote>") <= 20

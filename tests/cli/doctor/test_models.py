@@ -49,6 +49,6 @@ def test_an_invalid_list_of_models_has_no_names(value: object) -> None:
     assert model_names(value) is None
 
 
-def test_names_are_read_leniently_and_only_so_many() -> None:
+def test_names_are_read_leniently_and_their_number_is_limited() -> None:
     assert model_names({"data": [{"id": "a"}, {}, "b", {"id": 3}, None]}) == ["a", "3"]
     assert model_names({"data": [{"id": "m"}] * (NAMES_MAX + 5)}) == ["m"] * NAMES_MAX

@@ -22,7 +22,7 @@ async def test_a_credential_is_kept_until_its_hard_end() -> None:
 
 
 @virtually
-async def test_each_name_has_its_own() -> None:
+async def test_each_name_has_its_own_token() -> None:
     store = MemoryTokenStore()
     one, two = build_token("one"), build_token("two")
     await store.put(one, "one", 1000.0)
@@ -47,7 +47,7 @@ async def test_a_newer_credential_outlives_the_end_of_the_older() -> None:
 
 
 @virtually
-async def test_one_without_an_end_is_kept_and_one_past_its_end_is_not() -> None:
+async def test_a_token_without_expiry_is_stored_and_an_expired_one_is_not() -> None:
     store = MemoryTokenStore()
     endless = build_token(lifetime=float("inf"))
     await store.put(endless, "endless", 1000.0)

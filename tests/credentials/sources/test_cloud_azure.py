@@ -262,7 +262,7 @@ async def test_a_managed_identity_gets_a_request_for_each_fetch(app_service: Tok
     assert len(app_service.asked) == 2
 
 
-async def test_the_default_finds_what_the_environment_offers(
+async def test_the_default_identity_uses_the_variables_of_the_environment(
     app_service: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "prod")

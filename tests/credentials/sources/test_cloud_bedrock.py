@@ -183,14 +183,14 @@ async def test_session_credentials_of_the_environment_may_have_an_expiry(
     assert 1790 <= (await fetch(section())).lifetime <= 1800
 
 
-async def test_no_credentials_at_all() -> None:
+async def test_absent_credentials_are_a_failure() -> None:
     error = await failure_of(section())
 
     assert error.reason == "bedrock needs AWS credentials, but botocore found none"
     assert error.permanent
 
 
-async def test_half_a_pair_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_half_a_pair_of_keys_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
 
     error = await failure_of(section())

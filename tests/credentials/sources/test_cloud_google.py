@@ -127,7 +127,7 @@ async def test_the_scope_is_the_whole_platform_where_none_is_named(
     assert claims_of(endpoint, key)["scope"] == CLOUD_PLATFORM
 
 
-async def test_an_id_token_lives_as_long_as_it_says(
+async def test_the_lifetime_of_an_id_token_is_that_of_its_claims(
     endpoint: TokenEndpoint, account: Path, key: rsa.RSAPrivateKey
 ) -> None:
     id_token = jwt.encode({"exp": int(time.time()) + 900}, key, "RS256")
@@ -320,7 +320,7 @@ async def test_a_reply_without_a_token_is_a_failure_with_our_own_message(
     assert len(endpoint.asked) == 1
 
 
-async def test_a_file_that_is_gone_or_broken_is_a_failure(account: Path) -> None:
+async def test_a_missing_or_broken_file_is_a_failure(account: Path) -> None:
     whole = section(file=account)
     spoil(account)
     broken = await failure_of(whole)

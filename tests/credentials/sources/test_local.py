@@ -81,7 +81,7 @@ def test_any_reply_has_a_valid_remaining_time_or_none(
     assert seconds is None or 0.0 < seconds < math.inf
 
 
-def test_bytes_become_text_json_and_a_token_or_a_failure_without_them() -> None:
+def test_bytes_are_decoded_and_a_failure_does_not_quote_them() -> None:
     assert as_text(b"\xef\xbb\xbf\xc3\xa9", "the file") == "\u00e9"
     assert as_json('{"a": [1]}', "the file") == {"a": [1]}
     assert as_token("a b~", "the file") == "a b~"

@@ -6,7 +6,7 @@ from proxy.credentials.sources.local import StaticTokenSource
 from proxy.secret import Secret
 
 
-async def test_it_never_changes() -> None:
+async def test_a_static_token_never_changes() -> None:
     source = StaticTokenSource(Secret("s3cret"))
     first, second = await source.fetch(), await source.fetch()
     assert first.secret == second.secret == Secret("s3cret")

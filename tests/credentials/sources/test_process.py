@@ -126,7 +126,7 @@ def test_a_cancellation_kills_the_process_group(run: Run, witness: Witness) -> N
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_cancelled_at_any_step_nothing_is_left(run: Run, witness: Witness, *, again: bool) -> None:
+def test_a_cancellation_at_any_step_leaves_no_process(run: Run, witness: Witness, *, again: bool) -> None:
     async def main() -> None:
         for steps in range(16):
             running = asyncio.get_running_loop().create_task(

@@ -42,7 +42,7 @@ def reply(body: Any = None, text: str = "", status: int = 200, **headers: str) -
         (999, None, "the endpoint has failed"),
     ],
 )
-def test_statuses(status: int, body: Any, words: str) -> None:
+def test_each_status_is_explained(status: int, body: Any, words: str) -> None:
     said = status_fault(reply(body, status=status))
     assert words in said
     assert f"answered {status}" in said
@@ -59,7 +59,7 @@ def test_statuses(status: int, body: Any, words: str) -> None:
         ({"other": 1}, "it is missing, but 0 is expected"),
     ],
 )
-def test_signs_of_success(body: Any, words: str) -> None:
+def test_a_missing_sign_of_success_is_explained(body: Any, words: str) -> None:
     said = success_fault(reply(body), "ret", 0)
     assert words in said
     assert CANARY not in said
@@ -162,5 +162,5 @@ def test_without_candidates_there_is_nothing_to_doubt() -> None:
         (2592000, "30 d"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_a_duration_is_written_in_suitable_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

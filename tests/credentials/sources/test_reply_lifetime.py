@@ -97,7 +97,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("value", "unit", "expected"), TABLE)
-def test_lifetimes_of_vendors_become_a_hard_end(value: Any, unit: str, expected: float | None) -> None:
+def test_lifetimes_of_vendors_determine_the_expiry(value: Any, unit: str, expected: float | None) -> None:
     life = lifetime(value, unit)
     assert life == (None if expected is None else pytest.approx(expected))
     believed = 60.0 if life is None else life  # the default, as the recipe has it
@@ -147,7 +147,7 @@ def test_any_reply_has_a_valid_lifetime_or_none(value: Any, unit: str, date: str
 
 
 @given(st.floats(2.0, MONTH - 10.0), st.sampled_from(["seconds", "milliseconds", "epoch", "epoch_ms", "jwt"]))
-def test_a_life_is_read_back_from_any_unit(life: float, unit: str) -> None:
+def test_the_same_lifetime_is_read_in_any_unit(life: float, unit: str) -> None:
     value = {
         "seconds": life,
         "milliseconds": life * 1000,
@@ -190,7 +190,7 @@ def test_without_a_readable_date_this_hosts_clock_is_used(date: str) -> None:
     assert lifetime(NOW + 300, "epoch", {}) == 300.0
 
 
-def test_without_a_date_a_jwt_is_measured_by_its_own_issue() -> None:
+def test_without_a_date_the_lifetime_of_a_jwt_counts_from_its_issue() -> None:
     claims = {"iat": NOW - 7200, "exp": NOW - 7200 + 300}  # this host is two hours ahead
     assert lifetime(jwt(claims), "jwt", {}) == 300.0
     assert lifetime(jwt(claims), "jwt", DATE) is None

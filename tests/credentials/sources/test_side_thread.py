@@ -12,7 +12,7 @@ from tests.cli.processes import read_until, running
 from tests.pace import PATIENCE
 
 
-async def test_a_result_and_an_error_come_back() -> None:
+async def test_a_result_is_returned_and_an_error_is_raised() -> None:
     side = SideThread()
     assert await side.run(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):

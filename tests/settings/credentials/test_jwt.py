@@ -35,7 +35,7 @@ def test_a_key_is_enough(load: Load) -> None:
     assert (loaded.issued_claim, loaded.expiry_claim, loaded.jti) == ("iat", "exp", False)
 
 
-def test_everything(load: Load) -> None:
+def test_every_key_of_a_jwt_section_is_read(load: Load) -> None:
     loaded = jwt(
         load,
         """\
@@ -62,7 +62,7 @@ jti = true
 
 
 @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-def test_every_algorithm_takes_its_key(load: Load, algorithm: str) -> None:
+def test_every_algorithm_accepts_its_kind_of_key(load: Load, algorithm: str) -> None:
     loaded = jwt(load, f'algorithm = "{algorithm}"\nkey = "${{env:KEY}}"', KEY=pem_for(algorithm))
 
     assert loaded.key == Secret(pem_for(algorithm))

@@ -49,7 +49,7 @@ def test_empty_tools_are_dropped_with_their_options(empty: str) -> None:
         b'{"metadata": {"tools": []}, "tool_choice": "none"}',
     ],
 )
-def test_other_tools_stay(body: bytes) -> None:
+def test_other_tools_are_kept(body: bytes) -> None:
     assert repair_request(resolve(["drop_empty_tools"]), CHAT, body) is body
 
 

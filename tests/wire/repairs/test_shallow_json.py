@@ -59,7 +59,9 @@ def test_a_list_is_opened_up_to_its_limit() -> None:
         (b'"x"', False, False, True),
     ],
 )
-def test_kinds_of_members(written: bytes | None, *, null: bool, empty: bool, text: bool) -> None:
+def test_the_kind_of_a_member_is_recognised(
+    written: bytes | None, *, null: bool, empty: bool, text: bool
+) -> None:
     raw = None if written is None else msgspec.Raw(written)
     assert (is_null(raw), is_empty(raw), is_text(raw)) == (null, empty, text)
 
