@@ -69,7 +69,8 @@ def run(arguments: list[str]) -> int:
         for number, phase in enumerate(phases(arguments)):
             tally = Path(folder) / str(number)
             environment = {**os.environ, TALLY_VARIABLE: str(tally)}
-            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else hundreds of processes compile the package
+            # Otherwise hundreds of processes would compile the package.
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
             command = [sys.executable, "-m", "pytest", *phase]
             statuses.append(subprocess.run(command, check=False, env=environment).returncode)
             counted.update(json.loads(tally.read_text()) if tally.exists() else {})

@@ -30,7 +30,7 @@ from tests.pace import PACE, PATIENCE, paced
 
 hypothesis.settings.register_profile(
     "tests",
-    deadline=None,  # a busy machine is no fault
+    deadline=None,  # a busy machine is not a failure
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
     database=None,
     derandomize="CI" in os.environ,

@@ -34,7 +34,7 @@ async def serve_on_loopback(
     config = load_server_config(None)
     config.errorlog = logging.getLogger(SERVER_LOG)
     config.graceful_timeout = paced(GRACE_SECONDS)
-    config.keep_alive_timeout = PATIENCE  # a thousand callers at once on one loop take their time
+    config.keep_alive_timeout = PATIENCE  # a thousand callers on one loop are slow
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         if server == OURS:

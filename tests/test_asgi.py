@@ -266,7 +266,7 @@ async def test_a_caller_who_leaves_before_the_body_closes_its_resources(
     @exchange.app.post("/")
     async def view() -> Response:
         opens(exchange)
-        exchange.taking.clear()  # the head of the answer waits for a caller who will not take it
+        exchange.taking.clear()  # the head of the response waits for a caller who does not read it
         exchange.leaves()
         return streamed(body())
 
@@ -467,7 +467,7 @@ async def test_the_request_is_not_received_faster_than_it_is_read(exchange: Exch
 async def test_no_task_runs_after_the_response(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:
-        return "early"  # the body has not come to its end, and the caller is still there
+        return "early"  # the body has not ended, and the caller is still connected
 
     before = asyncio.all_tasks()
     exchange.arrives(b"half", more=True)

@@ -64,7 +64,7 @@ async def cancel_at_any_moment(wait: Wait, times: int = TIMES) -> None:
     async def for_ever() -> None:
         while True:
             await wait()
-            await asyncio.sleep(0)  # a wait that finds its result there suspends nobody
+            await asyncio.sleep(0)  # a wait whose result exists does not suspend
 
     loop, dice = asyncio.get_running_loop(), random.Random(7)
     async with asyncio.TaskGroup() as group:

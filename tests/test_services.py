@@ -176,7 +176,7 @@ async def test_a_start_that_fails_closes_what_was_open_by_then(tmp_path: Path, c
     certificate.write_text(certificate_pem("p256"))
     more = f'[upstreams.other]\nbase_url = "https://x.test"\nca_file = "{certificate}"'
     loaded = settings(tmp_path, more=more)
-    certificate.write_text("nothing")  # it was there when the settings were checked
+    certificate.write_text("nothing")  # it existed when the settings were checked
     with pytest.raises(OSError):  # noqa: PT011  whatever the TLS library says
         async with serving(loaded):
             pass

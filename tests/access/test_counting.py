@@ -97,7 +97,7 @@ async def test_without_redis_each_process_counts_for_itself(redis: RedisServer) 
         await redis.stop()
         with capture_logs() as lines:
             assert await times(3, lambda: counting.hit(limit, "requests", "a")) == [True, True, False]
-        assert [line["event"] for line in lines] == ["counting_alone"]  # told once: then it is left alone
+        assert [line["event"] for line in lines] == ["counting_alone"]  # logged once; then Redis is not tried
 
 
 async def test_redis_is_retried_after_a_while(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

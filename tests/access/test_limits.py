@@ -238,7 +238,7 @@ async def test_callers_are_counted_in_redis_if_configured(run_proxy: RunProxy, t
         shared = f'[shared]\nredis_url = "{redis.url}"\nencryption_key = "{"0" * 64}"\n'
         more = LIMITED + shared
         statuses = []
-        for _ in range(2):  # two processes, one after the other: the second goes on counting
+        for _ in range(2):  # two processes, one after the other; the second continues the count
             async with (
                 run_proxy(upstream.url, access='sharing = "redis"', more=more) as proxy,
                 raw_caller(proxy.url) as caller,

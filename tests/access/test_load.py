@@ -101,12 +101,12 @@ def test_the_limit_follows_the_lag() -> None:
             while True:
                 load.begin(FLOODING, MAX_LAG)
                 begun += 1
-    assert 200 <= begun <= 251  # half of what waited at first, and one more each time
+    assert 200 <= begun <= 251  # half of the first waiting requests, and one more each time
     for _ in range(50):
         lag.add(MAX_LAG, now=100.0)
     for _ in range(begun - 2):
         load.answer(FLOODING)
-    with pytest.raises(ServerOverloaded):  # two that wait are too many now
+    with pytest.raises(ServerOverloaded):  # now two waiting requests are too many
         load.begin(FLOODING, MAX_LAG)
     load.begin(MODEST, MAX_LAG)
 

@@ -64,7 +64,7 @@ def test_each_own_route_is_described_with_its_methods(app: Quart) -> None:
     }
     served = {(path, method) for path, method in served if path != "/" or method == "get"}
     described = {(route.path, route.method) for route in OWN_ROUTES}
-    assert served - {("/internal/credential", "get")} == described  # that one is for nginx alone
+    assert served - {("/internal/credential", "get")} == described  # that one is only for nginx
 
 
 def test_each_relayed_operation_is_marked_and_has_no_schema() -> None:

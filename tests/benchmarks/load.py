@@ -33,7 +33,7 @@ class ResponseParser:
             raise MalformedResponseError(f"bytes after the end: {self._unread[:40]!r}")
         return b"".join(body)
 
-    # Each step returns the body bytes it freed (often none), or None where it needs more to go on.
+    # Each step returns the bytes of the body that it has parsed, or None if it needs more bytes.
 
     def _read_head(self) -> bytes | None:
         end = self._unread.find(b"\r\n\r\n")
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse the bytes, and wake the exchange at the end of the response."""
         if self._answered is None or self._answered.done():
-            self.close()  # bytes nobody asked for: never let them pass as the next answer
+            self.close()  # unsolicited bytes must not become the next response
             return
         try:
             if body := self._parser.feed(data):

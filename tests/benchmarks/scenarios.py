@@ -129,7 +129,7 @@ class Repeated(Work):
     ) -> None:
         for _ in turns:
             try:
-                if connection.closed:  # a server may end a connection after so many requests
+                if connection.closed:  # a server may close a connection after a number of requests
                     connection = await connect(target.url)
                 await self._turn(target, connection, request, tally)
             except (OSError, MalformedResponseError) as error:

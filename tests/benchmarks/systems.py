@@ -93,7 +93,7 @@ class Nginx(Target):
         settings = NGINX_CONF.format(
             files=OPEN_FILES,
             home=self.home,
-            user="user root;" if os.geteuid() == 0 else "",  # else its workers could not write here
+            user="user root;" if os.geteuid() == 0 else "",  # otherwise its workers could not write here
             servers=self.servers(),
         )
         path = self.home / "nginx.conf"

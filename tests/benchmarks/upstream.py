@@ -152,7 +152,7 @@ class Upstream(asyncio.Protocol):
     def _chat(self, body: bytes) -> None:
         try:
             request = json.loads(body)
-        except ValueError:  # a body cut short, or sent in chunks: this server knows Content-Length only
+        except ValueError:  # a truncated or chunked body: this server supports only Content-Length
             self._write(refusal("400 Bad Request"))
             return
         match request["model"]:

@@ -154,7 +154,7 @@ async def test_an_empty_question_is_accepted_and_nothing_published(run_proxy: Ru
         assert not await chat_of(proxy).broker.has_events(someone.channel)
 
 
-# --- how often
+# --- rate limits
 
 
 async def test_a_third_request_in_a_second_is_rejected(run_proxy: RunProxy) -> None:
@@ -165,7 +165,7 @@ async def test_a_third_request_in_a_second_is_rejected(run_proxy: RunProxy) -> N
         answer, _ = await send(proxy.url, "POST", "/chat/reset?channel=c")
         assert answer.status == 429
         assert answer.header("retry-after") == ["1"]
-        assert await someone.post("stop") == OK  # to stop is never too often
+        assert await someone.post("stop") == OK  # a stop is never rate limited
 
 
 async def test_a_forged_forwarded_for_is_ignored(run_proxy: RunProxy) -> None:
@@ -180,7 +180,7 @@ async def test_a_forged_forwarded_for_is_ignored(run_proxy: RunProxy) -> None:
             )
             return answer.status
 
-        # What the trusted proxy itself added, on the right, is who is counted.
+        # The rightmost address, which the trusted proxy added, is counted.
         assert [await post(number, "198.51.100.1") for number in range(4)] == [200, 200, 429, 429]
         assert await post(9, "198.51.100.2") == 200
 

@@ -15,7 +15,7 @@ async def test_a_public_channel_is_readable_and_accepts_no_questions(run_proxy: 
         chatting(run_proxy, FREE + 'public_channels = ["sse"]\n') as (one, proxy),
         visitor(proxy.url) as other,
         one.listen(channel="sse") as first,
-        other.listen(channel="") as second,  # who names no channel reads that one
+        other.listen(channel="") as second,  # a reader without a channel reads this one
     ):
         await chat_of(proxy).broker.publish("sse", Event({"message": "to all"}, "message_event"))
         assert [(await stream.next()).html for stream in (first, second)] == ["to all"] * 2

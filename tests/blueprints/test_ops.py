@@ -35,7 +35,8 @@ async def test_a_probe_may_use_head(run_proxy: RunProxy, path: str) -> None:
     async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
         await caller.send("HEAD", path, key=None)
         assert (await caller.answer()).status == 200
-        assert await probe(caller, path) == (200, b"ok\n")  # on the same connection: no body lay between
+        # The connection is the same, so no body came in between.
+        assert await probe(caller, path) == (200, b"ok\n")
 
 
 async def test_a_draining_service_is_alive_and_not_ready(run_proxy: RunProxy) -> None:

@@ -489,7 +489,7 @@ async def test_a_caller_who_does_not_read_pauses_the_upstream(run_proxy: RunProx
         async with raw_caller(proxy.url) as caller:
             await caller.write(HANDSHAKE.format(path=MOUNTS[0], more=f"x-api-key: {KEY}\r\n").encode())
             before = -1
-            while before != sent or not sent:  # until it stands still
+            while before != sent or not sent:  # until it does not change any more
                 before = sent
                 assert sent < BUFFERED_MIB_MAX
                 for _ in range(2000):

@@ -220,7 +220,7 @@ async def test_every_response_forbids_active_content_and_frames(run_proxy: RunPr
         assert answer.header("x-content-type-options") == ["nosniff"]
 
 
-# --- what it shows
+# --- the content of the page
 
 
 async def test_it_shows_who_called_and_how_that_ended(gateway: RunningGateway, run_proxy: RunProxy) -> None:

@@ -106,12 +106,12 @@ class ScriptedChat:
         self.channels = _Channels(self)
         self.app = _Application(self)
 
-    # What a test does
+    # Actions of a test
 
     def publish(self, kind: str, data: object, *, with_id: bool = True) -> None:
         """Send an event to every stream, and store it for later ones."""
         event = Event(data, kind)
-        if not with_id:  # published into Redis by somebody else: live only
+        if not with_id:  # published to Redis by another program: live only
             self.broker.deliver(self.channel, event)
             return
         self.ids.append(_finish(self.broker.publish(self.channel, event)))

@@ -152,7 +152,7 @@ async def test_the_page_behind_cannot_be_reached_and_its_styles_do_not_reach_in(
     for _ in range(12):
         await page.keyboard.press("Tab")
         inside = await page.evaluate("document.activeElement.localName")
-        assert inside in {"llm-chat-drawer", "body"}  # the body means the browser's address bar
+        assert inside in {"llm-chat-drawer", "body"}  # the body stands for the address bar of the browser
     style = "e => ['color', 'backgroundColor', 'borderTopWidth'].map((name) => getComputedStyle(e)[name])"
     assert await chat.button.evaluate(style) == ["rgb(100, 112, 113)", "rgba(0, 0, 0, 0)", "0px"]
 

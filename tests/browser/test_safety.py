@@ -93,7 +93,7 @@ async def nothing_acts(page: ChatPage) -> None:
 
 
 async def test_no_script_in_a_message_runs_in_any_position(stage: Stage) -> None:
-    stage.chat.has_policy = False  # the page alone has to hold
+    stage.chat.has_policy = False  # the page itself must be safe
     page = await stage.open()
     stage.chat.ask("问")
     for hostile in RAW:

@@ -120,7 +120,7 @@ async def test_a_session_that_ends_leads_back_to_the_form(operator: Operator) ->
     page = await operator.signed_in()
     await expect(page.locator("#link")).to_have_attribute("data-state", "live")
     await page.context.clear_cookies()
-    operator.status.is_broken = True  # ends the stream, and the next one is refused
+    operator.status.is_broken = True  # ends the stream, and the next one is rejected
     await expect(page.locator("#key")).to_be_visible()
 
 
@@ -152,9 +152,7 @@ async def test_without_a_connection_the_last_figures_stay_with_a_note(operator: 
     page = await operator.signed_in(**ENGLISH)
     await expect(page.locator("#link")).to_have_text("Live")
     await page.context.set_offline(True)
-    operator.status.is_broken = (
-        True  # the browser lets an open stream go on, whose next part would say "Live"
-    )
+    operator.status.is_broken = True  # the browser keeps an open stream, whose next part would say "Live"
     await expect(page.locator("#link")).to_contain_text("offline")
     await expect(page.locator("#callers tbody tr")).to_have_count(3)
     await take_picture(page, "status-7-offline", whole=True)

@@ -84,7 +84,7 @@ async def test_a_burst_does_not_cut_a_reader_that_reads() -> None:
 
 async def test_thousands_of_readers_are_cheap_and_leave_nothing(open_both: OpenStores) -> None:
     async with open_both() as (here, _):
-        await bytes_of_readers(here.broker, 10)  # loads everything that is loaded once
+        await bytes_of_readers(here.broker, 10)  # loads everything that is loaded lazily
         assert await bytes_of_readers(here.broker, READERS) / READERS < BYTES_A_READER
 
 

@@ -69,7 +69,7 @@ async def test_after_too_long_an_outage_the_answer_ends_and_its_end_is_published
         await outbox.put(Event("text"))
         await asyncio.sleep(OUTAGE_SECONDS + 1)
         assert troubles == ["outage"]
-        for number in range(8):  # they are more than the limit, but nothing waits any more
+        for number in range(8):  # they exceed the limit, but no event waits any more
             await outbox.put(Event([number, LARGE]))
         await asyncio.sleep(3600)
         broker.back.set()

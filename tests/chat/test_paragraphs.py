@@ -114,7 +114,7 @@ def test_the_articles_marks_cut(text: str, pieces: list[str]) -> None:
     ],
 )
 def test_inline_constructs_are_not_split(text: str) -> None:
-    if text == "$n! = 1。5$":  # the mark tells that it was no formula
+    if text == "$n! = 1。5$":  # the mark shows that it was not a formula
         assert cut(text) == ["$n! = 1。", "5$"]
     else:
         assert cut(text) == [text]
@@ -254,7 +254,7 @@ def test_splitting_takes_linear_time(unit: str) -> None:
         ("**粗。", []),
         ("`码。", []),
         ("[链。", []),
-        ("- 项\n", []),  # what belongs to it may follow
+        ("- 项\n", []),  # its continuation may follow
         ("| a | b |\n", []),
         ("```\n码。\n", []),
         ("$$\nx。\n", []),

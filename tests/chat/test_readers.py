@@ -100,8 +100,8 @@ def test_closing_also_ends_streams_whose_heartbeat_is_due_at_that_moment() -> No
             for _ in range(50):
                 group.create_task(read())
             due = loop.time() + 10
-            loop.call_at(due + 5e-10, readers.close_all)  # in the same turn of the loop, after the heartbeats
-            loop.call_at(due + 1, readers.close_all)  # twice is as good as once
+            loop.call_at(due + 5e-10, readers.close_all)  # in the same iteration, after the heartbeats
+            loop.call_at(due + 1, readers.close_all)  # a second call does nothing
 
     run_virtually(close_all_at_the_heartbeat)
     assert faults == []

@@ -235,7 +235,7 @@ async def test_a_reader_that_subscribed_during_an_outage_gets_missed_events(dura
             assert await is_silent(reader)
             await durable.start()
             assert await take_data(reader, 1) == [2]
-            assert await is_silent(live)  # it is in place, and has nothing to look up
+            assert await is_silent(live)  # it is subscribed, and has nothing to replay
             await process.broker.publish("c", Event(3))
             assert await take_data(reader, 1) == [3]
             assert await take_data(live, 1) == [3]

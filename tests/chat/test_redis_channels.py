@@ -61,7 +61,7 @@ async def test_the_lease_of_a_dead_process_expires(store: RedisServer) -> None:
         async with asyncio.timeout(PATIENCE):
             while not await there.channels.begin("c"):
                 pass
-        # Who wakes up late learns that the lease is another's, and does not let go of that one.
+        # A process that wakes up late notices that another one has the lease, and does not release that.
         assert (await stopped(here, "c"))[0] == "lost"
         await here.end("c")
         assert await here.busy("c")

@@ -436,7 +436,7 @@ async def test_a_dead_log_changes_nothing_for_callers_and_the_service_still_ends
             await accepting(port)
             async with asyncio.timeout(PATIENCE):
                 async with raw_caller(f"http://127.0.0.1:{port}") as caller:
-                    for _ in range(300):  # a pipe takes about 130 lines
+                    for _ in range(300):  # a pipe holds about 130 lines
                         await caller.send("POST", "/v1/chat/completions", body=b"{}")
                         answer = await caller.answer()
                         assert answer.status == 200

@@ -90,7 +90,7 @@ async def test_a_killed_worker_is_replaced_and_no_connection_is_refused(tmp_path
             replaced = group.create_task(service.read("worker_ready"))
             answers = 0
             while not replaced.done() or answers < 100:
-                async with raw_caller(service.url) as caller:  # refused, it would raise
+                async with raw_caller(service.url) as caller:  # a refused connection would raise
                     await caller.send("GET", "/livez", key=None)
                     assert (await caller.answer()).status == 200
                 answers += 1

@@ -38,7 +38,7 @@ async def test_a_fresh_token_is_returned_without_a_wait_or_a_fetch() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     first = await machine.get()
-    await pass_time(179.0)  # soft is at 180
+    await pass_time(179.0)  # the refresh is due at 180
     assert at_once(machine.get()) is first
     assert issuer.fetches == 1
 
@@ -100,7 +100,7 @@ async def test_health_is_lost_only_without_a_token_and_with_a_failure() -> None:
     assert is_healthy(machine)  # cold
     await machine.get()
     issuer.error = DOWN
-    await pass_time(250.0)  # the refresh failed, the token lives
+    await pass_time(250.0)  # the refresh failed, but the token is valid
     assert issuer.fetches > 1
     assert is_healthy(machine)
     await pass_time(50.0)
@@ -119,7 +119,7 @@ async def test_a_caller_waits_no_longer_than_it_may() -> None:
     assert error.reason == "waited too long for a token"
     assert asyncio.get_running_loop().time() - started == pytest.approx(3.0)
     await pass_time(8.0)
-    assert at_once(machine.get()).generation == 1  # the flight went on
+    assert at_once(machine.get()).generation == 1  # the flight continued
     assert issuer.fetches == 1
 
 
@@ -179,7 +179,7 @@ async def test_a_token_that_is_expired_on_arrival_is_a_failed_fetch(lines: list[
 @pytest.mark.parametrize("lifetime", [0.5, 1.5, 1.99, 2.0, 5.0])
 @virtually
 async def test_a_process_that_slept_through_a_tokens_life_does_not_send_it(lifetime: float) -> None:
-    issuer = FakeIssuer(lifetime=lifetime, delay=lifetime + 1.0)  # the reply lay there while it slept
+    issuer = FakeIssuer(lifetime=lifetime, delay=lifetime + 1.0)  # the reply waited during the sleep
     machine = build_machine(issuer)
     error = await failure_of(machine.get())
     assert (error.status, error.reason) == (503, "the token had already expired when it arrived")
@@ -197,7 +197,7 @@ async def test_a_token_that_expires_immediately_serves_its_waiters() -> None:
     assert {task.result().generation for task in waiting} == {1}
     assert (await machine.get()).generation == 2  # it is not kept
     await pass_time(600.0)
-    assert issuer.fetches == 2  # nor renewed while nobody asks
+    assert issuer.fetches == 2  # nor refreshed while it is not used
 
 
 @virtually

@@ -28,7 +28,7 @@ from tests.virtual_time import VirtualTimeLoop
 async def test_each_attempt_sees_the_newest_token() -> None:
     machine = build_machine(FakeIssuer(), uniform=lowest)
     assert (await machine.get()).generation == 1
-    await pass_time(181.0)  # in a queue for a connection, say
+    await pass_time(181.0)  # such as in a queue for a connection
     assert at_once(machine.get()).generation == 2
 
 
@@ -68,7 +68,7 @@ def test_a_token_serves_on_another_event_loop_and_is_refreshed_there() -> None:
         async def later() -> None:
             assert at_once(machine.get()) is token
             await pass_time(200.0)
-            assert at_once(machine.get()) is token  # stale: refreshed from here on
+            assert at_once(machine.get()) is token  # due for a refresh from here on
             await pass_time(0.0)
             assert at_once(machine.get()).generation == 2
 
@@ -103,7 +103,7 @@ async def test_closing_during_a_fetch_leaves_nothing_behind(
     assert reasons == {"the service is closing"}
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert (issuer.flying, issuer.closed) == (0, 1)
-    await machine.close()  # twice is as good as once
+    await machine.close()  # a second call does nothing
     await pass_time(1000.0)
     assert issuer.fetches == 1
     del machine, callers
@@ -176,7 +176,7 @@ async def test_a_rebuilt_source_remembers_the_rejected_token() -> None:
     anew = build_machine(issuer, store)
     await serve(anew)
     use = await reject(anew)
-    assert await use.token() is None  # the issuer gave it again
+    assert await use.token() is None  # the issuer returned it again
     assert (await anew.get()).digest == token.digest
     assert issuer.fetches == 2
 

@@ -64,7 +64,7 @@ async def test_during_a_backoff_get_fails_at_once_and_one_fetch_per_window_start
             at_once(machine.get())
         except TokenUnavailable as failure:
             told.append(failure.retry_after)
-        except AssertionError:  # it waits: a probe is in the air
+        except AssertionError:  # it waits, because a probe is running
             pass
         await asyncio.sleep(0.05)
     windows = [line["retry_in_s"] for line in lines]
@@ -83,7 +83,7 @@ async def test_the_window_is_as_long_as_the_issuer_asks() -> None:
     assert (await failure_of(machine.get())).headers["Retry-After"] == "2"
     assert issuer.fetches == 1
     await pass_time(1.6)
-    assert issuer.fetches == 2  # the timer's probe
+    assert issuer.fetches == 2  # the probe of the timer
 
 
 @pytest.mark.parametrize(("error", "within"), [(DOWN, 1.6), (REFUSED, 60.1)])
@@ -122,7 +122,7 @@ async def test_it_recovers_without_requests(error: TokenFetchError) -> None:
     machine.prefetch()
     await pass_time(3600.0)
     assert not is_healthy(machine)
-    assert issuer.fetches < 150  # once a second for a minute, once a minute from then on
+    assert issuer.fetches < 150  # once a second for a minute, then once a minute
     issuer.error = None
     await pass_time(61.0)
     assert is_healthy(machine)
@@ -178,4 +178,4 @@ async def test_the_error_says_whether_a_retry_makes_sense(error: TokenFetchError
         assert failure.status == status
         assert ("X-Should-Retry" in failure.headers) is (status == 502)
         assert ("Retry-After" in failure.headers) is (status == 503)
-        assert str(failure.reason).startswith(error.reason)  # the log says why, also while it backs off
+        assert str(failure.reason).startswith(error.reason)  # for the log, even during the back-off

@@ -70,7 +70,7 @@ def revoked(*tokens: str) -> Callable[[Token, Purpose], bool]:
     return lambda token, _: token.secret.reveal() in tokens
 
 
-# --- nobody else notices
+# --- other requests are not affected
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,7 @@ async def test_a_flood_of_forbidden_names_keeps_the_token_and_costs_few_fetches(
             group.create_task(upstream.request(caller, purpose))
             assert at_once(upstream.request("other")) == "ok"
             await asyncio.sleep(0.05)
-    assert (
-        issuer.fetches <= 1 + 10 * callers
-    )  # per caller at 0, 5, 15, 35, 75, 135 s and each minute from there
+    assert issuer.fetches <= 1 + 10 * callers  # per caller at 0, 5, 15, 35, 75, 135 s, and then every minute
 
 
 @virtually
@@ -164,7 +162,7 @@ async def test_if_no_newer_token_is_available_only_the_rejected_request_fails(
     assert machine.healthy
 
 
-# --- what rejections cost
+# --- the cost of rejections
 
 
 @virtually
@@ -201,7 +199,7 @@ async def test_an_upstream_that_always_rejects_costs_two_sends_a_request_and_few
         await upstream.request()
         assert len(upstream.sent) - before <= 2
         await asyncio.sleep(0.1)
-    assert issuer.fetches <= 8  # the life's own, and a second look after 1, 2, 4 and 8 minutes
+    assert issuer.fetches <= 8  # the regular refresh, and further attempts after 1, 2, 4 and 8 minutes
 
 
 @virtually
@@ -230,7 +228,7 @@ async def test_a_purpose_that_is_allowed_again_is_forgotten() -> None:
     assert await upstream.request(purpose=FORBIDDEN) == "ok"
     await pass_time(6.0)
     upstream.rejects = revoked("token-1", "token-2")
-    assert await upstream.request(purpose=FORBIDDEN) == "ok"  # its token is replaced as any other
+    assert await upstream.request(purpose=FORBIDDEN) == "ok"  # its token is replaced like any other
 
 
 @virtually
@@ -242,7 +240,7 @@ async def test_an_issuer_that_gives_the_rejected_token_again_is_asked_once() -> 
         assert await upstream.request(purpose=FORBIDDEN) == "denied"
         await asyncio.sleep(0.2)
     assert issuer.fetches == 2
-    assert upstream.sent.count("the same for forbidden") == 50  # each is sent once, for its own answer
+    assert upstream.sent.count("the same for forbidden") == 50  # each is sent once, for its own response
 
 
 @virtually
@@ -271,9 +269,10 @@ async def test_a_token_that_is_revoked_again_and_again_is_replaced_each_time() -
         upstream.rejects = revoked(*(f"token-{each}" for each in range(number + 1)))
         outcomes = {await upstream.request(f"caller {each}") for each in range(5)}
         assert outcomes == {"ok"}
-        await asyncio.sleep(0.3)  # sooner than two fetches may follow each other
+        await asyncio.sleep(0.3)  # within the minimum time between two fetches
     elapsed = asyncio.get_running_loop().time() - issuer.started[0]
-    assert issuer.fetches <= 2 * elapsed / SPACING_SECONDS  # by rejections, and by the life that they teach
+    # Because of rejections, and of the lifetime that they teach.
+    assert issuer.fetches <= 2 * elapsed / SPACING_SECONDS
 
 
 # --- a flight that left before the rejection
@@ -285,7 +284,7 @@ async def test_a_fetch_that_left_before_the_rejection_cannot_bring_the_token_bac
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
     issuer.delay = 5.0
-    await pass_time(181.0)  # the refresh is in the air, and will bring "old"
+    await pass_time(181.0)  # the refresh is running, and will return "old"
     issuer.token = "new"
     assert (await replaced(machine)).secret.reveal() == "new"
     assert issuer.fetches == 3
@@ -309,7 +308,7 @@ async def test_a_token_that_was_fetched_before_the_rejection_proves_nothing() ->
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
     issuer.delay = 1.0
-    await pass_time(180.5)  # a refresh is in the air when all tokens are revoked
+    await pass_time(180.5)  # a refresh is running when all tokens are revoked
     upstream = Upstream(machine, revoked("token-1", "token-2"))
     assert await upstream.request() == "ok"
     assert [sent.partition(" ")[0] for sent in upstream.sent] == ["token-1", "token-2", "token-3"]
@@ -380,7 +379,7 @@ async def test_tokens_that_die_early_are_refreshed_by_their_observed_life(
     assert learned[0]["announced_s"] == 300.0
     assert learned[0]["observed_s"] == pytest.approx(life, abs=0.5)
     assert 0 < machine.reading().learned_life_seconds <= 2 * life
-    # Two deaths to learn it, and now and then a look whether tokens live longer again.
+    # Two early rejections teach the lifetime; later requests sometimes test whether it is longer again.
     assert machine.stats.early_deaths <= 8
     assert issuer.fetches >= 30
 
@@ -402,7 +401,7 @@ async def test_one_early_death_changes_nothing() -> None:
     for _ in range(5):
         upstream.rejects = revoked(f"token-{machine.reading().generation}")
         assert await upstream.request() == "ok"
-        for _ in range(1200):  # two healthy lives
+        for _ in range(1200):  # two full lifetimes
             assert await upstream.request() == "ok"
             await asyncio.sleep(0.5)
     assert machine.reading().learned_life_seconds == 0

@@ -42,7 +42,7 @@ async def test_a_stale_token_is_returned_at_once_while_one_fetch_runs() -> None:
     issuer = FakeIssuer(delay=5.0)
     machine = build_machine(issuer, uniform=lowest)
     first = await machine.get()
-    await pass_time(176.0)  # soft at 180, counted from before the fetch
+    await pass_time(176.0)  # the refresh is due at 180, counted from before the fetch
     assert issuer.fetches == 2
     assert {at_once(machine.get()).generation for _ in range(1000)} == {first.generation}
     await pass_time(5.0)
@@ -55,7 +55,7 @@ async def test_the_first_callers_after_an_idle_time_start_one_fetch() -> None:
     issuer = FakeIssuer()
     machine = build_machine(issuer, uniform=lowest)
     await machine.get()
-    await pass_time(800.0)  # refreshed at 180, 360 and 540; at 720 nobody had asked for two lifetimes
+    await pass_time(800.0)  # refreshed at 180, 360 and 540; at 720 it had been idle for two lifetimes
     assert issuer.fetches == 4
     assert {at_once(machine.get()).generation for _ in range(1000)} == {4}
     await pass_time(0.0)
@@ -160,7 +160,7 @@ async def test_the_fetch_does_not_inherit_the_context_of_its_request(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(request("first"))
-    await pass_time(200.0)  # the third is the timer's
+    await pass_time(200.0)  # the timer starts the third
     assert issuer.seen == ["nobody"] * 3
     ids = {line["event"]: line.get("request_id") for line in lines}
     assert ids == {"fetching": None, "token_fetched": None, "token_rejected": "first"}
@@ -177,7 +177,7 @@ async def test_twenty_thousand_waiters_are_cancelled_within_a_second() -> None:
     machine = local_machine(Sleeper())
     callers = [asyncio.get_running_loop().create_task(machine.get()) for _ in range(20_000)]
     await asyncio.sleep(0)
-    gc.collect()  # not in the time that is measured
+    gc.collect()  # outside of the measured time
     started = time.process_time()
     for caller in callers:
         caller.cancel()

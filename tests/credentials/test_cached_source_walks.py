@@ -125,7 +125,7 @@ async def walk(steps: list[Step], seed: float) -> None:
         assert request.cancelled() or request.exception() is None
     await machine.close()
     assert issuer.most_at_once <= 1
-    # However the walk went: a probe in each half of a second without a token, and what rejections may cost.
+    # In any walk: a probe every half second without a token, and the limited cost of rejections.
     elapsed = asyncio.get_running_loop().time() - 1000.0
     assert issuer.fetches <= 4 * elapsed + 2 + len(steps)
 

@@ -130,7 +130,7 @@ async def test_no_log_line_and_no_traceback_holds_a_token_or_a_secret(
     shown = written + "".join("".join(traceback.format_exception(error)) for error in told)
     assert TOKEN not in shown
     assert SECRET not in shown
-    assert any(SECRET in asked.target for asked in endpoint.asked)  # it was sent, and yet not told
+    assert any(SECRET in asked.target for asked in endpoint.asked)  # it was sent, but is not in the message
 
 
 def test_a_fingerprint_contains_no_part_of_the_token() -> None:

@@ -24,7 +24,7 @@ def test_a_rejected_token_is_suspect_until_a_later_request_is_accepted() -> None
     assert observed.suspect(one, 10.0)
     assert not observed.suspect(one, 11.0)
     assert observed.rejected == {one.digest}
-    observed.accepted(one, 10.0)  # sent before the rejection: it says nothing about it
+    observed.accepted(one, 10.0)  # sent before the rejection, so it proves nothing
     assert observed.rejected == {one.digest}
     observed.accepted(token(2), 12.0)
     assert observed.rejected == {one.digest}

@@ -82,7 +82,7 @@ class Memory(RuleBasedStateMachine):
         if not self.history.is_denied(purpose, caller, self.now):
             return
         assert purpose in self.touched
-        # Either this caller got that answer before, or the token is seen to work at this moment.
+        # Either this caller was denied before, or the token works at this moment.
         works = self.now - self.last_accepted <= RECENT_SECONDS
         assert (purpose, caller) in self.denied_to or works
 
@@ -122,7 +122,7 @@ def test_a_purpose_that_worked_before_has_its_own_ration() -> None:
     for _ in range(20):
         now += history.delay("all", OTHER, now)
         history.charge("all", OTHER, now)
-    assert history.delay("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests hold
+    assert history.delay("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests contain
 
 
 def test_a_fetch_that_helped_costs_no_ration() -> None:
@@ -132,7 +132,7 @@ def test_a_fetch_that_helped_costs_no_ration() -> None:
         history.charge("a", CHAT, now)
         history.refund()
         now += SPACING_SECONDS
-    history.refund()  # there is nothing to take back any more
+    history.refund()  # nothing is left to undo
     assert history.delay("a", CHAT, now) == 0
 
 
@@ -157,7 +157,7 @@ def test_a_denial_to_one_caller_is_believed_for_another_only_while_the_token_wor
     assert not history.is_denied(CHAT, "b", 10.2)
     history.accepted(OTHER, 10.5)
     assert history.is_denied(CHAT, "b", 10.6)
-    assert not history.is_denied(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may be revoked since
+    assert not history.is_denied(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may have been revoked since
 
 
 def test_a_flood_of_names_and_callers_is_bounded() -> None:
@@ -169,7 +169,7 @@ def test_a_flood_of_names_and_callers_is_bounded() -> None:
         history.accepted(purpose, 0.0)
         history.postponed(purpose, 0.0)
         history.charge(f"caller {number}", purpose, 0.0)
-    assert history.is_denied(CHAT, "a", 1.0)  # rejections that wait for their turn push out no denial
+    assert history.is_denied(CHAT, "a", 1.0)  # rejections that wait for their turn displace no denial
     for number in range(5 * PURPOSES_MAX):
         history.denied(Purpose.of("GET", str(number), None), f"caller {number}", 0.0)
     assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX
@@ -199,7 +199,7 @@ def test_a_fetch_that_helped_is_refunded_if_it_replaced_that_token() -> None:
         (30.0, [0.0], True, False, False),  # the issuer may have revoked the new token as well
         (30.0, [0.0], True, True, True),
         (40.0, [0.0, 30.0], True, False, True),  # the second new token
-        (30.0, [0.0, 10.0], True, False, False),  # only the first that is newer than the first rejection
+        (30.0, [0.0, 10.0], True, False, False),  # only the first token after the first rejection
         (10.0, [0.0], False, True, False),  # fetched before the first rejection
         (30.0, [], False, True, False),
     ],

@@ -24,11 +24,11 @@ from tests.credentials.fakes import build_token, highest, lowest
         (float("inf"), None, (float("inf"), float("inf")), float("inf")),
         (300.0, 135.0, (120.0, 150.0), 290.0),
         (300.0, 299.0, (261.0, 261.0), 290.0),  # a late hint leaves time for another try
-        (300.0, 300.0, (180.0, 225.0), 290.0),  # not a hint that could be followed
-        (300.0, 0.5, (180.0, 225.0), 290.0),  # nor this one: a fetch each half second
-        (float("inf"), 100.0, (80.0, 100.0), float("inf")),  # looked at again, never later than the hint
+        (300.0, 300.0, (180.0, 225.0), 290.0),  # a hint that cannot be followed
+        (300.0, 0.5, (180.0, 225.0), 290.0),  # nor can this one: a fetch every half second
+        (float("inf"), 100.0, (80.0, 100.0), float("inf")),  # refreshed, never later than the hint
         (float("inf"), 2.0, (1.6, 2.0), float("inf")),
-        (float("inf"), 1.99, (float("inf"), float("inf")), float("inf")),  # not a hint that could be followed
+        (float("inf"), 1.99, (float("inf"), float("inf")), float("inf")),  # a hint that cannot be followed
         (float("inf"), float("inf"), (float("inf"), float("inf")), float("inf")),
     ],
 )
@@ -49,7 +49,7 @@ def test_the_deadlines_of_a_token(
     ("announced", "longest", "expiry", "end"),
     [
         (300.0, math.inf, 290.0, 300.0),
-        (300.0, 100.0, 95.0, 300.0),  # the issuer promises more than its tokens live
+        (300.0, 100.0, 95.0, 300.0),  # the issuer announces a longer lifetime than its tokens have
         (math.inf, math.inf, math.inf, math.inf),
         (math.inf, 100.0, 95.0, 95.0),
     ],

@@ -29,7 +29,7 @@ def test_a_header_is_made_from_the_template(injection: Inject, written: tuple[by
     headers, query = write_token(injection, build_token(), before, b"a=1")
     assert headers == [*before, written]
     assert query == b"a=1"
-    assert len(before) == 2  # the caller's list is left alone
+    assert len(before) == 2  # the caller's list does not change
 
 
 def test_the_value_that_the_caller_sent_in_that_header_is_removed() -> None:
@@ -44,7 +44,7 @@ def test_the_value_that_the_caller_sent_in_that_header_is_removed() -> None:
         (b"", b"access_token=s3cret"),
         (b"a=1", b"a=1&access_token=s3cret"),
         (b"access_token=mine&a=1&access_token=mine", b"a=1&access_token=s3cret"),
-        (b"access%5Ftoken=mine", b"access_token=s3cret"),  # the same name, written in another way
+        (b"access%5Ftoken=mine", b"access_token=s3cret"),  # the same name in another spelling
         (b"access_token", b"access_token=s3cret"),
         (b"a=%2F+%20&b&c=", b"a=%2F+%20&b&c=&access_token=s3cret"),  # byte for byte
         (b"access_token_2=1&x=access_token=1", b"access_token_2=1&x=access_token=1&access_token=s3cret"),

@@ -66,7 +66,7 @@ class Callers:
             task = self._group.create_task(self._call(kind, target, url, key))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
-            due = max(due + pace, time.monotonic())  # time that was lost is not made up for
+            due = max(due + pace, time.monotonic())  # lost time is not made up for
             await asyncio.sleep(due - time.monotonic())
 
     async def _call(self, kind: str, target: str, url: str, key: str) -> None:

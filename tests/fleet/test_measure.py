@@ -87,7 +87,7 @@ def test_a_member_that_waited_for_a_processor_is_excused_for_so_long() -> None:
     gap = starvation.longest_gap([*steady(0, 3.1), *steady(6, 10)], WINDOW)
     assert gap.gross == pytest.approx(3.0)
     assert gap.net == pytest.approx(2.5)
-    assert starvation.within((2.0, 4.0), "a") == pytest.approx(1.0)  # perhaps the wait was within the stall
+    assert starvation.within((2.0, 4.0), "a") == pytest.approx(1.0)  # the wait may have been within the stall
 
 
 def test_a_token_is_late_unless_it_was_held_up_for_as_long() -> None:

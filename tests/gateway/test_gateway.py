@@ -112,7 +112,7 @@ async def test_a_cut_stream_is_an_error_in_the_client(
             await read(stream)
     assert received == after
     assert [record for record in caplog.records if record.name in {SERVER_LOG, "asyncio"}] == []
-    assert (await openai.models.list()).data  # the server goes on
+    assert (await openai.models.list()).data  # the server continues
 
 
 async def test_a_cut_stream_lacks_its_last_chunk(address: str, gateway: DemoGateway) -> None:

@@ -30,7 +30,7 @@ HI: Final = {
 Json = dict[str, Any]
 
 
-# --- how it asks
+# --- requests
 
 
 @dataclass
@@ -92,7 +92,7 @@ def streamed(*events: object) -> Script:
     return script
 
 
-# --- what upstreams say
+# --- responses of upstreams
 
 
 def chunk(finish: str | None = None, *, usage: Json | None = None, **delta: Any) -> Json:
@@ -117,7 +117,7 @@ def message(usage: Json | None = USAGE, **fields: Any) -> Json:
     }
 
 
-# --- how it reads
+# --- readers
 
 
 class ErrorShown(Exception):
@@ -168,7 +168,7 @@ def tool_stream(body: bytes) -> dict[int, str]:
         if not each["choices"]:
             continue
         for call in each["choices"][0]["delta"].get("tool_calls") or ():
-            place = call["index"] + 0  # null is no place
+            place = call["index"] + 0  # null is not an index
             calls[place] = calls.get(place, "") + call["function"]["arguments"]
     return calls
 

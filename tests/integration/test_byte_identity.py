@@ -166,4 +166,5 @@ async def test_any_exchange_passes_byte_for_byte(run_proxy: RunProxy) -> None:
         def passes(asked: Asked, told: Told) -> None:
             asyncio.run_coroutine_threadsafe(made.exchange(asked, told), loop).result(2 * PATIENCE)
 
-        await asyncio.to_thread(passes)  # hypothesis waits for each exchange, the servers' loop must not
+        # Hypothesis blocks during each exchange, but the loop of the servers must not.
+        await asyncio.to_thread(passes)

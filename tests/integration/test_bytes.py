@@ -115,7 +115,7 @@ async def test_each_event_is_forwarded_before_the_next_one_is_created(run_proxy:
             go_on.put_nowait(event)
             if number == 0:
                 assert (await caller.answer()).status == 200
-            assert await caller.chunk() == event  # the upstream has not made the next one yet
+            assert await caller.chunk() == event  # the upstream has not sent the next one yet
         go_on.put_nowait(b"data: [DONE]\n\n")
         go_on.put_nowait(b"")
         assert await caller.chunk() == b"data: [DONE]\n\n"
@@ -186,7 +186,7 @@ async def test_head_has_the_upstreams_length_and_no_body(run_proxy: RunProxy) ->
     ):
         await caller.send("HEAD", "/v1/files/x")
         assert (await caller.answer()).header("content-length") == ["999"]
-        await caller.send("HEAD", "/v1/files/y")  # and the connection goes on
+        await caller.send("HEAD", "/v1/files/y")  # and the connection stays open
         assert (await caller.answer()).status == 200
 
 

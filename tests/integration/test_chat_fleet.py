@@ -46,7 +46,7 @@ from proxy.telemetry import configure_logs
 sockets = open_sockets([f"127.0.0.1:{sys.argv[2] if len(sys.argv) > 2 else 0}"], backlog=1000)
 print(sockets[0].getsockname()[1], flush=True)
 settings = load_settings(pathlib.Path(sys.argv[1]), {})
-configure_logs(settings.logs)  # away from standard output, which nobody reads on
+configure_logs(settings.logs)  # away from standard output, which is not read any further
 run(functools.partial(serve_until_stopped, settings, ServeOptions(load_server_config(None), sockets)))
 """
 

@@ -170,7 +170,7 @@ async def test_any_bytes_get_a_well_formed_response(run_proxy: RunProxy) -> None
         def answered(method: bytes, target: bytes, host: bytes, extra: bytes) -> None:
             sent = request(method, target, host, extra)
             running = asyncio.run_coroutine_threadsafe(exchange(proxy.url, sent), loop)
-            # An empty line ends the head: what follows is another request, and only the first answer counts.
+            # An empty line ends the head. The rest is another request, and only the first response counts.
             answer = running.result(2 * PATIENCE)
             head, _, rest = answer.partition(b"\r\n\r\n")
             length = next(

@@ -110,7 +110,7 @@ async def test_a_default_key_is_rejected_through_nginx_and_a_real_one_is_not(
         await caller.send("GET", "/v1/models")
         answer = await caller.answer()
         assert answer.status == 200
-    assert answer.header("x-request-id") == [proxy.exchanges[-1]["request_id"]]  # the one that nginx made
+    assert answer.header("x-request-id") == [proxy.exchanges[-1]["request_id"]]  # the id that nginx generated
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_a_large_upload_passes_nginx(
         answer = await caller.answer()
         seen = json.loads(await caller.body(answer))
     assert seen["body_sha256"] == hashlib.sha256(body).hexdigest()
-    assert not any((tmp_path / "body").iterdir())  # what people write does not lie on nginx's disk
+    assert not any((tmp_path / "body").iterdir())  # no request body is on nginx's disk
 
 
 async def test_a_caller_who_leaves_nginx_closes_the_upstream(run_proxy: RunProxy, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40).decode()
 
 MOUNT = "/agent/api/llm_proxy"
 
-# --- URLs: the base that a user types, the release, and what it then asks for
+# --- URLs: the base that a user enters, the release, and the requested path
 
 JOINED = [
     ("http://h", "v0.27", CHAT, EMBEDDINGS, "/v1/models", "/rerank"),
@@ -156,7 +156,7 @@ async def test_a_batch_of_sixteen_texts_returns_sixteen_vectors(
         each = [await client.embeddings.create(model="e", input=[text]) for text in texts[:2]]  # in base64
     assert [item.index for item in batch.data] == [*range(16)]
     assert batch.usage.total_tokens > 0
-    # Four bytes a number in base64: nearly the same
+    # Base64 has four bytes for each number, so the values are only nearly equal.
     assert each[1].data[0].embedding == pytest.approx(batch.data[1].embedding, abs=1e-6)
 
 

@@ -110,7 +110,7 @@ async def test_checks_with_a_cold_token_end_well_before_ragflow_gives_up(
     assert vectors.data[0].embedding
     assert models.data
     assert gateway.gateway.stats.token_fetches == 1
-    assert took < CHECK_SECONDS / 2  # near 1 s: the token's
+    assert took < CHECK_SECONDS / 2  # near 1 s: the time of the token
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
@@ -137,7 +137,7 @@ async def test_a_busy_upstream_returns_a_retry_after(run_proxy: RunProxy, status
     ids=lambda value: type(value).__name__ if isinstance(value, ProxyError) else value,
 )
 def test_ragflow_classifies_our_errors_correctly(error: ProxyError, kind: str) -> None:
-    streamed_error = isinstance(error, Aborted)  # of an event the SDK shows the words alone
+    streamed_error = isinstance(error, Aborted)  # the SDK shows only the message of an error event
     told = str(error) if streamed_error else f"Error code: {error.status} - {error.envelope()}"
     assert kind_of(told) == kind
 

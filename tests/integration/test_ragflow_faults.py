@@ -217,7 +217,7 @@ async def test_a_cut_stream_gives_its_text_and_an_error_that_is_not_retried(
         _, body = await place.ask(HI)
     with pytest.raises(ErrorShown) as shown:
         ragflow.chat_stream(body)
-    assert kind_of(str(shown.value)) not in RETRIED  # else the user would read the text twice
+    assert kind_of(str(shown.value)) not in RETRIED  # otherwise the user would read the text twice
     assert b"Hi" in body
     assert DONE not in body
 

@@ -592,11 +592,11 @@ async def test_an_unread_log_stops_no_worker(running: Service) -> None:
     running.log_is_read.clear()
 
     async def fault(caller: RawCaller) -> None:
-        for _ in range(100):  # the pipe and its reader take some 500 lines
+        for _ in range(100):  # the pipe and its reader hold about 500 lines
             assert await stream(caller, "whole") == EVENT + END
 
     await running.each(fault)
-    running.log_is_read.set()  # else the process could not be waited for
+    running.log_is_read.set()  # otherwise the test could not wait for the process
 
 
 async def test_sigterm_ends_endless_streams_and_readers_that_are_stuck(running: Service) -> None:

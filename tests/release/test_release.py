@@ -35,7 +35,7 @@ def test_the_same_commit_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_list_of_licences_is_that_of_the_lock_file() -> None:
-    assert LIST.read_text() == licence_list()  # else: python -m tests.release --licences
+    assert LIST.read_text() == licence_list()  # otherwise run python -m tests.release --licences
 
 
 def test_every_licence_is_allowed() -> None:

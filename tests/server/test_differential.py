@@ -60,4 +60,4 @@ async def test_behind_nginx_our_server_reads_only_requests_that_nginx_sent(tmp_p
         seen = await read_all(STREAMS, before_us)
     for name, requests in seen.items():
         rest = iter(sent[name])
-        assert all(request in rest for request in requests), name  # in order; some are refused
+        assert all(request in rest for request in requests), name  # in order; some are rejected

@@ -85,7 +85,7 @@ async def test_a_broken_response_does_not_look_complete(messages: list[Message])
     assert answer.count(b"HTTP/1.1 200") == 1
     assert not answer.endswith(b"0\r\n\r\n")
     if (length := re.search(rb"content-length: (\d+)", answer)) is not None:
-        # A body that is too long is cut at its length: the caller has what it was promised, and no more.
+        # A body that is too long is cut at its announced length.
         assert len(answer.partition(b"\r\n\r\n")[2]) <= int(length[1])
         assert answer[-2:] != b"ab"
 

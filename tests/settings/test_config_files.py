@@ -148,7 +148,7 @@ def test_the_example_has_no_secret_of_its_own() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIG.rglob("*.toml")), ids=lambda path: path.name)
 def test_no_secret_in_the_examples_is_public(path: Path) -> None:
     if path.name == "proxy.toml":
-        return  # the runnable default, whose keys have rules of their own
+        return  # the runnable default, whose keys have other rules
     tree = tomllib.loads(path.read_text())
 
     assert [*literal_secrets(tree, "")] == []

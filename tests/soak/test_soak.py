@@ -16,6 +16,6 @@ async def test_streams_through_two_workers_lose_nothing_while_one_is_killed(tmp_
     faults = {name: soak.counts[name] for name in ("lost", "out of order", "foreign", "ended with an error")}
     assert faults == dict.fromkeys(faults, 0)
     assert soak.counts["whole"] + soak.counts["left"] + soak.counts["cut"] == 60 * 4
-    assert 0 < soak.counts["cut"] <= 60  # at most what the killed worker served at that moment
+    assert 0 < soak.counts["cut"] <= 60  # at most the streams of the killed worker
     assert soak.fetches == 1
-    assert math.isfinite(soak.memory_slope)  # only minutes say more
+    assert math.isfinite(soak.memory_slope)  # a longer run is needed to judge it

@@ -109,7 +109,7 @@ def test_sums_follow_the_minutes(traffic: Traffic, clock: Clock) -> None:
     assert traffic.reading().callers == {"late": CallerTraffic(0, {"left": 1})}
     assert traffic.reading().outcomes == {"client_gone": 1}
     for _ in range(3):
-        clock.now += 60 * 60  # the same place of the ring, without a reading in between
+        clock.now += 60 * 60  # the same slot of the ring, without a reading in between
         traffic.count(ended())
     assert traffic.reading().callers == {"ragflow": CallerTraffic(1, {"ok": 1})}
     assert traffic.reading().outcomes == {"ok": 1}

@@ -29,7 +29,7 @@ async def test_a_worker_that_exited_or_hangs_is_left_out(
     ended = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # until the other side gives up
+        await reader.read()  # until the other side disconnects
         writer.close()
         await writer.wait_closed()
         ended.set()

@@ -275,7 +275,7 @@ async def test_the_share_of_a_failing_upstream_goes_to_the_others(run_proxy: Run
         assert len(main.requests) == 5
 
 
-# --- the same upstream again
+# --- retries at the same upstream
 
 
 async def test_a_refused_connection_is_retried(run_proxy: RunProxy) -> None:

@@ -171,7 +171,7 @@ async def test_configured_headers_replace_those_of_the_caller() -> None:
     ):
         theirs = [(b"x-team", b"theirs"), (b"x-team", b"again"), (b"user-agent", b"sdk"), (b"x-more", b"1")]
         await read_all(await client.open(build_request(headers=theirs), build_record()))
-        assert theirs[0] == (b"x-team", b"theirs")  # the caller's list is left alone
+        assert theirs[0] == (b"x-team", b"theirs")  # the caller's list does not change
     request = upstream.requests[0]
     assert request.header("x-team") == ["ours"]
     assert request.header("user-agent") == ["set"]
@@ -276,7 +276,7 @@ async def test_a_request_rejected_with_every_token_gets_the_upstreams_own_error_
             await client.open(asks("secret-model"), build_record())
         assert client._open == 0
         await read_all(await client.open(asks("other"), build_record()))
-        with pytest.raises(UpstreamForbidden):  # from now on without another fetch
+        with pytest.raises(UpstreamForbidden):  # later requests need no further fetch
             await client.open(asks("secret-model"), build_record())
     assert (caught.value.status, caught.value.code) == (403, "upstream_forbidden")
     assert caught.value.envelope() == {
@@ -552,7 +552,7 @@ async def test_no_more_exchanges_than_connections_and_each_releases_its_place() 
         assert not await full(client)
         await second.aclose()
         assert client._open == 0
-    assert len(upstream.requests) == 4  # the refused one was not sent
+    assert len(upstream.requests) == 4  # the rejected request was not sent
 
 
 @pytest.mark.parametrize("where", ["the token", "the answer"])

@@ -172,7 +172,7 @@ async def test_an_error_of_the_wait_itself_is_raised() -> None:
 async def test_the_gap_is_measured_from_the_beginning_of_the_current_wait() -> None:
     clock = clock_of(idle=60)
     reader = Reader(clock)
-    for _ in range(10):  # waits of 59 s each; a timer that began with the first would fire in the second
+    for _ in range(10):  # waits of 59 s each: a timer from the first would fire in the second
         clock.start_waiting()
         await asyncio.sleep(59)
         clock.stop_waiting()
@@ -187,7 +187,7 @@ async def test_the_time_of_the_caller_is_not_a_gap() -> None:
     reader = Reader(clock)
     clock.start_waiting()
     clock.stop_waiting()
-    await asyncio.sleep(10 * HOUR)  # the caller takes its time
+    await asyncio.sleep(10 * HOUR)  # the caller reads slowly
     assert reader.errors == []
     clock.start_waiting()
     assert await reader.outcome() == (10 * HOUR + 60, "silence in the middle of the response")
@@ -339,7 +339,7 @@ def test_a_stop_while_the_wait_is_being_ended_disturbs_nothing(end: Callable[[Ex
                 await asyncio.Event().wait()
             finally:
                 end_soon.cancel()
-                await asyncio.sleep(1)  # lets go of its connection
+                await asyncio.sleep(1)  # closes its connection
                 clock.stop()
 
         with pytest.raises(Draining):

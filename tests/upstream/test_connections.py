@@ -63,7 +63,7 @@ async def opened(upstream: RawUpstream, transport: UpstreamTransport, **request:
     return upstream.accepted
 
 
-# --- which exchange leaves a connection that may be used again
+# --- exchanges after which a connection is reused
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
         await messages.aclose()
 
 
-# --- what arrives while a connection rests
+# --- bytes that arrive while a connection rests
 
 
 class HandUpstream:
@@ -338,7 +338,7 @@ async def test_bytes_that_the_loop_has_not_read_yet_are_seen_at_the_moment_of_us
     async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
-        upstream.peers[0].send(SECRET)  # from here to the request the event loop does not run
+        upstream.peers[0].send(SECRET)  # the event loop does not run between here and the request
         assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
     assert len(upstream.heads) == 2
 
@@ -527,7 +527,7 @@ async def test_an_answer_that_was_on_its_way_before_the_request_is_not_taken_for
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
         upstream.peers[0].send(SECRET)
-        upstream.peers[0].close()  # nothing that is sent from now on reaches it
+        upstream.peers[0].close()  # nothing that is sent later reaches it
         assert await finish(await send(transport, upstream.url, content=b"{}")) == b"ok"
 
 

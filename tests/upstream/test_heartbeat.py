@@ -71,7 +71,7 @@ async def test_a_caller_gets_heartbeats_while_the_upstream_is_silent(run_proxy: 
         while (chunk := await caller.chunk()) == BEAT:
             pass
         assert chunk == EVENT
-        assert await caller.chunk() == BEAT  # in the middle as well
+        assert await caller.chunk() == BEAT  # also in the middle
         upstream.go_on.set()
         while (chunk := await caller.chunk()) == BEAT:
             pass

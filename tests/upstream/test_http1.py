@@ -223,7 +223,7 @@ def test_a_response_without_a_length_ends_with_its_connection(sound: Sound) -> N
 )
 def test_bytes_after_a_response_are_never_part_of_it(sound: Sound, surplus: bytes, at: list[int]) -> None:
     response = fed(cut(sound.data + surplus, at), sound.method)
-    if response.error is None:  # refused if it is garbage that has arrived with the end of the response
+    if response.error is None:  # rejected if garbage arrived with the end of the response
         assert body_of(response) == sound.body
     assert response.end() is not End.EXACT
     assert (b"X-Foreign", b"yes") not in response.headers

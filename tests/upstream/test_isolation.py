@@ -42,7 +42,7 @@ async def ask(transport: UpstreamTransport, url: str, nonce: bytes, draw: random
             finally:
                 await response.aclose()
     except (httpx2.TransportError, TimeoutError):
-        pass  # a broken upstream may well give no answer
+        pass  # a broken upstream may not answer
     return NONCE.findall(arrived)
 
 
@@ -64,7 +64,7 @@ async def take_turns(script: Script, *, streams: bool, requests: int) -> tuple[i
             got = await ask(transport, upstream.url, nonce, draw)
             own += got.count(nonce)
             foreign += [other for other in got if other != nonce]
-            if draw.random() < 0.02:  # long enough for connections to be trusted, or to die
+            if draw.random() < 0.02:  # long enough for connections to be trusted, or to close
                 await delay(draw.choice([0.01, 0.06, 0.1]))
     return own, foreign
 

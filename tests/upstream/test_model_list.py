@@ -97,7 +97,7 @@ async def test_the_lists_of_all_upstreams_become_one_under_callers_names(run_pro
         await caller.send("GET", "/v1/models/gpt-4o")
         assert json.loads(await caller.body(await caller.answer()))["context_length"] == 128000
     assert upstream.requests[0].header("authorization") == ["Bearer static-upstream-token"]
-    assert len(upstream.requests) == 2  # one for each upstream, though it was asked for twice
+    assert len(upstream.requests) == 2  # one for each upstream, although the list was requested twice
 
 
 async def test_upstreams_without_a_list_are_left_out(run_proxy: RunProxy) -> None:

@@ -52,7 +52,7 @@ def load(tmp_path: Path) -> Callable[[str], Settings]:
 def obstacle(settings: Settings, endpoint: Endpoint = CHAT_COMPLETIONS) -> str:
     """Return why nginx may not relay a chat of the first caller."""
     assert settings.offload is not None
-    idle = cast(UpstreamClient, SimpleNamespace(running=0))  # chosen, never called
+    idle = cast(UpstreamClient, SimpleNamespace(running=0))  # is chosen, but never called
     clients = dict.fromkeys(settings.upstreams, idle)
     caller = Caller.of(settings.access.keys[0])
     plan = Routing(settings, clients).plan(endpoint, "m", caller)

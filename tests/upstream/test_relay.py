@@ -140,7 +140,7 @@ def error_in(event: bytes) -> dict[str, str]:
     return error
 
 
-# --- which form it takes
+# --- the form of the response
 
 
 @virtually
@@ -277,7 +277,7 @@ async def test_an_error_at_the_very_end_quotes_no_secret() -> None:
     assert SECRET not in b"".join(await relayed.chunks())
 
 
-# --- how a broken one ends
+# --- broken responses
 
 
 @virtually

@@ -96,7 +96,7 @@ async def test_the_first_chunk_of_azure_and_a_null_delta_are_repaired(run_proxy:
     assert [len(each["choices"]) for each in chunks] == [1] * len(chunks)
     assert all(isinstance(each["choices"][0]["delta"], dict) for each in chunks)
     assert "".join(each["choices"][0]["delta"].get("content") or "" for each in chunks) == "all at once"
-    for each in chunks:  # content and its end do not come in one
+    for each in chunks:  # content and finish reason are in separate chunks
         choice = each["choices"][0]
         assert not (choice["delta"].get("content") and choice.get("finish_reason"))
 

@@ -21,7 +21,7 @@ from tests.endpoints import endpoint_of
 NAMES = ("main", "embed", "lists", "special")
 CLIENTS = {
     name: cast(UpstreamClient, SimpleNamespace(running=0)) for name in NAMES
-}  # chosen among, never called
+}  # is chosen, but never called
 
 
 def routing_of(endpoints: Mapping[str, str]) -> Routing:
@@ -178,7 +178,7 @@ def test_a_plan_skips_open_circuits_unless_all_are_open() -> None:
     assert names(routing.plan(CHAT_COMPLETIONS)) == "c d"
     fail(plan[1])
     fail(plan[2])
-    assert names(routing.plan(CHAT_COMPLETIONS)) == "d"  # nobody comes after it: it has no circuit
+    assert names(routing.plan(CHAT_COMPLETIONS)) == "d"  # nothing follows it, so it has no circuit
     assert [reading.circuit for reading in routing.readings()] == ["opened", None, "opened", None]
 
 
@@ -253,5 +253,5 @@ def test_while_one_circuit_is_open_the_others_keep_their_shares() -> None:
     turns(balance, 2)
     found = Counter(balance.order({"b", "c"})[0] for _ in range(100))
     assert found["b"] + found["c"] == 100
-    assert abs(found["b"] - found["c"]) <= 2  # the turns before were not at the end of a round
+    assert abs(found["b"] - found["c"]) <= 2  # the previous choices did not end a round
     assert Counter(turns(balance, 500)) == {"a": 300, "b": 100, "c": 100}

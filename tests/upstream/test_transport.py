@@ -529,7 +529,7 @@ async def test_a_connection_with_half_an_upload_on_it_is_not_used_again() -> Non
         assert await response.read() == b"no"
         await response.aclose()
         await finish(await send(transport, f"http://{place}"))
-        assert len(heads) == 2  # else the second would have been read as the first one's body
+        assert len(heads) == 2  # otherwise the second would have been read as the body of the first
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])

@@ -13,7 +13,7 @@ URL, KEY = sys.argv[1:3]
 WHO = "你是谁"
 TEXTS = ["一", "two words"]
 
-# LlamaIndex brings the table of tokens with it that LangChain would ask the network for.
+# LlamaIndex contains the table of tokens that LangChain would download.
 _core = importlib.util.find_spec("llama_index.core")
 assert _core is not None
 assert _core.origin is not None

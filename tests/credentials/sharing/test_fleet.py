@@ -62,7 +62,7 @@ async def test_a_late_member_adopts_the_remaining_lifetime_whatever_its_clock(
     assert adopted.lifetime == pytest.approx(fetched.lifetime, abs=0.01)
     assert (
         adopted.refresh_at - adopted.obtained != fetched.refresh_at - fetched.obtained
-    )  # each draws its own moment
+    )  # each chooses a random time
 
 
 async def test_a_fleet_whose_token_is_revoked_fetches_once_more(store: RedisServer) -> None:
@@ -96,7 +96,7 @@ async def test_a_stale_member_adopts_the_token_that_another_refreshed(store: Red
     assert issuer.fetches == 2
 
 
-# --- what the issuer says, and what only one member hears
+# --- errors of the issuer, and errors that only one member gets
 
 
 async def test_a_network_failure_affects_only_its_member(store: RedisServer) -> None:
@@ -105,7 +105,7 @@ async def test_a_network_failure_affects_only_its_member(store: RedisServer) -> 
         assert (await failure_of(bad.machine.get())).reason == "the issuer is down"
         assert set(await tokens_of(members)) == {"token-1"}
         await healed(bad)
-        assert (await bad.machine.get()).secret.reveal() == "token-1"  # it adopts what it cannot fetch
+        assert (await bad.machine.get()).secret.reveal() == "token-1"  # adopted from another member
     assert issuer.fetches == 1
 
 
@@ -226,7 +226,7 @@ async def test_a_lease_is_as_long_as_the_last_fetch_took_and_no_longer(store: Re
         assert member.sharing._hold() == HOLD_SECONDS_MIN
         issuer.delay = 0.8
         await member.sharing.obtain(issuer.fetch, FlightContext())
-        assert member.sharing._hold() == HOLD_SECONDS_MIN  # it found the record
+        assert member.sharing._hold() == HOLD_SECONDS_MIN  # it found the record in Redis
         rejected = frozenset({(await member.machine.get()).digest})
         await member.sharing.obtain(issuer.fetch, FlightContext(rejected=rejected))
         assert 0.8 + HOLD_MARGIN_SECONDS <= member.sharing._hold() < 2.0
@@ -295,10 +295,10 @@ async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_late
     ):
         flight = asyncio.ensure_future(sleeper.sharing.obtain(slow.fetch, COLD))  # noqa: TID251
         await until(lambda: slow.flying == 1)
-        await store.delete("*lease")  # it lapses, as if the holder had slept
+        await store.delete("*lease")  # the lease expires, as if the holder had slept
         await other.machine.get()
         before = await store.dump()
-        assert (await flight).secret.reveal() == "later"  # its own is dead, where tokens revoke each other
+        assert (await flight).secret.reveal() == "later"  # which may have revoked its own token
         assert await store.dump() == before
     assert [line["reason"] for line in lines if line["event"] == "token_not_shared"] == [
         "there is a later one"

@@ -39,12 +39,12 @@ async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
         assert len({*await tokens_of(members)}) == 1
         await knows_its_replica(watcher)
         await first.stop()
-        await renewed(members, issuer)  # in the middle of it: everybody gets a token, from whomever
+        await renewed(members, issuer)  # during the failover, every member gets a token
         await is_master(watcher, replica)
         for member in members:
-            member.sharing._redis_pause_until = -1.0  # its rest is over
+            member.sharing._redis_pause_until = -1.0  # the pause is over
         before = issuer.fetches
-        assert len({*await renewed(members, issuer)}) == 1  # one for all of them again
+        assert len({*await renewed(members, issuer)}) == 1  # one fetch for all members again
         assert issuer.fetches == before + 1
 
 

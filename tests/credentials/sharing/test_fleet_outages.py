@@ -63,7 +63,7 @@ async def test_once_redis_is_back_one_fetch_is_enough_again(store: RedisServer) 
         await tokens_of(members)
         await store.start()
         for member in members:
-            member.sharing._redis_pause_until = -1.0  # its rest is over
+            member.sharing._redis_pause_until = -1.0  # the pause is over
         assert len({*await replacements(members)}) == 1
     assert issuer.fetches == 4
 
@@ -83,7 +83,7 @@ async def test_a_connection_that_redis_closed_is_opened_again(store: RedisServer
     async with fleet_of(1, store.url, issuer) as (member,):
         token = await member.machine.get()
         await store.stop()
-        await store.start()  # the pooled connection is dead now, and nobody has noticed
+        await store.start()  # the pooled connection is broken, but this is not known yet
         known = FlightContext(1, rejected=frozenset({token.digest}))
         await member.sharing.obtain(issuer.fetch, known)
         assert member.sharing.stats.store_errors == 0
@@ -102,7 +102,7 @@ async def test_a_required_redis_that_is_gone_fails_closed(
             store.pause()
         else:
             await store.stop()
-        assert len({*await tokens_of(members)}) == 1  # a token in hand serves on
+        assert len({*await tokens_of(members)}) == 1  # a token in memory stays in use
         use = await reject(members[0].machine)
         error = await failure_of(use.token())
         assert error.reason == "the shared token store cannot be reached"

@@ -242,7 +242,7 @@ async def test_a_managed_identity_is_asked_for_the_resource(app_service: TokenEn
 
     assert fetched.secret.reveal() == TOKEN
     assert 86390 <= fetched.lifetime <= 86400
-    assert fetched.refresh_in is not None  # the SDK asks again at half of a long life
+    assert fetched.refresh_in is not None  # the SDK refreshes after half of a long lifetime
     assert 43190 <= fetched.refresh_in <= 43200
     asked = app_service.asked[0]
     assert asked.headers["x-identity-header"] == SECRET
@@ -441,7 +441,7 @@ async def test_log_lines_of_the_sdk_are_suppressed(
     authority: Authority, app_service: TokenEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = io.StringIO()
-    handler = logging.StreamHandler(written)  # as the service has it; `caplog` itself listens to everybody
+    handler = logging.StreamHandler(written)  # as the service configures it, unlike `caplog`
     logging.getLogger().addHandler(handler)
     for name in ("", "azure", "azure.core", "azure.identity", "msal", "msal.token_cache"):
         caplog.set_level(logging.DEBUG, name)

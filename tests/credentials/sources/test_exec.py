@@ -80,7 +80,7 @@ async def test_a_command_sees_exactly_the_variables_that_it_is_given(
     environment: Mapping[str, str | Secret] = {"A": "b c", "KEY": Secret("s3cret"), "EMPTY": ""}
     listing = (
         "import json, os; print(json.dumps({'t': ','.join(f'{k}={v}' for k, v in sorted(os.environ.items())"
-        " if k != 'LC_CTYPE')}))"  # the interpreter sets that one for itself
+        " if k != 'LC_CTYPE')}))"  # the interpreter sets that one itself
     )
     python = (sys.executable, "-I", "-c")
 

@@ -62,7 +62,7 @@ async def test_an_endless_reply_is_rejected_and_not_read_further() -> None:
             await gone.wait()
     assert error.reason == f"the reply of the token endpoint {issuer.url} is too large: check the URL"
     assert not error.permanent
-    assert sent < 16 * REPLY_BYTES_MAX  # what fits into the sockets' buffers
+    assert sent < 16 * REPLY_BYTES_MAX  # the capacity of the socket buffers
 
 
 async def test_ten_megabytes_are_rejected(endpoint: TokenEndpoint) -> None:

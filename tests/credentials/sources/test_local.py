@@ -31,7 +31,7 @@ def left(
         ((NOW + 300) * 1000, "epoch_ms", 300.0),
         (datetime.fromtimestamp(NOW + 300, UTC).isoformat(), "iso8601", 300.0),
         (jwt({"exp": NOW + 300, "iat": NOW - 9000}), "jwt", 300.0),
-        (NOW * 1000, "epoch", None),  # milliseconds taken for seconds are a mistake, not a long life
+        (NOW * 1000, "epoch", None),  # milliseconds read as seconds are a mistake, not a long lifetime
         ("soon", "iso8601", None),
         (True, "seconds", None),
         (math.nan, "epoch", None),

@@ -94,7 +94,7 @@ async def test_the_token_is_read_from_json_with_its_expiry(tmp_path: Path) -> No
 async def test_a_duration_counts_from_the_files_last_change(tmp_path: Path) -> None:
     file = token_file(tmp_path / "token", token="t", expires=(("s", "seconds"),))
     write(file.path, '{"t": "s3cret", "s": 3600}')
-    for ago, life in ((600.0, 3000.0), (-600.0, 3600.0)):  # the latter: written by a clock that is ahead
+    for ago, life in ((600.0, 3000.0), (-600.0, 3600.0)):  # the latter was written by a clock that is ahead
         os.utime(file.path, (0, time.time() - ago))
         assert (await fetch(file)).lifetime == pytest.approx(life, abs=5.0)
     os.utime(file.path, (0, time.time() - 3601))
@@ -238,9 +238,9 @@ async def test_a_replaced_file_is_seen_within_60_seconds(
     assert (await machine.get()).secret == Secret(first)
     put(path, second)
     clock.now += 40.0
-    assert (await machine.get()).secret == Secret(first)  # believed, not read for each request
+    assert (await machine.get()).secret == Secret(first)  # trusted, and not read for each request
     clock.now += 20.0
-    assert (await machine.get()).secret == Secret(first)  # nobody waits for the file
+    assert (await machine.get()).secret == Secret(first)  # no caller waits for the file
     await has(machine, second)
     await machine.close()
 
@@ -276,7 +276,7 @@ def emptied(path: Path) -> None:
 
 def made_unreadable(path: Path) -> None:
     path.unlink()
-    path.symlink_to(path.name)  # a mode would not stop root
+    path.symlink_to(path.name)  # root ignores file modes
 
 
 @pytest.mark.parametrize("harm", [removed, emptied, made_unreadable])

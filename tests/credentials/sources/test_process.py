@@ -95,9 +95,9 @@ def test_a_command_ends_with_its_output_and_status(run: Run) -> None:
     "script",
     [
         f"{HELD} sleep 100",
-        f"{HELD} sleep 100 & sleep 100 & wait",  # grandchildren that hold the output open
+        f"{HELD} sleep 100 & sleep 100 & wait",  # grandchildren that keep the output open
         f"trap '' TERM INT HUP; {HELD} while :; do sleep 100; done",
-        f"{HELD} exec >&- 2>&-; sleep 100",  # the pipes are closed, the process is not over
+        f"{HELD} exec >&- 2>&-; sleep 100",  # the pipes are closed, but the process continues
     ],
 )
 def test_a_timeout_kills_the_process_group(run: Run, witness: Witness, script: str) -> None:
@@ -141,7 +141,8 @@ def test_a_cancellation_at_any_step_leaves_no_process(run: Run, witness: Witness
             await asyncio.wait({running})
             assert running.cancelled()
         await witness.is_gone()
-        await until(lambda: len(asyncio.all_tasks()) == 1)  # a second cancellation leaves before the end
+        # After a second cancellation, the call does not wait for the end.
+        await until(lambda: len(asyncio.all_tasks()) == 1)
 
     run(main())
 
@@ -178,7 +179,7 @@ def test_a_command_ends_with_its_first_process(run: Run, witness: Witness) -> No
 
 
 def test_a_descendant_in_another_session_delays_nothing(run: Run, witness: Witness) -> None:
-    # It waits on the second pipe for the test to let it go.
+    # It waits on the second pipe until the test releases it.
     os.mkfifo(witness.folder / "leave")
 
     async def main() -> None:

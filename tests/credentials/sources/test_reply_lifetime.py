@@ -49,7 +49,7 @@ TABLE = [
     ("1_000", "seconds", None),
     ("1e3", "seconds", None),
     ("0x1f", "seconds", None),
-    ("\uff13\uff10\uff10", "seconds", None),  # digits, but no plain ones
+    ("\uff13\uff10\uff10", "seconds", None),  # digits, but not ASCII ones
     ("+300", "seconds", None),
     ("9" * 5000, "seconds", None),
     (300_000, "milliseconds", 300.0),
@@ -59,7 +59,7 @@ TABLE = [
     ((NOW + 300) * 1000, "epoch_ms", 300.0),
     (iso(300), "iso8601", 300.0),
     (iso(300).replace("+00:00", "Z"), "iso8601", 300.0),
-    (iso(300).replace("+00:00", ""), "iso8601", 300.0),  # without a zone it is taken for UTC
+    (iso(300).replace("+00:00", ""), "iso8601", 300.0),  # without a zone it counts as UTC
     (iso(300 + 8 * 3600).replace("+00:00", "+08:00"), "iso8601", 300.0),
     (iso(300).replace("+00:00", ".000000Z"), "iso8601", 300.0),
     (jwt({"exp": NOW + 300}), "jwt", 300.0),
@@ -79,7 +79,7 @@ TABLE = [
     ({"s": 300}, "milliseconds", None),
     ("", "seconds", None),
     (NOW - 1, "epoch", None),
-    (300, "epoch", None),  # seconds, taken for an instant
+    (300, "epoch", None),  # seconds that are read as a point in time
     (NOW + 300, "epoch_ms", None),
     ((NOW + 300) * 1000, "epoch", None),
     ("soon", "iso8601", None),
@@ -100,7 +100,7 @@ TABLE = [
 def test_lifetimes_of_vendors_determine_the_expiry(value: Any, unit: str, expected: float | None) -> None:
     life = lifetime(value, unit)
     assert life == (None if expected is None else pytest.approx(expected))
-    believed = 60.0 if life is None else life  # the default, as the recipe has it
+    believed = 60.0 if life is None else life  # the default of the recipe
     token = with_deadlines(FetchedToken(Secret("t"), believed), generation=1, obtained=0.0, uniform=lowest)
     assert token.expires_at == pytest.approx(
         57.0 if expected is None else expected - min(10.0, 0.05 * expected)
@@ -169,7 +169,7 @@ def test_this_hosts_clock_does_not_matter_if_the_issuer_sends_its_time(unit: str
     }[unit]
     life = lifetime(value, unit, received=NOW + off)
     assert life is not None
-    assert 299.0 <= life <= 300.0  # a Date is cut to whole seconds: never believed too long
+    assert 299.0 <= life <= 300.0  # a Date has whole seconds; the lifetime is never overestimated
 
 
 def test_a_clock_that_agrees_adds_the_fraction() -> None:

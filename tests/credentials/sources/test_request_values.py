@@ -114,7 +114,7 @@ async def test_after_a_rejection_the_next_request_has_another_token(
         with contextlib.suppress(TokenFetchError):
             await source.fetch()
     assert others.said == [f"a token endpoint answered {status}", "accepted", "accepted"]
-    assert others.uses == [("k8s", url)] * 3  # the second request went on with the first use
+    assert others.uses == [("k8s", url)] * 3  # the second request continued the first use
     endpoint.status = status
     with contextlib.suppress(TokenFetchError):
         await source.fetch()

@@ -288,7 +288,7 @@ def _whole_choice_error(answer: Json) -> None:
     answer["choices"][0]["message"] = {"role": "assistant", "content": "Hel"}
 
 
-# --- another kind of answer than was asked for
+# --- another kind of response than requested
 
 
 @fault("a stream where none was asked for", "chat")
@@ -959,7 +959,7 @@ same("transcription: plain text", Reply([TEXT.encode()], content_type="text/plai
 in_answer("transcription: null text", "transcription")(lambda answer: answer.update(text=None))
 in_answer("transcription: text absent", "transcription")(lambda answer: {"result": answer["text"]})
 
-# --- strict upstreams: what they refuse in requests
+# --- strict upstreams: requests that they reject
 
 _REFUSED: Final[dict[str, tuple[bytes, tuple[str, ...]]]] = {
     "drop_params": (rb'"drop_params"', ("embeddings",)),

@@ -297,7 +297,7 @@ def dify_stream(arrived: Arrived, request: Json) -> Any:
             if not isinstance(read, dict):
                 raise TypeError(data)
         except (TypeError, ValueError):
-            break  # taken for the end
+            break  # counts as the end
         if read.get("error") and read.get("choices") is None:
             raise ErrorShown(str(read["error"]))
         usage = read.get("usage") or usage

@@ -98,7 +98,7 @@ def judge(fault: Fault, call: ClientCall, arrived: Arrived) -> Outcome:
         warnings.simplefilter("ignore")
         try:
             shown = call.read(arrived, call.request)
-        except Exception as error:  # whatever a client raises, it shows
+        except Exception as error:  # a client shows every exception
             return Outcome(
                 "error", f"{type(error).__name__}: {error}", retried=_is_retried(call, arrived, error)
             )
