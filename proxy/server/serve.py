@@ -1,8 +1,7 @@
 """Serve an ASGI application until a stop event is set, then drain.
 
-Hypercorn's configuration, lifespan and WebSockets are used as they are. `proxy.server.http1` replaces its
-HTTP/1.1, which keeps dead connections until a timer ends them, has no timeout for slow requests, answers
-errors without a body, and costs several times as much CPU.
+Hypercorn's configuration and lifespan are used as they are. `proxy.server.websocket` extends its WebSocket
+stream, and `proxy.server.http1` replaces its HTTP/1.1 (see Decisions in ARCHITECTURE.md).
 """
 
 import asyncio
