@@ -465,7 +465,7 @@ class ConnectionPool:
         now = asyncio.get_running_loop().time()
         if now >= self._distrusted_until:
             get_logger("upstreams").warning(
-                "upstream_sends_unasked_bytes",
+                "upstream_sends_unsolicited_bytes",
                 host=self.dialer.host,
                 port=self.dialer.port,
                 new_connections_for_s=DISTRUST_SECONDS,

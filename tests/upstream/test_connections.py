@@ -376,7 +376,7 @@ async def test_an_upstream_that_sends_unsolicited_bytes_gets_a_new_connection_fo
                 assert await finish(await send(transport, upstream.url)) == b"ok"
         assert upstream.accepted == 1 + 3
         (line,) = lines
-        assert (line["event"], line["log_level"]) == ("upstream_sends_unasked_bytes", "warning")
+        assert (line["event"], line["log_level"]) == ("upstream_sends_unsolicited_bytes", "warning")
 
 
 async def test_an_idle_timeout_at_rest_is_no_reason_for_distrust() -> None:
