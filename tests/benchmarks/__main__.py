@@ -79,7 +79,7 @@ def check_load(options: argparse.Namespace, load: float, cores: int) -> None:
     """Refuse to keep a run if other programs compete with the measured ones.
 
     Args:
-        options: The command line.
+        options: The command line, with `keep` and `busy`.
         load: The average number of runnable processes of the last minute.
         cores: How many cores the machine has.
 

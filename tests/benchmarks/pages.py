@@ -11,7 +11,13 @@ from typing import Final
 from tests.benchmarks.picture import THEMES, draw, draw_curve
 from tests.benchmarks.process import REPOSITORY
 from tests.benchmarks.report import Curve, Report
-from tests.benchmarks.tables import render_curve, render_needs, render_report, render_summary
+from tests.benchmarks.tables import (
+    render_curve,
+    render_machine_briefly,
+    render_needs,
+    render_report,
+    render_summary,
+)
 from tests.benchmarks.words import LANGUAGES, Words
 
 FOLDER: Final = REPOSITORY / "docs" / "performance"
@@ -33,12 +39,15 @@ def kept_curve() -> Curve:
 
 def fill(text: str, runs: dict[str, Report], curve: Curve, words: Words) -> str:
     """Write the tables of the runs between the marks of a page."""
+    peers = runs["peers"]
     tables = {
         **{name: render_report(run, words) for name, run in runs.items()},
         **{f"{name}-summary": render_summary(run, words) for name, run in runs.items()},
         "scale": render_curve(curve, words),
         "needs": render_needs(curve, words),
-        "readme": render_summary(runs["peers"], words, README_SYSTEMS),
+        "readme": "\n\n".join(
+            [render_machine_briefly(peers, words), render_summary(peers, words, README_SYSTEMS)]
+        ),
     }
     return _BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", text)
 

@@ -18,7 +18,10 @@ from tests.benchmarks.process import REPOSITORY
 from tests.benchmarks.rounds import Round
 
 COMMAND_SECONDS: Final = 30.0
-PACKAGES: Final = ("quart", "hypercorn", "openai", "aiohttp", "uvicorn", "granian")
+PACKAGES: Final = (
+    *("quart", "hypercorn", "httptools", "uvloop", "httpx2", "openai", "msgspec"),
+    *("uvicorn", "granian"),
+)
 REFERENCES: Final = {"x_nginx": "nginx", "x_floor": "floor"}
 """Ratios, and the systems that they refer to."""
 

@@ -6,6 +6,7 @@ has one core to itself; two workers use both cores, and share one of them with t
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Final
 
 import uvloop
 
-from tests.benchmarks.__main__ import prepare_machine
+from tests.benchmarks.__main__ import check_load, prepare_machine
 from tests.benchmarks.events import EventReader
 from tests.benchmarks.load import MalformedResponseError, connect
 from tests.benchmarks.process import BenchError, cpu_ns, memory_mb
@@ -128,8 +129,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=STREAMS, metavar="N")
     parser.add_argument("--keep", action="store_true", help="keep the run in docs/performance/")
+    parser.add_argument(
+        "--busy", action="store_true", help="keep the run even if other programs use the machine's cores"
+    )
     options = parser.parse_args(arguments)
     try:
+        check_load(options, os.getloadavg()[0], os.cpu_count() or 1)
         curve = uvloop.run(climb(options.streams, prepare_machine()))
     except BenchError as error:
         print(error, file=sys.stderr)

@@ -54,6 +54,11 @@ def render_machine(report: Report, words: Words) -> str:
     return words.measured.format(date=report.date, rounds=report.rounds, **report.machine)
 
 
+def render_machine_briefly(report: Report, words: Words) -> str:
+    """Return when, of which commit and on which machine the run was."""
+    return words.measured_briefly.format(date=report.date, **report.machine)
+
+
 def render_scenario(rows: Sequence[Row], words: Words) -> str:
     """Return the table of one scenario."""
     names = [name for name in words.figures if any(name in row.figures for row in rows)]

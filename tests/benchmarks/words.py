@@ -21,6 +21,8 @@ class Words:
     failed: str
     measured: str
     """A sentence about the run."""
+    measured_briefly: str
+    """The same without versions and rounds."""
     climbed: str
     """A sentence about a run with growing numbers of streams."""
     curve: tuple[str, ...]
@@ -91,6 +93,7 @@ ENGLISH: Final = Words(
     failed="failed",
     measured="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. Medians of {rounds} "
     "rounds, with the lowest and the highest in parentheses.",
+    measured_briefly="Measured on {date}, commit {commit}: {machine}; {system}.",
     climbed="Measured on {date}, commit {commit}: {machine}; {system}; {versions}. "
     "An event a second on each stream, over 10 seconds.",
     curve=(
@@ -160,6 +163,7 @@ CHINESE: Final = Words(
     failed="失败",
     measured="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。数值是 {rounds} 轮的中位数，"
     "括号里是最低值和最高值。",
+    measured_briefly="测量日期 {date}，提交 {commit}：{machine}；{system}。",
     climbed="测量日期 {date}，提交 {commit}：{machine}；{system}；{versions}。"
     "每个流每秒一个事件，测量 10 秒。",
     curve=(
