@@ -78,7 +78,7 @@ def test_every_error_has_a_status_a_code_and_a_message_that_clients_classify_cor
     if kind.status == 503 and kind is not errors.Draining:
         assert "Retry-After" in error.headers
     if kind in {errors.TokenUnavailable, errors.Aborted}:
-        # RAGFlow never retries after the first words, and must not retry after the others in partial output.
+        # RAGFlow never retries an error with these words. With those below, it would, even after output.
         assert not any(word in words for word in ("auth", "key", "quota", "capacity", "credit"))
     if kind is errors.Aborted:
         assert not any(word in words for word in ("server", "rate limit", "503", "502", "500"))

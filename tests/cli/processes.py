@@ -31,8 +31,8 @@ async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.su
         with contextlib.suppress(ProcessLookupError):  # It may have just ended.
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        process._transport.close()  # type: ignore[attr-defined]  # else it warns after the loop is gone
+        await process.communicate()  # wait() alone hangs if output that nobody read has paused the pipe
+        process._transport.close()  # type: ignore[attr-defined]  # otherwise it warns after the loop has ended
 
 
 async def read_until(process: asyncio.subprocess.Process, pattern: str) -> str:
