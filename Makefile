@@ -26,7 +26,8 @@ PEERS_MADE := $(patsubst $(PEER_LOCKS)/%.txt,$(PEERS)/%/.made,$(wildcard $(PEER_
               $(PEERS)/portkey/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-systemd run test quick check format lint types bench bench-peers fuzz soak clients lock release clean
+.PHONY: help install install-systemd run test quick check format lint types bench bench-peers bench-scale bench-profile \
+        bench-overload fuzz soak clients lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +84,15 @@ bench: $(VENV)/.dev ## Measure CPU time, latency and memory against two referenc
 
 bench-peers: $(VENV)/.dev $(PEERS_MADE) ## Compare with other proxies (needs npm, caddy and haproxy)
 	@$(BIN)/python -m tests.benchmarks --peers $(BENCH)
+
+bench-scale: $(VENV)/.dev ## Measure how CPU and memory grow with open streams
+	@$(BIN)/python -m tests.benchmarks.scale $(BENCH)
+
+bench-profile: $(VENV)/.dev ## Show where the CPU time of a request, a burst and an event goes
+	@$(BIN)/python -m tests.benchmarks.profile $(BENCH)
+
+bench-overload: $(VENV)/.dev ## Show how much a flood by one caller slows the others
+	@$(BIN)/python -m tests.benchmarks.overload $(BENCH)
 
 soak: $(VENV)/.dev ## Stream through two workers for ten minutes, and kill one (SOAK="--minutes 2")
 	@$(BIN)/python -m tests.soak $(SOAK)
