@@ -101,7 +101,7 @@ async def reload(app: Application, settings: Settings) -> None:
     It waits until the service has started.
 
     Raises:
-        Exception: the settings cannot be used; then nothing has changed.
+        Exception: The settings cannot be used; then nothing has changed.
     """
     await app.serving.wait()
     snapshots = app_parts(app).snapshots
@@ -148,7 +148,7 @@ async def identify_caller(request: HttpRequest) -> None:
     """Find the caller of a request, and count it.
 
     Raises:
-        ProxyError: the caller is unknown, or sends too many requests.
+        ProxyError: The caller is unknown, or sends too many requests.
     """
     access = request.exchange.services.access
     caller = access.identify(request.raw_headers, request.peer, request.local_address)

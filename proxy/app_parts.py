@@ -51,7 +51,7 @@ async def open_app_parts(
         server: What the HTTP server lets the application see.
 
     Raises:
-        Exception: the services cannot be built.
+        Exception: The services cannot be built.
     """
     async with (
         open_snapshots(settings, drain, token_folder, server) as snapshots,

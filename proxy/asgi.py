@@ -374,7 +374,7 @@ class Application(Quart):
         try:
             await steps.admit(request)
             response = await view()
-        except Exception as error:
+        except Exception as error:  # A defect gets a response too: `reject` turns it into a 500.
             response = await steps.reject(request, error)
         record = request.exchange.record
         record.status = response.status
@@ -390,7 +390,7 @@ class Application(Quart):
         """Answer a request, even if Quart fails where its error handlers do not reach."""
         try:
             return await super().handle_request(request)
-        except Exception as error:
+        except Exception as error:  # A defect: the caller gets a plain 500.
             _log.exception("defect")
             failure = InternalError(reason=type(error).__name__)
             cast(QuartRequest, request).exchange.record.fail(failure)

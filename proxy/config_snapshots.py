@@ -50,7 +50,7 @@ class ConfigSnapshots:
         """Serve new requests by another configuration from now on.
 
         Raises:
-            Exception: the services cannot be built; then nothing has changed.
+            Exception: The services cannot be built; then nothing has changed.
         """
         opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
         group = self._group
@@ -117,7 +117,7 @@ async def open_snapshots(
     """Serve by this configuration until another replaces it.
 
     Raises:
-        Exception: the services cannot be built.
+        Exception: The services cannot be built.
     """
     async with (
         open_worker_state(settings, drain, token_folder, server) as state,
@@ -145,7 +145,7 @@ def merge_settings(running: Settings, new: Settings) -> Settings:
     """Return the new settings with the running ones in place of those that need a restart, and log which.
 
     Raises:
-        SettingsError: the combination is not valid.
+        SettingsError: The combination is not valid.
     """
     access = {name: getattr(running.access, name) for name in _ACCESS_NEEDS_RESTART}
     kept = {name: getattr(running, name) for name in NEEDS_RESTART}

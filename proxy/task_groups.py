@@ -16,7 +16,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     async with asyncio.TaskGroup() as group:
         try:
             yield group
-        except Exception as error:
+        except Exception as error:  # raised again after the group, unwrapped
             failure = error
     if failure is not None:
         raise failure

@@ -35,7 +35,7 @@ def app(tmp_path: Path) -> Quart:
     return create_app(load_settings(path, {}))
 
 
-def test_only_the_probes_need_no_key(app: Quart) -> None:
+def test_no_other_route_is_public(app: Quart) -> None:
     open_rules = {
         str(rule) for rule in app.url_map.iter_rules() if is_public(app.view_functions[rule.endpoint])
     }

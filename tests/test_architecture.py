@@ -270,6 +270,39 @@ def test_each_ignored_type_error_has_a_code_and_a_reason() -> None:
     ] == []
 
 
+def test_each_broad_except_has_a_reason() -> None:
+    assert [
+        f"{path}:{number + 1}"
+        for path in MODULES
+        for lines in [(ROOT / path).read_text(encoding="utf-8").splitlines()]
+        for number, line in enumerate(lines)
+        if re.match(r" *except (Base)?Exception\b", line) and "# " not in line + lines[number + 1]
+    ] == []
+
+
+def test_docstrings_of_functions_do_not_begin_with_a_noun() -> None:
+    assert [
+        f"{path}:{node.lineno}"
+        for path, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and re.match(r"(?:The|An?|What|How|Where|When)\b", ast.get_docstring(node) or "")
+        and not any(ast.unparse(each).endswith("property") for each in node.decorator_list)
+    ] == []
+
+
+def test_each_raised_error_in_a_docstring_has_a_sentence() -> None:
+    assert [
+        f"{path}: {line}"
+        for path, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for raised in (ast.get_docstring(node) or "").partition("Raises:\n")[2:]
+        for line in raised.splitlines()
+        if re.match(r" {4}[\w., ]+: [a-z]", line)
+    ] == []
+
+
 def test_there_are_no_globals() -> None:
     assert [
         f"{path}:{node.lineno}"

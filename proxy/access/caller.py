@@ -71,7 +71,7 @@ class Caller:
         """Reject an endpoint that this caller may not use.
 
         Raises:
-            EndpointForbidden: it is not listed, or a key that is limited to models may not use it by default.
+            EndpointForbidden: It is not listed, or a key that is limited to models may not use it by default.
         """
         if self.endpoints is not None:
             if ANY_ENDPOINT not in self.endpoints and not endpoint.is_in(self.endpoints):
@@ -96,7 +96,7 @@ class Caller:
         """Reject a message of a WebSocket that names a model that this caller may not use.
 
         Raises:
-            ModelForbidden: it does, or it may.
+            ModelForbidden: It does, or it may.
         """
         if self.is_limited:
             # Without the zeros of UTF-16, which some servers detect in a binary message.

@@ -51,9 +51,9 @@ class AccessControl:
             local: Address at which the connection arrived.
 
         Raises:
-            Unauthenticated: no key, an unknown one, two different ones, or a default key of a caller that
+            Unauthenticated: No key, an unknown one, two different ones, or a default key of a caller that
                 is not a program on this machine.
-            SiteForbidden: no key is required, and a web page of another site sent the request.
+            SiteForbidden: No key is required, and a web page of another site sent the request.
         """
         headers = list(headers)
         if self._is_open:

@@ -45,7 +45,7 @@ class CallerLimits:
         """Count a request.
 
         Raises:
-            RateLimited: too many requests, or the token budget is used up.
+            RateLimited: Too many requests, or the token budget is used up.
         """
         account, counting = caller.name, self._counting
         rate, budget = caller.rate, caller.budget

@@ -48,7 +48,7 @@ class Load:
             max_lag: How late requests may be, in seconds, before some are rejected; 0 disables the check.
 
         Raises:
-            ServerOverloaded: the process is overloaded, and the caller already uses its share.
+            ServerOverloaded: The process is overloaded, and the caller already uses its share.
         """
         name, waiting = caller.name, self._waiting
         self._max_lag = max_lag

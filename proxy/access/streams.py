@@ -63,7 +63,7 @@ class StreamCounts:
         """Count a stream while it runs.
 
         Raises:
-            RateLimited: the caller has too many streams.
+            RateLimited: The caller has too many streams.
         """
         limit, name, stream = caller.max_streams, caller.name, uuid4().hex
         streams = self._open.setdefault(name, set())

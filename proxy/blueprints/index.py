@@ -94,7 +94,7 @@ async def index() -> Response:
 
 
 def _page(words: _Words, served: set[str]) -> str:
-    """The page, with a link to each path that this service has."""
+    """Return the page, with a link to each path that this service has."""
     links = "".join(
         f'<dt><a href="{escape(path)}">{escape(text)}</a></dt><dd>{escape(what)}</dd>'
         for path, (text, what) in words.links.items()

@@ -38,7 +38,7 @@ async def metrics() -> Response:
     """Return metrics for Prometheus. They name credentials, and contain no key and no token.
 
     Raises:
-        SiteForbidden: a page of another site has rebound its host name to this machine.
+        SiteForbidden: A page of another site has rebound its host name to this machine.
     """
     request = current_request()
     current_services().access.sites.check_host(request.raw_headers, request.local_address)

@@ -341,7 +341,7 @@ def _errors_logged(event: str) -> Iterator[None]:
     """Log any error of the block: a failed task of the group would end all others and the service."""
     try:
         yield
-    except Exception:
+    except Exception:  # A failure of one dialogue must not end the others.
         _log.exception(event)
 
 

@@ -28,11 +28,11 @@ class Listener(Protocol):
     """Receives the messages of a channel. Its methods do not block."""
 
     def on_subscribed(self) -> None:
-        """Redis has confirmed the subscription; from now on every message is received."""
+        """Handle the confirmation of the subscription: from now on every message is received."""
         ...
 
     def on_message(self, payload: bytes) -> None:
-        """A message was published."""
+        """Handle a published message."""
         ...
 
 

@@ -76,7 +76,7 @@ class ChatUpstream:
         """Send the messages; the answer is read inside the block, and the exchange is logged at its end.
 
         Raises:
-            ProxyError: there is no answer, or, inside the block, the answer broke off.
+            ProxyError: There is no answer, or, inside the block, the answer broke off.
         """
         record = ExchangeRecord(request_id, "POST", PATH)
         failure: Exception | None = None

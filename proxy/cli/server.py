@@ -38,7 +38,7 @@ _BIND_CURES: Final = {
 
 
 def load_server_config(bind: str | None, path: Path | None = None) -> ServerConfig:
-    """The server's configuration from its file, with the address of the command line.
+    """Return the server's configuration from its file, with the address of the command line.
 
     Raises:
         SettingsError: The file is absent or not TOML, or has an unknown key or an invalid value.
@@ -71,7 +71,7 @@ def inherited_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
     """Return the listening sockets that systemd passed to this process, in the manner of sd_listen_fds(3).
 
     Raises:
-        SettingsError: they cannot be used.
+        SettingsError: They cannot be used.
     """
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -98,7 +98,7 @@ def open_slots(binds: list[str], backlog: int, workers: int) -> list[list[socket
     """Open separate TCP sockets for each worker, over which the kernel spreads the connections.
 
     Raises:
-        SettingsError: an address cannot be bound; the message has the address and the reason.
+        SettingsError: An address cannot be bound; the message has the address and the reason.
     """
     first = open_sockets(binds, backlog)  # A socket with SO_REUSEPORT would not notice that one is taken.
     if workers == 1:
@@ -121,7 +121,7 @@ def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
     """Bind and listen on `HOST:PORT`, `[HOST]:PORT` or `unix:PATH` addresses.
 
     Raises:
-        SettingsError: an address cannot be bound; the message has the address and the reason.
+        SettingsError: An address cannot be bound; the message has the address and the reason.
     """
     return [_open_socket(bind, backlog) for bind in binds]
 

@@ -11,8 +11,8 @@ async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
     """Note who is calling, and count the request.
 
     Raises:
-        RateLimited: the caller has used up its requests or tokens.
-        ServerOverloaded: the process is overloaded, and the caller already uses its share.
+        RateLimited: The caller has used up its requests or tokens.
+        ServerOverloaded: The process is overloaded, and the caller already uses its share.
     """
     exchange.caller = caller
     exchange.record.caller = caller.name
@@ -24,9 +24,9 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
     """Check that the caller may send this request, and have it counted and logged.
 
     Raises:
-        EndpointForbidden, ModelForbidden: the caller may not use the endpoint or the model.
-        InvalidRequest: two servers could read two models in the request.
-        RateLimited: the caller has too many streams.
+        EndpointForbidden, ModelForbidden: The caller may not use the endpoint or the model.
+        InvalidRequest: Two servers could read two models in the request.
+        RateLimited: The caller has too many streams.
     """
     caller, record = request.caller, exchange.record
     record.endpoint, record.model, record.bytes_up = request.endpoint.name, request.model, len(request.body)

@@ -72,7 +72,7 @@ class ExchangeScope:
         """Count the exchange as a part of the load, until its end.
 
         Raises:
-            ServerOverloaded: the process is overloaded, and the caller already uses its share.
+            ServerOverloaded: The process is overloaded, and the caller already uses its share.
         """
         load = self.services.worker.load
         load.begin(caller, self.services.settings.limits.max_loop_lag)
@@ -90,7 +90,7 @@ class ExchangeScope:
         """Count the exchange as a stream of its caller, once, until its end.
 
         Raises:
-            RateLimited: the caller has too many streams.
+            RateLimited: The caller has too many streams.
         """
         if not self._is_counted_stream:
             await self.closing.enter_async_context(self.services.worker.limits.streams.counted(caller))

@@ -16,7 +16,7 @@ class Certificates:
         config: Its `certfile` and `keyfile`, and how TLS is spoken.
 
     Raises:
-        SettingsError: they cannot be used.
+        SettingsError: They cannot be used.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -30,7 +30,7 @@ class Certificates:
         """Reload the certificate for new connections.
 
         Raises:
-            SettingsError: the certificate cannot be used; the old one stays in use.
+            SettingsError: The certificate cannot be used; the old one stays in use.
         """
         self._newest = _load(self._config)
 
@@ -42,7 +42,7 @@ def open_certificates(config: ServerConfig) -> Certificates | None:
     """Return the certificates of a configuration; nothing where it serves without TLS.
 
     Raises:
-        SettingsError: they cannot be used, or one of the two files is not named.
+        SettingsError: They cannot be used, or one of the two files is not named.
     """
     if (config.certfile is None) != (config.keyfile is None):
         raise SettingsError("certfile, keyfile: TLS needs both")

@@ -54,7 +54,7 @@ class ConnectionOwner(Protocol):
         """Count a connection.
 
         Raises:
-            RequestRejected: there are too many.
+            RequestRejected: There are too many.
         """
         ...
 
@@ -82,7 +82,7 @@ class ConnectionOwner(Protocol):
         """Serve a WebSocket on a connection; return what takes the caller's further bytes.
 
         Raises:
-            RequestRejected: the handshake is not one of RFC 6455.
+            RequestRejected: The handshake is not one of RFC 6455.
         """
         ...
 
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
         """Continue as a WebSocket, with the bytes that follow its handshake.
 
         Raises:
-            RequestRejected: the handshake is not one of RFC 6455.
+            RequestRejected: The handshake is not one of RFC 6455.
         """
         self._upgraded = self.owner.upgrade(self, scope)
         if rest:
@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
         """Wait while the write buffer is full.
 
         Raises:
-            ConnectionResetError: the caller has disconnected.
+            ConnectionResetError: The caller has disconnected.
         """
         if self._writing_paused:
             if self._writable is None:

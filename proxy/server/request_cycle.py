@@ -173,8 +173,8 @@ class Cycle:
         (RFC 9112 6.3).
 
         Raises:
-            ConnectionResetError: the caller has disconnected.
-            RuntimeError: the message is out of order, or the body differs from its Content-Length.
+            ConnectionResetError: The caller has disconnected.
+            RuntimeError: The message is out of order, or the body differs from its Content-Length.
         """
         if self.disconnected is not None:
             raise ConnectionResetError(self.disconnected)
@@ -277,7 +277,7 @@ class Cycle:
         """Run the application; if it leaves the response incomplete, end it so that the caller sees that."""
         try:
             await self._connection.owner.app(self.scope, self.receive, self.send)
-        except Exception as error:
+        except Exception as error:  # An ASGI application may raise anything; only its request may fail.
             if self.disconnected is None:
                 self._connection.owner.failed(error)
         finally:

@@ -112,7 +112,7 @@ class RequestReader:
         """Check what llhttp does not check, and hand the request to the connection.
 
         Raises:
-            RequestRejected: the head is too large or ambiguous, or too many requests are pipelined.
+            RequestRejected: The head is too large or ambiguous, or too many requests are pipelined.
         """
         if self._resuming:
             return

@@ -240,7 +240,7 @@ async def serve(
         rejections: Counts the requests that the server itself rejects, by status.
 
     Raises:
-        Exception: the application did not start.
+        Exception: The application did not start.
     """
     loop = asyncio.get_running_loop()
     state: LifespanState = {}

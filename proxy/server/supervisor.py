@@ -69,7 +69,7 @@ class Lifeline:
         """Return what the supervisor assigns.
 
         Raises:
-            SettingsError: nothing in time: no supervisor has started this process.
+            SettingsError: Nothing in time: no supervisor has started this process.
         """
         self._socket.settimeout(ASSIGNMENT_SECONDS)
         try:

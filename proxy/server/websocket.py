@@ -86,7 +86,7 @@ def serve_websocket(server: "Server", connection: Connection, scope: Scope) -> C
     """Serve a WebSocket on a connection; return what takes the caller's further bytes.
 
     Raises:
-        RequestRejected: the handshake is not one of RFC 6455.
+        RequestRejected: The handshake is not one of RFC 6455.
     """
     _check_handshake(scope["headers"])
     incoming = _Incoming(connection)

@@ -20,8 +20,8 @@ since the last one."""
 RECENT_SECONDS: Final = 1.0
 """A burst of requests delays the loop for less than this; too much work for longer."""
 REQUEST_TURNS: Final = 10
-"""A relayed request takes more turns of the loop than this before its response begins. Where hundreds of
-requests take turns, each turn may be short, and every request late."""
+"""A relayed request takes more turns of the loop than this before its response begins. With hundreds of
+requests in turn, each turn may be short although every request is late."""
 _TCP_INFO_QUEUED: Final = 24
 """The offset of `tcpi_unacked` in Linux's `struct tcp_info`: of a listener, the length of its queue."""
 BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -31,7 +31,7 @@ class LoopLag:
     """A histogram of the lag since start-up, and the longest lag of the last minute.
 
     Args:
-        listeners: The sockets whose connections wait where the loop accepts one in each turn, as that of
+        listeners: The sockets whose connections wait where the loop accepts one in each turn, as
             uvloop does: a flood of connections delays requests there, while the loop itself is on time.
     """
 
@@ -80,12 +80,12 @@ class LoopLag:
             self.listener(late)
 
     def late_share(self, seconds: float) -> float:
-        """The share of the last second in which requests were late by at least so much."""
+        """Return the share of the last second in which requests were late by at least the given time."""
         late = sum(PERIOD_SECONDS + lag for lag in self._recent if lag >= seconds)
         return late / max(self._recent_seconds, RECENT_SECONDS)
 
     def maximum(self, now: float) -> float:
-        """The longest lag of the last minute, or of up to two."""
+        """Return the longest lag of the last minute, or of up to two."""
         self._turn_window(now)
         return max(self._maximum, self._previous_maximum)
 

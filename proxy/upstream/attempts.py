@@ -69,7 +69,7 @@ class Attempts:
             heartbeat: Seconds of silence before a heartbeat, instead of those of the routes.
 
         Raises:
-            ProxyError: the failure of the last attempt.
+            ProxyError: The failure of the last attempt.
         """
         begun = asyncio.get_running_loop().time()
         can_repeat = request.rest is None

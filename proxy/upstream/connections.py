@@ -204,7 +204,7 @@ class GuardedConnection(asyncio.Protocol):
             elif sent != length:
                 raise httpx2.LocalProtocolError("the body differs from its Content-Length")
             turn.written = True
-        except Exception as error:
+        except Exception as error:  # Reading the caller's body may raise anything.
             failure = httpx2.ReadError("the request was not sent completely")
             failure.__cause__ = error
             turn.response.fail(failure)
@@ -422,7 +422,7 @@ class ConnectionPool:
         return True
 
     def take(self) -> GuardedConnection | None:
-        """The connection that has rested longest, if it has rested enough and nothing has arrived on it."""
+        """Return the connection that has been idle longest, if long enough and without any byte received."""
         now = asyncio.get_running_loop().time()
         needed = max(self._rest_seconds, self._probation_seconds if self._is_on_probation else 0.0)
         while (connection := self._oldest(now, needed)) is not None:

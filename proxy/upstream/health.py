@@ -94,7 +94,7 @@ class CircuitBreaker:
         """Begin an attempt; `end` or `abandon` must follow.
 
         Raises:
-            CircuitOpen: the circuit is open, or another request is probing the upstream.
+            CircuitOpen: The circuit is open, or another request is probing the upstream.
         """
         wait = self.opens_in
         if wait:

@@ -108,7 +108,7 @@ async def _open(
         opened.set_result(await opening)
     except ProxyError as error:
         opened.set_exception(error)
-    except Exception as error:
+    except Exception as error:  # In the task group it would end the whole request.
         get_logger("proxy").exception("defect")
         opened.set_exception(InternalError(reason=type(error).__name__))
 

@@ -62,7 +62,7 @@ class Redactor:
 
 
 def _encoded(secret: bytes) -> set[bytes]:
-    """The forms of a secret that do not depend on what its characters mean: wide, hexadecimal, base64."""
+    """Return the encodings of a whole secret: UTF-16, UTF-32, hexadecimal and base64."""
     wide = {zeros.join(secret[at : at + 1] for at in range(len(secret))) for zeros in (b"\0", b"\0\0\0")}
     digits = secret.hex().encode()
     return wide | {digits, digits.upper()} | _in_base64(secret)

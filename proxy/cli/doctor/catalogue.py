@@ -19,7 +19,7 @@ def _entry(level: Level, english: _Texts, chinese: _Texts) -> Entry:
 
 
 def _unreached(cause: str, happened: str, chinese_cause: str, chinese_cure: str) -> Entry:
-    """A connection that failed; the English cure is the one in the service's log."""
+    """Return the entry of a failed connection; its English remedy is the text of the service's log."""
     return _entry(
         _FAILED,
         ("{origin}: {happened}", cause, "{cure}"),

@@ -69,7 +69,7 @@ def _translated_errors(translate: Callable[[Exception], TokenFetchError]) -> Ite
     """Translate every error of an SDK; its message may quote the reply, so the chain of causes ends here."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # The SDKs have no common base class of errors.
         raise translate(error) from None
 
 
