@@ -23,6 +23,10 @@ WEIGHT_MAX: Final = 1000
 _HOST_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+FRAMING: Final = frozenset(
+    {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers that control the connection and the body."""
 _PLACEHOLDERS = {
     "only the letter x": r"(sk)?x{3,}",
     "only dots": r"(sk)?\.{3,}",
@@ -48,6 +52,10 @@ def matching(pattern: str, words: str) -> AfterValidator:
         return value if compiled.fullmatch(value) else reject(words)
 
     return AfterValidator(check)
+
+
+def _fixed_header(name: str) -> str:
+    return reject("controls the connection and cannot be set") if name.lower() in FRAMING else name
 
 
 def _name(value: str) -> str:
@@ -274,6 +282,8 @@ UtcOffset = Annotated[
 ]
 HeaderName = Annotated[str, matching(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "is not a valid header name")]
 """A token of RFC 9110 5.6.2."""
+FixedHeaderName = Annotated[HeaderName, AfterValidator(_fixed_header)]
+"""The name of a header that is the same in every request."""
 HeaderText = Annotated[str, Checked(header_text)]
 Template = Annotated[str, AfterValidator(_template)]
 Rate = Annotated[

@@ -92,6 +92,12 @@ def _upstream_problems(upstreams: Tree, credentials: Tree) -> Iterator[Problem]:
         if isinstance(credential, str) and credential not in credentials:
             words = f"is not the name of a credential, {suggestion(credential, credentials)}"
             yield Problem(("upstreams", name, "credential"), words)
+        elif isinstance(credential, str):
+            written = _token_header(credentials[credential])
+            for header in _table(upstream, "headers"):
+                if header.lower().replace("_", "-") == written:
+                    words = f"is overwritten by the token of the credential {credential}"
+                    yield Problem(("upstreams", name, "headers", header), words)
         if isinstance(fallback, str):
             fallbacks[name] = {fallback}
     for name, (fallback,) in fallbacks.items():
@@ -100,6 +106,15 @@ def _upstream_problems(upstreams: Tree, credentials: Tree) -> Iterator[Problem]:
             yield _no_upstream(path, fallback, upstreams)
         elif name in _reachable(fallback, fallbacks):
             yield Problem(path, "leads back to this upstream")
+
+
+def _token_header(credential: object) -> str | None:
+    """Return the header that carries the token of a credential, in lower case; None if none does."""
+    inject = _get(credential, "inject")
+    if _get(inject, "query") is not None:
+        return None
+    header = _get(inject, "header")
+    return header.lower().replace("_", "-") if isinstance(header, str) else "authorization"
 
 
 def _late_problems(credentials: Tree) -> Iterator[Problem]:

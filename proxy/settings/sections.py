@@ -17,6 +17,7 @@ from proxy.settings.fields import (
     CaFile,
     Count,
     EndpointUrl,
+    FixedHeaderName,
     HeaderName,
     HeaderText,
     KeyText,
@@ -80,7 +81,7 @@ class Upstream(Section):
     """A name in `[credentials]`; without one, requests carry no authorization."""
     timeouts: Timeouts = Timeouts()
     max_connections: Count = 2000
-    headers: Table[HeaderName, HeaderText] = Field(default_factory=dict)
+    headers: Table[FixedHeaderName, HeaderText] = Field(default_factory=dict)
     """Set on every request. Values from the environment or from files are masked when shown."""
     forward_openai_account: bool = False
     """Whether to forward the callers' OpenAI-Organization and OpenAI-Project headers."""

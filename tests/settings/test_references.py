@@ -140,3 +140,35 @@ def test_a_model_route_to_an_unknown_upstream_is_reported(
 ) -> None:
     (told,) = problems(TWO + MODELS.replace(*change))
     assert f"routes.models.0.{words}" in told
+
+
+CREDENTIAL = """\
+access.mode = "open"
+[upstreams.chat]
+base_url = "https://llm.example/v1"
+credential = "corp"
+headers = {{ {header} = "x" }}
+[credentials.corp]
+source = "static"
+value = "t-0123456789"
+{inject}
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "inject"),
+    [
+        ("authorization", ""),
+        ("Authorization", 'inject.template = "{token}"'),
+        ("X_Token", 'inject.header = "X-Token"'),
+    ],
+)
+def test_a_header_that_the_token_overwrites_is_reported(problems: Problems, header: str, inject: str) -> None:
+    (told,) = problems(CREDENTIAL.format(header=header, inject=inject))
+    assert f"upstreams.chat.headers.{header}: is overwritten by the token of the credential corp" in told
+
+
+@pytest.mark.parametrize("inject", ['inject.header = "X-Token"', 'inject.query = "access_token"'])
+def test_a_header_beside_the_token_is_accepted(load: Load, inject: str) -> None:
+    settings = load(CREDENTIAL.format(header="Authorization", inject=inject))
+    assert settings.upstreams["chat"].headers == {"Authorization": "x"}

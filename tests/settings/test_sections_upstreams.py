@@ -32,6 +32,8 @@ def test_an_upstream_needs_no_more_than_its_url(load: Load) -> None:
         ("max_connections = 1.5", "max_connections: must be a whole number"),
         ("headers = { 'a b' = '1' }", 'headers."a b": is not a valid header name'),
         ("headers = { a = 1 }", "headers.a: must be a string"),
+        ("headers = { Content-Length = '5' }", "headers.Content-Length: controls the connection"),
+        ("headers = { expect = '100-continue' }", "headers.expect: controls the connection"),
         ('headers = { a = "1\\r\\nb: 2" }', "headers.a: has characters that an HTTP header cannot carry"),
         ("headers = { a = '密' }", "headers.a: has characters that an HTTP header cannot carry"),
         ("ca_file = 'absent.pem'", "ca_file: the file absent.pem cannot be read: No such file or directory"),

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from proxy.settings.fields import (
+    FRAMING,
     CaFile,
     DottedPath,
     HeaderName,
@@ -16,8 +17,6 @@ from proxy.settings.fields import (
 )
 from proxy.settings.recipe_values import Scalar
 from proxy.settings.section import Section, reject, reject_together
-
-_FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding", "upgrade"})
 
 
 class Inject(Section):
@@ -39,7 +38,7 @@ class Inject(Section):
     @model_validator(mode="after")
     def _goes_to_one_place(self) -> Self:
         reject_together({"header": self.header, "query": self.query})
-        if self.header is not None and self.header.lower() in _FRAMING:
+        if self.header is not None and self.header.lower() in FRAMING | {"host"}:
             reject("controls the connection and cannot carry a token", "header")
         return self
 
