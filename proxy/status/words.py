@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+_NO_BREAK: Final = "\u00a0"
+
 
 @dataclass(frozen=True, slots=True)
 class Units:
@@ -105,8 +107,8 @@ class Words:
     no_caller: str
 
     def duration(self, seconds: float) -> str:
-        """Write a duration; `∞` for an infinite one."""
-        return "∞" if math.isinf(seconds) else self.units.duration(seconds)
+        """Write a duration, which stays on one line; `∞` for an infinite one."""
+        return "∞" if math.isinf(seconds) else self.units.duration(seconds).replace(" ", _NO_BREAK)
 
 
 ENGLISH: Final = Words(
@@ -250,10 +252,10 @@ CHINESE: Final = Words(
     },
     life="剩余 {left}，有效期 {life}",
     life_endless="不过期",
-    refreshed_in="{time} 后更新",
+    refreshed_in="{time}后更新",
     refreshed_now="已到更新时间",
     unavailable="没有可以发送的令牌",
-    next_try="{time} 后重试",
+    next_try="{time}后重试",
     waiting="{count} 个请求在等待",
     failures="获取 {count} 次，失败 {failed} 次",
     soft_mark="从这里开始更新",

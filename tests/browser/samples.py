@@ -94,3 +94,20 @@ WIDE_TABLE = (
     + ("|" + " unbreakable-word-12345 |" * 9 + "\n") * 2
     + "\n"
 )
+MODELS = """\
+| 模型名称 | 上下文长度 | 支持流式输出 | 支持工具调用 | 思考模式 | 输入价格 | 输出价格 | 首字延迟 | 备注 |
+|---|--:|---|---|---|--:|--:|--:|---|
+| `spark-x` | 128K | 支持 | 支持，每次至多八个工具 | 默认开启 | ¥4.00 | ¥16.00 | 0.62 s | 计入上下文长度 |
+| `deepseek-reasoner` | 64K | 支持 | 不支持 | 总是开启 | ¥4.00 | ¥16.00 | 1.10 s | |
+
+"""
+ENGLISH_MODELS = """\
+| Model | Context | Streaming | Tool calls | Reasoning | Input | Output | First token | Remarks |
+|---|--:|---|---|---|--:|--:|--:|---|
+| `spark-x` | 128K | supported | up to eight at once | on by default | $0.56 | $2.24 | 0.62 s | counted |
+| `deepseek-reasoner` | 64K | supported | not supported | always on | $0.56 | $2.24 | 1.10 s | |
+
+"""
+"""Nine columns, as models write them."""
+SUM = "+".join(f"x_{{{n}}}^2" for n in range(40))
+"""A formula that is wider than any column."""

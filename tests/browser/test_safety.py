@@ -60,7 +60,9 @@ FAULTS = """
         const link = node.localName === "a" && /^(https?|mailto):/.test(node.href)
             && node.target === "_blank" && node.relList.contains("noopener");
         for (const { name, value } of node.attributes) {
-            if (!attributes.includes(name) && !(link && ["href", "rel", "target"].includes(name))) {
+            const fitted = name === "style" && value === "" && node.classList.contains("prose");
+            const linked = link && ["href", "rel", "target"].includes(name);
+            if (!attributes.includes(name) && !fitted && !linked) {
                 faults.push(`${node.localName} ${name}=${value}`);
             }
         }
@@ -72,14 +74,14 @@ FAULTS = """
 """
 NAMES = (
     "section h2 h3 h4 h5 h6 div p span strong em b i del s sub sup ul ol li blockquote pre code table "
-    "thead tbody tr th td a br hr figure figcaption details summary button svg path "
+    "thead tbody tr th td a br wbr hr figure figcaption details summary button svg path "
     "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup "
     "msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd"
 )
 ATTRIBUTES = (
     "class role aria-live aria-label aria-hidden tabindex open type title hidden viewBox d data-say "
-    "data-say-n data-say-label data-language start display displaystyle mathvariant stretchy fence "
-    "separator columnalign minsize maxsize lspace rspace linethickness columnspacing rowspacing width "
+    "data-say-n data-say-label data-label data-language start display displaystyle mathvariant stretchy "
+    "fence separator columnalign minsize maxsize lspace rspace linethickness columnspacing rowspacing width "
     "voffset height depth accent scriptlevel movablelimits notation form"
 )
 

@@ -138,6 +138,30 @@ async def test_the_figures_change_without_a_reload(operator: Operator) -> None:
     await expect(page.locator("#upstreams .state").first).to_have_text("Circuit open")
 
 
+BOXES = """(table) => [...table.rows].map(({ cells }) => [...cells].map((cell) => {
+    const { top, right, bottom } = cell.getBoundingClientRect();
+    return [top, right, bottom];
+}))"""
+
+
+@pytest.mark.parametrize("look", [{**DARK, **ENGLISH}, {}])
+async def test_on_a_phone_the_numbers_of_a_caller_have_a_line_under_its_name(
+    operator: Operator, look: dict[str, Any]
+) -> None:
+    operator.status.report = loaded()
+    page = await operator.signed_in(**{**PHONE, **look, "viewport": {"width": 320, "height": 568}})
+    heads, *rows = await page.locator("#callers table").evaluate(BOXES)
+    for (_, _, bottom), *numbers in rows:
+        assert all(top >= bottom for top, _, _ in numbers)
+        assert [right for _, right, _ in numbers] == [right for _, right, _ in heads[1:]]
+    assert await page.get_by_role("row").count() == len(rows) + 1
+    await expect(page.get_by_role("rowheader")).to_contain_text(["ragflow", "chat", "batch-jobs"])
+    await expect(page.get_by_role("columnheader")).to_have_count(6)
+    assert await fits(page)
+    assert await find_faults(page) == []
+    await take_picture(page, f"status-narrow-{'dark' if look else 'light'}", whole=True)
+
+
 async def test_unchanged_elements_are_not_replaced(operator: Operator) -> None:
     page = await operator.signed_in()
     await expect(page.locator("#link")).to_have_attribute("data-state", "live")

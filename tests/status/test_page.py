@@ -6,11 +6,13 @@ from proxy.status.overview import merge
 from proxy.status.page import page, parts, sign_in_page
 from proxy.status.words import CHINESE, ENGLISH
 from tests.browser.scripted_status import EMPTY, ERRORS, STATES, problem, token, traffic, upstream
+from tests.status.test_words import NO_BREAK
 
 
 def test_a_token_is_described_by_its_remaining_lifetime() -> None:
     def told(*tokens: object) -> str:
-        return parts(merge([replace(EMPTY, credentials=[*tokens])], 1), ENGLISH, 0.0)["credentials"]  # type: ignore[list-item]
+        report = replace(EMPTY, credentials=[*tokens])  # type: ignore[list-item]
+        return parts(merge([report], 1), ENGLISH, 0.0)["credentials"].replace(NO_BREAK, " ")
 
     assert "4 min 38 s left of 5 min · refreshed in 3 min 12 s" in told(token("corp", "fresh", 12))
     assert "refresh is due" in told(token("corp", "stale", 250))

@@ -6,6 +6,8 @@ import pytest
 
 from proxy.status.words import CHINESE, ENGLISH
 
+NO_BREAK = "\u00a0"
+
 
 @pytest.mark.parametrize(
     ("seconds", "english", "chinese"),
@@ -23,6 +25,6 @@ from proxy.status.words import CHINESE, ENGLISH
         (math.inf, "∞", "∞"),
     ],
 )
-def test_a_duration_has_its_two_largest_units(seconds: float, english: str, chinese: str) -> None:
-    assert ENGLISH.duration(seconds) == english
-    assert CHINESE.duration(seconds) == chinese
+def test_a_duration_has_its_two_largest_units_on_one_line(seconds: float, english: str, chinese: str) -> None:
+    assert ENGLISH.duration(seconds) == english.replace(" ", NO_BREAK)
+    assert CHINESE.duration(seconds) == chinese.replace(" ", NO_BREAK)

@@ -119,7 +119,8 @@ export class LlmChat extends HTMLElement {
     this.#notices = new Notices(this.#words);
     parts.foot.prepend(this.#notices.root);
     root.append(this.#words.apply(parts.chat));
-    this.#follow = new Follow(parts.scroller, parts.column, () => this.#refresh());
+    const blank = () => this.#transcript.empty;
+    this.#follow = new Follow(parts.scroller, parts.column, blank, () => this.#refresh());
     this.#transcript = new Transcript(parts.log, {
       words: this.#words,
       copy: (text, button) => this.#copy(text, button),

@@ -7,6 +7,7 @@ const AWAY_KEYS = new Set(["ArrowUp", "PageUp", "Home"]);
 /** Follows the end of `scroller`. Writes of our own are told by the position they led to, not by a timer. */
 export class Follow {
   #scroller;
+  #blank;
   #changed;
   #expected = 0;
   #held = false;
@@ -15,10 +16,12 @@ export class Follow {
   /**
    * @param scroller the element that scrolls
    * @param content the element inside that grows
+   * @param blank tells whether nothing was said yet: the greeting is read from its beginning
    * @param changed called when following begins or ends, or when there is more below
    */
-  constructor(scroller, content, changed) {
+  constructor(scroller, content, blank, changed) {
     this.#scroller = scroller;
+    this.#blank = blank;
     this.#changed = changed;
     this.following = true;
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -38,6 +41,9 @@ export class Follow {
   /** Go to the end and stay there. */
   attach() {
     this.following = true;
+    if (this.#blank()) {
+      this.#scroller.scrollTop = this.#expected = 0;
+    }
     this.#write();
     this.#changed();
     if (this.#settling === 0) {
@@ -80,6 +86,9 @@ export class Follow {
   }
 
   #scrolled() {
+    if (this.#blank()) {
+      return;
+    }
     const top = this.#scroller.scrollTop;
     const ours = Math.abs(top - this.#expected) <= 1;
     const up = top < this.#expected;
@@ -104,12 +113,15 @@ export class Follow {
   }
 
   #write() {
+    if (this.#blank()) {
+      return;
+    }
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
     this.#expected = this.#scroller.scrollTop;
   }
 
   #turn(following) {
-    if (this.following !== following) {
+    if (this.following !== following && !this.#blank()) {
       this.following = following;
       this.#changed();
     }

@@ -1,11 +1,12 @@
 // Puts safe blocks into a growing text: joins what was cut in the middle, and dresses code, formulas and headings.
 import { element, icon, loadMathFont } from "./dom.js";
+import { fit, prepareTable } from "./fitting.js";
 
 /** One growing text: an answer, or its reasoning. */
 export class Prose {
   #words;
   #copy;
-  #fitted = null;
+  #fitAgain = null;
   #openEnded = false; // whether the last paragraph's line goes on
   #ranks = []; // headings that are open, outermost first
 
@@ -27,7 +28,7 @@ export class Prose {
   /** Append the blocks of one piece. */
   append(nodes) {
     if (nodes.querySelector("math") !== null) {
-      void loadMathFont(this.root);
+      void loadMathFont(this.root).then(() => fit(this.root, this.#words));
     }
     this.#dress(nodes);
     this.#words.apply(nodes);
@@ -43,24 +44,24 @@ export class Prose {
     if (end?.localName === "p" && !end.hasChildNodes()) {
       end.remove();
     }
-    const tables = nodes.querySelector("table") !== null;
+    const wide = nodes.querySelector("table, math, pre") !== null;
     this.root.append(nodes);
-    if (tables) {
-      this.#fitted ??= new ResizeObserver(() => this.#fitTables());
-      this.#fitted.observe(this.root);
+    if (wide) {
+      fit(this.root, this.#words);
+      this.#fitAgain ??= this.#watchWidth();
     }
   }
 
-  // Nothing scrolls sideways: a table too wide for whole words may break them.
-  #fitTables() {
-    const tables = [...this.root.querySelectorAll("table")];
-    for (const table of tables) {
-      table.classList.remove("tight");
-    }
-    const wide = tables.filter((table) => table.scrollWidth > table.parentElement.clientWidth); // one layout for all
-    for (const table of wide) {
-      table.classList.add("tight");
-    }
+  #watchWidth() {
+    let width = this.root.clientWidth;
+    const observer = new ResizeObserver(() => {
+      if (this.root.clientWidth !== width) {
+        width = this.root.clientWidth;
+        fit(this.root, this.#words);
+      }
+    });
+    observer.observe(this.root);
+    return observer;
   }
 
   // The line feed that ends a paragraph is a sign to us, and on the page a stray blank.
@@ -90,8 +91,11 @@ export class Prose {
     for (const pre of nodes.querySelectorAll("pre")) {
       this.#frameCode(pre);
     }
+    for (const table of nodes.querySelectorAll("table")) {
+      prepareTable(table);
+    }
     for (const math of nodes.querySelectorAll('math[display="block"]')) {
-      const formula = element("div", { class: "formula", tabindex: "0", role: "group", "data-say-label": "formula" });
+      const formula = element("div", { class: "formula", role: "group", "data-say-label": "formula" });
       const parent = math.parentElement;
       if (parent?.localName === "p" && parent.textContent.trim() === math.textContent.trim()) {
         parent.replaceWith(formula);
@@ -121,7 +125,6 @@ export class Prose {
     );
     const figure = element("figure", { class: "code" }, element("figcaption", {}, label, button));
     pre.replaceWith(figure);
-    pre.tabIndex = 0; // long lines scroll, by keys as well
     pre.setAttribute("role", "group");
     pre.dataset.sayLabel = "code";
     figure.append(pre);
