@@ -164,7 +164,8 @@ class ProxyConnection(ASGIHTTPConnection):
             try:
                 await self._serve(request, send, extension["subscribe"])
             finally:
-                request.body.read_from(None)  # It refers to the task, whose context refers to the request.
+                # `receive` refers to the task, and its context to the request: break the cycle.
+                request.body.read_from(None)
             return
         async with asyncio.TaskGroup() as group:
             listeners: list[asyncio.Task[None]] = []
@@ -179,7 +180,7 @@ class ProxyConnection(ASGIHTTPConnection):
                     listener.cancel()
 
     async def _serve(self, request: HttpRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
-        """Answer the request; when its caller leaves, cancel that."""
+        """Answer the request; cancel this when the caller disconnects."""
         presence = asyncio.timeout(None)  # used as a scope that can be cancelled
 
         def left(reason: str) -> None:
@@ -208,7 +209,7 @@ class ProxyConnection(ASGIHTTPConnection):
                 request.answered = True
         except Exception:
             # The scope has logged the error, and the status has been sent: only a body without an end can
-            # still show that something failed. Without the scope's line, the scope itself has failed.
+            # still show that something failed. If the scope has not logged, the scope itself failed.
             if not request.exchange.is_logged:
                 raise
 

@@ -96,7 +96,7 @@ class Caller:
         """Reject a message of a WebSocket that names a model that this caller may not use.
 
         Raises:
-            ModelForbidden: It does, or it may.
+            ModelForbidden: The message names such a model, or may name one.
         """
         if self.is_limited:
             # Without the zeros of UTF-16, which some servers detect in a binary message.

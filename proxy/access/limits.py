@@ -109,7 +109,7 @@ def _estimate(record: ExchangeRecord, endpoint: Endpoint) -> Usage:
 
 
 def _ran(record: ExchangeRecord, endpoint: Endpoint) -> bool:
-    """Whether an exchange may have run a model: it was answered, or its caller left before it could be."""
+    """Whether an exchange may have run a model: it succeeded, or its caller left before a response began."""
     if endpoint.charge is Charge.NOTHING or not (record.bytes_up or record.method in _WRITING):
         return False
     return record.answered or (record.attempts > 0 and record.headers_at is None and not record.outcome)

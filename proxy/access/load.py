@@ -12,7 +12,8 @@ from proxy.telemetry.loop_lag import LoopLag
 OVERLOADED_SHARE: Final = 0.5
 """The process is overloaded if requests were late in more than this share of the last second."""
 SHRINK: Final = 0.9
-"""The limit shrinks by this factor at each late measurement. At others it grows by one if it is used."""
+"""The limit shrinks by this factor at each late measurement. After a measurement in time it grows by one if
+requests have reached it."""
 RELEASE_SECONDS: Final = 10.0
 """The limit ends after this time without a late measurement."""
 
@@ -20,8 +21,8 @@ RELEASE_SECONDS: Final = 10.0
 class Load:
     """The requests of each caller that are in progress, and how many may wait for their response.
 
-    There is no limit until the process is overloaded. Then it follows the measurements, so that requests are
-    about as late as is accepted.
+    There is no limit until the process is overloaded. Then it follows the measurements, so that the
+    lateness stays near the accepted value.
 
     Args:
         lag: The lag of the event loop. It grows when there is more to do than the process can do.

@@ -52,7 +52,7 @@ class SiteRules:
             raise SiteForbidden(reason="a browser sent it for a page of another site")
 
     def accept(self, headers: Headers) -> bool:
-        """Return whether both rules hold without wildcards, which do not permit the public default keys."""
+        """Whether both rules hold without wildcards: a wildcard must not permit the public default keys."""
         if is_from_foreign_page(headers, self._origins - {ANY}, trusts_loopback=True):
             return False
         return names_own_host(headers, self._hosts - {ANY})

@@ -66,7 +66,7 @@ async def relay_exchange() -> RelayedResponse:
             raise http.body.failure from error
         raise
     if not isinstance(response.body, bytes) and _is_event_stream(response):
-        await exchange.count_stream(caller)  # also a stream that the request did not visibly ask for
+        await exchange.count_stream(caller)  # also a stream that the request did not ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:
         response = await filter_models(response, caller.may_use)
     return response

@@ -96,7 +96,7 @@ class CallerSocket:
 
 
 class RealtimeConnection(ASGIWebsocketConnection):
-    """Serves one WebSocket in the server's task; the queues of Quart's own connection have no bound."""
+    """Serves one WebSocket in the server's task, because Quart's own connection queues without a bound."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Accept or reject the handshake, and relay messages until one side closes.

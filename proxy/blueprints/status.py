@@ -152,7 +152,7 @@ def _key() -> Secret:
 
 
 def _may_read(request: QuartRequest) -> Callable[[], bool]:
-    """Return a function that tells whether the reader may read, at any later moment too.
+    """Return a function that checks whether the reader may still read; it can be called at any later time.
 
     Raises:
         Unauthenticated: An Authorization header has another key.

@@ -66,7 +66,7 @@ class Broker(Protocol):
         mark: Mark | None = None,
         retry_seconds: float | None = RETRY_SECONDS,
     ) -> str:
-        """Store an event, send it to all current readers, and return its id. Never waits for a reader.
+        """Store an event, send it to all current readers, and return its id, without waiting for a reader.
 
         Whole turns are deleted, the oldest first, if there are too many turns or bytes. A turn that is too
         large by itself loses its oldest events.

@@ -25,7 +25,7 @@ from typing import Final, Literal, Protocol
 from proxy.errors import RateLimited
 
 OWNED_SECONDS: Final = 86400.0
-"""Time after its last use until a channel has no owner again; much longer than its events are kept."""
+"""How long an unused channel keeps its owner; much longer than its events are kept."""
 RENEW_SECONDS: Final = 1.3
 """Time between renewals of a lease; two of them may fail before it lapses."""
 CHANNELS_MAX: Final = 100_000
@@ -109,7 +109,7 @@ class MemoryChannels:
     """Owners and dialogues in the memory of one process.
 
     Args:
-        owned: Seconds after its last use until a channel has no owner again.
+        owned: Seconds for which an unused channel keeps its owner.
         kept: Seconds after its last use until a channel's events are deleted.
         limit: Channels that may have owners.
         clock: Monotonic seconds.

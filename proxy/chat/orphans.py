@@ -1,4 +1,4 @@
-"""Ends the dialogues of processes that died, so that no page waits for an answer that nobody writes.
+"""Ends the dialogues of processes that died, so that no page waits for an answer that will never come.
 
 Every process checks for leases that have lapsed. It ends a dialogue only if several checks in a row found
 its lease lapsed: after Redis was away, the processes that are alive need a moment to renew their leases.
@@ -73,5 +73,5 @@ class OrphanWatch:
             try:
                 if await self._broker.end_lapsed(channel, self._ending):
                     self._log.warning("chat_dialogue_orphaned")
-            except StoreUnavailable as error:  # others must not wait for this one
+            except StoreUnavailable as error:  # it must not delay the others
                 self._log.warning("chat_orphan_not_ended", reason=str(error))

@@ -299,7 +299,7 @@ class ParagraphSplitter:
         return False
 
     def _begin_sentence(self, char: str) -> bool:
-        """Cut before the character that follows the end of a sentence, if it really is one.
+        """Cut before the character that follows a mark, if that confirms the end of a sentence.
 
         A half-width mark only counts before a blank or a wide character: `!=`, `![` and `?q=` do not count.
         """

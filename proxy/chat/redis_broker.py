@@ -301,9 +301,10 @@ _REPLAY: Final = _Replay()
 class _RedisSubscription:
     """One reader of one channel.
 
-    Its mailbox receives live events, and a marker each time the feed is subscribed. At a marker, the reader
-    reads the backlog from its last event on, and then skips live events that it has already read there. It
-    also skips live events before the first marker, because the backlog contains them and earlier ones.
+    Its mailbox receives live events, and a marker each time Redis confirms the subscription. At a marker, the
+    reader reads the backlog from its last event on, and then skips live events that it has already read
+    there. It also skips live events before the first marker, because the backlog contains them and earlier
+    ones.
     """
 
     __slots__ = (

@@ -47,7 +47,7 @@ class RedisChannels:
 
     Args:
         feed: The connection that listens.
-        owned: Seconds after its last use until a channel has no owner again.
+        owned: Seconds for which an unused channel keeps its owner.
         renew: Seconds between renewals of a lease.
     """
 

@@ -1,4 +1,4 @@
-"""Search in the conversations of a visitor: in their titles, and in what was asked and answered.
+"""Search in the conversations of a visitor: in their titles, questions and answers.
 
 Reading texts takes time, so a search reads a limited number of bytes, the latest conversations first, and
 within a limited time. A worker runs one search of texts at a time.

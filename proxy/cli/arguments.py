@@ -101,7 +101,7 @@ def _add_serve(parser: Parser) -> None:
         default=SERVERS[0],
         help="HTTP server: hypercorn is ours with Hypercorn's configuration; the others are extras",
     )
-    parser.add_argument("--assignment", type=int, help=argparse.SUPPRESS)  # of a worker process
+    parser.add_argument("--assignment", type=int, help=argparse.SUPPRESS)  # only for worker processes
 
 
 def _add_check(parser: Parser) -> None:

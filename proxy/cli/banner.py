@@ -24,7 +24,8 @@ def print_banner(settings: Settings, address: str) -> None:
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except OSError:  # nobody reads it, or there is no space: not worth an end; nor is the flush at the end
+    except OSError:
+        # A closed or full standard output must not stop the service, now or when Python flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -51,7 +51,7 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
     unknown = [key for key in values if not hasattr(ServerConfig, key)]
-    if unknown:  # Hypercorn itself takes any key in silence
+    if unknown:  # Hypercorn itself silently accepts any key
         raise SettingsError(*(f"{path}: {key}: unknown key" for key in unknown))
     delay = values.get("readiness_delay", 0)
     if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
@@ -108,7 +108,7 @@ def open_slots(binds: list[str], backlog: int, workers: int) -> list[list[socket
         if listener.family == socket.AF_UNIX:
             opened = [listener] * workers
         else:
-            port = listener.getsockname()[1]  # which the kernel chose if the address has none
+            port = listener.getsockname()[1]  # the kernel chooses one if the address has none
             listener.close()
             place = f"{bind.rpartition(':')[0]}:{port}"
             opened = [_open_socket(place, backlog, reuse_port=True) for _ in range(workers)]

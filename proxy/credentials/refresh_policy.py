@@ -25,7 +25,8 @@ RETRY_AFTER_SECONDS_MAX: Final = 300.0
 IDLE_LIFETIMES: Final = 2
 """A credential that was not used for this many lifetimes is not refreshed any more."""
 IDLE_SECONDS: Final = 60.0
-"""The same if there is no token; also the interval of further attempts for an unused credential."""
+"""The same limit in seconds when there is no token; also the interval of further attempts for an unused
+credential."""
 
 Uniform = Callable[[float, float], float]
 

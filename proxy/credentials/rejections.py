@@ -156,9 +156,9 @@ class RejectionHistory:
     ) -> bool:
         """Whether the rejections of one request prove that no token would help.
 
-        They do if the last token was fetched after the first rejection, and if it is known to work, if the
-        purpose never worked, or if it is the second such token. Otherwise the issuer may have revoked its
-        tokens again.
+        They do if the last token was fetched after the first rejection and one of these holds: it is known to
+        work, the purpose never worked, or it is the second such token. Otherwise the issuer may have revoked
+        its tokens again.
 
         Args:
             rejection: The last rejection.

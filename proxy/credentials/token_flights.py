@@ -21,7 +21,7 @@ from proxy.telemetry import TokenStats, bind_context, get_logger
 
 IMMEDIATE_EXPIRY_SECONDS: Final = 0.4
 """A token with a shorter lifetime may expire during its fetch, but its waiters use it anyway. Any other token
-that is already expired arrived while this process was suspended; discard it."""
+that has expired on arrival is discarded: the process was suspended meanwhile."""
 
 
 class TokenFlights:
@@ -100,7 +100,7 @@ class TokenFlights:
             self.start(now)
 
     def start(self, now: float) -> None:
-        """Start a flight; there must be none."""
+        """Start a flight. Call this only if none is in progress."""
         self._flight_started = now
         task = self._tasks.start(
             self._fetch_shared(), name=f"token-flight:{self._name}", context=self._context

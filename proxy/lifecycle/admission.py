@@ -41,7 +41,7 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
 
 
 def _may_stream(request: CallerRequest) -> bool:
-    """Whether the request may ask for an event stream; a body that is not JSON can ask for one unseen."""
+    """Whether the request may ask for an event stream; a body that is not JSON may, too."""
     if request.fields.streams or request.fields.is_ambiguous("stream"):
         return True
     if request.fields is not NO_FIELDS or request.endpoint.stream is None:

@@ -15,7 +15,7 @@ from proxy.recipe.expiries import Candidate, find_expiries, find_refresh_hint, p
 from proxy.secret_detection import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
 
 SURE: Final = 60
-"""The confidence from which on the user need not confirm a candidate."""
+"""At this confidence or above, the user need not confirm a candidate."""
 MARGIN: Final = 12
 _TOKEN_LENGTH_MIN: Final = 6
 _RANKS: Final = {

@@ -9,4 +9,4 @@ class ServerConfig(Config):
     keyfile_password: str | None = ""
     """Empty rather than None, because OpenSSL would prompt on the terminal for an encrypted key."""
     readiness_delay: float = 0.0
-    """Seconds between SIGTERM and the end of the listener, in which `/readyz` is 503 but all is served."""
+    """Seconds between SIGTERM and the end of the listener, while `/readyz` is 503 and requests are served."""

@@ -11,7 +11,7 @@ BODY_BUFFER_BYTES: Final = 64 * 1024
 PIPELINE_MAX: Final = 16
 """Maximum number of pipelined requests that wait. A connection with more is closed."""
 LINGER_SECONDS: Final = 2.0
-"""How long the rest of an unread request is thrown away, so that its sender can read the response."""
+"""How long the rest of an unread request is read and discarded, so that its sender can read the response."""
 LINGER_BYTES: Final = 1 << 20
 CHUNK_OVERHEAD_BYTES: Final = 16 * 1024
 """Bytes of chunk sizes, extensions and trailers that any body may have."""

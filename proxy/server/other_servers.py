@@ -130,7 +130,7 @@ async def _serve_on_granian(
         backlog=config.backlog,
         backpressure=max_connections,
         log_level=LogLevels.error,
-        # Its messages go where ours go.
+        # Send its log lines to our log.
         log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
     )
     await _run(server.serve(), started, stopped, server.stop)

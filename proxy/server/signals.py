@@ -19,7 +19,7 @@ class Stop:
 
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     without_delay: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by SIGINT, which people send and then wait, and by any second signal."""
+    """Set by SIGINT, whose sender waits at a terminal, and by any second signal."""
 
     def signalled(self, number: int) -> None:
         """Handle SIGTERM or SIGINT."""

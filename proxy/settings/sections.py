@@ -167,7 +167,7 @@ class Limits(Section):
     max_connections: Count = 10_000
     """Concurrent connections of callers; a further one is answered 503. Applied at start only."""
     max_loop_lag: Seconds = 0
-    """The lag of the event loop from which new requests of the busiest callers are 503; 0 means never."""
+    """Above this event-loop lag, new requests of the busiest callers are answered 503; 0 means never."""
 
 
 class Logs(Section):

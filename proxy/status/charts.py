@@ -62,7 +62,7 @@ def life_bar(life: TokenLife | None, label: str) -> str:
 
 
 def _place(age: float, end: float) -> float:
-    """Return where an age is on a bar that runs down from right to left."""
+    """Return the x position of an age on a bar that shrinks to the left."""
     if not math.isfinite(end):
         return BAR_WIDTH
     return BAR_WIDTH * min(max(1 - age / end, 0.0), 1.0) if end > 0 else 0.0

@@ -14,7 +14,7 @@ BYTES_MAX: Final = 8 << 20
 """Limits on the lines that wait to be written. Further lines are dropped."""
 CLOSE_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.02
-"""How long a line waits for others: waking the thread for each one costs more CPU than all the rest of it."""
+"""How long a line waits for others: waking the thread for each one costs more CPU than writing it."""
 _BATCH_BYTES: Final = 64 << 10
 _PAUSE_SECONDS: Final = 0.1
 

@@ -94,7 +94,7 @@ class ExchangeTracer:
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with contextlib.suppress(RuntimeError):  # The loop has not waited so long.
+            with contextlib.suppress(RuntimeError):  # The loop closed before the export ended.
                 loop.call_soon_threadsafe(sent.set)
 
         threading.Thread(target=shut_down, name="traces", daemon=True).start()

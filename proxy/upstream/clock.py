@@ -80,7 +80,7 @@ class ExchangeClock:
             self._waiting_since = self._loop.time()
 
     def stop_waiting(self) -> None:
-        """End the wait for the upstream: what follows is the caller's time."""
+        """End the wait for the upstream: time spent on the caller does not count."""
         self._waiting_since = None
 
     def stop(self) -> None:

@@ -13,16 +13,16 @@ serves another request only if all of this holds:
 * It has rested for a while: a server that responds twice often waits a moment. An upstream is on probation
   until several connections have rested for a whole second without a byte; then a short rest is enough. An
   upstream that sends unsolicited bytes gets a new connection for each request for some minutes.
-* It has not rested for long enough to be closed by the upstream at this very moment.
+* It has not been idle for so long that the upstream may be about to close it.
 * The next request is written in one piece. Larger bodies and uploads get a new connection.
 
-What remains: an upstream that sends unsolicited bytes later than that, while another request waits for its
+What remains: bytes that an upstream sends unsolicited after that rest, while another request waits for its
 response, cannot be distinguished from a response to this request.
 
 A connection that dies before the first byte of a response is replaced by a new one if the request is safe to
 send again: its method is idempotent (RFC 9110 9.2.2), or the upstream closed the connection before any byte
-of it arrived, which shows in what TCP has acknowledged. A POST that may have arrived is never sent again;
-with TLS, and where the kernel does not say, that is every POST.
+of it arrived, which shows in what TCP has acknowledged. A POST that may have arrived is never sent again.
+With TLS, or where the kernel does not report acknowledgements, no POST is sent again.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ DISTRUST_SECONDS: Final = 600.0
 RESTING_MAX: Final = 1024
 """Enough for 5,000 requests a second, each of which leaves a connection that rests for `REST_SECONDS`."""
 RESTING_SHARE: Final = 0.25
-"""Of the file descriptors that the process may have, how many resting connections may use."""
+"""The share of the process's file descriptors that resting connections may use."""
 RESTING_ON_PROBATION_MAX: Final = 32
 BODY_BUFFER_BYTES: Final = 128 * 1024
 """With more unread bytes of a body than this, the connection is not read."""
@@ -124,11 +124,11 @@ class _Turn:
 
 
 class GuardedConnection(asyncio.Protocol):
-    """The protocol of one connection, which keeps account of whose bytes arrive on it.
+    """The protocol of one connection, which knows to which request arriving bytes belong.
 
     Args:
         pool: Where it rests between two requests.
-        connected: Its socket: transports do not show theirs, and uvloop wraps it anew for each query.
+        connected: Its socket: transports do not expose it, and uvloop returns a new wrapper on each call.
     """
 
     def __init__(self, pool: "ConnectionPool", connected: socket.socket) -> None:
@@ -139,7 +139,7 @@ class GuardedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._turn: _Turn | None = None
         self._before: Delivery | None = None
-        """What was delivered when the connection was found ready for another request."""
+        """The kernel's delivery state when the connection was last checked."""
         self._is_reading_paused = False
         self._is_writing_paused = False
         self._writable: asyncio.Future[None] | None = None
@@ -260,7 +260,7 @@ class GuardedConnection(asyncio.Protocol):
         return turn.unsolicited or turn.undelivered or turn.response.method in _IDEMPOTENT
 
     def close(self) -> None:
-        """Close at once, without what is still to be written, and without a TLS shutdown."""
+        """Close at once, dropping unwritten bytes, and without a TLS shutdown."""
         self._pool.forget(self)
         self.abort()
 
@@ -347,8 +347,8 @@ class GuardedConnection(asyncio.Protocol):
     def _can_be_response(self, turn: _Turn, data: bytes) -> bool:
         """Whether the first bytes after a request can be its response, and not the rest of an earlier one.
 
-        Otherwise the connection is closed. A request that was on a used one goes out on a new one: no
-        upstream can have acted on a request that it has not received completely.
+        Otherwise the connection is closed. A request that was sent on a reused connection is sent again on a
+        new one: no upstream can have acted on a request that it has not received completely.
         """
         delivery = self._delivery()
         turn.early = not turn.written or (delivery is not None and delivery.outstanding)
@@ -388,7 +388,7 @@ class ConnectionPool:
         self._is_closed = False
         self._resting: dict[GuardedConnection, asyncio.TimerHandle] = {}
         self._idle_seconds = KEEP_ALIVE_SECONDS
-        """After so long a rest the upstream may close a connection just when it is used."""
+        """The longest rest: after it, the upstream may be about to close the connection."""
         self._silent_rests = 0
         self._distrusted_until = float("-inf")
         self._resting_max = min(RESTING_MAX, RESTING_SHARE * _descriptors_max())

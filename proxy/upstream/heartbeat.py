@@ -1,7 +1,7 @@
 """Send a caller heartbeats while the upstream has not sent its first byte.
 
 The first heartbeat commits status 200 and the headers of an event stream; a later failure can only be
-reported by an event. So this is for callers who prefer that to silence.
+reported by an event. Use it for callers that need an early byte more than a true status.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The HTTP/1.1 of one request to an upstream: its head, and its response, parsed by llhttp (RFC 9112).
 
-The parser's callbacks put the body where its reader takes it: bytes that arrive together cost one wake-up.
+The parser's callbacks append to the buffer of the reader: bytes that arrive together cost one wake-up.
 A response that two readers could understand differently is rejected: two lengths, a length and chunks, an
 unknown transfer coding, a folded or broken header line.
 """
@@ -96,7 +96,7 @@ class ArrivingResponse:
         self.surplus = False
         """Whether anything followed the complete response."""
         self.after_upgrade = b""
-        """What came with a 101, in the protocol that it changes to."""
+        """Bytes after a 101, already in the new protocol."""
         self.error: Exception | None = None
         self.drained: Callable[[], None] | None = None
         """Called once when the body that has arrived is read."""
@@ -106,7 +106,7 @@ class ArrivingResponse:
         self._has_head = self._is_interim = self._until_close = False
         self._fault = ""
         self._waiter: asyncio.Future[None] | None = None
-        # The parser holds methods of this object, so it is dropped as soon as it is not needed.
+        # The parser refers to this object; drop it early so that no reference cycle remains.
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
             lenient_optional_cr_before_lf=True,  # RFC 9112 2.2

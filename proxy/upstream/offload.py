@@ -1,6 +1,6 @@
 """Which requests nginx may relay itself, and what it has to know for them (`[offload]`).
 
-nginx sees neither the model of a request nor what is in its response. So it relays only those requests to
+nginx sees neither the model of a request nor the content of its response. So it relays only those requests to
 which the proxy would add nothing but the token. All others go through the proxy as usual.
 """
 

@@ -108,7 +108,7 @@ class Attempt:
                 upstream_headers = [pair for pair in upstream_headers if pair[0].lower() != b"content-type"]
                 upstream_headers.append((b"content-type", start.content_type))
         headers = response_headers(upstream_headers, event_stream=is_events)
-        if response.status == HTTPStatus.NO_CONTENT:  # A length here is a length of nothing (RFC 9110 8.6).
+        if response.status == HTTPStatus.NO_CONTENT:  # It must not have a length (RFC 9110 8.6).
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)

@@ -1,4 +1,4 @@
-"""WebSockets to upstreams, framed by wsproto (RFC 6455): each has a connection of its own.
+"""WebSockets to upstreams, framed by wsproto (RFC 6455): each on its own connection.
 
 The messages are parsed as they are taken: at most one waits, and meanwhile the connection is not read.
 """
@@ -30,7 +30,7 @@ FRAME_BYTES_MAX: Final = 1024 * 1024
 """A larger message is sent in fragments: masked as a whole it would block the event loop."""
 FRAGMENT_BYTES: Final = 64 * 1024
 FRAMES_AT_ONCE: Final = 500
-"""Frames after which others have a turn: one read can hold a hundred thousand that complete no message."""
+"""Frames after which others have a turn: one read may contain 100,000 that complete no message."""
 
 
 class SocketOpener:
@@ -324,7 +324,7 @@ class ArrivingMessages(asyncio.Protocol):
             self._transport.close()
 
     def _fail(self, code: int) -> None:
-        """Close after a violation; what still arrives is read: unread bytes would reset the connection."""
+        """Close after a violation, but keep reading: unread bytes would reset the connection."""
         if self._frames.state is ConnectionState.OPEN:
             self._send(CloseConnection(code))
         self._ended(Close(int(code)))

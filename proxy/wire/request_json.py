@@ -73,8 +73,8 @@ NO_FIELDS: Final = RequestFields()
 class _Member:
     """A key of the outermost object.
 
-    Because msgspec does not know this type, it calls a function for each key. So repeated keys are visible,
-    and all keys that do not matter can share one object instead of filling a dictionary.
+    Because msgspec does not know this type, it calls a function for each key. The function sees repeated
+    keys. It returns one shared object for all keys that do not matter, so that they fill no dictionary.
     """
 
     __slots__ = ("name", "occurrences")

@@ -15,7 +15,7 @@ _ARROWS: Final = {
     "<->": (r"\longleftrightarrow", r"\xleftrightarrow"),
     "<=>": (r"\rightleftharpoons", r"\xrightleftharpoons"),
 }
-"""Each without and with words above or below."""
+"""Each arrow without and with text above or below it."""
 _TOKEN: Final = re.compile(
     r"""
     (?P<arrow><=>|<->|->|<-)(?:\[(?P<above>[^\[\]]*)\])?(?:\[(?P<below>[^\[\]]*)\])?
@@ -37,7 +37,7 @@ _TOKEN: Final = re.compile(
 _BONDS: Final = {"-": "{-}", "=": "{=}", "#": r"{\equiv}"}
 _FIXED: Final = {"gas": r"\uparrow ", "solid": r"\downarrow ", "plus": "+", "dot": r"\cdot ", "blank": ""}
 _BEFORE_NUMBER: Final = frozenset({"", "arrow", "plus", "dot", "blank"})
-"""What stands before a number that counts molecules; another number counts atoms."""
+"""A number after one of these counts molecules; any other counts atoms."""
 
 
 def write_chemistry(latex: str) -> str:

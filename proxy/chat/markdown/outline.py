@@ -16,7 +16,7 @@ DELIMITERS_MAX: Final = 64
 """A text with more of them is not searched: it takes long, and is not prose."""
 _BRACKET: Final = re.compile(r"[\[\]]")
 _OPEN_LINK_TARGET: Final = re.compile(r"\]\([^()\n]*$")
-# A "$" before a blank is a dollar sign, and so is one with the end of a sentence behind it.
+# A "$" before a blank is a dollar sign, and so is one before the end of a sentence.
 _OPEN_INLINE_FORMULA: Final = re.compile(r"\$(?![\s$])[^$。！？｡]*$")
 
 

@@ -12,7 +12,7 @@ EVENTS_MIN: Final = 6
 TOGETHER_SECONDS: Final = 0.003
 """Two events this close have arrived together: no model writes that fast."""
 BUFFERED_SHARE: Final = 0.8
-"""The share of events that arrive together with the one before, from which on a stream counts as buffered."""
+"""A stream counts as buffered from this share on of events that arrive together with the one before."""
 NOTICEABLE_SECONDS: Final = 0.2
 """A response that is complete within this time is too quick to judge."""
 _CDN_HEADERS: Final = (

@@ -25,7 +25,7 @@ LONG_PROMPT: Final = "Count from one to twenty in words: one, two, three and so 
 TEMPERATURE: Final = 0.9
 _WHATEVER_THE_MODEL: Final = frozenset({"path_unknown", "key_rejected", "token_rejected", "answered_html"})
 STREAM_SECONDS: Final = 4.0
-"""A stream that has brought text is read this long, and then not to its end: models may think for minutes."""
+"""A stream with text is read for this long at most, and not to its end: models may think for minutes."""
 
 
 def _body(model: str, prompt: object, **more: object) -> dict[str, object]:

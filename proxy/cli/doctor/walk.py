@@ -259,7 +259,7 @@ class SettingsWalk:
         if not has_failed(reached):
             finding, self.listed[name] = await check_models(api)
             yield finding
-            if "1.0" in api.http_versions:  # which the service hides from its callers
+            if "1.0" in api.http_versions:  # the service hides this from its callers
                 yield api.found("http_1_0")
 
     async def _routes(self, settings: Settings, apis: dict[str, Api], routes: _Routes) -> Findings:

@@ -40,7 +40,7 @@ HOLD_SECONDS_MIN: Final = 0.8
 SUCCESSOR_SECONDS: Final = 0.4
 """A lease that follows a late fetch is shorter, because the second fetch may hang as well."""
 BUSY_SECONDS: Final = 0.5
-"""How long other processes wait if the issuer reported to only one process that it is busy."""
+"""How long other processes wait after a 429 or 5xx that only one process has seen."""
 WITNESS_SECONDS: Final = 60.0
 UNUSED_SECONDS: Final = 40 * 86400
 """How long an unused counter is kept."""

@@ -236,7 +236,7 @@ def _fetch_google(section: GoogleCredential) -> FetchedToken:
     with _translated_errors(_google_error), closing(_google_session(section)) as session:
         request = _google_request(session, time.monotonic() + section.timeout)
         credentials = _google_credentials(section, request)
-        if not credentials.valid:  # it is valid already if the SDK had to look up the project
+        if not credentials.valid:  # the SDK may have fetched a token to look up the project
             credentials.refresh(request)
     return checked_token(credentials.token, _google_lifetime(credentials.expiry, section.default_ttl))
 

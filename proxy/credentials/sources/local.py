@@ -123,7 +123,7 @@ def _jwt_candidates(token: str) -> list[tuple[str, str]]:
 
 _SOURCE: Final = "the token file"
 _HINT_FRACTION: Final = 0.85
-"""The part of `max_age` after which the file is read again, because the refresh is spread by a ninth."""
+"""The refresh hint, as a part of `max_age`: with its spread, the file is read again within 95% of that."""
 
 
 class FileTokenSource:

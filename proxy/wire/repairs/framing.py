@@ -15,7 +15,7 @@ _LINE_END: Final = re.compile(rb"\r\n?+|\n")
 _DATA: Final = re.compile(rb"data(?::|$)")
 _EVENT: Final = re.compile(rb"(?:event|id|retry)(?::|$)")
 EVENT_LINES: Final = re.compile(rb"(?:^|[\r\n])(?:event|id|retry|:)")
-"""A block that does not match has no line that `drop_event_lines` would change."""
+"""A block without a match has no line that `drop_event_lines` would change."""
 
 
 def split_events(whole_events: bytes) -> list[bytes]:
