@@ -4,6 +4,7 @@ TokenSource            asks for one token, knows nothing of sharing        sourc
 Token                  a fetched token with its deadlines                  token.py
 CachedTokenSource      one token for all, replaced ahead and after a 401   cached_source.py
 TokenFlights           one flight at a time, back-off, the timer           token_flights.py
+Sharing                one fetch for several processes                     sharing/
 UpstreamCredential     a cached source and where its token is written      upstream_credential.py
 """
 

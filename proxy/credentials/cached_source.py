@@ -60,10 +60,9 @@ class CachedTokenSource:
         Raises:
             CredentialError: No token is available.
         """
-        flights = self._flights
-        flights.last_used = now = self.clock()
-        current = flights.current
-        if current is None or now >= current.expires_at:
+        flights, now = self._flights, self.clock()
+        current = flights.use(now)
+        if current is None:
             try:
                 return await flights.wait()
             finally:
@@ -190,7 +189,7 @@ class CachedTokenSource:
         flights = self._flights
         if flights.is_flying or flights.is_closed:
             return 0.0
-        wait = flights.backoff.remaining(now) or self._history.delay(caller, purpose, now)
+        wait = flights.pause(now) or self._history.delay(caller, purpose, now)
         if wait > 0:
             return wait
         replaces = None if flights.current is None else flights.current.digest
@@ -224,7 +223,7 @@ class CachedTokenSource:
     @property
     def healthy(self) -> bool:
         """Whether there is a valid token, or the last fetch did not fail. An idle token is healthy."""
-        return self._flights.backoff.failures == 0 or self._flights.valid(self.clock()) is not None
+        return not self._flights.is_failing or self.is_ready
 
     @property
     def remaining(self) -> float | None:
@@ -244,7 +243,7 @@ class CachedTokenSource:
             lifetime_seconds=0.0 if current is None else current.lifetime,
             generation=flights.generation,
             waiters=flights.waiters,
-            backoff_seconds=flights.backoff.remaining(now),
+            backoff_seconds=flights.pause(now),
             learned_life_seconds=self._observed.life.seconds or 0.0,
             counts=self.stats,
             life=None if flights.current is None else flights.current.life(now),

@@ -51,10 +51,10 @@ class TokenFlights:
         """The newest token, which may have expired."""
         self.generation = 0
         """The number of the token that arrived last."""
-        self.backoff = Backoff(policy.uniform)
-        self.last_used = policy.clock()
-        """When a caller last asked for a token."""
         self.is_closed = False
+        self._backoff = Backoff(policy.uniform)
+        self._last_used = policy.clock()
+        """When a caller last asked for a token."""
         self._name = name
         self._clock = policy.clock
         self._source = source
@@ -79,6 +79,11 @@ class TokenFlights:
         current = self.current
         return None if current is None or now >= current.expires_at else current
 
+    def use(self, now: float) -> Token | None:
+        """Return the current token if it may still be sent, and note that a caller asks for it."""
+        self._last_used = now
+        return self.valid(now)
+
     @property
     def waiters(self) -> int:
         """The number of callers that wait for a token."""
@@ -90,9 +95,18 @@ class TokenFlights:
         self._follow_loop()
         return self._flight is not None
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last flight failed."""
+        return self._backoff.failures > 0
+
+    def pause(self, now: float) -> float:
+        """Return the number of seconds that the back-off still lasts."""
+        return self._backoff.remaining(now)
+
     def is_blocked(self, now: float) -> bool:
         """Whether no flight may start: during the back-off, and once this is closed."""
-        return self.is_closed or self.backoff.remaining(now) > 0
+        return self.is_closed or self.pause(now) > 0
 
     def refresh(self, now: float) -> None:
         """Start a flight, unless there is one or none may start."""
@@ -131,10 +145,10 @@ class TokenFlights:
 
     def unavailable(self, now: float) -> CredentialError:
         """Return the error for a caller that gets no token."""
-        failure = self.backoff.failure
+        failure = self._backoff.failure
         if self.is_closed or failure is None:
             return _closing()
-        wait = self.backoff.remaining(now)
+        wait = self.pause(now)
         return _error_for(failure, wait, f"{failure.reason}; the next attempt is in {wait:.1f} s")
 
     def shorten(self, longest: float) -> None:
@@ -160,7 +174,7 @@ class TokenFlights:
             generation=self.generation,
             current=self.valid(self._clock()),
             rejected=self._observed.rejected,
-            failures=self.backoff.failures,
+            failures=self._backoff.failures,
             longest=self._observed.life.longest,
         )
         async with asyncio.timeout(self._policy.flight_timeout):
@@ -213,7 +227,7 @@ class TokenFlights:
         if token.expires_at <= now and token.lifetime > IMMEDIATE_EXPIRY_SECONDS:
             self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
-        self.backoff = Backoff(self._policy.uniform)
+        self._backoff = Backoff(self._policy.uniform)
         before, self.current = self.current, token
         is_same = before is not None and before.digest == token.digest
         if not is_same:
@@ -241,10 +255,10 @@ class TokenFlights:
         current = self.valid(now)
         self._history.refund()
         remaining = None if current is None else current.expires_at - now
-        delay = self.backoff.fail(error, now, remaining)
+        delay = self._backoff.fail(error, now, remaining)
         self._log.warning(
             "token_fetch_failed", reason=error.reason, permanent=error.permanent,
-            failures=self.backoff.failures, retry_in_s=_shown(delay),
+            failures=self._backoff.failures, retry_in_s=_shown(delay),
             remaining_s=None if remaining is None else _shown(remaining),
         )  # fmt: skip
         self._waiters.fail(lambda: _error_for(error, delay, error.reason))
@@ -258,9 +272,9 @@ class TokenFlights:
         due = next_fetch(
             self.valid(now),
             now,
-            idle=now - self.last_used,
-            failures=self.backoff.failures,
-            backoff_until=self.backoff.until,
+            idle=now - self._last_used,
+            failures=self._backoff.failures,
+            backoff_until=self._backoff.until,
         )
         if math.isfinite(due) and not self.is_closed and self._flight is None:
             loop = asyncio.get_running_loop()
@@ -268,7 +282,7 @@ class TokenFlights:
 
     def _on_timer(self, due: float) -> None:
         now = max(self._clock(), due)  # timers may fire slightly early
-        if self.backoff.failures or is_in_use(self.valid(now), now - self.last_used):
+        if self.is_failing or is_in_use(self.valid(now), now - self._last_used):
             self.refresh(now)
 
     def _cancel_timer(self) -> None:

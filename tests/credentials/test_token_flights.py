@@ -56,7 +56,7 @@ async def test_after_a_failure_no_flight_starts_until_the_pause_is_over() -> Non
     machine.refresh()
     assert issuer.fetches == 1
     issuer.error = None
-    await pass_time(machine.flights.backoff.remaining(machine.clock()) + 0.01)
+    await pass_time(machine.flights.pause(machine.clock()) + 0.01)
     assert not machine.flights.is_blocked(machine.clock())
     assert (issuer.fetches, machine.flights.generation) == (2, 1)  # by the timer
     await machine.flights.close()
@@ -91,7 +91,7 @@ async def test_a_shortened_token_is_refreshed_earlier() -> None:
     machine.flights.shorten(1000.0)
     assert machine.flights.current is token
     machine.flights.shorten(10.0)
-    machine.flights.last_used = machine.clock()
+    machine.flights.use(machine.clock())
     await pass_time(6.1)
     assert issuer.fetches == 2
     await machine.flights.close()
