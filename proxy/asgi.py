@@ -75,7 +75,7 @@ class HttpRequest:
         self.has_two_framings = b"transfer-encoding" in first and b"content-length" in first
         self.is_public = False
         """Whether its view needs no key; set when the request is checked."""
-        self.answered = False
+        self.is_sent = False
         """Whether the whole response has been handed to the server."""
         record = ExchangeRecord(choose_request_id(headers), self.method, path)
         self.exchange = ExchangeScope(record, services, headers)
@@ -186,7 +186,7 @@ class ProxyConnection(ASGIHTTPConnection):
         def left(reason: str) -> None:
             exchange = request.exchange
             # After the last byte, only our own bookkeeping remains, so do not cancel it.
-            if not request.answered and reason != "complete":
+            if not request.is_sent and reason != "complete":
                 exchange.interrupted = reason or exchange.interrupted
                 presence.reschedule(0)
 
@@ -206,7 +206,7 @@ class ProxyConnection(ASGIHTTPConnection):
                     await self.handle_request(self._for_quart(request), _send_for_quart(request, send))
                 else:
                     await _send_relayed(request, await self.app.relay(request, view), send)
-                request.answered = True
+                request.is_sent = True
         except Exception:
             # The scope has logged the error, and the status has been sent: only a body without an end can
             # still show that something failed. If the scope has not logged, the scope itself failed.

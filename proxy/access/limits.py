@@ -104,7 +104,7 @@ def _estimate(record: ExchangeRecord, endpoint: Endpoint) -> Usage:
     if endpoint.websocket:  # most of its bytes are sound
         return Usage(1, record.events or 0)
     sent = 0 if endpoint.form else record.bytes_up  # the size of a file says nothing about tokens
-    received = record.bytes_down if record.answered else 0
+    received = record.bytes_down if record.succeeded else 0
     return estimate_usage(endpoint.charge, sent, received, record.events or 0)
 
 
@@ -112,7 +112,7 @@ def _ran(record: ExchangeRecord, endpoint: Endpoint) -> bool:
     """Whether an exchange may have run a model: it succeeded, or its caller left before a response began."""
     if endpoint.charge is Charge.NOTHING or not (record.bytes_up or record.method in _WRITING):
         return False
-    return record.answered or (record.attempts > 0 and record.headers_at is None and not record.outcome)
+    return record.succeeded or (record.attempts > 0 and record.headers_at is None and not record.outcome)
 
 
 class _RateLimit(TypedDict):

@@ -78,7 +78,7 @@ class Load:
         elif self._waiting.total() >= self._waiting_max:
             self._waiting_max += 1
 
-    def answer(self, caller: Caller) -> None:
+    def begin_response(self, caller: Caller) -> None:
         """Note that the response to a request has begun."""
         _decrement(self._waiting, caller.name)
 

@@ -257,7 +257,7 @@ async def _answer(
         await caller.reject(response.status, headers, handshake.body)
         return
     record.status = HTTPStatus.SWITCHING_PROTOCOLS
-    record.answered = True
+    record.succeeded = True
     headers = [pair for pair in headers if pair[0] not in {b"content-length", b"content-type"}]
     await caller.accept(response.socket.subprotocol, headers)
     duplex = Duplex(caller, response.socket, clock, record, redact=response.redact, check=check)

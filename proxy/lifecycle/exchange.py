@@ -84,7 +84,7 @@ class ExchangeScope:
         """Note that the response begins, or that there will be none."""
         if self._is_waiting and self.caller is not None:
             self._is_waiting = False
-            self.services.worker.load.answer(self.caller)
+            self.services.worker.load.begin_response(self.caller)
 
     async def count_stream(self, caller: Caller) -> None:
         """Count the exchange as a stream of its caller, once, until its end.

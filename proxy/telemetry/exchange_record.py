@@ -86,7 +86,7 @@ class ExchangeRecord:
     """The tokens that the upstream reported, or an estimate."""
     usage_estimated: bool = False
     """Whether the tokens are an estimate, because the upstream did not report them or the caller left."""
-    answered: bool = False
+    succeeded: bool = False
     """Whether the upstream's status was a success."""
     quiet: bool = False
     """Whether to log at debug level, because probes of orchestrators would drown the other lines."""
@@ -107,7 +107,7 @@ class ExchangeRecord:
             self.outcome, self.reason = "", None
             self.headers_at = self.first_byte_at = self.upstream_request_id = None
             self.prompt_tokens = self.completion_tokens = self.events = self.generation = None
-            self.answered = False
+            self.succeeded = False
             self.replays = 0
             self.discard_attempt()
 

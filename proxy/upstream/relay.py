@@ -100,7 +100,7 @@ class Attempt:
         if isinstance(start, EmbeddedError):
             return self._embedded_error(start, response)
         upstream_headers = response.headers
-        self.record.answered = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
+        self.record.succeeded = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
         is_events = media_type(find_header(upstream_headers, b"content-type")) == EVENT_STREAM
         if start is not None:
             is_events = start.is_events
@@ -146,7 +146,7 @@ class Attempt:
     def _embedded_error(self, error: EmbeddedError, response: UpstreamResponse) -> RelayedResponse:
         """Return an error inside a 200 with the status that it should have had."""
         self.record.end("error_inside", error.code)
-        self.record.answered = False
+        self.record.succeeded = False
         headers = response_headers([(b"content-type", b"application/json")], event_stream=False)
         if error.status == HTTPStatus.BAD_GATEWAY:
             # The upstream reported success, so nothing suggests that a retry would help.

@@ -70,7 +70,7 @@ def test_streams_that_run_do_not_excuse_a_flood_of_another_caller() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, MODEST, 100)
     for _ in range(100):
-        load.answer(MODEST)
+        load.begin_response(MODEST)
     begin(load, FLOODING, 10)
     with pytest.raises(ServerOverloaded):
         load.begin(FLOODING, MAX_LAG)
@@ -81,7 +81,7 @@ def test_finished_requests_reduce_the_load() -> None:
     load = Load(lagging(MAX_LAG))
     begin(load, FLOODING, 2)
     for _ in range(2):
-        load.answer(FLOODING)
+        load.begin_response(FLOODING)
         load.end(FLOODING)
     load.begin(FLOODING, MAX_LAG)
 
@@ -93,7 +93,7 @@ def test_the_limit_follows_the_lag() -> None:
     with pytest.raises(ServerOverloaded):
         load.begin(FLOODING, MAX_LAG)
     for _ in range(100):
-        load.answer(FLOODING)
+        load.begin_response(FLOODING)
     begun = 0
     for _ in range(200):  # on time, and the limit is used
         lag.add(0.0, now=100.0)
@@ -105,7 +105,7 @@ def test_the_limit_follows_the_lag() -> None:
     for _ in range(50):
         lag.add(MAX_LAG, now=100.0)
     for _ in range(begun - 2):
-        load.answer(FLOODING)
+        load.begin_response(FLOODING)
     with pytest.raises(ServerOverloaded):  # now two waiting requests are too many
         load.begin(FLOODING, MAX_LAG)
     load.begin(MODEST, MAX_LAG)

@@ -20,8 +20,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DOWN = TokenFetchError("the issuer is down")
-REFUSED = TokenFetchError("the issuer refuses us", permanent=True, answered=True)
-BUSY = TokenFetchError("the issuer is busy", answered=True)
+REFUSED = TokenFetchError("the issuer refuses us", permanent=True, has_reply=True)
+BUSY = TokenFetchError("the issuer is busy", has_reply=True)
 CHAT = Purpose("POST", "chat/completions", "model")
 
 

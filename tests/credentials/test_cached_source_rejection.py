@@ -74,7 +74,7 @@ def revoked(*tokens: str) -> Callable[[Token, Purpose], bool]:
 
 
 @pytest.mark.parametrize(
-    "error", [None, DOWN, REFUSED, TokenFetchError("busy", retry_after=30, answered=True)]
+    "error", [None, DOWN, REFUSED, TokenFetchError("busy", retry_after=30, has_reply=True)]
 )
 @pytest.mark.parametrize("delay", [0.0, 3.0, 60.0])
 @virtually

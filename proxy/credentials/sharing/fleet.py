@@ -284,7 +284,7 @@ class FleetSharing:
         delay = retry_delay(error, failures, remaining, self._policy.uniform)
         confirmed = False
         try:
-            if error.answered:
+            if error.has_reply:
                 kind, brief = ("refused", 0.0) if error.permanent else ("busy", min(BUSY_SECONDS, delay))
                 pauses = _ms(delay), _ms(brief), _ms(WITNESS_SECONDS + delay)
                 confirmed = bool(await self._run(flight, FAIL, lease.owner, self._process, kind, *pauses))
@@ -297,7 +297,7 @@ class FleetSharing:
             error.reason,
             permanent=error.permanent,
             retry_after=delay + BUSY_SECONDS / 2,
-            answered=error.answered,
+            has_reply=error.has_reply,
             certain=error.certain and (confirmed or failures >= CERTAIN_FAILURES),
         )
 

@@ -13,7 +13,7 @@ class TokenFetchError(Exception):
             text of a reply.
         permanent: The issuer refuses the request. It is sent again, but callers receive a different error.
         retry_after: The delay in seconds that the issuer asks for.
-        answered: Whether there was a response, from the issuer or an intermediary. If two processes receive
+        has_reply: Whether there was a response, from the issuer or an intermediary. If two processes receive
             one, it applies to the whole fleet; a broken connection concerns only one process.
         certain: Whether a refusal is known to come from the issuer itself.
     """
@@ -24,14 +24,14 @@ class TokenFetchError(Exception):
         *,
         permanent: bool = False,
         retry_after: float | None = None,
-        answered: bool = False,
+        has_reply: bool = False,
         certain: bool = True,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.permanent = permanent
         self.retry_after = retry_after
-        self.answered = answered
+        self.has_reply = has_reply
         self.certain = certain
 
 

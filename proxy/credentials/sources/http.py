@@ -108,7 +108,7 @@ class HttpTokenSource:
             if len(body) > REPLY_BYTES_MAX:
                 if response.is_success:
                     raise TokenFetchError(
-                        f"the reply of {self._endpoint} is too large: check the URL", answered=True
+                        f"the reply of {self._endpoint} is too large: check the URL", has_reply=True
                     )
                 break  # the status is enough
         return bytes(body)
@@ -172,16 +172,16 @@ class HttpTokenSource:
         success = section.success
         if success is not None and reply.find(success.path) != success.equals:
             fault = success_fault(reply, success.path, success.equals)
-            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", answered=True)
+            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", has_reply=True)
         token = self._token_of(reply)
         if not is_token(token):
             place = section.token_header or section.token or "its text"
             fault = token_fault(reply, place, in_body=section.token_header is None and not section.token_text)
-            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", answered=True)
+            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", has_reply=True)
         expires = candidates_of(section.expires)
         over = life_over(expires, reply, token, section.max_ttl)
         if over is not None:
-            raise TokenFetchError(f"the reply of {self._endpoint} {over}", answered=True)
+            raise TokenFetchError(f"the reply of {self._endpoint} {over}", has_reply=True)
         lifetime = read_lifetime(expires, reply, token, section.max_ttl)
         doubt = doubt_lifetime(
             expires, reply, token, default_ttl=section.default_ttl, max_ttl=section.max_ttl
@@ -204,7 +204,7 @@ class HttpTokenSource:
             f"{self._endpoint} {status_fault(reply)}",
             permanent=permanent,
             retry_after=None if permanent else _retry_after(reply.headers.get("retry-after")),
-            answered=reply.status not in _PROXY_STATUSES,
+            has_reply=reply.status not in _PROXY_STATUSES,
         )
 
     def _token_of(self, reply: Reply) -> Any:

@@ -109,7 +109,7 @@ async def test_a_network_failure_affects_only_its_member(store: RedisServer) -> 
     assert issuer.fetches == 1
 
 
-@pytest.mark.parametrize("said", [REFUSED, BUSY, TokenFetchError("busy", retry_after=60, answered=True)])
+@pytest.mark.parametrize("said", [REFUSED, BUSY, TokenFetchError("busy", retry_after=60, has_reply=True)])
 async def test_a_refusal_of_one_member_does_not_stop_the_others(
     store: RedisServer, said: TokenFetchError
 ) -> None:
@@ -144,7 +144,7 @@ async def test_a_refusal_of_two_members_pauses_all(
 async def test_a_retry_after_received_by_two_members_pauses_all(
     store: RedisServer,
 ) -> None:
-    issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=120, answered=True))
+    issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=120, has_reply=True))
     async with fleet_of(4, store.url, issuer) as members:
         for _ in range(3):
             errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))

@@ -36,7 +36,7 @@ def reply(body: Any, *, dated: bool = True) -> Reply:
 def test_a_life_that_is_not_positive_is_a_failed_fetch(source: HttpTokenSource, life: Any) -> None:
     with pytest.raises(TokenFetchError, match=r"has expired .*\"life\" as seconds") as caught:
         source.read(reply({"t": "token", "life": life}))
-    assert caught.value.answered
+    assert caught.value.has_reply
 
 
 @pytest.mark.parametrize(
