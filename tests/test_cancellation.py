@@ -125,8 +125,8 @@ async def waits_for_redis(home: Path) -> AsyncIterator[dict[str, Wait]]:
 @pytest.mark.parametrize("name", ["a command", "a script", "a count", "a feed", "a flight"])
 async def test_a_wait_for_redis_ends_when_it_is_cancelled(name: str, tmp_path: Path) -> None:
     async with waits_for_redis(tmp_path) as waits:
-        # Each round leaves connections that Redis has yet to accept. If its queue is full, connecting to a Unix
-        # socket fails; Redis answers a command after it has accepted what came before.
+        # Each round leaves connections that Redis has yet to accept. If its queue is full, connecting to a
+        # Unix socket fails; Redis answers a command after it has accepted what came before.
         await cancel_at_any_moment(waits[name], settle=waits["a command"])
 
 
