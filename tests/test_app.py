@@ -1,11 +1,13 @@
 """Policies that walk everything: each route is guarded or marked, each error has an envelope."""
 
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from quart import Quart
 
-from proxy import errors
+from proxy import blueprints, errors
 from proxy.access import is_public
 from proxy.app import check_request, create_app, finish_headers, identify
 from proxy.errors import ErrorEnvelope, ProxyError
@@ -40,6 +42,28 @@ def test_no_other_route_is_public(app: Quart) -> None:
         str(rule) for rule in app.url_map.iter_rules() if is_public(app.view_functions[rule.endpoint])
     }
     assert open_rules == PUBLIC | {f"/status{path}" for path in OF_THE_STATUS_PAGE}
+
+
+def test_the_map_of_routes_names_the_module_of_each_path(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.toml"
+    more = "[chat]\n"
+    path.write_text(
+        SETTINGS.format(key="sk-x", upstream="http://127.0.0.1:1", credential=STATIC, options="", more=more)
+    )
+    app = create_app(load_settings(path, {}))
+    rows = re.findall(r"^(/\S*) +(\w+)\.py\b", blueprints.__doc__ or "", re.MULTILINE)
+    bare_paths = 0
+    for rule in app.url_map.iter_rules():
+        module = app.view_functions[rule.endpoint].__module__.rpartition(".")[2]
+        path_of_rule = rule.rule.removeprefix("/agent/api/llm_proxy")
+        if path_of_rule.startswith("/<any("):  # OpenAI's paths without /v1
+            assert module == "llm_proxy"
+            bare_paths += 1
+            continue
+        matches = [row for row in rows if fnmatchcase(path_of_rule, row[0])]
+        assert max(matches, key=lambda row: len(row[0]))[1] == module, rule.rule
+    assert bare_paths == 4
+    assert all((Path(blueprints.__file__).parent / f"{module}.py").exists() for _, module in rows)
 
 
 def test_the_routes_of_the_original_exist_one_to_one(app: Quart) -> None:
