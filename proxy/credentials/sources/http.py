@@ -207,7 +207,7 @@ class HttpTokenSource:
             has_reply=reply.status not in _PROXY_STATUSES,
         )
 
-    def _token_of(self, reply: Reply) -> Any:
+    def _token_of(self, reply: Reply) -> object:
         section = self._section
         if section.token_header is not None:
             return reply.headers.get(section.token_header.lower())
