@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, FlightContext
@@ -247,10 +247,11 @@ class FleetSharing:
             for _ in range(math.ceil(self._policy.fetch_timeout / LOOK_SECONDS)):
                 read_at = self._clock()
                 reply = await self._run(flight, LOOK, lease.owner, flight.seen)
-                if reply:
-                    found = self._open(flight, reply[0], read_at, reply[1] / 1000)
-                    if found is not None:
-                        return found
+                match reply:
+                    case [bytes(raw), int(remaining)]:
+                        found = self._open(flight, raw, read_at, remaining / 1000)
+                        if found is not None:
+                            return found
                 await asyncio.sleep(LOOK_SECONDS)
         return None
 
@@ -301,7 +302,7 @@ class FleetSharing:
             certain=error.certain and (confirmed or failures >= CERTAIN_FAILURES),
         )
 
-    async def _run(self, flight: _Flight, script: str, *arguments: str | int | bytes) -> Any:
+    async def _run(self, flight: _Flight, script: str, *arguments: str | int | bytes) -> object:
         """Run a script within the remaining Redis time of the flight.
 
         Raises:
