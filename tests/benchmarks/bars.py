@@ -15,7 +15,7 @@ class Bar:
     highest: float
 
 
-BARS: Final = (Bar("chat", "x_floor", 3.5), Bar("paced-500x30", "x_nginx", 12.0))
+BARS: Final = (Bar("chat", "x_floor", 2.0), Bar("paced-500x30", "x_nginx", 6.5))
 
 
 def verdicts(report: Report) -> list[str]:

@@ -106,8 +106,13 @@ class Nginx(Target):
         return output(find_nginx(), "-v").rpartition(" ")[2].replace("/", " ")
 
     def pids(self) -> list[int]:
-        """Return the processes of the workers, because the master only supervises."""
-        return children(self.process.pid)
+        """Return the processes of the workers: the master only supervises, and the loader of a cache exits."""
+        return [pid for pid in children(self.process.pid) if b"worker" in _title(pid)]
+
+
+def _title(pid: int) -> bytes:
+    """Return the title of a process; nginx sets a different one in each kind of process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 class Floor(Target):
