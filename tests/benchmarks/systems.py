@@ -106,7 +106,7 @@ class Nginx(Target):
         return output(find_nginx(), "-v").rpartition(" ")[2].replace("/", " ")
 
     def pids(self) -> list[int]:
-        """Return the processes of the workers: the master only supervises, and the loader of a cache exits."""
+        """Return the workers: the master only supervises, and the loader of a cache exits."""
         return [pid for pid in children(self.process.pid) if b"worker" in _title(pid)]
 
 
