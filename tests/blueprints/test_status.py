@@ -235,10 +235,10 @@ async def test_it_shows_who_called_and_how_that_ended(gateway: RunningGateway, r
             assert (await caller.answer()).status == 400
         await until(lambda: len(proxy.exchanges) == 2)
         _, html = await ask(proxy, "GET", "/status", WITH_KEY)
-        assert '<th scope="row">tester</th>' in html
+        assert '<th scope="row" role="rowheader">tester</th>' in html
         assert "find-me-1" in html
         assert "<code>2xx</code> 1" in html
-        assert re.search("left of (5 min|4 min 59 s)", html)
+        assert re.search(r"left of (5\smin|4\smin\s59\ss)", html)
         assert "no streams" not in html
         for secret in (KEY, STATUS_KEY, "demo-secret"):
             assert secret not in html

@@ -141,6 +141,8 @@ async def test_a_silent_answer_is_polled_with_growing_pauses_until_it_ends(stage
     await page.page.clock.install()
     await page.page.reload()
     await page.connected()
+    now = await page.page.evaluate("Date.now()")
+    await page.page.clock.pause_at(now / 1000 + 60)  # from here on time passes only as the test says
     stage.chat.ask("一")
     await page.in_state("waiting")
     stage.chat.asked = 0
