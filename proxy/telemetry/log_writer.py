@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -81,9 +82,10 @@ class LogWriter(io.TextIOBase):
 
     def _write_all(self) -> None:
         while not self._abandoned and (batch := self._next()):
-            if not self._write_batch(b"".join(batch)):
-                with self._changed:
-                    self.dropped += len(batch)
+            for lines in _atomic_writes(batch):
+                if not self._write_batch(b"".join(lines)):
+                    with self._changed:
+                        self.dropped += len(lines)
         if self._target is not None:
             os.close(self._target)
 
@@ -117,6 +119,18 @@ class LogWriter(io.TextIOBase):
                 time.sleep(_PAUSE_SECONDS)
                 return False
         return not view
+
+
+def _atomic_writes(batch: list[bytes]) -> Iterator[list[bytes]]:
+    """Group lines so that a pipe takes each group as a whole: several workers write to the same one."""
+    lines, size = list[bytes](), 0
+    for line in batch:
+        if lines and size + len(line) > select.PIPE_BUF:
+            yield lines
+            lines, size = [], 0
+        lines.append(line)
+        size += len(line)
+    yield lines
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:

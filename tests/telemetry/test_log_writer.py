@@ -64,6 +64,28 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     assert all(line in {"a" * 500, "b" * 500, "c" * 500, "d" * 500} for line in lines)
 
 
+def test_workers_that_share_a_full_pipe_do_not_mix_their_lines() -> None:
+    reading, writing = os.pipe()
+    lines = {letter: f"{letter * 299}\n" for letter in "ab"}
+    count = 1000  # more than the pipe holds
+
+    def work(letter: str) -> None:
+        with os.fdopen(os.dup(writing), "w") as stream, writing_to(stream) as writer:
+            for _ in range(count):
+                writer.write(lines[letter])
+            writer.finish(PATIENCE)
+
+    workers = [threading.Thread(target=work, args=[letter]) for letter in lines]
+    for worker in workers:
+        worker.start()
+    os.close(writing)
+    with os.fdopen(reading) as log:
+        found = log.readlines()
+    for worker in workers:
+        worker.join()
+    assert sorted(found) == sorted(line for line in lines.values() for _ in range(count))
+
+
 def test_an_unread_pipe_blocks_nothing_and_its_losses_are_counted() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb"):
