@@ -69,16 +69,16 @@ def test_workers_that_share_a_full_pipe_do_not_mix_their_lines() -> None:
     lines = {letter: f"{letter * 299}\n" for letter in "ab"}
     count = 1000  # more than the pipe holds
 
-    def work(letter: str) -> None:
-        with os.fdopen(os.dup(writing), "w") as stream, writing_to(stream) as writer:
+    def work(letter: str, descriptor: int) -> None:
+        with os.fdopen(descriptor, "w") as stream, writing_to(stream) as writer:
             for _ in range(count):
                 writer.write(lines[letter])
             writer.finish(PATIENCE)
 
-    workers = [threading.Thread(target=work, args=[letter]) for letter in lines]
+    workers = [threading.Thread(target=work, args=[letter, os.dup(writing)]) for letter in lines]
+    os.close(writing)
     for worker in workers:
         worker.start()
-    os.close(writing)
     with os.fdopen(reading) as log:
         found = log.readlines()
     for worker in workers:
