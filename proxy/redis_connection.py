@@ -8,7 +8,7 @@ operation instead.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from redis.asyncio.client import PubSub
@@ -30,8 +30,11 @@ CONNECTIONS_MAX: Final = 200
 """More than all users of the pool need together, because a full pool fails at once."""
 
 
+_Reply = TypeVar("_Reply")
+
+
 class StoreUnavailable(Exception):
-    """Redis cannot be reached, is too slow, or rejects access."""
+    """Redis cannot be reached, is too slow, rejects access, or sends a reply that its command cannot have."""
 
     access_denied = False
     """Whether Redis answers, but does not accept the user or the password."""
@@ -62,8 +65,8 @@ class RedisConnection:
             async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
                 yield
 
-    async def run(self, *command: str | int | bytes) -> Any:
-        """Run one command and return its result, whose type depends on the command.
+    async def run(self, *command: str | int | bytes) -> object:
+        """Run one command and return its reply; `expect` checks the form.
 
         Raises:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
@@ -73,8 +76,8 @@ class RedisConnection:
 
     async def run_script(
         self, script: str, keys: Sequence[str], *arguments: str | int | bytes, within: float | None = None
-    ) -> Any:
-        """Run a Lua script, which is atomic in Redis, and return its result.
+    ) -> object:
+        """Run a Lua script, which is atomic in Redis, and return its reply; `expect` checks the form.
 
         Args:
             keys: The keys that it reads or writes.
@@ -101,9 +104,29 @@ class RedisConnection:
                 for sentinel in self._sentinels:
                     await sentinel.aclose()
 
-    async def _execute(self, seconds: float | None, *command: str | int | bytes) -> Any:
+    async def _execute(self, seconds: float | None, *command: str | int | bytes) -> object:
         async with self.bounded(seconds):
             return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # no types
+
+
+def expect(form: type[_Reply], reply: object) -> _Reply:
+    """Return a reply of Redis, which must have this type.
+
+    Raises:
+        StoreUnavailable: It has another type, so that something other than Redis has sent it.
+    """
+    if not isinstance(reply, form):
+        raise StoreUnavailable(f"a reply is {type(reply).__name__}, not {form.__name__}; check redis_url")
+    return reply
+
+
+def expect_list(form: type[_Reply], reply: object) -> list[_Reply]:
+    """Return a reply of Redis, which must be a list of this type.
+
+    Raises:
+        StoreUnavailable: See `expect`.
+    """
+    return [expect(form, item) for item in expect(list, reply)]
 
 
 @contextlib.contextmanager

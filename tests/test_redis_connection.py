@@ -13,7 +13,13 @@ import pytest
 from limits import parse
 
 from proxy.access.counting import Counting
-from proxy.redis_connection import CONCURRENT_COMMANDS_MAX, RedisConnection, StoreUnavailable
+from proxy.redis_connection import (
+    CONCURRENT_COMMANDS_MAX,
+    RedisConnection,
+    StoreUnavailable,
+    expect,
+    expect_list,
+)
 from proxy.settings import Shared
 from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer, redis_server
@@ -46,6 +52,15 @@ async def test_a_command_and_a_script_return_the_reply_of_redis(store: RedisServ
         assert await redis.run_script("return {KEYS[1], ARGV[1]}", ["a"], "b") == [b"a", b"b"]
 
 
+async def test_a_reply_of_another_form_is_reported_without_its_text() -> None:
+    assert (expect(int, 7), expect_list(bytes, [b"a"])) == (7, [b"a"])
+    with pytest.raises(StoreUnavailable, match=r"^a reply is bytes, not int; check redis_url$"):
+        expect(int, b"canary")
+    for strange in (b"canary", ["canary"]):
+        with pytest.raises(StoreUnavailable):
+            expect_list(bytes, strange)
+
+
 async def test_an_error_names_only_its_kind(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         with pytest.raises(StoreUnavailable, match=r"^unix:///[^ ]+: ResponseError; look at Redis's log$"):
@@ -57,7 +72,7 @@ async def test_a_connection_that_redis_closed_meanwhile_is_replaced(store: Redis
         await redis.run("PING")
         await other.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         async with asyncio.timeout(PATIENCE):
-            while (await other.run("CLIENT", "LIST")).count(b"\n") > 1:
+            while expect(bytes, await other.run("CLIENT", "LIST")).count(b"\n") > 1:
                 pass
         assert await redis.run("INCRBY", "counter", 1) == 1
 
@@ -65,8 +80,8 @@ async def test_a_connection_that_redis_closed_meanwhile_is_replaced(store: Redis
 async def test_commands_over_the_connection_limit_wait(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         done = await asyncio.gather(*(redis.run("INCRBY", "counter", 1) for _ in range(200)))
-        assert sorted(done) == [*range(1, 201)]
-        assert (await redis.run("CLIENT", "LIST")).count(b"\n") <= CONCURRENT_COMMANDS_MAX
+        assert sorted(expect_list(int, done)) == [*range(1, 201)]
+        assert expect(bytes, await redis.run("CLIENT", "LIST")).count(b"\n") <= CONCURRENT_COMMANDS_MAX
 
 
 async def test_a_silent_redis_times_out_and_closing_does_not_wait_for_it(

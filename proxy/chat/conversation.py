@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxy.credentials.sharing.record import Seal, SealBroken
-from proxy.redis_connection import NAMESPACE, RedisConnection
+from proxy.redis_connection import NAMESPACE, RedisConnection, expect_list
 from proxy.telemetry import get_logger
 
 TURNS_SECONDS: Final = 3600.0
@@ -140,7 +140,7 @@ class RedisConversation:
         """
         key = _key(channel)
         turns = []
-        for sealed in await self._redis.run("LRANGE", key, 0, -1):
+        for sealed in expect_list(bytes, await self._redis.run("LRANGE", key, 0, -1)):
             try:
                 prompt, answer = json.loads(self._seal.open(sealed, key))
             except (SealBroken, ValueError):

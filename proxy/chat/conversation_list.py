@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from proxy.chat.conversation import CONVERSATIONS_MAX
 from proxy.credentials.sharing.record import Seal, SealBroken
-from proxy.redis_connection import NAMESPACE, RedisConnection
+from proxy.redis_connection import NAMESPACE, RedisConnection, expect_list
 from proxy.telemetry import get_logger
 
 LISTED_MAX: Final = 200
@@ -176,7 +176,8 @@ class RedisConversationList:
         """Return the conversations of a session, the latest first, without those that no key decrypts."""
         titles, recent = _keys(session)
         found = []
-        for channel, at, sealed in await self._redis.run_script(_READ, [titles, recent], self._expire_ms):
+        reply = await self._redis.run_script(_READ, [titles, recent], self._expire_ms)
+        for channel, at, sealed in expect_list(list, reply):
             name = channel.decode()
             try:
                 title = self._seal.open(sealed or b"", _place(titles, name)).decode()

@@ -37,7 +37,7 @@ from proxy.chat.event import START, Event, Position, format_id, parse_id
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.redis_leases import HOLDS_LEASE, LEASES, RedisLeases, ended_key, lease_key
 from proxy.chat.states import is_unfinished
-from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
+from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable, expect, expect_list
 from proxy.telemetry import get_logger
 
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -193,14 +193,14 @@ class Backlog:
             LeaseLost: The lease is another's.
         """
         keys = (*_keys(channel), lease_key(channel), LEASES, ended_key(channel, holder or ""))
-        answer: bytes | None = await self._redis.run_script(
+        reply = await self._redis.run_script(
             _PUBLISH, keys,
             nonce, *event.envelope_parts(), channel, *self._limits, mark or "", int(again), holder or "",
             self._leases.milliseconds,
         )  # fmt: skip
-        if answer is None:
+        if reply is None:
             raise LeaseLost
-        return answer.decode()
+        return expect(bytes, reply).decode()
 
     async def end_lapsed(self, channel: str, events: Sequence[Event]) -> bool:
         """Publish the end of a dialogue whose lease has lapsed, and release the lease.
@@ -225,8 +225,9 @@ class Backlog:
             StoreUnavailable: Redis did not answer.
         """
         keys = (*_keys(source)[:2], *_keys(target))
-        later = await self._redis.run_script(_COPY, keys, format_id(before), self._limits[2])
-        return None if later < 0 else int(later)
+        reply = await self._redis.run_script(_COPY, keys, format_id(before), self._limits[2])
+        later = expect(int, reply)
+        return None if later < 0 else later
 
     async def reopen(self, channel: str, last: Position) -> None:
         """Make sure that an unfinished dialogue has a lease; see `RedisLeases.reopen`.
@@ -245,8 +246,8 @@ class Backlog:
             StoreUnavailable: Redis did not answer.
         """
         start = f"({format_id(position)}"
-        entries = await self._redis.run("XRANGE", _keys(channel)[0], start, "+", "COUNT", limit)
-        return [self._read(*entry) for entry in entries]
+        reply = await self._redis.run("XRANGE", _keys(channel)[0], start, "+", "COUNT", limit)
+        return [self._read(*entry) for entry in expect_list(tuple, reply)]
 
     async def newest(self, channel: str) -> Position:
         """Return the position of the last entry.
@@ -254,7 +255,8 @@ class Backlog:
         Raises:
             StoreUnavailable: Redis did not answer.
         """
-        entries = await self._redis.run("XREVRANGE", _keys(channel)[0], "+", "-", "COUNT", 1)
+        reply = await self._redis.run("XREVRANGE", _keys(channel)[0], "+", "-", "COUNT", 1)
+        entries = expect_list(tuple, reply)
         return self._read(*entries[0])[0] if entries else START
 
     async def has_events(self, channel: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Final, Literal, cast
 from proxy.chat.channels import OWNED_SECONDS, RENEW_SECONDS, Ownership, StopReason, is_channel_name
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.redis_leases import LOST, STOPPING, RedisLeases
-from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
+from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable, expect
 from proxy.telemetry import get_logger
 
 STOPS: Final = f"{NAMESPACE}:chat:stops"
@@ -88,10 +88,10 @@ class RedisChannels:
         if not is_channel_name(channel):
             return "taken"
         hashed = hashlib.sha256(session.encode()).hexdigest()
-        answer: bytes = await self._redis.run_script(
+        reply = await self._redis.run_script(
             OWNERSHIP, [_key(channel, "owner")], hashed, self._owned_ms, purpose
         )
-        return cast(Ownership, answer.decode())
+        return cast(Ownership, expect(bytes, reply).decode())
 
     async def owned(self, channel: str) -> bool:
         """Return whether a channel has an owner.

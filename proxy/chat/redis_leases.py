@@ -11,7 +11,7 @@ end answers.
 
 from typing import Final
 
-from proxy.redis_connection import NAMESPACE, RedisConnection
+from proxy.redis_connection import NAMESPACE, RedisConnection, expect, expect_list
 
 LEASES: Final = f"{NAMESPACE}:chat:leases"
 LEASE_SECONDS: Final = 4.0
@@ -119,7 +119,7 @@ class RedisLeases:
     async def renew(self, channel: str, holder: str) -> int:
         """Renew a lease: `LOST`, `STOPPING` if a stop was requested, or another number."""
         keys = (lease_key(channel), LEASES, ended_key(channel, holder))
-        return int(await self._redis.run_script(_RENEW, keys, holder, channel, self.milliseconds))
+        return expect(int, await self._redis.run_script(_RENEW, keys, holder, channel, self.milliseconds))
 
     async def release(self, channel: str, holder: str) -> None:
         """Release a lease, if this holder has it."""
@@ -147,8 +147,8 @@ class RedisLeases:
 
     async def lapsed(self) -> list[str]:
         """Return channels whose leases have lapsed."""
-        found: list[bytes] = await self._redis.run_script(_LAPSED, [LEASES], LAPSED_BATCH_MAX)
-        return [channel.decode() for channel in found]
+        reply = await self._redis.run_script(_LAPSED, [LEASES], LAPSED_BATCH_MAX)
+        return [channel.decode() for channel in expect_list(bytes, reply)]
 
 
 def lease_key(channel: str) -> str:

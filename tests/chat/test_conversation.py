@@ -2,6 +2,7 @@
 
 from proxy.chat.conversation import MemoryConversation, RedisConversation, Turn
 from proxy.credentials.sharing.record import Seal
+from proxy.redis_connection import expect, expect_list
 from tests.chat.conftest import OpenStores, open_redis, processes, shared
 from tests.redis_server import RedisServer
 
@@ -55,16 +56,16 @@ async def test_no_turns_are_stored_if_the_limit_is_zero(store: RedisServer) -> N
 async def test_turns_in_redis_are_encrypted_and_expire(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
         await process.conversation.append("c", Turn("prompt canary", "answer canary"))
-        (key,) = await redis.run("KEYS", "*")
-        (sealed,) = await redis.run("LRANGE", key, 0, -1)
+        (key,) = expect_list(bytes, await redis.run("KEYS", "*"))
+        (sealed,) = expect_list(bytes, await redis.run("LRANGE", key, 0, -1))
         assert b"canary" not in sealed
-        assert 0 < await redis.run("PTTL", key) <= 3_600_000
+        assert 0 < expect(int, await redis.run("PTTL", key)) <= 3_600_000
 
 
 async def test_a_turn_that_no_key_decrypts_is_skipped(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
         await process.conversation.append("other", TURNS[0])
-        (moved,) = await redis.run("LRANGE", "llm-token-proxy:{other}:turns", 0, -1)
+        (moved,) = expect_list(bytes, await redis.run("LRANGE", "llm-token-proxy:{other}:turns", 0, -1))
         for strange in (b"not sealed", moved):
             await redis.run("RPUSH", "llm-token-proxy:{c}:turns", strange)
         await process.conversation.append("c", TURNS[1])

@@ -10,6 +10,7 @@ from proxy.chat.conversation_list import (
     RedisConversationList,
 )
 from proxy.credentials.sharing.record import Seal
+from proxy.redis_connection import expect, expect_list
 from tests.chat.conftest import OpenStores, open_redis, processes, shared
 from tests.pace import PATIENCE
 from tests.redis_server import RedisServer
@@ -78,12 +79,13 @@ async def test_in_memory_old_conversations_and_lists_are_dropped() -> None:
 async def test_titles_in_redis_are_encrypted_and_expire(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
         await process.conversations.note("session-canary", "a", "title canary")
-        for key in await redis.run("KEYS", "*"):
+        for key in expect_list(bytes, await redis.run("KEYS", "*")):
             assert b"canary" not in key
-            assert 0 < await redis.run("PTTL", key) <= 3_600_000
+            assert 0 < expect(int, await redis.run("PTTL", key)) <= 3_600_000
             if key.endswith(b":titles"):
-                assert b"canary" not in await redis.run("HGET", key, "a")
-                await redis.run("HSET", key, "b", await redis.run("HGET", key, "a"))
+                sealed = expect(bytes, await redis.run("HGET", key, "a"))
+                assert b"canary" not in sealed
+                await redis.run("HSET", key, "b", sealed)
         assert not await process.conversations.rename("session-canary", "c", "x")
         await process.conversations.note("session-canary", "b", "x")  # its title was moved there
         assert await titles(process.conversations, "session-canary") == [("a", "title canary")]

@@ -17,7 +17,7 @@ from proxy.chat.event import Event
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.redis_broker import Backlog, RedisBroker
 from proxy.chat.redis_leases import RedisLeases
-from proxy.redis_connection import RedisConnection, StoreUnavailable
+from proxy.redis_connection import RedisConnection, StoreUnavailable, expect, expect_list
 from tests.chat.conftest import open_process, open_redis, processes, shared
 from tests.chat.readers import is_silent, take, take_data
 from tests.loopback import until
@@ -129,9 +129,9 @@ async def test_stored_and_published_events_are_readable_for_other_services(store
         await listening.aclose()  # type: ignore[no-untyped-call]
         data = {"data": {"message": "x"}, "type": "message_event"}
         assert json.loads(message["data"]) == {**data, "id": name}
-        ((entry, fields),) = await redis.run("XRANGE", "sse:c", "-", "+")
+        ((entry, fields),) = expect_list(tuple, await redis.run("XRANGE", "sse:c", "-", "+"))
         assert (entry.decode(), json.loads(fields[b"d"])) == (name, data)
-        assert 3_500_000 < await redis.run("PTTL", "sse:c") <= 3_600_000
+        assert 3_500_000 < expect(int, await redis.run("PTTL", "sse:c")) <= 3_600_000
 
 
 async def test_a_process_has_one_subscriber_and_an_idle_channel_costs_redis_nothing(
@@ -142,8 +142,8 @@ async def test_a_process_has_one_subscriber_and_an_idle_channel_costs_redis_noth
             broker.subscribe(f"c{number}", None) for number in range(20) for broker in brokers(here, there)
         ]
         await asyncio.gather(*(reader.__aenter__() for reader in readers))
-        assert (await redis.run("CLIENT", "LIST", "TYPE", "pubsub")).count(b"\n") == 2
-        assert len(await redis.run("PUBSUB", "CHANNELS", "c*")) == 20
+        assert expect(bytes, await redis.run("CLIENT", "LIST", "TYPE", "pubsub")).count(b"\n") == 2
+        assert len(expect(list, await redis.run("PUBSUB", "CHANNELS", "c*"))) == 20
         await asyncio.gather(*(reader.__aexit__(None, None, None) for reader in readers))
         async with asyncio.timeout(PATIENCE):
             while await redis.run("PUBSUB", "CHANNELS", "c*"):

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.chat.redis_channels import STOPS, RedisChannels
 from proxy.chat.redis_leases import LEASES, RedisLeases
-from proxy.redis_connection import StoreUnavailable
+from proxy.redis_connection import StoreUnavailable, expect
 from tests.chat.conftest import open_redis, processes, shared, stopped
 from tests.pace import PATIENCE
 from tests.redis_server import RedisServer
@@ -19,7 +19,7 @@ async def test_over_redis_use_keeps_a_channel_owned(store: RedisServer) -> None:
         key = "llm-token-proxy:{c}:owner"
         await redis.run("PEXPIRE", key, 10_000)
         assert await channels.claim("c", "first")
-        assert await redis.run("PTTL", key) > 50_000
+        assert expect(int, await redis.run("PTTL", key)) > 50_000
         await redis.run("DEL", key)
         assert await channels.claim("c", "second")
 
@@ -45,11 +45,11 @@ async def test_a_running_dialogue_renews_its_lease(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, feed):
         channels = RedisChannels(redis, feed, RedisLeases(redis, seconds=60), renew=0.01)
         assert await channels.begin("c")
-        taken = float(await redis.run("ZSCORE", LEASES, "c"))
+        taken = expect(float, await redis.run("ZSCORE", LEASES, "c"))
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(stopped(channels, "c"))
             async with asyncio.timeout(PATIENCE):
-                while float(await redis.run("ZSCORE", LEASES, "c")) <= taken:
+                while expect(float, await redis.run("ZSCORE", LEASES, "c")) <= taken:
                     pass
             waiting.cancel()
 
