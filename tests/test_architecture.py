@@ -64,13 +64,13 @@ PRIVATE_BUT_USED: Final = {
 """Attributes of libraries whose names begin with an underscore. Do not add to them."""
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    """Yield every module of the package by its path, with its syntax tree."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
-
-
-MODULES: Final = dict(modules())
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Return every module of the package by its path, with its syntax tree."""
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def test_the_import_contracts_hold() -> None:
@@ -101,7 +101,7 @@ def contract(name: str) -> dict[str, Any]:
 
 
 def test_every_third_party_library_is_in_the_contract() -> None:
-    libraries = set[str]().union(*map(libraries_of, MODULES.values()))
+    libraries = set[str]().union(*map(libraries_of, modules().values()))
     assert libraries == {*contract("Only listed modules import a third-party library")["forbidden_modules"]}
 
 
@@ -122,7 +122,7 @@ def imports_by_row(rows: Collection[str]) -> dict[str, tuple[str, ...]]:
     layers: list[str] = [*reversed(contract("Imports point down")["layers"])]
     numbers = {name: str(place) for place, names in enumerate(layers) for name in re.findall(r"\w+", names)}
     own, libraries = {row: set[str]() for row in rows}, {row: set[str]() for row in rows}
-    for path, tree in MODULES.items():
+    for path, tree in modules().items():
         inside = path.removeprefix("proxy/")
         row = max(
             (row for row in rows if inside == row or (row.endswith("/") and inside.startswith(row))),
@@ -162,7 +162,7 @@ def test_what_the_architecture_says_where_to_look_exists() -> None:
         f"{path}: {name}"
         for path, after in places
         for name in re.findall(r"\w+", after.replace(" and ", " "))
-        if name not in names(MODULES[path])
+        if name not in names(modules()[path])
     ] == []
 
 
@@ -171,7 +171,7 @@ def test_importing_has_no_effect() -> None:
 
 
 def test_every_module_has_a_docstring() -> None:
-    assert [path for path, tree in MODULES.items() if not ast.get_docstring(tree)] == []
+    assert [path for path, tree in modules().items() if not ast.get_docstring(tree)] == []
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_every_module_has_a_docstring() -> None:
 def test_docstrings_use_the_words_of_the_glossary(forbidden: str, exempt: tuple[str, ...]) -> None:
     assert [
         f"{path}: {found[0]}"
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         if not path.startswith(exempt)
         for text in docstrings(tree)
         for found in re.finditer(forbidden, text, re.IGNORECASE)
@@ -212,7 +212,7 @@ NAMED_REFUSE: Final = {
 def test_names_and_log_events_use_the_words_of_the_glossary() -> None:
     with_word = {
         name
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         if not path.startswith(("proxy/credentials/", "proxy/recipe/", "proxy/cli/recipe.py"))
         for name in names(tree)
         if "refus" in name.lower()
@@ -232,7 +232,7 @@ def test_no_variable_calls_a_response_an_answer() -> None:
     )
     assert [
         f"{path}:{node.lineno}"
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         if path.startswith((*relay, "proxy/blueprints/exchange.py", "proxy/blueprints/realtime.py"))
         for node in ast.walk(tree)
         if isinstance(node, ast.Name | ast.arg) and {*names(node)} & {"answer", "answers"}
@@ -264,7 +264,7 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
 def test_each_ignored_type_error_has_a_code_and_a_reason() -> None:
     assert [
         f"{path}:{number}"
-        for path in MODULES
+        for path in modules()
         for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1)
         if "type: ignore" in line and not re.search(r"# type: ignore\[[a-z,-]+\]  # \w", line)
     ] == []
@@ -273,7 +273,7 @@ def test_each_ignored_type_error_has_a_code_and_a_reason() -> None:
 def test_each_broad_except_has_a_reason() -> None:
     assert [
         f"{path}:{number + 1}"
-        for path in MODULES
+        for path in modules()
         for lines in [(ROOT / path).read_text(encoding="utf-8").splitlines()]
         for number, line in enumerate(lines)
         if re.match(r" *except (Base)?Exception\b", line) and "# " not in line + lines[number + 1]
@@ -283,7 +283,7 @@ def test_each_broad_except_has_a_reason() -> None:
 def test_docstrings_of_functions_do_not_begin_with_a_noun() -> None:
     assert [
         f"{path}:{node.lineno}"
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and re.match(r"(?:The|An?|What|How|Where|When)\b", ast.get_docstring(node) or "")
@@ -294,7 +294,7 @@ def test_docstrings_of_functions_do_not_begin_with_a_noun() -> None:
 def test_each_raised_error_in_a_docstring_has_a_sentence() -> None:
     assert [
         f"{path}: {line}"
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for raised in (ast.get_docstring(node) or "").partition("Raises:\n")[2:]
@@ -306,7 +306,7 @@ def test_each_raised_error_in_a_docstring_has_a_sentence() -> None:
 def test_there_are_no_globals() -> None:
     assert [
         f"{path}:{node.lineno}"
-        for path, tree in MODULES.items()
+        for path, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Global)
     ] == []
@@ -337,7 +337,7 @@ def task_groups_in(tree: ast.Module) -> set[str]:
 
 def test_tasks_start_in_task_groups() -> None:
     outside = Counter[str]()
-    for path, tree in MODULES.items():
+    for path, tree in modules().items():
         groups = task_groups_in(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in {"create_task", "ensure_future"}:
@@ -359,7 +359,7 @@ def private_names(tree: ast.AST, context: type[ast.expr_context]) -> Iterator[st
 
 def test_no_private_attribute_of_a_library_is_read() -> None:
     ours, used = set[str](), set[str]()
-    for tree in MODULES.values():
+    for tree in modules().values():
         ours |= {*private_names(tree, ast.Store)}
         used |= {*private_names(tree, ast.Load)}
         for node in ast.walk(tree):
@@ -373,7 +373,7 @@ def test_no_private_attribute_of_a_library_is_read() -> None:
 
 def library_classes() -> Iterator[tuple[type, type]]:
     """Yield each class of the package with each library class that it derives from."""
-    for path in MODULES:
+    for path in modules():
         module = importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
         for defined in vars(module).values():
             if inspect.isclass(defined) and defined.__module__ == module.__name__:

@@ -16,6 +16,7 @@ from typing import Final
 import uvloop
 
 from tests.benchmarks.bars import BARS, verdicts
+from tests.benchmarks.pages import keep
 from tests.benchmarks.peers import PEERS
 from tests.benchmarks.process import BenchError
 from tests.benchmarks.report import Report, Row, begin_report, summarize
@@ -170,8 +171,6 @@ def main(arguments: Sequence[str]) -> int:
     if options.json is not None:
         report.save(options.json)
     if options.keep:
-        from tests.benchmarks.pages import keep  # needs matplotlib
-
         keep(report, "peers" if options.peers else "bench")
     faults = verdicts(report) if options.check else []
     for fault in faults:

@@ -4,15 +4,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.benchmarks.report import Curve, Report
 from tests.benchmarks.tables import number
 from tests.benchmarks.words import Words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS: Final = ("chat", "burst", "paced-500x30")
 THEMES: Final = {
@@ -72,8 +72,11 @@ def draw_curve(curve: Curve, words: Words, theme: str, path: Path) -> None:
 
 
 @contextmanager
-def _picture(theme: str, height_inches: float, path: Path) -> Iterator[Figure]:
+def _picture(theme: str, height_inches: float, path: Path) -> Iterator["Figure"]:
     """Yield an empty figure, and write it at the end. Text stays text, in the fonts of the reader."""
+    import matplotlib as mpl  # takes a second, and the module is imported for its constants as well
+    from matplotlib.figure import Figure
+
     colour = THEMES[theme]["text"]
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
@@ -93,7 +96,7 @@ def _picture(theme: str, height_inches: float, path: Path) -> Iterator[Figure]:
 
 
 def _draw_panel(
-    axes: Axes, report: Report, scenario: str, systems: list[str], words: Words, colours: dict[str, str]
+    axes: "Axes", report: Report, scenario: str, systems: list[str], words: Words, colours: dict[str, str]
 ) -> None:
     costs = [report.figure(scenario, system, "cpu_us") for system in systems]
     widths = [1.0 if cost is None else max(cost.median, 1.0) for cost in costs]

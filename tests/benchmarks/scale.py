@@ -20,6 +20,7 @@ import uvloop
 from tests.benchmarks.__main__ import check_load, prepare_machine
 from tests.benchmarks.events import EventReader
 from tests.benchmarks.load import MalformedResponseError, connect
+from tests.benchmarks.pages import FOLDER, write_pages
 from tests.benchmarks.process import BenchError, cpu_ns, memory_mb
 from tests.benchmarks.report import Curve, Point, begin_report
 from tests.benchmarks.rounds import Tally, quantile
@@ -140,8 +141,6 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     if options.keep:
-        from tests.benchmarks.pages import FOLDER, write_pages  # needs matplotlib
-
         curve.save(FOLDER / "scale.json")
         write_pages()
     return int(any(point.faults for point in curve.points))
