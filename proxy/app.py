@@ -14,7 +14,7 @@ from proxy.asgi import Application, HttpRequest, RelaySteps, http_request, to_qu
 from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
 from proxy.config_snapshots import merge_settings
-from proxy.cors import allow_pages
+from proxy.cors import allow_pages, is_api_preflight
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
@@ -85,14 +85,13 @@ def _register_views(app: Quart, settings: Settings) -> None:
 
 def _register_checks(app: Application, settings: Settings) -> None:
     app.before_request(check_request)
-    if settings.cors is not None:  # Preflights are well-formed, and have no key.
+    if settings.cors is None:
+        app.relay_steps = RelaySteps(admit, reject)
+    else:  # Its library adds headers to the responses of Quart.
         allow_pages(app, settings.cors)
-    app.before_request(identify)
     app.after_request(finish_headers)
     for kind in (ProxyError, HTTPException, Exception):
         app.register_error_handler(kind, answer_error)
-    if settings.cors is None:  # Its library adds headers to the response of Quart.
-        app.relay_steps = RelaySteps(admit, reject)
 
 
 async def reload(app: Application, settings: Settings) -> None:
@@ -116,18 +115,22 @@ def _bound_bodies(app: Quart, settings: Settings) -> None:
 
 
 async def check_request() -> None:
-    """Reject a malformed request before anything else reads it."""
+    """Check a request that Quart handles; `[cors]` answers preflights, which have no key."""
     request, endpoint = http_request(), quart_request.endpoint
-    request.is_public = endpoint is not None and is_public(current_app.view_functions[endpoint])
-    request.exchange.record.quiet = request.is_public
-    check_http(request)
+    public = endpoint is not None and is_public(current_app.view_functions[endpoint])
+    request.exchange.record.quiet = public
+    is_unknown = endpoint is None  # the response is a 404 or 405
+    is_answered = request.exchange.services.settings.cors is not None and is_api_preflight()
+    await admit(request, needs_key=not (public or is_unknown or is_answered))
 
 
-def check_http(request: HttpRequest) -> None:
-    """Reject requests that two servers could read in two ways.
+async def admit(request: HttpRequest, *, needs_key: bool = True) -> None:
+    """Check a request, find its caller, and count it.
 
     Raises:
-        InvalidRequest
+        InvalidRequest: Two servers could read the request in two ways.
+        CallerError: The caller is unknown, or sends too many requests.
+        ServerOverloaded: The process is overloaded.
     """
     if request.has_two_framings:
         # RFC 9112 6.1: two framings may be an attempt to smuggle a request past one of two servers.
@@ -135,30 +138,10 @@ def check_http(request: HttpRequest) -> None:
             "both Content-Length and Transfer-Encoding are given", headers={"Connection": "close"}
         )
     check_target(request.raw_path, request.query_string)
-
-
-async def identify() -> None:
-    """Reject unknown callers, and callers who send too many requests."""
-    request = http_request()
-    if not request.is_public and quart_request.routing_exception is None:
-        await identify_caller(request)
-
-
-async def identify_caller(request: HttpRequest) -> None:
-    """Find the caller of a request, and count it.
-
-    Raises:
-        ProxyError: The caller is unknown, or sends too many requests.
-    """
-    access = request.exchange.services.access
-    caller = access.identify(request.raw_headers, request.peer, request.local_address)
-    await admit_caller(request.exchange, caller)
-
-
-async def admit(request: HttpRequest) -> None:
-    """Check a relayed request and identify its caller."""
-    check_http(request)
-    await identify_caller(request)
+    if needs_key:
+        access = request.exchange.services.access
+        caller = access.identify(request.raw_headers, request.peer, request.local_address)
+        await admit_caller(request.exchange, caller)
 
 
 async def finish_headers(response: Response) -> Response:

@@ -73,8 +73,6 @@ class HttpRequest:
         self.body.timeout = body_timeout
         self.body.withheld = b"expect" in first
         self.has_two_framings = b"transfer-encoding" in first and b"content-length" in first
-        self.is_public = False
-        """Whether its view needs no key; set when the request is checked."""
         self.is_sent = False
         """Whether the whole response has been handed to the server."""
         record = ExchangeRecord(choose_request_id(headers), self.method, path)

@@ -41,8 +41,13 @@ def allow_pages(app: Quart, settings: Cors) -> None:
     app.after_request(_drop_cors_headers)  # runs before the functions registered above
 
 
+def is_api_preflight() -> bool:
+    """Whether the current request is one that is answered here."""
+    return request.method == HTTPMethod.OPTIONS and _is_api(request.endpoint)
+
+
 async def _answer_preflight() -> Response | None:
-    if request.method != HTTPMethod.OPTIONS or not _is_api(request.endpoint):
+    if not is_api_preflight():
         return None
     return Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(llm_proxy.METHODS)})
 

@@ -9,7 +9,7 @@ from quart import Quart
 
 from proxy import blueprints, errors
 from proxy.access import is_public
-from proxy.app import check_request, create_app, finish_headers, identify
+from proxy.app import check_request, create_app, finish_headers
 from proxy.errors import ErrorEnvelope, ProxyError
 from proxy.settings import load_settings
 from tests.conftest import SETTINGS, STATIC
@@ -76,7 +76,7 @@ def test_the_routes_of_the_original_exist_one_to_one(app: Quart) -> None:
 def test_relayed_requests_which_skip_the_hooks_of_quart_miss_none(app: Quart) -> None:
     names = [None, *(name for name in app.blueprints if name.startswith("api_llm_proxy"))]
     assert len(names) == 3
-    assert [hook for name in names for hook in app.before_request_funcs[name]] == [check_request, identify]
+    assert [hook for name in names for hook in app.before_request_funcs[name]] == [check_request]
     assert [hook for name in names for hook in app.after_request_funcs[name]] == [finish_headers]
     assert not any(app.url_value_preprocessors[name] for name in names)
     assert not any(app.teardown_request_funcs[name] for name in names)

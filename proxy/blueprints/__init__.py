@@ -3,7 +3,7 @@
 The module of each path, without the mount /agent/api/llm_proxy; the longest path that matches decides:
 
 /v1/*                  llm_proxy.py   its views call exchange.py, which relays the request
-/v1/models             exchange.py    `_answer_models`, unless the list is relayed
+/v1/models             models.py      unless the list is relayed; exchange.py calls it
 /v1/realtime           realtime.py    the WebSocket
 /v2/rerank             llm_proxy.py   Cohere's rerank
 /chat/completions*     llm_proxy.py   OpenAI's paths without /v1; so are /embeddings, /files and others

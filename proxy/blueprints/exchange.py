@@ -7,20 +7,19 @@ from quart import request
 
 from proxy.access import Caller
 from proxy.asgi import HttpRequest, QuartRequest, http_request
-from proxy.errors import InternalError, ModelForbidden, UpstreamError
+from proxy.blueprints.models import answer_models
+from proxy.errors import InternalError, UpstreamError
 from proxy.lifecycle import admit_request
 from proxy.services import Services
 from proxy.task_groups import task_group
-from proxy.telemetry import ExchangeRecord
 from proxy.upstream.heartbeat import Heartbeat
-from proxy.upstream.model_list import ModelList, filter_models
+from proxy.upstream.model_list import filter_models
 from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form
 from proxy.wire.headers import find_header, is_preflight, media_type
-from proxy.wire.model_list import listing, single
 from proxy.wire.paths import Target, find_target
 from proxy.wire.request_json import JSON, NO_FIELDS, check_first_byte, read_fields
 
@@ -49,7 +48,7 @@ async def relay_exchange() -> RelayedResponse:
         raise InternalError(reason="a relayed route is marked public")
     caller.check_endpoint(target.endpoint)
     if services.models.answers(http.method, target):
-        return await _answer_models(services.models, target, caller, record)
+        return await answer_models(services.models, target, caller, record)
     incoming = await _read_request(http, caller, target)
     await admit_request(exchange, incoming)
     plan = services.routing.plan(incoming.endpoint, incoming.model, caller)
@@ -106,26 +105,6 @@ async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> Ca
         fields=fields,
         form=form,
     )
-
-
-async def _answer_models(
-    models: ModelList, target: Target, caller: Caller, record: ExchangeRecord
-) -> RelayedResponse:
-    """Answer with the list of the models that the caller may use, or with one of them."""
-    if target.model is None:
-        entries = await models.entries(record.request_id)
-        body = listing(entry for entry in entries if caller.may_use(entry.id))
-    elif caller.may_use(target.model):
-        body = single(await models.entry(target.model, record.request_id))
-    else:
-        raise ModelForbidden
-    record.count_bytes_sent(body)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"cache-control", b"no-store"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    return RelayedResponse(HTTPStatus.OK, headers, body)
 
 
 def _is_event_stream(response: RelayedResponse) -> bool:
