@@ -39,7 +39,7 @@ decide whether to retry, so choose the words with care. A message holds no ids, 
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, TypedDict, cast
+from typing import ClassVar, Self, TypedDict, cast
 
 
 class ErrorDetail(TypedDict):
@@ -89,6 +89,12 @@ class ProxyError(Exception):
         wait = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
         self.headers: Mapping[str, str] = {**wait, **(headers or {})}
         self.reason = reason
+
+    def __copy__(self) -> Self:
+        """Return another instance, for another exchange: raising an error adds a traceback to it."""
+        copied = type(self).__new__(type(self), *self.args)
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def envelope(self) -> ErrorEnvelope:
         """Return the error in OpenAI's envelope."""

@@ -1,5 +1,6 @@
 """Errors: the drawing of their classes, and which of them ask the caller to retry, and when."""
 
+import copy
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -52,3 +53,19 @@ def test_temporary_errors_ask_for_a_retry(error: type[ProxyError]) -> None:
 )
 def test_retry_after_is_in_whole_seconds_rounded_up(seconds: float, header: str) -> None:
     assert RateLimited(retry_after=seconds).headers["Retry-After"] == header
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.BodyTooLarge(5),
+        errors.TokenUnavailable(7.0, reason="r"),
+        errors.InvalidResponse("what", reason="r"),
+        errors.BadResponse("words", param="p", headers={"X-A": "1"}, retry_after=3.0, reason="r"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_copy_of_an_error_is_another_instance_with_the_same_content(error: ProxyError) -> None:
+    copied = copy.copy(error)
+    assert copied is not error
+    assert (type(copied), copied.args, vars(copied)) == (type(error), error.args, vars(error))

@@ -21,10 +21,10 @@ async def answer_models(
         ProxyError: There is no such model, or no upstream returns its list.
     """
     if target.model is None:
-        entries = await models.entries(record.request_id)
+        entries = await models.entries()
         body = listing(entry for entry in entries if caller.may_use(entry.id))
     elif caller.may_use(target.model):
-        body = single(await models.entry(target.model, record.request_id))
+        body = single(await models.entry(target.model))
     else:
         raise ModelForbidden
     record.count_bytes_sent(body)

@@ -14,9 +14,9 @@ from proxy.credentials.refresh_policy import Backoff, RefreshPolicy, is_in_use, 
 from proxy.credentials.rejections import RejectionHistory
 from proxy.credentials.sharing import FlightContext, Sharing
 from proxy.credentials.sources import TokenFetchError, TokenSource, as_fetch_error
-from proxy.credentials.tasks import OwnedTasks, Waiters
 from proxy.credentials.token import FetchedToken, Token, shortened
 from proxy.errors import CredentialError, IssuerRefuses, TokenUnavailable
+from proxy.shared_tasks import OwnedTasks, Waiters
 from proxy.telemetry import TokenStats, bind_context, get_logger
 
 IMMEDIATE_EXPIRY_SECONDS: Final = 0.4
@@ -70,7 +70,7 @@ class TokenFlights:
         self._tasks = OwnedTasks()
         self._flight: asyncio.Task[Token] | None = None
         self._flight_started = 0.0
-        self._waiters = Waiters(policy.max_waiters)
+        self._waiters = Waiters[Token](policy.max_waiters, _reject)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -295,7 +295,7 @@ class TokenFlights:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._flight, self._timer = loop, None, None
-            self._waiters = Waiters(self._policy.max_waiters)
+            self._waiters = Waiters[Token](self._policy.max_waiters, _reject)
 
 
 def _error_for(error: TokenFetchError, wait: float, reason: str) -> CredentialError:
@@ -303,6 +303,10 @@ def _error_for(error: TokenFetchError, wait: float, reason: str) -> CredentialEr
     if error.permanent and error.certain:
         return IssuerRefuses(reason=reason)
     return TokenUnavailable(wait, reason=reason)
+
+
+def _reject(reason: str) -> CredentialError:
+    return TokenUnavailable(reason=f"{reason} for a token")
 
 
 def _closing() -> CredentialError:

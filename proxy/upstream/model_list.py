@@ -2,18 +2,32 @@
 
 import asyncio
 import contextlib
+import contextvars
+import copy
+import functools
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
-from proxy.errors import Aborted, BadResponse, InvalidResponse, NotFound, ProxyError, UpstreamTimeout
+from proxy.errors import (
+    Aborted,
+    BadResponse,
+    InternalError,
+    InvalidResponse,
+    NotFound,
+    Overloaded,
+    ProxyError,
+    UpstreamTimeout,
+)
 from proxy.settings import Settings
-from proxy.telemetry import ExchangeRecord, get_logger
+from proxy.shared_tasks import OwnedTasks, Waiters
+from proxy.telemetry import ExchangeRecord, bind_context, get_logger
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.endpoints import MODELS, ModelPlace, Shape
+from proxy.wire.headers import choose_request_id
 from proxy.wire.model_list import ModelEntry, filter_listing, merge, read_entries
 from proxy.wire.paths import Target
 
@@ -21,6 +35,9 @@ FETCH_SECONDS: Final = 5.0
 """The timeout for the list of one upstream; RAGFlow waits ten seconds for the whole list."""
 KEEP_SECONDS: Final = 10.0
 """How long a merged list is reused: clients ask for one model after the other."""
+WAIT_SECONDS: Final = 2 * FETCH_SECONDS
+"""How long a caller waits for the merged list. The timeouts of the upstreams end before it."""
+WAITERS_MAX: Final = 10_000
 BYTES_MAX: Final = 4 << 20
 
 
@@ -41,6 +58,9 @@ class ModelList:
         ]
         self._renamed = {route.rename: route.match for route in settings.routes.models if route.rename}
         self._kept: tuple[float, list[ModelEntry]] = (-1.0, [])
+        self._tasks = OwnedTasks()
+        self._flight: asyncio.Task[list[ModelEntry]] | None = None
+        self._waiters = Waiters[list[ModelEntry]](WAITERS_MAX, _reject)
         self._log = get_logger("models")
 
     def answers(self, method: str, target: Target) -> bool:
@@ -48,8 +68,8 @@ class ModelList:
         is_list = target.endpoint.shape is Shape.MODELS or target.endpoint.model is ModelPlace.PATH
         return self._source != "relayed" and method == "GET" and is_list
 
-    async def entries(self, request_id: str) -> list[ModelEntry]:
-        """Return all models of the upstreams that answer.
+    async def entries(self) -> list[ModelEntry]:
+        """Return all models of the upstreams that answer, in a list that callers share.
 
         Raises:
             ProxyError: No upstream answers, and the configuration lists no model.
@@ -57,27 +77,60 @@ class ModelList:
         if self._source == "configured":
             return self._known
         until, kept = self._kept
-        if time.monotonic() >= until:
-            kept = await self._fetch_all(request_id)
+        return kept if time.monotonic() < until else await self._fetch_shared()
+
+    async def _fetch_shared(self) -> list[ModelEntry]:
+        """Join the fetch in progress, or start one. The last caller that leaves cancels it."""
+        if self._flight is None:
+            # The fetch must not belong to the request that starts it, so it has its own context and id.
+            context = contextvars.Context()
+            fetching = self._fetch_all(choose_request_id(()))
+            self._flight = self._tasks.start(fetching, name="model-list", context=context)
+            self._flight.add_done_callback(self._end_flight, context=context)
+        flight = self._flight
+        try:
+            return await self._waiters.join(WAIT_SECONDS)
+        finally:
+            if self._flight is flight and not self._waiters:
+                self._flight = None
+                await self._tasks.close()
+
+    def _end_flight(self, flight: asyncio.Task[list[ModelEntry]]) -> None:
+        if flight is not self._flight:  # Nobody waits for it.
+            return
+        self._flight = None
+        if flight.cancelled():  # because the event loop ends
+            self._waiters.fail(lambda: InternalError(reason="the fetch of the list was cancelled"))
+            return
+        error = flight.exception()
+        if error is None:
+            kept = flight.result()
             self._kept = time.monotonic() + KEEP_SECONDS, kept
-        return kept
+            self._waiters.publish(kept)
+        elif isinstance(error, ProxyError):
+            self._waiters.fail(functools.partial(copy.copy, error))
+        else:
+            self._log.error("defect", exc_info=error)
+            self._waiters.fail(functools.partial(InternalError, reason=type(error).__name__))
 
     async def _fetch_all(self, request_id: str) -> list[ModelEntry]:
-        names = [*self._clients]
-        results = await asyncio.gather(*(self._try(name, request_id) for name in names))
+        bind_context(request_id=request_id)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._try(name, request_id)) for name in self._clients]
+        results = [task.result() for task in tasks]
         lists = [result for result in results if not isinstance(result, ProxyError)]
         failures = [result for result in results if isinstance(result, ProxyError)]
         if failures and not lists and not self._known:
             raise failures[0]
         return merge([self._known, *lists])
 
-    async def entry(self, name: str, request_id: str) -> ModelEntry:
+    async def entry(self, name: str) -> ModelEntry:
         """Return one model.
 
         Raises:
             NotFound: There is no model of that name.
         """
-        for entry in await self.entries(request_id):
+        for entry in await self.entries():
             if entry.id == name:
                 return entry
         raise NotFound("the model does not exist", param="model")
@@ -122,6 +175,10 @@ class ModelList:
     def _as_callers_know(self, entry: ModelEntry) -> ModelEntry:
         name = self._renamed.get(entry.id, entry.id)
         return ModelEntry(name, entry.created, entry.owned_by, entry.context_length)
+
+
+def _reject(reason: str) -> ProxyError:
+    return Overloaded(reason=f"{reason} for the list of models")
 
 
 async def filter_models(response: RelayedResponse, may_use: Callable[[str], bool]) -> RelayedResponse:

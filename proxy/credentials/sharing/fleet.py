@@ -18,7 +18,6 @@ from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sharing.record import Seal, adopt, read_record, usable_life, write_record
 from proxy.credentials.sharing.scripts import ACQUIRE, FAIL, KEEP, LOOK, PARTS, RELEASE, STORE
 from proxy.credentials.sources import TokenFetchError
-from proxy.credentials.tasks import OwnedTasks
 from proxy.credentials.token import (
     LEADER_FRACTION,
     FetchedToken,
@@ -26,6 +25,7 @@ from proxy.credentials.token import (
 )
 from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable
 from proxy.settings import Shared
+from proxy.shared_tasks import OwnedTasks
 from proxy.telemetry import TokenStats, get_logger
 
 RENEW_FRACTION: Final = 0.3

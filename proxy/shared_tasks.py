@@ -3,10 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Final, TypeVar
-
-from proxy.credentials.token import Token
-from proxy.errors import CredentialError, TokenUnavailable
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -56,48 +53,53 @@ def _retrieve_exception(task: asyncio.Task[object]) -> None:
         task.exception()
 
 
-class Waiters:
+class Waiters(Generic[T]):
     """Callers that wait for the result of a flight, none of whom owns it.
 
     Each waiter has a separate future and timeout. A shield around the flight would be slower:
     cancelling n shields takes n squared steps (for 20,000, 40 s in which the loop is blocked).
+
+    Args:
+        limit: How many callers may wait.
+        reject: Returns the error, for a reason, of a caller that gets no result.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, reject: Callable[[str], Exception]) -> None:
         self._limit = limit
-        self._futures: set[asyncio.Future[Token]] = set()
+        self._reject = reject
+        self._futures: set[asyncio.Future[T]] = set()
 
     def __len__(self) -> int:
         return len(self._futures)
 
-    async def join(self, timeout: float) -> Token:
+    async def join(self, timeout: float) -> T:
         """Wait for the result of the flight.
 
         Raises:
-            CredentialError: The flight failed, `timeout` seconds have passed, or there are too many waiters.
+            Exception: The flight failed, `timeout` seconds have passed, or there are too many waiters.
         """
         if len(self._futures) >= self._limit:
-            raise TokenUnavailable(reason="too many callers are waiting for a token")
-        waiter: asyncio.Future[Token] = asyncio.get_running_loop().create_future()
+            raise self._reject("too many callers are waiting")
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._futures.add(waiter)
         try:
             async with asyncio.timeout(max(timeout, 0)):
                 return await waiter
         except TimeoutError as error:
-            raise TokenUnavailable(reason="waited too long for a token") from error
+            raise self._reject("waited too long") from error
         finally:
             self._futures.discard(waiter)
 
-    def publish(self, token: Token) -> None:
-        """Return the token to every waiter."""
+    def publish(self, result: T) -> None:
+        """Return the result to every waiter."""
         for waiter in self._take_all():
-            waiter.set_result(token)
+            waiter.set_result(result)
 
-    def fail(self, build: Callable[[], CredentialError]) -> None:
+    def fail(self, build: Callable[[], Exception]) -> None:
         """Raise an error in every waiter, a new instance for each because raising one adds a traceback."""
         for waiter in self._take_all():
             waiter.set_exception(build())
 
-    def _take_all(self) -> list[asyncio.Future[Token]]:
+    def _take_all(self) -> list[asyncio.Future[T]]:
         futures, self._futures = self._futures, set()
         return [future for future in futures if not future.done()]
