@@ -8,15 +8,15 @@ serves another request only if all of this holds:
   leave one unread: with GET, HEAD, OPTIONS and DELETE, and where the response is an error.
 * Its response was plain HTTP/1.1 without interim responses, upgrades or `Connection: close`, ended exactly
   where its framing says, and was read by its caller.
-* Nothing has arrived since. A connection that receives anything while it rests is closed at once, and the
+* Nothing has arrived since. A connection that receives anything while it is idle is closed at once, and the
   socket is checked again at the moment of use.
-* It has rested for a while: a server that responds twice often waits a moment. An upstream is on probation
-  until several connections have rested for a whole second without a byte; then a short rest is enough. An
+* It has been idle for a while: a server that responds twice often waits a moment. An upstream is on probation
+  until several connections have been idle for a whole second without a byte; then a short time is enough. An
   upstream that sends unsolicited bytes gets a new connection for each request for some minutes.
 * It has not been idle for so long that the upstream may be about to close it.
 * The next request is written in one piece. Larger bodies and uploads get a new connection.
 
-What remains: bytes that an upstream sends unsolicited after that rest, while another request waits for its
+What remains: bytes that an upstream sends unsolicited after that time, while another request waits for its
 response, cannot be distinguished from a response to this request.
 
 A connection that dies before the first byte of a response is replaced by a new one if the request is safe to
@@ -46,21 +46,21 @@ from proxy.upstream.http1 import ArrivingResponse, request_head
 from proxy.wire.headers import Headers, find_header
 from proxy.wire.response_end import End, announced_idle_seconds
 
-# Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection.
-KEEP_ALIVE_SECONDS: Final = 4.0
-REST_SECONDS: Final = 0.2
-"""How long a connection rests after a response if the upstream has passed its probation."""
+IDLE_SECONDS_MAX: Final = 4.0
+"""Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection."""
+IDLE_SECONDS_MIN: Final = 0.2
+"""How long a connection is idle before its next request if the upstream has passed its probation."""
 PROBATION_SECONDS: Final = 1.0
-"""How long it rests if the upstream has not."""
-PROBATION_RESTS: Final = 8
-"""How many connections must rest for that long without receiving a byte."""
+"""The same if the upstream has not."""
+PROBATION_CONNECTIONS: Final = 8
+"""How many connections must be idle for that long without receiving a byte."""
 DISTRUST_SECONDS: Final = 600.0
 """How long an upstream that sent unsolicited bytes gets a new connection for each request."""
-RESTING_MAX: Final = 1024
-"""Enough for 5,000 requests a second, each of which leaves a connection that rests for `REST_SECONDS`."""
-RESTING_SHARE: Final = 0.25
-"""The share of the process's file descriptors that resting connections may use."""
-RESTING_ON_PROBATION_MAX: Final = 32
+IDLE_CONNECTIONS_MAX: Final = 1024
+"""Enough for 5,000 requests a second, each of which leaves a connection idle for `IDLE_SECONDS_MIN`."""
+IDLE_CONNECTIONS_SHARE: Final = 0.25
+"""The share of the process's file descriptors that idle connections may use."""
+IDLE_ON_PROBATION_MAX: Final = 32
 BODY_BUFFER_BYTES: Final = 128 * 1024
 """With more unread bytes of a body than this, the connection is not read."""
 WHOLE_BODY_BYTES_MAX: Final = 1024 * 1024
@@ -127,12 +127,12 @@ class GuardedConnection(asyncio.Protocol):
     """The protocol of one connection, which knows to which request arriving bytes belong.
 
     Args:
-        pool: Where it rests between two requests.
+        pool: Where it is kept between two requests.
         connected: Its socket: transports do not expose it, and uvloop returns a new wrapper on each call.
     """
 
     def __init__(self, pool: "ConnectionPool", connected: socket.socket) -> None:
-        self.rests_since: float | None = None
+        self.idle_since: float | None = None
         self.closed = False
         self._pool = pool
         self._socket = connected
@@ -162,7 +162,7 @@ class GuardedConnection(asyncio.Protocol):
             body: Its whole body, or a stream.
             length: The length of the body; None if it is sent in chunks.
         """
-        self.rests_since = None
+        self.idle_since = None
         delivery, self._before = self._before or self._delivery(), None
         reused = self._turn is not None
         response = ArrivingResponse(method)
@@ -227,10 +227,10 @@ class GuardedConnection(asyncio.Protocol):
             self._writable.set_result(None)
 
     @property
-    def idle_seconds(self) -> float:
-        """How long the connection may rest: less than the upstream keeps it."""
+    def idle_seconds_max(self) -> float:
+        """How long the connection may be idle: less than the upstream keeps it."""
         announced = None if self._turn is None else announced_idle_seconds(self._turn.response.headers)
-        return KEEP_ALIVE_SECONDS if announced is None else min(KEEP_ALIVE_SECONDS, announced / 2)
+        return IDLE_SECONDS_MAX if announced is None else min(IDLE_SECONDS_MAX, announced / 2)
 
     def release(self) -> None:
         """Return the connection to the pool if another request may follow, else close it."""
@@ -312,7 +312,7 @@ class GuardedConnection(asyncio.Protocol):
         reset proves nothing, unless it comes after the end of the stream, where it is EPIPE.
         """
         turn, self.closed = self._turn, True
-        if turn is not None and self.rests_since is None and isinstance(exc, BrokenPipeError | None):
+        if turn is not None and self.idle_since is None and isinstance(exc, BrokenPipeError | None):
             turn.undelivered = self._is_undelivered(turn)
         self._pool.lost(self)
         if turn is not None:
@@ -373,25 +373,25 @@ class GuardedConnection(asyncio.Protocol):
 
 
 class ConnectionPool:
-    """The connections to one origin: which of them rest, and how far it is trusted.
+    """The connections to one origin: which of them are idle, and how far it is trusted.
 
     Args:
         dialer: Opens connections.
-        rest_seconds: How long each connection rests.
-        probation_seconds: How long it rests until the origin has proven to send nothing unsolicited.
+        idle_seconds_min: How long each connection is idle before its next request.
+        probation_seconds: The same until the origin has proven to send nothing unsolicited.
     """
 
-    def __init__(self, dialer: Dialer, rest_seconds: float, probation_seconds: float) -> None:
+    def __init__(self, dialer: Dialer, idle_seconds_min: float, probation_seconds: float) -> None:
         self.dialer = dialer
-        self._rest_seconds, self._probation_seconds = rest_seconds, probation_seconds
+        self._idle_seconds_min, self._probation_seconds = idle_seconds_min, probation_seconds
         self._open: set[GuardedConnection] = set()
         self._is_closed = False
-        self._resting: dict[GuardedConnection, asyncio.TimerHandle] = {}
-        self._idle_seconds = KEEP_ALIVE_SECONDS
-        """The longest rest: after it, the upstream may be about to close the connection."""
-        self._silent_rests = 0
+        self._idle: dict[GuardedConnection, asyncio.TimerHandle] = {}
+        self._idle_seconds_max = IDLE_SECONDS_MAX
+        """After a longer time, the upstream may be about to close the connection."""
+        self._silent_count = 0
         self._distrusted_until = float("-inf")
-        self._resting_max = min(RESTING_MAX, RESTING_SHARE * _descriptors_max())
+        self._idle_max = min(IDLE_CONNECTIONS_MAX, IDLE_CONNECTIONS_SHARE * _descriptors_max())
 
     async def open(self, seconds: float | None) -> GuardedConnection:
         """Open a connection; see `Dialer.open`."""
@@ -410,54 +410,54 @@ class ConnectionPool:
             connection.close()
 
     def put(self, connection: GuardedConnection) -> bool:
-        """Let a connection rest; False if there is no room, or no trust."""
+        """Keep an idle connection; False if there is no room, or no trust."""
         loop = asyncio.get_running_loop()
-        room = self._resting_max
+        room = self._idle_max
         if self._is_on_probation:
-            room = min(room, RESTING_ON_PROBATION_MAX)
-        if len(self._resting) >= room or loop.time() < self._distrusted_until:
+            room = min(room, IDLE_ON_PROBATION_MAX)
+        if len(self._idle) >= room or loop.time() < self._distrusted_until:
             return False
-        connection.rests_since = loop.time()
-        self._resting[connection] = loop.call_later(connection.idle_seconds, self._retire, connection)
+        connection.idle_since = loop.time()
+        self._idle[connection] = loop.call_later(connection.idle_seconds_max, self._retire, connection)
         return True
 
     def take(self) -> GuardedConnection | None:
         """Return the connection that has been idle longest, if long enough and without any byte received."""
         now = asyncio.get_running_loop().time()
-        needed = max(self._rest_seconds, self._probation_seconds if self._is_on_probation else 0.0)
+        needed = max(self._idle_seconds_min, self._probation_seconds if self._is_on_probation else 0.0)
         while (connection := self._oldest(now, needed)) is not None:
             if not connection.is_silent():
                 self.lost(connection)
             else:
                 self.forget(connection)
                 if connection.is_ready():
-                    self._count_rest(now - (connection.rests_since or now))
+                    self._count_silence(now - (connection.idle_since or now))
                     return connection
             connection.close()
         return None
 
     def _oldest(self, now: float, needed: float) -> GuardedConnection | None:
-        """Return the connection that has rested longest, if for long enough."""
-        for connection in self._resting:
-            rested = now - (connection.rests_since or now)
-            if rested < needed:
+        """Return the connection that has been idle longest, if for long enough."""
+        for connection in self._idle:
+            idle_for = now - (connection.idle_since or now)
+            if idle_for < needed:
                 return None
-            if rested <= self._idle_seconds:
+            if idle_for <= self._idle_seconds_max:
                 return connection
-            # A connection that has rested longer shows how long the upstream really waits.
+            # A connection that has been idle longer shows how long the upstream really waits.
         return None
 
     def lost(self, connection: GuardedConnection) -> None:
         """Note when the upstream closed a connection: others are used after half that time at most."""
-        if connection in self._resting and connection.rests_since is not None:
-            rested = asyncio.get_running_loop().time() - connection.rests_since
-            self._idle_seconds = min(self._idle_seconds, rested / 2)
+        if connection in self._idle and connection.idle_since is not None:
+            idle_for = asyncio.get_running_loop().time() - connection.idle_since
+            self._idle_seconds_max = min(self._idle_seconds_max, idle_for / 2)
         self.forget(connection)
         self._open.discard(connection)
 
     def forget(self, connection: GuardedConnection) -> None:
         """Remove a connection from the pool."""
-        if (timer := self._resting.pop(connection, None)) is not None:
+        if (timer := self._idle.pop(connection, None)) is not None:
             timer.cancel()
 
     def distrust(self) -> None:
@@ -470,31 +470,31 @@ class ConnectionPool:
                 port=self.dialer.port,
                 new_connections_for_s=DISTRUST_SECONDS,
             )
-        self._distrusted_until, self._silent_rests = now + DISTRUST_SECONDS, 0
-        for connection in list(self._resting):
+        self._distrusted_until, self._silent_count = now + DISTRUST_SECONDS, 0
+        for connection in list(self._idle):
             connection.close()
 
     def _retire(self, connection: GuardedConnection) -> None:
-        self._count_rest(connection.idle_seconds)
-        self._idle_seconds = max(self._idle_seconds, connection.idle_seconds)
+        self._count_silence(connection.idle_seconds_max)
+        self._idle_seconds_max = max(self._idle_seconds_max, connection.idle_seconds_max)
         connection.close()
 
-    def _count_rest(self, seconds: float) -> None:
+    def _count_silence(self, seconds: float) -> None:
         if seconds >= self._probation_seconds:
-            self._silent_rests += 1
+            self._silent_count += 1
 
     @property
     def _is_on_probation(self) -> bool:
-        return self._silent_rests < PROBATION_RESTS
+        return self._silent_count < PROBATION_CONNECTIONS
 
 
 class UpstreamConnector:
-    """Sends requests on connections that have rested, or on new ones.
+    """Sends requests on idle connections, or on new ones.
 
     Args:
         tls: The TLS context, or False for plain connections.
         proxy: URL of a forward proxy, if there is one.
-        rest_seconds: See `ConnectionPool`.
+        idle_seconds_min: See `ConnectionPool`.
         probation_seconds: See `ConnectionPool`.
     """
 
@@ -503,12 +503,12 @@ class UpstreamConnector:
         *,
         tls: ssl.SSLContext | bool,
         proxy: str | None = None,
-        rest_seconds: float = REST_SECONDS,
+        idle_seconds_min: float = IDLE_SECONDS_MIN,
         probation_seconds: float = PROBATION_SECONDS,
     ) -> None:
         self._tls = tls if isinstance(tls, ssl.SSLContext) else None
         self._proxy = proxy
-        self._seconds = (rest_seconds, probation_seconds)
+        self._seconds = (idle_seconds_min, probation_seconds)
         self._pools: dict[str, ConnectionPool] = {}
         self._is_closed = False
 

@@ -64,4 +64,4 @@ async def test_closed_connections_and_exchanges_wait_for_no_collection(
                 await call(proxy.url, b'{"stream": true}')
             await until(lambda: len(proxy.exchanges) == 1 + 2 * CALLS)
             await asyncio.sleep(0)
-            await until(lambda: alive() <= before + CALLS)  # connections to the upstream that rest
+            await until(lambda: alive() <= before + CALLS)  # idle connections to the upstream

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from proxy.upstream import connections
 from proxy.upstream.connections import (
-    PROBATION_RESTS,
+    PROBATION_CONNECTIONS,
     GuardedConnection,
     UpstreamConnector,
 )
@@ -38,9 +38,9 @@ SECRET: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforeign"
 
 
 @asynccontextmanager
-async def eager(rest: float = 0.0, probation: float = 0.0) -> AsyncIterator[UpstreamTransport]:
-    """Open a transport whose connections do not rest, so that each rule is tested alone."""
-    connector = UpstreamConnector(tls=False, rest_seconds=rest, probation_seconds=probation)
+async def eager(idle: float = 0.0, probation: float = 0.0) -> AsyncIterator[UpstreamTransport]:
+    """Open a transport which uses idle connections at once, so that each rule is tested alone."""
+    connector = UpstreamConnector(tls=False, idle_seconds_min=idle, probation_seconds=probation)
     async with UpstreamTransport(tls=False, connector=connector) as transport:
         yield transport
 
@@ -280,7 +280,7 @@ async def test_a_websocket_gets_a_new_connection_and_leaves_none() -> None:
         await messages.aclose()
 
 
-# --- bytes that arrive while a connection rests
+# --- bytes that arrive while a connection is idle
 
 
 class HandUpstream:
@@ -334,7 +334,7 @@ async def test_bytes_that_the_loop_has_not_read_yet_are_seen_at_the_moment_of_us
     by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
 ) -> None:
     upstream, tls = by_hand
-    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    connector = UpstreamConnector(tls=tls, idle_seconds_min=0, probation_seconds=0)
     async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
@@ -347,7 +347,7 @@ async def test_a_close_that_the_loop_has_not_read_yet_is_seen_at_the_moment_of_u
     by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
 ) -> None:
     upstream, tls = by_hand
-    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    connector = UpstreamConnector(tls=tls, idle_seconds_min=0, probation_seconds=0)
     async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
@@ -393,25 +393,25 @@ async def test_an_idle_timeout_at_rest_is_no_reason_for_distrust() -> None:
         assert lines == []
 
 
-# --- how long connections rest
+# --- how long connections are idle
 
 
-async def test_a_connection_is_not_used_before_it_has_rested() -> None:
-    async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
+async def test_a_connection_is_not_used_before_it_was_idle_for_long_enough() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager(idle=10.0) as transport:
         for _ in range(3):
             await finish(await send(transport, upstream.url))
         assert upstream.accepted == 3
 
 
-async def test_a_connection_that_has_rested_is_used() -> None:
-    async with raw_upstream(says(OK)) as upstream, eager(rest=0.05) as transport, asyncio.timeout(PATIENCE):
+async def test_a_connection_that_was_idle_for_long_enough_is_used() -> None:
+    async with raw_upstream(says(OK)) as upstream, eager(idle=0.05) as transport, asyncio.timeout(PATIENCE):
         requests = 0
         while requests == upstream.accepted:  # until one of them needs no new connection
             requests += 1
             await finish(await send(transport, upstream.url))
 
 
-async def test_connections_to_a_new_upstream_rest_longer() -> None:
+async def test_connections_to_a_new_upstream_are_idle_for_longer() -> None:
     async with raw_upstream(says(OK)) as upstream, eager(probation=10.0) as transport:
         for _ in range(3):
             await finish(await send(transport, upstream.url))
@@ -420,7 +420,7 @@ async def test_connections_to_a_new_upstream_rest_longer() -> None:
 
 async def test_an_upstream_passes_its_probation() -> None:
     async with raw_upstream(says(OK)) as upstream, eager(probation=0.1) as transport:
-        first = [await send(transport, upstream.url) for _ in range(PROBATION_RESTS)]
+        first = [await send(transport, upstream.url) for _ in range(PROBATION_CONNECTIONS)]
         for response in first:
             await finish(response)
         async with asyncio.timeout(PATIENCE):
@@ -428,32 +428,32 @@ async def test_an_upstream_passes_its_probation() -> None:
             while accepted < upstream.accepted:  # on a busy machine a connection may be idle for too long
                 accepted = upstream.accepted
                 await delay(0.11)
-                for _ in range(3 * PROBATION_RESTS):
+                for _ in range(3 * PROBATION_CONNECTIONS):
                     await finish(await send(transport, upstream.url))
 
 
-async def test_the_number_of_resting_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "RESTING_ON_PROBATION_MAX", 2)
-    async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
+async def test_the_number_of_idle_connections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_ON_PROBATION_MAX", 2)
+    async with raw_upstream(says(OK)) as upstream, eager(idle=10.0) as transport:
         for _ in range(5):
             await finish(await send(transport, upstream.url))
         await until(lambda: upstream.connections == 2)
 
 
-async def test_resting_connections_leave_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_leave_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(connections, "RESTING_SHARE", 2 / soft)
-    async with raw_upstream(says(OK)) as upstream, eager(rest=10.0) as transport:
+    monkeypatch.setattr(connections, "IDLE_CONNECTIONS_SHARE", 2 / soft)
+    async with raw_upstream(says(OK)) as upstream, eager(idle=10.0) as transport:
         for _ in range(5):
             await finish(await send(transport, upstream.url))
         await until(lambda: upstream.connections == 2)
 
 
 @pytest.mark.parametrize("offer", [b"", b"Keep-Alive: timeout=1, max=5\r\n"])
-async def test_a_connection_closes_when_it_has_rested_long_enough(
+async def test_a_connection_closes_when_it_was_idle_for_too_long(
     offer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", 60.0 if offer else 0.05)
+    monkeypatch.setattr(connections, "IDLE_SECONDS_MAX", 60.0 if offer else 0.05)
     answer = OK.replace(b"\r\n", b"\r\n" + offer, 1)
     async with raw_upstream(says(answer)) as upstream, eager() as transport:
         await finish(await send(transport, upstream.url))
@@ -504,7 +504,7 @@ async def test_a_request_that_did_not_reach_the_upstream_is_sent_again(
     by_hand: tuple[HandUpstream, ssl.SSLContext | bool], method: str
 ) -> None:
     upstream, tls = by_hand
-    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    connector = UpstreamConnector(tls=tls, idle_seconds_min=0, probation_seconds=0)
     async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)
@@ -522,7 +522,7 @@ async def test_an_answer_that_was_on_its_way_before_the_request_is_not_taken_for
     by_hand: tuple[HandUpstream, ssl.SSLContext | bool],
 ) -> None:
     upstream, tls = by_hand
-    connector = UpstreamConnector(tls=tls, rest_seconds=0, probation_seconds=0)
+    connector = UpstreamConnector(tls=tls, idle_seconds_min=0, probation_seconds=0)
     async with UpstreamTransport(tls=tls, connector=connector) as transport:
         assert await finish(await send(transport, upstream.url)) == b"ok"
         await until(lambda: len(upstream.peers) == 1)

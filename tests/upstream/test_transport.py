@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from proxy.errors import Draining
-from proxy.upstream.connections import KEEP_ALIVE_SECONDS, UpstreamConnector
+from proxy.upstream.connections import IDLE_SECONDS_MAX, UpstreamConnector
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from tests.loopback import until
 from tests.ports import free_port
@@ -488,7 +488,7 @@ async def test_a_cancelled_request_closes_its_connection_at_once(
 
 
 async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
-    connector = UpstreamConnector(tls=False, rest_seconds=0, probation_seconds=0)
+    connector = UpstreamConnector(tls=False, idle_seconds_min=0, probation_seconds=0)
     async with raw_upstream(ok) as upstream, UpstreamTransport(tls=False, connector=connector) as transport:
         for _ in range(3):
             await finish(await send(transport, upstream.url))
@@ -550,7 +550,7 @@ async def test_an_upload_is_not_sent_again_when_its_connection_dies(
 
 
 def test_idle_connections_close_before_the_usual_five_seconds_of_servers() -> None:
-    assert KEEP_ALIVE_SECONDS < 5
+    assert IDLE_SECONDS_MAX < 5
 
 
 async def test_closing_closes_every_connection() -> None:
