@@ -26,8 +26,8 @@ PEERS_MADE := $(patsubst $(PEER_LOCKS)/%.txt,$(PEERS)/%/.made,$(wildcard $(PEER_
               $(PEERS)/portkey/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-systemd run test quick check format lint types bench bench-peers bench-scale bench-profile \
-        bench-overload fuzz soak clients lock release clean
+.PHONY: help install install-systemd run test quick fleet check format lint types bench bench-peers bench-scale \
+        bench-profile bench-overload bench-http bench-gc attacks fuzz soak pictures clients lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or
 quick: lint types ## Lint, types and the fast tests, in half a minute
 	@$(BIN)/python -m tests --quick
 
+fleet: $(VENV)/.dev ## Run the tests that load the machine: several workers, attacks on a fleet, short fuzzer and soak
+	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m fleet -n 2 --dist loadgroup $(TESTS)
+
 check: lint types test ## Format, lint, types and every test (.ci/run: what CI runs)
 
 format: $(VENV)/.dev ## Format the code
@@ -94,11 +97,24 @@ bench-profile: $(VENV)/.dev ## Show where the CPU time of a request, a burst and
 bench-overload: $(VENV)/.dev ## Show how much a flood by one caller slows the others
 	@$(BIN)/python -m tests.benchmarks.overload $(BENCH)
 
+bench-http: $(VENV)/.dev ## Compare the CPU time of the HTTP layer with that of stock Hypercorn
+	@$(BIN)/python -m tests.benchmarks.http_layer $(BENCH)
+
+bench-gc: $(VENV)/.dev ## Show how long garbage collections stall the event loop
+	@$(BIN)/python -m tests.benchmarks.gc_pauses $(BENCH)
+
+attacks: $(VENV)/.dev ## Attack a fleet of eight services for 15 minutes (needs redis-server)
+	@$(BIN)/python -m tests.fleet $(ATTACKS)
+
 soak: $(VENV)/.dev ## Stream through two workers for ten minutes, and kill one (SOAK="--minutes 2")
 	@$(BIN)/python -m tests.soak $(SOAK)
 
 fuzz: $(VENV)/.dev ## Send 100,000 random requests through misbehaving upstreams (SEED=... repeats a run)
 	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(FUZZ)
+
+pictures: $(VENV)/.dev ## Draw the pictures of RAGFlow's page and of the dashboard again (needs Chromium and prometheus)
+	@$(BIN)/python -m tests.pictures
+	@$(BIN)/python -m tests.dashboard
 
 clients: $(CLIENTS_MADE) ## Make the environments of the client tests (needs node and npm)
 
