@@ -54,7 +54,8 @@ def phases(arguments: list[str]) -> list[list[str]]:
         for path in ROOT.rglob("tests/**/test_*.py")
         if "pytest.mark.fleet" in path.read_text("utf-8")
     ]
-    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *sorted(marked)]
+    longest_first = sorted(marked, key=lambda path: ("/tests/soak/" not in path, path))
+    fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *longest_first]
     return [
         ["-m", "not browser and not fleet", *parallel],
         ["-m", "browser and not fleet", *parallel, "tests/browser"],

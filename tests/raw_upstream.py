@@ -25,7 +25,7 @@ class Received:
         return [value.strip() for key, _, value in pairs if key.lower() == name.lower()]
 
 
-@dataclass
+@dataclass(eq=False)
 class Conversation:
     """One request, and the connection on which it is answered."""
 
@@ -88,12 +88,15 @@ class RawUpstream:
 
 
 @asynccontextmanager
-async def raw_upstream(script: Script, idle_seconds: float | None = None) -> AsyncIterator[RawUpstream]:
-    """Run a script for each request on a free loopback port.
+async def raw_upstream(
+    script: Script, idle_seconds: float | None = None, port: int = 0
+) -> AsyncIterator[RawUpstream]:
+    """Run a script for each request on a loopback port.
 
     Args:
         script: Answers a request.
         idle_seconds: How long a connection may wait for its next request.
+        port: To listen on; a free one by default.
     """
     upstream = RawUpstream()
 
@@ -113,7 +116,7 @@ async def raw_upstream(script: Script, idle_seconds: float | None = None) -> Asy
             upstream.connections -= 1
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield upstream
