@@ -154,16 +154,18 @@ def _callers(overview: Overview, words: Words) -> str:
 
 
 def _relay(overview: Overview, words: Words) -> str:
-    rate, first = _rate(overview.rate), overview.recent_first_events
+    first = overview.recent_first_events
     figures = {
-        words.rate: rate,
+        words.rate: _rate(overview.rate),
         words.running: _number(overview.running),
         words.streams: _number(overview.streams),
         f"{words.first_event} p50": _time(first.p50, words),
         f"{words.first_event} p99": _time(first.p99, words),
     }
+    quiet = {words.no_first_event: ' class="quiet"'}
     listed = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures.items()
+        f"<div><dt>{escape(name)}</dt><dd{quiet.get(value, '')}>{escape(value)}</dd></div>"
+        for name, value in figures.items()
     )
     return (
         f'<dl class="figures">{listed}</dl>{_rate_chart(overview, words)}'
@@ -189,8 +191,8 @@ def _first_event_chart(overview: Overview, words: Words) -> str:
     times = {"p50": _time(recent.p50, words), "p99": _time(recent.p99, words)}
     chart = line_chart(lines, words.first_event_chart.format(**times))
     caption = (
-        f"{escape(words.first_event)} · {_line_key('main')}p50 {escape(times['p50'])} · "
-        f"{_line_key('dashed')}p99 {escape(times['p99'])}"
+        f"{escape(words.first_event)} · {_line_key('main')}p50&nbsp;{escape(times['p50'])} · "
+        f"{_line_key('dashed')}p99&nbsp;{escape(times['p99'])}"
     )
     top_label = words.highest.format(value=_time(highest, words))
     return _figure(caption, chart, words.hour_ago, top_label if highest is not None else "", words)

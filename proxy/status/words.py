@@ -149,7 +149,7 @@ ENGLISH: Final = Words(
     rate_chart="Requests per second in the last five minutes, now {value}, at most {highest}",
     running="In progress",
     first_event="First event",
-    no_first_event="no streams",
+    no_first_event=f"no{_NO_BREAK}streams",
     first_event_chart=(
         "Time to the first event in the last hour; in the last five minutes p50 {p50} and p99 {p99}"
     ),

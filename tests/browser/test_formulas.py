@@ -69,6 +69,19 @@ async def test_a_brace_and_brackets_are_as_high_as_what_they_hold(stage: Stage) 
     assert found["mo:["][3] - found["mo:["][2] >= found["mfrac:ab"][3] - found["mfrac:ab"][2] - 4
 
 
+async def test_the_rows_of_two_matrices_are_level(stage: Stage) -> None:
+    found = await boxes(
+        stage, r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix} \begin{bmatrix} x \\ z \end{bmatrix}"
+    )
+    assert found["mi:x"][3] == pytest.approx(found["mn:1"][3], abs=2)
+    assert found["mi:z"][3] == pytest.approx(found["mn:3"][3], abs=2)
+
+
+async def test_a_matrix_keeps_away_from_the_exponent_before_it(stage: Stage) -> None:
+    found = await boxes(stage, r"\begin{bmatrix} 1 \end{bmatrix}^{T} \begin{pmatrix} x \end{pmatrix}")
+    assert found["mo:("][0] - found["mi:T"][1] >= 2
+
+
 async def test_an_exponent_stands_above_the_right_end_of_its_base(stage: Stage) -> None:
     found = await boxes(stage, r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}^{n}")
     assert found["mi:n"][0] >= found["mo:)"][1] - 3

@@ -1,5 +1,6 @@
 """The page with the real service: `python -m proxy serve` as shipped, with the demonstration gateway."""
 
+import io
 import json
 import re
 import sys
@@ -7,14 +8,17 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, expect
+from PIL import Image
+from playwright.async_api import Browser, FloatRect, Locator, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Stage
 from tests.browser.scripted_chat import ScriptedChat
+from tests.browser.test_screens import DARK
 from tests.browser.watch import Watch
 from tests.cli.processes import read_until, running
 from tests.loopback import serve_on_loopback
@@ -236,7 +240,10 @@ async def test_conversations_are_listed_opened_again_searched_and_renamed(real: 
     await search.fill("没有这个")
     await expect(page.page.locator("llm-chat .nothing")).to_have_text("没有找到")
     await search.fill("")
+    button = page.page.locator("llm-chat .list .open").first
+    before = await button.bounding_box()
     await titles.nth(0).hover()
+    assert await button.bounding_box() == before, "the tools do not push the title aside"
     await page.page.locator("llm-chat .list li").nth(0).get_by_label("改标题").click()
     title = page.page.locator("llm-chat .list input.name")
     await title.fill("新的标题")
@@ -246,6 +253,27 @@ async def test_conversations_are_listed_opened_again_searched_and_renamed(real: 
     await page.connected()
     await expect(page.questions).to_have_text(["第一个问题"])
     await expect(titles).to_have_text(["新的标题", "第一个问题"])
+
+
+@pytest.mark.parametrize("look", [{}, DARK], ids=["light", "dark"])
+async def test_the_cross_that_clears_the_search_has_no_colour_of_its_own(
+    real: Stage, look: dict[str, Any]
+) -> None:
+    page = await real.open(**look)
+    await converse(page, "第一个问题")
+    await open_list(page)
+    search = page.page.locator("llm-chat .search")
+    await search.fill("问题")
+    box = await search.bounding_box()
+    assert box is not None
+    clip: FloatRect = {"x": box["x"] + box["width"] - 36, "y": box["y"] + 4, "width": 32, "height": 32}
+    drawn = Image.open(io.BytesIO(await page.page.screenshot(clip=clip))).convert("RGB")
+    await page.shot(f"conversations-search-{'dark' if look else 'light'}")
+    colours = [*zip(*(band.tobytes() for band in drawn.split()), strict=True)]
+    brightness = [sum(colour) / 3 for colour in colours]
+    assert max(brightness) - min(brightness) > 100, "the cross is visible"
+    assert max(max(colour) - min(colour) for colour in colours) < 40
+    assert await page.faults() == []
 
 
 async def test_a_deleted_conversation_can_be_brought_back_and_is_gone_later(real: Stage) -> None:

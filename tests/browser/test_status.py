@@ -9,9 +9,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
+from proxy.status.report import StatusReport
 from tests.browser.inspection import find_faults, fits, looks, take_picture
 from tests.browser.scripted_status import (
     CIRCUIT_OPEN,
+    EMPTY,
     ERRORS,
     SOME_PROBLEMS,
     STATES,
@@ -160,6 +162,26 @@ async def test_on_a_phone_the_numbers_of_a_caller_have_a_line_under_its_name(
     assert await fits(page)
     assert await find_faults(page) == []
     await take_picture(page, f"status-narrow-{'dark' if look else 'light'}", whole=True)
+
+
+BOXES_OF_FIGURES = """(parts) => parts.map((part) => {
+    const { top, height } = part.getBoundingClientRect();
+    return [part.localName, top, Math.round(height)];
+})"""
+
+
+@pytest.mark.parametrize("report", [EMPTY, loaded()], ids=["empty", "loaded"])
+async def test_the_names_of_figures_have_one_line_and_are_level(
+    operator: Operator, report: StatusReport
+) -> None:
+    operator.status.report = report
+    page = await operator.signed_in(**ENGLISH)
+    for width, rows in ((1000, 1), (780, 1), (760, 1), (700, 2), (390, 3)):
+        await page.set_viewport_size({"width": width, "height": 900})
+        boxes = await page.locator(".figures :is(dt, dd)").evaluate_all(BOXES_OF_FIGURES)
+        for part in ("dt", "dd"):
+            assert len({top for name, top, _ in boxes if name == part}) == rows
+            assert len({height for name, _, height in boxes if name == part}) == 1
 
 
 async def test_unchanged_elements_are_not_replaced(operator: Operator) -> None:

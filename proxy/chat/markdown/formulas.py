@@ -8,7 +8,7 @@ output is adapted to Chromium, which neither draws `menclose` nor places accents
 
 import re
 from typing import Final
-from xml.etree.ElementTree import Element, ParseError, fromstring, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
@@ -51,6 +51,8 @@ _TAG: Final = re.compile(r"\\tag\*?\{([^{}]*)\}")
 _ALONE_TAG: Final = re.compile(r"\A([^\\]*)(\\tag\*?\{[^{}]*\})((?:[^\\]|\\[^\\])*)\Z")
 """A tag before the end of a formula of one line, which is shown behind it."""
 _IGNORED: Final = re.compile(r"\\(?:label\{[^{}]*\}|nonumber|notag)(?![A-Za-z])")
+_TIGHT: Final = re.compile(r"\\!\s*(?=\\left(?![A-Za-z]))")
+"""A negative space before a bracket. It cancels a space of TeX's that math-core does not write."""
 _ANGLE: Final = re.compile(r"\\(left|right)\s*([<>])")
 _SUBSTACK: Final = re.compile(r"\\substack\s*\{")
 _BOX: Final = "border: 0.06em solid; padding: 0.2em"
@@ -58,6 +60,8 @@ _STRIKE: Final = "linear-gradient(to {}, transparent 47%, currentcolor 47% 53%, 
 _STRIKES: Final = {"updiagonalstrike": "top left", "downdiagonalstrike": "top right"}
 _FONTS: Final = {"b": "font-weight: bold", "i": "font-style: italic"}
 _ACCENTS: Final = frozenset("\u02c6\u02c7\u02d8\u02d9\u02da\u02dc\u00a8\u00af\u00b4`\u20d7")
+_STRUT: Final = {"width": "0", "height": "0.7em", "depth": "0.25em"}
+_TIGHT_CELL: Final = "padding-top: 0"
 _PRIMES: Final = frozenset("\u2032\u2033\u2034\u2057")
 _COMBINING: Final = {"\u20d7": "\u2192"}
 """Combining characters that fonts place next to the letter, and the accents to draw above it instead."""
@@ -164,6 +168,7 @@ def _rewrite(latex: str) -> str:
     """Replace what math-core does not know by its equivalents."""
     latex = _ALONE_TAG.sub(r"\1\3\2", _IGNORED.sub("", write_chemistry(latex)))
     latex = _TAG.sub(r"\\qquad\\text{(\1)}", latex)
+    latex = _TIGHT.sub("", latex)
     latex = _ANGLE.sub(lambda found: rf"\{found[1]}\{'l' if found[2] == '<' else 'r'}angle ", latex)
     latex = _ENVIRONMENT.sub(_rename, _PAIRS.sub(r"\1", latex))
     for _ in range(latex.count(r"\substack")):
@@ -205,6 +210,10 @@ def _adapt(element: Element) -> None:
         element.attrib.pop("accent", None)
         element[1].text = _COMBINING.get(mark, mark)
         element[1].set("stretchy", "false")
+    elif element.tag == "mtr" and len(element) and not element[0].get("style", "").startswith(_TIGHT_CELL):
+        SubElement(
+            element[0], "mspace", _STRUT
+        )  # so that rows without high letters are as high as the others
     elif element.tag == "mtext" and len(element):
         fonts = {_FONTS[inner.tag] for inner in element.iter() if inner.tag in _FONTS}
         element.text = "".join(element.itertext())

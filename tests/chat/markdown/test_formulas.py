@@ -72,8 +72,25 @@ def test_the_power_of_a_matrix_has_a_base_and_an_exponent() -> None:
     (power,) = read(r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}^{-1}")
     assert power.tag == "msup"
     base, exponent = power
-    assert shape(base) == "mrow(mo:( mtable(mtr(mtd(mi:a) mtd(mi:b)) mtr(mtd(mi:c) mtd(mi:d))) mo:))"
+    assert shape(base) == (
+        "mrow(mo:( mtable(mtr(mtd(mi:a mspace) mtd(mi:b)) mtr(mtd(mi:c mspace) mtd(mi:d))) mo:))"
+    )
     assert "".join(exponent.itertext()) == "−1"
+
+
+@pytest.mark.parametrize(
+    ("latex", "struts"), [(r"\begin{matrix} x \\ y \end{matrix}", 2), (r"\substack{x \\ y}", 0)]
+)
+def test_each_row_has_a_strut_except_below_a_sign(latex: str, struts: int) -> None:
+    assert [space.attrib for space in read(latex).iter("mspace")] == struts * [
+        {"width": "0", "height": "0.7em", "depth": "0.25em"}
+    ]
+
+
+def test_a_bracket_does_not_move_into_the_preceding_name() -> None:
+    assert shape(read(r"f\!\left(x\right)")) == "math(mi:f mrow(mo:( mi:x mo:)))"
+    assert to_mathml(r"f\! \left(x\right)", display=True) == to_mathml(r"f\left(x\right)", display=True)
+    assert shape(read(r"f\!x")) == "math(mi:f mspace mi:x)"
 
 
 @pytest.mark.parametrize("name", ["aligned", "align", "align*", "split", "alignat{2}", "eqnarray*"])
