@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from proxy.gateway import completions, models, tokens
 from proxy.gateway.answers import StreamCut
 from proxy.gateway.http import GatewayError, handle_gateway_error, handle_http_exception, json_response
-from proxy.gateway.state import DemoGateway, GatewayOptions, current_gateway, raw_headers, raw_target
+from proxy.gateway.state import DemoGateway, GatewayOptions, current_gateway
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
@@ -75,7 +75,6 @@ async def authenticate() -> None:
     if not request.path.startswith("/v1/"):
         return
     gateway = current_gateway()
-    gateway.stats.record_request(request)
     rejection = _rejection(gateway, request.headers.get("Authorization", ""))
     if gateway.options.first_byte_delay:
         await asyncio.sleep(gateway.options.first_byte_delay)
@@ -130,7 +129,7 @@ async def index() -> Response:
 
 async def stats() -> Response:
     """Return the counters."""
-    return json_response(current_gateway().stats.counters())
+    return json_response(current_gateway().stats)
 
 
 async def mirror(rest: str = "") -> Response:  # noqa: ARG001  the raw target is more exact
@@ -142,9 +141,22 @@ async def mirror(rest: str = "") -> Response:  # noqa: ARG001  the raw target is
     return json_response(
         {
             "method": request.method,
-            "target": raw_target(request),
-            "headers": raw_headers(request),
+            "target": _raw_target(),
+            "headers": _raw_headers(),
             "body_sha256": digest.hexdigest(),
             "body_bytes": size,
         }
     )
+
+
+def _raw_headers() -> list[tuple[str, str]]:
+    """Return the headers from the ASGI scope; Quart's mapping adds `Remote-Addr` and changes the case."""
+    return [
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.scope["headers"]
+    ]
+
+
+def _raw_target() -> str:
+    """Return path and query of the request line, with escapes such as `%2F` unchanged."""
+    path, query = request.scope["raw_path"], request.scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")

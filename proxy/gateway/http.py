@@ -9,8 +9,6 @@ import msgspec
 from quart import Response, request
 from werkzeug.exceptions import HTTPException
 
-from proxy.gateway.state import current_gateway
-
 TEMPORARY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 _PATH = re.compile(r"at `\$\.([^`]++)`$")
@@ -56,10 +54,8 @@ class GatewayError(Exception):
 
 
 async def read_body(kind: type[BodyT]) -> BodyT:
-    """Read and validate the body of the current request, and keep its bytes in the statistics."""
-    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    current_gateway().stats.last_request_body = body
-    return parse_body(body, kind)
+    """Read and validate the body of the current request."""
+    return parse_body(await request.get_data(cache=False, as_text=False, parse_form_data=False), kind)
 
 
 def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:

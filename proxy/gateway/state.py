@@ -3,11 +3,10 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from quart import current_app
-from quart.wrappers import Request
 
 MAX_LIVE_TOKENS = 65_536
 """Bounds the memory of a busy gateway: beyond this, the oldest token is revoked."""
@@ -48,11 +47,7 @@ class GatewayOptions:
 
 @dataclass(slots=True)
 class GatewayStats:
-    """Counters since the start, and the most recent request under `/v1`.
-
-    `last_request_body` holds only bodies that are read whole (chat, completions, embeddings, rerank).
-    Header names are lower-case; the target is path and query before decoding.
-    """
+    """Counters since the start, which anyone may see."""
 
     token_fetches: int = 0
     token_fetches_in_flight: int = 0
@@ -62,19 +57,6 @@ class GatewayStats:
     embedding_requests: int = 0
     streams_open: int = 0
     streams_closed_early: int = 0
-    last_request_headers: list[tuple[str, str]] = field(default_factory=list)
-    last_request_body: bytes = b""
-    last_request_target: str = ""
-
-    def counters(self) -> dict[str, int]:
-        """Return the counters alone, which anyone may see."""
-        return {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), int)}
-
-    def record_request(self, request: Request) -> None:
-        """Keep the headers and the target of a request."""
-        self.last_request_headers = raw_headers(request)
-        self.last_request_target = raw_target(request)
-        self.last_request_body = b""
 
 
 class TokenIssuer:
@@ -141,16 +123,3 @@ class DemoGateway:
 def current_gateway() -> DemoGateway:
     """Return the gateway that is serving the current request."""
     return cast(DemoGateway, current_app.extensions["gateway"])
-
-
-def raw_headers(request: Request) -> list[tuple[str, str]]:
-    """Return the headers from the ASGI scope; Quart's mapping adds `Remote-Addr` and changes the case."""
-    return [
-        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.scope["headers"]
-    ]
-
-
-def raw_target(request: Request) -> str:
-    """Return path and query of the request line, with escapes such as `%2F` unchanged."""
-    path, query = request.scope["raw_path"], request.scope["query_string"]
-    return (path + b"?" + query if query else path).decode("latin-1")

@@ -1,6 +1,7 @@
 """The application: its public pages, errors and counters."""
 
 import logging
+from dataclasses import asdict
 
 import pytest
 from quart import Quart, Response
@@ -27,7 +28,7 @@ async def test_the_root_describes_the_gateway(caller: Caller) -> None:
 async def test_stats_are_numbers_only(caller: Caller) -> None:
     await caller.client.get("/v1/models")
     reply = await (await caller.client.get("/stats")).get_json()
-    assert reply == GatewayStats(tokens_rejected=1).counters()
+    assert reply == asdict(GatewayStats(tokens_rejected=1))
     assert set(reply) == {
         "token_fetches",
         "token_fetches_in_flight",
@@ -38,14 +39,6 @@ async def test_stats_are_numbers_only(caller: Caller) -> None:
         "streams_open",
         "streams_closed_early",
     }
-
-
-async def test_the_last_request_can_be_seen(caller: Caller) -> None:
-    await caller.client.get("/v1/models/a%2Fb?x=%41", headers={**caller.headers, "X-Mixed": "Case"})
-    stats = caller.gateway.stats
-    assert stats.last_request_target.endswith("?x=%41")
-    assert ("x-mixed", "Case") in stats.last_request_headers
-    assert "remote-addr" not in dict(stats.last_request_headers)
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1//models", "/v1/", "/v1/models/", "/nothing"])
