@@ -16,7 +16,7 @@ from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, Upst
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
-from proxy.upstream.repaired import RepairedStart, ResponseRepairs
+from proxy.upstream.repaired import RepairedStart, ResponseRepairs, repair_events
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.upstream.transport import UpstreamResponse
@@ -83,7 +83,7 @@ class Attempt:
             except Aborted as error:
                 raise BadResponse(reason=error.reason) from error
             if beginning is not None:
-                start = beginning.start(max_event_bytes)
+                start = await beginning.start(max_event_bytes)
                 first = b"" if isinstance(start, EmbeddedError) else start.body
         record.first_byte_at = record.now()
         upstream_id = find_header(response.headers, b"x-request-id")
@@ -166,7 +166,7 @@ class Attempt:
             while chunk:
                 whole = framer.feed(chunk)
                 if repairer is not None:
-                    whole = repairer.feed(whole)
+                    whole = await repair_events(repairer, whole)
                     if repairer.ended:
                         record.end("error_inside", repairer.ended)
                 if ERROR_WORD in whole:
@@ -193,7 +193,7 @@ class Attempt:
                 clock.stop_waiting()
             tail = framer.flush(drop_cut=self._requires_end_marker)
             if repairer is not None:
-                tail = repairer.feed(tail) + repairer.finish()
+                tail = await repair_events(repairer, tail) + repairer.finish()
             is_error = False
             if ERROR_WORD in tail:
                 tail = response.redact(tail)

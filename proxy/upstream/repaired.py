@@ -1,5 +1,6 @@
 """Apply repairs to one response: how much of it they need, and what the caller gets."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -12,11 +13,12 @@ from proxy.wire.repairs.conversions import (
     ANSWER_TO_STREAM,
     LABEL_ANSWER,
     STREAM_TO_ANSWER,
+    AnswerJoiner,
     answer_to_stream,
     is_chat,
     lines_to_stream,
-    stream_to_answer,
 )
+from proxy.wire.repairs.framing import cut_events
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 
 WHOLE_BYTES_MAX: Final = 256 << 20
@@ -97,7 +99,7 @@ class ResponsePrefix:
             return holds_event(self._held[start:]) or len(self._held) > max_event_bytes
         return not self._is_events and not self._holds_whole
 
-    def start(self, max_event_bytes: int) -> RepairedStart | EmbeddedError:
+    async def start(self, max_event_bytes: int) -> RepairedStart | EmbeddedError:
         """Return what the caller gets, or the error that the response turns out to be.
 
         Raises:
@@ -106,7 +108,7 @@ class ResponsePrefix:
         """
         body = bytes(self._held)
         if not self._is_events:
-            return self._start_whole(body)
+            return await self._start_whole(body)
         whole_events = EventFramer(max_event_bytes).feed(body)
         stream = StreamRepairer(self._repairs, self._call)
         error = stream.first_error(whole_events)
@@ -114,7 +116,7 @@ class ResponsePrefix:
             return error
         if not self._joins:
             return RepairedStart(body, is_events=True, content_type=self._label(is_events=True))
-        joined = stream_to_answer(_repair_all(stream, body), self._call)
+        joined = await self._join(await _repair_all(stream, body))
         return joined if isinstance(joined, EmbeddedError) else self._repair_whole(joined)
 
     def _detect_events(self) -> bool | None:
@@ -144,14 +146,22 @@ class ResponsePrefix:
         textual = kind.startswith(b"text/") or kind.endswith(b"json")
         return textual or bytes(self._held[:64]).lstrip()[:1] in {b"", b"{", b"[", b"<"}
 
-    def _start_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
+    async def _join(self, events: bytes) -> bytes | EmbeddedError:
+        joiner = AnswerJoiner(self._call)
+        for part in cut_events(events):
+            if (error := joiner.add(part)) is not None:
+                return error
+            await asyncio.sleep(0)
+        return joiner.close()
+
+    async def _start_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         if not self._holds_whole:
             return RepairedStart(body, is_events=False)
         events = lines_to_stream(body) if self._streams_whole else None
         if events is not None:
             stream = StreamRepairer(self._repairs, self._call)
             error = stream.first_error(events)
-            repaired = _repair_all(stream, events)
+            repaired = await _repair_all(stream, events)
             return error or RepairedStart(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
         return self._repair_whole(body)
 
@@ -177,5 +187,15 @@ class ResponsePrefix:
         return None if fits else _LABELS[is_events]
 
 
-def _repair_all(stream: StreamRepairer, events: bytes) -> bytes:
-    return stream.feed(events) + stream.finish()
+async def repair_events(stream: StreamRepairer, whole_events: bytes) -> bytes:
+    """Repair whole events, and let other tasks run between the parts of a flood of events."""
+    parts: list[bytes] = []
+    for part in stream.feed_in_parts(whole_events):
+        if parts:
+            await asyncio.sleep(0)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _repair_all(stream: StreamRepairer, events: bytes) -> bytes:
+    return await repair_events(stream, events) + stream.finish()

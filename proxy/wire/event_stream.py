@@ -16,6 +16,7 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 
 # "\r\n" is one line end and must not match as two, so "?+" is possessive.
 EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
+_TO_LAST_END: Final = re.compile(rb"(?s:.*)" + EVENT_END.pattern)
 END_MARKER: Final = b"[DONE]"
 _BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -81,10 +82,8 @@ class EventFramer:
         if self._tail.find(b"\r", start) < 0:
             found = self._tail.rfind(b"\n\n", start)
             return found + 2 if found >= 0 else 0
-        end = 0
-        for match in EVENT_END.finditer(self._tail, start):
-            end = match.end()
-        return end
+        last = _TO_LAST_END.match(self._tail, start)
+        return last.end() if last else 0
 
     @property
     def recent(self) -> bytes:
@@ -105,7 +104,7 @@ class EventFramer:
         return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
 
     def _count(self, whole: bytes) -> bytes:
-        self.events += sum(1 for _ in EVENT_END.finditer(whole)) if b"\r" in whole else whole.count(b"\n\n")
+        self.events += len(EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")
         self._recent.append(whole)
         return whole
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from proxy.wire.repairs.framing import read_payload, split_events
+from proxy.wire.repairs.framing import cut_events, read_payload, split_events
 
 ERROR_WORD: Final = b"error"
 """Events without this word hold no error."""
@@ -17,6 +17,7 @@ UNNAMED: Final = "error"
 """The code of an error that has none."""
 _SIGN: Final = re.compile(rb'"error"\s*+:\s*+[^\sn]|"type"\s*+:\s*+"error"|(?:^|[\r\n])event: ?error[\r\n]')
 _NAMED: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
+_MAY_FAIL: Final = re.compile(rb"error|failed|\\\\")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 _CODE_CHARACTERS_MAX: Final = 64
 
@@ -35,7 +36,12 @@ def find_error_code(events: bytes) -> str | None:
     """Return the code or the type of the first error among whole events; None if they hold no error."""
     if _SIGN.search(events) is None:
         return None
-    codes = map(_read_code, split_events(events))
+    codes = (
+        _read_code(block)
+        for part in cut_events(events)
+        if _MAY_FAIL.search(part)  # Most parts of a flood of tiny events hold nothing.
+        for block in split_events(part)
+    )
     return next((code for code in codes if code is not None), None)
 
 

@@ -83,6 +83,8 @@ def _read_last_member(tail: bytes) -> Usage | None:
 
 def read_stream_usage(events: bytes) -> Usage | None:
     """Return the last usage that these events report."""
+    if b'"usage"' not in events:  # A flood of tiny events has many lines.
+        return None
     for line in reversed(events.splitlines()):
         if (
             line.startswith(b"data:")

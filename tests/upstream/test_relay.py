@@ -15,10 +15,14 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.health import UpstreamHealth
-from proxy.upstream.relay import Attempt, RelayedResponse
+from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
+from proxy.upstream.repaired import ResponseRepairs
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import Route
+from proxy.wire.endpoints import Shape
 from proxy.wire.headers import Headers
+from proxy.wire.repairs import Call, resolve
+from proxy.wire.repairs.framing import PART_EVENTS
 from tests.credentials.fakes import virtually
 from tests.endpoints import endpoint_of
 from tests.upstream.build import build_record, build_request
@@ -93,6 +97,7 @@ class Relayed:
         timeouts: Timeouts | None = None,
         max_event_bytes: int = 1000,
         method: str = "POST",
+        repairs: ResponseRepairs = NO_RESPONSE_REPAIRS,
     ) -> None:
         timeouts = timeouts or Timeouts()
         self.response = response
@@ -107,7 +112,7 @@ class Relayed:
             health=UpstreamHealth("chat", Upstream(base_url="http://chat.test/v1")),
         )
         limits = Limits(max_event_bytes=max_event_bytes)
-        self.attempt = Attempt(build_request(method), route, self.clock, self.record, limits)
+        self.attempt = Attempt(build_request(method), route, self.clock, self.record, limits, repairs)
 
     async def answer(self) -> RelayedResponse:
         """Return the beginning of the response."""
@@ -516,3 +521,29 @@ async def test_a_body_that_was_never_begun_is_closed_with_its_clock() -> None:
     await relayed.closing.aclose()
     assert timer.cancelled()
     assert relayed.response.closed == 1
+
+
+# --- floods
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@virtually
+async def test_other_tasks_run_while_a_flood_of_tiny_events_is_repaired(*, streams: bool) -> None:
+    flood = [CONTENT + b"\n\n", b"\n\n" * 100 * PART_EVENTS, FINISHED + b"\n\n", DONE, b""]
+    repairs = ResponseRepairs(resolve(["ragflow"]), Call(Shape.CHAT, usage_requested=False, streams=streams))
+    relayed = Relayed(events(*flood), repairs=repairs)
+    turns, over = 0, False
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.get_running_loop().create_task(count_turns())
+    sent = b"".join(await relayed.chunks()) if streams else await relayed.whole()
+    over = True
+    await counting
+    assert turns >= 99  # one between two parts
+    assert sent.count(b"word") == 1
+    assert not streams or sent == b"".join(flood)

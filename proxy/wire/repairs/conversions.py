@@ -181,34 +181,45 @@ class _JoinedChoice:
         return {**closed, "message": message}
 
 
-def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
-    """Join the chunks of a stream into a whole response.
+class AnswerJoiner:
+    """Joins the chunks of a stream into a whole response, part by part."""
 
-    Returns:
-        The response, or the error that the stream contains.
+    def __init__(self, call: Call) -> None:
+        self._shape = call.shape
+        self._whole: dict[str, object] = {}
+        self._choices: dict[int, _JoinedChoice] = {}
+        self._marked = False
 
-    Raises:
-        InvalidResponse: The stream contains no chunk.
-        BadResponse: The stream was cut off.
-    """
-    whole: dict[str, object] = {}
-    choices: dict[int, _JoinedChoice] = {}
-    for chunk in _chunks(events):
-        if isinstance(chunk, EmbeddedError):
-            return chunk
-        whole.update({name: value for name, value in chunk.items() if value is not None})
-        listed = chunk.get("choices")
-        for part in listed if isinstance(listed, list) else ():
-            if isinstance(part, dict):
-                index = part.get("index")
-                choices.setdefault(index if isinstance(index, int) else 0, _JoinedChoice()).add(part)
-    if not choices:
-        raise InvalidResponse("an event stream without an answer")
-    if DONE.strip() not in events and not all(each.members["finish_reason"] for each in choices.values()):
-        raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
-    whole["object"] = "chat.completion" if call.shape == Shape.CHAT else "text_completion"
-    whole["choices"] = [{**choice.close(), "index": index} for index, choice in sorted(choices.items())]
-    return to_json(whole)
+    def add(self, whole_events: bytes) -> EmbeddedError | None:
+        """Add events; return the error that they contain, if there is one."""
+        self._marked = self._marked or DONE.strip() in whole_events
+        for chunk in _chunks(whole_events):
+            if isinstance(chunk, EmbeddedError):
+                return chunk
+            self._whole.update({name: value for name, value in chunk.items() if value is not None})
+            listed = chunk.get("choices")
+            for part in listed if isinstance(listed, list) else ():
+                if isinstance(part, dict):
+                    index = part.get("index")
+                    key = index if isinstance(index, int) else 0
+                    self._choices.setdefault(key, _JoinedChoice()).add(part)
+        return None
+
+    def close(self) -> bytes:
+        """Return the response.
+
+        Raises:
+            InvalidResponse: The stream contains no chunk.
+            BadResponse: The stream was cut off.
+        """
+        choices = self._choices
+        if not choices:
+            raise InvalidResponse("an event stream without an answer")
+        if not self._marked and not all(each.members["finish_reason"] for each in choices.values()):
+            raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
+        self._whole["object"] = "chat.completion" if self._shape == Shape.CHAT else "text_completion"
+        closed = [{**choice.close(), "index": index} for index, choice in sorted(choices.items())]
+        return to_json({**self._whole, "choices": closed})
 
 
 def _chunks(events: bytes) -> Iterator[dict[str, object] | EmbeddedError]:

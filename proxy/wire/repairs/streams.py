@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.conversions import DONE, is_chat
 from proxy.wire.repairs.framing import (
     EVENT_LINES,
+    cut_events,
     drop_event_lines,
     ends_block,
     is_utf8,
@@ -170,7 +171,8 @@ class StreamRepairer:
     def first_error(self, whole_events: bytes) -> EmbeddedError | None:
         """Return the error that a stream begins with; None if there is none.
 
-        Such an error can still be sent with its own status. Events without data are skipped.
+        Such an error can still be sent with its own status. Events without data are skipped. After
+        `PART_EVENTS` of them the search ends, because it takes time in the event loop.
 
         Args:
             whole_events: The first events, which have to be fed as well.
@@ -178,7 +180,8 @@ class StreamRepairer:
         Raises:
             InvalidResponse: This is not an event stream, or it contains no result.
         """
-        for block in split_events(whole_events.removeprefix(BOM)):
+        beginning = next(cut_events(whole_events.removeprefix(BOM)), b"")
+        for block in split_events(beginning):
             valid = block if not self._utf8 or is_utf8(block) else self._replace_invalid(block)
             if valid is None:
                 raise InvalidResponse("text that is not valid UTF-8")
@@ -214,20 +217,25 @@ class StreamRepairer:
 
     def feed(self, whole_events: bytes) -> bytes:
         """Repair whole events. Returns the same object if nothing changed."""
+        return b"".join(self.feed_in_parts(whole_events))
+
+    def feed_in_parts(self, whole_events: bytes) -> Iterator[bytes]:
+        """Repair whole events, and yield them in parts, so that other tasks can run after each part."""
         if self.ended or not self._repairs:
-            return b"" if self.ended else whole_events
+            yield b"" if self.ended else whole_events
+            return
         if not self._begun and whole_events:
             self._begun = True
             whole_events = whole_events.removeprefix(BOM)
         if self._lf and whole_events:
             after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
             whole_events = lf_newlines(whole_events, after_cr=after_cr)
-        blocks = split_events(whole_events)
-        repaired = [self._repair(block) for block in blocks]
-        if repaired != blocks:
-            whole_events = b"".join(repaired)
-        self._last = whole_events or self._last
-        return whole_events
+        for part in cut_events(whole_events):
+            blocks = split_events(part)
+            repaired = [self._repair(block) for block in blocks]
+            changed = part if repaired == blocks else b"".join(repaired)
+            self._last = changed or self._last
+            yield changed
 
     def finish(self) -> bytes:
         """Return the bytes to send at the end of a complete stream."""

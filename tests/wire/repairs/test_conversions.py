@@ -8,7 +8,7 @@ import pytest
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, EmbeddedError
-from proxy.wire.repairs.conversions import answer_to_stream, lines_to_stream, stream_to_answer
+from proxy.wire.repairs.conversions import AnswerJoiner, answer_to_stream, lines_to_stream
 from tests.wire.repairs.streams import DONE, chunk, event, payloads
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -19,6 +19,12 @@ CHAT = Call(Shape.CHAT, streams=True, usage_requested=True)
 def answer(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
     choice = {"index": 0, "message": message, "finish_reason": finish}
     return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": USAGE}
+
+
+def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
+    """Join a stream whose events arrive together."""
+    joiner = AnswerJoiner(call)
+    return joiner.add(events) or joiner.close()
 
 
 @pytest.mark.parametrize(
