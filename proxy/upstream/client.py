@@ -1,7 +1,6 @@
 """Send one request with a live token, and return the unread response. Only this module uses AsyncOpenAI."""
 
 import asyncio
-import contextlib
 import functools
 import ssl
 from http import HTTPStatus
@@ -100,8 +99,8 @@ class UpstreamClient(AsyncOpenAI):
         if self._open >= self._limit:
             raise Overloaded
         self._open += 1
-        with contextlib.ExitStack() as failed:
-            failed.callback(self._closed)
+        is_open = False
+        try:
             use = self._use_token(request)
             if use is None:
                 response = await self._send(request, None)
@@ -126,8 +125,11 @@ class UpstreamClient(AsyncOpenAI):
             record.reason = wrong_base_url(self._base_url_text, response.status, response.headers)
             response.headers = relocate(response.headers, self._base_url_text, request.path)
             response.prepare(self._secrets.redactor, self._cut_off, self._closed)
-            failed.pop_all()  # from here on, the response counts until it is closed
+            is_open = True  # From here on, the request counts until its response is closed.
             return response
+        finally:
+            if not is_open:
+                self._closed()
 
     def _closed(self) -> None:
         self._open -= 1

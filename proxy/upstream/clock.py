@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from types import TracebackType
 
 from proxy.errors import Draining, ProxyError, UpstreamTimeout
 from proxy.settings import Timeouts
@@ -31,21 +32,14 @@ class ExchangeClock:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
 
-    @contextlib.asynccontextmanager
-    async def first_byte(self) -> AsyncIterator[None]:
+    def first_byte(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Bound the block, which waits for the first byte of the response.
 
-        Raises:
+        The block raises:
             UpstreamTimeout: The first-byte timeout or the total timeout expired.
             Draining: The service is shutting down.
         """
-        try:
-            async with asyncio.timeout_at(self._first_byte_due()) as self._before:
-                yield
-        except TimeoutError as error:
-            raise Draining if self._stopped else UpstreamTimeout(reason="no first byte in time") from error
-        finally:
-            self._before = None
+        return _FirstByte(self)
 
     def suspend(self) -> None:
         """Suspend the first-byte timeout during a wait that has its own; the total timeout keeps running."""
@@ -101,8 +95,10 @@ class ExchangeClock:
         now = self._loop.time()
         if self._stopped:
             return now
-        step = None if self._first_byte is None else now + self._first_byte
-        return min((due for due in (step, self._total_due) if due is not None), default=None)
+        if self._first_byte is None:
+            return self._total_due
+        due = now + self._first_byte
+        return due if self._total_due is None else min(due, self._total_due)
 
     def _arm(self, now: float) -> None:
         begun = now if self._waiting_since is None else self._waiting_since
@@ -123,3 +119,24 @@ class ExchangeClock:
     def _expire(self, reason: str) -> None:
         if self._fail is not None:
             self._fail(UpstreamTimeout(reason=reason))
+
+
+class _FirstByte(contextlib.AbstractAsyncContextManager[None]):
+    """A wait for the first byte; a generator would cost several times as much."""
+
+    def __init__(self, clock: ExchangeClock) -> None:
+        self._clock = clock
+        self._timeout = asyncio.timeout_at(clock._first_byte_due())
+
+    async def __aenter__(self) -> None:
+        self._clock._before = await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._clock._before = None
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            is_drained = self._clock._stopped
+            raise Draining if is_drained else UpstreamTimeout(reason="no first byte in time") from expired

@@ -538,18 +538,19 @@ class UpstreamConnector:
         used = pool.take() if size is not None and size <= WHOLE_BODY_BYTES_MAX else None
         while True:
             connection = used or await pool.open(connect)
-            with contextlib.ExitStack() as failed:
-                failed.callback(connection.discard)
-                try:
-                    response = connection.send(method, head, body, length)
-                    await response.head()
-                except httpx2.TransportError:
-                    if used is None or not connection.may_send_again():
-                        raise
-                    used = None
-                else:
-                    failed.pop_all()
-                    return connection, response
+            has_response = False
+            try:
+                response = connection.send(method, head, body, length)
+                await response.head()
+                has_response = True
+                return connection, response
+            except httpx2.TransportError:
+                if used is None or not connection.may_send_again():
+                    raise
+                used = None
+            finally:
+                if not has_response:
+                    connection.discard()
 
     def close(self) -> None:
         """Close every connection, and those that are opened later."""
