@@ -8,9 +8,11 @@ body is aborted, so that no cut response looks like a whole one.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, NamedTuple
+
+import msgspec
 
 from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits
@@ -43,8 +45,7 @@ class RelayedResponse(NamedTuple):
     body: bytes | AsyncGenerator[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One try at one upstream: the request, the route, the timeouts, and the repairs of the response."""
 
     request: UpstreamRequest

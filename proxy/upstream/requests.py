@@ -1,8 +1,9 @@
 """A request as the caller sent it, and as it goes to one upstream."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from proxy.access import Caller
 from proxy.wire.endpoints import OTHER, Endpoint
@@ -10,8 +11,7 @@ from proxy.wire.headers import Headers
 from proxy.wire.request_model import InspectedRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerRequest(InspectedRequest):
+class CallerRequest(InspectedRequest, frozen=True, kw_only=True):
     """One request of a caller. `query`, `headers` and `body` are the caller's own bytes.
 
     Args:
@@ -48,8 +48,7 @@ class SendClock(Protocol):
         """Restart the timeout: the request goes out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it goes to one upstream, without the credential.
 
     Args:

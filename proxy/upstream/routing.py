@@ -1,9 +1,10 @@
 """Which upstreams serve which request: by its model, by its endpoint, or the default one."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
+
+import msgspec
 
 from proxy.access import Caller
 from proxy.settings import Settings, Timeouts, Upstream
@@ -18,8 +19,7 @@ ANYBODY: Final = Caller("")
 NO_REPAIRS: Final = Repairs()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream for one request, with everything that the attempt needs to know."""
 
     endpoint: Endpoint

@@ -5,7 +5,6 @@ models in them, or if they can name a model in a place that the proxy does not c
 """
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -29,8 +28,7 @@ _ESCAPED_LETTER: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectedRequest:
+class InspectedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a caller's request that the proxy has inspected: all that decides which model it runs.
 
     Args:
@@ -47,7 +45,7 @@ class InspectedRequest:
     endpoint: Endpoint
     outer_model: str | None = None
     query: bytes = b""
-    headers: Headers = field(default_factory=list)
+    headers: Headers = msgspec.field(default_factory=list)
     body: bytes = b""
     is_whole: bool = True
     fields: RequestFields = NO_FIELDS
