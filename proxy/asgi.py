@@ -377,7 +377,8 @@ class Application(Quart):
             response = await steps.reject(request, error)
         record = request.exchange.record
         record.status = response.status
-        return response._replace(headers=[*response.headers, (b"x-request-id", record.request_id.encode())])
+        headers = [*response.headers, (b"x-request-id", record.request_id.encode())]
+        return RelayedResponse(response.status, headers, response.body)
 
     async def make_response(self, result: Any) -> ResponseTypes:
         """Make Quart's response, also from that of a relayed route."""

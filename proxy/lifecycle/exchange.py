@@ -55,6 +55,8 @@ class ExchangeScope:
         self.interrupted = interrupted
         self._context = request_context(record.request_id)
         self._is_counted_stream = False
+        self._loading: Caller | None = None
+        """The caller whose load the exchange is a part of."""
         self._is_waiting = False
         self.is_logged = False
         """Whether the exchange has ended with its log line and has been counted."""
@@ -65,7 +67,6 @@ class ExchangeScope:
         if self._services is None:
             self._services = self._current()
             self._services.users.acquire()
-            self.closing.callback(self._services.users.release)
         return self._services
 
     def count_load(self, caller: Caller) -> None:
@@ -74,17 +75,15 @@ class ExchangeScope:
         Raises:
             ServerOverloaded: The process is overloaded, and the caller already uses its share.
         """
-        load = self.services.worker.load
-        load.begin(caller, self.services.settings.limits.max_loop_lag)
-        self._is_waiting = True
-        self.closing.callback(load.end, caller)
-        self.closing.callback(self.begin_response)
+        services = self.services
+        services.worker.load.begin(caller, services.settings.limits.max_loop_lag)
+        self._loading, self._is_waiting = caller, True
 
     def begin_response(self) -> None:
         """Note that the response begins, or that there will be none."""
-        if self._is_waiting and self.caller is not None:
+        if self._is_waiting and self._loading is not None:
             self._is_waiting = False
-            self.services.worker.load.begin_response(self.caller)
+            self.services.worker.load.begin_response(self._loading)
 
     async def count_stream(self, caller: Caller) -> None:
         """Count the exchange as a stream of its caller, once, until its end.
@@ -133,6 +132,7 @@ class ExchangeScope:
         try:
             await self.closing.__aexit__(kind, error, traceback)
         finally:
+            self._release()
             self._note_outcome(sys.exception())  # that of the block, or a later one of the closing
             write = _log.debug if self.record.quiet else _log.info
             write("exchange", **self.record.fields())
@@ -144,6 +144,14 @@ class ExchangeScope:
                 services.traffic.count(self.record)
             self.is_logged = True
             self._context.__exit__(None, None, None)
+
+    def _release(self) -> None:
+        """End what every exchange counts in; entries of `closing` would cost several times as much."""
+        if self._services is not None:
+            if self._loading is not None:
+                self.begin_response()
+                self._services.worker.load.end(self._loading)
+            self._services.users.release()
 
     def _note_outcome(self, error: BaseException | None) -> None:
         record = self.record
