@@ -112,7 +112,7 @@ soak: $(VENV)/.dev ## Stream through two workers for ten minutes, and kill one (
 fuzz: $(VENV)/.dev ## Send 100,000 random requests through misbehaving upstreams (SEED=... repeats a run)
 	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(FUZZ)
 
-pictures: $(VENV)/.dev ## Draw the pictures of RAGFlow's page and of the dashboard again (needs Chromium and prometheus)
+pictures: $(VENV)/.dev ## Take and draw the pictures of the documents again (needs Chromium and prometheus)
 	@$(BIN)/python -m tests.pictures
 	@$(BIN)/python -m tests.dashboard
 

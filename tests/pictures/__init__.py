@@ -1,1 +1,1 @@
-"""The pictures of `docs/ragflow.md`: `python -m tests.pictures` draws them from a running service."""
+"""The pictures of the documents: `python -m tests.pictures` takes and draws them from running services."""

@@ -1,42 +1,59 @@
-"""Draw the pictures of `docs/ragflow.md` again.
+"""Draw the pictures of the documents again.
 
     python -m tests.pictures
 
-It serves the demonstration, runs `doctor` and asks questions for a minute. It needs Chromium.
+It serves the demonstration, runs `doctor`, asks questions for a minute, and photographs the chat and the
+status page. It needs Chromium.
 """
 
 import asyncio
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.async_api import FloatRect, async_playwright
+from playwright.async_api import Browser, async_playwright
 
 from tests.browser.conftest import OPTIONS, find_chromium
-from tests.pictures import ragflow
+from tests.pictures import pages, ragflow
 
 IMAGES: Final = ragflow.ROOT / "docs/images"
 SECONDS: Final = 60
 ASKERS: Final = 3
 CARDS: Final = 3
-WIDTH: Final = 760
+WINDOW: Final = (760, 900)
 
 
 async def draw() -> None:
     """Write every picture."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with ragflow.service(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with chromium() as browser:
+            async with ragflow.service(folder) as url:
+                await draw_ragflow(browser, url)
+                for language in ragflow.LANGUAGES:
+                    pages.write(await pages.chat(browser, url, language), IMAGES / f"chat{language}.png")
             for language in ragflow.LANGUAGES:
-                write(f"ragflow-form{language}.svg", ragflow.draw_forms(language))
-                session = await ragflow.doctor(url, language)
-                write(f"ragflow-doctor{language}.svg", ragflow.draw_session(session, language))
-            write("ragflow-log.svg", ragflow.draw_line(await ragflow.request_line(url)))
-            async with asyncio.TaskGroup() as group:
-                askers = [group.create_task(ask_again(url)) for _ in range(ASKERS)]
-                await asyncio.sleep(SECONDS)
-                await photograph(url)
-                for asker in askers:
-                    asker.cancel()
+                picture = await pages.busy_status(browser, folder, language)
+                pages.write(picture, IMAGES / f"status{language}.png")
+
+
+async def draw_ragflow(browser: Browser, url: str) -> None:
+    """Write the pictures of `docs/ragflow.md`."""
+    for language in ragflow.LANGUAGES:
+        write(f"ragflow-form{language}.svg", ragflow.draw_forms(language))
+        session = await ragflow.doctor(url, language)
+        write(f"ragflow-doctor{language}.svg", ragflow.draw_session(session, language))
+    write("ragflow-log.svg", ragflow.draw_line(await ragflow.request_line(url)))
+    async with asyncio.TaskGroup() as group:
+        askers = [group.create_task(ask_again(url)) for _ in range(ASKERS)]
+        await asyncio.sleep(SECONDS)
+        for language in ragflow.LANGUAGES:
+            page = await pages.open_status(browser, url, ragflow.STATUS_KEY, language, WINDOW)
+            pages.write(await pages.first_cards(page, CARDS), IMAGES / f"ragflow-status{language}.png")
+        for asker in askers:
+            asker.cancel()
 
 
 async def ask_again(url: str) -> None:
@@ -45,25 +62,17 @@ async def ask_again(url: str) -> None:
         await ragflow.ask(url)
 
 
-async def photograph(url: str) -> None:
-    """Take pictures of the first cards of the status page."""
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Run a browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
-        for language in ragflow.LANGUAGES:
-            page = await browser.new_page(viewport={"width": WIDTH, "height": 1200})
-            await page.goto(f"{url}/status?lang={'zh' if language else 'en'}")
-            await page.fill("input[type=password]", ragflow.STATUS_KEY)
-            await page.press("input[type=password]", "Enter")
-            card = f"document.querySelectorAll('main section')[{CARDS - 1}]"
-            await page.wait_for_function(card)
-            bottom = await page.evaluate(f"{card}.getBoundingClientRect().bottom")
-            clip: FloatRect = {"x": 0, "y": 0, "width": WIDTH, "height": bottom + 16}
-            await page.screenshot(path=IMAGES / f"ragflow-status{language}.png", clip=clip)
+        yield browser
         await browser.close()
 
 
 def write(name: str, text: str) -> None:
-    """Write a picture."""
+    """Write a drawing."""
     (IMAGES / name).write_text(text, encoding="utf-8")
 
 
