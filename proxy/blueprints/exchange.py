@@ -17,7 +17,7 @@ from proxy.upstream.model_list import filter_models
 from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import Shape
-from proxy.wire.event_stream import EVENT_STREAM
+from proxy.wire.event_stream import is_event_stream
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form
 from proxy.wire.headers import find_header, is_preflight, media_type
 from proxy.wire.paths import Target, find_target
@@ -64,7 +64,7 @@ async def relay_exchange() -> RelayedResponse:
         if http.body.failure is not None:  # The upload broke, and that broke the request to the upstream.
             raise http.body.failure from error
         raise
-    if not isinstance(response.body, bytes) and _is_event_stream(response):
+    if not isinstance(response.body, bytes) and is_event_stream(response.headers):
         await exchange.count_stream(caller)  # also a stream that the request did not ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:
         response = await filter_models(response, caller.may_use)
@@ -105,7 +105,3 @@ async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> Ca
         fields=fields,
         form=form,
     )
-
-
-def _is_event_stream(response: RelayedResponse) -> bool:
-    return media_type(find_header(response.headers, b"content-type")) == EVENT_STREAM

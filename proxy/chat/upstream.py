@@ -20,8 +20,8 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.relay import RelayedResponse
 from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
-from proxy.wire.event_stream import EVENT_STREAM
-from proxy.wire.headers import Headers, find_header, media_type
+from proxy.wire.event_stream import EVENT_STREAM, is_event_stream
+from proxy.wire.headers import Headers
 from proxy.wire.request_json import RequestFields
 
 CALLER: Final = "chat"
@@ -140,9 +140,8 @@ def plain(value: Json) -> object:
 
 
 def _model_answer(answer: RelayedResponse, record: ExchangeRecord) -> ModelAnswer:
-    streamed = media_type(find_header(answer.headers, b"content-type")) == EVENT_STREAM
     body = _pieces([answer.body]) if isinstance(answer.body, bytes) else answer.body
-    return ModelAnswer(answer.status, streamed, body, record)
+    return ModelAnswer(answer.status, is_event_stream(answer.headers), body, record)
 
 
 async def _pieces(pieces: Iterable[bytes]) -> AsyncGenerator[bytes]:

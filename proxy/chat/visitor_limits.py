@@ -15,8 +15,8 @@ class VisitorRate:
     """Limits the requests of each visitor, counted in this process or in Redis.
 
     Requests are counted by session and by address, because a visitor can easily get a new session. The
-    session is checked first: a visitor over the limit does not use up
-    that of an office that shares one address.
+    session is checked first: a visitor over the limit does not use up that of an office that shares one
+    address.
 
     Args:
         rate: The rate, such as `2/second`.

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
+from proxy.settings.interpolation import is_text
+
 OPEN, CLOSE = "\ue000", "\ue001"
 """Private-use characters around the name of a shell variable; other text must not contain them."""
 REFERENCE: Final = re.compile(f"{OPEN}([A-Za-z_][A-Za-z0-9_]*){CLOSE}")
@@ -74,7 +76,7 @@ def split_words(line: str) -> ShellWords:
     Raises:
         CurlLineError: A quote is not closed, there is a command substitution, or the text is not valid.
     """
-    if OPEN in line or CLOSE in line or "\0" in line or not _is_text(line):
+    if OPEN in line or CLOSE in line or "\0" in line or not is_text(line):
         raise CurlLineError(
             "the line contains characters that cannot occur in a command line: copy it again as text"
         )
@@ -169,14 +171,6 @@ def _from_bytes(escapes: str) -> str:
         return octets.decode()
     except UnicodeDecodeError:
         return octets.decode("latin-1")
-
-
-def _is_text(line: str) -> bool:
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # --- Windows

@@ -15,8 +15,8 @@ from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import RelayedResponse
 from proxy.wire.endpoints import Endpoint, StreamEnd
 from proxy.wire.error_envelope import error_event, read_error
-from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT
-from proxy.wire.headers import Headers, find_header, media_type, response_headers
+from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT, is_event_stream
+from proxy.wire.headers import Headers, response_headers
 
 _WHOLE_BYTES_MAX: Final = 64 * 1024
 """An error's body is read up to this length."""
@@ -72,8 +72,7 @@ class Heartbeat:
         except ProxyError as error:
             yield self._failed(error)
             return
-        content_type = find_header(response.headers, b"content-type")
-        if response.status == HTTPStatus.OK and media_type(content_type) == EVENT_STREAM:
+        if response.status == HTTPStatus.OK and is_event_stream(response.headers):
             async with contextlib.aclosing(_pieces(response)) as pieces:
                 async for chunk in pieces:
                     yield chunk

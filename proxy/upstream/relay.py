@@ -24,8 +24,8 @@ from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
-from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT, EventFramer
-from proxy.wire.headers import Headers, find_header, media_type, response_headers
+from proxy.wire.event_stream import HEARTBEAT, EventFramer, is_event_stream
+from proxy.wire.headers import Headers, find_header, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.stream_errors import ERROR_WORD, find_error_code
 from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
@@ -102,7 +102,7 @@ class Attempt(msgspec.Struct, frozen=True):
             return self._embedded_error(start, response)
         upstream_headers = response.headers
         self.record.succeeded = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
-        is_events = media_type(find_header(upstream_headers, b"content-type")) == EVENT_STREAM
+        is_events = is_event_stream(upstream_headers)
         if start is not None:
             is_events = start.is_events
             if start.content_type is not None:

@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from proxy.wire.headers import Headers, find_header, media_type
+
 EVENT_STREAM: Final = b"text/event-stream"
 HEARTBEAT: Final = b": heartbeat\n\n"
 """A comment, which clients ignore; it shows that the connection is alive."""
@@ -31,6 +33,11 @@ _FIELD_BYTES_MAX: Final = max(map(len, _FIELDS))
 _BLANK_BYTES_MAX: Final = 4096
 # Only the last pieces are kept, and searched once, at the end of the stream.
 _RECENT_PIECES: Final = 8
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Whether the headers of a response announce an event stream."""
+    return media_type(find_header(headers, b"content-type")) == EVENT_STREAM
 
 
 class EventFramer:

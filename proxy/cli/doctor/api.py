@@ -22,7 +22,7 @@ from proxy.upstream.client import UpstreamClient
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import OTHER, Endpoint
-from proxy.wire.event_stream import EVENT_END, EVENT_STREAM
+from proxy.wire.event_stream import EVENT_END, is_event_stream
 from proxy.wire.headers import Headers, find_header, media_type
 from proxy.wire.redaction import Expansion, Redactor
 
@@ -66,7 +66,7 @@ class TimedResponse:
     @property
     def is_event_stream(self) -> bool:
         """Whether the response says that it is an event stream."""
-        return media_type(find_header(self.headers, b"content-type")) == EVENT_STREAM
+        return is_event_stream(self.headers)
 
     @property
     def is_html(self) -> bool:

@@ -39,7 +39,7 @@ _Change = Callable[[Members], Members | None]
 @on_responses(Shape.CHAT)
 def fill_message(response: Members, _: Call) -> Members | None:
     """Add the message to each choice that holds it under another name."""
-    return _change_choices(response, lambda choice: _move(choice, "message", ("delta", "text")))
+    return change_items(response, "choices", lambda choice: _move(choice, "message", ("delta", "text")))
 
 
 FILL_MESSAGE: Final = Repair(
@@ -61,7 +61,7 @@ def fill_delta(chunk: Members, _: StreamState) -> Members | None:
             moved = {**choice, "delta": write({})}
         return moved
 
-    return _change_choices(chunk, fill)
+    return change_items(chunk, "choices", fill)
 
 
 FILL_DELTA: Final = Repair(
@@ -141,7 +141,9 @@ def _plain(value: object) -> str:
 @on_responses(Shape.CHAT)
 def response_function_call(response: Members, call: Call) -> Members | None:
     """Write the function call of a message as a tool call."""
-    return _change_choices(response, lambda choice: _as_tool_call(choice, "message")) if call.tools else None
+    if not call.tools:
+        return None
+    return change_items(response, "choices", lambda choice: _as_tool_call(choice, "message"))
 
 
 @on_chunks(Shape.CHAT)
@@ -149,7 +151,7 @@ def chunk_function_call(chunk: Members, state: StreamState) -> Members | None:
     """Write the function call of a delta as a tool call."""
     if not state.call.tools:
         return None
-    return _change_choices(chunk, lambda choice: _as_tool_call(choice, "delta"))
+    return change_items(chunk, "choices", lambda choice: _as_tool_call(choice, "delta"))
 
 
 FUNCTION_CALL: Final = Repair(
@@ -274,13 +276,10 @@ def text_response_arguments(response: Members, _: Call) -> Members | None:
 
 
 def _write_arguments(message: Members) -> Members | None:
-    calls = change_items(message.get("tool_calls"), lambda call: _change_function(call, _whole_arguments))
-    changed = {} if calls is None else {"tool_calls": calls}
+    changed = change_items(message, "tool_calls", lambda call: _change_function(call, _whole_arguments))
     function = open_object(message.get("function_call"))
     new = _whole_arguments(function) if function else None
-    if new is not None:
-        changed["function_call"] = write(new)
-    return {**message, **changed} if changed else None
+    return changed if new is None else {**(changed or message), "function_call": write(new)}
 
 
 def _whole_arguments(function: Members) -> Members | None:
@@ -398,7 +397,7 @@ def _change_parts(chunk: Members, state: StreamState, repair: str, change: PartC
         new = _change_calls(delta, lambda part, _: change(part, *calls.find(part)))
         return None if new is None else {**choice, "delta": write(new)}
 
-    return _change_choices(chunk, change_choice)
+    return change_items(chunk, "choices", change_choice)
 
 
 # --- the end of a choice
@@ -430,7 +429,7 @@ def _fill_content(message: Members) -> Members | None:
 @on_responses(Shape.CHAT, Shape.COMPLETION)
 def fill_finish(response: Members, _: Call) -> Members | None:
     """Add the finish_reason that a choice lacks: `tool_calls` if it has tool calls, otherwise `stop`."""
-    return _change_choices(response, _finish)
+    return change_items(response, "choices", _finish)
 
 
 FILL_FINISH: Final = Repair(
@@ -452,14 +451,12 @@ def _finish(choice: Members) -> Members | None:
 @on_chunks(Shape.CHAT)
 def split_finish(chunk: Members, _: StreamState) -> Members | list[Members] | None:
     """Return a chunk with the content, then a chunk with the finish_reason and the usage."""
-    content = change_items(chunk.get("choices"), _without_finish)
+    content = change_items(chunk, "choices", _without_finish)
     if content is None:
         return None
     ended = [_finish_alone(choice) for choice in open_choices(chunk) if _without_finish(choice) is not None]
-    first = {**chunk, "choices": content}
-    if "usage" in chunk:
-        first["usage"] = NULL
-    return [first, {**chunk, "choices": write(ended)}]
+    usage = {"usage": NULL} if "usage" in chunk else {}
+    return [{**content, **usage}, {**chunk, "choices": write(ended)}]
 
 
 SPLIT_FINISH: Final = Repair(
@@ -497,11 +494,6 @@ def open_choices(chunk: Members) -> list[Members]:
     ]
 
 
-def _change_choices(response: Members, change: _Change) -> Members | None:
-    choices = change_items(response.get("choices"), change)
-    return None if choices is None else {**response, "choices": choices}
-
-
 def _change_messages(response: Members, name: str, change: _Change) -> Members | None:
     """Change the message or the delta of each choice."""
 
@@ -510,7 +502,7 @@ def _change_messages(response: Members, name: str, change: _Change) -> Members |
         new = None if message is None else change(message)
         return None if new is None else {**choice, name: write(new)}
 
-    return _change_choices(response, change_choice)
+    return change_items(response, "choices", change_choice)
 
 
 REPAIRS: Final = (

@@ -82,8 +82,7 @@ def _item(written: msgspec.Raw, place: int) -> msgspec.Raw:
 @on_responses(Shape.EMBEDDINGS)
 def float_embeddings(response: Members, call: Call) -> Members | None:
     """Write each vector as a list of numbers."""
-    items = change_items(response.get("data"), lambda item: _with_numbers(item, call))
-    return None if items is None else {**response, "data": items}
+    return change_items(response, "data", lambda item: _with_numbers(item, call))
 
 
 FLOAT_EMBEDDINGS: Final = Repair(

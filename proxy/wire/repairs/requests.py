@@ -1,6 +1,5 @@
 """Repairs of request bodies."""
 
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -107,7 +106,7 @@ DROP_EMPTY_TOOLS: Final = Repair(
 @on_requests(Shape.CHAT, pattern=rb'"index"\s*:')
 def drop_tool_call_index(request: Members, _: ReadIds) -> Members | None:
     """Drop the index of each tool call."""
-    return _change_messages(request, _without_index)
+    return change_items(request, "messages", _without_index)
 
 
 DROP_TOOL_CALL_INDEX: Final = Repair(
@@ -120,17 +119,15 @@ DROP_TOOL_CALL_INDEX: Final = Repair(
 
 
 def _without_index(message: Members) -> Members | None:
-    calls = change_items(
-        message.get("tool_calls"),
-        lambda call: _without(call, frozenset({"index"})) if "index" in call else None,
+    return change_items(
+        message, "tool_calls", lambda call: _without(call, frozenset({"index"})) if "index" in call else None
     )
-    return None if calls is None else {**message, "tool_calls": calls}
 
 
 @on_requests(Shape.CHAT, pattern=rb":\s*null")
 def fill_history(request: Members, _: ReadIds) -> Members | None:
     """Remove nulls from the messages and their tool calls."""
-    return _change_messages(request, _without_nulls)
+    return change_items(request, "messages", _without_nulls)
 
 
 FILL_HISTORY: Final = Repair(
@@ -149,9 +146,7 @@ def _without_nulls(message: Members) -> Members | None:
         for name, value in message.items()
         if name == "content" or not is_null(value)
     }
-    calls = change_items(kept.get("tool_calls"), _call_without_nulls)
-    if calls is not None:
-        kept["tool_calls"] = calls
+    kept = change_items(kept, "tool_calls", _call_without_nulls) or kept
     return kept if kept != message else None
 
 
@@ -181,11 +176,6 @@ ASK_USAGE: Final = Repair(
 
 def _without(members: Members, names: frozenset[str]) -> Members:
     return {name: value for name, value in members.items() if name not in names}
-
-
-def _change_messages(request: Members, change: Callable[[Members], Members | None]) -> Members | None:
-    messages = change_items(request.get("messages"), change)
-    return None if messages is None else {**request, "messages": messages}
 
 
 # --- token ids in place of text: https://platform.openai.com/docs/api-reference/embeddings/create

@@ -113,21 +113,21 @@ def is_text(written: bytes | msgspec.Raw | None) -> bool:
     return first_byte(written) == b'"' and not is_empty(written)
 
 
-def change_items(written: bytes | None, change: Callable[[Members], Members | None]) -> msgspec.Raw | None:
-    """Change the objects in a list.
+def change_items(members: Members, name: str, change: Callable[[Members], Members | None]) -> Members | None:
+    """Change the objects in the list that a member holds.
 
     Args:
         change: Returns the new members of an object, or None to keep it.
 
     Returns:
-        The new list, or None if nothing changed.
+        The members with the new list, or None if nothing changed.
     """
-    items = open_list(written) or []
+    items = open_list(members.get(name)) or []
     changed = False
     for place, item in enumerate(items):
-        members = open_object(item)
-        new = None if members is None else change(members)
+        opened = open_object(item)
+        new = None if opened is None else change(opened)
         if new is not None:
             items[place] = write(new)
             changed = True
-    return write(items) if changed else None
+    return {**members, name: write(items)} if changed else None
