@@ -57,7 +57,9 @@ async def test_each_source_has_its_kind(values: dict[str, Any], kind: type) -> N
 
 def test_an_http_section_with_every_default() -> None:
     recipe = http()
-    assert recipe == recipe_of(url="https://auth.example/token", token="data.token")
+    assert recipe == recipe_of(
+        url="https://auth.example/token", token="data.token", timeout=10.0, connect_timeout=2.0
+    )
     assert (recipe.method, recipe.json_body, recipe.form, recipe.timeout) == ("POST", None, None, 10.0)
 
 
@@ -89,6 +91,7 @@ def test_an_http_section_with_everything(tmp_path: Path) -> None:
         default_ttl=60.0,
         max_ttl=600.0,
         timeout=3.0,
+        connect_timeout=2.0,
         ca_file=tmp_path / "ca.pem",
     )
 
@@ -110,6 +113,7 @@ def test_client_credentials_by_basic() -> None:
         refresh_in="refresh_in",
         default_ttl=60.0,
         timeout=3.0,
+        connect_timeout=2.0,
     )
 
 

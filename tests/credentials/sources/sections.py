@@ -15,6 +15,7 @@ from proxy.settings import (
     JwtCredential,
     OAuth2Credential,
 )
+from tests.pace import PATIENCE
 
 _ANY: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
 
@@ -26,7 +27,8 @@ def section(source: str, **keys: Any) -> CredentialSettings:
 
 def oauth2(url: str, **keys: Any) -> OAuth2Credential:
     """Return the section of an OAuth 2.0 client."""
-    checked = section("oauth2", **{"token_url": url, "client_id": "proxy", **keys})
+    patient = {"timeout": PATIENCE, "connect_timeout": PATIENCE}
+    checked = section("oauth2", **{"token_url": url, "client_id": "proxy", **patient, **keys})
     assert isinstance(checked, OAuth2Credential)
     return checked
 
@@ -45,7 +47,8 @@ def token_file(path: Path, *, expires: Iterable[tuple[str, str]] = (), **keys: A
 
 def command(*words: str | Secret, expires: Iterable[tuple[str, str]] = (), **keys: Any) -> ExecCredential:
     """Return a section for a command, which need not exist, with an empty environment."""
-    return ExecCredential.model_construct(source="exec", command=words, expires=_places(expires), **keys)
+    given = {"timeout": PATIENCE, **keys}
+    return ExecCredential.model_construct(source="exec", command=words, expires=_places(expires), **given)
 
 
 def _places(expires: Iterable[tuple[str, str]]) -> tuple[Expiry, ...]:

@@ -29,6 +29,7 @@ from proxy.settings import AzureCredential
 from tests.credentials.fakes import local_machine, replaced
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -108,7 +109,7 @@ def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def section(**values: Any) -> AzureCredential:
-    return AzureCredential.model_validate({"source": "azure", "scope": SCOPE, "timeout": 5, **values})
+    return AzureCredential.model_validate({"source": "azure", "scope": SCOPE, "timeout": PATIENCE, **values})
 
 
 def client_secret(authority: Authority, **values: Any) -> AzureCredential:

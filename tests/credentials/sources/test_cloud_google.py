@@ -24,6 +24,7 @@ from proxy.settings import GoogleCredential
 from tests.credentials.fakes import local_machine, replaced
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback, until
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
@@ -78,7 +79,7 @@ def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def section(**values: Any) -> GoogleCredential:
-    return GoogleCredential.model_validate({"source": "google", "timeout": 5, **values})
+    return GoogleCredential.model_validate({"source": "google", "timeout": PATIENCE, **values})
 
 
 async def fetch(section: GoogleCredential) -> FetchedToken:

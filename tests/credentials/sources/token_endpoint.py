@@ -11,6 +11,7 @@ from proxy.credentials.sources import OtherCredentials, TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.token import FetchedToken
 from proxy.settings import Expiry, HttpCredential, Success
+from tests.pace import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def recipe_of(
     """Return an unvalidated section of the HTTP source, with lifetimes as pairs of path and unit."""
     places = (Expiry.model_construct(path=path or None, unit=cast(Any, unit)) for path, unit in expires)
     sign = success and Success.model_construct(path=success[0], equals=success[1])
-    given = {"token": "access_token", **keys}
+    patient = {"connect_timeout": PATIENCE, "timeout": PATIENCE}
+    given = {"token": "access_token", **patient, **keys}
     return HttpCredential.model_construct(
         source="http", json_body=json, success=sign, expires=tuple(places), **given
     )
