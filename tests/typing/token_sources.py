@@ -16,6 +16,11 @@ class Constant:
     async def close(self) -> None: ...
 
 
+class Unconnected(TokenSource):
+    async def fetch(self) -> FetchedToken:
+        return FetchedToken(Secret("token"), lifetime=300.0)
+
+
 class Untimed:
     async def fetch(self) -> str:
         return "token"
@@ -30,8 +35,9 @@ class Blocking:
     def close(self) -> None: ...
 
 
-def conform(constant: Constant, untimed: Untimed, blocking: Blocking) -> None:
+def conform(constant: Constant, unconnected: Unconnected, untimed: Untimed, blocking: Blocking) -> None:
     source: TokenSource = constant
+    source = unconnected
     source = untimed  # type: ignore[assignment]
     source = blocking  # type: ignore[assignment]
     del source

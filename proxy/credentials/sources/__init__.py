@@ -55,7 +55,8 @@ class TokenSource(Protocol):
         """
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close what outlives a fetch, such as connections; by default, there is nothing."""
+        return  # Without a statement, mypy would take this for abstract.
 
 
 class TokenInUse(Protocol):

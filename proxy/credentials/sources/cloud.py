@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.sources.reply import is_token
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.token import FetchedToken
@@ -76,7 +76,7 @@ def _translated_errors(translate: Callable[[Exception], TokenFetchError]) -> Ite
 # --- Microsoft Entra ID
 
 
-class AzureTokenSource:
+class AzureTokenSource(TokenSource):
     """Fetches with azure-identity: https://learn.microsoft.com/python/api/azure-identity/azure.identity.aio.
 
     Args:
@@ -99,9 +99,6 @@ class AzureTokenSource:
                 await credential.close()
         hint = None if token.refresh_on is None else token.refresh_on - requested_at
         return checked_token(token.token, token.expires_on - requested_at, hint)
-
-    async def close(self) -> None:
-        """Do nothing: no connection outlives a fetch."""
 
 
 def _azure_credential(section: AzureCredential) -> "AsyncSupportsTokenInfo":
@@ -212,7 +209,7 @@ class _GoogleCredentials(Protocol):
         ...
 
 
-class GoogleTokenSource:
+class GoogleTokenSource(TokenSource):
     """Fetches access tokens or ID tokens with google-auth: https://googleapis.dev/python/google-auth/latest.
 
     Args:
@@ -227,9 +224,6 @@ class GoogleTokenSource:
     async def fetch(self) -> FetchedToken:
         """Fetch a token in a thread. After a cancellation the thread ends at the timeout of the section."""
         return await self._side.run(lambda: _fetch_google(self._section))
-
-    async def close(self) -> None:
-        """Do nothing: no connection outlives a fetch."""
 
 
 def _fetch_google(section: GoogleCredential) -> FetchedToken:
@@ -351,7 +345,7 @@ def _google_error(error: Exception) -> TokenFetchError:
 # --- Amazon Bedrock
 
 
-class BedrockTokenSource:
+class BedrockTokenSource(TokenSource):
     """Signs keys: https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-generate.html.
 
     A key is a presigned URL, so no issuer is involved. Finding the AWS credentials to sign with may block.
@@ -365,9 +359,6 @@ class BedrockTokenSource:
     async def fetch(self) -> FetchedToken:
         """Find the AWS credentials and sign a key, in a thread."""
         return await self._side.run(lambda: _fetch_bedrock(self._section))
-
-    async def close(self) -> None:
-        """Do nothing: no connection outlives a fetch."""
 
 
 class _AwsCredentials(Protocol):

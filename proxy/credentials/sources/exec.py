@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
-from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.sources.local import (
     as_json,
     as_text,
@@ -25,7 +25,7 @@ from proxy.telemetry import get_logger
 _ADVICE: Final = "run it by hand, as the user of the service and with its env, to see its messages"
 
 
-class ExecTokenSource:
+class ExecTokenSource(TokenSource):
     """Runs a command for each fetch.
 
     Args:
@@ -54,9 +54,6 @@ class ExecTokenSource:
         if fetched.doubt is not None:
             self._log.warning(fetched.doubt.event, reason=fetched.doubt.reason)
         return fetched
-
-    async def close(self) -> None:
-        """Do nothing: no command outlives its fetch."""
 
     def _check(self, ended: CommandResult) -> None:
         if ended.status == 0:

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import httpx2
 
-from proxy.credentials.sources import OtherCredentials, TokenFetchError, TokenInUse
+from proxy.credentials.sources import OtherCredentials, TokenFetchError, TokenInUse, TokenSource
 from proxy.credentials.sources.reply import Reply, cookies_of, is_certain, is_token, parse_body, read_lifetime
 from proxy.credentials.sources.reply_faults import (
     doubt_lifetime,
@@ -44,7 +44,7 @@ _PROXY_STATUSES: Final = frozenset(
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-class HttpTokenSource:
+class HttpTokenSource(TokenSource):
     """Sends the request of a section, on a connection pool separate from that of the upstreams.
 
     Args:

@@ -9,6 +9,7 @@ from uuid import uuid4
 from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 
+from proxy.credentials.sources import TokenSource
 from proxy.credentials.sources.request_values import Moment
 from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
@@ -67,7 +68,7 @@ def _jws() -> PyJWS:
 _UNITS_PER_SECOND: Final[Mapping[str, int]] = {"seconds": 1, "milliseconds": 1000}
 
 
-class JwtTokenSource:
+class JwtTokenSource(TokenSource):
     """Signs a new token for each fetch.
 
     Args:
@@ -98,9 +99,6 @@ class JwtTokenSource:
             claims["jti"] = str(uuid4())
         # The expiry in the token is cut to whole units.
         return FetchedToken(Secret(self._signed(claims, now)), expires / scale - now)
-
-    async def close(self) -> None:
-        """Do nothing: there are no connections."""
 
     def _signed(self, claims: Mapping[str, object], now: float) -> str:
         headers = self._filled(self._section.headers, now)

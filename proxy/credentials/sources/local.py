@@ -10,7 +10,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Final
 
-from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.sources.reply import Reply, is_token, read_lifetime
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 from proxy.credentials.sources.side_thread import SideThread
@@ -126,7 +126,7 @@ _HINT_FRACTION: Final = 0.85
 """The refresh hint, as a part of `max_age`: with its spread, the file is read again within 95% of that."""
 
 
-class FileTokenSource:
+class FileTokenSource(TokenSource):
     """Reads a token from a file that another program keeps up to date, and opens it by path at each fetch.
 
     Args:
@@ -155,9 +155,6 @@ class FileTokenSource:
             self._log.warning(doubt.event, reason=doubt.reason)
         self._doubt = doubt
         return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age, doubt)
-
-    async def close(self) -> None:
-        """Do nothing: there are no connections."""
 
     def _token_in(self, raw: bytes) -> tuple[str, object]:
         """Return the token, and the JSON around it."""
@@ -205,7 +202,7 @@ def _read(path: Path) -> tuple[bytes, float]:
     return raw, status.st_mtime
 
 
-class StaticTokenSource:
+class StaticTokenSource(TokenSource):
     """Always returns the same token."""
 
     def __init__(self, value: Secret) -> None:
@@ -214,9 +211,6 @@ class StaticTokenSource:
     async def fetch(self) -> FetchedToken:
         """Return the token."""
         return self._token
-
-    async def close(self) -> None:
-        """Do nothing: there are no connections."""
 
 
 def static_source(section: StaticCredential) -> StaticTokenSource | FileTokenSource:
