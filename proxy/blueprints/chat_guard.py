@@ -22,7 +22,7 @@ from proxy.chat.service import ChatService
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
 from proxy.redis_connection import StoreUnavailable
 from proxy.settings import Chat
-from proxy.wire.headers import media_type
+from proxy.wire.headers import DEFAULT_PORTS, media_type
 
 DEFAULT_CHANNEL: Final = "sse"
 """flask-sse's channel, if a page names none."""
@@ -45,7 +45,6 @@ PAGE_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """Only files of this service may be active content, whatever a model writes: https://www.w3.org/TR/CSP3/."""
-_PORTS: Final = {"http": 80, "https": 443}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site: https://www.w3.org/TR/fetch-metadata/."""
 
@@ -315,6 +314,5 @@ def _hosts_of(origin: str) -> set[str]:
         return set()
     if not parts.netloc:
         return set()
-    return (
-        {parts.netloc} if port is not None else {parts.netloc, f"{parts.netloc}:{_PORTS.get(parts.scheme)}"}
-    )
+    default = f"{parts.netloc}:{DEFAULT_PORTS.get(parts.scheme)}"
+    return {parts.netloc} if port is not None else {parts.netloc, default}

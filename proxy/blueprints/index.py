@@ -3,18 +3,18 @@
 import base64
 import hashlib
 from html import escape
-from http import HTTPMethod
 from typing import Final, NamedTuple
 
 from quart import Blueprint, Response, current_app, request
 
 from proxy.access import public
+from proxy.api_docs.openapi import API_REFERENCE
 from proxy.blueprints.exchange import current_services
+from proxy.blueprints.llm_proxy import METHODS
 from proxy.errors import NotFound
 
 blueprint = Blueprint("index", __name__)
 
-_METHODS: Final = sorted(set(HTTPMethod) - {HTTPMethod.TRACE, HTTPMethod.CONNECT})
 _STYLE: Final = """
 :root { color-scheme: light dark; --paper: #fcfcfb; --ink: #1a2223; --quiet: #475153; --accent: #0a5455; }
 @media (prefers-color-scheme: dark) {
@@ -40,7 +40,6 @@ _HEADERS: Final = {
     "Vary": "Accept, Accept-Language",
     "X-Content-Type-Options": "nosniff",
 }
-_API_REFERENCE: Final = "https://platform.openai.com/docs/api-reference"
 
 
 class _Words(NamedTuple):
@@ -62,7 +61,7 @@ _ENGLISH: Final = _Words(
         "/chat/": ("Chat", "talk to the model here in the browser"),
         "/status": ("Status", "credentials, upstreams and traffic of this service"),
         "/docs": ("Documentation", "every path of this service"),
-        _API_REFERENCE: ("API reference", "OpenAI's own documentation, which holds here, too"),
+        API_REFERENCE: ("API reference", "OpenAI's own documentation, which holds here, too"),
     },
 )
 _CHINESE: Final = _Words(
@@ -74,12 +73,12 @@ _CHINESE: Final = _Words(
         "/chat/": ("对话", "直接在浏览器里与模型对话"),
         "/status": ("状态", "本服务的凭证、上游和流量"),
         "/docs": ("文档", "本服务的全部接口"),
-        _API_REFERENCE: ("接口参考", "OpenAI 官方文档，在这里同样适用"),
+        API_REFERENCE: ("接口参考", "OpenAI 官方文档，在这里同样适用"),
     },
 )
 
 
-@blueprint.route("/", methods=_METHODS, provide_automatic_options=False)
+@blueprint.route("/", methods=METHODS, provide_automatic_options=False)
 @public
 async def index() -> Response:
     """Return a page of links to browsers, and 404 to everything else."""

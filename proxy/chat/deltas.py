@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from proxy.chat.notices import Failure, find_failure, finish_failure
+from proxy.wire.event_stream import BOM
 from proxy.wire.repairs.shallow_json import open_object, read_value
 
 DONE: Final = b"[DONE]"
 EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "summary_text")
 _PARTS_DEPTH_MAX: Final = 4
@@ -91,7 +91,7 @@ class EventSplitter:
         self._line.clear()
         if not self._begun:
             self._begun = True
-            line = line.removeprefix(_BYTE_ORDER_MARK)
+            line = line.removeprefix(BOM)
         if line:
             name, _, value = line.partition(b":")
             if name == b"data":

@@ -14,6 +14,7 @@ from proxy.credentials.token import Token
 from proxy.errors import TokenUnavailable
 from proxy.settings import Inject, Invalidation
 from proxy.wire.headers import Headers, with_hyphens
+from proxy.wire.request_json import JSON
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """The number of bytes of a body to search for an error."""
@@ -21,7 +22,6 @@ SENDS_MAX: Final = 3
 """A request is sent again with another token. If that token may have been revoked as well, because it is
 older than the first rejection or because the purpose worked until then, the request is sent a last time."""
 _CONTENT_TYPE: Final = b"content-type"
-_JSON: Final = b"application/json"
 
 
 class RejectionRules:
@@ -61,7 +61,7 @@ def _is_json(headers: Headers) -> bool:
     types = [
         value.partition(b";")[0].strip().lower() for name, value in headers if name.lower() == _CONTENT_TYPE
     ]
-    return any(kind == _JSON or (kind.endswith(b"+json") and b"stream" not in kind) for kind in types)
+    return any(kind == JSON or (kind.endswith(b"+json") and b"stream" not in kind) for kind in types)
 
 
 def _matches(rule: Invalidation, status: int, headers: Headers) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, Required, TypedDict
 from proxy.server.request_head import Scope
 from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect
 from proxy.wire.headers import Headers
+from proxy.wire.response_end import BODILESS
 
 if TYPE_CHECKING:
     from proxy.server.http1 import Connection
@@ -17,7 +18,6 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
-_BODILESS: Final = frozenset({204, 304})
 
 DisconnectReason = str
 
@@ -213,7 +213,7 @@ class Cycle:
                 raise RuntimeError("a response header holds a line break")
             lines += (name, b": ", value, b"\r\n")
         lines.append(connection.owner.common_headers())
-        if self.method == "HEAD" or status in _BODILESS or status < HTTPStatus.OK:
+        if self.method == "HEAD" or status in BODILESS or status < HTTPStatus.OK:
             self._framing = _Framing.NONE
         elif length is not None:
             self._framing, self._remaining = _Framing.LENGTH, length

@@ -17,13 +17,12 @@ import httpx2
 from aiohappyeyeballs import AddrInfoType
 
 from proxy.upstream.http1 import ArrivingResponse, request_head
-from proxy.wire.headers import Headers
+from proxy.wire.headers import DEFAULT_PORTS, Headers
 
 ADDRESSES_SECONDS: Final = 10.0
 """How long the addresses of a name are used."""
 NEXT_ADDRESS_SECONDS: Final = 0.25
 """How long one address may take before the next one is tried as well (RFC 8305 5)."""
-_PORTS: Final = {"http": 80, "https": 443}
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -193,7 +192,7 @@ class _Host:
 
 
 def _place(url: SplitResult) -> tuple[str, int]:
-    return url.hostname or "", url.port or _PORTS.get(url.scheme, 80)
+    return url.hostname or "", url.port or DEFAULT_PORTS.get(url.scheme, 80)
 
 
 def _netloc(host: str, port: int) -> bytes:

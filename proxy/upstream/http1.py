@@ -14,7 +14,7 @@ import httptools
 import httpx2
 
 from proxy.wire.headers import Headers
-from proxy.wire.response_end import End, ResponseMeter
+from proxy.wire.response_end import BODILESS, End, ResponseMeter
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Names and values of all headers of a response, and as many of its trailers."""
@@ -25,7 +25,6 @@ FRAMING_RATIO: Final = 16
 """Bytes of chunk sizes and extensions for each byte of the body, beyond `HEAD_BYTES_MAX`."""
 
 _WITHOUT_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "CONNECT"})
-_BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _CODINGS: Final = frozenset({b"chunked", b"identity"})
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _TLS_ALERT: Final = b"\x15\x03"
@@ -245,7 +244,7 @@ class ArrivingResponse:
         self.keep_alive = parser.should_keep_alive()
         self._until_close = not framings or (has_coding and coding != b"chunked")
         self._accepted = self.meter.received
-        bodiless = status in _BODILESS or status == HTTPStatus.SWITCHING_PROTOCOLS
+        bodiless = status in BODILESS or status == HTTPStatus.SWITCHING_PROTOCOLS
         if bodiless or self.method == "HEAD" or (self.method == "CONNECT" and status == HTTPStatus.OK):
             self._end()
         else:

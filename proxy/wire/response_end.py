@@ -10,7 +10,8 @@ from enum import Enum
 from typing import Final
 
 HEAD_BYTES_MAX: Final = 256 * 1024
-_BODILESS: Final = frozenset({204, 304})
+BODILESS: Final = frozenset({204, 304})
+"""Statuses of responses without a body, beside those below 200 (RFC 9110 6.4.1)."""
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _FRAMING: Final = frozenset({b"content-length", _CHUNKED[0]})
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -69,7 +70,7 @@ class ResponseMeter:
         if not self._head_length:
             return End.UNCLEAR
         expected = self._head_length
-        if method != "HEAD" and status not in _BODILESS:
+        if method != "HEAD" and status not in BODILESS:
             framing = [(name, value.strip()) for key, value in headers if (name := key.lower()) in _FRAMING]
             if len(framing) != 1:
                 return End.UNCLEAR
