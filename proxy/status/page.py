@@ -191,8 +191,8 @@ def _first_event_chart(overview: Overview, words: Words) -> str:
     times = {"p50": _time(recent.p50, words), "p99": _time(recent.p99, words)}
     chart = line_chart(lines, words.first_event_chart.format(**times))
     caption = (
-        f"{escape(words.first_event)} · {_line_key('main')}p50&nbsp;{escape(times['p50'])} · "
-        f"{_line_key('dashed')}p99&nbsp;{escape(times['p99'])}"
+        f"{escape(words.first_event)} · <span>{_line_key('main')}p50 {escape(times['p50'])}</span> · "
+        f"<span>{_line_key('dashed')}p99 {escape(times['p99'])}</span>"
     )
     top_label = words.highest.format(value=_time(highest, words))
     return _figure(caption, chart, words.hour_ago, top_label if highest is not None else "", words)
@@ -282,7 +282,7 @@ def _upstream(row: UpstreamRow, workers: int, words: Words) -> str:
     if not states:
         states.append(f'<span class="state quiet">{escape(words.no_circuit)}</span>')
     counts = " · ".join(
-        f"<code>{escape(result)}</code> {_number(count)}" for result, count in row.attempts.items()
+        f"<code>{escape(result)}</code>&nbsp;{_number(count)}" for result, count in row.attempts.items()
     )
     attempts = f"{escape(words.attempts)} {counts}" if counts else escape(words.no_attempts)
     return f'<div class="item"><h3>{escape(row.name)}</h3>{"".join(states)}<p>{attempts}</p></div>'

@@ -237,7 +237,7 @@ async def test_it_shows_who_called_and_how_that_ended(gateway: RunningGateway, r
         _, html = await ask(proxy, "GET", "/status", WITH_KEY)
         assert '<th scope="row" role="rowheader">tester</th>' in html
         assert "find-me-1" in html
-        assert "<code>2xx</code> 1" in html
+        assert "<code>2xx</code>&nbsp;1" in html
         assert re.search(r"left of (5\smin|4\smin\s59\ss)", html)
         assert "no\N{NO-BREAK SPACE}streams" not in html
         for secret in (KEY, STATUS_KEY, "demo-secret"):

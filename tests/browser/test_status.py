@@ -182,6 +182,9 @@ async def test_the_names_of_figures_have_one_line_and_are_level(
         for part in ("dt", "dd"):
             assert len({top for name, top, _ in boxes if name == part}) == rows
             assert len({height for name, _, height in boxes if name == part}) == 1
+    keys = page.locator("figcaption b span")
+    await expect(keys).to_have_count(2)
+    assert await keys.evaluate_all("all => all.map((e) => e.getClientRects().length)") == [1, 1]
 
 
 async def test_unchanged_elements_are_not_replaced(operator: Operator) -> None:

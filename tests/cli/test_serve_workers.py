@@ -152,7 +152,7 @@ async def test_the_status_page_covers_all_workers(tmp_path: Path) -> None:
                     await caller.send("GET", "/status", key=key)
                     html = (await caller.body(await caller.answer())).decode()
                 assert "2 workers" in html
-                assert f"<code>2xx</code> {calls}" in html
+                assert f"<code>2xx</code>&nbsp;{calls}" in html
 
 
 async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
