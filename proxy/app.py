@@ -119,9 +119,11 @@ async def check_request() -> None:
     request, endpoint = http_request(), quart_request.endpoint
     public = endpoint is not None and is_public(current_app.view_functions[endpoint])
     request.exchange.record.quiet = public
-    is_unknown = endpoint is None  # the response is a 404 or 405
-    is_answered = request.exchange.services.settings.cors is not None and is_api_preflight()
-    await admit(request, needs_key=not (public or is_unknown or is_answered))
+    needs_key = endpoint is not None and not public  # without an endpoint, the response is a 404 or 405
+    if needs_key and is_api_preflight():
+        # Read only here: the exchange then holds the services, which a stream of the status page must not do.
+        needs_key = request.exchange.services.settings.cors is None
+    await admit(request, needs_key=needs_key)
 
 
 async def admit(request: HttpRequest, *, needs_key: bool = True) -> None:
