@@ -6,11 +6,15 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import redis.asyncio
 
 from tests.conftest import require
 from tests.pace import PATIENCE
+
+SENTINEL_MASTER: Final = "tokens"
+"""The name by which `sentinel` knows the master."""
 
 
 class RedisServer:
@@ -113,3 +117,47 @@ async def redis_server(home: Path, *options: str, port: int = 0) -> AsyncIterato
         yield server
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def sentinel(
+    master: int, port: int, home: Path, *, failover_ms: int | None = None
+) -> AsyncIterator[None]:
+    """Run a Sentinel that watches a master until the end of the block.
+
+    Args:
+        master: The port of the master.
+        port: Its own port.
+        home: Its folder.
+        failover_ms: The time limit of a failover, which then begins 300 ms after the death of the master.
+    """
+    config = home / "sentinel.conf"
+    lines = [f"port {port}", f"dir {home}", f"sentinel monitor {SENTINEL_MASTER} 127.0.0.1 {master} 1"]
+    if failover_ms is not None:
+        lines += [
+            f"sentinel down-after-milliseconds {SENTINEL_MASTER} 300",
+            f"sentinel failover-timeout {SENTINEL_MASTER} {failover_ms}",
+        ]
+    config.write_text("\n".join([*lines, ""]))
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        "redis-server", str(config), "--sentinel", stdout=quiet, stderr=quiet
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await _listens(port):
+                pass
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        await asyncio.sleep(0)
+        return False
+    writer.close()
+    return True

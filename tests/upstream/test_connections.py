@@ -322,7 +322,7 @@ def by_hand(request: pytest.FixtureRequest, certificate: Path) -> Iterator[tuple
     ours = theirs = None
     if request.param == "https":
         ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        ours.load_cert_chain(certificate)
         ours.num_tickets = 0
         theirs = ssl.create_default_context(cafile=str(certificate))
     upstream = HandUpstream(ours)

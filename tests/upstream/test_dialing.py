@@ -204,7 +204,7 @@ async def test_a_tunnel_leads_to_an_origin_that_proves_its_name(
     is_proxy_secure: bool,  # noqa: FBT001
 ) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    ours.load_cert_chain(certificate)
     tls = ssl.create_default_context(cafile=str(certificate))
     forward = ForwardProxy()
     async with (
@@ -226,7 +226,7 @@ async def test_a_tunnel_leads_to_an_origin_that_proves_its_name(
 
 async def test_a_proxy_cannot_stand_in_for_the_origin(certificate: Path) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    ours.load_cert_chain(certificate)
     forward = ForwardProxy()
     async with (
         raw_server(answer, ours) as origin,
@@ -239,7 +239,7 @@ async def test_a_proxy_cannot_stand_in_for_the_origin(certificate: Path) -> None
 
 async def test_bytes_before_the_tunnel_are_rejected(certificate: Path) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    ours.load_cert_chain(certificate)
     tls = ssl.create_default_context(cafile=str(certificate))
     forward = ForwardProxy(extra=OK)
     async with (

@@ -332,7 +332,7 @@ async def test_only_a_trusted_certificate_gets_the_request(certificate: Path, tr
         await reader.read()
 
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    ours.load_cert_chain(certificate)
     theirs = ssl.create_default_context(cafile=str(certificate) if trusted else None)
     async with raw_server(answer, ours) as place, UpstreamTransport(tls=theirs) as transport:
         if trusted:

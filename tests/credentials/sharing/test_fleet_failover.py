@@ -1,9 +1,7 @@
 """A real failover: the master dies, Sentinel promotes another node, and the fleet continues."""
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -13,10 +11,7 @@ from tests.credentials.fakes import FakeIssuer
 from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
 from tests.pace import PATIENCE, paced
 from tests.ports import free_port
-from tests.redis_server import redis_server
-from tests.test_redis_connection_reach import listens
-
-MASTER = "tokens"
+from tests.redis_server import SENTINEL_MASTER, redis_server, sentinel
 
 
 async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
@@ -28,10 +23,10 @@ async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
     async with (
         redis_server(homes[0], port=master) as first,
         redis_server(homes[1], "--replicaof", "127.0.0.1", str(master), port=replica),
-        sentinel(master, watcher, homes[2]),
+        sentinel(master, watcher, homes[2], failover_ms=2000),
         fleet_of(
             3,
-            f"redis://{MASTER}/0",
+            f"redis://{SENTINEL_MASTER}/0",
             issuer,
             settings={"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": paced(0.5)},
         ) as members,
@@ -64,35 +59,12 @@ async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
     return [token.secret.reveal() for token in brought]
 
 
-@asynccontextmanager
-async def sentinel(master: int, port: int, home: Path) -> AsyncIterator[None]:
-    """Run a Sentinel that fails over quickly."""
-    assert shutil.which("redis-server")
-    config = home / "sentinel.conf"
-    config.write_text(
-        f"port {port}\ndir {home}\nsentinel monitor {MASTER} 127.0.0.1 {master} 1\n"
-        f"sentinel down-after-milliseconds {MASTER} 300\nsentinel failover-timeout {MASTER} 2000\n"
-    )
-    quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        "redis-server", str(config), "--sentinel", stdout=quiet, stderr=quiet
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not await listens(port):
-                pass
-        yield
-    finally:
-        process.kill()
-        await process.wait()
-
-
 async def knows_its_replica(watcher: int) -> None:
     """Wait until Sentinel has found the replica."""
     async with Redis(port=watcher, decode_responses=True) as client:
 
         async def found() -> bool:
-            replicas = await client.sentinel_slaves(MASTER)
+            replicas = await client.sentinel_slaves(SENTINEL_MASTER)
             return bool(replicas) and not replicas[0]["is_disconnected"]
 
         await until_so(found)
@@ -106,7 +78,7 @@ async def is_master(watcher: int, port: int) -> None:
     ):
 
         async def promoted() -> bool:
-            known, own = await client.sentinel_master(MASTER), await node.info("replication")
+            known, own = await client.sentinel_master(SENTINEL_MASTER), await node.info("replication")
             assert isinstance(known, dict)
             return bool(known["port"] == port and own["role"] == "master")
 

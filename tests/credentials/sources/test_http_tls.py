@@ -1,9 +1,7 @@
 """The token endpoint must prove its identity before it receives a secret."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxy.secret import Secret
-from tests.conftest import require
 from tests.credentials.sources.token_endpoint import failure_of, fetch, recipe_of
+from tests.tls_servers import make_certificate
 
 REPLY = b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"access_token": "t"}'
 
@@ -36,21 +34,15 @@ class TlsEndpoint:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create a self-signed certificate for 127.0.0.1, and its key."""
-    require("openssl", found=shutil.which("openssl") is not None)
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2"]
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(path.with_suffix(".key")), "-out", str(path)]
-    subprocess.run(["openssl", "req", "-x509", *options, *names, *files], check=True, capture_output=True)
-    return path
+    """A new self-signed certificate for 127.0.0.1, with its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 async def tls_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
     endpoint = TlsEndpoint(0, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    context.load_cert_chain(certificate)
     server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0, ssl=context)
     endpoint.port = server.sockets[0].getsockname()[1]
     yield endpoint
@@ -63,7 +55,7 @@ async def mutual_endpoint(certificate: Path) -> AsyncIterator[TlsEndpoint]:
     """A token endpoint that requires a client certificate, and trusts only this one."""
     endpoint = TlsEndpoint(0, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    context.load_cert_chain(certificate)
     context.load_verify_locations(certificate)
     context.verify_mode = ssl.CERT_REQUIRED
     server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0, ssl=context)
@@ -79,7 +71,7 @@ async def test_a_client_certificate_is_presented(mutual_endpoint: TlsEndpoint) -
         url=f"https://127.0.0.1:{mutual_endpoint.port}/",
         ca_file=own,
         client_cert=own,
-        client_key=own.with_suffix(".key"),
+        client_key=own,
     )
     assert (await fetch(recipe)).secret.reveal() == "t"
     error = await failure_of(recipe.model_copy(update={"client_cert": None, "client_key": None}))
