@@ -76,6 +76,18 @@ class Conversation:
 Script = Callable[[Conversation], Awaitable[None]]
 
 
+def stream_from(events: asyncio.Queue[bytes]) -> Script:
+    """Return a script that streams the events that a test puts into a queue, until an empty one."""
+
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        while event := await events.get():
+            await talk.chunk(event)
+        await talk.end()
+
+    return script
+
+
 @dataclass
 class RawUpstream:
     """The address of the upstream, its requests, and its connections."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import KEY, RunningGateway, RunProxy
 from tests.raw_caller import raw_caller
-from tests.raw_upstream import Conversation, raw_upstream
+from tests.raw_upstream import Conversation, raw_upstream, stream_from
 
 ODD_JSON = (
     b'{ "stream":true,"z":1.10,"a":1E5 , "model":"m\\u00e9","unknown":{"b":[],"a":null},'
@@ -97,15 +97,8 @@ async def test_a_stream_is_forwarded_byte_for_byte(run_proxy: RunProxy) -> None:
 
 async def test_each_event_is_forwarded_before_the_next_one_is_created(run_proxy: RunProxy) -> None:
     go_on = asyncio.Queue[bytes]()
-
-    async def script(talk: Conversation) -> None:
-        await talk.start_stream()
-        while event := await go_on.get():
-            await talk.chunk(event)
-        await talk.end()
-
     async with (
-        raw_upstream(script) as upstream,
+        raw_upstream(stream_from(go_on)) as upstream,
         run_proxy(upstream.url) as proxy,
         raw_caller(proxy.url) as caller,
     ):

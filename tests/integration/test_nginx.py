@@ -14,7 +14,7 @@ from tests.conftest import KEY, RunningGateway, RunProxy
 from tests.documents import DOCUMENTS, fences, in_both_languages
 from tests.loopback import until
 from tests.nginx import LOCATIONS, SHIPPED_ADDRESS, caller_through, nginx_before
-from tests.raw_upstream import Conversation, raw_upstream
+from tests.raw_upstream import Conversation, raw_upstream, stream_from
 from tests.socket_upstream import socket_upstream
 
 MOUNTS = ["/v1", "/agent/api/llm_proxy/v1"]
@@ -26,15 +26,8 @@ async def test_each_event_passes_nginx_before_the_next_one_is_sent(
     run_proxy: RunProxy, tmp_path: Path, mount: str
 ) -> None:
     go_on = asyncio.Queue[bytes]()
-
-    async def script(talk: Conversation) -> None:
-        await talk.start_stream()
-        while event := await go_on.get():
-            await talk.chunk(event)
-        await talk.end()
-
     async with (
-        raw_upstream(script) as upstream,
+        raw_upstream(stream_from(go_on)) as upstream,
         run_proxy(upstream.url) as proxy,
         nginx_before(proxy.url, tmp_path) as nginx,
         caller_through(nginx) as caller,

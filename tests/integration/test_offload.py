@@ -19,7 +19,7 @@ from tests.loopback import until
 from tests.nginx import caller_through, nginx_serving
 from tests.pace import PATIENCE, paced
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
-from tests.raw_upstream import Conversation, Script, raw_upstream
+from tests.raw_upstream import Conversation, Script, raw_upstream, stream_from
 from tests.waiting import look_again
 
 CONFIG = Path(__file__).parents[2] / "config/nginx"
@@ -142,15 +142,8 @@ async def test_each_event_is_forwarded_before_the_next_one_is_sent(
     run_proxy: RunProxy, tmp_path: Path
 ) -> None:
     go_on = asyncio.Queue[bytes]()
-
-    async def script(talk: Conversation) -> None:
-        await talk.start_stream()
-        while event := await go_on.get():
-            await talk.chunk(event)
-        await talk.end()
-
     async with (
-        raw_upstream(script) as upstream,
+        raw_upstream(stream_from(go_on)) as upstream,
         run_proxy(upstream.url, more=OFFLOAD) as proxy,
         nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
         caller_through(nginx) as caller,

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import RunProxy
 from tests.integration.ragflow import RETRIED, kind_of
 from tests.raw_caller import RawAnswer, raw_caller
-from tests.raw_upstream import Conversation, RawUpstream, raw_upstream
+from tests.raw_upstream import Conversation, RawUpstream, raw_upstream, stream_from
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 JSON = "Content-Type: application/json"
@@ -103,15 +103,8 @@ async def test_the_first_chunk_of_azure_and_a_null_delta_are_repaired(run_proxy:
 
 async def test_a_repaired_stream_is_not_held_back(run_proxy: RunProxy) -> None:
     go_on = asyncio.Queue[bytes]()
-
-    async def script(talk: Conversation) -> None:
-        await talk.start_stream()
-        while event := await go_on.get():
-            await talk.chunk(event)
-        await talk.end()
-
     async with (
-        raw_upstream(script) as upstream,
+        raw_upstream(stream_from(go_on)) as upstream,
         run_proxy(upstream.url, options=RAGFLOW) as proxy,
         raw_caller(proxy.url) as caller,
     ):
