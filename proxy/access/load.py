@@ -63,7 +63,7 @@ class Load:
             self._waiting_max = math.inf
         elif self._waiting_max == math.inf and self._lag.late_share(self._max_lag) > OVERLOADED_SHARE:
             self._waiting_max, self._late_at = self._waiting.total() / 2, time.monotonic()
-        return self._waiting.total() >= self._waiting_max
+        return self._waiting_max < math.inf and self._waiting.total() >= self._waiting_max
 
     def _adapt(self, late: float) -> None:
         """Adapt the limit after a measurement."""

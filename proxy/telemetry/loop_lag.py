@@ -43,6 +43,8 @@ class LoopLag:
         """A function that gets the lateness of requests after each measurement."""
         self._recent: deque[float] = deque()
         self._recent_seconds = 0.0
+        self._late_shares: dict[float, float] = {}
+        """The results of `late_share` since the last measurement: every request asks."""
         self._window_end = -math.inf
         self._maximum = self._previous_maximum = 0.0
 
@@ -71,6 +73,7 @@ class LoopLag:
         self.histogram.add(lag)
         self._turn_window(now)
         self._maximum = max(self._maximum, lag)
+        self._late_shares.clear()
         self._recent.append(late)
         self._recent_seconds += PERIOD_SECONDS + late
         while self._recent_seconds - (oldest := PERIOD_SECONDS + self._recent[0]) >= RECENT_SECONDS:
@@ -81,8 +84,10 @@ class LoopLag:
 
     def late_share(self, seconds: float) -> float:
         """Return the share of the last second in which requests were late by at least the given time."""
-        late = sum(PERIOD_SECONDS + lag for lag in self._recent if lag >= seconds)
-        return late / max(self._recent_seconds, RECENT_SECONDS)
+        if seconds not in self._late_shares:
+            late = sum(PERIOD_SECONDS + lag for lag in self._recent if lag >= seconds)
+            self._late_shares[seconds] = late / max(self._recent_seconds, RECENT_SECONDS)
+        return self._late_shares[seconds]
 
     def maximum(self, now: float) -> float:
         """Return the longest lag of the last minute, or of up to two."""

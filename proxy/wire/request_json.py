@@ -7,7 +7,6 @@ loop. So msgspec validates and skips the values, and only short scalars are buil
 import codecs
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -35,8 +34,7 @@ _FIRST: Final = re.compile(rb"[ \t\r\n]*+(.)", re.DOTALL)
 _KEY: Final = re.compile(rb'[\s,]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+')
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFields:
+class RequestFields(msgspec.Struct, frozen=True):
     """The fields of a request that matter to the proxy. The upstream rejects fields of the wrong type."""
 
     model: str | None = None

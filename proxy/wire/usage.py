@@ -137,15 +137,12 @@ def _read_counts(value: msgspec.Raw | bytes) -> Usage | None:
         counts = msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    prompt, completion = (
-        next((count for name in names if (count := _count(counts.get(name)))), 0)
-        for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
-    )
+    prompt = _count(counts.get("prompt_tokens")) or _count(counts.get("input_tokens"))
+    completion = _count(counts.get("completion_tokens")) or _count(counts.get("output_tokens"))
     if not prompt and not completion:
         prompt = _count(counts.get("total_tokens"))
     return Usage(prompt, completion) if prompt or completion else None
 
 
 def _count(value: object) -> int:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOKENS_MAX
-    return value if is_count and isinstance(value, int) else 0
+    return value if type(value) is int and 0 <= value < _TOKENS_MAX else 0
