@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeGuard, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+)
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
@@ -36,6 +42,9 @@ from proxy.upstream.relay import RelayedResponse
 from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
+
+LISTEN_AFTER_SECONDS: Final = 0.1
+"""The age of a request from which on a task waits for its caller to leave, with servers other than ours."""
 
 _log: Final = get_logger("exchange")
 
@@ -166,16 +175,12 @@ class ProxyConnection(ASGIHTTPConnection):
                 request.body.read_from(None)
             return
         async with asyncio.TaskGroup() as group:
-            listeners: list[asyncio.Task[None]] = []
+            listener = _Listener(request.body, receive, group)
+            request.body.read_from(listener.receive)
             try:
-                await self._serve(
-                    request,
-                    send,
-                    lambda left: listeners.append(group.create_task(_listen(request.body, receive, left))),
-                )
+                await self._serve(request, send, listener.subscribe)
             finally:
-                for listener in listeners:
-                    listener.cancel()
+                listener.stop()
 
     async def _serve(self, request: HttpRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
         """Answer the request; cancel this when the caller disconnects."""
@@ -299,17 +304,76 @@ def _as_received(value: bytes) -> bytes:
     return value if value.isascii() else value.decode().encode("latin-1")
 
 
-async def _listen(body: BoundedBody, receive: ASGIReceiveCallable, left: OnDisconnect) -> None:
-    """Feed the body with backpressure, and report when the caller leaves."""
-    if body.withheld:
-        await body.wanted.wait()  # The server asks the caller for the body when it is received.
-    while True:
-        message = await receive()
-        if message["type"] == "http.request":
-            await body.put(message.get("body", b""), last=not message.get("more_body", False))
-        elif message["type"] == "http.disconnect":
+class _Listener:
+    """Reports when the caller leaves, for a server that has no `DisconnectExtension`.
+
+    At first the request reads its own body. If it takes longer than `LISTEN_AFTER_SECONDS`, a second task
+    reads the body and then waits for the disconnect. Short requests do not need that task, which costs CPU.
+
+    Args:
+        body: The body of the request.
+        receive: The `receive` of the server.
+        group: Where the task runs.
+    """
+
+    def __init__(self, body: BoundedBody, receive: ASGIReceiveCallable, group: asyncio.TaskGroup) -> None:
+        self._body = body
+        self._receive = receive
+        self._group = group
+        self._is_receiving = False
+        self._left: OnDisconnect | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def subscribe(self, left: OnDisconnect) -> None:
+        """Call back when the caller leaves."""
+        self._left = left
+        self._wait()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Receive for the request, and notice a disconnect."""
+        self._is_receiving = True
+        try:
+            message = await self._receive()
+        finally:
+            self._is_receiving = False
+        self._notice(message)
+        return message
+
+    def stop(self) -> None:
+        """Stop at the end of the request."""
+        self._body.read_from(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LISTEN_AFTER_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        if self._is_receiving:  # The request waits for its body, and notices a disconnect itself.
+            self._wait()
+        else:
+            self._body.read_from(None)
+            self._task = self._group.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        body = self._body
+        if body.withheld:
+            await body.wanted.wait()  # The server asks the caller for the body when it is received.
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.request":
+                await body.put(message.get("body", b""), last=not message.get("more_body", False))
+            elif message["type"] == "http.disconnect":
+                self._notice(message)
+                return
+
+    def _notice(self, message: ASGIReceiveEvent) -> None:
+        if message["type"] == "http.disconnect" and self._left is not None:
+            left, self._left = self._left, None
             left(cast(Mapping[str, str], message).get("reason", ""))  # a key of our server
-            return
 
 
 async def _no_push(_path: str, _headers: Headers) -> None:

@@ -476,6 +476,22 @@ async def test_no_task_runs_after_the_response(exchange: Exchange) -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_a_short_request_needs_no_second_task(exchange: Exchange) -> None:
+    tasks: list[int] = []
+
+    @exchange.app.post("/")
+    async def view() -> bytes:
+        body = await current_request().body
+        tasks.append(len(asyncio.all_tasks()))
+        return body
+
+    before = len(asyncio.all_tasks())
+    exchange.arrives(b"whole")
+    await exchange.run()
+    assert exchange.answered == b"whole"
+    assert tasks == [before]
+
+
 async def test_the_server_can_cancel_an_exchange(exchange: Exchange) -> None:
     @exchange.app.post("/")
     async def view() -> str:

@@ -10,7 +10,7 @@ EXTENSION: Final = "llm_token_proxy.disconnect"
 """The key of a `DisconnectExtension` among the extensions of a scope."""
 
 OnDisconnect = Callable[[str], None]
-"""Receives the reason, such as `client_gone`; called at most once, and not in the task of the request."""
+"""Receives the reason, such as `client_gone`; called at most once."""
 Subscribe = Callable[[OnDisconnect], None]
 
 
