@@ -13,7 +13,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from socket import AF_UNIX, socket
 from ssl import SSLContext
-from typing import Any, Final, cast
+from typing import Final, cast
 from uuid import uuid4
 
 from hypercorn.app_wrappers import ASGIWrapper
@@ -24,9 +24,10 @@ from hypercorn.typing import ASGIFramework, LifespanState
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
 from proxy.server.http1 import Connection
-from proxy.server.limits import ConnectionLimits, RequestRejected
+from proxy.server.limits import FIRST_REQUEST_SECONDS, ConnectionLimits, RequestRejected
 from proxy.server.request_cycle import App
 from proxy.server.request_head import Scope
+from proxy.server.tls_listener import TlsListener
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
 from proxy.wire.headers import Headers
@@ -80,6 +81,8 @@ class Server:
         self.connections: set[Connection] = set()
         self._surplus: set[Connection] = set()
         """Those of them that are being rejected because there are too many."""
+        self._handshakes: set[asyncio.Task[None]] = set()
+        """TLS handshakes in progress; their connections are not among `connections` yet."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.wrapped = ASGIWrapper(app)
         self.config = config
@@ -106,6 +109,8 @@ class Server:
         served = len(self.connections) - len(self._surplus)
         self.connections.add(connection)
         self._emptied.clear()
+        if self._is_draining:
+            connection.begin_drain()
         if self._max_connections is None or served < self._max_connections:
             return
         self._surplus.add(connection)
@@ -120,7 +125,28 @@ class Server:
         """Remove a connection from the count."""
         self.connections.discard(connection)
         self._surplus.discard(connection)
-        if not self.connections:
+        self._check_emptied()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another connection may be accepted, which includes those whose handshake is in progress."""
+        if self._max_connections is None:
+            return True
+        return len(self.connections) + len(self._handshakes) < self._max_connections + SURPLUS_MAX
+
+    def run_handshake(self, work: Coroutine[None, None, None]) -> None:
+        """Run a TLS handshake, which counts as a connection."""
+        task = self.run(work)
+        self._handshakes.add(task)
+        self._emptied.clear()
+        task.add_done_callback(self._handshake_done)
+
+    def _handshake_done(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._check_emptied()
+
+    def _check_emptied(self) -> None:
+        if not self.connections and not self._handshakes:
             self._emptied.set()
 
     def run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -196,12 +222,19 @@ class Server:
         await self.context.terminated.set()
         for connection in [*self.connections]:
             connection.begin_drain()
-        if self.connections:
+        if self.connections or self._handshakes:
+            silent = self._loop.call_later(FIRST_REQUEST_SECONDS, self._cancel_handshakes)
             try:
                 async with asyncio.timeout(seconds):
                     await self._emptied.wait()
             except TimeoutError:
                 pass
+            finally:
+                silent.cancel()
+
+    def _cancel_handshakes(self) -> None:
+        for task in self._handshakes:
+            task.cancel()
 
     async def abort(self) -> None:
         """Abort the remaining connections, and wait until their tasks have ended."""
@@ -269,21 +302,23 @@ async def _accept_until(
 ) -> None:
     loop = asyncio.get_running_loop()
     server.start_clock()
-    listeners: list[asyncio.AbstractServer] = []
+    listeners: list[asyncio.AbstractServer | TlsListener] = []
 
     def connect() -> Connection:
         return Connection(server, secure=secure is not None)
 
+    # A handshake may take as long as the head of a request.
+    seconds = min(config.ssl_handshake_timeout, server.limits.head_seconds)
     try:
         for listening in sockets:
-            create = loop.create_unix_server if listening.family == AF_UNIX else loop.create_server
-            options: dict[str, Any] = {"sock": listening, "backlog": config.backlog, "ssl": secure}
             if secure is not None:
-                # A caller without TLS has as much time for the head of a request.
-                options["ssl_handshake_timeout"] = min(
-                    config.ssl_handshake_timeout, server.limits.head_seconds
+                listeners.append(TlsListener(server, listening, config.backlog, connect, secure, seconds))
+            elif listening.family == AF_UNIX:
+                listeners.append(
+                    await loop.create_unix_server(connect, sock=listening, backlog=config.backlog)
                 )
-            listeners.append(await create(connect, **options))
+            else:
+                listeners.append(await loop.create_server(connect, sock=listening, backlog=config.backlog))
         await stopped()
     finally:
         for listener in listeners:

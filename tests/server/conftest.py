@@ -7,11 +7,13 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import uvloop
 from hypercorn.typing import ASGIFramework
 
+from proxy.server.certificates import open_certificates
 from proxy.server.config import ServerConfig
 from proxy.server.limits import ConnectionLimits
 from proxy.server.serve import serve
@@ -124,13 +126,15 @@ async def served(
     graceful: float = 1.0,
     max_connections: int | None = None,
     is_leaving: Callable[[], bool] = lambda: False,
+    certificate: Path | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve an application on a free port."""
+    """Serve an application on a free port, with TLS if there is a certificate."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = ServerConfig()
     config.errorlog = logging.getLogger("tests.server")
     config.include_server_header = False
     config.graceful_timeout = graceful
+    config.certfile = config.keyfile = None if certificate is None else str(certificate)
     running = Served(listener.getsockname()[1], asyncio.Event())
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(
@@ -142,6 +146,7 @@ async def served(
                 limits,
                 max_connections,
                 is_leaving,
+                open_certificates(config),
             )
         )
         try:

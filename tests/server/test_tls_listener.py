@@ -1,0 +1,230 @@
+"""TLS handshakes in progress: their limit, their timeout, and the end of the server."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.server import http1, serve, tls_listener
+from proxy.server.limits import ConnectionLimits
+from proxy.server.serve import Server
+from proxy.server.tls_listener import TlsListener
+from tests.loopback import until
+from tests.pace import PATIENCE
+from tests.server.conftest import Caller, Echo, Served, served
+from tests.server.raw import LAST, bodies, refusal
+from tests.tls_servers import make_certificate
+
+PATIENT = ConnectionLimits(head_seconds=10 * PATIENCE)
+"""No handshake of a test ends by its timeout."""
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for loopback, and its key."""
+    return make_certificate(tmp_path)
+
+
+@pytest.fixture
+def handshakes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The handshakes that the server has begun."""
+    begun = list[object]()
+    run = Server.run_handshake
+
+    def recorded(server: Server, work: Coroutine[None, None, None]) -> None:
+        begun.append(work)
+        run(server, work)
+
+    monkeypatch.setattr(Server, "run_handshake", recorded)
+    return begun
+
+
+async def trusting(server: Served, certificate: Path) -> Caller:
+    """Open a connection with TLS."""
+    context = ssl.create_default_context(cafile=certificate)
+    async with asyncio.timeout(PATIENCE):
+        return Caller(*await asyncio.open_connection("127.0.0.1", server.port, ssl=context))
+
+
+async def served_body(server: Served, certificate: Path) -> list[bytes]:
+    """Send a request with TLS; return the body of its response."""
+    caller = await trusting(server, certificate)
+    caller.writer.write(LAST)
+    try:
+        return bodies(await caller.rest())
+    finally:
+        caller.writer.close()
+
+
+async def test_callers_are_served_beside_silent_handshakes(
+    certificate: Path, handshakes: list[object]
+) -> None:
+    async with served(Echo(), PATIENT, max_connections=1, certificate=certificate) as server:
+        silent = [await server.connect() for _ in range(5)]
+        await until(lambda: len(handshakes) == len(silent))
+        assert await served_body(server, certificate) == [b"GET /z|"]
+        for caller in silent:
+            assert not caller.reader.at_eof()
+            caller.writer.close()
+
+
+async def test_handshakes_beyond_the_limit_are_closed_at_once(
+    certificate: Path, handshakes: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "SURPLUS_MAX", 3)
+    async with served(Echo(), PATIENT, max_connections=2, certificate=certificate) as server:
+        silent = [await server.connect() for _ in range(5)]
+        await until(lambda: len(handshakes) == len(silent))
+        for _ in range(3):
+            assert await server.talk(b"") == b""
+        assert len(handshakes) == len(silent)
+        assert not any(caller.reader.at_eof() for caller in silent)
+        for caller in silent:
+            caller.writer.close()
+        await until_served(server, certificate)
+
+
+async def until_served(server: Served, certificate: Path) -> None:
+    """Send requests until one is served."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                assert await served_body(server, certificate) == [b"GET /z|"]
+            except OSError:
+                await asyncio.sleep(0)
+            else:
+                return
+
+
+async def test_a_silent_handshake_ends_with_the_timeout_of_a_head(certificate: Path) -> None:
+    async with served(Echo(), ConnectionLimits(head_seconds=0.2), certificate=certificate) as server:
+        assert await server.talk(b"") == b""
+
+
+async def test_a_connection_with_tls_beyond_the_limit_is_503(certificate: Path) -> None:
+    async with served(Echo(), max_connections=0, certificate=certificate) as server:
+        caller = await trusting(server, certificate)
+        assert refusal(await caller.rest())[0] == 503
+        caller.writer.close()
+
+
+async def test_a_caller_without_tls_is_disconnected_and_not_logged(
+    certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(Echo(), PATIENT, certificate=certificate) as server:
+        assert not (await server.talk(LAST)).startswith(b"HTTP/")
+        assert await served_body(server, certificate) == [b"GET /z|"]
+    assert not caplog.records
+
+
+# --- the end of the server
+
+
+async def test_a_silent_handshake_does_not_delay_the_end(
+    certificate: Path, handshakes: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "FIRST_REQUEST_SECONDS", 0.05)
+    async with served(Echo(), PATIENT, graceful=10 * PATIENCE, certificate=certificate) as server:
+        silent = await server.connect()
+        await until(lambda: bool(handshakes))
+        server.stop.set()
+        assert await silent.rest() == b""
+        silent.writer.close()
+
+
+async def test_a_handshake_that_began_before_the_drain_is_completed_and_its_request_served(
+    certificate: Path, handshakes: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (serve, http1):
+        monkeypatch.setattr(module, "FIRST_REQUEST_SECONDS", PATIENCE)
+    draining = asyncio.Event()
+    drain = Server.drain
+
+    async def reported(server: Server, seconds: float) -> None:
+        draining.set()
+        await drain(server, seconds)
+
+    monkeypatch.setattr(Server, "drain", reported)
+    async with served(Echo(), PATIENT, graceful=10 * PATIENCE, certificate=certificate) as server:
+        caller = await server.connect()
+        await until(lambda: bool(handshakes))
+        server.stop.set()
+        await draining.wait()
+        async with asyncio.timeout(PATIENCE):
+            await caller.writer.start_tls(
+                ssl.create_default_context(cafile=certificate), server_hostname="127.0.0.1"
+            )
+        caller.writer.write(LAST)
+        assert bodies(await caller.rest()) == [b"GET /z|"]
+        caller.writer.close()
+
+
+# --- errors of the listening socket
+
+
+class Exhausted(socket.socket):
+    """A listening socket for which the process has no descriptor the first time."""
+
+    failed = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Fail once, and then accept."""
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+class Owner:
+    """The owner of one handshake."""
+
+    has_room = True
+
+    def __init__(self) -> None:
+        self.begun = asyncio.get_running_loop().create_future()
+
+    def run_handshake(self, work: Coroutine[None, None, None]) -> None:
+        """Run it in a task."""
+        self.begun.set_result(asyncio.get_running_loop().create_task(work))
+
+
+async def test_accepting_continues_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_listener, "RETRY_SECONDS", 0.05)
+    reported = list[dict[str, Any]]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
+    owner, listening = Owner(), Exhausted()
+    listening.bind(("127.0.0.1", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listener = TlsListener(owner, listening, 10, asyncio.Protocol, context, PATIENCE)
+    with socket.create_connection(listening.getsockname()):
+        async with asyncio.timeout(PATIENCE):
+            handshake = await owner.begun
+    listener.close()
+    async with asyncio.timeout(PATIENCE):
+        await handshake
+    assert [context["exception"].errno for context in reported] == [errno.EMFILE]
+
+
+async def test_a_listener_that_is_closed_after_an_error_stays_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tls_listener, "RETRY_SECONDS", 0.0)
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, _context: failed.set())
+    owner, listening = Owner(), Exhausted()
+    listening.bind(("127.0.0.1", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listener = TlsListener(owner, listening, 10, asyncio.Protocol, context, PATIENCE)
+    with socket.create_connection(listening.getsockname()):
+        async with asyncio.timeout(PATIENCE):
+            await failed.wait()
+        listener.close()
+        await asyncio.sleep(0)
+    assert not owner.begun.done()
