@@ -5,8 +5,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from proxy.cli.server import load_server_config, open_sockets, run
+from proxy.cli.server import load_server_config, open_sockets
 from proxy.server.config import ServerConfig
+from proxy.server.event_loop import run
 from proxy.server.serve import serve
 from proxy.server.signals import Signals, handled_signals
 from proxy.settings import Settings, resolve_embedded

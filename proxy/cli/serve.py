@@ -29,13 +29,13 @@ from proxy.cli.server import (
     inherited_sockets,
     load_server_config,
     open_slots,
-    run,
 )
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates, open_certificates
 from proxy.server.config import ServerConfig
+from proxy.server.event_loop import run
 from proxy.server.other_servers import OURS, check_server, serve_on
 from proxy.server.serve import serve as serve_application
 from proxy.server.signals import Signals, Stop, handled_signals

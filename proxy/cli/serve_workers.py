@@ -8,9 +8,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from proxy.cli.server import HARD_STOP_SECONDS, run
+from proxy.cli.server import HARD_STOP_SECONDS
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
+from proxy.server.event_loop import run
 from proxy.server.signals import Signals
 from proxy.server.supervisor import Supervisor
 from proxy.settings import Settings

@@ -5,16 +5,15 @@ waits indefinitely while one is open, and it speaks HTTP/2 on plain connections,
 like a complete one.
 """
 
-import asyncio
 import errno
 import logging
 import math
 import os
 import socket
 import tomllib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
@@ -160,17 +159,3 @@ def _bind_tcp(listener: socket.socket, host: str, port: int, *, reuse_port: bool
     if reuse_port:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine on uvloop where there is one."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # there is none for this platform
-        return None
-    return uvloop.new_event_loop

@@ -68,7 +68,8 @@ async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_p
 IMPATIENT = """
 import functools, pathlib, sys
 from proxy.cli.serve import ServeOptions, serve_until_stopped
-from proxy.cli.server import load_server_config, open_sockets, run
+from proxy.cli.server import load_server_config, open_sockets
+from proxy.server.event_loop import run
 from proxy.settings import Settings, load_settings
 server = load_server_config(None)
 server.graceful_timeout, server.readiness_delay = 0.3, 0

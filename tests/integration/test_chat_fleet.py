@@ -40,7 +40,8 @@ turns = 0
 SERVICE = """
 import functools, pathlib, sys
 from proxy.cli.serve import ServeOptions, serve_until_stopped
-from proxy.cli.server import load_server_config, open_sockets, run
+from proxy.cli.server import load_server_config, open_sockets
+from proxy.server.event_loop import run
 from proxy.settings import load_settings
 from proxy.telemetry import configure_logs
 sockets = open_sockets([f"127.0.0.1:{sys.argv[2] if len(sys.argv) > 2 else 0}"], backlog=1000)
