@@ -56,17 +56,31 @@ async def serve_on(
     Raises:
         RuntimeError: The server ended before.
     """
-    serve = _serve_on_uvicorn if server == "uvicorn" else _serve_on_granian
-    await serve(app, config, sockets, stopped, max_connections)
+    started = asyncio.Event()
+    prepare = _prepare_uvicorn if server == "uvicorn" else _prepare_granian
+    serving, stop = prepare(_reporting(app, started), config, sockets, max_connections)
+
+    async def stop_at_the_end() -> None:
+        await started.wait()
+        await stopped()
+        stop()
+
+    async with task_group() as group:
+        stopper = group.create_task(stop_at_the_end())
+        try:
+            await serving
+            if not stopper.done():
+                raise RuntimeError("the server ended by itself; see the log")
+        except SystemExit as error:  # how uvicorn reports that the application did not start
+            raise RuntimeError("the server ended by itself; see the log") from error
+        finally:
+            stopper.cancel()
 
 
-async def _serve_on_uvicorn(
-    app: ASGIFramework,
-    config: ServerConfig,
-    sockets: list[socket.socket],
-    stopped: Callable[[], Awaitable[object]],
-    max_connections: int,
-) -> None:
+def _prepare_uvicorn(
+    app: ASGIFramework, config: ServerConfig, sockets: list[socket.socket], max_connections: int
+) -> tuple[Awaitable[None], Callable[[], None]]:
+    """Return what serves, and a function that ends it."""
     import uvicorn
 
     class SignalFreeServer(uvicorn.Server):
@@ -75,10 +89,9 @@ async def _serve_on_uvicorn(
             """Leave the signals to us."""
             yield
 
-    started = asyncio.Event()
     server = SignalFreeServer(
         uvicorn.Config(
-            _reporting(app, started),
+            app,
             interface="asgi3",
             http="httptools",
             ws="wsproto",
@@ -101,16 +114,13 @@ async def _serve_on_uvicorn(
     def stop() -> None:
         server.should_exit = True
 
-    await _run(server.serve(sockets), started, stopped, stop)
+    return server.serve(sockets), stop
 
 
-async def _serve_on_granian(
-    app: ASGIFramework,
-    config: ServerConfig,
-    sockets: list[socket.socket],
-    stopped: Callable[[], Awaitable[object]],
-    max_connections: int,
-) -> None:
+def _prepare_granian(
+    app: ASGIFramework, config: ServerConfig, sockets: list[socket.socket], max_connections: int
+) -> tuple[Awaitable[None], Callable[[], None]]:
+    """Return what serves, and a function that ends it."""
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
@@ -119,9 +129,8 @@ async def _serve_on_granian(
     (listener,) = sockets
     host, port = listener.getsockname()[:2]
     listener.close()  # Granian binds the address itself.
-    started = asyncio.Event()
     server = Server(
-        _reporting(app, started),
+        app,
         host,
         port,
         interface=Interfaces.ASGI,
@@ -133,7 +142,7 @@ async def _serve_on_granian(
         # Send its log lines to our log.
         log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
     )
-    await _run(server.serve(), started, stopped, server.stop)
+    return server.serve(), server.stop
 
 
 def _reporting(app: ASGIFramework, started: asyncio.Event) -> ASGIFramework:
@@ -148,28 +157,3 @@ def _reporting(app: ASGIFramework, started: asyncio.Event) -> ASGIFramework:
         await app(scope, receive, report if scope["type"] == "lifespan" else send)
 
     return wrapped
-
-
-async def _run(
-    serving: Awaitable[None],
-    started: asyncio.Event,
-    stopped: Callable[[], Awaitable[object]],
-    stop: Callable[[], None],
-) -> None:
-    """Serve, and stop the server when `stopped` returns."""
-
-    async def stop_at_the_end() -> None:
-        await started.wait()
-        await stopped()
-        stop()
-
-    async with task_group() as group:
-        stopper = group.create_task(stop_at_the_end())
-        try:
-            await serving
-            if not stopper.done():
-                raise RuntimeError("the server ended by itself; see the log")
-        except SystemExit as error:  # how uvicorn reports that the application did not start
-            raise RuntimeError("the server ended by itself; see the log") from error
-        finally:
-            stopper.cancel()
