@@ -7,6 +7,7 @@ operation instead.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -16,7 +17,7 @@ from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.settings import Shared
@@ -30,6 +31,12 @@ CONNECTIONS_MAX: Final = 200
 """More than all users of the pool need together, because a full pool fails at once."""
 
 
+_FOREIGN_VALUE: Final = re.compile(
+    "WRONGTYPE|attempt to|bad argument|not an integer|not a valid float|would overflow|Invalid stream ID|"
+    "last possible ID|smaller than the target"
+)
+"""What Redis, or Lua in a script, says about a value of a type or form that the command cannot use."""
+
 _Reply = TypeVar("_Reply")
 
 
@@ -38,6 +45,10 @@ class StoreUnavailable(Exception):
 
     access_denied = False
     """Whether Redis answers, but does not accept the user or the password."""
+
+
+class StoreCorrupt(StoreUnavailable):
+    """A key holds something that this program has not written, so that a retry fails as well."""
 
 
 class RedisConnection:
@@ -141,9 +152,14 @@ def translated_errors(address: str = "Redis") -> Iterator[None]:
     except StoreUnavailable:
         raise
     except Exception as error:  # an invalid reply can make the parser, or limits, raise anything
-        unavailable = StoreUnavailable(_explain(error, address))
+        kind = StoreCorrupt if _is_about_value(error) else StoreUnavailable
+        unavailable = kind(_explain(error, address))
         unavailable.access_denied = isinstance(error, AuthenticationError | NoPermissionError)
         raise unavailable from error
+
+
+def _is_about_value(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and _FOREIGN_VALUE.search(str(error)) is not None
 
 
 def _explain(error: Exception, address: str) -> str:
@@ -152,6 +168,11 @@ def _explain(error: Exception, address: str) -> str:
         return f"{address}: no reply in time; check that it runs, and redis_timeout"
     if isinstance(error, AuthenticationError | NoPermissionError):
         return f"{address}: access denied ({type(error).__name__}); check user and password in redis_url"
+    if _is_about_value(error):
+        return (
+            f"{address}: a key holds something that this program has not written; keep other programs out of "
+            "this database, or choose another one in redis_url"
+        )
     if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):
         return f"{address}: the socket does not exist; check its path, and that Redis is running"
     failure = explain(error, address)

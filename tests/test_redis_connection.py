@@ -16,6 +16,7 @@ from proxy.access.counting import Counting
 from proxy.redis_connection import (
     CONCURRENT_COMMANDS_MAX,
     RedisConnection,
+    StoreCorrupt,
     StoreUnavailable,
     expect,
     expect_list,
@@ -65,6 +66,29 @@ async def test_an_error_names_only_its_kind(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         with pytest.raises(StoreUnavailable, match=r"^unix:///[^ ]+: ResponseError; look at Redis's log$"):
             await redis.run("NONSENSE", "canary")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("LPUSH", "text", "1"),
+        ("INCRBY", "text", "1"),
+        ("EVAL", "return redis.call('lpush', 'text', 1)", "0"),
+        ("EVAL", "return redis.call('incrby', 'text', 1)", "0"),
+        ("EVAL", "return 1 + redis.call('get', 'text')", "0"),
+        ("XADD", "full", "*", "a", "b"),
+    ],
+    ids=" ".join,
+)
+async def test_a_value_of_another_program_is_named_with_its_cure(
+    store: RedisServer, command: tuple[str, ...]
+) -> None:
+    async with connected(store.url) as redis:
+        await redis.run("SET", "text", "canary")
+        await redis.run("XADD", "full", f"{2**64 - 1}-{2**64 - 1}", "a", "b")
+        with pytest.raises(StoreCorrupt, match=r"program has not written; .* redis_url$") as failure:
+            await redis.run(*command)
+    assert "canary" not in str(failure.value)
 
 
 async def test_a_connection_that_redis_closed_meanwhile_is_replaced(store: RedisServer) -> None:

@@ -20,8 +20,9 @@ from proxy.chat.event import START, parse_id
 from proxy.chat.notices import Notice
 from proxy.chat.service import ChatService
 from proxy.errors import BodyTooLarge, ProxyError, RateLimited, SiteForbidden
-from proxy.redis_connection import StoreUnavailable
+from proxy.redis_connection import StoreCorrupt, StoreUnavailable
 from proxy.settings import Chat
+from proxy.telemetry import get_logger
 from proxy.wire.headers import DEFAULT_PORTS, media_type
 
 DEFAULT_CHANNEL: Final = "sse"
@@ -186,6 +187,8 @@ async def _with_retries(ask: Callable[[], Awaitable[_T]]) -> _T:
     for pause in _PAUSES_SECONDS:
         try:
             return await ask()
+        except StoreCorrupt:
+            raise
         except StoreUnavailable:
             await asyncio.sleep(pause)
     return await ask()
@@ -272,8 +275,12 @@ async def handle_rejected(rejected: ChatRequestRejected) -> Response:
 
 
 async def handle_unavailable(error: StoreUnavailable | BrokerClosed) -> Response:
-    """Answer a request while Redis is unavailable or the service shuts down."""
-    notice = notices.RESTARTING if isinstance(error, BrokerClosed) else notices.BROKEN
+    """Answer a request while Redis is unavailable or holds wrong values, or the service shuts down."""
+    if isinstance(error, BrokerClosed):
+        notice = notices.RESTARTING
+    else:
+        notice = notices.STORE_CORRUPT if isinstance(error, StoreCorrupt) else notices.BROKEN
+        get_logger("chat").warning("chat_request_failed", reason=str(error))
     return _json({"code": 0, "msg": notice.text, **notice.fields}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 

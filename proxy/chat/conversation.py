@@ -142,11 +142,11 @@ class RedisConversation:
         turns = []
         for sealed in expect_list(bytes, await self._redis.run("LRANGE", key, 0, -1)):
             try:
-                prompt, answer = json.loads(self._seal.open(sealed, key))
-            except (SealBroken, ValueError):
+                turn = _read_turn(self._seal.open(sealed, key))
+            except (SealBroken, ValueError, RecursionError):
                 self._log.warning("chat_turn_unreadable", meaning="encrypted with an unknown key")
             else:
-                turns.append(Turn(prompt, answer))
+                turns.append(turn)
         return turns
 
     async def append(self, channel: str, turn: Turn) -> None:
@@ -178,6 +178,13 @@ class RedisConversation:
             StoreUnavailable: Redis did not answer.
         """
         await self._redis.run("DEL", _key(channel))
+
+
+def _read_turn(plain: bytes) -> Turn:
+    match json.loads(plain):
+        case [str(prompt), str(answer)]:
+            return Turn(prompt, answer)
+    raise ValueError("no turn")
 
 
 def _key(channel: str) -> str:

@@ -20,6 +20,8 @@ from proxy.telemetry import get_logger
 LISTED_MAX: Final = 200
 """Maximum number of conversations of a visitor. The one with the oldest last question is no longer listed."""
 TITLE_CHARS_MAX: Final = 80
+_MILLISECONDS_MAX: Final = 1 << 53
+"""Larger numbers are not whole in JavaScript."""
 
 _NOTE: Final = """
 local time = redis.call('time')
@@ -178,13 +180,15 @@ class RedisConversationList:
         found = []
         reply = await self._redis.run_script(_READ, [titles, recent], self._expire_ms)
         for channel, at, sealed in expect_list(list, reply):
-            name = channel.decode()
             try:
+                name, asked_at = channel.decode(), int(float(at))
                 title = self._seal.open(sealed or b"", _place(titles, name)).decode()
-            except (SealBroken, ValueError):
+                if not 0 <= asked_at <= _MILLISECONDS_MAX:
+                    raise ValueError("no time of a question")
+            except (SealBroken, ValueError, OverflowError):
                 self._log.warning("chat_title_unreadable", meaning="encrypted with an unknown key")
             else:
-                found.append(Listed(name, title, int(float(at))))
+                found.append(Listed(name, title, asked_at))
         return found
 
     async def note(self, session: str, channel: str, question: str) -> None:

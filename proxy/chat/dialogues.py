@@ -214,7 +214,9 @@ class Dialogues:
             except (StoreUnavailable, BrokerClosed, LeaseLost, RateLimited) as error:
                 if not started.done():
                     started.set_exception(error)
-                _log.warning("chat_dialogue_not_published", error=type(error).__name__)
+                _log.warning(
+                    "chat_dialogue_not_published", error=type(error).__name__, reason=str(error) or None
+                )
             except Exception:  # as in `_errors_logged`
                 _log.exception("chat_dialogue_failed")
                 with _errors_logged("chat_error_not_published"):

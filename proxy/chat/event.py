@@ -60,8 +60,15 @@ class Event:
         return parse_id(self.id)
 
     def encode(self) -> bytes:
-        """Return the event as it is sent to the browser. A lone surrogate becomes `?`."""
-        text = self.data if isinstance(self.data, str) else _dumps(self.data)
+        """Return the event as it is sent to the browser. A lone surrogate becomes `?`.
+
+        Raises:
+            ValueError: Another program has published JSON that is nested too deeply.
+        """
+        try:
+            text = self.data if isinstance(self.data, str) else _dumps(self.data)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         lines = [f"data:{line}" for line in _lines(text)]
         if self.type:
             lines.insert(0, f"event:{self.type}")

@@ -97,6 +97,13 @@ FORBIDDEN: Final = Notice(
     ("这个模型暂不可用，请联系管理员。", "This model is not available here: please tell the operator."),
 )
 BROKEN: Final = Notice("broken", ("出了点问题，请重试。", "Something went wrong, please try again."))
+STORE_CORRUPT: Final = Notice(
+    "store_corrupt",
+    (
+        "保存的对话无法读取，请联系管理员，或新建对话。",
+        "The stored conversation cannot be read: please tell the operator, or start a new one.",
+    ),
+)
 TOO_MANY: Final = "Too many requests!"
 """The article's own words."""
 

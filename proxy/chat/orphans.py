@@ -11,7 +11,7 @@ from typing import Final
 from proxy.chat.event import Event
 from proxy.chat.redis_broker import RedisBroker
 from proxy.chat.redis_leases import RedisLeases
-from proxy.redis_connection import StoreUnavailable
+from proxy.redis_connection import StoreCorrupt, StoreUnavailable
 from proxy.telemetry import get_logger
 
 CHECK_SECONDS: Final = 0.5
@@ -50,7 +50,7 @@ class OrphanWatch:
 
     async def run(self) -> None:
         """Check repeatedly, until cancelled."""
-        loop = asyncio.get_running_loop()
+        loop, corrupt = asyncio.get_running_loop(), ""
         while True:
             started = loop.time()
             await asyncio.sleep(self._pause)
@@ -62,8 +62,12 @@ class OrphanWatch:
                 self._checks += 1
                 if self._checks % REOPEN_CHECKS == 0:
                     await self._broker.reopen_unfinished()
-            except StoreUnavailable:
+                corrupt = ""
+            except StoreUnavailable as error:
                 self._seen.clear()
+                if isinstance(error, StoreCorrupt) and corrupt != str(error):
+                    corrupt = str(error)
+                    self._log.warning("chat_leases_unreadable", reason=corrupt)
 
     async def _end(self, lapsed: Sequence[str]) -> None:
         """End the dialogues whose leases have been found lapsed often enough."""

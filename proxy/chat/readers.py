@@ -2,18 +2,24 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed, SlowReader, Subscription
 from proxy.chat.channels import Ownership
 from proxy.chat.event import encode_comment
-from proxy.redis_connection import StoreUnavailable
+from proxy.chat.publisher import error_event
+from proxy.redis_connection import StoreCorrupt, StoreUnavailable
+from proxy.telemetry import get_logger
 
 HEARTBEAT_SECONDS: Final = 15.0
 """Silence after which a comment is sent, as the HTML standard advises."""
 RETRY_MILLISECONDS: Final = 2000
+CORRUPT_RETRY_MILLISECONDS: Final = 30_000
+"""The same after an error that remains until somebody removes its cause."""
 OPENING: Final = b"retry:%d\n\n" % RETRY_MILLISECONDS + encode_comment("open")
 """Sent at once, because proxies may delay the headers until the first byte of the body."""
 AGE_SECONDS: Final = (600.0, 900.0)
@@ -36,6 +42,7 @@ class Readers:
         self._age = age
         self._waits: set[asyncio.Timeout] = set()
         self._closed = False
+        self._log = get_logger("chat")
 
     def close_all(self) -> None:
         """End every stream, now and from now on, because the service shuts down. Browsers reconnect."""
@@ -51,7 +58,8 @@ class Readers:
         """Yield the bytes of one event stream: events as they are published, and comments in between.
 
         It ends when its lifetime is over, when the reader is too slow, when the service or the broker closes,
-        or when the channel, which had no owner when the stream began, belongs to another session.
+        or when the channel, which had no owner when the stream began, belongs to another session. If the
+        stored events cannot be read, it ends with an error block.
 
         Args:
             ownership: Looks up who owns the channel, from the reader's view; None for a public channel.
@@ -73,6 +81,11 @@ class Readers:
                     yield encode_comment("ping")
             except (SlowReader, BrokerClosed):
                 return
+            except StoreCorrupt as error:
+                self._log.warning("chat_stream_failed", reason=str(error))
+                failure = error_event(notices.STORE_CORRUPT)
+                yield dataclasses.replace(failure, retry=CORRUPT_RETRY_MILLISECONDS).encode()
+                return
             else:
                 if is_free and ownership is not None:
                     try:
@@ -82,7 +95,12 @@ class Readers:
                     if owner == "taken":
                         return
                     is_free = owner == "free"
-                yield event.encode()
+                try:
+                    encoded = event.encode()
+                except ValueError:
+                    self._log.warning("chat_entry_unreadable")
+                else:
+                    yield encoded
 
     def _is_over(self, end: float) -> bool:
         return self._closed or asyncio.get_running_loop().time() >= end

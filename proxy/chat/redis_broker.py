@@ -13,6 +13,7 @@ A process has one pub/sub connection for all its channels (`live_feed.py`) and d
 """
 
 import asyncio
+import contextlib
 import math
 import secrets
 from collections import deque
@@ -37,7 +38,14 @@ from proxy.chat.event import START, Event, Position, format_id, parse_id
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.redis_leases import HOLDS_LEASE, LEASES, RedisLeases, ended_key, lease_key
 from proxy.chat.states import is_unfinished
-from proxy.redis_connection import NAMESPACE, RedisConnection, StoreUnavailable, expect, expect_list
+from proxy.redis_connection import (
+    NAMESPACE,
+    RedisConnection,
+    StoreCorrupt,
+    StoreUnavailable,
+    expect,
+    expect_list,
+)
 from proxy.telemetry import get_logger
 
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -53,9 +61,12 @@ local function clear(stream, before)
 end
 local function store(keys, nonce, head, tail, channel, begins, most_turns, most_bytes, expiry)
     local stream, turns, bytes = keys[1], keys[2], keys[3]
+    redis.call('xlen', stream)  -- a key of another type must be found before anything is written
+    redis.call('llen', turns)
+    local total = redis.call('incrby', bytes, #head + #tail)
     local id = redis.call('xadd', stream, '*', 'd', head .. tail, 'n', nonce)
     if begins then redis.call('rpush', turns, id) end
-    local kept, total = redis.call('llen', turns), redis.call('incrby', bytes, #head + #tail)
+    local kept = redis.call('llen', turns)
     while kept > 1 and (kept > most_turns or total > most_bytes) do
         redis.call('lpop', turns)
         total = redis.call('decrby', bytes, clear(stream, redis.call('lindex', turns, 0)))
@@ -87,13 +98,18 @@ end
 local channel, holder, mark = ARGV[4], ARGV[10], ARGV[8]
 if holder ~= '' then
     if not holds(KEYS[4], KEYS[5], KEYS[6], holder, channel, ARGV[11]) then return false end
-    redis.call('hset', KEYS[4], 'open', 1)
 end
 local id = store(
     {{KEYS[1], KEYS[2], KEYS[3]}}, ARGV[1], ARGV[2], ARGV[3], channel, mark == 'turn',
     tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 )
-if holder ~= '' and mark == 'end' then release(KEYS[4], KEYS[5], KEYS[6], channel) end
+if holder ~= '' then
+    if mark == 'end' then
+        release(KEYS[4], KEYS[5], KEYS[6], channel)
+    else
+        redis.call('hset', KEYS[4], 'open', 1)
+    end
+end
 return id
 """
 """KEYS: stream, turns, bytes, lease, leases, ended. ARGV: nonce, envelope before and after the id, channel,
@@ -124,16 +140,21 @@ _COPY: Final = """
 if redis.call('exists', KEYS[3]) == 1 then return -1 end
 local function parts(id)
     local milliseconds, count = string.match(id, '(%d+)-(%d+)')
-    return tonumber(milliseconds), tonumber(count)
+    return milliseconds and tonumber(milliseconds), count and tonumber(count)
 end
 local bytes, later, before, count = 0, 0, parts(ARGV[1])
-for _, entry in ipairs(redis.call('xrange', KEYS[1], '-', '(' .. ARGV[1])) do
+local entries = redis.call('xrange', KEYS[1], '-', '(' .. ARGV[1])
+local turns = redis.call('lrange', KEYS[2], 0, -1)
+redis.call('llen', KEYS[4])  -- a key of another type must be found before anything is written
+for _, entry in ipairs(entries) do
     redis.call('xadd', KEYS[3], entry[1], unpack(entry[2]))
     bytes = bytes + #entry[2][2]
 end
-for _, id in ipairs(redis.call('lrange', KEYS[2], 0, -1)) do
+for _, id in ipairs(turns) do
     local milliseconds, number = parts(id)
-    if milliseconds < before or (milliseconds == before and number < count) then
+    if not milliseconds then
+        -- of another program
+    elseif milliseconds < before or (milliseconds == before and number < count) then
         redis.call('rpush', KEYS[4], id)
     else
         later = later + 1
@@ -284,7 +305,7 @@ class Backlog:
         text = name.decode()
         position = parse_id(text)
         if position is None:
-            raise StoreUnavailable("an entry with an invalid id")
+            raise StoreCorrupt("an entry of a stream has an id after which no other can follow")
         try:
             event = Event.from_envelope(fields[b"d"])
         except (KeyError, ValueError):
@@ -356,11 +377,17 @@ class _RedisSubscription:
                 return item
 
     async def _replay(self) -> None:
-        """Read the next page of the backlog, and wait for Redis as long as it takes."""
+        """Read the next page of the backlog, and wait for Redis as long as it takes.
+
+        Raises:
+            StoreCorrupt: The key holds something else.
+        """
         pause = _FIRST_PAUSE_SECONDS
         while not self.mailbox.closed:
             try:
                 await self._read_page()
+            except StoreCorrupt:
+                raise
             except StoreUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -461,8 +488,8 @@ class RedisBroker:
                 return await self._backlog.publish(
                     channel, event, nonce, again=again, holder=holder, mark=mark
                 )
-            except StoreUnavailable:
-                if loop.time() + pause > deadline:
+            except StoreUnavailable as error:
+                if isinstance(error, StoreCorrupt) or loop.time() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
             again, pause = True, min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -487,7 +514,8 @@ class RedisBroker:
         for channel, hub in list(self._hubs.items()):
             last, unfinished = max((reader.progress for reader in hub.readers), default=(START, False))
             if unfinished:
-                await self._backlog.reopen(channel, last)
+                with contextlib.suppress(StoreCorrupt):  # its readers get an error
+                    await self._backlog.reopen(channel, last)
 
     @asynccontextmanager
     async def subscribe(self, channel: str, after: str | None) -> AsyncIterator[_RedisSubscription]:
@@ -498,6 +526,7 @@ class RedisBroker:
 
         Raises:
             BrokerClosed: The service is shutting down.
+            StoreCorrupt: The key of the events holds something else.
         """
         if self._closed:
             raise BrokerClosed
@@ -565,6 +594,8 @@ class RedisBroker:
     async def _newest(self, channel: str) -> Position | None:
         try:
             return await self._backlog.newest(channel)
+        except StoreCorrupt:
+            raise
         except StoreUnavailable:
             return None
 

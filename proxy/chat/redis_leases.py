@@ -12,6 +12,7 @@ end answers.
 from typing import Final
 
 from proxy.redis_connection import NAMESPACE, RedisConnection, expect, expect_list
+from proxy.telemetry import get_logger
 
 LEASES: Final = f"{NAMESPACE}:chat:leases"
 LEASE_SECONDS: Final = 4.0
@@ -47,7 +48,8 @@ end
 """Lua functions: `holds` renews a lease, unless it belongs to another holder or its dialogue has ended."""
 
 _BEGIN: Final = f"""{HOLDS_LEASE}
-if redis.call('exists', KEYS[1]) == 1 then return 0 end
+if redis.call('hlen', KEYS[1]) > 0 then return 0 end
+redis.call('zcard', KEYS[2])  -- a key of another type must be found before anything is written
 redis.call('hset', KEYS[1], 'holder', ARGV[1])
 extend(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
 return 1
@@ -110,6 +112,8 @@ class RedisLeases:
     def __init__(self, redis: RedisConnection, *, seconds: float = LEASE_SECONDS) -> None:
         self._redis = redis
         self.milliseconds = int(seconds * 1000)
+        self._has_foreign_lease = False
+        self._log = get_logger("chat")
 
     async def take(self, channel: str, holder: str) -> bool:
         """Take the lease of a channel; False while it has one, even if that has lapsed."""
@@ -128,7 +132,7 @@ class RedisLeases:
 
     async def held(self, channel: str) -> bool:
         """Return whether a channel has a lease."""
-        return bool(await self._redis.run("EXISTS", lease_key(channel)))
+        return bool(await self._redis.run("HLEN", lease_key(channel)))
 
     async def request_stop(self, channel: str, announce: str) -> None:
         """Note in the lease that its holder must stop, and publish the holder on a pub/sub channel."""
@@ -148,7 +152,18 @@ class RedisLeases:
     async def lapsed(self) -> list[str]:
         """Return channels whose leases have lapsed."""
         reply = await self._redis.run_script(_LAPSED, [LEASES], LAPSED_BATCH_MAX)
-        return [channel.decode() for channel in expect_list(bytes, reply)]
+        found = []
+        for channel in expect_list(bytes, reply):
+            try:
+                found.append(channel.decode())
+            except UnicodeDecodeError:
+                self._ignore_foreign_lease()
+        return found
+
+    def _ignore_foreign_lease(self) -> None:
+        if not self._has_foreign_lease:  # It is found twice a second.
+            self._log.warning("chat_entry_unreadable")
+        self._has_foreign_lease = True
 
 
 def lease_key(channel: str) -> str:

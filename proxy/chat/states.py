@@ -21,4 +21,5 @@ def is_unfinished(event: Event, *, before: bool) -> bool:
     """
     if event.type != STATE or not isinstance(event.data, dict):
         return before
-    return event.data.get("state") not in _ENDS
+    state = event.data.get("state")
+    return not isinstance(state, str) or state not in _ENDS

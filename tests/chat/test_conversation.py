@@ -1,5 +1,7 @@
 """The last turns of a channel, in memory and over Redis."""
 
+import pytest
+
 from proxy.chat.conversation import MemoryConversation, RedisConversation, Turn
 from proxy.credentials.sharing.record import Seal
 from proxy.redis_connection import expect, expect_list
@@ -60,6 +62,17 @@ async def test_turns_in_redis_are_encrypted_and_expire(store: RedisServer) -> No
         (sealed,) = expect_list(bytes, await redis.run("LRANGE", key, 0, -1))
         assert b"canary" not in sealed
         assert 0 < expect(int, await redis.run("PTTL", key)) <= 3_600_000
+
+
+@pytest.mark.parametrize("plain", [b"5", b"\xff", b'["a"]', b'["a", 1]', b'{"a": 1, "b": 2}', b"[" * 100_000])
+async def test_a_turn_of_another_form_is_skipped(store: RedisServer, plain: bytes) -> None:
+    settings, key = shared(store.url), "llm-token-proxy:{c}:turns"
+    async with open_redis(settings) as (redis, _):
+        seal = Seal(settings.keys)
+        conversation = RedisConversation(redis, seal, 3)
+        await redis.run("RPUSH", key, seal.close(plain, key))
+        await conversation.append("c", TURNS[0])
+        assert await conversation.turns("c") == [TURNS[0]]
 
 
 async def test_a_turn_that_no_key_decrypts_is_skipped(store: RedisServer) -> None:

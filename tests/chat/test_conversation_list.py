@@ -91,6 +91,17 @@ async def test_titles_in_redis_are_encrypted_and_expire(store: RedisServer) -> N
         assert await titles(process.conversations, "session-canary") == [("a", "title canary")]
 
 
+@pytest.mark.parametrize("score", ["inf", "1e300"])
+async def test_a_conversation_with_an_impossible_time_is_not_listed(store: RedisServer, score: str) -> None:
+    async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
+        for channel in "ab":
+            await process.conversations.note("s", channel, channel)
+        (recent,) = expect_list(bytes, await redis.run("KEYS", "*:recent"))
+        await redis.run("ZADD", recent, score, "a")
+        await redis.run("ZADD", recent, "9e12", b"\xff")
+        assert await titles(process.conversations, "s") == [("b", "b")]
+
+
 async def test_a_conversation_in_redis_is_no_longer_listed_after_a_while(store: RedisServer) -> None:
     settings = shared(store.url)
     async with open_redis(settings) as (redis, _):

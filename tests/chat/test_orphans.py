@@ -12,6 +12,7 @@ from proxy.chat.redis_leases import LEASES, RedisLeases, lease_key
 from proxy.redis_connection import RedisConnection
 from tests.chat.conftest import open_redis, shared
 from tests.chat.readers import is_silent, take_data
+from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.redis_server import RedisServer
 
@@ -83,6 +84,25 @@ async def test_a_lease_that_cannot_be_ended_does_not_keep_others_from_being_ende
             await gone(redis, "c")
             watching.cancel()
     assert "chat_orphan_not_ended" in {line["event"] for line in lines}
+
+
+async def test_leases_of_another_form_are_logged_once_and_do_not_end_the_watch(
+    store: RedisServer,
+) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed), asyncio.TaskGroup() as group:
+        leases = RedisLeases(redis, seconds=0.1)
+        broker = RedisBroker(redis, feed, leases)
+        await redis.run("SET", LEASES, "of another type")
+        with capture_logs() as lines:
+            watching = group.create_task(watch(redis, broker))
+            await until(lambda: bool(lines))
+            await redis.run("DEL", LEASES)
+            await redis.run("ZADD", LEASES, 1, b"\xff")
+            assert await RedisChannels(redis, feed, leases).begin("c")
+            await gone(redis, "c")
+            watching.cancel()
+    # The watch may end the dialogue's lease before it logs that.
+    assert [line["event"] for line in lines][:2] == ["chat_leases_unreadable", "chat_entry_unreadable"]
 
 
 async def test_a_dialogue_whose_lease_redis_has_lost_gets_one_and_is_ended(store: RedisServer) -> None:

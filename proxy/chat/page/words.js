@@ -72,6 +72,7 @@ const TABLE = {
   restarting: ["服务正在重启，请稍后再问。", "The service is restarting. Ask again in a moment."],
   model_forbidden: ["这个模型暂不可用，请联系管理员。", "This model is not available here. Tell the operator."],
   broken: ["出了点问题，请重试。", "Something went wrong. Try again."],
+  store_corrupt: ["保存的对话无法读取，请联系管理员，或新建对话。", "The stored conversation cannot be read. Tell the operator, or start a new chat."],
   unsafe: ["内容未通过安全审核，后续无法显示。", "The content was stopped by a safety check."],
   model_busy: ["当前提问的人较多，请稍后再试。", "The model is busy. Try again in a moment."],
   unavailable: ["服务暂时不可用，请稍后再试。", "The service is temporarily unavailable. Try again later."],
