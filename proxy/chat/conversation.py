@@ -140,7 +140,7 @@ class RedisConversation:
         """
         key = _key(channel)
         turns = []
-        for sealed in expect_list(bytes, await self._redis.run("LRANGE", key, 0, -1)):
+        for sealed in expect_list(bytes, await self._redis.run("LRANGE", key, -max(self._kept, 1), -1)):
             try:
                 turn = _read_turn(self._seal.open(sealed, key))
             except (SealBroken, ValueError, RecursionError):

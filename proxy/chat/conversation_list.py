@@ -44,14 +44,16 @@ return 1
 _READ: Final = """
 local time = redis.call('time')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local found = redis.call('zrevrangebyscore', KEYS[2], '+inf', now - ARGV[1], 'WITHSCORES')
+local found = redis.call(
+    'zrevrangebyscore', KEYS[2], '+inf', now - ARGV[1], 'WITHSCORES', 'LIMIT', 0, ARGV[2]
+)
 local answer = {}
 for place = 1, #found, 2 do
     answer[#answer + 1] = {found[place], found[place + 1], redis.call('hget', KEYS[1], found[place])}
 end
 return answer
 """
-"""KEYS: titles, recent. ARGV: expiry in ms."""
+"""KEYS: titles, recent. ARGV: expiry in ms, how many to list."""
 
 _RENAME: Final = """
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -178,7 +180,7 @@ class RedisConversationList:
         """Return the conversations of a session, the latest first, without those that no key decrypts."""
         titles, recent = _keys(session)
         found = []
-        reply = await self._redis.run_script(_READ, [titles, recent], self._expire_ms)
+        reply = await self._redis.run_script(_READ, [titles, recent], self._expire_ms, LISTED_MAX)
         for channel, at, sealed in expect_list(list, reply):
             try:
                 name, asked_at = channel.decode(), int(float(at))

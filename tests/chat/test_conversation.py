@@ -1,6 +1,7 @@
 """The last turns of a channel, in memory and over Redis."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.chat.conversation import MemoryConversation, RedisConversation, Turn
 from proxy.credentials.sharing.record import Seal
@@ -73,6 +74,14 @@ async def test_a_turn_of_another_form_is_skipped(store: RedisServer, plain: byte
         await redis.run("RPUSH", key, seal.close(plain, key))
         await conversation.append("c", TURNS[0])
         assert await conversation.turns("c") == [TURNS[0]]
+
+
+async def test_no_more_turns_are_read_than_are_kept(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
+        await redis.run("RPUSH", "llm-token-proxy:{c}:turns", *["of another program"] * 1000)
+        with capture_logs() as lines:
+            assert await process.conversation.turns("c") == []
+    assert len(lines) == 3
 
 
 async def test_a_turn_that_no_key_decrypts_is_skipped(store: RedisServer) -> None:

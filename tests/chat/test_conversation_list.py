@@ -1,6 +1,7 @@
 """The conversations of a visitor, in memory and over Redis."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.chat.conversation_list import (
     LISTED_MAX,
@@ -89,6 +90,16 @@ async def test_titles_in_redis_are_encrypted_and_expire(store: RedisServer) -> N
         assert not await process.conversations.rename("session-canary", "c", "x")
         await process.conversations.note("session-canary", "b", "x")  # its title was moved there
         assert await titles(process.conversations, "session-canary") == [("a", "title canary")]
+
+
+async def test_no_more_conversations_are_read_than_are_listed(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
+        await process.conversations.note("s", "a", "a")
+        (recent,) = expect_list(bytes, await redis.run("KEYS", "*:recent"))
+        await redis.run("ZADD", recent, *(part for place in range(1000) for part in ("9e12", f"x{place}")))
+        with capture_logs() as lines:
+            assert await titles(process.conversations, "s") == []
+    assert len(lines) == LISTED_MAX
 
 
 @pytest.mark.parametrize("score", ["inf", "1e300"])
