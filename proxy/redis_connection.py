@@ -7,35 +7,19 @@ operation instead.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Final, TypeVar
-
-import redis.asyncio
-from redis.asyncio.client import PubSub
-from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeout
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from proxy.settings import Shared
-from proxy.transport_failure import FailureKind, explain, origin_of
+from proxy.transport_failure import origin_of
+
+if TYPE_CHECKING:  # redis-py takes 6 MB, and is imported where there is a connection.
+    from redis.asyncio.client import PubSub
 
 NAMESPACE: Final = "llm-token-proxy"
 """The prefix of all keys, except for the streams that carry the events of a channel."""
 CONCURRENT_COMMANDS_MAX: Final = 16
 """Further commands wait, so that thousands of reconnecting readers do not open a connection each."""
-CONNECTIONS_MAX: Final = 200
-"""More than all users of the pool need together, because a full pool fails at once."""
-
-
-_FOREIGN_VALUE: Final = re.compile(
-    "WRONGTYPE|attempt to|bad argument|not an integer|not a valid float|would overflow|Invalid stream ID|"
-    "last possible ID|smaller than the target"
-)
-"""What Redis, or Lua in a script, says about a value of a type or form that the command cannot use."""
 
 _Reply = TypeVar("_Reply")
 
@@ -55,11 +39,13 @@ class RedisConnection:
     """Runs commands, each with a time limit and without retries."""
 
     def __init__(self, settings: Shared) -> None:
+        from proxy.redis_client import open_client
+
         self.timeout = settings.redis_timeout
         self._address = _address_of(settings)
-        self.pool, self._sentinels = _build_pool(settings)
+        self._client, self._sentinels = open_client(settings)
+        self.pool = self._client.connection_pool
         """The pool, for libraries that send commands themselves, inside `bounded`."""
-        self._client = redis.asyncio.Redis.from_pool(self.pool)
         self._slots = asyncio.Semaphore(CONCURRENT_COMMANDS_MAX)
 
     @contextlib.asynccontextmanager
@@ -102,7 +88,7 @@ class RedisConnection:
         command = ("EVAL", script, len(keys), *keys, *arguments)
         return await (self.run(*command) if within is None else self._execute(within, *command))
 
-    def listen(self) -> PubSub:
+    def listen(self) -> "PubSub":
         """Return a separate connection for pub/sub, which the caller has to close."""
         return self._client.pubsub()
 
@@ -152,33 +138,12 @@ def translated_errors(address: str = "Redis") -> Iterator[None]:
     except StoreUnavailable:
         raise
     except Exception as error:  # an invalid reply can make the parser, or limits, raise anything
-        kind = StoreCorrupt if _is_about_value(error) else StoreUnavailable
-        unavailable = kind(_explain(error, address))
-        unavailable.access_denied = isinstance(error, AuthenticationError | NoPermissionError)
+        from proxy.redis_client import explain_error, is_about_value, is_access_denied
+
+        kind = StoreCorrupt if is_about_value(error) else StoreUnavailable
+        unavailable = kind(explain_error(error, address))
+        unavailable.access_denied = is_access_denied(error)
         raise unavailable from error
-
-
-def _is_about_value(error: Exception) -> bool:
-    return isinstance(error, ResponseError) and _FOREIGN_VALUE.search(str(error)) is not None
-
-
-def _explain(error: Exception, address: str) -> str:
-    """Explain an error without the text of Redis, which may repeat the command."""
-    if isinstance(error, TimeoutError | RedisTimeout):
-        return f"{address}: no reply in time; check that it runs, and redis_timeout"
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        return f"{address}: access denied ({type(error).__name__}); check user and password in redis_url"
-    if _is_about_value(error):
-        return (
-            f"{address}: a key holds something that this program has not written; keep other programs out of "
-            "this database, or choose another one in redis_url"
-        )
-    if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):
-        return f"{address}: the socket does not exist; check its path, and that Redis is running"
-    failure = explain(error, address)
-    if failure.kind is FailureKind.OTHER:
-        return f"{address}: {type(error).__name__}; look at Redis's log"
-    return f"{address}: {failure.happened}; {failure.cure}"
 
 
 def _address_of(settings: Shared) -> str:
@@ -187,59 +152,3 @@ def _address_of(settings: Shared) -> str:
     if settings.sentinels:
         return f"redis by the Sentinels {', '.join(settings.sentinels)}"
     return url.partition("?")[0] if url.startswith("unix:") else origin_of(url)
-
-
-class _SentinelClient(redis.asyncio.Redis):
-    """A client of one Sentinel with its own time limit, so that there is time to ask the next one."""
-
-    def __init__(self, seconds: float, **options: Any) -> None:
-        super().__init__(**options)
-        self._seconds = seconds
-
-    async def sentinel_masters(self, *args: Any, **options: Any) -> Any:
-        """Return the masters that the Sentinel knows."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await super().sentinel_masters(*args, **options)
-        except TimeoutError as error:
-            raise RedisTimeout("the Sentinel did not answer") from error
-
-
-def _build_pool(settings: Shared) -> tuple[ConnectionPool, list[redis.asyncio.Redis]]:
-    """Return the pool of connections to the master, and the clients of the Sentinels."""
-    # No retries: if a reply is lost, the command may have run. The caller decides whether to repeat it.
-    limits: dict[str, Any] = {
-        "socket_timeout": None,
-        "socket_connect_timeout": settings.redis_timeout,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    options: dict[str, Any] = {
-        **parse_url(settings.redis_url.reveal()),
-        **limits,
-        # With RESP3, redis-py does not check idle connections before use, and logs the messages of a channel.
-        "protocol": 2,
-        "max_connections": CONNECTIONS_MAX,
-    }
-    if settings.redis_ca_file is not None:
-        options["ssl_ca_certs"] = str(settings.redis_ca_file)
-    if not settings.sentinels:
-        return ConnectionPool(**options), []
-    master = options.pop("host")
-    options.pop("port", None)
-    tls: dict[str, Any] = {}
-    if options.pop("connection_class", None) is SSLConnection:
-        tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
-    sentinel_options = {
-        **limits,
-        **tls,
-        "password": settings.sentinel_password.reveal() if settings.sentinel_password else None,
-    }
-    sentinel = Sentinel([], sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]  # no types
-    share = settings.redis_timeout / (len(settings.sentinels) + 1)
-    sentinel.sentinels = [
-        _SentinelClient(share, host=host, port=int(port), **sentinel_options)
-        for host, _, port in (text.rpartition(":") for text in settings.sentinels)
-    ]
-    options |= tls
-    pool = SentinelConnectionPool(master, sentinel, **options)  # type: ignore[no-untyped-call]  # no types
-    return pool, sentinel.sentinels

@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Iterator
-from typing import Any, Final, Protocol
-
-from redis.asyncio.client import PubSub
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.redis_connection import RedisConnection, StoreUnavailable, translated_errors
 from proxy.telemetry import get_logger
+
+if TYPE_CHECKING:  # A chat without Redis does not import it.
+    from redis.asyncio.client import PubSub
 
 PING_SECONDS: Final = 5.0
 """Silence after which the connection is pinged; after as much silence again, it is closed."""
@@ -106,7 +107,7 @@ class LiveFeed:
                 async with asyncio.timeout(self._redis.timeout):
                     await feed.aclose()  # type: ignore[no-untyped-call]  # redis has no types for it
 
-    async def _write(self, feed: PubSub) -> str:
+    async def _write(self, feed: "PubSub") -> str:
         """Keep the subscriptions equal to the channels that have listeners."""
         subscribed: set[str] = set()
         try:
@@ -123,7 +124,7 @@ class LiveFeed:
         except StoreUnavailable as error:
             return str(error)
 
-    async def _read(self, feed: PubSub) -> str:
+    async def _read(self, feed: "PubSub") -> str:
         """Deliver messages to their listeners."""
         pinged, in_a_row = False, 0
         try:

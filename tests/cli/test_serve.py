@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,8 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from proxy.cli.serve import ServeOptions, announce, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
+from proxy.cli.worker import ServeOptions, serve_until_stopped
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
 from proxy.settings import Settings, load_settings
@@ -67,7 +66,7 @@ async def test_an_endless_stream_gets_its_error_event_and_the_service_ends(tmp_p
 
 IMPATIENT = """
 import functools, pathlib, sys
-from proxy.cli.serve import ServeOptions, serve_until_stopped
+from proxy.cli.worker import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.server.event_loop import run
 from proxy.settings import Settings, load_settings
@@ -355,62 +354,6 @@ async def test_a_hangup_as_soon_as_the_port_accepts_does_not_end_the_service() -
         writer.close()
         service.send_signal(signal.SIGINT)
         await read_until(service, "stopped")
-
-
-OPERATORS_KEY = "sk-canary-of-the-operator"
-
-
-def announced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], access: str, more: str = ""
-) -> tuple[list[EventDict], str]:
-    """Return the log lines and the output of a start with these settings."""
-    path = tmp_path / "proxy.toml"
-    path.write_text(f'{access}\n[upstreams.a]\nbase_url = "http://127.0.0.1:9/v1"\n{more}')
-    settings = load_settings(path, {})
-    with capture_logs() as lines, contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        announce(settings, [listener])
-    return lines, capsys.readouterr().out
-
-
-def keys(*texts: str) -> str:
-    """Return an `[access]` section with these keys."""
-    return "".join(f'[[access.keys]]\nname = "c{n}"\nkey = "{text}"\n' for n, text in enumerate(texts))
-
-
-def test_the_banner_shows_a_public_key_and_never_the_operators(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, banner = announced(tmp_path, capsys, keys(OPERATORS_KEY, "sk-local"), "[gateway]\n")
-    assert "Bearer sk-local" in banner
-    _, without = announced(tmp_path, capsys, keys(OPERATORS_KEY), "[gateway]\n")
-    assert "one of yours in [[access.keys]]" in without
-    assert OPERATORS_KEY not in banner + without
-    _, opened = announced(tmp_path, capsys, '[access]\nmode = "open"\n', "[gateway]\n")
-    assert "none is required: any will do" in opened
-
-
-def test_weak_keys_and_default_keys_cause_warnings(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines, _ = announced(tmp_path, capsys, keys("fake key", "abc"))
-    (weak,) = [line for line in lines if line["event"] == "weak_key"]
-    assert (weak["caller"], weak["log_level"]) == ("c1", "warning")
-    (default,) = [line for line in lines if line["event"] == "default_keys"]
-    assert default["log_level"] == "warning"
-    assert "behind nginx and from other machines they are answered 401" in default["meaning"]
-    assert 'mode = "open"' in default["cure"]
-    assert "abc" not in repr(lines)
-
-
-def test_the_log_says_that_the_originals_key_is_rejected(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines, _ = announced(tmp_path, capsys, keys(OPERATORS_KEY))
-    assert [line["event"] for line in lines] == ["serving", "original_key_rejected"]
-    assert "`fake key`, are answered 401" in lines[1]["meaning"]
-    assert OPERATORS_KEY not in repr(lines)
-    lines, _ = announced(tmp_path, capsys, '[access]\nmode = "open"\n')
-    assert "original_key_rejected" not in [line["event"] for line in lines]
 
 
 @pytest.mark.parametrize("log", ["unread", "full", "without reader", "closed"])

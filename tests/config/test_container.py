@@ -3,6 +3,7 @@
 import base64
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from proxy.app import create_app
 from proxy.cli import main
 from proxy.cli.server import HARD_STOP_SECONDS
 from proxy.settings import load_settings
+from tests.cli.test_worker_imports import PLAIN, imported_by_worker, imported_with
 from tests.config.examples import Surroundings
 from tests.conftest import RunningGateway
 from tests.loopback import serve_on_loopback, until
@@ -67,6 +69,13 @@ def test_every_file_that_the_image_copies_exists_and_is_not_ignored() -> None:
     for source in copied:
         assert (ROOT / source).exists()
         assert f"!{source}" in IGNORED
+
+
+def test_the_image_has_byte_code_of_all_that_a_worker_imports(tmp_path: Path) -> None:
+    """Without it, each start takes 2 s of CPU more, and the worker 11 MB, because the image writes none."""
+    (compiled,) = re.findall(r'python -P -c\s+"import ([^"]+)"', DOCKERFILE)
+    missing = imported_by_worker(tmp_path, PLAIN) - imported_with(compiled)
+    assert [name for name in missing if name.partition(".")[0] not in sys.stdlib_module_names] == []
 
 
 def test_the_image_runs_our_commands_without_privileges() -> None:

@@ -39,7 +39,7 @@ turns = 0
 """
 SERVICE = """
 import functools, pathlib, sys
-from proxy.cli.serve import ServeOptions, serve_until_stopped
+from proxy.cli.worker import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.server.event_loop import run
 from proxy.settings import load_settings

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.serve import ServeOptions, serve_until_stopped
 from proxy.cli.server import load_server_config, open_sockets
+from proxy.cli.worker import ServeOptions, serve_until_stopped
 from proxy.settings import load_settings
 from tests.blueprints.test_exchange import (
     test_a_key_is_accepted_in_any_of_its_headers,

@@ -1,4 +1,4 @@
-"""Where Redis is: user names, TLS, Sentinel."""
+"""How the client reaches Redis: user names, TLS, Sentinel."""
 
 from pathlib import Path
 
