@@ -82,19 +82,19 @@ lint: $(VENV)/.dev ## Look for faults without running
 types: $(VENV)/.dev ## Check types, strictly
 	@$(BIN)/mypy
 
-bench: $(VENV)/.dev ## Measure CPU time, latency and memory against two references (BENCH=--quick: a minute)
+bench: $(VENV)/.dev $(PEERS)/service/.made ## Measure CPU time, latency and memory against two references (BENCH=--quick: a minute)
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 bench-peers: $(VENV)/.dev $(PEERS_MADE) ## Compare with other proxies (needs npm, caddy and haproxy)
 	@$(BIN)/python -m tests.benchmarks --peers $(BENCH)
 
-bench-scale: $(VENV)/.dev ## Measure how CPU and memory grow with open streams
+bench-scale: $(VENV)/.dev $(PEERS)/service/.made ## Measure how CPU and memory grow with open streams
 	@$(BIN)/python -m tests.benchmarks.scale $(BENCH)
 
 bench-profile: $(VENV)/.dev ## Show where the CPU time of a request, a burst and an event goes
 	@$(BIN)/python -m tests.benchmarks.profile $(BENCH)
 
-bench-overload: $(VENV)/.dev ## Show how much a flood by one caller slows the others
+bench-overload: $(VENV)/.dev $(PEERS)/service/.made ## Show how much a flood by one caller slows the others
 	@$(BIN)/python -m tests.benchmarks.overload $(BENCH)
 
 bench-http: $(VENV)/.dev ## Compare the CPU time of the HTTP layer with that of stock Hypercorn
@@ -197,6 +197,14 @@ $(PEERS)/%/.made: $(PEER_LOCKS)/%.txt | $(BIN)/python
 	@echo "installing the proxy of $< into $(@D) ..."
 	@$(BIN)/python -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+# This service as operators install it, with the other servers.
+$(PEERS)/service/.made: requirements.lock $(PEER_LOCKS)/service.txt | $(BIN)/python
+	@echo "installing the service into $(@D) ..."
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		$(addprefix -r ,$^)
 	@touch $@
 
 $(PEERS)/portkey/.made: $(PEER_LOCKS)/portkey/package.json $(PEER_LOCKS)/portkey/package-lock.json

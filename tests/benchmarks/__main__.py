@@ -46,7 +46,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--peers", action="store_true", help="compare with other proxies; see `make bench-peers`"
     )
-    parser.add_argument("--check", action="store_true", help="as --quick; exit 1 if a ratio is over its bar")
+    parser.add_argument("--check", action="store_true", help="as --quick; exit 1 if a figure is over its bar")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the run here")
     parser.add_argument(
         "--keep", action="store_true", help="keep the run in docs/performance/, with its tables"

@@ -56,6 +56,10 @@ class MeasuredProxy(Proxy):
         self.record = home / "collections.json"
         self._variant = variant
 
+    def python(self) -> str:
+        """Return the tests' own Python, which runs this module."""
+        return sys.executable
+
     def command(self) -> list[str]:
         """Return the command of `serve_measured`, which runs the service."""
         python, _, _, *serve = super().command()

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from tests.benchmarks import wire
-from tests.benchmarks.process import REPOSITORY, BenchError
+from tests.benchmarks.process import BenchError, installed
 from tests.benchmarks.report import output
 from tests.benchmarks.targets import CALLER_KEY, Target
 
-ENVIRONMENTS: Final = REPOSITORY / ".peers"
 MODELS: Final = ("bench-chat", "bench-burst", "bench-paced")
 
 HAPROXY_CFG: Final = """\
@@ -208,13 +207,6 @@ def program(name: str) -> str:
     if found is None:
         raise BenchError(f"{name} is not installed")
     return found
-
-
-def installed(path: str) -> str:
-    """Return a file of one of the environments."""
-    if not (ENVIRONMENTS / path).exists():
-        raise BenchError(f".peers/{path} is absent: run `make bench-peers`, which installs it")
-    return str(ENVIRONMENTS / path)
 
 
 def pip_version(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 STOP_SECONDS: Final = 10.0
 TAIL_LINES: Final = 20
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
+ENVIRONMENTS: Final = REPOSITORY / ".peers"
 
 # The clockid_t of another process's CPU time is its id, complemented, above three bits; 2 there means
 # the scheduler's own count.
@@ -78,6 +79,19 @@ class Process:
         """Return an error that quotes the end of the log."""
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return BenchError("\n".join([f"{self.name} {what}; the end of its log:", *lines[-TAIL_LINES:]]))
+
+
+def installed(path: str) -> str:
+    """Return a file of one of the environments that `make` installs for the benchmarks.
+
+    Raises:
+        BenchError: It is absent.
+    """
+    if not (ENVIRONMENTS / path).exists():
+        raise BenchError(
+            f".peers/{path} is absent: run `make bench` or `make bench-peers`, which installs it"
+        )
+    return str(ENVIRONMENTS / path)
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

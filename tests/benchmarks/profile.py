@@ -110,6 +110,10 @@ class Sampled(Proxy):
         """Where the samples are written."""
         return self.home / "samples.json"
 
+    def python(self) -> str:
+        """Return the tests' own Python, which runs this module."""
+        return sys.executable
+
     def command(self) -> list[str]:
         """Return the command line of this module, with that of `serve`."""
         python, _, _, *arguments = super().command()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from tests.benchmarks import wire
-from tests.benchmarks.process import REPOSITORY, BenchError, children
+from tests.benchmarks.process import REPOSITORY, BenchError, children, installed
 from tests.benchmarks.report import output
 from tests.benchmarks.targets import CALLER_KEY, OPEN_FILES, Target
 from tests.integration.original_app import MOUNT
@@ -139,7 +139,14 @@ class Proxy(Target):
         settings = PROXY_TOML.format(key=CALLER_KEY, upstream=self.upstream)
         path.write_text(settings + self.more_settings)
         serve = ["serve", "--config", str(path), "--bind", f"127.0.0.1:{self.port}", *self.options]
-        return [sys.executable, "-m", "proxy", *serve]
+        return [self.python(), "-m", "proxy", *serve]
+
+    def python(self) -> str:
+        """Return the Python of an installation from `requirements.lock`, as operators have it.
+
+        The tests' own has packages that libraries import wherever they are installed, such as aiohttp: 12 MB.
+        """
+        return installed("service/bin/python")
 
 
 class OnUvicorn(Proxy):

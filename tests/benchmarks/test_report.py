@@ -81,18 +81,21 @@ def test_figures_have_a_sensible_number_of_digits(value: float, text: str) -> No
 
 def test_ci_rejects_high_ratios_failures_and_missing_figures() -> None:
     paced = summarize("paced-500x30", {"nginx": costs(10), "proxy": costs(60)})
-    assert verdicts(run(*chat_rows(), *paced)) == []
+    start = summarize("start", {"proxy": [Round({"idle_mb": 88.0})]})
+    assert verdicts(run(*chat_rows(), *paced, *start)) == []
     slow = summarize("paced-500x30", {"nginx": costs(10), "proxy": costs(10 * BARS[1].highest + 1)})
-    assert "over" in verdicts(run(*chat_rows(), *slow))[0]
-    assert "not measured" in verdicts(run(*chat_rows()))[0]
+    assert "over" in verdicts(run(*chat_rows(), *slow, *start))[0]
+    large = summarize("start", {"proxy": [Round({"idle_mb": 100.0})]})
+    assert verdicts(run(*chat_rows(), *paced, *large)) == ["start: idle_mb is 100.00, over 92"]
+    assert "not measured" in verdicts(run(*chat_rows(), *start))[0]
     failed = summarize("open", {"proxy": [Round({}, Counter(lost=1))]})
-    assert "failed" in verdicts(run(*chat_rows(), *paced, *failed))[0]
+    assert "failed" in verdicts(run(*chat_rows(), *paced, *start, *failed))[0]
 
 
 def test_the_command_line_chooses_rows_and_scenarios_in_the_order_of_the_table() -> None:
     options = parse_arguments(["--rows", "proxy", "nginx", "--only", "burst", "chat"])
     assert (options.rows, options.only, options.rounds) == (["nginx", "proxy"], ["chat", "burst"], 5)
-    assert parse_arguments(["--check"]).only == ["chat", "paced-500x30"]
+    assert parse_arguments(["--check"]).only == ["chat", "paced-500x30", "start"]
     assert parse_arguments(["--quick"]).rows == ["nginx", "floor", "proxy"]
     assert "litellm" in parse_arguments(["--peers"]).rows
 
