@@ -81,8 +81,8 @@ class Server:
         self.connections: set[Connection] = set()
         self._surplus: set[Connection] = set()
         """Those of them that are being rejected because there are too many."""
-        self._handshakes: set[asyncio.Task[None]] = set()
-        """TLS handshakes in progress; their connections are not among `connections` yet."""
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        """TLS handshakes in progress, the oldest first; their connections are not among `connections` yet."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.wrapped = ASGIWrapper(app)
         self.config = config
@@ -127,22 +127,32 @@ class Server:
         self._surplus.discard(connection)
         self._check_emptied()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another connection may be accepted, which includes those whose handshake is in progress."""
+    def make_room(self) -> bool:
+        """Return whether another connection may be accepted; if need be, end the oldest TLS handshake first.
+
+        A handshake takes milliseconds: where there are so many, the oldest are those of silent callers.
+        """
         if self._max_connections is None:
             return True
-        return len(self.connections) + len(self._handshakes) < self._max_connections + SURPLUS_MAX
+        if len(self.connections) + len(self._handshakes) < self._max_connections + SURPLUS_MAX:
+            return True
+        oldest = next(iter(self._handshakes), None)
+        if oldest is None:
+            return False
+        del self._handshakes[oldest]
+        oldest.cancel()
+        return True
 
-    def run_handshake(self, work: Coroutine[None, None, None]) -> None:
-        """Run a TLS handshake, which counts as a connection."""
+    def run_handshake(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a TLS handshake in a task, which counts as a connection."""
         task = self.run(work)
-        self._handshakes.add(task)
+        self._handshakes[task] = None
         self._emptied.clear()
         task.add_done_callback(self._handshake_done)
+        return task
 
     def _handshake_done(self, task: asyncio.Task[None]) -> None:
-        self._handshakes.discard(task)
+        self._handshakes.pop(task, None)
         self._check_emptied()
 
     def _check_emptied(self) -> None:

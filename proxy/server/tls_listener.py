@@ -7,6 +7,7 @@ all: any number of connections that send nothing would count towards no limit.
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from socket import socket
 from ssl import SSLContext
 from typing import Final, Protocol
@@ -20,13 +21,12 @@ RETRY_SECONDS: Final = 1.0
 class HandshakeOwner(Protocol):
     """The server, as its listeners use it."""
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another connection may be accepted."""
+    def make_room(self) -> bool:
+        """Return whether another connection may be accepted; if need be, end an older handshake first."""
         ...
 
-    def run_handshake(self, work: Coroutine[None, None, None]) -> None:
-        """Run a handshake in a task that counts as a connection."""
+    def run_handshake(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a handshake in a task, which counts as a connection and may be cancelled."""
         ...
 
 
@@ -82,8 +82,9 @@ class TlsListener:
                 self._loop.remove_reader(self._listening)
                 self._retry = self._loop.call_later(RETRY_SECONDS, self._start)
                 return
-            if self._owner.has_room:
-                self._owner.run_handshake(self._shake_hands(accepted))
+            if self._owner.make_room():
+                handshake = self._owner.run_handshake(self._shake_hands(accepted))
+                handshake.add_done_callback(partial(_close_if_cancelled, accepted))
             else:
                 accepted.close()
 
@@ -93,3 +94,9 @@ class TlsListener:
             await self._loop.connect_accepted_socket(
                 self._connect, accepted, ssl=self._context, ssl_handshake_timeout=self._seconds
             )
+
+
+def _close_if_cancelled(accepted: socket, handshake: asyncio.Task[None]) -> None:
+    """Close the socket of a handshake that was cancelled, perhaps before it began."""
+    if handshake.cancelled():
+        accepted.close()

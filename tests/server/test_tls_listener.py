@@ -17,7 +17,7 @@ from proxy.server.tls_listener import TlsListener
 from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.server.conftest import Caller, Echo, Served, served
-from tests.server.raw import LAST, bodies, refusal
+from tests.server.raw import GET, LAST, bodies, refusal
 from tests.tls_servers import make_certificate
 
 PATIENT = ConnectionLimits(head_seconds=10 * PATIENCE)
@@ -36,9 +36,9 @@ def handshakes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     begun = list[object]()
     run = Server.run_handshake
 
-    def recorded(server: Server, work: Coroutine[None, None, None]) -> None:
+    def recorded(server: Server, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         begun.append(work)
-        run(server, work)
+        return run(server, work)
 
     monkeypatch.setattr(Server, "run_handshake", recorded)
     return begun
@@ -73,32 +73,33 @@ async def test_callers_are_served_beside_silent_handshakes(
             caller.writer.close()
 
 
-async def test_handshakes_beyond_the_limit_are_closed_at_once(
+async def test_beyond_the_limit_the_oldest_handshake_ends_and_the_new_caller_is_served(
     certificate: Path, handshakes: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "SURPLUS_MAX", 3)
     async with served(Echo(), PATIENT, max_connections=2, certificate=certificate) as server:
-        silent = [await server.connect() for _ in range(5)]
-        await until(lambda: len(handshakes) == len(silent))
-        for _ in range(3):
-            assert await server.talk(b"") == b""
-        assert len(handshakes) == len(silent)
-        assert not any(caller.reader.at_eof() for caller in silent)
+        silent = list[Caller]()
+        for _ in range(5):
+            silent.append(await server.connect())
+            await until(lambda: len(handshakes) == len(silent))
+        assert await served_body(server, certificate) == [b"GET /z|"]
+        assert await silent[0].rest() == b""
+        assert not any(caller.reader.at_eof() for caller in silent[1:])
         for caller in silent:
             caller.writer.close()
-        await until_served(server, certificate)
 
 
-async def until_served(server: Served, certificate: Path) -> None:
-    """Send requests until one is served."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                assert await served_body(server, certificate) == [b"GET /z|"]
-            except OSError:
-                await asyncio.sleep(0)
-            else:
-                return
+async def test_beyond_the_limit_a_connection_is_closed_at_once_if_no_handshake_is_in_progress(
+    certificate: Path, handshakes: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "SURPLUS_MAX", 0)
+    async with served(Echo(), PATIENT, max_connections=1, certificate=certificate) as server:
+        first = await trusting(server, certificate)
+        first.writer.write(GET)
+        await first.head()
+        assert await server.talk(b"") == b""
+        assert len(handshakes) == 1
+        first.writer.close()
 
 
 async def test_a_silent_handshake_ends_with_the_timeout_of_a_head(certificate: Path) -> None:
@@ -164,7 +165,7 @@ async def test_a_handshake_that_began_before_the_drain_is_completed_and_its_requ
         caller.writer.close()
 
 
-# --- errors of the listening socket
+# --- the listening socket
 
 
 class Exhausted(socket.socket):
@@ -183,14 +184,18 @@ class Exhausted(socket.socket):
 class Owner:
     """The owner of one handshake."""
 
-    has_room = True
-
     def __init__(self) -> None:
         self.begun = asyncio.get_running_loop().create_future()
 
-    def run_handshake(self, work: Coroutine[None, None, None]) -> None:
+    def make_room(self) -> bool:
+        """Accept every connection."""
+        return True
+
+    def run_handshake(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run it in a task."""
-        self.begun.set_result(asyncio.get_running_loop().create_task(work))
+        task = asyncio.get_running_loop().create_task(work)
+        self.begun.set_result(task)
+        return task
 
 
 async def test_accepting_continues_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,3 +233,25 @@ async def test_a_listener_that_is_closed_after_an_error_stays_closed(
         listener.close()
         await asyncio.sleep(0)
     assert not owner.begun.done()
+
+
+class Hasty(Owner):
+    """An owner that cancels a handshake before it begins."""
+
+    def run_handshake(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Cancel it at once."""
+        task = super().run_handshake(work)
+        task.cancel()
+        return task
+
+
+async def test_a_handshake_that_is_cancelled_before_it_begins_leaves_no_connection() -> None:
+    owner, listening = Hasty(), socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listener = TlsListener(owner, listening, 10, asyncio.Protocol, context, PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await reader.read() == b""
+    writer.close()
+    listener.close()
