@@ -97,6 +97,7 @@ class BoundedBody:
         self._receive: AsgiReceive | None = None
         self._has_body: Callable[[], bool] = bool
         self.received = 0
+        self._expected = expected_content_length
         self._unread = bytearray()
         self._whole: bytes | None = None
         self._arrived = asyncio.Event()
@@ -128,7 +129,7 @@ class BoundedBody:
             self.failure = BodyTooLarge(self.limit)
         if self.failure is None and not self._discarding:
             self._unread += data
-        if last:
+        if last or self.received == self._expected:  # Some servers report the end in a message of its own.
             self._complete.set()
         if last or data:
             self._arrived.set()

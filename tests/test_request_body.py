@@ -145,6 +145,19 @@ async def test_the_last_chunk_is_received_without_a_wait() -> None:
     assert len(await body.read(ALL)) == BUFFER_BYTES + 1
 
 
+async def test_a_body_is_complete_when_its_announced_length_has_arrived() -> None:
+    body = BoundedBody(4, None)
+    async with asyncio.timeout(PATIENCE):
+        await body.put(b"wh", last=False)
+        assert await anext(body) == b"wh"
+        finished = [body.finished]
+        await body.put(b"at", last=False)  # The server has not reported the end yet.
+        assert await body.read(ALL) == b"at"
+        assert [*finished, body.finished] == [False, True]
+        await body.put(b"", last=True)
+        assert await body.read(ALL) == b""
+
+
 async def test_reading_stops_when_the_limit_is_exceeded() -> None:
     body = BoundedBody(None, None)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
