@@ -102,7 +102,7 @@ SETUPS = [
     token("an unknown host", "http://auth.corp.invalid", "http://auth.corp.invalid:80: the host name is unknown", "check its spelling, and this machine's DNS"),
     token("a port that never answers", "http://127.0.0.1:{silent}", "connected, but no response in time", "look at the server, or raise the timeout"),
     token("TLS to a plain port", "https://127.0.0.1:{plain}", "the port does not speak TLS", "write http:// instead of https://"),
-    token("plain HTTP to a TLS port", "http://127.0.0.1:{tls}", "the connection was closed before a response", "if this port speaks TLS, write https:// instead of http://"),
+    token("plain HTTP to a TLS port", "http://127.0.0.1:{tls}", "the connection was ", "if this port speaks TLS, write https:// instead of http://"),
     token("a certificate that has expired", "https://127.0.0.1:{expired}", "its certificate has expired", "the server's operator must renew it", more=('ca_file = "{expired_ca}"',)),
     token("a self-signed certificate", "https://127.0.0.1:{tls}", "its certificate is self-signed", "name that certificate, or the one of your company's CA, in ca_file"),
     token("a certificate for another name", "https://127.0.0.1:{other}", "its certificate is for another host name", "write the name that the certificate has", more=('ca_file = "{other_ca}"',)),

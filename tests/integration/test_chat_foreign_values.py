@@ -1,7 +1,7 @@
 """Whatever another program writes to the chat's keys in Redis, no request fails with a 500 or a traceback."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,7 @@ ANSWER: Final = (
     b'data: {"choices":[{"index":0,"delta":{"content":"Hello."}}]}\n\n'
     b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 )
-TYPES: Final[dict[str, Callable[[Redis, bytes], Awaitable[object]]]] = {
+TYPES: Final[dict[str, Callable[[Redis, bytes], object]]] = {
     "string": lambda redis, key: redis.set(key, b"\xff not a number"),
     "list": lambda redis, key: redis.rpush(key, b"\xff", b"[]", b"9" * 5000),
     "hash": lambda redis, key: redis.hset(key, mapping={b"\xff": b"\xfe", b"holder": b"\xfd", b"c": b"1"}),
@@ -111,12 +111,14 @@ async def test_a_key_of_any_type_is_a_defined_outcome(
         names += [f"sse:{channel}".encode() for channel in channels]
         names += [f"llm-token-proxy:{{{channel}}}:{part}".encode() for channel in channels for part in PARTS]
         for key in {*names, LEASES.encode()}:
-            await redis.flushall()
-            for name, value in kept.items():
-                if value is not None:  # it had not expired
-                    await redis.restore(name, 0, value)
-            await redis.delete(key)
-            await TYPES[poison](redis, key)
+            async with redis.pipeline(transaction=True) as at_once:  # the last dialogue may still be writing
+                at_once.flushall()
+                for name, value in kept.items():
+                    if value is not None:  # it had not expired
+                        at_once.restore(name, 0, value)
+                at_once.delete(key)
+                TYPES[poison](at_once, key)
+                await at_once.execute()
             assert_defined(key, await use_every_route(someone), proxy.lines)
 
 
