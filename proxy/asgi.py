@@ -320,7 +320,7 @@ class _Listener:
         self._body = body
         self._receive = receive
         self._group = group
-        self._is_receiving = False
+        self._receivers = 0
         self._left: OnDisconnect | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -332,17 +332,18 @@ class _Listener:
 
     async def receive(self) -> ASGIReceiveEvent:
         """Receive for the request, and notice a disconnect."""
-        self._is_receiving = True
+        self._receivers += 1
         try:
             message = await self._receive()
         finally:
-            self._is_receiving = False
+            self._receivers -= 1
         self._notice(message)
         return message
 
     def stop(self) -> None:
         """Stop at the end of the request."""
         self._body.read_from(None)
+        self._left = None
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -352,7 +353,7 @@ class _Listener:
         self._timer = asyncio.get_running_loop().call_later(LISTEN_AFTER_SECONDS, self._begin)
 
     def _begin(self) -> None:
-        if self._is_receiving:  # The request waits for its body, and notices a disconnect itself.
+        if self._receivers:  # The request waits for its body, and notices a disconnect itself.
             self._wait()
         else:
             self._body.read_from(None)

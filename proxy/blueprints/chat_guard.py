@@ -280,7 +280,8 @@ async def handle_unavailable(error: StoreUnavailable | BrokerClosed) -> Response
         notice = notices.RESTARTING
     else:
         notice = notices.STORE_CORRUPT if isinstance(error, StoreCorrupt) else notices.BROKEN
-        get_logger("chat").warning("chat_request_failed", reason=str(error))
+        if notice is notices.STORE_CORRUPT:  # That Redis is away is logged once, by its connection.
+            get_logger("chat").warning("chat_request_failed", reason=str(error))
     return _json({"code": 0, "msg": notice.text, **notice.fields}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 

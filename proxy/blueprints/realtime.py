@@ -111,6 +111,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
                 async with exchange.closing:
                     await self._serve(caller, exchange)
             except ProxyError as error:
+                exchange.begin_response()
                 await _reject(caller, record, error)
             except Exception as error:  # Our own fault: the log gets the traceback, the caller a plain 500.
                 get_logger("proxy").exception("defect")
@@ -148,6 +149,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
         if handshake is None:
             record.end("client_gone")
             return
+        exchange.begin_response()
         record.headers_at = record.first_byte_at = record.now()
         record.status = handshake.response.status
         await _answer(caller, handshake, clock, record, request.caller.check_message)

@@ -20,6 +20,9 @@ TURNS_SECONDS: Final = 3600.0
 CONVERSATIONS_MAX: Final = 10_000
 """Maximum number of conversations in memory. The one with the oldest last turn is deleted first."""
 
+UNREADABLE: Final = "encrypted with an unknown key, or written by another program"
+"""Why an entry cannot be read, for the log."""
+
 APPEND: Final = """
 if ARGV[4] == '1' then redis.call('rpop', KEYS[1]) end
 redis.call('rpush', KEYS[1], ARGV[1])
@@ -144,7 +147,7 @@ class RedisConversation:
             try:
                 turn = _read_turn(self._seal.open(sealed, key))
             except (SealBroken, ValueError, RecursionError):
-                self._log.warning("chat_turn_unreadable", meaning="encrypted with an unknown key")
+                self._log.warning("chat_turn_unreadable", meaning=UNREADABLE)
             else:
                 turns.append(turn)
         return turns

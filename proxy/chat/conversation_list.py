@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from proxy.chat.conversation import CONVERSATIONS_MAX
+from proxy.chat.conversation import CONVERSATIONS_MAX, UNREADABLE
 from proxy.credentials.sharing.record import Seal, SealBroken
 from proxy.redis_connection import NAMESPACE, RedisConnection, expect_list
 from proxy.telemetry import get_logger
@@ -188,7 +188,7 @@ class RedisConversationList:
                 if not 0 <= asked_at <= _MILLISECONDS_MAX:
                     raise ValueError("no time of a question")
             except (SealBroken, ValueError, OverflowError):
-                self._log.warning("chat_title_unreadable", meaning="encrypted with an unknown key")
+                self._log.warning("chat_title_unreadable", meaning=UNREADABLE)
             else:
                 found.append(Listed(name, title, asked_at))
         return found

@@ -77,5 +77,8 @@ class OrphanWatch:
             try:
                 if await self._broker.end_lapsed(channel, self._ending):
                     self._log.warning("chat_dialogue_orphaned")
+            except StoreCorrupt as error:
+                self._log.warning("chat_orphan_not_ended", reason=str(error))
+                await self._leases.abandon(channel)  # or its channel would stay busy for a day
             except StoreUnavailable as error:  # it must not delay the others
                 self._log.warning("chat_orphan_not_ended", reason=str(error))

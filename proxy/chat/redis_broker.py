@@ -64,6 +64,7 @@ local function store(keys, nonce, head, tail, channel, begins, most_turns, most_
     redis.call('xlen', stream)  -- a key of another type must be found before anything is written
     redis.call('llen', turns)
     local total = redis.call('incrby', bytes, #head + #tail)
+    redis.call('pexpire', bytes, expiry)  -- even if the next command fails
     local id = redis.call('xadd', stream, '*', 'd', head .. tail, 'n', nonce)
     if begins then redis.call('rpush', turns, id) end
     local kept = redis.call('llen', turns)

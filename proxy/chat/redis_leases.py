@@ -65,7 +65,8 @@ return redis.call('hexists', KEYS[1], 'stop') == 1 and 2 or 1
 _RELEASE: Final = f"""{HOLDS_LEASE}
 if redis.call('hget', KEYS[1], 'holder') ~= ARGV[1] then return 0 end
 if redis.call('hexists', KEYS[1], 'open') == 1 then
-    redis.call('zadd', KEYS[2], now(), ARGV[2])
+    -- if the key of all leases is of another type, nobody would find this one
+    if type(redis.pcall('zadd', KEYS[2], now(), ARGV[2])) == 'table' then redis.call('del', KEYS[1]) end
 else
     release(KEYS[1], KEYS[2], KEYS[3], ARGV[2])
 end
@@ -87,11 +88,21 @@ _REOPEN: Final = f"""{HOLDS_LEASE}
 if redis.call('exists', KEYS[1]) == 1 then return 0 end
 local newest = redis.call('xrevrange', KEYS[3], '+', ARGV[3], 'COUNT', 1)
 if newest[1] and newest[1][1] ~= ARGV[3] then return 0 end
+redis.call('zcard', KEYS[2])  -- a key of another type must be found before anything is written
 redis.call('hset', KEYS[1], 'holder', '', 'open', 1)
 extend(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 return 1
 """
 """KEYS: lease, leases, stream. ARGV: channel, ms, last event of the reader."""
+
+_ABANDON: Final = f"""{HOLDS_LEASE}
+local due = redis.call('zscore', KEYS[2], ARGV[1])
+if not due or tonumber(due) > now() then return 0 end
+redis.call('del', KEYS[1])
+redis.call('zrem', KEYS[2], ARGV[1])
+return 1
+"""
+"""KEYS: lease, leases. ARGV: channel."""
 
 _LAPSED: Final = f"""{HOLDS_LEASE}
 return redis.call('zrangebyscore', KEYS[1], '-inf', now(), 'LIMIT', 0, ARGV[1])
@@ -112,7 +123,6 @@ class RedisLeases:
     def __init__(self, redis: RedisConnection, *, seconds: float = LEASE_SECONDS) -> None:
         self._redis = redis
         self.milliseconds = int(seconds * 1000)
-        self._has_foreign_lease = False
         self._log = get_logger("chat")
 
     async def take(self, channel: str, holder: str) -> bool:
@@ -152,18 +162,20 @@ class RedisLeases:
     async def lapsed(self) -> list[str]:
         """Return channels whose leases have lapsed."""
         reply = await self._redis.run_script(_LAPSED, [LEASES], LAPSED_BATCH_MAX)
-        found = []
+        found, foreign = list[str](), list[bytes]()
         for channel in expect_list(bytes, reply):
             try:
                 found.append(channel.decode())
             except UnicodeDecodeError:
-                self._ignore_foreign_lease()
+                foreign.append(channel)
+        if foreign:  # They would take the places of lapsed leases in every batch.
+            self._log.warning("chat_entry_unreadable")
+            await self._redis.run("ZREM", LEASES, *foreign)
         return found
 
-    def _ignore_foreign_lease(self) -> None:
-        if not self._has_foreign_lease:  # It is found twice a second.
-            self._log.warning("chat_entry_unreadable")
-        self._has_foreign_lease = True
+    async def abandon(self, channel: str) -> None:
+        """Delete a lapsed lease whose dialogue cannot be ended, because its keys hold foreign values."""
+        await self._redis.run_script(_ABANDON, (lease_key(channel), LEASES), channel)
 
 
 def lease_key(channel: str) -> str:

@@ -6,6 +6,7 @@ would occupy all of them.
 """
 
 import asyncio
+import contextlib
 import socket
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ from proxy.daemon_threads import start_call
 LOOKUPS_MAX: Final = 64
 """How many names are looked up at a time."""
 OVERDUE_SECONDS: Final = 10.0
-"""Nobody waits longer for a lookup. The C library makes two attempts of 5 s at a name server."""
+"""Nobody waits longer for a lookup. The C library makes two attempts of 5 s at each name server."""
 
 Addresses = list[tuple[Any, ...]]
 Query = tuple[bytes | str | None, bytes | str | int | None, int, int, int, int]
@@ -26,13 +27,15 @@ Query = tuple[bytes | str | None, bytes | str | int | None, int, int, int, int]
 class _Lookup:
     found: asyncio.Future[Addresses]
     overdue_at: float
+    is_second: bool
 
 
 class NameLookups:
-    """The lookups of one event loop: at most one at a time for each query."""
+    """The lookups of one event loop: one at a time for each query, a second if that is overdue."""
 
     def __init__(self) -> None:
         self._running: dict[Query, _Lookup] = {}
+        self._threads = 0
 
     async def look_up(self, query: Query) -> Addresses:
         """Return the addresses of a name, from the lookup in progress if there is one.
@@ -40,15 +43,31 @@ class NameLookups:
         Raises:
             OSError: The lookup failed, or the name server does not answer.
         """
-        loop = asyncio.get_running_loop()
+        host, port, family, kind, proto, flags = query
+        flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        with contextlib.suppress(socket.gaierror, UnicodeError):  # It is a name.
+            return socket.getaddrinfo(host, port, family, kind, proto, flags)
+        now = asyncio.get_running_loop().time()
         lookup = self._running.get(query)
-        if lookup is None:
-            if len(self._running) >= LOOKUPS_MAX:
-                raise socket.gaierror(socket.EAI_AGAIN, "too many names are being looked up")
-            found = start_call(lambda: socket.getaddrinfo(*query), "name-lookup")
-            found.add_done_callback(lambda _: self._running.pop(query))
-            lookup = self._running[query] = _Lookup(found, loop.time() + OVERDUE_SECONDS)
-        await asyncio.wait([lookup.found], timeout=max(lookup.overdue_at - loop.time(), 0.0))
+        if lookup is None or (lookup.overdue_at <= now and not lookup.is_second):
+            lookup = self._start(query, now, is_second=lookup is not None)
+        await asyncio.wait([lookup.found], timeout=max(lookup.overdue_at - now, 0.0))
         if not lookup.found.done():
             raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer")
         return lookup.found.result()
+
+    def _start(self, query: Query, now: float, *, is_second: bool) -> _Lookup:
+        if self._threads >= LOOKUPS_MAX:
+            raise socket.gaierror(socket.EAI_AGAIN, "too many names are being looked up")
+        try:
+            found = start_call(lambda: socket.getaddrinfo(*query), "name-lookup")
+        except RuntimeError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, "the system allows no thread for the lookup") from error
+        self._threads += 1
+        found.add_done_callback(lambda _: self._end(query))
+        lookup = self._running[query] = _Lookup(found, now + OVERDUE_SECONDS, is_second)
+        return lookup
+
+    def _end(self, query: Query) -> None:
+        self._threads -= 1
+        self._running.pop(query, None)  # even if another one still runs: this one has ended the wait

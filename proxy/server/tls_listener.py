@@ -84,19 +84,20 @@ class TlsListener:
                 return
             if self._owner.make_room():
                 handshake = self._owner.run_handshake(self._shake_hands(accepted))
-                handshake.add_done_callback(partial(_close_if_cancelled, accepted))
+                handshake.add_done_callback(partial(_close_if_unused, accepted))
             else:
                 accepted.close()
 
     async def _shake_hands(self, accepted: socket) -> None:
+        # From here on the transport closes the socket, and nothing else may.
+        taken = socket(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         # The caller does not speak TLS, or not in time, or has disconnected.
         with contextlib.suppress(OSError):
             await self._loop.connect_accepted_socket(
-                self._connect, accepted, ssl=self._context, ssl_handshake_timeout=self._seconds
+                self._connect, taken, ssl=self._context, ssl_handshake_timeout=self._seconds
             )
 
 
-def _close_if_cancelled(accepted: socket, handshake: asyncio.Task[None]) -> None:
-    """Close the socket of a handshake that was cancelled, perhaps before it began."""
-    if handshake.cancelled():
-        accepted.close()
+def _close_if_unused(accepted: socket, _: asyncio.Task[None]) -> None:
+    """Close the socket of a handshake that was cancelled before it began; others have none any more."""
+    accepted.close()

@@ -17,7 +17,7 @@ UNNAMED: Final = "error"
 """The code of an error that has none."""
 _SIGN: Final = re.compile(rb'"error"\s*+:\s*+[^\sn]|"type"\s*+:\s*+"error"|(?:^|[\r\n])event: ?error[\r\n]')
 _NAMED: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
-_MAY_FAIL: Final = re.compile(rb"error|failed|\\\\")
+_MAY_FAIL: Final = re.compile(rb"error|failed|\\")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 _CODE_CHARACTERS_MAX: Final = 64
 

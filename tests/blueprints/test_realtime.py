@@ -14,6 +14,8 @@ import pytest
 from aiohttp import WSMsgType, web
 from yarl import URL
 
+from proxy.access.caller import Caller
+from proxy.access.load import Load
 from proxy.upstream.websocket import REJECTION_BYTES_MAX
 from proxy.wire.websocket import MESSAGE_BYTES_MAX
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
@@ -91,6 +93,32 @@ async def test_text_and_binary_pass_unaltered_with_the_token_of_the_proxy(
     assert (line["model"], line["caller"], line["upstream"]) == ("gpt-realtime", "tester", "chat")
     assert line["bytes_up"] == line["bytes_down"] == len(every_byte) + len(text.encode())
     assert "session.update" not in str(proxy.lines)
+
+
+async def test_an_open_websocket_does_not_count_as_a_request_that_waits_for_its_response(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, begin, begin_response = 0, Load.begin, Load.begin_response
+
+    def count(load: Load, caller: Caller, max_lag: float) -> None:
+        nonlocal waiting
+        begin(load, caller, max_lag)
+        waiting += 1
+
+    def uncount(load: Load, caller: Caller) -> None:
+        nonlocal waiting
+        begin_response(load, caller)
+        waiting -= 1
+
+    monkeypatch.setattr(Load, "begin", count)
+    monkeypatch.setattr(Load, "begin_response", uncount)
+    async with socket_upstream() as upstream, run_proxy(upstream.url) as proxy:
+        async with connected(proxy) as caller:
+            await caller.send_str("a")
+            await caller.receive_str()
+            assert waiting == 0
+        await the_line(proxy)
+    assert waiting == 0
 
 
 async def test_many_sockets_lose_nothing_and_keep_the_order(run_proxy: RunProxy) -> None:

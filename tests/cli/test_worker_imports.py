@@ -8,6 +8,8 @@ from typing import Final
 
 import pytest
 
+from tests.pace import PATIENCE
+
 PLAIN: Final = """
 [access]
 mode = "open"
@@ -63,7 +65,7 @@ asyncio.run(main())
 def imported_by(program: str, *arguments: str) -> set[str]:
     """Return the modules that a program prints in a new process, among lines of the log."""
     command = [sys.executable, "-c", program, *arguments]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
     (line,) = re.findall("^imported: (.*)$", printed, re.MULTILINE)
     return {*line.split()}
 

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.server import name_lookups
 from proxy.server.name_lookups import Addresses, NameLookups, Query
+from tests.loopback import until
 from tests.pace import PATIENCE
 
 ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80))
@@ -24,8 +25,14 @@ class Resolver:
         self.release = threading.Event()
         self.error: OSError | None = None
 
-    def getaddrinfo(self, host: object, *_: Any) -> Addresses:
+    def getaddrinfo(
+        self, host: object, port: Any, family: int, kind: int, proto: int, flags: int
+    ) -> Addresses:
         """Answer as `socket.getaddrinfo` does."""
+        if flags & socket.AI_NUMERICHOST:
+            if host == "127.0.0.1":
+                return [ADDRESS]
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
         self.calls[host] += 1
         if host == "hanging.test":
             self.release.wait()
@@ -52,6 +59,11 @@ async def looked_up(lookups: NameLookups, host: str) -> Addresses:
     """Look up a host with patience."""
     async with asyncio.timeout(PATIENCE):
         return await lookups.look_up(query(host))
+
+
+def threads_of_lookups() -> list[str]:
+    """Return the threads in which names are looked up."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "name-lookup"]
 
 
 async def give_up(lookups: NameLookups, host: str, count: int = 1) -> None:
@@ -115,9 +127,35 @@ async def test_nobody_waits_for_a_lookup_that_is_overdue(
 ) -> None:
     monkeypatch.setattr(name_lookups, "OVERDUE_SECONDS", 0.05)
     lookups = NameLookups()
-    for _ in range(3):
+    for _ in range(5):
         assert await failure(lookups, "hanging.test") == socket.EAI_AGAIN
-    assert resolver.calls["hanging.test"] == 1
+    assert resolver.calls["hanging.test"] == 2, "the second attempt is the last one while both hang"
+    resolver.release.set()
+    await until(lambda: not threads_of_lookups())
+    assert await looked_up(lookups, "hanging.test") == [ADDRESS]
+
+
+async def test_an_address_needs_no_thread_even_where_no_name_can_be_looked_up(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name_lookups, "LOOKUPS_MAX", 0)
+    lookups = NameLookups()
+    assert await failure(lookups, "other.test") == socket.EAI_AGAIN
+    assert await looked_up(lookups, "127.0.0.1") == [ADDRESS]
+    assert resolver.calls == {}
+
+
+async def test_a_system_without_threads_is_an_error_of_the_lookup(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    lookups = NameLookups()
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", start)
+        assert await failure(lookups, "other.test") == socket.EAI_AGAIN
+    assert await looked_up(lookups, "other.test") == [ADDRESS]
 
 
 async def test_the_number_of_lookups_is_limited(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,17 @@ async def test_a_caller_without_tls_is_disconnected_and_not_logged(
     assert not caplog.records
 
 
+async def test_only_the_transport_closes_the_socket_of_a_handshake_that_has_begun(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = list[socket.socket]()
+    monkeypatch.setattr(tls_listener, "_close_if_unused", lambda accepted, _: ended.append(accepted))
+    async with served(Echo(), PATIENT, certificate=certificate) as server:
+        assert await served_body(server, certificate) == [b"GET /z|"]
+        await until(lambda: bool(ended))
+        assert [accepted.fileno() for accepted in ended] == [-1]
+
+
 # --- the end of the server
 
 
