@@ -1,5 +1,6 @@
 """Fixtures that run the service on loopback, with a real server, in front of the upstream of a test."""
 
+import gc
 import json
 import logging
 import os
@@ -41,6 +42,12 @@ hypothesis.settings.load_profile("tests")
 
 TALLY_VARIABLE = "PROXY_TEST_TALLY"
 """Names the file to which pytest writes how many tests ended in which way."""
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting thousands of tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -128,7 +135,7 @@ class RunningProxy:
 
     def client(self, key: str = KEY, path: str = "/v1") -> AsyncOpenAI:
         """The SDK, pointed here, without retries; it is closed with the service."""
-        client = AsyncOpenAI(api_key=key, base_url=self.url + path, max_retries=0)
+        client = AsyncOpenAI(api_key=key, base_url=self.url + path, max_retries=0, timeout=PATIENCE)
         self.clients.append(client)
         return client
 

@@ -74,3 +74,19 @@ def test_only_the_module_for_real_waits_sleeps() -> None:
         for path in paths
         for line in real_sleeps(ast.parse(path.read_text(encoding="utf-8")))
     ] == []
+
+
+IMPATIENT: Final = {"AsyncOpenAI", "OpenAI", "httpx2.AsyncClient", "httpx2.Client", "DefaultAsyncHttpxClient"}
+"""Clients that by default wait 5 s for a connection, which a busy machine exceeds."""
+AS_USERS_START_THEM: Final = {TESTS / "cli" / "original_script.py", TESTS / "clients" / "scripts"}
+
+
+def test_the_clients_of_tests_wait_as_long_as_the_tests_do() -> None:
+    assert [
+        f"{path.relative_to(TESTS)}:{node.lineno}"
+        for path in sorted(TESTS.rglob("*.py"))
+        if not AS_USERS_START_THEM & {path, *path.parents}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("openai.") in IMPATIENT
+        if not {"timeout", "http_client", "transport"} & {keyword.arg for keyword in node.keywords}
+    ] == []

@@ -268,7 +268,7 @@ async def test_a_proxy_that_refuses_is_named_with_its_status() -> None:
     url = "https://a.example:443"
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     async with behind_a_proxy(refusal) as proxy:
-        async with httpx2.AsyncClient(proxy=proxy, trust_env=False) as client:
+        async with httpx2.AsyncClient(proxy=proxy, trust_env=False, timeout=PATIENCE) as client:
             with pytest.raises(httpx2.ProxyError) as by_httpx2:
                 await client.get(url)
         async with UpstreamTransport(tls=ssl.create_default_context(), proxy=proxy) as transport:
@@ -282,7 +282,7 @@ async def test_a_proxy_that_refuses_is_named_with_its_status() -> None:
 async def test_an_unreachable_proxy_is_named_as_the_cause() -> None:
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         proxy = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
-    async with httpx2.AsyncClient(proxy=proxy, trust_env=False) as client:
+    async with httpx2.AsyncClient(proxy=proxy, trust_env=False, timeout=PATIENCE) as client:
         with pytest.raises(httpx2.ConnectError) as caught:
             await client.get("https://a.example")
     kind, said = told(caught.value, "https://a.example", proxy)

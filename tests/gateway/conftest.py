@@ -9,6 +9,7 @@ from quart import Quart
 from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
 from tests.gateway.caller import Caller, ManualClock
 from tests.loopback import serve_on_loopback
+from tests.pace import PATIENCE
 
 
 @pytest.fixture
@@ -42,5 +43,7 @@ async def address(app: Quart) -> AsyncIterator[str]:
 @pytest.fixture
 async def openai(address: str, gateway: DemoGateway) -> AsyncIterator[AsyncOpenAI]:
     token = gateway.tokens.issue(60.0)
-    async with AsyncOpenAI(api_key=token, base_url=f"{address}/v1", max_retries=0) as client:
+    async with AsyncOpenAI(
+        api_key=token, base_url=f"{address}/v1", max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client

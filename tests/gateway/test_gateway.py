@@ -20,6 +20,7 @@ from proxy.gateway import DemoGateway
 from proxy.gateway.echo import LAST_MESSAGE, split_pieces
 from tests.gateway.caller import ManualClock
 from tests.loopback import SERVER_LOG, until
+from tests.pace import PATIENCE
 
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "你是谁, my friend"}]
 ECHO = LAST_MESSAGE + "你是谁, my friend"
@@ -85,7 +86,7 @@ async def test_errors_raise_the_clients_own_classes(openai: AsyncOpenAI, gateway
 async def test_a_token_of_the_endpoint_works_and_expires(
     address: str, clock: ManualClock, openai: AsyncOpenAI
 ) -> None:
-    async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=address, trust_env=False, timeout=PATIENCE) as client:
         reply = await client.post("/token", json={"appId": "demo", "appSecret": "demo-secret"})
     fresh = openai.with_options(api_key=reply.json()["data"]["token"])
     await fresh.models.list()
@@ -144,13 +145,13 @@ async def test_a_caller_who_leaves_is_counted(openai: AsyncOpenAI, gateway: Demo
 
 
 async def test_a_large_upload_gets_its_early_answer(address: str) -> None:
-    async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=address, trust_env=False, timeout=PATIENCE) as client:
         reply = await client.post("/v1/echo", content=b"x" * 8_000_000)
     assert reply.status_code == 401
 
 
 async def test_a_large_upload_arrives_whole(address: str, openai: AsyncOpenAI) -> None:
-    async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=address, trust_env=False, timeout=PATIENCE) as client:
         headers = {"Authorization": f"Bearer {openai.api_key}"}
         reply = await client.put("/v1/echo/up?a=%2F", content=b"x" * 20_000_000, headers=headers)
     assert reply.json()["body_bytes"] == 20_000_000

@@ -12,6 +12,8 @@ from typing import Any
 from flask import Blueprint, Flask, Response, request
 from openai import OpenAI
 
+from tests.pace import PATIENCE
+
 MOUNT = "/agent/api/llm_proxy"
 
 
@@ -29,12 +31,12 @@ def create_original(gateway: str) -> Flask:
             json.dumps({"appId": "demo", "appSecret": "demo-secret"}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(asked, timeout=10) as reply:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as reply:
             token: str = json.load(reply)["data"]["token"]
         return token
 
     def client() -> OpenAI:
-        return OpenAI(base_url=f"{gateway}/v1", api_key=get_token(), max_retries=0)
+        return OpenAI(base_url=f"{gateway}/v1", api_key=get_token(), max_retries=0, timeout=PATIENCE)
 
     @blueprint.post("/v1/chat/completions")
     def chat_completions() -> Any:

@@ -34,6 +34,7 @@ from tests.integration.ragflow import (
     streamed,
     whole,
 )
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation
 
 HELLO = {
@@ -206,7 +207,9 @@ async def test_speech_is_returned_byte_for_byte(run_proxy: RunProxy) -> None:
 async def test_half_a_second_of_silence_is_transcribed(run_proxy: RunProxy) -> None:
     silence = b"RIFF" + (36 + 16000).to_bytes(4, "little") + b"WAVEfmt " + bytes(16 + 16000)
     async with ragflow_before(run_proxy, whole({"text": ""})) as place:
-        client = openai.AsyncOpenAI(api_key="sk-test-7c1f0a", base_url=f"{place.proxy.url}/v1", max_retries=0)
+        client = openai.AsyncOpenAI(
+            api_key="sk-test-7c1f0a", base_url=f"{place.proxy.url}/v1", max_retries=0, timeout=PATIENCE
+        )
         async with client:
             told = await client.audio.transcriptions.create(model="asr", file=("silence.wav", silence))
     assert told.text == ""

@@ -19,6 +19,7 @@ from proxy.errors import SettingsError
 from proxy.server.certificates import open_certificates
 from proxy.server.config import ServerConfig
 from tests.cli.processes import ROOT, read_until, running
+from tests.pace import PATIENCE
 from tests.tls_servers import make_certificate
 
 SERVER = """
@@ -72,7 +73,9 @@ async def secure(folder: Path, certificate: Path) -> AsyncIterator[Secure]:
 
 async def test_the_openai_client_streams_over_tls(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
-    trusting = DefaultAsyncHttpxClient(verify=ssl.create_default_context(cafile=certificate))
+    trusting = DefaultAsyncHttpxClient(
+        verify=ssl.create_default_context(cafile=certificate), timeout=PATIENCE
+    )
     async with (
         secure(tmp_path, certificate) as service,
         AsyncOpenAI(api_key="sk-local", base_url=f"{service.url}/v1", http_client=trusting) as client,

@@ -32,11 +32,9 @@ def run(request: pytest.FixtureRequest) -> Run:
     """Run a coroutine on each kind of loop; an unclosed resource warns before the test ends."""
 
     def run(main: Coroutine[Any, Any, None]) -> None:
-        gc.freeze()  # scan only the objects of this test, which is a hundred times faster
         with asyncio.Runner(loop_factory=request.param, debug=True) as runner:
             runner.run(main)
         gc.collect()
-        gc.unfreeze()
 
     return run
 
