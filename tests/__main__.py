@@ -19,8 +19,8 @@ from typing import Final
 from tests.conftest import TALLY_VARIABLE
 
 CORES: Final = len(os.sched_getaffinity(0))
-WORKERS: Final = CORES + 2
-"""Two more than the cores, because many tests wait."""
+WORKERS: Final = CORES + 3
+"""More than the cores, because many tests wait."""
 ROOT: Final = Path(__file__).parents[1]
 QUICK: Final = (
     "tests/access",

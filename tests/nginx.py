@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.conftest import require
 from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller
+from tests.waiting import look_again
 
 LOCATIONS = Path(__file__).parents[1] / "config/nginx/proxy.conf"
 SHIPPED_ADDRESS = "http://127.0.0.1:5002"
@@ -94,7 +95,7 @@ async def _listens(path: Path) -> bool:
     try:
         _, writer = await asyncio.open_unix_connection(path)
     except OSError:
-        await asyncio.sleep(0)
+        await look_again()
         return False
     writer.close()
     return True

@@ -2,6 +2,8 @@
 
 import random
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 RANGE: Final = (10_000, 30_000)
@@ -18,3 +20,11 @@ def free_port() -> int:
                 return port
         except OSError:
             continue
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """Hold a loopback port that refuses connections: nobody else gets it, and nobody listens on it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

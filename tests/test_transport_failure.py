@@ -16,6 +16,7 @@ import pytest
 from proxy.transport_failure import FailureKind, explain, origin_of
 from proxy.upstream.transport import UpstreamTransport
 from tests.pace import PATIENCE, paced
+from tests.ports import refusing_port
 from tests.tls_servers import listening, make_certificate
 
 CANARY = "canary-query-5d1f"
@@ -196,12 +197,11 @@ async def test_tls_to_a_port_without_tls(ask: Ask, serve: Any, kind: FailureKind
 
 
 async def test_a_refused_connection(ask: Ask) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        port = placeholder.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}", f"https://localhost:{port}"):
-        kind, said = told(await ask(url, trust=ssl.create_default_context()), url)
-        assert kind is FailureKind.REFUSED
-        assert said.startswith(f"{url}: connection refused; check the host and the port")
+    with refusing_port() as port:
+        for url in (f"http://127.0.0.1:{port}", f"https://localhost:{port}"):
+            kind, said = told(await ask(url, trust=ssl.create_default_context()), url)
+            assert kind is FailureKind.REFUSED
+            assert said.startswith(f"{url}: connection refused; check the host and the port")
 
 
 async def test_a_slow_response() -> None:
@@ -280,11 +280,11 @@ async def test_a_proxy_that_refuses_is_named_with_its_status() -> None:
 
 
 async def test_an_unreachable_proxy_is_named_as_the_cause() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as placeholder:
-        proxy = f"http://127.0.0.1:{placeholder.getsockname()[1]}"
-    async with httpx2.AsyncClient(proxy=proxy, trust_env=False, timeout=PATIENCE) as client:
-        with pytest.raises(httpx2.ConnectError) as caught:
-            await client.get("https://a.example")
+    with refusing_port() as port:
+        proxy = f"http://127.0.0.1:{port}"
+        async with httpx2.AsyncClient(proxy=proxy, trust_env=False, timeout=PATIENCE) as client:
+            with pytest.raises(httpx2.ConnectError) as caught:
+                await client.get("https://a.example")
     kind, said = told(caught.value, "https://a.example", proxy)
     assert kind is FailureKind.REFUSED
     assert said.startswith(f"{proxy}: connection refused (this is the proxy to https://a.example:443); ")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-LOOK_SECONDS: Final = 0.02
+LOOK_SECONDS: Final = 0.01
 STABLE_SECONDS: Final = 0.1
 
 

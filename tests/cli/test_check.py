@@ -91,8 +91,8 @@ async def test_online_tries_everything(gateway: RunningGateway, capsys: Printed)
     assert lines[3].startswith("OK: ")
 
 
-async def test_online_names_each_failure(tmp_path: Path, capsys: Printed, unused_tcp_port: int) -> None:
-    issuer = f"http://127.0.0.1:{unused_tcp_port}"
+async def test_online_names_each_failure(tmp_path: Path, capsys: Printed, closed_port: int) -> None:
+    issuer = f"http://127.0.0.1:{closed_port}"
     assert await run("--online", "--config", str(write(tmp_path, issuer=issuer))) == 1
     said = capsys.readouterr().err
     assert f"FAILED  credentials.corp: the token endpoint {issuer}: connection refused; " in said

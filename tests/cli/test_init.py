@@ -132,9 +132,9 @@ async def test_a_base_url_that_fails_is_asked_for_again_without_the_other_answer
     tmp_path: Path,
     capsys: Printed,
     monkeypatch: pytest.MonkeyPatch,
-    unused_tcp_port: int,
+    closed_port: int,
 ) -> None:
-    wrong, curl = f"http://127.0.0.1:{unused_tcp_port}/v1", CURL.format(url=gateway.url)
+    wrong, curl = f"http://127.0.0.1:{closed_port}/v1", CURL.format(url=gateway.url)
     monkeypatch.setattr(sys, "stdin", Terminal("\n".join([wrong, curl, wrong, ""]) + "\n"))
     assert await run(tmp_path / "my.toml") == 1
     assert "nothing was written" in capsys.readouterr().err
@@ -203,9 +203,9 @@ async def test_nothing_is_overwritten(name: str, tmp_path: Path, capsys: Printed
 
 
 async def test_a_configuration_that_fails_is_not_written(
-    gateway: RunningGateway, tmp_path: Path, capsys: Printed, unused_tcp_port: int
+    gateway: RunningGateway, tmp_path: Path, capsys: Printed, closed_port: int
 ) -> None:
-    closed = f"http://127.0.0.1:{unused_tcp_port}"
+    closed = f"http://127.0.0.1:{closed_port}"
     right, curl = f"{gateway.url}/v1", CURL.format(url=gateway.url)
     for arguments, words in (
         (["--base-url", f"{closed}/v1"], "connection refused"),

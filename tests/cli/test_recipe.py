@@ -231,8 +231,8 @@ async def test_a_failure_exits_1_with_the_masked_reply(
     assert ("invalid_client" in printed.err) == (status == 401)
 
 
-async def test_an_unreachable_or_silent_endpoint_exits_1(capsys: Printed, unused_tcp_port: int) -> None:
-    assert await run("--curl", f"curl http://127.0.0.1:{unused_tcp_port}/") == 1
+async def test_an_unreachable_or_silent_endpoint_exits_1(capsys: Printed, closed_port: int) -> None:
+    assert await run("--curl", f"curl http://127.0.0.1:{closed_port}/") == 1
     assert "connection refused" in capsys.readouterr().err
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -239,9 +239,9 @@ async def test_an_implausible_lifetime_causes_a_warning_with_credential_and_path
 
 
 async def test_an_unreachable_endpoint_is_named_without_its_query(
-    tmp_path: Path, capsys: Printed, unused_tcp_port: int
+    tmp_path: Path, capsys: Printed, closed_port: int
 ) -> None:
-    url = f"http://127.0.0.1:{unused_tcp_port}"
+    url = f"http://127.0.0.1:{closed_port}"
     assert await run("corp", "--config", write(tmp_path, corp(url))) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"credentials.corp: the token endpoint {url}: connection refused; check the host")
@@ -250,14 +250,14 @@ async def test_an_unreachable_endpoint_is_named_without_its_query(
 
 @pytest.mark.parametrize(("sharing", "status"), [("redis", 0), ("redis_required", 1)])
 async def test_an_unavailable_redis_is_reported(
-    tmp_path: Path, capsys: Printed, unused_tcp_port: int, sharing: str, status: int
+    tmp_path: Path, capsys: Printed, closed_port: int, sharing: str, status: int
 ) -> None:
     endpoint = TokenEndpoint()
     async with serve_on_loopback(endpoint.app()) as url:
-        text = corp(url, sharing=f'"{sharing}"') + REDIS.format(port=unused_tcp_port)
+        text = corp(url, sharing=f'"{sharing}"') + REDIS.format(port=closed_port)
         assert await run("corp", "--config", write(tmp_path, text)) == status
     printed = capsys.readouterr()
-    assert f"warning: shared: redis://127.0.0.1:{unused_tcp_port}: connection refused; " in printed.err
+    assert f"warning: shared: redis://127.0.0.1:{closed_port}: connection refused; " in printed.err
     assert "until Redis is back" in printed.err
     assert "canary-pw" not in printed.err
     assert "lifetime" in printed.out

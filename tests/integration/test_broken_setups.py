@@ -18,6 +18,7 @@ import pytest
 
 from proxy.cli import main
 from tests.pace import PATIENCE
+from tests.ports import refusing_port
 from tests.tls_servers import listening, make_certificate
 
 SECRET = "canary-secret-91bc"
@@ -199,9 +200,8 @@ async def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         "expired": make_certificate(tmp_path, valid=(-9, -1)),
         "other": make_certificate(tmp_path, "other.corp.example"),
     }
-    with socket.create_server(("127.0.0.1", 0)) as closed, socket.create_server(("127.0.0.1", 0)) as taken:
-        found: dict[str, object] = {"closed": closed.getsockname()[1], "taken": taken.getsockname()[1]}
-        closed.close()
+    with refusing_port() as closed, socket.create_server(("127.0.0.1", 0)) as taken:
+        found: dict[str, object] = {"closed": closed, "taken": taken.getsockname()[1]}
         async with AsyncExitStack() as stack:
             for name, serve in SERVERS.items():
                 found[name] = await stack.enter_async_context(listening(serve))

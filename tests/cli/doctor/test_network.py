@@ -1,6 +1,5 @@
 """The connection to a server: each step is a finding, and the first failure is the last one."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ async def findings(url: str, ca_file: Path | None = None, proxy: str | None = No
 
 def ids(found: list[Finding]) -> list[str]:
     return [finding.id for finding in found]
-
-
-def unused_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return int(reserved.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -46,10 +38,10 @@ async def test_an_unknown_issuer_is_the_last_finding(tmp_path: Path) -> None:
     assert ids(found) == ["name_found", "certificate_self_signed"]
 
 
-async def test_a_plain_server_is_connected_and_a_missing_one_refuses() -> None:
+async def test_a_plain_server_is_connected_and_a_missing_one_refuses(closed_port: int) -> None:
     async with listening() as port:
         assert ids(await findings(f"http://127.0.0.1:{port}")) == ["name_found", "connected"]
-    assert ids(await findings(f"http://127.0.0.1:{unused_port()}")) == ["name_found", "refused"]
+    assert ids(await findings(f"http://127.0.0.1:{closed_port}")) == ["name_found", "refused"]
 
 
 async def test_with_a_forward_proxy_only_that_is_tested() -> None:
