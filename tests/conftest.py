@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -40,6 +41,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 
 
+ROOT = Path(__file__).parents[1]
+PIECE = 10
+"""How many tests of a module stay together in a whole run."""
 TALLY_VARIABLE = "PROXY_TEST_TALLY"
 """Names the file to which pytest writes how many tests ended in which way."""
 
@@ -63,8 +67,26 @@ def pytest_report_header() -> str:
     return f"pace: {PACE:.1f} times the deadlines of a quiet machine"
 
 
+def _mix(items: list[pytest.Item]) -> None:
+    """Put pieces of modules into an order that looks random and is the same in each process.
+
+    Tests beside each other resemble each other: those of the server wait for timeouts, those of the parsers
+    compute. Mixed, both cores are busy from the first test to the last. A piece shares a module's fixtures.
+    A long test comes first, since at the end all processes but one would wait for it.
+    """
+    seen = Counter[Path]()
+    order = dict[str, int]()
+    for item in items:
+        name = f"{item.path.relative_to(ROOT).as_posix()} {seen[item.path] // PIECE}"
+        order[item.nodeid] = -1 if item.get_closest_marker("long") else zlib.crc32(name.encode())
+        seen[item.path] += 1
+    items.sort(key=lambda item: order[item.nodeid])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Stretch the time that each test may take."""
+    """Stretch the time that each test may take, and mix the tests of a whole run."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        _mix(items)
     for item in items:
         limit = item.get_closest_marker("timeout")
         seconds = limit.args[0] if limit is not None else float(config.getini("timeout"))

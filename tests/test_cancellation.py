@@ -41,7 +41,7 @@ from tests.upstream.build import build_client, build_record, build_request, firs
 
 PACKAGE: Final = Path(proxy.__file__).parent
 TIMES: Final = 10_000
-AT_ONCE: Final = 50
+AT_ONCE: Final = 100
 MOMENT: Final = 0.004
 """About the duration of a wait on a busy machine, over which cancellations are spread."""
 

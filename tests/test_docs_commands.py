@@ -178,6 +178,7 @@ async def reader(tmp_path: Path, gateway: RunningGateway) -> AsyncIterator[Reade
             yield Reader(tmp_path, url)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_every_block_runs(
     reader: Reader, gateway: RunningGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -234,10 +234,10 @@ UNITS = [
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_splitting_takes_linear_time(unit: str) -> None:
-    text = unit * (100_000 // len(unit))
+    text = unit * (50_000 // len(unit))
     began = time.process_time()
     assert "".join(cut(text, 1)) == text
-    assert time.process_time() - began < paced(5)
+    assert time.process_time() - began < paced(2.5)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def assert_defined(key: bytes, statuses: list[int], lines: list[EventDict]) -> N
     assert defects == [], key
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("poison", TYPES)
 async def test_a_key_of_any_type_is_a_defined_outcome(
     run_proxy: RunProxy, tmp_path: Path, poison: str

@@ -26,6 +26,7 @@ def listed(cells: list[Cell]) -> str:
     return "\n".join(map(str, cells))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)  # about 15 s of work
 async def test_repairs_fix_or_report_faults_and_break_nothing(
     tmp_path: Path, subtests: pytest.Subtests

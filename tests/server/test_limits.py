@@ -210,6 +210,7 @@ async def test_the_last_bytes_of_a_response_do_not_wait_for_ever(
             await until(lambda: bool(opened) and opened[0]._lost)
 
 
+@pytest.mark.long
 async def test_a_caller_who_reads_slowly_but_steadily_stays_connected() -> None:
     app = Flood()
     async with served(app, ConnectionLimits(window_seconds=2.0)) as server:
