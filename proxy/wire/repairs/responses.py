@@ -1,5 +1,6 @@
 """Repairs of whole responses: errors in successful responses first, then the members that clients need."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from proxy.wire.repairs.shallow_json import (
     TooManyItems,
     first_byte,
     has_too_many_objects,
+    is_json,
     is_null,
     open_list,
     open_object,
@@ -34,6 +36,8 @@ from proxy.wire.repairs.vendor_errors import (
 _AUDIO: Final = frozenset({Shape.SPEECH, Shape.TRANSCRIPTION, Shape.TRANSLATION})
 _REPLACEMENT: Final = "\ufffd".encode()
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_LENIENT: Final = re.compile(rb"NaN|Infinity|\\u[dD]|\x00|^\xef\xbb\xbf")
+"""What Python reads and strict JSON forbids: some numbers, lone surrogates, a BOM, UTF-16 and UTF-32."""
 _MAIN_MEMBERS: Final = {
     Shape.CHAT: ("choices",),
     Shape.COMPLETION: ("choices",),
@@ -169,11 +173,12 @@ def _is_lenient_object(body: bytes) -> bool:
     """
     if not body.strip():
         raise InvalidResponse("an empty body")
-    try:
-        return isinstance(json.loads(body), dict)
-    except (ValueError, RecursionError) as error:
-        kind = "HTML" if body.lstrip().startswith(b"<") else "a body that is not JSON"
-        raise InvalidResponse(kind) from error
+    if is_json(body):
+        return False
+    if _LENIENT.search(body):  # Python is asked last, because it builds every value.
+        with contextlib.suppress(ValueError, RecursionError):
+            return isinstance(json.loads(body), dict)
+    raise InvalidResponse("HTML" if body.lstrip().startswith(b"<") else "a body that is not JSON")
 
 
 def _write_strictly(body: bytes) -> bytes:

@@ -21,6 +21,7 @@ _COMMAS_MAX: Final = 1_000_000
 _DENSE_BYTES: Final = 6
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ANYTHING: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 class TooManyItems(Exception):
@@ -57,6 +58,15 @@ def open_list(written: bytes | None, limit: int = ITEMS_MAX) -> list[msgspec.Raw
     if len(items) > limit:
         raise TooManyItems
     return items
+
+
+def is_json(body: bytes) -> bool:
+    """Whether a body is strict JSON of any type; no value is built."""
+    try:
+        _ANYTHING.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def has_too_many_objects(body: bytes) -> bool:

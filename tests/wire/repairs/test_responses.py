@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
@@ -124,3 +125,38 @@ def test_repairing_twice_is_repairing_once(value: Any) -> None:
 def test_a_response_of_another_kind_is_forwarded_byte_for_byte(value: Any) -> None:
     body = json.dumps({"id": value, "object": "list"}).encode()
     assert repair_response(EVERYTHING, Call(Shape.MODERATION), body) is body
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(st.characters(codec=None), max_size=5),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=3), values, max_size=4),
+    max_leaves=8,
+)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-32-be"]
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), VALUES, max_size=4),
+    st.booleans(),
+    st.sampled_from(ENCODINGS),
+    st.integers(0, 30),
+    st.binary(max_size=3),
+)
+def test_no_object_that_python_reads_is_rejected_as_not_json(
+    value: dict[str, object],
+    ascii_only: bool,  # noqa: FBT001
+    encoding: str,
+    place: int,
+    inserted: bytes,
+) -> None:
+    body = json.dumps(value, ensure_ascii=ascii_only).encode(encoding, "surrogatepass")
+    body = body[:place] + inserted + body[place:]
+    try:
+        is_read = isinstance(json.loads(body), dict)
+    except ValueError:
+        is_read = False
+    if is_read:
+        try:
+            repair_response(resolve(["true_errors"]), Call(CHAT), body)
+        except InvalidResponse as error:
+            assert "not JSON" not in str(error)  # noqa: PT017  it may lack its result
