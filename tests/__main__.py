@@ -21,6 +21,8 @@ from tests.conftest import TALLY_VARIABLE
 CORES: Final = len(os.sched_getaffinity(0))
 WORKERS: Final = CORES + 3
 """More than the cores, because many tests wait."""
+BROWSERS: Final = CORES + 1
+"""Browser tests wait less."""
 ROOT: Final = Path(__file__).parents[1]
 QUICK: Final = (
     "tests/access",
@@ -45,6 +47,7 @@ QUICK: Final = (
 def phases(arguments: list[str]) -> list[list[str]]:
     """Return the arguments of each run of pytest."""
     parallel = ["-n", str(WORKERS), "--dist", "worksteal"]
+    browsers = ["-n", str(BROWSERS), "--dist", "worksteal"]
     if arguments[:1] == ["--quick"]:
         return [["-q", "-n", str(CORES), *QUICK, *arguments[1:]]]
     if arguments:
@@ -58,7 +61,7 @@ def phases(arguments: list[str]) -> list[list[str]]:
     fleet = ["-m", "fleet", "-n", "2", "--dist", "loadgroup", *longest_first]
     return [
         ["-m", "not browser and not fleet", *parallel],
-        ["-m", "browser and not fleet", *parallel, "tests/browser"],
+        ["-m", "browser and not fleet", *browsers, "tests/browser"],
         *([fleet] if os.environ.get("PROXY_TEST_REQUIRE") == "all" else []),
     ]
 
