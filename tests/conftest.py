@@ -22,10 +22,11 @@ from proxy.app import create_app
 from proxy.app_parts import app_parts
 from proxy.asgi import Application
 from proxy.drain import Drain
-from proxy.gateway import DemoGateway, GatewayOptions, create_gateway
+from proxy.gateway import DemoGateway, GatewayOptions
 from proxy.server.other_servers import OURS
 from proxy.services import Services
 from proxy.settings import Settings, load_settings
+from tests.held_gateway import HeldGateway
 from tests.loopback import serve_on_loopback, until
 from tests.odd_gateway import create_odd_gateway
 from tests.pace import PACE, PATIENCE, paced
@@ -271,11 +272,16 @@ class RunningGateway:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[RunningGateway]:
+def held_gateway() -> HeldGateway:
+    """The app of the gateway, for tests that look at an answer in progress."""
+    return HeldGateway()
+
+
+@pytest.fixture
+async def gateway(held_gateway: HeldGateway) -> AsyncIterator[RunningGateway]:
     """A demonstration gateway without pauses."""
-    app = create_gateway(GatewayOptions(word_delay=0.0))
-    async with serve_on_loopback(app) as url:
-        yield RunningGateway(url, app.extensions["gateway"])
+    async with serve_on_loopback(held_gateway) as url:
+        yield RunningGateway(url, held_gateway.app.extensions["gateway"])
 
 
 @dataclass(frozen=True)

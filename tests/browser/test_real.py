@@ -21,6 +21,7 @@ from tests.browser.scripted_chat import ScriptedChat
 from tests.browser.test_screens import DARK
 from tests.browser.watch import Watch
 from tests.cli.processes import read_until, running
+from tests.held_gateway import ANSWER, END, HeldGateway
 from tests.loopback import serve_on_loopback
 
 SERVE = (sys.executable, "-m", "proxy", "serve", "--config", "config/proxy.toml", "--bind", "127.0.0.1:0")
@@ -47,16 +48,15 @@ async def neighbour() -> AsyncIterator[Neighbour]:
 
 
 @asynccontextmanager
-async def serving(neighbour: Neighbour, word_delay: float) -> AsyncIterator[str]:
-    """Run a service whose model pauses after each word, and yield its address."""
+async def serving(neighbour: Neighbour, **more: str) -> AsyncIterator[str]:
+    """Run a service with some more settings, and yield its address."""
     settings = {
-        "PROXY__GATEWAY__WORD_DELAY": str(word_delay),
         "PROXY__CHAT__RATE": "20/second",
         "PROXY__CHAT__MODELS": json.dumps(["x1", "gpt-4o"]),
         "PROXY__CHAT__TITLE": "博客助手",
         "PROXY__CHAT__ORIGINS": json.dumps([neighbour.url]),
     }
-    async with running(*SERVE, **settings) as process:
+    async with running(*SERVE, **settings, **more) as process:
         printed = await read_until(process, r"chat +http\S+/chat/")
         found = re.search(r"chat +(http\S+)/chat/", printed)
         assert found is not None
@@ -66,15 +66,26 @@ async def serving(neighbour: Neighbour, word_delay: float) -> AsyncIterator[str]
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def service(neighbour: Neighbour) -> AsyncIterator[str]:
     """A service for all tests that read whole answers; every visitor has a new session."""
-    async with serving(neighbour, 0.002) as url:
+    async with serving(neighbour, PROXY__GATEWAY__WORD_DELAY="0.002") as url:
         yield url
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def slow_service(neighbour: Neighbour) -> AsyncIterator[str]:
-    """A service for all tests that look at an answer in progress."""
-    async with serving(neighbour, 0.02) as url:
-        yield url
+async def gateway() -> HeldGateway:
+    """A gateway for all tests that look at an answer in progress."""
+    return HeldGateway()
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def held_service(neighbour: Neighbour, gateway: HeldGateway) -> AsyncIterator[str]:
+    """A service in front of that gateway."""
+    async with serve_on_loopback(gateway) as upstream:
+        settings = {
+            "PROXY__UPSTREAMS__CHAT__BASE_URL": f"{upstream}/v1",
+            "PROXY__CREDENTIALS__CORP__URL": f"{upstream}/token",
+        }
+        async with serving(neighbour, **settings) as url:
+            yield url
 
 
 @asynccontextmanager
@@ -97,24 +108,29 @@ async def real(service: str, browser: Browser, neighbour: Neighbour) -> AsyncIte
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def slow(slow_service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
-    """Visitors of the slow service."""
-    async with visited(slow_service, browser, neighbour) as stage:
+async def held(held_service: str, browser: Browser, neighbour: Neighbour) -> AsyncIterator[Stage]:
+    """Visitors of the service whose answers a test can hold."""
+    async with visited(held_service, browser, neighbour) as stage:
         yield stage
 
 
-async def test_a_chinese_question_gets_reasoning_and_an_answer_in_pieces(slow: Stage) -> None:
-    page = await slow.open()
-    await page.ask("海内存知己，天涯若比邻，出自哪里？")
-    await expect(page.questions).to_have_text(["海内存知己，天涯若比邻，出自哪里？"])
-    await page.in_state("thinking")
-    await expect(page.reasoning).to_have_attribute("open", "")
-    await expect(page.reasoning.locator("p").first).to_be_visible()
-    await page.in_state("answering")
-    await expect(page.reasoning).not_to_have_attribute("open", "")
-    await expect(page.answer.locator("blockquote")).to_contain_text("海内存知己")
-    assert await page.frame.get_attribute("data-state") == "answering", "the rest has not come yet"
-    await page.shot("real-1-answering")
+async def test_a_chinese_question_gets_reasoning_and_an_answer_in_pieces(
+    held: Stage, gateway: HeldGateway
+) -> None:
+    page = await held.open()
+    with gateway.holding(ANSWER, END):
+        await page.ask("海内存知己，天涯若比邻，出自哪里？")
+        await expect(page.questions).to_have_text(["海内存知己，天涯若比邻，出自哪里？"])
+        await page.in_state("thinking")
+        await expect(page.reasoning).to_have_attribute("open", "")
+        await expect(page.reasoning.locator("p").first).to_be_visible()
+        await expect(page.answer).to_have_count(0)
+        gateway.release(ANSWER)
+        await page.in_state("answering")
+        await expect(page.reasoning).not_to_have_attribute("open", "")
+        await expect(page.answer.locator("blockquote")).to_contain_text("海内存知己")
+        assert await page.frame.get_attribute("data-state") == "answering", "the end has not come yet"
+        await page.shot("real-1-answering")
     await page.in_state("idle")
     await expect(page.answer.locator("table tr")).to_have_count(3)
     await expect(page.answer.locator("figure.code .language")).to_have_text("python")
@@ -123,13 +139,14 @@ async def test_a_chinese_question_gets_reasoning_and_an_answer_in_pieces(slow: S
     assert await page.faults() == []
 
 
-async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(slow: Stage) -> None:
-    page = await slow.open()
-    other = await ChatPage.open(page.page.context, slow.url + "/chat/", slow.watch)
-    await page.ask("你好")
-    await page.in_state("answering")
-    await page.page.reload()
-    await page.in_state("answering")
+async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(held: Stage, gateway: HeldGateway) -> None:
+    page = await held.open()
+    other = await ChatPage.open(page.page.context, held.url + "/chat/", held.watch)
+    with gateway.holding(END):
+        await page.ask("你好")
+        await page.in_state("answering")
+        await page.page.reload()
+        await page.in_state("answering")
     for tab in (page, other):
         await expect(tab.turns.locator(".took")).to_have_count(1)
     assert await page.answer.inner_text() == await other.answer.inner_text()
@@ -137,15 +154,16 @@ async def test_a_reload_in_mid_answer_ends_in_what_another_tab_saw(slow: Stage) 
     await expect(page.questions).to_have_text(["你好"])
 
 
-async def test_stop_then_again_then_a_new_chat(slow: Stage) -> None:
-    page = await slow.open(locale="en-GB")
-    await page.ask("Hello")
-    await page.in_state("answering")
-    await page.button.click()
-    await page.in_state("idle")
-    await expect(page.turns.locator(".ending")).to_contain_text("Stopped")
-    await page.page.locator("llm-chat .retry").click()
-    await page.in_state("answering")
+async def test_stop_then_again_then_a_new_chat(held: Stage, gateway: HeldGateway) -> None:
+    page = await held.open(locale="en-GB")
+    with gateway.holding(END):
+        await page.ask("Hello")
+        await page.in_state("answering")
+        await page.button.click()
+        await page.in_state("idle")
+        await expect(page.turns.locator(".ending")).to_contain_text("Stopped")
+        await page.page.locator("llm-chat .retry").click()
+        await page.in_state("answering")
     await page.in_state("idle")
     await expect(page.turns.locator(".took")).to_have_count(1)
     await expect(page.questions).to_have_text(["Hello"])
@@ -190,20 +208,21 @@ async def test_the_drawer_on_a_page_that_sets_its_channel(real: Stage) -> None:
 
 
 async def test_the_drawer_on_a_page_of_another_origin_that_may_use_it(
-    slow: Stage, neighbour: Neighbour
+    held: Stage, gateway: HeldGateway, neighbour: Neighbour
 ) -> None:
-    neighbour.pages["post"] = (HOST.format(channel="", service=slow.url), None)
-    page = await (await slow.context()).new_page()
-    slow.watch.over(page)
+    neighbour.pages["post"] = (HOST.format(channel="", service=held.url), None)
+    page = await (await held.context()).new_page()
+    held.watch.over(page)
     await page.goto(neighbour.url + "/site/post")
     await page.locator("#ask-ai").click()
     chat = ChatPage(page)
     await chat.connected()
-    await chat.ask("你好")
-    await chat.in_state("answering")
-    await expect(chat.answer.locator("blockquote")).to_contain_text("你好")
-    await chat.button.click()
-    await chat.in_state("idle")
+    with gateway.holding(END):
+        await chat.ask("你好")
+        await chat.in_state("answering")
+        await expect(chat.answer.locator("blockquote")).to_contain_text("你好")
+        await chat.button.click()
+        await chat.in_state("idle")
 
 
 async def converse(page: ChatPage, *questions: str) -> None:
@@ -314,17 +333,21 @@ async def test_closing_the_page_right_after_a_deletion_deletes(real: Stage) -> N
     await expect(page.page.locator("llm-chat .list span.name")).to_have_text(["留下的"])
 
 
-async def test_an_answer_continues_while_another_conversation_is_shown(slow: Stage) -> None:
-    page = await slow.open()
-    await page.ask("长的问题")
-    await page.in_state("answering")
-    await page.page.locator("llm-chat .fresh").click()
-    await expect(page.empty).to_be_visible()
-    await page.ask("短的问题")
-    await expect(page.questions).to_have_text(["短的问题"])
-    titles = await open_list(page)
-    await titles.nth(1).click()
-    await expect(page.questions).to_have_text(["长的问题"])
+async def test_an_answer_continues_while_another_conversation_is_shown(
+    held: Stage, gateway: HeldGateway
+) -> None:
+    page = await held.open()
+    with gateway.holding(END):
+        await page.ask("长的问题")
+        await page.in_state("answering")
+        await page.page.locator("llm-chat .fresh").click()
+        await expect(page.empty).to_be_visible()
+        await page.ask("短的问题")
+        await expect(page.questions).to_have_text(["短的问题"])
+        titles = await open_list(page)
+        await titles.nth(1).click()
+        await expect(page.questions).to_have_text(["长的问题"])
+        await page.in_state("answering")
     await expect(page.turns.locator(".took")).to_have_count(1)
     await expect(page.failure).to_have_count(0)
 

@@ -26,6 +26,7 @@ from proxy.chat.render import render_block
 from tests.chat.visitor import Heard, Visitor, blocks, visitor
 from tests.cli.processes import running
 from tests.conftest import KEY, SETTINGS, RunningGateway
+from tests.held_gateway import END, HeldGateway
 from tests.integration.test_chat_fleet import FLEET, SERVICE, address_of, expected
 from tests.pace import paced
 from tests.ports import free_port
@@ -261,16 +262,18 @@ async def test_each_dialogue_ends_complete_or_with_an_error(chat: Chat) -> None:
     assert min(total["done"], total["failed"]) > 0
 
 
-async def test_readers_elsewhere_see_an_error_if_redis_is_emptied_when_a_process_dies(chat: Chat) -> None:
+async def test_readers_elsewhere_see_an_error_if_redis_is_emptied_when_a_process_dies(
+    chat: Chat, held_gateway: HeldGateway
+) -> None:
     asked = Round(chat, 1)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(asked.converse(1, 0, (1, 1)))
-        await asked.all_asked()
-        await asyncio.sleep(1)
-        process = chat.members[0].process
-        assert process is not None
-        process.kill()
-        await chat.redis.empty()
-        asked.healed.set()
+    with held_gateway.holding(END):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asked.converse(1, 0, (1, 1)))
+            await asked.all_asked()
+            process = chat.members[0].process
+            assert process is not None
+            process.kill()
+            await chat.redis.empty()
+            asked.healed.set()
     assert asked.problems == []
     assert asked.ends == {"failed": 2}

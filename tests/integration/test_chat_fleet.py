@@ -19,6 +19,7 @@ from proxy.gateway.echo import PromptTurn, think
 from tests.chat.visitor import Heard, Stream, Visitor, blocks, states, visitor
 from tests.cli.processes import read_until, running
 from tests.conftest import KEY, SETTINGS, RunningGateway, RunProxy
+from tests.held_gateway import ANSWER, HeldGateway
 from tests.nginx import LOCATIONS, nginx_before
 from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
@@ -151,32 +152,32 @@ async def test_posts_on_one_process_and_streams_on_the_other_lose_nothing(
     assert not any(task.result() in logs for task in visitors)
 
 
-async def test_stop_busy_and_ownership_reach_across_services(pair: Pair, gateway: RunningGateway) -> None:
-    gateway.gateway.options = type(gateway.gateway.options)(word_delay=0.1)
+async def test_stop_busy_and_ownership_reach_across_services(pair: Pair, held_gateway: HeldGateway) -> None:
     async with visitor(pair.posts) as someone:
         other = Visitor(pair.streams, someone.http, someone.channel)
-        async with other.listen() as stream:
-            await someone.ask("数一数")
-            await stream.until("thinking")
-            assert (await other.get("session"))[1] == {"channel": someone.channel, "busy": True}
-            assert "still being written" in (await other.post("dialogue", "又"))[1]["msg"]
-            assert await other.post("stop") == (200, {"code": 1, "msg": ""})
-            assert states(await stream.turn()) == ["stopped"]
+        with held_gateway.holding(ANSWER):
+            async with other.listen() as stream:
+                await someone.ask("数一数")
+                await stream.until("thinking")
+                assert (await other.get("session"))[1] == {"channel": someone.channel, "busy": True}
+                assert "still being written" in (await other.post("dialogue", "又"))[1]["msg"]
+                assert await other.post("stop") == (200, {"code": 1, "msg": ""})
+                assert states(await stream.turn()) == ["stopped"]
         async with visitor(pair.streams) as stranger:
             assert (await stranger.post("dialogue", "x", someone.channel))[0] == 403
             assert (await stranger.get(f"stream?channel={someone.channel}"))[0] == 403
 
 
-async def test_a_dialogue_finishes_while_its_process_drains(fleet: Fleet, gateway: RunningGateway) -> None:
-    gateway.gateway.options = type(gateway.gateway.options)(word_delay=0.01)
+async def test_a_dialogue_finishes_while_its_process_drains(fleet: Fleet, held_gateway: HeldGateway) -> None:
     async with visitor(fleet.posts) as someone:
         other = Visitor(fleet.streams, someone.http, someone.channel)
         async with other.listen() as stream, someone.listen() as drained:
-            await someone.ask("数一数")
-            heard = await stream.until("thinking")
-            fleet.posting.send_signal(signal.SIGINT)  # without the readiness delay
-            with pytest.raises(EOFError):
-                await drained.until("done")
+            with held_gateway.holding(ANSWER):
+                await someone.ask("数一数")
+                heard = await stream.until("thinking")
+                fleet.posting.send_signal(signal.SIGINT)  # without the readiness delay
+                with pytest.raises(EOFError):
+                    await drained.until("done")
             heard += await stream.turn()
     assert blocks(heard) == expected("数一数")
     async with asyncio.timeout(PATIENCE):
