@@ -8,7 +8,7 @@ from quart import request
 from proxy.access import Caller
 from proxy.asgi import HttpRequest, QuartRequest, http_request
 from proxy.blueprints.models import answer_models
-from proxy.errors import InternalError, UpstreamError
+from proxy.errors import InternalError
 from proxy.lifecycle import admit_request
 from proxy.services import Services
 from proxy.task_groups import task_group
@@ -53,17 +53,12 @@ async def relay_exchange() -> RelayedResponse:
     await admit_request(exchange, incoming)
     plan = services.routing.plan(incoming.endpoint, incoming.model, caller)
     opening = services.attempts.open(incoming, plan, record, exchange.closing)
-    try:
-        if incoming.is_stream and target.endpoint.heartbeats and plan[0].heartbeat:
-            heartbeat = Heartbeat(plan[0].heartbeat, target.endpoint, record)
-            group = await exchange.closing.enter_async_context(task_group())
-            response = await heartbeat.open(opening, group, exchange.closing)
-        else:
-            response = await opening
-    except UpstreamError as error:
-        if http.body.failure is not None:  # The upload broke, and that broke the request to the upstream.
-            raise http.body.failure from error
-        raise
+    if incoming.is_stream and target.endpoint.heartbeats and plan[0].heartbeat:
+        heartbeat = Heartbeat(plan[0].heartbeat, target.endpoint, record)
+        group = await exchange.closing.enter_async_context(task_group())
+        response = await heartbeat.open(opening, group, exchange.closing)
+    else:
+        response = await opening
     if not isinstance(response.body, bytes) and is_event_stream(response.headers):
         await exchange.count_stream(caller)  # also a stream that the request did not ask for
     if target.endpoint.shape is Shape.MODELS and caller.is_limited:

@@ -138,7 +138,7 @@ class Attempts:
             with route.health.attempt() as end:
                 record.begin_attempt(route.upstream)
                 response = await attempt.open(closing)
-                end.status = response.status
+                end.status, end.concerns_request = response.status, response.concerns_request
         except ProxyError as error:
             if span is not None:
                 span.error = error.code
@@ -166,7 +166,7 @@ class Attempts:
             path=request.path,
             query=request.query,
             headers=headers if span is None else span.propagate(headers),
-            body=body if request.rest is None else _upload(body, request.rest, clock, record),
+            body=body if request.rest is None else upload(body, request.rest, clock, record),
             content_length=length,
             clock=clock,
             caller=request.caller.name,
@@ -190,15 +190,22 @@ class Attempts:
         return repair_request(route.repairs, route.endpoint.shape, body, read_ids)
 
 
-async def _upload(
+async def upload(
     head: bytes, rest: AsyncIterator[bytes], clock: ExchangeClock, record: ExchangeRecord
 ) -> AsyncIterator[bytes]:
-    """Yield the bytes already read, then the rest of the body; each chunk restarts the first-byte timeout."""
+    """Yield the bytes already read, then the rest of the body.
+
+    The first-byte timeout is suspended while the caller is slow, because that wait has its own, and restarted
+    with each chunk.
+    """
     yield head
+    clock.suspend()
     async for chunk in rest:
         record.bytes_up += len(chunk)
         clock.restart()
         yield chunk
+        clock.suspend()
+    clock.restart()
 
 
 def _wait_before_retry(

@@ -40,6 +40,7 @@ from typing import Final, NamedTuple, cast
 
 import httpx2
 
+from proxy.errors import ProxyError
 from proxy.telemetry import get_logger
 from proxy.upstream.dialing import Dialer
 from proxy.upstream.http1 import ArrivingResponse, request_head
@@ -204,6 +205,9 @@ class GuardedConnection(asyncio.Protocol):
             elif sent != length:
                 raise httpx2.LocalProtocolError("the body differs from its Content-Length")
             turn.written = True
+        except ProxyError as error:  # The caller's body broke off, which is no fault of the upstream.
+            turn.response.fail(error)
+            self.abort()
         except Exception as error:  # Reading the caller's body may raise anything.
             failure = httpx2.ReadError("the request was not sent completely")
             failure.__cause__ = error

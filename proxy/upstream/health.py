@@ -11,7 +11,15 @@ from typing import Final, NamedTuple, Self
 from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import OPENED, Context, HalfOpenedState, OpenedState
 
-from proxy.errors import BadResponse, CircuitOpen, ProxyError, Unreachable, UpstreamForbidden, UpstreamTimeout
+from proxy.errors import (
+    BadResponse,
+    CircuitOpen,
+    InvalidResponse,
+    ProxyError,
+    Unreachable,
+    UpstreamForbidden,
+    UpstreamTimeout,
+)
 from proxy.settings import Breaker, Upstream
 from proxy.telemetry import UpstreamReading, get_logger
 
@@ -21,6 +29,8 @@ RETRIES_MAX: Final = 50.0
 """Unused retries accumulate up to this number."""
 FAILURES: Final = (Unreachable, BadResponse, UpstreamTimeout)
 """Errors that count as failures of the upstream. A missing token does not."""
+ANSWERS: Final = (UpstreamForbidden, InvalidResponse)
+"""Errors that show a working upstream. They may concern one request only, such as one that is redirected."""
 FAILING: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
@@ -161,7 +171,7 @@ class UpstreamHealth:
         return 0.0 if self._breaker is None else self._breaker.opens_in
 
     def attempt(self) -> "AttemptEnd":
-        """Watch an attempt; set `status` inside the block.
+        """Watch an attempt; set `status`, and `concerns_request` if it applies, inside the block.
 
         An attempt without a status or an error is not counted.
 
@@ -194,6 +204,8 @@ class AttemptEnd(contextlib.AbstractContextManager["AttemptEnd"]):
     def __init__(self, breaker: CircuitBreaker | None, count: Callable[["AttemptEnd"], None]) -> None:
         self.error: ProxyError | None = None
         self.status: int | None = None
+        self.concerns_request = False
+        """Whether the status may concern this request only."""
         self._breaker = breaker
         self._ticket: Ticket | None = None
         self._count = count
@@ -215,9 +227,10 @@ class AttemptEnd(contextlib.AbstractContextManager["AttemptEnd"]):
 
 def _report(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
     """Report the end of an attempt to the circuit breaker."""
-    if isinstance(end.error, FAILURES) or end.status in FAILING:
-        breaker.end(ticket, end.error or BadResponse())
-    elif end.status is not None or isinstance(end.error, UpstreamForbidden):  # the upstream answered
+    answered = end.status is not None or isinstance(end.error, ANSWERS)
+    if answered and (end.status not in FAILING or end.concerns_request):
         breaker.end(ticket, None)
+    elif answered or isinstance(end.error, FAILURES):
+        breaker.end(ticket, end.error or BadResponse())
     else:
         breaker.abandon(ticket)

@@ -43,6 +43,8 @@ class RelayedResponse(NamedTuple):
     status: int
     headers: Headers
     body: bytes | AsyncGenerator[bytes]
+    concerns_request: bool = False
+    """Whether a status of failure may concern this request only, although the upstream works."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -149,12 +151,14 @@ class Attempt(msgspec.Struct, frozen=True):
         self.record.end("error_inside", error.code)
         self.record.succeeded = False
         headers = response_headers([(b"content-type", b"application/json")], event_stream=False)
-        if error.status == HTTPStatus.BAD_GATEWAY:
+        is_unclear = error.status == HTTPStatus.BAD_GATEWAY
+        if is_unclear:
             # The upstream reported success, so nothing suggests that a retry would help.
             headers.append((b"x-should-retry", b"false"))
             message = f"{InvalidResponse.message}, an error with status 200: {error.message}"
             error = replace(error, message=message)
-        return self._whole(error.status, headers, response.redact(error_body(error.envelope())))
+        body = response.redact(error_body(error.envelope()))
+        return self._whole(error.status, headers, body)._replace(concerns_request=is_unclear)
 
     async def _events(
         self, first: bytes, response: UpstreamResponse, framer: EventFramer

@@ -8,16 +8,26 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.conftest import RunningProxy, RunProxy
+from proxy.errors import UpstreamTimeout
+from proxy.settings import Timeouts
+from proxy.upstream.attempts import upload
+from proxy.upstream.clock import ExchangeClock
+from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.credentials.fakes import virtually
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
 from tests.ports import free_port
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, Script, raw_upstream
+from tests.upstream.build import build_record, first_byte
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
 STREAM = b'data: {"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+UPLOAD = (
+    f"POST /v1/files HTTP/1.1\r\nHost: proxy.localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+).encode()
 
 
 @contextlib.contextmanager
@@ -224,6 +234,78 @@ async def test_an_upstream_that_fails_repeatedly_gets_no_requests(run_proxy: Run
     assert 'llm_proxy_upstream_circuit{state="opened",upstream="chat"} 1.0' in scraped
     assert 'llm_proxy_upstream_attempts_total{result="5xx",upstream="chat"} 3.0' in scraped
     assert 'llm_proxy_upstream_attempts_total{result="2xx",upstream="backup"} 10.0' in scraped
+
+
+async def redirects(talk: Conversation) -> None:
+    """Redirect the request, as some APIs do with a download."""
+    await talk.answer(b"", "Location: https://files.test/f", status="302 Found")
+
+
+async def reports_an_error_inside(talk: Conversation) -> None:
+    """Report an error that does not say whose fault it is, with a status of success."""
+    await talk.answer(b'{"error": {"message": "this text is odd"}}', JSON)
+
+
+@pytest.mark.parametrize("odd", [redirects, reports_an_error_inside])
+async def test_responses_to_the_odd_requests_of_one_caller_open_no_circuit(
+    run_proxy: RunProxy, odd: Script
+) -> None:
+    async def main(talk: Conversation) -> None:
+        await (odd if b"odd" in talk.request.body else streams)(talk)
+
+    options = 'breaker.failures = 1\nrepairs = ["true_errors"]'
+    async with two(run_proxy, main, streams, options) as (proxy, upstream, backup):
+        for count in (1, 2, 3):
+            assert (await ask(proxy, b'{"model": "odd"}'))[1] == STREAM
+            assert (await ask(proxy))[1] == STREAM
+            assert [len(upstream.requests), len(backup.requests)] == [2 * count, count]
+
+
+@pytest.mark.parametrize(("chunks", "status"), [(3, 413), (1, 408)], ids=["too large", "too slow"])
+async def test_an_upload_that_its_caller_does_not_end_is_no_failure_of_the_upstream(
+    run_proxy: RunProxy, chunks: int, status: int
+) -> None:
+    async def main(talk: Conversation) -> None:
+        await streams(talk)
+
+    limits = "[limits]\nheld_body_bytes = 100\nmax_body_bytes = 2500\n"
+    slow = f"body_timeout = {paced(0.5)}\n" if status == 408 else ""
+    async with (
+        raw_upstream(main) as upstream,
+        run_proxy(upstream.url, options="breaker.failures = 1", more=limits + slow) as proxy,
+    ):
+        async with raw_caller(proxy.url) as caller:
+            await caller.write(UPLOAD + b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+            await until(lambda: upstream.connections > 0)
+            for _ in range(chunks - 1):
+                await caller.write(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+            assert (await caller.answer()).status == status
+        assert (await ask(proxy))[1] == STREAM
+        [*_, failed, _] = proxy.exchanges
+        scraped = proxy.services.metrics.render()[0].decode()
+    assert failed["outcome"] == ("request_too_large" if status == 413 else "request_timeout")
+    assert 'llm_proxy_upstream_circuit{state="closed",upstream="chat"} 1.0' in scraped
+
+
+@virtually
+async def test_only_the_upstream_uses_up_the_first_byte_timeout_of_an_upload() -> None:
+    async def hourly() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            await asyncio.sleep(3600)
+            yield b"x"
+
+    async def send(clock: ExchangeClock, seconds: float) -> None:
+        async for _ in upload(b"x", hourly(), clock, build_record()):
+            await asyncio.sleep(seconds)
+        await asyncio.Event().wait()
+
+    loop = asyncio.get_running_loop()
+    for seconds, expected in ((0, 3 * 3600 + 30), (20, 20 + 3 * 3620 + 30), (31, 30)):
+        begun = loop.time()
+        clock = ExchangeClock(Timeouts(first_byte=30))
+        with pytest.raises(UpstreamTimeout):
+            await first_byte(clock, send(clock, seconds))
+        assert loop.time() - begun == pytest.approx(expected)
 
 
 async def test_a_sole_upstream_with_an_open_circuit_is_503_at_once(run_proxy: RunProxy) -> None:
