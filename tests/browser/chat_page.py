@@ -12,6 +12,8 @@ RUN_BY_A_MESSAGE = "window.pwned"
 """The variable that a hostile message sets if it runs."""
 NEAR_PX = 8
 """Distance from the end at which the page counts as scrolled to the end."""
+AHEAD_SECONDS = PATIENCE
+"""How far the clock of a page jumps when it is stopped: it cannot be stopped at a time that has passed."""
 UNTIL = """(node) => new Promise((resolve) => {
     const observer = new MutationObserver(look);
     function look() {
@@ -79,6 +81,13 @@ class ChatPage:
         """Write a question and send it by Enter."""
         await self.input.fill(text)
         await self.input.press("Enter")
+
+    async def stop_clock(self) -> float:
+        """Let time pass on the page only as `page.clock` says, and return its time in milliseconds."""
+        await self.page.clock.install()
+        now = await self.page.evaluate("Date.now()")
+        await self.page.clock.pause_at(now / 1000 + AHEAD_SECONDS)
+        return float(await self.page.evaluate("Date.now()"))
 
     async def keyboard(self) -> CDPSession:
         """Return Chromium's input protocol, which can act as an input method."""

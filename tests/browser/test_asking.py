@@ -1,9 +1,8 @@
 """One question and its answer: what a visitor sees and can do during the answer and after it."""
 
-import time
+from playwright.async_api import Route, expect
 
-from playwright.async_api import expect
-
+from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Stage
 from tests.browser.scripted_chat import Refusal
 
@@ -50,16 +49,26 @@ async def test_paragraphs_arrive_one_by_one_and_are_joined_where_they_were_split
     await expect(page.turns.locator(".took")).to_have_text("用时 2 秒")
 
 
+async def without_date(route: Route) -> None:
+    """Keep the page from correcting its clock: a response that arrives late would shift it by seconds."""
+    response = await route.fetch()
+    headers = {name: value for name, value in response.headers.items() if name != "date"}
+    await route.fulfill(response=response, headers=headers)
+
+
 async def test_reasoning_is_open_while_it_runs_and_folds_when_the_answer_begins(stage: Stage) -> None:
-    page = await stage.open()
+    context = await stage.context()
+    await context.route("**/chat/session*", without_date)
+    page = await ChatPage.open(context, stage.url + "/chat/", stage.watch)
+    began = await page.stop_clock() - 6200
     stage.chat.ask("为什么？")
     await expect(page.turns.locator(".pending")).to_have_text("等待模型开始")
-    began = int(time.time() * 1000) - 6200
     stage.chat.state("thinking", at=began)
     await expect(page.reasoning.locator("summary")).to_have_text("思考中 · 6 秒")
     stage.chat.say("describe", "<p>先想想。\n</p>")
     await expect(page.reasoning).to_have_attribute("open", "")
     await expect(page.reasoning.locator("p")).to_have_text(["先想想。"])
+    await page.page.clock.run_for(1000)
     await expect(page.reasoning.locator("summary")).to_have_text("思考中 · 7 秒")
     stage.chat.state("answering", at=began + 9200)
     await expect(page.reasoning).not_to_have_attribute("open", "")
@@ -119,6 +128,7 @@ async def test_only_the_last_answer_can_be_regenerated_and_its_text_is_replaced(
 async def test_answers_and_code_are_copied_as_their_text(stage: Stage) -> None:
     page = await stage.open(permissions=["clipboard-read", "clipboard-write"])
     stage.chat.turn("写", WRITTEN)
+    await page.stop_clock()  # "copied" is shown for two seconds
     copy = page.page.locator("llm-chat .code button")
     await copy.click()
     await expect(copy).to_have_text("已复制")
@@ -133,6 +143,7 @@ async def test_copying_works_where_the_browser_has_no_clipboard(stage: Stage) ->
     page = await stage.open(permissions=["clipboard-read"])
     await page.page.evaluate(NO_CLIPBOARD)
     stage.chat.turn("写", "```\nls -l\n```\n")
+    await page.stop_clock()
     copy = page.page.locator("llm-chat .code button")
     await copy.click()
     await expect(copy).to_have_text("已复制")
@@ -205,9 +216,7 @@ async def test_the_focus_stays_when_an_answer_is_regenerated(stage: Stage) -> No
 
 async def test_an_answer_that_does_not_stop_can_be_left(stage: Stage) -> None:
     page = await stage.open()
-    await page.page.clock.install()
-    await page.page.reload()
-    await page.connected()
+    await page.stop_clock()
     stage.chat.deaf = True
     await page.ask("一")
     await page.in_state("waiting")

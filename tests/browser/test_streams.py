@@ -105,9 +105,11 @@ async def test_a_conversation_that_the_service_forgot_stays_on_the_page_and_cont
     page = await stage.open()
     stage.chat.turn("一", "回答。\n")
     await expect(page.answer).to_have_text("回答。")
+    await page.stop_clock()  # the page does not open the stream anew
     stage.chat.ends_for_good = True
     stage.chat.drop()
     await expect(page.frame).to_have_attribute("data-link", "lost")
+    await page.page.clock.resume()
     await page.connected()
     assert stage.chat.resumed[-1].parameter == BEGINNING
     await expect(page.answer).to_have_text("回答。")
@@ -150,11 +152,7 @@ async def test_an_answer_lost_with_the_service_is_marked_as_interrupted(stage: S
 
 async def test_a_silent_answer_is_polled_with_growing_pauses_until_it_ends(stage: Stage) -> None:
     page = await stage.open()
-    await page.page.clock.install()
-    await page.page.reload()
-    await page.connected()
-    now = await page.page.evaluate("Date.now()")
-    await page.page.clock.pause_at(now / 1000 + 60)  # from here on time passes only as the test says
+    await page.stop_clock()
     await page.page.evaluate(NOTE_TIMERS)
     stage.chat.ask("一")
     await page.in_state("waiting")
