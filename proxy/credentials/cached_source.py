@@ -115,7 +115,7 @@ class CachedTokenSource:
         current = self._flights.valid(now)
         works = self._observed.last_accepted(token) > rejection.sent_at
         if self._history.proves_denial(rejection, before, purpose, works=works):
-            self._deny(token, caller, purpose, now)
+            self.deny(rejection, caller, purpose)
             return False
         if current is None or current.digest != token.digest:
             self.stats.rejections_without_effect += 1  # there is already a newer one, or none
@@ -172,12 +172,11 @@ class CachedTokenSource:
         """Whether an upstream has ever accepted a token of this credential."""
         return self._observed.ever_accepted
 
-    def deny(self, token: Token, caller: str, purpose: Purpose) -> None:
+    def deny(self, rejection: Rejection, caller: str, purpose: Purpose) -> None:
         """Record that no newer token helps with a purpose."""
-        self._deny(token, caller, purpose, self.clock())
-
-    def _deny(self, token: Token, caller: str, purpose: Purpose, now: float) -> None:
-        self._history.denied(purpose, caller, now)
+        token = rejection.token
+        works = self._observed.last_accepted(token) > rejection.sent_at
+        self._history.denied(purpose, caller, self.clock(), works=works)
         self._observed.acquit(token)
         self.stats.rejections_without_effect += 1
         self._log.info(
@@ -206,10 +205,10 @@ class CachedTokenSource:
         if not rejection.shows_early_death(accepted, exclusive=self._policy.exclusive):
             return
         self.stats.early_deaths += 1
-        if life.record_early_death(rejection.age, certain=token.certain):
+        if life.record_early_death(rejection.age, self._observed.lived(token), certain=token.certain):
             self._log.warning(
                 "token_life_learned",
-                announced_s=round(token.announced, 3), observed_s=round(rejection.age, 3),
+                announced_s=round(token.announced, 3), observed_s=round(life.longest, 3),
                 meaning="tokens expire earlier than announced; they are refreshed by their observed lifetime",
             )  # fmt: skip
             self._flights.shorten(life.longest)

@@ -91,6 +91,10 @@ class ObservedTokens:
         """Return when the last accepted request with this token was sent; minus infinity without one."""
         return self._last_accepted.get(token.digest, -math.inf)
 
+    def lived(self, token: Token) -> float:
+        """Return the age of the token at its last accepted request; minus infinity without one."""
+        return self.last_accepted(token) - token.obtained
+
     def suspect(self, token: Token, now: float) -> bool:
         """Record that the current token was rejected, and return whether that is new."""
         if token.digest == self._suspect:
@@ -121,7 +125,7 @@ class ObservedTokens:
         """
         is_rejected = token.digest == self._suspect or token.digest in self._dead
         self.acquit(token)
-        middle = token.obtained + token.lifetime / 2
-        if is_rejected or self.last_accepted(token) < middle:
+        lived = self.lived(token)
+        if is_rejected or lived < token.lifetime / 2:
             return False
-        return self.life.record_full_life(token.announced)
+        return self.life.record_full_life(token.announced, lived)

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import Token
@@ -129,11 +129,26 @@ class Backoff:
 
 
 EARLY_DEATHS: Final = 2
+DISPUTED_DEATHS: Final = 3
+"""The number of early deaths that is needed if earlier tokens lived longer."""
 HEALTHY_TOKENS: Final = 5
 """The number of healthy tokens after which a longer lifetime is tried; doubled after each failed try."""
 HEALTHY_TOKENS_MAX: Final = 80
 GROWTH: Final = 1.5
 SECONDS_MIN: Final = 1.0
+
+
+class _Death(NamedTuple):
+    """A token that died early."""
+
+    age: float
+    """The age at which the upstream rejected it."""
+    lived: float
+    """The age at which the upstream last accepted it."""
+
+    def agrees_with(self, other: "_Death") -> bool:
+        """Whether the two tokens may have had the same lifetime."""
+        return self.age >= other.lived and other.age >= self.lived
 
 
 class LearnedLife:
@@ -144,6 +159,10 @@ class LearnedLife:
     a token is refreshed and for how long it is sent. After some healthy tokens a longer lifetime is tried
     again.
 
+    Upstreams also reject valid tokens, for example while one of their nodes fails. Tokens that die at random
+    ages teach nothing: deaths count only if no two of them contradict each other, and more are needed if
+    tokens are known to have lived longer.
+
     The caller leaves out deaths that prove little: if another process fetched a token in the meantime, or if
     the upstream accepts the token again.
     """
@@ -151,7 +170,10 @@ class LearnedLife:
     def __init__(self) -> None:
         self.seconds: float | None = None
         """The observed lifetime, if it overrides the announced one."""
-        self._deaths: list[float] = []
+        self._deaths: list[_Death] = []
+        """The last early deaths in a row, none of which contradicts another one."""
+        self._proved = 0.0
+        """The highest age at which a token was accepted since the bound was last lowered."""
         self._healthy = 0
         self._needed_healthy = HEALTHY_TOKENS
 
@@ -160,34 +182,45 @@ class LearnedLife:
         """The upper bound for the lifetime of a token."""
         return math.inf if self.seconds is None else self.seconds
 
-    def record_early_death(self, age: float, *, certain: bool = True) -> bool:
+    def record_early_death(self, age: float, lived: float = 0.0, *, certain: bool = True) -> bool:
         """Record a token that died early, and return whether the bound has changed.
 
         Args:
             age: The age at which the upstream rejected it, in seconds.
+            lived: The age at which the upstream last accepted it; negative if it never did, so that the
+                rejection does not show how long it lives.
             certain: Whether the expiry depends on the issuer's clock alone. Otherwise one early death is
                 enough to show that the clocks differ.
         """
-        age = max(age, SECONDS_MIN)
+        if lived < 0:
+            return False
+        death = _Death(max(age, SECONDS_MIN), lived)
+        self._deaths = [*(other for other in self._deaths if death.agrees_with(other)), death]
+        is_disputed = death.age < self._proved
+        self._proved = max(self._proved, lived)
+        is_enough = self.seconds is not None or not certain or len(self._deaths) >= EARLY_DEATHS
+        if len(self._deaths) < DISPUTED_DEATHS if is_disputed else not is_enough:
+            return False
+        shortest = min(each.age for each in self._deaths)
+        self._proved = max(each.lived for each in self._deaths)
+        self._deaths.clear()
         self._healthy = 0
         if self.seconds is not None:
-            self._needed_healthy = min(2 * self._needed_healthy, HEALTHY_TOKENS_MAX)
-            shorter = min(self.seconds, age)
-            changed, self.seconds = shorter != self.seconds, shorter
-            return changed
-        self._deaths.append(age)
-        if certain and len(self._deaths) < EARLY_DEATHS:
-            return False
-        self.seconds = min(self._deaths)
-        return True
+            longer = HEALTHY_TOKENS if is_disputed else 2 * self._needed_healthy
+            self._needed_healthy = min(longer, HEALTHY_TOKENS_MAX)
+            shortest = min(self.seconds, shortest)
+        changed, self.seconds = shortest != self.seconds, shortest
+        return changed
 
-    def record_full_life(self, announced: float) -> bool:
+    def record_full_life(self, announced: float, lived: float = 0.0) -> bool:
         """Record a token that worked to its end, and return whether the bound has changed.
 
         Args:
             announced: The lifetime that the issuer announced, in seconds.
+            lived: The age at which the upstream last accepted it.
         """
         self._deaths.clear()
+        self._proved = max(self._proved, lived)
         if self.seconds is None:
             return False
         self._healthy += 1

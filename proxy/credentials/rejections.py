@@ -23,6 +23,9 @@ V = TypeVar("V")
 DENIED_SECONDS: Final = 60.0
 """How long a denied purpose is remembered; doubled after each further denial."""
 DENIED_SECONDS_MAX: Final = 600.0
+DOUBTED_SECONDS: Final = 10.0
+"""The same if the purpose worked before and the token is not known to work: the issuer may return dead tokens
+for a while, and nothing but a fetch shows when it does not any more."""
 SPACING_SECONDS: Final = 1.0
 """The shortest interval between two fetches caused by rejections, to protect the issuer."""
 COOLDOWN_SECONDS: Final = 5.0
@@ -118,12 +121,20 @@ class RejectionHistory:
         """Forget when the previous token was accepted, which says nothing about its successor."""
         self._accepted_at = -math.inf
 
-    def denied(self, purpose: Purpose, caller: str, now: float) -> None:
-        """Record that a token fetched after a rejection was rejected as well."""
+    def denied(self, purpose: Purpose, caller: str, now: float, *, works: bool = True) -> None:
+        """Record that a token fetched after a rejection was rejected as well.
+
+        Args:
+            purpose: The purpose of the request.
+            caller: The caller who sent it.
+            now: The time.
+            works: Whether the token was accepted for a request that was sent later.
+        """
         known = self._denials.pop(purpose, None) or _Denial(now, now, proved=True, times=0)
         self._unproved.pop(purpose, None)
         known.at, known.times = now, known.times + 1
-        seconds = DENIED_SECONDS * 2.0 ** min(known.times - 1, 16)
+        first = DENIED_SECONDS if works or not self.has_worked(purpose) else DOUBTED_SECONDS
+        seconds = first * 2.0 ** min(known.times - 1, 16)
         known.until = now + min(seconds, DENIED_SECONDS_MAX)
         if len(known.callers) < CALLERS_PER_PURPOSE_MAX:
             known.callers.add(caller)

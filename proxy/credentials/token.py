@@ -94,6 +94,11 @@ class Token:
         """Seconds between its request and its expiry."""
         return self.expires_at - self.obtained
 
+    @property
+    def announced_end(self) -> float:
+        """When it would no longer be sent if it lived as long as announced."""
+        return self.obtained + self.announced - skew_of(self.announced, certain=self.certain)
+
     def life(self, now: float) -> TokenLife:
         """Return the age, and the ages at which the token is refreshed, no longer sent, and over."""
         start = self.obtained

@@ -224,7 +224,8 @@ class TokenFlights:
         self.generation = token.generation
         if token.adopted:
             self._history.refund()
-        if token.expires_at <= now and token.lifetime > IMMEDIATE_EXPIRY_SECONDS:
+        # A fetch may take longer than a learned lifetime; its waiters use the token anyway.
+        if token.announced_end <= now and token.lifetime > IMMEDIATE_EXPIRY_SECONDS:
             self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
         self._backoff = Backoff(self._policy.uniform)

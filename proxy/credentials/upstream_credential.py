@@ -148,7 +148,7 @@ class TokenUse:
         else:
             token = await source.newer(last, self._caller, self._purpose)
         if token is None and last is not None:
-            source.deny(last.token, self._caller, self._purpose)
+            source.deny(last, self._caller, self._purpose)
         self._token = token
         self.sends += 1
         self._sent_at = source.clock()

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,7 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy, Token
-from proxy.credentials.rejections import SPACING_SECONDS, Purpose
+from proxy.credentials.rejections import DOUBTED_SECONDS, SPACING_SECONDS, Purpose
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import with_deadlines
@@ -243,6 +244,40 @@ async def test_an_issuer_that_gives_the_rejected_token_again_is_asked_once() -> 
     assert upstream.sent.count("the same for forbidden") == 50  # each is sent once, for its own response
 
 
+@pytest.mark.parametrize("fault", [1.0, 5.0, 30.0, 70.0])
+@pytest.mark.parametrize("reissues", [True, False])
+@virtually
+async def test_an_issuer_that_returns_dead_tokens_for_a_while_is_asked_again_soon(
+    fault: float, *, reissues: bool
+) -> None:
+    clock = asyncio.get_running_loop().time
+    issuer = FakeIssuer(lifetime=3600.0, token="dead" if reissues else None)
+    upstream = Upstream(build_machine(issuer), revoked())
+    assert await upstream.request() == "ok"
+    dead, began = {"dead", "token-1"}, clock()
+    upstream.rejects = lambda token, _: token.secret.reveal() in dead
+    while await upstream.request() != "ok":
+        if clock() < began + fault:
+            dead.add(f"token-{issuer.fetches}")
+        else:
+            issuer.token = None
+        await asyncio.sleep(0.25)
+    assert clock() - began <= 3 * fault + DOUBTED_SECONDS
+    assert issuer.fetches <= 10
+
+
+@virtually
+async def test_a_purpose_that_is_forbidden_from_now_on_costs_few_fetches() -> None:
+    issuer = FakeIssuer(lifetime=3600.0)
+    upstream = Upstream(build_machine(issuer), revoked())
+    assert await upstream.request() == "ok"
+    upstream.rejects = lambda *_: True
+    for _ in range(6000):  # 600 s
+        assert await upstream.request() == "denied"
+        await asyncio.sleep(0.1)
+    assert issuer.fetches <= 14  # two for each denial, and seven denials, each twice as long
+
+
 @virtually
 async def test_a_caller_whose_fetches_are_rationed_gets_a_retry_after() -> None:
     machine = build_machine(FakeIssuer())
@@ -417,6 +452,42 @@ async def test_random_rejections_do_not_change_the_lifetime() -> None:
             group.create_task(upstream.request())
             await asyncio.sleep(0.05)
     assert machine.reading().learned_life_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "share", "delay"), [(1.0, 0.01, 0.3), (1.0, 0.05, 0.3), (10.0, 0.01, 0.05), (0.2, 0.05, 0.3)]
+)
+@virtually
+async def test_random_rejections_under_light_load_cost_one_fetch_each(
+    rate: float, share: float, delay: float
+) -> None:
+    dice, issuer = random.Random(1), FakeIssuer(delay=delay)
+    machine = build_machine(issuer)
+    upstream = Upstream(machine, lambda *_: dice.random() < share)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(int(3000 * rate)):
+            group.create_task(upstream.request())
+            await asyncio.sleep(1 / rate)
+    assert issuer.fetches <= 1.2 * 3000 * rate * share + 3000 / 180
+
+
+@virtually
+async def test_a_life_that_becomes_short_after_long_ones_is_learned() -> None:
+    machine = build_machine(FakeIssuer(delay=0.2))
+    await live(machine, 1000.0, 300.0)
+    assert set(await live(machine, 100.0, 8.0)) == {"ok"}
+    assert machine.reading().learned_life_seconds == pytest.approx(8.0, abs=1.0)
+    assert machine.stats.early_deaths <= 5
+
+
+@virtually
+async def test_a_fetch_may_take_longer_than_the_learned_life() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer)
+    await live(machine, 10.0, 1.0)
+    assert machine.reading().learned_life_seconds < 1.5
+    issuer.delay = 2.0
+    assert set(await live(machine, 600.0, 300.0)) == {"ok"}
 
 
 @virtually

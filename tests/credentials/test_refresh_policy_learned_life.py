@@ -23,6 +23,27 @@ def test_a_full_life_between_two_early_deaths_resets_the_count() -> None:
     assert not life.record_early_death(8.0)
 
 
+def test_deaths_at_ages_that_contradict_each_other_change_nothing() -> None:
+    life = LearnedLife()
+    for age in (9.0, 30.0, 12.0, 60.0, 3.0):  # of tokens that worked until then
+        assert not life.record_early_death(age, age - 1.0)
+
+
+def test_a_token_that_never_worked_has_not_died() -> None:
+    life = LearnedLife()
+    assert not any(life.record_early_death(1.0, -math.inf, certain=False) for _ in range(9))
+
+
+def test_more_deaths_are_needed_after_tokens_that_lived_longer() -> None:
+    life = LearnedLife()
+    life.record_full_life(300.0, 200.0)
+    changes = [life.record_early_death(8.0, 7.5, certain=certain) for certain in (False, True, True)]
+    assert changes == [False, False, True]
+    assert life.seconds == 8.0
+    assert not life.record_early_death(3.0, 2.5)
+    assert life.seconds == 8.0
+
+
 def test_one_death_is_enough_where_the_clocks_may_differ() -> None:
     life = LearnedLife()
     assert life.record_early_death(250.0, certain=False)
