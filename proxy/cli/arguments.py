@@ -234,14 +234,22 @@ def _workers(text: str) -> int:
     """Read `--workers`: a number, or `auto` for one per core."""
     if text == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = int(text)
-    if workers < 1:
+    workers = _number(text)
+    if not (workers >= 1 and workers.is_integer()):
         raise argparse.ArgumentTypeError("must be 1 or more, or auto")
-    return workers
+    return int(workers)
+
+
+def _number(text: str) -> float:
+    """Return a number, or NaN, with which every comparison fails: argparse would name the Python function."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = _number(text)
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError("must be seconds, 0 or more")
     return seconds
@@ -262,10 +270,10 @@ def _word_delay(text: str) -> float:
 
 
 def _status(text: str) -> int:
-    status = int(text)
-    if not 200 <= status <= 599:
+    status = _number(text)
+    if not (200 <= status <= 599 and status.is_integer()):
         raise argparse.ArgumentTypeError("must be an HTTP status, 200 to 599")
-    return status
+    return int(status)
 
 
 COMMANDS: Final[Mapping[str, Command]] = {

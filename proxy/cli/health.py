@@ -6,14 +6,25 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
 from urllib.parse import urlsplit
 
+from proxy.errors import SettingsError
+
 WAIT_SECONDS: Final = 3.0
 """The timeout of each step: to connect, and to read."""
 RESPONSE_BYTES_MAX: Final = 200
 
 
 def health(url: str) -> int:
-    """Print the response of a probe; return 0 if it is 200, otherwise 1."""
-    parts = urlsplit(url)
+    """Print the response of a probe; return 0 if it is 200, otherwise 1.
+
+    Raises:
+        SettingsError: The URL is not valid.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SettingsError("--url: must be an http:// or https:// URL with a host")
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.netloc, timeout=WAIT_SECONDS)
     try:
@@ -21,7 +32,8 @@ def health(url: str) -> int:
         response = connection.getresponse()
         text = response.read(RESPONSE_BYTES_MAX).decode(errors="replace").strip()
     except (OSError, HTTPException, ValueError) as error:
-        print(f"{url}: {error}", file=sys.stderr)
+        words = getattr(error, "strerror", None) or error
+        print(f"{url}: {words}; is the service running there? --url names another address", file=sys.stderr)
         return 1
     finally:
         connection.close()

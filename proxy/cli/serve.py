@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from proxy.access import is_loopback, uses_default_keys
 from proxy.cli.announcement import announce
 from proxy.cli.serve_workers import check_workers, supervise
-from proxy.cli.server import address_of, inherited_sockets, load_server_config, open_slots
+from proxy.cli.server import address_of, inherited_sockets, load_server_config, open_slots, split_bind
 from proxy.errors import SettingsError
 from proxy.server.certificates import open_certificates
 from proxy.server.event_loop import run
@@ -112,9 +112,9 @@ def check_binds(settings: Settings, binds: Sequence[str]) -> None:
     """Reject the runnable default's well-known keys wherever others could use them.
 
     Raises:
-        SettingsError: One of the addresses is not a loopback one.
+        SettingsError: One of the addresses is not a loopback one, or not an address.
     """
-    exposed = [bind for bind in binds if not is_loopback(bind.rpartition(":")[0].strip("[]"))]
+    exposed = [bind for bind in binds if bind.startswith("unix:") or not is_loopback(split_bind(bind)[0])]
     if exposed and settings.access.mode == "keys" and uses_default_keys(settings.access):
         raise SettingsError(
             f"access.keys: the default keys are known to everybody and rejected on {', '.join(exposed)}; "

@@ -7,7 +7,6 @@ like a complete one.
 
 import errno
 import logging
-import math
 import os
 import socket
 import tomllib
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import Final, cast
 
 from proxy.errors import SettingsError
-from proxy.server.config import ServerConfig
+from proxy.server.config import RULES, ServerConfig, problem_with
+from proxy.settings.locations import key_lines
+from proxy.settings.section import suggestion
 from proxy.shipped import nearest
 
 HARD_STOP_SECONDS: Final = 5.0
 FIRST_INHERITED: Final = 3
 """The first descriptor of socket activation."""
-
 
 _BIND_CURES: Final = {
     errno.EADDRINUSE: ": another program listens there; stop it, or take another port with --bind HOST:PORT "
@@ -44,20 +44,19 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     """
     path = nearest("hypercorn.toml") if path is None else path
     try:
-        values = tomllib.loads(path.read_text())
+        text = path.read_text(encoding="utf-8-sig")
+        values = tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    unknown = [key for key in values if not hasattr(ServerConfig, key)]
-    if unknown:  # Hypercorn itself silently accepts any key
-        raise SettingsError(*(f"{path}: {key}: unknown key" for key in unknown))
-    delay = values.get("readiness_delay", 0)
-    if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
-        raise SettingsError(f"{path}: readiness_delay: must be a number of seconds")
-    workers = values.get("workers", 1)
-    if not isinstance(workers, int) or workers < 1:
-        raise SettingsError(f"{path}: workers: must be 1 or more")
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    problems = {key: problem_with(key, value) for key, value in values.items()}
+    unknown = {key for key in values if not hasattr(ServerConfig, key)}  # Hypercorn itself accepts any key
+    problems |= {key: f"unknown key, {suggestion(key, RULES)}" for key in unknown}
+    lines = key_lines(text)
+    words = [f"{path}:{lines[key,]}: {key}: {problem}" for key, problem in problems.items() if problem]
+    if words:
+        raise SettingsError(*words)
     config = cast(ServerConfig, ServerConfig.from_mapping(values))
     if bind is not None:
         config.bind = [bind]
@@ -91,6 +90,19 @@ def address_of(listener: socket.socket) -> str:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_bind(bind: str) -> tuple[str, str]:
+    """Return the host, without brackets, and the port of a TCP address.
+
+    Raises:
+        SettingsError: It is not a `HOST:PORT` or `[HOST]:PORT`.
+    """
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    if not host or "/" in host or not port.isdigit():
+        raise SettingsError(f"bind: {bind}: must be HOST:PORT, [HOST]:PORT or unix:PATH")
+    return host, port
 
 
 def open_slots(binds: list[str], backlog: int, workers: int) -> list[list[socket.socket]]:
@@ -127,10 +139,7 @@ def open_sockets(binds: list[str], backlog: int) -> list[socket.socket]:
 
 def _open_socket(bind: str, backlog: int, *, reuse_port: bool = False) -> socket.socket:
     is_unix = bind.startswith("unix:")
-    host, _, port = bind.rpartition(":")
-    host = host.strip("[]")
-    if not is_unix and not (host and port.isdigit()):
-        raise SettingsError(f"bind: {bind}: must be HOST:PORT, [HOST]:PORT or unix:PATH")
+    host, port = ("", "") if is_unix else split_bind(bind)
     family = socket.AF_UNIX if is_unix else socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

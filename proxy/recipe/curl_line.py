@@ -30,6 +30,8 @@ Pairs = tuple[tuple[str, str], ...]
 ReadFile = Callable[[str], bytes]
 
 FORM: Final = "application/x-www-form-urlencoded"
+_TYPOGRAPHIC: Final = ("\u201c", "\u201d", "\u2018", "\u2019", "\uff02", "\u2013", "\u2014")
+"""The quotes and dashes that word processors and chat programs write instead of `"`, `'`, `-` and `--`."""
 _CURL: Final = re.compile(r"\bcurl\b")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
 _CONNECTION_HEADERS: Final = frozenset(
@@ -76,6 +78,8 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
     """
     copied = windows_words(line)
     words, left_out = split_words(line) if copied is None else ShellWords(copied, left_out=False)
+    if any(word.startswith(_TYPOGRAPHIC) for word in words):
+        raise CurlLineError("there are curly quotes or long dashes: replace them with \" or ' and -")
     words = words[1:] if words[:1] in (["$"], ["%"], ["#"]) else words
     if words and Path(words[0]).name.lower() in {"curl", "curl.exe"}:
         words = words[1:]

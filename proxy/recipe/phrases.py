@@ -141,6 +141,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "  3. Check the paths in the block, then try it: {}": "  3. 核对配置里的路径，然后试一下：{}",
     "the shell variable {} is not set: export it first": "shell 变量 {} 没有设置：请先 export",
     'this is not a curl command: it must begin with "curl"': "这不是 curl 命令：必须以 curl 开头",
+    "there are curly quotes or long dashes: replace them with \" or ' and -": (
+        "有中文引号或长破折号：请换成英文的 \" 或 ' 和 -"
+    ),
     "a quote is not closed": "有一个引号没有闭合",
     "the line ends with a backslash, but there is no next line": "命令行以反斜杠结尾，缺了下一行",
     "an & outside of quotes ends a command: put the URL in quotes": "引号外的 & 会结束命令：请给 URL 加引号",

@@ -136,7 +136,8 @@ _WORDS_BY_KIND: Mapping[str, str] = {  # the first part of the type: int_type, i
     "bool": "must be true or false",
     "string": "must be a string",
     "path": "must be the path of a file",
-    "tuple": "must be an array; write an array of tables with double brackets, such as [[access.keys]]",
+    "tuple": "must be an array: put it in square brackets; the header of an array of tables has double ones, "
+    "such as [[access.keys]]",
     "model": "must be a table",
     "dict": "must be a table",
 }

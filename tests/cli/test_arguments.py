@@ -55,3 +55,22 @@ def test_help_names_the_command_that_was_typed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/llm-token-proxy", "--help"])
     assert typed_command() == "llm-token-proxy"
     assert "\n  llm-token-proxy init\n" in build_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "--workers", "two"], "must be 1 or more, or auto"),
+        (["serve", "--workers", "1.5"], "must be 1 or more, or auto"),
+        (["serve", "--workers", "inf"], "must be 1 or more, or auto"),
+        (["doctor", "--timeout", "5s"], "must be seconds, 0 or more"),
+        (["gateway", "--status", "ok"], "must be an HTTP status, 200 to 599"),
+    ],
+)
+def test_a_value_that_is_no_number_is_rejected_in_words(
+    arguments: list[str], words: str, capsys: Printed
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(f": {words}")

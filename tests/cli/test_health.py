@@ -29,7 +29,19 @@ async def test_the_exit_status_is_that_of_the_probe(
 
 async def test_a_service_that_does_not_answer_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert await health(f"http://127.0.0.1:{free_port()}/readyz") == 1
-    assert "Connection refused" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert ": Connection refused; is the service running there?" in message
+    assert "Errno" not in message
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:5002/readyz", "/readyz", "ftp://127.0.0.1/", "http://[::1/readyz"]
+)
+async def test_an_address_that_is_not_a_url_is_wrong_use(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await health(url) == 2
+    assert capsys.readouterr().err.startswith("--url: must be an http:// or https:// URL")
 
 
 async def test_a_response_that_is_not_http_is_not_ready() -> None:

@@ -264,13 +264,15 @@ async def test_a_reader_that_the_drain_ends_is_logged_as_ended_by_the_proxy(tmp_
 def test_unknown_server_options_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "hypercorn.toml"
     path.write_text("keep_alive_timeut = 3\n")
-    with pytest.raises(SettingsError, match="keep_alive_timeut: unknown key"):
+    with pytest.raises(
+        SettingsError, match='toml:1: keep_alive_timeut: unknown key, did you mean "keep_alive_timeout"'
+    ):
         load_server_config(None, path)
     path.write_text('readiness_delay = "5 s"\n')
     with pytest.raises(SettingsError, match="readiness_delay: must be a number of seconds"):
         load_server_config(None, path)
     path.write_text("workers = 0\n")
-    with pytest.raises(SettingsError, match="workers: must be 1 or more"):
+    with pytest.raises(SettingsError, match="workers: must be a whole number, 1 or more"):
         load_server_config(None, path)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_server_config(None, tmp_path / "absent.toml")

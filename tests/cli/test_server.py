@@ -8,11 +8,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from proxy.cli.server import inherited_sockets
+from proxy.cli.serve import check_binds
+from proxy.cli.server import inherited_sockets, load_server_config
 from proxy.errors import SettingsError
+from proxy.settings import load_settings
 from tests.cli.processes import ROOT, read_until
 from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
@@ -83,3 +86,38 @@ async def test_public_keys_are_rejected_on_a_reachable_inherited_socket() -> Non
             assert re.search(r"default keys are known to everybody and rejected on 0\.0\.0\.0:", said)
             async with asyncio.timeout(PATIENCE):
                 assert await service.wait() == 2
+
+
+@pytest.mark.parametrize("bind", ["5002", "localhost", "http://127.0.0.1:5002", ":5002", "127.0.0.1:http"])
+def test_what_is_not_an_address_is_reported_before_the_public_keys(bind: str) -> None:
+    settings = load_settings(ROOT / "config/proxy.toml", {})
+    with pytest.raises(SettingsError, match="must be HOST:PORT"):
+        check_binds(settings, [bind])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("bind = 5002", "bind: must be an address"),
+        ("bind = []", "bind: must be an address"),
+        ("bind = [5002]", "bind: must be an address"),
+        ('backlog = "x"', "backlog: must be a whole number, 1 or more"),
+        ("backlog = 1.5", "backlog: must be a whole number, 1 or more"),
+        ("workers = true", "workers: must be a whole number, 1 or more"),
+        ('graceful_timeout = "25"', "graceful_timeout: must be a number of seconds, 0 or more"),
+        ("keep_alive_timeout = -1", "keep_alive_timeout: must be a number of seconds, 0 or more"),
+        ("readiness_delay = inf", "readiness_delay: must be a number of seconds, 0 or more"),
+        ("websocket_ping_interval = 0", "websocket_ping_interval: must be a number of seconds, more than 0"),
+        ("certfile = 1", "certfile: must be a string"),
+        ('include_server_header = "false"', "include_server_header: must be true or false"),
+    ],
+)
+def test_a_wrong_value_of_the_server_is_reported_with_its_line(
+    line: str, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "hypercorn.toml"
+    path.write_text(f"# 服务器\n{line}\n", encoding="utf-8-sig")
+    with pytest.raises(SettingsError) as caught:
+        load_server_config(None, path)
+    (message,) = caught.value.problems
+    assert message.startswith(f"{path}:2: {problem}")

@@ -68,8 +68,8 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(problems: Pr
         ("[upstreams]\nchat = 'https://x'", "x.toml:2: upstreams.chat: must be a table"),
         (
             "[access.keys]\nname = 'a'",
-            "x.toml:1: access.keys: must be an array; write an array of tables with double brackets, "
-            "such as [[access.keys]]",
+            "x.toml:1: access.keys: must be an array: put it in square brackets; the header of an array of "
+            "tables has double ones, such as [[access.keys]]",
         ),
         ("routes = []", "x.toml:1: routes: must be a table"),
         ("[credentials]\na = 1", "x.toml:2: credentials.a: must be a table"),

@@ -74,18 +74,30 @@ async def _from_outside(options: argparse.Namespace, report: Report) -> int:
             report.add(Finding("base_url_has_endpoint", "url", values))
             return EXIT_FAILED
     key = _key(options)
-    try:
-        headers = {"authorization": f"Bearer {key}"}
-        values = {"base_url": base_url, "headers": headers, "ca_file": options.ca_file}
-        section = Upstream.model_validate(values)
-    except ValueError:
-        raise SettingsError(
-            "--url: must be an http:// or https:// URL with a host, without a query or a password; the key "
-            "must be one line, and --ca-file a file with certificates in PEM form"
-        ) from None
+    section = _upstream(base_url, key, options.ca_file)
     async for finding in walk_address("url", section, key, _plan(options, report)):
         report.add(finding)
     return EXIT_FAILED if has_failed(report.findings) else 0
+
+
+def _upstream(base_url: str, key: str, ca_file: Path | None) -> Upstream:
+    """Return the address as an upstream; the first option that is not valid is reported by its own name."""
+    values: dict[str, object] = {}
+    for name, value, words in (
+        (
+            "base_url",
+            base_url,
+            "--url: must be an http:// or https:// URL with a host, without a query or a password",
+        ),
+        ("headers", {"authorization": f"Bearer {key}"}, "--key: must be one line of ASCII characters"),
+        ("ca_file", ca_file, "--ca-file: must be a readable file with certificates in PEM form"),
+    ):
+        values[name] = value
+        try:
+            Upstream.model_validate(values)
+        except ValueError:
+            raise SettingsError(words) from None
+    return Upstream.model_validate(values)
 
 
 def _key(options: argparse.Namespace) -> str:

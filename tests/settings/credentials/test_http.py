@@ -247,8 +247,8 @@ def test_a_token_is_sent_in_a_header_or_the_query(
         ),
         (
             RECIPE + 'expires = { path = "a", as = "jwt" }',
-            "3 expires: must be an array; "
-            "write an array of tables with double brackets, such as [[access.keys]]",
+            "3 expires: must be an array: put it in square brackets; the header of an array of tables has "
+            "double ones, such as [[access.keys]]",
         ),
         (
             RECIPE + 'expires = [{ path = "a", as = "s" }]',
