@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         # The transport.
         self._upgraded: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[], None] | None = None
-        self._closing = self._lost = self._eof = self._ends_idle = False
+        self._closing = self._lost = self._eof = self._probed = self._ends_idle = False
         self._reason: DisconnectReason = ""
         self._lingered = -1
         self._linger_until = 0.0
@@ -159,7 +159,8 @@ class Connection(asyncio.Protocol):
         incoming = self._reader.incoming
         if incoming is not None and not incoming.body_complete:
             return False  # Half a request: nobody waits for a response to it.
-        self._probe()
+        if not self._probed:
+            self._probe()
         return self._transport.can_write_eof()  # TLS connections have no half-closed state.
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -227,7 +228,8 @@ class Connection(asyncio.Protocol):
     @property
     def is_last(self) -> bool:
         """Whether the connection is closed after the response that begins now."""
-        return self.owner.draining or self._eof or self._reader.requests >= self.limits.requests
+        ends = self._eof and not self._pipeline and self._rejection is None
+        return ends or self.owner.draining or self._reader.requests >= self.limits.requests
 
     def write(self, data: bytes) -> None:
         """Write bytes to the transport, unless the connection is lost."""
@@ -450,8 +452,7 @@ class Connection(asyncio.Protocol):
         state = tcp.state(self._socket)
         if state == tcp.CLOSE:
             self.abort(GONE)
-        elif state == tcp.CLOSE_WAIT and not self._eof:
-            self._eof = True
+        elif state == tcp.CLOSE_WAIT and not self._probed:
             self._probe()
 
     def _probe(self) -> None:
@@ -464,6 +465,7 @@ class Connection(asyncio.Protocol):
         cycle = self._cycle
         if cycle is None or self._lost:
             return
+        self._probed = True
         if cycle.is_chunked and not cycle.complete:
             self.write(b"0")
         elif not cycle.started and not cycle.is_http_1_0:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proxy.server.http1 import Connection
 
 _METHOD: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
+_OPTIONAL_WHITESPACE: Final = b" \t"
+"""It may surround the value of a header (RFC 9110 5.5); llhttp removes it only before the value."""
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -46,6 +48,7 @@ class RequestReader:
         self._headers: Headers = []
         self._head_size = 0
         self._overhead = 0
+        self._since_body = 0
         self._reading_head = True
         self._resuming = self._skips_body = False
         self._websocket: Scope | None = None
@@ -63,6 +66,7 @@ class RequestReader:
             self.head_bytes += len(data)
         else:
             self._overhead += len(data)
+        self._since_body += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -78,7 +82,9 @@ class RequestReader:
         self._overhead += max(0, self.head_bytes - self._head_size)  # Bytes that arrived with the head.
         self.head_bytes = 0
         spare = CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self.body_received
-        if self.incoming is not None and self._overhead - self.body_received > spare:
+        # httptools copies the whole of a trailer at each piece of it: a large body allows no longer one.
+        too_much = self._overhead - self.body_received > spare or self._since_body > CHUNK_OVERHEAD_BYTES
+        if self.incoming is not None and too_much:
             return RequestRejected(HTTPStatus.BAD_REQUEST, "the body has too much framing")
         return None
 
@@ -89,8 +95,10 @@ class RequestReader:
         if self._resuming:
             return
         self._target, self._target_bytes, self._headers = [], 0, []
-        self._reading_head = True
         self._overhead = self.body_received = 0
+        if not self.head_bytes:
+            # It begins behind an earlier request, and llhttp does not say where.
+            self.head_bytes, self.head_since = 1, self._connection.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Add a piece of the request target."""
@@ -104,7 +112,7 @@ class RequestReader:
             RequestRejected: 431, too many header lines.
         """
         if self._reading_head and not self._resuming:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.rstrip(_OPTIONAL_WHITESPACE)))
             if len(self._headers) > self._limits.headers:
                 raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header lines")
 
@@ -117,6 +125,7 @@ class RequestReader:
         if self._resuming:
             return
         self._reading_head = False
+        self._since_body = 0
         self.requests += 1
         connection, parser, headers = self._connection, self._parser, self._headers
         target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
@@ -146,6 +155,7 @@ class RequestReader:
     def on_body(self, body: bytes) -> None:
         """Pass bytes of the body to the request."""
         self.body_received += len(body)
+        self._since_body = 0
         if self.incoming is not None:
             self.incoming.feed(body)
 
@@ -153,7 +163,9 @@ class RequestReader:
         """Mark the body of the request as complete."""
         if self._skips_body:
             self._skips_body = False  # httptools skips the body of every request with an upgrade.
-        elif self.incoming is not None:
+            return
+        self._reading_head, self.head_bytes = True, 0
+        if self.incoming is not None:
             self.incoming.feed_end()
             self.incoming = None
 
@@ -178,7 +190,6 @@ class RequestReader:
         """
         self._parser = httptools.HttpRequestParser(self)
         if self.incoming is None:
-            self._reading_head, self.head_bytes = True, 0
             return
         framing = [pair for pair in self._headers if pair[0] in _FRAMING]
         self._resuming = True

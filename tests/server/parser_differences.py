@@ -246,6 +246,13 @@ DIFFERENCES: Final = (
     ),
     Difference(
         _BOTH,
+        "Neither limits a long trailer behind a large body; we do, because our parser copies it repeatedly.",
+        (
+            "refused: an endless trailer behind a large body",
+        ),
+    ),
+    Difference(
+        _BOTH,
         "Neither counts header lines; we allow 200.",
         (
             "refused: too many headers",

@@ -1,6 +1,7 @@
 """Connections: callers that leave, and the end of the server."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,30 @@ async def test_a_half_closed_caller_still_gets_its_whole_response(
         caller.writer.close()
     body = answer.partition(b"\r\n\r\n")[2]
     assert body in {b"abcdef", b"3\r\nabc\r\n03\r\ndef\r\n0\r\n\r\n", b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"}
+
+
+@pytest.mark.parametrize("end", [GET, b"GET /a\r\n\r\n"])
+async def test_a_half_closed_caller_gets_a_response_to_each_pipelined_request(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    probed = asyncio.Event()
+    probe = Connection._probe
+
+    def watched(connection: Connection) -> None:
+        probe(connection)
+        probed.set()
+
+    monkeypatch.setattr(Connection, "_probe", watched)
+
+    async def slow(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await probed.wait()  # the server knows that the caller sends no more
+        await send(start(200, (b"content-length", b"1")))
+        await send(part(b"x", more=False))
+
+    async with served(slow) as server:
+        answer = await server.talk(GET + GET + end, end=True)
+    assert re.findall(rb"HTTP/1\.1 ([^1]\d\d) ", answer) == [b"200", b"200", b"200" if end == GET else b"505"]
 
 
 async def test_connections_that_callers_close_are_freed_at_once() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from proxy.server import http1, serve
 from proxy.server.http1 import Connection
 from proxy.server.limits import ConnectionLimits
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.server.conftest import Caller, Echo, Message, served
 from tests.server.raw import GET, HOST, bodies, head, part, refusal, start
 from tests.waiting import delay
@@ -82,6 +84,19 @@ FAST = ConnectionLimits(
 async def test_a_slow_head_is_408() -> None:
     async with served(Echo(), FAST) as server:
         assert refusal(await server.talk(b"GET / HTTP/1.1\r\nHost:")) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("between", [b"", b"GET"])
+async def test_a_slow_head_behind_another_request_is_408(between: bytes) -> None:
+    limits = replace(FAST, idle_seconds=PATIENCE)
+    async with served(Echo(), limits) as server:
+        caller = await server.connect()
+        caller.writer.write(GET + between)
+        await caller.head()
+        assert await caller.exactly(len(b"GET /a|")) == b"GET /a|"
+        caller.writer.write(b"GET / HTTP/1.1\r\nHost:"[len(between) :])
+        assert refusal(await caller.rest()) == (408, "request_timeout")
+        caller.writer.close()
 
 
 async def test_a_slow_head_is_408_even_while_bytes_arrive() -> None:

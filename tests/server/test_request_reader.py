@@ -97,6 +97,26 @@ def every_method() -> Iterator[bytes]:
     yield from (b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND")
 
 
+async def test_a_pipelined_head_is_measured_without_the_body_before_it() -> None:
+    body = b"b" * 80_000
+    first = head(HOST, b"Content-Length: %d" % len(body)) + body
+    async with served(Echo()) as server:
+        caller = await server.connect()
+        caller.writer.write(first + LAST[:10])
+        await caller.head()
+        caller.writer.write(LAST[10:])
+        assert (await caller.rest()).endswith(b"GET /z|")
+        caller.writer.close()
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t", b" \t "])
+async def test_whitespace_around_a_value_is_not_part_of_it(space: bytes) -> None:
+    app = Echo()
+    async with served(app) as server:
+        await server.talk(head(b"Host:" + space + b"x" + space, b"Connection: close", first=LAST[:15]))
+    assert app.seen[0][0]["headers"][0] == (b"host", b"x")
+
+
 async def test_methods_of_the_standard_reach_the_application() -> None:
     async with served(Echo()) as server:
         for method in every_method():
@@ -173,6 +193,10 @@ REFUSED = {
     ),
     "endless trailers": (
         head(HOST, b"Transfer-Encoding: chunked") + b"1\r\nb\r\n0\r\n" + b"X: a\r\n" * 10_000, 400
+    ),
+    "an endless trailer behind a large body": (
+        head(HOST, b"Transfer-Encoding: chunked") + b"10000\r\n" + b"b" * 65_536 + b"\r\n0\r\nX: "
+        + b"a" * 700_000, 400
     ),
     "an old WebSocket": (
         head(HOST, b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: a",
