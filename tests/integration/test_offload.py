@@ -28,7 +28,9 @@ CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
 ASKED = "/internal/credential"
 SECRET = "offload-secret-of-the-tests"
-OFFLOAD = f'[offload]\nsecret = "{SECRET}"\nupstreams = ["chat", "embed"]\ncache_seconds = 2'
+OFFLOAD = f'[offload]\nsecret = "{SECRET}"\nupstreams = ["chat", "embed"]\ncache_seconds = 60'
+SHORT = OFFLOAD.replace("60", "2")
+"""For tests that wait until nginx asks again."""
 
 
 @asynccontextmanager
@@ -199,7 +201,7 @@ async def test_a_revoked_token_is_replaced_behind_nginx(
 async def test_a_removed_key_is_rejected_within_the_cache_time(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with (
         raw_upstream(says()) as upstream,
-        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        run_proxy(upstream.url, more=SHORT) as proxy,
         nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
         caller_through(nginx) as caller,
     ):
@@ -219,7 +221,7 @@ async def test_the_cached_response_is_used_while_the_proxy_is_unavailable(
 ) -> None:
     async with AsyncExitStack() as running, AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(raw_upstream(says()))
-        proxy = await running.enter_async_context(run_proxy(upstream.url, more=OFFLOAD))
+        proxy = await running.enter_async_context(run_proxy(upstream.url, more=SHORT))
         nginx = await stack.enter_async_context(nginx_relaying(proxy.url, upstream.url, tmp_path))
         caller = await stack.enter_async_context(caller_through(nginx))
         await ask(caller)
