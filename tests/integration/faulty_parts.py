@@ -29,10 +29,9 @@ class FaultyUpstream:
         self.revoked: dict[str, str] = {}
         """The first token of each model."""
         self.is_down = False
+        self.may_answer = asyncio.Event()
         self.sent = Counter[str]()
         self.paused = 0
-        self.expired = 0
-        """Requests with a token that had expired."""
 
     async def __call__(self, talk: Conversation) -> None:
         model = json.loads(talk.request.body)["model"]
@@ -73,6 +72,10 @@ class FaultyUpstream:
             while True:
                 await talk.chunk(EVENT)
                 await delay(TICK_SECONDS)
+
+    async def waits(self, talk: Conversation) -> None:
+        await self.may_answer.wait()
+        await self.whole(talk)
 
     async def silent(self, talk: Conversation) -> None:
         await talk.caller_left()
@@ -143,14 +146,13 @@ class FaultyUpstream:
         else:
             await talk.answer(b"{}", JSON)
 
-    async def looks_at_the_token(self, talk: Conversation) -> None:
-        expires = float(talk.request.header("authorization")[0].rpartition(" ")[2])
-        self.expired += time.time() > expires
-        await talk.answer(b"{}", JSON)
+    async def returns_the_token(self, talk: Conversation) -> None:
+        (header,) = talk.request.header("authorization")
+        await talk.answer(header.removeprefix("Bearer ").encode(), JSON)
 
 
 class FaultyIssuer:
-    """Issues tokens; the path names the credential and its fault."""
+    """Issues tokens, each the time at which it expires; the path names the credential and its fault."""
 
     def __init__(self, short_seconds: float) -> None:
         self.issued = Counter[str]()
