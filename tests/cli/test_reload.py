@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli import reload
 from proxy.cli.reload import QUIET_SECONDS, wait_until_stable
 from proxy.errors import SettingsError
-from tests.waiting import delay
+from tests.credentials.fakes import virtually
 
 PIECES = [b"[access]\n", b"keys = [\n", b'{ name = "a", key = "sk-a",\n', b'models = ["cheap"] },\n]\n']
 
 
+@virtually
 async def test_a_file_is_loaded_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
 
@@ -22,7 +22,7 @@ async def test_a_file_is_loaded_only_when_it_is_complete(tmp_path: Path) -> None
         with path.open("wb", buffering=0) as file:
             for piece in PIECES:
                 file.write(piece)
-                await delay(QUIET_SECONDS / 2)
+                await asyncio.sleep(QUIET_SECONDS / 2)
 
     path.write_bytes(b"")
     async with asyncio.TaskGroup() as group:
@@ -32,6 +32,7 @@ async def test_a_file_is_loaded_only_when_it_is_complete(tmp_path: Path) -> None
     assert path.read_bytes() == b"".join(PIECES)
 
 
+@virtually
 async def test_a_file_that_was_renamed_into_place_is_loaded_at_once(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
     path.write_bytes(b"".join(PIECES))
@@ -41,18 +42,16 @@ async def test_a_file_that_was_renamed_into_place_is_loaded_at_once(tmp_path: Pa
         await wait_until_stable(path)
 
 
-async def test_a_file_that_keeps_changing_is_rejected_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@virtually
+async def test_a_file_that_keeps_changing_is_rejected_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
     path.write_bytes(b"")
-    monkeypatch.setattr(reload, "UNSTABLE_SECONDS", 2.0)
 
     async def write_on() -> None:
         while True:
             with path.open("ab") as file:
                 file.write(b"# more\n")
-            await delay(0.05)
+            await asyncio.sleep(QUIET_SECONDS / 10)
 
     async with asyncio.TaskGroup() as group:
         writer = group.create_task(write_on())
