@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
@@ -361,13 +362,11 @@ async def test_the_share_of_a_failing_upstream_goes_to_the_others(run_proxy: Run
 
 
 async def test_a_refused_connection_is_retried(run_proxy: RunProxy) -> None:
-    async with raw_upstream(says("200 OK")) as later:
-        port = int(later.url.rpartition(":")[2])
     options = "retries = { attempts = 5 }"
 
     async def come_up() -> None:
         await asyncio.wait_for(seen.wait(), PATIENCE)
-        server = await asyncio.start_server(answer, "127.0.0.1", port)
+        server = await asyncio.start_server(answer, sock=bound)
         async with server:
             await done.wait()
 
@@ -378,7 +377,10 @@ async def test_a_refused_connection_is_retried(run_proxy: RunProxy) -> None:
         writer.close()
 
     seen, done = asyncio.Event(), asyncio.Event()
-    async with asyncio.TaskGroup() as group, run_proxy(f"http://127.0.0.1:{port}", options=options) as proxy:
+    bound = socket.socket()  # refuses connections until it listens
+    bound.bind(("127.0.0.1", 0))
+    url = "http://{}:{}".format(*bound.getsockname())
+    async with asyncio.TaskGroup() as group, run_proxy(url, options=options) as proxy:
         group.create_task(come_up())
         asking = group.create_task(ask(proxy))
         await until(lambda: any(line["event"] == "attempt_failed" for line in proxy.lines))
