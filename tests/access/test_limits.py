@@ -11,6 +11,7 @@ from limits import RateLimitItem
 from proxy.access.counting import Counting
 from tests.conftest import RunProxy
 from tests.loopback import until
+from tests.pace import PATIENCE
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
@@ -236,6 +237,7 @@ async def test_a_key_has_a_token_budget_per_period(run_proxy: RunProxy, body: by
 async def test_callers_are_counted_in_redis_if_configured(run_proxy: RunProxy, tmp_path: Path) -> None:
     async with redis_server(tmp_path) as redis, raw_upstream(ok) as upstream:
         shared = f'[shared]\nredis_url = "{redis.url}"\nencryption_key = "{"0" * 64}"\n'
+        shared += f"redis_timeout = {PATIENCE}\n"
         more = LIMITED + shared
         statuses = []
         for _ in range(2):  # two processes, one after the other; the second continues the count

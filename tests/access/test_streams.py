@@ -23,7 +23,7 @@ async def two_processes(
     server: RedisServer, lease: float = LEASE_SECONDS
 ) -> AsyncIterator[tuple[StreamCounts, StreamCounts]]:
     """Open the counters of two processes."""
-    settings = Shared(redis_url=Secret(server.url), encryption_key=Secret("0" * 64))
+    settings = Shared(redis_url=Secret(server.url), encryption_key=Secret("0" * 64), redis_timeout=paced(5.0))
     async with AsyncExitStack() as stack:
         connections = [RedisConnection(settings) for _ in range(2)]
         for redis in connections:

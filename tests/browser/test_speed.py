@@ -24,7 +24,7 @@ from tests.browser.watch import Watch
 from tests.chat.conftest import KEY as ENCRYPTION_KEY
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.loopback import serve_on_loopback, until
-from tests.pace import paced
+from tests.pace import PATIENCE, paced
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
 
@@ -151,6 +151,7 @@ async def test_the_first_paragraph_is_shown_soon_after_the_models_first_sentence
         if where == "redis":
             redis = await stack.enter_async_context(redis_server(tmp_path))
             shared = f'[shared]\nredis_url = "{redis.url}"\nencryption_key = "{ENCRYPTION_KEY}"\n'
+            shared += f"redis_timeout = {PATIENCE}\n"
         speaker = await stack.enter_async_context(speaking(browser, tmp_path, shared))
         page = await speaker.stage.open()
         await store(speaker.chat, await page.page.evaluate(OWN_CHANNEL))

@@ -162,7 +162,7 @@ async def test_a_restart_of_redis_loses_duplicates_and_reorders_nothing(
 
     async def publish(broker: Broker) -> None:
         for number in range(count):
-            await broker.publish("c", Event(number))
+            await broker.publish("c", Event(number), retry_seconds=PATIENCE)
             if number in {100, 250}:
                 await durable.stop()
                 restarting.append(group.create_task(durable.start()))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cli.processes import read_until, running
 from tests.loopback import until
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.raw_caller import raw_caller
 
 CALLS = 2000
@@ -41,7 +41,7 @@ async def test_two_thousand_callers_in_a_row_are_served_with_few_descriptors() -
         await call(port)
         before = descriptors(service.pid)
         assert {await call(port) for _ in range(CALLS)} == {b"HTTP/1.1 200 OK\r\n"}
-        await until(lambda: descriptors(service.pid) <= before, seconds=5)
+        await until(lambda: descriptors(service.pid) <= before, seconds=paced(5.0))
 
 
 async def test_a_service_without_descriptors_keeps_its_streams_and_recovers() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from proxy.server import http1
 from proxy.server.http1 import Connection
 from tests.loopback import until
-from tests.pace import paced
+from tests.pace import PATIENCE, paced
 from tests.server.conftest import Echo, Message, served
 from tests.server.raw import GET, LAST, part, start
 
@@ -171,7 +172,10 @@ async def test_a_drain_closes_idle_connections_and_lets_requests_end() -> None:
             await server.connect()
 
 
-async def test_a_connection_that_was_opened_just_before_a_drain_is_served() -> None:
+async def test_a_connection_that_was_opened_just_before_a_drain_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "FIRST_REQUEST_SECONDS", PATIENCE)
     async with served(Echo(), graceful=30) as server:
         callers = new, silent, idle = [await server.connect() for _ in range(3)]
         for caller in (idle, idle):
@@ -181,6 +185,7 @@ async def test_a_connection_that_was_opened_just_before_a_drain_is_served() -> N
         assert await idle.rest() == b""
         new.writer.write(GET)
         assert (await new.rest()).endswith(b"GET /a|")
+        monkeypatch.setattr(http1, "FIRST_REQUEST_SECONDS", 0.0)
         assert await silent.rest() == b""
         for caller in callers:
             caller.writer.close()
