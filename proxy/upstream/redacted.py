@@ -12,12 +12,11 @@ from typing import Final
 
 from proxy.credentials import Token
 from proxy.errors import BadResponse, InvalidResponse
-from proxy.wire.headers import Headers
+from proxy.wire.headers import Headers, content_coding
 from proxy.wire.redaction import Expansion, Redactor
 
 TOKENS_REMEMBERED: Final = 3
 """A replaced token is valid for a while, so an upstream may quote one of the last tokens."""
-_NOT_CODED: Final = frozenset({b"", b"identity"})
 _SECRET_NAME: Final = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE)
 
 
@@ -44,13 +43,9 @@ class SentSecrets:
 
 def without_coding(headers: Headers) -> Headers:
     """Return the headers of a body after it has been decompressed."""
-    if _coding(headers) in _NOT_CODED:
+    if not content_coding(headers):
         return headers
     return [pair for pair in headers if pair[0].lower() not in {b"content-encoding", b"content-length"}]
-
-
-def _coding(headers: Headers) -> bytes:
-    return b",".join(value for name, value in headers if name.lower() == b"content-encoding").strip().lower()
 
 
 class RedactedBody:
@@ -66,9 +61,9 @@ class RedactedBody:
         self._read = read
         self._stream = redactor.stream()
         self._ended = False
-        coding = _coding(headers)
+        coding = content_coding(headers)
         self._expansion = Expansion.of(coding)
-        self._is_readable = self._expansion is not None or coding in _NOT_CODED
+        self._is_readable = self._expansion is not None or not coding
 
     async def read(self) -> bytes:
         """Return the next bytes, without secrets; nothing at the end.

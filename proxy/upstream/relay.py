@@ -25,7 +25,7 @@ from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
 from proxy.wire.event_stream import HEARTBEAT, EventFramer, is_event_stream
-from proxy.wire.headers import Headers, find_header, response_headers
+from proxy.wire.headers import Headers, content_coding, find_header, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.stream_errors import ERROR_WORD, find_error_code
 from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
@@ -120,10 +120,7 @@ class Attempt(msgspec.Struct, frozen=True):
             return self._whole(response.status, headers, first)
         length = find_header(upstream_headers, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
-        compressed = (
-            find_header(upstream_headers, b"content-encoding") or b"identity"
-        ).lower() != b"identity"
-        watched = is_events and response.status == HTTPStatus.OK and not compressed
+        watched = is_events and response.status == HTTPStatus.OK and not content_coding(upstream_headers)
         is_head = self.request.method == "HEAD"  # Its response has no body.
         if watched and not first and self._requires_end_marker and not is_head:
             raise InvalidResponse("an event stream without an event")

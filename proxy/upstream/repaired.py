@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, begins_like_events, holds_event
-from proxy.wire.headers import Headers, find_header, media_type
+from proxy.wire.headers import Headers, content_coding, find_header, media_type
 from proxy.wire.repairs import Call, EmbeddedError, Repairs, StreamRepairer, repair_response
 from proxy.wire.repairs.conversions import (
     ANSWER_TO_STREAM,
@@ -54,10 +54,9 @@ class ResponseRepairs:
 
     def beginning(self, method: str, status: int, headers: Headers) -> "ResponsePrefix | None":
         """Return a buffer for the start of the response; None if no repair applies to it."""
-        compressed = (find_header(headers, b"content-encoding") or b"identity").lower() != b"identity"
         known = self._call.shape is not None
         is_success = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
-        if not self or compressed or not is_success or method in {"HEAD", "OPTIONS"}:
+        if not self or content_coding(headers) or not is_success or method in {"HEAD", "OPTIONS"}:
             return None
         return ResponsePrefix(self._repairs, self._call, find_header(headers, b"content-type"))
 

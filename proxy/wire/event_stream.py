@@ -33,6 +33,8 @@ _FIELD_BYTES_MAX: Final = max(map(len, _FIELDS))
 _BLANK_BYTES_MAX: Final = 4096
 # Only the last pieces are kept, and searched once, at the end of the stream.
 _RECENT_PIECES: Final = 8
+LARGE_PIECE_BYTES: Final = 512 * 1024
+"""A piece of this size holds a large event, such as an image. Of several, only the last one is kept."""
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -47,6 +49,8 @@ class EventFramer:
         self._max_event_bytes = max_event_bytes
         self._tail = bytearray()
         self._recent: deque[bytes] = deque(maxlen=_RECENT_PIECES)
+        self._is_marked: bool | None = False
+        """The last value of `marked`; None if there are newer events."""
         self.events = 0
         """The number of whole blocks so far, including comments."""
         self.cut = False
@@ -106,13 +110,21 @@ class EventFramer:
     @property
     def marked(self) -> bool:
         """Whether the end marker was among the last events."""
-        recent = self.recent
-        marker = recent.rfind(END_MARKER)
-        return marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker))
+        if self._is_marked is None:
+            recent = self.recent
+            marker = recent.rfind(END_MARKER)
+            self._is_marked = marker >= 0 and bool(
+                _BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker)
+            )
+        return self._is_marked
 
     def _count(self, whole: bytes) -> bytes:
         self.events += len(EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")
+        if len(whole) > LARGE_PIECE_BYTES:
+            small = [piece for piece in self._recent if len(piece) <= LARGE_PIECE_BYTES]
+            self._recent = deque(small, maxlen=_RECENT_PIECES)
         self._recent.append(whole)
+        self._is_marked = None
         return whole
 
 

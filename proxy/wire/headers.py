@@ -115,6 +115,7 @@ _HEADERS_WITH_URLS: Final = frozenset(
 _URI_REFERENCE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """No spaces, quotes, angle brackets or backslashes."""
 _ODD_SEGMENT: Final = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|//|%2f|%5c", re.IGNORECASE)
+_NO_CODING: Final = frozenset({b"", b"identity"})
 _LINK_TARGET: Final = re.compile(rb"<([^<>]*)>")
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -170,6 +171,13 @@ def with_hyphens(name: bytes) -> bytes:
 def media_type(content_type: bytes | None) -> bytes:
     """Return the media type without parameters, in lower case, such as `text/event-stream`."""
     return (content_type or b"").partition(b";")[0].strip().lower()
+
+
+def content_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the codings of a body in lower case, from all Content-Encoding headers; empty if it has none."""
+    values = [value for name, value in headers if name.lower() == b"content-encoding"]
+    codings = [coding.strip().lower() for value in values for coding in value.split(b",")]
+    return b"" if _NO_CODING.issuperset(codings) else b",".join(codings)
 
 
 def is_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> bool:

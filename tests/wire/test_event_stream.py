@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import Aborted
 from proxy.wire.error_envelope import error_event
-from proxy.wire.event_stream import EventFramer, begins_like_events
+from proxy.wire.event_stream import LARGE_PIECE_BYTES, EventFramer, begins_like_events
 
 CAP = 1 << 20
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
@@ -127,6 +127,18 @@ def test_an_event_over_the_limit_is_detected_and_the_ones_before_it_are_returned
     assert not framer.too_large
     assert framer.feed(b"0123456789") == b""
     assert framer.too_large
+
+
+def test_of_several_large_events_only_the_last_is_kept() -> None:
+    framer = EventFramer(1 << 24)
+    large = b"data: " + b"x" * LARGE_PIECE_BYTES + b"\n\n"
+    for event in (b'data: {"finish_reason": "stop"}\n\n', large, large, large, b"data: 1\n\n"):
+        assert framer.feed(event) == event
+    assert framer.recent == b'data: {"finish_reason": "stop"}\n\n' + large + b"data: 1\n\n"
+    assert framer.finished
+    assert not framer.marked
+    framer.feed(b"data: [DONE]\n\n")
+    assert framer.marked
 
 
 def test_one_byte_at_a_time_takes_linear_time() -> None:

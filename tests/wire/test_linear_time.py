@@ -130,6 +130,17 @@ def test_a_large_event_in_small_pieces(before: bytes) -> None:
     assert_linear(run, [b"x"], before=before, limit=8 * MIB, memory=4)
 
 
+def test_large_events_of_a_stream_with_heartbeats() -> None:
+    def run(event: bytes) -> None:
+        framer = EventFramer(16 * MIB)
+        for _ in range(4):
+            for chunk in chunks(event, 4 * KIB):
+                framer.feed(chunk)
+                assert not framer.marked
+
+    assert_linear(run, [b"x"], before=b"data: ", after=b"\n\n", limit=2 * MIB, memory=5)
+
+
 @pytest.mark.parametrize("before", [b"", b'{"error":', b'{"usage":{"prompt_tokens":1,"a":'])
 def test_the_end_of_a_response(before: bytes) -> None:
     def run(body: bytes) -> None:
