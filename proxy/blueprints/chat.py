@@ -31,6 +31,7 @@ from proxy.blueprints.chat_session import PATH, visitor_session
 from proxy.blueprints.exchange import current_request
 from proxy.chat.broker import BrokerClosed
 from proxy.chat.dialogues import clean_prompt
+from proxy.chat.event import parse_id
 from proxy.chat.page_files import PageFile
 from proxy.errors import ProxyError
 from proxy.redis_connection import StoreUnavailable
@@ -178,9 +179,13 @@ async def page_file(name: str) -> Response:
 
 
 def _after() -> str | None:
-    """Return the reader's last event id: reconnecting browsers send a header, reloaded pages a parameter."""
+    """Return the reader's last event id: reconnecting browsers send a header, reloaded pages a parameter.
+
+    The header may have the id of an event of another program. That names no position; the parameter may.
+    """
     request = current_request()
-    return request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or None
+    given = (request.headers.get("Last-Event-ID"), request.args.get("last_event_id"))
+    return next((event_id for event_id in given if parse_id(event_id) is not None), None)
 
 
 def _file(file: PageFile | None) -> Response:

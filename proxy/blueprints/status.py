@@ -191,8 +191,9 @@ async def _read_key(request: QuartRequest) -> bytes:
     body = await request.body.read(_FORM_BYTES_MAX)
     if len(body) > _FORM_BYTES_MAX:
         raise BodyTooLarge(_FORM_BYTES_MAX)
-    fields = parse_qs(body, keep_blank_values=True)
-    return fields.get(b"key", [b""])[0].strip()
+    # `parse_qs` reads bytes as ASCII only, and somebody may type another key.
+    fields = parse_qs(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    return fields.get("key", [""])[0].encode("latin-1").strip()
 
 
 def _ask_for_key(request: QuartRequest) -> Response:

@@ -7,7 +7,7 @@ they are private. A turn is sealed for its channel and cannot be moved to anothe
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +19,8 @@ TURNS_SECONDS: Final = 3600.0
 """Time after its last turn until a conversation is deleted."""
 CONVERSATIONS_MAX: Final = 10_000
 """Maximum number of conversations in memory. The one with the oldest last turn is deleted first."""
+TOTAL_CHARS: Final = 64 << 20
+"""Maximum length of all conversations in memory. The one with the oldest last turn is deleted first."""
 
 UNREADABLE: Final = "encrypted with an unknown key, or written by another program"
 """Why an entry cannot be read, for the log."""
@@ -69,6 +71,7 @@ class MemoryConversation:
         kept: Turns of a channel to keep; 0 for none.
         expire: Seconds after its last turn until a conversation is deleted.
         limit: Conversations to keep.
+        total: Characters of all conversations to keep.
         clock: Monotonic seconds.
     """
 
@@ -78,11 +81,14 @@ class MemoryConversation:
         *,
         expire: float = TURNS_SECONDS,
         limit: int = CONVERSATIONS_MAX,
+        total: int = TOTAL_CHARS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
         self._expire = expire
         self._limit = limit
+        self._total = total
+        self._chars = 0
         self._clock = clock
         self._turns: OrderedDict[str, tuple[tuple[Turn, ...], float]] = OrderedDict()
 
@@ -93,28 +99,38 @@ class MemoryConversation:
 
     async def append(self, channel: str, turn: Turn) -> None:
         """Add a turn."""
-        if self._kept:
-            turns = (*await self.turns(channel), turn)[-self._kept :]
-            self._turns[channel] = (turns, self._clock() + self._expire)
-            self._turns.move_to_end(channel)
-            if len(self._turns) > self._limit:
-                self._turns.popitem(last=False)
+        self._store(channel, (*await self.turns(channel), turn))
 
     async def replace_last(self, channel: str, turn: Turn) -> None:
         """Replace the last turn."""
-        if channel in self._turns:
-            turns, until = self._turns[channel]
-            self._turns[channel] = (turns[:-1], until)
-        await self.append(channel, turn)
+        self._store(channel, (*(await self.turns(channel))[:-1], turn))
 
     async def clear(self, channel: str) -> None:
         """Delete all turns."""
-        self._turns.pop(channel, None)
+        self._drop(channel)
+
+    def _store(self, channel: str, turns: Sequence[Turn]) -> None:
+        if not self._kept:
+            return
+        self._drop(channel)
+        kept = tuple(turns[-self._kept :])
+        self._turns[channel] = (kept, self._clock() + self._expire)
+        self._chars += _count_chars(kept)
+        while (len(self._turns) > self._limit or self._chars > self._total) and len(self._turns) > 1:
+            self._drop(next(iter(self._turns)))
+
+    def _drop(self, channel: str) -> None:
+        turns, _ = self._turns.pop(channel, ((), 0.0))
+        self._chars -= _count_chars(turns)
 
     def _expire_old(self) -> None:
         now = self._clock()
         while self._turns and next(iter(self._turns.values()))[1] <= now:
-            self._turns.popitem(last=False)
+            self._drop(next(iter(self._turns)))
+
+
+def _count_chars(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.prompt) + len(turn.answer) for turn in turns)
 
 
 class RedisConversation:

@@ -20,8 +20,8 @@ from proxy.telemetry import get_logger
 LISTED_MAX: Final = 200
 """Maximum number of conversations of a visitor. The one with the oldest last question is no longer listed."""
 TITLE_CHARS_MAX: Final = 80
-_MILLISECONDS_MAX: Final = 1 << 53
-"""Larger numbers are not whole in JavaScript."""
+_MILLISECONDS_MAX: Final = 8_640_000_000_000_000
+"""JavaScript has no later dates: https://tc39.es/ecma262/#sec-time-values-and-time-range."""
 
 _NOTE: Final = """
 local time = redis.call('time')

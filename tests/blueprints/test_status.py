@@ -168,6 +168,14 @@ async def test_a_wrong_key_is_logged_and_never_shown(run_proxy: RunProxy) -> Non
         assert STATUS_KEY not in str(proxy.lines)
 
 
+@pytest.mark.parametrize("key", ["%C3%A9", "%FF", "%00", "%", "é", "密码", "%ED%A0%80", "&key=x", "=", ";"])
+async def test_any_other_key_is_a_wrong_key(run_proxy: RunProxy, key: str) -> None:
+    async with run_proxy(NOWHERE, more=ON) as proxy:
+        answer, form = await sign_in(proxy, key)
+    assert answer.status == 401
+    assert 'role="alert"' in form
+
+
 async def test_a_form_that_is_too_large_is_rejected(run_proxy: RunProxy) -> None:
     async with run_proxy(NOWHERE, more=ON) as proxy:
         assert (await sign_in(proxy, "x" * 10_000))[0].status == 413

@@ -47,6 +47,28 @@ async def test_in_memory_a_silent_conversation_is_forgotten() -> None:
     assert [await conversation.turns(channel) for channel in ("a", "b", "c")] == [[], TURNS[:1], TURNS[:1]]
 
 
+async def test_memory_is_bounded_however_long_the_turns_are() -> None:
+    now = 0.0
+    conversation = MemoryConversation(3, expire=10, total=100, clock=lambda: now)
+    for number in range(50):
+        await conversation.append(f"c{number}", Turn("问" * 10, ""))
+        await conversation.replace_last(f"c{number}", Turn("问" * 10, "答" * 10))
+    kept = [number for number in range(50) if await conversation.turns(f"c{number}")]
+    assert kept == [45, 46, 47, 48, 49]
+    await conversation.clear("c49")
+    for number in (45, 46):
+        await conversation.append(f"c{number}", Turn("", "答" * 10))
+    assert [len(await conversation.turns(f"c{number}")) for number in range(45, 50)] == [2, 2, 1, 1, 0]
+    now = 10.0  # what has expired makes room
+    assert await conversation.turns("c45") == []
+    for number in range(10):
+        await conversation.append(f"d{number}", Turn("问" * 10, ""))
+    assert all([await conversation.turns(f"d{number}") for number in range(10)])
+    await conversation.append("long", Turn("问" * 200, ""))
+    assert await conversation.turns("long") == [Turn("问" * 200, "")]
+    assert await conversation.turns("d9") == []
+
+
 async def test_no_turns_are_stored_if_the_limit_is_zero(store: RedisServer) -> None:
     async with open_redis(shared(store.url)) as (redis, _):
         settings = shared(store.url)

@@ -102,7 +102,7 @@ async def test_no_more_conversations_are_read_than_are_listed(store: RedisServer
     assert len(lines) == LISTED_MAX
 
 
-@pytest.mark.parametrize("score", ["inf", "1e300"])
+@pytest.mark.parametrize("score", ["inf", "1e300", "8640000000000001", "9007199254740992"])
 async def test_a_conversation_with_an_impossible_time_is_not_listed(store: RedisServer, score: str) -> None:
     async with open_redis(shared(store.url)) as (redis, _), processes(1, store.url) as (process,):
         for channel in "ab":

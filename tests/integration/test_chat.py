@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.typing import EventDict
 
-from tests.chat.visitor import Visitor, blocks, states, visitor
+from tests.chat.visitor import Stream, Visitor, blocks, states, visitor
 from tests.conftest import RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
 from tests.raw_upstream import Conversation, RawUpstream, Script, raw_upstream
@@ -205,6 +205,20 @@ async def test_last_event_id_of_the_header_takes_precedence(run_proxy: RunProxy)
             while heard[-1].id.encode() not in block:
                 block += await response.content.readline()
     assert b"message_event" not in block
+
+
+@pytest.mark.parametrize("header", ["5", "17", "nonsense", "1-", "-1-0", "0x1-0", "1-0, 2-0", f"{2**64}-0"])
+async def test_an_event_id_of_another_program_does_not_hide_the_parameter(
+    run_proxy: RunProxy, header: str
+) -> None:
+    async with chatting(run_proxy, ANSWER) as (someone, proxy, _):
+        async with someone.listen() as stream:
+            await someone.ask("hi")
+            heard = await stream.turn()
+        address = f"{proxy.url}/chat/stream?channel={someone.channel}&last_event_id={heard[0].id}"
+        async with someone.http.get(address, headers={"Last-Event-ID": header}) as response:
+            resumed = Stream(response)
+            assert await resumed.turn() == heard[1:]
 
 
 async def test_a_closed_tab_does_not_end_the_answer(run_proxy: RunProxy) -> None:
