@@ -103,7 +103,9 @@ def _presented_key(headers: list[tuple[bytes, bytes]]) -> bytes:
     for name, value in headers:
         if name == b"authorization":
             scheme, _, key = value.partition(b" ")
-            presented.add(key.strip() if scheme.lower() == b"bearer" else b"")
+            if scheme and scheme.lower() != b"bearer":
+                raise Unauthenticated(reason="the Authorization header does not begin with Bearer")
+            presented.add(key.strip())
         elif name in _KEY_HEADERS:
             presented.add(value.strip())
     if len(presented) != 1 or b"" in presented:

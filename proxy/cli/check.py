@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,22 @@ from proxy.cli.trial import try_credential, try_redis, try_upstream
 from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
 from proxy.settings import Logs, Settings, describe, load_settings
-from proxy.settings.access import weak_keys
+from proxy.settings.access import keys_that_match, weak_keys
 from proxy.settings.section import dotted
 from proxy.telemetry import configure_logs
 
 EXIT_FAILED: Final = 1
+_MISTAKEN_KEYS: Final = (
+    (
+        re.compile(r"""(["']).*\1"""),
+        "has quotes around it, which callers must send, too; `docker run --env-file` does not remove them",
+    ),
+    (
+        re.compile(r"\$(env:)?\w+|%\w+%"),
+        "is the name of a variable and not its value: write ${env:NAME}",
+    ),
+)
+"""Keys that are valid but probably mistakes, and what is wrong with them."""
 
 
 def check(config: Path, *, online: bool = False) -> int:
@@ -49,6 +61,9 @@ def warnings(settings: Settings) -> Iterator[str]:
             f'access.keys: the key of "{name}" has fewer than 16 characters and could be guessed; '
             "`openssl rand -hex 24` makes a better one"
         )
+    for pattern, words in _MISTAKEN_KEYS:
+        for name in keys_that_match(settings.access, pattern):
+            yield f'access.keys: the key of "{name}" {words}'
 
 
 def _count(number: int, noun: str) -> str:

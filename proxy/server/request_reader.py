@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proxy.server.http1 import Connection
 
 _METHOD: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+"""The content type and the major version of TLS's first record (RFC 8446 5.1)."""
 _OPTIONAL_WHITESPACE: Final = b" \t"
 """It may surround the value of a header (RFC 9110 5.5); llhttp removes it only before the value."""
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
@@ -214,4 +216,8 @@ def _rejection_of(error: httptools.HttpParserError, data: bytes) -> RequestRejec
         return RequestRejected(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
     if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data[:64]):
         return RequestRejected(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
+    if data.startswith(_TLS_HANDSHAKE):
+        return RequestRejected(
+            HTTPStatus.BAD_REQUEST, "the caller speaks TLS to a port that serves plain HTTP"
+        )
     return RequestRejected(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")

@@ -1,5 +1,6 @@
 """`[access]`: who may call, and with which keys; `[cors]`: which pages may call from a browser."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
@@ -84,6 +85,15 @@ def weak_keys(access: "Access") -> list[str]:
         if caller.key is not None
         and len(caller.key.reveal()) < STRONG_KEY_LENGTH
         and caller.key.reveal() not in DEFAULT_CALLER_KEYS
+    ]
+
+
+def keys_that_match(access: "Access", pattern: re.Pattern[str]) -> list[str]:
+    """Return the names of callers whose keys match as a whole."""
+    return [
+        caller.name
+        for caller in access.keys
+        if caller.key is not None and pattern.fullmatch(caller.key.reveal())
     ]
 
 

@@ -134,6 +134,24 @@ def test_a_missing_key_and_two_different_keys_get_the_same_error(
     assert json.loads(refusal(access("sk-a", "sk-b"), headers)) == SENTENCE
 
 
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ([], "no key"),
+        ([(b"authorization", b"")], "no key"),
+        ([(b"authorization", b"Bearer ")], "no key"),
+        ([(b"authorization", b"sk-a")], "the Authorization header does not begin with Bearer"),
+        ([(b"authorization", b"Basic c2s=")], "the Authorization header does not begin with Bearer"),
+        ([(b"x-api-key", b"sk-a"), (b"api-key", b"sk-b")], "two different keys"),
+        ([(b"x-api-key", b"sk-b")], "unknown key"),
+    ],
+)
+def test_the_log_says_why_a_key_was_rejected(headers: list[tuple[bytes, bytes]], reason: str) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        access("sk-a").identify(headers, HERE, HERE)
+    assert caught.value.reason == reason
+
+
 def test_the_same_key_in_two_headers_is_accepted() -> None:
     headers = [*bearer(b"sk-a"), (b"x-api-key", b"sk-a"), (b"api-key", b"sk-a")]
     assert access("sk-a").identify(headers, HERE, HERE) == Caller("caller-0")

@@ -82,6 +82,26 @@ def test_a_guessable_key_causes_a_warning(
         assert "openssl rand" in said
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("'sk-a-long-key-of-mine'", "has quotes around it"),
+        (r"\"sk-a-long-key-of-mine\"", "has quotes around it"),
+        ("$RAGFLOW_KEY_OF_COMPANY", "is the name of a variable"),
+        ("$env:RAGFLOW_KEY_OF_COMPANY", "is the name of a variable"),
+        ("%RAGFLOW_KEY_OF_COMPANY%", "is the name of a variable"),
+        ("sk-a'long'key-of-$mine%", ""),
+    ],
+)
+def test_a_key_that_is_not_the_intended_text_causes_a_warning(
+    tmp_path: Path, capsys: Printed, key: str, words: str
+) -> None:
+    assert main(["check", "--config", str(write(tmp_path, key=key))]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f'warning: access.keys: the key of "ragflow" {words}' if words else said)
+    assert bool(said) is bool(words)
+
+
 async def test_online_tries_everything(gateway: RunningGateway, capsys: Printed) -> None:
     assert await run("--online", "--config", str(ROOT / "config/proxy.toml")) == 0
     lines = capsys.readouterr().out.splitlines()[-4:]

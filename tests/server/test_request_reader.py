@@ -218,6 +218,12 @@ async def test_ambiguous_requests_are_rejected_in_the_envelope(name: str) -> Non
     assert app.seen == []
 
 
+async def test_a_tls_handshake_is_named() -> None:
+    async with served(Echo()) as server:
+        answer = await server.talk(REFUSED["TLS"][0])
+    assert b"the caller speaks TLS to a port that serves plain HTTP" in answer
+
+
 @pytest.mark.parametrize("name", REFUSED)
 async def test_nothing_after_a_rejected_request_is_served(name: str) -> None:
     app = Echo()
