@@ -32,6 +32,8 @@ class FakeIssuer:
     lifetime: float = 300.0
     refresh_in: float | None = None
     delay: float = 0.0
+    released: asyncio.Event | None = None
+    """Holds a fetch until it is set, if there is one."""
     error: BaseException | None = None
     token: str | None = None
     """The token of every fetch; by default each fetch returns another one."""
@@ -55,12 +57,14 @@ class FakeIssuer:
         self.started.append(asyncio.get_running_loop().time())
         token = self.token or f"{self.prefix}{self.fetches}"
         reply = FetchedToken(Secret(token), self.lifetime, self.refresh_in, certain=self.certain)
-        delay, error = self.delay, self.error
+        delay, released, error = self.delay, self.released, self.error
         self.flying += 1
         self.most_at_once = max(self.most_at_once, self.flying)
         try:
             if delay:
                 await asyncio.sleep(delay)
+            if released is not None:
+                await released.wait()
         finally:
             self.flying -= 1
         if error is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,13 +83,19 @@ async def test_the_token_status_option_fails_both_endpoints(caller: Caller, path
     assert len(caller.gateway.tokens) == 0
 
 
-async def test_concurrent_fetches_are_counted(caller: Caller) -> None:
-    caller.gateway.options = replace(caller.gateway.options, token_delay=0.02)
+async def test_concurrent_fetches_are_counted(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await released.wait()
+
+    monkeypatch.setattr("proxy.gateway.tokens.asyncio", SimpleNamespace(sleep=sleep))
     stats = caller.gateway.stats
     async with asyncio.TaskGroup() as group:
         for path in ("/token", "/token", "/oauth/token"):
             group.create_task(caller.client.post(path, json=RIGHT))
         await until(lambda: stats.token_fetches_in_flight == 3)
+        released.set()
     assert (stats.token_fetches, stats.token_fetches_in_flight, stats.token_fetches_at_once_max) == (3, 0, 3)
     await caller.client.post("/token", json=RIGHT)
     assert stats.token_fetches_at_once_max == 3

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,14 +46,13 @@ async def fleet_of(
     *,
     required: bool = False,
     recipe: bytes = RECIPE,
-    clock_ahead: float = 0.0,
+    clock: Callable[[], float] | None = None,
     settings: dict[str, Any] | None = None,
     **policy: Any,
 ) -> AsyncIterator[list[Member]]:
     """Open members of a fleet in front of one issuer, and close them at the end of the block."""
     members = []
-    time = asyncio.get_running_loop().time
-    bounds = RefreshPolicy(clock=lambda: time() + clock_ahead, **policy)
+    bounds = RefreshPolicy(clock=clock or asyncio.get_running_loop().time, **policy)
     for _ in range(count):
         section = shared(url, **(settings or {}))
         redis = RedisConnection(section)

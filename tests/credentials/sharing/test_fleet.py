@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ async def test_a_late_member_adopts_the_remaining_lifetime_whatever_its_clock(
     now = asyncio.get_running_loop().time
     async with (
         fleet_of(1, store.url, issuer) as (first,),
-        fleet_of(1, store.url, issuer, clock_ahead=3600.0) as (late,),
+        fleet_of(1, store.url, issuer, clock=lambda: now() + 3600.0) as (late,),
     ):
         began = now()
         fetched = await first.machine.get()
@@ -218,18 +219,35 @@ def fly(issuer: FakeIssuer, count: int) -> bool:
     return issuer.flying == count
 
 
+@dataclass
+class LateIssuer(FakeIssuer):
+    """An issuer whose fetches alone let time pass."""
+
+    seconds: float = 0.0
+    now: float = 0.0
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+    async def fetch(self) -> FetchedToken:
+        """Let time pass, and fetch."""
+        self.now += self.seconds
+        return await super().fetch()
+
+
 async def test_a_lease_is_as_long_as_the_last_fetch_took_and_no_longer(store: RedisServer) -> None:
-    issuer = FakeIssuer(delay=0.1)
-    async with fleet_of(1, store.url, issuer, lease_seconds=2.0) as (member,):
+    issuer = LateIssuer(seconds=0.1)
+    async with fleet_of(1, store.url, issuer, clock=issuer.clock, lease_seconds=2.0) as (member,):
         assert member.sharing._hold() == 2.0
         await member.machine.get()
         assert member.sharing._hold() == HOLD_SECONDS_MIN
-        issuer.delay = 0.8
+        issuer.seconds = 0.8
         await member.sharing.obtain(issuer.fetch, FlightContext())
         assert member.sharing._hold() == HOLD_SECONDS_MIN  # it found the record in Redis
         rejected = frozenset({(await member.machine.get()).digest})
         await member.sharing.obtain(issuer.fetch, FlightContext(rejected=rejected))
-        assert 0.8 + HOLD_MARGIN_SECONDS <= member.sharing._hold() < 2.0
+        assert member.sharing._hold() == pytest.approx(0.8 + HOLD_MARGIN_SECONDS)
 
 
 async def test_the_member_that_fetched_last_refreshes_first(store: RedisServer) -> None:
@@ -241,8 +259,9 @@ async def test_the_member_that_fetched_last_refreshes_first(store: RedisServer) 
 
 
 async def test_a_fetch_from_a_revoking_issuer_is_never_overtaken(store: RedisServer) -> None:
-    slow, issuer = FakeIssuer(delay=1.5), FakeIssuer()
-    exclusive: dict[str, Any] = {"lease_seconds": LEASE, "exclusive": True, "required": True}
+    lease = paced(1.0)
+    slow, issuer = FakeIssuer(delay=1.5 * lease), FakeIssuer()
+    exclusive: dict[str, Any] = {"lease_seconds": lease, "exclusive": True, "required": True}
     async with (
         fleet_of(1, store.url, slow, **exclusive) as (one,),
         fleet_of(3, store.url, issuer, **exclusive) as members,
@@ -288,7 +307,8 @@ async def test_a_holder_that_dies_while_fetching_blocks_others_for_one_lease(sto
 async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_later_token(
     store: RedisServer, lines: list[EventDict]
 ) -> None:
-    slow, issuer = FakeIssuer(delay=1.0), FakeIssuer(token="later")
+    released = asyncio.Event()
+    slow, issuer = FakeIssuer(released=released), FakeIssuer(token="later")
     async with (
         fleet_of(1, store.url, slow, exclusive=True, required=True) as (sleeper,),
         fleet_of(1, store.url, issuer, exclusive=True, required=True) as (other,),
@@ -298,6 +318,7 @@ async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_late
         await store.delete("*lease")  # the lease expires, as if the holder had slept
         await other.machine.get()
         before = await store.dump()
+        released.set()
         assert (await flight).secret.reveal() == "later"  # which may have revoked its own token
         assert await store.dump() == before
     assert [line["reason"] for line in lines if line["event"] == "token_not_shared"] == [
@@ -307,13 +328,15 @@ async def test_a_holder_that_wakes_up_late_does_not_overwrite_and_takes_the_late
 
 @pytest.mark.parametrize("was_faster", [True, False])
 async def test_an_emptied_store_begins_a_new_epoch(store: RedisServer, *, was_faster: bool) -> None:
-    slow, issuer = FakeIssuer(delay=0.5, token="slow"), FakeIssuer()
+    released = asyncio.Event()
+    slow, issuer = FakeIssuer(released=released, token="slow"), FakeIssuer()
     async with fleet_of(2, store.url, slow) as (holder, third), fleet_of(1, store.url, issuer) as (other,):
         flight = asyncio.ensure_future(holder.machine.get())  # noqa: TID251
         await until(lambda: slow.flying == 1)
         await store.empty()
         if was_faster:
             await other.machine.get()
+        released.set()
         await flight
         assert (await third.machine.get()).secret.reveal() == ("token-1" if was_faster else "slow")
     assert issuer.fetches == int(was_faster)
