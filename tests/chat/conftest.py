@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -68,10 +67,10 @@ async def processes(
         ]
 
 
-async def stopped(channels: Channels, channel: str) -> tuple[str, float]:
-    """Return why a dialogue must stop, and when."""
+async def stopped(channels: Channels, channel: str) -> str:
+    """Return why a dialogue must stop."""
     async with asyncio.timeout(PATIENCE):
-        return await channels.wait_for_stop(channel), time.monotonic()
+        return await channels.wait_for_stop(channel)
 
 
 @pytest.fixture

@@ -37,8 +37,7 @@ async def test_a_lost_request_to_stop_is_found_at_the_next_renewal(store: RedisS
         feed.leave(STOPS)
         assert await here.begin("c")
         await there.channels.request_stop("c")
-        reason, _ = await stopped(here, "c")
-        assert reason == "requested"
+        assert await stopped(here, "c") == "requested"
 
 
 async def test_a_running_dialogue_renews_its_lease(store: RedisServer) -> None:
@@ -62,7 +61,7 @@ async def test_the_lease_of_a_dead_process_expires(store: RedisServer) -> None:
             while not await there.channels.begin("c"):
                 pass
         # A process that wakes up late notices that another one has the lease, and does not release that.
-        assert (await stopped(here, "c"))[0] == "lost"
+        assert await stopped(here, "c") == "lost"
         await here.end("c")
         assert await here.busy("c")
 
@@ -88,7 +87,7 @@ async def test_without_redis_no_dialogue_starts_and_running_ones_continue(store:
             async with asyncio.timeout(0.1):
                 await channels.wait_for_stop("c")
         await channels.request_stop("c")  # it runs here
-        assert (await stopped(channels, "c"))[0] == "requested"
+        assert await stopped(channels, "c") == "requested"
         await channels.end("c")
         await store.start()
         assert await channels.begin("d")
