@@ -34,6 +34,7 @@ from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from proxy.wire.endpoints import OTHER
 from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
+from proxy.wire.redaction import Redactor
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0
@@ -103,15 +104,15 @@ class UpstreamClient(AsyncOpenAI):
         try:
             use = self._use_token(request)
             if use is None:
-                response = await self._send(request, None)
+                response, redactor = await self._send(request, None)
             else:
                 rejection = (0, b"")
                 while (token := await _token(use, request.clock)) is not None:
                     record.generation, record.replays = token.generation, use.sends - 1
-                    response = await self._send(request, token)
+                    response, redactor = await self._send(request, token)
                     if not await self._rejects(response):
                         break
-                    rejection = response.status, await self._read_rejection(response)
+                    rejection = response.status, redactor.redact(await self._read_rejection(response))
                     if not use.rejected(f"the upstream answered {response.status}"):
                         raise self._denied(use, rejection)
                     if not isinstance(request.body, bytes):
@@ -124,7 +125,7 @@ class UpstreamClient(AsyncOpenAI):
                     use.accepted()
             record.reason = wrong_base_url(self._base_url_text, response.status, response.headers)
             response.headers = relocate(response.headers, self._base_url_text, request.path)
-            response.prepare(self._secrets.redactor, self._cut_off, self._closed)
+            response.prepare(redactor, self._cut_off, self._closed)
             is_open = True  # From here on, the request counts until its response is closed.
             return response
         finally:
@@ -153,17 +154,18 @@ class UpstreamClient(AsyncOpenAI):
                 "check the credential: its scope, its audience, and which upstreams it is for"
             )
         status, body = rejection
-        return forbidden_error(status, self._secrets.redactor.redact(body))
+        return forbidden_error(status, body)
 
-    async def _send(self, request: UpstreamRequest, token: Token | None) -> UpstreamResponse:
+    async def _send(self, request: UpstreamRequest, token: Token | None) -> tuple[UpstreamResponse, Redactor]:
+        """Send a request; return the response, and what masks secrets in it."""
         headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._dropped_headers]
         headers += self._extra
         query = request.query
         if token is not None and self._credential is not None:
             headers, query = write_token(self._credential.inject, token, headers, query)
-            self._secrets.add(token)
         if request.content_length is not None:
             headers.append((b"content-length", str(request.content_length).encode()))
+        redactor = self._secrets.add(token)
         target = self._base_path + request.path + (b"?" + query if query else b"")
         transport, connect = self._transport, self._connect_seconds
         try:
@@ -188,7 +190,7 @@ class UpstreamClient(AsyncOpenAI):
                 reason=f"{origin} answered {response.status}, a redirect, which is not followed; "
                 "write the final address in base_url",
             )
-        return response
+        return response, redactor
 
     def _translate(self, error: Exception) -> ProxyError:
         """Return our own error for an error of the transport; the log gets the explanation."""

@@ -31,14 +31,17 @@ class SentSecrets:
         values = [value for name, value in headers.items() if _SECRET_NAME.search(name)]
         self._fixed = [word for value in values for word in {value, value.rpartition(" ")[2]}]
         self._tokens: deque[Token] = deque(maxlen=TOKENS_REMEMBERED)
-        self.redactor = Redactor(self._fixed)
+        self._redactor = Redactor(self._fixed)
 
-    def add(self, token: Token) -> None:
-        """Note that a request is sent with this token."""
-        if any(known.digest == token.digest for known in self._tokens):
-            return
-        self._tokens.append(token)
-        self.redactor = Redactor([*self._fixed, *(token.secret.reveal() for token in self._tokens)])
+    def add(self, token: Token | None) -> Redactor:
+        """Note that a request is sent with this token, if any; return what masks secrets in its response.
+
+        However late the response is, its own token is masked, although many others may have followed.
+        """
+        if token is not None and all(known.digest != token.digest for known in self._tokens):
+            self._tokens.append(token)
+            self._redactor = Redactor([*self._fixed, *(token.secret.reveal() for token in self._tokens)])
+        return self._redactor
 
 
 def without_coding(headers: Headers) -> Headers:

@@ -1,5 +1,6 @@
 """An upstream that quotes the current token in any form: the caller does not see it."""
 
+import asyncio
 import base64
 import gzip
 import json
@@ -10,11 +11,17 @@ from urllib.parse import quote
 import pytest
 from aiohttp import WSMsgType, web
 
+from proxy.credentials import UpstreamCredential
+from proxy.upstream.redacted import TOKENS_REMEMBERED
+from proxy.wire.headers import find_header
 from tests.blueprints.test_realtime import HANDSHAKE, connected
 from tests.conftest import KEY, RunProxy
+from tests.credentials.fakes import FakeIssuer, build_machine
+from tests.loopback import until
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.socket_upstream import socket_upstream
+from tests.upstream.build import build_client, build_record, build_request, read_all
 from tests.waiting import delay
 
 CHAT = "/v1/chat/completions"
@@ -144,6 +151,35 @@ async def test_an_error_that_cannot_be_expanded_is_not_relayed(run_proxy: RunPro
         await caller.send("POST", CHAT, JSON, body=b"{}")
         answer = await caller.answer()
         assert (answer.status, answer.header("x-should-retry")) == (502, ["false"])
+
+
+async def test_a_late_response_does_not_contain_its_own_token() -> None:
+    late = asyncio.Event()
+
+    async def script(talk: Conversation) -> None:
+        (sent,) = talk.request.header("authorization")
+        if talk.request.target.endswith(b"late"):
+            await late.wait()
+        await talk.answer(f"refused: {sent}".encode(), f"X-Debug: {sent}", status="400 No")
+
+    now = 0.0
+    machine = build_machine(FakeIssuer(prefix="secret-token-", lifetime=60), clock=lambda: now)
+    async with raw_upstream(script) as upstream, asyncio.TaskGroup() as group:
+        client = build_client(upstream.url, UpstreamCredential(machine))
+        waiting = group.create_task(client.open(build_request(path=b"/late"), build_record()))
+        await until(lambda: len(upstream.requests) == 1)
+        for _ in range(2 * TOKENS_REMEMBERED):
+            now += 100
+            await read_all(await client.open(build_request(), build_record()))
+        late.set()
+        response = await waiting
+        assert find_header(response.headers, b"x-debug") == b"Bearer " + b"*" * 14
+        assert await read_all(response) == b"refused: Bearer " + b"*" * 14
+        await client.close()
+    assert (
+        len({*(request.header("authorization")[0] for request in upstream.requests)})
+        == 1 + 2 * TOKENS_REMEMBERED
+    )
 
 
 async def test_the_body_of_a_success_is_forwarded_unchanged(run_proxy: RunProxy) -> None:
