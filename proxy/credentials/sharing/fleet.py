@@ -15,7 +15,14 @@ from typing import Final, NamedTuple
 
 from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, FlightContext
-from proxy.credentials.sharing.record import Seal, adopt, read_record, usable_life, write_record
+from proxy.credentials.sharing.record import (
+    RECORD_SECONDS_MAX,
+    Seal,
+    adopt,
+    read_record,
+    record_life,
+    write_record,
+)
 from proxy.credentials.sharing.scripts import ACQUIRE, FAIL, KEEP, LOOK, PARTS, RELEASE, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import (
@@ -42,8 +49,8 @@ SUCCESSOR_SECONDS: Final = 0.4
 BUSY_SECONDS: Final = 0.5
 """How long other processes wait after a 429 or 5xx that only one process has seen."""
 WITNESS_SECONDS: Final = 60.0
-UNUSED_SECONDS: Final = 40 * 86400
-"""How long an unused counter is kept."""
+UNUSED_SECONDS: Final = RECORD_SECONDS_MAX + 3600
+"""How long an unused counter is kept: longer than any record."""
 REDIS_SECONDS: Final = 1.0
 """The time limit for all Redis calls of a flight; after that the process continues without Redis."""
 REDIS_PAUSE_SECONDS: Final = 5.0
@@ -165,7 +172,7 @@ class FleetSharing:
                     continue
                 case [b"failure", bytes(why), int(left)]:
                     if why.startswith(b"1 "):
-                        raise self._fleet_failure(why[2:].decode(), left / 1000)
+                        raise self._fleet_failure(why[2:], left / 1000)
                 case [b"lease", bytes(epoch), int(number), int(held), int(failures)]:
                     return Lease(flight.owner, epoch, number, held / 1000, failures)
             await asyncio.sleep(self._policy.uniform(*POLL_SECONDS))
@@ -195,8 +202,8 @@ class FleetSharing:
         return token if flight.known.is_better(token, self._clock()) else None
 
     @staticmethod
-    def _fleet_failure(kind: str, seconds: float) -> TokenFetchError:
-        refused = kind == "refused"
+    def _fleet_failure(kind: bytes, seconds: float) -> TokenFetchError:
+        refused = kind == b"refused"
         problem = "refuses the request" if refused else "is failing"
         reason = f"the token endpoint {problem}, according to two other processes"
         return TokenFetchError(reason, permanent=refused, retry_after=seconds)
@@ -257,7 +264,7 @@ class FleetSharing:
 
     async def _store(self, flight: _Flight, lease: Lease, fetched: FetchedToken, started: float) -> Token:
         token = flight.known.next_token(fetched, started, self._policy.uniform, LEADER_FRACTION)
-        left = min(started + usable_life(fetched) - self._clock(), UNUSED_SECONDS)
+        left = started + record_life(fetched) - self._clock()
         if left <= 0:
             return token
         sealed = write_record(fetched, self._seal, self._keys[0])

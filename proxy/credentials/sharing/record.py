@@ -84,6 +84,8 @@ def _part(part: str | LateReference, sections: Mapping[str, CredentialSettings])
     return [part.kind, _plain(sections[part.name], sections) if part.name else ""]
 
 
+RECORD_SECONDS_MAX: Final = 40 * 86400.0
+"""The longest time for which a record is kept."""
 _NONCE_BYTES: Final = 12
 _ID_BYTES: Final = 4
 
@@ -160,9 +162,12 @@ def read_record(raw: bytes, seal: Seal, place: str) -> FetchedToken | None:
     return FetchedToken(Secret(stored.token), lifetime, stored.refresh_in, certain=stored.certain)
 
 
-def usable_life(fetched: FetchedToken) -> float:
-    """Return for how many seconds after its request a token may be sent, according to its issuer."""
-    return fetched.lifetime - skew_of(fetched.lifetime, certain=fetched.certain)
+def record_life(fetched: FetchedToken) -> float:
+    """Return for how many seconds after its request the record of a token is kept.
+
+    That is while the token may be sent according to its issuer, but never longer than the fleet's counters.
+    """
+    return min(fetched.lifetime - skew_of(fetched.lifetime, certain=fetched.certain), RECORD_SECONDS_MAX)
 
 
 def adopt(
@@ -179,14 +184,13 @@ def adopt(
     Args:
         fetched: The token in the record.
         read_at: When it was requested from Redis, by this process's clock.
-        remaining: Seconds until the record expires, which is when the token must no longer be sent.
+        remaining: Seconds until the record expires; see `record_life`.
         generation: Its number in this process.
         uniform: Returns a random number between two bounds, for this process's next refresh.
         longest: An upper bound for the lifetime in seconds.
     """
-    life = fetched.lifetime
     # The expiry in Redis is not encrypted, so it may shorten the lifetime but never extend it.
-    elapsed = 0.0 if math.isinf(life) else max(usable_life(fetched) - remaining, 0.0)
+    elapsed = 0.0 if math.isinf(fetched.lifetime) else max(record_life(fetched) - remaining, 0.0)
     return with_deadlines(
         fetched,
         generation=generation,

@@ -26,8 +26,11 @@ if redis.call('get', KEYS[2]) == ARGV[1] then redis.call('del', KEYS[2], KEYS[8]
 """
 
 ACQUIRE: Final = """
+for _, part in ipairs({2, 5, 6, 7, 8}) do
+    if redis.call('pttl', KEYS[part]) == -1 then redis.call('del', KEYS[part]) end
+end
 local record = redis.call('get', KEYS[1])
-if record and string.match(record, '^%S+') ~= ARGV[2] then
+if record and string.match(record, '^%S*') ~= ARGV[2] then
     return {'record', record, redis.call('pttl', KEYS[1])}
 end
 local failure = redis.call('get', KEYS[5])
@@ -42,7 +45,7 @@ redis.call('set', KEYS[4], ARGV[5], 'NX')
 local number = redis.call('incr', KEYS[3])
 redis.call('pexpire', KEYS[3], ARGV[6])
 redis.call('pexpire', KEYS[4], ARGV[6])
-local failures = tonumber(redis.call('get', KEYS[7]) or '0')
+local failures = tonumber(redis.call('get', KEYS[7]) or '') or 0
 return {'lease', redis.call('get', KEYS[4]), number, tonumber(hold), failures}
 """
 """ARGV: owner, tag of the known record, ms of the lease, ms of a lease after a late fetch (empty: the
@@ -50,11 +53,14 @@ same), a new epoch, ms to keep unused counters, ms that a fetch may be late.
 
 Returns one of: `record`, the record, ms left; `failure`, the reason, ms left; `held`, nothing, ms left;
 `lease`, epoch, number, ms, failures so far.
+
+Every part has an expiry. A lease or a failure without one, from a restored copy or another program, would
+block the fleet for ever, and is deleted.
 """
 
 LOOK: Final = """
 local record = redis.call('get', KEYS[1])
-if record and string.match(record, '^%S+') ~= ARGV[2] then return {record, redis.call('pttl', KEYS[1])} end
+if record and string.match(record, '^%S*') ~= ARGV[2] then return {record, redis.call('pttl', KEYS[1])} end
 return {}
 """
 """ARGV: owner, tag of the known record. Returns another record and ms left, or nothing."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,10 @@ from structlog.typing import EventDict
 
 from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.fleet import HOLD_MARGIN_SECONDS, HOLD_SECONDS_MIN, SUCCESSOR_SECONDS
+from proxy.credentials.sharing.scripts import ACQUIRE, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
+from proxy.redis_connection import expect_list
 from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of, highest
 from tests.credentials.sharing.fleet_members import (
     RECIPE,
@@ -373,3 +376,45 @@ async def test_closing_releases_the_lease(store: RedisServer) -> None:
         await until(lambda: issuer.flying == 1)
         assert any(key.endswith(b"lease") for key in await store.dump())
     assert not any(key.endswith(b"lease") for key in await store.dump())
+
+
+@pytest.mark.parametrize("days", [30, 100, 365])
+async def test_a_member_that_joins_late_adopts_a_token_of_any_lifetime(store: RedisServer, days: int) -> None:
+    issuer = FakeIssuer(lifetime=days * 86400.0)
+    async with fleet_of(4, store.url, issuer, exclusive=True, required=True) as members:
+        tokens = [await member.machine.get() for member in members]
+        now = asyncio.get_running_loop().time()
+        assert all(token.refresh_at > now + 0.5 * token.lifetime for token in tokens)
+    assert issuer.fetches == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *itertools.product(
+            ["lease", "failure", "witness", "failures", "late"], [b"", b" ", b"1 \xff", b"text", None]
+        ),
+        ("record", b""),
+        ("record", b" "),
+    ],
+)
+@pytest.mark.parametrize("required", [True, False])
+async def test_a_key_without_expiry_does_not_block_the_fleet(
+    store: RedisServer, part: str, value: bytes | None, *, required: bool
+) -> None:
+    async with fleet_of(1, store.url, FakeIssuer()) as (first,):
+        await first.machine.get()
+        (counter,) = expect_list(bytes, await first.redis.run("KEYS", "*:counter"))
+        await first.redis.run("FLUSHALL")
+    async with fleet_of(1, store.url, FakeIssuer(), required=required) as (member,):
+        scripts, run_script = [], member.redis.run_script
+
+        async def counted(script: str, *arguments: Any, **options: Any) -> object:
+            scripts.append(script)
+            return await run_script(script, *arguments, **options)
+
+        member.redis.run_script = counted  # type: ignore[method-assign]
+        key = counter.decode().replace(":counter", f":{part}")
+        await member.redis.run(*(("RPUSH", key, "text") if value is None else ("SET", key, value)))
+        assert await tokens_of([member]) == ["token-1"]
+        assert scripts == [ACQUIRE, STORE]

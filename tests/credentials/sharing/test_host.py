@@ -1,11 +1,14 @@
 """Workers of one host: one of them fetches a token, and the others adopt it from an encrypted file."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.typing import EventDict
 
 from proxy.credentials import RefreshPolicy, Token
 from proxy.credentials.sharing import FlightContext
@@ -20,9 +23,9 @@ KEY = bytes(32)
 NOTHING = FlightContext()
 
 
-def member(folder: Path, recipe: bytes = RECIPE, key: bytes = KEY) -> HostSharing:
+def member(folder: Path, recipe: bytes = RECIPE, key: bytes = KEY, *, exclusive: bool = False) -> HostSharing:
     """Return the sharing of one worker."""
-    policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
+    policy = RefreshPolicy(clock=asyncio.get_running_loop().time, exclusive=exclusive)
     return TokenFolder(folder, key).sharing(recipe, policy, TokenStats())
 
 
@@ -131,3 +134,38 @@ def test_no_file_holds_the_token_in_plain_text_or_is_readable_by_others(tmp_path
     files = [*tmp_path.iterdir()]
     assert len(files) == 2
     assert all(b"sk-canary" not in path.read_bytes() for path in files)
+
+
+def test_a_folder_that_is_gone_keeps_no_worker_from_fetching(tmp_path: Path, lines: list[EventDict]) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer()
+        found = await member(tmp_path / "gone").obtain(issuer.fetch, NOTHING)
+        assert found.secret.reveal() == "token-1"
+
+    virtually(main)
+    assert [line["event"] for line in lines] == ["token_store_unavailable"]
+
+
+def test_without_the_folder_workers_do_not_revoke_each_others_tokens(tmp_path: Path) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer()
+        with pytest.raises(TokenFetchError, match="restart the service"):
+            await member(tmp_path / "gone", exclusive=True).obtain(issuer.fetch, NOTHING)
+        assert issuer.fetches == 0
+
+    virtually(main)
+
+
+def test_a_token_that_cannot_be_written_is_used(
+    tmp_path: Path, lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def main() -> None:
+        found = await member(tmp_path).obtain(FakeIssuer().fetch, NOTHING)
+        assert found.secret.reveal() == "token-1"
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    virtually(main)
+    assert [line["event"] for line in lines] == ["token_not_shared"]
