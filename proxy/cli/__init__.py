@@ -5,6 +5,7 @@ The exit status is 0 for success, 2 for wrong usage or settings, and 1 for any o
 
 import argparse
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def script() -> int:
     """Run the command of this process's command line and return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # A locale such as zh_CN.GBK lacks some characters.
     return main(sys.argv[1:])
 
 

@@ -71,7 +71,9 @@ def _read(path: Path) -> str:
         ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{path}:{line}: is not valid UTF-8") from None
+        raise SettingsError(
+            f"{path}:{line}: is not valid UTF-8: save the file as UTF-8; PowerShell's > and >> write UTF-16"
+        ) from None
 
 
 def _parse(path: Path, text: str) -> tuple[dict[str, object], dict[KeyPath, int]]:

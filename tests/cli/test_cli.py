@@ -1,6 +1,7 @@
 """The commands: exit statuses, messages, and the original script against `make run`."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -145,3 +146,14 @@ async def test_sigterm_lets_a_stream_end_and_exits_0() -> None:
         assert (first + rest).endswith(b"data: [DONE]\n\n")
         async with asyncio.timeout(PATIENCE):
             assert await service.wait() == 0
+
+
+def test_output_that_the_locale_cannot_encode_ends_no_command() -> None:
+    command = ["doctor", "--url", "http://127.0.0.1:9/v1/chat/completions", "--key", "sk-x"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "proxy", *command], cwd=ROOT, check=False, capture_output=True,
+        timeout=PATIENCE, env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "zh_CN.UTF-8"},
+    )  # fmt: skip
+    assert (shown.returncode, shown.stderr) == (1, b"")
+    assert b"base_url_has_endpoint" in shown.stdout
+    assert b"??" in shown.stdout

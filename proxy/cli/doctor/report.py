@@ -73,6 +73,8 @@ class Report:
         self._stream = stream
         self._words = _CHINESE if language == "zh" else _ENGLISH
         self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._has_marks = self._console.is_terminal and self._console.encoding.startswith("utf")
+        """Whether the terminal shows the marks, which GBK and Latin-1 lack."""
         self._status: Status | None = None
         self._began = time.monotonic()
         self.findings: list[Finding] = []
@@ -83,7 +85,7 @@ class Report:
             return
         words = Text(f"{self._words.names['testing']} {clean(subject)}")
         if self._status is None:
-            self._status = self._console.status(words)
+            self._status = self._console.status(words, spinner="dots" if self._has_marks else "line")
             self._status.start()
         else:
             self._status.update(words)
@@ -121,7 +123,7 @@ class Report:
         entry = CATALOGUE[finding.id]
         words = finding.words(entry, self._language)
         mark, style = _STYLES[entry.level]
-        label = f"{mark} " if self._console.is_terminal else self._words.levels[entry.level]
+        label = f"{mark} " if self._has_marks else self._words.levels[entry.level]
         colon = self._words.colon
         shown = f"{clean(finding.subject)}{colon}{words.happened}"
         self._console.print(Text.assemble((label, style), shown))

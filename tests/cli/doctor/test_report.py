@@ -51,3 +51,21 @@ def test_a_terminal_gets_colours_and_progress(monkeypatch: pytest.MonkeyPatch) -
     assert "testing url" in shown
     assert "\x1b[32m✓" in shown
     assert "[bold]log[/bold] [31m" in shown
+
+
+class GbkTerminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_without_unicode_gets_words_instead_of_marks() -> None:
+    written = io.BytesIO()
+    stream = GbkTerminal(written, encoding="gbk", write_through=True)
+    shown = Report("zh", as_json=False, stream=stream)
+    shown.begin("url")
+    shown.add(Finding("name_found", "url", {"host": "a.example", "addresses": "192.0.2.1"}))
+    shown.stop()
+    shown.end()
+    text = written.getvalue().decode("gbk")
+    assert "正常    " in text
+    assert "正在测试 url" in text
