@@ -26,7 +26,7 @@ from proxy.server.limits import (
     ConnectionLimits,
     RequestRejected,
 )
-from proxy.server.request_cycle import CONTINUE, STATUS_LINES, App, Cycle, DisconnectReason
+from proxy.server.request_cycle import CONTINUE, App, Cycle, DisconnectReason, status_line
 from proxy.server.request_head import Endpoints, Scope, header_lines
 from proxy.server.request_reader import RequestReader
 from proxy.wire.headers import Headers
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
 
     def write_head(self, status: int, headers: Headers) -> None:
         """Write the head of a response to a WebSocket handshake or to a rejected request."""
-        self.write(STATUS_LINES[status] + header_lines(headers) + self.owner.common_headers() + b"\r\n")
+        self.write(status_line(status) + header_lines(headers) + self.owner.common_headers() + b"\r\n")
 
     def when_lost(self, act: Callable[[], None]) -> None:
         """Set a function to call when the connection is lost."""

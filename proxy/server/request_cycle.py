@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proxy.server.http1 import Connection
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-STATUS_LINES: Final = {
+_STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
 
@@ -44,6 +44,11 @@ class SendEvent(TypedDict, total=False):
 Receive = Callable[[], Awaitable[ReceiveEvent]]
 Send = Callable[[SendEvent], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def status_line(status: int) -> bytes:
+    """Return the status line of a response; upstreams also have statuses that no standard names."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
 class _Framing(Enum):
@@ -198,7 +203,7 @@ class Cycle:
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         connection = self._connection
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        lines = [status_line(status)]
         length: int | None = None
         for header, value in headers:
             name = header.lower()

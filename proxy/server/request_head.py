@@ -113,7 +113,7 @@ def check_headers(version: str, headers: Headers) -> tuple[bool, bool]:
             upgrade = value.strip().lower()
     if hosts > 1 or (not hosts and version == "1.1"):
         raise RequestRejected(HTTPStatus.BAD_REQUEST, "exactly one Host header is required")
-    return expects, upgrade == b"websocket"
+    return expects, upgrade == b"websocket" and version == "1.1"  # RFC 9110 7.8
 
 
 def header_lines(headers: Headers) -> bytes:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import ASGISendEvent, ConnectionState
+from wsproto.connection import ConnectionState as WSProtoState
 from wsproto.events import CloseConnection, Ping
 from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
@@ -43,18 +44,39 @@ _EXTENSIONS: Final = b"sec-websocket-extensions"
 class CloseReportingStream(WSStream):
     """A stream that reports the code and the reason of the caller's close frame to the application."""
 
-    def __init__(self, server: "Server", group: TaskGroup, scope: Scope, send: SendBytes) -> None:
+    def __init__(
+        self,
+        server: "Server",
+        group: TaskGroup,
+        scope: Scope,
+        send: SendBytes,
+        accepted: Callable[[], None],
+        finished: Callable[[], None],
+    ) -> None:
         super().__init__(
             server.wrapped, server.config, server.context, group, scope["scheme"] == "https",
             scope["client"], scope["server"], send, STREAM_ID,
         )  # fmt: skip
         self._close_frame: CloseConnection | None = None
         self._ended = asyncio.Event()
+        self._accepted = accepted
+        self._finished = finished
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        """Send what the application sends; None when it has ended."""
+        await super().app_send(message)
+        if message is None:
+            self._ended.set()
+            self._finished()
+        elif message["type"] == "websocket.accept":
+            self._accepted()
 
     async def handle(self, event: Event) -> None:
         """Handle an event as the base class does, except for the end of the stream."""
         if isinstance(event, StreamClosed):
             self._ended.set()
+        elif isinstance(event, Data) and self.connection.state is WSProtoState.CLOSED:
+            return  # Both sides have closed, and wsproto would raise.
         if isinstance(event, StreamClosed) and self._close_frame is not None and not self.closed:
             self.closed = True
             code, reason = int(self._close_frame.code), self._close_frame.reason
@@ -112,14 +134,17 @@ def _check_handshake(headers: Headers) -> None:
 
 
 class _Incoming:
-    """The caller's bytes that wait for the stream; reading pauses above `BUFFER_BYTES`."""
+    """The caller's bytes that wait for the stream, at first until the handshake is accepted.
+
+    Reading pauses above `BUFFER_BYTES`.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._chunks: deque[bytes] = deque()
         self._bytes = 0
         self._paused = False
-        self._ended = False
+        self._accepted = self._ended = False
         self._arrived = asyncio.Event()
 
     def put(self, data: bytes) -> None:
@@ -131,14 +156,19 @@ class _Incoming:
             self._paused = True
             self._connection.pause_reading()
 
+    def accept(self) -> None:
+        """Let `get` return bytes: they are frames of a WebSocket."""
+        self._accepted = True
+        self._arrived.set()
+
     def end(self) -> None:
-        """Make `get` return nothing once the waiting bytes are read: the connection is lost."""
+        """Make `get` return nothing once the waiting frames are read: the connection is lost."""
         self._ended = True
         self._arrived.set()
 
     async def get(self) -> bytes:
         """Return the next bytes; nothing at the end."""
-        while not self._chunks:
+        while not (self._accepted and self._chunks):
             if self._ended:
                 return b""
             self._arrived.clear()
@@ -162,23 +192,32 @@ async def _serve(server: "Server", connection: Connection, scope: Scope, incomin
         elif isinstance(event, EndBody | StreamClosed):
             connection.close()
 
+    reading = asyncio.timeout(None)  # used as a scope that can be cancelled
+
+    def stop_reading() -> None:
+        with contextlib.suppress(RuntimeError):  # It has ended.
+            reading.reschedule(0)
+
     async with TaskGroup(asyncio.get_running_loop()) as group:
-        stream = CloseReportingStream(server, group, scope, send)
+        stream = CloseReportingStream(server, group, scope, send, incoming.accept, stop_reading)
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        await stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=[pair for pair in scope["headers"] if pair[0] != _EXTENSIONS],
-                http_version=scope["http_version"],
-                method=scope["method"],
-                raw_path=target,
-                state=ConnectionState(server.state),
-            )
-        )
-        while data := await incoming.get():
-            for start in range(0, len(data), PARSED_AT_ONCE):
-                if start:
-                    await asyncio.sleep(0)
-                piece = data[start : start + PARSED_AT_ONCE]
-                await stream.handle(Data(stream_id=STREAM_ID, data=piece))
-        await stream.handle(StreamClosed(stream_id=STREAM_ID))
+        # An application that has ended takes no more messages: the queue to it would stay full.
+        with contextlib.suppress(TimeoutError):
+            async with reading:
+                await stream.handle(
+                    Request(
+                        stream_id=STREAM_ID,
+                        headers=[pair for pair in scope["headers"] if pair[0] != _EXTENSIONS],
+                        http_version=scope["http_version"],
+                        method=scope["method"],
+                        raw_path=target,
+                        state=ConnectionState(server.state),
+                    )
+                )
+                while data := await incoming.get():
+                    for start in range(0, len(data), PARSED_AT_ONCE):
+                        if start:
+                            await asyncio.sleep(0)
+                        piece = data[start : start + PARSED_AT_ONCE]
+                        await stream.handle(Data(stream_id=STREAM_ID, data=piece))
+                await stream.handle(StreamClosed(stream_id=STREAM_ID))

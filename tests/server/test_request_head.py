@@ -46,6 +46,7 @@ def test_a_target_is_ascii() -> None:
         ("1.0", [(b"expect", b"100-continue")], (False, False)),
         ("1.1", [HOST, (b"upgrade", b"WebSocket")], (False, True)),
         ("1.1", [HOST, (b"upgrade", b"h2c")], (False, False)),
+        ("1.0", [HOST, (b"upgrade", b"websocket")], (False, False)),
         ("1.1", [(b"host", b"[::1]:80")], (False, False)),
         ("1.1", [(b"host", b"")], (False, False)),
     ],

@@ -1,6 +1,7 @@
 """WebSockets as `serve` runs them: the close of the caller is reported, and nothing is left behind."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,11 +11,14 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 from hypercorn.protocol.events import Data, Event
+from structlog.testing import capture_logs
 
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.server.serve import serve
 from proxy.server.websocket import PARSED_AT_ONCE, CloseReportingStream
+from tests.loopback import TURNS, until
 from tests.pace import PATIENCE
+from tests.server.conftest import served as served_app
 
 Message = dict[str, Any]
 
@@ -44,6 +48,14 @@ async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue
         stop.set()
 
 
+CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
+
+
+def frame(data: bytes) -> bytes:
+    """A short text message of a caller."""
+    return b"\x81%c\0\0\0\0" % (0x80 | len(data)) + data
+
+
 @pytest.mark.parametrize(("code", "told_as"), [(1000, 1000), (1001, 1001), (4999, 4999)])
 async def test_the_callers_close_is_reported(code: int, told_as: int) -> None:
     async with served(60) as (url, told), aiohttp.ClientSession() as session:
@@ -71,14 +83,22 @@ async def test_a_stream_that_fails_closes_its_connection(monkeypatch: pytest.Mon
         assert await handshake(url) == b""
 
 
-async def handshake(url: str, *lines: str) -> bytes:
-    """Send a handshake; everything that arrives until the server closes."""
-    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+def handshake_with(*lines: str) -> bytes:
+    """The head of a handshake with these further lines."""
     head = ["GET / HTTP/1.1", "Host: x", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     head += ["Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *lines, "", ""]
-    writer.write("\r\n".join(head).encode("latin-1"))
-    async with asyncio.timeout(PATIENCE):
-        answer = await reader.read()
+    return "\r\n".join(head).encode("latin-1")
+
+
+async def handshake(url: str, *lines: str, behind: bytes = b"") -> bytes:
+    """Send a handshake and bytes behind it; everything that arrives until the server closes."""
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    writer.write(handshake_with(*lines) + behind)
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        async with asyncio.timeout(PATIENCE):
+            while data := await reader.read(65536):
+                answer += data
     writer.close()
     return answer
 
@@ -127,6 +147,69 @@ async def test_a_lost_caller_is_reported_as_lost() -> None:
         caller._response.close()
         message = await told.get()
     assert message["code"] == 1006
+
+
+async def test_frames_before_the_answer_wait_for_it() -> None:
+    received = asyncio.Queue[Message]()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            received.put_nowait(message)
+
+    async with served_app(app) as server:
+        caller = await server.connect()
+        caller.writer.write(handshake_with() + frame(b"a"))
+        assert (await caller.head()).startswith(b"HTTP/1.1 101 ")
+        async with asyncio.timeout(PATIENCE):
+            assert (await received.get())["text"] == "a"
+        caller.writer.close()
+
+
+async def test_a_caller_who_leaves_before_the_answer_is_reported_although_frames_wait() -> None:
+    told = asyncio.Queue[Message]()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        told.put_nowait(await receive())
+
+    async with served_app(app) as server:
+        caller = await server.connect()
+        caller.writer.write(handshake_with() + frame(b"a"))
+        caller.writer.close()
+        async with asyncio.timeout(PATIENCE):
+            assert (await told.get())["type"] == "websocket.disconnect"
+
+
+async def test_bytes_behind_a_close_frame_are_dropped() -> None:
+    with capture_logs() as log:
+        async with served(60) as (url, told):
+            answer = await handshake(url, behind=CLOSE + frame(b"a") * PARSED_AT_ONCE)
+            assert (await told.get())["code"] == 1000
+    assert answer.endswith(b"\x88\x02\x03\xe8")
+    assert log == []
+
+
+async def test_nothing_is_left_of_a_caller_who_keeps_sending_to_an_application_that_has_ended() -> None:
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+
+    async with served_app(app) as server:
+        await server.talk(b"no request\r\n\r\n")  # the server has started
+        before = asyncio.all_tasks()
+        caller = await server.connect()
+        caller.writer.write(handshake_with())
+        await caller.head()
+        caller.writer.write(frame(b"a") * 1000)
+        assert await caller.rest() == b"\x88\x02\x03\xe8"
+        caller.writer.close()
+        await until(lambda: asyncio.all_tasks() <= before)
 
 
 async def test_pings_go_on_while_it_is_silent() -> None:
