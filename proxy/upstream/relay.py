@@ -116,6 +116,7 @@ class Attempt(msgspec.Struct, frozen=True):
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)
             if is_events and ERROR_WORD in first:
+                first = response.redact(first)
                 self._note_error(first)
             return self._whole(response.status, headers, first)
         length = find_header(upstream_headers, b"content-length")
@@ -145,7 +146,8 @@ class Attempt(msgspec.Struct, frozen=True):
 
     def _embedded_error(self, error: EmbeddedError, response: UpstreamResponse) -> RelayedResponse:
         """Return an error inside a 200 with the status that it should have had."""
-        self.record.end("error_inside", error.code)
+        code = None if error.code is None else response.redact(error.code.encode(errors="replace")).decode()
+        self.record.end("error_inside", code)
         self.record.succeeded = False
         headers = response_headers([(b"content-type", b"application/json")], event_stream=False)
         is_unclear = error.status == HTTPStatus.BAD_GATEWAY

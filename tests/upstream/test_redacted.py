@@ -242,6 +242,44 @@ async def test_a_vendors_error_inside_a_success_does_not_contain_it(run_proxy: R
         assert is_clean(await caller.body(answer))
 
 
+EVENTS = "Content-Type: text/event-stream"
+CHUNK = '{"choices": [{"index": 0, "delta": {"content": "a"}}]}'
+ERROR = (
+    f'{{"error": {{"message": "bad {TOKEN}", "code": "bad {TOKEN}", "type": "bad {TOKEN}"}}, "choices": []}}'
+)
+ERRORS_INSIDE = {
+    "openai": (ERROR, JSON),
+    "vendor": (f'{{"error_code": 110, "error_msg": "bad {TOKEN}"}}', JSON),
+    "vendor without a number": (f'{{"errcode": "bad {TOKEN}", "errmsg": "bad {TOKEN}"}}', JSON),
+    "first event": (f"data: {ERROR}\n\n", EVENTS),
+    "second event": (f"data: {CHUNK}\n\ndata: {ERROR}\n\n", EVENTS),
+    "second line": (f"{CHUNK}\n{ERROR}\n", "Content-Type: application/x-ndjson"),
+    "in a choice": (f'{{"choices": [{{"finish_reason": "error", "error": {ERROR}}}]}}', JSON),
+}
+
+
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+@pytest.mark.parametrize(("said", "kind"), ERRORS_INSIDE.values(), ids=ERRORS_INSIDE)
+async def test_an_error_inside_a_success_shows_it_neither_to_the_caller_nor_in_the_log(
+    run_proxy: RunProxy, said: str, kind: str, stream: bytes
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(said.encode(), kind)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL, options='repairs = ["ragflow"]') as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": %s}' % stream)
+        answer = await caller.answer()
+        body = await caller.body(answer)
+        assert answer.status >= 400 or b"error" in body
+        assert is_clean(body)
+        await until(lambda: bool(proxy.exchanges))
+    assert is_clean(repr(proxy.exchanges).encode())
+
+
 async def test_a_rejected_handshake_and_a_closed_websocket_do_not_reveal_it(run_proxy: RunProxy) -> None:
     def refuse(request: web.Request) -> web.Response | None:
         if "refuse" not in request.query:
