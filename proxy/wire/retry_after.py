@@ -1,10 +1,9 @@
 """Read when a response asks for a retry (pure)."""
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from proxy.wire.headers import Headers, find_header
+from proxy.wire.http_date import read_http_date
 
 _DAY: Final = 86400.0
 
@@ -28,7 +27,8 @@ def read_retry_after(headers: Headers, now: float) -> float | None:
     value = find_header(headers, b"retry-after")
     seconds = _number(value)
     if seconds is None and value is not None:
-        seconds = _seconds_until(value, now)
+        date = read_http_date(value.decode("latin-1"))
+        seconds = None if date is None else max(date - now, 0.0)
     return 0.0 if seconds is None and decided == b"true" else seconds
 
 
@@ -38,13 +38,3 @@ def _number(value: bytes | None) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number < _DAY * 365_000 else None  # Not negative, infinite or NaN.
-
-
-def _seconds_until(value: bytes, now: float) -> float | None:
-    try:
-        date = parsedate_to_datetime(value.decode("latin-1"))
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return max((date - datetime.fromtimestamp(now, UTC)).total_seconds(), 0.0)
-    except (ValueError, OverflowError):
-        return None

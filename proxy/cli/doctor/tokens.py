@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -130,10 +129,9 @@ def _judge(
 
 def _skew(reply: Reply | None, subject: str) -> Iterator[Finding]:
     """Compare the issuer's clock with ours."""
-    if reply is None or not reply.has_clock:
+    if reply is None or reply.date is None:
         return
-    theirs = parsedate_to_datetime(reply.headers["date"]).timestamp()
-    ahead = theirs - reply.received
+    ahead = reply.date - reply.received
     if abs(ahead) > SKEW_SECONDS_MAX:
         identity = "clock_behind" if ahead > 0 else "clock_ahead"
         yield Finding(identity, subject, {"difference": duration(abs(ahead))})

@@ -8,7 +8,6 @@ import asyncio
 import http.cookiejar
 import ssl
 import time
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -31,6 +30,7 @@ from proxy.settings import HttpCredential
 from proxy.settings.credentials.http import candidates_of
 from proxy.telemetry import get_logger
 from proxy.transport_failure import explain, origin_of
+from proxy.wire.http_date import read_http_date
 
 REPLY_BYTES_MAX: Final = 1 << 20
 CLOCK_MARGIN: Final = 0.95
@@ -220,14 +220,10 @@ def _retry_after(value: str | None) -> float | None:
     """Parse seconds or a date (RFC 9110 10.2.3)."""
     if value is None:
         return None
-    try:
-        return max(float(value), 0.0) if value.strip().isdigit() else _until(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _until(date: str) -> float:
-    return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)
+    if value.strip().isdecimal():
+        return float(value)
+    date = read_http_date(value)
+    return None if date is None else max(date - time.time(), 0.0)
 
 
 def _tls_context(section: HttpCredential) -> ssl.SSLContext | bool:

@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 from xml.etree import ElementTree as ET
+
+from proxy.wire.http_date import read_http_date
 
 XML_BYTES_MAX: Final = 128 * 1024
 """Twice the longest token: an element takes several times as long as the same bytes of JSON."""
@@ -129,7 +130,7 @@ class Reply:
         Date has whole seconds. If our clock agrees with it, our clock supplies the fraction. Otherwise the
         second is assumed to be over, so that the lifetime is never overestimated.
         """
-        date = self._date
+        date = self.date
         if date is None:
             return self.received
         return self.received if date <= self.received <= date + 1 else date + 1
@@ -137,14 +138,12 @@ class Reply:
     @property
     def has_clock(self) -> bool:
         """Whether the reply has a valid Date header."""
-        return self._date is not None
+        return self.date is not None
 
     @property
-    def _date(self) -> float | None:
-        try:
-            return parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return None
+    def date(self) -> float | None:
+        """The Date header in seconds since the epoch, if it is valid."""
+        return read_http_date(self.headers.get("date", ""))
 
     def find(self, path: str) -> object:
         """Return the value at a path, or None.
@@ -281,10 +280,8 @@ def _iso8601(value: object, reply: Reply, offset: str = "+00:00") -> float | Non
 
 
 def _http_date(text: str, reply: Reply) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp() - reply.server_time
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+    date = read_http_date(text)
+    return None if date is None else date - reply.server_time
 
 
 def _zone(offset: str) -> timezone:
