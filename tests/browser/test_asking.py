@@ -27,6 +27,47 @@ print(1)
 
 最后一句。又一句。
 """
+MIXED = """\
+1. 先装：
+
+   ```bash
+   pip install a
+
+   pip install b
+   ```
+
+   再看 `x`。
+2. 后用：
+
+   | a | b |
+   | --- | --- |
+   | 1 \\| 2 | 3 |
+
+   > 引用
+   > 下一行
+
+   - 里面
+
+     ```
+     深
+     ```
+
+- 短
+  ```js
+  f()
+  ```
+
+用 ``a`b`` 和 `` `c` ``
+
+````markdown
+```
+里
+
+
+外
+```
+````
+"""
 NO_CLIPBOARD = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed')); }"
 
 
@@ -137,6 +178,27 @@ async def test_answers_and_code_are_copied_as_their_text(stage: Stage) -> None:
     await expect(page.page.locator("llm-chat .ending")).to_contain_text("已复制")
     text = await page.page.evaluate("navigator.clipboard.readText()")
     assert text == WRITTEN.strip()
+
+
+async def test_what_is_copied_renders_as_the_answer_did(stage: Stage) -> None:
+    page = await stage.open(permissions=["clipboard-read", "clipboard-write"])
+    stage.chat.turn("写", MIXED)
+    await page.page.locator("llm-chat .ending button", has_text="复制回答").click()
+    await expect(page.page.locator("llm-chat .ending")).to_contain_text("已复制")
+    text = await page.page.evaluate("navigator.clipboard.readText()")
+    assert text == MIXED.strip()
+
+
+async def test_a_question_is_copied_with_its_lines_while_it_is_edited(stage: Stage) -> None:
+    page = await stage.open(permissions=["clipboard-read", "clipboard-write"])
+    stage.chat.turn("第一行\n\n    第三行", "好。\n")
+    await page.turns.hover()
+    await page.turns.get_by_role("button", name="编辑").click()
+    await expect(page.page.locator("llm-chat .editor textarea")).to_have_value("第一行\n\n    第三行")
+    await page.page.locator("llm-chat .ending button", has_text="复制问答").click()
+    await expect(page.page.locator("llm-chat .ending")).to_contain_text("已复制")
+    text = await page.page.evaluate("navigator.clipboard.readText()")
+    assert "\n\n第一行\n\n    第三行\n\n" in text
 
 
 async def test_copying_works_where_the_browser_has_no_clipboard(stage: Stage) -> None:

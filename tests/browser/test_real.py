@@ -30,6 +30,16 @@ HOST = """<!doctype html><html lang="zh"><head><meta charset="utf-8"><title>苏�
 <button id="ask-ai" data-llm-chat data-channel="{channel}">AI 助手</button>
 <script type="module" src="{service}/chat/drawer.js"></script></body></html>"""
 
+COMPOSING = """(node) => {
+    for (const key of ["Escape", "Enter"]) {
+        for (const taken of [{ isComposing: true }, { keyCode: 229 }]) { // Safari tells only the second
+            const press = { key, ...taken, bubbles: true, composed: true, cancelable: true };
+            node.dispatchEvent(new KeyboardEvent("keydown", press));
+        }
+    }
+}"""
+"""Keys that an input method took for itself."""
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -272,6 +282,27 @@ async def test_conversations_are_listed_opened_again_searched_and_renamed(real: 
     await page.connected()
     await expect(page.questions).to_have_text(["第一个问题"])
     await expect(titles).to_have_text(["新的标题", "第一个问题"])
+
+
+async def test_keys_of_an_input_method_neither_rename_nor_close(real: Stage) -> None:
+    page = await real.open()
+    await converse(page, "第一个问题")
+    titles = await open_list(page)
+    await page.page.locator("llm-chat .search").evaluate(COMPOSING)
+    await expect(titles).to_have_text(["第一个问题"])
+    await page.page.locator("llm-chat .list li").get_by_label("改标题").click()
+    title = page.page.locator("llm-chat .list input.name")
+    await title.fill("新的")
+    await title.evaluate(COMPOSING)
+    await title.press("Enter")
+    await expect(titles).to_have_text(["新的"])
+    await page.turns.hover()
+    await page.turns.get_by_role("button", name="编辑").click()
+    editor = page.page.locator("llm-chat .editor textarea")
+    await editor.evaluate(COMPOSING)
+    await expect(editor).to_be_focused()
+    await editor.press("Escape")
+    await expect(editor).to_have_count(0)
 
 
 @pytest.mark.parametrize("look", [{}, DARK], ids=["light", "dark"])

@@ -1,5 +1,7 @@
 """Hostile messages that were not sanitised: nothing runs, nothing is fetched, and no control works."""
 
+import asyncio
+
 import pytest
 from playwright.async_api import expect
 
@@ -7,9 +9,29 @@ from proxy.chat.render import BlockKind, render_block
 from tests.browser.chat_page import RUN_BY_A_MESSAGE, ChatPage
 from tests.browser.conftest import Stage
 from tests.chat.hostile import HOSTILE
+from tests.pace import PATIENCE
 
 RUN = f"{RUN_BY_A_MESSAGE}=1"
 AWAY = "//evil.example/?q"
+FAILING_WORK = """async () => {
+    const { Slices } = await import("/chat/page/slices.js");
+    const slices = new Slices(), done = [], errors = [];
+    window.reportError = (error) => errors.push(error.message);
+    slices.add(() => {
+        const end = performance.now() + 50; // the slice is used up, and the rest waits for the next
+        while (performance.now() < end);
+    });
+    for (const number of [0, 1, 2, 3]) {
+        slices.add(() => {
+            done.push(number);
+            if (number === 1) {
+                throw new Error("of 1");
+            }
+        });
+    }
+    await new Promise((resolve) => slices.add(resolve));
+    return [done, errors];
+}"""
 RAW = [
     f"<script>{RUN}</script>",
     f"<script src='{AWAY}'></script>",
@@ -161,8 +183,35 @@ async def test_invalid_messages_are_ignored(stage: Stage) -> None:
         {"state": 7},
         {"state": "done"},
         {"state": "answering", "at": "x"},
+        {"state": "toString"},
+        {"state": "constructor", "at": {"toString": 1, "valueOf": 1}},
+        {"state": ["thinking"]},
+        {"state": {"toString": 1}},
     ):
         stage.chat.publish("state_event", odd)
     stage.chat.turn("问", "好。\n")
     await expect(page.answer).to_have_text("好。")
     await expect(page.turns).to_have_count(1)
+
+
+async def test_states_and_blocks_of_another_program_may_have_any_fields(stage: Stage) -> None:
+    page = await stage.open()
+    odd: object
+    fields = ("at", "seconds", "model", "reason", "number", "branch_of")
+    for number, odd in enumerate(
+        (1e300, -1e300, 9e15, 0, "x", None, [], {"toString": 1, "valueOf": 1}, True), 1
+    ):
+        stage.chat.message("<div class='right'><p>问</p></div>", **dict.fromkeys(fields, odd))
+        for state in ("thinking", "answering", "done"):
+            stage.chat.publish("state_event", {"state": state, **dict.fromkeys(fields, odd)}, with_id=False)
+        stage.chat.message("<div class='error'>出错</div>", **dict.fromkeys(fields, odd))
+        await expect(page.turns.locator(".ending")).to_have_count(number)
+        await page.in_state("idle")
+    await expect(page.turns.locator(".cause")).to_have_text(["出错"] * 9)
+
+
+async def test_work_that_fails_does_not_hold_up_the_work_behind_it(stage: Stage) -> None:
+    page = await stage.open()
+    async with asyncio.timeout(PATIENCE):
+        done, errors = await page.page.evaluate(FAILING_WORK)
+    assert (done, errors) == ([0, 1, 2, 3], ["of 1"])

@@ -152,7 +152,7 @@ export class LlmChat extends HTMLElement {
         seconds: typeof seconds === "number" ? seconds : null,
         model: typeof model === "string" ? model : null,
       });
-      if (at + connection.skew >= connection.openedAt && state in SPOKEN) {
+      if (at + connection.skew >= connection.openedAt && Object.hasOwn(SPOKEN, state)) {
         this.#notices.speak(SPOKEN[state]);
       }
       this.#took();

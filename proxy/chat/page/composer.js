@@ -1,7 +1,6 @@
 // The input: grows to six lines, sends by Enter where that is meant, and turns its button into "stop" during an answer.
-import { element, icon } from "./dom.js";
+import { composes, element, icon } from "./dom.js";
 
-const INPUT_METHOD = 229; // `keyCode` of a key that an input method took for itself
 const ONE_PRESS_MS = 10;
 
 /** The form under the conversation. */
@@ -83,7 +82,7 @@ export class Composer {
   }
 
   #keydown(event) {
-    const composing = event.isComposing || event.keyCode === INPUT_METHOD || this.#composing;
+    const composing = composes(event) || this.#composing;
     // Safari ends the composition before it tells of the Enter that ended it: one key press, at one time.
     const ended = event.timeStamp - this.#composedAt < ONE_PRESS_MS;
     if (event.key !== "Enter" || composing || ended) {

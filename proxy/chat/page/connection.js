@@ -11,9 +11,13 @@ const SESSION_MS = 8_000;
 const REST_MS = 300_000; // a browser opens six connections to a site without HTTP/2: tabs that nobody sees give theirs back
 const BEGINNING = "0-0";
 
-/** Milliseconds of an event id ("ms-seq"), or null. */
+/** Milliseconds of an event id ("ms-seq"), or null: another program publishes ids and times of any kind. */
 function idTime(id) {
-  return /^\d+-\d+$/.test(id) ? Number(id.split("-")[0]) : null;
+  return /^\d{1,15}-\d{1,20}$/.test(id) ? Number(id.split("-")[0]) : null;
+}
+
+function isTime(at) {
+  return typeof at === "number" && at > 0 && at < 1e15; // a date has no more digits
 }
 
 function isLater(id, than) {
@@ -245,14 +249,22 @@ export class Connection extends EventTarget {
     source.addEventListener("message_event", (event) => {
       this.#take(event, (payload, at, id) => {
         if (typeof payload.message === "string") {
-          const { message: html, reason = null, number = null, branch_of: source = null } = payload;
-          this.dispatchEvent(new CustomEvent("message", { detail: { html, reason, number, source, id, at } }));
+          const said = {
+            html: payload.message,
+            reason: typeof payload.reason === "string" ? payload.reason : null,
+            number: typeof payload.number === "number" ? payload.number : null,
+            source: typeof payload.branch_of === "string" ? payload.branch_of : null,
+          };
+          this.dispatchEvent(new CustomEvent("message", { detail: { ...said, id, at } }));
         }
       });
     });
     source.addEventListener("state_event", (event) => {
       this.#take(event, (payload, at) => {
-        this.dispatchEvent(new CustomEvent("state", { detail: { ...payload, at: Number(payload.at) || at } }));
+        if (typeof payload.state === "string") {
+          const time = isTime(payload.at) ? payload.at : at;
+          this.dispatchEvent(new CustomEvent("state", { detail: { ...payload, at: time } }));
+        }
       });
     });
   }

@@ -1,5 +1,5 @@
 // The list of the visitor's conversations: open, search, rename, delete with undo, export.
-import { element, icon } from "./dom.js";
+import { composes, element, icon } from "./dom.js";
 
 const UNDO_MS = 6000;
 const TYPING_MS = 250; // without another letter, until the service searches the texts
@@ -179,7 +179,10 @@ export class Conversations {
         .focus();
     };
     input.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.isComposing) {
+      if (composes(event)) {
+        return;
+      }
+      if (event.key === "Enter") {
         end(true);
       } else if (event.key === "Escape") {
         event.preventDefault();
@@ -240,7 +243,7 @@ export class Conversations {
   }
 
   #key(event) {
-    if (event.key === "Escape") {
+    if (event.key === "Escape" && !composes(event)) {
       event.preventDefault(); // the drawer stays open
       event.stopPropagation();
       this.#actions.close();

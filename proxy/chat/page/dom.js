@@ -1,6 +1,7 @@
 // Builds elements, icons and style sheets. No HTML text is parsed here.
 
 const SVG = "http://www.w3.org/2000/svg";
+const INPUT_METHOD = 229; // `keyCode` of a key that an input method took for itself, in Safari after its end as well
 
 const ICONS = {
   send: ["M12 19V5", "M6 11l6-6 6 6"],
@@ -38,6 +39,11 @@ export function element(tag, attributes = {}, ...children) {
   }
   node.append(...children.filter((child) => child !== null));
   return node;
+}
+
+/** Whether a key is an input method's own: Enter chooses a word, and Escape drops it. */
+export function composes(event) {
+  return event.isComposing || event.keyCode === INPUT_METHOD;
 }
 
 /** Draw an icon; it says nothing to a screen reader. */

@@ -1,5 +1,5 @@
 // A question that is being rewritten, in the place of the question.
-import { element } from "./dom.js";
+import { composes, element } from "./dom.js";
 
 /** The form of one question. */
 export class QuestionEditor {
@@ -42,7 +42,10 @@ export class QuestionEditor {
   }
 
   #key(event) {
-    if (event.key === "Escape" && !event.isComposing) {
+    if (composes(event)) {
+      return;
+    }
+    if (event.key === "Escape") {
       event.preventDefault(); // the drawer stays open
       event.stopPropagation();
       this.#actions.cancel();

@@ -41,7 +41,11 @@ export class Slices {
     const until = performance.now() + SLICE_MS;
     let done = 0;
     while (done < this.#waiting.length && (done === 0 || performance.now() <= until)) {
-      this.#waiting[done]();
+      try {
+        this.#waiting[done]();
+      } catch (error) {
+        reportError(error); // what waits behind it is done all the same, and nothing twice
+      }
       done += 1;
     }
     this.#waiting.splice(0, done);

@@ -36,9 +36,11 @@ export class Turn {
     return this.state === "waiting" || this.state === "thinking" || this.state === "answering";
   }
 
-  /** The text of the question. */
+  /** The text of the question, also while it is hidden. */
   get question() {
-    return this.root.querySelector(".question")?.innerText ?? "";
+    const question = this.root.querySelector(".question")?.cloneNode(true);
+    question?.querySelectorAll("br").forEach((mark) => mark.replaceWith("\n"));
+    return question?.textContent ?? "";
   }
 
   /** Question and answer, each under a heading. */
