@@ -90,7 +90,7 @@ class Heartbeat:
                         break
         self._record.discard_attempt()
         error = BadResponse(reason=f"no stream but a {response.status}, after a heartbeat")
-        return self._failed(error, read_error(bytes(body)))
+        return self._failed(error, read_error(response.redact(bytes(body))))
 
     def _failed(self, error: ProxyError, envelope: ErrorEnvelope | None = None) -> bytes:
         self._record.fail(error)

@@ -45,6 +45,8 @@ class RelayedResponse(NamedTuple):
     body: bytes | AsyncGenerator[bytes]
     concerns_request: bool = False
     """Whether a status of failure may concern this request only, although the upstream works."""
+    redact: Callable[[bytes], bytes] = bytes
+    """Masks the secrets that were sent to the upstream, if an error has to be made of the body."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -128,11 +130,12 @@ class Attempt(msgspec.Struct, frozen=True):
         if not first or (not watched and length is not None and int(length) == len(first)):
             self.record.count_bytes_sent(first)
             self._note_usage(read_usage, first)
-            return RelayedResponse(response.status, headers, first)
+            return RelayedResponse(response.status, headers, first, redact=response.redact)
         self.clock.watch(response.fail)
         closing.callback(self.clock.close)
         if not watched:
-            return RelayedResponse(response.status, headers, self._bytes(first, response))
+            body = self._bytes(first, response)
+            return RelayedResponse(response.status, headers, body, redact=response.redact)
         framer = EventFramer(self.limits.max_event_bytes)
         # Not at the end of the body: a disconnected caller never reaches it.
         closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))

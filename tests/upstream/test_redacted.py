@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 from proxy.credentials import UpstreamCredential
 from proxy.upstream.redacted import TOKENS_REMEMBERED
+from proxy.wire.event_stream import HEARTBEAT
 from proxy.wire.headers import find_header
 from tests.blueprints.test_realtime import HANDSHAKE, connected
 from tests.conftest import KEY, RunProxy
@@ -278,6 +279,36 @@ async def test_an_error_inside_a_success_shows_it_neither_to_the_caller_nor_in_t
         assert is_clean(body)
         await until(lambda: bool(proxy.exchanges))
     assert is_clean(repr(proxy.exchanges).encode())
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_an_error_inside_a_success_does_not_contain_it_after_a_heartbeat(
+    run_proxy: RunProxy, chunked: bool  # noqa: FBT001
+) -> None:  # fmt: skip
+    beaten = asyncio.Event()
+
+    async def script(talk: Conversation) -> None:
+        await beaten.wait()
+        if chunked:
+            await talk.start_stream(content_type="application/json")
+            await talk.chunk(ERROR.encode())
+            await talk.end()
+        else:
+            await talk.answer(ERROR.encode(), JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL, options="heartbeat = 0.05") as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": true}')
+        answer = await caller.answer()
+        assert await caller.chunk() == HEARTBEAT
+        beaten.set()
+        body = (await caller.body(answer)).replace(HEARTBEAT, b"")
+        assert body.startswith(b'data: {"error"')
+        assert b"bad ***" in body
+        assert is_clean(body)
 
 
 async def test_a_rejected_handshake_and_a_closed_websocket_do_not_reveal_it(run_proxy: RunProxy) -> None:
