@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.errors import ProxyError
+from proxy.errors import CallerError, ProxyError
 from proxy.telemetry.logs import get_logger
 from proxy.telemetry.spans import ExchangeSpan, FieldValue
 
@@ -133,8 +133,13 @@ class ExchangeRecord:
         self.completion_tokens = (self.completion_tokens or 0) + completion
 
     def fail(self, error: ProxyError) -> None:
-        """Set the error that ended the exchange. The first one counts."""
-        self.end(error.code, error.reason)
+        """Set the error that ended the exchange. The first one counts.
+
+        A caller's error without a reason of its own has the message that the caller receives, which says what
+        is wrong with the request.
+        """
+        says_more = isinstance(error, CallerError) and str(error) != error.message
+        self.end(error.code, error.reason or (str(error) if says_more else None))
 
     def end(self, outcome: str, reason: str | None = None) -> None:
         """Set how the exchange ended. The first outcome counts."""

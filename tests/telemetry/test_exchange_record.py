@@ -5,7 +5,17 @@ import time
 import msgspec
 import pytest
 
-from proxy.errors import Aborted, BadResponse, ProxyError, TokenUnavailable, UpstreamTimeout
+from proxy.errors import (
+    Aborted,
+    BadResponse,
+    InvalidRequest,
+    NotFound,
+    ProxyError,
+    TokenUnavailable,
+    Unauthenticated,
+    UpstreamForbidden,
+    UpstreamTimeout,
+)
 from proxy.telemetry import BodyLog, ExchangeRecord
 
 ALWAYS = {"request_id", "method", "path", "status", "outcome", "duration_ms", "bytes_up", "bytes_down"}
@@ -90,6 +100,24 @@ def test_a_failure_has_its_code_and_reason(error: ProxyError) -> None:
     exchange.fail(error)
     line = exchange.fields()
     assert (line["outcome"], line["reason"]) == (error.code, error.reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidRequest("the path contains an empty segment"), "the path contains an empty segment"),
+        (InvalidRequest("for the caller", reason="for the log"), "for the log"),
+        (NotFound(), None),
+        (Unauthenticated(reason="unknown key"), "unknown key"),
+        (UpstreamForbidden("the words of an upstream"), None),
+    ],
+)
+def test_the_message_to_the_caller_is_the_reason_if_the_request_is_wrong(
+    error: ProxyError, reason: str | None
+) -> None:
+    exchange = record()
+    exchange.fail(error)
+    assert exchange.fields().get("reason") == reason
 
 
 def test_the_first_failure_counts() -> None:
