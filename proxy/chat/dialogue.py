@@ -125,7 +125,7 @@ class Dialogue:
                 failure = await self._read_whole(answer)
             if failure is not None:
                 if answer.status == HTTPStatus.OK:
-                    answer.record.end("error_inside", failure.code)
+                    answer.note_error(failure.code)
                 return failure.notice
         return None if self.publisher.has_output else notices.NO_ANSWER
 

@@ -48,13 +48,20 @@ class ModelAnswer:
         status: The HTTP status; with any other than 200, the body is an error.
         streamed: Whether the body is an event stream instead of one JSON object.
         body: The bytes as they arrive. It raises a `ProxyError` if it breaks off.
-        record: The record of the exchange; the reader of an error in the body notes it as the outcome.
+        record: The record of the exchange.
+        redact: Masks the secrets that were sent to the upstream.
     """
 
     status: int
     streamed: bool
     body: AsyncGenerator[bytes]
     record: ExchangeRecord
+    redact: Callable[[bytes], bytes] = bytes
+
+    def note_error(self, code: str | None) -> None:
+        """Record an error in the body, by its code, which may quote the request."""
+        masked = None if code is None else self.redact(code.encode(errors="replace")).decode()
+        self.record.end("error_inside", masked)
 
 
 class ChatUpstream:
@@ -141,7 +148,7 @@ def plain(value: Json) -> object:
 
 def _model_answer(answer: RelayedResponse, record: ExchangeRecord) -> ModelAnswer:
     body = _pieces([answer.body]) if isinstance(answer.body, bytes) else answer.body
-    return ModelAnswer(answer.status, is_event_stream(answer.headers), body, record)
+    return ModelAnswer(answer.status, is_event_stream(answer.headers), body, record, answer.redact)
 
 
 async def _pieces(pieces: Iterable[bytes]) -> AsyncGenerator[bytes]:

@@ -139,7 +139,8 @@ class Attempt(msgspec.Struct, frozen=True):
         framer = EventFramer(self.limits.max_event_bytes)
         # Not at the end of the body: a disconnected caller never reaches it.
         closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))
-        return RelayedResponse(response.status, headers, self._events(first, response, framer))
+        events = self._events(first, response, framer)
+        return RelayedResponse(response.status, headers, events, redact=response.redact)
 
     def _whole(self, status: int, headers: Headers, body: bytes) -> RelayedResponse:
         """Return a response whose length differs from the upstream's."""

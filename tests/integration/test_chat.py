@@ -354,6 +354,28 @@ async def test_every_error_of_spark_becomes_a_block_after_the_text(
     assert [block for block in shown if "先说的话" in block] == shown[1:-1] or place != "mid-answer"
 
 
+@pytest.mark.parametrize("place", ["whole", "stream"])
+@pytest.mark.parametrize("error", [{"error": {"message": "no"}}, {"message": "no"}], ids=["openai", "flat"])
+async def test_the_log_has_no_token_that_an_error_of_the_model_quotes(
+    run_proxy: RunProxy, error: dict[str, object], place: str
+) -> None:
+    async def script(talk: Conversation) -> None:
+        quoted = {"code": f"refused {talk.request.header('authorization')[0]}"}
+        inside = error.get("error")
+        body = {"error": {**inside, **quoted}} if isinstance(inside, dict) else {**error, **quoted}
+        if place == "whole":
+            await talk.answer(json.dumps(body).encode(), "Content-Type: application/json")
+            return
+        await says(b"data: " + json.dumps(body).encode() + b"\n\n")(talk)
+
+    async with chatting(run_proxy, script) as (someone, proxy, _), someone.listen() as stream:
+        await someone.ask("hi")
+        assert "error" in blocks(await stream.turn())[-1]
+        await until(lambda: bool(asked(proxy)))
+    # The fixture looks for the token in every line.
+    assert asked(proxy)[-1]["reason"] == "refused Bearer " + "*" * len("static-upstream-token")
+
+
 async def test_a_broken_stream_keeps_its_text(run_proxy: RunProxy) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
