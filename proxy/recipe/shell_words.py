@@ -191,6 +191,8 @@ _PS_PART: Final = re.compile(
 _PS_IN_DOUBLE: Final = re.compile(
     r"`(?P<escaped>.)|(?P<twice>\"\")|(?P<computed>\$\()|\$\{?(?:env:)?(?P<name>[A-Za-z_]\w*)\}?", re.DOTALL
 )
+_PS_JSON: Final = re.compile(r"""(?<!\S)'\s*[{\[]\s*\\\"""")
+"""JSON whose quotes PowerShell 5 would drop without a backslash; in bash it would not be JSON."""
 _PS_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0"}
 _PS_PARAMETERS: Final = {"uri": "--url", "method": "-X", "useragent": "-A", "timeoutsec": "-m", "proxy": "-x"}
 
@@ -203,7 +205,7 @@ def windows_words(line: str) -> list[str] | None:
     """
     if _INVOKE.search(line):
         return _ps_invocation(line)
-    if _PS_CONTINUED.search(line):
+    if _PS_CONTINUED.search(line) or _PS_JSON.search(line):
         return [text.replace('\\"', '"') for kind, text in _ps_parts(line) if kind == "text"]
     return _cmd_words(line) if _CMD.match(line) else None
 

@@ -21,6 +21,7 @@ CMD_PLAIN = (
 POWERSHELL = f"""curl.exe '{URL}' `
   -H 'content-type: application/json' `
   -d '{{\\"appId\\":\\"demo\\",\\"pw\\":\\"a%b\\"}}'"""
+POWERSHELL_LINE = POWERSHELL.replace("`\n ", "")
 INVOKE = f"""$session = New-Object Microsoft.PowerShell.Commands.WebRequestSession
 Invoke-WebRequest -UseBasicParsing -Uri "{URL}" `
 -Method "POST" `
@@ -38,8 +39,8 @@ REST_FORM = f"irm {URL} -Method Post -Body @{{ appId = 'demo'; pw = 'a%b' }}"
 
 @pytest.mark.parametrize(
     "line",
-    [CMD, CMD_PLAIN, POWERSHELL, INVOKE, REST],
-    ids=["cmd", "cmd plain", "powershell", "invoke", "rest"],
+    [CMD, CMD_PLAIN, POWERSHELL, POWERSHELL_LINE, INVOKE, REST],
+    ids=["cmd", "cmd plain", "powershell", "powershell in one line", "invoke", "rest"],
 )
 def test_a_copy_for_windows_is_the_same_request(line: str) -> None:
     request = parse_curl(line)
@@ -65,7 +66,16 @@ def test_computed_values_of_powershell_are_rejected() -> None:
         parse_curl(f'irm {URL} -Method Post -Body "sign=$(Get-Sign)"')
 
 
-@pytest.mark.parametrize("line", [f"curl {URL} -d 'a=^b'", f"curl {URL} -H 'x: `'", 'curl "https://a/?x=^"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"curl {URL} -d 'a=^b'",
+        f"curl {URL} -H 'x: `'",
+        'curl "https://a/?x=^"',
+        f"""curl {URL} -d '{{"a": "\\"b"}}'""",
+        f"""curl {URL} -d "{{\\"a\\": 1}}" """,
+    ],
+)
 def test_a_line_for_a_shell_does_not_change(line: str) -> None:
     assert windows_words(line) is None
 
