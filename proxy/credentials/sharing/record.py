@@ -18,7 +18,7 @@ import msgspec
 
 from proxy.credentials.token import FOLLOWER_FRACTION, FetchedToken, Token, skew_of, with_deadlines
 from proxy.secret import Secret
-from proxy.settings import CredentialSettings
+from proxy.settings import CredentialSettings, ExecCredential
 from proxy.settings.interpolation import LateReference, LateText
 from proxy.settings.section import Section
 
@@ -55,11 +55,13 @@ def _plain(value: object, sections: Mapping[str, CredentialSettings]) -> object:
         case LateText():
             return {"late": [_part(part, sections) for part in value.parts]}
         case Section():
-            return {
+            fields = {
                 field: _identifying(field, getattr(value, field), sections)
                 for field in type(value).model_fields
                 if field not in _NOT_IDENTIFYING
             }
+            inherited = value.inherited_choices if isinstance(value, ExecCredential) else {}
+            return {**fields, "inherited": _plain(inherited, sections)} if inherited else fields
         case Mapping():
             return {"table": {str(key): _plain(item, sections) for key, item in value.items()}}
         case list() | tuple():

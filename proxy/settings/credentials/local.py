@@ -158,6 +158,11 @@ class ExecCredential(CredentialSection):
         """All environment variables of the command."""
         return {**self._inherited, **self.env}
 
+    @property
+    def inherited_choices(self) -> Mapping[str, str]:
+        """The inherited variables that may decide which token the command prints, such as `AWS_PROFILE`."""
+        return {name: value for name, value in self._inherited.items() if name not in INHERITED}
+
     @field_validator("command")
     @classmethod
     def _can_be_run(cls, command: tuple[str | Secret, ...], info: ValidationInfo) -> tuple[str | Secret, ...]:

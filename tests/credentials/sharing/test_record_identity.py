@@ -70,6 +70,17 @@ def test_a_token_file_is_identified_by_its_path(tmp_path: Path) -> None:
     assert identity(azure) == before
 
 
+def test_a_command_is_identified_by_the_variables_that_it_inherits_by_choice() -> None:
+    def of(**environ: str) -> bytes:
+        section = {"source": "exec", "command": ["/bin/echo", "token"], "inherit": ["PATH", "HOME", "ROLE"]}
+        adapter: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
+        found = adapter.validate_python(section, context={"environ": environ})
+        return identity_of("corp", {"corp": found})
+
+    assert of(ROLE="one", HOME="/root") == of(ROLE="one", HOME="/home/llm")
+    assert len({of(ROLE="one"), of(ROLE="two"), of()}) == 3
+
+
 def test_similar_shapes_are_distinguished() -> None:
     bodies = [{"a": "1"}, {"a": 1}, {"a": ["1"]}, {"a": {"secret": "1"}}, {"a": None}, {}]
     assert len({identity({**HTTP, "json": body}) for body in bodies}) == len(bodies)
