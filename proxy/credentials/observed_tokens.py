@@ -38,7 +38,7 @@ class Rejection:
             successor: The token that was accepted instead.
             exclusive: Whether a new token revokes the previous one.
         """
-        is_revoked = exclusive and (successor.adopted or successor.obtained < self.sent_at)
+        is_revoked = exclusive and (successor.adopted or successor.obtained < self.at)
         return not is_revoked and self.sent_at < self.token.expires_at
 
 

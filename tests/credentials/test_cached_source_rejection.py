@@ -503,6 +503,28 @@ async def test_a_token_that_its_successor_revokes_has_not_died_early() -> None:
 
 
 @virtually
+async def test_a_token_that_is_revoked_before_the_upstream_checks_it_has_not_died_early() -> None:
+    issuer = FakeIssuer(delay=0.1)
+    machine = build_machine(issuer, exclusive=True)
+
+    async def request() -> None:
+        use = TokenUse(machine, "caller", CHAT)
+        while (token := await use.token()) is not None:
+            await asyncio.sleep(2.0)  # for example until the whole body has arrived
+            if token.secret.reveal() == f"token-{issuer.fetches}":
+                return use.accepted()
+            use.rejected("401")
+        raise AssertionError("it was denied")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4000):  # 1000 s
+            group.create_task(request())
+            await asyncio.sleep(0.25)
+    assert issuer.fetches > 1
+    assert machine.stats.early_deaths == 0
+
+
+@virtually
 async def test_one_early_death_is_enough_where_the_end_was_read_by_our_own_clock() -> None:
     issuer = FakeIssuer(certain=False)
     machine = build_machine(issuer)

@@ -88,6 +88,7 @@ def test_a_token_dies_once_and_not_if_it_was_accepted_since() -> None:
         (40.0, token(2, obtained=50.0), False, True),
         (40.0, token(2, obtained=50.0), True, True),
         (40.0, token(2, obtained=30.0), True, False),  # the successor existed already, and revoked it
+        (40.0, token(2, obtained=40.5), True, False),  # it revoked the token before the upstream checked it
         (40.0, token(2, obtained=30.0), False, True),
         (40.0, replace(token(2, obtained=50.0), adopted=True), True, False),
         (40.0, replace(token(2, obtained=50.0), adopted=True), False, True),
