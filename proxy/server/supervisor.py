@@ -96,10 +96,15 @@ class Lifeline:
         self._beat(loop)
 
         def look() -> None:
-            with contextlib.suppress(BlockingIOError):
-                if not self._socket.recv(1):
-                    loop.remove_reader(self._socket)
-                    act()
+            try:
+                has_ended = not self._socket.recv(1)
+            except BlockingIOError:
+                return
+            except ConnectionError:  # It has died with a heartbeat that it had not read.
+                has_ended = True
+            if has_ended:
+                loop.remove_reader(self._socket)
+                act()
 
         loop.add_reader(self._socket, look)
 
@@ -193,12 +198,18 @@ class Supervisor:
         pause, starts = 0.0, 0
         while not self._stopping.is_set():
             began, starts = loop.time(), starts + 1
-            status, was_ready = await self._work(worker)
+            try:
+                status, was_ready = await self._work(worker)
+            except OSError as error:  # The others serve, and there may be room for this one later.
+                status, was_ready = 1, False
+                self._log.error("worker_not_started", worker=worker, reason=str(error))
+            else:
+                if not self._stopping.is_set():
+                    self._log.error("worker_died", worker=worker, status=status, ready=was_ready)
             if self._stopping.is_set():
                 if status and was_ready:  # A worker that was not ready yet is killed by the signal.
                     self._status = self._status or 1
                 return
-            self._log.error("worker_died", worker=worker, status=status, ready=was_ready)
             if starts == 1 and not was_ready:
                 self._status = status if status > 0 else 1
                 self._signalled(signal.SIGTERM)
@@ -210,21 +221,29 @@ class Supervisor:
                     await self._stopping.wait()
 
     async def _work(self, worker: int) -> tuple[int, bool]:
-        """Run one worker to its end; return its status, and whether it ever accepted connections."""
+        """Run one worker to its end; return its status, and whether it ever accepted connections.
+
+        Raises:
+            OSError: The system has no descriptor, no process or no memory left for it.
+        """
         sockets = self._slots[worker]
         ours, theirs = socket.socketpair()
         assignment = Assignment(
             worker, len(self._slots), [listener.fileno() for listener in sockets], self._folder, self._key
         )
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *_IGNORING,
-                *self._command,
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno(), *assignment.descriptors],
-            )
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *_IGNORING,
+                    *self._command,
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno(), *assignment.descriptors],
+                )
+            except OSError:
+                writer.close()
+                raise
         self._running[worker] = process
-        reader, writer = await asyncio.open_connection(sock=ours)
         try:
             if self._stopping.is_set():
                 process.terminate()

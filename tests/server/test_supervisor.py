@@ -1,10 +1,12 @@
 """The supervisor of the workers: which workers it replaces, and its exit status."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -39,6 +41,38 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_a_worker_that_the_system_has_no_room_for_is_started_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", BEATING, str(tmp_path)]
+    supervisor = Supervisor(command, [[], []], "", bytes(32), PATIENCE)
+    start = asyncio.create_subprocess_exec
+    failures = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EAGAIN, "no process is left")]
+
+    async def start_later(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await start(*args, **options)
+
+    def pids() -> set[int]:
+        return {int(path.name) for path in tmp_path.iterdir()}
+
+    with capture_logs() as log:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            running = group.create_task(supervisor.run(Signals()))
+            await until(lambda: len(pids()) == 2)
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", start_later)
+            killed, serving = pids()
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: len(pids()) == 3)
+            os.kill(serving, 0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
+    assert [line["event"] for line in log if line["log_level"] == "error"] == [
+        "worker_died", "worker_not_started", "worker_not_started",
+    ]  # fmt: skip
 
 
 async def test_a_worker_whose_loop_hangs_is_replaced_and_a_responsive_one_is_not(tmp_path: Path) -> None:
