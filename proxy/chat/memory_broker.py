@@ -147,10 +147,13 @@ class MemoryBroker:
         if target in self._backlogs:
             return None
         backlog = self._backlogs.get(source, _Backlog(deque(), deque()))
-        for position, event, _ in list(backlog.events):
-            if position < before:
-                self._keep(target, position, event, begins=position in backlog.turns)
-        return sum(position >= before for position in backlog.turns)
+        events = deque(entry for entry in backlog.events if entry[0] < before)
+        turns = deque(position for position in backlog.turns if position < before)
+        if events:
+            copied = self._backlogs[target] = _Backlog(events, turns, until=self._clock() + self._expire)
+            self._account(copied, len(events), sum(size for _, _, size in events))
+            self._make_room()
+        return len(backlog.turns) - len(turns)
 
     async def stored(self, channel: str) -> AsyncGenerator[Sequence[Event], None]:
         """Iterate over the stored events of a channel, in pages."""
@@ -194,6 +197,9 @@ class MemoryBroker:
         self._trim(backlog)
         backlog.until = self._clock() + self._expire
         self._backlogs.move_to_end(channel)
+        self._make_room()
+
+    def _make_room(self) -> None:
         while (self._count > self._total or self._bytes > self._total_bytes) and len(self._backlogs) > 1:
             self._drop(next(iter(self._backlogs)))
 

@@ -7,6 +7,7 @@ within a limited time. A worker runs one search of texts at a time.
 import asyncio
 import contextlib
 import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from html import unescape
 from typing import Final
 
@@ -19,6 +20,8 @@ TEXT_BYTES_MAX: Final = 8 << 20
 """Bytes of texts that one search reads."""
 SEARCH_SECONDS: Final = 3.0
 """Time after which a search returns what it has found."""
+_SLICE_CHARS: Final = 1 << 16
+"""How much text is read at a time: other tasks run in between."""
 _SEARCHED_BLOCKS: Final = ("<div class='right'>", "<div class='left'>")
 _TAG: Final = re.compile(r"<[^<>]*>")
 
@@ -57,16 +60,32 @@ class ConversationSearch:
             if remaining <= 0:
                 return
             text = ""
-            async with contextlib.aclosing(self._broker.stored(channel)) as pages:
-                async for page in pages:
-                    read = "".join(map(_text, page))
+            async with (
+                contextlib.aclosing(self._broker.stored(channel)) as pages,
+                contextlib.aclosing(_slices(pages)) as slices,
+            ):
+                async for read in slices:
                     remaining -= len(read)
-                    text = text[-WORDS_CHARS_MAX:] + read  # the words may begin on the previous page
+                    text = text[-WORDS_CHARS_MAX:] + read  # the words may begin in the previous slice
                     if wanted in _normalise(text):
                         found.add(channel)
                         break
                     if remaining <= 0:
                         break
+
+
+async def _slices(pages: AsyncIterator[Sequence[Event]]) -> AsyncGenerator[str]:
+    """Yield the text of events in slices, and let other tasks run in between."""
+    async for page in pages:
+        texts, chars = list[str](), 0
+        for event in page:
+            texts.append(_text(event))
+            chars += len(texts[-1])
+            if chars >= _SLICE_CHARS:
+                yield "".join(texts)
+                texts, chars = [], 0
+                await asyncio.sleep(0)
+        yield "".join(texts)
 
 
 def _text(event: Event) -> str:

@@ -4,8 +4,10 @@ import contextlib
 import gc
 import tracemalloc
 
+import pytest
+
 from proxy.chat.broker import Broker
-from proxy.chat.event import Event
+from proxy.chat.event import START, Event, parse_id
 from proxy.chat.memory_broker import MemoryBroker
 from tests.chat.conftest import OpenStores
 from tests.chat.readers import take_data
@@ -118,3 +120,31 @@ async def test_bytes_are_bounded_as_well_as_events() -> None:
     assert [await broker.has_events(channel) for channel in "abcd"] == [False, True, True, True]
     await broker.publish("e", Event({"message": "x" * 5000}))
     assert await broker.has_events("e")  # one event is kept, however large
+
+
+async def test_a_copy_encodes_no_event_again_and_counts_like_its_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    broker = MemoryBroker(clock=clock, expire=60, total=50)
+    for _ in range(10):
+        await broker.publish("first", Event("x"))
+    ids = [await broker.publish("source", Event("x"), mark="turn") for _ in range(20)]
+    clock.now += 50
+    with monkeypatch.context() as patched:
+        patched.setattr(Event, "encode", lambda _: pytest.fail("encoding takes 10 us an event"))
+        assert await broker.copy("source", "copy", parse_id(ids[15]) or START) == 5
+        assert await broker.copy("source", "none", parse_id(ids[0]) or START) == 20
+        assert await broker.copy("source", "none", parse_id(ids[10]) or START) == 10
+    held = {channel: await broker.has_events(channel) for channel in ("first", "source", "copy", "none")}
+    assert held == {"first": False, "source": True, "copy": True, "none": True}, "the oldest makes room"
+    clock.now += 20
+    held = {channel: await broker.has_events(channel) for channel in ("source", "copy", "none")}
+    assert held == {"source": False, "copy": True, "none": True}
+    clock.now += 50
+    for channel in ("copy", "none"):
+        assert not await broker.has_events(channel)
+    ids = [await broker.publish("new", Event("x")) for _ in range(50)]
+    assert await broker.copy("new", "all", parse_id(ids[-1]) or START) == 0
+    assert await broker.has_events("all")
+    assert not await broker.has_events("new")

@@ -1,5 +1,7 @@
 """Search in the titles and texts of a visitor's conversations, in memory and over Redis."""
 
+import asyncio
+
 import pytest
 
 from proxy.chat import search
@@ -8,6 +10,7 @@ from proxy.chat.event import Event
 from proxy.chat.render import BlockKind, render_block
 from proxy.chat.search import ConversationSearch
 from proxy.chat.stores import Stores
+from proxy.task_groups import task_group
 from tests.chat.conftest import OpenStores
 
 
@@ -46,6 +49,26 @@ async def test_words_are_found_where_a_page_of_events_ends(open_both: OpenStores
         for number in range(PAGE_EVENTS + 5):
             await say(here, "a", "left", f"<{number}>")
         assert await found(there, f"<{PAGE_EVENTS - 1}><{PAGE_EVENTS}>") == ["a"]
+
+
+async def test_other_tasks_run_while_long_texts_are_searched(open_both: OpenStores) -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with open_both() as (here, there):
+        await here.conversations.note("s", "a", "title")
+        for _ in range(PAGE_EVENTS - 1):  # all on one page
+            await say(here, "a", "left", "word " * 3_500)
+        async with task_group() as group:
+            counting = group.create_task(count_turns())
+            assert await found(there, "no such word") == []
+            counting.cancel()
+    assert turns >= (PAGE_EVENTS - 1) * 17_500 // (1 << 17)
 
 
 async def test_a_search_reads_a_limited_number_of_bytes(
