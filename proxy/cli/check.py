@@ -12,7 +12,7 @@ from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import try_credential, try_redis, try_upstream
 from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
-from proxy.settings import Logs, Settings, describe, load_settings
+from proxy.settings import HttpCredential, Logs, Settings, describe, load_settings
 from proxy.settings.access import keys_that_match, weak_keys
 from proxy.settings.section import dotted
 from proxy.telemetry import configure_logs
@@ -64,6 +64,10 @@ def warnings(settings: Settings) -> Iterator[str]:
     for pattern, words in _MISTAKEN_KEYS:
         for name in keys_that_match(settings.access, pattern):
             yield f'access.keys: the key of "{name}" {words}'
+    for name, credential in settings.credentials.items():
+        if isinstance(credential, HttpCredential) and isinstance(credential.json_body, str):
+            path = dotted(("credentials", name, "json"))
+            yield f'{path}: is sent as one string in quotes; write an object as json = {{ appId = "..." }}'
 
 
 def _count(number: int, noun: str) -> str:

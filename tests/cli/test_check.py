@@ -102,6 +102,18 @@ def test_a_key_that_is_not_the_intended_text_causes_a_warning(
     assert bool(said) is bool(words)
 
 
+def test_json_as_text_causes_a_warning(tmp_path: Path, capsys: Printed) -> None:
+    path = write(tmp_path)
+    text = path.read_text().replace(
+        'json = { appSecret = "canary-secret-91bc" }', 'json = \'{"appId": "demo"}\''
+    )
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 0
+    assert capsys.readouterr().err.startswith(
+        "warning: credentials.corp.json: is sent as one string in quotes"
+    )
+
+
 async def test_online_tries_everything(gateway: RunningGateway, capsys: Printed) -> None:
     assert await run("--online", "--config", str(ROOT / "config/proxy.toml")) == 0
     lines = capsys.readouterr().out.splitlines()[-4:]
