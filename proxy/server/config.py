@@ -1,4 +1,4 @@
-"""The server's configuration: Hypercorn's keys, and one that it lacks."""
+"""The server's configuration: Hypercorn's keys, some with another default, and one that it lacks."""
 
 import math
 from typing import Final
@@ -9,6 +9,8 @@ from hypercorn.config import Config
 class ServerConfig(Config):
     """The keys of `hypercorn.toml`."""
 
+    max_app_queue_size: int = 1
+    """Messages of a WebSocket that wait for the application; each may be as large as the largest message."""
     keyfile_password: str | None = ""
     """Empty rather than None, because OpenSSL would prompt on the terminal for an encrypted key."""
     readiness_delay: float = 0.0

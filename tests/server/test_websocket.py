@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 from hypercorn.protocol.events import Data, Event
+from hypercorn.protocol.ws_stream import WebsocketBuffer
 from structlog.testing import capture_logs
 
 from proxy.cli.server import load_server_config, open_sockets
@@ -139,6 +140,33 @@ async def test_frames_that_complete_no_message_let_others_take_turns(monkeypatch
             turn += 1
     assert sum(parsed.values()) == len(frames + close)
     assert max(parsed.values()) <= 2 * PARSED_AT_ONCE  # the end of one read, and the beginning of the next
+
+
+async def test_messages_wait_with_the_caller_and_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, read_ahead = 0, list[int]()
+    to_message = WebsocketBuffer.to_message
+
+    def count(buffer: WebsocketBuffer) -> Message:
+        nonlocal read
+        read += 1
+        return to_message(buffer)
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        for received in range(20):
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            read_ahead.append(read - received)
+            await receive()
+
+    monkeypatch.setattr(WebsocketBuffer, "to_message", count)
+    async with served_app(app) as server:
+        caller = await server.connect()
+        caller.writer.write(handshake_with() + frame(b"a") * 20)
+        await caller.rest()
+        caller.writer.close()
+    assert max(read_ahead) <= 2  # one in the queue, and one that waits for room in it
 
 
 async def test_a_lost_caller_is_reported_as_lost() -> None:
