@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.credentials.sources import TokenFetchError, TokenSource
-from proxy.credentials.sources.reply import Reply, is_token, read_lifetime
+from proxy.credentials.sources.reply import Reply, is_token, life_of
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.token import FetchedToken, LifetimeDoubt
@@ -92,9 +92,11 @@ def time_left(
     # With a Date of 0, a point in time is read as the number of seconds since the epoch.
     reply = Reply(body, _AT_THE_EPOCH, 0.0)
     for path, unit in [*expires, *_jwt_candidates(token)]:
-        read = read_lifetime([(path, unit)], reply, token, math.inf)
-        left = None if read is None else read - now + (since if unit in _DURATIONS else 0.0)
-        if left is None or left > _CENTURY_SECONDS:
+        read = life_of(reply.find(path) if path else token, unit, reply)
+        if read is None or not math.isfinite(read):
+            continue
+        left = read - now + (since if unit in _DURATIONS else 0.0)
+        if left > _CENTURY_SECONDS:
             continue
         if left <= 0:
             raise TokenFetchError(f"{source} has a token that has expired")

@@ -70,6 +70,13 @@ def test_a_token_past_its_end_is_a_failure(ago: float) -> None:
         assert not failure.value.permanent
 
 
+@pytest.mark.parametrize("unit", ["seconds", "milliseconds", "epoch", "epoch_ms"])
+@pytest.mark.parametrize("value", [0, "0", -1, -300.0])
+def test_a_lifetime_of_zero_or_less_is_a_token_past_its_end(value: object, unit: str) -> None:
+    with pytest.raises(TokenFetchError, match="has a token that has expired"):
+        left({"at": value}, ("at", unit), since=NOW)
+
+
 @given(JSON, UNITS, st.floats(0, 1e10), st.floats(0, 1e10), JSON.map(jwt) | st.text())
 def test_any_reply_has_a_valid_remaining_time_or_none(
     value: object, unit: str, since: float, now: float, token: str
