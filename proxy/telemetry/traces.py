@@ -14,7 +14,7 @@ from typing import Final
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
@@ -36,6 +36,8 @@ SEND_SECONDS: Final = 5
 """How long the collector may take for one batch."""
 CLOSE_SECONDS: Final = 3.0
 """How long the last batch may take at the end; then it is lost."""
+TEXT_CHARACTERS_MAX: Final = 1000
+"""Longer names and attributes are truncated. Callers choose models and paths, and thousands of spans wait."""
 
 _CONTEXT_HEADERS: Final = (b"traceparent", b"tracestate")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -76,7 +78,12 @@ class ExchangeTracer:
         )
         resource = Resource.create({"service.name": settings.service, "service.version": __version__})
         sampler = ParentBased(TraceIdRatioBased(settings.sample))
-        self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+        self._provider = TracerProvider(
+            sampler=sampler,
+            resource=resource,
+            shutdown_on_exit=False,
+            span_limits=SpanLimits(max_attribute_length=TEXT_CHARACTERS_MAX),
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("llm-token-proxy", __version__)
 
@@ -118,7 +125,7 @@ class _ExchangeSpan:
         context = set_span_in_context(self._span, Context())
         attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": upstream}
         name = operation if model is None else f"{operation} {model}"
-        span = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
+        span = self._tracer.start_span(name[:TEXT_CHARACTERS_MAX], context, SpanKind.CLIENT, attributes)
         attempt = _AttemptSpan(span)
         try:
             yield attempt

@@ -56,10 +56,16 @@ def attributes(span: Any) -> dict[str, object]:
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 
-async def ask(url: str, *headers: str, key: str | None = KEY) -> RawAnswer:
+async def ask(
+    url: str,
+    *headers: str,
+    key: str | None = KEY,
+    path: str = "/v1/chat/completions",
+    question: bytes = QUESTION,
+) -> RawAnswer:
     """Send one question."""
     async with raw_caller(url) as caller:
-        await caller.send("POST", "/v1/chat/completions", JSON, *headers, body=QUESTION, key=key)
+        await caller.send("POST", path, JSON, *headers, body=question, key=key)
         answer = await caller.answer()
         await caller.body(answer)
         return answer
@@ -124,6 +130,23 @@ async def test_errors_are_named_in_their_spans(run_proxy: RunProxy) -> None:
         (SERVER, "upstream_unreachable"),
         (CLIENT, "upstream_unreachable"),
     ]
+
+
+@pytest.mark.usefixtures("_installed")
+@pytest.mark.parametrize("place", ["path", "model"])
+async def test_no_text_of_a_caller_makes_a_span_long(run_proxy: RunProxy, place: str) -> None:
+    from proxy.telemetry.traces import TEXT_CHARACTERS_MAX
+
+    text = "x" * 10 * TEXT_CHARACTERS_MAX
+    path = f"/v1/files/{text}" if place == "path" else "/v1/chat/completions"
+    question = QUESTION.replace(b"gpt-4o", text.encode()) if place == "model" else QUESTION
+    async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
+        async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
+            assert (await ask(proxy.url, path=path, question=question)).status == 200
+        spans = spans_of(collector)
+    assert len(spans) == 2
+    texts = [str(text) for span in spans for text in (span.name, *attributes(span).values())]
+    assert max(map(len, texts)) == TEXT_CHARACTERS_MAX
 
 
 @pytest.mark.usefixtures("_installed")
