@@ -22,6 +22,7 @@
           InvalidResponse               502     upstream_bad_response
         UpstreamForbidden               403     upstream_forbidden
         UpstreamTimeout                 504     upstream_timeout
+          SharedTimeout                 504     upstream_timeout
         Overloaded                      503     upstream_overloaded
         CircuitOpen                     503     upstream_unavailable
         Aborted                         (502)   upstream_aborted     after the first byte: one error event
@@ -333,6 +334,13 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     message = "the upstream did not answer in time"
+
+
+class SharedTimeout(UpstreamTimeout):
+    """The total timeout expired, and the exchange did not wait for this upstream alone.
+
+    It also waited for a slow upload, for a token, or for another upstream that was tried before.
+    """
 
 
 class Overloaded(UpstreamError):

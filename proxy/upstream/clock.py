@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from types import TracebackType
+from typing import Final
 
-from proxy.errors import Draining, ProxyError, UpstreamTimeout
+from proxy.errors import Draining, ProxyError, SharedTimeout, UpstreamTimeout
 from proxy.settings import Timeouts
+
+OTHERS_SHARE_MAX: Final = 0.1
+"""If waits for others use up more of the total timeout, its expiry says nothing about the upstream."""
 
 
 class ExchangeClock:
@@ -22,10 +26,15 @@ class ExchangeClock:
 
     def __init__(self, timeouts: Timeouts, since: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        now = self._loop.time() if since is None else since
+        now = self._loop.time()
+        since = now if since is None else since
+        self._others = now - since
+        """Seconds of the exchange in which it did not wait for this upstream."""
+        self._suspended_at: float | None = None
         self._idle = timeouts.idle or None
         self._first_byte = timeouts.first_byte or None
-        self._total_due = now + timeouts.total if timeouts.total else None
+        self._total = timeouts.total
+        self._total_due = since + timeouts.total if timeouts.total else None
         self._stopped = False
         self._before: asyncio.Timeout | None = None
         self._fail: Callable[[ProxyError], None] | None = None
@@ -37,17 +46,23 @@ class ExchangeClock:
 
         The block raises:
             UpstreamTimeout: The first-byte timeout or the total timeout expired.
+            SharedTimeout: The total timeout expired, and waits for others used up a part of it.
             Draining: The service is shutting down.
         """
         return _FirstByte(self)
 
     def suspend(self) -> None:
         """Suspend the first-byte timeout during a wait that has its own; the total timeout keeps running."""
+        if self._suspended_at is None:
+            self._suspended_at = self._loop.time()
         if self._before is not None and not self._before.expired() and not self._stopped:
             self._before.reschedule(self._total_due)
 
     def restart(self) -> None:
         """Restart the first-byte timeout, because a part of the request has just been sent."""
+        if self._suspended_at is not None:
+            self._others += self._loop.time() - self._suspended_at
+            self._suspended_at = None
         if self._before is not None and not self._before.expired():
             self._before.reschedule(self._first_byte_due())
 
@@ -100,6 +115,16 @@ class ExchangeClock:
         due = now + self._first_byte
         return due if self._total_due is None else min(due, self._total_due)
 
+    def _first_byte_error(self, due: float | None) -> ProxyError:
+        """Return the error of a wait for the first byte that ended at `due`."""
+        if self._stopped:
+            return Draining()
+        others = self._others
+        if self._suspended_at is not None:
+            others += self._loop.time() - self._suspended_at
+        is_shared = due == self._total_due and others > OTHERS_SHARE_MAX * self._total
+        return (SharedTimeout if is_shared else UpstreamTimeout)(reason="no first byte in time")
+
     def _arm(self, now: float) -> None:
         begun = now if self._waiting_since is None else self._waiting_since
         dues = [self._total_due, None if self._idle is None else begun + self._idle]
@@ -138,5 +163,4 @@ class _FirstByte(contextlib.AbstractAsyncContextManager[None]):
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as expired:
-            is_drained = self._clock._stopped
-            raise Draining if is_drained else UpstreamTimeout(reason="no first byte in time") from expired
+            raise self._clock._first_byte_error(self._timeout.when()) from expired

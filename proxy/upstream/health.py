@@ -16,6 +16,7 @@ from proxy.errors import (
     CircuitOpen,
     InvalidResponse,
     ProxyError,
+    SharedTimeout,
     Unreachable,
     UpstreamForbidden,
     UpstreamTimeout,
@@ -230,7 +231,7 @@ def _report(breaker: CircuitBreaker, ticket: Ticket, end: AttemptEnd) -> None:
     answered = end.status is not None or isinstance(end.error, ANSWERS)
     if answered and (end.status not in FAILING or end.concerns_request):
         breaker.end(ticket, None)
-    elif answered or isinstance(end.error, FAILURES):
+    elif answered or (isinstance(end.error, FAILURES) and not isinstance(end.error, SharedTimeout)):
         breaker.end(ticket, end.error or BadResponse())
     else:
         breaker.abandon(ticket)

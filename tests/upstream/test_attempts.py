@@ -288,6 +288,21 @@ async def test_an_upload_that_its_caller_does_not_end_is_no_failure_of_the_upstr
     assert 'llm_proxy_upstream_circuit{state="closed",upstream="chat"} 1.0' in scraped
 
 
+async def test_the_time_of_a_slow_upload_opens_no_circuit(run_proxy: RunProxy) -> None:
+    options = f"breaker.failures = 1\ntimeouts.total = {paced(1.0)}"
+    async with (
+        raw_upstream(streams) as upstream,
+        run_proxy(upstream.url, options=options, more="[limits]\nheld_body_bytes = 2\n") as proxy,
+    ):
+        async with raw_caller(proxy.url) as caller:
+            await caller.write(UPLOAD + b"3\r\nabc\r\n")
+            assert (await caller.answer()).status == 504
+        [exchange] = proxy.exchanges
+        scraped = proxy.services.metrics.render()[0].decode()
+    assert exchange["outcome"] == "upstream_timeout"
+    assert 'llm_proxy_upstream_circuit{state="closed",upstream="chat"} 1.0' in scraped
+
+
 @virtually
 async def test_only_the_upstream_uses_up_the_first_byte_timeout_of_an_upload() -> None:
     async def hourly() -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.errors import Draining, ProxyError, UpstreamTimeout
+from proxy.errors import Draining, ProxyError, SharedTimeout, UpstreamTimeout
 from proxy.settings import Timeouts
 from proxy.upstream.clock import ExchangeClock
 from tests.credentials.fakes import virtually
@@ -130,6 +130,44 @@ async def test_an_upload_does_not_extend_the_total_timeout() -> None:
     with pytest.raises(UpstreamTimeout):
         await first_byte(clock, upload())
     assert now() - begun == 50
+
+
+@pytest.mark.parametrize(
+    ("before", "others", "first_byte_timeout", "error"),
+    [
+        (0, 0, 0, UpstreamTimeout),
+        (0, 4, 0, UpstreamTimeout),  # too little to matter
+        (0, 46, 0, SharedTimeout),
+        (0, 200, 0, SharedTimeout),  # the others still use up the time when it is over
+        (46, 0, 0, SharedTimeout),
+        (4, 4, 0, SharedTimeout),
+        (0, 80, 10, UpstreamTimeout),  # the upstream had the whole of the first-byte timeout
+    ],
+)
+def test_a_total_timeout_blames_the_upstream_only_for_its_own_time(
+    before: float, others: float, first_byte_timeout: float, error: type[ProxyError]
+) -> None:
+    """Before the attempt, another upstream was tried; within it, a caller uploads or a token is fetched."""
+
+    @virtually
+    async def end() -> None:
+        begun = now()
+        await asyncio.sleep(before)
+        total = 100 if first_byte_timeout else 50
+        clock = ExchangeClock(Timeouts(first_byte=first_byte_timeout, idle=0, total=total), begun)
+
+        async def wait_for_others() -> None:
+            clock.suspend()
+            await asyncio.sleep(others)
+            clock.restart()
+            await asyncio.Event().wait()
+
+        with pytest.raises(UpstreamTimeout) as caught:
+            await first_byte(clock, wait_for_others())
+        assert type(caught.value) is error
+        assert now() - begun == (others + first_byte_timeout if first_byte_timeout else total)
+
+    end()
 
 
 @virtually

@@ -10,6 +10,7 @@ from proxy.errors import (
     CircuitOpen,
     Overloaded,
     ProxyError,
+    SharedTimeout,
     TokenUnavailable,
     Unreachable,
     UpstreamTimeout,
@@ -53,7 +54,15 @@ def test_failures_of_an_upstream_open_its_circuit(error: ProxyError | None, stat
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(TokenUnavailable(), None), (Overloaded(), None), (None, 429), (None, 500), (None, 400), (None, 200)],
+    [
+        (TokenUnavailable(), None),
+        (Overloaded(), None),
+        (SharedTimeout(), None),
+        (None, 429),
+        (None, 500),
+        (None, 400),
+        (None, 200),
+    ],
 )
 def test_other_outcomes_do_not_open_the_circuit(error: ProxyError | None, status: int | None) -> None:
     health = build_health(failures=1)
