@@ -41,8 +41,8 @@ if not redis.call('set', KEYS[2], ARGV[1], 'NX', 'PX', hold) then
     return {'held', '', redis.call('pttl', KEYS[2])}
 end
 redis.call('set', KEYS[8], '1', 'PX', ARGV[7])
-redis.call('set', KEYS[4], ARGV[5], 'NX')
 local number = redis.call('incr', KEYS[3])
+if number == 1 then redis.call('set', KEYS[4], ARGV[5]) else redis.call('set', KEYS[4], ARGV[5], 'NX') end
 redis.call('pexpire', KEYS[3], ARGV[6])
 redis.call('pexpire', KEYS[4], ARGV[6])
 local failures = tonumber(redis.call('get', KEYS[7]) or '') or 0
@@ -55,7 +55,8 @@ Returns one of: `record`, the record, ms left; `failure`, the reason, ms left; `
 `lease`, epoch, number, ms, failures so far.
 
 Every part has an expiry. A lease or a failure without one, from a restored copy or another program, would
-block the fleet for ever, and is deleted.
+block the fleet for ever, and is deleted. A counter that begins again, because Redis evicted it, begins a new
+epoch.
 """
 
 LOOK: Final = """
@@ -76,8 +77,8 @@ STORE: Final = (
     + """
 local epoch, number = redis.call('get', KEYS[4]), tonumber(ARGV[2])
 local stored = redis.call('get', KEYS[1])
-local known = stored and tonumber(string.match(stored, '^%S-%.(%d+) ') or '0')
-if stored and (epoch ~= ARGV[3] or known >= number) then
+local of, known = string.match(stored or '', '^(%S-)%.(%d+) ')
+if stored and (epoch ~= ARGV[3] or of == epoch and tonumber(known) >= number) then
     return {stored, redis.call('pttl', KEYS[1])}
 end
 if epoch ~= ARGV[3] then
@@ -94,8 +95,9 @@ return {tag}
 )
 """ARGV: owner, number, epoch, sealed token, ms, ms to keep unused counters.
 
-Returns the tag of the record; or the existing record and ms left, if that is a later one. If Redis was
-emptied in the meantime and has no record yet, it stores the token under its new epoch.
+Returns the tag of the record; or the existing record and ms left, if that is a later one. A record of an
+earlier epoch is not. If Redis was emptied in the meantime and has no record yet, it stores the token under
+its new epoch.
 """
 
 FAIL: Final = (
