@@ -225,8 +225,8 @@ def _add_gateway(parser: Parser) -> None:
         "--token-status", type=_status, default=200, metavar="N", help="status of the token endpoint"
     )
     parser.add_argument("--status", type=_status, default=200, metavar="N", help="status of every API path")
-    parser.add_argument("--cut-after", type=int, metavar="N", help="break off streams after N events")
-    parser.add_argument("--stall-after", type=int, metavar="N", help="stall streams after N events")
+    parser.add_argument("--cut-after", type=_count, metavar="N", help="break off streams after N events")
+    parser.add_argument("--stall-after", type=_count, metavar="N", help="stall streams after N events")
     parser.add_argument("--reject-tokens", action="store_true", help="reject every token")
 
 
@@ -246,6 +246,13 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _count(text: str) -> int:
+    count = _number(text)
+    if not (count >= 0 and count.is_integer()):
+        raise argparse.ArgumentTypeError("must be a whole number, 0 or more")
+    return int(count)
 
 
 def _seconds(text: str) -> float:

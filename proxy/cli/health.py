@@ -2,7 +2,7 @@
 
 import sys
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, InvalidURL
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,12 +21,13 @@ def health(url: str) -> int:
     """
     try:
         parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.netloc, timeout=WAIT_SECONDS)
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except (ValueError, InvalidURL):  # also a port that is not a number from 0 to 65535
+        is_valid = False
+    if not is_valid:
         raise SettingsError("--url: must be an http:// or https:// URL with a host")
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.netloc, timeout=WAIT_SECONDS)
     try:
         connection.request("GET", parts.path or "/")
         response = connection.getresponse()

@@ -65,6 +65,8 @@ def test_help_names_the_command_that_was_typed(tmp_path: Path, monkeypatch: pyte
         (["serve", "--workers", "inf"], "must be 1 or more, or auto"),
         (["doctor", "--timeout", "5s"], "must be seconds, 0 or more"),
         (["gateway", "--status", "ok"], "must be an HTTP status, 200 to 599"),
+        (["gateway", "--cut-after", "three"], "must be a whole number, 0 or more"),
+        (["gateway", "--stall-after", "-1"], "must be a whole number, 0 or more"),
     ],
 )
 def test_a_value_that_is_no_number_is_rejected_in_words(

@@ -35,7 +35,11 @@ async def test_a_service_that_does_not_answer_is_not_ready(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:5002/readyz", "/readyz", "ftp://127.0.0.1/", "http://[::1/readyz"]
+    "url",
+    [
+        *("127.0.0.1:5002/readyz", "/readyz", "ftp://127.0.0.1/", "http:///readyz", "http://[::1/readyz"),
+        *("http://127.0.0.1:http/", "http://127.0.0.1:70000/", "http://127.0.0.1:0/", "http://a b/"),
+    ],
 )
 async def test_an_address_that_is_not_a_url_is_wrong_use(
     url: str, capsys: pytest.CaptureFixture[str]

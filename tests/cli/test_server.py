@@ -107,6 +107,8 @@ def test_what_is_not_an_address_is_reported_before_the_public_keys(bind: str) ->
         ('graceful_timeout = "25"', "graceful_timeout: must be a number of seconds, 0 or more"),
         ("keep_alive_timeout = -1", "keep_alive_timeout: must be a number of seconds, 0 or more"),
         ("readiness_delay = inf", "readiness_delay: must be a number of seconds, 0 or more"),
+        ("max_app_queue_size = 0", "max_app_queue_size: must be a whole number, 1 or more"),
+        ("root_path = 1", "root_path: must be a string"),
         ("websocket_ping_interval = 0", "websocket_ping_interval: must be a number of seconds, more than 0"),
         ("certfile = 1", "certfile: must be a string"),
         ('include_server_header = "false"', "include_server_header: must be true or false"),
