@@ -19,7 +19,7 @@ TURNS_SECONDS: Final = 3600.0
 """Time after its last turn until a conversation is deleted."""
 CONVERSATIONS_MAX: Final = 10_000
 """Maximum number of conversations in memory. The one with the oldest last turn is deleted first."""
-TOTAL_CHARS: Final = 64 << 20
+TOTAL_CHARS: Final = 64_000_000
 """Maximum length of all conversations in memory. The one with the oldest last turn is deleted first."""
 
 UNREADABLE: Final = "encrypted with an unknown key, or written by another program"

@@ -198,8 +198,9 @@ class LearnedLife:
         self._deaths = [*(other for other in self._deaths if death.agrees_with(other)), death]
         is_disputed = death.age < self._proved
         self._proved = max(self._proved, lived)
-        is_enough = self.seconds is not None or not certain or len(self._deaths) >= EARLY_DEATHS
-        if len(self._deaths) < DISPUTED_DEATHS if is_disputed else not is_enough:
+        is_alone_enough = self.seconds is not None or not certain
+        needed = DISPUTED_DEATHS if is_disputed else 1 if is_alone_enough else EARLY_DEATHS
+        if len(self._deaths) < needed:
             return False
         shortest = min(each.age for each in self._deaths)
         self._proved = max(each.lived for each in self._deaths)

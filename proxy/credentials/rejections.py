@@ -25,7 +25,7 @@ DENIED_SECONDS: Final = 60.0
 DENIED_SECONDS_MAX: Final = 600.0
 DOUBTED_SECONDS: Final = 10.0
 """The same if the purpose worked before and the token is not known to work: the issuer may return dead tokens
-for a while, and nothing but a fetch shows when it does not any more."""
+for a while, and only another fetch shows when that ends."""
 SPACING_SECONDS: Final = 1.0
 """The shortest interval between two fetches caused by rejections, to protect the issuer."""
 COOLDOWN_SECONDS: Final = 5.0

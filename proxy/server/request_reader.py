@@ -84,7 +84,8 @@ class RequestReader:
         self._overhead += max(0, self.head_bytes - self._head_size)  # Bytes that arrived with the head.
         self.head_bytes = 0
         spare = CHUNK_OVERHEAD_BYTES + CHUNK_OVERHEAD_RATIO * self.body_received
-        # httptools copies the whole of a trailer at each piece of it: a large body allows no longer one.
+        # httptools copies a trailer as a whole whenever a piece of it arrives, so its length is limited,
+        # however large the body was.
         too_much = self._overhead - self.body_received > spare or self._since_body > CHUNK_OVERHEAD_BYTES
         if self.incoming is not None and too_much:
             return RequestRejected(HTTPStatus.BAD_REQUEST, "the body has too much framing")

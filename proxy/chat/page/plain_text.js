@@ -3,7 +3,7 @@ import { element } from "./dom.js";
 
 const BLOCKS = "p, ul, ol, blockquote, table, figure, div, hr, h1, h2, h3, h4, h5, h6";
 const INLINE = {
-  br: (node) => (node.nextSibling?.data?.startsWith("\n") ? "" : "\n"), // one break, told twice
+  br: (node) => (node.nextSibling?.data?.startsWith("\n") ? "" : "\n"), // the line feed behind it is the same break
   ".tick": (node) => (node.classList.contains("done") ? "[x]" : "[ ]"),
   code: (node) => inlineCode(node.textContent),
   em: (node) => `*${node.textContent}*`,
@@ -91,7 +91,7 @@ function inlineCode(text) {
   return mark + space + text + space + mark;
 }
 
-// More backticks in a row than the code has, and at least so many.
+// A run of backticks that is longer than any in the code, or at least of this length.
 function ticks(code, least) {
   const longest = Math.max(0, ...(code.match(/`+/g) ?? []).map((run) => run.length));
   return "`".repeat(longest < least ? least : longest + 1);

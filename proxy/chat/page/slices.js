@@ -44,7 +44,7 @@ export class Slices {
       try {
         this.#waiting[done]();
       } catch (error) {
-        reportError(error); // what waits behind it is done all the same, and nothing twice
+        reportError(error); // the work behind it still runs, and none of it twice
       }
       done += 1;
     }
