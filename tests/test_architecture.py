@@ -56,8 +56,7 @@ assert before == after, [pair for pair in zip(before, after) if pair[0] != pair[
 PRIVATE_BUT_USED: Final = {
     "_get_current_object",  # part of werkzeug's documented interface
     "_check_protocol",  # Hypercorn has no setting that turns HTTP/2 upgrades off
-    "_send_pings",  # nor a way to learn the close code of a WebSocket
-    "_send_wsproto_event",
+    "_send_pings",  # its own goes on after the end of a WebSocket
     "_close",  # where aiocache's backends are extended
     "_replace",  # part of the documented interface of named tuples
 }

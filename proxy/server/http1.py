@@ -135,12 +135,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes, hand them to the WebSocket, or drop them while the connection is being closed."""
-        if self._upgraded is not None:
-            self._upgraded(data)
-        elif self._lingered >= 0:
+        if self._lingered >= 0:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self._transport.abort()
+        elif self._upgraded is not None:
+            self._upgraded(data)
         elif not self._closing and self._rejection is None:
             rejection = self._reader.feed(data)
             if rejection is not None:
@@ -307,8 +307,8 @@ class Connection(asyncio.Protocol):
             self._close_politely(linger=False)
 
     def close(self) -> None:
-        """Close the connection once the write buffer is empty."""
-        self._close_politely(linger=False)
+        """Close the connection of a WebSocket once the write buffer is empty."""
+        self._close_politely(linger=True)
 
     def abort(self, reason: DisconnectReason = GONE) -> None:
         """Close the connection at once, without its buffered bytes; the application gets the reason."""
@@ -318,12 +318,14 @@ class Connection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Stop reading, for a WebSocket whose messages wait."""
-        if not self._lost:
+        if not self._lost and not self._closing:
+            self._reading_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Continue reading."""
         if not self._lost and not self._closing:
+            self._reading_paused = False
             self._transport.resume_reading()
 
     def write_head(self, status: int, headers: Headers) -> None:

@@ -8,16 +8,17 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
-from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.typing import ASGISendEvent, ConnectionState
 from wsproto.connection import ConnectionState as WSProtoState
-from wsproto.events import CloseConnection, Ping
+from wsproto.events import CloseConnection, Message, Ping
 from wsproto.events import Event as WSProtoEvent
 from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
 
 from proxy.server.http1 import Connection
 from proxy.server.limits import RequestRejected
@@ -72,33 +73,63 @@ class CloseReportingStream(WSStream):
             self._accepted()
 
     async def handle(self, event: Event) -> None:
-        """Handle an event as the base class does, except for the end of the stream."""
+        """Handle an event as the base class does, except for frames and the end of the stream."""
+        if isinstance(event, Data):
+            # Nothing follows a close; after the last one wsproto would raise.
+            if self._close_frame is None and self.connection.state is not WSProtoState.CLOSED:
+                self.connection.receive_data(event.data)
+                await self._take_frames()
+            return
         if isinstance(event, StreamClosed):
             self._ended.set()
-        elif isinstance(event, Data) and self.connection.state is WSProtoState.CLOSED:
-            return  # Both sides have closed, and wsproto would raise.
-        if isinstance(event, StreamClosed) and self._close_frame is not None and not self.closed:
-            self.closed = True
-            code, reason = int(self._close_frame.code), self._close_frame.reason
-            if self.app_put is not None:
-                await self.app_put({"type": "websocket.disconnect", "code": code, "reason": reason})
-            return
+            if self._close_frame is not None and not self.closed:
+                self.closed = True
+                code, reason = int(self._close_frame.code), self._close_frame.reason
+                if self.app_put is not None:
+                    await self.app_put({"type": "websocket.disconnect", "code": code, "reason": reason})
+                return
         await super().handle(event)
 
-    async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
-        connected = self.state == ASGIWebsocketState.CONNECTED
-        close = event if isinstance(event, CloseConnection) and connected else None
-        # It answers the caller's frame, or rejects a message.
-        self._close_frame = self._close_frame or close
-        await super()._send_wsproto_event(event)
-        if close is not None and close.code == CloseReason.MESSAGE_TOO_BIG:
-            # The base class would go on to read.
-            await self.send(StreamClosed(stream_id=self.stream_id))
+    async def _take_frames(self) -> None:
+        """Take the caller's frames until one ends the stream.
+
+        The base class sends no close frame after a violation, and reads on after a message that is too large.
+        """
+        for event in self.connection.events():
+            if isinstance(event, Message):
+                await self._add(event)
+            elif isinstance(event, Ping):
+                await self._send_frame(event.response())
+            elif isinstance(event, CloseConnection):  # the caller's, or wsproto's after a violation
+                await self._end(event)
+            if self._close_frame is not None:
+                break
+
+    async def _add(self, piece: Message[Any]) -> None:
+        """Add a piece of a message, and pass the message on if it is complete."""
+        try:
+            self.buffer.extend(piece)
+        except FrameTooLargeError:
+            await self._end(CloseConnection(CloseReason.MESSAGE_TOO_BIG))
+            return
+        if piece.message_finished and self.app_put is not None:
+            await self.app_put(self.buffer.to_message())
+            self.buffer.clear()
+
+    async def _end(self, close: CloseConnection) -> None:
+        """End the stream: answer the caller's close, or reject what the caller sent (RFC 6455 7.1.7)."""
+        self._close_frame = close
+        await self._send_frame(close)
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_frame(self, event: WSProtoEvent) -> None:
+        with contextlib.suppress(LocalProtocolError):  # It is closed.
+            await self.send(Data(stream_id=self.stream_id, data=self.connection.send(event)))
 
     async def _send_pings(self) -> None:
         """Stop with the stream; the base class sleeps on, and the connection's task waits for it."""
         while not self._ended.is_set():
-            await self._send_wsproto_event(Ping())
+            await self._send_frame(Ping())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.config.websocket_ping_interval):
                     await self._ended.wait()
@@ -191,6 +222,7 @@ async def _serve(server: "Server", connection: Connection, scope: Scope, incomin
                 await connection.drained()
         elif isinstance(event, EndBody | StreamClosed):
             connection.close()
+            incoming.end()
 
     reading = asyncio.timeout(None)  # used as a scope that can be cancelled
 

@@ -16,6 +16,8 @@ from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, PO
 
 ERROR: Final = "error"
 """A message that holds this word may be an error, which may quote the request."""
+_ORDERLY: Final = frozenset({NORMAL, GOING_AWAY, NO_CODE})
+"""The codes of a close that needs no reason in the log."""
 
 
 class CallerMessages(Protocol):
@@ -114,7 +116,7 @@ class Duplex:
         if close.code == LOST:
             self.record.fail(Aborted(reason="the WebSocket was lost"))
             close = Close(INTERNAL, "the connection to the upstream was lost")
-        elif close.code not in (NORMAL, GOING_AWAY, NO_CODE):
+        elif close.code not in _ORDERLY:
             self.record.reason = f"the upstream closed the WebSocket with {close.code}"
         await self.caller.close(sendable_close(close))
 
@@ -122,6 +124,8 @@ class Duplex:
         if close.code == LOST:
             self.record.end("client_gone")
             close = Close(GOING_AWAY)
+        elif close.code not in _ORDERLY:
+            self.record.reason = f"the caller closed the WebSocket with {close.code}"
         await self.upstream.close(sendable_close(close))
 
     async def _stop(self, error: ProxyError) -> None:

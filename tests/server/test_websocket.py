@@ -15,6 +15,7 @@ from hypercorn.protocol.ws_stream import WebsocketBuffer
 from structlog.testing import capture_logs
 
 from proxy.cli.server import load_server_config, open_sockets
+from proxy.server.config import ServerConfig
 from proxy.server.serve import serve
 from proxy.server.websocket import PARSED_AT_ONCE, CloseReportingStream
 from tests.loopback import TURNS, until
@@ -25,7 +26,9 @@ Message = dict[str, Any]
 
 
 @asynccontextmanager
-async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue[Message]]]:
+async def served(
+    ping_interval: float, config: ServerConfig | None = None
+) -> AsyncIterator[tuple[str, asyncio.Queue[Message]]]:
     """Serve an application that accepts every WebSocket; yield its address and the last messages."""
     told, stop = asyncio.Queue[Message](), asyncio.Event()
 
@@ -39,7 +42,7 @@ async def served(ping_interval: float) -> AsyncIterator[tuple[str, asyncio.Queue
             pass
         told.put_nowait(message)
 
-    config = load_server_config("127.0.0.1:0")
+    config = config or load_server_config("127.0.0.1:0")
     config.websocket_ping_interval = ping_interval
     (listener,) = open_sockets(config.bind, 8)
     address = "http://{}:{}".format(*listener.getsockname())
@@ -210,6 +213,50 @@ async def test_a_caller_who_leaves_before_the_answer_is_reported_although_frames
         caller.writer.close()
         async with asyncio.timeout(PATIENCE):
             assert (await told.get())["type"] == "websocket.disconnect"
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (b"\x81\x01a", 1002),  # not masked
+        (b"\xc1\x81\0\0\0\0a", 1002),  # a reserved bit
+        (b"\x83\x81\0\0\0\0a", 1002),  # an unknown opcode
+        (b"\x80\x81\0\0\0\0a", 1002),  # a continuation of nothing
+        (b"\x89\xfe\0\x7e\0\0\0\0" + bytes(126), 1002),  # a ping of more than 125 bytes
+        (b"\x09\x80\0\0\0\0", 1002),  # a fragment of a ping
+        (b"\x88\x82\0\0\0\0\x03\xed", 1002),  # a close with 1005
+        (b"\x88\x81\0\0\0\0\x03", 1002),  # a close with half a code
+        (frame(b"\xff"), 1007),
+        (b"\x88\x83\0\0\0\0\x03\xe8\xff", 1007),  # a reason that is not UTF-8
+    ],
+)
+@pytest.mark.parametrize("behind", [b"", frame(b"a") * PARSED_AT_ONCE])
+async def test_a_violation_is_answered_with_a_close_frame(frames: bytes, code: int, behind: bytes) -> None:
+    with capture_logs() as log:
+        async with served(60) as (url, told):
+            answer = await handshake(url, behind=frame(b"a") + frames + behind)
+            message = await told.get()
+    close = answer.partition(b"\r\n\r\n")[2].removeprefix(b"\x89\0")  # the first ping
+    assert close[:1] == b"\x88"
+    assert len(close) == 2 + close[1]
+    assert int.from_bytes(close[2:4]) == code
+    assert message["code"] == code
+    assert log == []
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+async def test_a_message_that_is_too_large_is_answered_while_the_caller_sends_it(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("proxy.server.websocket.BUFFER_BYTES", 1000)
+    config = load_server_config("127.0.0.1:0")
+    config.websocket_max_message_size = 10
+    head = b"\x81\xff" + (10**6).to_bytes(8) + bytes(4)
+    async with served(60, config) as (url, told):
+        answer = await handshake(url, behind=head + bytes(11 + size))
+        message = await told.get()
+    assert answer.endswith(b"\x88\x02\x03\xf1")
+    assert message["code"] == 1009
 
 
 async def test_bytes_behind_a_close_frame_are_dropped() -> None:

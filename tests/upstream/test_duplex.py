@@ -78,6 +78,15 @@ async def test_the_callers_close_is_passed_on() -> None:
 
 
 @virtually
+async def test_an_unusual_close_of_the_caller_is_logged() -> None:
+    upstream = Side()
+    duplex = build(Side(Close(1002, "unmasked frame")), upstream)
+    await duplex.relay()
+    assert upstream.closed == Close(1002, "unmasked frame")
+    assert duplex.record.reason == "the caller closed the WebSocket with 1002"
+
+
+@virtually
 async def test_a_lost_caller_is_recorded_as_client_gone() -> None:
     upstream = Side()
     duplex = build(Side(Close(LOST)), upstream)
