@@ -5,10 +5,10 @@ import functools
 import secrets
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 
 from proxy.cli.server import HARD_STOP_SECONDS
+from proxy.cli.service_folder import service_folder
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
 from proxy.server.event_loop import run
@@ -54,10 +54,10 @@ def supervise(
         command += ["--bind", options.bind]
     stop_seconds = server.readiness_delay + server.graceful_timeout + 2 * HARD_STOP_SECONDS
     status = 0
-    # Only this service can read the folder, which is removed at the end.
-    with tempfile.TemporaryDirectory(prefix="llm-token-proxy-") as folder:
+    with service_folder() as (folder, lock):
+        key = secrets.token_bytes(KEY_BYTES)
         supervisor = Supervisor(
-            [*command, "--assignment"], slots, folder, secrets.token_bytes(KEY_BYTES), stop_seconds
+            [*command, "--assignment"], slots, folder, key, stop_seconds, kept_open=[lock]
         )
 
         async def main() -> None:

@@ -158,9 +158,23 @@ def _open_socket(bind: str, backlog: int, *, reuse_port: bool = False) -> socket
 
 
 def _bind_unix(listener: socket.socket, path: Path) -> None:
-    if path.is_socket():
+    if path.is_socket() and not _has_listener(path):
         path.unlink()  # left behind by one that ended before
     listener.bind(str(path))
+
+
+def _has_listener(path: Path) -> bool:
+    """Return whether a program listens on a Unix socket; it may have no room for another connection.
+
+    Raises:
+        OSError: That cannot be seen, because the socket belongs to somebody else.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the name says it
+        status = probe.connect_ex(str(path))
+    if status == errno.EACCES:
+        raise PermissionError(status, os.strerror(status))
+    return status != errno.ECONNREFUSED
 
 
 def _bind_tcp(listener: socket.socket, host: str, port: int, *, reuse_port: bool) -> None:

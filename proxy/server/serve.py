@@ -6,6 +6,7 @@ stream, and `proxy.server.http1` replaces its HTTP/1.1 (see Decisions in ARCHITE
 
 import asyncio
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,7 +14,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from socket import AF_UNIX, socket
 from ssl import SSLContext
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 from hypercorn.app_wrappers import ASGIWrapper
@@ -38,6 +39,9 @@ SURPLUS_MAX: Final = 256
 """Connections beyond the limit that are being answered 503; further ones are closed without a response."""
 ABORT_SECONDS: Final = 2.0
 """How long the tasks of aborted connections may take to end."""
+
+_KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Lets the path of a Unix socket stay: the service manager or other workers may still listen on it."""
 
 REJECTION_CODES: Final = {
     HTTPStatus.BAD_REQUEST: "invalid_request",
@@ -325,7 +329,9 @@ async def _accept_until(
                 listeners.append(TlsListener(server, listening, config.backlog, connect, secure, seconds))
             elif listening.family == AF_UNIX:
                 listeners.append(
-                    await loop.create_unix_server(connect, sock=listening, backlog=config.backlog)
+                    await loop.create_unix_server(
+                        connect, sock=listening, backlog=config.backlog, **_KEEP_PATH
+                    )
                 )
             else:
                 listeners.append(await loop.create_server(connect, sock=listening, backlog=config.backlog))

@@ -130,6 +130,7 @@ class Supervisor:
         key: See `Assignment`.
         stop_seconds: How long workers may take to end after a signal; then they are killed.
         hang_seconds: How long a worker may be silent.
+        kept_open: Descriptors that stay open in each worker until it ends.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Supervisor:
         key: bytes,
         stop_seconds: float,
         hang_seconds: float = HANG_SECONDS,
+        kept_open: Sequence[int] = (),
     ) -> None:
         self._command = command
         self._slots = slots
@@ -147,6 +149,7 @@ class Supervisor:
         self._key = base64.b64encode(key).decode()
         self._stop_seconds = stop_seconds
         self._hang_seconds = hang_seconds
+        self._kept_open = kept_open
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._handling_signals: set[int] = set()
         self._to_reload: set[int] = set()
@@ -238,7 +241,7 @@ class Supervisor:
                     *_IGNORING,
                     *self._command,
                     str(theirs.fileno()),
-                    pass_fds=[theirs.fileno(), *assignment.descriptors],
+                    pass_fds=[theirs.fileno(), *assignment.descriptors, *self._kept_open],
                 )
             except OSError:
                 writer.close()

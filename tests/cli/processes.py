@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +18,12 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run one of our commands, and kill it at the end if it is still running."""
+    """Run one of our commands; at the end kill it if it is still running, and remove its temporary files."""
+    temporary = tempfile.mkdtemp(prefix="command-")
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "TMPDIR": temporary, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
@@ -33,6 +36,7 @@ async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.su
                 os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()  # wait() alone hangs if output that nobody read has paused the pipe
         process._transport.close()  # type: ignore[attr-defined]  # otherwise it warns after the loop has ended
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 async def read_until(process: asyncio.subprocess.Process, pattern: str) -> str:

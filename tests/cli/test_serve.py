@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -289,11 +290,25 @@ def test_the_projects_server_file_is_valid() -> None:
 def test_every_kind_of_socket_is_opened(tmp_path: Path) -> None:
     listeners = open_sockets(["127.0.0.1:0", f"unix:{tmp_path / 'a.sock'}"], backlog=1)
     try:
-        again = open_sockets([f"unix:{tmp_path / 'a.sock'}"], backlog=1)
-        listeners += again
+        assert [listener.family for listener in listeners] == [socket.AF_INET, socket.AF_UNIX]
     finally:
         for listener in listeners:
             listener.close()
+
+
+def test_a_unix_socket_that_a_program_listens_on_is_not_taken_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    (running,) = open_sockets([f"unix:{path}"], backlog=1)
+    with running, contextlib.ExitStack() as callers:
+        for _ in range(4):  # the last of them find a full backlog
+            with pytest.raises(SettingsError, match="another program listens there"):
+                open_sockets([f"unix:{path}"], backlog=1)
+            caller = callers.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            caller.setblocking(False)  # noqa: FBT003 - the name says it
+            caller.connect_ex(str(path))
+    (successor,) = open_sockets([f"unix:{path}"], backlog=1)
+    with successor, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.connect(str(path))
 
 
 async def test_a_hangup_applies_valid_settings_and_rejects_invalid_ones(tmp_path: Path) -> None:

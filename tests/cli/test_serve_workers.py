@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.cli.serve_workers import check_workers
 from proxy.cli.server import open_slots
+from proxy.cli.service_folder import PREFIX, remove_abandoned
 from proxy.errors import SettingsError
 from proxy.settings import load_settings
 from tests.cli.worker_processes import Workers, connections, two_workers, two_workers_starting, write_files
@@ -252,6 +254,38 @@ async def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
             service.process.kill()
             await service.read("stopped", 2)
             await until(lambda: refuses(service.port))
+
+
+async def test_the_folder_of_a_killed_service_is_removed_once_its_workers_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    with tempfile.TemporaryDirectory() as temporary:  # in tmp_path the path of a socket would be too long
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        async with raw_upstream(held) as upstream:
+            write_files(tmp_path, upstream.url)
+            async with two_workers(tmp_path, TMPDIR=temporary) as service, asyncio.TaskGroup() as group:
+                (folder,) = folders_in(temporary)
+                begun = asyncio.Semaphore(0)
+                group.create_task(stream(service.url, begun))
+                async with asyncio.timeout(PATIENCE):
+                    await begun.acquire()
+                service.process.kill()
+                await service.read("stopped")  # the worker without a stream
+                remove_abandoned()
+                assert folder.exists()
+                held.go_on.set()
+                await service.read("stopped")
+                await until(lambda: removed(folder))
+
+
+def folders_in(temporary: str) -> list[Path]:
+    return [*Path(temporary).glob(f"{PREFIX}*")]
+
+
+def removed(folder: Path) -> bool:
+    remove_abandoned()
+    return not folder.exists()
 
 
 def test_limits_across_workers_need_redis(tmp_path: Path) -> None:

@@ -72,12 +72,12 @@ def write_files(
 
 
 @asynccontextmanager
-async def two_workers_starting(folder: Path, *options: str) -> AsyncIterator[Workers]:
+async def two_workers_starting(folder: Path, *options: str, **environment: str) -> AsyncIterator[Workers]:
     """Serve the files of `write_files`; the block starts when the port is open."""
     serve = [sys.executable, "-m", "proxy", "serve", "--config", "proxy.toml"]
     command = shlex.join([*serve, "--bind", "127.0.0.1:0", "--workers", "2", *options])
     shell = f"cd {shlex.quote(str(folder))}; exec {command} 2>&1"
-    async with running("sh", "-c", shell, PYTHONPATH=str(ROOT)) as process:
+    async with running("sh", "-c", shell, PYTHONPATH=str(ROOT), **environment) as process:
         service = Workers(process)
         await service.read("serving")
         service.url = service.log[-1]["addresses"][0]
@@ -85,9 +85,9 @@ async def two_workers_starting(folder: Path, *options: str) -> AsyncIterator[Wor
 
 
 @asynccontextmanager
-async def two_workers(folder: Path, *options: str) -> AsyncIterator[Workers]:
+async def two_workers(folder: Path, *options: str, **environment: str) -> AsyncIterator[Workers]:
     """Serve the files of `write_files`; the block starts when both workers accept connections."""
-    async with two_workers_starting(folder, *options) as service:
+    async with two_workers_starting(folder, *options, **environment) as service:
         await service.read("worker_ready", 2)
         yield service
 

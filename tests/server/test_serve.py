@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from hypercorn.utils import LifespanFailureError
 from proxy.server.config import ServerConfig
 from proxy.server.serve import limits_of, serve
 from tests.pace import PATIENCE
-from tests.server.conftest import Echo, Message, served
+from tests.server.conftest import Echo, Message, served, with_lifespan
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -67,6 +68,24 @@ async def test_every_response_has_a_date() -> None:
         answer = await server.talk(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         refusal = await server.talk(b"nonsense\r\n\r\n")
     assert answer.lower().count(b"\r\ndate: ") == refusal.lower().count(b"\r\ndate: ") == 1
+
+
+async def test_another_process_can_go_on_to_listen_on_the_path_of_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as kept:  # that of a service manager
+        kept.bind(str(path))
+        kept.listen()
+        config = ServerConfig()
+        config.errorlog = logging.getLogger("tests.server")
+        app = cast(ASGIFramework, with_lifespan(Echo()))
+
+        async def at_once() -> None:
+            pass
+
+        async with asyncio.timeout(PATIENCE):
+            await serve(app, config, [kept.dup()], at_once)
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.close()
 
 
 def test_limits_are_those_of_hypercorns_configuration() -> None:
