@@ -43,7 +43,7 @@ _EXTENSIONS: Final = b"sec-websocket-extensions"
 
 
 class CloseReportingStream(WSStream):
-    """A stream that reports the code and the reason of the caller's close frame to the application."""
+    """A stream that reports the caller's close to the application, and answers violations with a close."""
 
     def __init__(
         self,
