@@ -123,9 +123,13 @@ def _parts(delimiter: bytes, head: bytes) -> Iterator[_Part]:
 
 
 def _find_delimiter(delimiter: bytes, head: bytes, place: int) -> int:
-    """Return the position of the next delimiter, including the line end before it; -1 if there is none."""
-    while (place := head.find(b"\r\n" + delimiter, place)) >= 0:
-        if _LINE_END.match(head, place + 2 + len(delimiter)):
+    """Return the position of the next delimiter, including the line end before it; -1 if there is none.
+
+    It gives up after `PARTS_MAX` lines that only begin like a delimiter.
+    """
+    for _ in range(PARTS_MAX):
+        place = head.find(b"\r\n" + delimiter, place)
+        if place < 0 or _LINE_END.match(head, place + 2 + len(delimiter)):
             return place
         place += 2
     return -1

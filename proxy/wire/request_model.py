@@ -4,6 +4,7 @@ Keys that are limited to models depend on it. Their requests are rejected if two
 models in them, or if they can name a model in a place that the proxy does not check.
 """
 
+import itertools
 import re
 from typing import Final
 from urllib.parse import unquote_plus
@@ -16,16 +17,16 @@ from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
 from proxy.wire.headers import Headers, media_type, with_hyphens
 from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, may_name_model
 
+MODEL_KEYS_MAX: Final = 1000
+"""If JSON has more keys for models, it is uncertain which of them run."""
+
 _PLAIN_JSON: Final = re.compile(rb"application/json(?:; ?charset=\"?utf-8\"?)?", re.IGNORECASE)
 _OTHER_METHOD: Final = re.compile(r"_method|x[-_]http[-_]method(?:[-_]override)?|x[-_]method[-_]override")
-# The value of any key that contains "model", at any depth. A quote inside a string has a backslash.
-_MODEL_VALUE: Final = re.compile(
-    rb'model[^"\\]{0,64}+"\s*+:\s*+("(?:[^"\\]|\\.)*+"|.)', re.IGNORECASE | re.DOTALL
-)
-# Encoders do not escape letters, so an escaped letter may be meant to hide a key.
-_ESCAPED_LETTER: Final = re.compile(
-    rb"(?<!\\)(?:\\\\)*+\\u00(?:4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])", re.IGNORECASE
-)
+# Any key that contains "model", at any depth, in lower case. A quote inside a string has a backslash.
+# Expressions that begin with plain letters are searched many times as fast as those that ignore case.
+_MODEL_KEY: Final = re.compile(rb'model(?:(?!model)[^"\\]){0,64}+"\s*+:\s*+')
+_VALUE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|.', re.DOTALL)
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])")
 
 
 class InspectedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,14 +83,24 @@ def named_models(text: bytes) -> list[str] | None:
 
     A model key whose value is an object is assumed to be part of a JSON schema.
     """
-    values = [found[1] for found in _MODEL_VALUE.finditer(text)]
-    texts = [value for value in values if value.startswith(b'"')]
-    if _ESCAPED_LETTER.search(text) or any(value[:1] not in b'"{n' for value in values):
+    if _has_escaped_letters(text):
         return None
+    models = list[bytes]()
+    for key in itertools.islice(_MODEL_KEY.finditer(text.lower()), MODEL_KEYS_MAX + 1):
+        value = _VALUE.match(text, key.end())
+        if value is None or value[0][:1] not in b'"{n' or len(models) == MODEL_KEYS_MAX:
+            return None
+        models.append(value[0])
     try:
-        return [msgspec.json.decode(value, type=str) for value in texts]
+        return [msgspec.json.decode(value, type=str) for value in models if value.startswith(b'"')]
     except msgspec.DecodeError:
         return None
+
+
+def _has_escaped_letters(text: bytes) -> bool:
+    """Whether JSON has escaped letters. Encoders do not escape them, so they may be meant to hide a key."""
+    # Without pairs of backslashes, each one that is left begins an escape.
+    return _ESCAPED_LETTER.search(text.replace(rb"\\", b"")) is not None
 
 
 def check_unambiguous(request: InspectedRequest) -> None:
@@ -159,7 +170,7 @@ def _ambiguity_of_json(request: InspectedRequest, content_type: bytes) -> str | 
         return "the Content-Type has parameters other than charset=utf-8"
     if fields.is_ambiguous("model"):
         return "`model` is repeated, or written in upper case"
-    if _ESCAPED_LETTER.search(request.body):
+    if _has_escaped_letters(request.body):
         return "letters are written as escapes, which can hide a key"
     if fields.other_model_key is not None:
         return f"`{fields.other_model_key[:64]}` may name another one"

@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from proxy.errors import InvalidRequest, NotFound
+from proxy.wire.endpoints import CHAT_COMPLETIONS, Endpoint
 from proxy.wire.error_envelope import read_error
 from proxy.wire.event_stream import EventFramer
 from proxy.wire.form_body import read_form, replace_form_model
@@ -14,6 +17,7 @@ from proxy.wire.headers import choose_request_id, find_header, media_type, reque
 from proxy.wire.model_list import listing, merge, read_entries
 from proxy.wire.paths import check_target, find_target
 from proxy.wire.request_json import MEMBERS_MAX, read_fields, replace_model
+from proxy.wire.request_model import InspectedRequest, find_ambiguity
 from proxy.wire.response_end import ResponseMeter, announced_idle_seconds
 from proxy.wire.retry_after import read_retry_after
 from proxy.wire.site import is_from_foreign_page, names_own_host
@@ -89,6 +93,31 @@ def test_a_form(before: bytes, after: bytes) -> None:
         replace_form_model(FORM, body, "new")
 
     assert_linear(run, before=before, after=after, limit=MIB, memory=6)
+
+
+@pytest.mark.parametrize("unit", [b"\r\n--b", b"\r\n--bb", b"\r\n--b--b", b"a"])
+def test_a_large_form(unit: bytes) -> None:
+    before, after = FIELD + b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n', b"\r\n--b--\r\n"
+    run = partial(read_form, FORM)
+    assert_linear(run, [unit], before=before, after=after, limit=16 * MIB, memory=1, seconds_per_mib=0.01)
+
+
+@pytest.mark.parametrize(
+    "unit", [b"a", b"\\u00e9", b"\\\\", b'\\"', b"model", b'","model":"m', b'","model":"m","text":"\\u00e9']
+)
+@pytest.mark.parametrize(
+    ("endpoint", "seconds"),
+    [(CHAT_COMPLETIONS, 0.0025), (replace(CHAT_COMPLETIONS, nested_models=True), 0.01)],
+)
+def test_the_model_of_a_large_json_request_body(endpoint: Endpoint, seconds: float, unit: bytes) -> None:
+    def run(body: bytes) -> None:
+        headers = [(b"content-type", b"application/json")]
+        request = InspectedRequest(endpoint=endpoint, headers=headers, body=body, fields=read_fields(body))
+        find_ambiguity(request)
+        assert request.models
+
+    before, after = b'{"a":{"model":"m","text":"', b'"},"model":"m"}'
+    assert_linear(run, [unit], before=before, after=after, limit=32 * MIB, memory=2, seconds_per_mib=seconds)
 
 
 def test_the_content_type_of_a_form() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.errors import InvalidRequest
 from proxy.wire.form_body import NO_FORM, read_form
 from proxy.wire.request_json import NO_FIELDS, read_fields
-from proxy.wire.request_model import InspectedRequest, find_ambiguity, named_models
+from proxy.wire.request_model import MODEL_KEYS_MAX, InspectedRequest, find_ambiguity, named_models
 from tests.endpoints import endpoint_of
 
 TYPE = "application/json"
@@ -247,6 +247,11 @@ def test_all_parsers_read_the_same_model_if_it_is_certain(members: list[tuple[st
         ('{"session": {"mod\\u0065l": "dear"}}', None),
         ('{"session": {"\\u004dODEL": "dear"}}', None),
         ('{"session": {"model": "a', None),
+        ('{"session": {"model":', None),
+        ('{"path": "C:\\\\u0061", "model": "a"}', ["a"]),
+        ('{"path": "C:\\\\\\u0061", "model": "a"}', None),
+        ("{" + '"model": "a",' * MODEL_KEYS_MAX, ["a"] * MODEL_KEYS_MAX),
+        ("{" + '"model": "a",' * (MODEL_KEYS_MAX + 1), None),
         ("", []),
         ("\x00\xff", []),
     ],
