@@ -135,6 +135,13 @@ class CachedTokenSource:
             self.stats.rejections += 1
         return True
 
+    def predecessor(self, rejection: Rejection) -> Token | None:
+        """Return the token that worked before the rejected one, if the upstream may not know that one yet."""
+        predecessor = self._observed.predecessor(rejection.token, rejection.at)
+        if predecessor is not None:
+            self.stats.rejections_without_effect += 1
+        return predecessor
+
     async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Token | None:
         """Return a token other than the rejected one.
 
@@ -145,6 +152,7 @@ class CachedTokenSource:
             CredentialError: No other token is available.
         """
         deadline = self.clock() + self._policy.wait_timeout
+        is_new = not self._observed.is_known(rejection.token)
         while True:
             now = self.clock()
             current = self._flights.valid(now)
@@ -152,6 +160,8 @@ class CachedTokenSource:
                 return current
             if current is not None and _is_newer(current, rejection):
                 return None  # the issuer returned the same token again
+            if current is not None and is_new and self._observed.is_known(current):
+                return current  # the upstream has learned of it in the meantime
             if current is None:
                 self._flights.refresh(now)
             if not self._flights.is_flying:

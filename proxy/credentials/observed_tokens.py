@@ -16,6 +16,8 @@ DEAD_MAX: Final = 8
 """The number of dead tokens that are remembered, so that no other process can bring them back."""
 ACCEPTED_MAX: Final = 8
 """The number of tokens whose last accepted request is remembered."""
+PROPAGATION_SECONDS: Final = 5.0
+"""How long a token that worked is kept after its replacement, which upstreams may learn of late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class ObservedTokens:
         self._dead: deque[bytes] = deque(maxlen=DEAD_MAX)
         self._last_accepted: OrderedDict[bytes, float] = OrderedDict()
         """For each token, when the last request that the upstream accepted was sent."""
+        self._predecessor: Token | None = None
+        """The last token that was replaced although it worked."""
+        self._predecessor_until = -math.inf
 
     @property
     def ever_accepted(self) -> bool:
@@ -86,6 +91,10 @@ class ObservedTokens:
             last.popitem(last=False)
         if token.digest == self._suspect and sent_at > self._suspect_since:
             self._suspect = None
+
+    def is_known(self, token: Token) -> bool:
+        """Whether an upstream has ever accepted this token."""
+        return token.digest in self._last_accepted
 
     def last_accepted(self, token: Token) -> float:
         """Return when the last accepted request with this token was sent; minus infinity without one."""
@@ -118,7 +127,14 @@ class ObservedTokens:
         self._dead.append(digest)
         return True
 
-    def replaced(self, token: Token) -> bool:
+    def predecessor(self, token: Token, now: float) -> Token | None:
+        """Return the token that worked until a moment ago, if this one has never been accepted."""
+        before = self._predecessor
+        if before is None or now >= self._predecessor_until or self.is_known(token):
+            return None
+        return None if before.digest in self._dead else before
+
+    def replaced(self, token: Token, now: float) -> bool:
         """Record that a token was replaced, and return whether the learned lifetime has changed.
 
         If the token worked until late in its lifetime, that lifetime was true.
@@ -126,6 +142,9 @@ class ObservedTokens:
         is_rejected = token.digest == self._suspect or token.digest in self._dead
         self.acquit(token)
         lived = self.lived(token)
+        if self.is_known(token) and not is_rejected:
+            self._predecessor = token
+            self._predecessor_until = min(now + PROPAGATION_SECONDS, token.expires_at)
         if is_rejected or lived < token.lifetime / 2:
             return False
         return self.life.record_full_life(token.announced, lived)

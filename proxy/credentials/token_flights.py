@@ -234,7 +234,7 @@ class TokenFlights:
         if not is_same:
             self._history.token_changed()
             if before is not None:
-                self._learn_from_replaced(before)
+                self._learn_from_replaced(before, now)
         write = self._log.debug if is_same else self._log.info  # a file is read again every minute
         write(
             "token_adopted" if token.adopted else "token_fetched",
@@ -243,9 +243,9 @@ class TokenFlights:
         )  # fmt: skip
         self._waiters.publish(token)
 
-    def _learn_from_replaced(self, token: Token) -> None:
+    def _learn_from_replaced(self, token: Token, now: float) -> None:
         life = self._observed.life
-        if self._observed.replaced(token):
+        if self._observed.replaced(token, now):
             self._log.info(
                 "token_life_restored" if life.seconds is None else "token_life_extended",
                 believed_s=_shown(min(life.longest, token.announced)),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from proxy.credentials.cached_source import CachedTokenSource
@@ -110,10 +110,18 @@ def _replace_parameter(query: bytes, name: str, value: str) -> bytes:
     return b"&".join([*others, f"{quote(name, safe='')}={quote(value, safe='')}".encode()])
 
 
+class _Detour(NamedTuple):
+    """A request whose new token was rejected is sent with the token that worked before."""
+
+    rejection: Rejection
+    """The rejection of the new token, which is not recorded yet."""
+    predecessor: Token
+
+
 class TokenUse:
     """The tokens that one request is sent with, until one is accepted or no other can help."""
 
-    __slots__ = ("_before", "_caller", "_purpose", "_sent_at", "_source", "_token", "sends")
+    __slots__ = ("_before", "_caller", "_detour", "_purpose", "_sent_at", "_source", "_token", "sends")
 
     def __init__(self, source: CachedTokenSource, caller: str | None, purpose: Purpose) -> None:
         self._source = source
@@ -122,6 +130,7 @@ class TokenUse:
         self._token: Token | None = None
         self._sent_at = 0.0
         self._before: list[Rejection] = []
+        self._detour: _Detour | None = None
         self.sends = 0
 
     @property
@@ -140,10 +149,13 @@ class TokenUse:
         Raises:
             CredentialError: No token is available.
         """
-        source, last = self._source, self._last
-        if last is None:
-            token: Token | None = await source.get()
-        elif self.sends >= SENDS_MAX:
+        source, last, detour = self._source, self._last, self._detour
+        token: Token | None
+        if detour is not None and source.clock() < detour.predecessor.expires_at:
+            token = detour.predecessor
+        elif last is None:
+            token = await source.get()
+        elif len(self._before) >= SENDS_MAX:
             raise TokenUnavailable(reason="tokens were rejected while they were replaced")
         else:
             token = await source.newer(last, self._caller, self._purpose)
@@ -160,10 +172,19 @@ class TokenUse:
             self._source.accepted(self._token, self._sent_at, self._purpose, self._last)
 
     def rejected(self, reason: str) -> bool:
-        """Record that the upstream rejected the token, and return whether another token may help."""
+        """Record that the upstream rejected the token, and return whether another token may help.
+
+        The rejection of a new token counts only if the upstream rejects its predecessor as well. Otherwise
+        the upstream has not learned of the new token yet.
+        """
         if self._token is None:
             return False
         rejection = Rejection(self._token, self._sent_at, self._source.clock())
+        if self._detour is not None:
+            rejection, self._detour = self._detour.rejection, None
+        elif self.sends == 1 and (predecessor := self._source.predecessor(rejection)) is not None:
+            self._detour = _Detour(rejection, predecessor)
+            return True
         may_help = self._source.rejected(
             rejection, self._caller, self._purpose, before=self._before, reason=reason
         )

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -161,6 +162,100 @@ async def test_if_no_newer_token_is_available_only_the_rejected_request_fails(
     assert (failure.status, failure.reason) == (status, error.reason)
     assert at_once(machine.get()) is first
     assert machine.healthy
+
+
+# --- a new token that the upstream does not know yet
+
+
+class LateUpstream:
+    """An upstream that learns of each token a moment after it was issued, and its callers.
+
+    Args:
+        issuer: Issues the tokens.
+        lag: Seconds until the upstream accepts a token.
+        dead: The numbers of the tokens that it never accepts.
+        revokes: Whether a new token revokes the previous one at once.
+    """
+
+    def __init__(
+        self, issuer: FakeIssuer, lag: float, *, dead: tuple[int, ...] = (), revokes: bool = False
+    ) -> None:
+        self.issuer, self.lag, self.dead, self.revokes = issuer, lag, dead, revokes
+
+    def rejects(self, token: Token, _purpose: Purpose) -> bool:
+        """Whether it rejects this token now."""
+        number = int(token.secret.reveal().removeprefix(self.issuer.prefix))
+        is_revoked = self.revokes and number < self.issuer.fetches
+        if is_revoked or number in self.dead:
+            return True
+        age = asyncio.get_running_loop().time() - self.issuer.started[number - 1]
+        return age < self.lag and number > 1
+
+    async def serve(self, machine: CachedTokenSource, seconds: int, callers: int) -> Counter[str]:
+        """Send ten requests a second; return their results."""
+        upstream = Upstream(machine, self.rejects)
+        async with asyncio.TaskGroup() as group:
+            requests = []
+            for number in range(10 * seconds):
+                requests.append(group.create_task(upstream.request(f"caller {number % callers}")))
+                await asyncio.sleep(0.1)
+        return Counter(request.result() for request in requests)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("callers", [1, 10])
+@pytest.mark.parametrize("lag", [0.5, 4.5])
+def test_nobody_notices_that_the_upstream_learns_of_new_tokens_late(
+    lag: float,
+    callers: int,
+    exclusive: bool,  # noqa: FBT001
+) -> None:
+    @virtually
+    async def run() -> None:
+        issuer = FakeIssuer(delay=0.1)
+        machine = build_machine(issuer, uniform=lowest, exclusive=exclusive)
+        results = await LateUpstream(issuer, lag).serve(machine, 1000, callers)
+        assert results == {"ok": 10_000}
+        assert issuer.fetches == 1 + 1000 // 180  # those that the lifetime requires
+        assert machine.stats.early_deaths == 0
+
+    run()
+
+
+@pytest.mark.parametrize("callers", [1, 10])
+@virtually
+async def test_a_new_token_that_is_dead_is_replaced_unnoticed(callers: int) -> None:
+    issuer = FakeIssuer(delay=0.1)
+    machine = build_machine(issuer, uniform=lowest)
+    results = await LateUpstream(issuer, 0.0, dead=(2,)).serve(machine, 300, callers)
+    assert results == {"ok": 3000}
+    assert issuer.fetches == 3
+    assert issuer.started[2] - issuer.started[1] < 6.0
+
+
+@virtually
+async def test_a_request_that_waits_for_a_fetch_uses_the_token_if_the_upstream_learns_of_it_meanwhile() -> (
+    None
+):
+    """Otherwise, each fetch would revoke a token and so cause the next fetch."""
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=lowest, exclusive=True)
+    results = await LateUpstream(issuer, 0.5, revokes=True).serve(machine, 1000, 10)
+    assert results["ok"] > 9900
+    assert issuer.fetches < 5 * 1000 / 180
+
+
+@virtually
+async def test_a_forbidden_model_is_denied_while_the_token_is_new() -> None:
+    issuer = FakeIssuer()
+    machine = build_machine(issuer, uniform=lowest)
+    upstream = Upstream(machine, of_forbidden_model)
+    assert await upstream.request() == "ok"
+    await pass_time(181.0)
+    assert await upstream.request("careless", FORBIDDEN) == "denied"
+    assert upstream.sent[1:] == [f"token-{number} for forbidden" for number in (2, 1, 3)]
+    assert await upstream.request() == "ok"
+    assert upstream.sent[4:] == [f"token-3 for {CHAT.model}"]
 
 
 # --- the cost of rejections

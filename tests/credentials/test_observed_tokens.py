@@ -6,7 +6,13 @@ from dataclasses import replace
 import pytest
 
 from proxy.credentials import Token
-from proxy.credentials.observed_tokens import ACCEPTED_MAX, DEAD_MAX, ObservedTokens, Rejection
+from proxy.credentials.observed_tokens import (
+    ACCEPTED_MAX,
+    DEAD_MAX,
+    PROPAGATION_SECONDS,
+    ObservedTokens,
+    Rejection,
+)
 from proxy.credentials.refresh_policy import HEALTHY_TOKENS
 from proxy.credentials.token import digest_of
 from proxy.secret import Secret
@@ -109,7 +115,7 @@ def test_a_learned_lifetime_grows_with_tokens_that_work_until_late() -> None:
     for number in range(HEALTHY_TOKENS):
         assert observed.life.longest == 20.0
         observed.accepted(token(number), 50.0)
-        changed = observed.replaced(token(number))
+        changed = observed.replaced(token(number), 60.0)
     assert changed
     assert observed.life.longest == 30.0
 
@@ -126,12 +132,45 @@ def test_a_token_that_did_not_work_until_late_teaches_nothing(fate: str) -> None
             observed.suspect(one, 91.0)
         if fate == "dead":
             observed.died(Rejection(one, 91.0, 92.0))
-        assert not observed.replaced(one)
+        assert not observed.replaced(one, 92.0)
     assert observed.life.longest == 20.0
 
 
 def test_a_replaced_token_is_no_longer_suspect() -> None:
     observed, one = ObservedTokens(), token(1)
     observed.suspect(one, 10.0)
-    observed.replaced(one)
+    observed.replaced(one, 11.0)
     assert observed.rejected == frozenset()
+
+
+@pytest.mark.parametrize("fate", ["unused", "suspect", "dead"])
+def test_only_a_token_that_worked_until_it_was_replaced_is_kept(fate: str) -> None:
+    observed, one = ObservedTokens(), token(1)
+    if fate != "unused":
+        observed.accepted(one, 20.0)
+    if fate == "suspect":
+        observed.suspect(one, 30.0)
+    if fate == "dead":
+        observed.died(Rejection(one, 30.0, 31.0))
+    observed.replaced(one, 60.0)
+    assert observed.predecessor(token(2), 60.0) is None
+
+
+def test_a_replaced_token_is_kept_for_a_moment_until_its_successor_works() -> None:
+    observed, one, two, three = ObservedTokens(), token(1), token(2), token(3)
+    observed.accepted(one, 20.0)
+    observed.replaced(one, 60.0)
+    assert observed.predecessor(two, 60.0) is one
+    observed.replaced(two, 61.0)  # without having worked
+    assert observed.predecessor(three, 60.0 + PROPAGATION_SECONDS - 0.1) is one
+    assert observed.predecessor(three, 60.0 + PROPAGATION_SECONDS) is None
+    observed.accepted(three, 61.0)
+    assert observed.predecessor(three, 62.0) is None
+
+
+def test_a_replaced_token_is_not_sent_after_its_expiry() -> None:
+    observed, one = ObservedTokens(), token(1)
+    observed.accepted(one, 20.0)
+    observed.replaced(one, 98.0)
+    assert observed.predecessor(token(2), 99.9) is one
+    assert observed.predecessor(token(2), 100.0) is None
