@@ -47,17 +47,23 @@ class CallerLimits:
         Raises:
             RateLimited: Too many requests, or the token budget is used up.
         """
-        account, counting = caller.name, self._counting
-        rate, budget = caller.rate, caller.budget
-        if rate is not None and not await counting.hit(rate, _REQUESTS, account):
+        account, rate = caller.name, caller.rate
+        if rate is not None and not await self._counting.hit(rate, _REQUESTS, account):
             self._rejected[account][_REQUESTS] += 1
-            window = await counting.requests_left(rate, _REQUESTS, account)
+            window = await self._counting.requests_left(rate, _REQUESTS, account)
             raise RateLimited(**_rate_limit(rate, window), reason="request rate")
-        if budget is not None and await counting.is_spent(budget, _TOKENS, account):
-            self._rejected[account][_TOKENS] += 1
-            spent = _rate_limit(budget, await counting.amount_left(budget, _TOKENS, account))
-            spent["headers"]["X-Should-Retry"] = "false"
-            raise RateLimited(_BUDGET_SPENT, **spent, reason="token budget")
+        if caller.budget is not None:
+            await self._check_budget(caller, caller.budget)
+
+    async def count_usage_so_far(self, caller: Caller, record: ExchangeRecord) -> None:
+        """Count the tokens that the upstream has reported for an exchange that continues.
+
+        Raises:
+            RateLimited: The token budget is used up.
+        """
+        if caller.budget is not None:
+            await self._add_usage(caller, caller.budget, record)
+            await self._check_budget(caller, caller.budget)
 
     async def count_usage(self, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
         """Count the tokens of an exchange. The last one may exceed the budget: its cost is not known before.
@@ -71,8 +77,21 @@ class CallerLimits:
         if record.prompt_tokens is None and _ran(record, endpoint):
             record.prompt_tokens, record.completion_tokens = _estimate(record, endpoint)
             record.usage_estimated = True
-        tokens = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
-        if tokens:
+        await self._add_usage(caller, budget, record)
+
+    async def _check_budget(self, caller: Caller, budget: "RateLimitItem") -> None:
+        account, counting = caller.name, self._counting
+        if await counting.is_spent(budget, _TOKENS, account):
+            self._rejected[account][_TOKENS] += 1
+            spent = _rate_limit(budget, await counting.amount_left(budget, _TOKENS, account))
+            spent["headers"]["X-Should-Retry"] = "false"
+            raise RateLimited(_BUDGET_SPENT, **spent, reason="token budget")
+
+    async def _add_usage(self, caller: Caller, budget: "RateLimitItem", record: ExchangeRecord) -> None:
+        used = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
+        if tokens := used - record.tokens_counted:
+            # Before the wait: if it is cancelled, they must not be counted twice.
+            record.tokens_counted = used
             await self._counting.add(budget, _TOKENS, caller.name, amount=tokens)
 
     def forget(self, callers: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
@@ -152,7 +153,8 @@ class RealtimeConnection(ASGIWebsocketConnection):
         exchange.begin_response()
         record.headers_at = record.first_byte_at = record.now()
         record.status = handshake.response.status
-        await _answer(caller, handshake, clock, record, request.caller.check_message)
+        count_usage = partial(services.worker.limits.count_usage_so_far, request.caller, record)
+        await _answer(caller, handshake, clock, record, request.caller.check_message, count_usage)
 
     async def _admit(self, exchange: ExchangeScope) -> tuple[CallerRequest, Sequence[str]]:
         """Check key, limits and permissions; return the request and the subprotocols for the upstream.
@@ -248,6 +250,7 @@ async def _answer(
     clock: ExchangeClock,
     record: ExchangeRecord,
     check: Callable[[str | bytes], None],
+    count_usage: Callable[[], Awaitable[None]],
 ) -> None:
     response = handshake.response
     upstream_id = find_header(response.headers, b"x-request-id")
@@ -262,7 +265,15 @@ async def _answer(
     record.succeeded = True
     headers = [pair for pair in headers if pair[0] not in {b"content-length", b"content-type"}]
     await caller.accept(response.socket.subprotocol, headers)
-    duplex = Duplex(caller, response.socket, clock, record, redact=response.redact, check=check)
+    duplex = Duplex(
+        caller,
+        response.socket,
+        clock,
+        record,
+        redact=response.redact,
+        check=check,
+        count_usage=count_usage,
+    )
     await duplex.relay()
 
 

@@ -86,6 +86,8 @@ class ExchangeRecord:
     """The tokens that the upstream reported, or an estimate."""
     usage_estimated: bool = False
     """Whether the tokens are an estimate, because the upstream did not report them or the caller left."""
+    tokens_counted: int = 0
+    """How many of them have been added to the budget of the caller."""
     succeeded: bool = False
     """Whether the upstream's status was a success."""
     quiet: bool = False

@@ -1,7 +1,7 @@
 """Relay the messages of a WebSocket in both directions, until one side closes or a timeout ends it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -11,7 +11,7 @@ from proxy.errors import Aborted, CallerError, Draining, ProxyError
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.websocket import CLOSE_SECONDS, ArrivingMessages
-from proxy.wire.usage import read_event_usage
+from proxy.wire.usage import Usage, read_event_usage
 from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, sendable_close
 
 ERROR: Final = "error"
@@ -33,6 +33,10 @@ class CallerMessages(Protocol):
         """Close it."""
 
 
+async def _count_nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Duplex:
     """Both sides of one WebSocket; at most one message is held in each direction."""
@@ -45,12 +49,14 @@ class Duplex:
     """Masks secrets in the upstream's reason to close, and in messages that may be errors."""
     check: Callable[[str | bytes], None] = lambda _: None
     """Raises a `CallerError` for a message that the caller may not send."""
+    count_usage: Callable[[], Awaitable[None]] = _count_nothing
+    """Counts the tokens that the record has; raises a `CallerError` if the caller may use no more."""
 
     async def relay(self) -> None:
         """Relay until one side closes, then close the other side with the same code (RFC 6455 7.1.5, 7.4).
 
-        A lost connection (1006) becomes 1001 for the upstream and 1011 for the caller. A timeout, the drain
-        or a message that the caller may not send closes both sides.
+        A lost connection (1006) becomes 1001 for the upstream and 1011 for the caller. A timeout, the drain,
+        a message that the caller may not send, or the end of its token budget closes both sides.
         """
         stopped = asyncio.get_running_loop().create_future()
 
@@ -61,7 +67,7 @@ class Duplex:
         self.clock.watch(stop)
         try:
             async with asyncio.TaskGroup() as group:
-                up, down = group.create_task(self._up(stop)), group.create_task(self._down())
+                up, down = group.create_task(self._up(stop)), group.create_task(self._down(stop))
                 try:
                     await asyncio.wait((up, down, stopped), return_when=asyncio.FIRST_COMPLETED)
                     if down.done():
@@ -95,15 +101,18 @@ class Duplex:
             self.record.bytes_up += _size(message)
         return message
 
-    async def _down(self) -> Close:
+    async def _down(self, stop: Callable[[ProxyError], None]) -> Close:
         while not isinstance(message := await self.upstream.receive(), Close):
             self.record.events = (self.record.events or 0) + 1
-            if isinstance(message, str) and '"usage"' in message:
-                usage = read_event_usage(message.encode())
-                if usage is not None:
-                    self.record.add_usage(*usage)
+            if (usage := _read_usage(message)) is not None:
+                self.record.add_usage(*usage)
             await self.caller.send(self._without_secrets(message))
             self.record.bytes_down += _size(message)
+            if usage is not None:
+                try:
+                    await self.count_usage()
+                except CallerError as error:
+                    stop(error)
         return message
 
     def _without_secrets(self, message: str | bytes) -> str | bytes:
@@ -134,6 +143,12 @@ class Duplex:
         close = sendable_close(Close(POLICY if isinstance(error, CallerError) else code, str(error)))
         await self.caller.close(close)
         await self.upstream.close(Close(close.code))
+
+
+def _read_usage(message: str | bytes) -> Usage | None:
+    if isinstance(message, bytes) or '"usage"' not in message:
+        return None
+    return read_event_usage(message.encode())
 
 
 def _size(message: str | bytes) -> int:

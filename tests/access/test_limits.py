@@ -6,15 +6,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from limits import RateLimitItem
+from limits import RateLimitItem, RateLimitItemPerDay
 
+from proxy.access import Caller, CallerLimits
 from proxy.access.counting import Counting
+from proxy.errors import RateLimited
+from proxy.wire.endpoints import REALTIME
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.redis_server import redis_server
+from tests.upstream.build import build_record
 from tests.waiting import delay
 
 CHAT = "/v1/chat/completions"
@@ -53,6 +57,20 @@ async def ask(
     answer = await caller.answer()
     told = json.loads(await caller.body(answer))
     return answer, told["error"]["code"] if "error" in told else None
+
+
+async def test_what_an_exchange_has_used_is_counted_once() -> None:
+    budget, counting = RateLimitItemPerDay(100), Counting()
+    caller, limits = Caller("limited", budget=budget), CallerLimits(counting)
+    record = build_record()
+    for _ in range(2):
+        record.add_usage(20, 5)
+        await limits.count_usage_so_far(caller, record)
+    await limits.count_usage(caller, record, REALTIME)
+    assert (await counting.amount_left(budget, "tokens", "limited")).remaining == 50
+    record.add_usage(40, 10)
+    with pytest.raises(RateLimited, match="token quota"):
+        await limits.count_usage_so_far(caller, record)
 
 
 @pytest.mark.parametrize(

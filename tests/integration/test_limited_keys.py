@@ -461,6 +461,33 @@ async def test_a_message_that_names_another_model_closes_the_websocket(
 BUDGET = LIMITED.replace('models = ["cheap*"]', 'tokens = "100/day"')
 
 
+async def test_a_websocket_counts_each_response_and_ends_with_the_budget(run_proxy: RunProxy) -> None:
+    usage = {"input_tokens": 30, "output_tokens": 20}
+    done = json.dumps({"type": "response.done", "response": {"usage": usage}})
+    async with (
+        socket_upstream() as upstream,
+        run_proxy(upstream.url, more=BUDGET) as proxy,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(PATIENCE),
+    ):
+        url, headers = f"{proxy.url}/v1/realtime?model=cheap", {"x-api-key": LIMITED_KEY}
+        async with (
+            session.ws_connect(url, headers=headers) as first,
+            session.ws_connect(url, headers=headers) as second,
+        ):
+            await first.send_str(done)
+            assert await first.receive_str() == done
+            for talk in (second, first):
+                await talk.send_str(done)
+                assert await talk.receive_str() == done
+                closed = await talk.receive()
+                assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1008)
+                assert closed.extra == "token quota of this key used up"
+        await until(lambda: len(proxy.exchanges) == 2)
+    assert {line["outcome"] for line in proxy.exchanges} == {"rate_limit_exceeded"}
+    assert sorted(line["completion_tokens"] for line in proxy.exchanges) == [20, 40]
+
+
 @pytest.mark.parametrize("is_reported", [True, False])
 async def test_a_websocket_counts_against_the_budget(run_proxy: RunProxy, *, is_reported: bool) -> None:
     usage = {"usage": {"input_tokens": 30, "output_tokens": 20}} if is_reported else {}
