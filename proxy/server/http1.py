@@ -198,6 +198,12 @@ class Connection(asyncio.Protocol):
         """Whether the response to a request is not complete."""
         return self._cycle is not None
 
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when it has waited for a whole head of a request; None if it does not."""
+        is_busy = self._cycle is not None or self._upgraded is not None or self._closing or self._lost
+        return None if is_busy else self._reader.head_since
+
     def start(self, cycle: Cycle) -> None:
         """Start a request, or let it wait until the current response is complete.
 

@@ -8,10 +8,11 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from http import HTTPStatus
+from operator import itemgetter
 from socket import AF_UNIX, socket
 from ssl import SSLContext
 from typing import Any, Final, cast
@@ -37,6 +38,8 @@ TICK_SECONDS: Final = 1.0
 """How often the timeouts of all connections are checked."""
 SURPLUS_MAX: Final = 256
 """Connections beyond the limit that are being answered 503; further ones are closed without a response."""
+QUIET_SECONDS: Final = 1.0
+"""Above the limit, a connection that has waited for a request for longer gives way to a new one."""
 ABORT_SECONDS: Final = 2.0
 """How long the tasks of aborted connections may take to end."""
 
@@ -65,7 +68,8 @@ class Server:
         app: The application.
         config: The settings of `hypercorn.toml`.
         limits: The limits of each connection.
-        max_connections: The number of concurrent connections; a further one is answered 503.
+        max_connections: The number of concurrent connections. A further one takes the place of one that waits
+            for a request; without such a one it is answered 503.
         is_leaving: Whether callers should connect to another process; then each response ends its connection.
         rejections: Counts the requests that the server itself rejects, by status.
     """
@@ -84,7 +88,9 @@ class Server:
         self.root_path = config.root_path
         self.connections: set[Connection] = set()
         self._surplus: set[Connection] = set()
-        """Those of them that are being rejected because there are too many."""
+        """Those of them that are being closed because there are too many."""
+        self._waiting: deque[Connection] | None = None
+        """Connections without a request, the quietest first; None until they are needed after a tick."""
         self._handshakes: dict[asyncio.Task[None], None] = {}
         """TLS handshakes in progress, the oldest first; their connections are not among `connections` yet."""
         self.tasks: set[asyncio.Task[None]] = set()
@@ -111,11 +117,12 @@ class Server:
             RequestRejected: 503, there are too many connections.
         """
         served = len(self.connections) - len(self._surplus)
+        has_place = self._max_connections is None or served < self._max_connections or self._close_waiting()
         self.connections.add(connection)
         self._emptied.clear()
         if self._is_draining:
             connection.begin_drain()
-        if self._max_connections is None or served < self._max_connections:
+        if has_place:
             return
         self._surplus.add(connection)
         if len(self._surplus) > SURPLUS_MAX:
@@ -124,6 +131,21 @@ class Server:
         raise RequestRejected(
             HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", [(b"retry-after", b"1")]
         )
+
+    def _close_waiting(self) -> bool:
+        """Close the connection that has waited longest for a request; return whether there is one."""
+        now = self._loop.time()
+        if self._waiting is None:
+            found = [(since, each) for each in self.connections if (since := each.waiting_since) is not None]
+            self._waiting = deque(each for _, each in sorted(found, key=itemgetter(0)))
+        while self._waiting:
+            connection = self._waiting.popleft()
+            since = connection.waiting_since
+            if since is not None and now - since >= QUIET_SECONDS:
+                self._surplus.add(connection)
+                connection.abort()
+                return True
+        return False
 
     def closed(self, connection: Connection) -> None:
         """Remove a connection from the count."""
@@ -218,6 +240,7 @@ class Server:
         now = self._loop.time()
         for connection in [*self.connections]:
             connection.tick(now)
+        self._waiting = None
         self._timer = self._loop.call_later(TICK_SECONDS, self.start_clock)
 
     def _own_headers(self) -> Headers:

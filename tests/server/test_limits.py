@@ -26,7 +26,8 @@ async def test_pipelined_requests_are_bounded() -> None:
     assert answer.count(b"HTTP/1.1 200") == len(app.seen)
 
 
-async def test_a_connection_beyond_the_limit_is_503_with_retry_after() -> None:
+async def test_a_connection_beyond_the_limit_is_503_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "QUIET_SECONDS", PATIENCE)
     async with served(Echo(), max_connections=2) as server:
         held = [await server.connect() for _ in range(2)]
         for caller in held:
@@ -38,6 +39,61 @@ async def test_a_connection_beyond_the_limit_is_503_with_retry_after() -> None:
         for caller in held:
             caller.writer.close()
         await asyncio.sleep(0)
+
+
+class Busy(Echo):
+    """An application that holds the requests for `/held`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holding = 0
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        if scope["path"] != "/held":
+            await super().__call__(scope, receive, send)
+            return
+        self.holding += 1
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+        while "disconnect" not in (await receive())["type"]:
+            pass
+
+
+HELD = GET.replace(b"/a", b"/held")
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET", GET, GET + b"GET"])
+async def test_beyond_the_limit_the_quietest_connection_without_a_request_gives_way(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(serve, "QUIET_SECONDS", 0.0)
+    app = Busy()
+    async with served(app, max_connections=4) as server:
+        held = [await server.connect() for _ in range(2)]
+        held[0].writer.write(HELD)
+        held[1].writer.write(HELD.removesuffix(b"\r\n") + UPGRADE)
+        await until(lambda: app.holding == 2)
+        quiet = [await server.connect() for _ in range(2)]
+        for caller in quiet:
+            caller.writer.write(sent)
+            if sent.startswith(GET):
+                await caller.head()
+                await caller.exactly(len(b"GET /a|"))
+        held += [await server.connect() for _ in quiet]
+        for caller in quiet:
+            assert await caller.rest() == b""
+        for caller in held[2:]:
+            caller.writer.write(HELD)
+        await until(lambda: app.holding == 4)
+        assert refusal(await server.talk(b""))[0] == 503
+        assert not any(caller.reader.at_eof() for caller in held)
+        for caller in [*held, *quiet]:
+            caller.writer.close()
 
 
 async def send_on(caller: Caller) -> None:

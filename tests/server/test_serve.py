@@ -35,7 +35,10 @@ async def test_an_application_that_does_not_start_ends_the_server_with_its_reaso
     listener.close()
 
 
-async def test_a_connection_over_the_limit_is_rejected_and_the_others_are_served() -> None:
+async def test_a_connection_over_the_limit_is_rejected_and_the_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.server.serve.QUIET_SECONDS", PATIENCE)
     async with served(Echo(), max_connections=1) as server:
         first = await server.connect()
         first.writer.write(GET)
