@@ -89,6 +89,10 @@ class Attempt(msgspec.Struct, frozen=True):
                 raise BadResponse(reason=error.reason) from error
             if beginning is not None:
                 start = await beginning.start(max_event_bytes)
+                if isinstance(start, EmbeddedError):
+                    # A message is shortened: if that cuts a secret in two, it can no longer be recognised.
+                    beginning.mask(response.redact)
+                    start = await beginning.start(max_event_bytes)
                 first = b"" if isinstance(start, EmbeddedError) else start.body
         record.first_byte_at = record.now()
         upstream_id = find_header(response.headers, b"x-request-id")

@@ -1,6 +1,7 @@
 """Apply repairs to one response: how much of it they need, and what the caller gets."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -97,6 +98,10 @@ class ResponsePrefix:
             start, self._searched = max(0, self._searched - 3), len(self._held)
             return holds_event(self._held[start:]) or len(self._held) > max_event_bytes
         return not self._is_events and not self._holds_whole
+
+    def mask(self, redact: Callable[[bytes], bytes]) -> None:
+        """Mask secrets in the bytes that have arrived."""
+        self._held = bytearray(redact(bytes(self._held)))
 
     async def start(self, max_event_bytes: int) -> RepairedStart | EmbeddedError:
         """Return what the caller gets, or the error that the response turns out to be.

@@ -243,6 +243,22 @@ async def test_a_vendors_error_inside_a_success_does_not_contain_it(run_proxy: R
         assert is_clean(await caller.body(answer))
 
 
+async def test_a_long_error_inside_a_success_does_not_end_with_a_part_of_it(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        message = "x" * (2000 - len(TOKEN) // 2) + TOKEN
+        await talk.answer(json.dumps({"error_code": 110, "error_msg": message}).encode(), JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL, options='repairs = ["vendor_errors"]') as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        body = await caller.body(await caller.answer())
+    assert b"xxx***" in body
+    assert TOKEN[:8].encode() not in body
+
+
 EVENTS = "Content-Type: text/event-stream"
 CHUNK = '{"choices": [{"index": 0, "delta": {"content": "a"}}]}'
 ERROR = (
