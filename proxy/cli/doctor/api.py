@@ -23,7 +23,7 @@ from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import OTHER, Endpoint
 from proxy.wire.event_stream import EVENT_END, is_event_stream
-from proxy.wire.headers import Headers, find_header, media_type
+from proxy.wire.headers import Headers, content_coding, find_header, media_type
 from proxy.wire.redaction import Expansion, Redactor
 
 RESPONSE_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -294,9 +294,9 @@ async def _read(
     now: Callable[[], float],
     enough: Callable[[bytearray], bool] | None,
 ) -> None:
-    coding = (find_header(timed.headers, b"content-encoding") or b"identity").strip().lower()
-    expansion = None if coding in {b"identity", b""} else Expansion.of(coding)
-    if coding not in {b"identity", b""} and expansion is None:
+    coding = content_coding(timed.headers)
+    expansion = Expansion.of(coding)
+    if coding and expansion is None:
         timed.end = ReadOutcome.UNREADABLE
         return
     while piece := await response.read():

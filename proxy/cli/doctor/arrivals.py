@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from proxy.wire.headers import Headers, find_header
+from proxy.wire.headers import Headers, content_coding, find_header
 
 EVENTS_MIN: Final = 6
 """Fewer events prove nothing."""
@@ -56,7 +56,7 @@ def buffering_cause(headers: Headers, version: str) -> str:
 
     The most specific evidence counts: compression, then a CDN, then nginx, then what the framing shows.
     """
-    if (find_header(headers, b"content-encoding") or b"").strip().lower() in _COMPRESSED:
+    if content_coding(headers) in _COMPRESSED:
         return "buffered_by_compression"
     server = (find_header(headers, b"server") or b"").lower()
     if any(find_header(headers, name) is not None for name in _CDN_HEADERS) or any(

@@ -12,7 +12,7 @@ from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.models import unusable_response
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from proxy.wire.event_stream import END_MARKER, EVENT_END, begins_like_events
-from proxy.wire.headers import find_header
+from proxy.wire.headers import content_coding
 
 PATH: Final = "/chat/completions"
 RAGFLOW_SECONDS: Final = 10.0
@@ -126,8 +126,7 @@ def _fault_of(api: Api, response: TimedResponse, model: str) -> Finding | None:
     if fault is not None:
         return fault
     if response.end is ReadOutcome.UNREADABLE:
-        coding = find_header(response.headers, b"content-encoding") or b""
-        return api.found("coding_unreadable", coding=coding.decode("latin-1"))
+        return api.found("coding_unreadable", coding=content_coding(response.headers).decode("latin-1"))
     return api.found("answered_html") if response.is_html else None
 
 
@@ -172,7 +171,7 @@ def _remarks(api: Api, response: TimedResponse, *, for_clients: bool) -> Iterato
         yield api.found("stream_too_quick", "", **seconds)
     else:
         yield api.found("stream_works", "", **seconds)
-        if find_header(response.headers, b"content-encoding") not in {None, b"identity"}:
+        if content_coding(response.headers):
             yield api.found("stream_compressed")
         if response.version == "1.0":
             yield api.found("http_1_0")
