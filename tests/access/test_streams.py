@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from proxy.access import Caller
-from proxy.access.streams import LEASE_SECONDS, StreamCounts
+from proxy.access.streams import StreamCounts
 from proxy.errors import RateLimited
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared
-from tests.pace import PATIENCE, paced
+from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
 from tests.waiting import look_again
 
@@ -19,16 +19,14 @@ TWO = Caller("a", max_streams=2)
 
 
 @asynccontextmanager
-async def two_processes(
-    server: RedisServer, lease: float = LEASE_SECONDS
-) -> AsyncIterator[tuple[StreamCounts, StreamCounts]]:
+async def two_processes(server: RedisServer) -> AsyncIterator[tuple[StreamCounts, StreamCounts]]:
     """Open the counters of two processes."""
-    settings = Shared(redis_url=Secret(server.url), encryption_key=Secret("0" * 64), redis_timeout=paced(5.0))
+    settings = Shared(redis_url=Secret(server.url), encryption_key=Secret("0" * 64), redis_timeout=PATIENCE)
     async with AsyncExitStack() as stack:
         connections = [RedisConnection(settings) for _ in range(2)]
         for redis in connections:
             stack.push_async_callback(redis.close)
-        one, other = (StreamCounts(redis, lease) for redis in connections)
+        one, other = map(StreamCounts, connections)
         yield one, other
 
 
@@ -77,14 +75,15 @@ async def test_of_many_streams_at_once_exactly_the_limit_is_accepted(tmp_path: P
 
 
 async def test_streams_of_a_process_that_died_are_forgotten(tmp_path: Path) -> None:
-    lease = paced(1.0)
     async with (
         redis_server(tmp_path) as server,
-        two_processes(server, lease) as (dead, other),
+        two_processes(server) as (dead, other),
         dead.counted(TWO),
         dead.counted(TWO),
     ):
         assert not await is_accepted(other)
+        dead._lease_ms = 1
+        await dead.renew_once()  # for the last time
         async with asyncio.timeout(PATIENCE):
             while not await is_accepted(other):
                 await look_again()

@@ -1,5 +1,6 @@
 """The rate of a visitor, by session and by address: in memory, in Redis, and while Redis is unavailable."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from proxy.errors import RateLimited
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
 from proxy.settings import Shared
-from tests.pace import paced
+from tests.pace import PATIENCE
 from tests.redis_server import RedisServer, redis_server
 
 
@@ -20,7 +21,7 @@ from tests.redis_server import RedisServer, redis_server
 async def over_redis(folder: Path, rate: str) -> AsyncIterator[tuple[VisitorRate, RedisServer]]:
     async with redis_server(folder) as server:
         shared = Shared(
-            redis_url=Secret(server.url), encryption_key=Secret("11" * 32), redis_timeout=paced(0.5)
+            redis_url=Secret(server.url), encryption_key=Secret("11" * 32), redis_timeout=PATIENCE
         )
         redis = RedisConnection(shared)
         yield VisitorRate(rate, Counting(redis)), server
@@ -51,7 +52,9 @@ async def test_sessions_and_addresses_are_limited_in_redis(tmp_path: Path) -> No
         await check(rate)
 
 
-async def test_the_error_contains_the_time_to_wait() -> None:
+async def test_the_error_contains_the_time_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     rate = VisitorRate("1/second")
     await rate.count("a", "1")
     with pytest.raises(RateLimited) as refused:
