@@ -1,9 +1,11 @@
-"""An event loop with a virtual clock: hours pass in no time, and deterministically."""
+"""An event loop with a virtual clock: hours pass in no time, and deterministically. And leaps of a real one."""
 
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -39,3 +41,10 @@ def run_virtually(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine in virtual time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main())
+
+
+def leap(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Move the clock of the running loop forward, which may have sockets: every timer until then is due."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + seconds)

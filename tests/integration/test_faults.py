@@ -11,11 +11,11 @@ import pytest
 from tests.conftest import KEY, RunningProxy, RunProxy
 from tests.leaks import nothing_left_behind
 from tests.loopback import until
-from tests.pace import paced
 from tests.ports import free_port
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation
 from tests.raw_upstream import raw_upstream as raw_upstream_that_waits
+from tests.virtual_time import leap
 from tests.waiting import delay
 
 CHAT = "/v1/chat/completions"
@@ -220,7 +220,9 @@ async def test_silence_in_mid_stream_ends_with_an_error_event(run_proxy: RunProx
         assert proxy.exchanges[-1]["outcome"] == "upstream_timeout"
 
 
-async def test_the_total_timeout_ends_an_endless_stream(run_proxy: RunProxy) -> None:
+async def test_the_total_timeout_ends_an_endless_stream(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         while True:
@@ -229,12 +231,14 @@ async def test_the_total_timeout_ends_an_endless_stream(run_proxy: RunProxy) -> 
 
     async with (
         raw_upstream(script) as upstream,
-        run_proxy(upstream.url, options=f"timeouts = {{ total = {paced(0.5)} }}") as proxy,
+        run_proxy(upstream.url, options="timeouts = { total = 20 }") as proxy,
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", CHAT, JSON, body=b"{}")
-        body = await caller.body(await caller.answer())
-        assert last_event(body)["code"] == "upstream_aborted"
+        answer = await caller.answer()
+        await caller.chunk()
+        leap(monkeypatch, 20)
+        assert last_event(await caller.body(answer))["code"] == "upstream_aborted"
 
 
 @pytest.mark.parametrize("events", [1, 10, 1000])
@@ -372,7 +376,9 @@ async def test_an_upstream_that_switches_protocols_is_502(run_proxy: RunProxy) -
         assert (await error_of(caller, answer))["code"] == "upstream_bad_response"
 
 
-async def test_a_wait_for_a_token_does_not_count_as_upstream_time(run_proxy: RunProxy) -> None:
+async def test_a_wait_for_a_token_does_not_count_as_upstream_time(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     give = asyncio.Event()
 
     async def issue(talk: Conversation) -> None:
@@ -383,16 +389,15 @@ async def test_a_wait_for_a_token_does_not_count_as_upstream_time(run_proxy: Run
         await talk.answer(b"{}")
 
     async with raw_upstream(issue) as issuer, raw_upstream(script) as upstream:
-        credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "access_token"'
+        credential = f'source = "http"\nurl = "{issuer.url}/token"\ntoken = "access_token"\ntimeout = 120'
         async with (
-            run_proxy(
-                upstream.url, credential=credential, options=f"timeouts = {{ first_byte = {paced(0.3)} }}"
-            ) as proxy,
+            run_proxy(upstream.url, credential=credential, options="timeouts = { first_byte = 20 }") as proxy,
             raw_caller(proxy.url) as caller,
         ):
             await caller.send("POST", CHAT, JSON, body=b"{}")
             await until(lambda: proxy.services.credentials["corp"].source.reading().waiters == 1)
-            asyncio.get_running_loop().call_later(paced(0.6), give.set)  # twice what the upstream would get
+            leap(monkeypatch, 40)  # twice what the upstream would get
+            give.set()
             assert (await caller.answer()).status == 200
 
 
