@@ -3,14 +3,12 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,7 +21,7 @@ from proxy.settings import load_settings
 from tests.cli.worker_processes import Workers, connections, two_workers, two_workers_starting, write_files
 from tests.conftest import KEY, RECIPE, SETTINGS, STATIC
 from tests.loopback import until
-from tests.pace import PATIENCE, paced
+from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 
@@ -104,15 +102,6 @@ async def test_a_killed_worker_is_replaced_and_no_connection_is_refused(tmp_path
             ends = [await task for task in streams]
             assert any(ends)
             assert all(end.endswith(b"data: [DONE]\n\n") for end in ends if end)
-            seconds = moment(service.log[-1]) - moment(died)
-            print(f"replaced within {seconds:.2f} s")  # noqa: T201  seen with -s
-            assert seconds < paced(3.0)
-
-
-def moment(line: dict[str, Any]) -> float:
-    """Return when a line was written, in seconds of the hour."""
-    minutes, seconds = re.findall(r":(\d\d):([\d.]+)Z", line["timestamp"])[0]
-    return 60 * float(minutes) + float(seconds)
 
 
 async def test_a_hangup_reloads_every_worker(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.server.signals import Signals
-from proxy.server.supervisor import Supervisor
+from proxy.server.supervisor import STEADY_SECONDS, Supervisor
+from tests.credentials.fakes import virtually
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
 
@@ -96,3 +97,33 @@ async def test_a_worker_whose_loop_hangs_is_replaced_and_a_responsive_one_is_not
     assert hung["pid"] == stopped
     assert hung["silent_s"] >= hang_seconds
     assert [line["status"] for line in log if line["event"] == "worker_died"] == [-signal.SIGKILL]
+
+
+class Dying(Supervisor):
+    """A supervisor whose worker dies after the given seconds, each time that it is started."""
+
+    def __init__(self, *lives: float) -> None:
+        super().__init__([], [[]], "", bytes(32), stop_seconds=0.0)
+        self.lives = [*lives]
+        self.pauses: list[float] = []
+        """The seconds between each death and the next start."""
+        self.died_at: float | None = None
+
+    async def _work(self, worker: int) -> tuple[int, bool]:
+        now = asyncio.get_running_loop().time
+        if self.died_at is not None:
+            self.pauses.append(now() - self.died_at)
+        if self.lives:
+            await asyncio.sleep(self.lives.pop(0))
+        else:
+            self._stopping.set()
+        self.died_at = now()
+        return 1, True
+
+
+@virtually
+async def test_a_worker_is_replaced_at_once_unless_it_dies_again_soon() -> None:
+    supervisor = Dying(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, STEADY_SECONDS + 1.0, 1.0)
+    with capture_logs():
+        await supervisor._keep(0)
+    assert supervisor.pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 5.0, 0.0, 0.5]
