@@ -20,6 +20,11 @@ from tests.pace import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ORIGINAL_SCRIPT = Path(__file__).with_name("original_script.py")
+FIELDS = ("id", "created", "model", "system_fingerprint", "logprobs", "finish_reason", "object")
+SPREAD_SECONDS = 0.5
+"""Ten words or more at intervals of a tenth of a second do not come all at once."""
+ATTEMPTS = 3
+"""Several, because a test that is stopped for a while finds all the words there."""
 
 
 def serve(*more: str) -> list[str]:
@@ -106,21 +111,28 @@ async def test_make_run_serves_the_originals_script() -> None:
         assert "300 s" in welcome
         assert f"http://127.0.0.1:{found[1]}/chat/" in welcome
         script = ORIGINAL_SCRIPT.read_text().replace("localhost:5002", f"localhost:{found[1]}")
-        async with running(sys.executable, "-u", "-c", script + "\ntest_steam()") as caller:
-            assert caller.stdout is not None
-            moments, text = [], ""
-            async with asyncio.timeout(PATIENCE):
-                while line := await caller.stdout.readline():
-                    text += line.decode()
-                    moments.append(time.monotonic())
-                assert await caller.wait() == 0
-    said = re.findall(r'"content": "(.*?)"', text)
-    assert "".join(said) == "As a mock AI Assitant, I can only echo your last message:你是谁"
-    for field in ("id", "created", "model", "system_fingerprint", "logprobs", "finish_reason", "object"):
-        assert f'"{field}":' in text
-    assert (
-        moments[-1] - moments[0] > 0.5
-    )  # Ten words or more at intervals of a tenth of a second do not come all at once.
+        spreads: list[float] = []
+        while len(spreads) < ATTEMPTS and max(spreads, default=0.0) <= SPREAD_SECONDS:
+            text, spread = await printed_by(script + "\ntest_steam()")
+            spreads.append(spread)
+            said = re.findall(r'"content": "(.*?)"', text)
+            assert "".join(said) == "As a mock AI Assitant, I can only echo your last message:你是谁"
+            for field in FIELDS:
+                assert f'"{field}":' in text
+    assert max(spreads) > SPREAD_SECONDS
+
+
+async def printed_by(script: str) -> tuple[str, float]:
+    """Return what a script prints, and the seconds between the first and the last line."""
+    async with running(sys.executable, "-u", "-c", script) as caller:
+        assert caller.stdout is not None
+        moments, text = [], ""
+        async with asyncio.timeout(PATIENCE):
+            while line := await caller.stdout.readline():
+                text += line.decode()
+                moments.append(time.monotonic())
+            assert await caller.wait() == 0
+    return text, moments[-1] - moments[0]
 
 
 def test_make_run_listens_at_the_address_of_the_originals_script() -> None:
