@@ -1,4 +1,4 @@
-"""An event loop with a virtual clock: hours pass in no time, and deterministically. And leaps of a real one."""
+"""An event loop with a virtual clock, in which hours pass in no time and in order; and leaps of a real clock."""
 
 import asyncio
 import selectors
