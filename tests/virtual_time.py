@@ -1,4 +1,4 @@
-"""An event loop with a virtual clock, in which hours pass in no time and in order; and leaps of a real clock."""
+"""An event loop with a virtual clock, in which hours pass in no time; and leaps of a real clock."""
 
 import asyncio
 import selectors
@@ -44,7 +44,7 @@ def run_virtually(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def leap(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Move the clock of the running loop forward, which may have sockets: every timer until then is due."""
+    """Move the clock of a loop that has sockets forward, so that every timer until then fires."""
     loop = asyncio.get_running_loop()
     time = loop.time
     monkeypatch.setattr(loop, "time", lambda: time() + seconds)
