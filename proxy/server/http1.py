@@ -200,9 +200,12 @@ class Connection(asyncio.Protocol):
 
     @property
     def waiting_since(self) -> float | None:
-        """Since when it has waited for a whole head of a request; None if it does not."""
+        """Since when it has waited for a whole head of a request; None if it does not.
+
+        It does not while the caller still reads the response to its last request.
+        """
         is_busy = self._cycle is not None or self._upgraded is not None or self._closing or self._lost
-        return None if is_busy else self._reader.head_since
+        return None if is_busy or self._transport.get_write_buffer_size() else self._reader.head_since
 
     def start(self, cycle: Cycle) -> None:
         """Start a request, or let it wait until the current response is complete.

@@ -96,6 +96,28 @@ async def test_beyond_the_limit_the_quietest_connection_without_a_request_gives_
             caller.writer.close()
 
 
+async def test_beyond_the_limit_no_response_that_is_still_being_read_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "QUIET_SECONDS", 0.0)
+    body = b"b" * (32 << 20)  # more than the kernel takes
+    ended = asyncio.Event()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await send(start(200, (b"content-length", b"%d" % len(body))))
+        ended.set()
+        await send(part(body, more=False))
+
+    async with served(app, max_connections=1) as server:
+        caller = await server.connect()
+        caller.writer.write(GET)
+        await ended.wait()
+        assert refusal(await server.talk(b""))[0] == 503
+        await caller.head()
+        assert await caller.exactly(len(body)) == body
+        caller.writer.close()
+
+
 async def send_on(caller: Caller) -> None:
     """Send until the server closes the connection."""
     while True:
