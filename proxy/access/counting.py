@@ -50,9 +50,9 @@ class Counting:
 
     @functools.cached_property
     def _local(self) -> _Limiters:
-        from limits.aio.storage import MemoryStorage
+        from proxy.access.memory_counts import MemoryCounts
 
-        return _Limiters.over(MemoryStorage())
+        return _Limiters.over(MemoryCounts())
 
     async def hit(self, limit: "RateLimitItem", *account: str) -> bool:
         """Count one request, and return whether it is within the limit."""
