@@ -418,7 +418,7 @@ class Connection(asyncio.Protocol):
                     RequestRejected(HTTPStatus.REQUEST_TIMEOUT, "the request body arrives too slowly")
                 )
         elif self._upgraded is not None:
-            pass
+            self._detect_disconnect()
         elif reader.head_bytes and now - reader.head_since > self.limits.head_seconds:
             self._reject(RequestRejected(HTTPStatus.REQUEST_TIMEOUT, "the request head arrives too slowly"))
         elif now - reader.head_since > self._idle_seconds():

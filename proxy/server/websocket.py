@@ -35,6 +35,8 @@ BUFFER_BYTES: Final = 256 * 1024
 """Bytes that may wait for the application; beyond it the connection is not read."""
 PARSED_AT_ONCE: Final = 8 * 1024
 """Bytes after which others have a turn: they can hold a thousand frames that complete no message."""
+LEFT_SECONDS: Final = 10.0
+"""An application that has not read by then what a caller sent before it disconnected is cancelled."""
 _VERSION: Final = b"13"
 _LISTS: Final = frozenset({b"connection", b"sec-websocket-protocol"})
 """The headers that Hypercorn's stream decodes."""
@@ -143,9 +145,15 @@ def serve_websocket(server: "Server", connection: Connection, scope: Scope) -> C
     """
     _check_handshake(scope["headers"])
     incoming = _Incoming(connection)
-    connection.when_lost(incoming.end)
     serving = server.run(_serve(server, connection, scope, incoming))
     serving.add_done_callback(lambda _: connection.close())  # also after a failure: no clock watches it
+
+    def lost() -> None:
+        incoming.end()
+        cancelling = connection.loop.call_later(LEFT_SECONDS, serving.cancel)
+        serving.add_done_callback(lambda _: cancelling.cancel())
+
+    connection.when_lost(lost)
     return incoming.put
 
 

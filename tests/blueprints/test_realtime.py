@@ -12,11 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
+from wsproto.utilities import generate_accept_token
 from yarl import URL
 
 from proxy.access.caller import Caller
 from proxy.access.load import Load
-from proxy.upstream.websocket import REJECTION_BYTES_MAX
+from proxy.upstream.websocket import REJECTION_BYTES_MAX, ArrivingMessages
 from proxy.wire.websocket import MESSAGE_BYTES_MAX
 from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
@@ -205,6 +206,37 @@ async def test_a_lost_caller_closes_the_upstream(run_proxy: RunProxy) -> None:
             assert await upstream.closes.get() == 1001
         line = await the_line(proxy)
         assert proxy.drain.running == 0
+    assert (line["status"], line["outcome"]) == (101, "client_gone")
+
+
+async def test_a_caller_who_leaves_an_upstream_that_reads_nothing_is_noticed(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.server.websocket.LEFT_SECONDS", 0.0)
+    is_sending, left, send = asyncio.Event(), asyncio.Event(), ArrivingMessages.send
+
+    async def reported(socket: ArrivingMessages, message: str | bytes) -> None:
+        is_sending.set()
+        await send(socket, message)
+
+    async def script(talk: Conversation) -> None:
+        (key,) = talk.request.header("Sec-WebSocket-Key")
+        accept = generate_accept_token(key.encode())
+        head = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        await talk.say(head + b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept)
+        await left.wait()
+
+    monkeypatch.setattr(ArrivingMessages, "send", reported)
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.write(HANDSHAKE.format(path=MOUNTS[0], more=f"x-api-key: {KEY}\r\n").encode())
+            assert (await caller.answer()).status == 101
+            size = MESSAGE_BYTES_MAX - 1
+            await caller.write(b"\x82\xff" + size.to_bytes(8) + bytes(4) + bytes(size))
+            async with asyncio.timeout(PATIENCE):
+                await is_sending.wait()
+        line = await the_line(proxy)
+        left.set()
     assert (line["status"], line["outcome"]) == (101, "client_gone")
 
 

@@ -15,7 +15,9 @@ from hypercorn.protocol.ws_stream import WebsocketBuffer
 from structlog.testing import capture_logs
 
 from proxy.cli.server import load_server_config, open_sockets
+from proxy.server import tcp
 from proxy.server.config import ServerConfig
+from proxy.server.http1 import Connection
 from proxy.server.serve import serve
 from proxy.server.websocket import PARSED_AT_ONCE, CloseReportingStream
 from tests.loopback import TURNS, until
@@ -178,6 +180,41 @@ async def test_a_lost_caller_is_reported_as_lost() -> None:
         caller._response.close()
         message = await told.get()
     assert message["code"] == 1006
+
+
+@pytest.mark.parametrize("frames", [3, 1000])
+async def test_an_application_that_reads_nothing_is_cancelled_when_its_caller_has_left(
+    monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    cancelled, is_paused = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("proxy.server.websocket.LEFT_SECONDS", 0.0)
+    pause = Connection.pause_reading
+
+    def pause_reading(connection: Connection) -> None:
+        is_paused.set()
+        pause(connection)
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    monkeypatch.setattr(Connection, "pause_reading", pause_reading)
+    async with served_app(app) as server:
+        caller = await server.connect()
+        caller.writer.write(handshake_with())
+        await caller.head()
+        caller.writer.write((b"\x82\xfe\x04\0\0\0\0\0" + bytes(1024)) * frames)
+        if frames > 3:
+            async with asyncio.timeout(PATIENCE):
+                await is_paused.wait()
+        tcp.prepare_reset(caller.writer.get_extra_info("socket"))  # as after a ping to a caller who has left
+        caller.writer.transport.abort()
+        async with asyncio.timeout(PATIENCE):
+            await cancelled.wait()
 
 
 async def test_frames_before_the_answer_wait_for_it() -> None:
