@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -65,6 +66,18 @@ _ATTRIBUTES: Final = {
 _ATTEMPT_ATTRIBUTES: Final = ("model", "events", "replays", "prompt_tokens", "completion_tokens")
 
 
+class _DirectSession(requests.Session):
+    """Sends to the collector and nowhere else: the headers of `[traces]` may contain its key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False  # proxies and .netrc
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None, so that no redirect is followed."""
+        del resp
+
+
 class ExchangeTracer:
     """Starts the span of each exchange, and exports ended spans.
 
@@ -74,7 +87,10 @@ class ExchangeTracer:
 
     def __init__(self, settings: Traces) -> None:
         exporter = OTLPSpanExporter(
-            endpoint=settings.endpoint, headers=dict(settings.headers), timeout=SEND_SECONDS
+            endpoint=settings.endpoint,
+            headers=dict(settings.headers),
+            timeout=SEND_SECONDS,
+            session=_DirectSession(),
         )
         resource = Resource.create({"service.name": settings.service, "service.version": __version__})
         sampler = ParentBased(TraceIdRatioBased(settings.sample))

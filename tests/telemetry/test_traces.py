@@ -77,6 +77,28 @@ def _installed() -> None:
 
 
 @pytest.mark.usefixtures("_installed")
+async def test_only_the_collector_gets_spans_and_its_headers(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def redirect(talk: Conversation) -> None:
+        await talk.answer(b"", f"Location: {other.url}/v1/traces", status="307 Temporary Redirect")
+
+    async with (
+        raw_upstream(answer) as upstream,
+        raw_upstream(collect) as other,
+        raw_upstream(redirect) as collector,
+    ):
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, other.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
+            await ask(proxy.url)
+    assert spans_of(collector)
+    assert not other.requests
+
+
+@pytest.mark.usefixtures("_installed")
 async def test_an_exchange_and_its_attempt_belong_to_the_trace_of_the_caller(run_proxy: RunProxy) -> None:
     async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
         async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
