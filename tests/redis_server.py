@@ -13,6 +13,8 @@ import redis.asyncio
 from tests.conftest import require
 from tests.pace import PATIENCE
 
+ABSENT: Final = -2
+"""What Redis calls the remaining time of a key that has expired meanwhile."""
 SENTINEL_MASTER: Final = "tokens"
 """The name by which `sentinel` knows the master."""
 
@@ -71,11 +73,12 @@ class RedisServer:
                 found[key] = value
             return found
 
-    async def lifetimes(self) -> dict[bytes, int]:
-        """Return the remaining seconds of each key; -1 means for ever."""
+    async def lifetimes(self, pattern: str = "*") -> dict[bytes, float]:
+        """Return the remaining seconds of each key; below 0 for a key without an end."""
         async with redis.asyncio.Redis.from_url(self.url) as client:
-            keys = [key for key in await client.keys("*") if isinstance(key, bytes)]
-            return {key: await client.ttl(key) for key in keys}
+            keys = [key for key in await client.keys(pattern) if isinstance(key, bytes)]
+            left = {key: await client.pttl(key) for key in keys}
+            return {key: ms / 1000 for key, ms in left.items() if ms != ABSENT}
 
     async def put(self, key: bytes, value: bytes) -> None:
         """Overwrite a key."""

@@ -14,7 +14,7 @@ from proxy.redis_connection import RedisConnection, StoreUnavailable
 from proxy.settings import Shared
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import FakeIssuer, replaced
-from tests.pace import PATIENCE, paced
+from tests.pace import PATIENCE
 from tests.waiting import look_again
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -23,9 +23,7 @@ RECIPE = b"one recipe"
 
 def shared(url: str, **more: Any) -> Shared:
     """Return a `[shared]` section."""
-    return Shared.model_validate(
-        {"redis_url": url, "encryption_key": KEY, "redis_timeout": paced(2.0), **more}
-    )
+    return Shared.model_validate({"redis_url": url, "encryption_key": KEY, "redis_timeout": PATIENCE, **more})
 
 
 @dataclass
@@ -52,7 +50,9 @@ async def fleet_of(
 ) -> AsyncIterator[list[Member]]:
     """Open members of a fleet in front of one issuer, and close them at the end of the block."""
     members = []
-    bounds = RefreshPolicy(clock=clock or asyncio.get_running_loop().time, **policy)
+    bounds = RefreshPolicy(
+        clock=clock or asyncio.get_running_loop().time, **{"lease_seconds": PATIENCE, **policy}
+    )
     for _ in range(count):
         section = shared(url, **(settings or {}))
         redis = RedisConnection(section)
@@ -68,6 +68,18 @@ async def fleet_of(
             await member.machine.close()
             await member.fleet.close()
             await member.redis.close()
+
+
+def scripts_of(member: Member) -> list[str]:
+    """Return a list to which each script that a member runs in Redis from now on is appended."""
+    scripts, run_script = list[str](), member.redis.run_script
+
+    async def counted(script: str, *arguments: Any, **options: Any) -> object:
+        scripts.append(script)
+        return await run_script(script, *arguments, **options)
+
+    member.redis.run_script = counted  # type: ignore[method-assign]
+    return scripts
 
 
 async def cut_off(member: Member) -> None:

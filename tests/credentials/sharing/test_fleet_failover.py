@@ -29,6 +29,7 @@ async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
             f"redis://{SENTINEL_MASTER}/0",
             issuer,
             settings={"sentinels": [f"127.0.0.1:{watcher}"], "redis_timeout": paced(0.5)},
+            lease_seconds=2.0,
         ) as members,
     ):
         assert len({*await tokens_of(members)}) == 1

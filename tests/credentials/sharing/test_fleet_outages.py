@@ -1,28 +1,26 @@
 """Redis is absent, silent, emptied, killed during a fetch, and restarted: no caller notices."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from structlog.typing import EventDict
 
-from proxy.credentials.sharing import FlightContext
-from proxy.credentials.sharing.fleet import REDIS_SECONDS
-from tests.credentials.fakes import FakeIssuer, failure_of, reject, replaced
-from tests.credentials.sharing.fleet_members import fleet_of, replacements, tokens_of
-from tests.loopback import until
-from tests.pace import paced
+from proxy.credentials.sharing import FlightContext, fleet
+from proxy.credentials.sharing.fleet import HOLD_SECONDS_MIN, POLL_SECONDS, REDIS_SECONDS
+from proxy.redis_connection import StoreUnavailable
+from tests.credentials.fakes import FakeIssuer, failure_of, highest, reject, replaced
+from tests.credentials.sharing.fleet_members import Member, fleet_of, replacements, tokens_of
 from tests.redis_server import RedisServer
-from tests.waiting import delay, look_again
+from tests.virtual_time import run_virtually
 
-FAST = {"redis_timeout": paced(0.5)}
+pytestmark = pytest.mark.usefixtures("unhurried")
 
-SLOW = paced(1.0) - 1.0
-"""Extra seconds to allow on a slow machine."""
+LEASE = 2.0
+SHORT_SECONDS = 0.5
+"""How long to wait for a Redis that is silent anyway."""
 
 
 async def test_without_redis_each_member_fetches_for_itself(tmp_path: Path, lines: list[EventDict]) -> None:
@@ -36,8 +34,9 @@ async def test_without_redis_each_member_fetches_for_itself(tmp_path: Path, line
 
 async def test_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisServer) -> None:
     issuer = FakeIssuer()
-    async with fleet_of(1, store.url, issuer, settings=FAST) as (member,):
+    async with fleet_of(1, store.url, issuer) as (member,):
         store.pause()
+        member.redis.timeout = SHORT_SECONDS
         token = await member.machine.get()
         for _ in range(3):  # during the pause, fetches do not try Redis
             known = FlightContext(token.generation, rejected=frozenset({token.digest}))
@@ -49,7 +48,7 @@ async def test_a_silent_redis_costs_one_timeout_and_then_nothing(store: RedisSer
 
 async def test_a_redis_that_dies_in_the_middle_is_no_error(store: RedisServer) -> None:
     issuer = FakeIssuer(delay=0.05)
-    async with fleet_of(4, store.url, issuer, settings=FAST) as members:
+    async with fleet_of(4, store.url, issuer) as members:
         assert len({*await tokens_of(members)}) == 1
         await store.stop()
         assert len({*await replacements(members)}) == 4  # one each, and no error
@@ -59,7 +58,7 @@ async def test_a_redis_that_dies_in_the_middle_is_no_error(store: RedisServer) -
 async def test_once_redis_is_back_one_fetch_is_enough_again(store: RedisServer) -> None:
     issuer = FakeIssuer()
     await store.stop()
-    async with fleet_of(3, store.url, issuer, settings=FAST) as members:
+    async with fleet_of(3, store.url, issuer) as members:
         await tokens_of(members)
         await store.start()
         for member in members:
@@ -96,10 +95,11 @@ async def test_a_required_redis_that_is_gone_fails_closed(
     silent: bool,  # noqa: FBT001
 ) -> None:
     issuer = FakeIssuer()
-    async with fleet_of(2, store.url, issuer, required=True, settings=FAST) as members:
+    async with fleet_of(2, store.url, issuer, required=True) as members:
         await tokens_of(members)
         if silent:
             store.pause()
+            members[0].redis.timeout = SHORT_SECONDS
         else:
             await store.stop()
         assert len({*await tokens_of(members)}) == 1  # a token in memory stays in use
@@ -178,50 +178,35 @@ class RevokingIssuer(FakeIssuer):
 
 @pytest.mark.parametrize("latency", [0.1, 0.3, 0.6])
 async def test_a_slow_redis_costs_a_flight_no_more_than_a_second(
-    store: RedisServer, tmp_path: Path, latency: float
+    store: RedisServer, monkeypatch: pytest.MonkeyPatch, latency: float
 ) -> None:
-    issuer = FakeIssuer(delay=0.1)
-    async with (
-        delayed(store.socket, tmp_path / "slow.sock", latency) as url,
-        fleet_of(6, url, issuer) as members,
-    ):
-        began = time.monotonic()
-        await tokens_of(members)
-        assert time.monotonic() - began < REDIS_SECONDS + 0.1 + 2 * 0.15 + SLOW
-        began = time.monotonic()
-        await replacements(members)
-        assert time.monotonic() - began < REDIS_SECONDS + 0.1 + 2 * 0.15 + 1.0 + SLOW
-        # Abandoned leases expire soon.
-        async with asyncio.timeout(2.1 + SLOW):
-            while any(key.endswith(b"lease") for key in await store.dump()):
-                await look_again()
+    monkeypatch.setattr(fleet, "REDIS_SECONDS", REDIS_SECONDS)
+    monkeypatch.setattr(fleet, "HOLD_SECONDS_MIN", HOLD_SECONDS_MIN)
+
+    async def ask() -> None:
+        now = asyncio.get_running_loop().time
+        issuer = FakeIssuer(delay=0.1)
+        with redis.Redis.from_url(store.url) as client:
+            async with fleet_of(6, store.url, issuer, uniform=highest, lease_seconds=LEASE) as members:
+                for member in members:
+                    slow_down(member, client, latency)
+                for ask_all in (tokens_of, replacements):
+                    began = now()
+                    await ask_all(members)
+                    assert now() - began < REDIS_SECONDS + issuer.delay + 2 * highest(*POLL_SECONDS)
+
+    await asyncio.to_thread(run_virtually, ask)
+    assert all(0 <= seconds <= LEASE for seconds in (await store.lifetimes("*lease")).values())
 
 
-@asynccontextmanager
-async def delayed(server: Path, place: Path, seconds: float) -> AsyncIterator[str]:
-    """Forward to Redis, and delay every reply; yield the URL."""
+def slow_down(member: Member, client: redis.Redis, seconds: float) -> None:
+    """Let each reply of Redis to a member take some virtual time."""
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                await delay(seconds)
-                writer.write(data)
-        writer.close()
+    async def run_script(script: str, keys: list[str], *arguments: Any, within: float) -> object:
+        reply = client.eval(script, len(keys), *keys, *arguments)
+        await asyncio.sleep(min(seconds, within))
+        if seconds > within:
+            raise StoreUnavailable("no answer in time")
+        return reply
 
-    running = 0
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal running
-        running += 1
-        up_reader, up_writer = await asyncio.open_unix_connection(server)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(forward(reader, up_writer, 0.0))
-            group.create_task(forward(up_reader, writer, seconds))
-        running -= 1
-
-    listener = await asyncio.start_unix_server(connect, place)
-    try:
-        yield f"unix://{place}"
-    finally:
-        listener.close()
-        await until(lambda: running == 0)
+    member.redis.run_script = run_script  # type: ignore[method-assign,assignment]
