@@ -54,8 +54,7 @@ class EventSplitter:
 
     def __init__(self) -> None:
         self._line = bytearray()
-        self._payload: list[bytes] = []
-        self._bytes = 0
+        self._payload = bytearray()
         self._after_cr = False
         self._begun = False
 
@@ -77,7 +76,7 @@ class EventSplitter:
         if chunk:
             self._after_cr = chunk.endswith(b"\r")
         self._line += chunk[start:]
-        if self._bytes + len(self._line) > EVENT_BYTES_MAX:
+        if len(self._payload) + len(self._line) > EVENT_BYTES_MAX:
             raise ValueError("an event is too large")
         return payloads
 
@@ -95,12 +94,10 @@ class EventSplitter:
         if line:
             name, _, value = line.partition(b":")
             if name == b"data":
-                self._payload.append(value.removeprefix(b" "))
-                self._bytes += len(value) + 1
+                self._payload += value.removeprefix(b" ") + b"\n"
             return []
-        payload = b"\n".join(self._payload)
+        payload = bytes(self._payload).removesuffix(b"\n")
         self._payload.clear()
-        self._bytes = 0
         return [payload] if payload.strip() else []
 
 

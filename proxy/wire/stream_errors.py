@@ -15,7 +15,12 @@ ERROR_WORD: Final = b"error"
 """Events without this word hold no error."""
 UNNAMED: Final = "error"
 """The code of an error that has none."""
-_SIGN: Final = re.compile(rb'"error"\s*+:\s*+[^\sn]|"type"\s*+:\s*+"error"|(?:^|[\r\n])event: ?error[\r\n]')
+# Each begins with literal bytes, because the search for them is much faster than one for alternatives.
+_SIGNS: Final = (
+    re.compile(rb'"error"\s*+:\s*+[^\sn]'),
+    re.compile(rb'"type"\s*+:\s*+"error"'),
+    re.compile(rb"event: ?error[\r\n]"),
+)
 _NAMED: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _MAY_FAIL: Final = re.compile(rb"error|failed|\\")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
@@ -34,7 +39,7 @@ _EVENT: Final = msgspec.json.Decoder(_Event)
 
 def find_error_code(events: bytes) -> str | None:
     """Return the code or the type of the first error among whole events; None if they hold no error."""
-    if _SIGN.search(events) is None:
+    if not any(sign.search(events) for sign in _SIGNS):
         return None
     codes = (
         _read_code(block)

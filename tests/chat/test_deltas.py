@@ -1,6 +1,7 @@
 """Deltas from the streams of many vendors."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -78,6 +79,19 @@ def test_an_endless_event_is_rejected() -> None:
     splitter = EventSplitter()
     with pytest.raises(ValueError, match="too large"):
         splitter.feed(b"data: " + b"x" * EVENT_BYTES_MAX)
+
+
+@pytest.mark.parametrize("line", [b"data\n", b"data:\n", b"data: \n"])
+def test_an_event_of_empty_lines_takes_no_more_memory_than_its_bytes(line: bytes) -> None:
+    splitter = EventSplitter()
+    lines = line * (64 * 1024)
+    tracemalloc.start()
+    try:
+        splitter.feed(lines)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 2 * len(lines) // len(line)
 
 
 def read(*payloads: object) -> list[Delta | Failure | Finish]:

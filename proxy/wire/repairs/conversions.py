@@ -1,15 +1,31 @@
 """Repairs for a stream sent instead of a whole response, and the other way round."""
 
+import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
+from proxy.wire.event_stream import BOM
 from proxy.wire.repairs.call import Call
-from proxy.wire.repairs.framing import read_payload, split_events
+from proxy.wire.repairs.chat import open_choices
+from proxy.wire.repairs.framing import read_payload, rewrite, split_events
 from proxy.wire.repairs.repair import CLIENTS, Repair
-from proxy.wire.repairs.shallow_json import open_object, read_value, to_json
+from proxy.wire.repairs.shallow_json import (
+    NULL,
+    Members,
+    TooManyItems,
+    is_empty,
+    open_list,
+    open_object,
+    read_value,
+    to_json,
+    write,
+)
 from proxy.wire.repairs.vendor_errors import EmbeddedError, read_openai_error
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -54,50 +70,59 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
     Returns:
         The stream; None if the body has no choices.
     """
-    whole = read_value(response)
-    if not isinstance(whole, dict):
+    whole = open_object(response) or {}
+    try:
+        choices = open_choices(whole)
+        deltas = [{**_delta(choice, call), "finish_reason": NULL} for choice in choices]
+    except TooManyItems:
         return None
-    listed = whole.get("choices")
-    choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
     if not choices:
         return None
     head = {name: value for name, value in whole.items() if name not in {"choices", "usage", "object"}}
-    head["object"] = "chat.completion.chunk" if call.shape == Shape.CHAT else "text_completion"
+    head["object"] = write("chat.completion.chunk" if call.shape == Shape.CHAT else "text_completion")
     chunks = [
-        {**head, "choices": [{**_delta(choice, call), "finish_reason": None} for choice in choices]},
-        {**head, "choices": [_end(choice, call) for choice in choices]},
+        {**head, "choices": write(deltas)},
+        {**head, "choices": write([_end(choice, call) for choice in choices])},
     ]
-    if call.usage_requested and isinstance(whole.get("usage"), dict):
-        chunks.append({**head, "choices": [], "usage": whole["usage"]})
-    return b"".join(b"data: " + to_json(chunk) + b"\n\n" for chunk in chunks) + DONE
+    if call.usage_requested and open_object(whole.get("usage")) is not None:
+        chunks.append({**head, "choices": write([]), "usage": whole["usage"]})
+    # Line breaks between members would split the data of an event.
+    written = [msgspec.json.format(to_json(chunk), indent=-1) for chunk in chunks]
+    return rewrite(b"", written) + DONE
 
 
-def _delta(choice: dict[str, object], call: Call) -> dict[str, object]:
+def _delta(choice: Members, call: Call) -> Members:
     if call.shape != Shape.CHAT:
         return choice
-    message = choice.get("message")
-    delta = dict(message) if isinstance(message, dict) else {}
-    calls = delta.get("tool_calls")
-    if isinstance(calls, list):
-        delta["tool_calls"] = [
-            {**each, "index": place} if isinstance(each, dict) else each for place, each in enumerate(calls)
+    delta = open_object(choice.get("message")) or {}
+    calls = open_list(delta.get("tool_calls"))
+    if calls is not None:
+        opened = [open_object(each) for each in calls]
+        indexed = [
+            written if each is None else {**each, "index": place}
+            for place, (written, each) in enumerate(zip(calls, opened, strict=True))
         ]
-    return {"delta": delta, **{name: value for name, value in choice.items() if name != "message"}}
+        delta = {**delta, "tool_calls": write(indexed)}
+    return {"delta": write(delta), **{name: value for name, value in choice.items() if name != "message"}}
 
 
-def _end(choice: dict[str, object], call: Call) -> dict[str, object]:
-    content: dict[str, object] = {"delta": {}} if call.shape == Shape.CHAT else {"text": ""}
+def _end(choice: Members, call: Call) -> Members:
+    reason = choice.get("finish_reason")
+    content = {"delta": write({})} if call.shape == Shape.CHAT else {"text": write("")}
     return {
-        "index": choice.get("index", 0),
+        "index": choice.get("index", write(0)),
         **content,
-        "finish_reason": choice.get("finish_reason") or "stop",
+        "finish_reason": write("stop") if reason is None or is_empty(reason) else reason,
     }
 
 
 def lines_to_stream(body: bytes) -> bytes | None:
-    """Convert lines of JSON, each a chunk, into events; None if the body is something else."""
-    lines = [line for line in body.splitlines() if line.strip()]
-    if not lines or not all(
+    """Convert lines of JSON, each a chunk, into events; None if the body is something else.
+
+    A single line is a whole response, which most gateways write without line breaks.
+    """
+    lines = [line for line in body.removeprefix(BOM).splitlines() if line.strip()]
+    if len(lines) < 2 or not all(
         "choices" in (open_object(line) or {}) or line.strip() == b"[DONE]" for line in lines
     ):
         return None
@@ -219,19 +244,32 @@ class AnswerJoiner:
             raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
         self._whole["object"] = "chat.completion" if self._shape == Shape.CHAT else "text_completion"
         closed = [{**choice.close(), "index": index} for index, choice in sorted(choices.items())]
-        return to_json({**self._whole, "choices": closed})
+        whole = {**self._whole, "choices": closed}
+        try:
+            return to_json(whole)
+        except UnicodeEncodeError:  # A character was split between two chunks; escaped, its halves join.
+            return json.dumps(whole).encode()
 
 
 def _chunks(events: bytes) -> Iterator[dict[str, object] | EmbeddedError]:
     for block in split_events(events):
         payload = read_payload(block)
         error = read_openai_error(open_object(payload) or {})
-        chunk = read_value(payload)
+        chunk = _read_chunk(payload)
         if error is not None:
             yield error
             return
         if isinstance(chunk, dict):
             yield chunk
+
+
+def _read_chunk(payload: bytes | None) -> object:
+    """Read a chunk, also with what only Python accepts: NaN as null, and half of an escaped character."""
+    chunk = read_value(payload)
+    if chunk is None and payload is not None:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(payload, parse_constant=lambda _: None)
+    return chunk
 
 
 def _extend(whole: dict[str, object], part: dict[str, object]) -> None:

@@ -19,6 +19,10 @@ EVENT_LINES: Final = re.compile(rb"(?:^|[\r\n])(?:event|id|retry|:)")
 """A block without a match has no line that `drop_event_lines` would change."""
 
 
+LINES_MAX: Final = 10_000
+"""An event with more lines is relayed unrepaired, because each line takes time in every repair."""
+_OTHER_LINE: Final = re.compile(rb"(?:^|[\r\n])(?:[^d\r\n]|d[^a]|da[^t]|dat[^a]|data[^:])")
+_STARTS: Final = (b"data: {", b"data:{", b"data: [DONE]", b"data:[DONE]")
 PART_EVENTS: Final = 100
 """Events repaired in one turn of the event loop. A short event takes up to 50 µs."""
 
@@ -45,13 +49,36 @@ def split_events(whole_events: bytes) -> list[bytes]:
     return blocks
 
 
+def separate_objects(whole_events: bytes) -> bytes:
+    """Add the missing blank lines between data lines that each hold an object or the end marker.
+
+    Between two objects of one JSON value there would be a comma. Blocks with other lines are left alone,
+    because a field belongs to the data after it.
+    """
+    ends = [end for end in (b"\n", b"\r\n", b"\r") if b"}" + end + b"data:" in whole_events]
+    if not ends:
+        return whole_events
+    return b"".join([_separate(block, ends) for block in split_events(whole_events)])
+
+
+def _separate(block: bytes, ends: Sequence[bytes]) -> bytes:
+    if _OTHER_LINE.search(block):
+        return block
+    for end in ends:
+        for start in _STARTS:
+            block = block.replace(b"}" + end + start, b"}" + end + end + start)
+    return block
+
+
 def ends_block(piece: bytes) -> bool:
     """Whether a piece of a stream ends with a whole block."""
     return not piece or _AT_BLOCK_END.search(piece[-4:]) is not None
 
 
 def read_payload(block: bytes) -> bytes | None:
-    """Return the joined `data:` lines of a block; None if it has none."""
+    """Return the joined `data:` lines of a block; None if it has none, or too many lines."""
+    if _has_too_many_lines(block):
+        return None
     data = [line[5:].removeprefix(b" ") for line in _lines(block) if _DATA.match(line)]
     return b"\n".join(data) if data else None
 
@@ -70,6 +97,8 @@ def rewrite(block: bytes, payloads: Sequence[bytes]) -> bytes:
 
 def drop_event_lines(block: bytes) -> bytes:
     """Drop the `event:`, `id:` and `retry:` lines of a block, and move its comments to a block before it."""
+    if _has_too_many_lines(block):
+        return block
     lines = _lines(block)
     comments = [line for line in lines if line.startswith(b":")]
     fields = [line for line in lines if not line.startswith(b":")]
@@ -102,6 +131,11 @@ def is_utf8(piece: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _has_too_many_lines(block: bytes) -> bool:
+    """Whether a block has more lines than are repaired."""
+    return block.count(b"\n") + block.count(b"\r") > LINES_MAX
 
 
 def _lines(block: bytes) -> list[bytes]:

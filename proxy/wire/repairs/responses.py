@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +9,7 @@ import msgspec
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
+from proxy.wire.event_stream import BOM
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.framing import is_utf8
 from proxy.wire.repairs.repair import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
@@ -35,9 +35,11 @@ from proxy.wire.repairs.vendor_errors import (
 
 _AUDIO: Final = frozenset({Shape.SPEECH, Shape.TRANSCRIPTION, Shape.TRANSLATION})
 _REPLACEMENT: Final = "\ufffd".encode()
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-_LENIENT: Final = re.compile(rb"NaN|Infinity|\\u[dD]|\x00|^\xef\xbb\xbf")
-"""What Python reads and strict JSON forbids: some numbers, lone surrogates, a BOM, UTF-16 and UTF-32."""
+_CONTROL: Final = bytes([*range(0x09), *range(0x0E, 0x20)])
+_LENIENT: Final = (b"NaN", b"Infinity", rb"\ud", rb"\uD", b"\x00")
+"""What Python reads and strict JSON forbids: some numbers, lone surrogates, UTF-16 and UTF-32."""
+LENIENT_BYTES_MAX: Final = 4 << 20
+"""The longest body that Python reads, because it builds every value, and nothing else runs meanwhile."""
 _MAIN_MEMBERS: Final = {
     Shape.CHAT: ("choices",),
     Shape.COMPLETION: ("choices",),
@@ -86,8 +88,11 @@ def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | Embedd
     if UTF8 in repairs and not is_utf8(body):
         body = _valid(call.shape, body)
     response = open_object(body)
+    if response is None and TRUE_ERRORS in repairs and body.startswith(BOM):
+        body = body.removeprefix(BOM)
+        response = open_object(body)
     if response is None and TRUE_ERRORS in repairs and _is_lenient_object(body):
-        body = _write_strictly(body)
+        body = write_strictly(body)
         response = open_object(body)
         if response is None:
             return body  # A lone surrogate cannot be encoded. The client has to deal with it.
@@ -166,7 +171,7 @@ def _valid(shape: Shape, body: bytes) -> bytes:
 
 
 def _is_lenient_object(body: bytes) -> bool:
-    """Whether Python reads a body as a JSON object although it is not strict JSON, because of NaN or a BOM.
+    """Whether only Python reads a body as a JSON object, because it holds NaN for example.
 
     Raises:
         InvalidResponse: Python cannot read it either.
@@ -175,13 +180,13 @@ def _is_lenient_object(body: bytes) -> bool:
         raise InvalidResponse("an empty body")
     if is_json(body):
         return False
-    if _LENIENT.search(body):  # Python is asked last, because it builds every value.
+    if len(body) <= LENIENT_BYTES_MAX and any(sign in body for sign in _LENIENT):
         with contextlib.suppress(ValueError, RecursionError):
             return isinstance(json.loads(body), dict)
     raise InvalidResponse("HTML" if body.lstrip().startswith(b"<") else "a body that is not JSON")
 
 
-def _write_strictly(body: bytes) -> bytes:
+def write_strictly(body: bytes) -> bytes:
     """Rewrite a lenient object as strict JSON, with null for NaN; return the body itself if that fails."""
     try:
         return to_json(json.loads(body, parse_constant=lambda _: None))
@@ -234,7 +239,7 @@ def _is_text(body: bytes) -> bool:
         body.decode()
     except UnicodeDecodeError:
         return False
-    return _CONTROL.search(body) is None
+    return len(body.translate(None, _CONTROL)) == len(body)
 
 
 REPAIRS: Final = (UTF8, UNWRAP_ANSWER)

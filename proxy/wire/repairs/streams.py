@@ -22,10 +22,18 @@ from proxy.wire.repairs.framing import (
     lf_newlines,
     read_payload,
     rewrite,
+    separate_objects,
     split_events,
 )
 from proxy.wire.repairs.repair import CLIENTS, Repair, Repairs, StreamState, find_steps
-from proxy.wire.repairs.responses import UNWRAP_ANSWER, UTF8, find_error, replace_invalid, unwrap
+from proxy.wire.repairs.responses import (
+    UNWRAP_ANSWER,
+    UTF8,
+    find_error,
+    replace_invalid,
+    unwrap,
+    write_strictly,
+)
 from proxy.wire.repairs.shallow_json import (
     Members,
     TooManyItems,
@@ -180,7 +188,9 @@ class StreamRepairer:
         Raises:
             InvalidResponse: This is not an event stream, or it contains no result.
         """
-        beginning = next(cut_events(whole_events.removeprefix(BOM)), b"")
+        whole_events = whole_events.removeprefix(BOM)
+        beginning = next(cut_events(whole_events), b"")
+        beginning = next(cut_events(self._separate(beginning)), b"")
         for block in split_events(beginning):
             valid = block if not self._utf8 or is_utf8(block) else self._replace_invalid(block)
             if valid is None:
@@ -231,11 +241,15 @@ class StreamRepairer:
             after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
             whole_events = lf_newlines(whole_events, after_cr=after_cr)
         for part in cut_events(whole_events):
-            blocks = split_events(part)
-            repaired = [self._repair(block) for block in blocks]
-            changed = part if repaired == blocks else b"".join(repaired)
-            self._last = changed or self._last
-            yield changed
+            for piece in cut_events(self._separate(part)):
+                blocks = split_events(piece)
+                repaired = [self._repair(block) for block in blocks]
+                changed = piece if repaired == blocks else b"".join(repaired)
+                self._last = changed or self._last
+                yield changed
+
+    def _separate(self, whole_events: bytes) -> bytes:
+        return separate_objects(whole_events) if self._data_lines else whole_events
 
     def finish(self) -> bytes:
         """Return the bytes to send at the end of a complete stream."""
@@ -321,10 +335,20 @@ class StreamRepairer:
         if not self._is_chunked or not self._true_errors:
             return block
         if _is_json(payload):
+            if payload.lstrip().startswith(b"{"):
+                return self._change_lenient(block, payload)
             return rewrite(block, []) if self._drops_pings else block
         if self._finished or self._marked:
             return rewrite(block, [])
         return self._abort("an event that is not JSON")
+
+    def _change_lenient(self, block: bytes, payload: bytes) -> bytes:
+        """Change an object that only Python reads, because it holds NaN or half of an escaped character."""
+        strict = write_strictly(payload)
+        if open_object(strict) is not None:
+            return self._change_event(rewrite(block, [strict]))
+        self._answered = True
+        return block
 
     def _change(self, chunk: Members) -> Sequence[Members] | None:
         """Return the chunks that replace an event; None if nothing changes."""

@@ -81,6 +81,16 @@ def read_object(data: str | None) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
+def read_leniently(data: str) -> Json | None:
+    """Return the JSON object in the data of an event, with null for NaN and infinite numbers, or None."""
+    try:
+        value = json.loads(data, parse_constant=lambda _: None)
+        json.dumps(value, ensure_ascii=False).encode()  # Fails for a lone surrogate.
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(name)
 

@@ -70,8 +70,22 @@ def test_lines_of_chunks_become_events() -> None:
     expected = b"".join(b"data: " + line + b"\n\n" for line in lines) + DONE
     assert lines_to_stream(b"\n".join(lines)) == expected
     assert lines_to_stream(b"\r\n".join([*lines, b"[DONE]"])) == expected
-    for body in (b"", b"\n", b"<html>\n</html>", b'{"a": 1}\n{"b": 2}'):
+    assert lines_to_stream(b"\xef\xbb\xbf" + b"\n".join(lines)) == expected
+    for body in (b"", b"\n", b"<html>\n</html>", b'{"a": 1}\n{"b": 2}', lines[0]):
         assert lines_to_stream(body) is None
+
+
+def test_text_that_only_python_reads_is_joined() -> None:
+    """Gateways in JavaScript cut texts inside a character, and write each half as an escape."""
+    whole = chunk({"content": "a😀b"})
+    first, second = (json.dumps(chunk({"content": half})) for half in ("a\ud83d", "\ude00b"))
+    stream = b"".join(f"data: {each}\n\n".encode() for each in (first, second))
+    lasts = [{**chunk({}, "stop"), "created": float("nan")}]
+    joined = stream_to_answer(stream + b"".join(map(event, lasts)), CHAT)
+    assert isinstance(joined, bytes)
+    message = json.loads(joined)["choices"][0]["message"]
+    assert message["content"] == whole["choices"][0]["delta"]["content"]
+    assert json.loads(joined)["choices"][0]["finish_reason"] == "stop"
 
 
 def test_parts_of_tool_calls_are_joined() -> None:

@@ -1,5 +1,6 @@
 """Streams: events that no repair changes are not parsed, and nothing is delayed."""
 
+import json
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,7 @@ from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import REPAIRS, Call, EmbeddedError, Repairs, StreamRepairer, resolve
 from proxy.wire.repairs import streams as under_test
+from proxy.wire.repairs.framing import LINES_MAX, PART_EVENTS
 from proxy.wire.repairs.shallow_json import open_object
 from tests.integration.ragflow import RETRIED, kind_of
 from tests.wire.repairs.streams import DONE, EVENTS, JSON, chunk, cut, event, payloads, repair
@@ -311,3 +313,45 @@ def test_repairs_of_a_long_stream_take_linear_time() -> None:
     stream = repairer()
     for _ in range(20):
         assert stream.feed(piece)
+
+
+# --- what only Python reads, and events of many lines
+
+
+@pytest.mark.parametrize("names", [["common"], ["ragflow"], ["dify"]], ids=str)
+@pytest.mark.parametrize("half", ["a\ud83d", "\ude00b"], ids=ascii)
+def test_half_of_an_escaped_character_is_forwarded(names: list[str], half: str) -> None:
+    """Gateways in JavaScript cut texts inside a character. Such events were taken for pings."""
+    cut_text = b"data: " + json.dumps(chunk({"content": half})).encode() + b"\n\n"
+    assert repair(names, cut_text, event(chunk({}, "stop")), DONE).startswith(cut_text)
+
+
+@pytest.mark.parametrize("names", [["common"], ["ragflow"], ["dify"]], ids=str)
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_chunk_with_a_number_that_json_forbids_is_kept_with_null(names: list[str], number: str) -> None:
+    text = json.dumps(chunk({"content": "a"}, None, logprobs={"logprob": 0})).replace(
+        '"logprob": 0', f'"logprob": {number}'
+    )
+    repaired = repair(names, f"data: {text}\n\n".encode(), event(chunk({}, "stop")), DONE)
+    first = payloads(repaired)[0]
+    assert first["choices"][0]["delta"]["content"] == "a"
+    assert first["logprobs"] == {"logprob": None}
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+@pytest.mark.parametrize("field", [b"data: ", b"data:"])
+def test_a_long_stream_without_blank_lines_is_repaired_in_parts(newline: bytes, field: bytes) -> None:
+    words = [chunk({"content": str(count)}) for count in range(3 * PART_EVENTS)]
+    lines = [json.dumps(each).encode() for each in words] + [b"[DONE]"]
+    stream = b"".join(field + line + newline for line in lines) + newline
+    repairer = StreamRepairer(resolve(["common"]), Call(CHAT, streams=True))
+    parts = list(repairer.feed_in_parts(stream))
+    assert len(parts) == 4
+    assert payloads(b"".join(parts)) == words
+
+
+@pytest.mark.parametrize("line", [b"data:\n", b": c\n", b"a\n", b"data: {}\nid: 1\n", b'data: {"a":\n'])
+@pytest.mark.parametrize("names", [["common"], ["ragflow"], ["dify"]], ids=str)
+def test_an_event_of_too_many_lines_is_relayed_unrepaired(names: list[str], line: bytes) -> None:
+    stream = line * (LINES_MAX + 1) + b"\n"
+    assert repair(names, stream) == stream

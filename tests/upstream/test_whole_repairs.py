@@ -1,0 +1,101 @@
+"""Repairs of whole responses: in which forms they arrive, and how long ones are handled."""
+
+import json
+import threading
+
+import pytest
+
+from proxy.errors import InvalidResponse
+from proxy.upstream import repaired
+from proxy.upstream.repaired import INLINE_BYTES_MAX, RepairedStart, ResponsePrefix
+from proxy.wire.endpoints import Shape
+from proxy.wire.repairs import SETS, Call, EmbeddedError, Repairs, resolve
+from proxy.wire.repairs.responses import repair_response
+
+ANSWER = {
+    "id": "c",
+    "object": "chat.completion",
+    "created": 1.50,
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi\n😀"}, "finish_reason": "stop"}],
+}
+CHAT = Call(Shape.CHAT)
+STREAM = Call(Shape.CHAT, streams=True)
+
+
+def prefix(
+    call: Call, *pieces: bytes, repairs: str = "common", kind: bytes = b"application/json"
+) -> ResponsePrefix:
+    """Return the buffer of a response that arrives in these pieces."""
+    held = ResponsePrefix(resolve([repairs]), call, kind)
+    for piece in pieces:
+        held.feed(piece)
+    return held
+
+
+async def started(held: ResponsePrefix) -> RepairedStart:
+    """Return what the caller gets, which must not be an error."""
+    start = await held.start(1 << 20)
+    assert isinstance(start, RepairedStart)
+    return start
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n"], ids=["", "bom", "blank"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+async def test_a_whole_answer_to_a_stream_becomes_chunks(
+    name: str, indent: int | None, before: bytes, newline: bytes
+) -> None:
+    """Most gateways write it on one line, which must not be taken for a line of a stream."""
+    body = before + json.dumps(ANSWER, indent=indent).encode().replace(b"\n", newline)
+    start = await started(prefix(STREAM, body, repairs=name))
+    events = start.body.split(b"\n\n")
+    assert start.is_events
+    assert events[-2:] == [b"data: [DONE]", b""]
+    assert all(event.count(b"\n") == 0 for event in events)
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in events[:-2]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["Hi\n😀", None]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
+    assert "message" not in chunks[0]["choices"][0]
+
+
+@pytest.mark.parametrize("size", [0, INLINE_BYTES_MAX])
+async def test_a_long_response_is_repaired_in_a_thread(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repairing it would block the event loop for seconds."""
+    threads = list[int]()
+
+    def repair(repairs: Repairs, call: Call, body: bytes) -> bytes | EmbeddedError:
+        threads.append(threading.get_ident())
+        return repair_response(repairs, call, body)
+
+    monkeypatch.setattr(repaired, "repair_response", repair)
+    body = json.dumps({**ANSWER, "padding": " " * size}).encode()
+    start = await started(prefix(CHAT, body))
+    assert json.loads(start.body) == json.loads(body)
+    assert [thread == threading.get_ident() for thread in threads] == [size == 0]
+
+
+async def test_a_response_that_is_too_long_is_relayed_unrepaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repaired, "WHOLE_BYTES_MAX", 100)
+    body = json.dumps({"choices": [{"delta": {"content": "x" * 100}}]}).encode()
+    held = prefix(CHAT, body[:50])
+    assert not held.has_enough(1 << 20)
+    held.feed(body[50:])
+    assert held.has_enough(1 << 20)
+    start = await started(held)
+    assert (start.body, start.is_whole, start.is_events) == (body, False, False)
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [(STREAM, b'{"choices": [1'), (CHAT, b'data: {"choices": [1')],
+    ids=["a whole answer to a stream", "a stream to a whole answer"],
+)
+def test_a_response_that_is_too_long_to_be_converted_is_an_error(
+    call: Call, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repaired, "WHOLE_BYTES_MAX", 100)
+    held = prefix(call, body)
+    with pytest.raises(InvalidResponse):
+        held.feed(b",1" * 50)
