@@ -22,8 +22,6 @@ _TO_LAST_END: Final = re.compile(rb"(?s:.*)" + EVENT_END.pattern)
 END_MARKER: Final = b"[DONE]"
 _BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
-# The upstream's own error also ends a stream; `"error": null` is not an error.
-_ERROR: Final = re.compile(rb'(?:^|[\r\n])data: ?\s*\{\s*"error"\s*:\s*[^\sn]')
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
 BOM: Final = b"\xef\xbb\xbf"
 _BEFORE_FIELDS: Final = re.compile(rb"(?:" + BOM + rb")?+[\r\n]*+")
@@ -103,9 +101,8 @@ class EventFramer:
 
     @property
     def finished(self) -> bool:
-        """Whether an end marker, a finish_reason or an error was among the last events."""
-        recent = self.recent
-        return self.marked or bool(_FINISH_REASON.search(recent) or _ERROR.search(recent))
+        """Whether an end marker or a finish_reason was among the last events."""
+        return self.marked or bool(_FINISH_REASON.search(self.recent))
 
     @property
     def marked(self) -> bool:

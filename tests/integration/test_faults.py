@@ -266,11 +266,18 @@ async def test_a_stream_that_breaks_gives_its_events_and_one_error_event(
     assert b"[DONE]" not in body
 
 
+@pytest.mark.parametrize(
+    "no_error", [b"", b'"error":false,', b'"error":null,', b'"error":{},', b'"error":"",']
+)
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-async def test_a_chat_stream_without_an_end_marker_is_an_error(run_proxy: RunProxy, path: str) -> None:
+async def test_a_chat_stream_without_an_end_marker_is_an_error(
+    run_proxy: RunProxy, path: str, no_error: bytes
+) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
-        await talk.chunk(b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":null}]}\n\n')
+        await talk.chunk(
+            b"data: {" + no_error + b'"choices":[{"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+        )
         await talk.end()
 
     async with (
