@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.credentials.observed_tokens import ObservedTokens, Rejection
+from proxy.credentials.observed_tokens import PROPAGATION_SECONDS, ObservedTokens, Rejection
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.rejections import Purpose, RejectionHistory
 from proxy.credentials.sharing import Sharing
@@ -146,7 +146,8 @@ class CachedTokenSource:
         """Return a token other than the rejected one.
 
         Returns:
-            None if the issuer returned the rejected token again.
+            None if no other token would help: the issuer returned the rejected one again, or the previous one
+            was rejected as well.
 
         Raises:
             CredentialError: No other token is available.
@@ -159,6 +160,7 @@ class CachedTokenSource:
             if current is not None and current.digest != rejection.token.digest:
                 return current
             if current is not None and _is_newer(current, rejection):
+                self.deny(rejection, caller, purpose)
                 return None  # the issuer returned the same token again
             if current is not None and is_new and self._observed.is_known(current):
                 return current  # the upstream has learned of it in the meantime
@@ -169,6 +171,8 @@ class CachedTokenSource:
                     raise self._flights.unavailable(now)
                 wait = self._fetch_after_rejection(caller, purpose, now)
                 if wait > RATION_PATIENCE_SECONDS:
+                    if self._is_hopeless(rejection, purpose):
+                        return None
                     raise TokenUnavailable(
                         wait, reason=f"the token was rejected, and fetches are rationed for {wait:.1f} s"
                     )
@@ -192,6 +196,10 @@ class CachedTokenSource:
         self._log.info(
             "token_denied", endpoint=purpose.endpoint, model=purpose.model, generation=token.generation
         )
+
+    def _is_hopeless(self, rejection: Rejection, purpose: Purpose) -> bool:
+        """Whether the token, like its predecessor, was rejected although it is not too new."""
+        return rejection.age >= PROPAGATION_SECONDS and self._history.is_fruitless(rejection.token, purpose)
 
     def _fetch_after_rejection(self, caller: str, purpose: Purpose, now: float) -> float:
         """Start a fetch because of a rejection, or return the number of seconds until that is possible."""

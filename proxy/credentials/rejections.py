@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self, TypeVar
 
 from proxy.credentials.observed_tokens import Rejection
+from proxy.credentials.token import Token
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -28,6 +29,11 @@ DOUBTED_SECONDS: Final = 10.0
 for a while, and only another fetch shows when that ends."""
 SPACING_SECONDS: Final = 1.0
 """The shortest interval between two fetches caused by rejections, to protect the issuer."""
+SPACING_GROWTH: Final = 4.0
+SPACING_SECONDS_MAX: Final = 30.0
+"""While no token is accepted, the interval grows by this factor with each fetch: an upstream may learn of a
+token late, and a token that is replaced before that is never accepted. If one caller causes all of them, it
+grows for that caller only."""
 COOLDOWN_SECONDS: Final = 5.0
 COOLDOWN_SECONDS_MAX: Final = 60.0
 """The cooldown for purposes that never worked. Purposes that worked before start with SPACING_SECONDS,
@@ -80,6 +86,19 @@ class _Ration:
     """The values before the last fetch, to restore if that fetch helped."""
 
 
+@dataclass(slots=True)
+class _FruitlessFetches:
+    """Fetches caused by rejections since a token was last accepted: their tokens may all be rejected, too."""
+
+    caller: str
+    """The caller who caused the first one."""
+    generation: int
+    """The number of the first token."""
+    fetches: int = 0
+    is_shared: bool = False
+    """Whether another caller caused one, too: the rejections of one caller must not delay the others."""
+
+
 class _RationKey(NamedTuple):
     """The rejections that share a ration.
 
@@ -100,7 +119,11 @@ class RejectionHistory:
         self._worked: OrderedDict[Purpose, None] = OrderedDict()
         self._rations: OrderedDict[_RationKey, _Ration] = OrderedDict()
         self._accepted_at = -math.inf
-        self._next_forced_at = -math.inf
+        self._forced_at = -math.inf
+        self._pending: _RationKey | None = None
+        """The charge of a fetch that is in progress."""
+        self._fruitless: dict[bool, _FruitlessFetches] = {}
+        """By `_RationKey.worked`."""
         self._charged: _RationKey | None = None
         self._to_replace: bytes | None = None
         """The digest of the token that the last charged fetch was meant to replace."""
@@ -116,10 +139,29 @@ class RejectionHistory:
             self._denials.pop(purpose, None)
         if self._unproved:
             self._unproved.pop(purpose, None)
+        if self._fruitless:
+            self._fruitless.clear()
 
     def token_changed(self) -> None:
         """Forget when the previous token was accepted, which says nothing about its successor."""
         self._accepted_at = -math.inf
+
+    def fetched(self, token: Token) -> None:
+        """Count a charged fetch as fruitless until a token is accepted."""
+        key, self._pending = self._pending, None
+        if key is None:
+            return
+        known = self._fruitless.get(key.worked)
+        if known is None:
+            known = self._fruitless[key.worked] = _FruitlessFetches(key.caller, token.generation)
+        known.is_shared = known.is_shared or known.caller != key.caller
+        if known.is_shared or not token.adopted:
+            known.fetches += 1
+
+    def is_fruitless(self, token: Token, purpose: Purpose) -> bool:
+        """Whether a token was fetched because of a rejection, and none has worked since."""
+        known = self._fruitless.get(self.has_worked(purpose))
+        return known is not None and token.generation >= known.generation
 
     def denied(self, purpose: Purpose, caller: str, now: float, *, works: bool = True) -> None:
         """Record that a token fetched after a rejection was rejected as well.
@@ -168,8 +210,8 @@ class RejectionHistory:
         """Whether the rejections of one request prove that no token would help.
 
         They do if the last token was fetched after the first rejection and one of these holds: it is known to
-        work, the purpose never worked, or it is the second such token. Otherwise the issuer may have revoked
-        its tokens again.
+        work, the purpose never worked, or it is the second such token, also if another request caused the
+        first fetch. Otherwise the issuer may have revoked its tokens again.
 
         Args:
             rejection: The last rejection.
@@ -179,16 +221,19 @@ class RejectionHistory:
         """
         if not before or rejection.token.obtained < before[0].at:
             return False
-        is_second = len(before) > 1 and before[-1].token.obtained >= before[0].at
+        is_second = self.is_fruitless(before[-1].token, purpose) or (
+            len(before) > 1 and before[-1].token.obtained >= before[0].at
+        )
         return works or is_second or not self.has_worked(purpose)
 
     # --- rations
 
     def delay(self, caller: str, purpose: Purpose, now: float) -> float:
         """Return the number of seconds until a rejection of this caller may cause a fetch."""
-        ration = self._rations.get(self._key(caller, purpose))
+        key = self._key(caller, purpose)
+        ration = self._rations.get(key)
         own = -math.inf if ration is None else ration.until
-        return max(own - now, self._next_forced_at - now, 0.0)
+        return max(own - now, self._forced_at + self._spacing(key) - now, 0.0)
 
     def charge(self, caller: str, purpose: Purpose, now: float, replaces: bytes | None = None) -> None:
         """Charge a fetch to a caller, whose next fetch then has to wait unless this one helps.
@@ -208,8 +253,9 @@ class RejectionHistory:
         doubled = min(2 * ration.cooldown, limit)
         ration.cooldown = shortest if is_quiet or not ration.cooldown else doubled
         ration.until = now + ration.cooldown
-        self._next_forced_at = now + SPACING_SECONDS
+        self._forced_at = now
         self._charged, self._to_replace = key, replaces
+        self._pending = key
         _put(self._rations, key, ration, 2 * CALLERS_MAX)
 
     def refund(self) -> None:
@@ -217,12 +263,20 @@ class RejectionHistory:
         ration = None if self._charged is None else self._rations.get(self._charged)
         if ration is not None:
             ration.until, ration.cooldown = ration.before
-        self._charged = self._to_replace = None
+        self._charged = self._to_replace = self._pending = None
 
     def refund_replaced(self, digest: bytes) -> None:
         """Undo the last charge if its fetch was meant to replace this token."""
         if digest == self._to_replace:
             self.refund()
+
+    def _spacing(self, key: _RationKey) -> float:
+        """Return the shortest interval between two fetches caused by rejections."""
+        known = self._fruitless.get(key.worked)
+        if known is None or not (known.is_shared or known.caller == key.caller):
+            return SPACING_SECONDS
+        growth = SPACING_GROWTH ** min(max(known.fetches - 1, 0), 16)
+        return min(SPACING_SECONDS * growth, SPACING_SECONDS_MAX)
 
     def _key(self, caller: str, purpose: Purpose) -> _RationKey:
         return _RationKey(caller, self.has_worked(purpose))

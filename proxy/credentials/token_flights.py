@@ -222,13 +222,14 @@ class TokenFlights:
     def _install(self, token: Token) -> None:
         now = self._clock()
         self.generation = token.generation
-        if token.adopted:
-            self._history.refund()
         # A fetch may take longer than a learned lifetime; its waiters use the token anyway.
         if token.announced_end <= now and token.lifetime > IMMEDIATE_EXPIRY_SECONDS:
             self._back_off(TokenFetchError("the token had already expired when it arrived"))
             return
         self._backoff = Backoff(self._policy.uniform)
+        self._history.fetched(token)
+        if token.adopted:
+            self._history.refund()
         before, self.current = self.current, token
         is_same = before is not None and before.digest == token.digest
         if not is_same:

@@ -159,8 +159,6 @@ class TokenUse:
             raise TokenUnavailable(reason="tokens were rejected while they were replaced")
         else:
             token = await source.newer(last, self._caller, self._purpose)
-        if token is None and last is not None:
-            source.deny(last, self._caller, self._purpose)
         self._token = token
         self.sends += 1
         self._sent_at = source.clock()

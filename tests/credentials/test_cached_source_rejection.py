@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy, Token
-from proxy.credentials.rejections import DOUBTED_SECONDS, SPACING_SECONDS, Purpose
+from proxy.credentials.rejections import DOUBTED_SECONDS, SPACING_SECONDS, SPACING_SECONDS_MAX, Purpose
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import with_deadlines
@@ -175,12 +176,22 @@ class LateUpstream:
         lag: Seconds until the upstream accepts a token.
         dead: The numbers of the tokens that it never accepts.
         revokes: Whether a new token revokes the previous one at once.
+        knows: The number of tokens that it knows from the beginning.
+        revoked: When all tokens until then are revoked.
     """
 
     def __init__(
-        self, issuer: FakeIssuer, lag: float, *, dead: tuple[int, ...] = (), revokes: bool = False
+        self,
+        issuer: FakeIssuer,
+        lag: float,
+        *,
+        dead: tuple[int, ...] = (),
+        revokes: bool = False,
+        knows: int = 1,
+        revoked: float = math.inf,
     ) -> None:
         self.issuer, self.lag, self.dead, self.revokes = issuer, lag, dead, revokes
+        self.knows, self.revoked = knows, revoked
 
     def rejects(self, token: Token, _purpose: Purpose) -> bool:
         """Whether it rejects this token now."""
@@ -188,8 +199,8 @@ class LateUpstream:
         is_revoked = self.revokes and number < self.issuer.fetches
         if is_revoked or number in self.dead:
             return True
-        age = asyncio.get_running_loop().time() - self.issuer.started[number - 1]
-        return age < self.lag and number > 1
+        now, started = asyncio.get_running_loop().time(), self.issuer.started[number - 1]
+        return started < self.revoked <= now or (now - started < self.lag and number > self.knows)
 
     async def serve(self, machine: CachedTokenSource, seconds: int, callers: int) -> Counter[str]:
         """Send ten requests a second; return their results."""
@@ -231,6 +242,40 @@ async def test_a_new_token_that_is_dead_is_replaced_unnoticed(callers: int) -> N
     assert results == {"ok": 3000}
     assert issuer.fetches == 3
     assert issuer.started[2] - issuer.started[1] < 6.0
+
+
+@pytest.mark.parametrize("callers", [1, 2, 10, 100])
+@pytest.mark.parametrize("lag", [1.5, 3.0, 10.0])
+@pytest.mark.parametrize("cold", [True, False])
+def test_the_service_recovers_however_late_the_upstream_learns_of_the_only_token(
+    lag: float,
+    callers: int,
+    cold: bool,  # noqa: FBT001
+) -> None:
+    """Each fetch replaced the token of the previous one, so that none grew old enough to be accepted."""
+
+    @virtually
+    async def run() -> None:
+        issuer = FakeIssuer(delay=0.1, lifetime=3600.0)
+        machine = build_machine(issuer)
+        revoked = math.inf if cold else asyncio.get_running_loop().time() + 10.0
+        upstream = LateUpstream(issuer, lag, knows=0 if cold else 1, revoked=revoked)
+        if not cold:
+            assert await upstream.serve(machine, 10, callers) == {"ok": 100}
+        await upstream.serve(machine, 5 + 2 * int(lag), callers)
+        assert await upstream.serve(machine, 60, callers) == {"ok": 600}
+        assert issuer.fetches <= 5
+
+    run()
+
+
+@virtually
+async def test_an_upstream_that_rejects_every_token_of_many_callers_costs_few_fetches() -> None:
+    issuer = FakeIssuer(delay=0.1, lifetime=3600.0)
+    machine = build_machine(issuer)
+    results = await LateUpstream(issuer, math.inf, knows=0).serve(machine, 600, 100)
+    assert issuer.fetches <= 5 + 600 / SPACING_SECONDS_MAX
+    assert results["denied"] > 0.8 * results.total()  # with the response of the upstream, which says why
 
 
 @virtually

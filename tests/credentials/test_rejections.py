@@ -73,6 +73,10 @@ class Memory(RuleBasedStateMachine):
             self.history.charge(caller, purpose, self.now)
             self.forced.append((self.now, caller))
 
+    @rule(adopted=st.booleans())
+    def fetched(self, *, adopted: bool) -> None:
+        self.history.fetched(replace(build_token(), adopted=adopted))
+
     @rule()
     def refund(self) -> None:
         self.history.refund()
@@ -107,6 +111,7 @@ def test_useless_fetches_of_one_caller_delay_others_only_by_the_spacing(times: i
     for _ in range(times):
         now += history.delay("greedy", CHAT, now)
         history.charge("greedy", CHAT, now)
+        history.fetched(build_token())
     assert history.delay("greedy", CHAT, now) >= COOLDOWN_SECONDS
     assert history.delay("other", CHAT, now) <= SPACING_SECONDS
 
@@ -123,6 +128,56 @@ def test_a_purpose_that_worked_before_has_its_own_ration() -> None:
         now += history.delay("all", OTHER, now)
         history.charge("all", OTHER, now)
     assert history.delay("all", OTHER, now) <= COOLDOWN_SECONDS  # whatever its requests contain
+
+
+def force(history: RejectionHistory, callers: int, now: float, purpose: Purpose = CHAT) -> list[float]:
+    """Fetch a token for each caller as soon as possible, and return how long each had to wait."""
+    waits = []
+    for number in range(callers):
+        waits.append(history.delay(f"caller {number}", purpose, now))
+        now += waits[-1]
+        history.charge(f"caller {number}", purpose, now)
+        history.fetched(build_token(generation=number + 2))
+    return waits
+
+
+def test_the_interval_grows_while_the_fetches_of_several_callers_do_not_help() -> None:
+    history = RejectionHistory()
+    assert force(history, 6, 0.0) == [0.0, 1.0, 4.0, 16.0, 30.0, 30.0]
+    history.accepted(OTHER, 100.0)
+    assert force(history, 3, 200.0) == [0.0, 1.0, 4.0]
+
+
+def test_the_interval_for_purposes_that_worked_grows_by_their_own_fetches_only() -> None:
+    history = RejectionHistory()
+    history.accepted(OTHER, 0.0)
+    force(history, 6, 0.0)
+    assert history.delay("caller 1", OTHER, 81.0) == SPACING_SECONDS
+    assert force(history, 4, 200.0, OTHER) == [0.0, 1.0, 4.0, 16.0]
+
+
+def test_fetches_that_fail_do_not_lengthen_the_interval() -> None:
+    history, now = RejectionHistory(), 0.0
+    for number in range(10):
+        assert history.delay(f"caller {number}", CHAT, now) == 0.0
+        history.charge(f"caller {number}", CHAT, now)
+        history.refund()
+        now += SPACING_SECONDS
+
+
+def test_tokens_that_another_process_fetched_count_if_several_callers_are_affected() -> None:
+    history, adopted = RejectionHistory(), replace(build_token(), adopted=True)
+    for now in (0.0, 1.0, 2.0, 3.0):
+        history.charge("a", CHAT, now)
+        history.fetched(adopted)
+        history.refund()
+    assert history.delay("a", CHAT, 4.0) == 0.0
+    for now in (4.0, 5.0):
+        assert history.delay("b", CHAT, now) == 0.0
+        history.charge("b", CHAT, now)
+        history.fetched(adopted)
+        history.refund()
+    assert history.delay("b", CHAT, 6.0) == 3.0
 
 
 def test_a_fetch_that_helped_costs_no_ration() -> None:
@@ -216,3 +271,21 @@ def test_a_newer_token_that_is_rejected_as_well_proves_a_denial(
     ]
     last = Rejection(replace(build_token(), obtained=fetched_at), 50.0, 51.0)
     assert history.proves_denial(last, before, CHAT, works=works) is proof
+
+
+def test_a_newer_token_proves_a_denial_if_the_previous_one_was_fetched_after_a_rejection_too() -> None:
+    history = RejectionHistory()
+    history.accepted(CHAT, 1.0)
+    first, second, third = (
+        Rejection(replace(build_token(generation=number), obtained=10.0 * number), 50.0, 10.0 * number + 5)
+        for number in (1, 2, 3)
+    )
+    assert not history.proves_denial(second, [first], CHAT, works=False)
+    history.charge("a", CHAT, 20.0)
+    history.fetched(second.token)
+    assert not history.is_fruitless(first.token, CHAT)
+    assert not history.proves_denial(second, [first], CHAT, works=False)
+    assert history.is_fruitless(second.token, CHAT)
+    assert history.proves_denial(third, [second], CHAT, works=False)
+    history.accepted(CHAT, 30.0)
+    assert not history.proves_denial(third, [second], CHAT, works=False)
