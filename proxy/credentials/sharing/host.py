@@ -1,8 +1,8 @@
 """Sharing of a token over files among the worker processes of a service: one fetches it, the others adopt it.
 
-A kernel lock protects each fetch: the kernel releases it when its process ends. The record is encrypted
-with a key that only these processes know, and contains the time of its request by the monotonic clock of
-the host.
+A kernel lock protects each fetch: the kernel releases it when its process ends. If its holder is stopped or
+hangs instead, another worker replaces the file of the lock after a while. The record is encrypted with a key
+that only these processes know, and contains the time of its request by the monotonic clock of the host.
 """
 
 import asyncio
@@ -18,6 +18,10 @@ from proxy.credentials.token import FOLLOWER_FRACTION, LEADER_FRACTION, FetchedT
 from proxy.telemetry import TokenStats, get_logger
 
 POLL_SECONDS: Final = (0.02, 0.06)
+HOLD_SECONDS: Final = 5.0
+"""How long a worker may keep the lock before another one fetches, if tokens are independent."""
+HOLD_MARGIN_SECONDS: Final = 1.0
+"""The same if a new token revokes the previous one, counted from the time limit of a fetch."""
 _PLACE: Final = "the folder that the workers share"
 
 
@@ -36,6 +40,9 @@ class HostSharing:
         self._seal = seal
         self._policy = policy
         self._stats = stats
+        # A holder that is alive gives up in time.
+        longest = policy.fetch_timeout + HOLD_MARGIN_SECONDS
+        self._hold = longest if policy.exclusive else min(HOLD_SECONDS, longest)
         self._log = get_logger("credentials")
 
     async def obtain(self, fetch: Fetch, known: FlightContext) -> Token:
@@ -46,36 +53,49 @@ class HostSharing:
         """
         waiting_since = self._policy.clock()
         try:
-            lock = await self._take_lock()
+            lock = await self._take_lock(known)
         except OSError as error:  # a cleaner may have removed the folder
             return await self._fetch_alone(fetch, known, error)
-        try:
+        finally:
             self._stats.lease_wait_seconds += self._policy.clock() - waiting_since
-            found = self._read(known)
-            if found is not None:
-                self._stats.adopted += 1
-                return found
+        if isinstance(lock, Token):
+            self._stats.adopted += 1
+            return lock
+        try:
             obtained = self._policy.clock()
             fetched = await fetch()
+            later = self._read(known)
+            if later is not None and later.obtained > obtained:  # another worker has replaced the lock
+                self._stats.adopted += 1
+                return later
             self._write(fetched, obtained)
             return known.next_token(fetched, obtained, self._policy.uniform, LEADER_FRACTION)
         finally:
             os.close(lock)  # this releases the lock
 
-    async def _take_lock(self) -> int:
-        """Return the descriptor that holds the lock. The time limit of the flight also limits the wait.
+    async def _take_lock(self, known: FlightContext) -> Token | int:
+        """Return the token of another worker, or the descriptor that holds the lock.
 
         Raises:
             OSError: The file of the lock cannot be used.
         """
-        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            while not _lock(descriptor):  # noqa: ASYNC110 - another process sets no event
-                await asyncio.sleep(self._policy.uniform(*POLL_SECONDS))
-        except BaseException:  # also when the flight is cancelled
-            os.close(descriptor)
-            raise
-        return descriptor
+        path, holder, held_since = self._path.with_suffix(".lock"), None, 0.0
+        while True:
+            descriptor, file = _try_lock(path)
+            found = self._read(known)
+            if found is None and descriptor is not None:
+                return descriptor
+            if descriptor is not None:
+                os.close(descriptor)
+            if found is not None:
+                return found
+            now = self._policy.clock()
+            if holder is None or not os.path.samestat(holder, file):
+                holder, held_since = file, now
+            elif now - held_since >= self._hold:
+                self._log.warning("token_lock_replaced", held_s=round(now - held_since, 3))
+                return _replace_lock(path)
+            await asyncio.sleep(self._policy.uniform(*POLL_SECONDS))
 
     async def _fetch_alone(self, fetch: Fetch, known: FlightContext, error: OSError) -> Token:
         required = self._policy.exclusive
@@ -102,7 +122,7 @@ class HostSharing:
 
     def _write(self, fetched: FetchedToken, obtained: float) -> None:
         """Write the record. This worker can use the token even if that fails, as on a full disk."""
-        new = self._path.with_suffix(".new")
+        new = self._path.with_suffix(f".new{os.getpid()}")
         try:
             new.write_bytes(b"%r " % obtained + write_record(fetched, self._seal, self._path.name))
             new.replace(self._path)
@@ -132,6 +152,40 @@ class TokenFolder:
             stats: Counters.
         """
         return HostSharing(self._folder / self._seal.name(identity), self._seal, policy, stats)
+
+
+def _try_lock(path: Path) -> tuple[int | None, os.stat_result]:
+    """Try to take a lock; return its descriptor if that succeeded, and which file that was."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    is_ours = False
+    try:
+        file = os.fstat(descriptor)
+        is_ours = _lock(descriptor) and _is_at(path, file)
+        return (descriptor if is_ours else None), file
+    finally:
+        if not is_ours:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, file: os.stat_result) -> bool:
+    """Whether a file is still at a path: another worker may have replaced it."""
+    try:
+        return os.path.samestat(path.stat(), file)
+    except FileNotFoundError:
+        return False
+
+
+def _replace_lock(path: Path) -> int:
+    """Replace the file of a lock by one that this process has locked, and return its descriptor."""
+    new = path.with_suffix(f".lock{os.getpid()}")
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor)
+        new.replace(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _lock(descriptor: int) -> bool:

@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Coroutine
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from structlog.typing import EventDict
 
 from proxy.credentials import RefreshPolicy, Token
 from proxy.credentials.sharing import FlightContext
-from proxy.credentials.sharing.host import HostSharing, TokenFolder
+from proxy.credentials.sharing.host import HOLD_SECONDS, HostSharing, TokenFolder
 from proxy.credentials.sources import TokenFetchError
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import DOWN, FakeIssuer
@@ -93,6 +96,88 @@ def test_a_fetch_that_ends_without_a_token_lets_another_worker_fetch(tmp_path: P
             if ends == "cancelled":
                 flight.cancel()
             assert (await waiting).secret.reveal() == "token-1"
+
+    virtually(main)
+
+
+@contextmanager
+def stopped_worker(folder: Path) -> Iterator[None]:
+    """A process that was stopped while it held the lock."""
+    (lock,) = folder.glob("*.lock")
+    program = (
+        "import fcntl, os, signal, sys\n"
+        "fcntl.flock(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, lock]) as process:
+        try:
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_stopped_worker_that_holds_the_lock_delays_the_others_once(
+    tmp_path: Path,
+    lines: list[EventDict],
+    exclusive: bool,  # noqa: FBT001
+) -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        issuer = FakeIssuer(delay=0.1)
+        members = [member(tmp_path, exclusive=exclusive) for _ in range(4)]
+        old = await members[0].obtain(issuer.fetch, NOTHING)
+        rejected = FlightContext(generation=1, current=old, rejected=frozenset({old.digest}))
+        with stopped_worker(tmp_path):
+            began = clock()
+            async with asyncio.timeout(RefreshPolicy().flight_timeout + 5):
+                found = await asyncio.gather(*(each.obtain(issuer.fetch, rejected) for each in members))
+            assert clock() - began < (RefreshPolicy().fetch_timeout if exclusive else HOLD_SECONDS) + 2
+            assert ({token.secret.reveal() for token in found}, issuer.most_at_once) == ({"token-2"}, 1)
+            began = clock()
+            newer = FlightContext(2, found[0], frozenset({old.digest, found[0].digest}))
+            assert (await members[1].obtain(issuer.fetch, newer)).secret.reveal() == "token-3"
+            assert clock() - began < 1.0
+
+    virtually(main)
+    assert len([*tmp_path.iterdir()]) == 2
+    assert [line["event"] for line in lines] == ["token_lock_replaced"]
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_worker_that_goes_on_after_it_lost_the_lock_adopts_the_later_token(
+    tmp_path: Path,
+    exclusive: bool,  # noqa: FBT001
+) -> None:
+    async def main() -> None:
+        stopped, sound = FakeIssuer(delay=100.0, prefix="stopped-"), FakeIssuer()
+        slow = member(tmp_path, exclusive=exclusive)
+        async with asyncio.TaskGroup() as group:
+            flight = group.create_task(slow.obtain(stopped.fetch, NOTHING))
+            await asyncio.sleep(0.5)
+            tokens = [await member(tmp_path, exclusive=exclusive).obtain(sound.fetch, NOTHING)]
+            tokens.append(await flight)
+            tokens.append(await member(tmp_path, exclusive=exclusive).obtain(sound.fetch, NOTHING))
+        assert [token.secret.reveal() for token in tokens] == ["token-1"] * 3
+        assert (stopped.fetches, sound.fetches) == (1, 1)
+
+    virtually(main)
+
+
+def test_waiting_workers_adopt_a_token_at_once_although_the_lock_is_still_held(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        began, slow, hanging = clock(), FakeIssuer(delay=HOLD_SECONDS + 1), FakeIssuer(delay=14.0)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(member(tmp_path).obtain(slow.fetch, NOTHING))
+            await asyncio.sleep(0.5)
+            group.create_task(member(tmp_path).obtain(hanging.fetch, NOTHING))
+            await asyncio.sleep(0.5)
+            third = await member(tmp_path).obtain(hanging.fetch, NOTHING)
+            assert (third.secret.reveal(), hanging.fetches) == ("token-1", 1)
+            assert clock() - began < HOLD_SECONDS + 1.2
 
     virtually(main)
 
