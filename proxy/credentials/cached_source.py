@@ -112,6 +112,7 @@ class CachedTokenSource:
             reason: The reason for the log.
         """
         now, token = rejection.at, rejection.token
+        self._history.declined(token, caller, purpose, rejection.sent_at)
         current = self._flights.valid(now)
         works = self._observed.last_accepted(token) > rejection.sent_at
         if self._history.proves_denial(rejection, before, purpose, works=works):
@@ -135,12 +136,38 @@ class CachedTokenSource:
             self.stats.rejections += 1
         return True
 
-    def predecessor(self, rejection: Rejection) -> Token | None:
-        """Return the token that worked before the rejected one, if the upstream may not know that one yet."""
-        predecessor = self._observed.predecessor(rejection.token, rejection.at)
-        if predecessor is not None:
-            self.stats.rejections_without_effect += 1
-        return predecessor
+    def predecessor(self, rejection: Rejection, caller: str, purpose: Purpose) -> Token | None:
+        """Return the last token that worked, if the upstream may not know the rejected one yet.
+
+        A caller for whose purpose that token was rejected gets it again only if it was accepted since.
+        """
+        token = self._observed.predecessor(rejection.token, rejection.at)
+        if token is None:
+            return None
+        if self._history.last_declined(token, caller, purpose) >= self._observed.last_accepted(token):
+            return None
+        self.stats.rejections_without_effect += 1
+        return token
+
+    def predecessor_rejected(self, rejection: Rejection, caller: str, purpose: Purpose) -> None:
+        """Record that the token that worked before was rejected as well."""
+        self._history.declined(rejection.token, caller, purpose, rejection.sent_at)
+
+    def predecessor_accepted(self, rejection: Rejection, caller: str, purpose: Purpose) -> None:
+        """Record that the token that worked before was accepted after the rejection of the current one.
+
+        If the upstream should know the current one by now, fetch another one meanwhile.
+        """
+        now, token = self.clock(), rejection.token
+        current = self._flights.valid(now)
+        if current is None or current.digest != token.digest or not self._observed.is_overdue(now):
+            return
+        if self._observed.suspect(token, now):
+            self._log.warning(
+                "token_rejected", generation=token.generation, fingerprint=token.fingerprint,
+                reason="the upstream accepts the previous token, but not this one",
+            )  # fmt: skip
+        self._fetch_after_rejection(caller, purpose, now)
 
     async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Token | None:
         """Return a token other than the rejected one.

@@ -17,7 +17,9 @@ DEAD_MAX: Final = 8
 ACCEPTED_MAX: Final = 8
 """The number of tokens whose last accepted request is remembered."""
 PROPAGATION_SECONDS: Final = 5.0
-"""How long a token that worked is kept after its replacement, which upstreams may learn of late."""
+PROPAGATION_SECONDS_MAX: Final = 60.0
+"""How long upstreams may take to learn of a new token; doubled for each further one until one is accepted.
+Then another token is fetched. The last token that worked is used meanwhile, until it expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,9 @@ class ObservedTokens:
         self._last_accepted: OrderedDict[bytes, float] = OrderedDict()
         """For each token, when the last request that the upstream accepted was sent."""
         self._predecessor: Token | None = None
-        """The last token that was replaced although it worked."""
-        self._predecessor_until = -math.inf
+        """The last token that an upstream accepted before it was replaced."""
+        self._propagation = PROPAGATION_SECONDS
+        self._overdue_at = -math.inf
 
     @property
     def ever_accepted(self) -> bool:
@@ -128,11 +131,15 @@ class ObservedTokens:
         return True
 
     def predecessor(self, token: Token, now: float) -> Token | None:
-        """Return the token that worked until a moment ago, if this one has never been accepted."""
+        """Return the last token that worked, if this one has never been accepted."""
         before = self._predecessor
-        if before is None or now >= self._predecessor_until or self.is_known(token):
+        if before is None or now >= before.expires_at or self.is_known(token):
             return None
         return None if before.digest in self._dead else before
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether upstreams must have learned of the current token by now."""
+        return now >= self._overdue_at
 
     def replaced(self, token: Token, now: float) -> bool:
         """Record that a token was replaced, and return whether the learned lifetime has changed.
@@ -142,9 +149,11 @@ class ObservedTokens:
         is_rejected = token.digest == self._suspect or token.digest in self._dead
         self.acquit(token)
         lived = self.lived(token)
-        if self.is_known(token) and not is_rejected:
-            self._predecessor = token
-            self._predecessor_until = min(now + PROPAGATION_SECONDS, token.expires_at)
+        if self.is_known(token):  # also if it is suspect: the rejected request may have been the reason
+            self._predecessor, self._propagation = token, PROPAGATION_SECONDS
+        else:
+            self._propagation = min(2 * self._propagation, PROPAGATION_SECONDS_MAX)
+        self._overdue_at = now + self._propagation
         if is_rejected or lived < token.lifetime / 2:
             return False
         return self.life.record_full_life(token.announced, lived)

@@ -43,6 +43,8 @@ RECENT_SECONDS: Final = 1.0
 PURPOSES_MAX: Final = 1024
 CALLERS_MAX: Final = 1024
 CALLERS_PER_PURPOSE_MAX: Final = 16
+DECLINED_MAX: Final = 1024
+"""The number of callers, purposes and tokens whose last rejection is remembered."""
 _MODEL_CHARACTERS: Final = 64
 
 
@@ -118,6 +120,8 @@ class RejectionHistory:
         self._unproved: OrderedDict[Purpose, _Denial] = OrderedDict()
         self._worked: OrderedDict[Purpose, None] = OrderedDict()
         self._rations: OrderedDict[_RationKey, _Ration] = OrderedDict()
+        self._declined: OrderedDict[tuple[bytes, str, Purpose], float] = OrderedDict()
+        """When the last rejected request with a token was sent, by caller and purpose."""
         self._accepted_at = -math.inf
         self._forced_at = -math.inf
         self._pending: _RationKey | None = None
@@ -199,6 +203,16 @@ class RejectionHistory:
         if known.proved and caller in known.callers:
             return True
         return self._accepted_at > known.at and now - self._accepted_at <= RECENT_SECONDS
+
+    def declined(self, token: Token, caller: str, purpose: Purpose, sent_at: float) -> None:
+        """Record that an upstream rejected a token."""
+        key = (token.digest, caller, purpose)
+        self._declined.pop(key, None)
+        _put(self._declined, key, sent_at, DECLINED_MAX)
+
+    def last_declined(self, token: Token, caller: str, purpose: Purpose) -> float:
+        """Return when the last rejected request with a token was sent; minus infinity without one."""
+        return self._declined.get((token.digest, caller, purpose), -math.inf)
 
     def has_worked(self, purpose: Purpose) -> bool:
         """Whether the upstream is known to have accepted a token for a purpose."""
@@ -284,7 +298,8 @@ class RejectionHistory:
     @property
     def size(self) -> int:
         """The number of entries."""
-        return len(self._denials) + len(self._unproved) + len(self._worked) + len(self._rations)
+        tables = self._denials, self._unproved, self._worked, self._rations, self._declined
+        return sum(len(table) for table in tables)
 
 
 def _put(table: OrderedDict[K, V], key: K, value: V, limit: int) -> None:

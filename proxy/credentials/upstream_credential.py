@@ -168,6 +168,8 @@ class TokenUse:
         """Record that the upstream accepted the token."""
         if self._token is not None:
             self._source.accepted(self._token, self._sent_at, self._purpose, self._last)
+            if self._detour is not None:
+                self._source.predecessor_accepted(self._detour.rejection, self._caller, self._purpose)
 
     def rejected(self, reason: str) -> bool:
         """Record that the upstream rejected the token, and return whether another token may help.
@@ -178,14 +180,14 @@ class TokenUse:
         if self._token is None:
             return False
         rejection = Rejection(self._token, self._sent_at, self._source.clock())
+        source, caller, purpose = self._source, self._caller, self._purpose
         if self._detour is not None:
+            source.predecessor_rejected(rejection, caller, purpose)
             rejection, self._detour = self._detour.rejection, None
-        elif self.sends == 1 and (predecessor := self._source.predecessor(rejection)) is not None:
-            self._detour = _Detour(rejection, predecessor)
+        elif self.sends == 1 and (known := source.predecessor(rejection, caller, purpose)) is not None:
+            self._detour = _Detour(rejection, known)
             return True
-        may_help = self._source.rejected(
-            rejection, self._caller, self._purpose, before=self._before, reason=reason
-        )
+        may_help = source.rejected(rejection, caller, purpose, before=self._before, reason=reason)
         self._before.append(rejection)
         return may_help
 

@@ -10,6 +10,7 @@ from proxy.credentials.observed_tokens import (
     ACCEPTED_MAX,
     DEAD_MAX,
     PROPAGATION_SECONDS,
+    PROPAGATION_SECONDS_MAX,
     ObservedTokens,
     Rejection,
 )
@@ -120,52 +121,45 @@ def test_a_learned_lifetime_grows_with_tokens_that_work_until_late() -> None:
     assert observed.life.longest == 30.0
 
 
-@pytest.mark.parametrize("fate", ["unused", "used early", "suspect", "dead"])
-def test_a_token_that_did_not_work_until_late_teaches_nothing(fate: str) -> None:
-    observed = ObservedTokens()
-    observed.life.record_early_death(20.0, certain=False)
-    for number in range(2 * HEALTHY_TOKENS):
-        one = token(number)
-        if fate != "unused":
-            observed.accepted(one, 49.9 if fate == "used early" else 90.0)
-        if fate == "suspect":
-            observed.suspect(one, 91.0)
-        if fate == "dead":
-            observed.died(Rejection(one, 91.0, 92.0))
-        assert not observed.replaced(one, 92.0)
-    assert observed.life.longest == 20.0
-
-
-def test_a_replaced_token_is_no_longer_suspect() -> None:
-    observed, one = ObservedTokens(), token(1)
-    observed.suspect(one, 10.0)
-    observed.replaced(one, 11.0)
-    assert observed.rejected == frozenset()
-
-
-@pytest.mark.parametrize("fate", ["unused", "suspect", "dead"])
-def test_only_a_token_that_worked_until_it_was_replaced_is_kept(fate: str) -> None:
+@pytest.mark.parametrize(
+    ("fate", "kept"), [("unused", False), ("dead", False), ("accepted", True), ("suspect", True)]
+)
+def test_a_token_that_worked_is_kept_when_it_is_replaced_unless_it_is_dead(fate: str, *, kept: bool) -> None:
     observed, one = ObservedTokens(), token(1)
     if fate != "unused":
         observed.accepted(one, 20.0)
-    if fate == "suspect":
+    if fate == "suspect":  # the rejected request may have been the reason
         observed.suspect(one, 30.0)
     if fate == "dead":
         observed.died(Rejection(one, 30.0, 31.0))
     observed.replaced(one, 60.0)
-    assert observed.predecessor(token(2), 60.0) is None
+    assert observed.predecessor(token(2), 60.0) is (one if kept else None)
 
 
-def test_a_replaced_token_is_kept_for_a_moment_until_its_successor_works() -> None:
+def test_a_replaced_token_is_kept_until_a_successor_works() -> None:
     observed, one, two, three = ObservedTokens(), token(1), token(2), token(3)
     observed.accepted(one, 20.0)
     observed.replaced(one, 60.0)
     assert observed.predecessor(two, 60.0) is one
-    observed.replaced(two, 61.0)  # without having worked
-    assert observed.predecessor(three, 60.0 + PROPAGATION_SECONDS - 0.1) is one
-    assert observed.predecessor(three, 60.0 + PROPAGATION_SECONDS) is None
-    observed.accepted(three, 61.0)
-    assert observed.predecessor(three, 62.0) is None
+    observed.replaced(two, 66.0)  # without having worked
+    assert observed.predecessor(three, 90.0) is one
+    observed.accepted(three, 91.0)
+    assert observed.predecessor(three, 92.0) is None
+
+
+def test_upstreams_have_longer_to_learn_of_each_further_token_until_one_works() -> None:
+    observed, now, patience = ObservedTokens(), 0.0, []
+    observed.accepted(token(1), 0.0)
+    for number in range(1, 7):
+        observed.replaced(token(number), now)
+        began = now
+        while not observed.is_overdue(now):
+            now += 1.0
+        patience.append(now - began)
+    assert patience == [PROPAGATION_SECONDS, 10.0, 20.0, 40.0, PROPAGATION_SECONDS_MAX, 60.0]
+    observed.accepted(token(7), now)
+    observed.replaced(token(7), now)
+    assert observed.is_overdue(now + PROPAGATION_SECONDS)
 
 
 def test_a_replaced_token_is_not_sent_after_its_expiry() -> None:

@@ -13,6 +13,7 @@ from proxy.credentials.rejections import (
     CALLERS_MAX,
     COOLDOWN_SECONDS,
     COOLDOWN_SECONDS_MAX,
+    DECLINED_MAX,
     DENIED_SECONDS,
     DENIED_SECONDS_MAX,
     PURPOSES_MAX,
@@ -224,10 +225,11 @@ def test_a_flood_of_names_and_callers_is_bounded() -> None:
         history.accepted(purpose, 0.0)
         history.postponed(purpose, 0.0)
         history.charge(f"caller {number}", purpose, 0.0)
+        history.declined(build_token(), "a", purpose, 0.0)
     assert history.is_denied(CHAT, "a", 1.0)  # rejections that wait for their turn displace no denial
     for number in range(5 * PURPOSES_MAX):
         history.denied(Purpose.of("GET", str(number), None), f"caller {number}", 0.0)
-    assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX
+    assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX + DECLINED_MAX
 
 
 def test_long_names_are_distinguished() -> None:
