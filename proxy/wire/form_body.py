@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from werkzeug.http import parse_options_header
 
+from proxy.wire.request_json import word_for_model
+
 MULTIPART_FORM: Final = b"multipart/form-data"
 PARTS_MAX: Final = 200
 """The number of parts above which the model is not searched."""
@@ -45,6 +47,8 @@ class Form:
     """
     repeated: str | None = None
     """Which of `model` and `stream` occurs more than once."""
+    other_model_word: str | None = None
+    """A word in the name of another field from which some servers take a model, as in `RequestFields`."""
 
 
 NO_FORM: Final = Form()
@@ -54,6 +58,11 @@ class _Part(NamedTuple):
     headers: bytes
     start: int
     end: int
+
+
+class _Field(NamedTuple):
+    name: str
+    is_file: bool
 
 
 def read_form(content_type: bytes, head: bytes) -> Form:
@@ -68,7 +77,8 @@ def read_form(content_type: bytes, head: bytes) -> Form:
         return Form()
     delimiter = b"--" + boundary
     parts = [*_parts(delimiter, head)]
-    names = [_field_name(part) for part in parts]
+    fields = [_field(part) for part in parts]
+    names = [None if field is None else "" if field.is_file else field.name for field in fields]
     repeated = next((name for name in ("model", "stream") if names.count(name) > 1), None)
     if len(parts) > PARTS_MAX or repeated is not None:
         return Form(repeated=repeated)
@@ -78,14 +88,17 @@ def read_form(content_type: bytes, head: bytes) -> Form:
         and all(map(_is_plain_part, parts))
         and _is_plain_frame(delimiter, head, parts)
     )
+    others = [field.name for field in fields if field is not None and field.name != "model"]
+    word = next(filter(None, map(word_for_model, others)), None)
     if "model" not in names:
-        return Form(is_plain=is_plain)
+        return Form(is_plain=is_plain, other_model_word=word)
     part = parts[names.index("model")]
     try:
         model = head[part.start : part.end].decode()
     except UnicodeDecodeError:
         return Form()
-    return Form(model, (part.start, part.end), is_plain and model.isprintable() and model == model.strip())
+    is_plain = is_plain and model.isprintable() and model == model.strip()
+    return Form(model, (part.start, part.end), is_plain, other_model_word=word)
 
 
 def replace_form_model(content_type: bytes, head: bytes, name: str) -> bytes:
@@ -141,15 +154,15 @@ def _headers(part: _Part) -> Iterator[tuple[str, str]]:
         yield name.lower(), value.strip(" \t")
 
 
-def _field_name(part: _Part) -> str | None:
-    """Return the name of a field; empty for a file, None for a part that is neither."""
+def _field(part: _Part) -> _Field | None:
+    """Return the field of a part; None if it is not one."""
     values = [value for name, value in _headers(part) if name == "content-disposition"]
     if len(values) != 1:
         return None
     kind, options = parse_options_header(values[0])
     if kind.lower() != "form-data" or "name" not in options:
         return None
-    return "" if "filename" in options else options["name"]
+    return _Field(options["name"], "filename" in options)
 
 
 def _is_plain_name(name: str) -> bool:

@@ -20,9 +20,19 @@ MEMBERS_MAX: Final = 2_000
 _NAMES: Final = frozenset({"model", "stream"})
 _WORDS_FOR_MODELS: Final = (
     "model", "engine", "deployment", "fallback", "extra_body", "litellm", "router_settings", "user_config",
-    "portkey", "preset",
+    "portkey", "preset", "lora", "adapter",
 )  # fmt: skip
-"""Gateways merge `extra_body` and `litellm_params` into the request, and read routes from the last four."""
+"""Gateways merge `extra_body` and `litellm_params` into the request, and read routes from `router_settings`,
+`user_config`, `portkey` and `preset`. An adapter turns the model into another one: SGLang's `lora_path`,
+LoRAX's `adapter_id`."""
+_USUAL_NAMES: Final = frozenset(
+    """
+    frequency_penalty input instructions logprobs max_completion_tokens max_tokens messages metadata
+    parallel_tool_calls presence_penalty prompt reasoning_effort response_format seed stop store
+    stream_options temperature tool_choice tools top_logprobs top_p user
+    """.split()  # noqa: SIM905 - a list of words reads better so
+)
+"""Most members of most requests. None of them names a model, and this set is faster than the words."""
 _NAME_CHARACTERS_MIN: Final = min(map(len, (*_NAMES, *_WORDS_FOR_MODELS)))
 _NAME_CHARACTERS_MAX: Final = max(map(len, _NAMES)) * 3  # folding case shortens a string to a third at most
 _OCCURRENCES_MAX: Final = 2
@@ -42,8 +52,11 @@ class RequestFields(msgspec.Struct, frozen=True):
     """Whether `stream` is true."""
     streams: bool = False
     """Whether the response may be a stream. Some servers also read `1` or `"true"` as true."""
-    other_model_key: str | None = None
-    """A top-level key other than `model` from which some servers take a model, such as `fallbacks`."""
+    other_model_word: str | None = None
+    """A word in a top-level key other than `model` from which some servers take a model, such as `fallbacks`.
+
+    It is not the key itself, because errors and logs quote it, and keys are the caller's text.
+    """
     spellings: tuple[str, ...] = ()
     """The top-level keys `model` and `stream` as written, in any case; a repeated key is listed twice.
 
@@ -105,15 +118,15 @@ def read_fields(body: bytes) -> RequestFields:
     check_first_byte(body)
     _check_encoding(body)
     members, spellings, other = dict[str, _Member](), list[str](), _Member("")
-    other_model_key: str | None = None
+    other_model_word: str | None = None
 
     def find(_type: type, name: str) -> _Member:
-        nonlocal other_model_key
-        if len(name) < _NAME_CHARACTERS_MIN:  # An object may have hundreds of thousands of short names.
+        nonlocal other_model_word
+        # An object may have hundreds of thousands of short names.
+        if len(name) < _NAME_CHARACTERS_MIN or name in _USUAL_NAMES:
             return other
         if len(name) > _NAME_CHARACTERS_MAX or name.casefold() not in _NAMES:
-            if may_name_model(name):
-                other_model_key = name
+            other_model_word = word_for_model(name) or other_model_word
             return other
         member = members.setdefault(name, _Member(name))
         if member.occurrences < _OCCURRENCES_MAX:
@@ -128,18 +141,18 @@ def read_fields(body: bytes) -> RequestFields:
         model=_text(values.get("model")),
         stream=stream is True,
         streams=stream is not None and stream is not False,
-        other_model_key=other_model_key,
+        other_model_word=other_model_word,
         spellings=tuple(spellings),
     )
 
 
-def may_name_model(name: str) -> bool:
-    """Whether some server may take a model from a header, a query parameter or a member of this name."""
+def word_for_model(name: str) -> str | None:
+    """Return the word for which some server may take a model from a header or a member of this name."""
     folded = name.casefold()
-    for word in _WORDS_FOR_MODELS:  # noqa: SIM110 - `any` takes five times as long
+    for word in _WORDS_FOR_MODELS:  # `next` with a generator takes five times as long
         if word in folded:
-            return True
-    return False
+            return word
+    return None
 
 
 def _open(body: bytes, find: Callable[[type, str], _Member]) -> _Members:

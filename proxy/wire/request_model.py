@@ -15,7 +15,7 @@ from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
 from proxy.wire.headers import Headers, media_type, with_hyphens
-from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, may_name_model
+from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, word_for_model
 
 MODEL_KEYS_MAX: Final = 1000
 """If JSON has more keys for models, it is uncertain which of them run."""
@@ -124,8 +124,8 @@ def content_types(headers: Headers) -> list[bytes]:
 def _ambiguity_of_headers(headers: Headers) -> str | None:
     for raw, value in headers:
         name = raw.decode("latin-1")
-        if may_name_model(name):
-            return f"the header {name[:64]} may name another one"
+        if (word := word_for_model(name)) is not None:
+            return f"a header with `{word}` in its name may name another one"
         if _OTHER_METHOD.fullmatch(name):
             return f"the header {name} asks for another method"
         if with_hyphens(raw) == b"content-encoding" and value.strip().lower() != b"identity":
@@ -137,7 +137,7 @@ def _ambiguity_of_query(query: bytes, place: ModelPlace) -> str | None:
     names = [unquote_plus(pair.partition(b"=")[0].decode("latin-1")) for pair in _pairs(query)]
     if place is ModelPlace.QUERY and names.count("model") == 1:
         names.remove("model")
-    if any(may_name_model(name) for name in names):
+    if any(map(word_for_model, names)):
         return "the query may name another one"
     if any(_OTHER_METHOD.fullmatch(name.lower()) for name in names):
         return "the query asks for another method"
@@ -159,6 +159,8 @@ def _ambiguity_of_body(request: InspectedRequest) -> str | None:
     if kind == MULTIPART_FORM and request.endpoint.form:
         if not (request.is_whole and request.form.is_plain):
             return "the form is longer than the limit, or is not written plainly"
+        if request.form.other_model_word is not None:
+            return f"a field with `{request.form.other_model_word}` in its name may name another one"
         return None if request.form.model is not None else "the form names none"
     known = "application/json or multipart/form-data" if request.endpoint.form else "application/json"
     return f"the Content-Type is not {known}"
@@ -172,8 +174,8 @@ def _ambiguity_of_json(request: InspectedRequest, content_type: bytes) -> str | 
         return "`model` is repeated, or written in upper case"
     if _has_escaped_letters(request.body):
         return "letters are written as escapes, which can hide a key"
-    if fields.other_model_key is not None:
-        return f"`{fields.other_model_key[:64]}` may name another one"
+    if fields.other_model_word is not None:
+        return f"a key with `{fields.other_model_word}` in its name may name another one"
     if fields.model is None:
         return "the body names none as a string"
     if request.endpoint.nested_models and named_models(request.body) is None:

@@ -9,7 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
-from proxy.wire.request_json import RequestFields, read_fields, replace_model
+from proxy.wire.request_json import (
+    _NAMES,
+    _USUAL_NAMES,
+    RequestFields,
+    read_fields,
+    replace_model,
+    word_for_model,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -87,6 +94,10 @@ def test_the_spellings_of_endlessly_repeated_fields_are_bounded() -> None:
     assert fields.model == "last"
     assert fields.is_ambiguous("model")
     assert len(fields.spellings) <= 100
+
+
+def test_no_usual_name_hides_a_model() -> None:
+    assert [name for name in _USUAL_NAMES if word_for_model(name) or name.casefold() in _NAMES] == []
 
 
 @given(JSON)

@@ -125,6 +125,31 @@ DOUBTFUL = {
     "a gateway's own routes": seen(body='{"model": "cheap", "router_settings_override": {"x": 1}}'),
     "a gateway's preset": seen(body='{"model": "cheap", "preset": "dear"}'),
     "a gateway's header": seen(headers={"x-portkey-config": '{"override_params": {"a": 1}}'}),
+    "an adapter": seen(body='{"model": "cheap", "adapter_id": "dear"}'),
+    "an adapter's source": seen(body='{"model": "cheap", "adapter_source": "hub"}'),
+    "adapters in a folder": seen(body='{"model": "cheap", "adapters": "/srv/dear"}'),
+    "a LoRA adapter": seen(body='{"model": "cheap", "lora_path": "dear"}'),
+    "a LoRA adapter of llama.cpp": seen(body='{"model": "cheap", "lora": [{"id": 0, "scale": 1.0}]}'),
+    "a LoRA adapter of TensorRT-LLM": seen(body='{"model": "cheap", "lora_request": {"lora_name": "dear"}}'),
+    "a LoRA adapter in another case": seen(body='{"model": "cheap", "LoRA_Path": "dear"}'),
+    "a LoRA adapter in a header": seen(headers={"x-lora": "dear"}),
+    "a LoRA adapter in the query": seen(query="lora_path=dear"),
+    "a LoRA adapter in a form": seen(
+        "audio/transcriptions", FORM, form(("model", "cheap"), ("file", "x"), ("lora_path", "dear"))
+    ),
+    "fallbacks in a form": seen(
+        "audio/transcriptions", FORM, form(("model", "cheap"), ("file", "x"), ("fallbacks", "dear"))
+    ),
+    "a file of weights in a form": seen(
+        "images/edits",
+        FORM,
+        form(("model", "cheap"), ('lora"; filename="dear', "x")),
+    ),
+    "a key that is a text": seen(body='{"model": "cheap", "my dear model": 1}'),
+    "a header that is a text": seen(headers={"x-dear-model": "1"}),
+    "a field that is a text": seen(
+        "audio/transcriptions", FORM, form(("model", "cheap"), ("my dear model", "x"))
+    ),
     "an engine": seen(body='{"model": "cheap", "engine": "dear"}'),
     "a deployment": seen(body='{"model": "cheap", "deployment_id": "dear"}'),
     "a model id": seen(body='{"model": "cheap", "model_id": "dear"}'),
