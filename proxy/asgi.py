@@ -42,6 +42,7 @@ from proxy.upstream.relay import RelayedResponse
 from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect, Subscribe
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import choose_request_id
+from proxy.wire.paths import loggable_path
 
 LISTEN_AFTER_SECONDS: Final = 0.1
 """The age of a request from which on a task waits for its caller to leave, with servers other than ours."""
@@ -84,7 +85,7 @@ class HttpRequest:
         self.has_two_framings = b"transfer-encoding" in first and b"content-length" in first
         self.is_sent = False
         """Whether the whole response has been handed to the server."""
-        record = ExchangeRecord(choose_request_id(headers), self.method, path)
+        record = ExchangeRecord(choose_request_id(headers), self.method, loggable_path(self.raw_path))
         self.exchange = ExchangeScope(record, services, headers)
 
 

@@ -23,7 +23,7 @@ from proxy.upstream.transport import UpstreamResponse
 from proxy.upstream.websocket import REJECTION_BYTES_MAX
 from proxy.wire.error_envelope import error_body
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
-from proxy.wire.paths import Target, check_target, find_target
+from proxy.wire.paths import Target, check_target, find_target, loggable_path
 from proxy.wire.websocket import (
     INTERNAL,
     LOST,
@@ -104,7 +104,8 @@ class RealtimeConnection(ASGIWebsocketConnection):
 
         An error before the upstream's response rejects the handshake with its status and the error envelope.
         """
-        record = ExchangeRecord(choose_request_id(self.scope["headers"]), "GET", self.scope["path"])
+        path = loggable_path(self.scope["raw_path"])
+        record = ExchangeRecord(choose_request_id(self.scope["headers"]), "GET", path)
         caller = CallerSocket(receive, send)
         async with ExchangeScope(record, self._current_services, list(self.scope["headers"])) as exchange:
             try:

@@ -34,6 +34,7 @@ from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from proxy.wire.endpoints import OTHER
 from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
+from proxy.wire.paths import loggable_path
 from proxy.wire.redaction import Redactor
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -141,8 +142,8 @@ class UpstreamClient(AsyncOpenAI):
     def _use_token(self, request: UpstreamRequest) -> TokenUse | None:
         if self._credential is None:
             return None
-        # Unknown endpoints differ by their paths.
-        endpoint = request.path.decode("latin-1") if request.endpoint is OTHER else request.endpoint.name
+        # Unknown endpoints differ by their paths. A rejection is logged with its purpose.
+        endpoint = loggable_path(request.path) if request.endpoint is OTHER else request.endpoint.name
         purpose = Purpose.of(request.method, endpoint, request.model)
         return TokenUse(self._credential.source, request.caller, purpose)
 

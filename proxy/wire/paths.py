@@ -6,6 +6,7 @@ never append it). Cohere's `/v2/rerank` is served too. The bytes of the path do 
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -34,6 +35,17 @@ _LOOKALIKES: Final = str.maketrans({
 })  # fmt: skip
 """Characters that become dots, slashes and semicolons by Unicode normalisation (NFKC, Windows' best fit)."""
 _DECODINGS_MAX: Final = 3
+_LOGGED_AS_SENT: Final = re.compile(rb"(?:/(?![sS][kK]-)[A-Za-z0-9._~-]++)++")
+_NOT_A_PATH: Final = "(not a path)"
+_REST: Final = "..."
+_BEFORE_VALUES: Final = re.compile(r"//|[?;&#=%\\]")
+"""What precedes a query, parameters or a URL with userinfo; `%` is left only after too many escapes."""
+_USUAL_PATHS: Final = {
+    prefix + path: (prefix + path).decode()
+    for prefix in (b"/v1", b"", _MOUNT + b"/v1", _MOUNT)
+    for _, path in FIXED_PATHS
+}
+"""Paths of most requests: a dictionary answers ten times as fast as an expression."""
 _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
 
 
@@ -97,6 +109,38 @@ def _check_reading(path: bytes) -> None:
             raise InvalidRequest("the path contains an empty segment")
         if not name.strip(". "):
             raise InvalidRequest("the path contains a dot segment")
+
+
+def loggable_path(raw_path: bytes) -> str:
+    """Return a path without what may be a secret, for logs and traces: its readable beginning.
+
+    A query or a userinfo is not always where it belongs: some clients encode the question mark, write
+    parameters into the path, or send a URL as the target. Also for paths that `check_target` rejects.
+    """
+    usual = _USUAL_PATHS.get(raw_path)
+    if usual is not None:
+        return usual
+    if _LOGGED_AS_SENT.fullmatch(raw_path):
+        return raw_path.decode("ascii")
+    if not raw_path.startswith(b"/"):
+        return "*" if raw_path == b"*" else _NOT_A_PATH
+    decoded = raw_path
+    for _ in range(_DECODINGS_MAX):
+        decoded = unquote_to_bytes(decoded)
+    text = unicodedata.normalize("NFKC", decoded.decode("utf-8", "replace"))
+    end = _BEFORE_VALUES.search(text)
+    shown = text if end is None else text[: end.start()]
+    segments = shown.split("/")
+    for index, segment in enumerate(segments):
+        if _may_be_secret(segment):
+            return "/".join([*segments[:index], _REST])
+    return shown if end is None else shown + _REST
+
+
+def _may_be_secret(segment: str) -> bool:
+    """Whether it begins with a userinfo and its password (RFC 3986 3.2.1), or is an API key (`/KEY/v1`)."""
+    userinfo, at, _ = segment.partition("@")
+    return bool(at and ":" in userinfo) or segment.casefold().startswith("sk-")
 
 
 def find_target(method: str, raw_path: bytes) -> Target:

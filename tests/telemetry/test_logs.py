@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from quart import Response
+from quart import Quart, Response
 
 from proxy.app import create_app
 from proxy.lifecycle import exchange as exchange_scope
@@ -20,8 +20,8 @@ from proxy.secret import MASK, Secret
 from proxy.settings import Logs, load_settings
 from proxy.telemetry import configure_logs, exchange_record, get_logger, request_context
 from proxy.telemetry.logs import redact
-from tests.conftest import KEY, RECIPE, SETTINGS, RunningGateway
-from tests.loopback import serve_on_loopback
+from tests.conftest import KEY, RECIPE, SETTINGS, RunningGateway, RunProxy
+from tests.loopback import serve_on_loopback, until
 from tests.pace import PATIENCE
 from tests.raw_caller import raw_caller
 
@@ -358,13 +358,70 @@ async def test_the_log_has_no_token_key_or_prompt(
         assert await ask("/v1/chat/completions", body, key=CANARY) == 401
         assert await ask("/v1/chat/completions", body[:-5]) == 400
         assert await ask("/nope", body) == 404
+        assert await ask(f"/nope%3Fkey={CANARY}", body) == 404
     told = stream.getvalue()
     assert [line["outcome"] for line in lines(stream) if line["event"] == "exchange"] == [
-        "ok", "ok", "ok", "invalid_api_key", "invalid_request", "not_found",
+        "ok", "ok", "ok", "invalid_api_key", "invalid_request", "not_found", "not_found",
     ]  # fmt: skip
     assert gateway.gateway.stats.token_fetches == 2
     for secret in (KEY, PROMPT, CANARY, "demo-secret", *gateway_tokens(gateway)):
         assert secret not in told
+
+
+LIMITED = """
+[[access.keys]]
+name = "limited"
+key = "sk-limited-5d21-90ab"
+models = ["cheap*"]
+"""
+CHEAP = b'{"model": "cheap"}'
+FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ncheap\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="my %b model"\r\n\r\nx\r\n--b--\r\n'
+) % PROMPT.encode()
+AS_JSON, AS_FORM = "Content-Type: application/json", "Content-Type: multipart/form-data; boundary=b"
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "body"),
+    [
+        (f"/v1/models%3Fapi_key={CANARY}", (), b""),
+        (f"/v1/models/cheap%3Fapi_key={CANARY}", (), b""),
+        (f"/v1/chat/completions;api_key={CANARY}", (AS_JSON,), CHEAP),
+        (f"/v1/new%3Fapi_key={CANARY}", (AS_JSON,), CHEAP),
+        (f"/nothing/%2Fuser:{CANARY}@upstream.test", (), b""),
+        (f"http://user:{CANARY}@upstream.test/v1/models", (), b""),
+        (f"user:{CANARY}@upstream.test:443", (), b""),
+        (CHAT, (AS_JSON,), b'{"model": "cheap", "my %b model": 1}' % PROMPT.encode()),
+        (CHAT, (AS_JSON,), b'{"model": "cheap", "%b": 1' % PROMPT.encode()),
+        (CHAT, (AS_JSON,), b'{"%b": 1} %b' % (PROMPT.encode(), PROMPT.encode())),
+        (CHAT, (AS_JSON,), b'{"%b": \xff}' % PROMPT.encode()),
+        (CHAT, (AS_JSON,), b'["%b"]' % PROMPT.encode()),
+        (CHAT, (AS_JSON, f"X-{CANARY}-Model: 1"), CHEAP),
+        (f"{CHAT}?model-{CANARY}=1", (AS_JSON,), CHEAP),
+        (CHAT, (f"Content-Type: {CANARY}/{CANARY}",), CHEAP),
+        (CHAT, (AS_JSON, f"Content-Encoding: {CANARY}"), CHEAP),
+        ("/v1/audio/transcriptions", (AS_FORM,), FORM),
+    ],
+)
+@pytest.mark.parametrize("key", [KEY, "sk-limited-5d21-90ab", CANARY])
+async def test_no_text_of_a_caller_is_logged_however_the_request_is_rejected(
+    run_proxy: RunProxy, target: str, headers: tuple[str, ...], body: bytes, key: str
+) -> None:
+    async with (
+        serve_on_loopback(Quart("answers 404 to everything")) as upstream,
+        run_proxy(upstream, more=LIMITED) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        method = "CONNECT" if target.startswith("user:") else "POST" if body else "GET"
+        await caller.send(method, target, *headers, body=body, key=key)
+        answer = await caller.answer()
+        assert answer.status >= 400
+        await until(lambda: bool(proxy.exchanges) or any("rejected" in line["event"] for line in proxy.lines))
+        told = repr(proxy.lines)
+    assert CANARY not in told
+    assert PROMPT not in told
 
 
 def gateway_tokens(gateway: RunningGateway) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.endpoints import BARE_SEGMENTS, CHAT_COMPLETIONS, EMBEDDINGS, OTHER, RERANK, Endpoint
-from proxy.wire.paths import Target, check_target, find_target
+from proxy.wire.paths import Target, check_target, find_target, loggable_path
 from tests.endpoints import endpoint_of
 from tests.hostile_paths import (
     HOSTILE_PATHS,
@@ -279,13 +279,81 @@ def test_a_query_is_visible_ascii_without_a_fragment(query: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [b"%25", b"/a", b";a", b"%2e", b"%2f.a", b".", b"%c3%a9", b"%e2%80%a4x", b"a"]
+    "unit", [b"%25", b"/a", b";a", b"%2e", b"%2f.a", b".", b"%c3%a9", b"%e2%80%a4x", b"a", b":", b"@:"]
 )
 def test_the_time_to_check_a_path_grows_with_its_length(unit: bytes) -> None:
     """A path of 64 KiB takes no longer than a whole request may, so the checks are linear."""
     path = b"/v1/models/x" + unit * ((64 << 10) // len(unit))
     since = time.process_time()
     with contextlib.suppress(InvalidRequest):
+        loggable_path(path)
         check_target(path, b"")
         find_target("GET", path)
     assert time.process_time() - since < 0.5
+
+
+SECRET = "s3cr3t"
+MARKS = [
+    "?",
+    "%3F",
+    "%3f",
+    "%253F",
+    "%25253F",
+    "%2525253F",
+    "%EF%BC%9F",
+    ";",
+    "%3B",
+    "&",
+    "%26",
+    "%23",
+    "/?",
+    "//",
+]
+PATHS_WITH_SECRETS = [
+    *(f"{mount}/v1/models/m{mark}api_key={SECRET}" for mount in MOUNTS for mark in MARKS),
+    f"/v1/api_key={SECRET}/models",
+    f"/v1/api_key%3D{SECRET}/models",
+    f"/v1/user:{SECRET}@upstream.test/models",
+    f"/v1/user%3A{SECRET}%40upstream.test/models",
+    f"/http://user:{SECRET}@upstream.test/v1/models",
+    f"/http:/user:{SECRET}@upstream.test/v1/models",
+    f"/http:%2F%2F{SECRET}@upstream.test/v1/models",
+    f"http://user:{SECRET}@upstream.test/v1/models",
+    f"//user:{SECRET}@upstream.test/v1/models",
+    f"user:{SECRET}@upstream.test:443",
+    f"{SECRET}",
+    f"/sk-{SECRET}/v1/models",
+    f"/v1/SK-{SECRET}/models",
+    f"/v1/%73k-{SECRET}/models",
+    f"/v1/models\\{SECRET}",
+]
+
+
+@pytest.mark.parametrize("path", PATHS_WITH_SECRETS)
+def test_what_may_be_a_secret_in_a_path_is_not_logged(path: str) -> None:
+    assert SECRET not in loggable_path(path.encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/", "/"),
+        ("*", "*"),
+        ("/agent/api/llm_proxy/v1/chat/completions", "/agent/api/llm_proxy/v1/chat/completions"),
+        ("/v1/models/org%2Fmodel-7b", "/v1/models/org/model-7b"),
+        ("/v1/models/@cf/meta/llama-3", "/v1/models/@cf/meta/llama-3"),
+        ("/v1/models/gemini-2:generateContent", "/v1/models/gemini-2:generateContent"),
+        ("/v1/models/%E9%80%9A%E4%B9%89", "/v1/models/\u901a\u4e49"),
+        ("/v1/files/a;/x", "/v1/files/a..."),
+        ("/v1/models?api_key=1", "/v1/models..."),
+    ],
+)
+def test_the_rest_of_a_path_is_logged_decoded(path: str, logged: str) -> None:
+    assert loggable_path(path.encode()) == logged
+
+
+@given(st.text(alphabet="/v1.@:;?&=%23bfFsSkK-\u00e9\uff1f", max_size=60))
+def test_no_logged_path_has_a_query_or_parameters(path: str) -> None:
+    logged = loggable_path(path.encode())
+    assert not set("?;&=#") & set(logged)
+    assert "//" not in logged
