@@ -6,14 +6,15 @@ The exit status is 0 for success, 2 for wrong usage or settings, and 1 for any o
 import argparse
 import gc
 import io
-import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO, cast
 
-from proxy.cli.arguments import build_parser
+from proxy.cli.arguments import SCRIPT, build_parser
+from proxy.cli.output import Output, OutputFailed
 from proxy.errors import SettingsError
 
+EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
 
@@ -31,17 +32,24 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # The reader of our output has exited.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return EXIT_FAILED
 
 
 def script() -> int:
     """Run the command of this process's command line and return the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A locale such as zh_CN.GBK lacks some characters.
-    return main(sys.argv[1:])
+    output = Output(sys.stdout)
+    sys.stdout = cast(TextIO, output)
+    try:
+        try:
+            return main(sys.argv[1:])
+        finally:
+            output.flush()  # Otherwise Python does it after this function, with a traceback.
+    except OutputFailed as failure:
+        output.discard()
+        print(f"{SCRIPT}: cannot write to standard output: {failure}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,12 +1,12 @@
 """The banner that `serve` prints: where the service is, and how to try it. It contains no private key."""
 
-import os
 import sys
 from collections.abc import Iterable
 from typing import Final
 
 from proxy import __version__
 from proxy.cli.arguments import typed_command
+from proxy.cli.output import announce
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings
 
 NAMES_SHOWN: Final = 5
@@ -16,17 +16,11 @@ _MEANINGS: Final = {"any": "none is required: any will do", "YOUR_KEY": "one of 
 def print_banner(settings: Settings, address: str) -> None:
     """Print the banner: always for the demonstration gateway, otherwise only on a terminal."""
     if settings.gateway is not None:
-        _print(_of_demonstration(settings, address, _public_key(settings.access), settings.gateway.token_ttl))
+        announce(
+            _of_demonstration(settings, address, _public_key(settings.access), settings.gateway.token_ttl)
+        )
     elif sys.stdout.isatty():
-        _print(_of_service(settings, address))
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except OSError:
-        # A closed or full standard output must not stop the service, now or when Python flushes it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        announce(_of_service(settings, address))
 
 
 def _public_key(access: Access) -> str:

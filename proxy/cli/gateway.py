@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from proxy.cli.output import announce
 from proxy.cli.server import load_server_config, open_sockets
 from proxy.server.config import ServerConfig
 from proxy.server.event_loop import run
@@ -40,7 +41,7 @@ def _serve_gateway(options: argparse.Namespace, signals: Signals) -> int:
         reject_tokens=options.reject_tokens,
     )
     host, port = sockets[0].getsockname()[:2]
-    print(f"demonstration gateway on http://{host}:{port}; tokens live {gateway.token_ttl:g} s", flush=True)
+    announce(f"demonstration gateway on http://{host}:{port}; tokens live {gateway.token_ttl:g} s")
 
     async def main() -> None:
         await serve(create_gateway(gateway), server, sockets, signals.stop().requested.wait)
