@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
+    NoOpTracer,
     Span,
     SpanKind,
     StatusCode,
@@ -102,9 +103,16 @@ class ExchangeTracer:
         )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("llm-token-proxy", __version__)
+        self._is_disabled = isinstance(self._tracer, NoOpTracer)
 
-    def begin(self, method: str, path: str, headers: Headers) -> "_ExchangeSpan":
-        """Start the span of an exchange, below the one that the caller names in its headers."""
+    def begin(self, method: str, path: str, headers: Headers) -> "_ExchangeSpan | None":
+        """Start the span of an exchange, below the one that the caller names in its headers.
+
+        None if the environment disables the SDK (`OTEL_SDK_DISABLED`): the spans that it returns then have no
+        context, which would replace the caller's.
+        """
+        if self._is_disabled:
+            return None
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         parent = _PROPAGATOR.extract({name: carrier[name] for name in carrier if name.startswith("trace")})
         attributes = {"http.request.method": method, "url.path": path}

@@ -241,3 +241,46 @@ async def test_without_traces_the_context_of_the_caller_is_forwarded_unchanged(r
         await ask(proxy.url, CONTEXT)
         assert upstream.requests[0].header("traceparent") == [CONTEXT.removeprefix("traceparent: ")]
         assert "trace_id" not in proxy.exchanges[0]
+
+
+@pytest.mark.usefixtures("_installed")
+@pytest.mark.parametrize(
+    "context",
+    [
+        [],
+        [CONTEXT],
+        [CONTEXT, "tracestate: vendor=1, other=2"],
+        [CONTEXT.removesuffix("1") + "0"],
+        ["traceparent: not a context", "tracestate: vendor=1"],
+    ],
+)
+async def test_a_disabled_sdk_leaves_the_context_of_the_caller_unchanged(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch, context: list[str]
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
+        async with run_proxy(upstream.url, more=section(collector.url)) as proxy:
+            assert (await ask(proxy.url, *context)).status == 200
+            assert "trace_id" not in proxy.exchanges[0]
+        assert spans_of(collector) == []
+        for name in ("traceparent", "tracestate"):
+            sent = [line.partition(": ")[2] for line in context if line.startswith(name)]
+            assert upstream.requests[0].header(name) == sent
+
+
+@pytest.mark.usefixtures("_installed")
+async def test_a_disabled_sdk_leaves_the_context_of_a_websocket_unchanged(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    sent = CONTEXT.removeprefix("traceparent: ")
+    async with (
+        socket_upstream() as upstream,
+        run_proxy(upstream.url, more=section("http://127.0.0.1:1")) as proxy,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(
+            f"{proxy.url}/v1/realtime?model=m",
+            headers={"Authorization": f"Bearer {KEY}", "traceparent": sent},
+        ),
+    ):
+        assert upstream.handshakes[0].headers["traceparent"] == sent
