@@ -12,10 +12,12 @@ from proxy.access import is_public
 from proxy.app import check_request, create_app, finish_headers
 from proxy.errors import ErrorEnvelope, ProxyError
 from proxy.settings import load_settings
+from proxy.wire.paths import BASE_URLS
 from tests.conftest import SETTINGS, STATIC
 
 PUBLIC = {
     "/",
+    *BASE_URLS,
     "/livez",
     "/readyz",
     "/healthz",
@@ -55,12 +57,14 @@ def test_the_map_of_routes_names_the_module_of_each_path(tmp_path: Path) -> None
     bare_paths = 0
     for rule in app.url_map.iter_rules():
         module = app.view_functions[rule.endpoint].__module__.rpartition(".")[2]
-        path_of_rule = rule.rule.removeprefix("/agent/api/llm_proxy")
+        path_of_rule = rule.rule.removeprefix("/agent/api/llm_proxy") or "/"
         if path_of_rule.startswith("/<any("):  # OpenAI's paths without /v1
             assert module == "llm_proxy"
             bare_paths += 1
             continue
-        matches = [row for row in rows if fnmatchcase(path_of_rule, row[0])]
+        matches = [row for row in rows if row[0] == path_of_rule] or [
+            row for row in rows if fnmatchcase(path_of_rule, row[0])
+        ]
         assert max(matches, key=lambda row: len(row[0]))[1] == module, rule.rule
     assert bare_paths == 4
     assert all((Path(blueprints.__file__).parent / f"{module}.py").exists() for _, module in rows)

@@ -1,8 +1,11 @@
 """Routes, one module per resource. A view reads the request, makes one call and returns the response.
 
-The module of each path, without the mount /agent/api/llm_proxy; the longest path that matches decides:
+The module of each path, without the mount /agent/api/llm_proxy; the same path decides, or else the
+longest that matches:
 
+/v1                    index.py       says that it is the base URL of clients
 /v1/*                  llm_proxy.py   its views call exchange.py, which relays the request
+/v1/                   index.py
 /v1/models             models.py      unless the list is relayed; exchange.py calls it
 /v1/realtime           realtime.py    the WebSocket
 /v2/rerank             llm_proxy.py   Cohere's rerank

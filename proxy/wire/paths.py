@@ -19,7 +19,13 @@ ORIGINAL_MOUNT: Final = "/agent/api/llm_proxy"
 
 _MOUNT: Final = ORIGINAL_MOUNT.encode()
 _COHERE_RERANK: Final = f"/{COHERE_RERANK}".encode()
-_ENDING_IN_A_SLASH: Final = frozenset({b"/", b"/chat/"})
+BASE_URLS: Final = tuple(
+    f"{mount}{version}{slash}"
+    for mount, version in (("", "/v1"), (ORIGINAL_MOUNT, ""), (ORIGINAL_MOUNT, "/v1"))
+    for slash in ("", "/")
+)
+"""The addresses that clients use as base URLs. Requests to them are not relayed."""
+_ENDING_IN_A_SLASH: Final = frozenset({b"/", b"/chat/", *(path.encode() for path in BASE_URLS)})
 """Paths with a trailing slash that are allowed, because they are not relayed."""
 _PLAIN: Final = re.compile(rb"(?:/(?![.])[A-Za-z0-9._~:@!$&'()*+,=-]++)++")
 """Paths that all servers read alike."""
@@ -165,6 +171,8 @@ def find_target(method: str, raw_path: bytes) -> Target:
     known = FIXED_PATHS.get((method, path))
     if known is not None:
         return Target(known, path)
+    if path == b"/":
+        raise NotFound
     raw = path[1:].split(b"/")
     read = raw if b"%" not in path else [_last_reading(segment) for segment in raw]
     segments = [segment.partition(b";")[0].decode("utf-8", "replace").casefold() for segment in read]

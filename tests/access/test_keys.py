@@ -18,6 +18,7 @@ from proxy.app import create_app
 from proxy.errors import Unauthenticated
 from proxy.secret import Secret
 from proxy.settings import DEFAULT_CALLER_KEYS, Access, CallerKey, load_settings
+from proxy.wire.paths import BASE_URLS
 from tests.conftest import KEY, SETTINGS, STATIC
 from tests.loopback import serve_on_loopback
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
@@ -289,8 +290,10 @@ async def test_every_route_is_behind_the_key_check_or_marked_public(tmp_path: Pa
                     answer, body = await ask(caller, method, target)
                     asked[marked] += 1
                     if marked:
-                        # / is a page for browsers only; the others need their sections in the settings.
-                        is_optional = target == "/" or target.startswith(("/internal/", "/status"))
+                        # These are pages for browsers only; the others need their sections in the settings.
+                        is_optional = target in {"/", *BASE_URLS} or target.startswith(
+                            ("/internal/", "/status")
+                        )
                         allowed = {200, 204, 404} if is_optional else {200, 204}
                         assert answer.status in allowed, (method, target)
                         continue

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from proxy.wire.paths import BASE_URLS
 from tests.conftest import RunProxy
 from tests.raw_caller import raw_caller
 
@@ -79,3 +80,38 @@ async def test_a_head_request_gets_no_body(run_proxy: RunProxy) -> None:
         assert (await caller.answer()).status == 200
         await caller.send("GET", "/livez", key=None)
         assert (await caller.answer()).status == 200
+
+
+@pytest.mark.parametrize("path", BASE_URLS)
+@pytest.mark.parametrize("query", ["", "?key=x"])
+async def test_a_base_url_tells_a_browser_what_it_is_for(run_proxy: RunProxy, path: str, query: str) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        for language, word in (("en", "Enter it in the client"), ("zh-CN", "请把它填入客户端")):
+            await caller.send("GET", path + query, BROWSER, f"Accept-Language: {language}", key=None)
+            answer = await caller.answer()
+            text = (await caller.body(answer)).decode()
+            assert answer.status == 404
+            assert word in text
+            assert "OPENAI_BASE_URL" in text
+            assert answer.header("content-security-policy")[0].startswith("default-src 'none'")
+            assert 'href="/docs"' in text
+        await caller.send("GET", "/docs", BROWSER, key=None)
+        assert (await caller.answer()).status == 200
+    assert [line["outcome"] for line in proxy.exchanges[:2]] == ["not_found"] * 2
+    assert "base URL" in proxy.exchanges[0]["reason"]
+
+
+@pytest.mark.parametrize("path", BASE_URLS)
+@pytest.mark.parametrize(
+    ("method", "accept"), [("GET", ()), ("GET", ("Accept: */*",)), ("POST", (BROWSER,)), ("PUT", ())]
+)
+async def test_a_base_url_tells_a_client_what_it_is_for(
+    run_proxy: RunProxy, path: str, method: str, accept: tuple[str, ...]
+) -> None:
+    async with run_proxy(NOWHERE) as proxy, raw_caller(proxy.url) as caller:
+        await caller.send(method, path, *accept)
+        answer = await caller.answer()
+        error = json.loads(await caller.body(answer))["error"]
+    assert (answer.status, error["type"], error["code"]) == (404, "invalid_request_error", "not_found")
+    assert "base_url" in error["message"]
+    assert "/docs" in error["message"]

@@ -53,7 +53,6 @@ ODD_TARGETS = {
 
 OUTSIDE = (
     "/",
-    "/v1",
     "/nope",
     "/chat",
     "/chat/stream",
@@ -66,8 +65,6 @@ OUTSIDE = (
     "/v",
     "/agent",
     "/agent/api",
-    "/agent/api/llm_proxy",
-    "/agent/api/llm_proxy/v1",
     "/agent/api/llm_proxy/nope",
     "/agent/api/llm_proxy/chat",
     "/agent/api/llm_proxy/livez",
