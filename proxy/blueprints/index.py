@@ -57,7 +57,7 @@ class _Words(NamedTuple):
     title: str
     about: str
     about_base_url: str
-    """What is said instead at an address that clients use as their base URL."""
+    """Replaces `about` at the base URLs of clients."""
     links: dict[str, tuple[str, str]]
     """For each path, the text of the link and a description."""
 

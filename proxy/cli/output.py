@@ -42,7 +42,7 @@ class Output:
             raise _failure(error) from error
 
     def flush(self) -> None:
-        """Write what is buffered.
+        """Write the buffered text.
 
         Raises:
             OutputFailed
@@ -68,7 +68,7 @@ class Output:
         return self._stream.fileno()
 
     def discard(self) -> None:
-        """Discard what is buffered and all that follows, so that Python does not fail to flush it at exit."""
+        """Discard the buffered text and any further text, so that Python does not fail to flush it at exit."""
         if self._stream is not None:
             _send_nowhere(self._stream.fileno())
             self._stream.flush()
