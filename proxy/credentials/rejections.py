@@ -120,8 +120,9 @@ class RejectionHistory:
         self._unproved: OrderedDict[Purpose, _Denial] = OrderedDict()
         self._worked: OrderedDict[Purpose, None] = OrderedDict()
         self._rations: OrderedDict[_RationKey, _Ration] = OrderedDict()
-        self._declined: OrderedDict[tuple[bytes, str, Purpose], float] = OrderedDict()
-        """When the last rejected request with a token was sent, by caller and purpose."""
+        self._declined: OrderedDict[tuple[bytes, str, Purpose | None], float] = OrderedDict()
+        """When the last rejected request with a token was sent, by caller and purpose. Purposes that never
+        worked count as one, so that requests for invented names are not sent twice each."""
         self._accepted_at = -math.inf
         self._forced_at = -math.inf
         self._pending: _RationKey | None = None
@@ -206,13 +207,16 @@ class RejectionHistory:
 
     def declined(self, token: Token, caller: str, purpose: Purpose, sent_at: float) -> None:
         """Record that an upstream rejected a token."""
-        key = (token.digest, caller, purpose)
+        key = token.digest, caller, self._known_purpose(purpose)
         self._declined.pop(key, None)
         _put(self._declined, key, sent_at, DECLINED_MAX)
 
     def last_declined(self, token: Token, caller: str, purpose: Purpose) -> float:
         """Return when the last rejected request with a token was sent; minus infinity without one."""
-        return self._declined.get((token.digest, caller, purpose), -math.inf)
+        return self._declined.get((token.digest, caller, self._known_purpose(purpose)), -math.inf)
+
+    def _known_purpose(self, purpose: Purpose) -> Purpose | None:
+        return purpose if self.has_worked(purpose) else None
 
     def has_worked(self, purpose: Purpose) -> bool:
         """Whether the upstream is known to have accepted a token for a purpose."""

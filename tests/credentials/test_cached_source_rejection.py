@@ -276,6 +276,16 @@ async def test_a_token_that_worked_before_is_tried_once_for_each_caller() -> Non
         assert upstream.sent.count(f"token-1 for {CHAT.model}") == tried
 
 
+@virtually
+async def test_invented_names_are_not_sent_twice_each_while_a_token_is_new() -> None:
+    upstream = Upstream(build_machine(FakeIssuer(lifetime=3600.0)), of_forbidden_model)
+    await upstream.request()
+    for number in range(100):
+        await upstream.request("careless", Purpose("POST", "chat/completions", f"m{number}"))
+        await asyncio.sleep(0.5)
+    assert len(upstream.sent) < 120
+
+
 @pytest.mark.parametrize("callers", [1, 10])
 @virtually
 async def test_a_new_token_that_is_dead_is_replaced_unnoticed(callers: int) -> None:
@@ -469,8 +479,6 @@ async def test_a_caller_whose_fetches_are_rationed_gets_a_retry_after() -> None:
     assert await upstream.request("careless", FORBIDDEN) == "denied"
     await pass_time(1.1)
     use = await reject(machine, "careless", Purpose("POST", "embeddings", "also forbidden"))
-    await use.token()  # the one that worked before
-    use.rejected("401")
     error = await failure_of(use.token())
     assert error.status == 503
     assert error.headers["Retry-After"] == "4"
