@@ -68,7 +68,7 @@ class Output:
         return self._stream.fileno()
 
     def discard(self) -> None:
-        """Discard the buffered text and any further text, so that Python does not fail to flush it at exit."""
+        """Discard the buffered text and any further text, because Python would fail to flush it at exit."""
         if self._stream is not None:
             _send_nowhere(self._stream.fileno())
             self._stream.flush()
