@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates
-from proxy.settings import Settings
+from proxy.settings import Settings, referenced_files
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 
@@ -20,30 +21,34 @@ QUIET_SECONDS: Final = 0.5
 UNSTABLE_SECONDS: Final = 10.0
 """A settings file that still changes after this long is not loaded."""
 _POLL_SECONDS: Final = 0.1
+_BEING_WRITTEN: Final = "is still being written; write a new file next to it and rename it into place"
 
 
-async def wait_until_stable(path: Path) -> None:
-    """Wait until a file is no longer being written.
+async def wait_until_stable(*paths: Path) -> None:
+    """Wait until none of these files is being written any more.
 
-    Half of a TOML file is often valid TOML, but lacks limits. A file that is replaced by a rename is always
-    complete. For any other file, wait until its size, time and inode have not changed for a moment.
+    Half of a TOML file is often valid TOML, but lacks limits, and half of a secret is another secret. A file
+    that is replaced by a rename is always complete. For any other file, wait until its size, time and inode
+    have not changed for a moment.
 
     Raises:
-        SettingsError: The file keeps changing.
+        SettingsError: The files that keep changing.
     """
     clock = asyncio.get_running_loop().time
-    end, seen, since = clock() + UNSTABLE_SECONDS, None, 0.0
-    while clock() < end:
-        state = _state(path)
-        if state != seen:
-            seen, since = state, clock()
-        # The age decides at once if the file is old. On a network file system its clock may be wrong.
-        if _age(state) >= QUIET_SECONDS or clock() >= since + QUIET_SECONDS:
-            return
+    end = clock() + UNSTABLE_SECONDS
+    seen = {path: (_state(path), clock()) for path in paths}
+    while waiting := [path for path, (state, since) in seen.items() if not _is_quiet(state, clock() - since)]:
+        if clock() >= end:
+            raise SettingsError(*(f"{path}: {_BEING_WRITTEN}" for path in waiting))
         await asyncio.sleep(_POLL_SECONDS)
-    raise SettingsError(
-        f"{path}: is still being written; write a new file next to it and rename it into place"
-    )
+        for path, (state, _) in seen.items():
+            if (current := _state(path)) != state:
+                seen[path] = current, clock()
+
+
+def _is_quiet(state: tuple[int, int, int], unchanged_for: float) -> bool:
+    # The age decides at once if the file is old. On a network file system its clock may be wrong.
+    return _age(state) >= QUIET_SECONDS or unchanged_for >= QUIET_SECONDS
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -74,7 +79,7 @@ async def reloading(
         serve_by: Puts settings into effect.
         load: Reads and checks the settings. It runs in a thread.
         resolve: Points the settings to the demonstration gateway.
-        file: The file that `load` reads, once it has stopped changing.
+        file: The file that `load` reads, once it and the files of its `${file:}` have stopped changing.
         certificates: Reloaded as well, independently of the settings.
     """
     async with task_group() as group:
@@ -105,6 +110,8 @@ async def _reload_forever(
         try:
             if file is not None:
                 await wait_until_stable(file)
+                secrets = await asyncio.to_thread(referenced_files, file, os.environ)
+                await wait_until_stable(file, *secrets)
             await serve_by(resolve(await asyncio.to_thread(load)))
         except SettingsError as error:
             log.error("reload_rejected", problems=error.problems, meaning="the old settings stay in effect")

@@ -19,7 +19,7 @@ from proxy.settings.credentials.oauth2 import OAuth2Credential
 from proxy.settings.credentials.section import CredentialSection, Inject, Invalidation
 from proxy.settings.describe import describe
 from proxy.settings.fields import EMBEDDED
-from proxy.settings.load import load_settings
+from proxy.settings.load import load_settings, referenced_files
 from proxy.settings.recipe_values import Json
 from proxy.settings.sections import (
     Breaker,
@@ -83,5 +83,6 @@ __all__ = [
     "Upstream",
     "describe",
     "load_settings",
+    "referenced_files",
     "resolve_embedded",
 ]

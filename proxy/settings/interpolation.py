@@ -62,6 +62,18 @@ def late_texts(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Lat
             yield from late_texts(item, (*path, index))
 
 
+def file_names(value: object) -> Iterator[str]:
+    """Find the files that `${file:}` names in a tree."""
+    if isinstance(value, str):
+        yield from (reference["file"] for reference in _REFERENCE.finditer(value) if reference["file"])
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from file_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from file_names(item)
+
+
 LATE_KEYS = frozenset({"json", "form", "query", "headers", "basic", "params", "subject_token", "actor_token"})
 """The keys of a credential that may contain late references, because its request sends them."""
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from proxy.errors import SettingsError
 from proxy.settings.environment import apply_overrides
-from proxy.settings.interpolation import Interpolation
+from proxy.settings.interpolation import Interpolation, file_names
 from proxy.settings.locations import Place, key_lines, report
 from proxy.settings.references import reference_problems, with_routes
 from proxy.settings.section import REJECTED, KeyPath, Problem, Section, suggestion
@@ -59,6 +59,19 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     if problems or settings is None:
         raise SettingsError(*report(problems, places))
     return settings
+
+
+def referenced_files(path: Path, environ: Mapping[str, str]) -> list[Path]:
+    """Return the files that `${file:}` names in a settings file and in its overrides.
+
+    Without a settings file that can be read, there are none: `load_settings` reports the problem.
+    """
+    try:
+        tree, _ = _parse(path, _read(path))
+    except SettingsError:
+        return []
+    apply_overrides(tree, {}, environ)
+    return sorted({path.parent / name for name in file_names(tree)})
 
 
 def _read(path: Path) -> str:

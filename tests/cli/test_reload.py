@@ -1,15 +1,19 @@
 """A settings file is loaded only when it has stopped changing."""
 
 import asyncio
+import functools
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from proxy.cli.reload import QUIET_SECONDS, wait_until_stable
+from proxy.cli.reload import QUIET_SECONDS, reloading, wait_until_stable
 from proxy.errors import SettingsError
+from proxy.settings import Settings, load_settings
+from tests.conftest import SETTINGS
 from tests.credentials.fakes import virtually
+from tests.pace import PATIENCE
 
 PIECES = [b"[access]\n", b"keys = [\n", b'{ name = "a", key = "sk-a",\n', b'models = ["cheap"] },\n]\n']
 
@@ -58,6 +62,83 @@ async def test_a_file_that_keeps_changing_is_rejected_with_a_remedy(tmp_path: Pa
         with pytest.raises(SettingsError, match="rename it into place"):
             await wait_until_stable(path)
         writer.cancel()
+
+
+@virtually
+async def test_all_files_are_awaited_together(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+
+    async def write(path: Path, pause: float) -> None:
+        for _ in range(6):
+            with path.open("ab") as file:
+                file.write(b"half")
+            await asyncio.sleep(pause)
+
+    for path in paths:
+        path.write_bytes(b"")
+    async with asyncio.TaskGroup() as group:
+        writers = [group.create_task(write(path, QUIET_SECONDS / (2 + n))) for n, path in enumerate(paths)]
+        await wait_until_stable(*paths)
+        assert all(writer.done() for writer in writers)
+
+
+@virtually
+async def test_each_file_that_keeps_changing_is_named(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("old", "changing", "absent")]
+    paths[0].write_bytes(b"")
+
+    async def write_on() -> None:
+        while True:
+            with paths[1].open("ab") as file:
+                file.write(b"more")
+            await asyncio.sleep(QUIET_SECONDS / 10)
+
+    async with asyncio.TaskGroup() as group:
+        writer = group.create_task(write_on())
+        with pytest.raises(SettingsError) as failure:
+            await wait_until_stable(*paths)
+        writer.cancel()
+    (problem,) = failure.value.problems
+    assert problem.startswith(f"{paths[1]}: is still being written")
+
+
+async def test_a_reload_waits_for_the_settings_and_then_for_every_file_that_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, key, token, override = (tmp_path / name for name in ("p.toml", "key", "token", "override"))
+    credential = 'source = "static"\nvalue = "Bearer ${file:token}"'
+    whole = SETTINGS.format(
+        key="${file:key}", upstream="http://127.0.0.1:9", credential=credential, options="", more=""
+    )
+    monkeypatch.setenv("PROXY__UPSTREAMS__CHAT__HEADERS__X_A", f"${{file:{override}}}")
+    path.write_text("")
+    waited: list[set[Path]] = []
+
+    async def complete(*paths: Path) -> None:
+        """Stand for the wait: whoever writes the files completes them meanwhile."""
+        waited.append({*paths})
+        if paths == (path,):
+            path.write_text(whole)
+            for file in (key, token, override):
+                file.write_text("half")
+        else:
+            for file in (key, token, override):
+                file.write_text("sk-the-whole-secret")
+
+    monkeypatch.setattr("proxy.cli.reload.wait_until_stable", complete)
+    served = asyncio.get_running_loop().create_future()
+
+    async def serve_by(settings: Settings) -> None:
+        served.set_result(settings)
+
+    hangup = asyncio.Event()
+    hangup.set()
+    load = functools.partial(load_settings, path, os.environ)
+    async with asyncio.timeout(PATIENCE), reloading(hangup, serve_by, load, lambda settings: settings, path):
+        settings = await served
+    assert waited == [{path}, {path, key, token, override}]
+    (caller,) = settings.access.keys
+    assert caller.key.reveal() == "sk-the-whole-secret"
 
 
 async def test_a_missing_file_is_left_to_the_loader(tmp_path: Path) -> None:
