@@ -26,6 +26,7 @@ from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.model_list import ModelList
+from proxy.upstream.repair_threads import RepairThreads
 from proxy.upstream.routing import Routing
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class WorkerState:
     token_folder: TokenFolder | None = None
     """The folder where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
+    repair_threads: RepairThreads = field(default_factory=RepairThreads)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
     traces: "ExchangeTracer | None" = None
@@ -199,7 +201,7 @@ async def open_services(
             access=AccessControl(settings.access, () if settings.cors is None else settings.cors.origins),
             credentials=credentials,
             routing=routing,
-            attempts=Attempts(settings.limits, state.drain, token_texts),
+            attempts=Attempts(settings.limits, state.drain, token_texts, state.repair_threads),
             models=ModelList(settings, clients),
             metrics=Metrics(
                 credentials.readings,

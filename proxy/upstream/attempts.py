@@ -23,6 +23,7 @@ from proxy.telemetry.spans import AttemptSpan
 from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
+from proxy.upstream.repair_threads import RepairThreads
 from proxy.upstream.repaired import ResponseRepairs
 from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.routing import Route
@@ -43,12 +44,16 @@ class Attempts:
         limits: The `[limits]` section.
         drain: Counts the running exchanges, and ends them when the service stops.
         token_texts: Decodes token ids, for the repair that needs it.
+        repair_threads: Where long responses are repaired.
     """
 
-    def __init__(self, limits: Limits, drain: Drain, token_texts: TokenTexts) -> None:
+    def __init__(
+        self, limits: Limits, drain: Drain, token_texts: TokenTexts, repair_threads: RepairThreads
+    ) -> None:
         self._limits = limits
         self._drain = drain
         self._token_texts = token_texts
+        self._repair_threads = repair_threads
 
     async def open(
         self,
@@ -121,7 +126,8 @@ class Attempts:
             span = closing.enter_context(record.span.attempt(*names, record.fields))
         repairs = NO_RESPONSE_REPAIRS
         if route.repairs:
-            repairs = ResponseRepairs(route.repairs, read_call(route.endpoint.shape, request.body))
+            call = read_call(route.endpoint.shape, request.body)
+            repairs = ResponseRepairs(route.repairs, call, self._repair_threads, request.caller.name)
         attempt = Attempt(
             self._write_request(request, route, clock, record, span),
             route,

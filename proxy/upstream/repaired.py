@@ -1,11 +1,13 @@
 """Apply repairs to one response: how much of it they need, and what the caller gets."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
 
 from proxy.errors import InvalidResponse
+from proxy.upstream.repair_threads import RepairThreads
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import EVENT_STREAM, EventFramer, begins_like_events, holds_event
 from proxy.wire.headers import Headers, content_coding, find_header, media_type
@@ -47,11 +49,22 @@ class RepairedStart(NamedTuple):
 
 
 class ResponseRepairs:
-    """The repairs of the response of one exchange; falsy if there are none."""
+    """The repairs of the response of one exchange; falsy if there are none.
 
-    def __init__(self, repairs: Repairs, call: Call) -> None:
+    Args:
+        repairs: The repairs of the route.
+        call: What the caller asked for.
+        threads: Where a long response is repaired.
+        caller: The name of the caller, who shares the threads with the others.
+    """
+
+    def __init__(
+        self, repairs: Repairs, call: Call, threads: RepairThreads | None = None, caller: str = ""
+    ) -> None:
         self._repairs = repairs
         self._call = call
+        self._threads = threads or RepairThreads()
+        self._caller = caller
 
     def __bool__(self) -> bool:
         return self._repairs.change_responses
@@ -62,7 +75,8 @@ class ResponseRepairs:
         is_success = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
         if not self or content_coding(headers) or not is_success or method in {"HEAD", "OPTIONS"}:
             return None
-        return ResponsePrefix(self._repairs, self._call, find_header(headers, b"content-type"))
+        content_type = find_header(headers, b"content-type")
+        return ResponsePrefix(self._repairs, self._call, content_type, self._threads, self._caller)
 
     def stream(self) -> StreamRepairer:
         """Return what repairs the events of a stream, one after the other."""
@@ -72,10 +86,19 @@ class ResponseRepairs:
 class ResponsePrefix:
     """The first bytes of a response, until they show what it is."""
 
-    def __init__(self, repairs: Repairs, call: Call, content_type: bytes | None) -> None:
+    def __init__(
+        self,
+        repairs: Repairs,
+        call: Call,
+        content_type: bytes | None,
+        threads: RepairThreads | None = None,
+        caller: str = "",
+    ) -> None:
         self._repairs = repairs
         self._call = call
         self._content_type = content_type
+        self._threads = threads or RepairThreads()
+        self._caller = caller
         self._labelled_events = media_type(content_type) == EVENT_STREAM
         self._held = bytearray()
         self._searched = 0
@@ -168,7 +191,7 @@ class ResponsePrefix:
     async def _start_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         if self._is_too_long or not self._holds_whole:
             return RepairedStart(body, is_events=False)
-        events = await _run(lines_to_stream, body) if self._streams_whole else None
+        events = await self._run(lines_to_stream, body) if self._streams_whole else None
         if events is not None:
             stream = StreamRepairer(self._repairs, self._call)
             error = stream.first_error(events)
@@ -177,7 +200,7 @@ class ResponsePrefix:
         return await self._repair_whole(body)
 
     async def _repair_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
-        return await _run(self._write_whole, body)
+        return await self._run(self._write_whole, body)
 
     def _write_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         repaired = repair_response(self._repairs, self._call, body)
@@ -192,6 +215,12 @@ class ResponsePrefix:
         return RepairedStart(
             repaired, is_events=self._labelled_events and is_same, is_whole=not is_same, content_type=label
         )
+
+    async def _run(self, change: Callable[[bytes], _Changed], body: bytes) -> _Changed:
+        """Call a pure function, in a thread if the body is long, so that the event loop can run meanwhile."""
+        if len(body) <= INLINE_BYTES_MAX:
+            return change(body)
+        return await self._threads.run(self._caller, functools.partial(change, body))
 
     def _label(self, *, is_events: bool) -> bytes | None:
         if LABEL_ANSWER not in self._repairs:
@@ -209,11 +238,6 @@ async def repair_events(stream: StreamRepairer, whole_events: bytes) -> bytes:
             await asyncio.sleep(0)
         parts.append(part)
     return b"".join(parts)
-
-
-async def _run(change: Callable[[bytes], _Changed], body: bytes) -> _Changed:
-    """Call a pure function, in a thread if the body is long, so that the event loop can run meanwhile."""
-    return change(body) if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(change, body)
 
 
 async def _repair_all(stream: StreamRepairer, events: bytes) -> bytes:

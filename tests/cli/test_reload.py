@@ -115,7 +115,7 @@ async def test_a_reload_waits_for_the_settings_and_then_for_every_file_that_they
     waited: list[set[Path]] = []
 
     async def complete(*paths: Path) -> None:
-        """Stand for the wait: whoever writes the files completes them meanwhile."""
+        """Complete the files that another program is writing, instead of waiting for it."""
         waited.append({*paths})
         if paths == (path,):
             path.write_text(whole)
