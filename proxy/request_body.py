@@ -28,20 +28,15 @@ class HeldBytes:
         self.total = 0
         self.by_caller = Counter[str]()
 
-    def holding(
-        self, caller: str, limits: Limits
-    ) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """Return a context manager that yields a function, which counts bytes of one request until the end.
 
-        The function raises:
-            ServerOverloaded: The total would exceed its limit.
-            RateLimited: The total of the caller would exceed its limit.
-        """
-        return _Holding(self, caller, limits)
+class Holding:
+    """The bytes that one request holds; `release` must follow.
 
-
-class _Holding(contextlib.AbstractContextManager[Callable[[int], None]]):
-    """The bytes of one request; a generator would cost several times as much."""
+    Args:
+        all_held: The bytes of all requests.
+        caller: The name of the caller.
+        limits: The `[limits]` section.
+    """
 
     def __init__(self, all_held: HeldBytes, caller: str, limits: Limits) -> None:
         self._all = all_held
@@ -49,17 +44,13 @@ class _Holding(contextlib.AbstractContextManager[Callable[[int], None]]):
         self._limits = limits
         self._held = 0
 
-    def __enter__(self) -> Callable[[int], None]:
-        return self._hold
+    def add(self, size: int) -> None:
+        """Count bytes.
 
-    def __exit__(self, *_: object) -> None:
-        by_caller, caller = self._all.by_caller, self._caller
-        self._all.total -= self._held
-        by_caller[caller] -= self._held
-        if not by_caller[caller]:
-            del by_caller[caller]
-
-    def _hold(self, size: int) -> None:
+        Raises:
+            ServerOverloaded: The total would exceed its limit.
+            RateLimited: The total of the caller would exceed its limit.
+        """
         by_caller, caller, limits = self._all.by_caller, self._caller, self._limits
         if self._all.total + size > limits.total_held_bytes:
             raise ServerOverloaded(reason="the bodies of all callers exceed limits.total_held_bytes")
@@ -71,6 +62,15 @@ class _Holding(contextlib.AbstractContextManager[Callable[[int], None]]):
         self._held += size
         self._all.total += size
         by_caller[caller] += size
+
+    def release(self) -> None:
+        """Count none of them any more."""
+        by_caller, caller = self._all.by_caller, self._caller
+        self._all.total -= self._held
+        by_caller[caller] -= self._held
+        self._held = 0
+        if not by_caller[caller]:
+            del by_caller[caller]
 
 
 class BoundedBody:
@@ -100,10 +100,14 @@ class BoundedBody:
         self._expected = expected_content_length
         self._unread = bytearray()
         self._whole: bytes | None = None
-        self._arrived = asyncio.Event()
-        self._complete = asyncio.Event()
-        self._drained = asyncio.Event()
+        self._complete = False
+        """Whether all of it has arrived."""
         self._discarding = False
+        # Futures instead of events: most bodies have arrived before anybody waits.
+        self._reader: asyncio.Future[None] | None = None
+        """Pending while the reader waits for the next chunk or the end."""
+        self._writer: asyncio.Future[None] | None = None
+        """Pending while `put` waits for room."""
         if expected_content_length is not None and expected_content_length > self.limit:
             self.failure = BodyTooLarge(self.limit)
 
@@ -120,8 +124,8 @@ class BoundedBody:
         """Add a chunk; return when there is room for the next one."""
         self._add(data, last=last)
         while self.unread > BUFFER_BYTES and not (last or self._discarding):
-            self._drained.clear()
-            await self._drained.wait()
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
 
     def _add(self, data: bytes, *, last: bool) -> None:
         self.received += len(data)
@@ -130,15 +134,14 @@ class BoundedBody:
         if self.failure is None and not self._discarding:
             self._unread += data
         if last or self.received == self._expected:  # Some servers report the end in a message of its own.
-            self._complete.set()
-        if last or data:
-            self._arrived.set()
+            self._complete = True
+        _wake(self._reader)
 
     def set_result(self, data: bytes) -> None:
         """Set the whole body at once, as Quart's test request contexts do."""
         self._unread += data
-        self._complete.set()
-        self._arrived.set()
+        self._complete = True
+        _wake(self._reader)
 
     def __aiter__(self) -> "BoundedBody":
         return self
@@ -154,9 +157,7 @@ class BoundedBody:
             raise StopAsyncIteration
         data = bytes(self._unread)
         self._unread.clear()
-        if not self._complete.is_set():
-            self._arrived.clear()
-        self._drained.set()
+        _wake(self._writer)
         return data
 
     async def peek(self) -> bytes:
@@ -169,28 +170,33 @@ class BoundedBody:
         return bytes(self._unread[:64])
 
     async def _wait(self) -> None:
-        if not (self._unread or self.failure or self._complete.is_set()):
+        if not self._has_arrived():
             self.wanted.set()
             if self._has_body():
-                await self._wait_for(self._arrived)
+                await self._wait_until(self._has_arrived)
             else:
                 try:
                     async with asyncio.timeout(self.timeout):
-                        await self._wait_for(self._arrived)
+                        await self._wait_until(self._has_arrived)
                 except TimeoutError:
                     self.failure = BodyTimeout()
         if self.failure is not None:
             raise self.failure
 
-    async def _wait_for(self, event: asyncio.Event) -> None:
-        """Wait until a chunk or the end has arrived; receive them if nobody puts them in."""
-        while self._receive is not None and not event.is_set():
-            message = await self._receive()
-            if message["type"] != "http.request":
-                break  # The caller has left, which cancels the request.
-            body = cast(bytes, message.get("body", b""))
-            self._add(body, last=not message.get("more_body", False))
-        await event.wait()
+    def _has_arrived(self) -> bool:
+        """Whether the reader need not wait."""
+        return bool(self._unread) or self._complete or self.failure is not None
+
+    async def _wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait until enough of the body has arrived; receive it if nobody puts it in."""
+        while not reached():
+            message = None if self._receive is None else await self._receive()
+            if message is not None and message["type"] == "http.request":
+                body = cast(bytes, message.get("body", b""))
+                self._add(body, last=not message.get("more_body", False))
+            else:  # Somebody puts it in; or the caller has left, which cancels the request.
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
 
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Read to the end of the body, or until more than `limit` bytes are read.
@@ -229,10 +235,10 @@ class BoundedBody:
             return  # Nothing arrives, and the caller waits for the response.
         self._discarding = True
         self._unread.clear()
-        self._drained.set()
+        _wake(self._writer)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wait_for(self._complete)
+                await self._wait_until(lambda: self._complete)
 
     @property
     def unread(self) -> int:
@@ -242,4 +248,9 @@ class BoundedBody:
     @property
     def finished(self) -> bool:
         """Whether the whole body has been read."""
-        return self._complete.is_set() and not self._unread and self.failure is None
+        return self._complete and not self._unread and self.failure is None
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

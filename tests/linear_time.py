@@ -7,10 +7,12 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 
+from tests.pace import paced
+
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 SECONDS_PER_MIB: Final = 0.05
-"""How long an input may block the event loop."""
+"""How long an input may block the event loop of a quiet machine; a slower one is given more time."""
 _SECONDS_OF_OVERHEAD: Final = 0.01
 _NOISE: Final = 3.0
 """How much the time of two runs may differ because of caches and clock rates."""
@@ -74,9 +76,9 @@ def assert_linear(
         best: list[float] = []
         for size in _sizes(limit):
             data = before + unit * (size // len(unit)) + after
-            allowed = _NOISE * (_SECONDS_OF_OVERHEAD + seconds_per_mib * size / MIB)
+            allowed = _NOISE * paced(_SECONDS_OF_OVERHEAD + seconds_per_mib * size / MIB)
             if len(best) >= _STEPS and best[-_STEPS] >= _SECONDS_THAT_COUNT:
-                growth = _NOISE * 4**_STEPS * best[-_STEPS] + _SECONDS_OF_OVERHEAD
+                growth = _NOISE * 4**_STEPS * best[-_STEPS] + paced(_SECONDS_OF_OVERHEAD)
                 allowed = min(allowed, growth)
             best.append(best_seconds(run, data, allowed))
             assert best[-1] <= allowed, f"{size} bytes of {unit!r} take more than {allowed:.3f} s: {best}"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import BodyTimeout, BodyTooLarge, RateLimited, ServerOverloaded
-from proxy.request_body import BUFFER_BYTES, BoundedBody, HeldBytes
+from proxy.request_body import BUFFER_BYTES, BoundedBody, HeldBytes, Holding
 from proxy.settings import Limits
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -313,27 +313,29 @@ LIMITS = Limits(total_held_bytes=100, held_bytes_per_caller=60)
 
 def test_held_bytes_are_bounded_by_caller_and_in_total() -> None:
     held = HeldBytes()
-    with (
-        held.holding("a", LIMITS) as hold_a,
-        held.holding("a", LIMITS) as again,
-        held.holding("b", LIMITS) as hold_b,
-    ):
-        hold_a(40)
-        again(20)
-        with pytest.raises(RateLimited):
-            again(1)
-        hold_b(40)
-        with pytest.raises(ServerOverloaded) as refused:
-            hold_b(1)
-        assert refused.value.headers["Retry-After"] == "1"
-        assert held.total == 100
+    first, again, other = (Holding(held, caller, LIMITS) for caller in "aab")
+    first.add(40)
+    again.add(20)
+    with pytest.raises(RateLimited):
+        again.add(1)
+    other.add(40)
+    with pytest.raises(ServerOverloaded) as refused:
+        other.add(1)
+    assert refused.value.headers["Retry-After"] == "1"
+    assert held.total == 100
+    again.release()
+    assert (held.total, held.by_caller) == (80, {"a": 40, "b": 40})
+    first.release()
+    other.release()
     assert (held.total, held.by_caller) == (0, {})
 
 
 def test_the_bytes_of_a_failed_request_are_released() -> None:
     held = HeldBytes()
-    with pytest.raises(RateLimited), held.holding("a", LIMITS) as hold:
-        hold(61)
+    holding = Holding(held, "a", LIMITS)
+    with pytest.raises(RateLimited):
+        holding.add(61)
+    holding.release()
     assert (held.total, held.by_caller) == (0, {})
 
 

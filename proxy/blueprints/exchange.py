@@ -77,8 +77,8 @@ async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> Ca
     is_read = kind == JSON or (kind == MULTIPART_FORM and target.endpoint.form and caller.is_limited)
     if kind == JSON:
         check_first_byte(await body.peek())
-    hold = exchange.closing.enter_context(services.worker.held.holding(caller.name, limits))
-    held = await body.read(body.limit if is_read else limits.held_body_bytes, hold)
+    held_max = body.limit if is_read else limits.held_body_bytes
+    held = await body.read(held_max, exchange.hold_bytes(caller))
     exchange.record.bytes_up = len(held)
     fields = read_fields(held) if kind == JSON and held else NO_FIELDS
     form = read_form(content_type, held) if kind == MULTIPART_FORM else NO_FORM

@@ -95,7 +95,7 @@ def write_token(inject: Inject, token: Token, headers: Headers, query: bytes) ->
         return headers, _replace_parameter(query, inject.query, value)
     name = (inject.header or "").encode().lower()
     normalized = with_hyphens(name)
-    kept = [pair for pair in headers if with_hyphens(pair[0]) != normalized]
+    kept = [pair for pair in headers if pair[0].replace(b"_", b"-") != normalized]
     kept.append((name, value.encode()))
     return kept, query
 

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from proxy.access import Caller
 from proxy.errors import InternalError, ProxyError
+from proxy.request_body import Holding
 from proxy.services import Services
 from proxy.telemetry import BodyLog, ExchangeRecord, get_logger, request_context
 from proxy.telemetry.readings import OTHER_MODEL
@@ -55,6 +56,9 @@ class ExchangeScope:
         self.interrupted = interrupted
         self._context = request_context(record.request_id)
         self._is_counted_stream = False
+        self._holding: Holding | None = None
+        self._charged: tuple[Caller, Endpoint] | None = None
+        """Who is charged for the tokens of the exchange, and by which endpoint's rules."""
         self._loading: Caller | None = None
         """The caller whose load the exchange is a part of."""
         self._is_waiting = False
@@ -81,9 +85,9 @@ class ExchangeScope:
 
     def begin_response(self) -> None:
         """Note that the response begins, or that there will be none."""
-        if self._is_waiting and self._loading is not None:
+        if self._is_waiting and self._loading is not None and self._services is not None:
             self._is_waiting = False
-            self.services.worker.load.begin_response(self._loading)
+            self._services.worker.load.begin_response(self._loading)
 
     async def count_stream(self, caller: Caller) -> None:
         """Count the exchange as a stream of its caller, once, until its end.
@@ -95,9 +99,20 @@ class ExchangeScope:
             await self.closing.enter_async_context(self.services.worker.limits.streams.counted(caller))
             self._is_counted_stream = True
 
+    def hold_bytes(self, caller: Caller) -> Callable[[int], None]:
+        """Return a function that counts bytes of the request that are held until the end of the exchange.
+
+        The function raises:
+            ServerOverloaded: The bytes of all callers would exceed their limit.
+            RateLimited: Those of this caller would.
+        """
+        services = self.services
+        self._holding = Holding(services.worker.held, caller.name, services.settings.limits)
+        return self._holding.add
+
     def count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
         """Have the tokens of the exchange counted at its end."""
-        self.closing.push_async_callback(self._count_usage, caller, endpoint)
+        self._charged = caller, endpoint
 
     def log_bodies(self, request: bytes, *, whole: bool) -> None:
         """Log the body of the request now and that of the response at the end, if `[logs]` asks for it."""
@@ -107,14 +122,16 @@ class ExchangeScope:
             bodies.log_request(request, whole=whole)
             self.closing.callback(bodies.log_response)
 
-    async def _count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
-        record = self.record
+    async def _count_usage(self) -> None:
+        if self._charged is None or self._services is None:
+            return
+        (caller, endpoint), record, worker = self._charged, self.record, self._services.worker
         if record.prompt_tokens is not None:
             # Only a model that the upstream answered for becomes a label of the metrics.
             model = (record.model or "") if record.status in _ANSWERED else OTHER_MODEL
             names = (caller.name, model, record.upstream or "")
-            self.services.worker.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
-        await self.services.worker.limits.count_usage(caller, record, endpoint)
+            worker.usage.add(*names, record.prompt_tokens, record.completion_tokens or 0)
+        await worker.limits.count_usage(caller, record, endpoint)
 
     async def __aenter__(self) -> Self:
         self._context.__enter__()
@@ -130,7 +147,10 @@ class ExchangeScope:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self.closing.__aexit__(kind, error, traceback)
+            try:
+                await self.closing.__aexit__(kind, error, traceback)
+            finally:
+                await self._count_usage()
         finally:
             self._release()
             self._note_outcome(sys.exception())  # that of the block, or a later one of the closing
@@ -147,6 +167,8 @@ class ExchangeScope:
 
     def _release(self) -> None:
         """End what every exchange counts in; entries of `closing` would cost several times as much."""
+        if self._holding is not None:
+            self._holding.release()
         if self._services is not None:
             if self._loading is not None:
                 self.begin_response()

@@ -10,6 +10,7 @@ from proxy.server.request_head import Scope
 from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect
 from proxy.wire.headers import Headers
 from proxy.wire.response_end import BODILESS
+from proxy.wire.statuses import OK
 
 if TYPE_CHECKING:
     from proxy.server.http1 import Connection
@@ -218,7 +219,7 @@ class Cycle:
                 raise RuntimeError("a response header holds a line break")
             lines += (name, b": ", value, b"\r\n")
         lines.append(connection.owner.common_headers())
-        if self.method == "HEAD" or status in BODILESS or status < HTTPStatus.OK:
+        if self.method == "HEAD" or status in BODILESS or status < OK:
             self._framing = _Framing.NONE
         elif length is not None:
             self._framing, self._remaining = _Framing.LENGTH, length

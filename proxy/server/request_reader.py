@@ -48,6 +48,8 @@ class RequestReader:
         self._target: list[bytes] = []
         self._target_bytes = 0
         self._headers: Headers = []
+        self._lines_size = 0
+        """The size of the header lines that have arrived."""
         self._head_size = 0
         self._overhead = 0
         self._since_body = 0
@@ -97,7 +99,7 @@ class RequestReader:
         """Begin to collect the head of a request."""
         if self._resuming:
             return
-        self._target, self._target_bytes, self._headers = [], 0, []
+        self._target, self._target_bytes, self._headers, self._lines_size = [], 0, [], 0
         self._overhead = self.body_received = 0
         if not self.head_bytes:
             # It begins behind an earlier request, and llhttp does not say where.
@@ -115,7 +117,9 @@ class RequestReader:
             RequestRejected: 431, too many header lines.
         """
         if self._reading_head and not self._resuming:
-            self._headers.append((name.lower(), value.rstrip(_OPTIONAL_WHITESPACE)))
+            value = value.rstrip(_OPTIONAL_WHITESPACE)
+            self._headers.append((name.lower(), value))
+            self._lines_size += len(name) + len(value) + len(b": \r\n")
             if len(self._headers) > self._limits.headers:
                 raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header lines")
 
@@ -138,7 +142,7 @@ class RequestReader:
         scope = build_scope(
             target, parser.get_method(), version, headers, self._endpoints, connection.owner.state
         )
-        head = len(scope["raw_path"]) + sum(len(name) + len(value) + 4 for name, value in headers)
+        head = len(scope["raw_path"]) + self._lines_size
         self._head_size = head + REQUEST_LINE_SPARE
         if head > self._limits.head_bytes:
             raise _large_head()

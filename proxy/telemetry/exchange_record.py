@@ -179,7 +179,7 @@ class ExchangeRecord:
             "trace_id": None if self.span is None else self.span.trace_id,
             "reason": self.reason,
         }
-        line.update((name, value) for name, value in known.items() if value is not None)
+        line |= {name: value for name, value in known.items() if value is not None}
         return line
 
     def _since_start(self, moment: float | None) -> float | None:

@@ -74,8 +74,7 @@ def configure_logs(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # As plain text, because a structured traceback contains local variables, which may hold tokens.
         structlog.processors.format_exc_info,
-        redact,
-        shorten,
+        protect,
     ]
     renderers = _renderers(stream, as_json=as_json)
     structlog.configure(
@@ -120,11 +119,17 @@ def bind_context(**values: str) -> None:
     structlog.contextvars.bind_contextvars(**values)
 
 
-def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask the values of sensitive fields, also one level deep in mappings."""
+def protect(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask the values of sensitive fields, also one level deep in mappings, and truncate long strings.
+
+    Callers and upstreams choose many of the strings.
+    """
     for name, value in event.items():
         if name.lower() in _SENSITIVE:
             event[name] = MASK
+        elif isinstance(value, str):
+            if len(value) > FIELD_CHARACTERS_MAX:
+                event[name] = _shortened(name, value)
         elif isinstance(value, dict):
             event[name] = {
                 key: MASK if str(key).lower() in _SENSITIVE else item for key, item in value.items()
@@ -132,15 +137,11 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Truncate long strings, because callers and upstreams choose many of them."""
-    for name, value in event.items():
-        if not isinstance(value, str) or len(value) <= FIELD_CHARACTERS_MAX:
-            continue
-        longest = _LONG_FIELDS.get(name, FIELD_CHARACTERS_MAX)
-        if longest is not None and len(value) > longest:
-            event[name] = f"{value[:longest]}... ({len(value)} characters)"
-    return event
+def _shortened(name: str, value: str) -> str:
+    longest = _LONG_FIELDS.get(name, FIELD_CHARACTERS_MAX)
+    if longest is None or len(value) <= longest:
+        return value
+    return f"{value[:longest]}... ({len(value)} characters)"
 
 
 def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -119,7 +119,8 @@ class Attempts:
     ) -> RelayedResponse:
         """Send the request to one upstream, and wait for the first byte of its response."""
         clock = ExchangeClock(route.timeouts, begun)
-        closing.enter_context(self._drain.watch(clock))
+        self._drain.begin(clock)
+        closing.callback(self._drain.end, clock)
         span = None
         if record.span is not None:
             names = (route.upstream, route.endpoint.name, request.model)

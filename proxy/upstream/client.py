@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import ssl
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,6 +35,7 @@ from proxy.wire.error_envelope import forbidden_error
 from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type, relocate, with_hyphens
 from proxy.wire.paths import loggable_path
 from proxy.wire.redaction import Redactor
+from proxy.wire.statuses import BAD_REQUEST, NOT_FOUND, OK
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0
@@ -122,7 +122,7 @@ class UpstreamClient(AsyncOpenAI):
                         raise TokenUnavailable(reason=reason)
                 else:
                     raise self._denied(use, rejection)
-                if response.status < HTTPStatus.BAD_REQUEST:
+                if response.status < BAD_REQUEST:
                     use.accepted()
             record.reason = wrong_base_url(self._base_url_text, response.status, response.headers)
             response.headers = relocate(response.headers, self._base_url_text, request.path)
@@ -159,7 +159,8 @@ class UpstreamClient(AsyncOpenAI):
 
     async def _send(self, request: UpstreamRequest, token: Token | None) -> tuple[UpstreamResponse, Redactor]:
         """Send a request; return the response, and what masks secrets in it."""
-        headers = [pair for pair in request.headers if with_hyphens(pair[0]) not in self._dropped_headers]
+        dropped = self._dropped_headers
+        headers = [pair for pair in request.headers if pair[0].replace(b"_", b"-") not in dropped]
         headers += self._extra
         query = request.query
         if token is not None and self._credential is not None:
@@ -180,7 +181,7 @@ class UpstreamClient(AsyncOpenAI):
                 )
         except (httpx2.TransportError, httpx2.InvalidURL, UnicodeDecodeError) as error:
             raise self._translate(error) from error
-        if response.status < HTTPStatus.OK and response.socket is None:
+        if response.status < OK and response.socket is None:
             await response.aclose()
             raise InvalidResponse("a change of protocol that was not asked for")
         if _is_redirect(response):
@@ -240,7 +241,7 @@ class UpstreamClient(AsyncOpenAI):
 
 def wrong_base_url(base_url: str, status: int, headers: Headers) -> str | None:
     """Explain a 404 that looks as if `base_url` did not point to the API: a text for the log, or None."""
-    if status != HTTPStatus.NOT_FOUND:
+    if status != NOT_FOUND:
         return None
     page = media_type(find_header(headers, b"content-type")) == b"text/html"
     if not page and urlsplit(base_url).path.strip("/"):

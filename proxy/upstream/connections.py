@@ -34,11 +34,11 @@ import ssl
 import struct
 import sys
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import httpx2
+import msgspec
 
 from proxy.errors import ProxyError
 from proxy.telemetry import get_logger
@@ -78,15 +78,14 @@ _TCP_INFO_FIELDS: Final = struct.Struct("=24xI92xQ16xI")
 """tcpi_unacked, tcpi_bytes_acked and tcpi_notsent_bytes of Linux's struct tcp_info."""
 
 
-class Delivery(NamedTuple):
+class Delivery(msgspec.Struct, frozen=True):
     """What the kernel knows of the bytes that were sent on a connection."""
 
     acknowledged: int
     outstanding: bool
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(msgspec.Struct):
     """One request on a connection, and how its response arrives."""
 
     response: ArrivingResponse
@@ -101,6 +100,8 @@ class _Turn:
     """Whether the response began before the request was sent completely."""
     unsolicited: bool = False
     """Whether bytes arrived that cannot be its response."""
+    exact: bool = False
+    """Whether the response ended exactly where its framing says."""
     undelivered: bool = False
     """Whether the upstream closed the connection before anything of the request had reached it."""
 
@@ -119,9 +120,9 @@ class _Turn:
             response.method in _BODY_OFTEN_UNREAD or response.status >= HTTPStatus.BAD_REQUEST
         ):
             return False
-        if response.version != "1.1" or not response.keep_alive or response.offers_upgrade:
-            return False
-        return response.end() is End.EXACT
+        return (
+            self.exact and response.version == "1.1" and response.keep_alive and not response.offers_upgrade
+        )
 
 
 class GuardedConnection(asyncio.Protocol):
@@ -137,6 +138,7 @@ class GuardedConnection(asyncio.Protocol):
         self.closed = False
         self._pool = pool
         self._socket = connected
+        self._poll: select.poll | None = None
         self._transport: asyncio.Transport | None = None
         self._turn: _Turn | None = None
         self._before: Delivery | None = None
@@ -295,7 +297,9 @@ class GuardedConnection(asyncio.Protocol):
             return
         response.feed(data)
         if response.ended:
-            if response.end() is End.SURPLUS:
+            end = response.end()
+            turn.exact = end is End.EXACT
+            if end is End.SURPLUS:
                 self._close_over_unsolicited(b"")
         elif response.error is not None:
             self.abort()
@@ -344,9 +348,10 @@ class GuardedConnection(asyncio.Protocol):
         descriptor = self._socket.fileno()
         if descriptor < 0 or not hasattr(select, "poll"):
             return True
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def _can_be_response(self, turn: _Turn, data: bytes) -> bool:
         """Whether the first bytes after a request can be its response, and not the rest of an earlier one.

@@ -7,7 +7,6 @@ unknown transfer coding, a folded or broken header line.
 
 import asyncio
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Final
 
 import httptools
@@ -15,6 +14,7 @@ import httpx2
 
 from proxy.wire.headers import Headers
 from proxy.wire.response_end import BODILESS, End, ResponseMeter
+from proxy.wire.statuses import OK, SWITCHING_PROTOCOLS
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Names and values of all headers of a response, and as many of its trailers."""
@@ -234,7 +234,7 @@ class ArrivingResponse:
             self._reject("the head of the response is too large")
         if framings > 1 or coding not in _CODINGS:
             self._reject("the length of the response is ambiguous")
-        if status < HTTPStatus.OK and status != HTTPStatus.SWITCHING_PROTOCOLS:
+        if status < OK and status != SWITCHING_PROTOCOLS:
             self.interim += 1
             if framings or self.interim > INTERIM_RESPONSES_MAX:
                 self._reject("the upstream sent too many interim responses, or one with a body")
@@ -244,8 +244,8 @@ class ArrivingResponse:
         self.keep_alive = parser.should_keep_alive()
         self._until_close = not framings or (has_coding and coding != b"chunked")
         self._accepted = self.meter.received
-        bodiless = status in BODILESS or status == HTTPStatus.SWITCHING_PROTOCOLS
-        if bodiless or self.method == "HEAD" or (self.method == "CONNECT" and status == HTTPStatus.OK):
+        bodiless = status in BODILESS or status == SWITCHING_PROTOCOLS
+        if bodiless or self.method == "HEAD" or (self.method == "CONNECT" and status == OK):
             self._end()
         else:
             self._wake()

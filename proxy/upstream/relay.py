@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from proxy.wire.error_envelope import error_body, error_event
 from proxy.wire.event_stream import HEARTBEAT, EventFramer, is_event_stream
 from proxy.wire.headers import Headers, content_coding, find_header, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
+from proxy.wire.statuses import NO_CONTENT, OK, SUCCESSES
 from proxy.wire.stream_errors import ERROR_WORD, find_error_code
 from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
 
@@ -37,7 +38,7 @@ NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
 _END: Final = b"[DONE]\n\n"
 
 
-class RelayedResponse(NamedTuple):
+class RelayedResponse(msgspec.Struct, frozen=True):
     """The response for the caller; a body that is a generator aborts the connection if it fails."""
 
     status: int
@@ -65,39 +66,53 @@ class Attempt(msgspec.Struct, frozen=True):
         """Send the request and wait for the first byte of the response.
 
         Args:
-            closing: Closes the response when the exchange ends. It belongs to the task of the request,
-                because the body never starts if the caller disconnects before it.
+            closing: Closes a response that is a stream when the exchange ends. It belongs to the task of the
+                request, because the body never starts if the caller disconnects before it.
 
         Raises:
             ProxyError: The attempt failed before the first byte.
         """
-        record, max_event_bytes = self.record, self.limits.max_event_bytes
-        start: RepairedStart | EmbeddedError | None = None
-        async with self.clock.first_byte():
-            response = await self.route.client.open(self.request, record)
-            closing.push_async_callback(response.aclose)
-            record.headers_at = record.now()
-            beginning = self.repairs.beginning(self.request.method, response.status, response.headers)
-            try:
-                first = chunk = await response.read()
-                if beginning is not None:
-                    beginning.feed(chunk)
-                    while chunk and not beginning.has_enough(max_event_bytes):
-                        chunk = await response.read()
-                        beginning.feed(chunk)
-            except Aborted as error:
-                raise BadResponse(reason=error.reason) from error
-            if beginning is not None:
-                start = await beginning.start(max_event_bytes)
-                if isinstance(start, EmbeddedError):
-                    # A message is shortened: if that cuts a secret in two, it can no longer be recognised.
-                    beginning.mask(response.redact)
-                    start = await beginning.start(max_event_bytes)
-                first = b"" if isinstance(start, EmbeddedError) else start.body
-        record.first_byte_at = record.now()
-        upstream_id = find_header(response.headers, b"x-request-id")
-        record.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")[:128]
-        return self._relay(response, first, start, closing)
+        response: UpstreamResponse | None = None
+        is_stream = False
+        try:
+            async with self.clock.first_byte():
+                response = await self.route.client.open(self.request, self.record)
+                self.record.headers_at = self.record.now()
+                first, start = await self._begin(response)
+            self.record.first_byte_at = self.record.now()
+            upstream_id = find_header(response.headers, b"x-request-id")
+            self.record.upstream_request_id = (
+                None if upstream_id is None else upstream_id.decode("latin-1")[:128]
+            )
+            relayed = self._relay(response, first, start, closing)
+            if not isinstance(relayed.body, bytes):
+                is_stream = True
+                closing.push_async_callback(response.aclose)
+            return relayed
+        finally:
+            if response is not None and not is_stream:
+                await response.aclose()
+
+    async def _begin(self, response: UpstreamResponse) -> tuple[bytes, RepairedStart | EmbeddedError | None]:
+        """Return the first bytes of a response, and what repairs have made of them."""
+        max_event_bytes = self.limits.max_event_bytes
+        beginning = self.repairs.beginning(self.request.method, response.status, response.headers)
+        try:
+            first = chunk = await response.read()
+            if beginning is None:
+                return first, None
+            beginning.feed(chunk)
+            while chunk and not beginning.has_enough(max_event_bytes):
+                chunk = await response.read()
+                beginning.feed(chunk)
+        except Aborted as error:
+            raise BadResponse(reason=error.reason) from error
+        start = await beginning.start(max_event_bytes)
+        if isinstance(start, EmbeddedError):
+            # A message is shortened: if that cuts a secret in two, it can no longer be recognised.
+            beginning.mask(response.redact)
+            start = await beginning.start(max_event_bytes)
+        return b"" if isinstance(start, EmbeddedError) else start.body, start
 
     def _relay(
         self,
@@ -109,7 +124,7 @@ class Attempt(msgspec.Struct, frozen=True):
         if isinstance(start, EmbeddedError):
             return self._embedded_error(start, response)
         upstream_headers = response.headers
-        self.record.succeeded = HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
+        self.record.succeeded = response.status in SUCCESSES
         is_events = is_event_stream(upstream_headers)
         if start is not None:
             is_events = start.is_events
@@ -117,7 +132,7 @@ class Attempt(msgspec.Struct, frozen=True):
                 upstream_headers = [pair for pair in upstream_headers if pair[0].lower() != b"content-type"]
                 upstream_headers.append((b"content-type", start.content_type))
         headers = response_headers(upstream_headers, event_stream=is_events)
-        if response.status == HTTPStatus.NO_CONTENT:  # It must not have a length (RFC 9110 8.6).
+        if response.status == NO_CONTENT:  # It must not have a length (RFC 9110 8.6).
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)
@@ -127,7 +142,7 @@ class Attempt(msgspec.Struct, frozen=True):
             return self._whole(response.status, headers, first)
         length = find_header(upstream_headers, b"content-length")
         # A compressed stream is passed as it is: its events cannot be seen.
-        watched = is_events and response.status == HTTPStatus.OK and not content_coding(upstream_headers)
+        watched = is_events and response.status == OK and not content_coding(upstream_headers)
         is_head = self.request.method == "HEAD"  # Its response has no body.
         if watched and not first and self._requires_end_marker and not is_head:
             raise InvalidResponse("an event stream without an event")
@@ -165,7 +180,8 @@ class Attempt(msgspec.Struct, frozen=True):
             message = f"{InvalidResponse.message}, an error with status 200: {error.message}"
             error = replace(error, message=message)
         body = response.redact(error_body(error.envelope()))
-        return self._whole(error.status, headers, body)._replace(concerns_request=is_unclear)
+        whole = self._whole(error.status, headers, body)
+        return msgspec.structs.replace(whole, concerns_request=is_unclear)
 
     async def _events(
         self, first: bytes, response: UpstreamResponse, framer: EventFramer

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
 
 from proxy.errors import InvalidResponse
@@ -23,6 +22,7 @@ from proxy.wire.repairs.conversions import (
 )
 from proxy.wire.repairs.framing import cut_events
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
+from proxy.wire.statuses import OK
 
 WHOLE_BYTES_MAX: Final = 64 << 20
 """The longest response that is held in memory to be repaired as a whole."""
@@ -72,7 +72,7 @@ class ResponseRepairs:
     def beginning(self, method: str, status: int, headers: Headers) -> "ResponsePrefix | None":
         """Return a buffer for the start of the response; None if no repair applies to it."""
         known = self._call.shape is not None
-        is_success = status == HTTPStatus.OK or (known and method == "POST" and 200 < status < 300)
+        is_success = status == OK or (known and method == "POST" and 200 < status < 300)
         if not self or content_coding(headers) or not is_success or method in {"HEAD", "OPTIONS"}:
             return None
         content_type = find_header(headers, b"content-type")

@@ -10,7 +10,6 @@ headers; this one sends what it is given.
 
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from http import HTTPStatus
 from typing import Final, cast
 
 import httpx2
@@ -21,6 +20,7 @@ from proxy.upstream.redacted import RedactedBody, without_coding
 from proxy.upstream.websocket import ArrivingMessages, SocketOpener
 from proxy.wire.headers import Headers
 from proxy.wire.redaction import Redactor
+from proxy.wire.statuses import BAD_REQUEST, SWITCHING_PROTOCOLS
 
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
@@ -93,7 +93,7 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         """
         socket = await self._sockets.open(origin, target, headers, subprotocols, connect=connect)
         response = socket.response
-        if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        if response.status == SWITCHING_PROTOCOLS:
             return UpstreamResponse(response.status, response.headers, response.version, socket=socket)
         return UpstreamResponse(
             response.status, response.headers, response.version, response=response, connection=socket
@@ -175,7 +175,7 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         self._translate, self._closed, self.redact = translate, closed, redactor.redact
         headers = self.headers
         self.headers = redactor.redact_values(headers)
-        if redactor and self.status >= HTTPStatus.BAD_REQUEST:
+        if redactor and self.status >= BAD_REQUEST:
             self._masked = RedactedBody(self._receive, redactor, headers)
             self.headers = without_coding(self.headers)
 

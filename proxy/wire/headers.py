@@ -116,6 +116,7 @@ _URI_REFERENCE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 """No spaces, quotes, angle brackets or backslashes."""
 _ODD_SEGMENT: Final = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|//|%2f|%5c", re.IGNORECASE)
 _NO_CODING: Final = frozenset({b"", b"identity"})
+_NONE: Final[frozenset[bytes]] = frozenset()
 _LINK_TARGET: Final = re.compile(rb"<([^<>]*)>")
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -129,7 +130,8 @@ def request_headers(received: Iterable[tuple[bytes, bytes]], *, request_id: str)
     forwarded = [
         (name, value)
         for name, value in received
-        if (spelled := with_hyphens(name)) not in dropped and not spelled.startswith(_NOT_FORWARDED_PREFIXES)
+        if (spelled := name.replace(b"_", b"-")) not in dropped
+        and not spelled.startswith(_NOT_FORWARDED_PREFIXES)
     ]
     return [*forwarded, (b"accept-encoding", b"identity"), (b"x-request-id", request_id.encode())]
 
@@ -164,7 +166,10 @@ def find_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | 
 
 
 def with_hyphens(name: bytes) -> bytes:
-    """Return a header name as CGI and WSGI servers read it, which do not distinguish `_` from `-`."""
+    """Return a header name as CGI and WSGI servers read it, which do not distinguish `_` from `-`.
+
+    Loops over the headers of every request have this expression in themselves.
+    """
     return name.replace(b"_", b"-")
 
 
@@ -201,6 +206,8 @@ def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     lists = [value for name, value in headers if name == b"connection"]
+    if not lists:
+        return _NONE
     return frozenset(token.strip().lower() for value in lists for token in value.split(b","))
 
 
@@ -218,7 +225,7 @@ def relocate(headers: Headers, base_url: str, path: bytes) -> Headers:
         base_url: The upstream's base URL.
         path: The path of the request below the base URL, with its leading slash.
     """
-    if not any(name.lower() in _HEADERS_WITH_URLS for name, _ in headers):
+    if _HEADERS_WITH_URLS.isdisjoint([name.lower() for name, _ in headers]):
         return headers
     kept: Headers = []
     for name, value in headers:

@@ -8,8 +8,10 @@ never append it). Cohere's `/v2/rerank` is served too. The bytes of the path do 
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, FIXED_PATHS, Endpoint, match
@@ -55,7 +57,7 @@ _USUAL_PATHS: Final = {
 _BARE: Final = frozenset(segment.encode() for segment in BARE_SEGMENTS)
 
 
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True):
     """The endpoint and the upstream path of a request."""
 
     endpoint: Endpoint

@@ -44,7 +44,8 @@ class Redactor:
     def redact(self, data: bytes) -> bytes:
         """Mask the secrets in data; return the same object if there are none."""
         for literal in self._literals:
-            data = data.replace(literal, b"*" * len(literal))
+            if literal in data:
+                data = data.replace(literal, b"*" * len(literal))
         for secret in self._special:
             data = secret.redact(data)
         return data

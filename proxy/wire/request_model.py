@@ -118,7 +118,11 @@ def check_unambiguous(request: InspectedRequest) -> None:
 
 def content_types(headers: Headers) -> list[bytes]:
     """Return the values of all Content-Type headers, as a server reads them that takes `_` for `-`."""
-    return [value for name, value in headers if with_hyphens(name) == b"content-type"]
+    return [
+        value
+        for name, value in headers
+        if len(name) == len(b"content-type") and with_hyphens(name) == b"content-type"
+    ]
 
 
 def _ambiguity_of_headers(headers: Headers) -> str | None:

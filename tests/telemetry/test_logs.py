@@ -19,7 +19,7 @@ from proxy.lifecycle import exchange as exchange_scope
 from proxy.secret import MASK, Secret
 from proxy.settings import Logs, load_settings
 from proxy.telemetry import configure_logs, exchange_record, get_logger, request_context
-from proxy.telemetry.logs import redact
+from proxy.telemetry.logs import protect
 from tests.conftest import KEY, RECIPE, SETTINGS, RunningGateway, RunProxy
 from tests.loopback import serve_on_loopback, until
 from tests.pace import PATIENCE
@@ -241,7 +241,7 @@ def test_the_value_of_a_sensitive_name_is_masked(name: str, write: Callable[[str
 
 def test_masking_leaves_the_callers_own_mapping_alone() -> None:
     headers = {"Authorization": "Bearer x"}
-    told = redact(None, "info", {"event": "x", "headers": headers})
+    told = protect(None, "info", {"event": "x", "headers": headers})
     assert headers == {"Authorization": "Bearer x"}
     assert told == {"event": "x", "headers": {"Authorization": MASK}}
 

@@ -164,9 +164,7 @@ async def test_a_complete_response_is_forwarded_as_bytes() -> None:
     assert relayed.record.bytes_down == 4
     assert relayed.record.upstream_request_id == "up-1"
     assert relayed.record.first_byte_at is not None
-    assert relayed.response.closed == 0
-    await relayed.closing.aclose()
-    assert relayed.response.closed == 1
+    assert relayed.response.closed == 1  # another request can use its connection now
 
 
 @virtually

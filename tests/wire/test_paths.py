@@ -22,6 +22,7 @@ from tests.hostile_paths import (
     like_two_tomcats,
     real_nginx,
 )
+from tests.pace import paced
 
 MOUNTS = ["", "/agent/api/llm_proxy"]
 
@@ -35,10 +36,9 @@ def test_every_mount_leads_to_the_same_endpoint(mount: str, version: str) -> Non
 
 @pytest.mark.parametrize("segment", BARE_SEGMENTS)
 def test_bare_mount_takes_openais_first_segments(segment: str) -> None:
-    assert find_target("POST", f"/{segment}/x".encode())[:2] == (
-        endpoint_of(f"{segment}/x"),
-        f"/{segment}/x".encode(),
-    )
+    target = find_target("POST", f"/{segment}/x".encode())
+    assert target.endpoint is endpoint_of(f"{segment}/x")
+    assert target.path == f"/{segment}/x".encode()
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_the_time_to_check_a_path_grows_with_its_length(unit: bytes) -> None:
         loggable_path(path)
         check_target(path, b"")
         find_target("GET", path)
-    assert time.process_time() - since < 0.5
+    assert time.process_time() - since < paced(0.5)
 
 
 SECRET = "s3cr3t"
