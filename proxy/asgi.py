@@ -30,7 +30,6 @@ from quart.wrappers.response import IterableBody
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
-from werkzeug.sansio.utils import get_content_length
 
 from proxy.app_parts import app_parts
 from proxy.errors import InternalError
@@ -47,6 +46,7 @@ from proxy.wire.paths import loggable_path
 LISTEN_AFTER_SECONDS: Final = 0.1
 """The age of a request from which on a task waits for its caller to leave, with servers other than ours."""
 
+_LENGTH_DIGITS_MAX: Final = 18
 _log: Final = get_logger("exchange")
 
 
@@ -90,10 +90,9 @@ class HttpRequest:
 
 
 def _content_length(headers: Mapping[bytes, bytes]) -> int | None:
-    length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
-    if length is None:
-        return None
-    return get_content_length(length.decode("latin-1"), None if coding is None else coding.decode("latin-1"))
+    length = headers.get(b"content-length", b"")
+    is_length = length.isdigit() and len(length) <= _LENGTH_DIGITS_MAX
+    return int(length) if is_length and headers.get(b"transfer-encoding") != b"chunked" else None
 
 
 _current: Final = ContextVar[HttpRequest]("http_request")
@@ -185,21 +184,27 @@ class ProxyConnection(ASGIHTTPConnection):
 
     async def _serve(self, request: HttpRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
         """Answer the request; cancel this when the caller disconnects."""
-        presence = asyncio.timeout(None)  # used as a scope that can be cancelled
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
+        cancels_before, cancelling = task.cancelling(), None
 
         def left(reason: str) -> None:
+            nonlocal cancelling
             exchange = request.exchange
             # After the last byte, only our own bookkeeping remains, so do not cancel it.
-            if not request.is_sent and reason != "complete":
+            if not request.is_sent and reason != "complete" and cancelling is None:
                 exchange.interrupted = reason or exchange.interrupted
-                presence.reschedule(0)
+                cancelling = loop.call_soon(task.cancel)
 
+        subscribe(left)
         try:
-            async with presence:
-                subscribe(left)
-                await self._answer(request, send)
-        except TimeoutError:
-            pass  # the caller has left
+            await self._answer(request, send)
+        except asyncio.CancelledError:
+            # If nobody else has cancelled the task, too, the end of the request is reached.
+            if cancelling is None or task.uncancel() > cancels_before:
+                raise
+        finally:
+            if cancelling is not None:
+                cancelling.cancel()
 
     async def _answer(self, request: HttpRequest, send: ASGISendCallable) -> None:
         """Answer the request inside its scope."""
@@ -256,14 +261,20 @@ async def _send_relayed(request: HttpRequest, response: RelayedResponse, send: A
     Raises:
         CallerGone: The connection broke during a write.
     """
-    write = _to_caller(send)
     body = response.body
     request.body.wanted.set()  # A response has begun: what arrives now needs no `100 Continue`.
     request.exchange.begin_response()
-    await write({"type": "http.response.start", "status": response.status, "headers": response.headers})
     if isinstance(body, bytes):
-        await write({"type": "http.response.body", "body": body, "more_body": False})
+        try:
+            await send(
+                {"type": "http.response.start", "status": response.status, "headers": response.headers}
+            )
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+        except OSError as error:
+            raise CallerGone from error
         return
+    write = _to_caller(send)
+    await write({"type": "http.response.start", "status": response.status, "headers": response.headers})
     async with contextlib.aclosing(body):
         async for piece in body:
             await write({"type": "http.response.body", "body": piece, "more_body": True})
