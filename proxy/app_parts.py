@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from quart import Quart, current_app
 
@@ -67,4 +67,5 @@ async def open_app_parts(
 
 def app_parts(app: Quart = current_app) -> AppParts:
     """Return the parts of an application that serves; by default the one of the current request."""
-    return cast(AppParts, app.extensions[EXTENSION])
+    parts: AppParts = app.extensions[EXTENSION]
+    return parts

@@ -152,9 +152,13 @@ class BoundedBody:
         Raises:
             BodyTooLarge, BodyTimeout
         """
+        if data := await self._next():
+            return data
+        raise StopAsyncIteration
+
+    async def _next(self) -> bytes:
+        """Return the bytes that arrived since the last read; none at the end."""
         await self._wait()
-        if not self._unread:
-            raise StopAsyncIteration
         data = bytes(self._unread)
         self._unread.clear()
         _wake(self._writer)
@@ -208,11 +212,13 @@ class BoundedBody:
             hold: Counts bytes as they are read; it may raise.
         """
         held = bytearray()
-        async for chunk in self:
+        while len(held) <= limit and (chunk := await self._next()):
             if hold is not None:
                 hold(len(chunk))
+            if self._complete and not held:
+                return chunk
             held += chunk
-            if len(held) > limit:
+            if self._complete:
                 break
         return bytes(held)
 

@@ -5,8 +5,9 @@ it becomes the log line and the token count.
 """
 
 import time
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from proxy.errors import CallerError, ProxyError
 from proxy.telemetry.logs import get_logger
@@ -51,14 +52,13 @@ class BodyLog:
         _log_body("response_body", bytes(self._response), truncated=self._response_bytes > self._limit)
 
 
-@dataclass(slots=True)
-class ExchangeRecord:
+class ExchangeRecord(msgspec.Struct):
     """The properties and the outcome of one exchange. Times are monotonic seconds, sizes are bytes."""
 
     request_id: str
     method: str
     path: str
-    started: float = field(default_factory=time.monotonic)
+    started: float = msgspec.field(default_factory=time.monotonic)
     caller: str | None = None
     endpoint: str | None = None
     model: str | None = None
