@@ -3,10 +3,10 @@
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Final
 from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 from proxy.telemetry.exchange_record import ExchangeRecord
@@ -94,7 +94,7 @@ def test_every_event_that_a_variable_names_is_in_the_program() -> None:
 @each_page
 def test_every_field_of_the_line_of_a_request_has_a_row(page: str) -> None:
     record = ExchangeRecord("id", "POST", "/v1/chat/completions", span=Mock(trace_id="1"))
-    for field in fields(record):
+    for field in msgspec.structs.fields(record):
         if getattr(record, field.name) in (None, 0, False):
             setattr(record, field.name, 2.0)
     table = [row[0] for row in rows(DOCUMENTS[page]) if len(row) == 2]

@@ -14,6 +14,7 @@ WITHOUT_TESTS_OF_THEIR_OWN: Final = {
     "credentials/sharing/scripts.py": "Lua scripts, which the tests of fleet.py run in Redis",
     "telemetry/spans.py": "protocols, which mypy compares with telemetry/traces.py",
     "wire/disconnect.py": "the names and types of an ASGI extension",
+    "wire/statuses.py": "numbers of the standard library under names of their own",
 }
 """Modules without a test file, by their paths, each with the reason."""
 
