@@ -158,7 +158,7 @@ class ExchangeScope:
             write("exchange", **self.record.fields())
             if self.record.span is not None and not self.record.quiet:
                 self.record.span.end(self.record.fields())
-            services = self._current()
+            services = self._services or self._current()
             services.worker.exchanges.count(self.record)
             if services.traffic is not None:
                 services.traffic.count(self.record)

@@ -1,5 +1,7 @@
-"""Samples are charged to the innermost function that belongs to a stage."""
+"""Samples are charged to the innermost function that belongs to a stage, and a request makes few calls."""
 
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -7,6 +9,11 @@ from types import FrameType
 import pytest
 
 from tests.benchmarks.profile import ELSEWHERE, stage_of
+from tests.pace import PATIENCE
+
+CALLS_MAX = {"chat": 450, "burst": 640}
+"""The calls of Python functions for a request and for a stream that arrives in one piece, and a tenth more.
+No other program on the machine changes their number; `make bench` shows what they cost."""
 
 Call = Callable[[], FrameType]
 
@@ -43,3 +50,12 @@ def test_the_innermost_stage_is_charged(modules: list[str], stage: str) -> None:
 
 def test_without_python_code_it_is_the_event_loop() -> None:
     assert stage_of(None) == ELSEWHERE
+
+
+def test_a_request_makes_few_calls() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.profile", "--calls", "--rounds", "1"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    found = re.findall(r"^(\w+), calls a .*?^  all +([0-9.]+)", printed, re.MULTILINE | re.DOTALL)
+    calls = {name: float(number) for name, number in found}
+    assert calls.keys() == CALLS_MAX.keys(), printed
+    assert all(0 < calls[name] <= most for name, most in CALLS_MAX.items()), printed
