@@ -107,6 +107,7 @@ class Attempt(msgspec.Struct, frozen=True):
                 beginning.feed(chunk)
         except Aborted as error:
             raise BadResponse(reason=error.reason) from error
+        self.clock.suspend()  # The upstream has answered; what follows is our work, or a wait for a thread.
         start = await beginning.start(max_event_bytes)
         if isinstance(start, EmbeddedError):
             # A message is shortened: if that cuts a secret in two, it can no longer be recognised.

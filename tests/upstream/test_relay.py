@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 
@@ -16,7 +16,8 @@ from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.health import UpstreamHealth
 from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
-from proxy.upstream.repaired import ResponseRepairs
+from proxy.upstream.repair_threads import RepairThreads
+from proxy.upstream.repaired import INLINE_BYTES_MAX, ResponseRepairs
 from proxy.upstream.requests import UpstreamRequest
 from proxy.upstream.routing import Route
 from proxy.wire.endpoints import Shape
@@ -26,6 +27,8 @@ from proxy.wire.repairs.framing import PART_EVENTS
 from tests.credentials.fakes import virtually
 from tests.endpoints import endpoint_of
 from tests.upstream.build import build_record, build_request
+
+T = TypeVar("T")
 
 EVENTS: Headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 DONE = b"data: [DONE]\n\n"
@@ -531,7 +534,26 @@ async def test_a_body_that_was_never_begun_is_closed_with_its_clock() -> None:
     assert relayed.response.closed == 1
 
 
-# --- floods
+# --- long responses and floods
+
+
+class OccupiedThreads(RepairThreads):
+    """Threads that repair the responses of other callers for a while."""
+
+    async def run(self, caller: str, call: Callable[[], T]) -> T:
+        """Call the function when it is its turn."""
+        await asyncio.sleep(300)
+        return call()
+
+
+@virtually
+async def test_a_wait_for_a_repair_is_not_a_wait_for_the_first_byte() -> None:
+    body = json.dumps({"choices": [{"message": {"content": "a" * INLINE_BYTES_MAX}}]}).encode()
+    repairs = ResponseRepairs(resolve(["ragflow"]), Call(Shape.CHAT), OccupiedThreads(), "a")
+    response = FakeResponse([body, b""], headers=[(b"content-type", b"application/json")])
+    relayed = Relayed(response, repairs=repairs, timeouts=Timeouts(first_byte=120))
+    assert len(await relayed.whole()) >= len(body) - 100
+    assert asyncio.get_running_loop().time() > 120
 
 
 @pytest.mark.parametrize("streams", [True, False])
